@@ -1,0 +1,67 @@
+# The commands of a fresh clone: `make demo` and `make test`. They need a Rust toolchain, a C++ compiler and python3 with pip.
+#
+#   GPU=1     also bring the CUDA libraries (2.5 GB to download)
+#   ARGS=...  handed on to the test runner, for example ARGS=status
+#   DATA=...  handed on to the demo: a folder of face pictures
+
+PYTHON ?= python3
+GPU ?=
+ARGS ?=
+VENV := .venv
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+export GPU DATA ARGS
+
+.DEFAULT_GOAL := help
+# cargo uses all cores by itself, and two of it would only wait for each other.
+.NOTPARALLEL:
+.PHONY: help setup build demo test test-rust test-python lint clean
+
+help: ## List these targets
+	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+setup: ## Check the tools and bring libtorch to .libtorch (an exported LIBTORCH is used instead)
+	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) is missing: install it with \`sudo apt install python3 python3-pip\` (Debian, Ubuntu) or \`sudo dnf install python3 python3-pip\` (Fedora, RHEL)" >&2; exit 1; }
+	@$(PYTHON) deploy/setup-libtorch.py
+
+build: setup ## Build the release binary
+	cargo build --release
+
+demo: build ## Build, start a server, fine-tune on DATA, watch, predict, show the metrics
+	deploy/demo.sh
+
+test: test-rust test-python ## Run all tests: Rust, then the Python client
+
+test-rust: setup ## Run the Rust tests, with cargo-nextest where it is installed
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		set -ex; \
+		cargo nextest run --workspace $(ARGS); \
+		if [ -z "$$ARGS" ]; then cargo test --workspace --doc; fi; \
+	else \
+		set -ex; \
+		cargo test --workspace $(ARGS); \
+	fi
+
+# The tests start the debug binary, which VISAGE_BIN names.
+test-python: setup $(VENV)/installed ## Run the tests of the Python client
+	cargo build --workspace
+	VISAGE_BIN="$(abspath $(TARGET_DIR))/debug/visage" $(VENV)/bin/python -m unittest discover -s tests/python
+
+# Debian leaves pip out of its venv module, so the environment is made without and pip outside of it fills it.
+$(VENV)/installed: tests/python/requirements.txt
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv --without-pip $(VENV) || { rm -rf $(VENV); echo "test: cannot make $(VENV) for the Python client tests: install the venv module with \`sudo apt install python3-venv\` (Debian, Ubuntu) or \`sudo dnf install python3\` (Fedora, RHEL)" >&2; exit 1; }
+	@echo "installing the packages of the Python client tests to $(VENV)"
+	@PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
+		--target "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" --requirement tests/python/requirements.txt \
+		|| { rm -rf $(VENV); echo "test: pip could not install tests/python/requirements.txt (its reason is above): check the network, and that \`$(PYTHON) -m pip\` runs" >&2; exit 1; }
+	@touch $@
+
+lint: setup ## Check formatting, clippy and the documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+clean: ## Remove what was built (libtorch stays; it goes with `rm -r .libtorch`)
+	cargo clean
+	rm -rf $(VENV)

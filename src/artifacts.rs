@@ -1,0 +1,441 @@
+//! Large files that never change, such as the weights of checkpoints, named by their SHA-256.
+//!
+//! An artifact with the digest `abcd…` lies at `sha256/ab/abcd…` below the store's folder (or bucket); nothing else names it, so the folder
+//! can be moved and the same bytes are stored once. Who uses an artifact is the database's business; [`Artifacts::sweep`] removes the rest.
+//!
+//! # Promises
+//!
+//! - **Whole or absent.** Bytes are written below `incoming/`, synced, and renamed into place; after a failure (a full disk too) nothing is
+//!   left, and what a crash leaves in `incoming/` is removed when the folder is opened. Only one process may have a folder open.
+//! - **Durable.** When `put_…` has returned, the artifact survives the loss of power. `object_store` syncs neither files nor folders unless told
+//!   to, so [`Artifacts::local`] turns `with_fsync` on: it syncs the file before the rename, and each folder whose entries changed.
+//! - **Verified.** Reading compares the bytes with the name and fails with [`Error::Corrupt`].
+//! - **Repaired.** Storing bytes that are there already writes them again. That mends a damaged copy and renews the time that [`Artifacts::sweep`]
+//!   goes by; readers of the old file are not disturbed.
+//!
+//! Files are copied in, never linked: a link would share its bytes with a file that somebody else can still write to.
+//!
+//! All reading, writing and hashing happens on the runtime's threads for blocking work.
+
+use std::collections::HashSet;
+use std::fmt::{self, Write as _};
+use std::io::{self, ErrorKind, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fs_err as fs;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
+use sha2::{Digest as _, Sha256};
+use tokio_util::bytes::{Bytes, BytesMut};
+use uuid::Uuid;
+
+mod error;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+
+/// Folder of what is being written.
+const INCOMING: &str = "incoming";
+/// Folder of the artifacts.
+const STORED: &str = "sha256";
+/// Bytes read, hashed and written at a time. Remote stores want parts of more than 5 MiB.
+const PART: usize = 8 << 20;
+
+/// Name and size of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Digest {
+    /// SHA-256 in hex.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// What a sweep removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Artifacts.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A handle to the artifact store; clones share it.
+#[derive(Clone)]
+pub struct Artifacts {
+    store: Arc<dyn ObjectStore>,
+    /// The same store when it is a local folder.
+    local: Option<Arc<LocalFileSystem>>,
+}
+
+impl Artifacts {
+    /// Opens the store in a folder, which is created when it is missing, and removes what a crash left half written.
+    ///
+    /// Errors: [`Error::File`], [`Error::DiskFull`], [`Error::Store`].
+    pub async fn local(folder: &Path) -> Result<Self, Error> {
+        let folder = folder.to_owned();
+        let local = blocking(move || {
+            fs::create_dir_all(&folder)?;
+            // The folder's own entry; `object_store` sees to what is inside.
+            if let Some(parent) = folder.canonicalize()?.parent()
+                && cfg!(unix)
+            {
+                fs::File::open(parent)?.sync_all()?;
+            }
+            match fs::remove_dir_all(folder.join(INCOMING)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+            let local = LocalFileSystem::new_with_prefix(&folder).map_err(Error::from)?;
+            Ok::<_, Error>(local.with_fsync(true))
+        })
+        .await?;
+        let local = Arc::new(local);
+        Ok(Self {
+            store: Arc::clone(&local) as Arc<dyn ObjectStore>,
+            local: Some(local),
+        })
+    }
+
+    /// Uses any other store, such as a bucket. Its own rules must make finished writes durable and remove unfinished ones.
+    pub fn with_store(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store, local: None }
+    }
+
+    /// Stores a copy of a file, hashing while copying. Errors: [`Error::File`], [`Error::DiskFull`], [`Error::Store`].
+    pub async fn put_file(&self, path: &Path) -> Result<Digest, Error> {
+        let path = path.to_owned();
+        let file = blocking(move || fs::File::open(path)).await?;
+        self.put(Box::new(file)).await
+    }
+
+    /// Stores bytes. Errors: [`Error::DiskFull`], [`Error::Store`].
+    pub async fn put_bytes(&self, bytes: Bytes) -> Result<Digest, Error> {
+        self.put(Box::new(io::Cursor::new(bytes))).await
+    }
+
+    /// All bytes of an artifact, verified. For small ones: they are held in memory.
+    ///
+    /// Errors: [`Error::NotFound`], [`Error::Corrupt`], [`Error::BadDigest`], [`Error::Store`].
+    pub async fn read(&self, sha256: &str) -> Result<Bytes, Error> {
+        let key = key(sha256)?;
+        let got = self.store.get(&key).await.map_err(|e| named(sha256, e))?;
+        let bytes = got.bytes().await?;
+        let hashed = bytes.clone();
+        let found = blocking(move || hex(Sha256::digest(&hashed))).await;
+        verify(sha256, found)?;
+        Ok(bytes)
+    }
+
+    /// The bytes of an artifact in chunks of `chunk` bytes, the last one shorter.
+    ///
+    /// What was streamed is good only if the stream ends without an error: [`Error::Corrupt`] comes as its last item. Errors at once:
+    /// [`Error::NotFound`], [`Error::BadDigest`], [`Error::Store`].
+    pub async fn stream(
+        &self,
+        sha256: &str,
+        chunk: usize,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let key = key(sha256)?;
+        let got = self.store.get(&key).await.map_err(|e| named(sha256, e))?;
+        let chunk = chunk.max(1);
+        let bytes = match got.payload {
+            GetResultPayload::File(file, _) => file_chunks(file, chunk).boxed(),
+            GetResultPayload::Stream(parts) => even_chunks(parts, chunk).boxed(),
+        };
+        Ok(verified(bytes, sha256.to_owned()).boxed())
+    }
+
+    /// Copies an artifact to a path, verified: the file appears whole, synced and in place of what was there, or not at all.
+    ///
+    /// The path's folder must exist. Errors: as [`Artifacts::stream`], [`Error::Corrupt`], [`Error::File`], [`Error::DiskFull`].
+    pub async fn fetch_to(&self, sha256: &str, path: &Path) -> Result<(), Error> {
+        let mut chunks = self.stream(sha256, PART).await?;
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        // Removes itself when it is dropped before it is kept.
+        let mut draft = blocking({
+            let folder = folder.clone();
+            move || tempfile::NamedTempFile::new_in(folder)
+        })
+        .await?;
+        while let Some(chunk) = chunks.try_next().await? {
+            draft = blocking(move || draft.write_all(&chunk).map(|()| draft)).await?;
+        }
+        let path = path.to_owned();
+        blocking(move || {
+            draft.as_file().sync_all()?;
+            draft.persist(&path).map_err(|error| error.error)?;
+            if cfg!(unix) {
+                fs::File::open(&folder)?.sync_all()?;
+            }
+            io::Result::Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Where an artifact lies, when the store is a folder and the artifact is there. Its bytes are not verified.
+    ///
+    /// Errors: [`Error::BadDigest`].
+    pub async fn local_path(&self, sha256: &str) -> Result<Option<PathBuf>, Error> {
+        let key = key(sha256)?;
+        let Some(local) = &self.local else {
+            return Ok(None);
+        };
+        let path = local.path_to_filesystem(&key)?;
+        let exists = blocking({
+            let path = path.clone();
+            move || path.try_exists()
+        })
+        .await?;
+        Ok(exists.then_some(path))
+    }
+
+    /// Removes an artifact; one that does not exist is no error. Errors: [`Error::BadDigest`], [`Error::Store`].
+    ///
+    /// Whoever asks must know that nobody is about to use the same bytes again; [`Artifacts::sweep`] with an age does not need to.
+    pub async fn delete(&self, sha256: &str) -> Result<(), Error> {
+        match self.store.delete(&key(sha256)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All artifacts, in no order.
+    pub async fn list(&self) -> Result<Vec<Digest>, Error> {
+        let stored = self.stored().await?;
+        Ok(stored.into_iter().map(|(digest, _)| digest).collect())
+    }
+
+    /// Removes the artifacts that are not in `keep` and were last stored longer ago than `older_than`.
+    ///
+    /// The age spares what was stored just now and is not in the database yet, so that `keep` may be read before the call. At
+    /// start, when nothing is being stored, it may be zero.
+    pub async fn sweep(
+        &self,
+        keep: &HashSet<String>,
+        older_than: Duration,
+    ) -> Result<Swept, Error> {
+        let now = SystemTime::now();
+        let mut swept = Swept::default();
+        for (digest, modified) in self.stored().await? {
+            // A time in the future (the clock was set back) counts as young.
+            let young = now
+                .duration_since(modified)
+                .map_or(!older_than.is_zero(), |age| age < older_than);
+            if young || keep.contains(&digest.sha256) {
+                continue;
+            }
+            self.delete(&digest.sha256).await?;
+            swept.count += 1;
+            swept.bytes += digest.size;
+        }
+        Ok(swept)
+    }
+
+    /// Copies a source aside, then moves it to the name that its bytes turned out to have.
+    async fn put(&self, source: Box<dyn Read + Send>) -> Result<Digest, Error> {
+        let aside = Key::from_iter([INCOMING, &Uuid::new_v4().simple().to_string()]);
+        let mut upload = self.store.put_multipart(&aside).await?;
+        let copied = match copy(source, &mut *upload).await {
+            Ok(digest) => upload.complete().await.map(|_| digest).map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        let digest = match copied {
+            Ok(digest) => digest,
+            Err(error) => {
+                discard(upload.abort().await);
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.store.rename(&aside, &key(&digest.sha256)?).await {
+            discard(self.store.delete(&aside).await);
+            return Err(error.into());
+        }
+        Ok(digest)
+    }
+
+    /// All artifacts with the time when each was last stored; files of other names are passed over.
+    async fn stored(&self) -> Result<Vec<(Digest, SystemTime)>, Error> {
+        let prefix = Key::from(STORED);
+        let mut listing = self.store.list(Some(&prefix));
+        let mut found = Vec::new();
+        while let Some(meta) = listing.next().await {
+            let meta = match meta {
+                Ok(meta) => meta,
+                // The folder comes with the first artifact.
+                Err(object_store::Error::NotFound { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let name = meta.location.filename().unwrap_or_default();
+            if key(name).is_ok_and(|key| key == meta.location) {
+                let digest = Digest {
+                    sha256: name.to_owned(),
+                    size: meta.size,
+                };
+                found.push((digest, meta.last_modified.into()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl fmt::Debug for Artifacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Artifacts").field(&self.store).finish()
+    }
+}
+
+/// Where an artifact lies. Refuses what is not a digest, so that no name leads out of the folder.
+fn key(sha256: &str) -> Result<Key, Error> {
+    let is_digest = sha256.len() == 64
+        && sha256
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_digest {
+        return Err(Error::BadDigest {
+            text: sha256.chars().take(80).collect(),
+        });
+    }
+    Ok(Key::from_iter([STORED, &sha256[..2], sha256]))
+}
+
+fn named(sha256: &str, error: object_store::Error) -> Error {
+    if matches!(error, object_store::Error::NotFound { .. }) {
+        return Error::NotFound {
+            digest: sha256.to_owned(),
+        };
+    }
+    error.into()
+}
+
+fn verify(sha256: &str, found: String) -> Result<(), Error> {
+    if found == sha256 {
+        return Ok(());
+    }
+    Err(Error::Corrupt {
+        digest: sha256.to_owned(),
+        found,
+    })
+}
+
+fn hex(digest: impl AsRef<[u8]>) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in digest.as_ref() {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+    }
+    text
+}
+
+/// Sends a source to an upload part by part and hashes it on the way.
+async fn copy(
+    mut source: Box<dyn Read + Send>,
+    upload: &mut dyn MultipartUpload,
+) -> Result<Digest, Error> {
+    let mut hasher = Sha256::new();
+    let mut size = 0;
+    loop {
+        let (part, rest, state) = blocking(move || {
+            let part = read_chunk(&mut source, PART)?;
+            hasher.update(&part);
+            io::Result::Ok((part, source, hasher))
+        })
+        .await?;
+        (source, hasher) = (rest, state);
+        if part.is_empty() {
+            break;
+        }
+        size += part.len() as u64;
+        upload.put_part(PutPayload::from(part)).await?;
+    }
+    Ok(Digest {
+        sha256: hex(hasher.finalize()),
+        size,
+    })
+}
+
+/// Reads `chunk` bytes, fewer only at the end.
+fn read_chunk(source: &mut impl Read, chunk: usize) -> io::Result<Bytes> {
+    let mut bytes = Vec::with_capacity(chunk);
+    source.take(chunk as u64).read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+fn file_chunks<F>(file: F, chunk: usize) -> impl Stream<Item = Result<Bytes, Error>>
+where
+    F: Read + Send + 'static,
+{
+    stream::try_unfold(file, move |mut file| async move {
+        let (bytes, file) =
+            blocking(move || read_chunk(&mut file, chunk).map(|bytes| (bytes, file))).await?;
+        Ok((!bytes.is_empty()).then_some((bytes, file)))
+    })
+}
+
+/// Cuts parts of any size into chunks of one size.
+fn even_chunks(
+    parts: BoxStream<'static, object_store::Result<Bytes>>,
+    chunk: usize,
+) -> impl Stream<Item = Result<Bytes, Error>> {
+    let start = (parts, BytesMut::new());
+    stream::try_unfold(start, move |(mut parts, mut held)| async move {
+        while held.len() < chunk {
+            match parts.try_next().await? {
+                Some(part) => held.extend_from_slice(&part),
+                None => break,
+            }
+        }
+        let bytes = held.split_to(chunk.min(held.len())).freeze();
+        Ok((!bytes.is_empty()).then_some((bytes, (parts, held))))
+    })
+}
+
+/// Passes chunks on and ends with an error when all of them together do not have the digest.
+fn verified(
+    chunks: BoxStream<'static, Result<Bytes, Error>>,
+    sha256: String,
+) -> impl Stream<Item = Result<Bytes, Error>> {
+    let start = (chunks, Sha256::new(), sha256);
+    stream::try_unfold(start, |(mut chunks, mut hasher, sha256)| async move {
+        let Some(bytes) = chunks.try_next().await? else {
+            verify(&sha256, hex(hasher.finalize()))?;
+            return Ok(None);
+        };
+        let hashed = bytes.clone();
+        let hasher = blocking(move || {
+            hasher.update(&hashed);
+            hasher
+        })
+        .await;
+        Ok(Some((bytes, (chunks, hasher, sha256))))
+    })
+}
+
+/// Ignores the outcome of a clean-up after a failure that is already being reported; the next start cleans up again.
+fn discard<T>(outcome: object_store::Result<T>) {
+    drop(outcome);
+}
+
+/// Runs file access or hashing on the runtime's threads for blocking work. A panic goes on in the caller.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place of this module where files are read and written"
+)]
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down and will not poll this task again.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

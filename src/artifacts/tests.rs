@@ -1,0 +1,226 @@
+//! Behaviour of the artifact store.
+
+use object_store::memory::InMemory;
+use tempfile::TempDir;
+
+use super::*;
+
+/// SHA-256 of "abc", from FIPS 180-2, appendix B.1.
+const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+/// SHA-256 of a million times "a", from FIPS 180-2, appendix B.3.
+const MILLION_A: &str = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
+/// SHA-256 of nothing.
+const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+async fn open() -> (TempDir, Artifacts) {
+    let folder = TempDir::new().unwrap();
+    let artifacts = Artifacts::local(folder.path()).await.unwrap();
+    (folder, artifacts)
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+async fn collect(artifacts: &Artifacts, sha256: &str, chunk: usize) -> (Vec<usize>, Option<Error>) {
+    let mut stream = artifacts.stream(sha256, chunk).await.unwrap();
+    let mut sizes = Vec::new();
+    loop {
+        match stream.try_next().await {
+            Ok(Some(bytes)) => sizes.push(bytes.len()),
+            Ok(None) => return (sizes, None),
+            Err(error) => return (sizes, Some(error)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn bytes_lie_below_their_digest_and_come_back() {
+    let (folder, artifacts) = open().await;
+    let digest = artifacts
+        .put_bytes(Bytes::from_static(b"abc"))
+        .await
+        .unwrap();
+    let expected = Digest {
+        sha256: ABC.to_owned(),
+        size: 3,
+    };
+    assert_eq!(digest, expected);
+    assert_eq!(artifacts.read(ABC).await.unwrap(), "abc");
+    let path = folder.path().join("sha256/ba").join(ABC);
+    assert_eq!(files(folder.path()), std::slice::from_ref(&path));
+    let found = artifacts.local_path(ABC).await.unwrap().unwrap();
+    assert_eq!(found, path.canonicalize().unwrap());
+    assert_eq!(artifacts.list().await.unwrap(), [digest]);
+    assert_eq!(artifacts.local_path(EMPTY).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_file_is_copied_and_its_source_stays() {
+    let (folder, artifacts) = open().await;
+    let source = folder.path().join("source");
+    for (content, sha256) in [(vec![b'a'; 1_000_000], MILLION_A), (Vec::new(), EMPTY)] {
+        fs::write(&source, &content).unwrap();
+        for _ in 0..2 {
+            let digest = artifacts.put_file(&source).await.unwrap();
+            assert_eq!(digest.sha256, sha256);
+            assert_eq!(digest.size, content.len() as u64);
+        }
+        fs::write(&source, b"changed later").unwrap();
+        assert_eq!(artifacts.read(sha256).await.unwrap(), content);
+    }
+    assert_eq!(artifacts.list().await.unwrap().len(), 2);
+    assert_eq!(files(folder.path()).len(), 3);
+}
+
+#[tokio::test]
+async fn a_stream_has_even_chunks_from_any_store() {
+    let (_folder, local) = open().await;
+    let memory = Artifacts::with_store(Arc::new(InMemory::new()));
+    for artifacts in [local, memory] {
+        let bytes = Bytes::from(vec![b'a'; 1_000_000]);
+        artifacts.put_bytes(bytes).await.unwrap();
+        let (sizes, error) = collect(&artifacts, MILLION_A, 300_000).await;
+        assert_eq!(sizes, [300_000, 300_000, 300_000, 100_000]);
+        assert!(error.is_none());
+        artifacts.put_bytes(Bytes::new()).await.unwrap();
+        assert!(matches!(collect(&artifacts, EMPTY, 10).await, (sizes, None) if sizes.is_empty()));
+    }
+}
+
+#[tokio::test]
+async fn damaged_bytes_are_never_handed_out_as_good() {
+    let (folder, artifacts) = open().await;
+    artifacts
+        .put_bytes(Bytes::from_static(b"abc"))
+        .await
+        .unwrap();
+    let path = artifacts.local_path(ABC).await.unwrap().unwrap();
+    // SHA-256 of "abd", from coreutils' sha256sum.
+    let found = "a52d159f262b2c6ddb724a61840befc36eb30c88877a4030b65cbe86298449c9";
+    fs::write(&path, b"abd").unwrap();
+    let is_corrupt = |error: &Error| matches!(error, Error::Corrupt { digest, found: f } if digest == ABC && f == found);
+    assert!(is_corrupt(&artifacts.read(ABC).await.unwrap_err()));
+    let (_, error) = collect(&artifacts, ABC, 2).await;
+    assert!(is_corrupt(&error.unwrap()));
+    let copy = folder.path().join("copy");
+    let error = artifacts.fetch_to(ABC, &copy).await.unwrap_err();
+    assert!(is_corrupt(&error));
+    assert_eq!(files(folder.path()), [path], "no copy and no draft of it");
+
+    artifacts
+        .put_bytes(Bytes::from_static(b"abc"))
+        .await
+        .unwrap();
+    artifacts.fetch_to(ABC, &copy).await.unwrap();
+    assert_eq!(fs::read(&copy).unwrap(), b"abc");
+}
+
+#[tokio::test]
+async fn a_failed_put_leaves_nothing() {
+    let (folder, artifacts) = open().await;
+    let missing = artifacts.put_file(&folder.path().join("none")).await;
+    assert!(matches!(missing, Err(Error::File { .. })));
+    let unreadable = artifacts.put_file(folder.path()).await;
+    assert!(
+        matches!(unreadable, Err(Error::File { .. })),
+        "{unreadable:?}"
+    );
+    assert_eq!(files(folder.path()), [] as [PathBuf; 0]);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_is_removed_at_open() {
+    let (folder, artifacts) = open().await;
+    artifacts
+        .put_bytes(Bytes::from_static(b"abc"))
+        .await
+        .unwrap();
+    let incoming = folder.path().join(INCOMING);
+    fs::write(incoming.join("0123#1"), b"half").unwrap();
+    fs::write(incoming.join("4567"), b"whole, not yet renamed").unwrap();
+    let artifacts = Artifacts::local(folder.path()).await.unwrap();
+    assert_eq!(files(folder.path()).len(), 1);
+    assert_eq!(artifacts.read(ABC).await.unwrap(), "abc");
+}
+
+#[tokio::test]
+async fn a_sweep_spares_what_is_kept_or_young() {
+    let (_folder, artifacts) = open().await;
+    assert_eq!(
+        artifacts
+            .sweep(&HashSet::new(), Duration::ZERO)
+            .await
+            .unwrap(),
+        Swept::default()
+    );
+    artifacts
+        .put_bytes(Bytes::from_static(b"abc"))
+        .await
+        .unwrap();
+    artifacts.put_bytes(Bytes::new()).await.unwrap();
+    let keep = HashSet::from([ABC.to_owned()]);
+    let hour = Duration::from_secs(3600);
+    assert_eq!(
+        artifacts.sweep(&keep, hour).await.unwrap(),
+        Swept::default()
+    );
+    let old = artifacts.local_path(EMPTY).await.unwrap().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(old).unwrap();
+    file.set_modified(SystemTime::now() - 2 * hour).unwrap();
+    let swept = artifacts.sweep(&keep, hour).await.unwrap();
+    assert_eq!(swept, Swept { count: 1, bytes: 0 });
+    assert_eq!(artifacts.list().await.unwrap()[0].sha256, ABC);
+
+    let swept = artifacts
+        .sweep(&HashSet::new(), Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(swept, Swept { count: 1, bytes: 3 });
+    let gone = artifacts.read(ABC).await;
+    assert!(matches!(gone, Err(Error::NotFound { digest }) if digest == ABC));
+    artifacts.delete(ABC).await.unwrap();
+}
+
+#[tokio::test]
+async fn names_that_are_no_digest_are_refused() {
+    let (_folder, artifacts) = open().await;
+    let upper = ABC.to_uppercase();
+    let path = format!("../{}", &ABC[3..]);
+    for bad in ["", "abc", upper.as_str(), path.as_str()] {
+        assert!(matches!(
+            artifacts.read(bad).await,
+            Err(Error::BadDigest { .. })
+        ));
+        assert!(matches!(
+            artifacts.delete(bad).await,
+            Err(Error::BadDigest { .. })
+        ));
+    }
+}
+
+#[test]
+fn a_full_disk_is_found_in_the_chain_of_causes() {
+    for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+        let source = object_store::Error::Generic {
+            store: "LocalFileSystem",
+            source: io::Error::from(kind).into(),
+        };
+        assert!(matches!(Error::from(source), Error::DiskFull { .. }));
+        assert!(matches!(
+            Error::from(io::Error::from(kind)),
+            Error::DiskFull { .. }
+        ));
+    }
+    let other = io::Error::from(ErrorKind::PermissionDenied);
+    assert!(matches!(Error::from(other), Error::File { .. }));
+}

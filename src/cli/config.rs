@@ -1,0 +1,36 @@
+//! `visage config`: the settings that `visage serve` would use.
+
+use crate::config::markdown_table;
+
+use super::{Context, Error, Outcome, flags::SettingFlags};
+
+const EXAMPLES: &str = "\
+Examples:
+  visage config                            as TOML, each setting with its source
+  visage config > visage.toml              a file to begin with
+  visage config --max-batch 64 --json
+  visage config --markdown                 the table of all settings";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Print the table of all settings as Markdown instead
+    #[arg(long)]
+    markdown: bool,
+    #[command(flatten)]
+    settings: SettingFlags,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome, Error> {
+    let output = &context.output;
+    if args.markdown {
+        output.line(markdown_table().trim_end())?;
+        return Ok(Outcome::Done);
+    }
+    let resolved = args.settings.resolve(&context.environment)?;
+    match output.is_json() {
+        true => output.object(&resolved.to_json())?,
+        false => output.line(&resolved.to_toml())?,
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,145 @@
+//! `visage trainings download`: a file of a checkpoint, verified before it gets its name.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use fs_err as fs;
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+use tokio::time::timeout;
+use tonic::{Request, Status};
+
+use crate::proto::v1::DownloadCheckpointRequest;
+
+use super::{Context, Error, Outcome, client::Client, json, names, report::size_text};
+
+/// Longest wait for the next megabyte.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// `ID`, `trainings/ID` or `trainings/ID/checkpoints/EPOCH`
+    id: String,
+    /// The epoch, or `best`
+    #[arg(long, value_name = "EPOCH", default_value = "best")]
+    epoch: String,
+    /// `model.safetensors` or `manifest.json`
+    #[arg(long, value_name = "NAME", default_value = "model.safetensors")]
+    file: String,
+    /// Where to write it; replaced if it is there [default: the file's name, here, if that is free]
+    #[arg(long, short, value_name = "PATH")]
+    output: Option<PathBuf>,
+}
+
+pub(super) async fn run(
+    args: Args,
+    client: &Client,
+    context: &mut Context,
+) -> Result<Outcome, Error> {
+    let target = match args.output {
+        Some(target) => target,
+        None => free_name(&args.file)?,
+    };
+    let message = DownloadCheckpointRequest {
+        name: names::checkpoint(&args.id, &args.epoch),
+        file: args.file,
+    };
+    let answer = client
+        .trainings()
+        .download_checkpoint(Request::new(message))
+        .await;
+    let mut stream = client.answer(answer)?;
+    let folder = match target.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let mut aside = NamedTempFile::new_in(folder).map_err(Error::File)?;
+    let mut digest = Sha256::new();
+    let mut received = 0;
+    let mut expected = None;
+    loop {
+        let message = match timeout(CHUNK_TIMEOUT, stream.message()).await {
+            Err(_) => {
+                return Err(client.failure(Status::unavailable("the download came to a halt")));
+            }
+            Ok(message) => message.map_err(|status| client.failure(status))?,
+        };
+        let Some(message) = message else { break };
+        expected = expected.or(message.file);
+        digest.update(&message.data);
+        received += message.data.len() as u64;
+        aside.write_all(&message.data).map_err(Error::File)?;
+        if let Some(file) = &expected {
+            let share = received as f64 / file.size_bytes.max(1) as f64;
+            context.output.draw(share, size_text(received));
+        }
+    }
+    context.output.clear();
+    let file = expected
+        .ok_or_else(|| Error::Contract("the download did not say what it is".to_owned()))?;
+    let corrupt = |expected: String, found: String| Error::Corrupt {
+        path: target.clone(),
+        expected,
+        found,
+    };
+    if received != file.size_bytes {
+        return Err(corrupt(
+            format!("{} bytes", file.size_bytes),
+            format!("{received} bytes"),
+        ));
+    }
+    let found: String = digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    if found != file.sha256 {
+        return Err(corrupt(format!("SHA-256 {}", file.sha256), found));
+    }
+    aside.as_file().sync_all().map_err(Error::File)?;
+    // Temporary files are for their owner only; a downloaded one gets the permissions that new files here have.
+    make_readable(&aside)?;
+    aside
+        .persist(&target)
+        .map_err(|error| Error::File(error.error))?;
+    if context.output.is_json() {
+        context
+            .output
+            .object(&json::value("CheckpointFile", &file))?;
+    } else {
+        context.output.line(&target.display().to_string())?;
+        context
+            .output
+            .note(&format!("{}, SHA-256 {found}", size_text(received)));
+    }
+    Ok(Outcome::Done)
+}
+
+/// The file's bare name in the current folder, whatever the server calls it; never one that is taken.
+fn free_name(file: &str) -> Result<PathBuf, Error> {
+    let name = Path::new(file)
+        .file_name()
+        .ok_or_else(|| Error::Usage(format!("`{file}` is no file name")))?;
+    let target = PathBuf::from(name);
+    if target.exists() {
+        return Err(Error::Usage(format!(
+            "{} is there already; name another place with --output",
+            target.display()
+        )));
+    }
+    Ok(target)
+}
+
+#[cfg(unix)]
+fn make_readable(file: &NamedTempFile) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).map_err(Error::File)
+}
+
+#[cfg(not(unix))]
+fn make_readable(_: &NamedTempFile) -> Result<(), Error> {
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! The server's settings as flags, made from the table of settings.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::config::{Environment, Flags, Resolved, SETTINGS, load};
+
+use super::{Error, current_dir};
+
+/// What the command line says about settings.
+#[derive(Debug)]
+pub(super) struct SettingFlags {
+    config: Option<PathBuf>,
+    values: Flags,
+}
+
+impl SettingFlags {
+    pub(super) fn resolve(&self, environment: &Environment) -> Result<Resolved, Error> {
+        Ok(load(
+            environment,
+            &self.values,
+            self.config.as_deref(),
+            &current_dir()?,
+        )?)
+    }
+}
+
+impl clap::FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut values = Flags::new();
+        for setting in SETTINGS {
+            if let Some(given) = matches.get_many::<String>(setting.name) {
+                values.insert(setting.name, given.cloned().collect());
+            }
+        }
+        Ok(Self {
+            config: matches.get_one::<PathBuf>("config").cloned(),
+            values,
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for SettingFlags {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help("Read settings from this TOML file [env: VISAGE_CONFIG] [default: visage.toml if it is there]");
+        let settings = SETTINGS.iter().map(|setting| {
+            let action = match setting.is_list() {
+                true => ArgAction::Append,
+                false => ArgAction::Set,
+            };
+            Arg::new(setting.name)
+                .long(setting.flag())
+                .value_name(setting.name.to_ascii_uppercase())
+                .action(action)
+                .allow_hyphen_values(true)
+                .help(format!(
+                    "{} [env: {}] [default: {}]",
+                    setting.doc,
+                    setting.variable(),
+                    setting.default_text().replace('`', "")
+                ))
+                .help_heading("Settings")
+        });
+        command.arg(config).args(settings)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}

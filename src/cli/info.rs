@@ -1,0 +1,73 @@
+//! `visage info`: GetServerInfo.
+
+use crate::proto::v1::{GetServerInfoRequest, GetServerInfoResponse};
+
+use super::{
+    Context, Error, Outcome,
+    client::request,
+    json,
+    report::{duration_text, size_text, std_duration},
+};
+
+pub(super) async fn run(context: &mut Context) -> Result<Outcome, Error> {
+    let client = context.connect().await?;
+    let answer = client
+        .system()
+        .get_server_info(request(GetServerInfoRequest {}))
+        .await;
+    let info = client.answer(answer)?;
+    if context.output.is_json() {
+        context
+            .output
+            .object(&json::value("GetServerInfoResponse", &info))?;
+        return Ok(Outcome::Done);
+    }
+    for (label, text) in lines(client.server(), &info) {
+        context.output.line(&format!("{label:<24} {text}"))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn lines(server: &str, info: &GetServerInfoResponse) -> Vec<(&'static str, String)> {
+    let limits = info.limits.unwrap_or_default();
+    let or_none = |text: String| match text.is_empty() {
+        true => "none".to_owned(),
+        false => text,
+    };
+    vec![
+        ("server", server.to_owned()),
+        ("version", info.version.clone()),
+        ("libtorch", info.libtorch_version.clone()),
+        ("device", info.device.clone()),
+        ("threads", info.threads.to_string()),
+        ("live model", or_none(info.live_model.clone())),
+        ("features", or_none(info.features.join(", "))),
+        (
+            "started",
+            info.start_time
+                .map(|time| time.to_string())
+                .unwrap_or_default(),
+        ),
+        ("data roots", info.data_roots.join(", ")),
+        ("weights roots", info.weights_roots.join(", ")),
+        ("largest request", size_text(limits.max_message_bytes)),
+        ("largest image", size_text(limits.max_image_bytes)),
+        ("pixels of an image", limits.max_image_pixels.to_string()),
+        (
+            "images in a request",
+            limits.max_images_per_request.to_string(),
+        ),
+        ("images that may wait", limits.max_queued_images.to_string()),
+        (
+            "trainings that may wait",
+            limits.max_queued_trainings.to_string(),
+        ),
+        (
+            "heartbeat",
+            limits
+                .heartbeat_interval
+                .map(|interval| duration_text(std_duration(&interval)))
+                .unwrap_or_default(),
+        ),
+    ]
+}

@@ -1,0 +1,29 @@
+//! Messages of the API as JSON, by their descriptors, with the field names of the `.proto`.
+
+use std::sync::LazyLock;
+
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use serde_json::Value;
+
+use crate::proto;
+
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(proto::DESCRIPTOR).expect("the build made these descriptors")
+});
+
+/// The message as JSON: names as in the `.proto`, 64-bit integers as numbers, fields without presence also when they are zero.
+pub(super) fn value(type_name: &str, message: &impl Message) -> Value {
+    let descriptor = POOL
+        .get_message_by_name(&format!("visage.v1.{type_name}"))
+        .expect("callers name messages of visage.v1");
+    let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
+        .expect("the message was encoded from the same descriptors");
+    let options = SerializeOptions::new()
+        .use_proto_field_name(true)
+        .stringify_64_bit_integers(false)
+        .skip_default_fields(false);
+    dynamic
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .expect("every message has a JSON form")
+}

@@ -1,0 +1,236 @@
+//! Trainings, epochs and evaluations as lines of text.
+
+use std::time::Duration;
+
+use crate::proto::v1::{
+    DatasetReport, EpochMetrics, Estimate, Evaluation, Progress, StopReason, Training,
+    TrainingState,
+};
+
+/// `Epoch 1/10, Training Loss: 580.8863, Validation Loss: 184.5743`, then what else is worth knowing.
+pub(super) fn epoch_line(metrics: &EpochMetrics) -> String {
+    let mut line = format!(
+        "Epoch {}/{}, Training Loss: {:.4}, Validation Loss: {:.4}, RMSE: {:.2}, MAE: {:.2}, {:.1} images/s",
+        metrics.epoch,
+        metrics.max_epochs,
+        metrics.train_loss,
+        metrics.val_loss,
+        metrics.val_rmse,
+        metrics.val_mae,
+        metrics.images_per_second,
+    );
+    let eta = metrics
+        .eta
+        .as_ref()
+        .map(std_duration)
+        .filter(|eta| !eta.is_zero());
+    if let Some(eta) = eta {
+        line.push_str(&format!(", ETA {}", duration_text(eta)));
+    }
+    if metrics.skipped_images > 0 {
+        line.push_str(&format!(", {} images skipped", metrics.skipped_images));
+    }
+    line
+}
+
+/// What stands beside the progress bar.
+pub(super) fn progress_text(progress: &Progress) -> String {
+    let mut text = match progress.epoch {
+        0 => progress.phase.clone(),
+        epoch => format!("epoch {epoch}/{} {}", progress.max_epochs, progress.phase),
+    };
+    if progress.steps > 0 {
+        text.push_str(&format!(" {}/{}", progress.step, progress.steps));
+    }
+    if let Some(loss) = progress.train_loss {
+        text.push_str(&format!(", loss {loss:.1}"));
+    }
+    if progress.images_per_second > 0.0 {
+        text.push_str(&format!(", {:.1} images/s", progress.images_per_second));
+    }
+    if let Some(eta) = &progress.eta {
+        text.push_str(&format!(", ETA {}", duration_text(std_duration(eta))));
+    }
+    text
+}
+
+/// What the scan has found, then the warnings, one a line.
+pub(super) fn dataset_lines(report: &DatasetReport) -> Vec<String> {
+    let splits: Vec<String> = report
+        .splits
+        .iter()
+        .map(|split| format!("{} {}", split.images, split.split))
+        .collect();
+    let mut lines = vec![format!("Dataset: {} images", splits.join(", "))];
+    let rejected: u64 = report.rejects.iter().map(|reject| reject.count).sum();
+    if rejected > 0 {
+        let reasons: Vec<String> = report
+            .rejects
+            .iter()
+            .map(|reject| {
+                format!(
+                    "{} {} ({})",
+                    reject.count,
+                    reject.reason,
+                    reject.examples.join(", ")
+                )
+            })
+            .collect();
+        lines.push(format!(
+            "  {rejected} files left out: {}",
+            reasons.join("; ")
+        ));
+    }
+    lines.extend(
+        report
+            .warnings
+            .iter()
+            .map(|warning| format!("  warning: {warning}")),
+    );
+    lines
+}
+
+/// What a training would need.
+pub(super) fn estimate_line(estimate: &Estimate) -> String {
+    let mut line = format!(
+        "It would need about {} of memory and {} of disk, {} steps an epoch",
+        size_text(estimate.memory_bytes),
+        size_text(estimate.disk_bytes),
+        estimate.steps_per_epoch
+    );
+    if let Some(duration) = &estimate.duration {
+        line.push_str(&format!(
+            ", {} in all",
+            duration_text(std_duration(duration))
+        ));
+    }
+    line
+}
+
+/// How an ended (or living) training stands: state, reason, best epoch, test.
+pub(super) fn summary_lines(training: &Training) -> Vec<String> {
+    let mut headline = format!("{} {}", training.name, state_text(training.state()));
+    let reason = stop_reason_text(training.stop_reason());
+    if !reason.is_empty() {
+        headline.push_str(&format!(": {reason}"));
+    }
+    let mut lines = vec![headline];
+    if let Some(failure) = &training.failure {
+        lines.push(format!("  {} ({})", failure.message, failure.reason));
+    }
+    if let Some(best) = &training.best {
+        lines.push(format!(
+            "Best epoch {} of {}: Validation Loss: {:.4}, RMSE: {:.2}, MAE: {:.2}",
+            best.epoch, best.max_epochs, best.val_loss, best.val_rmse, best.val_mae
+        ));
+    }
+    if let Some(test) = &training.test {
+        lines.extend(evaluation_lines(test));
+    }
+    if !training.model_version.is_empty() {
+        lines.push(format!("Model version: {}", training.model_version));
+    }
+    lines
+}
+
+/// The test images in one line, and a table of the groups.
+pub(super) fn evaluation_lines(test: &Evaluation) -> Vec<String> {
+    let r2 = test
+        .r2
+        .map(|r2| format!(", R2: {r2:.3}"))
+        .unwrap_or_default();
+    let mut lines = vec![format!(
+        "Test on {} images: MSE: {:.4}, RMSE: {:.2}, MAE: {:.2} (the mean age alone: {:.2}){r2}, within 5 years: {:.1} %, bias: {:+.2}",
+        test.images,
+        test.mse,
+        test.rmse,
+        test.mae,
+        test.baseline_mae,
+        100.0 * test.cs5,
+        test.bias
+    )];
+    if test.groups.is_empty() {
+        return lines;
+    }
+    lines.push(format!(
+        "  {:<20} {:>7} {:>7} {:>7}",
+        "group", "images", "MAE", "bias"
+    ));
+    for group in &test.groups {
+        let name = format!("{} {}", group.key, group.value);
+        lines.push(format!(
+            "  {name:<20} {:>7} {:>7.2} {:>+7.2}",
+            group.images, group.mae, group.bias
+        ));
+    }
+    lines
+}
+
+/// `RUNNING` and the like.
+pub(super) fn state_name(state: TrainingState) -> &'static str {
+    let name = state.as_str_name();
+    name.strip_prefix("TRAINING_STATE_").unwrap_or(name)
+}
+
+fn state_text(state: TrainingState) -> &'static str {
+    match state {
+        TrainingState::Unspecified => "is in a state that this version does not know",
+        TrainingState::Queued => "waits for the device",
+        TrainingState::Preparing => "reads its dataset and weights",
+        TrainingState::Running => "is running",
+        TrainingState::Pausing => "is pausing",
+        TrainingState::Paused => "is paused",
+        TrainingState::Stopping => "is stopping early",
+        TrainingState::Cancelling => "is being cancelled",
+        TrainingState::Succeeded => "succeeded",
+        TrainingState::Failed => "failed",
+        TrainingState::Cancelled => "was cancelled",
+    }
+}
+
+fn stop_reason_text(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::Unspecified => "",
+        StopReason::MaxEpochs => "all epochs are done",
+        StopReason::EarlyStopped => "the validation loss no longer improved",
+        StopReason::TargetReached => "the target was reached",
+        StopReason::UserStop => "on request",
+        StopReason::MaxDuration => "its longest duration has passed",
+        StopReason::NonFiniteLoss => "the loss became infinite or not a number",
+        StopReason::OutOfMemory => "there was too little memory",
+        StopReason::DataError => "the dataset or the initial weights could not be used",
+        StopReason::WorkerDied => "its process died, hung or broke its protocol",
+        StopReason::ServerRestartLimit => "the server was restarted too often",
+        StopReason::Internal => "a fault of the server or its disk",
+    }
+}
+
+/// `450ms`, `12s`, `2m10s`, `3h05m`.
+pub(super) fn duration_text(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        return format!("{}ms", duration.as_millis());
+    }
+    // Rounded to whole seconds first, so that 59.6 s is `1m00s` and not `60s`.
+    let seconds = duration.as_secs() + u64::from(duration.subsec_millis() >= 500);
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+    }
+}
+
+/// `512 B`, `1.5 KiB`, `44.7 MiB`.
+pub(super) fn size_text(bytes: u64) -> String {
+    let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    for (unit, name) in units {
+        if bytes >= unit {
+            return format!("{:.1} {name}", bytes as f64 / unit as f64);
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// A duration of the API; a negative one, which none should be, is zero.
+pub(super) fn std_duration(duration: &prost_types::Duration) -> Duration {
+    Duration::try_from(*duration).unwrap_or_default()
+}

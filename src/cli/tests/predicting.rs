@@ -1,0 +1,240 @@
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::proto::v1::Limits;
+
+use super::{
+    fake::{Fake, State},
+    visage,
+};
+
+/// A server that takes three images and 2,000 bytes of images a request.
+fn server(names_bad_images: bool) -> Fake {
+    Fake::start(State {
+        limits: Limits {
+            max_message_bytes: 3024,
+            max_image_bytes: 1500,
+            max_images_per_request: 3,
+            max_queued_images: 6,
+            ..Limits::default()
+        },
+        names_bad_images,
+        ..State::default()
+    })
+}
+
+/// Files whose ages are 30, 31, … and, where the name begins so, bad ones.
+fn pictures(names: &[&str]) -> (TempDir, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = names
+        .iter()
+        .zip(30u8..)
+        .map(|(name, age)| {
+            let path = folder.path().join(name);
+            let content = match *name {
+                "bad.jpg" | "bad2.jpg" => b"bad".to_vec(),
+                "large.jpg" => vec![1; 1501],
+                "half.jpg" => vec![age; 1200],
+                "empty.jpg" => Vec::new(),
+                _ => vec![age],
+            };
+            fs_err::write(&path, content).unwrap();
+            path.display().to_string()
+        })
+        .collect();
+    (folder, paths)
+}
+
+async fn predict(server: &Fake, files: &[String], more: &[&str]) -> super::Run {
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    visage(&server.url(), &[&["predict"], more, &files].concat()).await
+}
+
+fn group_sizes(server: &Fake) -> Vec<usize> {
+    let predicted = server.state.predicted.lock().unwrap();
+    predicted
+        .iter()
+        .map(|request| request.images.len())
+        .collect()
+}
+
+#[tokio::test]
+async fn the_table_has_a_row_for_each_file_in_order() {
+    let server = server(true);
+    let (_folder, files) = pictures(&["a.jpg", "b.jpg"]);
+    let run = predict(&server, &files, &[]).await;
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    let lines = run.lines();
+    let cells = |line: &str| {
+        line.split("  ")
+            .filter(|cell| !cell.is_empty())
+            .map(|cell| cell.trim().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        cells(lines[0]),
+        ["file", "age", "90% interval", "model version"]
+    );
+    assert_eq!(
+        cells(lines[1]),
+        [
+            files[0].as_str(),
+            "30.0",
+            "21.2 - 40.5",
+            "models/age/versions/3"
+        ]
+    );
+    assert_eq!(cells(lines[2])[1], "31.0");
+}
+
+#[tokio::test]
+async fn groups_stay_under_the_limits_of_the_server() {
+    let server = server(true);
+    let (_folder, files) = pictures(&["1", "2", "3", "4", "half.jpg", "half.jpg2", "7", "8"]);
+    let run = predict(&server, &files, &["--json"]).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let ages: Vec<f64> = run
+        .objects()
+        .iter()
+        .map(|object| object["age"].as_f64().unwrap())
+        .collect();
+    assert_eq!(ages, [30.0, 31.0, 32.0, 33.0, 34.0, 35.0, 36.0, 37.0]);
+    let sizes = group_sizes(&server);
+    assert!(
+        sizes.iter().all(|&size| size <= 3) && sizes.iter().sum::<usize>() == 8,
+        "{sizes:?}"
+    );
+    for request in server.state.predicted.lock().unwrap().iter() {
+        assert!(prost::Message::encoded_len(request) <= 3024);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_file_is_named_and_the_others_go_on() {
+    let server = server(true);
+    let (folder, mut files) = pictures(&[
+        "a.jpg",
+        "bad.jpg",
+        "bad2.jpg",
+        "large.jpg",
+        "empty.jpg",
+        "f.jpg",
+    ]);
+    files.push(folder.path().display().to_string());
+    files.push(folder.path().join("absent.jpg").display().to_string());
+    let run = predict(&server, &files, &["--json"]).await;
+    assert_eq!(run.code, 1);
+    let objects = run.objects();
+    let named: Vec<&str> = objects
+        .iter()
+        .map(|object| object["file"].as_str().unwrap())
+        .collect();
+    assert_eq!(named, files);
+    assert_eq!(
+        (&objects[0]["age"], &objects[5]["age"]),
+        (&30.0.into(), &35.0.into())
+    );
+    let error = |index: usize| objects[index]["error"].as_str().unwrap();
+    assert_eq!(error(1), "is not an image");
+    assert_eq!(error(2), "is not an image");
+    assert_eq!(
+        error(3),
+        "is 1.5 KiB large, above the server's limit of 1.5 KiB for an image"
+    );
+    assert_eq!(error(4), "is empty");
+    assert!(
+        error(6).contains("is a folder; name its files"),
+        "{}",
+        error(6)
+    );
+    assert!(error(7).contains("absent.jpg"), "{}", error(7));
+    assert!(
+        run.stderr
+            .contains(&format!("{}: is not an image\n", files[1])),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(group_sizes(&server).iter().max(), Some(&3));
+}
+
+#[tokio::test]
+async fn a_bad_file_that_is_not_named_by_the_server_is_found_one_by_one() {
+    let server = server(false);
+    let (_folder, files) = pictures(&["a.jpg", "bad.jpg", "c.jpg"]);
+    let run = predict(&server, &files, &["--json"]).await;
+    assert_eq!(run.code, 1);
+    assert_eq!(run.objects()[1]["error"], "an image cannot be read");
+    assert_eq!(run.objects()[2]["age"], 32.0);
+    assert_eq!(group_sizes(&server), [3, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn json_says_where_the_time_went() {
+    let server = server(true);
+    let (_folder, files) = pictures(&["a.jpg"]);
+    let run = predict(&server, &files, &["--json", "--model", "live"]).await;
+    let object = &run.objects()[0];
+    assert_eq!(object["durations"]["decode"], "0.002s");
+    assert_eq!(object["interval"]["lower"], 21.25);
+    assert_eq!(object["interval"]["confidence"], 0.9);
+    assert_eq!(object["model_version"], "models/age/versions/3");
+    assert_eq!(
+        (&object["width"], &object["height"]),
+        (&640.into(), &480.into())
+    );
+    assert_eq!(
+        server.state.predicted.lock().unwrap()[0].model,
+        "models/age/versions/live"
+    );
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_exist_ends_the_run() {
+    let server = server(true);
+    let (_folder, files) = pictures(&["a.jpg"]);
+    let run = predict(&server, &files, &["--model", "99"]).await;
+    assert_eq!(
+        (run.code, run.stderr.as_str()),
+        (1, "error: there is no models/age/versions/99\n")
+    );
+}
+
+#[tokio::test]
+async fn one_picture_is_drawn_to_a_file_and_several_into_a_folder() {
+    let server = server(true);
+    let (folder, files) = pictures(&["a.jpg", "b.jpg"]);
+    let out = folder.path().join("out.png");
+    let run = predict(&server, &files[..1], &["--annotate", out.to_str().unwrap()]).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(fs_err::read(&out).unwrap(), [b'P', 30]);
+    let out = folder.path().join("drawn");
+    let same_stem = folder.path().join("a.webp");
+    fs_err::write(&same_stem, [50]).unwrap();
+    let all = [files, vec![same_stem.display().to_string()]].concat();
+    let run = predict(
+        &server,
+        &all,
+        &["--annotate", out.to_str().unwrap(), "--json"],
+    )
+    .await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let drawn = |name: &str| fs_err::read(out.join(name)).unwrap();
+    assert_eq!(
+        (drawn("a.png"), drawn("b.png"), drawn("a-2.png")),
+        (vec![b'P', 30], vec![b'P', 31], vec![b'P', 50])
+    );
+    let annotated = run.objects()[2]["annotated"].as_str().map(PathBuf::from);
+    assert_eq!(annotated, Some(out.join("a-2.png")));
+    let not_png = folder.path().join("out.jpg");
+    let run = predict(
+        &server,
+        &all[..1],
+        &["--annotate", not_png.to_str().unwrap()],
+    )
+    .await;
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    let not_folder = folder.path().join("all.png");
+    let run = predict(&server, &all, &["--annotate", not_folder.to_str().unwrap()]).await;
+    assert_eq!(run.code, 2, "{}", run.stderr);
+}

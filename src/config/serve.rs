@@ -1,0 +1,265 @@
+//! What the server runs on: typed values that were checked, and the rules that bind several of them.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{Error, HubConfig, Resolved, Source};
+
+const MIB: usize = 1024 * 1024;
+
+/// Everything that `visage serve` needs to know; `Default` holds the documented defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServeConfig {
+    /// Folder of the database and the checkpoints.
+    pub data_dir: PathBuf,
+    /// Address of the gRPC API.
+    pub grpc_listen: SocketAddr,
+    /// Address of metrics, health and dashboard.
+    pub http_listen: SocketAddr,
+    /// File to write once the server answers.
+    pub ready_file: Option<PathBuf>,
+    /// Folders under which datasets may be read; not empty.
+    pub data_roots: Vec<PathBuf>,
+    /// Folders under which initial weights may be read; not empty.
+    pub weights_roots: Vec<PathBuf>,
+    /// What computes.
+    pub device: Device,
+    /// Threads of the processor for the model; 0 for all.
+    pub threads: u32,
+    /// Largest request in bytes.
+    pub max_message_bytes: usize,
+    /// Largest encoded image in bytes.
+    pub max_image_bytes: usize,
+    /// Most pixels of an image.
+    pub max_image_pixels: u64,
+    /// Most pixels of one side of an image.
+    pub max_image_dimension: u32,
+    /// Most images in one Predict call.
+    pub max_images_per_request: u32,
+    /// Images that may wait for the model.
+    pub max_queued_images: u32,
+    /// Most images in one forward pass.
+    pub max_batch: u32,
+    /// Threads that decode images; 0 for one per core.
+    pub decode_threads: u32,
+    /// Trainings that may wait for the device.
+    pub max_queued_trainings: u32,
+    /// Pause between two heartbeats of a stream.
+    pub heartbeat_interval: Duration,
+    /// Command before `visage worker`; empty to start it directly.
+    pub worker_launcher: Vec<String>,
+    /// Longest time without a sign of life from a training's process.
+    pub worker_silence_timeout: Duration,
+    /// Longest time in which a living process gets nothing done.
+    pub worker_stall_timeout: Duration,
+    /// How often a training whose process died is started again.
+    pub max_restarts: u32,
+    /// Time that calls and trainings have to end when the server shuts down.
+    pub shutdown_grace: Duration,
+    /// Least severe level that is logged.
+    pub log_level: LogLevel,
+    /// Shape of the log lines.
+    pub log_format: LogFormat,
+    /// How weights are fetched.
+    pub hub: HubConfig,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self {
+            data_dir: PathBuf::from("./visage-data"),
+            grpc_listen: SocketAddr::new(loopback, 50051),
+            http_listen: SocketAddr::new(loopback, 9090),
+            ready_file: None,
+            data_roots: vec![PathBuf::from("/")],
+            weights_roots: vec![PathBuf::from("/")],
+            device: Device::Auto,
+            threads: 0,
+            max_message_bytes: 16 * MIB,
+            max_image_bytes: 16 * MIB,
+            max_image_pixels: 50_000_000,
+            max_image_dimension: 16_384,
+            max_images_per_request: 64,
+            max_queued_images: 256,
+            max_batch: 32,
+            decode_threads: 0,
+            max_queued_trainings: 100,
+            heartbeat_interval: Duration::from_secs(15),
+            worker_launcher: Vec::new(),
+            worker_silence_timeout: Duration::from_secs(15),
+            worker_stall_timeout: Duration::from_secs(600),
+            max_restarts: 3,
+            shutdown_grace: Duration::from_secs(10),
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Auto,
+            hub: HubConfig::default(),
+        }
+    }
+}
+
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The first GPU where there is one, else the processor.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The GPU with this number.
+    Cuda(u32),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// Least severe level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Someone must act.
+    Error,
+    /// Something was recovered from.
+    Warn,
+    /// An operator's milestones.
+    Info,
+    /// What a developer wants to see.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Error,
+        Self::Warn,
+        Self::Info,
+        Self::Debug,
+        Self::Trace,
+    ];
+
+    /// The level of this name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == text)
+    }
+
+    /// The level's name in settings and log filters.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Shape of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    pub(super) const ALL: [Self; 3] = [Self::Auto, Self::Text, Self::Json];
+
+    /// The format's name in settings.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// Refuses what each setting alone allows but all together do not.
+///
+/// # Errors
+/// [`Error::Contradiction`] or [`Error::RootsRequired`].
+pub(super) fn check(resolved: &Resolved) -> Result<(), Error> {
+    check_roots(resolved)?;
+    let config = &resolved.config;
+    let same_port = config.grpc_listen.port() == config.http_listen.port();
+    let wildcard =
+        config.grpc_listen.ip().is_unspecified() || config.http_listen.ip().is_unspecified();
+    let overlap = config.grpc_listen.ip() == config.http_listen.ip() || wildcard;
+    // Port 0 lets the system choose, so two of them never meet.
+    if same_port && overlap && config.grpc_listen.port() != 0 {
+        return Err(resolved.contradiction(
+            "http_listen",
+            "must not be the same address as",
+            "grpc_listen",
+        ));
+    }
+    let not_above = [
+        (
+            "max_batch",
+            config.max_batch > config.max_queued_images,
+            "max_queued_images",
+        ),
+        (
+            "max_images_per_request",
+            config.max_images_per_request > config.max_queued_images,
+            "max_queued_images",
+        ),
+        (
+            "max_image_bytes",
+            config.max_image_bytes > config.max_message_bytes,
+            "max_message_bytes",
+        ),
+        (
+            "worker_silence_timeout",
+            config.worker_silence_timeout > config.worker_stall_timeout,
+            "worker_stall_timeout",
+        ),
+    ];
+    for (lesser, is_above, greater) in not_above {
+        if is_above {
+            return Err(resolved.contradiction(lesser, "must not be above", greater));
+        }
+    }
+    Ok(())
+}
+
+/// Whoever reaches the server may name files under its roots, so the default of everything is for this machine only.
+fn check_roots(resolved: &Resolved) -> Result<(), Error> {
+    let listeners = [
+        ("grpc_listen", resolved.config.grpc_listen),
+        ("http_listen", resolved.config.http_listen),
+    ];
+    let Some((listener, address)) = listeners
+        .into_iter()
+        .find(|(_, address)| !address.ip().is_loopback())
+    else {
+        return Ok(());
+    };
+    for setting in ["data_roots", "weights_roots"] {
+        if resolved.source(setting) == &Source::Default {
+            return Err(Error::RootsRequired {
+                setting,
+                listener,
+                address,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! The table of settings; the file's keys, the variables, the flags and the documentation all come from it.
+
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use super::{Device, LogFormat, LogLevel, ServeConfig};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key in the file, such as `max_batch`.
+    pub name: &'static str,
+    /// What it does, in sentences.
+    pub doc: &'static str,
+    /// What its default is, where a value alone does not say it.
+    pub(super) default_note: Option<&'static str>,
+    pub(super) field: Field,
+}
+
+impl Setting {
+    /// Its environment variable, such as `VISAGE_MAX_BATCH`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("VISAGE_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// Its flag without the dashes, such as `max-batch`.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// Whether its flag may be given several times.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        matches!(self.field, Field::Paths(_) | Field::Words(_))
+    }
+}
+
+/// The setting of this name.
+pub(super) fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+type Get<T> = fn(&mut ServeConfig) -> &mut T;
+
+/// Type, range and place of a setting.
+#[derive(Debug)]
+pub(super) enum Field {
+    Path(Get<PathBuf>),
+    OptionalPath(Get<Option<PathBuf>>),
+    Paths(Get<Vec<PathBuf>>),
+    Words(Get<Vec<String>>),
+    Address(Get<SocketAddr>),
+    Count(RangeInclusive<u32>, Get<u32>),
+    Pixels(RangeInclusive<u64>, Get<u64>),
+    Bytes(RangeInclusive<usize>, Get<usize>),
+    Duration(RangeInclusive<Duration>, Get<Duration>),
+    Device(Get<Device>),
+    LogLevel(Get<LogLevel>),
+    LogFormat(Get<LogFormat>),
+}
+
+const fn setting(name: &'static str, doc: &'static str, field: Field) -> Setting {
+    Setting {
+        name,
+        doc,
+        default_note: None,
+        field,
+    }
+}
+
+/// All settings, in the order of the documentation.
+pub static SETTINGS: &[Setting] = &[
+    setting(
+        "data_dir",
+        "Folder of the database and the checkpoints; made when it is missing.",
+        Field::Path(|c| &mut c.data_dir),
+    ),
+    setting(
+        "grpc_listen",
+        "Address of the gRPC API; port 0 lets the system choose.",
+        Field::Address(|c| &mut c.grpc_listen),
+    ),
+    setting(
+        "http_listen",
+        "Address of metrics, health and dashboard; port 0 lets the system choose.",
+        Field::Address(|c| &mut c.http_listen),
+    ),
+    setting(
+        "ready_file",
+        "File that the server writes, with its addresses, once it answers.",
+        Field::OptionalPath(|c| &mut c.ready_file),
+    ),
+    Setting {
+        name: "data_roots",
+        doc: "Folders under which datasets may be read.",
+        default_note: Some("`/` when both addresses are loopback, else it must be given"),
+        field: Field::Paths(|c| &mut c.data_roots),
+    },
+    Setting {
+        name: "weights_roots",
+        doc: "Folders under which initial weights may be read.",
+        default_note: Some("`/` when both addresses are loopback, else it must be given"),
+        field: Field::Paths(|c| &mut c.weights_roots),
+    },
+    setting(
+        "device",
+        "What computes; `auto` takes the first GPU where there is one.",
+        Field::Device(|c| &mut c.device),
+    ),
+    setting(
+        "threads",
+        "Threads of the processor that the model uses; 0 for all.",
+        Field::Count(0..=1024, |c| &mut c.threads),
+    ),
+    setting(
+        "max_message_bytes",
+        "Largest request.",
+        Field::Bytes(64 * KIB..=1024 * MIB, |c| &mut c.max_message_bytes),
+    ),
+    setting(
+        "max_image_bytes",
+        "Largest encoded image.",
+        Field::Bytes(KIB..=1024 * MIB, |c| &mut c.max_image_bytes),
+    ),
+    setting(
+        "max_image_pixels",
+        "Most pixels of an image, checked before it is decoded.",
+        Field::Pixels(1024..=1_000_000_000, |c| &mut c.max_image_pixels),
+    ),
+    setting(
+        "max_image_dimension",
+        "Most pixels of one side of an image, checked before it is decoded.",
+        Field::Count(32..=65_535, |c| &mut c.max_image_dimension),
+    ),
+    setting(
+        "max_images_per_request",
+        "Most images in one Predict call; not above `max_queued_images`.",
+        Field::Count(1..=10_000, |c| &mut c.max_images_per_request),
+    ),
+    setting(
+        "max_queued_images",
+        "Images that may wait for the model before calls are refused.",
+        Field::Count(1..=1_000_000, |c| &mut c.max_queued_images),
+    ),
+    setting(
+        "max_batch",
+        "Most images in one forward pass; not above `max_queued_images`.",
+        Field::Count(1..=4096, |c| &mut c.max_batch),
+    ),
+    setting(
+        "decode_threads",
+        "Threads that decode images; 0 for one per core.",
+        Field::Count(0..=1024, |c| &mut c.decode_threads),
+    ),
+    setting(
+        "max_queued_trainings",
+        "Trainings that may wait for the device before calls are refused.",
+        Field::Count(1..=100_000, |c| &mut c.max_queued_trainings),
+    ),
+    setting(
+        "heartbeat_interval",
+        "Longest silence of an event stream, unless its client asks for another.",
+        Field::Duration(Duration::from_millis(100)..=Duration::from_secs(600), |c| {
+            &mut c.heartbeat_interval
+        }),
+    ),
+    setting(
+        "worker_launcher",
+        "Command in front of `visage worker`, such as `nice -n 10` or `srun -n 4`.",
+        Field::Words(|c| &mut c.worker_launcher),
+    ),
+    setting(
+        "worker_silence_timeout",
+        "A training's process that gives no sign of life for this long is killed.",
+        Field::Duration(Duration::from_secs(2)..=DAY, |c| {
+            &mut c.worker_silence_timeout
+        }),
+    ),
+    setting(
+        "worker_stall_timeout",
+        "A training's process that lives but gets nothing done for this long is killed.",
+        Field::Duration(Duration::from_secs(2)..=DAY, |c| {
+            &mut c.worker_stall_timeout
+        }),
+    ),
+    setting(
+        "max_restarts",
+        "How often a training whose process died is started again.",
+        Field::Count(0..=1000, |c| &mut c.max_restarts),
+    ),
+    setting(
+        "shutdown_grace",
+        "Time that calls and trainings have to end when the server shuts down.",
+        Field::Duration(SECOND..=Duration::from_secs(3600), |c| {
+            &mut c.shutdown_grace
+        }),
+    ),
+    setting(
+        "log_level",
+        "Least severe level that is logged.",
+        Field::LogLevel(|c| &mut c.log_level),
+    ),
+    setting(
+        "log_format",
+        "Shape of the log lines; `auto` is text on a terminal and JSON elsewhere.",
+        Field::LogFormat(|c| &mut c.log_format),
+    ),
+];

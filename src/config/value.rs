@@ -1,0 +1,254 @@
+//! One value: from the text of a file, a variable or a flag to its type, and back to text.
+
+use std::{
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{Device, LogFormat, LogLevel, ServeConfig, settings::Field};
+
+/// A value as its source gave it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Raw {
+    Text(String),
+    Integer(i64),
+    List(Vec<String>),
+    /// A TOML value of a kind that no setting takes.
+    Other(String),
+}
+
+impl Raw {
+    /// The value for an error message.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Text(text) | Self::Other(text) => text.clone(),
+            Self::Integer(number) => number.to_string(),
+            Self::List(items) => format!("{items:?}"),
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) if !text.trim().is_empty() => Some(text.trim()),
+            Self::Text(_) | Self::Integer(_) | Self::List(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// An integer, with `_` or `,` between digits allowed as people write them.
+    fn integer(&self) -> Option<u64> {
+        match self {
+            Self::Integer(number) => u64::try_from(*number).ok(),
+            Self::Text(text) => text.trim().replace(['_', ','], "").parse().ok(),
+            Self::List(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// A list: a TOML array, several flags, a JSON array in a text, or a text cut at `separator`.
+    fn list(&self, separator: fn(char) -> bool) -> Option<Vec<String>> {
+        match self {
+            Self::List(items) if items.len() != 1 => Some(items.clone()),
+            Self::List(items) => Self::Text(items[0].clone()).list(separator),
+            Self::Text(text) if text.trim_start().starts_with('[') => {
+                serde_json::from_str(text).ok()
+            }
+            Self::Text(text) => Some(
+                text.split(separator)
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
+            ),
+            Self::Integer(_) | Self::Other(_) => None,
+        }
+    }
+}
+
+/// A value for people and for files.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Shown {
+    Text(String),
+    Integer(u64),
+    List(Vec<String>),
+    Unset,
+}
+
+impl Field {
+    /// Checks the value and puts it in its place; relative paths count from `current_dir`. `None` when it is not allowed.
+    pub(super) fn set(
+        &self,
+        config: &mut ServeConfig,
+        raw: &Raw,
+        current_dir: &Path,
+    ) -> Option<()> {
+        let absolute = |text: &str| -> PathBuf { current_dir.join(text).components().collect() };
+        match self {
+            Self::Path(get) => *get(config) = absolute(raw.text()?),
+            Self::OptionalPath(get) => *get(config) = Some(absolute(raw.text()?)),
+            Self::Paths(get) => {
+                let items = raw.list(|c| c == ',')?;
+                if items.is_empty() || items.iter().any(String::is_empty) {
+                    return None;
+                }
+                *get(config) = items.iter().map(|item| absolute(item)).collect();
+            }
+            Self::Words(get) => *get(config) = raw.list(char::is_whitespace)?,
+            Self::Address(get) => *get(config) = parse_address(raw.text()?)?,
+            Self::Count(range, get) => {
+                let number = u32::try_from(raw.integer()?).ok()?;
+                *get(config) = within(range, number)?;
+            }
+            Self::Pixels(range, get) => *get(config) = within(range, raw.integer()?)?,
+            Self::Bytes(range, get) => {
+                let bytes = match raw {
+                    Raw::Text(text) => parse_bytes(text)?,
+                    Raw::Integer(_) | Raw::List(_) | Raw::Other(_) => raw.integer()?,
+                };
+                *get(config) = within(range, usize::try_from(bytes).ok()?)?;
+            }
+            Self::Duration(range, get) => {
+                let duration = humantime::parse_duration(raw.text()?).ok()?;
+                *get(config) = within(range, duration)?;
+            }
+            Self::Device(get) => *get(config) = parse_device(raw.text()?)?,
+            Self::LogLevel(get) => *get(config) = LogLevel::parse(raw.text()?)?,
+            Self::LogFormat(get) => {
+                let text = raw.text()?;
+                *get(config) = LogFormat::ALL
+                    .into_iter()
+                    .find(|format| format.as_str() == text)?;
+            }
+        }
+        Some(())
+    }
+
+    /// The value that `config` holds. Takes it by `&mut` because the table's accessors serve both ways.
+    pub(super) fn shown(&self, config: &mut ServeConfig) -> Shown {
+        let path_text = |path: &PathBuf| path.display().to_string();
+        match self {
+            Self::Path(get) => Shown::Text(path_text(get(config))),
+            Self::OptionalPath(get) => get(config)
+                .as_ref()
+                .map_or(Shown::Unset, |path| Shown::Text(path_text(path))),
+            Self::Paths(get) => Shown::List(get(config).iter().map(path_text).collect()),
+            Self::Words(get) => Shown::List(get(config).clone()),
+            Self::Address(get) => Shown::Text(get(config).to_string()),
+            Self::Count(_, get) => Shown::Integer(u64::from(*get(config))),
+            Self::Pixels(_, get) => Shown::Integer(*get(config)),
+            Self::Bytes(_, get) => format_bytes(*get(config)),
+            Self::Duration(_, get) => Shown::Text(format_duration(*get(config))),
+            Self::Device(get) => Shown::Text(get(config).to_string()),
+            Self::LogLevel(get) => Shown::Text(get(config).as_str().to_owned()),
+            Self::LogFormat(get) => Shown::Text(get(config).as_str().to_owned()),
+        }
+    }
+
+    /// What is allowed, to stand after "expected".
+    pub(super) fn allowed(&self) -> String {
+        match self {
+            Self::Path(_) | Self::OptionalPath(_) => "a path".to_owned(),
+            Self::Paths(_) => {
+                "one or more paths: an array in the file, else separated by commas".to_owned()
+            }
+            Self::Words(_) => {
+                "words: an array in the file, else separated by spaces or as a JSON array"
+                    .to_owned()
+            }
+            Self::Address(_) => {
+                "an IP address and port such as 127.0.0.1:50051 or [::]:50051".to_owned()
+            }
+            Self::Count(range, _) => {
+                format!("an integer from {} to {}", range.start(), range.end())
+            }
+            Self::Pixels(range, _) => {
+                format!("an integer from {} to {}", range.start(), range.end())
+            }
+            Self::Bytes(range, _) => format!(
+                "bytes from {} to {} such as 1048576 or \"16MiB\"",
+                bytes_text(*range.start()),
+                bytes_text(*range.end())
+            ),
+            Self::Duration(range, _) => format!(
+                "a duration from {} to {} such as \"15s\" or \"500ms\"",
+                format_duration(*range.start()),
+                format_duration(*range.end())
+            ),
+            Self::Device(_) => "auto, cpu or cuda:N".to_owned(),
+            Self::LogLevel(_) => LogLevel::ALL.map(LogLevel::as_str).join(", "),
+            Self::LogFormat(_) => LogFormat::ALL.map(LogFormat::as_str).join(", "),
+        }
+    }
+}
+
+fn within<T: PartialOrd + Copy>(range: &RangeInclusive<T>, value: T) -> Option<T> {
+    range.contains(&value).then_some(value)
+}
+
+/// `localhost` stands for 127.0.0.1, because a name that resolves to several addresses cannot be one listener.
+fn parse_address(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix("localhost:") {
+        Some(port) => Some(SocketAddr::from(([127, 0, 0, 1], port.parse().ok()?))),
+        None => text.parse().ok(),
+    }
+}
+
+fn parse_device(text: &str) -> Option<Device> {
+    match text {
+        "auto" => Some(Device::Auto),
+        "cpu" => Some(Device::Cpu),
+        _ => {
+            let number = text.strip_prefix("cuda:")?;
+            let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+            if !is_number {
+                return None;
+            }
+            number.parse().ok().map(Device::Cuda)
+        }
+    }
+}
+
+/// Units of sizes, longest suffix first so that `MiB` is not read as `B`.
+const UNITS: [(&str, u64); 10] = [
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("k", 1 << 10),
+    ("m", 1 << 20),
+    ("g", 1 << 30),
+    ("b", 1),
+];
+
+/// A size: a plain integer, or an integer with `B`, `kB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`, `GiB`, `K`, `M`, `G` (of 1024).
+pub(super) fn parse_bytes(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (digits, unit) = UNITS
+        .iter()
+        .find_map(|(suffix, unit)| Some((lower.strip_suffix(suffix)?, *unit)))
+        .unwrap_or((lower.as_str(), 1));
+    let number: u64 = digits.trim_end().replace('_', "").parse().ok()?;
+    number.checked_mul(unit)
+}
+
+fn format_bytes(bytes: usize) -> Shown {
+    match bytes % 1024 {
+        0 if bytes > 0 => Shown::Text(bytes_text(bytes)),
+        _ => Shown::Integer(bytes as u64),
+    }
+}
+
+fn bytes_text(bytes: usize) -> String {
+    for (suffix, unit) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes > 0 && bytes.is_multiple_of(unit) {
+            return format!("{}{suffix}", bytes / unit);
+        }
+    }
+    bytes.to_string()
+}
+
+fn format_duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}

@@ -1,0 +1,58 @@
+//! Group labels of a sample, such as `gender` or `race`, kept small.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Named group labels of one sample, sorted by name.
+///
+/// The texts are shared between samples: a data set has many samples and few distinct labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(Box<[(Arc<str>, Arc<str>)]>);
+
+impl Labels {
+    /// The value of a label, or none where the sample lacks it.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    }
+
+    /// All labels as (name, value), sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// True where the sample has no label.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Makes [`Labels`] whose texts are shared.
+#[derive(Debug, Default)]
+pub(super) struct LabelPool(BTreeSet<Arc<str>>);
+
+impl LabelPool {
+    pub(super) fn labels<'a>(
+        &mut self,
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Labels {
+        let mut shared: Vec<_> = pairs
+            .into_iter()
+            .map(|(name, value)| (self.share(name), self.share(value)))
+            .collect();
+        shared.sort();
+        Labels(shared.into_boxed_slice())
+    }
+
+    fn share(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(text) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = Arc::from(text);
+        self.0.insert(Arc::clone(&new));
+        new
+    }
+}

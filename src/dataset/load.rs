@@ -1,0 +1,352 @@
+//! Puts it together: list, scan, split, check, report.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+
+use fs_err as fs;
+
+use super::report::{Rejects, age_bands, duplicates, part_report};
+use super::scan::{Candidate, Listing, Outcome, scan};
+use super::{
+    Duplicates, Error, Labels, Part, Report, Roots, Source, SplitFractions, SplitOrigin, Verify,
+    digest::digest, folder, manifest,
+};
+use crate::imaging;
+
+/// Pictures with ages, checked and split.
+///
+/// [`load`] gives at least two training and one validation sample; the test part may be empty. Each part is sorted by name.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// What the network learns from.
+    pub train: Vec<Sample>,
+    /// What decides about the best epoch.
+    pub val: Vec<Sample>,
+    /// What the finished model is measured on; may be empty.
+    pub test: Vec<Sample>,
+    /// SHA-256 in hex over names, contents, ages and parts of all samples.
+    pub digest: String,
+    /// The same over the validation part alone: models are comparable where it is equal.
+    pub val_digest: String,
+    /// What was found.
+    pub report: Report,
+}
+
+/// One picture and its age.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Relative to the data set, with `/` on every system.
+    pub name: String,
+    /// Where to read it: absolute, with all links resolved, under an allowed root when it was scanned.
+    pub path: PathBuf,
+    /// In years.
+    pub age: f32,
+    /// Group labels from the name or the manifest.
+    pub labels: Labels,
+    /// Encoded size.
+    pub bytes: u64,
+    /// SHA-256 of the encoded bytes.
+    pub content_hash: [u8; 32],
+}
+
+/// How a data set is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Ages outside are rejected. Default 0 to 120 years.
+    pub ages: AgeRange,
+    /// The shares of a split made here. Default 0.1 and 0.1.
+    pub split: SplitFractions,
+    /// Seed of a split made here. Default 0.
+    pub seed: u64,
+    /// The largest allowed share of rejected images, 0 to 1. Default 0.2.
+    pub max_reject_share: f64,
+    /// How thoroughly each picture is looked at. Default: the header.
+    pub verify: Verify,
+    /// What each picture may cost.
+    pub limits: imaging::Limits,
+    /// Scanning threads. Default: as many as the machine runs at once, at most eight.
+    pub threads: NonZeroUsize,
+    /// More images are an error, before they are scanned. Default 10,000,000, at most `u32::MAX`.
+    pub max_images: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let available = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self {
+            ages: AgeRange::default(),
+            split: SplitFractions::default(),
+            seed: 0,
+            max_reject_share: 0.2,
+            verify: Verify::default(),
+            limits: imaging::Limits::default(),
+            threads: available.min(const { NonZeroUsize::new(8).expect("8 is not 0") }),
+            max_images: 10_000_000,
+        }
+    }
+}
+
+impl Options {
+    fn validate(&self) -> Result<(), Error> {
+        self.split.validate()?;
+        if !(0.0..=1.0).contains(&self.max_reject_share) {
+            return Err(Error::Option {
+                name: "max_reject_share",
+                found: self.max_reject_share.to_string(),
+                expected: "a share of 0 to 1",
+            });
+        }
+        let AgeRange { min, max } = self.ages;
+        if !(min.is_finite() && max.is_finite() && min <= max) {
+            return Err(Error::Option {
+                name: "ages",
+                found: format!("{min} to {max}"),
+                expected: "two finite numbers of years, the smaller first",
+            });
+        }
+        if u32::try_from(self.max_images).is_err() {
+            return Err(Error::Option {
+                name: "max_images",
+                found: self.max_images.to_string(),
+                expected: "at most 4294967295",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The ages that are believed, both ends included, in years.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AgeRange {
+    /// The youngest.
+    pub min: f32,
+    /// The oldest.
+    pub max: f32,
+}
+
+impl Default for AgeRange {
+    fn default() -> Self {
+        Self {
+            min: 0.0,
+            max: 120.0,
+        }
+    }
+}
+
+impl AgeRange {
+    /// True for an age within the range.
+    #[must_use]
+    pub fn contains(&self, age: f32) -> bool {
+        (self.min..=self.max).contains(&age)
+    }
+}
+
+/// Reads the data set at `path`: a folder, a manifest, or a folder with one `manifest.csv` or `manifest.tsv`.
+///
+/// `progress` gets (scanned, total) on the calling thread about twenty times a second while files are read, and once at the
+/// end. `cancelled` is asked as often and ends the call with [`Error::Cancelled`]. This blocks for as long as the reading
+/// takes, so it does not belong on an async thread.
+///
+/// # Errors
+/// Every variant of [`Error`] but [`Error::Root`] and [`Error::NoRoots`].
+pub fn load(
+    path: &Path,
+    roots: &Roots,
+    options: &Options,
+    progress: &mut dyn FnMut(usize, usize),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Dataset, Error> {
+    let started = Instant::now();
+    options.validate()?;
+    let path = &roots.resolve(&path.to_string_lossy())?;
+    let (source, listing) = list(path, roots, options, cancelled)?;
+    let outcomes = scan(&listing.candidates, roots, options, progress, cancelled)?;
+    let Listing {
+        candidates,
+        mut rejects,
+        ignored,
+        split_given,
+    } = listing;
+    let [train, val, test] = into_parts(candidates, outcomes, &mut rejects, options);
+
+    let split = if split_given {
+        SplitOrigin::Given
+    } else {
+        SplitOrigin::Hashed
+    };
+    let usable = train.len() + val.len() + test.len();
+    let rejected = rejects.total();
+    let considered = usable as u64 + rejected;
+    if considered == 0 {
+        let path = path.clone();
+        return Err(Error::Empty { path, ignored });
+    }
+    if usable == 0 || rejected as f64 > options.max_reject_share * considered as f64 {
+        return Err(Error::TooManyRejects {
+            path: path.clone(),
+            rejected,
+            considered,
+            limit: options.max_reject_share,
+            reasons: rejects.sentence(),
+        });
+    }
+    check_parts(path, source, split, &train, &val, usable)?;
+
+    let parts = [
+        (Part::Train, train.as_slice()),
+        (Part::Val, val.as_slice()),
+        (Part::Test, test.as_slice()),
+    ];
+    let duplicates = duplicates(&parts);
+    let report = Report {
+        source,
+        split,
+        considered,
+        accepted: usable as u64,
+        rejected,
+        ignored,
+        rejects: rejects.into_counts(),
+        train: part_report(&train),
+        val: part_report(&val),
+        test: part_report(&test),
+        ages: age_bands(&parts),
+        warnings: warnings(&duplicates),
+        duplicates,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    Ok(Dataset {
+        digest: digest(&parts),
+        val_digest: digest(&parts[1..2]),
+        train,
+        val,
+        test,
+        report,
+    })
+}
+
+fn list(
+    path: &Path,
+    roots: &Roots,
+    options: &Options,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Source, Listing), Error> {
+    if fs::metadata(path)?.is_dir() {
+        let [csv, tsv] = ["manifest.csv", "manifest.tsv"].map(|name| path.join(name));
+        let manifest = match (csv.is_file(), tsv.is_file()) {
+            (false, false) => {
+                let listing = folder::list(path, roots, options, cancelled)?;
+                return Ok((Source::Folder, listing));
+            }
+            (true, true) => {
+                let path = path.to_path_buf();
+                return Err(Error::AmbiguousManifest { path });
+            }
+            (true, false) => csv,
+            (false, true) => tsv,
+        };
+        // The manifest may be a link, and must not lead out of the roots either.
+        let resolved = roots.resolve(&manifest.to_string_lossy())?;
+        let listing = manifest::list(&resolved, path, options, cancelled)?;
+        return Ok((Source::Manifest, listing));
+    }
+    let is_manifest = path.is_file()
+        && path.extension().is_some_and(|extension| {
+            extension.eq_ignore_ascii_case("csv") || extension.eq_ignore_ascii_case("tsv")
+        });
+    let Some(folder) = path.parent().filter(|_| is_manifest) else {
+        let path = path.to_path_buf();
+        return Err(Error::NotADataset { path });
+    };
+    let listing = manifest::list(path, folder, options, cancelled)?;
+    Ok((Source::Manifest, listing))
+}
+
+/// The usable candidates by part, still sorted by name; the others are added to the rejects.
+fn into_parts(
+    candidates: Vec<Candidate>,
+    outcomes: Vec<Outcome>,
+    rejects: &mut Rejects,
+    options: &Options,
+) -> [Vec<Sample>; 3] {
+    let mut parts = [const { Vec::new() }; 3];
+    for (candidate, outcome) in candidates.into_iter().zip(outcomes) {
+        let scanned = match outcome {
+            Ok(scanned) => scanned,
+            Err(reason) => {
+                rejects.add(reason, candidate.name);
+                continue;
+            }
+        };
+        let part = candidate
+            .part
+            .unwrap_or_else(|| options.split.part(options.seed, &scanned.content_hash));
+        parts[part as usize].push(Sample {
+            name: candidate.name,
+            path: scanned.path,
+            age: candidate.age,
+            labels: candidate.labels,
+            bytes: scanned.bytes,
+            content_hash: scanned.content_hash,
+        });
+    }
+    parts
+}
+
+fn check_parts(
+    path: &Path,
+    source: Source,
+    split: SplitOrigin,
+    train: &[Sample],
+    val: &[Sample],
+    usable: usize,
+) -> Result<(), Error> {
+    let path = path.to_path_buf();
+    if train.len() < 2 {
+        let found = train.len();
+        return Err(Error::TooFewTraining {
+            path,
+            found,
+            usable,
+        });
+    }
+    if val.is_empty() {
+        let remedy = match (split, source) {
+            (SplitOrigin::Hashed, _) => {
+                "add images, raise the validation fraction or take another seed"
+            }
+            (SplitOrigin::Given, Source::Folder) => {
+                "add a folder val, or put all images into one folder to have them split"
+            }
+            (SplitOrigin::Given, Source::Manifest) => {
+                "give some rows the split val, or leave the column out to have the images split"
+            }
+        };
+        return Err(Error::NoValidation {
+            path,
+            usable,
+            remedy,
+        });
+    }
+    Ok(())
+}
+
+fn warnings(duplicates: &Duplicates) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if duplicates.straddling > 0 {
+        warnings.push(format!(
+            "{} groups of byte-identical images lie in different parts, so the validation or test error is a little too good; first: {}",
+            duplicates.straddling,
+            duplicates.straddling_examples[0].join(", ")
+        ));
+    }
+    if duplicates.conflicting_ages > 0 {
+        warnings.push(format!(
+            "{} groups of byte-identical images have different ages; first: {}",
+            duplicates.conflicting_ages,
+            duplicates.conflicting_examples[0].join(", ")
+        ));
+    }
+    warnings
+}

@@ -1,0 +1,111 @@
+//! Which folders data sets may come from. Who may start a training must not be able to read any file of the server.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use fs_err as fs;
+
+use super::Error;
+
+/// The folders under which data sets are allowed, with all links resolved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roots(Vec<PathBuf>);
+
+impl Roots {
+    /// Resolves the configured folders.
+    ///
+    /// # Errors
+    /// [`Error::Root`] for one that does not exist or is not a folder.
+    pub fn new(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
+        let mut roots = Vec::new();
+        for path in folders {
+            let resolved = fs::canonicalize(&path).and_then(|resolved| {
+                if fs::metadata(&resolved)?.is_dir() {
+                    return Ok(resolved);
+                }
+                Err(io::Error::new(
+                    io::ErrorKind::NotADirectory,
+                    "it is not a folder",
+                ))
+            });
+            match resolved {
+                Ok(resolved) => roots.push(resolved),
+                Err(source) => return Err(Error::Root { path, source }),
+            }
+        }
+        Ok(Self(roots))
+    }
+
+    /// The real path of what a user names, which exists and is a root or under one.
+    ///
+    /// A relative path is looked for under each root in order. Whether something exists outside the roots is not told.
+    ///
+    /// # Errors
+    /// [`Error::NoRoots`], [`Error::OutsideRoots`], [`Error::NotFound`], and [`Error::Io`] for a path under a root that the
+    /// system refuses to resolve.
+    pub fn resolve(&self, user_path: &str) -> Result<PathBuf, Error> {
+        if self.0.is_empty() {
+            return Err(Error::NoRoots);
+        }
+        let mut exists_outside = false;
+        for root in &self.0 {
+            // Joining an absolute path gives that path.
+            let candidate = root.join(user_path);
+            match fs::canonicalize(&candidate) {
+                Ok(resolved) if self.contains(&resolved) => return Ok(resolved),
+                Ok(_) => exists_outside = true,
+                Err(error) if is_absent(&error) => {
+                    exists_outside |= !self.holds_nearest_folder(&candidate);
+                }
+                Err(error) => {
+                    if self.holds_nearest_folder(&candidate) {
+                        return Err(error.into());
+                    }
+                    exists_outside = true;
+                }
+            }
+        }
+        let (path, roots) = (user_path.to_owned(), self.listed());
+        if exists_outside {
+            return Err(Error::OutsideRoots { path, roots });
+        }
+        Err(Error::NotFound { path, roots })
+    }
+
+    /// True for a resolved path that is a root or under one.
+    #[must_use]
+    pub fn contains(&self, resolved: &Path) -> bool {
+        self.0.iter().any(|root| resolved.starts_with(root))
+    }
+
+    /// Whether the deepest folder of the path that exists is under a root.
+    fn holds_nearest_folder(&self, path: &Path) -> bool {
+        // A `..` behind something that does not exist could lead anywhere, and nobody needs it.
+        let climbs = path
+            .components()
+            .any(|component| component == Component::ParentDir);
+        if climbs {
+            return false;
+        }
+        path.ancestors()
+            .skip(1)
+            .find_map(|ancestor| fs::canonicalize(ancestor).ok())
+            .is_some_and(|resolved| self.contains(&resolved))
+    }
+
+    fn listed(&self) -> String {
+        let roots: Vec<String> = self
+            .0
+            .iter()
+            .map(|root| root.display().to_string())
+            .collect();
+        roots.join(", ")
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}

@@ -1,0 +1,214 @@
+//! Reads every listed file once, on a few threads: its hash, and whether it is an image within the limits.
+
+use std::io::{self, Read};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::labels::Labels;
+use super::load::Options;
+use super::report::{RejectReason, Rejects};
+use super::{Error, Part, Roots};
+use crate::imaging;
+
+/// How thoroughly the scan looks at each picture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verify {
+    /// Format, dimensions and, for a JPEG, the end of the file. A picture that is damaged inside is found by the trainer.
+    #[default]
+    HeaderOnly,
+    /// The whole picture is decoded, which takes several times as long.
+    Decode,
+}
+
+/// A picture that a folder or a manifest names, before it is opened.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    /// Relative to the data set, with `/`.
+    pub(super) name: String,
+    /// Absolute, links not resolved.
+    pub(super) path: PathBuf,
+    pub(super) age: f32,
+    pub(super) labels: Labels,
+    pub(super) part: Option<Part>,
+}
+
+/// What a folder or a manifest holds. The candidates are sorted by name.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) rejects: Rejects,
+    /// Files that are no images.
+    pub(super) ignored: u64,
+    /// Whether the candidates have a part already.
+    pub(super) split_given: bool,
+}
+
+/// A picture that can be used.
+#[derive(Debug, Clone)]
+pub(super) struct Scanned {
+    /// With all links resolved, and under a root.
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+    pub(super) content_hash: [u8; 32],
+}
+
+pub(super) type Outcome = Result<Scanned, RejectReason>;
+
+/// How often the caller hears of progress and is asked whether to go on.
+const REPORT_EVERY: Duration = Duration::from_millis(50);
+
+/// Results waiting for the collecting thread; it does next to nothing with one, so the queue is rarely full.
+const QUEUE: usize = 256;
+
+/// Scans all candidates; the outcomes are in the order of the candidates.
+///
+/// `progress` gets (scanned, total) on this thread about twenty times a second and once at the end.
+pub(super) fn scan(
+    candidates: &[Candidate],
+    roots: &Roots,
+    options: &Options,
+    progress: &mut dyn FnMut(usize, usize),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<Outcome>, Error> {
+    let shared = Shared {
+        candidates,
+        roots,
+        options,
+        next: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+    };
+    let threads = options.threads.min(
+        // At least one, so that an empty list ends like any other.
+        NonZeroUsize::new(candidates.len()).unwrap_or(NonZeroUsize::MIN),
+    );
+    thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(QUEUE);
+        for _ in 0..threads.get() {
+            let sender = sender.clone();
+            let shared = &shared;
+            scope.spawn(move || shared.work(&sender));
+        }
+        drop(sender);
+        let outcomes = collect(receiver, candidates.len(), progress, cancelled);
+        // Leaving the scope waits for the threads; after a cancel they end with the file they are at.
+        shared.stop.store(true, Ordering::Relaxed);
+        outcomes
+    })
+}
+
+fn collect(
+    receiver: Receiver<(usize, Outcome)>,
+    total: usize,
+    progress: &mut dyn FnMut(usize, usize),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<Outcome>, Error> {
+    // Every place is overwritten; a thread that died would leave this, and the scope passes its panic on.
+    let mut outcomes = vec![Err(RejectReason::Unreadable); total];
+    let mut scanned = 0;
+    let mut last_report = Instant::now();
+    loop {
+        match receiver.recv_timeout(REPORT_EVERY) {
+            Ok((index, outcome)) => {
+                outcomes[index] = outcome;
+                scanned += 1;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if last_report.elapsed() >= REPORT_EVERY {
+            last_report = Instant::now();
+            if cancelled() {
+                return Err(Error::Cancelled);
+            }
+            progress(scanned, total);
+        }
+    }
+    if cancelled() {
+        return Err(Error::Cancelled);
+    }
+    progress(scanned, total);
+    Ok(outcomes)
+}
+
+struct Shared<'a> {
+    candidates: &'a [Candidate],
+    roots: &'a Roots,
+    options: &'a Options,
+    next: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Shared<'_> {
+    fn work(&self, results: &SyncSender<(usize, Outcome)>) {
+        let mut buffer = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(candidate) = self.candidates.get(index) else {
+                return;
+            };
+            let outcome = self.check(candidate, &mut buffer);
+            if results.send((index, outcome)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn check(&self, candidate: &Candidate, buffer: &mut Vec<u8>) -> Outcome {
+        let path = fs::canonicalize(&candidate.path).map_err(|error| reason_of_io(&error))?;
+        if !self.roots.contains(&path) {
+            return Err(RejectReason::OutsideRoot);
+        }
+        let metadata = fs::metadata(&path).map_err(|error| reason_of_io(&error))?;
+        // Opening a named pipe would wait for ever.
+        if !metadata.is_file() {
+            return Err(RejectReason::Unreadable);
+        }
+        let limits = &self.options.limits;
+        limits
+            .check_bytes(metadata.len())
+            .map_err(|error| reason_of_image(&error))?;
+        buffer.clear();
+        fs::File::open(&path)
+            // A file that grows meanwhile is cut one byte past the limit and refused by it below.
+            .and_then(|file| file.take(limits.max_bytes + 1).read_to_end(buffer))
+            .map_err(|error| reason_of_io(&error))?;
+        match self.options.verify {
+            Verify::HeaderOnly => imaging::inspect(buffer, limits).map(drop),
+            Verify::Decode => imaging::decode(buffer, limits).map(drop),
+        }
+        .map_err(|error| reason_of_image(&error))?;
+        Ok(Scanned {
+            path,
+            bytes: buffer.len() as u64,
+            content_hash: Sha256::digest(buffer.as_slice()).into(),
+        })
+    }
+}
+
+fn reason_of_io(error: &io::Error) -> RejectReason {
+    if error.kind() == io::ErrorKind::NotFound {
+        RejectReason::Missing
+    } else {
+        RejectReason::Unreadable
+    }
+}
+
+fn reason_of_image(error: &imaging::Error) -> RejectReason {
+    match error {
+        imaging::Error::Empty => RejectReason::Empty,
+        imaging::Error::TooLarge { .. } => RejectReason::TooLarge,
+        imaging::Error::UnsupportedFormat { .. } => RejectReason::UnsupportedFormat,
+        imaging::Error::Dimensions { .. } => RejectReason::Dimensions,
+        // Reading a picture never gives the last one.
+        imaging::Error::Corrupt { .. } | imaging::Error::InputSpec { .. } => RejectReason::Corrupt,
+    }
+}

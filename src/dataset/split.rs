@@ -1,0 +1,121 @@
+//! Which part a picture belongs to, and the order of an epoch. Both are pure functions of their arguments.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Error;
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// What the network learns from.
+    Train,
+    /// What decides about the best epoch and early stopping.
+    Val,
+    /// What the finished model is measured on once.
+    Test,
+}
+
+impl Part {
+    /// `train`, `val` or `test`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+        }
+    }
+
+    /// The part a folder or a cell of a manifest names, whatever the case; `valid` and `validation` are `val`.
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        match name.trim().to_ascii_lowercase().as_str() {
+            "train" | "training" => Some(Self::Train),
+            "val" | "valid" | "validation" => Some(Self::Val),
+            "test" => Some(Self::Test),
+            _ => None,
+        }
+    }
+}
+
+/// Which shares of the pictures go to validation and test where the source does not say; the rest is for training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SplitFractions {
+    /// Share of the validation part, 0 to 1. Default 0.1.
+    pub val: f64,
+    /// Share of the test part, 0 to 1. Default 0.1.
+    pub test: f64,
+}
+
+impl Default for SplitFractions {
+    fn default() -> Self {
+        Self {
+            val: 0.1,
+            test: 0.1,
+        }
+    }
+}
+
+impl SplitFractions {
+    pub(super) fn validate(self) -> Result<(), Error> {
+        let is_share = |share: f64| (0.0..=1.0).contains(&share);
+        if is_share(self.val) && is_share(self.test) && self.val + self.test < 1.0 {
+            return Ok(());
+        }
+        Err(Error::Option {
+            name: "split",
+            found: format!("val {} and test {}", self.val, self.test),
+            expected: "shares of 0 to 1 that leave some pictures for training",
+        })
+    }
+
+    /// The part of a picture, by its content and the seed alone.
+    ///
+    /// The first eight bytes of SHA-256(seed as 8 bytes little-endian, SHA-256 of the file) are a fraction of 2^64, big-endian.
+    /// Below `val` it is validation, then test up to `val + test`. Another picture more or less moves no other one.
+    pub(super) fn part(self, seed: u64, content_hash: &[u8; 32]) -> Part {
+        let key: [u8; 32] = Sha256::new()
+            .chain_update(seed.to_le_bytes())
+            .chain_update(content_hash)
+            .finalize()
+            .into();
+        let mut first = [0; 8];
+        first.copy_from_slice(&key[..8]);
+        let fraction = u64::from_be_bytes(first) as f64 / 2.0_f64.powi(64);
+        if fraction < self.val {
+            Part::Val
+        } else if fraction < self.val + self.test {
+            Part::Test
+        } else {
+            Part::Train
+        }
+    }
+}
+
+/// The order in which epoch `epoch` visits `n` samples: every index once, the same for the same arguments.
+///
+/// A training that resumes needs only the seed, the epoch and the batch. The shuffle is written out here, over the ChaCha
+/// stream with 8 rounds whose key is the seed and the epoch (8 bytes each, little-endian, then zeros), so that no update
+/// of a library can change the order under a checkpoint.
+///
+/// # Panics
+/// Where `n` is above `u32::MAX`; [`super::load`] never gives that many samples.
+#[must_use]
+pub fn epoch_order(n: usize, seed: u64, epoch: u64) -> Vec<u32> {
+    let count = u32::try_from(n).expect("a data set has at most u32::MAX samples");
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&epoch.to_le_bytes());
+    let mut random = ChaCha8Rng::from_seed(key);
+    let mut order: Vec<u32> = (0..count).collect();
+    for last in (1..order.len()).rev() {
+        // The upper half of the product is uniform over 0..=last up to a bias of last / 2^64.
+        let choices = last as u128 + 1;
+        let chosen = (u128::from(random.next_u64()) * choices) >> 64;
+        order.swap(last, chosen as usize);
+    }
+    order
+}

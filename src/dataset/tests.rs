@@ -1,0 +1,838 @@
+//! Through [`load`], on folders made for each test, and against numbers of `tests/python/make_dataset_fixtures.py`.
+
+use std::cell::Cell;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use image::{ImageFormat, Rgb, RgbImage};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::digest::digest;
+use super::*;
+
+/// A small PNG whose content is different for each number.
+fn png(number: u32) -> Vec<u8> {
+    let [_, r, g, b] = number.to_be_bytes();
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    RgbImage::from_pixel(4, 3, Rgb([r, g, b]))
+        .write_to(&mut bytes, ImageFormat::Png)
+        .unwrap();
+    bytes.into_inner()
+}
+
+/// A root with a folder `faces` in it, and files put there.
+struct Fixture {
+    root: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let root = TempDir::new().unwrap();
+        fs::create_dir(root.path().join("faces")).unwrap();
+        Self { root }
+    }
+
+    fn with_images(names: &[&str]) -> Self {
+        let fixture = Self::new();
+        for (number, name) in names.iter().enumerate() {
+            fixture.put(name, &png(number as u32));
+        }
+        fixture
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.path().join("faces")
+    }
+
+    fn put(&self, name: &str, content: &[u8]) {
+        let path = self.folder().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn roots(&self) -> Roots {
+        Roots::new([self.root.path().to_path_buf()]).unwrap()
+    }
+
+    fn load(&self, options: &Options) -> Result<Dataset, Error> {
+        load_quietly(&self.folder(), &self.roots(), options)
+    }
+
+    fn load_tolerant(&self) -> Dataset {
+        self.load(&Options {
+            max_reject_share: 1.0,
+            ..Options::default()
+        })
+        .unwrap()
+    }
+}
+
+fn load_quietly(path: &Path, roots: &Roots, options: &Options) -> Result<Dataset, Error> {
+    load(path, roots, options, &mut |_, _| {}, &|| false)
+}
+
+fn names(samples: &[Sample]) -> Vec<&str> {
+    samples.iter().map(|sample| sample.name.as_str()).collect()
+}
+
+fn rejects(dataset: &Dataset) -> Vec<(&'static str, u64, Vec<&str>)> {
+    let counts = dataset.report.rejects.iter();
+    counts
+        .map(|reject| {
+            let examples = reject.examples.iter().map(String::as_str).collect();
+            (reject.reason.label(), reject.count, examples)
+        })
+        .collect()
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    splits: Vec<ExpectedSplit>,
+    orders: Vec<ExpectedOrder>,
+    digest: String,
+    val_digest: String,
+}
+
+#[derive(Deserialize)]
+struct ExpectedSplit {
+    seed: u64,
+    val: f64,
+    test: f64,
+    parts: Vec<Part>,
+}
+
+#[derive(Deserialize)]
+struct ExpectedOrder {
+    n: usize,
+    seed: u64,
+    epoch: u64,
+    order: Vec<u32>,
+}
+
+fn expected() -> Expected {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/dataset/expected.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn the_split_of_a_picture_is_the_one_that_python_computes() {
+    for case in expected().splits {
+        let fractions = SplitFractions {
+            val: case.val,
+            test: case.test,
+        };
+        for (index, expected) in case.parts.iter().enumerate() {
+            let hash = Sha256::digest(format!("picture {index}")).into();
+            assert_eq!(
+                fractions.part(case.seed, &hash),
+                *expected,
+                "{index} {fractions:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_order_of_an_epoch_is_the_one_that_python_computes() {
+    for case in expected().orders {
+        assert_eq!(epoch_order(case.n, case.seed, case.epoch), case.order);
+    }
+}
+
+#[test]
+fn every_epoch_visits_every_sample_once_in_another_order() {
+    let mut first = epoch_order(1000, 5, 1);
+    assert_ne!(first, epoch_order(1000, 5, 2));
+    assert_ne!(first, epoch_order(1000, 6, 1));
+    first.sort_unstable();
+    assert_eq!(first, (0..1000).collect::<Vec<u32>>());
+}
+
+#[test]
+fn the_digest_is_the_one_that_python_computes() {
+    let sample = |name: &str, content: &str, age| Sample {
+        name: name.to_owned(),
+        path: PathBuf::from("/anywhere").join(name),
+        age,
+        labels: Labels::default(),
+        bytes: content.len() as u64,
+        content_hash: Sha256::digest(content).into(),
+    };
+    let train = [sample("train/b.jpg", "bee", 34.5)];
+    let val = [sample("val/é.jpg", "eh", 7.0)];
+    let test = [sample("test/a.jpg", "ah", 100.0)];
+    let parts: [(Part, &[Sample]); 3] = [
+        (Part::Train, &train),
+        (Part::Val, &val),
+        (Part::Test, &test),
+    ];
+    assert_eq!(digest(&parts), expected().digest);
+    assert_eq!(digest(&parts[1..2]), expected().val_digest);
+}
+
+#[test]
+fn folders_of_a_split_are_kept_and_sorted_with_labels_and_statistics() {
+    let fixture = Fixture::with_images(&[
+        "train/50_1_3_20170103230340961.jpg.chip.jpg",
+        "train/20_0_1_20170103230340961.png",
+        "train/deep/30_0.png",
+        "valid/34.5_x.png",
+        "test/9_x.png",
+        "test/80_x.png",
+    ]);
+    let dataset = fixture.load(&Options::default()).unwrap();
+    assert_eq!(
+        names(&dataset.train),
+        [
+            "train/20_0_1_20170103230340961.png",
+            "train/50_1_3_20170103230340961.jpg.chip.jpg",
+            "train/deep/30_0.png",
+        ]
+    );
+    assert_eq!(names(&dataset.val), ["valid/34.5_x.png"]);
+    assert_eq!(dataset.val[0].age, 34.5);
+    assert_eq!(dataset.train[1].labels.get("gender"), Some("1"));
+    assert_eq!(dataset.train[1].labels.get("race"), Some("3"));
+    assert!(dataset.train[2].labels.is_empty());
+
+    let report = &dataset.report;
+    assert_eq!(report.source, Source::Folder);
+    assert_eq!(report.split, SplitOrigin::Given);
+    assert_eq!(
+        (report.considered, report.accepted, report.rejected),
+        (6, 6, 0)
+    );
+    let age = report.train.age.unwrap();
+    // Of 20, 30 and 50: the mean is 100 / 3, the squares sum to 3800, the variance is 3800 / 3 - 10000 / 9 = 1400 / 9.
+    assert!((age.mean - 33.333_333).abs() < 1e-5);
+    assert!((age.standard_deviation - 12.472_191).abs() < 1e-5);
+    assert_eq!((age.min, age.max), (20.0, 50.0));
+    assert_eq!(report.ages.len(), 9);
+    assert_eq!(
+        report.ages[0],
+        AgeBand {
+            from: 0,
+            train: 0,
+            val: 0,
+            test: 1
+        }
+    );
+    assert_eq!(
+        report.ages[3],
+        AgeBand {
+            from: 30,
+            train: 1,
+            val: 1,
+            test: 0
+        }
+    );
+}
+
+#[test]
+fn a_folder_without_a_split_is_divided_by_content_and_seed_alone() {
+    let fixture = Fixture::new();
+    for number in 0..200 {
+        fixture.put(&format!("{}_{number}.png", number % 90), &png(number));
+    }
+    let options = Options {
+        split: SplitFractions {
+            val: 0.2,
+            test: 0.2,
+        },
+        ..Options::default()
+    };
+    let dataset = fixture.load(&options).unwrap();
+    assert_eq!(dataset.report.split, SplitOrigin::Hashed);
+    for (count, share) in [
+        (dataset.train.len(), 0.6),
+        (dataset.val.len(), 0.2),
+        (dataset.test.len(), 0.2),
+    ] {
+        // Three standard deviations of a binomial of 200.
+        assert!((count as f64 - 200.0 * share).abs() < 21.0, "{count}");
+    }
+
+    let one_thread = Options {
+        threads: NonZeroUsize::MIN,
+        ..options.clone()
+    };
+    let again = fixture.load(&one_thread).unwrap();
+    assert_eq!(again.digest, dataset.digest);
+    assert_eq!(again.train, dataset.train);
+
+    let other_seed = Options { seed: 1, ..options };
+    let other = fixture.load(&other_seed).unwrap();
+    assert_ne!(other.digest, dataset.digest);
+    assert_ne!(names(&other.val), names(&dataset.val));
+}
+
+#[test]
+fn identical_pictures_stay_together_whatever_their_names() {
+    let fixture = Fixture::new();
+    for number in 0..60 {
+        fixture.put(&format!("20_{number}.png"), &png(number));
+        fixture.put(&format!("30_copy_of_{number}.png"), &png(number));
+    }
+    let dataset = fixture.load(&Options::default()).unwrap();
+    for part in [&dataset.train, &dataset.val, &dataset.test] {
+        assert_eq!(part.len() % 2, 0);
+        for sample in part {
+            let twins = part
+                .iter()
+                .filter(|other| other.content_hash == sample.content_hash);
+            assert_eq!(twins.count(), 2, "{}", sample.name);
+        }
+    }
+    let duplicates = &dataset.report.duplicates;
+    assert_eq!((duplicates.groups, duplicates.images), (60, 120));
+    assert_eq!(
+        (duplicates.straddling, duplicates.conflicting_ages),
+        (0, 60)
+    );
+    assert_eq!(
+        duplicates.conflicting_examples[0],
+        ["20: 20_0.png", "30: 30_copy_of_0.png"]
+    );
+    assert_eq!(duplicates.conflicting_examples.len(), 5);
+    assert_eq!(dataset.report.warnings.len(), 1);
+}
+
+#[test]
+fn identical_pictures_across_given_parts_are_named_and_kept() {
+    let fixture = Fixture::with_images(&[
+        "train/1_a.png",
+        "train/2_b.png",
+        "val/3_c.png",
+        "val/4_d.png",
+    ]);
+    fixture.put("val/1_a_again.png", &png(0));
+    let dataset = fixture.load(&Options::default()).unwrap();
+    assert_eq!(dataset.val.len(), 3);
+    let duplicates = &dataset.report.duplicates;
+    assert_eq!((duplicates.groups, duplicates.straddling), (1, 1));
+    assert_eq!(
+        duplicates.straddling_examples,
+        [["train: train/1_a.png", "val: val/1_a_again.png"]]
+    );
+    assert!(dataset.report.warnings[0].contains("byte-identical"));
+}
+
+#[test]
+fn what_cannot_be_used_is_counted_by_reason_and_what_is_no_image_is_ignored() {
+    let fixture = Fixture::with_images(&[
+        "train/1_a.png",
+        "train/2_b.png",
+        "val/3_c.png",
+        "train/anna.png",
+        "train/200_old.png",
+        "5_beside.png",
+        "extra/6_beside.png",
+        "train/.7_hidden.png",
+        "train/.hidden/8_a.png",
+    ]);
+    fixture.put("Thumbs.db", b"x");
+    fixture.put("train/readme.md", b"x");
+    fixture.put("train/9_empty.jpg", b"");
+    fixture.put("train/10_text.jpg", b"this is not a picture at all");
+    fixture.put("train/11_cut.png", &png(99)[..20]);
+    fixture.put("train/12_gif.jpg", b"GIF89a\x01\0\x01\0\0\0\0;");
+    fixture.put("train/13_long.png", &[0; 3000]);
+    symlink("nowhere.png", fixture.folder().join("train/14_broken.png")).unwrap();
+    let options = Options {
+        max_reject_share: 1.0,
+        limits: crate::imaging::Limits {
+            max_bytes: 2000,
+            ..Default::default()
+        },
+        ..Options::default()
+    };
+    let dataset = fixture.load(&options).unwrap();
+    assert_eq!((dataset.train.len(), dataset.val.len()), (2, 1));
+    assert_eq!(
+        rejects(&dataset),
+        [
+            ("no_age", 1, vec!["train/anna.png"]),
+            ("age_out_of_range", 1, vec!["train/200_old.png"]),
+            ("no_part", 2, vec!["5_beside.png", "extra/6_beside.png"]),
+            ("missing", 1, vec!["train/14_broken.png"]),
+            ("empty", 1, vec!["train/9_empty.jpg"]),
+            ("too_large", 1, vec!["train/13_long.png"]),
+            (
+                "unsupported_format",
+                2,
+                vec!["train/10_text.jpg", "train/12_gif.jpg"]
+            ),
+            ("corrupt", 1, vec!["train/11_cut.png"]),
+        ]
+    );
+    assert_eq!(dataset.report.ignored, 4);
+    let json = serde_json::to_value(&dataset.report).unwrap();
+    assert_eq!(json["rejects"][1]["reason"], "age_out_of_range");
+    let back: Report = serde_json::from_value(json).unwrap();
+    assert_eq!(back, dataset.report);
+}
+
+#[test]
+fn the_label_of_every_reason_is_its_name_in_json() {
+    use RejectReason::*;
+    for reason in [
+        NoAge,
+        AgeOutOfRange,
+        NoPart,
+        BadRow,
+        DuplicateRow,
+        OutsideRoot,
+        Missing,
+        Unreadable,
+        Empty,
+        TooLarge,
+        UnsupportedFormat,
+        Dimensions,
+        Corrupt,
+    ] {
+        assert_eq!(serde_json::to_value(reason).unwrap(), reason.label());
+    }
+}
+
+#[test]
+fn decoding_finds_damage_that_the_header_hides() {
+    let fixture = Fixture::with_images(&["train/1_a.png", "train/2_b.png", "val/3_c.png"]);
+    let mut damaged = png(7);
+    let middle = damaged.len() - 20;
+    damaged[middle] ^= 0xFF;
+    fixture.put("train/4_damaged.png", &damaged);
+    let options = Options {
+        max_reject_share: 1.0,
+        ..Options::default()
+    };
+    assert_eq!(fixture.load(&options).unwrap().report.rejected, 0);
+    let decoding = Options {
+        verify: Verify::Decode,
+        ..options
+    };
+    let dataset = fixture.load(&decoding).unwrap();
+    assert_eq!(
+        rejects(&dataset),
+        [("corrupt", 1, vec!["train/4_damaged.png"])]
+    );
+}
+
+#[test]
+fn too_many_rejects_are_an_error_that_names_them() {
+    let fixture = Fixture::with_images(&[
+        "train/1_a.png",
+        "train/2_b.png",
+        "val/3_c.png",
+        "val/4_d.png",
+        "train/anna.png",
+    ]);
+    // One of five is exactly the default share of 0.2, and allowed.
+    assert!(fixture.load(&Options::default()).is_ok());
+    fixture.put("train/bert.png", &png(9));
+    let message = fixture.load(&Options::default()).unwrap_err().to_string();
+    assert!(
+        message.contains("2 of 6 images")
+            && message.contains("2 no_age (train/anna.png, train/bert.png)"),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_cannot_be_trained_on_is_an_error_that_says_what_to_do() {
+    let cases: [(&[&str], &str); 4] = [
+        (&[], "holds no usable image"),
+        (
+            &["train/1_a.png", "val/2_b.png"],
+            "leaves 1 of 2 images for training",
+        ),
+        (
+            &["val/1_a.png", "val/2_b.png"],
+            "leaves 0 of 2 images for training",
+        ),
+        (&["train/1_a.png", "train/2_b.png"], "add a folder val"),
+    ];
+    for (names, expected) in cases {
+        let message = Fixture::with_images(names)
+            .load(&Options::default())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+    let no_fraction = Options {
+        split: SplitFractions {
+            val: 0.0,
+            test: 0.0,
+        },
+        ..Options::default()
+    };
+    let unsplit = Fixture::with_images(&["1_a.png", "2_b.png", "3_c.png"]);
+    let message = unsplit.load(&no_fraction).unwrap_err().to_string();
+    assert!(
+        message.contains("raise the validation fraction"),
+        "{message}"
+    );
+}
+
+#[test]
+fn options_out_of_range_are_refused_by_name() {
+    let fixture = Fixture::with_images(&["1_a.png", "2_b.png"]);
+    let cases = [
+        (
+            Options {
+                split: SplitFractions {
+                    val: 0.6,
+                    test: 0.4,
+                },
+                ..Options::default()
+            },
+            "split",
+        ),
+        (
+            Options {
+                max_reject_share: f64::NAN,
+                ..Options::default()
+            },
+            "max_reject_share",
+        ),
+        (
+            Options {
+                ages: AgeRange { min: 5.0, max: 1.0 },
+                ..Options::default()
+            },
+            "ages",
+        ),
+        (
+            Options {
+                max_images: usize::MAX,
+                ..Options::default()
+            },
+            "max_images",
+        ),
+    ];
+    for (options, expected) in cases {
+        let error = fixture.load(&options).unwrap_err();
+        assert!(
+            matches!(error, Error::Option { name, .. } if name == expected),
+            "{error}"
+        );
+    }
+    let few = Options {
+        max_images: 1,
+        ..Options::default()
+    };
+    assert!(matches!(
+        fixture.load(&few).unwrap_err(),
+        Error::TooManyImages { limit: 1, .. }
+    ));
+}
+
+#[test]
+fn progress_ends_at_the_total_and_a_cancel_ends_the_reading() {
+    let fixture = Fixture::with_images(&["train/1_a.png", "train/2_b.png", "val/3_c.png"]);
+    let mut last = (0, 0);
+    load(
+        &fixture.folder(),
+        &fixture.roots(),
+        &Options::default(),
+        &mut |scanned, total| last = (scanned, total),
+        &|| false,
+    )
+    .unwrap();
+    assert_eq!(last, (3, 3));
+
+    // Asked first while listing three folders, then while scanning.
+    for asked_before_cancel in [0, 3] {
+        let asked = Cell::new(0);
+        let result = load(
+            &fixture.folder(),
+            &fixture.roots(),
+            &Options::default(),
+            &mut |_, _| {},
+            &|| asked.replace(asked.get() + 1) >= asked_before_cancel,
+        );
+        assert!(matches!(result, Err(Error::Cancelled)));
+    }
+}
+
+#[test]
+fn a_manifest_gives_paths_ages_parts_and_labels() {
+    let fixture = Fixture::with_images(&["in/a.png", "in/b, c.png", "d.png", "e.png"]);
+    let tables = [
+        (
+            "manifest.csv",
+            "\u{feff}Image,Age,Split,Gender,note\r\nin/a.png,34.5,train,f,\r\n\"in/b, c.png\",20,Train,m,x\r\n./d.png,7,validation,f,\r\ne.png,80,test,m,\r\n",
+        ),
+        (
+            "manifest.tsv",
+            "gender\tfilename\tage\tsplit\tnote\nf\tin/a.png\t34.5\ttrain\t\nm\tin/b, c.png\t20\ttrain\tx\n\nf\td.png\t7\tval\t\nm\te.png\t80\ttest\t",
+        ),
+        (
+            "semicolons.csv",
+            "path;age;split;gender;note\nin/a.png; 34.5 ;train;f;\nin/b, c.png;20;train;m;x\nd.png;7;valid;f;\ne.png;80;test;m;\n",
+        ),
+    ];
+    let mut digests = Vec::new();
+    for (file, table) in tables {
+        fixture.put(file, table.as_bytes());
+        // A folder with one manifest is read through it; another name has to be given itself.
+        let path = if file.starts_with("manifest") {
+            fixture.folder()
+        } else {
+            fixture.folder().join(file)
+        };
+        let dataset = load_quietly(&path, &fixture.roots(), &Options::default()).unwrap();
+        assert_eq!(dataset.report.source, Source::Manifest);
+        assert_eq!(names(&dataset.train), ["in/a.png", "in/b, c.png"], "{file}");
+        assert_eq!(names(&dataset.val), ["d.png"]);
+        assert_eq!(names(&dataset.test), ["e.png"]);
+        assert_eq!(dataset.train[0].age, 34.5);
+        assert_eq!(dataset.train[0].labels.get("gender"), Some("f"));
+        assert_eq!(dataset.train[0].labels.get("note"), None);
+        let labels: Vec<_> = dataset.train[1].labels.iter().collect();
+        assert_eq!(labels, [("gender", "m"), ("note", "x")]);
+        digests.push(dataset.digest);
+        fs::remove_file(fixture.folder().join(file)).unwrap();
+    }
+    assert!(digests.iter().all(|digest| *digest == digests[0]));
+}
+
+#[test]
+fn a_manifest_without_a_split_is_divided_by_content() {
+    let fixture = Fixture::new();
+    let mut table = "path,age,split\n".to_owned();
+    for number in 0..50 {
+        fixture.put(&format!("{number}.png"), &png(number));
+        table += &format!("{number}.png,{number},\n");
+    }
+    fixture.put("manifest.csv", table.as_bytes());
+    let dataset = fixture.load(&Options::default()).unwrap();
+    assert_eq!(dataset.report.split, SplitOrigin::Hashed);
+    assert_eq!(dataset.report.accepted, 50);
+}
+
+#[test]
+fn bad_rows_are_rejected_with_their_line() {
+    let fixture = Fixture::with_images(&["a.png", "b.png", "c.png"]);
+    let table = "path,age,split\na.png,1,train\nb.png,2,train\nc.png,3,val\n\
+        d.png,old,train\ne.png,NaN,train\n,5,train\nf.png,6,dev\ng.png,7\nh.png,8,\n\
+        a.png,9,train\ni.png,130,train\nmissing.png,10,train\n/etc/hostname,11,train\n../secret.png,12,train\nx/../a.png,13,val\n";
+    fixture.put("manifest.csv", table.as_bytes());
+    let dataset = fixture.load_tolerant();
+    assert_eq!(
+        rejects(&dataset),
+        [
+            ("age_out_of_range", 1, vec!["i.png"]),
+            (
+                "bad_row",
+                6,
+                vec![
+                    "line 5: the age \"old\" is not a number",
+                    "line 6: the age \"NaN\" is not a number",
+                    "line 7: the path is empty",
+                    "line 8: the split \"dev\" is not train, val, validation or test",
+                    "line 9: 2 fields, the header has 3",
+                ]
+            ),
+            ("duplicate_row", 1, vec!["a.png"]),
+            (
+                "outside_root",
+                3,
+                vec!["/etc/hostname", "../secret.png", "x/../a.png"]
+            ),
+            ("missing", 1, vec!["missing.png"]),
+        ]
+    );
+    assert_eq!(dataset.report.accepted, 3);
+    assert_eq!(dataset.report.considered, 15);
+}
+
+#[test]
+fn a_manifest_that_cannot_be_understood_is_an_error_that_says_why() {
+    let utf16: Vec<u8> = "\u{feff}path,age\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let cases: [(&[u8], &[&str]); 5] = [
+        (
+            b"Name,Years,split\na.png,3,train\n",
+            &[
+                "path (or file, image, filename) and age",
+                "columns are: Name, Years, split",
+            ],
+        ),
+        (
+            b"file,years\n",
+            &["no column age", "columns are: file, years"],
+        ),
+        (b"", &["no column path"]),
+        (&utf16, &["UTF-16"]),
+        (
+            b"path,age\na.png,1\n\"b.png,2\nc.png,3\nd.png,4\n",
+            &["line 3", "quote"],
+        ),
+    ];
+    for (table, expected) in cases {
+        let fixture = Fixture::new();
+        fixture.put("manifest.csv", table);
+        let message = fixture.load(&Options::default()).unwrap_err().to_string();
+        for part in expected {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+    let both = Fixture::new();
+    both.put("manifest.csv", b"path,age\n");
+    both.put("manifest.tsv", b"path\tage\n");
+    assert!(matches!(
+        both.load(&Options::default()),
+        Err(Error::AmbiguousManifest { .. })
+    ));
+}
+
+#[test]
+fn links_out_of_the_roots_are_rejected_and_links_within_them_are_followed() {
+    let outside = TempDir::new().unwrap();
+    fs::write(outside.path().join("9_secret.png"), png(900)).unwrap();
+    let fixture = Fixture::with_images(&["train/1_a.png", "train/2_b.png", "val/3_c.png"]);
+    let folder = fixture.folder();
+    fs::create_dir(fixture.root.path().join("pool")).unwrap();
+    fs::write(fixture.root.path().join("pool/4_d.png"), png(4)).unwrap();
+    symlink("../../pool/4_d.png", folder.join("train/4_link.png")).unwrap();
+    symlink("..", folder.join("train/circle")).unwrap();
+    symlink(outside.path(), folder.join("val/folder")).unwrap();
+    symlink(
+        outside.path().join("9_secret.png"),
+        folder.join("val/9_file.png"),
+    )
+    .unwrap();
+
+    let dataset = fixture.load_tolerant();
+    assert_eq!(
+        names(&dataset.train),
+        ["train/1_a.png", "train/2_b.png", "train/4_link.png"]
+    );
+    assert_eq!(names(&dataset.val), ["val/3_c.png"]);
+    assert_eq!(
+        rejects(&dataset),
+        [("outside_root", 2, vec!["val/folder", "val/9_file.png"])]
+    );
+
+    fixture.put(
+        "manifest.csv",
+        b"path,age,split\ntrain/1_a.png,1,train\ntrain/2_b.png,1,train\nval/3_c.png,1,val\nval/9_file.png,1,val\nval/folder/9_secret.png,1,val\n",
+    );
+    let dataset = fixture.load_tolerant();
+    assert_eq!(
+        rejects(&dataset),
+        [(
+            "outside_root",
+            2,
+            vec!["val/9_file.png", "val/folder/9_secret.png"]
+        )]
+    );
+    fs::remove_file(folder.join("manifest.csv")).unwrap();
+    fs::write(outside.path().join("list.csv"), "path,age\n").unwrap();
+    symlink(outside.path().join("list.csv"), folder.join("manifest.csv")).unwrap();
+    assert!(matches!(
+        fixture.load(&Options::default()),
+        Err(Error::OutsideRoots { .. })
+    ));
+}
+
+#[test]
+fn roots_resolve_what_lies_under_them_and_tell_nothing_of_the_rest() {
+    let outside = TempDir::new().unwrap();
+    fs::write(outside.path().join("there.csv"), "x").unwrap();
+    let fixture = Fixture::with_images(&["1_a.png"]);
+    let roots = fixture.roots();
+    let root = fs::canonicalize(fixture.root.path()).unwrap();
+    symlink(outside.path(), root.join("escape")).unwrap();
+
+    let absolute = fixture.folder().display().to_string();
+    for inside in ["faces", "faces/", "./faces", "faces/../faces", &absolute] {
+        assert_eq!(
+            roots.resolve(inside).unwrap(),
+            root.join("faces"),
+            "{inside}"
+        );
+    }
+    assert_eq!(roots.resolve("").unwrap(), root);
+
+    let parent = "..";
+    let present = outside.path().join("there.csv").display().to_string();
+    let absent = outside.path().join("absent.csv").display().to_string();
+    for path in [
+        parent,
+        "/etc",
+        "/",
+        "escape",
+        "escape/there.csv",
+        "escape/absent.csv",
+        "absent/../../x",
+        &present,
+        &absent,
+    ] {
+        let error = roots.resolve(path).unwrap_err();
+        assert!(
+            matches!(error, Error::OutsideRoots { .. }),
+            "{path}: {error}"
+        );
+        assert!(error.to_string().contains(&root.display().to_string()));
+    }
+    for path in ["nothing", "faces/nothing/deeper", "faces/1_a.png/deeper"] {
+        let error = roots.resolve(path).unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{path}: {error}");
+    }
+
+    assert!(matches!(
+        Roots::default().resolve("faces"),
+        Err(Error::NoRoots)
+    ));
+    let message = Roots::new([PathBuf::from("/no/such/root")])
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("/no/such/root"), "{message}");
+    assert!(Roots::new([fixture.folder().join("1_a.png")]).is_err());
+}
+
+#[test]
+fn a_file_that_is_no_manifest_is_not_a_dataset() {
+    let fixture = Fixture::with_images(&["1_a.png"]);
+    let file = fixture.folder().join("1_a.png");
+    assert!(matches!(
+        load_quietly(&file, &fixture.roots(), &Options::default()),
+        Err(Error::NotADataset { .. })
+    ));
+}
+
+/// On the real UTKFace pictures, where they are: `VISAGE_UTKFACE`, or `../shared/data/utkface` beside the repository.
+#[test]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn utkface_is_read_completely() {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/utkface");
+    let folder = std::env::var_os("VISAGE_UTKFACE").map_or(beside, PathBuf::from);
+    if !folder.is_dir() {
+        eprintln!(
+            "skipped: {} does not exist; set VISAGE_UTKFACE to the folder with UTKFace's train and val",
+            folder.display()
+        );
+        return;
+    }
+    let roots = Roots::new([folder.clone()]).unwrap();
+    let folder = fs::canonicalize(folder).unwrap();
+    let dataset = load_quietly(&folder, &roots, &Options::default()).unwrap();
+    assert_eq!((dataset.train.len(), dataset.val.len()), (18_928, 2_344));
+    assert!(dataset.test.is_empty());
+    assert_eq!(dataset.report.rejected, 0, "{:?}", rejects(&dataset));
+    let labelled = |label: &str| {
+        let samples = dataset.train.iter().chain(&dataset.val);
+        samples
+            .filter(|sample| sample.labels.get(label).is_some())
+            .count()
+    };
+    // Two names lack one of the two numbers, and which one cannot be told; the first is taken for the gender.
+    assert_eq!((labelled("gender"), labelled("race")), (21_272, 21_270));
+}

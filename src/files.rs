@@ -1,0 +1,57 @@
+//! Files that are there whole or not at all.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use fs_err as fs;
+
+/// Writes a file aside, makes it durable and renames it into place; an older file of that name is replaced.
+///
+/// # Errors
+/// Any failure of the file system, named with its path; nothing is left behind then.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut aside = tempfile::Builder::new()
+        .prefix(".visage-")
+        .suffix(".tmp")
+        .tempfile_in(folder)?;
+    aside.write_all(bytes)?;
+    aside.as_file().sync_all()?;
+    let file = aside.persist(path)?;
+    drop(file);
+    sync_folder(folder)
+}
+
+/// Makes a folder's entries durable.
+///
+/// # Errors
+/// When the folder cannot be opened or synced.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+/// Whether the failure is a full disk or a used-up quota.
+pub fn is_disk_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_file_replaces_the_older_one_and_leaves_nothing_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ready.json");
+        write_durably(&path, b"old").unwrap();
+        write_durably(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,275 @@
+//! From the bytes of a file to upright RGB pixels, within limits.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+
+use super::{Error, jpeg};
+
+/// What a picture may cost, checked on its header before any pixel is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest encoded size in bytes. Default 16 MiB.
+    pub max_bytes: u64,
+    /// Largest number of pixels, width times height. Default 50,000,000.
+    pub max_pixels: u64,
+    /// Longest side in pixels. Default 16,384.
+    pub max_dimension: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 16 * 1024 * 1024,
+            max_pixels: 50_000_000,
+            max_dimension: 16_384,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses an empty file and one that is too large; for callers that know a size before they have the bytes.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] and [`Error::TooLarge`].
+    pub fn check_bytes(&self, bytes: u64) -> Result<(), Error> {
+        if bytes == 0 {
+            return Err(Error::Empty);
+        }
+        if bytes > self.max_bytes {
+            return Err(Error::TooLarge {
+                bytes,
+                limit: self.max_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    fn check_dimensions(&self, width: u32, height: u32) -> Result<(), Error> {
+        let side_is_fine = |side: u32| (1..=self.max_dimension).contains(&side);
+        let pixels = u64::from(width) * u64::from(height);
+        if side_is_fine(width) && side_is_fine(height) && pixels <= self.max_pixels {
+            return Ok(());
+        }
+        Err(Error::Dimensions {
+            width,
+            height,
+            max_dimension: self.max_dimension,
+            max_pixels: self.max_pixels,
+        })
+    }
+
+    /// What a decoder may allocate: the widest pixel we accept has 8 bytes, and a decoder needs some room of its own.
+    fn decoder_memory(&self) -> u64 {
+        self.max_pixels
+            .saturating_mul(8)
+            .saturating_add(64 * 1024 * 1024)
+    }
+}
+
+/// What the header of a picture says, before its orientation is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// `JPEG`, `PNG`, `WebP` or `BMP`.
+    pub format: &'static str,
+    /// Stored width in pixels.
+    pub width: u32,
+    /// Stored height in pixels.
+    pub height: u32,
+}
+
+/// Reads the header only: the format, the dimensions, the limits and, for a JPEG, whether the end of the file is there.
+///
+/// A picture that passes can still turn out corrupt in [`decode`].
+///
+/// # Errors
+/// Every variant of [`Error`] but [`Error::InputSpec`].
+pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
+    let format = recognise(bytes, limits)?;
+    guarded(format, || {
+        let decoder = open(bytes, format, limits)?;
+        let (width, height) = decoder.dimensions();
+        Ok(Header {
+            format: name(format),
+            width,
+            height,
+        })
+    })
+}
+
+/// Decodes a JPEG, PNG, WebP or BMP image into upright RGB pixels of 8 bits.
+///
+/// - The format is taken from the content.
+/// - The EXIF orientation is applied; one that cannot be read counts as upright.
+/// - Alpha is dropped and not blended with a background, which is what Pillow's `convert("RGB")` does.
+/// - 16-bit samples keep their upper 8 bits. Grey, palette and CMYK pictures become RGB. Of an animation the first
+///   picture is taken. Colour profiles are not applied.
+///
+/// # Errors
+/// Every variant of [`Error`] but [`Error::InputSpec`]. A decoder that panics on hostile bytes is [`Error::Corrupt`] too.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
+    let format = recognise(bytes, limits)?;
+    guarded(format, || {
+        let mut decoder = open(bytes, format, limits)?;
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let picture =
+            DynamicImage::from_decoder(decoder).map_err(|error| corrupt(format, &error))?;
+        let mut upright = DynamicImage::ImageRgb8(into_rgb(picture));
+        upright.apply_orientation(orientation);
+        Ok(upright.into_rgb8())
+    })
+}
+
+/// The format of the content, once its size is known to be allowed and, for a JPEG, its end to be there.
+fn recognise(bytes: &[u8], limits: &Limits) -> Result<ImageFormat, Error> {
+    limits.check_bytes(bytes.len() as u64)?;
+    let Ok(format) = image::guess_format(bytes) else {
+        return Err(Error::UnsupportedFormat {
+            found: describe_unknown(bytes),
+        });
+    };
+    let is_ours = matches!(
+        format,
+        ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp
+    );
+    if !is_ours {
+        return Err(Error::UnsupportedFormat {
+            found: format!("of the format {}", format.to_mime_type()),
+        });
+    }
+    if format == ImageFormat::Jpeg && !jpeg::is_complete(bytes) {
+        return Err(Error::Corrupt {
+            format: name(format),
+            reason: "the file ends before the picture does".to_owned(),
+        });
+    }
+    Ok(format)
+}
+
+/// A decoder that has read the header, with the dimensions checked.
+fn open<'a>(
+    bytes: &'a [u8],
+    format: ImageFormat,
+    limits: &Limits,
+) -> Result<impl ImageDecoder + 'a, Error> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    // The sides are checked below, where the message can say what was found.
+    let mut decoder_limits = image::Limits::no_limits();
+    decoder_limits.max_alloc = Some(limits.decoder_memory());
+    reader.limits(decoder_limits);
+    let decoder = reader
+        .into_decoder()
+        .map_err(|error| corrupt(format, &error))?;
+    let (width, height) = decoder.dimensions();
+    limits.check_dimensions(width, height)?;
+    Ok(decoder)
+}
+
+/// Runs a third-party decoder so that a panic in it costs one picture and not the thread.
+fn guarded<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    // Everything the closure touches is made inside it or only read, so nothing half changed can be seen afterwards.
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+        Err(Error::Corrupt {
+            format: name(format),
+            reason: "the decoder failed on malformed content".to_owned(),
+        })
+    })
+}
+
+/// Eight bits, three channels. The library's own conversion rounds 16-bit samples and goes through colour spaces;
+/// this one keeps the upper byte, as Pillow does.
+fn into_rgb(picture: DynamicImage) -> RgbImage {
+    let (width, height) = (picture.width(), picture.height());
+    let samples: Vec<u8> = match &picture {
+        DynamicImage::ImageRgb8(_) => return picture.into_rgb8(),
+        DynamicImage::ImageLuma8(grey) => grey.as_raw().iter().flat_map(|v| [*v; 3]).collect(),
+        DynamicImage::ImageLumaA8(grey) => pixels::<2, u8>(grey.as_raw())
+            .flat_map(|[v, _]| [v; 3])
+            .collect(),
+        DynamicImage::ImageRgba8(colour) => pixels::<4, u8>(colour.as_raw())
+            .flat_map(|[r, g, b, _]| [r, g, b])
+            .collect(),
+        DynamicImage::ImageLuma16(grey) => grey
+            .as_raw()
+            .iter()
+            .flat_map(|v| [upper_byte(*v); 3])
+            .collect(),
+        DynamicImage::ImageLumaA16(grey) => pixels::<2, u16>(grey.as_raw())
+            .flat_map(|[v, _]| [upper_byte(v); 3])
+            .collect(),
+        DynamicImage::ImageRgb16(colour) => {
+            colour.as_raw().iter().copied().map(upper_byte).collect()
+        }
+        DynamicImage::ImageRgba16(colour) => pixels::<4, u16>(colour.as_raw())
+            .flat_map(|[r, g, b, _]| [r, g, b].map(upper_byte))
+            .collect(),
+        // None of the four formats decodes to floating point; should one ever, the library's conversion is good.
+        DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_) | _ => {
+            return picture.into_rgb8();
+        }
+    };
+    RgbImage::from_raw(width, height, samples)
+        .expect("three samples were written for each pixel of the picture")
+}
+
+fn pixels<const CHANNELS: usize, T: Copy>(
+    samples: &[T],
+) -> impl Iterator<Item = [T; CHANNELS]> + '_ {
+    samples.as_chunks::<CHANNELS>().0.iter().copied()
+}
+
+fn upper_byte(sample: u16) -> u8 {
+    sample.to_be_bytes()[0]
+}
+
+fn corrupt(format: ImageFormat, error: &image::ImageError) -> Error {
+    Error::Corrupt {
+        format: name(format),
+        reason: error.to_string(),
+    }
+}
+
+fn name(format: ImageFormat) -> &'static str {
+    if format == ImageFormat::Jpeg {
+        "JPEG"
+    } else if format == ImageFormat::Png {
+        "PNG"
+    } else if format == ImageFormat::WebP {
+        "WebP"
+    } else {
+        "BMP"
+    }
+}
+
+/// What content that no decoder knows looks like, for the commonest mistakes.
+fn describe_unknown(bytes: &[u8]) -> String {
+    let brand = bytes.get(4..12).unwrap_or_default();
+    let is_heif = [
+        b"ftypheic",
+        b"ftypheix",
+        b"ftyphevc",
+        b"ftypmif1",
+        b"ftypmsf1",
+    ]
+    .iter()
+    .any(|known| brand == known.as_slice());
+    if is_heif {
+        return "a HEIC image".to_owned();
+    }
+    if bytes.starts_with(b"%PDF") {
+        return "a PDF document".to_owned();
+    }
+    let text = bytes.trim_ascii_start();
+    if text.starts_with(b"<svg") || text.starts_with(b"<?xml") {
+        return "an SVG or XML document".to_owned();
+    }
+    if text.starts_with(b"<") {
+        return "an HTML page".to_owned();
+    }
+    if text.starts_with(b"/9j/") || text.starts_with(b"iVBOR") || text.starts_with(b"data:") {
+        return "base64 text (send the bytes it encodes)".to_owned();
+    }
+    "of no known image format".to_owned()
+}

@@ -1,0 +1,26 @@
+//! From the bytes of a picture to the numbers a network reads: bytes → upright RGB → resized → normalised.
+//!
+//! This is the one preprocessing of the product. Training, evaluation and prediction all call it, so a model never
+//! meets a picture prepared in another way than the ones it learned from. The steps follow what Pillow and
+//! torchvision do, because that is how the reference training prepares its pictures:
+//!
+//! 1. [`decode`]: JPEG, PNG, WebP or BMP, known by content and never by name. The limits are checked on the header,
+//!    before a pixel is decoded. The EXIF orientation is applied, alpha is dropped, grey becomes RGB, 16 bits become 8.
+//!    A file that ends before its picture does is an error and not a picture with a grey lower half.
+//! 2. [`Preprocessor::resize`]: the whole picture to a square, without keeping its aspect, by an antialiased bilinear filter.
+//! 3. [`normalise_into`]: planes of red, green and blue, `(v / 255 - mean) / std`.
+//!
+//! Nothing here knows about tensors, files or threads; a thread that prepares many pictures keeps one [`Preprocessor`].
+
+mod decode;
+mod error;
+mod input;
+mod jpeg;
+#[cfg(test)]
+mod tests;
+
+pub use self::decode::{Header, Limits, decode, inspect};
+pub use self::error::Error;
+pub use self::input::{
+    Fit, InputSpec, MAX_INPUT_SIZE, Preprocessor, ResizeFilter, normalise_into, preprocess, resize,
+};

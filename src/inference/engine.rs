@@ -1,0 +1,283 @@
+//! The one thread that owns the loaded models and computes batches.
+//!
+//! Every forward pass, warm-up included, runs here: libtorch makes a thread pool for each thread that computes, and two pools on the same cores slow each
+//! other down. Batching is work-conserving: the thread takes what waits, up to the largest batch, and never waits for more.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tch::{Device, Kind, Tensor};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::{
+    model::{
+        self, checkpoint,
+        resnet18::{Mode, ResNet18, Trained},
+    },
+    telemetry::metrics::{self, ImageOutcome, RejectionReason},
+};
+
+use super::{Error, ServedModel};
+
+/// Versions that stay loaded beside the live one.
+const MAX_LOADED: usize = 3;
+
+/// How the engine computes.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineOptions {
+    /// CPU or GPU.
+    pub device: Device,
+    /// Threads of the processor; 0 for all.
+    pub threads: usize,
+    /// Pictures in a batch at most.
+    pub max_batch: usize,
+    /// Pictures that may wait; admission must let no more through.
+    pub max_queued: usize,
+}
+
+/// One preprocessed picture on its way to the engine.
+#[derive(Debug)]
+pub struct Item {
+    /// `[3, S, S]`, normalised.
+    pub pixels: Vec<f32>,
+    /// Which weights to use.
+    pub model: Arc<ServedModel>,
+    /// When the answer is worth nothing any more.
+    pub deadline: Option<Instant>,
+    /// Where the answer goes; a closed one means that the client has left.
+    pub reply: oneshot::Sender<Result<Output, Error>>,
+    /// When it was put into the queue.
+    pub enqueued: Instant,
+    /// Its place among the pictures that may wait.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// What the engine says about one picture.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// What the network says, label scale applied: years.
+    pub age: f64,
+    /// From the queue's door to the start of the batch.
+    pub queue: Duration,
+    /// The batch's forward pass.
+    pub inference: Duration,
+}
+
+#[derive(Debug)]
+enum Command {
+    Predict(Item),
+    Load {
+        model: Arc<ServedModel>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+}
+
+/// A handle to the engine's thread; the thread ends when the last handle is dropped.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Engine {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn start(options: EngineOptions) -> std::io::Result<(Self, JoinHandle<()>)> {
+        // Loads come on top of the pictures, one at a time for each caller of `load`.
+        let (commands, receiver) = mpsc::channel(options.max_queued + 16);
+        let body = move || Loop::new(options).run(receiver);
+        let thread = std::thread::Builder::new().name("inference".to_owned()).spawn(body)?;
+        Ok((Engine { commands }, thread))
+    }
+
+    /// Loads and warms a version, so that its first prediction is as fast as any.
+    ///
+    /// # Errors
+    /// When the weights cannot be read or do not compute.
+    pub async fn load(&self, model: Arc<ServedModel>) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Load { model, reply };
+        self.commands.send(command).await.map_err(|_| Error::EngineGone)?;
+        answer.await.map_err(|_| Error::EngineGone)?
+    }
+
+    /// Queues a picture; admission has made sure that there is room.
+    ///
+    /// # Errors
+    /// When the engine's thread has died.
+    pub fn submit(&self, item: Item) -> Result<(), Error> {
+        self.commands.try_send(Command::Predict(item)).map_err(|_| Error::EngineGone)
+    }
+}
+
+/// What the thread owns.
+struct Loop {
+    options: EngineOptions,
+    /// Loaded weights by SHA-256, the latest used last.
+    loaded: VecDeque<(String, ResNet18)>,
+}
+
+impl Loop {
+    fn new(options: EngineOptions) -> Self {
+        Loop {
+            options,
+            loaded: VecDeque::new(),
+        }
+    }
+
+    fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        if self.options.threads > 0 {
+            tch::set_num_threads(i32::try_from(self.options.threads).unwrap_or(i32::MAX));
+        }
+        let mut waiting = VecDeque::new();
+        loop {
+            if waiting.is_empty() {
+                match commands.blocking_recv() {
+                    Some(command) => waiting.push_back(command),
+                    None => return,
+                }
+            }
+            while waiting.len() < self.options.max_batch {
+                match commands.try_recv() {
+                    Ok(command) => waiting.push_back(command),
+                    Err(_) => break,
+                }
+            }
+            self.serve(&mut waiting);
+        }
+    }
+
+    /// Handles a load, or the longest run of pictures for the same version.
+    fn serve(&mut self, waiting: &mut VecDeque<Command>) {
+        let mut batch: Vec<Item> = Vec::new();
+        while let Some(command) = waiting.pop_front() {
+            match command {
+                Command::Load { model, reply } if batch.is_empty() => {
+                    // A caller that no longer waits needs no answer.
+                    drop(reply.send(self.network(&model).map(|_| ())));
+                    return;
+                }
+                Command::Predict(item) if batch.first().is_none_or(|first| first.model.sha256 == item.model.sha256) => {
+                    batch.extend(still_wanted(item));
+                }
+                other => {
+                    waiting.push_front(other);
+                    break;
+                }
+            }
+        }
+        if !batch.is_empty() {
+            self.compute(batch);
+        }
+    }
+
+    fn compute(&mut self, batch: Vec<Item>) {
+        let begun = Instant::now();
+        let model = Arc::clone(&batch[0].model);
+        let ages = self.forward(&model, &batch);
+        let inference = begun.elapsed();
+        metrics::batch_computed(batch.len(), inference);
+        match ages {
+            Ok(ages) => {
+                for (item, age) in batch.into_iter().zip(ages) {
+                    let queue = begun.saturating_duration_since(item.enqueued);
+                    let output = Output {
+                        age: f64::from(age) * model.label.scale + model.label.offset,
+                        queue,
+                        inference,
+                    };
+                    // A client that has left needs no answer.
+                    drop(item.reply.send(Ok(output)));
+                }
+            }
+            Err(error) => {
+                tracing::error!(model = model.name, %error, "failed to compute a batch");
+                let source = Arc::new(error);
+                for item in batch {
+                    let error = Error::Model {
+                        model: model.name.clone(),
+                        source: Arc::clone(&source),
+                    };
+                    drop(item.reply.send(Err(error)));
+                }
+            }
+        }
+    }
+
+    fn forward(&mut self, model: &Arc<ServedModel>, batch: &[Item]) -> Result<Vec<f32>, model::Error> {
+        let device = self.options.device;
+        let network = self.network_of(model)?;
+        let side = i64::from(model.input.size);
+        let mut pixels = Vec::with_capacity(batch.iter().map(|item| item.pixels.len()).sum());
+        for item in batch {
+            pixels.extend_from_slice(&item.pixels);
+        }
+        tch::no_grad(|| {
+            let images = Tensor::f_from_slice(&pixels)?.f_view([batch.len() as i64, 3, side, side])?;
+            let ages = network.forward(&images.f_to_device(device)?, Mode::Eval)?;
+            Ok(Vec::<f32>::try_from(ages.f_to_device(Device::Cpu)?)?)
+        })
+    }
+
+    fn network(&mut self, model: &Arc<ServedModel>) -> Result<&ResNet18, Error> {
+        self.network_of(model).map_err(|source| Error::Model {
+            model: model.name.clone(),
+            source: Arc::new(source),
+        })
+    }
+
+    /// The loaded network; loads and warms it first if need be, and lets go of the one that was not used for the longest time.
+    fn network_of(&mut self, model: &Arc<ServedModel>) -> Result<&ResNet18, model::Error> {
+        let found = self.loaded.iter().position(|(sha256, _)| *sha256 == model.sha256);
+        let entry = match found.and_then(|index| self.loaded.remove(index)) {
+            Some(entry) => entry,
+            None => {
+                let begun = Instant::now();
+                let network = load(model, self.options.device)?;
+                metrics::model_loaded(begun.elapsed());
+                tracing::info!(model = model.name, seconds = begun.elapsed().as_secs_f64(), "loaded a model");
+                (model.sha256.clone(), network)
+            }
+        };
+        self.loaded.push_back(entry);
+        while self.loaded.len() > MAX_LOADED {
+            self.loaded.pop_front();
+        }
+        let last = self.loaded.back().map(|(_, network)| network);
+        Ok(last.expect("it was pushed above"))
+    }
+}
+
+/// Reads the weights to the device and computes one picture, which allocates what the first prediction would have to.
+fn load(model: &ServedModel, device: Device) -> Result<ResNet18, model::Error> {
+    let state = checkpoint::read_model(&model.weights, &model.sha256)?;
+    let moved = state.into_iter().map(|(name, tensor)| Ok((name, tensor.f_to_device(device)?)));
+    let state = moved.collect::<Result<BTreeMap<_, _>, tch::TchError>>()?;
+    let network = ResNet18::new(&state, Trained::DEFAULT);
+    let side = i64::from(model.input.size);
+    tch::no_grad(|| {
+        let grey = Tensor::f_zeros([1, 3, side, side], (Kind::Float, device))?;
+        network.forward(&grey, Mode::Eval)
+    })?;
+    Ok(network)
+}
+
+/// Drops a picture whose client has left or whose deadline has passed, and counts it.
+fn still_wanted(item: Item) -> Option<Item> {
+    if item.reply.is_closed() {
+        metrics::prediction_rejected(RejectionReason::ClientGone);
+        metrics::image_finished(ImageOutcome::Cancelled);
+        return None;
+    }
+    if item.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        metrics::prediction_rejected(RejectionReason::DeadlineExceeded);
+        drop(item.reply.send(Err(Error::DeadlineExceeded)));
+        return None;
+    }
+    Some(item)
+}

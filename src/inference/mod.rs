@@ -1,0 +1,96 @@
+//! Predict: encoded pictures in, ages out.
+//!
+//! - [`predictor`]: admission, decoding on a bounded pool, the way to the engine and back.
+//! - [`engine`]: the one thread that owns the loaded models and computes batches.
+//! - [`annotate`]: draws an age on a picture.
+//!
+//! Nothing here knows of trainings, aliases or the database: a caller hands over a [`ServedModel`] that says which weights to use.
+
+use std::path::PathBuf;
+
+use crate::{
+    imaging::{self, InputSpec},
+    model::{self, checkpoint::{Calibration, LabelScale, Manifest}},
+};
+
+pub mod annotate;
+pub mod engine;
+pub mod predictor;
+
+/// A model version that can be served: what its manifest says, and where its weights lie.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServedModel {
+    /// `models/{model}/versions/{n}`, or the checkpoint that may become one.
+    pub name: String,
+    /// `model.safetensors` on the local disk.
+    pub weights: PathBuf,
+    /// Its SHA-256 in hex; also the key under which the engine keeps it.
+    pub sha256: String,
+    /// How a picture becomes the network's input.
+    pub input: InputSpec,
+    /// How an output becomes an age.
+    pub label: LabelScale,
+    /// For intervals.
+    pub calibration: Option<Calibration>,
+}
+
+impl ServedModel {
+    /// Joins a version's name and weights with its manifest.
+    pub fn new(name: String, weights: PathBuf, sha256: String, manifest: Manifest) -> Self {
+        ServedModel {
+            name,
+            weights,
+            sha256,
+            input: manifest.input,
+            label: manifest.label,
+            calibration: manifest.calibration,
+        }
+    }
+}
+
+/// Why a picture got no age.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The picture cannot be read.
+    #[error("image {index}: {source}")]
+    Image {
+        /// Its place in the request, from 0.
+        index: usize,
+        /// Why not.
+        source: imaging::Error,
+    },
+    /// Too many pictures wait.
+    #[error("{waiting} images are waiting and {wanted} more would pass the limit of {limit}; try again in a moment or send fewer at once")]
+    QueueFull {
+        /// Pictures that wait.
+        waiting: usize,
+        /// Pictures of the request.
+        wanted: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The deadline passed before the work was done.
+    #[error("the deadline passed before the prediction was computed")]
+    DeadlineExceeded,
+    /// The weights could not be loaded or the network failed.
+    #[error("failed to compute with {model}: {source}")]
+    Model {
+        /// The version.
+        model: String,
+        /// Why.
+        source: std::sync::Arc<model::Error>,
+    },
+    /// The output was not a number.
+    #[error("{model} gave {value} for image {index}; its weights are damaged")]
+    NotFinite {
+        /// The version.
+        model: String,
+        /// What it gave.
+        value: f64,
+        /// The picture's place in the request, from 0.
+        index: usize,
+    },
+    /// A thread of the server died.
+    #[error("the inference engine is not running")]
+    EngineGone,
+}

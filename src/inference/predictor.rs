@@ -1,0 +1,284 @@
+//! The way of a request through admission, decoding, the engine and back.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use image::RgbImage;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::{
+    imaging::{self, Limits, Preprocessor, normalise_into},
+    telemetry::metrics::{self, ImageOutcome, RejectionReason},
+};
+
+use super::{
+    Error, ServedModel, annotate,
+    engine::{Engine, Item, Output},
+};
+
+/// What one call asks.
+#[derive(Debug)]
+pub struct Request {
+    /// Which weights to use.
+    pub model: Arc<ServedModel>,
+    /// Encoded pictures.
+    pub images: Vec<Bytes>,
+    /// Also draw the age on each picture.
+    pub annotate: bool,
+    /// When the answer is worth nothing any more.
+    pub deadline: Option<Instant>,
+}
+
+/// The answer for one picture.
+#[derive(Debug)]
+pub struct Answer {
+    /// Age in years.
+    pub age: f64,
+    /// Lower and upper end in years, and the share of true ages between them.
+    pub interval: Option<(f64, f64, f64)>,
+    /// Width and height of the oriented picture in pixels.
+    pub dimensions: (u32, u32),
+    /// The picture with the age drawn on it, PNG.
+    pub annotated_png: Option<Vec<u8>>,
+    /// Decoding, orientation and resizing.
+    pub decode: Duration,
+    /// Waiting for the engine.
+    pub queue: Duration,
+    /// The batch's forward pass.
+    pub inference: Duration,
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Predictor {
+    engine: Engine,
+    pool: Arc<rayon::ThreadPool>,
+    admission: Arc<Semaphore>,
+    max_queued: usize,
+    limits: Limits,
+}
+
+/// The right to have this many pictures in the server; without it nothing is decoded.
+#[derive(Debug)]
+pub struct Admission(OwnedSemaphorePermit);
+
+impl Predictor {
+    /// Joins an engine with a pool of `decode_threads` threads (0: one for each core).
+    ///
+    /// # Errors
+    /// When the operating system refuses the threads.
+    pub fn new(engine: Engine, decode_threads: usize, max_queued: usize, limits: Limits) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(decode_threads)
+            .thread_name(|index| format!("decode-{index}"))
+            .panic_handler(|_| tracing::error!("a decoding thread panicked"))
+            .build()?;
+        Ok(Predictor {
+            engine,
+            pool: Arc::new(pool),
+            admission: Arc::new(Semaphore::new(max_queued)),
+            max_queued,
+            limits,
+        })
+    }
+
+    /// Loads and warms a version.
+    ///
+    /// # Errors
+    /// When the weights cannot be read or do not compute.
+    pub async fn load(&self, model: Arc<ServedModel>) -> Result<(), Error> {
+        self.engine.load(model).await
+    }
+
+    /// Takes places for the pictures of a request, or refuses at once.
+    ///
+    /// # Errors
+    /// `QueueFull`.
+    pub fn admit(&self, images: usize) -> Result<Admission, Error> {
+        let places = u32::try_from(images).ok();
+        let permit = places.and_then(|places| Arc::clone(&self.admission).try_acquire_many_owned(places).ok());
+        permit.map(Admission).ok_or_else(|| {
+            metrics::prediction_rejected(RejectionReason::QueueFull);
+            Error::QueueFull {
+                waiting: self.max_queued - self.admission.available_permits(),
+                wanted: images,
+                limit: self.max_queued,
+            }
+        })
+    }
+
+    /// Predicts all pictures of a request, in order; the first failure is the call's failure.
+    ///
+    /// # Errors
+    /// A picture that cannot be read, a deadline that passed, or a model that does not compute.
+    pub async fn predict(&self, request: Request, admission: Admission) -> Result<Vec<Answer>, Error> {
+        let Admission(mut places) = admission;
+        let mut pending = Vec::with_capacity(request.images.len());
+        for (index, bytes) in request.images.into_iter().enumerate() {
+            let permit = places.split(1).ok_or(Error::EngineGone)?;
+            let job = DecodeJob {
+                index,
+                bytes,
+                model: Arc::clone(&request.model),
+                keep_picture: request.annotate,
+                deadline: request.deadline,
+                permit,
+            };
+            pending.push(self.start(job));
+        }
+        self.report_depth();
+        let mut answers = Vec::with_capacity(pending.len());
+        for (index, answer) in pending.into_iter().enumerate() {
+            let answer = answer.await.map_err(|_| Error::EngineGone).flatten();
+            let answer = match answer {
+                Ok((decoded, output)) => self.finish(&request.model, index, decoded, output).await,
+                Err(error) => Err(error),
+            };
+            metrics::image_finished(outcome(&answer));
+            answers.push(answer);
+        }
+        self.report_depth();
+        answers.into_iter().collect()
+    }
+
+    fn report_depth(&self) {
+        metrics::prediction_queue_depth(self.max_queued - self.admission.available_permits());
+    }
+
+    /// Decodes on the pool and hands over to the engine; dropping the receiver drops the work.
+    fn start(&self, job: DecodeJob) -> impl Future<Output = Result<Result<(Decoded, Output), Error>, oneshot::error::RecvError>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        let (decoded_reply, decoded) = oneshot::channel();
+        let engine = self.engine.clone();
+        let limits = self.limits;
+        self.pool.spawn(move || {
+            if decoded_reply.is_closed() {
+                metrics::prediction_rejected(RejectionReason::ClientGone);
+                metrics::image_finished(ImageOutcome::Cancelled);
+                return;
+            }
+            let model = Arc::clone(&job.model);
+            let (deadline, permit) = (job.deadline, job.permit);
+            let outcome = decode(job.index, &job.bytes, &model, job.keep_picture, deadline, limits);
+            let sent = match outcome {
+                Ok((pixels, picture)) => {
+                    let item = Item {
+                        pixels,
+                        model,
+                        deadline,
+                        reply,
+                        enqueued: Instant::now(),
+                        permit,
+                    };
+                    decoded_reply.send(engine.submit(item).map(|()| picture))
+                }
+                Err(error) => decoded_reply.send(Err(error)),
+            };
+            // A client that has left needs no answer.
+            drop(sent);
+        });
+        async move {
+            let decoded = match decoded.await? {
+                Ok(decoded) => decoded,
+                Err(error) => return Ok(Err(error)),
+            };
+            Ok(answer.await?.map(|output| (decoded, output)))
+        }
+    }
+
+    async fn finish(&self, model: &ServedModel, index: usize, decoded: Decoded, output: Output) -> Result<Answer, Error> {
+        if !output.age.is_finite() {
+            return Err(Error::NotFinite {
+                model: model.name.clone(),
+                value: output.age,
+                index,
+            });
+        }
+        let interval = model.calibration.map(|calibration| {
+            let lower = (output.age - calibration.half_width).max(0.0);
+            (lower, output.age + calibration.half_width, calibration.confidence)
+        });
+        let annotated_png = match decoded.picture {
+            None => None,
+            Some(picture) => {
+                let (reply, drawn) = oneshot::channel();
+                let age = output.age;
+                self.pool.spawn(move || drop(reply.send(annotate::draw(picture, age, interval))));
+                Some(drawn.await.map_err(|_| Error::EngineGone)?)
+            }
+        };
+        metrics::image_decoded(decoded.seconds);
+        metrics::image_dequeued(output.queue);
+        Ok(Answer {
+            age: output.age,
+            interval,
+            dimensions: decoded.dimensions,
+            annotated_png,
+            decode: decoded.seconds,
+            queue: output.queue,
+            inference: output.inference,
+        })
+    }
+}
+
+fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
+    match answer {
+        Ok(_) => ImageOutcome::Ok,
+        Err(Error::Image { .. }) => ImageOutcome::InvalidImage,
+        Err(Error::QueueFull { .. }) => ImageOutcome::Overloaded,
+        Err(Error::DeadlineExceeded) => ImageOutcome::Expired,
+        Err(Error::Model { .. } | Error::NotFinite { .. } | Error::EngineGone) => ImageOutcome::Failed,
+    }
+}
+
+struct DecodeJob {
+    index: usize,
+    bytes: Bytes,
+    model: Arc<ServedModel>,
+    keep_picture: bool,
+    deadline: Option<Instant>,
+    permit: OwnedSemaphorePermit,
+}
+
+struct Decoded {
+    dimensions: (u32, u32),
+    picture: Option<RgbImage>,
+    seconds: Duration,
+}
+
+fn decode(
+    index: usize,
+    bytes: &[u8],
+    model: &ServedModel,
+    keep_picture: bool,
+    deadline: Option<Instant>,
+    limits: Limits,
+) -> Result<(Vec<f32>, Decoded), Error> {
+    let begun = Instant::now();
+    if deadline.is_some_and(|deadline| deadline <= begun) {
+        metrics::prediction_rejected(RejectionReason::DeadlineExceeded);
+        return Err(Error::DeadlineExceeded);
+    }
+    let read = || {
+        let picture = imaging::decode(bytes, &limits)?;
+        let dimensions = picture.dimensions();
+        let kept = keep_picture.then(|| picture.clone());
+        let resized = Preprocessor::new().resize(picture, model.input.size);
+        let mut pixels = vec![0.0; model.input.values()];
+        normalise_into(&resized, &model.input, &mut pixels);
+        Ok::<_, imaging::Error>((pixels, dimensions, kept))
+    };
+    let (pixels, dimensions, picture) = read().map_err(|source| {
+        metrics::prediction_rejected(RejectionReason::InvalidImage);
+        Error::Image { index, source }
+    })?;
+    let decoded = Decoded {
+        dimensions,
+        picture,
+        seconds: begun.elapsed(),
+    };
+    Ok((pixels, decoded))
+}

@@ -1,0 +1,5 @@
+//! The `visage` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    visage::cli::main()
+}

@@ -1,0 +1,184 @@
+//! What Visage writes to disk and reads back: `model.safetensors` with torchvision's parameter names, and `manifest.json` beside it.
+//!
+//! `torchvision.models.resnet18(num_classes=1)` loads the tensors with `load_state_dict`; the manifest says how to prepare a picture for them and
+//! where they come from. A manifest of a newer format version is refused; unknown fields of this version are ignored.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tch::{Kind, Tensor};
+
+use super::{Error, init};
+use crate::{files, imaging::InputSpec};
+
+/// Name of the file with the tensors.
+pub const MODEL_FILE: &str = "model.safetensors";
+/// Name of the file with the description.
+pub const MANIFEST_FILE: &str = "manifest.json";
+/// The manifests that this program writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The description beside the tensors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT_VERSION`] of the program that wrote it.
+    pub format_version: u32,
+    /// Version of that program.
+    pub visage_version: String,
+    /// The network: always `resnet18`.
+    pub architecture: String,
+    /// The training it comes from, `trainings/{id}`.
+    pub training: String,
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// The epoch's figures, field names as in `EpochMetrics` of the API.
+    pub metrics: serde_json::Value,
+    /// How a picture becomes the network's input.
+    pub input: InputSpec,
+    /// How an output becomes an age: age = output · scale + offset, in years.
+    pub label: LabelScale,
+    /// For prediction intervals; absent with too few validation images.
+    pub calibration: Option<Calibration>,
+    /// Which data it was trained on.
+    pub dataset: DatasetRecord,
+    /// The training's spec with every default filled in, field names as in the API.
+    pub spec: serde_json::Value,
+    /// SHA-256 of the files beside it, in hex.
+    pub sha256: BTreeMap<String, String>,
+}
+
+/// How an output becomes an age in years.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LabelScale {
+    /// Factor.
+    pub scale: f64,
+    /// Added after it.
+    pub offset: f64,
+}
+
+/// What was learned from the validation residuals.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Share of true ages inside the interval.
+    pub confidence: f64,
+    /// Half its width in years.
+    pub half_width: f64,
+    /// Number of residuals.
+    pub images: u64,
+}
+
+/// Which data a model was trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatasetRecord {
+    /// Where it lay.
+    pub path: String,
+    /// Digest of the whole.
+    pub digest: String,
+    /// Digest of the validation images.
+    pub val_digest: String,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenFile {
+    /// Its name in the checkpoint.
+    pub name: &'static str,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 in hex.
+    pub sha256: String,
+}
+
+/// Writes both files durably into the folder, which is made if need be; fills in the manifest's checksums.
+///
+/// # Errors
+/// A full disk or another failure of the file system; libtorch's lack of memory.
+pub fn write(
+    folder: &Path,
+    state: &BTreeMap<String, Tensor>,
+    mut manifest: Manifest,
+) -> Result<Vec<WrittenFile>, Error> {
+    fs_err::create_dir_all(folder)?;
+    let model = write_file(folder, MODEL_FILE, &serialize(state)?)?;
+    manifest.sha256 = BTreeMap::from([(MODEL_FILE.to_owned(), model.sha256.clone())]);
+    let text = serde_json::to_vec_pretty(&manifest).map_err(std::io::Error::other)?;
+    let manifest = write_file(folder, MANIFEST_FILE, &text)?;
+    Ok(vec![model, manifest])
+}
+
+/// Reads a manifest.
+///
+/// # Errors
+/// When it is missing, broken, or from a newer program.
+pub fn read_manifest(path: &Path) -> Result<Manifest, Error> {
+    let refuse = |reason: String| Error::Manifest {
+        path: path.display().to_string(),
+        reason,
+    };
+    let bytes = fs_err::read(path)?;
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+    let version = value.get("format_version").and_then(serde_json::Value::as_u64);
+    if version.is_none_or(|version| version > u64::from(FORMAT_VERSION)) {
+        let found = version.map_or("missing".to_owned(), |version| version.to_string());
+        return Err(refuse(format!(
+            "format_version is {found}; this program reads versions up to {FORMAT_VERSION}, so update it"
+        )));
+    }
+    serde_json::from_value(value).map_err(|error| refuse(error.to_string()))
+}
+
+/// Reads the tensors to the CPU, as f32, with checksum, names and shapes checked.
+///
+/// # Errors
+/// When the file is missing, damaged, or of another network.
+pub fn read_model(path: &Path, sha256: &str) -> Result<BTreeMap<String, Tensor>, Error> {
+    let found = format!("{:x}", Sha256::digest(fs_err::read(path)?));
+    if found != sha256 {
+        return Err(Error::Checksum {
+            path: path.display().to_string(),
+            expected: sha256.to_owned(),
+            found,
+        });
+    }
+    init::read_exact(path)
+}
+
+fn write_file(folder: &Path, name: &'static str, bytes: &[u8]) -> Result<WrittenFile, Error> {
+    let path = folder.join(name);
+    files::write_durably(&path, bytes)?;
+    Ok(WrittenFile {
+        name,
+        path,
+        size: bytes.len() as u64,
+        sha256: format!("{:x}", Sha256::digest(bytes)),
+    })
+}
+
+/// The tensors in the safetensors format, parameters in f32 and counts in i64.
+fn serialize(state: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, Error> {
+    let mut entries = Vec::with_capacity(state.len());
+    for (name, tensor) in state {
+        let (kind, dtype, width) = match tensor.kind() {
+            Kind::Int64 => (Kind::Int64, Dtype::I64, 8),
+            _ => (Kind::Float, Dtype::F32, 4),
+        };
+        let tensor = tensor.f_detach()?.f_to_device(tch::Device::Cpu)?.f_to_kind(kind)?.f_contiguous()?;
+        let shape: Vec<usize> = tensor.size().iter().map(|side| *side as usize).collect();
+        let count = shape.iter().product::<usize>();
+        let mut bytes = vec![0; count * width];
+        tensor.f_copy_data_u8(&mut bytes, count)?;
+        entries.push((name.as_str(), dtype, shape, bytes));
+    }
+    let views = entries.iter().map(|(name, dtype, shape, bytes)| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes);
+        (*name, view.expect("the bytes were made for this shape"))
+    });
+    safetensors::serialize(views, None).map_err(|error| std::io::Error::other(error).into())
+}

@@ -1,0 +1,260 @@
+//! torch's `.pth` format: a zip archive with a pickle (`data.pkl`) and one entry of raw elements for each storage.
+
+use std::collections::BTreeMap;
+
+use super::archive::Archive;
+use super::error::quoted;
+use super::pickle::unpickle;
+use super::value::{Id, Recipe, Storage, Value, Values};
+use super::{FormatError, StateDict, TensorData};
+
+/// Keys under which training scripts nest a state dict, in the order in which they are tried.
+const NESTED_KEYS: [&str; 2] = ["state_dict", "model"];
+/// How many times the file's size its tensors may take in memory: views that overlap or repeat a storage unfold when
+/// they are made contiguous.
+const UNFOLD_FACTOR: usize = 4;
+/// Small files may unfold to this many bytes whatever their size.
+const UNFOLD_MINIMUM: usize = 1 << 20;
+
+/// Reads a state dict, at the top level of the file or under `state_dict` or `model`.
+pub(super) fn read(file: &[u8]) -> Result<StateDict, FormatError> {
+    let archive = Archive::open(file)?;
+    let folder = top_folder(&archive)?;
+    let program = archive.bytes(&format!("{folder}/data.pkl"))?;
+    let mut storages = Storages::new(&archive, folder, file.len())?;
+    tensors(program, &mut storages)
+}
+
+/// Runs the pickle and makes each tensor of its state dict contiguous.
+pub(super) fn tensors(
+    program: &[u8],
+    storages: &mut Storages<'_>,
+) -> Result<StateDict, FormatError> {
+    let (values, root) = unpickle(program)?;
+    let mut state = StateDict::new();
+    for (name, value) in state_dict(&values, root)? {
+        let Value::Text(name) = values.get(*name) else {
+            return Err(FormatError::malformed(
+                "a key of its state dict is not a string",
+            ));
+        };
+        let Value::Tensor(recipe) = values.get(*value) else {
+            return Err(FormatError::malformed(format!(
+                "entry {} of its state dict is not a tensor",
+                quoted(name)
+            )));
+        };
+        let tensor = storages
+            .tensor(&values, recipe)
+            .map_err(|error| name_tensor(error, name))?;
+        state.insert(name.clone(), tensor);
+    }
+    Ok(state)
+}
+
+/// The entries of the state dict within the pickled value.
+fn state_dict(values: &Values, root: Id) -> Result<&[(Id, Id)], FormatError> {
+    let Value::Dict(top) = values.get(root) else {
+        return Err(FormatError::Unsupported(
+            "a pickled value that is not a dictionary of tensors".to_owned(),
+        ));
+    };
+    let has_tensors = |items: &[(Id, Id)]| {
+        items
+            .iter()
+            .any(|(_, value)| matches!(values.get(*value), Value::Tensor(_)))
+    };
+    if has_tensors(top) {
+        return Ok(top);
+    }
+    for wanted in NESTED_KEYS {
+        for (key, value) in top {
+            if let (Value::Text(key), Value::Dict(inner)) = (values.get(*key), values.get(*value))
+                && key == wanted
+                && has_tensors(inner)
+            {
+                return Ok(inner);
+            }
+        }
+    }
+    Err(FormatError::malformed(
+        "it holds no tensors, neither directly nor under state_dict or model",
+    ))
+}
+
+/// The folder in which the archive holds everything; torch names it after the file.
+fn top_folder<'a>(archive: &'a Archive<'_>) -> Result<&'a str, FormatError> {
+    let mut folders = archive
+        .names()
+        .filter_map(|name| name.strip_suffix("/data.pkl"))
+        .filter(|folder| !folder.contains('/'));
+    match (folders.next(), folders.next()) {
+        (Some(folder), None) => Ok(folder),
+        (None, _) => Err(FormatError::malformed(
+            "it is a zip archive without data.pkl, so torch.save did not write it",
+        )),
+        (Some(_), Some(_)) => Err(FormatError::malformed(
+            "it is a zip archive with more than one data.pkl",
+        )),
+    }
+}
+
+/// The archive's storages, each checked once, and how many bytes tensors may still take.
+pub(super) struct Storages<'a> {
+    archive: &'a Archive<'a>,
+    folder: &'a str,
+    big_endian: bool,
+    checked: BTreeMap<String, &'a [u8]>,
+    limit: usize,
+    left: usize,
+}
+
+impl<'a> Storages<'a> {
+    /// `file_bytes` is the size of the whole file, from which the limit on the tensors' size follows.
+    pub(super) fn new(
+        archive: &'a Archive<'a>,
+        folder: &'a str,
+        file_bytes: usize,
+    ) -> Result<Self, FormatError> {
+        let limit = file_bytes.saturating_mul(UNFOLD_FACTOR).max(UNFOLD_MINIMUM);
+        Ok(Self {
+            archive,
+            folder,
+            big_endian: is_big_endian(archive, folder)?,
+            checked: BTreeMap::new(),
+            limit,
+            left: limit,
+        })
+    }
+
+    /// The tensor a recipe describes, contiguous and little endian.
+    fn tensor(&mut self, values: &Values, recipe: &Recipe) -> Result<TensorData, FormatError> {
+        let dtype = recipe.storage.dtype;
+        let size = dtype.size();
+        let (shape, strides) = values.dimensions(recipe)?;
+        let elements = shape
+            .iter()
+            .try_fold(1usize, |product, length| product.checked_mul(*length))
+            .ok_or_else(|| FormatError::malformed(format!("shape {shape:?} is impossible")))?;
+        let bytes = elements.saturating_mul(size);
+        let Some(left) = self.left.checked_sub(bytes) else {
+            return Err(FormatError::Unfolds {
+                limit: self.limit,
+                factor: UNFOLD_FACTOR,
+            });
+        };
+        self.left = left;
+
+        let storage = self.storage(values.key(&recipe.storage)?, &recipe.storage)?;
+        let mut data = gather(storage, size, recipe.offset, &shape, &strides)?;
+        if self.big_endian && size > 1 {
+            data.chunks_exact_mut(size).for_each(<[u8]>::reverse);
+        }
+        Ok(TensorData { dtype, shape, data })
+    }
+
+    /// The bytes of a storage; exactly as many as the pickle says.
+    fn storage(&mut self, key: &str, storage: &Storage) -> Result<&'a [u8], FormatError> {
+        let content = match self.checked.get(key) {
+            Some(content) => *content,
+            None => {
+                let content = self.archive.bytes(&format!("{}/data/{key}", self.folder))?;
+                self.checked.insert(key.to_owned(), content);
+                content
+            }
+        };
+        if storage.elements.checked_mul(storage.dtype.size()) != Some(content.len()) {
+            return Err(FormatError::malformed(format!(
+                "storage {} has {} bytes, expected {} elements of {}",
+                quoted(key),
+                content.len(),
+                storage.elements,
+                storage.dtype
+            )));
+        }
+        Ok(content)
+    }
+}
+
+/// Copies the elements that a view of a storage shows, in row-major order. An element has `size` bytes; `offset` and
+/// `strides` count elements.
+fn gather(
+    storage: &[u8],
+    size: usize,
+    offset: usize,
+    shape: &[usize],
+    strides: &[usize],
+) -> Result<Vec<u8>, FormatError> {
+    if shape.contains(&0) {
+        return Ok(Vec::new());
+    }
+    // A dimension of length one is never stepped along, whatever its stride says.
+    let mut outer: Vec<(usize, usize)> = shape
+        .iter()
+        .copied()
+        .zip(strides.iter().copied())
+        .filter(|(length, _)| *length > 1)
+        .collect();
+    let last = outer.iter().try_fold(offset, |index, (length, stride)| {
+        index.checked_add((length - 1).checked_mul(*stride)?)
+    });
+    if last.is_none_or(|last| last >= storage.len() / size) {
+        return Err(FormatError::malformed(format!(
+            "shape {shape:?} with strides {strides:?} from element {offset} reaches past its storage of {} elements",
+            storage.len() / size
+        )));
+    }
+
+    // Trailing dimensions that lie in row-major order are one run of elements, copied at once.
+    let mut run = 1;
+    while let Some((length, _)) = outer.pop_if(|(_, stride)| *stride == run) {
+        run *= length;
+    }
+    let elements: usize = shape.iter().product();
+    let mut data = Vec::with_capacity(elements * size);
+    let mut position = vec![0; outer.len()];
+    let mut from = offset;
+    loop {
+        data.extend_from_slice(&storage[from * size..(from + run) * size]);
+        // Step to the next position as an odometer does, from the innermost of the outer dimensions.
+        let mut dimension = outer.len();
+        loop {
+            if dimension == 0 {
+                return Ok(data);
+            }
+            dimension -= 1;
+            let (length, stride) = outer[dimension];
+            position[dimension] += 1;
+            from += stride;
+            if position[dimension] < length {
+                break;
+            }
+            from -= length * stride;
+            position[dimension] = 0;
+        }
+    }
+}
+
+/// Storages are in the byte order of the machine that saved them, which newer torch versions note in an entry.
+fn is_big_endian(archive: &Archive<'_>, folder: &str) -> Result<bool, FormatError> {
+    let name = format!("{folder}/byteorder");
+    if !archive.contains(&name) {
+        return Ok(false);
+    }
+    match archive.bytes(&name)? {
+        b"little" => Ok(false),
+        b"big" => Ok(true),
+        other => Err(FormatError::Unsupported(format!(
+            "byte order {}",
+            quoted(&String::from_utf8_lossy(other))
+        ))),
+    }
+}
+
+/// Adds the tensor's name to an error about its content.
+fn name_tensor(error: FormatError, name: &str) -> FormatError {
+    if let FormatError::Malformed(reason) = error {
+        return FormatError::Malformed(format!("tensor {}: {reason}", quoted(name)));
+    }
+    error
+}

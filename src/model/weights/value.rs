@@ -1,0 +1,196 @@
+//! What the restricted unpickler can build: plain values and descriptions of tensors, which refer to each other by index.
+
+use super::error::quoted;
+use super::{DType, FormatError};
+
+/// The most values a pickle may build. A state dict needs about 20 for each tensor, so this is enough for 12,000
+/// tensors; ResNet18 has 122.
+pub(super) const MAX_VALUES: usize = 250_000;
+/// torch's own limit on the number of dimensions.
+const MAX_DIMENSIONS: usize = 64;
+
+/// A value by its place in [`Values`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Id(u32);
+
+/// What a pickle can build here.
+#[derive(Debug)]
+pub(super) enum Value {
+    Null,
+    Bool,
+    Int(i64),
+    Text(String),
+    /// A number or bytes whose content no tensor depends on.
+    Opaque,
+    Tuple(Vec<Id>),
+    List,
+    Dict(Vec<(Id, Id)>),
+    Global(Global),
+    Storage(Storage),
+    Tensor(Recipe),
+}
+
+/// The names a pickle may mention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Global {
+    OrderedDict,
+    RebuildTensor,
+    RebuildParameter,
+    StorageOf(DType),
+}
+
+/// A storage: one archive entry with elements of one type.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Storage {
+    pub(super) dtype: DType,
+    /// Name of the entry in the archive's `data` folder; a [`Value::Text`].
+    pub(super) key: Id,
+    /// Number of elements.
+    pub(super) elements: usize,
+}
+
+/// How a tensor views a storage. The parts have the right types; the sizes are unchecked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recipe {
+    pub(super) storage: Storage,
+    /// First element, counted from the storage's beginning.
+    pub(super) offset: usize,
+    /// [`Value::Tuple`]s of sizes; see [`Values::dimensions`].
+    pub(super) shape: Id,
+    pub(super) strides: Id,
+}
+
+/// All values of a pickle.
+#[derive(Debug, Default)]
+pub(super) struct Values(Vec<Value>);
+
+impl Values {
+    /// Keeps a value and says where.
+    pub(super) fn add(&mut self, value: Value) -> Result<Id, FormatError> {
+        let id = u32::try_from(self.0.len()).map_err(|_| too_many())?;
+        if self.0.len() >= MAX_VALUES {
+            return Err(too_many());
+        }
+        self.0.push(value);
+        Ok(Id(id))
+    }
+
+    pub(super) fn get(&self, id: Id) -> &Value {
+        &self.0[id.0 as usize]
+    }
+
+    pub(super) fn text(&self, id: Id) -> Result<&str, FormatError> {
+        let Value::Text(text) = self.get(id) else {
+            return Err(self.unexpected("a string", id));
+        };
+        Ok(text)
+    }
+
+    pub(super) fn tuple(&self, id: Id) -> Result<&[Id], FormatError> {
+        let Value::Tuple(items) = self.get(id) else {
+            return Err(self.unexpected("a tuple", id));
+        };
+        Ok(items)
+    }
+
+    pub(super) fn dict_mut(&mut self, id: Id) -> Result<&mut Vec<(Id, Id)>, FormatError> {
+        let wrong = self.unexpected("a dictionary", id);
+        let Value::Dict(items) = &mut self.0[id.0 as usize] else {
+            return Err(wrong);
+        };
+        Ok(items)
+    }
+
+    /// An integer that is not negative.
+    pub(super) fn size(&self, id: Id) -> Result<usize, FormatError> {
+        let Value::Int(number) = self.get(id) else {
+            return Err(self.unexpected("a size", id));
+        };
+        usize::try_from(*number).map_err(|_| {
+            FormatError::malformed(format!("its pickle has {number} where a size belongs"))
+        })
+    }
+
+    /// Name of a storage's entry in the archive's `data` folder.
+    pub(super) fn key(&self, storage: &Storage) -> Result<&str, FormatError> {
+        self.text(storage.key)
+    }
+
+    /// Length of each of a tensor's dimensions, and the elements between neighbours along it; equally many of both.
+    pub(super) fn dimensions(
+        &self,
+        recipe: &Recipe,
+    ) -> Result<(Vec<usize>, Vec<usize>), FormatError> {
+        let shape = self.sizes(recipe.shape)?;
+        let strides = self.sizes(recipe.strides)?;
+        if shape.len() != strides.len() {
+            return Err(FormatError::malformed(format!(
+                "it has {} dimensions but {} strides",
+                shape.len(),
+                strides.len()
+            )));
+        }
+        Ok((shape, strides))
+    }
+
+    fn sizes(&self, id: Id) -> Result<Vec<usize>, FormatError> {
+        let items = self.tuple(id)?;
+        if items.len() > MAX_DIMENSIONS {
+            return Err(FormatError::malformed(format!(
+                "it has {} dimensions, more than {MAX_DIMENSIONS}",
+                items.len()
+            )));
+        }
+        items.iter().map(|item| self.size(*item)).collect()
+    }
+
+    /// The error that another kind of value is at `id` than the wanted one.
+    pub(super) fn unexpected(&self, wanted: &str, id: Id) -> FormatError {
+        let found = match self.get(id) {
+            Value::Null => "none",
+            Value::Bool => "a boolean",
+            Value::Int(_) => "an integer",
+            Value::Text(_) => "a string",
+            Value::Opaque => "a number or bytes",
+            Value::Tuple(_) => "a tuple",
+            Value::List => "a list",
+            Value::Dict(_) => "a dictionary",
+            Value::Global(_) => "a name",
+            Value::Storage(_) => "a storage",
+            Value::Tensor(_) => "a tensor",
+        };
+        FormatError::malformed(format!("its pickle has {found} where {wanted} belongs"))
+    }
+}
+
+impl Global {
+    /// The object of this name, if it is one of those that tensors need.
+    pub(super) fn named(module: &str, name: &str) -> Result<Self, FormatError> {
+        let global = match (module, name) {
+            ("collections", "OrderedDict") => Self::OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensor,
+            ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
+            ("torch", "FloatStorage") => Self::StorageOf(DType::F32),
+            ("torch", "HalfStorage") => Self::StorageOf(DType::F16),
+            ("torch", "BFloat16Storage") => Self::StorageOf(DType::BF16),
+            ("torch", "DoubleStorage") => Self::StorageOf(DType::F64),
+            ("torch", "LongStorage") => Self::StorageOf(DType::I64),
+            ("torch", "IntStorage") => Self::StorageOf(DType::I32),
+            ("torch", "ShortStorage") => Self::StorageOf(DType::I16),
+            ("torch", "CharStorage") => Self::StorageOf(DType::I8),
+            ("torch", "ByteStorage") => Self::StorageOf(DType::U8),
+            ("torch", "BoolStorage") => Self::StorageOf(DType::Bool),
+            _ => {
+                return Err(FormatError::ForbiddenGlobal {
+                    name: quoted(&format!("{module}.{name}")),
+                });
+            }
+        };
+        Ok(global)
+    }
+}
+
+/// The error of a pickle that is too large to be a state dict.
+pub(super) fn too_many() -> FormatError {
+    FormatError::malformed(format!("its pickle builds more than {MAX_VALUES} values"))
+}

@@ -1,0 +1,158 @@
+//! Resource names of the API, such as `trainings/{id}` and `models/{model}/versions/{n}`.
+
+use crate::store::{CheckpointRef, VersionRef};
+
+/// A name that is not of its form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is not of the form {form}")]
+pub struct Error {
+    /// As the client wrote it.
+    pub name: String,
+    /// What it should look like.
+    pub form: &'static str,
+}
+
+/// Reads `trainings/{id}` and returns the id.
+///
+/// # Errors
+/// A name of another form.
+pub fn training_id(name: &str) -> Result<&str, Error> {
+    let refuse = || Error {
+        name: shorten(name),
+        form: "trainings/{id}",
+    };
+    let id = name.strip_prefix("trainings/").ok_or_else(refuse)?;
+    Some(id).filter(|id| is_id(id)).ok_or_else(refuse)
+}
+
+/// Whether the text is an id: 1 to 63 of `a-z`, `0-9` and `-`, beginning with a letter.
+pub fn is_id(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    (1..=63).contains(&text.len())
+        && bytes.next().is_some_and(|first| first.is_ascii_lowercase())
+        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// A model version by number or alias.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct VersionName {
+    /// The model's id.
+    pub model: String,
+    /// Which version.
+    pub version: VersionRef,
+}
+
+impl VersionName {
+    /// The version that an alias of a model points to.
+    pub fn alias(model: &str, alias: &str) -> Self {
+        VersionName {
+            model: model.to_owned(),
+            version: VersionRef::Alias(alias.to_owned()),
+        }
+    }
+
+    /// Reads `models/{model}/versions/{n or alias}`.
+    ///
+    /// # Errors
+    /// A name of another form.
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        let refuse = || Error {
+            name: shorten(name),
+            form: "models/{model}/versions/{n or alias}",
+        };
+        let (model, version) = name
+            .strip_prefix("models/")
+            .and_then(|rest| rest.split_once("/versions/"))
+            .ok_or_else(refuse)?;
+        let version = match version.parse::<u64>() {
+            Ok(number) if number > 0 => VersionRef::Number(number),
+            _ if is_id(version) => VersionRef::Alias(version.to_owned()),
+            _ => return Err(refuse()),
+        };
+        if !is_id(model) {
+            return Err(refuse());
+        }
+        Ok(VersionName {
+            model: model.to_owned(),
+            version,
+        })
+    }
+
+    /// Whether it names this alias.
+    pub fn is_alias(&self, alias: &str) -> bool {
+        match &self.version {
+            VersionRef::Alias(found) => found == alias,
+            VersionRef::Number(_) => false,
+        }
+    }
+}
+
+/// Reads `models/{model}` and returns the id; an empty name means the default model.
+///
+/// # Errors
+/// A name of another form.
+pub fn model_id<'a>(name: &'a str, default: &'a str) -> Result<&'a str, Error> {
+    if name.is_empty() {
+        return Ok(default);
+    }
+    let id = name.strip_prefix("models/").filter(|id| is_id(id));
+    id.ok_or_else(|| Error {
+        name: shorten(name),
+        form: "models/{model}",
+    })
+}
+
+/// Reads `trainings/{id}/checkpoints/{epoch or best}`.
+///
+/// # Errors
+/// A name of another form.
+pub fn checkpoint(name: &str) -> Result<(&str, CheckpointRef), Error> {
+    let refuse = || Error {
+        name: shorten(name),
+        form: "trainings/{id}/checkpoints/{epoch or best}",
+    };
+    let (training, which) = name.split_once("/checkpoints/").ok_or_else(refuse)?;
+    let id = training_id(training).map_err(|_| refuse())?;
+    let which = match which {
+        "best" => CheckpointRef::Best,
+        epoch => CheckpointRef::Epoch(epoch.parse().map_err(|_| refuse())?),
+    };
+    Ok((id, which))
+}
+
+/// Enough of a name to recognise it in a message.
+fn shorten(name: &str) -> String {
+    name.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_right_form_are_read() {
+        assert_eq!(training_id("trainings/t-1").unwrap(), "t-1");
+        assert_eq!(checkpoint("trainings/t-1/checkpoints/7").unwrap(), ("t-1", CheckpointRef::Epoch(7)));
+        assert_eq!(checkpoint("trainings/t-1/checkpoints/best").unwrap(), ("t-1", CheckpointRef::Best));
+        assert_eq!(model_id("", "age").unwrap(), "age");
+        assert_eq!(model_id("models/face", "age").unwrap(), "face");
+        let seven = VersionName::parse("models/age/versions/7").unwrap();
+        assert_eq!(seven.version, VersionRef::Number(7));
+        assert!(VersionName::parse("models/age/versions/live").unwrap().is_alias("live"));
+    }
+
+    #[test]
+    fn names_of_another_form_are_refused_with_the_form() {
+        for name in ["", "trainings", "trainings/", "trainings/-", "trainings/A", "trainings/a/b", "x/a", "trainings/../etc"] {
+            assert!(training_id(name).is_err(), "{name}");
+        }
+        for name in ["models/age", "models/age/versions/", "models/age/versions/0", "models/age/versions/-1", "models//versions/1"] {
+            assert!(VersionName::parse(name).is_err(), "{name}");
+        }
+        let error = checkpoint("trainings/a/checkpoints/last").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "\"trainings/a/checkpoints/last\" is not of the form trainings/{id}/checkpoints/{epoch or best}"
+        );
+    }
+}

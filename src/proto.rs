@@ -1,0 +1,56 @@
+//! The generated messages, clients and servers of the API and of the worker protocol, and their JSON form.
+//!
+//! The comments in `proto/` are the reference documentation; the messages are not written by hand.
+
+use std::sync::LazyLock;
+
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+
+/// Descriptors of the public API and its imports, for reflection and for JSON.
+pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/visage.v1.bin"));
+
+/// The public API, package `visage.v1`.
+pub use generated::visage::v1;
+/// The worker protocol, package `visage.worker.v1`.
+pub use generated::visage::worker::v1 as worker_v1;
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::wildcard_enum_match_arm,
+    clippy::unwrap_used,
+    rustdoc::all,
+    reason = "generated code"
+)]
+mod generated {
+    pub mod visage {
+        pub mod v1 {
+            tonic::include_proto!("visage.v1");
+        }
+        pub mod worker {
+            pub mod v1 {
+                tonic::include_proto!("visage.worker.v1");
+            }
+        }
+    }
+}
+
+/// Protobuf's JSON form of a message of the public API, with the fields' names as in the `.proto` and 64-bit integers as numbers.
+pub fn to_json<M: prost::Message + prost::Name>(message: &M) -> serde_json::Value {
+    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+        DescriptorPool::decode(DESCRIPTOR).expect("the embedded descriptors were made by the build")
+    });
+    let descriptor = POOL
+        .get_message_by_name(&M::full_name())
+        .expect("every message of the API is in its descriptors");
+    let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
+        .expect("a message decodes by its own descriptor");
+    let options = SerializeOptions::new()
+        .use_proto_field_name(true)
+        .stringify_64_bit_integers(false)
+        .skip_default_fields(false);
+    dynamic
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .expect("a message without Any has a JSON form")
+}

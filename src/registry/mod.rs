@@ -1,0 +1,353 @@
+//! Model versions: how a checkpoint becomes one, which one an alias means, and what Predict needs to serve it.
+//!
+//! The registry joins training and inference, which know nothing of each other. A version is loaded and warmed before an alias points to it, so
+//! that weights which do not load never become live.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    artifacts::{self, Artifacts},
+    inference::{self, ServedModel, predictor::Predictor},
+    model::{
+        self,
+        checkpoint::{MANIFEST_FILE, MODEL_FILE, read_manifest},
+    },
+    names::VersionName,
+    proto::v1,
+    store::{self, CheckpointRef, Promotion, Publish, Store, VersionRef},
+    telemetry::metrics,
+    training::spec::Promote,
+};
+
+/// The model that trainings make versions of.
+pub const DEFAULT_MODEL: &str = "age";
+/// The alias that Predict serves.
+pub const LIVE: &str = "live";
+
+/// Failures of the registry.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The stored files.
+    #[error(transparent)]
+    Artifacts(#[from] artifacts::Error),
+    /// The manifest.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    /// The weights do not load.
+    #[error(transparent)]
+    Inference(#[from] inference::Error),
+    /// Predict has nothing to serve.
+    #[error("model {model} has no live version; train one, or point the alias {LIVE} to a version")]
+    NoLiveVersion {
+        /// The model's id.
+        model: String,
+    },
+    /// The checkpoint lacks a file.
+    #[error("{name} has no file {file}")]
+    NoFile {
+        /// The checkpoint or version.
+        name: String,
+        /// The file.
+        file: String,
+    },
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    artifacts: Artifacts,
+    predictor: Predictor,
+    /// Where files of a remote artifact store are kept.
+    cache: PathBuf,
+    resolved: Mutex<Resolved>,
+    /// The live version that the metrics show.
+    reported_live: Mutex<Option<u64>>,
+}
+
+/// What names meant at a state of the aliases.
+#[derive(Default)]
+struct Resolved {
+    aliases: u64,
+    models: HashMap<VersionName, Arc<ServedModel>>,
+}
+
+impl Registry {
+    /// Joins the store, the files and the predictor.
+    pub fn new(store: Store, artifacts: Artifacts, predictor: Predictor, cache: PathBuf) -> Self {
+        Registry {
+            inner: Arc::new(Inner {
+                store,
+                artifacts,
+                predictor,
+                cache,
+                resolved: Mutex::default(),
+                reported_live: Mutex::default(),
+            }),
+        }
+    }
+
+    /// What Predict needs to serve a version, which may be named by an alias.
+    ///
+    /// # Errors
+    /// `NoLiveVersion` or a name that does not exist; files that are missing or damaged.
+    pub async fn served(&self, name: &VersionName) -> Result<Arc<ServedModel>, Error> {
+        // Read before the version: when the alias moves in between, the entry is thrown away too early instead of too late.
+        let aliases = *self.inner.store.subscribe_aliases().borrow();
+        {
+            let mut resolved = self.resolved();
+            if resolved.aliases != aliases {
+                *resolved = Resolved {
+                    aliases,
+                    models: HashMap::new(),
+                };
+            }
+            if let Some(model) = resolved.models.get(name) {
+                return Ok(Arc::clone(model));
+            }
+        }
+        let version = match self.version(name).await {
+            Err(Error::Store(store::Error::NotFound { .. })) if name.is_alias(LIVE) => {
+                return Err(Error::NoLiveVersion {
+                    model: name.model.clone(),
+                });
+            }
+            other => other?,
+        };
+        let model = Arc::new(self.open(&version.name, &version.files).await?);
+        let mut resolved = self.resolved();
+        if resolved.aliases == aliases {
+            // Clients choose among existing names only, so the map is bounded by versions and aliases.
+            resolved.models.insert(name.clone(), Arc::clone(&model));
+        }
+        Ok(model)
+    }
+
+    /// One version, by number or alias.
+    ///
+    /// # Errors
+    /// A name that does not exist.
+    pub async fn version(&self, name: &VersionName) -> Result<v1::ModelVersion, Error> {
+        Ok(self.inner.store.version(&name.model, &name.version).await?)
+    }
+
+    /// Makes a version of a checkpoint.
+    ///
+    /// # Errors
+    /// A checkpoint that does not exist or does not load.
+    pub async fn register(&self, model: &str, training: &str, which: CheckpointRef) -> Result<v1::ModelVersion, Error> {
+        let checkpoint = self.inner.store.checkpoint(training, which).await?;
+        let training = self.inner.store.training(training).await?;
+        self.check(&checkpoint.name, &checkpoint.files).await?;
+        let version = self.describe(&training, &checkpoint).await?;
+        let version = self.inner.store.register_version(model, version).await?;
+        self.count_versions().await?;
+        Ok(version)
+    }
+
+    /// What a training that ends well publishes: its best checkpoint, loaded and warmed once to prove that it can be served.
+    ///
+    /// # Errors
+    /// A checkpoint that does not load.
+    pub async fn publication(&self, training: &v1::Training, promote: Promote) -> Result<Publish, Error> {
+        let id = training.name.trim_start_matches("trainings/");
+        let checkpoint = self.inner.store.checkpoint(id, CheckpointRef::Best).await?;
+        self.check(&checkpoint.name, &checkpoint.files).await?;
+        Ok(Publish {
+            model: DEFAULT_MODEL.to_owned(),
+            version: self.describe(training, &checkpoint).await?,
+            promote: match promote {
+                Promote::Always => Promotion::Always,
+                Promote::Never => Promotion::Never,
+                Promote::IfBetter => Promotion::If(is_better),
+            },
+        })
+    }
+
+    /// Points an alias to a version, which is loaded and warmed first when the alias is `live`.
+    ///
+    /// # Errors
+    /// A version that does not exist or does not load; an alias that points elsewhere than `expected`.
+    pub async fn set_alias(&self, target: &VersionName, alias: &str, expected: Option<u64>) -> Result<v1::ModelVersion, Error> {
+        let version = self.version(target).await?;
+        if alias == LIVE {
+            self.check(&version.name, &version.files).await?;
+        }
+        Ok(self.inner.store.set_alias(&target.model, alias, version.version, expected).await?)
+    }
+
+    /// Keeps the live version loaded and the metrics true until the token is cancelled.
+    pub async fn follow_aliases(&self, shutdown: CancellationToken) {
+        let mut moved = self.inner.store.subscribe_aliases();
+        loop {
+            moved.mark_unchanged();
+            if let Err(error) = self.refresh().await {
+                tracing::error!(%error, "failed to load the live version");
+            }
+            tokio::select! {
+                changed = moved.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    async fn refresh(&self) -> Result<(), Error> {
+        self.count_versions().await?;
+        let live = VersionName::alias(DEFAULT_MODEL, LIVE);
+        match self.served(&live).await {
+            Ok(model) => {
+                self.inner.predictor.load(Arc::clone(&model)).await?;
+                let number = model.name.rsplit('/').next().and_then(|number| number.parse().ok());
+                self.report_live(number);
+                Ok(())
+            }
+            Err(Error::NoLiveVersion { .. }) => {
+                self.report_live(None);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn report_live(&self, number: Option<u64>) {
+        let mut reported = self.inner.reported_live.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics::live_model_changed(DEFAULT_MODEL, *reported, number);
+        *reported = number;
+    }
+
+    async fn count_versions(&self) -> Result<(), Error> {
+        let page = self.inner.store.list_versions(DEFAULT_MODEL, None, 1).await?;
+        // Numbers are dense from 1 and versions are never deleted.
+        metrics::model_versions(page.items.first().map_or(0, |newest| newest.version));
+        Ok(())
+    }
+
+    /// Loads the weights once to prove that they can be served.
+    async fn check(&self, name: &str, files: &[v1::CheckpointFile]) -> Result<(), Error> {
+        let model = self.open(name, files).await?;
+        Ok(self.inner.predictor.load(Arc::new(model)).await?)
+    }
+
+    async fn open(&self, name: &str, files: &[v1::CheckpointFile]) -> Result<ServedModel, Error> {
+        let weights = file(name, files, MODEL_FILE)?;
+        let manifest = self.local_file(&file(name, files, MANIFEST_FILE)?.sha256).await?;
+        let manifest = read_manifest(&manifest)?;
+        let path = self.local_file(&weights.sha256).await?;
+        Ok(ServedModel::new(name.to_owned(), path, weights.sha256.clone(), manifest))
+    }
+
+    /// Where a stored file lies on this machine; a file of a remote store is fetched first.
+    async fn local_file(&self, sha256: &str) -> Result<PathBuf, Error> {
+        if let Some(path) = self.inner.artifacts.local_path(sha256).await? {
+            return Ok(path);
+        }
+        let path = self.inner.cache.join(sha256);
+        self.inner.artifacts.fetch_to(sha256, &path).await?;
+        Ok(path)
+    }
+
+    async fn describe(&self, training: &v1::Training, checkpoint: &v1::Checkpoint) -> Result<v1::ModelVersion, Error> {
+        let metrics = match &training.best {
+            Some(best) if best.epoch == checkpoint.epoch => Some(best.clone()),
+            _ => self.metrics_of(training, checkpoint.epoch).await?,
+        };
+        let dataset = training.dataset.clone().unwrap_or_default();
+        let is_best = training.best.as_ref().is_some_and(|best| best.epoch == checkpoint.epoch);
+        Ok(v1::ModelVersion {
+            checkpoint: checkpoint.name.clone(),
+            spec: training.resolved_spec.clone(),
+            metrics,
+            // The test images were only ever used on the best checkpoint.
+            test: training.test.clone().filter(|_| is_best),
+            dataset_digest: dataset.digest,
+            val_digest: dataset.val_digest,
+            input_size: training.resolved_spec.as_ref().and_then(|spec| spec.input_size).unwrap_or_default(),
+            files: checkpoint.files.clone(),
+            ..Default::default()
+        })
+    }
+
+    /// The latest figures of an epoch.
+    async fn metrics_of(&self, training: &v1::Training, epoch: u32) -> Result<Option<v1::EpochMetrics>, Error> {
+        let id = training.name.trim_start_matches("trainings/");
+        let mut after = 0;
+        let mut found = None;
+        loop {
+            let events = self.inner.store.events_after(id, after, 1_000).await?;
+            let Some(last) = events.last() else {
+                return Ok(found);
+            };
+            after = last.sequence;
+            for event in events {
+                if let Some(store::Kind::EpochCompleted(metrics)) = event.kind
+                    && metrics.epoch == epoch
+                {
+                    found = Some(metrics);
+                }
+            }
+        }
+    }
+
+    fn resolved(&self) -> std::sync::MutexGuard<'_, Resolved> {
+        self.inner.resolved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a new version beats the live one: there is none, or it was validated on the same images with a higher loss.
+fn is_better(live: Option<&v1::ModelVersion>, new: &v1::ModelVersion) -> bool {
+    let Some(live) = live else {
+        return true;
+    };
+    let loss = |version: &v1::ModelVersion| version.metrics.as_ref().map(|metrics| metrics.val_loss);
+    let same_images = live.val_digest == new.val_digest;
+    match (loss(live), loss(new)) {
+        (Some(live), Some(new)) => same_images && new < live,
+        _ => false,
+    }
+}
+
+fn file<'a>(name: &str, files: &'a [v1::CheckpointFile], wanted: &str) -> Result<&'a v1::CheckpointFile, Error> {
+    files.iter().find(|file| file.name == wanted).ok_or_else(|| Error::NoFile {
+        name: name.to_owned(),
+        file: wanted.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(val_digest: &str, val_loss: f64) -> v1::ModelVersion {
+        v1::ModelVersion {
+            val_digest: val_digest.to_owned(),
+            input_size: 224,
+            metrics: Some(v1::EpochMetrics {
+                val_loss,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_version_is_better_only_on_the_same_validation_images() {
+        assert!(is_better(None, &version("a", 99.0)));
+        assert!(is_better(Some(&version("a", 99.0)), &version("a", 98.0)));
+        assert!(!is_better(Some(&version("a", 99.0)), &version("a", 99.0)));
+        assert!(!is_better(Some(&version("a", 99.0)), &version("b", 1.0)));
+        assert!(!is_better(Some(&version("a", 99.0)), &version("a", f64::NAN)));
+    }
+}

@@ -1,0 +1,490 @@
+//! The composition root: what is made of what, in which order, and how it ends.
+//!
+//! Start: database and files, engine, registry, supervisor, then the ports, and the ready file last. End: the ports stop taking calls, streams end
+//! with UNAVAILABLE, the worker is asked to end, and after a grace everything that is left is dropped.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::server::NamedService;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    artifacts::{self, Artifacts},
+    config::{HubConfig, ServeConfig},
+    dataset::{self, Roots},
+    files,
+    imaging::Limits,
+    inference::{
+        engine::{Engine, EngineOptions},
+        predictor::Predictor,
+    },
+    model::{self, device},
+    names::VersionName,
+    proto::{
+        DESCRIPTOR,
+        v1::{
+            self, model_service_server::ModelServiceServer, prediction_service_server::PredictionServiceServer,
+            system_service_server::SystemServiceServer, training_service_server::TrainingServiceServer,
+        },
+        worker_v1,
+    },
+    registry::{DEFAULT_MODEL, LIVE, Registry},
+    services::{model::ModelApi, prediction::PredictionApi, system::SystemApi, training::TrainingApi},
+    store::{self, Store},
+    telemetry::{
+        exporter,
+        http::{self, Component, Readiness},
+        metrics,
+        rpc::RpcMetricsLayer,
+    },
+    training::supervisor::{self, Supervisor, SupervisorOptions},
+};
+
+/// Why the server does not start, or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be listened on.
+    #[error("failed to listen on {address}: {source}; is another server running there?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The stored files.
+    #[error(transparent)]
+    Artifacts(#[from] artifacts::Error),
+    /// A root is no folder.
+    #[error(transparent)]
+    Roots(#[from] dataset::Error),
+    /// The device.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    /// What an earlier server left behind could not be accounted for.
+    #[error(transparent)]
+    Supervisor(#[from] supervisor::Error),
+    /// A thread could not be started or a file not be written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The decoding pool could not be started.
+    #[error("failed to start the decoding threads: {0}")]
+    Pool(#[from] rayon::ThreadPoolBuildError),
+    /// The metrics could not be installed.
+    #[error(transparent)]
+    Metrics(#[from] exporter::Error),
+    /// A port failed while it served.
+    #[error("the gRPC port failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The reflection service could not read the descriptors.
+    #[error("the reflection service failed: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Runs the server until SIGINT or SIGTERM.
+///
+/// # Errors
+/// When it cannot start, or a port fails.
+pub async fn run(config: ServeConfig) -> Result<(), Error> {
+    let shutdown = CancellationToken::new();
+    let listeners = Listeners::bind(&config).await?;
+    let signals = tokio::spawn(cancel_on_signal(shutdown.clone()));
+    let result = serve(config, listeners, shutdown).await;
+    signals.abort();
+    result
+}
+
+/// Sockets that are listened on, so that a caller may choose port 0 and know what it got.
+#[derive(Debug)]
+pub struct Listeners {
+    grpc: TcpListener,
+    http: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both ports.
+    ///
+    /// # Errors
+    /// An address that is taken or not this machine's.
+    pub async fn bind(config: &ServeConfig) -> Result<Self, Error> {
+        let bind = async |address: SocketAddr| {
+            let bound = TcpListener::bind(address).await;
+            bound.map_err(|source| Error::Listen { address, source })
+        };
+        Ok(Listeners {
+            grpc: bind(config.grpc_listen).await?,
+            http: bind(config.http_listen).await?,
+        })
+    }
+}
+
+/// Runs the server on these sockets until the token is cancelled.
+///
+/// # Errors
+/// When it cannot start, or a port fails.
+pub async fn serve(config: ServeConfig, listeners: Listeners, shutdown: CancellationToken) -> Result<(), Error> {
+    let metrics_handle = exporter::install()?;
+    let (grpc_address, http_address) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
+    let parts = Parts::open(&config).await?;
+    let tasks = TaskTracker::new();
+    let supervisor = parts.supervisor.clone();
+    let supervising = tokio::spawn({
+        let (supervisor, shutdown) = (supervisor.clone(), shutdown.clone());
+        async move { supervisor.run(shutdown).await }
+    });
+    // Opened now, so that the live version answers with the first request.
+    tasks.spawn({
+        let (registry, shutdown) = (parts.registry.clone(), shutdown.clone());
+        async move { registry.follow_aliases(shutdown).await }
+    });
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let live = Arc::new(AtomicBool::new(false));
+    tasks.spawn(follow_health(parts.store.clone(), health, Arc::clone(&live), shutdown.clone()));
+
+    let http = tokio::spawn(http::serve(
+        listeners.http,
+        http::State {
+            metrics: metrics_handle,
+            readiness: readiness(live, shutdown.clone()),
+            pages: axum::Router::new(),
+        },
+        shutdown.clone(),
+    ));
+    let reflection_v1 = reflection().build_v1()?;
+    let reflection_v1alpha = reflection().build_v1alpha()?;
+    let limit = config.max_message_bytes;
+    let training = TrainingApi {
+        store: parts.store.clone(),
+        supervisor,
+        artifacts: parts.artifacts.clone(),
+        data_roots: parts.data_roots,
+        weights_roots: parts.weights_roots,
+        limits: limits(&config),
+        heartbeat: config.heartbeat_interval,
+        shutdown: shutdown.clone(),
+        tasks: tasks.clone(),
+    };
+    let model = ModelApi {
+        store: parts.store.clone(),
+        registry: parts.registry.clone(),
+    };
+    let prediction = PredictionApi {
+        predictor: parts.predictor,
+        registry: parts.registry.clone(),
+        max_images: config.max_images_per_request as usize,
+    };
+    let system = SystemApi {
+        info: server_info(&config, &parts.device),
+        registry: parts.registry,
+    };
+    let grpc = tonic::transport::Server::builder()
+        .layer(RpcMetricsLayer::new(method_names()))
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .add_service(TrainingServiceServer::new(training).max_decoding_message_size(limit))
+        .add_service(ModelServiceServer::new(model).max_decoding_message_size(limit))
+        .add_service(
+            PredictionServiceServer::new(prediction)
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(usize::MAX),
+        )
+        .add_service(SystemServiceServer::new(system).max_decoding_message_size(limit))
+        .add_service(health_service)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listeners.grpc), shutdown.clone().cancelled_owned());
+    let grpc = tokio::spawn(grpc);
+    tracing::info!(grpc = %grpc_address, http = %http_address, data_dir = %config.data_dir.display(), device = parts.device, "serving");
+    if let Some(path) = &config.ready_file {
+        let ready = serde_json::json!({ "grpc": grpc_address.to_string(), "http": http_address.to_string() });
+        files::write_durably(path, ready.to_string().as_bytes())?;
+    }
+
+    let ended = Ended {
+        grpc,
+        http,
+        supervising,
+        tasks,
+        store: parts.store,
+    };
+    let result = ended.wait(&shutdown, config.shutdown_grace).await;
+    if let Some(path) = &config.ready_file {
+        // It may have been removed by whoever waited for it.
+        drop(fs_err::remove_file(path));
+    }
+    result
+}
+
+/// What the server is made of.
+struct Parts {
+    store: Store,
+    artifacts: Artifacts,
+    predictor: Predictor,
+    registry: Registry,
+    supervisor: Supervisor,
+    data_roots: Roots,
+    weights_roots: Roots,
+    device: String,
+}
+
+impl Parts {
+    async fn open(config: &ServeConfig) -> Result<Self, Error> {
+        let store = Store::open(&config.data_dir).await?;
+        // Absolute, because a training's process is told of them.
+        let data_dir = fs_err::canonicalize(&config.data_dir)?;
+        let artifacts = Artifacts::local(&data_dir.join("artifacts")).await?;
+        let kept = store.referenced_digests().await?;
+        artifacts.sweep(&kept, Duration::ZERO).await?;
+        let data_roots = Roots::new(config.data_roots.clone())?;
+        let weights_folder = data_dir.join("weights");
+        fs_err::create_dir_all(&weights_folder)?;
+        let mut weights_folders = vec![weights_folder];
+        weights_folders.extend(config.weights_roots.iter().cloned());
+        let weights_roots = Roots::new(weights_folders.clone())?;
+        let device = device::select(&config.device.to_string())?;
+        let (engine, _thread) = Engine::start(EngineOptions {
+            device,
+            threads: config.threads as usize,
+            max_batch: config.max_batch as usize,
+            max_queued: config.max_queued_images as usize,
+        })?;
+        let max_queued = config.max_queued_images as usize;
+        let predictor = Predictor::new(engine, config.decode_threads as usize, max_queued, limits(config))?;
+        let cache = data_dir.join("cache");
+        let registry = Registry::new(store.clone(), artifacts.clone(), predictor.clone(), cache);
+        let device = device::name(device);
+        metrics::build_info(env!("CARGO_PKG_VERSION"), device::LIBTORCH_VERSION, &device);
+        let options = SupervisorOptions {
+            work_dir: data_dir.join("work"),
+            launcher: config.worker_launcher.clone(),
+            silence_timeout: config.worker_silence_timeout,
+            stall_timeout: config.worker_stall_timeout,
+            grace: config.shutdown_grace,
+            max_restarts: config.max_restarts,
+            max_queued: config.max_queued_trainings as usize,
+            device: device.clone(),
+            threads: config.threads,
+            data_roots: config.data_roots.iter().map(|path| text(path)).collect(),
+            weights_roots: weights_folders.iter().map(|path| text(path)).collect(),
+            hub: hub_access(&config.hub, &data_dir),
+            limits: limits(config),
+        };
+        let supervisor = Supervisor::new(store.clone(), artifacts.clone(), registry.clone(), options);
+        Ok(Parts {
+            store,
+            artifacts,
+            predictor,
+            registry,
+            supervisor,
+            data_roots,
+            weights_roots,
+            device,
+        })
+    }
+}
+
+/// The tasks that are waited for at the end.
+struct Ended {
+    grpc: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    http: tokio::task::JoinHandle<std::io::Result<()>>,
+    supervising: tokio::task::JoinHandle<Result<(), supervisor::Error>>,
+    tasks: TaskTracker,
+    store: Store,
+}
+
+impl Ended {
+    /// Waits for the token or a port's failure, then for everything to end, but not longer than the grace.
+    async fn wait(mut self, shutdown: &CancellationToken, grace: Duration) -> Result<(), Error> {
+        let failed = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            ended = &mut self.grpc => flatten(ended).map_err(Error::from),
+            ended = &mut self.http => flatten(ended).map_err(Error::from),
+            ended = &mut self.supervising => flatten(ended).map_err(Error::from),
+        };
+        shutdown.cancel();
+        tracing::info!("ending");
+        self.tasks.close();
+        let all = async {
+            self.tasks.wait().await;
+            if !self.supervising.is_finished() {
+                drop((&mut self.supervising).await);
+            }
+            if !self.grpc.is_finished() {
+                drop((&mut self.grpc).await);
+            }
+            if !self.http.is_finished() {
+                drop((&mut self.http).await);
+            }
+        };
+        // Twice the grace: the worker has one grace of its own.
+        if tokio::time::timeout(grace * 2, all).await.is_err() {
+            tracing::warn!("calls were still running after the grace and are dropped");
+            self.grpc.abort();
+        }
+        self.store.close().await?;
+        failed
+    }
+}
+
+/// A panic of a task becomes a panic here; it has been reported when it happened.
+fn flatten<E>(ended: Result<Result<(), E>, tokio::task::JoinError>) -> Result<(), E> {
+    match ended {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn cancel_on_signal(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "failed to listen for signals; end the server with SIGKILL");
+            return;
+        }
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    shutdown.cancel();
+    // A second Ctrl-C does not wait for the grace.
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::warn!("ended at once on a second signal");
+    std::process::exit(130);
+}
+
+/// Predict is healthy while there is a live version; the rest as long as the server runs.
+async fn follow_health(store: Store, health: HealthReporter, live: Arc<AtomicBool>, shutdown: CancellationToken) {
+    let name = VersionName::alias(DEFAULT_MODEL, LIVE);
+    let always = [
+        "",
+        <TrainingServiceServer<TrainingApi> as NamedService>::NAME,
+        <ModelServiceServer<ModelApi> as NamedService>::NAME,
+        <SystemServiceServer<SystemApi> as NamedService>::NAME,
+    ];
+    for service in always {
+        health.set_service_status(service, ServingStatus::Serving).await;
+    }
+    let predict = <PredictionServiceServer<PredictionApi> as NamedService>::NAME;
+    let mut moved = store.subscribe_aliases();
+    loop {
+        moved.mark_unchanged();
+        let is_live = store.version(&name.model, &name.version).await.is_ok();
+        live.store(is_live, Ordering::Relaxed);
+        let status = if is_live { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status(predict, status).await;
+        tokio::select! {
+            changed = moved.changed() => if changed.is_err() { break },
+            () = shutdown.cancelled() => break,
+        }
+    }
+    for service in always.into_iter().chain([predict]) {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+    }
+}
+
+fn readiness(live: Arc<AtomicBool>, shutdown: CancellationToken) -> http::ReadinessProbe {
+    Arc::new(move || {
+        let serving = !shutdown.is_cancelled();
+        let has_model = live.load(Ordering::Relaxed);
+        let model = if has_model { "a live version is loaded" } else { "no live version: Predict answers FAILED_PRECONDITION" };
+        Readiness::of(vec![
+            Component {
+                name: "server",
+                ready: serving,
+                detail: if serving { "takes calls" } else { "is ending" }.to_owned(),
+            },
+            Component {
+                // A server without a model trains, so it is ready for that; the detail tells.
+                name: "model",
+                ready: true,
+                detail: model.to_owned(),
+            },
+        ])
+    })
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// All methods of the API as `package.Service/Method`, for the metrics' labels.
+fn method_names() -> Vec<String> {
+    let pool = prost_reflect::DescriptorPool::decode(DESCRIPTOR).expect("the embedded descriptors were made by the build");
+    let mut names: Vec<String> = pool
+        .services()
+        .flat_map(|service| service.methods().map(|method| format!("{}/{}", method.parent_service().full_name(), method.name())).collect::<Vec<_>>())
+        .collect();
+    names.extend(["grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"].map(str::to_owned));
+    names
+}
+
+fn server_info(config: &ServeConfig, device: &str) -> v1::GetServerInfoResponse {
+    let threads = match config.threads {
+        0 => std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
+        threads => threads,
+    };
+    v1::GetServerInfoResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        libtorch_version: device::LIBTORCH_VERSION.to_owned(),
+        device: device.to_owned(),
+        threads,
+        limits: Some(v1::Limits {
+            max_message_bytes: config.max_message_bytes as u64,
+            max_image_bytes: config.max_image_bytes as u64,
+            max_image_pixels: config.max_image_pixels,
+            max_images_per_request: config.max_images_per_request,
+            max_queued_images: config.max_queued_images,
+            max_queued_trainings: config.max_queued_trainings,
+            heartbeat_interval: prost_types::Duration::try_from(config.heartbeat_interval).ok(),
+        }),
+        features: vec!["annotate".to_owned()],
+        start_time: Some(SystemTime::now().into()),
+        data_roots: config.data_roots.iter().map(|path| text(path)).collect(),
+        weights_roots: config.weights_roots.iter().map(|path| text(path)).collect(),
+        live_model: String::new(),
+    }
+}
+
+fn limits(config: &ServeConfig) -> Limits {
+    Limits {
+        max_bytes: config.max_image_bytes as u64,
+        max_pixels: config.max_image_pixels,
+        max_dimension: config.max_image_dimension,
+    }
+}
+
+fn hub_access(hub: &HubConfig, data_dir: &Path) -> worker_v1::HubAccess {
+    let cache_dir = hub.cache_dir.clone().unwrap_or_else(|| data_dir.join("hub"));
+    worker_v1::HubAccess {
+        endpoint: hub.endpoint.clone(),
+        cache_dir: text(&cache_dir),
+        token: hub.token.clone().unwrap_or_default(),
+        offline: hub.offline,
+        torch_home: hub.torch_home.as_deref().map(text).unwrap_or_default(),
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

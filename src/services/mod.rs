@@ -1,0 +1,43 @@
+//! The gRPC services: thin. Each method converts, calls one handle and converts back.
+//!
+//! Nothing here holds a tensor, and [`status`] is the only place where an error becomes a `Status`.
+
+pub mod event_stream;
+pub mod model;
+pub mod prediction;
+pub mod status;
+pub mod system;
+pub mod training;
+
+/// Most items of a page, and the number when the client does not say.
+const MAX_PAGE: i32 = 1_000;
+
+/// Reads a page size: 0 means `default`, more than the most is the most.
+///
+/// # Errors
+/// A negative size.
+fn page_size(given: i32, default: u32) -> Result<u32, tonic::Status> {
+    match given {
+        0 => Ok(default),
+        1.. => Ok(given.min(MAX_PAGE).unsigned_abs()),
+        _ => Err(status::invalid("page_size", &format!("{given} is negative; 0 to {MAX_PAGE} is allowed"))),
+    }
+}
+
+/// Reads a page token: empty for the first page.
+///
+/// # Errors
+/// A token that no response held.
+fn page_token(given: &str) -> Result<Option<i64>, tonic::Status> {
+    if given.is_empty() {
+        return Ok(None);
+    }
+    crate::store::parse_token(given)
+        .map(Some)
+        .map_err(|error| status::invalid("page_token", &error.to_string()))
+}
+
+/// The token of the page after this one; empty on the last.
+fn next_page_token(next: Option<i64>) -> String {
+    next.map(crate::store::encode_token).unwrap_or_default()
+}

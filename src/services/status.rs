@@ -1,0 +1,226 @@
+//! The one table from domain errors to gRPC statuses.
+//!
+//! Each status carries `google.rpc.ErrorInfo` with a stable reason in the domain `visage`; bad requests carry all field violations, and errors that
+//! waiting mends carry `RetryInfo`. Faults of ours go to the log with their causes; the client gets a sentence.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::{
+    artifacts, dataset, inference, model, names, registry, store,
+    training::{spec::Violation, supervisor},
+};
+
+const DOMAIN: &str = "visage";
+
+/// How long a client should wait before it tries again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// What one kind of error looks like to a client.
+struct Row {
+    code: Code,
+    reason: &'static str,
+    retry: bool,
+}
+
+impl Row {
+    const fn new(code: Code, reason: &'static str) -> Self {
+        Row {
+            code,
+            reason,
+            retry: false,
+        }
+    }
+
+    const fn retry(code: Code, reason: &'static str) -> Self {
+        Row {
+            code,
+            reason,
+            retry: true,
+        }
+    }
+
+    /// Makes the status; a fault of ours is logged.
+    fn status(self, message: String) -> Status {
+        if matches!(self.code, Code::Internal | Code::DataLoss) {
+            tracing::error!(reason = self.reason, message, "a call failed");
+        }
+        let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, HashMap::new());
+        if self.retry {
+            details.set_retry_info(Some(RETRY_DELAY));
+        }
+        Status::with_error_details(self.code, message, details)
+    }
+}
+
+/// One bad field.
+pub fn invalid(field: &str, description: &str) -> Status {
+    violations(&[Violation {
+        field: field.to_owned(),
+        description: description.to_owned(),
+    }])
+}
+
+/// Bad fields, all at once.
+pub fn violations(violations: &[Violation]) -> Status {
+    let first = violations.first().map(|violation| format!("{}: {}", violation.field, violation.description));
+    let message = match violations.len() {
+        0 | 1 => first.unwrap_or_default(),
+        more => format!("{} (and {} more violations)", first.unwrap_or_default(), more - 1),
+    };
+    let fields = violations.iter().map(|violation| FieldViolation::new(&violation.field, &violation.description));
+    let mut details = ErrorDetails::with_bad_request(fields.collect::<Vec<_>>());
+    details.set_error_info("INVALID_FIELDS", DOMAIN, HashMap::new());
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// The server is about to end; the same call will work on the next one.
+pub fn shutting_down() -> Status {
+    Row::retry(Code::Unavailable, "SHUTTING_DOWN").status("the server is shutting down; reconnect and go on from the last event".to_owned())
+}
+
+/// A field holds a name that is not of its form.
+pub fn bad_name(field: &str, error: &names::Error) -> Status {
+    invalid(field, &error.to_string())
+}
+
+/// From the store.
+pub fn from_store(error: store::Error) -> Status {
+    use store::Error as E;
+    let row = match &error {
+        E::NotFound { .. } => Row::new(Code::NotFound, "NOT_FOUND"),
+        E::AlreadyExists { .. } => Row::new(Code::AlreadyExists, "ALREADY_EXISTS"),
+        E::BadName { .. } => Row::new(Code::InvalidArgument, "BAD_NAME"),
+        E::RequestIdReused { .. } => Row::new(Code::InvalidArgument, "REQUEST_ID_REUSED"),
+        E::QueueFull { .. } => Row::retry(Code::ResourceExhausted, "TRAINING_QUEUE_FULL"),
+        E::Terminal { .. } => Row::new(Code::FailedPrecondition, "TRAINING_TERMINAL"),
+        E::StillLive { .. } => Row::new(Code::FailedPrecondition, "TRAINING_LIVE"),
+        E::AliasMoved { .. } => Row::new(Code::Aborted, "ALIAS_MOVED"),
+        E::CursorAhead { .. } => Row::new(Code::OutOfRange, "CURSOR_AHEAD"),
+        E::BadToken { .. } => Row::new(Code::InvalidArgument, "BAD_TOKEN"),
+        E::DiskFull { .. } => Row::retry(Code::ResourceExhausted, "DISK_FULL"),
+        E::Closed => return shutting_down(),
+        E::Damaged { .. } | E::CorruptDatabase { .. } => Row::new(Code::DataLoss, "DATABASE_DAMAGED"),
+        E::NotAppendable { .. }
+        | E::NewerDatabase { .. }
+        | E::ForeignDatabase { .. }
+        | E::Locked { .. }
+        | E::Folder { .. }
+        | E::Migration { .. }
+        | E::Database { .. } => {
+            tracing::error!(?error, "the database failed");
+            Row::new(Code::Internal, "DATABASE")
+        }
+    };
+    row.status(error.to_string())
+}
+
+/// From the artifacts.
+pub fn from_artifacts(error: artifacts::Error) -> Status {
+    use artifacts::Error as E;
+    let row = match &error {
+        E::NotFound { .. } => Row::new(Code::NotFound, "FILE_NOT_FOUND"),
+        E::Corrupt { .. } => Row::new(Code::DataLoss, "CHECKPOINT_CORRUPT"),
+        E::DiskFull { .. } => Row::retry(Code::ResourceExhausted, "DISK_FULL"),
+        E::BadDigest { .. } | E::File { .. } | E::Store { .. } => Row::new(Code::Internal, "ARTIFACTS"),
+    };
+    row.status(error.to_string())
+}
+
+/// From the registry.
+pub fn from_registry(error: registry::Error) -> Status {
+    use registry::Error as E;
+    match error {
+        E::Store(error) => from_store(error),
+        E::Artifacts(error) => from_artifacts(error),
+        E::Model(error) => from_model(&error),
+        E::Inference(error) => from_inference(&error),
+        E::NoLiveVersion { .. } => Row::new(Code::FailedPrecondition, "NO_LIVE_MODEL").status(error.to_string()),
+        E::NoFile { .. } => Row::new(Code::DataLoss, "FILE_NOT_FOUND").status(error.to_string()),
+    }
+}
+
+/// From the supervisor.
+pub fn from_supervisor(error: supervisor::Error) -> Status {
+    use supervisor::Error as E;
+    match error {
+        E::Store(error) => from_store(error),
+        E::Registry(error) => from_registry(error),
+        E::AlreadyEnded { .. } => Row::new(Code::FailedPrecondition, "TRAINING_TERMINAL").status(error.to_string()),
+    }
+}
+
+/// From inference.
+pub fn from_inference(error: &inference::Error) -> Status {
+    use inference::Error as E;
+    match error {
+        E::Image { index, source } => {
+            let mut status = invalid(&format!("images[{index}]"), &source.to_string());
+            let mut details = status.get_error_details();
+            details.set_error_info("INVALID_IMAGE", DOMAIN, HashMap::from([("index".to_owned(), index.to_string())]));
+            status = Status::with_error_details(Code::InvalidArgument, error.to_string(), details);
+            status
+        }
+        E::QueueFull { .. } => Row::retry(Code::ResourceExhausted, "QUEUE_FULL").status(error.to_string()),
+        E::DeadlineExceeded => Row::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED").status(error.to_string()),
+        E::Model { source, .. } => from_model(source),
+        E::NotFinite { .. } => Row::new(Code::DataLoss, "MODEL_DAMAGED").status(error.to_string()),
+        E::EngineGone => Row::new(Code::Internal, "ENGINE_GONE").status(error.to_string()),
+    }
+}
+
+/// From the network or its files.
+pub fn from_model(error: &model::Error) -> Status {
+    use model::Error as E;
+    let row = match error {
+        _ if error.is_out_of_memory() => Row::retry(Code::ResourceExhausted, "OUT_OF_MEMORY"),
+        E::Manifest { .. } | E::Checksum { .. } | E::Weights(_) => Row::new(Code::DataLoss, "CHECKPOINT_CORRUPT"),
+        E::Torch(_) | E::Io(_) | E::Device { .. } | E::Trainable(_) => Row::new(Code::Internal, "MODEL"),
+    };
+    row.status(error.to_string())
+}
+
+/// From the dataset, in a call that only checks it.
+pub fn from_dataset(error: &dataset::Error) -> Status {
+    invalid("spec.dataset.path", &error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn violations_come_all_at_once_with_a_reason() {
+        let status = violations(&[
+            Violation {
+                field: "spec.max_epochs".to_owned(),
+                description: "0 is out of range".to_owned(),
+            },
+            Violation {
+                field: "spec.batch_size".to_owned(),
+                description: "0 is out of range".to_owned(),
+            },
+        ]);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "spec.max_epochs: 0 is out of range (and 1 more violations)");
+        let details = status.get_error_details();
+        let fields = details.bad_request().unwrap().field_violations.clone();
+        assert_eq!(fields.iter().map(|field| field.field.as_str()).collect::<Vec<_>>(), ["spec.max_epochs", "spec.batch_size"]);
+        assert_eq!(details.error_info().unwrap().reason, "INVALID_FIELDS");
+    }
+
+    #[test]
+    fn errors_that_waiting_mends_say_how_long() {
+        let status = from_inference(&inference::Error::QueueFull {
+            waiting: 256,
+            wanted: 1,
+            limit: 256,
+        });
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "QUEUE_FULL");
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(RETRY_DELAY));
+    }
+}

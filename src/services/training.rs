@@ -1,0 +1,416 @@
+//! TrainingService.
+
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{Stream, StreamExt};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    artifacts::Artifacts,
+    dataset::{self, Roots},
+    imaging::Limits,
+    model::{checkpoint::MODEL_FILE, resnet18},
+    names,
+    proto::v1::{self, TrainingState, training_service_server::TrainingService},
+    store::{CheckpointRef, RequestId, Store},
+    training::{
+        report::{dataset_options, dataset_report},
+        spec::{Init, Spec, Violation},
+        supervisor::Supervisor,
+    },
+};
+
+use super::{
+    event_stream::{self, EventStream},
+    next_page_token, page_size, page_token, status,
+};
+
+/// Bytes of a chunk of DownloadCheckpoint.
+const CHUNK: usize = 1 << 20;
+
+/// The service over its handles.
+#[derive(Clone)]
+pub struct TrainingApi {
+    /// The log and the records.
+    pub store: Store,
+    /// The queue.
+    pub supervisor: Supervisor,
+    /// The checkpoints' files.
+    pub artifacts: Artifacts,
+    /// Where images may be read.
+    pub data_roots: Roots,
+    /// Where weights may be read.
+    pub weights_roots: Roots,
+    /// Limits on one image.
+    pub limits: Limits,
+    /// Longest silence of a stream, unless the client asks for another.
+    pub heartbeat: Duration,
+    /// Ends the streams.
+    pub shutdown: CancellationToken,
+    /// Owns the streams' tasks.
+    pub tasks: TaskTracker,
+}
+
+type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl TrainingService for TrainingApi {
+    type StreamEpochMetricsStream = ReceiverStream<Result<v1::StreamEpochMetricsResponse, Status>>;
+    type DownloadCheckpointStream = Boxed<v1::DownloadCheckpointResponse>;
+
+    async fn start_training(
+        &self,
+        request: Request<v1::StartTrainingRequest>,
+    ) -> Result<Response<v1::StartTrainingResponse>, Status> {
+        let request = request.into_inner();
+        let spec = self.check(&request)?;
+        if request.validate_only {
+            return self.validate(request, spec).await.map(Response::new);
+        }
+        let id = match request.training_id.as_str() {
+            "" => new_id(),
+            given => given.to_owned(),
+        };
+        let request_id = request.request_id.to_ascii_lowercase();
+        let fingerprint = fingerprint(&request);
+        let training = v1::Training {
+            name: format!("trainings/{id}"),
+            display_name: request.display_name,
+            labels: request.labels,
+            spec: request.spec,
+            resolved_spec: Some(spec.to_message()),
+            ..Default::default()
+        };
+        let request = (!request_id.is_empty()).then_some(RequestId {
+            id: request_id,
+            fingerprint,
+        });
+        let training = self.supervisor.start(training, request).await.map_err(status::from_supervisor)?;
+        Ok(Response::new(v1::StartTrainingResponse {
+            training: Some(training),
+            estimate: None,
+        }))
+    }
+
+    async fn get_training(
+        &self,
+        request: Request<v1::GetTrainingRequest>,
+    ) -> Result<Response<v1::GetTrainingResponse>, Status> {
+        let name = request.into_inner().name;
+        let training = self.store.training(training_id("name", &name)?).await.map_err(status::from_store)?;
+        Ok(Response::new(v1::GetTrainingResponse {
+            training: Some(self.with_progress(training)),
+        }))
+    }
+
+    async fn list_trainings(
+        &self,
+        request: Request<v1::ListTrainingsRequest>,
+    ) -> Result<Response<v1::ListTrainingsResponse>, Status> {
+        let request = request.into_inner();
+        let states: Vec<TrainingState> = request.states().collect();
+        let limit = page_size(request.page_size, 50)?;
+        let before = page_token(&request.page_token)?;
+        let page = self.store.list_trainings(&states, before, limit).await.map_err(status::from_store)?;
+        Ok(Response::new(v1::ListTrainingsResponse {
+            trainings: page.items.into_iter().map(|training| self.with_progress(training)).collect(),
+            next_page_token: next_page_token(page.next),
+        }))
+    }
+
+    async fn stop_training(
+        &self,
+        request: Request<v1::StopTrainingRequest>,
+    ) -> Result<Response<v1::StopTrainingResponse>, Status> {
+        let name = request.into_inner().name;
+        let training = self.supervisor.stop(training_id("name", &name)?).await.map_err(status::from_supervisor)?;
+        Ok(Response::new(v1::StopTrainingResponse {
+            training: Some(training),
+        }))
+    }
+
+    async fn cancel_training(
+        &self,
+        request: Request<v1::CancelTrainingRequest>,
+    ) -> Result<Response<v1::CancelTrainingResponse>, Status> {
+        let request = request.into_inner();
+        let id = training_id("name", &request.name)?;
+        let training = self.supervisor.cancel(id, request.force).await.map_err(status::from_supervisor)?;
+        Ok(Response::new(v1::CancelTrainingResponse {
+            training: Some(training),
+        }))
+    }
+
+    async fn delete_training(
+        &self,
+        request: Request<v1::DeleteTrainingRequest>,
+    ) -> Result<Response<v1::DeleteTrainingResponse>, Status> {
+        let name = request.into_inner().name;
+        self.supervisor.delete(training_id("name", &name)?).await.map_err(status::from_supervisor)?;
+        Ok(Response::new(v1::DeleteTrainingResponse {}))
+    }
+
+    async fn stream_epoch_metrics(
+        &self,
+        request: Request<v1::StreamEpochMetricsRequest>,
+    ) -> Result<Response<Self::StreamEpochMetricsStream>, Status> {
+        let request = request.into_inner();
+        let subject = event_stream::subject(&self.store, &request.name, request.after_sequence, &request.resume_token).await?;
+        let stream = EventStream {
+            store: self.store.clone(),
+            subject,
+            follow: request.follow.unwrap_or(true),
+            heartbeat: self.heartbeat_interval(request.heartbeat_interval.as_ref())?,
+            progress: request.progress.then(|| self.supervisor.follow_progress()),
+            shutdown: self.shutdown.clone(),
+        };
+        stream.check().await?;
+        let (sender, receiver) = mpsc::channel(16);
+        self.tasks.spawn(stream.run(sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn list_epoch_metrics(
+        &self,
+        request: Request<v1::ListEpochMetricsRequest>,
+    ) -> Result<Response<v1::ListEpochMetricsResponse>, Status> {
+        let request = request.into_inner();
+        let limit = page_size(request.page_size, 100)?;
+        let token = page_token(&request.page_token)?;
+        let subject = event_stream::subject(&self.store, &request.name, request.after_sequence, "").await?;
+        let events = match subject {
+            event_stream::Subject::All { .. } => self.store.events_after_global(token.unwrap_or(0), limit).await,
+            event_stream::Subject::Training { id, after } => {
+                let after = match token {
+                    Some(cursor) => self.store.sequence_at(&id, cursor).await.map_err(status::from_store)?,
+                    None => after,
+                };
+                self.store.events_after(&id, after, limit).await
+            }
+        };
+        let events = events.map_err(status::from_store)?;
+        // A page that is not full ends at the head.
+        let last = events.last().filter(|_| events.len() == limit as usize);
+        let next_page_token = last.map(|event| event.resume_token.clone()).unwrap_or_default();
+        Ok(Response::new(v1::ListEpochMetricsResponse {
+            events,
+            next_page_token,
+        }))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        request: Request<v1::ListCheckpointsRequest>,
+    ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
+        let request = request.into_inner();
+        let id = training_id("parent", &request.parent)?;
+        let limit = page_size(request.page_size, 50)?;
+        let before = page_token(&request.page_token)?;
+        let page = self.store.checkpoints(id, before, limit).await.map_err(status::from_store)?;
+        Ok(Response::new(v1::ListCheckpointsResponse {
+            checkpoints: page.items,
+            next_page_token: next_page_token(page.next),
+        }))
+    }
+
+    async fn download_checkpoint(
+        &self,
+        request: Request<v1::DownloadCheckpointRequest>,
+    ) -> Result<Response<Self::DownloadCheckpointStream>, Status> {
+        let request = request.into_inner();
+        let (id, which) = names::checkpoint(&request.name).map_err(|error| status::bad_name("name", &error))?;
+        let file = self.checkpoint_file(id, which, &request.file).await?;
+        let chunks = self.artifacts.stream(&file.sha256, CHUNK).await.map_err(status::from_artifacts)?;
+        let head = v1::DownloadCheckpointResponse {
+            file: Some(file),
+            data: Default::default(),
+        };
+        let body = chunks.map(|chunk| match chunk {
+            Ok(data) => Ok(v1::DownloadCheckpointResponse { file: None, data }),
+            Err(error) => Err(status::from_artifacts(error)),
+        });
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(head)).chain(body))))
+    }
+}
+
+impl TrainingApi {
+    /// Checks everything that needs no look at the images; all violations at once.
+    fn check(&self, request: &v1::StartTrainingRequest) -> Result<Spec, Status> {
+        let mut found = Vec::new();
+        let mut refuse = |field: &str, description: String| {
+            found.push(Violation {
+                field: field.to_owned(),
+                description,
+            });
+        };
+        if !request.request_id.is_empty() && uuid::Uuid::try_parse(&request.request_id).is_err() {
+            refuse("request_id", format!("{:?} is no UUID", request.request_id));
+        }
+        if !request.training_id.is_empty() && !names::is_id(&request.training_id) {
+            let description = format!("{:?} is no id: 1 to 63 of a-z, 0-9 and -, beginning with a letter", request.training_id);
+            refuse("training_id", description);
+        }
+        if request.display_name.chars().count() > 256 {
+            refuse("display_name", "it is longer than 256 characters".to_owned());
+        }
+        let bad_label = |(key, value): (&String, &String)| key.is_empty() || key.len() > 63 || value.len() > 255;
+        if request.labels.len() > 64 || request.labels.iter().any(bad_label) {
+            refuse("labels", "at most 64 are allowed, keys of 1 to 63 and values of at most 255 bytes".to_owned());
+        }
+        let spec = match Spec::resolve(request.spec.as_ref()) {
+            Ok(mut spec) => {
+                match self.data_roots.resolve(&spec.dataset.path) {
+                    Ok(path) => spec.dataset.path = path.to_string_lossy().into_owned(),
+                    Err(error) => refuse("spec.dataset.path", error.to_string()),
+                }
+                if let Init::Path(path) = &spec.init {
+                    match self.weights_roots.resolve(path) {
+                        Ok(path) => spec.init = Init::Path(path.to_string_lossy().into_owned()),
+                        Err(error) => refuse("spec.init.path", error.to_string()),
+                    }
+                }
+                Some(spec)
+            }
+            Err(violations) => {
+                found.extend(violations);
+                None
+            }
+        };
+        match spec {
+            Some(spec) if found.is_empty() => Ok(spec),
+            _ => Err(status::violations(&found)),
+        }
+    }
+
+    /// Every check, the scan of the dataset included, without a change.
+    async fn validate(&self, request: v1::StartTrainingRequest, spec: Spec) -> Result<v1::StartTrainingResponse, Status> {
+        let dataset = self.scan(spec.clone()).await?;
+        let report = dataset_report(&dataset);
+        let estimate = self.estimate(&spec, dataset.train.len(), dataset.val.len()).await?;
+        Ok(v1::StartTrainingResponse {
+            training: Some(v1::Training {
+                display_name: request.display_name,
+                labels: request.labels,
+                spec: request.spec,
+                resolved_spec: Some(spec.to_message()),
+                dataset: Some(report),
+                ..Default::default()
+            }),
+            estimate: Some(estimate),
+        })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "reading files is what the blocking pool is for; calls are as rare as trainings")]
+    async fn scan(&self, spec: Spec) -> Result<dataset::Dataset, Status> {
+        let (roots, limits) = (self.data_roots.clone(), self.limits);
+        // Cancelled when the call is dropped, so that a client that leaves does not leave a scan behind.
+        let left = CancellationToken::new();
+        let guard = left.clone().drop_guard();
+        let scan = tokio::task::spawn_blocking(move || {
+            let options = dataset_options(&spec, limits);
+            let path = PathBuf::from(&spec.dataset.path);
+            dataset::load(&path, &roots, &options, &mut |_, _| {}, &|| left.is_cancelled())
+        });
+        let scanned = scan.await.map_err(|error| {
+            tracing::error!(%error, "a scan panicked");
+            Status::internal("the scan of the dataset failed")
+        })?;
+        drop(guard);
+        scanned.map_err(|error| status::from_dataset(&error))
+    }
+
+    async fn estimate(&self, spec: &Spec, train: usize, validation: usize) -> Result<v1::Estimate, Status> {
+        let pace = self.latest_pace(spec).await?;
+        let seconds = pace.map(|pace| f64::from(spec.max_epochs) * (train as f64 + validation as f64) / pace);
+        let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Ok(v1::Estimate {
+            memory_bytes: memory_estimate(spec),
+            // The best checkpoint so far and the one that may take its place.
+            disk_bytes: 2 * 4 * parameters(|_| true),
+            steps_per_epoch: train.div_ceil(spec.batch_size) as u64,
+            duration: duration.and_then(|duration| prost_types::Duration::try_from(duration).ok()),
+        })
+    }
+
+    /// Images per second of the latest complete epoch at the same input size.
+    async fn latest_pace(&self, spec: &Spec) -> Result<Option<f64>, Status> {
+        let page = self.store.list_trainings(&[], None, 20).await.map_err(status::from_store)?;
+        let same = page.items.iter().find_map(|training| {
+            let resolved = training.resolved_spec.as_ref()?;
+            let same = resolved.input_size == Some(spec.input_size) && resolved.trainable == spec.trained.names();
+            training.last.as_ref().filter(|_| same).map(|last| last.images_per_second)
+        });
+        Ok(same.filter(|pace| *pace > 0.0))
+    }
+
+    fn with_progress(&self, mut training: v1::Training) -> v1::Training {
+        training.progress = self.supervisor.progress(training.name.trim_start_matches("trainings/"));
+        training
+    }
+
+    fn heartbeat_interval(&self, given: Option<&prost_types::Duration>) -> Result<Duration, Status> {
+        let Some(given) = given else {
+            return Ok(self.heartbeat);
+        };
+        let allowed = Duration::from_millis(100)..=Duration::from_secs(600);
+        let interval = Duration::try_from(*given).ok().filter(|interval| allowed.contains(interval));
+        interval.ok_or_else(|| status::invalid("heartbeat_interval", &format!("{given} is out of range; 100 ms to 10 minutes is allowed")))
+    }
+
+    async fn checkpoint_file(&self, id: &str, which: CheckpointRef, file: &str) -> Result<v1::CheckpointFile, Status> {
+        let checkpoint = self.store.checkpoint(id, which).await.map_err(status::from_store)?;
+        let wanted = if file.is_empty() { MODEL_FILE } else { file };
+        let names: Vec<_> = checkpoint.files.iter().map(|file| file.name.clone()).collect();
+        let found = checkpoint.files.into_iter().find(|file| file.name == wanted);
+        found.ok_or_else(|| status::invalid("file", &format!("{wanted:?} is no file of the checkpoint; its files are {}", names.join(", "))))
+    }
+}
+
+fn training_id<'a>(field: &str, name: &'a str) -> Result<&'a str, Status> {
+    names::training_id(name).map_err(|error| status::bad_name(field, &error))
+}
+
+/// A digest of what the client asks, without the id of the request.
+fn fingerprint(request: &v1::StartTrainingRequest) -> String {
+    let request = v1::StartTrainingRequest {
+        request_id: String::new(),
+        ..request.clone()
+    };
+    format!("{:x}", Sha256::digest(request.encode_to_vec()))
+}
+
+/// An id that people can tell apart and that sorts by time, such as `t20261124-093015-4f2a`.
+fn new_id() -> String {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let digits: String = now.chars().filter(char::is_ascii_digit).collect();
+    let (date, time) = digits.split_at(8.min(digits.len()));
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    format!("t{date}-{time}-{}", &random[..4])
+}
+
+/// Number of elements of the network's tensors that the test lets through.
+fn parameters(wanted: impl Fn(&str) -> bool) -> u64 {
+    let entries = resnet18::layout(1).into_iter().filter(|(name, _)| wanted(name));
+    entries.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+}
+
+/// Peak memory of the process in bytes: what libtorch and the weights take, three more copies of what is trained (gradient and both moments of Adam)
+/// and one of the best weights, and the activations, which grow with the batch and the picture.
+fn memory_estimate(spec: &Spec) -> u64 {
+    const LIBTORCH: u64 = 350 << 20;
+    // Measured at 224 pixels and batch 32 with layer4 trained: 12 MB for each image, decoded batches included.
+    const IMAGE_AT_224: u64 = 12 << 20;
+    let trained = parameters(|name| spec.trained.contains_name(name));
+    let area = u64::from(spec.input_size).pow(2) as f64 / f64::from(224 * 224);
+    let activations = (spec.batch_size as u64 * IMAGE_AT_224) as f64 * area;
+    LIBTORCH + 4 * (parameters(|_| true) + 4 * trained) + activations as u64
+}

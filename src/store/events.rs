@@ -1,0 +1,217 @@
+//! The log of what happened to trainings: appending, reading, and the tokens that name a place in it.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use prost::Message;
+use prost_types::Timestamp;
+use sqlx::SqliteConnection;
+use tokio::sync::watch;
+
+use super::database::Write;
+use super::{Error, Store};
+use crate::proto::v1 as pb;
+
+/// What happened.
+pub use crate::proto::v1::training_event::Kind;
+
+/// First byte of a resume token; the cursor follows, eight bytes, most significant first.
+const TOKEN_VERSION: u8 = 1;
+
+impl Store {
+    /// Up to `limit` events of a training after a sequence (0 for all), in order.
+    ///
+    /// Errors: [`Error::NotFound`], [`Error::CursorAhead`] when the training has no event of that sequence yet.
+    pub async fn events_after(
+        &self,
+        id: &str,
+        sequence: u64,
+        limit: u32,
+    ) -> Result<Vec<pb::TrainingEvent>, Error> {
+        let mut read = self.read().await?;
+        let (number, head) = training_head(&mut read, id).await?;
+        let after = not_ahead(sequence, head)?;
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT cursor, sequence, message FROM events WHERE training = ? AND sequence > ? ORDER BY sequence LIMIT ?",
+        )
+        .bind(number)
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&mut *read)
+        .await?;
+        rows.into_iter().map(decode).collect()
+    }
+
+    /// Up to `limit` events of all trainings after a cursor (0 for all), in the order in which they were appended.
+    ///
+    /// Events of deleted trainings are gone. Errors: [`Error::CursorAhead`].
+    pub async fn events_after_global(
+        &self,
+        cursor: i64,
+        limit: u32,
+    ) -> Result<Vec<pb::TrainingEvent>, Error> {
+        let mut read = self.read().await?;
+        let head = log_head(&mut read).await?;
+        let after = not_ahead(cursor.max(0).cast_unsigned(), head)?;
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT cursor, sequence, message FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?",
+        )
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&mut *read)
+        .await?;
+        rows.into_iter().map(decode).collect()
+    }
+
+    /// Sequence of a training's latest event. Errors: [`Error::NotFound`].
+    pub async fn head(&self, id: &str) -> Result<u64, Error> {
+        let mut read = self.read().await?;
+        let (_, head) = training_head(&mut read, id).await?;
+        Ok(head.cast_unsigned())
+    }
+
+    /// Cursor of the latest event ever appended; 0 before the first.
+    pub async fn global_head(&self) -> Result<i64, Error> {
+        let mut read = self.read().await?;
+        log_head(&mut read).await
+    }
+
+    /// Sequence of a training's latest event at or before a cursor, 0 when it has none there: for following one training from a resume
+    /// token. Errors: [`Error::NotFound`], [`Error::CursorAhead`].
+    pub async fn sequence_at(&self, id: &str, cursor: i64) -> Result<u64, Error> {
+        let mut read = self.read().await?;
+        let (number, _) = training_head(&mut read, id).await?;
+        let head = log_head(&mut read).await?;
+        let upto = not_ahead(cursor.max(0).cast_unsigned(), head)?;
+        let sequence: Option<i64> = sqlx::query_scalar(
+            "SELECT max(sequence) FROM events WHERE training = ? AND cursor <= ?",
+        )
+        .bind(number)
+        .bind(upto)
+        .fetch_one(&mut *read)
+        .await?;
+        Ok(sequence.unwrap_or(0).cast_unsigned())
+    }
+
+    /// A receiver that changes after events were committed; its value is the cursor of the latest one.
+    ///
+    /// It only wakes: read the events themselves with [`Store::events_after`] or [`Store::events_after_global`].
+    pub fn subscribe(&self) -> watch::Receiver<i64> {
+        self.inner.events.subscribe()
+    }
+}
+
+/// Writes a cursor as an opaque token: `base64url(version byte, cursor)`. Page tokens may use it too.
+pub fn encode_token(cursor: i64) -> String {
+    let mut bytes = [TOKEN_VERSION; 9];
+    bytes[1..].copy_from_slice(&cursor.to_be_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Reads a token that [`encode_token`] wrote. Errors: [`Error::BadToken`].
+pub fn parse_token(token: &str) -> Result<i64, Error> {
+    let bad = |problem| Error::BadToken {
+        token: token.chars().take(64).collect(),
+        problem,
+    };
+    let bytes = URL_SAFE_NO_PAD
+        .decode(token)
+        .map_err(|_| bad("it is not base64url"))?;
+    match bytes.split_first() {
+        Some((&TOKEN_VERSION, cursor)) => {
+            let cursor = cursor
+                .try_into()
+                .map(i64::from_be_bytes)
+                .map_err(|_| bad("it is not of the right length"))?;
+            if cursor < 0 {
+                return Err(bad("its position is negative"));
+            }
+            Ok(cursor)
+        }
+        Some(_) => Err(bad("it is of another version of visage")),
+        None => Err(bad("it is empty")),
+    }
+}
+
+/// The training that events are appended to, and where its log stands.
+pub(super) struct Log<'a> {
+    /// The training's row.
+    pub(super) number: i64,
+    pub(super) id: &'a str,
+    /// Of the latest event.
+    pub(super) sequence: i64,
+    pub(super) attempt: u32,
+    pub(super) now: Timestamp,
+}
+
+impl Log<'_> {
+    /// Appends one event and moves the log on. The caller writes the new `sequence` to the training's row.
+    pub(super) async fn append(
+        &mut self,
+        write: &mut Write,
+        kind: Kind,
+    ) -> Result<pb::TrainingEvent, Error> {
+        self.sequence += 1;
+        let mut event = pb::TrainingEvent {
+            training: format!("trainings/{}", self.id),
+            sequence: self.sequence.cast_unsigned(),
+            resume_token: String::new(),
+            event_time: Some(self.now),
+            attempt: self.attempt,
+            kind: Some(kind),
+        };
+        let cursor =
+            sqlx::query("INSERT INTO events (training, sequence, message) VALUES (?, ?, ?)")
+                .bind(self.number)
+                .bind(self.sequence)
+                .bind(event.encode_to_vec())
+                .execute(write.connection())
+                .await?
+                .last_insert_rowid();
+        write.appended = Some(cursor);
+        event.resume_token = encode_token(cursor);
+        Ok(event)
+    }
+}
+
+/// Cursor, sequence and message.
+type Row = (i64, i64, Vec<u8>);
+
+fn decode((cursor, sequence, message): Row) -> Result<pb::TrainingEvent, Error> {
+    let mut event =
+        pb::TrainingEvent::decode(message.as_slice()).map_err(|source| Error::Damaged {
+            what: "event",
+            name: cursor.to_string(),
+            source,
+        })?;
+    event.sequence = sequence.cast_unsigned();
+    event.resume_token = encode_token(cursor);
+    Ok(event)
+}
+
+/// A training's row and the sequence of its latest event.
+async fn training_head(connection: &mut SqliteConnection, id: &str) -> Result<(i64, i64), Error> {
+    sqlx::query_as("SELECT number, last_sequence FROM trainings WHERE id = ?")
+        .bind(id)
+        .fetch_optional(connection)
+        .await?
+        .ok_or_else(|| Error::no_training(id))
+}
+
+/// The latest cursor that was ever given, also when its event is deleted.
+async fn log_head(connection: &mut SqliteConnection) -> Result<i64, Error> {
+    let head = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
+        .fetch_optional(connection)
+        .await?;
+    Ok(head.unwrap_or(0))
+}
+
+/// The position as SQLite has it, when it is not past the head.
+fn not_ahead(cursor: u64, head: i64) -> Result<i64, Error> {
+    match i64::try_from(cursor) {
+        Ok(position) if position <= head => Ok(position),
+        _ => Err(Error::CursorAhead {
+            cursor,
+            head: head.cast_unsigned(),
+        }),
+    }
+}

@@ -1,0 +1,240 @@
+//! Changes of a training, and what is written with them.
+
+use super::*;
+
+#[tokio::test]
+async fn a_change_is_written_whole_or_not_at_all() {
+    let (_folder, store) = open().await;
+    let before = insert(&store, "a").await;
+    let refused = store
+        .update("a", |training| {
+            training.set_state(TrainingState::Running);
+            Ok::<_, Error>(events(vec![epoch(1), Kind::Heartbeat(pb::Heartbeat {})]))
+        })
+        .await;
+    assert!(matches!(
+        refused,
+        Err(Error::NotAppendable { kind: "heartbeat" })
+    ));
+    assert_eq!(store.training("a").await.unwrap(), before);
+    assert_eq!(store.head("a").await.unwrap(), 1);
+
+    let unchanged = append(&store, "a", vec![]).await;
+    assert_eq!(unchanged.training, before);
+    assert_eq!(unchanged.events, []);
+}
+
+#[tokio::test]
+async fn publishing_tells_of_the_version_before_the_final_state_and_moves_live() {
+    let (_folder, store) = open().await;
+    for id in ["a", "b", "c", "d"] {
+        insert(&store, id).await;
+    }
+    let applied = publish(&store, "a", Promotion::Always).await;
+    assert_eq!(applied.training.model_version, "models/age/versions/1");
+    assert_eq!(applied.training.last_sequence, 4);
+    assert_eq!(sequences(&applied.events), [2, 3, 4]);
+    let kinds: Vec<Kind> = applied
+        .events
+        .into_iter()
+        .map(|e| e.kind.unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            epoch(1),
+            Kind::ModelVersionCreated(pb::ModelVersionCreated {
+                model_version: "models/age/versions/1".to_owned(),
+                promoted: true,
+            }),
+            Kind::StateChanged(pb::StateChanged {
+                state: TrainingState::Succeeded as i32,
+                stop_reason: pb::StopReason::MaxEpochs as i32,
+                failure: None,
+            }),
+        ]
+    );
+    let live = |number| BTreeMap::from([("live".to_owned(), number)]);
+    assert_eq!(store.aliases("age").await.unwrap(), live(1));
+
+    let applied = publish(&store, "b", Promotion::Never).await;
+    assert_eq!(applied.version.unwrap().version, 2);
+    assert_eq!(store.aliases("age").await.unwrap(), live(1));
+
+    let rule = |live: Option<&pb::ModelVersion>, new: &pb::ModelVersion| {
+        assert_eq!(live.unwrap().version, 1);
+        assert_eq!(new.version, 0, "it has no number yet");
+        true
+    };
+    let applied = publish(&store, "c", Promotion::If(rule)).await;
+    assert_eq!(applied.version.unwrap().aliases, ["live"]);
+    let both = BTreeMap::from([("live".to_owned(), 3), ("previous".to_owned(), 1)]);
+    assert_eq!(store.aliases("age").await.unwrap(), both);
+
+    publish(&store, "d", Promotion::If(|_, _| false)).await;
+    assert_eq!(store.aliases("age").await.unwrap(), both);
+    let by_alias = VersionRef::Alias("previous".to_owned());
+    let previous = store.version("age", &by_alias).await.unwrap();
+    assert_eq!(
+        (previous.version, previous.aliases),
+        (1, vec!["previous".to_owned()])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_stop_and_a_finish_that_race_the_second_sees_the_first() {
+    let (_folder, store) = open().await;
+    for round in 0..20 {
+        let id = format!("t{round}");
+        insert(&store, &id).await;
+        become_state(&store, &id, TrainingState::Running)
+            .await
+            .unwrap();
+        let start = Arc::new(Barrier::new(2));
+        let race = |to: TrainingState| {
+            let (store, id, start) = (store.clone(), id.clone(), start.clone());
+            tokio::spawn(async move {
+                start.wait().await;
+                store
+                    .update(&id, move |training| {
+                        if training.state() != TrainingState::Running {
+                            return Err(Error::Terminal {
+                                name: training.name.clone(),
+                                state: training.state(),
+                            });
+                        }
+                        training.set_state(to);
+                        Ok(Change::default())
+                    })
+                    .await
+            })
+        };
+        let (stop, finish) = (race(TrainingState::Stopping), race(TrainingState::Failed));
+        let (stop, finish) = (stop.await.unwrap(), finish.await.unwrap());
+        let winner = match (&stop, &finish) {
+            (Ok(_), Err(Error::Terminal { state, .. })) => {
+                assert_eq!(*state, TrainingState::Stopping);
+                TrainingState::Stopping
+            }
+            (Err(Error::Terminal { state, .. }), Ok(_)) => {
+                assert_eq!(*state, TrainingState::Failed);
+                TrainingState::Failed
+            }
+            _ => panic!("exactly one wins: {stop:?} {finish:?}"),
+        };
+        assert_eq!(store.training(&id).await.unwrap().state(), winner);
+        assert_eq!(store.head(&id).await.unwrap(), 3);
+    }
+}
+
+#[tokio::test]
+async fn an_ended_training_never_lives_again() {
+    let (_folder, store) = open().await;
+    insert(&store, "a").await;
+    become_state(&store, "a", TrainingState::Cancelled)
+        .await
+        .unwrap();
+    for state in [
+        TrainingState::Queued,
+        TrainingState::Running,
+        TrainingState::Failed,
+    ] {
+        let refused = become_state(&store, "a", state).await;
+        assert!(matches!(
+            refused,
+            Err(Error::Terminal {
+                state: TrainingState::Cancelled,
+                ..
+            })
+        ));
+    }
+    let late = store
+        .update("a", |_| Ok::<_, Error>(events(vec![epoch(1)])))
+        .await;
+    assert!(
+        matches!(late, Err(Error::Terminal { .. })),
+        "its stream has ended"
+    );
+    assert_eq!(store.head("a").await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn the_store_keeps_its_own_fields() {
+    let (_folder, store) = open().await;
+    let before = insert(&store, "a").await;
+    let applied = store
+        .update("a", |training| {
+            training.name = "trainings/b".to_owned();
+            training.create_time = None;
+            training.last_sequence = 99;
+            training.model_version = "models/age/versions/9".to_owned();
+            training.display_name = "mine".to_owned();
+            Ok::<_, Error>(Change::default())
+        })
+        .await
+        .unwrap();
+    let expected = pb::Training {
+        display_name: "mine".to_owned(),
+        update_time: applied.training.update_time,
+        ..before
+    };
+    assert_eq!(applied.training, expected);
+    assert_eq!(store.training("a").await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn one_checkpoint_is_best_and_replaced_files_are_let_go() {
+    let (_folder, store) = open().await;
+    insert(&store, "a").await;
+    append(
+        &store,
+        "a",
+        vec![saved(1, true, "f1"), saved(2, false, "f2")],
+    )
+    .await;
+    append(&store, "a", vec![saved(3, true, "f3")]).await;
+    let best = store.checkpoint("a", CheckpointRef::Best).await.unwrap();
+    assert_eq!(
+        (best.epoch, best.name.as_str()),
+        (3, "trainings/a/checkpoints/3")
+    );
+    assert!(best.create_time.is_some());
+    let first = store
+        .checkpoint("a", CheckpointRef::Epoch(1))
+        .await
+        .unwrap();
+    assert!(!first.best);
+
+    let page = store.checkpoints("a", None, 2).await.unwrap();
+    let epochs: Vec<u32> = page
+        .items
+        .iter()
+        .map(|checkpoint| checkpoint.epoch)
+        .collect();
+    assert_eq!((epochs, page.next), (vec![3, 2], Some(2)));
+    let page = store.checkpoints("a", page.next, 2).await.unwrap();
+    assert_eq!((page.items.len(), page.next), (1, None));
+
+    let applied = store
+        .update("a", |_| {
+            Ok::<_, Error>(Change {
+                events: vec![saved(2, false, "f3")],
+                drop_checkpoints: vec![1, 77],
+                publish: None,
+            })
+        })
+        .await
+        .unwrap();
+    assert_eq!(applied.unreferenced, ["f1", "f2"]);
+    let used = store.referenced_digests().await.unwrap();
+    assert_eq!(used, ["f3".to_owned()].into());
+    assert!(store.is_referenced("f3").await.unwrap());
+    let gone = store.checkpoint("a", CheckpointRef::Epoch(1)).await;
+    assert!(
+        matches!(gone, Err(Error::NotFound { name, .. }) if name == "trainings/a/checkpoints/1")
+    );
+    assert!(matches!(
+        store.checkpoints("x", None, 2).await,
+        Err(Error::NotFound { .. })
+    ));
+}

@@ -1,0 +1,135 @@
+//! Behaviour of the store through its public door.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fs_err as fs;
+use sqlx::{ConnectOptions, Connection};
+use tempfile::TempDir;
+use tokio::sync::Barrier;
+use tokio::time::timeout;
+
+use super::*;
+use crate::proto::v1::{self as pb, TrainingState};
+
+// What can be told of a change.
+mod changes;
+// What followers see.
+mod events;
+// What happens to the files.
+mod files;
+// Model versions and aliases.
+mod models;
+// The life of trainings but for their changes.
+mod trainings;
+
+/// Far longer than any wait below takes; reached only when something hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn open() -> (TempDir, Store) {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(folder.path()).await.unwrap();
+    (folder, store)
+}
+
+fn named(id: &str) -> pb::Training {
+    pb::Training {
+        name: format!("trainings/{id}"),
+        ..Default::default()
+    }
+}
+
+async fn insert(store: &Store, id: &str) -> pb::Training {
+    match store.insert_training(named(id), None, 1000).await.unwrap() {
+        Inserted::New(training) => training,
+        Inserted::Existing(_) => panic!("{id} existed"),
+    }
+}
+
+fn epoch(epoch: u32) -> Kind {
+    Kind::EpochCompleted(pb::EpochMetrics {
+        epoch,
+        ..Default::default()
+    })
+}
+
+fn saved(epoch: u32, best: bool, sha256: &str) -> Kind {
+    Kind::CheckpointSaved(pb::Checkpoint {
+        epoch,
+        best,
+        files: vec![pb::CheckpointFile {
+            name: "model.safetensors".to_owned(),
+            size_bytes: 1,
+            sha256: sha256.to_owned(),
+        }],
+        ..Default::default()
+    })
+}
+
+fn events(events: Vec<Kind>) -> Change {
+    Change {
+        events,
+        ..Default::default()
+    }
+}
+
+async fn append(store: &Store, id: &str, kinds: Vec<Kind>) -> Applied {
+    let decide = move |_: &mut pb::Training| Ok::<_, Error>(events(kinds));
+    store.update(id, decide).await.unwrap()
+}
+
+async fn become_state(store: &Store, id: &str, state: TrainingState) -> Result<Applied, Error> {
+    store
+        .update(id, move |training| {
+            training.set_state(state);
+            Ok(Change::default())
+        })
+        .await
+}
+
+async fn publish(store: &Store, id: &str, promote: Promotion) -> Applied {
+    store
+        .update(id, move |training| {
+            training.set_state(TrainingState::Succeeded);
+            training.set_stop_reason(pb::StopReason::MaxEpochs);
+            Ok::<_, Error>(Change {
+                events: vec![epoch(1)],
+                publish: Some(Publish {
+                    model: "age".to_owned(),
+                    version: pb::ModelVersion::default(),
+                    promote,
+                }),
+                ..Default::default()
+            })
+        })
+        .await
+        .unwrap()
+}
+
+fn sequences(events: &[pb::TrainingEvent]) -> Vec<u64> {
+    events.iter().map(|event| event.sequence).collect()
+}
+
+/// Names and contents of all files of a folder but the lock.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_name() != "visage.lock")
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+/// Copies the database as it lies on disk, as after a crash at this moment.
+fn crash_copy(from: &Path) -> TempDir {
+    let copy = TempDir::new().unwrap();
+    for file in ["visage.db", "visage.db-wal"] {
+        fs::copy(from.join(file), copy.path().join(file)).unwrap();
+    }
+    copy
+}

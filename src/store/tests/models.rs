@@ -1,0 +1,116 @@
+//! Model versions and aliases.
+
+use super::*;
+
+#[tokio::test]
+async fn aliases_move_with_a_history() {
+    let (_folder, store) = open().await;
+    for _ in 0..3 {
+        store
+            .register_version("age", pb::ModelVersion::default())
+            .await
+            .unwrap();
+    }
+    let other = store
+        .register_version("other", pb::ModelVersion::default())
+        .await
+        .unwrap();
+    assert_eq!(other.name, "models/other/versions/1");
+    let mut wake = store.subscribe_aliases();
+
+    store.set_alias("age", "live", 1, Some(0)).await.unwrap();
+    assert_eq!(*wake.borrow_and_update(), 1);
+    store.set_alias("age", "live", 1, None).await.unwrap();
+    assert!(!wake.has_changed().unwrap(), "nothing moved");
+    let moved = store.set_alias("age", "live", 2, Some(3)).await;
+    assert!(matches!(
+        moved,
+        Err(Error::AliasMoved {
+            found: 1,
+            expected: 3,
+            ..
+        })
+    ));
+    let version = store.set_alias("age", "live", 3, Some(1)).await.unwrap();
+    assert_eq!(version.aliases, ["live"]);
+    // Back to what was served before.
+    let version = store.set_alias("age", "live", 1, None).await.unwrap();
+    assert_eq!(
+        (version.version, version.aliases),
+        (1, vec!["live".to_owned()])
+    );
+    assert_eq!(
+        store.aliases("age").await.unwrap(),
+        BTreeMap::from([("live".to_owned(), 1), ("previous".to_owned(), 3)])
+    );
+    store.delete_alias("age", "live").await.unwrap();
+    assert!(matches!(
+        store.delete_alias("age", "live").await,
+        Err(Error::NotFound { .. })
+    ));
+    assert!(matches!(
+        store.set_alias("age", "live", 9, None).await,
+        Err(Error::NotFound { .. })
+    ));
+    let missing = store
+        .version("age", &VersionRef::Alias("live".to_owned()))
+        .await;
+    assert!(
+        matches!(missing, Err(Error::NotFound { name, .. }) if name == "models/age/versions/live")
+    );
+    let missing = store.version("age", &VersionRef::Number(u64::MAX)).await;
+    assert!(matches!(missing, Err(Error::NotFound { .. })));
+
+    let first = store.alias_events("age", None, 4).await.unwrap();
+    let second = store.alias_events("age", first.next, 4).await.unwrap();
+    let history: Vec<(String, u64, u64, String)> = first
+        .items
+        .into_iter()
+        .chain(second.items)
+        .map(|e| (e.alias, e.from_version, e.to_version, e.cause))
+        .collect();
+    let row = |alias: &str, from, to, cause: &str| (alias.to_owned(), from, to, cause.to_owned());
+    assert_eq!(
+        history,
+        [
+            row("live", 1, 0, "delete"),
+            row("previous", 1, 3, "set"),
+            row("live", 3, 1, "set"),
+            row("previous", 0, 1, "set"),
+            row("live", 1, 3, "set"),
+            row("live", 0, 1, "set"),
+        ]
+    );
+    assert_eq!(
+        store.alias_events("other", None, 4).await.unwrap().items,
+        []
+    );
+}
+
+#[tokio::test]
+async fn version_numbers_are_not_given_twice() {
+    let (_folder, store) = open().await;
+    for _ in 0..2 {
+        store
+            .register_version("age", pb::ModelVersion::default())
+            .await
+            .unwrap();
+    }
+    sqlx::query("DELETE FROM versions WHERE number = 2")
+        .execute(&store.inner.writer)
+        .await
+        .unwrap();
+    let next = store
+        .register_version("age", pb::ModelVersion::default())
+        .await
+        .unwrap();
+    assert_eq!(next.version, 3);
+    let page = store.list_versions("age", None, 1).await.unwrap();
+    assert_eq!((page.items[0].version, page.next), (3, Some(3)));
+    let page = store.list_versions("age", page.next, 1).await.unwrap();
+    assert_eq!((page.items[0].version, page.next), (1, None));
+    assert_eq!(
+        store.list_versions("none", None, 1).await.unwrap().items,
+        []
+    );
+}

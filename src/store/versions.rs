@@ -1,0 +1,213 @@
+//! Model versions: numbered for each model from 1, and never changed.
+
+use std::time::SystemTime;
+
+use prost::Message;
+use prost_types::Timestamp;
+use sqlx::SqliteConnection;
+
+use super::aliases::{self, LIVE};
+use super::database::{Write, uninterrupted};
+use super::{Error, Page, Store};
+use crate::proto::v1 as pb;
+
+/// Which version of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionRef {
+    /// The one of a number, from 1.
+    Number(u64),
+    /// The one that an alias points to.
+    Alias(String),
+}
+
+/// A model version to make together with a change of a training.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// The model's id, such as `age`.
+    pub model: String,
+    /// The version; the store sets `name`, `version` and `create_time`.
+    pub version: pb::ModelVersion,
+    /// Whether `live` will point to it.
+    pub promote: Promotion,
+}
+
+/// Whether a new version becomes `live`.
+#[derive(Clone, Copy, Debug)]
+pub enum Promotion {
+    /// It does.
+    Always,
+    /// It does not.
+    Never,
+    /// It does when the rule says so of the live version, if there is one, and the new one. The rule is asked inside the transaction, so
+    /// what it saw as live is live until the new one is.
+    If(fn(live: Option<&pb::ModelVersion>, new: &pb::ModelVersion) -> bool),
+}
+
+impl Store {
+    /// Gives a version the model's next number and stores it. Returns it with its name, number and time.
+    pub async fn register_version(
+        &self,
+        model: &str,
+        version: pb::ModelVersion,
+    ) -> Result<pb::ModelVersion, Error> {
+        let (inner, model) = (self.inner.clone(), model.to_owned());
+        uninterrupted(async move {
+            let mut write = Write::begin(inner).await?;
+            let now = Timestamp::from(SystemTime::now());
+            let version = insert(&mut write, &model, version, now).await?;
+            write.commit().await?;
+            Ok(version)
+        })
+        .await
+    }
+
+    /// One version, with the aliases that point to it now. Errors: [`Error::NotFound`].
+    pub async fn version(
+        &self,
+        model: &str,
+        which: &VersionRef,
+    ) -> Result<pb::ModelVersion, Error> {
+        let mut read = self.read().await?;
+        find(&mut read, model, which)
+            .await?
+            .ok_or_else(|| match which {
+                VersionRef::Number(number) => no_version(model, number),
+                VersionRef::Alias(alias) => no_version(model, alias),
+            })
+    }
+
+    /// Up to `limit` versions of a model, newest first, of numbers below `before`; none for a model that does not exist.
+    pub async fn list_versions(
+        &self,
+        model: &str,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Page<pb::ModelVersion>, Error> {
+        let mut read = self.read().await?;
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT number, message, aliases FROM aliased_versions WHERE model = ? AND number < ? ORDER BY number DESC LIMIT ?",
+        )
+        .bind(model)
+        .bind(before.unwrap_or(i64::MAX))
+        .bind(i64::from(limit) + 1)
+        .fetch_all(&mut *read)
+        .await?;
+        Page::cut(rows, limit, |row| row.0).try_map(|row| decode(model, row))
+    }
+}
+
+/// Stores a version and, when the rule says so, points `live` to it. Returns the version and whether it is live.
+pub(super) async fn publish(
+    write: &mut Write,
+    publish: Publish,
+    now: Timestamp,
+) -> Result<(pb::ModelVersion, bool), Error> {
+    let Publish {
+        model,
+        version,
+        promote,
+    } = publish;
+    let promoted = match promote {
+        Promotion::Always => true,
+        Promotion::Never => false,
+        Promotion::If(rule) => {
+            let live = VersionRef::Alias(LIVE.to_owned());
+            let live = find(write.connection(), &model, &live).await?;
+            rule(live.as_ref(), &version)
+        }
+    };
+    let mut version = insert(write, &model, version, now).await?;
+    if promoted {
+        let number = version.version.cast_signed();
+        aliases::point(write, &model, LIVE, number, "promote", now).await?;
+        version.aliases = vec![LIVE.to_owned()];
+    }
+    Ok((version, promoted))
+}
+
+/// The error for a version that does not exist.
+pub(super) fn no_version(model: &str, which: impl std::fmt::Display) -> Error {
+    Error::NotFound {
+        what: "model version",
+        name: format!("models/{model}/versions/{which}"),
+    }
+}
+
+/// The version that a number or an alias names, with its aliases.
+pub(super) async fn find(
+    connection: &mut SqliteConnection,
+    model: &str,
+    which: &VersionRef,
+) -> Result<Option<pb::ModelVersion>, Error> {
+    let query = match which {
+        // A number that SQLite cannot hold was never given.
+        VersionRef::Number(number) => sqlx::query_as(
+            "SELECT number, message, aliases FROM aliased_versions WHERE model = ? AND number = ?",
+        )
+        .bind(model)
+        .bind(i64::try_from(*number).unwrap_or(0)),
+        VersionRef::Alias(alias) => sqlx::query_as(
+            "SELECT number, message, aliases FROM aliased_versions \
+             WHERE model = ?1 AND number = (SELECT number FROM aliases WHERE model = ?1 AND alias = ?2)",
+        )
+        .bind(model)
+        .bind(alias),
+    };
+    let row: Option<Row> = query.fetch_optional(connection).await?;
+    row.map(|row| decode(model, row)).transpose()
+}
+
+async fn insert(
+    write: &mut Write,
+    model: &str,
+    mut version: pb::ModelVersion,
+    now: Timestamp,
+) -> Result<pb::ModelVersion, Error> {
+    let number: i64 = sqlx::query_scalar(
+        "INSERT INTO models (id, last_version) VALUES (?, 1) \
+         ON CONFLICT (id) DO UPDATE SET last_version = last_version + 1 RETURNING last_version",
+    )
+    .bind(model)
+    .fetch_one(write.connection())
+    .await?;
+    version.name = format!("models/{model}/versions/{number}");
+    version.version = number.cast_unsigned();
+    version.create_time = Some(now);
+    version.aliases.clear();
+    sqlx::query("INSERT INTO versions (model, number, message) VALUES (?, ?, ?)")
+        .bind(model)
+        .bind(number)
+        .bind(version.encode_to_vec())
+        .execute(write.connection())
+        .await?;
+    for file in &version.files {
+        sqlx::query(
+            "INSERT INTO version_files (model, number, sha256) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(model)
+        .bind(number)
+        .bind(&file.sha256)
+        .execute(write.connection())
+        .await?;
+    }
+    Ok(version)
+}
+
+/// Number, message and aliases separated by commas.
+type Row = (i64, Vec<u8>, Option<String>);
+
+fn decode(model: &str, (number, message, aliases): Row) -> Result<pb::ModelVersion, Error> {
+    let mut version =
+        pb::ModelVersion::decode(message.as_slice()).map_err(|source| Error::Damaged {
+            what: "model version",
+            name: format!("models/{model}/versions/{number}"),
+            source,
+        })?;
+    version.aliases = aliases
+        .iter()
+        .flat_map(|list| list.split(','))
+        .map(str::to_owned)
+        .collect();
+    version.aliases.sort();
+    Ok(version)
+}

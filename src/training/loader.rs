@@ -1,0 +1,160 @@
+//! Decodes batches ahead of the training loop, on threads of its own.
+//!
+//! Batch k is decoded by thread k modulo the number of threads, which hands it over through a channel with room for one. So batches arrive in
+//! order whatever the threads' speed, and at most two batches for each thread are in memory.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use crate::imaging::{InputSpec, Limits, Preprocessor};
+
+/// One picture of the dataset, as the loader needs it.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// The file.
+    pub path: PathBuf,
+    /// The true age in years.
+    pub age: f32,
+}
+
+/// Decoded and normalised pictures.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[N, 3, S, S]`, row-major.
+    pub pixels: Vec<f32>,
+    /// `[N]`, in years.
+    pub ages: Vec<f32>,
+    /// `[N]`, positions in the list of pictures.
+    pub indices: Vec<u32>,
+    /// Pictures that could not be read, by reason.
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// One of their names with the reason, for the log.
+    pub skipped_example: Option<String>,
+}
+
+/// What all batches have in common.
+#[derive(Debug, Clone)]
+pub struct LoaderOptions {
+    /// Pictures in a batch; the last batch may have fewer.
+    pub batch_size: usize,
+    /// Size and normalisation.
+    pub input: InputSpec,
+    /// Limits on one picture.
+    pub limits: Limits,
+    /// Decoding threads, at least 1.
+    pub threads: usize,
+}
+
+/// An iterator over the batches of one pass.
+#[derive(Debug)]
+pub struct Loader {
+    channels: Vec<Receiver<Batch>>,
+    threads: Vec<JoinHandle<()>>,
+    next: usize,
+    batches: usize,
+}
+
+impl Loader {
+    /// Begins to decode the pictures in this order.
+    pub fn start(pictures: &Arc<Vec<Picture>>, order: Vec<u32>, options: &LoaderOptions) -> Self {
+        let batches = order.len().div_ceil(options.batch_size);
+        let count = options.threads.clamp(1, batches.max(1));
+        let order = Arc::new(order);
+        let mut channels = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        for first in 0..count {
+            let (sender, receiver) = sync_channel(1);
+            let (pictures, order, options) = (Arc::clone(pictures), Arc::clone(&order), options.clone());
+            let work = move || {
+                let mut preprocessor = Preprocessor::new();
+                for batch in order.chunks(options.batch_size).skip(first).step_by(count) {
+                    if sender.send(decode(&pictures, batch, &options, &mut preprocessor)).is_err() {
+                        // The loop has ended early.
+                        return;
+                    }
+                }
+            };
+            channels.push(receiver);
+            threads.push(std::thread::spawn(work));
+        }
+        Loader {
+            channels,
+            threads,
+            next: 0,
+            batches,
+        }
+    }
+
+    /// Number of batches of the pass.
+    pub fn batches(&self) -> usize {
+        self.batches
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Batch;
+
+    /// Waits for the next batch.
+    fn next(&mut self) -> Option<Batch> {
+        if self.next == self.batches {
+            return None;
+        }
+        let channel = &self.channels[self.next % self.channels.len()];
+        self.next += 1;
+        // A thread ends early only by a panic, which the panic hook has logged; the pass must not look complete.
+        Some(channel.recv().expect("a decoding thread panicked"))
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.channels.clear();
+        for thread in self.threads.drain(..) {
+            // A panic has been reported when it happened.
+            drop(thread.join());
+        }
+    }
+}
+
+fn decode(pictures: &[Picture], batch: &[u32], options: &LoaderOptions, preprocessor: &mut Preprocessor) -> Batch {
+    let values = options.input.values();
+    let mut loaded = Batch {
+        pixels: vec![0.0; values * batch.len()],
+        ages: Vec::with_capacity(batch.len()),
+        indices: Vec::with_capacity(batch.len()),
+        skipped: BTreeMap::new(),
+        skipped_example: None,
+    };
+    for &index in batch {
+        let picture = &pictures[index as usize];
+        let start = loaded.ages.len() * values;
+        let pixels = &mut loaded.pixels[start..start + values];
+        let failure = match fs_err::read(&picture.path) {
+            Ok(bytes) => match preprocessor.preprocess(&bytes, &options.limits, &options.input, pixels) {
+                Ok(()) => None,
+                Err(error) => Some(("undecodable", error.to_string())),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(("missing", error.to_string())),
+            Err(error) => Some(("unreadable", error.to_string())),
+        };
+        match failure {
+            None => {
+                loaded.ages.push(picture.age);
+                loaded.indices.push(index);
+            }
+            Some((reason, message)) => {
+                *loaded.skipped.entry(reason).or_default() += 1;
+                loaded.skipped_example = Some(format!("{}: {message}", picture.path.display()));
+            }
+        }
+    }
+    loaded.pixels.truncate(loaded.ages.len() * values);
+    loaded
+}

@@ -1,0 +1,255 @@
+//! One worker process: its pipes, its signs of life, its end.
+
+use std::{
+    io,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use futures_util::{SinkExt, StreamExt};
+use prost::Message;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+
+use crate::proto::worker_v1::{Job, StopCommand, CancelCommand, WorkerCommand, WorkerEvent, worker_command, worker_event};
+use crate::training::frames::MAX_FRAME;
+
+use super::orphans;
+
+/// Longer lines of the worker's log are cut, in characters.
+const LONGEST_LOG_LINE: usize = 4_096;
+
+/// A running worker. Dropping it kills the process.
+pub(super) struct Worker {
+    process: Child,
+    pid: u32,
+    events: FramedRead<ChildStdout, LengthDelimitedCodec>,
+    commands: Option<FramedWrite<ChildStdin, LengthDelimitedCodec>>,
+    log: JoinHandle<()>,
+    watch: Watch,
+}
+
+/// When the worker was last known to live and to get something done.
+struct Watch {
+    silence_timeout: Duration,
+    stall_timeout: Duration,
+    heard: Instant,
+    advanced: Instant,
+    ticks: u64,
+}
+
+/// What came from the worker.
+pub(super) enum Heard {
+    /// An event other than a sign of life.
+    Event(worker_event::Kind),
+    /// Its end of the pipe is closed.
+    Closed,
+}
+
+/// Why a worker is not to be listened to any more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    #[error("the process wrote something that is no message of the worker protocol: {0}")]
+    Protocol(String),
+    #[error("the process gave no sign of life for {0:?}")]
+    Silent(Duration),
+    #[error("the process lives but got nothing done for {0:?}")]
+    Stalled(Duration),
+}
+
+impl Worker {
+    /// Starts a process and sends it its job.
+    pub(super) async fn start(
+        launcher: &[String],
+        job: Job,
+        silence_timeout: Duration,
+        stall_timeout: Duration,
+    ) -> io::Result<Self> {
+        let program = std::env::current_exe()?;
+        let mut command = match launcher.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&program);
+                command
+            }
+            None => Command::new(&program),
+        };
+        let mut process = command
+            .arg("worker")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            // Of its own, so that Ctrl-C in the server's terminal reaches the server alone, and a launcher's children end with it.
+            .process_group(0)
+            .spawn()?;
+        let pid = process.id().ok_or_else(|| io::Error::other("the process ended at once"))?;
+        orphans::remember(Path::new(&job.work_dir), pid)?;
+        let (stdin, stdout, stderr) = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+        let missing = || io::Error::other("the process has no pipes");
+        let training = job.training.clone();
+        let mut worker = Worker {
+            process,
+            pid,
+            events: FramedRead::new(stdout.ok_or_else(missing)?, codec()),
+            commands: Some(FramedWrite::new(stdin.ok_or_else(missing)?, codec())),
+            log: tokio::spawn(forward_log(stderr.ok_or_else(missing)?, training)),
+            watch: Watch::new(silence_timeout, stall_timeout),
+        };
+        worker.send(worker_command::Kind::Job(job)).await;
+        Ok(worker)
+    }
+
+    /// Asks the training to end early.
+    pub(super) async fn stop(&mut self) {
+        self.send(worker_command::Kind::Stop(StopCommand {})).await;
+    }
+
+    /// Asks the training to give up.
+    pub(super) async fn cancel(&mut self) {
+        self.send(worker_command::Kind::Cancel(CancelCommand {})).await;
+    }
+
+    /// Waits for the next event. Safe to drop and call again.
+    pub(super) async fn next(&mut self) -> Result<Heard, Broken> {
+        loop {
+            let deadline = self.watch.deadline();
+            let frame = tokio::time::timeout_at(deadline, self.events.next()).await;
+            let frame = match frame {
+                Err(_) => return Err(self.watch.verdict()),
+                Ok(None) => return Ok(Heard::Closed),
+                Ok(Some(Err(error))) => return Err(Broken::Protocol(error.to_string())),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let event = WorkerEvent::decode(frame).map_err(|error| Broken::Protocol(error.to_string()))?;
+            self.watch.hear(event.kind.as_ref());
+            match event.kind {
+                None => return Err(Broken::Protocol("an empty event".to_owned())),
+                Some(worker_event::Kind::Beat(_)) => {}
+                Some(kind) => return Ok(Heard::Event(kind)),
+            }
+        }
+    }
+
+    /// Closes the pipe, which asks the process to end, waits for it, and kills it when it takes too long.
+    pub(super) async fn end(mut self, grace: Duration) -> Option<ExitStatus> {
+        self.commands = None;
+        match tokio::time::timeout(grace, self.drain()).await {
+            Ok(status) => {
+                self.finish_log().await;
+                status
+            }
+            Err(_) => self.kill().await,
+        }
+    }
+
+    /// Kills the process and all that it started.
+    pub(super) async fn kill(mut self) -> Option<ExitStatus> {
+        orphans::kill_group(self.pid);
+        let status = self.process.wait().await.ok();
+        self.finish_log().await;
+        status
+    }
+
+    /// Reads what still comes, so that a process which writes is not blocked, until it ends.
+    async fn drain(&mut self) -> Option<ExitStatus> {
+        while let Some(Ok(_)) = self.events.next().await {}
+        self.process.wait().await.ok()
+    }
+
+    /// Lets the last lines of its log through; a grandchild that keeps the pipe open is not waited for.
+    async fn finish_log(&mut self) {
+        if tokio::time::timeout(Duration::from_secs(1), &mut self.log).await.is_err() {
+            self.log.abort();
+        }
+    }
+
+    async fn send(&mut self, kind: worker_command::Kind) {
+        let Some(commands) = &mut self.commands else {
+            return;
+        };
+        let command = WorkerCommand { kind: Some(kind) };
+        if let Err(error) = commands.send(command.encode_to_vec().into()).await {
+            // The process is ending; its end will be noticed where events are read.
+            tracing::debug!(%error, "a command did not reach the process");
+        }
+    }
+}
+
+impl Watch {
+    fn new(silence_timeout: Duration, stall_timeout: Duration) -> Self {
+        let now = Instant::now();
+        Watch {
+            silence_timeout,
+            stall_timeout,
+            heard: now,
+            advanced: now,
+            ticks: 0,
+        }
+    }
+
+    fn hear(&mut self, kind: Option<&worker_event::Kind>) {
+        self.heard = Instant::now();
+        match kind {
+            Some(worker_event::Kind::Beat(beat)) => {
+                if beat.ticks != self.ticks {
+                    self.ticks = beat.ticks;
+                    self.advanced = self.heard;
+                }
+            }
+            _ => self.advanced = self.heard,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        (self.heard + self.silence_timeout).min(self.advanced + self.stall_timeout)
+    }
+
+    fn verdict(&self) -> Broken {
+        if self.heard.elapsed() >= self.silence_timeout {
+            Broken::Silent(self.silence_timeout)
+        } else {
+            Broken::Stalled(self.stall_timeout)
+        }
+    }
+}
+
+/// How a process ended, in words.
+pub(super) fn describe(status: Option<ExitStatus>) -> String {
+    let Some(status) = status else {
+        return "the process ended in an unknown way".to_owned();
+    };
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("the process ended with exit code {code}"),
+        (None, Some(9)) => "the process was killed by signal 9 (SIGKILL)".to_owned(),
+        (None, Some(signal)) => format!("the process was ended by signal {signal}"),
+        (None, None) => "the process ended in an unknown way".to_owned(),
+    }
+}
+
+fn codec() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec()
+}
+
+/// Passes the worker's log lines on to the server's log.
+async fn forward_log(stderr: ChildStderr, training: String) {
+    let mut lines = BufReader::new(stderr).lines();
+    loop {
+        match lines.next_line().await {
+            Ok(Some(line)) => {
+                let line: String = line.chars().take(LONGEST_LOG_LINE).collect();
+                tracing::info!(target: "visage::worker", training, "{line}");
+            }
+            // Bytes that are no text end a line, not the log.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+            Ok(None) | Err(_) => return,
+        }
+    }
+}

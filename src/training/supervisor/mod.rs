@@ -1,0 +1,380 @@
+//! The queue of trainings and the processes that run them.
+//!
+//! State lives in the store alone: every transition is decided inside a transaction that sees the training as it is, so that a stop, a
+//! finish and a crash that race end in one of their outcomes and never between them. The process is never trusted: exit, signal, a frame that does
+//! not parse, silence and lack of progress each end in a recorded state with a stop reason.
+//!
+//! - this file: what clients ask for, and the loop that takes the next training from the queue.
+//! - [`child`]: one process: its pipes, its signs of life, its end.
+//! - [`run`]: one training: from PREPARING to a final state.
+//! - [`observe`]: what the metrics say about it.
+//! - [`orphans`]: processes that an earlier server left behind.
+
+mod child;
+mod observe;
+mod orphans;
+mod run;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    artifacts::Artifacts,
+    imaging::Limits,
+    proto::{
+        v1::{self, StopReason, TrainingState},
+        worker_v1,
+    },
+    registry::{self, Registry},
+    store::{self, Change, CheckpointRef, Inserted, RequestId, Store, is_final},
+    telemetry::metrics,
+};
+
+/// How trainings are run.
+#[derive(Debug, Clone)]
+pub struct SupervisorOptions {
+    /// Folder for the files of running trainings.
+    pub work_dir: PathBuf,
+    /// Command put before the worker's own, such as `mpirun -np 4`.
+    pub launcher: Vec<String>,
+    /// Longest time without a sign of life.
+    pub silence_timeout: Duration,
+    /// Longest time without anything done.
+    pub stall_timeout: Duration,
+    /// How long a process may take to end when asked.
+    pub grace: Duration,
+    /// Starts of a training's process before it is given up.
+    pub max_restarts: u32,
+    /// Trainings that may wait.
+    pub max_queued: usize,
+    /// `cpu`, `cuda:N` or `auto`.
+    pub device: String,
+    /// Threads of the processor; 0 for all.
+    pub threads: u32,
+    /// Folders under which images may be read.
+    pub data_roots: Vec<String>,
+    /// Folders in which named weights are looked for.
+    pub weights_roots: Vec<String>,
+    /// How the hub is reached.
+    pub hub: worker_v1::HubAccess,
+    /// Limits on one image.
+    pub limits: Limits,
+}
+
+/// Failures of what clients ask for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// The training has ended.
+    #[error("{name} has already ended as {}", .state.as_str_name())]
+    AlreadyEnded {
+        /// `trainings/{id}`.
+        name: String,
+        /// The final state.
+        state: TrainingState,
+    },
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Supervisor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    artifacts: Artifacts,
+    registry: Registry,
+    options: SupervisorOptions,
+    wake: Notify,
+    running: Mutex<Option<Running>>,
+    progress: watch::Sender<Latest>,
+}
+
+/// The training that runs now.
+struct Running {
+    id: String,
+    signals: mpsc::Sender<Signal>,
+}
+
+/// What a running training's process is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signal {
+    Stop,
+    Cancel,
+    Kill,
+}
+
+/// The latest progress report of each running training, by id.
+pub type Latest = HashMap<String, v1::Progress>;
+
+impl Supervisor {
+    /// A supervisor that does nothing before [`Supervisor::run`].
+    pub fn new(store: Store, artifacts: Artifacts, registry: Registry, options: SupervisorOptions) -> Self {
+        Supervisor {
+            inner: Arc::new(Inner {
+                store,
+                artifacts,
+                registry,
+                options,
+                wake: Notify::new(),
+                running: Mutex::new(None),
+                progress: watch::Sender::new(Latest::new()),
+            }),
+        }
+    }
+
+    /// Puts a training into the queue.
+    ///
+    /// # Errors
+    /// See [`Store::insert_training`].
+    pub async fn start(&self, training: v1::Training, request: Option<RequestId>) -> Result<v1::Training, Error> {
+        let inserted = self.inner.store.insert_training(training, request, self.inner.options.max_queued).await?;
+        match inserted {
+            Inserted::New(training) => {
+                tracing::info!(training = training.name, "queued");
+                self.inner.wake.notify_one();
+                Ok(training)
+            }
+            Inserted::Existing(training) => Ok(training),
+        }
+    }
+
+    /// Asks a training to end early and keep its best checkpoint.
+    ///
+    /// # Errors
+    /// A training that does not exist or has ended.
+    pub async fn stop(&self, id: &str) -> Result<v1::Training, Error> {
+        let decide = |training: &mut v1::Training| {
+            match training.state() {
+                TrainingState::Queued | TrainingState::Paused => cancelled(training),
+                TrainingState::Unspecified
+                | TrainingState::Preparing
+                | TrainingState::Running
+                | TrainingState::Pausing => training.set_state(TrainingState::Stopping),
+                TrainingState::Stopping | TrainingState::Cancelling => {}
+                TrainingState::Succeeded | TrainingState::Failed | TrainingState::Cancelled => {
+                    return Err(already_ended(training));
+                }
+            }
+            Ok(Change::default())
+        };
+        let applied = self.inner.store.update(id, decide).await?;
+        if applied.training.state() == TrainingState::Stopping {
+            self.signal(id, Signal::Stop);
+        }
+        Ok(applied.training)
+    }
+
+    /// Asks a training to give up; with `force` its process is killed.
+    ///
+    /// # Errors
+    /// A training that does not exist or has ended.
+    pub async fn cancel(&self, id: &str, force: bool) -> Result<v1::Training, Error> {
+        let decide = |training: &mut v1::Training| {
+            match training.state() {
+                TrainingState::Queued | TrainingState::Paused => cancelled(training),
+                TrainingState::Unspecified
+                | TrainingState::Preparing
+                | TrainingState::Running
+                | TrainingState::Pausing
+                | TrainingState::Stopping => training.set_state(TrainingState::Cancelling),
+                TrainingState::Cancelling => {}
+                TrainingState::Succeeded | TrainingState::Failed | TrainingState::Cancelled => {
+                    return Err(already_ended(training));
+                }
+            }
+            Ok(Change::default())
+        };
+        let applied = self.inner.store.update(id, decide).await?;
+        if applied.training.state() == TrainingState::Cancelling {
+            self.signal(id, if force { Signal::Kill } else { Signal::Cancel });
+        }
+        Ok(applied.training)
+    }
+
+    /// Deletes an ended training and the files that nothing uses any more.
+    ///
+    /// # Errors
+    /// A training that does not exist or has not ended.
+    pub async fn delete(&self, id: &str) -> Result<(), Error> {
+        let unreferenced = self.inner.store.delete_training(id).await?;
+        self.inner.discard(&unreferenced).await;
+        self.inner.count_states().await;
+        Ok(())
+    }
+
+    /// The latest progress report of a running training.
+    pub fn progress(&self, id: &str) -> Option<v1::Progress> {
+        self.inner.progress.borrow().get(id).cloned()
+    }
+
+    /// Changes whenever a running training reports progress.
+    pub fn follow_progress(&self) -> watch::Receiver<Latest> {
+        self.inner.progress.subscribe()
+    }
+
+    /// Accounts for what an earlier server left behind, then runs one training after the other until the token is cancelled.
+    ///
+    /// # Errors
+    /// A database or disk that fails while the past is accounted for.
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), Error> {
+        orphans::end_all(&self.inner.options.work_dir, self.inner.options.grace).await;
+        self.recover().await?;
+        loop {
+            self.inner.count_states().await;
+            let next = match self.inner.store.queue().await {
+                Ok(queue) => queue.into_iter().next(),
+                Err(error) => {
+                    tracing::error!(%error, "failed to read the queue");
+                    None
+                }
+            };
+            match next {
+                Some(id) => self.run_one(&id, &shutdown).await,
+                None => tokio::select! {
+                    () = self.inner.wake.notified() => {}
+                    () = shutdown.cancelled() => {}
+                },
+            }
+            if shutdown.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn run_one(&self, id: &str, shutdown: &CancellationToken) {
+        let (signals, receiver) = mpsc::channel(8);
+        *self.running() = Some(Running {
+            id: id.to_owned(),
+            signals,
+        });
+        let outcome = run::training(&self.inner, id, receiver, shutdown).await;
+        *self.running() = None;
+        self.inner.progress.send_modify(|latest| {
+            latest.remove(id);
+        });
+        if let Err(error) = outcome {
+            tracing::error!(training = id, %error, "failed to record what became of the training");
+            // The database fails, most likely for want of disk; a tight loop would not help it.
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    /// Decides what becomes of trainings that were live when the server ended.
+    async fn recover(&self) -> Result<(), Error> {
+        for training in self.inner.store.live_trainings().await? {
+            let id = training.name.trim_start_matches("trainings/").to_owned();
+            match training.state() {
+                TrainingState::Queued | TrainingState::Paused => {}
+                TrainingState::Cancelling => {
+                    self.inner.end(&id, run::Ending::Cancelled).await?;
+                }
+                TrainingState::Stopping => {
+                    let has_best = self.inner.store.checkpoint(&id, CheckpointRef::Best).await.is_ok();
+                    let ending = if has_best {
+                        run::Ending::Succeeded {
+                            stop_reason: StopReason::UserStop,
+                            test: None,
+                        }
+                    } else {
+                        run::Ending::Cancelled
+                    };
+                    self.inner.end(&id, ending).await?;
+                }
+                TrainingState::Unspecified
+                | TrainingState::Preparing
+                | TrainingState::Running
+                | TrainingState::Pausing
+                | TrainingState::Succeeded
+                | TrainingState::Failed
+                | TrainingState::Cancelled => self.requeue(&id).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn requeue(&self, id: &str) -> Result<(), Error> {
+        let limit = self.inner.options.max_restarts;
+        let starts = self.inner.store.training(id).await?.attempt;
+        if starts > limit {
+            let ending = run::Ending::Failed {
+                stop_reason: StopReason::ServerRestartLimit,
+                failure: v1::Failure {
+                    reason: "SERVER_RESTART_LIMIT".to_owned(),
+                    message: format!("the server ended {starts} times while the training ran; max_restarts is {limit}"),
+                },
+            };
+            return self.inner.end(id, ending).await;
+        }
+        tracing::warn!(training = id, starts, "was interrupted by the end of the server and is queued again");
+        metrics::training_worker_restarted();
+        let decide = |training: &mut v1::Training| {
+            training.set_state(TrainingState::Queued);
+            Ok::<_, store::Error>(Change::default())
+        };
+        self.inner.store.update(id, decide).await?;
+        Ok(())
+    }
+
+    fn signal(&self, id: &str, signal: Signal) {
+        let running = self.running();
+        let Some(running) = running.as_ref().filter(|running| running.id == id) else {
+            // It is about to start or to end; either looks at the recorded state.
+            return;
+        };
+        // A full channel holds signals that are at least as strong.
+        drop(running.signals.try_send(signal));
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
+        self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Removes stored files that nothing uses any more; a failure costs disk only and the next start tries again.
+    async fn discard(&self, digests: &[String]) {
+        for digest in digests {
+            if let Err(error) = self.artifacts.delete(digest).await {
+                tracing::warn!(digest, %error, "failed to remove an unused file");
+            }
+        }
+    }
+
+    async fn count_states(&self) {
+        match self.store.count_states().await {
+            Ok(counts) => observe::states(&counts),
+            Err(error) => tracing::warn!(%error, "failed to count the trainings"),
+        }
+    }
+}
+
+fn cancelled(training: &mut v1::Training) {
+    training.set_state(TrainingState::Cancelled);
+    training.set_stop_reason(StopReason::UserStop);
+    training.end_time = Some(std::time::SystemTime::now().into());
+}
+
+fn already_ended(training: &v1::Training) -> Error {
+    debug_assert!(is_final(training.state()));
+    Error::AlreadyEnded {
+        name: training.name.clone(),
+        state: training.state(),
+    }
+}

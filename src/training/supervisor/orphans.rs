@@ -1,0 +1,82 @@
+//! Processes that an earlier server left behind.
+//!
+//! A worker ends by itself when its server is gone. One that is stopped or stuck in the kernel does not; so its process id lies in its work folder, with
+//! the time it was started, which together name one process for as long as the machine runs.
+
+use std::{io, path::Path, time::Duration};
+
+use fs_err as fs;
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+
+use crate::files::write_durably;
+
+const PID_FILE: &str = "worker.pid";
+
+/// Writes down which process works in a folder.
+pub(super) fn remember(work_dir: &Path, pid: u32) -> io::Result<()> {
+    let started = start_time(pid).unwrap_or_default();
+    write_durably(&work_dir.join(PID_FILE), format!("{pid} {started}\n").as_bytes())
+}
+
+/// Kills a process and all of its group.
+pub(super) fn kill_group(pid: u32) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    // An error means that it is gone already.
+    drop(kill_process_group(pid, Signal::KILL));
+}
+
+/// Ends the processes of all work folders and removes the folders.
+pub(super) async fn end_all(work_root: &Path, grace: Duration) {
+    let Ok(folders) = fs::read_dir(work_root) else {
+        return;
+    };
+    for folder in folders.flatten() {
+        end(&folder.path(), grace).await;
+        if let Err(error) = fs::remove_dir_all(folder.path()) {
+            tracing::warn!(%error, "failed to remove the files of an interrupted training");
+        }
+    }
+}
+
+async fn end(work_dir: &Path, grace: Duration) {
+    let Some(pid) = remembered(work_dir) else {
+        return;
+    };
+    tracing::warn!(pid, "a process of an earlier server is still there");
+    // It has noticed that its pipes are closed, unless it is stuck.
+    let deadline = tokio::time::Instant::now() + grace;
+    while is_alive(pid) && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    if is_alive(pid) {
+        tracing::warn!(pid, "it does not end by itself and is killed");
+        kill_group(pid);
+    }
+}
+
+/// The process that still works in a folder; `None` when it is gone and its number perhaps another's.
+fn remembered(work_dir: &Path) -> Option<u32> {
+    let text = fs::read_to_string(work_dir.join(PID_FILE)).ok()?;
+    let (pid, started) = text.trim().split_once(' ')?;
+    let pid: u32 = pid.parse().ok()?;
+    (start_time(pid)? == started).then_some(pid)
+}
+
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process_group(pid).is_ok())
+}
+
+/// Field 22 of `/proc/{pid}/stat`: ticks from the machine's start to the process'. `None` when there is no such process, or it is dead and
+/// only waits to be collected.
+fn start_time(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name in parentheses that may contain anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    if fields.first() == Some(&"Z") {
+        return None;
+    }
+    fields.get(19).map(|field| (*field).to_owned())
+}

@@ -1,0 +1,450 @@
+//! One training: from PREPARING to a final state.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    artifacts,
+    files,
+    proto::{
+        v1::{self, StopReason, TrainingState},
+        worker_v1::{EpochDone, Finished, ImageLimits, Job, worker_event},
+    },
+    store::{self, Change, CheckpointRef, Kind, is_final},
+    training::{spec::{Promote, Spec}, supervisor::child::{Broken, Heard, Worker, describe}},
+};
+
+use super::{Error, Inner, Signal, observe};
+
+/// How a training ends.
+#[derive(Debug, Clone)]
+pub(super) enum Ending {
+    /// Its best checkpoint becomes a model version.
+    Succeeded {
+        stop_reason: StopReason,
+        test: Option<v1::Evaluation>,
+    },
+    Failed {
+        stop_reason: StopReason,
+        failure: v1::Failure,
+    },
+    Cancelled,
+}
+
+/// Why the loop over events ended.
+enum Outcome {
+    /// The worker said how it ended.
+    Finished(Finished),
+    /// It was killed on request.
+    Killed,
+    /// The server ends; the next one goes on.
+    Interrupted,
+    /// The process died or cannot be trusted.
+    Died(String),
+    /// A file or the database of the server failed.
+    Failed(v1::Failure),
+}
+
+/// Runs the training at the head of the queue.
+pub(super) async fn training(
+    inner: &Arc<Inner>,
+    id: &str,
+    mut signals: mpsc::Receiver<Signal>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let Some(training) = prepare(inner, id).await? else {
+        return Ok(());
+    };
+    let work_dir = inner.options.work_dir.join(id);
+    let ooms_before = oom_kills();
+    let outcome = match start(inner, &training, &work_dir).await {
+        Ok(mut worker) => {
+            let outcome = follow(inner, id, &mut worker, &mut signals, shutdown).await;
+            finish_process(inner, worker, outcome).await
+        }
+        Err(error) if files::is_disk_full(&error) => Outcome::Failed(disk_full(&error.to_string())),
+        Err(error) => Outcome::Died(format!("failed to start the process: {error}")),
+    };
+    // Before the outcome is recorded: on a full disk this is what makes room for it.
+    if let Err(error) = fs_err::tokio::remove_dir_all(&work_dir).await {
+        tracing::warn!(%error, "failed to remove the files of a training");
+    }
+    let ending = match outcome {
+        Outcome::Interrupted => return Ok(()),
+        Outcome::Killed => Ending::Cancelled,
+        Outcome::Finished(finished) => ending_of(finished),
+        Outcome::Failed(failure) => Ending::Failed {
+            stop_reason: StopReason::Internal,
+            failure,
+        },
+        Outcome::Died(message) if oom_kills() > ooms_before => Ending::Failed {
+            stop_reason: StopReason::OutOfMemory,
+            failure: v1::Failure {
+                reason: "OUT_OF_MEMORY".to_owned(),
+                message: format!("{message}; the machine ran out of memory: lower spec.batch_size or spec.input_size"),
+            },
+        },
+        Outcome::Died(message) => Ending::Failed {
+            stop_reason: StopReason::WorkerDied,
+            failure: v1::Failure {
+                reason: "WORKER_DIED".to_owned(),
+                message,
+            },
+        },
+    };
+    inner.end(id, ending).await
+}
+
+/// Moves the training from QUEUED to PREPARING; `None` when it is not QUEUED any more.
+async fn prepare(inner: &Inner, id: &str) -> Result<Option<v1::Training>, Error> {
+    let decide = |training: &mut v1::Training| {
+        let mut change = Change::default();
+        if training.state() != TrainingState::Queued {
+            return Ok::<_, store::Error>(change);
+        }
+        training.set_state(TrainingState::Preparing);
+        training.attempt += 1;
+        training.start_time.get_or_insert_with(|| SystemTime::now().into());
+        if training.last.take().is_some() {
+            training.best = None;
+            change.events.push(Kind::MetricsRewound(v1::MetricsRewound { from_epoch: 1 }));
+        }
+        Ok(change)
+    };
+    let training = inner.store.update(id, decide).await?.training;
+    inner.count_states().await;
+    Ok(Some(training).filter(|training| training.state() == TrainingState::Preparing))
+}
+
+async fn start(inner: &Inner, training: &v1::Training, work_dir: &Path) -> std::io::Result<Worker> {
+    let options = &inner.options;
+    fs_err::tokio::create_dir_all(work_dir).await?;
+    let job = Job {
+        training: training.name.clone(),
+        spec: training.resolved_spec.clone(),
+        attempt: training.attempt,
+        work_dir: work_dir.to_string_lossy().into_owned(),
+        data_roots: options.data_roots.clone(),
+        weights_roots: options.weights_roots.clone(),
+        hub: Some(options.hub.clone()),
+        threads: options.threads,
+        device: options.device.clone(),
+        image_limits: Some(ImageLimits {
+            max_bytes: options.limits.max_bytes,
+            max_pixels: options.limits.max_pixels,
+            max_dimension: options.limits.max_dimension,
+        }),
+    };
+    tracing::info!(training = training.name, attempt = training.attempt, "started");
+    Worker::start(&options.launcher, job, options.silence_timeout, options.stall_timeout).await
+}
+
+/// Records the worker's events until it ends, one way or another.
+async fn follow(
+    inner: &Arc<Inner>,
+    id: &str,
+    worker: &mut Worker,
+    signals: &mut mpsc::Receiver<Signal>,
+    shutdown: &CancellationToken,
+) -> Outcome {
+    // A stop or cancel that came between the queue and here found nobody to signal.
+    match inner.store.training(id).await.map(|training| training.state()) {
+        Ok(TrainingState::Stopping) => worker.stop().await,
+        Ok(TrainingState::Cancelling) => return Outcome::Killed,
+        Ok(_) | Err(_) => {}
+    }
+    let mut cancel_deadline = None;
+    loop {
+        let heard = tokio::select! {
+            heard = worker.next() => heard,
+            signal = signals.recv() => {
+                match signal {
+                    Some(Signal::Stop) => worker.stop().await,
+                    Some(Signal::Cancel) => {
+                        worker.cancel().await;
+                        cancel_deadline = Some(tokio::time::Instant::now() + inner.options.grace);
+                    }
+                    Some(Signal::Kill) | None => return Outcome::Killed,
+                }
+                continue;
+            }
+            () = sleep_until(cancel_deadline) => {
+                tracing::warn!(training = id, "did not give up in time and is killed");
+                return Outcome::Killed;
+            }
+            () = shutdown.cancelled() => return Outcome::Interrupted,
+        };
+        let recorded = match heard {
+            Ok(Heard::Event(worker_event::Kind::Finished(finished))) => return Outcome::Finished(finished),
+            Ok(Heard::Event(event)) => record(inner, id, event).await,
+            Ok(Heard::Closed) => return Outcome::Died(String::new()),
+            Err(broken @ (Broken::Protocol(_) | Broken::Silent(_) | Broken::Stalled(_))) => {
+                return Outcome::Died(broken.to_string());
+            }
+        };
+        if let Err(failure) = recorded {
+            return Outcome::Failed(failure);
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for or forces the end of the process, and completes the words about a death.
+async fn finish_process(inner: &Inner, worker: Worker, outcome: Outcome) -> Outcome {
+    let grace = inner.options.grace;
+    match outcome {
+        Outcome::Finished(_) | Outcome::Interrupted => {
+            worker.end(grace).await;
+            outcome
+        }
+        Outcome::Killed | Outcome::Failed(_) => {
+            worker.kill().await;
+            outcome
+        }
+        Outcome::Died(reason) if reason.is_empty() => {
+            let status = worker.end(Duration::from_secs(2)).await;
+            Outcome::Died(format!("{} before it said how the training ended", describe(status)))
+        }
+        Outcome::Died(reason) => {
+            worker.kill().await;
+            Outcome::Died(reason)
+        }
+    }
+}
+
+/// Makes one event durable.
+async fn record(inner: &Arc<Inner>, id: &str, event: worker_event::Kind) -> Result<(), v1::Failure> {
+    let recorded = match event {
+        worker_event::Kind::Progress(progress) => {
+            let begins = matches!(progress.phase.as_str(), "train");
+            let is_first = inner.progress.borrow().get(id).is_none_or(|earlier| earlier.phase != "train");
+            observe::progress(&progress);
+            inner.progress.send_modify(|latest| {
+                latest.insert(id.to_owned(), progress);
+            });
+            if begins && is_first { running(inner, id).await } else { Ok(()) }
+        }
+        worker_event::Kind::Started(started) if started.version != env!("CARGO_PKG_VERSION") => {
+            return Err(v1::Failure {
+                reason: "WORKER_VERSION".to_owned(),
+                message: format!("the worker is version {}, the server {}", started.version, env!("CARGO_PKG_VERSION")),
+            });
+        }
+        worker_event::Kind::Dataset(report) => {
+            observe::rejects(&report);
+            let decide = move |training: &mut v1::Training| {
+                training.dataset = Some(report.clone());
+                Ok(event_change(Kind::DatasetScanned(report)))
+            };
+            update(inner, id, decide).await
+        }
+        worker_event::Kind::Init(init) => {
+            let decide = move |training: &mut v1::Training| {
+                training.init_source = init.source;
+                Ok(Change::default())
+            };
+            update(inner, id, decide).await
+        }
+        worker_event::Kind::Epoch(done) => return epoch(inner, id, done).await,
+        worker_event::Kind::Started(_) | worker_event::Kind::Beat(_) | worker_event::Kind::Finished(_) => Ok(()),
+    };
+    recorded.map_err(|error| failure_of_store(&error))
+}
+
+async fn running(inner: &Inner, id: &str) -> Result<(), store::Error> {
+    let decide = |training: &mut v1::Training| {
+        if training.state() == TrainingState::Preparing {
+            training.set_state(TrainingState::Running);
+        }
+        Ok(Change::default())
+    };
+    update(inner, id, decide).await?;
+    inner.count_states().await;
+    Ok(())
+}
+
+/// Takes over the checkpoint's files, then records the epoch together with them.
+async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::Failure> {
+    let metrics = done.metrics.unwrap_or_default();
+    let mut files = Vec::with_capacity(done.files.len());
+    for file in done.files {
+        let path = PathBuf::from(&file.path);
+        let stored = inner.artifacts.put_file(&path).await.map_err(|error| failure_of_artifacts(&error))?;
+        if stored.sha256 != file.sha256 {
+            return Err(v1::Failure {
+                reason: "CHECKPOINT_CORRUPT".to_owned(),
+                message: format!("{} has the SHA-256 {} after it was written as {}", file.name, stored.sha256, file.sha256),
+            });
+        }
+        if let Err(error) = fs_err::tokio::remove_file(&path).await {
+            tracing::warn!(%error, "failed to remove a checkpoint that was taken over");
+        }
+        files.push(v1::CheckpointFile {
+            name: file.name,
+            size_bytes: stored.size,
+            sha256: stored.sha256,
+        });
+    }
+    observe::epoch(&metrics);
+    let decide = move |training: &mut v1::Training| {
+        training.last = Some(metrics.clone());
+        if metrics.is_best {
+            training.best = Some(metrics.clone());
+        }
+        let mut change = event_change(Kind::EpochCompleted(metrics.clone()));
+        if !files.is_empty() {
+            change.events.push(Kind::CheckpointSaved(v1::Checkpoint {
+                epoch: metrics.epoch,
+                best: metrics.is_best,
+                val_loss: metrics.val_loss,
+                val_mae: metrics.val_mae,
+                files,
+                ..Default::default()
+            }));
+        }
+        Ok::<_, store::Error>(change)
+    };
+    let applied = inner.store.update(id, decide).await.map_err(|error| failure_of_store(&error))?;
+    inner.discard(&applied.unreferenced).await;
+    Ok(())
+}
+
+impl Inner {
+    /// Records how a training ended; a success publishes its best checkpoint in the same transaction.
+    pub(super) async fn end(&self, id: &str, ending: Ending) -> Result<(), Error> {
+        let training = self.store.training(id).await?;
+        let (mut ending, mut publish) = (ending, None);
+        if let Ending::Succeeded { .. } = ending {
+            let promote = Spec::resolve(training.resolved_spec.as_ref()).map_or(Promote::Never, |spec| spec.promote);
+            let mut finished = training.clone();
+            if let Ending::Succeeded { test, .. } = &ending {
+                finished.test.clone_from(test);
+            }
+            match self.registry.publication(&finished, promote).await {
+                Ok(publication) => publish = Some(publication),
+                Err(error) => {
+                    tracing::error!(training = id, %error, "the best checkpoint cannot be served");
+                    ending = Ending::Failed {
+                        stop_reason: StopReason::Internal,
+                        failure: v1::Failure {
+                            reason: "CHECKPOINT_UNUSABLE".to_owned(),
+                            message: format!("the best checkpoint cannot be served: {error}"),
+                        },
+                    };
+                }
+            }
+        }
+        let decide = move |training: &mut v1::Training| {
+            let mut change = Change::default();
+            if is_final(training.state()) {
+                return Ok::<_, store::Error>(change);
+            }
+            training.end_time = Some(SystemTime::now().into());
+            // A cancel that was acknowledged wins over a success that came after it.
+            let ending = if training.state() == TrainingState::Cancelling { Ending::Cancelled } else { ending };
+            match ending {
+                Ending::Succeeded { stop_reason, test } => {
+                    training.set_state(TrainingState::Succeeded);
+                    training.set_stop_reason(stop_reason);
+                    change.events.extend(test.clone().map(Kind::TestEvaluated));
+                    training.test = test;
+                    change.publish = publish;
+                }
+                Ending::Failed { stop_reason, failure } => {
+                    training.set_state(TrainingState::Failed);
+                    training.set_stop_reason(stop_reason);
+                    training.failure = Some(failure);
+                }
+                Ending::Cancelled => super::cancelled(training),
+            }
+            Ok(change)
+        };
+        let applied = self.store.update(id, decide).await?;
+        let training = &applied.training;
+        observe::finished(training.stop_reason());
+        self.count_states().await;
+        tracing::info!(
+            training = training.name,
+            state = training.state().as_str_name(),
+            stop_reason = training.stop_reason().as_str_name(),
+            failure = training.failure.as_ref().map(|failure| failure.message.as_str()),
+            model_version = training.model_version,
+            "ended"
+        );
+        Ok(())
+    }
+}
+
+fn ending_of(finished: Finished) -> Ending {
+    if finished.cancelled {
+        return Ending::Cancelled;
+    }
+    let stop_reason = finished.stop_reason();
+    match finished.failure {
+        Some(failure) => Ending::Failed { stop_reason, failure },
+        None => Ending::Succeeded {
+            stop_reason,
+            test: finished.test,
+        },
+    }
+}
+
+async fn update<F>(inner: &Inner, id: &str, decide: F) -> Result<(), store::Error>
+where
+    F: FnOnce(&mut v1::Training) -> Result<Change, store::Error> + Send + 'static,
+{
+    inner.store.update(id, decide).await.map(|_| ())
+}
+
+fn event_change(kind: Kind) -> Change {
+    Change {
+        events: vec![kind],
+        ..Change::default()
+    }
+}
+
+fn failure_of_store(error: &store::Error) -> v1::Failure {
+    match error {
+        store::Error::DiskFull { .. } => disk_full(&error.to_string()),
+        _ => v1::Failure {
+            reason: "STORE".to_owned(),
+            message: error.to_string(),
+        },
+    }
+}
+
+fn failure_of_artifacts(error: &artifacts::Error) -> v1::Failure {
+    match error {
+        artifacts::Error::DiskFull { .. } => disk_full(&error.to_string()),
+        _ => v1::Failure {
+            reason: "ARTIFACTS".to_owned(),
+            message: error.to_string(),
+        },
+    }
+}
+
+fn disk_full(message: &str) -> v1::Failure {
+    v1::Failure {
+        reason: "DISK_FULL".to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+/// How many processes the kernel has killed for want of memory since the machine started.
+fn oom_kills() -> u64 {
+    let text = fs_err::read_to_string("/proc/vmstat").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}

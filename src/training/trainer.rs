@@ -1,0 +1,664 @@
+//! The training itself: scan, initial weights, epochs, test.
+//!
+//! The order of images is a function of seed and epoch, so the same spec, data and machine give the same losses and weights on a CPU.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    dataset::{self, Dataset, Sample},
+    imaging::{InputSpec, Limits},
+    model::{
+        self,
+        checkpoint::{self, Calibration, DatasetRecord, LabelScale, Manifest},
+        device, init,
+        weights::HubOptions,
+        resnet18::{Mode, ResNet18},
+    },
+    proto::{
+        self, v1,
+        worker_v1::{EpochDone, InitLoaded, Job, WorkerFile, Finished, worker_event},
+    },
+};
+
+use super::{
+    early_stopping::EarlyStopping,
+    evaluation::{Scored, Sums, conformal_half_width, evaluate},
+    flat::{Adam, FlatParameters},
+    loader::{Batch, Loader, LoaderOptions, Picture},
+    process::{Control, Reporter, Wish},
+    report::{dataset_options, dataset_report},
+    spec::Spec,
+};
+
+/// Share of true ages that Predict's interval holds.
+const CONFIDENCE: f64 = 0.9;
+
+/// Why a training ended without a result.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Dataset(#[from] dataset::Error),
+    #[error(transparent)]
+    Init(model::Error),
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    #[error("the training loss of epoch {epoch} became {loss} at step {step}; lower spec.optimizer.learning_rate ({learning_rate})")]
+    NonFiniteLoss {
+        epoch: u32,
+        step: usize,
+        loss: f64,
+        learning_rate: f64,
+    },
+    #[error("{skipped} of {all} images of epoch {epoch} could not be read, more than spec.dataset.max_reject_share allows ({limit}); for example {example}")]
+    TooManySkipped {
+        epoch: u32,
+        skipped: u64,
+        all: usize,
+        limit: f64,
+        example: String,
+    },
+    #[error("the spec that the server sent is not usable: {0}")]
+    Spec(String),
+    #[error("the server is gone: {0}")]
+    Pipe(io::Error),
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    fn stop_reason(&self) -> v1::StopReason {
+        match self {
+            Error::Dataset(_) | Error::Init(_) | Error::TooManySkipped { .. } => v1::StopReason::DataError,
+            Error::Model(error) if error.is_out_of_memory() => v1::StopReason::OutOfMemory,
+            Error::NonFiniteLoss { .. } => v1::StopReason::NonFiniteLoss,
+            Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => v1::StopReason::Internal,
+            Error::Cancelled => v1::StopReason::UserStop,
+        }
+    }
+
+    /// For programs; see `Failure.reason` in the API.
+    fn reason(&self) -> String {
+        match self {
+            Error::Dataset(error) => dataset_reason(error).to_owned(),
+            Error::Init(_) => "INIT_WEIGHTS".to_owned(),
+            Error::TooManySkipped { .. } => "TOO_MANY_UNREADABLE".to_owned(),
+            Error::NonFiniteLoss { .. } => "NON_FINITE_LOSS".to_owned(),
+            Error::Model(error) if error.is_out_of_memory() => "OUT_OF_MEMORY".to_owned(),
+            Error::Model(model::Error::Io(error)) if crate::files::is_disk_full(error) => "DISK_FULL".to_owned(),
+            Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => "INTERNAL".to_owned(),
+            Error::Cancelled => "CANCELLED".to_owned(),
+        }
+    }
+}
+
+fn dataset_reason(error: &dataset::Error) -> &'static str {
+    use dataset::Error as E;
+    match error {
+        E::NotFound { .. } => "DATASET_NOT_FOUND",
+        E::NoRoots | E::OutsideRoots { .. } | E::Root { .. } => "DATASET_OUTSIDE_ROOTS",
+        E::Empty { .. } => "DATASET_EMPTY",
+        E::TooManyRejects { .. } => "TOO_MANY_REJECTS",
+        E::TooFewTraining { .. } => "TOO_FEW_IMAGES",
+        E::NoValidation { .. } => "NO_VALIDATION_IMAGES",
+        E::NotADataset { .. } | E::AmbiguousManifest { .. } | E::Manifest { .. } | E::MissingColumns { .. } => "BAD_DATASET",
+        E::Option { .. } | E::TooManyImages { .. } => "BAD_DATASET_OPTIONS",
+        E::Io(_) => "DATASET_UNREADABLE",
+        E::Cancelled => "CANCELLED",
+    }
+}
+
+/// Runs a job to its end, whatever that is.
+pub fn run(job: &Job, reporter: &Reporter, control: &Control) -> Finished {
+    match train(job, reporter, control) {
+        Ok(finished) => finished,
+        Err(Error::Cancelled) => Finished {
+            stop_reason: v1::StopReason::UserStop.into(),
+            failure: None,
+            test: None,
+            cancelled: true,
+        },
+        Err(error) => {
+            tracing::error!(%error, "the training failed");
+            Finished {
+                stop_reason: error.stop_reason().into(),
+                failure: Some(v1::Failure {
+                    reason: error.reason(),
+                    message: error.to_string(),
+                }),
+                test: None,
+                cancelled: false,
+            }
+        }
+    }
+}
+
+fn train(job: &Job, reporter: &Reporter, control: &Control) -> Result<Finished, Error> {
+    let spec = Spec::resolve(job.spec.as_ref())
+        .map_err(|violations| Error::Spec(format!("{violations:?}")))?;
+    let device = device::select(&job.device)?;
+    let dataset = scan(job, &spec, reporter, control)?;
+    let mut session = Session::prepare(job, &spec, &dataset, device, reporter)?;
+    let mut stopping = EarlyStopping::new(spec.patience, spec.min_delta);
+    let started = Instant::now();
+    let mut best = None;
+    let mut stop_reason = v1::StopReason::MaxEpochs;
+    for epoch in 1..=spec.max_epochs {
+        let outcome = session.epoch(epoch, started, reporter, control)?;
+        let Some((mut metrics, scored)) = outcome else {
+            stop_reason = v1::StopReason::UserStop;
+            break;
+        };
+        let verdict = stopping.observe(metrics.val_loss);
+        metrics.is_best = verdict.is_best;
+        metrics.epochs_without_improvement = verdict.waited;
+        let mut files = Vec::new();
+        if verdict.is_best {
+            let writing = Instant::now();
+            files = session.write_checkpoint(&metrics, &scored)?;
+            if let Some(seconds) = metrics.seconds.as_mut() {
+                seconds.checkpoint = writing.elapsed().as_secs_f64();
+                seconds.total += seconds.checkpoint;
+            }
+            best = Some(session.snapshot()?);
+        }
+        let done = EpochDone {
+            metrics: Some(metrics),
+            files,
+        };
+        reporter.send(worker_event::Kind::Epoch(done)).map_err(Error::Pipe)?;
+        let out_of_time = spec.max_duration.is_some_and(|limit| started.elapsed() >= limit);
+        let ended_by = match control.wish() {
+            Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
+            Wish::Stop => Some(v1::StopReason::UserStop),
+            Wish::GoOn if verdict.stop => Some(v1::StopReason::EarlyStopped),
+            Wish::GoOn if out_of_time => Some(v1::StopReason::MaxDuration),
+            Wish::GoOn => None,
+        };
+        if let Some(reason) = ended_by.filter(|_| epoch < spec.max_epochs) {
+            stop_reason = reason;
+            break;
+        }
+    }
+    let Some(best) = best else {
+        return match stop_reason {
+            v1::StopReason::UserStop => Err(Error::Cancelled),
+            _ => Err(Error::NonFiniteLoss {
+                epoch: spec.max_epochs,
+                step: 0,
+                loss: f64::NAN,
+                learning_rate: spec.optimizer.learning_rate,
+            }),
+        };
+    };
+    let test = session.test(best, reporter, control)?;
+    Ok(Finished {
+        stop_reason: stop_reason.into(),
+        failure: None,
+        test,
+        cancelled: false,
+    })
+}
+
+/// Reads the dataset and tells what it holds.
+fn scan(job: &Job, spec: &Spec, reporter: &Reporter, control: &Control) -> Result<Dataset, Error> {
+    let options = dataset_options(spec, limits(job));
+    let roots = dataset::Roots::new(job.data_roots.iter().map(PathBuf::from))?;
+    let mut progress = |done: usize, all: usize| {
+        // A server that is gone is noticed by the next event that matters.
+        drop(reporter.progress(|| v1::Progress {
+            max_epochs: spec.max_epochs,
+            step: done as u32,
+            steps: all as u32,
+            phase: "scan".to_owned(),
+            ..Default::default()
+        }));
+    };
+    let cancelled = || matches!(control.wish(), Wish::Cancel | Wish::Orphaned | Wish::Stop);
+    let path = Path::new(&spec.dataset.path);
+    let dataset = dataset::load(path, &roots, &options, &mut progress, &cancelled);
+    if cancelled() {
+        return Err(Error::Cancelled);
+    }
+    let dataset = dataset?;
+    let report = dataset_report(&dataset);
+    reporter.send(worker_event::Kind::Dataset(report)).map_err(Error::Pipe)?;
+    Ok(dataset)
+}
+
+/// Where ImageNet's weights are looked for.
+fn sources(job: &Job) -> init::Sources {
+    let hub = job.hub.clone().unwrap_or_default();
+    let mut folders: Vec<PathBuf> = job.weights_roots.iter().map(PathBuf::from).collect();
+    folders.extend((!hub.torch_home.is_empty()).then(|| PathBuf::from(hub.torch_home)));
+    let mut options = HubOptions::new(PathBuf::from(hub.cache_dir));
+    options.endpoint = Some(hub.endpoint).filter(|endpoint| !endpoint.is_empty());
+    options.token = Some(hub.token).filter(|token| !token.is_empty());
+    options.offline = hub.offline;
+    init::Sources {
+        folders,
+        hub: options,
+    }
+}
+
+fn limits(job: &Job) -> Limits {
+    let limits = job.image_limits.unwrap_or_default();
+    Limits {
+        max_bytes: limits.max_bytes,
+        max_pixels: limits.max_pixels,
+        max_dimension: limits.max_dimension,
+    }
+}
+
+/// Everything that lives from the first epoch to the last.
+struct Session<'a> {
+    job: &'a Job,
+    spec: &'a Spec,
+    dataset: &'a Dataset,
+    device: Device,
+    state: BTreeMap<String, Tensor>,
+    network: ResNet18,
+    parameters: FlatParameters,
+    adam: Adam,
+    train: Arc<Vec<Picture>>,
+    validation: Arc<Vec<Picture>>,
+    loader: LoaderOptions,
+    mean_age: f64,
+}
+
+impl<'a> Session<'a> {
+    fn prepare(
+        job: &'a Job,
+        spec: &'a Spec,
+        dataset: &'a Dataset,
+        device: Device,
+        reporter: &Reporter,
+    ) -> Result<Self, Error> {
+        let loading = reporter.progress(|| v1::Progress {
+            max_epochs: spec.max_epochs,
+            phase: "load".to_owned(),
+            ..Default::default()
+        });
+        loading.map_err(Error::Pipe)?;
+        let mean_age = mean_age(&dataset.train);
+        let loaded = init::load(&spec.init, spec.seed, &sources(job)).map_err(Error::Init)?;
+        tracing::info!(source = loaded.source, "initial weights");
+        let event = InitLoaded {
+            source: loaded.source,
+        };
+        reporter.send(worker_event::Kind::Init(event)).map_err(Error::Pipe)?;
+        let mut state = to_device(loaded.state, device)?;
+        if spec.mean_age_bias {
+            let mut bias = state["fc.bias"].shallow_clone();
+            tch::no_grad(|| bias.f_fill_(mean_age)).map_err(model::Error::from)?;
+        }
+        let parameters = FlatParameters::gather(&mut state, spec.trained, device)?;
+        let adam = Adam::new(&parameters, spec.optimizer)?;
+        tracing::info!(trained = parameters.count(), device = device::name(device), "ready to train");
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Session {
+            job,
+            spec,
+            dataset,
+            device,
+            network: ResNet18::new(&state, spec.trained),
+            state,
+            parameters,
+            adam,
+            train: pictures(&dataset.train),
+            validation: pictures(&dataset.val),
+            loader: LoaderOptions {
+                batch_size: spec.batch_size,
+                input: InputSpec {
+                    size: spec.input_size,
+                    ..InputSpec::default()
+                },
+                limits: limits(job),
+                threads,
+            },
+            mean_age,
+        })
+    }
+
+    /// One pass over the training images and a validation; `None` when a stop came before its end.
+    fn epoch(
+        &mut self,
+        epoch: u32,
+        started: Instant,
+        reporter: &Reporter,
+        control: &Control,
+    ) -> Result<Option<(v1::EpochMetrics, Vec<Scored>)>, Error> {
+        let begun = Instant::now();
+        let mut seconds = v1::EpochSeconds::default();
+        let mut sums = Sums::default();
+        let mut skipped = Skipped::default();
+        let order = dataset::epoch_order(self.train.len(), self.spec.seed, u64::from(epoch));
+        let mut batches = Loader::start(&self.train, order, &self.loader);
+        let steps = batches.batches();
+        for step in 0..steps {
+            match control.wish() {
+                Wish::GoOn => {}
+                Wish::Stop => return Ok(None),
+                Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
+            }
+            let batch = timed(&mut seconds.data, || batches.next());
+            let Some(batch) = batch else { break };
+            skipped.add(&batch);
+            // The variance of a single value is zero, which a BatchNorm in training divides by at small inputs.
+            if batch.ages.len() > 1 {
+                self.step(&batch, &mut sums, &mut seconds, epoch, step)?;
+            }
+            let report = reporter.progress(|| {
+                let rate = sums.images() as f64 / begun.elapsed().as_secs_f64();
+                self.progress("train", epoch, step + 1, steps, started, rate, sums.mse())
+            });
+            report.map_err(Error::Pipe)?;
+        }
+        drop(batches);
+        skipped.check(epoch, self.train.len(), self.spec.dataset.max_reject_share)?;
+        let training_seconds = begun.elapsed().as_secs_f64();
+        let validating = Instant::now();
+        let validation = Arc::clone(&self.validation);
+        let scored = self.score(&validation, "validate", epoch, reporter, control)?;
+        let Some((scored, _)) = scored else {
+            return Ok(None);
+        };
+        seconds.validate = validating.elapsed().as_secs_f64();
+        seconds.total = begun.elapsed().as_secs_f64();
+        let found: Sums = scored.iter().copied().collect();
+        let remaining = f64::from(self.spec.max_epochs - epoch) * started.elapsed().as_secs_f64() / f64::from(epoch);
+        let metrics = v1::EpochMetrics {
+            epoch,
+            attempt: self.job.attempt,
+            train_loss: sums.mse(),
+            val_loss: found.mse(),
+            val_rmse: found.mse().sqrt(),
+            val_mae: found.mae(),
+            train_mae: sums.mae(),
+            learning_rate: self.spec.optimizer.learning_rate,
+            images_per_second: sums.images() as f64 / training_seconds,
+            train_images: sums.images(),
+            val_images: found.images(),
+            is_best: false,
+            epochs_without_improvement: 0,
+            seconds: Some(seconds),
+            skipped_images: skipped.count,
+            max_epochs: self.spec.max_epochs,
+            eta: duration_message(remaining),
+        };
+        Ok(Some((metrics, scored)))
+    }
+
+    /// Forward, backward and update on one batch.
+    fn step(
+        &mut self,
+        batch: &Batch,
+        sums: &mut Sums,
+        seconds: &mut v1::EpochSeconds,
+        epoch: u32,
+        step: usize,
+    ) -> Result<(), Error> {
+        let (images, ages) = self.tensors(batch)?;
+        let predicted = timed(&mut seconds.forward, || self.network.forward(&images, Mode::Train))?;
+        let difference = subtract(&predicted, &ages)?;
+        let loss = difference.f_square().and_then(|squares| squares.f_mean(Kind::Float)).map_err(model::Error::from)?;
+        let value = loss.double_value(&[]);
+        if !value.is_finite() {
+            return Err(Error::NonFiniteLoss {
+                epoch,
+                step: step + 1,
+                loss: value,
+                learning_rate: self.spec.optimizer.learning_rate,
+            });
+        }
+        timed(&mut seconds.backward, || {
+            self.parameters.backward(&loss)?;
+            self.adam.step(&mut self.parameters)
+        })?;
+        for scored in score(&predicted, batch)? {
+            sums.add(scored);
+        }
+        Ok(())
+    }
+
+    /// Predicts all pictures in eval mode; `None` when a stop came before the end. Also returns which pictures could be read.
+    fn score(
+        &self,
+        pictures: &Arc<Vec<Picture>>,
+        phase: &str,
+        epoch: u32,
+        reporter: &Reporter,
+        control: &Control,
+    ) -> Result<Option<(Vec<Scored>, Vec<u32>)>, Error> {
+        let order = (0..pictures.len() as u32).collect();
+        let mut scored = Vec::with_capacity(pictures.len());
+        let mut indices = Vec::with_capacity(pictures.len());
+        let mut skipped = Skipped::default();
+        let batches = Loader::start(pictures, order, &self.loader);
+        let steps = batches.batches();
+        for (step, batch) in batches.enumerate() {
+            match control.wish() {
+                Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
+                // A stop lets the test finish, which ends the training anyhow.
+                Wish::Stop if phase == "validate" => return Ok(None),
+                Wish::Stop | Wish::GoOn => {}
+            }
+            skipped.add(&batch);
+            if !batch.ages.is_empty() {
+                let (images, _) = self.tensors(&batch)?;
+                let predicted = tch::no_grad(|| self.network.forward(&images, Mode::Eval))?;
+                scored.extend(score(&predicted, &batch)?);
+                indices.extend_from_slice(&batch.indices);
+            }
+            let report = reporter.progress(|| v1::Progress {
+                epoch,
+                max_epochs: self.spec.max_epochs,
+                step: step as u32 + 1,
+                steps: steps as u32,
+                phase: phase.to_owned(),
+                fraction: f64::from(epoch) / f64::from(self.spec.max_epochs),
+                ..Default::default()
+            });
+            report.map_err(Error::Pipe)?;
+        }
+        skipped.check(epoch, pictures.len(), self.spec.dataset.max_reject_share)?;
+        Ok(Some((scored, indices)))
+    }
+
+    /// Evaluates the best weights on the test images, if there are any.
+    fn test(
+        &mut self,
+        best: BTreeMap<String, Tensor>,
+        reporter: &Reporter,
+        control: &Control,
+    ) -> Result<Option<v1::Evaluation>, Error> {
+        if self.dataset.test.is_empty() {
+            return Ok(None);
+        }
+        tch::no_grad(|| {
+            for (name, tensor) in &best {
+                self.state[name].shallow_clone().f_copy_(tensor)?;
+            }
+            Ok::<_, model::Error>(())
+        })?;
+        let pictures = pictures(&self.dataset.test);
+        let epoch = self.spec.max_epochs;
+        let Some((scored, indices)) = self.score(&pictures, "test", epoch, reporter, control)? else {
+            return Ok(None);
+        };
+        let labels = |index: &u32| self.dataset.test[*index as usize].labels.iter().collect();
+        let labels: Vec<Vec<_>> = indices.iter().map(labels).collect();
+        Ok(Some(evaluate(&scored, &labels, self.mean_age)))
+    }
+
+    /// A copy of everything that training changes.
+    fn snapshot(&self) -> Result<BTreeMap<String, Tensor>, Error> {
+        let trained = self.state.iter().filter(|(name, _)| self.spec.trained.contains_name(name));
+        let copies = trained.map(|(name, tensor)| {
+            let copy = tensor.f_detach()?.f_copy()?;
+            Ok::<_, tch::TchError>((name.clone(), copy))
+        });
+        Ok(copies.collect::<Result<_, _>>().map_err(model::Error::from)?)
+    }
+
+    fn write_checkpoint(&self, metrics: &v1::EpochMetrics, scored: &[Scored]) -> Result<Vec<WorkerFile>, Error> {
+        let folder = Path::new(&self.job.work_dir).join(format!("epoch-{}-{}", self.job.attempt, metrics.epoch));
+        let half_width = conformal_half_width(scored, CONFIDENCE);
+        let manifest = Manifest {
+            format_version: checkpoint::FORMAT_VERSION,
+            visage_version: env!("CARGO_PKG_VERSION").to_owned(),
+            architecture: "resnet18".to_owned(),
+            training: self.job.training.clone(),
+            epoch: metrics.epoch,
+            metrics: proto::to_json(metrics),
+            input: self.loader.input.clone(),
+            label: LabelScale {
+                scale: 1.0,
+                offset: 0.0,
+            },
+            calibration: half_width.map(|half_width| Calibration {
+                confidence: CONFIDENCE,
+                half_width,
+                images: scored.len() as u64,
+            }),
+            dataset: DatasetRecord {
+                path: self.spec.dataset.path.clone(),
+                digest: self.dataset.digest.clone(),
+                val_digest: self.dataset.val_digest.clone(),
+            },
+            spec: proto::to_json(&self.spec.to_message()),
+            sha256: BTreeMap::new(),
+        };
+        let written = checkpoint::write(&folder, &self.state, manifest)?;
+        let files = written.into_iter().map(|file| WorkerFile {
+            name: file.name.to_owned(),
+            path: file.path.to_string_lossy().into_owned(),
+            size_bytes: file.size,
+            sha256: file.sha256,
+        });
+        Ok(files.collect())
+    }
+
+    fn tensors(&self, batch: &Batch) -> Result<(Tensor, Tensor), Error> {
+        let side = i64::from(self.spec.input_size);
+        let count = batch.ages.len() as i64;
+        let make = || {
+            let images = Tensor::f_from_slice(&batch.pixels)?.f_view([count, 3, side, side])?;
+            let ages = Tensor::f_from_slice(&batch.ages)?;
+            Ok::<_, tch::TchError>((images.f_to_device(self.device)?, ages.f_to_device(self.device)?))
+        };
+        Ok(make().map_err(model::Error::from)?)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message, in its order")]
+    fn progress(
+        &self,
+        phase: &str,
+        epoch: u32,
+        step: usize,
+        steps: usize,
+        started: Instant,
+        images_per_second: f64,
+        train_loss: f64,
+    ) -> v1::Progress {
+        let within = step as f64 / steps.max(1) as f64;
+        let fraction = (f64::from(epoch - 1) + within) / f64::from(self.spec.max_epochs);
+        let remaining = started.elapsed().as_secs_f64() * (1.0 - fraction) / fraction;
+        v1::Progress {
+            epoch,
+            max_epochs: self.spec.max_epochs,
+            step: step as u32,
+            steps: steps as u32,
+            phase: phase.to_owned(),
+            fraction,
+            eta: duration_message(remaining),
+            images_per_second,
+            train_loss: Some(train_loss).filter(|loss| loss.is_finite()),
+        }
+    }
+}
+
+/// Pictures that could not be read in one pass.
+#[derive(Default)]
+struct Skipped {
+    count: u64,
+    example: Option<String>,
+}
+
+impl Skipped {
+    fn add(&mut self, batch: &Batch) {
+        self.count += batch.skipped.values().sum::<u64>();
+        if let Some(example) = &batch.skipped_example {
+            if self.example.is_none() {
+                tracing::warn!(example, "left out an image that cannot be read");
+            }
+            self.example.get_or_insert_with(|| example.clone());
+        }
+    }
+
+    fn check(self, epoch: u32, all: usize, limit: f64) -> Result<(), Error> {
+        if self.count as f64 <= limit * all as f64 && (self.count as usize) < all {
+            return Ok(());
+        }
+        Err(Error::TooManySkipped {
+            epoch,
+            skipped: self.count,
+            all,
+            limit,
+            example: self.example.unwrap_or_default(),
+        })
+    }
+}
+
+fn pictures(samples: &[Sample]) -> Arc<Vec<Picture>> {
+    let picture = |sample: &Sample| Picture {
+        path: sample.path.clone(),
+        age: sample.age,
+    };
+    Arc::new(samples.iter().map(picture).collect())
+}
+
+fn mean_age(samples: &[Sample]) -> f64 {
+    samples.iter().map(|sample| f64::from(sample.age)).sum::<f64>() / samples.len() as f64
+}
+
+fn to_device(state: BTreeMap<String, Tensor>, device: Device) -> Result<BTreeMap<String, Tensor>, Error> {
+    let moved = state.into_iter().map(|(name, tensor)| Ok((name, tensor.f_to_device(device)?)));
+    Ok(moved.collect::<Result<_, tch::TchError>>().map_err(model::Error::from)?)
+}
+
+/// `predicted - ages`; both must be `[N]`, for libtorch would silently broadcast `[N, 1]` against `[N]` to `[N, N]`.
+fn subtract(predicted: &Tensor, ages: &Tensor) -> Result<Tensor, Error> {
+    assert_eq!(predicted.size(), ages.size(), "predictions and ages must have the same shape");
+    Ok(predicted.f_sub(ages).map_err(model::Error::from)?)
+}
+
+fn score(predicted: &Tensor, batch: &Batch) -> Result<Vec<Scored>, Error> {
+    let predicted = predicted.f_detach().and_then(|tensor| tensor.f_to_device(Device::Cpu));
+    let predicted = Vec::<f32>::try_from(predicted.map_err(model::Error::from)?).map_err(model::Error::from)?;
+    let pairs = batch.ages.iter().zip(predicted);
+    let scored = pairs.map(|(age, predicted)| Scored {
+        age: f64::from(*age),
+        predicted: f64::from(predicted),
+    });
+    Ok(scored.collect())
+}
+
+fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let result = work();
+    *seconds += begun.elapsed().as_secs_f64();
+    result
+}
+
+fn duration_message(seconds: f64) -> Option<prost_types::Duration> {
+    let duration = Duration::try_from_secs_f64(seconds).ok()?;
+    prost_types::Duration::try_from(duration).ok()
+}
