@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont};
 use image::{ImageFormat, Rgb, RgbImage};
-use imageproc::{drawing::draw_text_mut, map::map_pixels_mut, rect::Rect};
+use imageproc::drawing::draw_text_mut;
 
 /// Pictures wider than this are drawn smaller, so that an answer does not outgrow the message limit; in pixels.
 const MAX_SIDE: u32 = 1024;
@@ -19,16 +19,14 @@ pub fn draw(picture: RgbImage, age: f64, interval: Option<(f64, f64, f64)>) -> V
     };
     let font = FontRef::try_from_slice(epaint_default_fonts::HACK_REGULAR).expect("the embedded font is valid");
     let text_height = text_height(&font, &text, width as f32 * 0.9, height as f32 * 0.12);
-    let band = Rect::at(0, (height as f32 - text_height * 1.5).max(0.0) as i32).of_size(width, height);
-    map_pixels_mut(&mut canvas, |x, y, pixel| {
-        if y as i32 >= band.top() && x < width {
-            Rgb(pixel.0.map(|value| value / 3))
-        } else {
-            pixel
+    let band_top = (height as f32 - text_height * 1.5).max(0.0) as u32;
+    for (_, y, pixel) in canvas.enumerate_pixels_mut() {
+        if y >= band_top {
+            *pixel = Rgb(pixel.0.map(|value| value / 3));
         }
-    });
+    }
     let left = (width as f32 * 0.05) as i32;
-    let top = band.top() + (text_height * 0.2) as i32;
+    let top = band_top as i32 + (text_height * 0.2) as i32;
     draw_text_mut(&mut canvas, Rgb([255, 255, 255]), left, top, PxScale::from(text_height), &font, &text);
     let mut png = Cursor::new(Vec::new());
     canvas.write_to(&mut png, ImageFormat::Png).expect("writing a picture to memory cannot fail");

@@ -231,7 +231,7 @@ impl ResNet18 {
         let head_of_network = |mode: Mode| -> Result<Tensor, Error> {
             let convolved = convolve(images, &self.stem_conv, 2, 3)?;
             let train_norm = self.trained.contains(Part::Bn1) && mode == Mode::Train;
-            let normed = self.stem_norm.forward(&convolved, train_norm)?;
+            let mut normed = self.stem_norm.forward(&convolved, train_norm)?;
             Ok(normed.f_relu_()?.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?)
         };
         if self.trained.contains(Part::Bn1) {

@@ -219,8 +219,10 @@ fn unstored(training: String, kind: Kind) -> v1::TrainingEvent {
 
 /// Waits for new progress reports; for ever when the client does not want any.
 async fn next_reports(progress: &mut Option<watch::Receiver<Latest>>) -> Latest {
-    match progress {
-        Some(receiver) if receiver.changed().await.is_ok() => receiver.borrow_and_update().clone(),
-        Some(_) | None => std::future::pending().await,
+    if let Some(receiver) = progress
+        && receiver.changed().await.is_ok()
+    {
+        return receiver.borrow_and_update().clone();
     }
+    std::future::pending().await
 }

@@ -12,7 +12,7 @@ use super::{Error, Page, Store};
 use crate::proto::v1 as pb;
 
 /// Which version of a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum VersionRef {
     /// The one of a number, from 1.
     Number(u64),

@@ -77,7 +77,7 @@ impl FlatParameters {
 }
 
 /// Adam (Kingma and Ba, 2015, arXiv:1412.6980, algorithm 1) with the penalty of `torch.optim.Adam`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamOptions {
     /// Step size.
     pub learning_rate: f64,

@@ -502,7 +502,7 @@ impl<'a> Session<'a> {
     fn snapshot(&self) -> Result<BTreeMap<String, Tensor>, Error> {
         let trained = self.state.iter().filter(|(name, _)| self.spec.trained.contains_name(name));
         let copies = trained.map(|(name, tensor)| {
-            let copy = tensor.f_detach()?.f_copy()?;
+            let copy = tensor.f_detach()?.f_add_scalar(0)?;
             Ok::<_, tch::TchError>((name.clone(), copy))
         });
         Ok(copies.collect::<Result<_, _>>().map_err(model::Error::from)?)
@@ -603,7 +603,7 @@ impl Skipped {
         }
     }
 
-    fn check(self, epoch: u32, all: usize, limit: f64) -> Result<(), Error> {
+    fn check(&self, epoch: u32, all: usize, limit: f64) -> Result<(), Error> {
         if self.count as f64 <= limit * all as f64 && (self.count as usize) < all {
             return Ok(());
         }
@@ -612,7 +612,7 @@ impl Skipped {
             skipped: self.count,
             all,
             limit,
-            example: self.example.unwrap_or_default(),
+            example: self.example.clone().unwrap_or_default(),
         })
     }
 }

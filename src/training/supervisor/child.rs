@@ -176,7 +176,7 @@ impl Worker {
             return;
         };
         let command = WorkerCommand { kind: Some(kind) };
-        if let Err(error) = commands.send(command.encode_to_vec().into()).await {
+        if let Err(error) = commands.send(bytes::Bytes::from(command.encode_to_vec())).await {
             // The process is ending; its end will be noticed where events are read.
             tracing::debug!(%error, "a command did not reach the process");
         }
