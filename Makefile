@@ -35,17 +35,17 @@ test: test-rust test-python ## Run all tests: Rust, then the Python client
 test-rust: setup ## Run the Rust tests, with cargo-nextest where it is installed
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -ex; \
-		cargo nextest run --workspace $(ARGS); \
-		if [ -z "$$ARGS" ]; then cargo test --workspace --doc; fi; \
+		cargo nextest run --release --workspace $(ARGS); \
+		if [ -z "$$ARGS" ]; then cargo test --release --workspace --doc; fi; \
 	else \
 		set -ex; \
-		cargo test --workspace $(ARGS); \
+		cargo test --release --workspace $(ARGS); \
 	fi
 
-# The tests start the debug binary, which VISAGE_BIN names.
+# The tests start the binary that VISAGE_BIN names.
 test-python: setup $(VENV)/installed ## Run the tests of the Python client
-	cargo build --workspace
-	VISAGE_BIN="$(abspath $(TARGET_DIR))/debug/visage" $(VENV)/bin/python -m unittest discover -s tests/python
+	cargo build --release --workspace
+	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python
 
 # Debian leaves pip out of its venv module, so the environment is made without and pip outside of it fills it.
 $(VENV)/installed: tests/python/requirements.txt
@@ -59,7 +59,7 @@ $(VENV)/installed: tests/python/requirements.txt
 
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 clean: ## Remove what was built (libtorch stays; it goes with `rm -r .libtorch`)

@@ -12,7 +12,9 @@ use fs_err as fs;
 /// # Errors
 /// Any failure of the file system, named with its path; nothing is left behind then.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let mut aside = tempfile::Builder::new()
         .prefix(".visage-")

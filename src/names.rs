@@ -132,21 +132,46 @@ mod tests {
     #[test]
     fn names_of_the_right_form_are_read() {
         assert_eq!(training_id("trainings/t-1").unwrap(), "t-1");
-        assert_eq!(checkpoint("trainings/t-1/checkpoints/7").unwrap(), ("t-1", CheckpointRef::Epoch(7)));
-        assert_eq!(checkpoint("trainings/t-1/checkpoints/best").unwrap(), ("t-1", CheckpointRef::Best));
+        assert_eq!(
+            checkpoint("trainings/t-1/checkpoints/7").unwrap(),
+            ("t-1", CheckpointRef::Epoch(7))
+        );
+        assert_eq!(
+            checkpoint("trainings/t-1/checkpoints/best").unwrap(),
+            ("t-1", CheckpointRef::Best)
+        );
         assert_eq!(model_id("", "age").unwrap(), "age");
         assert_eq!(model_id("models/face", "age").unwrap(), "face");
         let seven = VersionName::parse("models/age/versions/7").unwrap();
         assert_eq!(seven.version, VersionRef::Number(7));
-        assert!(VersionName::parse("models/age/versions/live").unwrap().is_alias("live"));
+        assert!(
+            VersionName::parse("models/age/versions/live")
+                .unwrap()
+                .is_alias("live")
+        );
     }
 
     #[test]
     fn names_of_another_form_are_refused_with_the_form() {
-        for name in ["", "trainings", "trainings/", "trainings/-", "trainings/A", "trainings/a/b", "x/a", "trainings/../etc"] {
+        for name in [
+            "",
+            "trainings",
+            "trainings/",
+            "trainings/-",
+            "trainings/A",
+            "trainings/a/b",
+            "x/a",
+            "trainings/../etc",
+        ] {
             assert!(training_id(name).is_err(), "{name}");
         }
-        for name in ["models/age", "models/age/versions/", "models/age/versions/0", "models/age/versions/-1", "models//versions/1"] {
+        for name in [
+            "models/age",
+            "models/age/versions/",
+            "models/age/versions/0",
+            "models/age/versions/-1",
+            "models//versions/1",
+        ] {
             assert!(VersionName::parse(name).is_err(), "{name}");
         }
         let error = checkpoint("trainings/a/checkpoints/last").unwrap_err();

@@ -34,13 +34,17 @@ use crate::{
     proto::{
         DESCRIPTOR,
         v1::{
-            self, model_service_server::ModelServiceServer, prediction_service_server::PredictionServiceServer,
-            system_service_server::SystemServiceServer, training_service_server::TrainingServiceServer,
+            self, model_service_server::ModelServiceServer,
+            prediction_service_server::PredictionServiceServer,
+            system_service_server::SystemServiceServer,
+            training_service_server::TrainingServiceServer,
         },
         worker_v1,
     },
     registry::{DEFAULT_MODEL, LIVE, Registry},
-    services::{model::ModelApi, prediction::PredictionApi, system::SystemApi, training::TrainingApi},
+    services::{
+        model::ModelApi, prediction::PredictionApi, system::SystemApi, training::TrainingApi,
+    },
     store::{self, Store},
     telemetry::{
         exporter,
@@ -135,7 +139,11 @@ impl Listeners {
 ///
 /// # Errors
 /// When it cannot start, or a port fails.
-pub async fn serve(config: ServeConfig, listeners: Listeners, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn serve(
+    config: ServeConfig,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let metrics_handle = exporter::install()?;
     let (grpc_address, http_address) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
     let parts = Parts::open(&config).await?;
@@ -152,7 +160,12 @@ pub async fn serve(config: ServeConfig, listeners: Listeners, shutdown: Cancella
     });
     let (health, health_service) = tonic_health::server::health_reporter();
     let live = Arc::new(AtomicBool::new(false));
-    tasks.spawn(follow_health(parts.store.clone(), health, Arc::clone(&live), shutdown.clone()));
+    tasks.spawn(follow_health(
+        parts.store.clone(),
+        health,
+        Arc::clone(&live),
+        shutdown.clone(),
+    ));
 
     let http = tokio::spawn(http::serve(
         listeners.http,
@@ -205,7 +218,10 @@ pub async fn serve(config: ServeConfig, listeners: Listeners, shutdown: Cancella
         .add_service(health_service)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listeners.grpc), shutdown.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            TcpListenerStream::new(listeners.grpc),
+            shutdown.clone().cancelled_owned(),
+        );
     let grpc = tokio::spawn(grpc);
     tracing::info!(grpc = %grpc_address, http = %http_address, data_dir = %config.data_dir.display(), device = parts.device, "serving");
     if let Some(path) = &config.ready_file {
@@ -262,7 +278,12 @@ impl Parts {
             max_queued: config.max_queued_images as usize,
         })?;
         let max_queued = config.max_queued_images as usize;
-        let predictor = Predictor::new(engine, config.decode_threads as usize, max_queued, limits(config))?;
+        let predictor = Predictor::new(
+            engine,
+            config.decode_threads as usize,
+            max_queued,
+            limits(config),
+        )?;
         let cache = data_dir.join("cache");
         let registry = Registry::new(store.clone(), artifacts.clone(), predictor.clone(), cache);
         let device = device::name(device);
@@ -282,7 +303,8 @@ impl Parts {
             hub: hub_access(&config.hub, &data_dir),
             limits: limits(config),
         };
-        let supervisor = Supervisor::new(store.clone(), artifacts.clone(), registry.clone(), options);
+        let supervisor =
+            Supervisor::new(store.clone(), artifacts.clone(), registry.clone(), options);
         Ok(Parts {
             store,
             artifacts,
@@ -350,7 +372,10 @@ fn flatten<E>(ended: Result<Result<(), E>, tokio::task::JoinError>) -> Result<()
 
 async fn cancel_on_signal(shutdown: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+    let (mut interrupt, mut terminate) = match (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) {
         (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "failed to listen for signals; end the server with SIGKILL");
@@ -372,7 +397,12 @@ async fn cancel_on_signal(shutdown: CancellationToken) {
 }
 
 /// Predict is healthy while there is a live version; the rest as long as the server runs.
-async fn follow_health(store: Store, health: HealthReporter, live: Arc<AtomicBool>, shutdown: CancellationToken) {
+async fn follow_health(
+    store: Store,
+    health: HealthReporter,
+    live: Arc<AtomicBool>,
+    shutdown: CancellationToken,
+) {
     let name = VersionName::alias(DEFAULT_MODEL, LIVE);
     let always = [
         "",
@@ -381,7 +411,9 @@ async fn follow_health(store: Store, health: HealthReporter, live: Arc<AtomicBoo
         <SystemServiceServer<SystemApi> as NamedService>::NAME,
     ];
     for service in always {
-        health.set_service_status(service, ServingStatus::Serving).await;
+        health
+            .set_service_status(service, ServingStatus::Serving)
+            .await;
     }
     let predict = <PredictionServiceServer<PredictionApi> as NamedService>::NAME;
     let mut moved = store.subscribe_aliases();
@@ -389,7 +421,11 @@ async fn follow_health(store: Store, health: HealthReporter, live: Arc<AtomicBoo
         moved.mark_unchanged();
         let is_live = store.version(&name.model, &name.version).await.is_ok();
         live.store(is_live, Ordering::Relaxed);
-        let status = if is_live { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = if is_live {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
         health.set_service_status(predict, status).await;
         tokio::select! {
             changed = moved.changed() => if changed.is_err() { break },
@@ -397,7 +433,9 @@ async fn follow_health(store: Store, health: HealthReporter, live: Arc<AtomicBoo
         }
     }
     for service in always.into_iter().chain([predict]) {
-        health.set_service_status(service, ServingStatus::NotServing).await;
+        health
+            .set_service_status(service, ServingStatus::NotServing)
+            .await;
     }
 }
 
@@ -405,7 +443,11 @@ fn readiness(live: Arc<AtomicBool>, shutdown: CancellationToken) -> http::Readin
     Arc::new(move || {
         let serving = !shutdown.is_cancelled();
         let has_model = live.load(Ordering::Relaxed);
-        let model = if has_model { "a live version is loaded" } else { "no live version: Predict answers FAILED_PRECONDITION" };
+        let model = if has_model {
+            "a live version is loaded"
+        } else {
+            "no live version: Predict answers FAILED_PRECONDITION"
+        };
         Readiness::of(vec![
             Component {
                 name: "server",
@@ -430,10 +472,16 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 
 /// All methods of the API as `package.Service/Method`, for the metrics' labels.
 fn method_names() -> Vec<String> {
-    let pool = prost_reflect::DescriptorPool::decode(DESCRIPTOR).expect("the embedded descriptors were made by the build");
+    let pool = prost_reflect::DescriptorPool::decode(DESCRIPTOR)
+        .expect("the embedded descriptors were made by the build");
     let mut names: Vec<String> = pool
         .services()
-        .flat_map(|service| service.methods().map(|method| format!("{}/{}", method.parent_service().full_name(), method.name())).collect::<Vec<_>>())
+        .flat_map(|service| {
+            service
+                .methods()
+                .map(|method| format!("{}/{}", method.parent_service().full_name(), method.name()))
+                .collect::<Vec<_>>()
+        })
         .collect();
     names.extend(["grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"].map(str::to_owned));
     names
@@ -441,7 +489,8 @@ fn method_names() -> Vec<String> {
 
 fn server_info(config: &ServeConfig, device: &str) -> v1::GetServerInfoResponse {
     let threads = match config.threads {
-        0 => std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
+        0 => std::thread::available_parallelism()
+            .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         threads => threads,
     };
     v1::GetServerInfoResponse {
@@ -475,7 +524,10 @@ fn limits(config: &ServeConfig) -> Limits {
 }
 
 fn hub_access(hub: &HubConfig, data_dir: &Path) -> worker_v1::HubAccess {
-    let cache_dir = hub.cache_dir.clone().unwrap_or_else(|| data_dir.join("hub"));
+    let cache_dir = hub
+        .cache_dir
+        .clone()
+        .unwrap_or_else(|| data_dir.join("hub"));
     worker_v1::HubAccess {
         endpoint: hub.endpoint.clone(),
         cache_dir: text(&cache_dir),

@@ -91,7 +91,9 @@ impl Engine {
         // Loads come on top of the pictures, one at a time for each caller of `load`.
         let (commands, receiver) = mpsc::channel(options.max_queued + 16);
         let body = move || Loop::new(options).run(receiver);
-        let thread = std::thread::Builder::new().name("inference".to_owned()).spawn(body)?;
+        let thread = std::thread::Builder::new()
+            .name("inference".to_owned())
+            .spawn(body)?;
         Ok((Engine { commands }, thread))
     }
 
@@ -102,7 +104,10 @@ impl Engine {
     pub async fn load(&self, model: Arc<ServedModel>) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Load { model, reply };
-        self.commands.send(command).await.map_err(|_| Error::EngineGone)?;
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| Error::EngineGone)?;
         answer.await.map_err(|_| Error::EngineGone)?
     }
 
@@ -111,7 +116,9 @@ impl Engine {
     /// # Errors
     /// When the engine's thread has died.
     pub fn submit(&self, item: Item) -> Result<(), Error> {
-        self.commands.try_send(Command::Predict(item)).map_err(|_| Error::EngineGone)
+        self.commands
+            .try_send(Command::Predict(item))
+            .map_err(|_| Error::EngineGone)
     }
 }
 
@@ -162,7 +169,11 @@ impl Loop {
                     drop(reply.send(self.network(&model).map(|_| ())));
                     return;
                 }
-                Command::Predict(item) if batch.first().is_none_or(|first| first.model.sha256 == item.model.sha256) => {
+                Command::Predict(item)
+                    if batch
+                        .first()
+                        .is_none_or(|first| first.model.sha256 == item.model.sha256) =>
+                {
                     batch.extend(still_wanted(item));
                 }
                 other => {
@@ -209,7 +220,11 @@ impl Loop {
         }
     }
 
-    fn forward(&mut self, model: &Arc<ServedModel>, batch: &[Item]) -> Result<Vec<f32>, model::Error> {
+    fn forward(
+        &mut self,
+        model: &Arc<ServedModel>,
+        batch: &[Item],
+    ) -> Result<Vec<f32>, model::Error> {
         let device = self.options.device;
         let network = self.network_of(model)?;
         let side = i64::from(model.input.size);
@@ -218,7 +233,8 @@ impl Loop {
             pixels.extend_from_slice(&item.pixels);
         }
         tch::no_grad(|| {
-            let images = Tensor::f_from_slice(&pixels)?.f_view([batch.len() as i64, 3, side, side])?;
+            let images =
+                Tensor::f_from_slice(&pixels)?.f_view([batch.len() as i64, 3, side, side])?;
             let ages = network.forward(&images.f_to_device(device)?, Mode::Eval)?;
             Ok(Vec::<f32>::try_from(ages.f_to_device(Device::Cpu)?)?)
         })
@@ -233,14 +249,21 @@ impl Loop {
 
     /// The loaded network; loads and warms it first if need be, and lets go of the one that was not used for the longest time.
     fn network_of(&mut self, model: &Arc<ServedModel>) -> Result<&ResNet18, model::Error> {
-        let found = self.loaded.iter().position(|(sha256, _)| *sha256 == model.sha256);
+        let found = self
+            .loaded
+            .iter()
+            .position(|(sha256, _)| *sha256 == model.sha256);
         let entry = match found.and_then(|index| self.loaded.remove(index)) {
             Some(entry) => entry,
             None => {
                 let begun = Instant::now();
                 let network = load(model, self.options.device)?;
                 metrics::model_loaded(begun.elapsed());
-                tracing::info!(model = model.name, seconds = begun.elapsed().as_secs_f64(), "loaded a model");
+                tracing::info!(
+                    model = model.name,
+                    seconds = begun.elapsed().as_secs_f64(),
+                    "loaded a model"
+                );
                 (model.sha256.clone(), network)
             }
         };
@@ -256,7 +279,9 @@ impl Loop {
 /// Reads the weights to the device and computes one picture, which allocates what the first prediction would have to.
 fn load(model: &ServedModel, device: Device) -> Result<ResNet18, model::Error> {
     let state = checkpoint::read_model(&model.weights, &model.sha256)?;
-    let moved = state.into_iter().map(|(name, tensor)| Ok((name, tensor.f_to_device(device)?)));
+    let moved = state
+        .into_iter()
+        .map(|(name, tensor)| Ok((name, tensor.f_to_device(device)?)));
     let state = moved.collect::<Result<BTreeMap<_, _>, tch::TchError>>()?;
     let network = ResNet18::new(&state, Trained::DEFAULT);
     let side = i64::from(model.input.size);
@@ -274,7 +299,10 @@ fn still_wanted(item: Item) -> Option<Item> {
         metrics::image_finished(ImageOutcome::Cancelled);
         return None;
     }
-    if item.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+    if item
+        .deadline
+        .is_some_and(|deadline| deadline <= Instant::now())
+    {
         metrics::prediction_rejected(RejectionReason::DeadlineExceeded);
         drop(item.reply.send(Err(Error::DeadlineExceeded)));
         return None;

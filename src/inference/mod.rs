@@ -10,7 +10,10 @@ use std::path::PathBuf;
 
 use crate::{
     imaging::{self, InputSpec},
-    model::{self, checkpoint::{Calibration, LabelScale, Manifest}},
+    model::{
+        self,
+        checkpoint::{Calibration, LabelScale, Manifest},
+    },
 };
 
 pub mod annotate;
@@ -60,7 +63,9 @@ pub enum Error {
         source: imaging::Error,
     },
     /// Too many pictures wait.
-    #[error("{waiting} images are waiting and {wanted} more would pass the limit of {limit}; try again in a moment or send fewer at once")]
+    #[error(
+        "{waiting} images are waiting and {wanted} more would pass the limit of {limit}; try again in a moment or send fewer at once"
+    )]
     QueueFull {
         /// Pictures that wait.
         waiting: usize,

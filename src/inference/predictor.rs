@@ -70,7 +70,12 @@ impl Predictor {
     ///
     /// # Errors
     /// When the operating system refuses the threads.
-    pub fn new(engine: Engine, decode_threads: usize, max_queued: usize, limits: Limits) -> Result<Self, rayon::ThreadPoolBuildError> {
+    pub fn new(
+        engine: Engine,
+        decode_threads: usize,
+        max_queued: usize,
+        limits: Limits,
+    ) -> Result<Self, rayon::ThreadPoolBuildError> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(decode_threads)
             .thread_name(|index| format!("decode-{index}"))
@@ -99,7 +104,11 @@ impl Predictor {
     /// `QueueFull`.
     pub fn admit(&self, images: usize) -> Result<Admission, Error> {
         let places = u32::try_from(images).ok();
-        let permit = places.and_then(|places| Arc::clone(&self.admission).try_acquire_many_owned(places).ok());
+        let permit = places.and_then(|places| {
+            Arc::clone(&self.admission)
+                .try_acquire_many_owned(places)
+                .ok()
+        });
         permit.map(Admission).ok_or_else(|| {
             metrics::prediction_rejected(RejectionReason::QueueFull);
             Error::QueueFull {
@@ -114,7 +123,11 @@ impl Predictor {
     ///
     /// # Errors
     /// A picture that cannot be read, a deadline that passed, or a model that does not compute.
-    pub async fn predict(&self, request: Request, admission: Admission) -> Result<Vec<Answer>, Error> {
+    pub async fn predict(
+        &self,
+        request: Request,
+        admission: Admission,
+    ) -> Result<Vec<Answer>, Error> {
         let Admission(mut places) = admission;
         let mut pending = Vec::with_capacity(request.images.len());
         for (index, bytes) in request.images.into_iter().enumerate() {
@@ -149,7 +162,11 @@ impl Predictor {
     }
 
     /// Decodes on the pool and hands over to the engine; dropping the receiver drops the work.
-    fn start(&self, job: DecodeJob) -> impl Future<Output = Result<Result<(Decoded, Output), Error>, oneshot::error::RecvError>> + use<> {
+    fn start(
+        &self,
+        job: DecodeJob,
+    ) -> impl Future<Output = Result<Result<(Decoded, Output), Error>, oneshot::error::RecvError>> + use<>
+    {
         let (reply, answer) = oneshot::channel();
         let (decoded_reply, decoded) = oneshot::channel();
         let engine = self.engine.clone();
@@ -162,7 +179,14 @@ impl Predictor {
             }
             let model = Arc::clone(&job.model);
             let (deadline, permit) = (job.deadline, job.permit);
-            let outcome = decode(job.index, &job.bytes, &model, job.keep_picture, deadline, limits);
+            let outcome = decode(
+                job.index,
+                &job.bytes,
+                &model,
+                job.keep_picture,
+                deadline,
+                limits,
+            );
             let sent = match outcome {
                 Ok((pixels, picture)) => {
                     let item = Item {
@@ -189,7 +213,13 @@ impl Predictor {
         }
     }
 
-    async fn finish(&self, model: &ServedModel, index: usize, decoded: Decoded, output: Output) -> Result<Answer, Error> {
+    async fn finish(
+        &self,
+        model: &ServedModel,
+        index: usize,
+        decoded: Decoded,
+        output: Output,
+    ) -> Result<Answer, Error> {
         if !output.age.is_finite() {
             return Err(Error::NotFinite {
                 model: model.name.clone(),
@@ -199,14 +229,19 @@ impl Predictor {
         }
         let interval = model.calibration.map(|calibration| {
             let lower = (output.age - calibration.half_width).max(0.0);
-            (lower, output.age + calibration.half_width, calibration.confidence)
+            (
+                lower,
+                output.age + calibration.half_width,
+                calibration.confidence,
+            )
         });
         let annotated_png = match decoded.picture {
             None => None,
             Some(picture) => {
                 let (reply, drawn) = oneshot::channel();
                 let age = output.age;
-                self.pool.spawn(move || drop(reply.send(annotate::draw(picture, age, interval))));
+                self.pool
+                    .spawn(move || drop(reply.send(annotate::draw(picture, age, interval))));
                 Some(drawn.await.map_err(|_| Error::EngineGone)?)
             }
         };
@@ -230,7 +265,9 @@ fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
         Err(Error::Image { .. }) => ImageOutcome::InvalidImage,
         Err(Error::QueueFull { .. }) => ImageOutcome::Overloaded,
         Err(Error::DeadlineExceeded) => ImageOutcome::Expired,
-        Err(Error::Model { .. } | Error::NotFinite { .. } | Error::EngineGone) => ImageOutcome::Failed,
+        Err(Error::Model { .. } | Error::NotFinite { .. } | Error::EngineGone) => {
+            ImageOutcome::Failed
+        }
     }
 }
 

@@ -123,8 +123,11 @@ pub fn read_manifest(path: &Path) -> Result<Manifest, Error> {
         reason,
     };
     let bytes = fs_err::read(path)?;
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
-    let version = value.get("format_version").and_then(serde_json::Value::as_u64);
+    let value: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+    let version = value
+        .get("format_version")
+        .and_then(serde_json::Value::as_u64);
     if version.is_none_or(|version| version > u64::from(FORMAT_VERSION)) {
         let found = version.map_or("missing".to_owned(), |version| version.to_string());
         return Err(refuse(format!(
@@ -169,7 +172,11 @@ fn serialize(state: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, Error> {
             Kind::Int64 => (Kind::Int64, Dtype::I64, 8),
             _ => (Kind::Float, Dtype::F32, 4),
         };
-        let tensor = tensor.f_detach()?.f_to_device(tch::Device::Cpu)?.f_to_kind(kind)?.f_contiguous()?;
+        let tensor = tensor
+            .f_detach()?
+            .f_to_device(tch::Device::Cpu)?
+            .f_to_kind(kind)?
+            .f_contiguous()?;
         let shape: Vec<usize> = tensor.size().iter().map(|side| *side as usize).collect();
         let count = shape.iter().product::<usize>();
         let mut bytes = vec![0; count * width];

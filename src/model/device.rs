@@ -26,7 +26,9 @@ pub fn select(wanted: &str) -> Result<Device, Error> {
         }
         _ => {}
     }
-    let index = wanted.strip_prefix("cuda:").and_then(|n| n.parse::<usize>().ok());
+    let index = wanted
+        .strip_prefix("cuda:")
+        .and_then(|n| n.parse::<usize>().ok());
     let Some(index) = index else {
         return Err(unavailable("it must be auto, cpu or cuda:N".to_owned()));
     };
@@ -58,7 +60,10 @@ fn load_cuda() -> Result<(), String> {
 }
 
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "loading a library runs its initialisers; it is libtorch's own")]
+#[expect(
+    unsafe_code,
+    reason = "loading a library runs its initialisers; it is libtorch's own"
+)]
 fn open_cuda_library() -> Result<(), String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     // SAFETY: libtorch_cuda.so is part of the libtorch that this program runs on; its initialisers only register kernels.

@@ -58,7 +58,12 @@ pub fn load(init: &Init, seed: u64, sources: &Sources) -> Result<Loaded, Error> 
         Init::ImageNet => {
             let (found, source) = weights::imagenet(&sources.folders, &sources.hub)?;
             fill(&mut state, without_head(found))?;
-            format!("{}: {} (SHA-256 {})", source.description, source.path.display(), source.sha256)
+            format!(
+                "{}: {} (SHA-256 {})",
+                source.description,
+                source.path.display(),
+                source.sha256
+            )
         }
     };
     Ok(Loaded { state, source })
@@ -71,7 +76,10 @@ pub fn load(init: &Init, seed: u64, sources: &Sources) -> Result<Loaded, Error> 
 pub fn read_exact(path: &Path) -> Result<BTreeMap<String, Tensor>, Error> {
     let found = weights::read(path)?;
     check_shapes(&found, &layout(1), &Mismatch::default())?;
-    found.iter().map(|(name, data)| Ok((name.clone(), tensor(data)?))).collect()
+    found
+        .iter()
+        .map(|(name, data)| Ok((name.clone(), tensor(data)?)))
+        .collect()
 }
 
 /// Random weights as torchvision makes them: He et al. (2015, arXiv:1502.01852, equation 10) with the fan out for convolutions, ones and zeros for
@@ -86,7 +94,9 @@ fn random(seed: u64) -> Result<BTreeMap<String, Tensor>, Error> {
         let head_bound = 1.0 / (512f64).sqrt();
         let tensor = match name.rsplit('.').next() {
             Some("num_batches_tracked") => Tensor::f_zeros([0; 0], (Kind::Int64, Device::Cpu))?,
-            _ if name.starts_with("fc.") => Tensor::f_zeros(&sides, float)?.f_uniform_(-head_bound, head_bound)?,
+            _ if name.starts_with("fc.") => {
+                Tensor::f_zeros(&sides, float)?.f_uniform_(-head_bound, head_bound)?
+            }
             Some("weight") if sides.len() == 4 => {
                 let fan_out = (shape[0] * shape[2] * shape[3]) as f64;
                 Tensor::f_randn(&sides, float)?.f_mul_scalar((2.0 / fan_out).sqrt())?

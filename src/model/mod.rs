@@ -35,7 +35,9 @@ pub enum Error {
         reason: String,
     },
     /// The weights are not those that were written.
-    #[error("{path} is damaged: its SHA-256 is {found}, not {expected}; restore it from a backup or train again")]
+    #[error(
+        "{path} is damaged: its SHA-256 is {found}, not {expected}; restore it from a backup or train again"
+    )]
     Checksum {
         /// The file.
         path: String,

@@ -86,11 +86,17 @@ impl Trained {
             }
             let part = Part::ALL.into_iter().find(|part| part.name() == name);
             wanted.push(part.ok_or_else(|| {
-                Error::Trainable(format!("{name:?} is no part of the network; the parts are {}, and ALL", known()))
+                Error::Trainable(format!(
+                    "{name:?} is no part of the network; the parts are {}, and ALL",
+                    known()
+                ))
             })?);
         }
         let first = wanted.iter().min().copied().ok_or_else(|| {
-            Error::Trainable(format!("no part is named; the parts are {}, and ALL", known()))
+            Error::Trainable(format!(
+                "no part is named; the parts are {}, and ALL",
+                known()
+            ))
         })?;
         let gap = Part::ALL
             .into_iter()
@@ -144,12 +150,24 @@ pub fn layout(outputs: usize) -> Vec<(String, Vec<usize>)> {
         for block in 0..2 {
             let prefix = format!("layer{}.{block}", layer + 1);
             let input = if block == 0 { input } else { output };
-            push_conv(&mut entries, &format!("{prefix}.conv1"), &[output, input, 3, 3]);
+            push_conv(
+                &mut entries,
+                &format!("{prefix}.conv1"),
+                &[output, input, 3, 3],
+            );
             push_batch_norm(&mut entries, &format!("{prefix}.bn1"), output);
-            push_conv(&mut entries, &format!("{prefix}.conv2"), &[output, output, 3, 3]);
+            push_conv(
+                &mut entries,
+                &format!("{prefix}.conv2"),
+                &[output, output, 3, 3],
+            );
             push_batch_norm(&mut entries, &format!("{prefix}.bn2"), output);
             if input != output {
-                push_conv(&mut entries, &format!("{prefix}.downsample.0"), &[output, input, 1, 1]);
+                push_conv(
+                    &mut entries,
+                    &format!("{prefix}.downsample.0"),
+                    &[output, input, 1, 1],
+                );
                 push_batch_norm(&mut entries, &format!("{prefix}.downsample.1"), output);
             }
         }
@@ -232,7 +250,9 @@ impl ResNet18 {
             let convolved = convolve(images, &self.stem_conv, 2, 3)?;
             let train_norm = self.trained.contains(Part::Bn1) && mode == Mode::Train;
             let mut normed = self.stem_norm.forward(&convolved, train_norm)?;
-            Ok(normed.f_relu_()?.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?)
+            Ok(normed
+                .f_relu_()?
+                .f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?)
         };
         if self.trained.contains(Part::Bn1) {
             return head_of_network(mode);
@@ -352,7 +372,9 @@ impl BatchNorm {
 fn entry(state: &BTreeMap<String, Tensor>, name: &str) -> Tensor {
     match state.get(name) {
         Some(tensor) => tensor.shallow_clone(),
-        None => panic!("weights without {name} reached the network; they are checked against the layout on entry"),
+        None => panic!(
+            "weights without {name} reached the network; they are checked against the layout on entry"
+        ),
     }
 }
 

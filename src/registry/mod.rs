@@ -148,7 +148,12 @@ impl Registry {
     ///
     /// # Errors
     /// A checkpoint that does not exist or does not load.
-    pub async fn register(&self, model: &str, training: &str, which: CheckpointRef) -> Result<v1::ModelVersion, Error> {
+    pub async fn register(
+        &self,
+        model: &str,
+        training: &str,
+        which: CheckpointRef,
+    ) -> Result<v1::ModelVersion, Error> {
         let checkpoint = self.inner.store.checkpoint(training, which).await?;
         let training = self.inner.store.training(training).await?;
         self.check(&checkpoint.name, &checkpoint.files).await?;
@@ -162,7 +167,11 @@ impl Registry {
     ///
     /// # Errors
     /// A checkpoint that does not load.
-    pub async fn publication(&self, training: &v1::Training, promote: Promote) -> Result<Publish, Error> {
+    pub async fn publication(
+        &self,
+        training: &v1::Training,
+        promote: Promote,
+    ) -> Result<Publish, Error> {
         let id = training.name.trim_start_matches("trainings/");
         let checkpoint = self.inner.store.checkpoint(id, CheckpointRef::Best).await?;
         self.check(&checkpoint.name, &checkpoint.files).await?;
@@ -181,12 +190,21 @@ impl Registry {
     ///
     /// # Errors
     /// A version that does not exist or does not load; an alias that points elsewhere than `expected`.
-    pub async fn set_alias(&self, target: &VersionName, alias: &str, expected: Option<u64>) -> Result<v1::ModelVersion, Error> {
+    pub async fn set_alias(
+        &self,
+        target: &VersionName,
+        alias: &str,
+        expected: Option<u64>,
+    ) -> Result<v1::ModelVersion, Error> {
         let version = self.version(target).await?;
         if alias == LIVE {
             self.check(&version.name, &version.files).await?;
         }
-        Ok(self.inner.store.set_alias(&target.model, alias, version.version, expected).await?)
+        Ok(self
+            .inner
+            .store
+            .set_alias(&target.model, alias, version.version, expected)
+            .await?)
     }
 
     /// Keeps the live version loaded and the metrics true until the token is cancelled.
@@ -210,7 +228,11 @@ impl Registry {
         match self.served(&live).await {
             Ok(model) => {
                 self.inner.predictor.load(Arc::clone(&model)).await?;
-                let number = model.name.rsplit('/').next().and_then(|number| number.parse().ok());
+                let number = model
+                    .name
+                    .rsplit('/')
+                    .next()
+                    .and_then(|number| number.parse().ok());
                 self.report_live(number);
                 Ok(())
             }
@@ -223,13 +245,21 @@ impl Registry {
     }
 
     fn report_live(&self, number: Option<u64>) {
-        let mut reported = self.inner.reported_live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = self
+            .inner
+            .reported_live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         metrics::live_model_changed(DEFAULT_MODEL, *reported, number);
         *reported = number;
     }
 
     async fn count_versions(&self) -> Result<(), Error> {
-        let page = self.inner.store.list_versions(DEFAULT_MODEL, None, 1).await?;
+        let page = self
+            .inner
+            .store
+            .list_versions(DEFAULT_MODEL, None, 1)
+            .await?;
         // Numbers are dense from 1 and versions are never deleted.
         metrics::model_versions(page.items.first().map_or(0, |newest| newest.version));
         Ok(())
@@ -243,10 +273,17 @@ impl Registry {
 
     async fn open(&self, name: &str, files: &[v1::CheckpointFile]) -> Result<ServedModel, Error> {
         let weights = file(name, files, MODEL_FILE)?;
-        let manifest = self.local_file(&file(name, files, MANIFEST_FILE)?.sha256).await?;
+        let manifest = self
+            .local_file(&file(name, files, MANIFEST_FILE)?.sha256)
+            .await?;
         let manifest = read_manifest(&manifest)?;
         let path = self.local_file(&weights.sha256).await?;
-        Ok(ServedModel::new(name.to_owned(), path, weights.sha256.clone(), manifest))
+        Ok(ServedModel::new(
+            name.to_owned(),
+            path,
+            weights.sha256.clone(),
+            manifest,
+        ))
     }
 
     /// Where a stored file lies on this machine; a file of a remote store is fetched first.
@@ -259,13 +296,20 @@ impl Registry {
         Ok(path)
     }
 
-    async fn describe(&self, training: &v1::Training, checkpoint: &v1::Checkpoint) -> Result<v1::ModelVersion, Error> {
+    async fn describe(
+        &self,
+        training: &v1::Training,
+        checkpoint: &v1::Checkpoint,
+    ) -> Result<v1::ModelVersion, Error> {
         let metrics = match &training.best {
             Some(best) if best.epoch == checkpoint.epoch => Some(best.clone()),
             _ => self.metrics_of(training, checkpoint.epoch).await?,
         };
         let dataset = training.dataset.clone().unwrap_or_default();
-        let is_best = training.best.as_ref().is_some_and(|best| best.epoch == checkpoint.epoch);
+        let is_best = training
+            .best
+            .as_ref()
+            .is_some_and(|best| best.epoch == checkpoint.epoch);
         Ok(v1::ModelVersion {
             checkpoint: checkpoint.name.clone(),
             spec: training.resolved_spec.clone(),
@@ -274,14 +318,22 @@ impl Registry {
             test: training.test.clone().filter(|_| is_best),
             dataset_digest: dataset.digest,
             val_digest: dataset.val_digest,
-            input_size: training.resolved_spec.as_ref().and_then(|spec| spec.input_size).unwrap_or_default(),
+            input_size: training
+                .resolved_spec
+                .as_ref()
+                .and_then(|spec| spec.input_size)
+                .unwrap_or_default(),
             files: checkpoint.files.clone(),
             ..Default::default()
         })
     }
 
     /// The latest figures of an epoch.
-    async fn metrics_of(&self, training: &v1::Training, epoch: u32) -> Result<Option<v1::EpochMetrics>, Error> {
+    async fn metrics_of(
+        &self,
+        training: &v1::Training,
+        epoch: u32,
+    ) -> Result<Option<v1::EpochMetrics>, Error> {
         let id = training.name.trim_start_matches("trainings/");
         let mut after = 0;
         let mut found = None;
@@ -302,7 +354,10 @@ impl Registry {
     }
 
     fn resolved(&self) -> std::sync::MutexGuard<'_, Resolved> {
-        self.inner.resolved.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .resolved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -311,7 +366,8 @@ fn is_better(live: Option<&v1::ModelVersion>, new: &v1::ModelVersion) -> bool {
     let Some(live) = live else {
         return true;
     };
-    let loss = |version: &v1::ModelVersion| version.metrics.as_ref().map(|metrics| metrics.val_loss);
+    let loss =
+        |version: &v1::ModelVersion| version.metrics.as_ref().map(|metrics| metrics.val_loss);
     let same_images = live.val_digest == new.val_digest;
     match (loss(live), loss(new)) {
         (Some(live), Some(new)) => same_images && new < live,
@@ -319,11 +375,18 @@ fn is_better(live: Option<&v1::ModelVersion>, new: &v1::ModelVersion) -> bool {
     }
 }
 
-fn file<'a>(name: &str, files: &'a [v1::CheckpointFile], wanted: &str) -> Result<&'a v1::CheckpointFile, Error> {
-    files.iter().find(|file| file.name == wanted).ok_or_else(|| Error::NoFile {
-        name: name.to_owned(),
-        file: wanted.to_owned(),
-    })
+fn file<'a>(
+    name: &str,
+    files: &'a [v1::CheckpointFile],
+    wanted: &str,
+) -> Result<&'a v1::CheckpointFile, Error> {
+    files
+        .iter()
+        .find(|file| file.name == wanted)
+        .ok_or_else(|| Error::NoFile {
+            name: name.to_owned(),
+            file: wanted.to_owned(),
+        })
 }
 
 #[cfg(test)]
@@ -348,6 +411,9 @@ mod tests {
         assert!(is_better(Some(&version("a", 99.0)), &version("a", 98.0)));
         assert!(!is_better(Some(&version("a", 99.0)), &version("a", 99.0)));
         assert!(!is_better(Some(&version("a", 99.0)), &version("b", 1.0)));
-        assert!(!is_better(Some(&version("a", 99.0)), &version("a", f64::NAN)));
+        assert!(!is_better(
+            Some(&version("a", 99.0)),
+            &version("a", f64::NAN)
+        ));
     }
 }

@@ -95,7 +95,8 @@ impl EventStream {
                 }
                 for event in page {
                     self.advance(&event)?;
-                    let ends = matches!(self.subject, Subject::Training { .. }) && ends_training(&event);
+                    let ends =
+                        matches!(self.subject, Subject::Training { .. }) && ends_training(&event);
                     if !send(sender, event).await || ends {
                         return Ok(());
                     }
@@ -145,7 +146,8 @@ impl EventStream {
         match &mut self.subject {
             Subject::Training { after, .. } => *after = event.sequence,
             Subject::All { after } => {
-                *after = crate::store::parse_token(&event.resume_token).map_err(status::from_store)?;
+                *after =
+                    crate::store::parse_token(&event.resume_token).map_err(status::from_store)?;
             }
         }
         Ok(())
@@ -172,14 +174,25 @@ impl EventStream {
 ///
 /// # Errors
 /// A name or token that is not of its form, or a cursor past the head.
-pub async fn subject(store: &Store, name: &str, after_sequence: u64, resume_token: &str) -> Result<Subject, Status> {
+pub async fn subject(
+    store: &Store,
+    name: &str,
+    after_sequence: u64,
+    resume_token: &str,
+) -> Result<Subject, Status> {
     let token = match resume_token {
         "" => None,
-        token => Some(crate::store::parse_token(token).map_err(|error| status::invalid("resume_token", &error.to_string()))?),
+        token => Some(
+            crate::store::parse_token(token)
+                .map_err(|error| status::invalid("resume_token", &error.to_string()))?,
+        ),
     };
     if name == "trainings/-" {
         if after_sequence > 0 {
-            return Err(status::invalid("after_sequence", "it counts the events of one training; for trainings/- give resume_token"));
+            return Err(status::invalid(
+                "after_sequence",
+                "it counts the events of one training; for trainings/- give resume_token",
+            ));
         }
         return Ok(Subject::All {
             after: token.unwrap_or(0),
@@ -187,7 +200,10 @@ pub async fn subject(store: &Store, name: &str, after_sequence: u64, resume_toke
     }
     let id = names::training_id(name).map_err(|error| status::bad_name("name", &error))?;
     let after = match token {
-        Some(cursor) => store.sequence_at(id, cursor).await.map_err(status::from_store)?,
+        Some(cursor) => store
+            .sequence_at(id, cursor)
+            .await
+            .map_err(status::from_store)?,
         None => after_sequence,
     };
     Ok(Subject::Training {

@@ -20,7 +20,10 @@ fn page_size(given: i32, default: u32) -> Result<u32, tonic::Status> {
     match given {
         0 => Ok(default),
         1.. => Ok(given.min(MAX_PAGE).unsigned_abs()),
-        _ => Err(status::invalid("page_size", &format!("{given} is negative; 0 to {MAX_PAGE} is allowed"))),
+        _ => Err(status::invalid(
+            "page_size",
+            &format!("{given} is negative; 0 to {MAX_PAGE} is allowed"),
+        )),
     }
 }
 

@@ -30,7 +30,11 @@ impl ModelService for ModelApi {
         let model = model_id(&request.parent)?;
         let limit = page_size(request.page_size, 50)?;
         let before = page_token(&request.page_token)?;
-        let page = self.store.list_versions(model, before, limit).await.map_err(status::from_store)?;
+        let page = self
+            .store
+            .list_versions(model, before, limit)
+            .await
+            .map_err(status::from_store)?;
         Ok(Response::new(v1::ListModelVersionsResponse {
             versions: page.items,
             next_page_token: next_page_token(page.next),
@@ -42,7 +46,11 @@ impl ModelService for ModelApi {
         request: Request<v1::GetModelVersionRequest>,
     ) -> Result<Response<v1::GetModelVersionResponse>, Status> {
         let name = version_name(&request.into_inner().name)?;
-        let version = self.registry.version(&name).await.map_err(status::from_registry)?;
+        let version = self
+            .registry
+            .version(&name)
+            .await
+            .map_err(status::from_registry)?;
         Ok(Response::new(v1::GetModelVersionResponse {
             version: Some(version),
         }))
@@ -54,18 +62,29 @@ impl ModelService for ModelApi {
     ) -> Result<Response<v1::RegisterVersionResponse>, Status> {
         let request = request.into_inner();
         let model = model_id(&request.parent)?;
-        let (training, which) = names::checkpoint(&request.checkpoint).map_err(|error| status::bad_name("checkpoint", &error))?;
-        let version = self.registry.register(model, training, which).await.map_err(status::from_registry)?;
+        let (training, which) = names::checkpoint(&request.checkpoint)
+            .map_err(|error| status::bad_name("checkpoint", &error))?;
+        let version = self
+            .registry
+            .register(model, training, which)
+            .await
+            .map_err(status::from_registry)?;
         Ok(Response::new(v1::RegisterVersionResponse {
             version: Some(version),
         }))
     }
 
-    async fn set_alias(&self, request: Request<v1::SetAliasRequest>) -> Result<Response<v1::SetAliasResponse>, Status> {
+    async fn set_alias(
+        &self,
+        request: Request<v1::SetAliasRequest>,
+    ) -> Result<Response<v1::SetAliasResponse>, Status> {
         let request = request.into_inner();
         let target = version_name(&request.name)?;
         check_alias(&request.alias)?;
-        let moved = self.registry.set_alias(&target, &request.alias, request.expected_version).await;
+        let moved = self
+            .registry
+            .set_alias(&target, &request.alias, request.expected_version)
+            .await;
         let version = moved.map_err(status::from_registry)?;
         Ok(Response::new(v1::SetAliasResponse {
             version: Some(version),
@@ -79,7 +98,10 @@ impl ModelService for ModelApi {
         let request = request.into_inner();
         check_alias(&request.alias)?;
         let model = model_id(&request.parent)?;
-        self.store.delete_alias(model, &request.alias).await.map_err(status::from_store)?;
+        self.store
+            .delete_alias(model, &request.alias)
+            .await
+            .map_err(status::from_store)?;
         Ok(Response::new(v1::DeleteAliasResponse {}))
     }
 
@@ -91,7 +113,11 @@ impl ModelService for ModelApi {
         let model = model_id(&request.parent)?;
         let limit = page_size(request.page_size, 50)?;
         let before = page_token(&request.page_token)?;
-        let page = self.store.alias_events(model, before, limit).await.map_err(status::from_store)?;
+        let page = self
+            .store
+            .alias_events(model, before, limit)
+            .await
+            .map_err(status::from_store)?;
         Ok(Response::new(v1::ListAliasEventsResponse {
             events: page.items,
             next_page_token: next_page_token(page.next),
@@ -111,5 +137,8 @@ fn check_alias(alias: &str) -> Result<(), Status> {
     if names::is_id(alias) {
         return Ok(());
     }
-    Err(status::invalid("alias", &format!("{alias:?} is no alias: 1 to 63 of a-z, 0-9 and -, beginning with a letter")))
+    Err(status::invalid(
+        "alias",
+        &format!("{alias:?} is no alias: 1 to 63 of a-z, 0-9 and -, beginning with a letter"),
+    ))
 }

@@ -30,17 +30,29 @@ pub struct PredictionApi {
 
 #[tonic::async_trait]
 impl PredictionService for PredictionApi {
-    async fn predict(&self, request: Request<v1::PredictRequest>) -> Result<Response<v1::PredictResponse>, Status> {
+    async fn predict(
+        &self,
+        request: Request<v1::PredictRequest>,
+    ) -> Result<Response<v1::PredictResponse>, Status> {
         let arrived = Instant::now();
         let deadline = deadline(request.metadata(), arrived);
         let request = request.into_inner();
         let count = request.images.len();
         if count == 0 {
-            return Err(status::invalid("images", "there is none; give at least one encoded image"));
+            return Err(status::invalid(
+                "images",
+                "there is none; give at least one encoded image",
+            ));
         }
         if count > self.max_images {
             metrics::prediction_rejected(RejectionReason::TooLarge);
-            return Err(status::invalid("images", &format!("{count} images are too many; {} are allowed in a call", self.max_images)));
+            return Err(status::invalid(
+                "images",
+                &format!(
+                    "{count} images are too many; {} are allowed in a call",
+                    self.max_images
+                ),
+            ));
         }
         let name = match request.model.as_str() {
             "" => VersionName::alias(DEFAULT_MODEL, LIVE),
@@ -86,11 +98,13 @@ impl PredictionService for PredictionApi {
 fn prediction(answer: Answer) -> v1::Prediction {
     v1::Prediction {
         age: answer.age,
-        interval: answer.interval.map(|(lower, upper, confidence)| v1::Interval {
-            lower,
-            upper,
-            confidence,
-        }),
+        interval: answer
+            .interval
+            .map(|(lower, upper, confidence)| v1::Interval {
+                lower,
+                upper,
+                confidence,
+            }),
         annotated_png: answer.annotated_png.unwrap_or_default().into(),
         width: answer.dimensions.0,
         height: answer.dimensions.1,
@@ -98,7 +112,8 @@ fn prediction(answer: Answer) -> v1::Prediction {
 }
 
 fn durations(answers: &[Answer], total: Duration) -> v1::PredictDurations {
-    let longest = |of: fn(&Answer) -> Duration| message(answers.iter().map(of).max().unwrap_or_default());
+    let longest =
+        |of: fn(&Answer) -> Duration| message(answers.iter().map(of).max().unwrap_or_default());
     v1::PredictDurations {
         decode: longest(|answer| answer.decode),
         queue: longest(|answer| answer.queue),

@@ -65,12 +65,20 @@ pub fn invalid(field: &str, description: &str) -> Status {
 
 /// Bad fields, all at once.
 pub fn violations(violations: &[Violation]) -> Status {
-    let first = violations.first().map(|violation| format!("{}: {}", violation.field, violation.description));
+    let first = violations
+        .first()
+        .map(|violation| format!("{}: {}", violation.field, violation.description));
     let message = match violations.len() {
         0 | 1 => first.unwrap_or_default(),
-        more => format!("{} (and {} more violations)", first.unwrap_or_default(), more - 1),
+        more => format!(
+            "{} (and {} more violations)",
+            first.unwrap_or_default(),
+            more - 1
+        ),
     };
-    let fields = violations.iter().map(|violation| FieldViolation::new(&violation.field, &violation.description));
+    let fields = violations
+        .iter()
+        .map(|violation| FieldViolation::new(&violation.field, &violation.description));
     let mut details = ErrorDetails::with_bad_request(fields.collect::<Vec<_>>());
     details.set_error_info("INVALID_FIELDS", DOMAIN, HashMap::new());
     Status::with_error_details(Code::InvalidArgument, message, details)
@@ -78,7 +86,8 @@ pub fn violations(violations: &[Violation]) -> Status {
 
 /// The server is about to end; the same call will work on the next one.
 pub fn shutting_down() -> Status {
-    Row::retry(Code::Unavailable, "SHUTTING_DOWN").status("the server is shutting down; reconnect and go on from the last event".to_owned())
+    Row::retry(Code::Unavailable, "SHUTTING_DOWN")
+        .status("the server is shutting down; reconnect and go on from the last event".to_owned())
 }
 
 /// A field holds a name that is not of its form.
@@ -102,7 +111,9 @@ pub fn from_store(error: store::Error) -> Status {
         E::BadToken { .. } => Row::new(Code::InvalidArgument, "BAD_TOKEN"),
         E::DiskFull { .. } => Row::retry(Code::ResourceExhausted, "DISK_FULL"),
         E::Closed => return shutting_down(),
-        E::Damaged { .. } | E::CorruptDatabase { .. } => Row::new(Code::DataLoss, "DATABASE_DAMAGED"),
+        E::Damaged { .. } | E::CorruptDatabase { .. } => {
+            Row::new(Code::DataLoss, "DATABASE_DAMAGED")
+        }
         E::NotAppendable { .. }
         | E::NewerDatabase { .. }
         | E::ForeignDatabase { .. }
@@ -124,7 +135,9 @@ pub fn from_artifacts(error: artifacts::Error) -> Status {
         E::NotFound { .. } => Row::new(Code::NotFound, "FILE_NOT_FOUND"),
         E::Corrupt { .. } => Row::new(Code::DataLoss, "CHECKPOINT_CORRUPT"),
         E::DiskFull { .. } => Row::retry(Code::ResourceExhausted, "DISK_FULL"),
-        E::BadDigest { .. } | E::File { .. } | E::Store { .. } => Row::new(Code::Internal, "ARTIFACTS"),
+        E::BadDigest { .. } | E::File { .. } | E::Store { .. } => {
+            Row::new(Code::Internal, "ARTIFACTS")
+        }
     };
     row.status(error.to_string())
 }
@@ -137,7 +150,9 @@ pub fn from_registry(error: registry::Error) -> Status {
         E::Artifacts(error) => from_artifacts(error),
         E::Model(error) => from_model(&error),
         E::Inference(error) => from_inference(&error),
-        E::NoLiveVersion { .. } => Row::new(Code::FailedPrecondition, "NO_LIVE_MODEL").status(error.to_string()),
+        E::NoLiveVersion { .. } => {
+            Row::new(Code::FailedPrecondition, "NO_LIVE_MODEL").status(error.to_string())
+        }
         E::NoFile { .. } => Row::new(Code::DataLoss, "FILE_NOT_FOUND").status(error.to_string()),
     }
 }
@@ -148,7 +163,9 @@ pub fn from_supervisor(error: supervisor::Error) -> Status {
     match error {
         E::Store(error) => from_store(error),
         E::Registry(error) => from_registry(error),
-        E::AlreadyEnded { .. } => Row::new(Code::FailedPrecondition, "TRAINING_TERMINAL").status(error.to_string()),
+        E::AlreadyEnded { .. } => {
+            Row::new(Code::FailedPrecondition, "TRAINING_TERMINAL").status(error.to_string())
+        }
     }
 }
 
@@ -159,12 +176,20 @@ pub fn from_inference(error: &inference::Error) -> Status {
         E::Image { index, source } => {
             let mut status = invalid(&format!("images[{index}]"), &source.to_string());
             let mut details = status.get_error_details();
-            details.set_error_info("INVALID_IMAGE", DOMAIN, HashMap::from([("index".to_owned(), index.to_string())]));
+            details.set_error_info(
+                "INVALID_IMAGE",
+                DOMAIN,
+                HashMap::from([("index".to_owned(), index.to_string())]),
+            );
             status = Status::with_error_details(Code::InvalidArgument, error.to_string(), details);
             status
         }
-        E::QueueFull { .. } => Row::retry(Code::ResourceExhausted, "QUEUE_FULL").status(error.to_string()),
-        E::DeadlineExceeded => Row::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED").status(error.to_string()),
+        E::QueueFull { .. } => {
+            Row::retry(Code::ResourceExhausted, "QUEUE_FULL").status(error.to_string())
+        }
+        E::DeadlineExceeded => {
+            Row::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED").status(error.to_string())
+        }
         E::Model { source, .. } => from_model(source),
         E::NotFinite { .. } => Row::new(Code::DataLoss, "MODEL_DAMAGED").status(error.to_string()),
         E::EngineGone => Row::new(Code::Internal, "ENGINE_GONE").status(error.to_string()),
@@ -176,8 +201,12 @@ pub fn from_model(error: &model::Error) -> Status {
     use model::Error as E;
     let row = match error {
         _ if error.is_out_of_memory() => Row::retry(Code::ResourceExhausted, "OUT_OF_MEMORY"),
-        E::Manifest { .. } | E::Checksum { .. } | E::Weights(_) => Row::new(Code::DataLoss, "CHECKPOINT_CORRUPT"),
-        E::Torch(_) | E::Io(_) | E::Device { .. } | E::Trainable(_) => Row::new(Code::Internal, "MODEL"),
+        E::Manifest { .. } | E::Checksum { .. } | E::Weights(_) => {
+            Row::new(Code::DataLoss, "CHECKPOINT_CORRUPT")
+        }
+        E::Torch(_) | E::Io(_) | E::Device { .. } | E::Trainable(_) => {
+            Row::new(Code::Internal, "MODEL")
+        }
     };
     row.status(error.to_string())
 }
@@ -204,10 +233,19 @@ mod tests {
             },
         ]);
         assert_eq!(status.code(), Code::InvalidArgument);
-        assert_eq!(status.message(), "spec.max_epochs: 0 is out of range (and 1 more violations)");
+        assert_eq!(
+            status.message(),
+            "spec.max_epochs: 0 is out of range (and 1 more violations)"
+        );
         let details = status.get_error_details();
         let fields = details.bad_request().unwrap().field_violations.clone();
-        assert_eq!(fields.iter().map(|field| field.field.as_str()).collect::<Vec<_>>(), ["spec.max_epochs", "spec.batch_size"]);
+        assert_eq!(
+            fields
+                .iter()
+                .map(|field| field.field.as_str())
+                .collect::<Vec<_>>(),
+            ["spec.max_epochs", "spec.batch_size"]
+        );
         assert_eq!(details.error_info().unwrap().reason, "INVALID_FIELDS");
     }
 

@@ -24,7 +24,11 @@ impl SystemService for SystemApi {
         _request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
         let mut info = self.info.clone();
-        if let Ok(live) = self.registry.version(&VersionName::alias(DEFAULT_MODEL, LIVE)).await {
+        if let Ok(live) = self
+            .registry
+            .version(&VersionName::alias(DEFAULT_MODEL, LIVE))
+            .await
+        {
             info.live_model = live.name;
         }
         Ok(Response::new(info))

@@ -94,7 +94,11 @@ impl TrainingService for TrainingApi {
             id: request_id,
             fingerprint,
         });
-        let training = self.supervisor.start(training, request).await.map_err(status::from_supervisor)?;
+        let training = self
+            .supervisor
+            .start(training, request)
+            .await
+            .map_err(status::from_supervisor)?;
         Ok(Response::new(v1::StartTrainingResponse {
             training: Some(training),
             estimate: None,
@@ -106,7 +110,11 @@ impl TrainingService for TrainingApi {
         request: Request<v1::GetTrainingRequest>,
     ) -> Result<Response<v1::GetTrainingResponse>, Status> {
         let name = request.into_inner().name;
-        let training = self.store.training(training_id("name", &name)?).await.map_err(status::from_store)?;
+        let training = self
+            .store
+            .training(training_id("name", &name)?)
+            .await
+            .map_err(status::from_store)?;
         Ok(Response::new(v1::GetTrainingResponse {
             training: Some(self.with_progress(training)),
         }))
@@ -120,9 +128,17 @@ impl TrainingService for TrainingApi {
         let states: Vec<TrainingState> = request.states().collect();
         let limit = page_size(request.page_size, 50)?;
         let before = page_token(&request.page_token)?;
-        let page = self.store.list_trainings(&states, before, limit).await.map_err(status::from_store)?;
+        let page = self
+            .store
+            .list_trainings(&states, before, limit)
+            .await
+            .map_err(status::from_store)?;
         Ok(Response::new(v1::ListTrainingsResponse {
-            trainings: page.items.into_iter().map(|training| self.with_progress(training)).collect(),
+            trainings: page
+                .items
+                .into_iter()
+                .map(|training| self.with_progress(training))
+                .collect(),
             next_page_token: next_page_token(page.next),
         }))
     }
@@ -132,7 +148,11 @@ impl TrainingService for TrainingApi {
         request: Request<v1::StopTrainingRequest>,
     ) -> Result<Response<v1::StopTrainingResponse>, Status> {
         let name = request.into_inner().name;
-        let training = self.supervisor.stop(training_id("name", &name)?).await.map_err(status::from_supervisor)?;
+        let training = self
+            .supervisor
+            .stop(training_id("name", &name)?)
+            .await
+            .map_err(status::from_supervisor)?;
         Ok(Response::new(v1::StopTrainingResponse {
             training: Some(training),
         }))
@@ -144,7 +164,11 @@ impl TrainingService for TrainingApi {
     ) -> Result<Response<v1::CancelTrainingResponse>, Status> {
         let request = request.into_inner();
         let id = training_id("name", &request.name)?;
-        let training = self.supervisor.cancel(id, request.force).await.map_err(status::from_supervisor)?;
+        let training = self
+            .supervisor
+            .cancel(id, request.force)
+            .await
+            .map_err(status::from_supervisor)?;
         Ok(Response::new(v1::CancelTrainingResponse {
             training: Some(training),
         }))
@@ -155,7 +179,10 @@ impl TrainingService for TrainingApi {
         request: Request<v1::DeleteTrainingRequest>,
     ) -> Result<Response<v1::DeleteTrainingResponse>, Status> {
         let name = request.into_inner().name;
-        self.supervisor.delete(training_id("name", &name)?).await.map_err(status::from_supervisor)?;
+        self.supervisor
+            .delete(training_id("name", &name)?)
+            .await
+            .map_err(status::from_supervisor)?;
         Ok(Response::new(v1::DeleteTrainingResponse {}))
     }
 
@@ -164,7 +191,13 @@ impl TrainingService for TrainingApi {
         request: Request<v1::StreamEpochMetricsRequest>,
     ) -> Result<Response<Self::StreamEpochMetricsStream>, Status> {
         let request = request.into_inner();
-        let subject = event_stream::subject(&self.store, &request.name, request.after_sequence, &request.resume_token).await?;
+        let subject = event_stream::subject(
+            &self.store,
+            &request.name,
+            request.after_sequence,
+            &request.resume_token,
+        )
+        .await?;
         let stream = EventStream {
             store: self.store.clone(),
             subject,
@@ -186,12 +219,21 @@ impl TrainingService for TrainingApi {
         let request = request.into_inner();
         let limit = page_size(request.page_size, 100)?;
         let token = page_token(&request.page_token)?;
-        let subject = event_stream::subject(&self.store, &request.name, request.after_sequence, "").await?;
+        let subject =
+            event_stream::subject(&self.store, &request.name, request.after_sequence, "").await?;
         let events = match subject {
-            event_stream::Subject::All { .. } => self.store.events_after_global(token.unwrap_or(0), limit).await,
+            event_stream::Subject::All { .. } => {
+                self.store
+                    .events_after_global(token.unwrap_or(0), limit)
+                    .await
+            }
             event_stream::Subject::Training { id, after } => {
                 let after = match token {
-                    Some(cursor) => self.store.sequence_at(&id, cursor).await.map_err(status::from_store)?,
+                    Some(cursor) => self
+                        .store
+                        .sequence_at(&id, cursor)
+                        .await
+                        .map_err(status::from_store)?,
                     None => after,
                 };
                 self.store.events_after(&id, after, limit).await
@@ -200,7 +242,9 @@ impl TrainingService for TrainingApi {
         let events = events.map_err(status::from_store)?;
         // A page that is not full ends at the head.
         let last = events.last().filter(|_| events.len() == limit as usize);
-        let next_page_token = last.map(|event| event.resume_token.clone()).unwrap_or_default();
+        let next_page_token = last
+            .map(|event| event.resume_token.clone())
+            .unwrap_or_default();
         Ok(Response::new(v1::ListEpochMetricsResponse {
             events,
             next_page_token,
@@ -215,7 +259,11 @@ impl TrainingService for TrainingApi {
         let id = training_id("parent", &request.parent)?;
         let limit = page_size(request.page_size, 50)?;
         let before = page_token(&request.page_token)?;
-        let page = self.store.checkpoints(id, before, limit).await.map_err(status::from_store)?;
+        let page = self
+            .store
+            .checkpoints(id, before, limit)
+            .await
+            .map_err(status::from_store)?;
         Ok(Response::new(v1::ListCheckpointsResponse {
             checkpoints: page.items,
             next_page_token: next_page_token(page.next),
@@ -227,9 +275,14 @@ impl TrainingService for TrainingApi {
         request: Request<v1::DownloadCheckpointRequest>,
     ) -> Result<Response<Self::DownloadCheckpointStream>, Status> {
         let request = request.into_inner();
-        let (id, which) = names::checkpoint(&request.name).map_err(|error| status::bad_name("name", &error))?;
+        let (id, which) =
+            names::checkpoint(&request.name).map_err(|error| status::bad_name("name", &error))?;
         let file = self.checkpoint_file(id, which, &request.file).await?;
-        let chunks = self.artifacts.stream(&file.sha256, CHUNK).await.map_err(status::from_artifacts)?;
+        let chunks = self
+            .artifacts
+            .stream(&file.sha256, CHUNK)
+            .await
+            .map_err(status::from_artifacts)?;
         let head = v1::DownloadCheckpointResponse {
             file: Some(file),
             data: Default::default(),
@@ -238,7 +291,9 @@ impl TrainingService for TrainingApi {
             Ok(data) => Ok(v1::DownloadCheckpointResponse { file: None, data }),
             Err(error) => Err(status::from_artifacts(error)),
         });
-        Ok(Response::new(Box::pin(tokio_stream::once(Ok(head)).chain(body))))
+        Ok(Response::new(Box::pin(
+            tokio_stream::once(Ok(head)).chain(body),
+        )))
     }
 }
 
@@ -256,15 +311,27 @@ impl TrainingApi {
             refuse("request_id", format!("{:?} is no UUID", request.request_id));
         }
         if !request.training_id.is_empty() && !names::is_id(&request.training_id) {
-            let description = format!("{:?} is no id: 1 to 63 of a-z, 0-9 and -, beginning with a letter", request.training_id);
+            let description = format!(
+                "{:?} is no id: 1 to 63 of a-z, 0-9 and -, beginning with a letter",
+                request.training_id
+            );
             refuse("training_id", description);
         }
         if request.display_name.chars().count() > 256 {
-            refuse("display_name", "it is longer than 256 characters".to_owned());
+            refuse(
+                "display_name",
+                "it is longer than 256 characters".to_owned(),
+            );
         }
-        let bad_label = |(key, value): (&String, &String)| key.is_empty() || key.len() > 63 || value.len() > 255;
+        let bad_label = |(key, value): (&String, &String)| {
+            key.is_empty() || key.len() > 63 || value.len() > 255
+        };
         if request.labels.len() > 64 || request.labels.iter().any(bad_label) {
-            refuse("labels", "at most 64 are allowed, keys of 1 to 63 and values of at most 255 bytes".to_owned());
+            refuse(
+                "labels",
+                "at most 64 are allowed, keys of 1 to 63 and values of at most 255 bytes"
+                    .to_owned(),
+            );
         }
         let spec = match Spec::resolve(request.spec.as_ref()) {
             Ok(mut spec) => {
@@ -292,10 +359,16 @@ impl TrainingApi {
     }
 
     /// Every check, the scan of the dataset included, without a change.
-    async fn validate(&self, request: v1::StartTrainingRequest, spec: Spec) -> Result<v1::StartTrainingResponse, Status> {
+    async fn validate(
+        &self,
+        request: v1::StartTrainingRequest,
+        spec: Spec,
+    ) -> Result<v1::StartTrainingResponse, Status> {
         let dataset = self.scan(spec.clone()).await?;
         let report = dataset_report(&dataset);
-        let estimate = self.estimate(&spec, dataset.train.len(), dataset.val.len()).await?;
+        let estimate = self
+            .estimate(&spec, dataset.train.len(), dataset.val.len())
+            .await?;
         Ok(v1::StartTrainingResponse {
             training: Some(v1::Training {
                 display_name: request.display_name,
@@ -309,7 +382,10 @@ impl TrainingApi {
         })
     }
 
-    #[expect(clippy::disallowed_methods, reason = "reading files is what the blocking pool is for; calls are as rare as trainings")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "reading files is what the blocking pool is for; calls are as rare as trainings"
+    )]
     async fn scan(&self, spec: Spec) -> Result<dataset::Dataset, Status> {
         let (roots, limits) = (self.data_roots.clone(), self.limits);
         // Cancelled when the call is dropped, so that a client that leaves does not leave a scan behind.
@@ -318,7 +394,9 @@ impl TrainingApi {
         let scan = tokio::task::spawn_blocking(move || {
             let options = dataset_options(&spec, limits);
             let path = PathBuf::from(&spec.dataset.path);
-            dataset::load(&path, &roots, &options, &mut |_, _| {}, &|| left.is_cancelled())
+            dataset::load(&path, &roots, &options, &mut |_, _| {}, &|| {
+                left.is_cancelled()
+            })
         });
         let scanned = scan.await.map_err(|error| {
             tracing::error!(%error, "a scan panicked");
@@ -328,9 +406,15 @@ impl TrainingApi {
         scanned.map_err(|error| status::from_dataset(&error))
     }
 
-    async fn estimate(&self, spec: &Spec, train: usize, validation: usize) -> Result<v1::Estimate, Status> {
+    async fn estimate(
+        &self,
+        spec: &Spec,
+        train: usize,
+        validation: usize,
+    ) -> Result<v1::Estimate, Status> {
         let pace = self.latest_pace(spec).await?;
-        let seconds = pace.map(|pace| f64::from(spec.max_epochs) * (train as f64 + validation as f64) / pace);
+        let seconds =
+            pace.map(|pace| f64::from(spec.max_epochs) * (train as f64 + validation as f64) / pace);
         let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         Ok(v1::Estimate {
             memory_bytes: memory_estimate(spec),
@@ -343,35 +427,80 @@ impl TrainingApi {
 
     /// Images per second of the latest complete epoch at the same input size.
     async fn latest_pace(&self, spec: &Spec) -> Result<Option<f64>, Status> {
-        let page = self.store.list_trainings(&[], None, 20).await.map_err(status::from_store)?;
+        let page = self
+            .store
+            .list_trainings(&[], None, 20)
+            .await
+            .map_err(status::from_store)?;
         let same = page.items.iter().find_map(|training| {
             let resolved = training.resolved_spec.as_ref()?;
-            let same = resolved.input_size == Some(spec.input_size) && resolved.trainable == spec.trained.names();
-            training.last.as_ref().filter(|_| same).map(|last| last.images_per_second)
+            let same = resolved.input_size == Some(spec.input_size)
+                && resolved.trainable == spec.trained.names();
+            training
+                .last
+                .as_ref()
+                .filter(|_| same)
+                .map(|last| last.images_per_second)
         });
         Ok(same.filter(|pace| *pace > 0.0))
     }
 
     fn with_progress(&self, mut training: v1::Training) -> v1::Training {
-        training.progress = self.supervisor.progress(training.name.trim_start_matches("trainings/"));
+        training.progress = self
+            .supervisor
+            .progress(training.name.trim_start_matches("trainings/"));
         training
     }
 
-    fn heartbeat_interval(&self, given: Option<&prost_types::Duration>) -> Result<Duration, Status> {
+    fn heartbeat_interval(
+        &self,
+        given: Option<&prost_types::Duration>,
+    ) -> Result<Duration, Status> {
         let Some(given) = given else {
             return Ok(self.heartbeat);
         };
         let allowed = Duration::from_millis(100)..=Duration::from_secs(600);
-        let interval = Duration::try_from(*given).ok().filter(|interval| allowed.contains(interval));
-        interval.ok_or_else(|| status::invalid("heartbeat_interval", &format!("{given} is out of range; 100 ms to 10 minutes is allowed")))
+        let interval = Duration::try_from(*given)
+            .ok()
+            .filter(|interval| allowed.contains(interval));
+        interval.ok_or_else(|| {
+            status::invalid(
+                "heartbeat_interval",
+                &format!("{given} is out of range; 100 ms to 10 minutes is allowed"),
+            )
+        })
     }
 
-    async fn checkpoint_file(&self, id: &str, which: CheckpointRef, file: &str) -> Result<v1::CheckpointFile, Status> {
-        let checkpoint = self.store.checkpoint(id, which).await.map_err(status::from_store)?;
+    async fn checkpoint_file(
+        &self,
+        id: &str,
+        which: CheckpointRef,
+        file: &str,
+    ) -> Result<v1::CheckpointFile, Status> {
+        let checkpoint = self
+            .store
+            .checkpoint(id, which)
+            .await
+            .map_err(status::from_store)?;
         let wanted = if file.is_empty() { MODEL_FILE } else { file };
-        let names: Vec<_> = checkpoint.files.iter().map(|file| file.name.clone()).collect();
-        let found = checkpoint.files.into_iter().find(|file| file.name == wanted);
-        found.ok_or_else(|| status::invalid("file", &format!("{wanted:?} is no file of the checkpoint; its files are {}", names.join(", "))))
+        let names: Vec<_> = checkpoint
+            .files
+            .iter()
+            .map(|file| file.name.clone())
+            .collect();
+        let found = checkpoint
+            .files
+            .into_iter()
+            .find(|file| file.name == wanted);
+        found.ok_or_else(|| {
+            status::invalid(
+                "file",
+                &format!(
+                    "{wanted:?} is no file of the checkpoint; its files are {}",
+                    names.join(", ")
+                ),
+            )
+        })
     }
 }
 
@@ -399,8 +528,12 @@ fn new_id() -> String {
 
 /// Number of elements of the network's tensors that the test lets through.
 fn parameters(wanted: impl Fn(&str) -> bool) -> u64 {
-    let entries = resnet18::layout(1).into_iter().filter(|(name, _)| wanted(name));
-    entries.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+    let entries = resnet18::layout(1)
+        .into_iter()
+        .filter(|(name, _)| wanted(name));
+    entries
+        .map(|(_, shape)| shape.iter().product::<usize>() as u64)
+        .sum()
 }
 
 /// Peak memory of the process in bytes: what libtorch and the weights take, three more copies of what is trained (gradient and both moments of Adam)

@@ -40,7 +40,9 @@ impl EarlyStopping {
             self.best = Some(loss);
         }
         let improved = loss.is_finite()
-            && self.reference.is_none_or(|reference| loss < reference - self.min_delta);
+            && self
+                .reference
+                .is_none_or(|reference| loss < reference - self.min_delta);
         if improved {
             self.reference = Some(loss);
             self.waited = 0;
@@ -62,14 +64,20 @@ mod tests {
     fn verdicts(patience: u32, min_delta: f64, losses: &[f64]) -> Vec<(bool, u32, bool)> {
         let mut stopping = EarlyStopping::new(patience, min_delta);
         let all = losses.iter().map(|loss| stopping.observe(*loss));
-        all.map(|verdict| (verdict.is_best, verdict.waited, verdict.stop)).collect()
+        all.map(|verdict| (verdict.is_best, verdict.waited, verdict.stop))
+            .collect()
     }
 
     #[test]
     fn stops_after_patience_validations_without_improvement() {
         assert_eq!(
             verdicts(2, 0.0, &[9.0, 8.0, 8.5, 8.0]),
-            [(true, 0, false), (true, 0, false), (false, 1, false), (false, 2, true)]
+            [
+                (true, 0, false),
+                (true, 0, false),
+                (false, 1, false),
+                (false, 2, true)
+            ]
         );
     }
 
@@ -77,7 +85,12 @@ mod tests {
     fn small_improvements_are_best_but_do_not_reset_patience() {
         assert_eq!(
             verdicts(2, 1.0, &[9.0, 8.5, 8.2, 7.9]),
-            [(true, 0, false), (true, 1, false), (true, 2, true), (true, 0, false)]
+            [
+                (true, 0, false),
+                (true, 1, false),
+                (true, 2, true),
+                (true, 0, false)
+            ]
         );
     }
 

@@ -65,19 +65,25 @@ impl FromIterator<Scored> for Sums {
 ///
 /// `labels` holds each image's labels as (name, value), in the order of `scored`; `mean_age` is the training images' mean age in years. The cumulative
 /// score counts errors of at most 5 years, with a millionth of a year of tolerance for rounding.
-pub fn evaluate(
-    scored: &[Scored],
-    labels: &[Vec<(&str, &str)>],
-    mean_age: f64,
-) -> v1::Evaluation {
+pub fn evaluate(scored: &[Scored], labels: &[Vec<(&str, &str)>], mean_age: f64) -> v1::Evaluation {
     let sums: Sums = scored.iter().copied().collect();
     let count = scored.len().max(1) as f64;
     let mean = scored.iter().map(|one| one.age).sum::<f64>() / count;
-    let variance = scored.iter().map(|one| (one.age - mean).powi(2)).sum::<f64>() / count;
-    let within_five = scored.iter().filter(|one| one.error().abs() <= 5.0 + 1e-6).count();
+    let variance = scored
+        .iter()
+        .map(|one| (one.age - mean).powi(2))
+        .sum::<f64>()
+        / count;
+    let within_five = scored
+        .iter()
+        .filter(|one| one.error().abs() <= 5.0 + 1e-6)
+        .count();
     let always_mean: Sums = scored
         .iter()
-        .map(|one| Scored { age: one.age, predicted: mean_age })
+        .map(|one| Scored {
+            age: one.age,
+            predicted: mean_age,
+        })
         .collect();
     v1::Evaluation {
         images: sums.images(),
@@ -96,7 +102,10 @@ pub fn evaluate(
 fn groups(scored: &[Scored], labels: &[Vec<(&str, &str)>]) -> Vec<v1::EvaluationGroup> {
     let mut bands: BTreeMap<u64, Vec<Scored>> = BTreeMap::new();
     for one in scored {
-        bands.entry((one.age.max(0.0) / 10.0) as u64).or_default().push(*one);
+        bands
+            .entry((one.age.max(0.0) / 10.0) as u64)
+            .or_default()
+            .push(*one);
     }
     let mut groups: Vec<_> = bands
         .iter()
@@ -179,7 +188,15 @@ mod tests {
         let found = evaluate(&images, &[female, male.clone(), male], 12.0).groups;
         let lines: Vec<_> = found
             .iter()
-            .map(|group| (group.key.as_str(), group.value.as_str(), group.images, group.mae, group.bias))
+            .map(|group| {
+                (
+                    group.key.as_str(),
+                    group.value.as_str(),
+                    group.images,
+                    group.mae,
+                    group.bias,
+                )
+            })
             .collect();
         assert_eq!(
             lines,
@@ -201,11 +218,21 @@ mod tests {
     #[test]
     fn conformal_rank_is_the_ceiling_of_n_plus_one_times_confidence() {
         // Nine residuals 1 to 9: ceil(10 · 0.9) = 9, the largest. Eight: ceil(9 · 0.9) = 9 > 8, so no finite interval.
-        let nine: Vec<_> = (1..=9).map(|n| Scored { age: 0.0, predicted: f64::from(n) }).collect();
+        let nine: Vec<_> = (1..=9)
+            .map(|n| Scored {
+                age: 0.0,
+                predicted: f64::from(n),
+            })
+            .collect();
         assert_eq!(conformal_half_width(&nine, 0.9), Some(9.0));
         assert_eq!(conformal_half_width(&nine[..8], 0.9), None);
         // Nineteen residuals: ceil(20 · 0.9) = 18.
-        let nineteen: Vec<_> = (1..=19).map(|n| Scored { age: f64::from(n), predicted: 0.0 }).collect();
+        let nineteen: Vec<_> = (1..=19)
+            .map(|n| Scored {
+                age: f64::from(n),
+                predicted: 0.0,
+            })
+            .collect();
         assert_eq!(conformal_half_width(&nineteen, 0.9), Some(18.0));
     }
 }

@@ -25,7 +25,11 @@ impl FlatParameters {
     ///
     /// # Errors
     /// Whatever libtorch refuses, such as a lack of memory.
-    pub fn gather(state: &mut BTreeMap<String, Tensor>, trained: Trained, device: Device) -> Result<Self, Error> {
+    pub fn gather(
+        state: &mut BTreeMap<String, Tensor>,
+        trained: Trained,
+        device: Device,
+    ) -> Result<Self, Error> {
         let names: Vec<String> = state
             .keys()
             .filter(|name| is_parameter(name) && trained.contains_name(name))
@@ -39,7 +43,9 @@ impl FlatParameters {
         for name in names {
             let tensor = &state[&name];
             let length = elements(tensor);
-            let mut view = buffer.f_narrow(0, offset, length)?.f_view(tensor.size().as_slice())?;
+            let mut view = buffer
+                .f_narrow(0, offset, length)?
+                .f_view(tensor.size().as_slice())?;
             view.f_copy_(tensor)?;
             // Detached from the buffer's history, so that autograd takes it for a leaf that shares its memory.
             let leaf = view.f_detach()?.f_requires_grad_(true)?;
@@ -131,7 +137,9 @@ impl Adam {
             let gradient = if weight_decay == 0.0 {
                 parameters.gradient.shallow_clone()
             } else {
-                parameters.gradient.f_add(&parameters.buffer.f_mul_scalar(weight_decay)?)?
+                parameters
+                    .gradient
+                    .f_add(&parameters.buffer.f_mul_scalar(weight_decay)?)?
             };
             self.first_moment.f_lerp_(&gradient, 1.0 - beta1)?;
             let squared = gradient.f_square()?.f_mul_scalar_(1.0 - beta2)?;
@@ -165,14 +173,23 @@ mod tests {
     #[test]
     fn adam_follows_torch_step_by_step() {
         let gradients = [[0.1f32, -0.2, 0.3], [0.3, 0.1, -0.2], [-0.1, 0.4, 0.05]];
-        check_steps(0.0, &gradients, &include!("../../tests/fixtures/adam/plain.in"));
-        check_steps(0.1, &gradients, &include!("../../tests/fixtures/adam/decay.in"));
+        check_steps(
+            0.0,
+            &gradients,
+            &include!("../../tests/fixtures/adam/plain.in"),
+        );
+        check_steps(
+            0.1,
+            &gradients,
+            &include!("../../tests/fixtures/adam/decay.in"),
+        );
     }
 
     fn check_steps(weight_decay: f64, gradients: &[[f32; 3]; 3], expected: &[[f32; 3]; 3]) {
         let start = Tensor::from_slice(&[1.0f32, -2.0, 3.0]).reshape([1, 3]);
         let mut state = BTreeMap::from([("fc.weight".to_owned(), start)]);
-        let mut parameters = FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu).unwrap();
+        let mut parameters =
+            FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu).unwrap();
         let options = AdamOptions {
             learning_rate: 0.1,
             beta1: 0.9,

@@ -16,7 +16,12 @@ pub const MAX_FRAME: usize = 16 << 20;
 pub fn write(output: &mut impl Write, message: &impl Message) -> io::Result<()> {
     let length = message.encoded_len();
     let header = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME);
-    let header = header.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is too long")))?;
+    let header = header.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of {length} bytes is too long"),
+        )
+    })?;
     let mut bytes = Vec::with_capacity(4 + length);
     bytes.extend_from_slice(&header.to_be_bytes());
     bytes.extend_from_slice(&message.encode_to_vec());
@@ -42,7 +47,10 @@ pub fn read<M: Message + Default>(input: &mut impl Read) -> io::Result<Option<M>
     }
     let length = u32::from_be_bytes(header) as usize;
     if length > MAX_FRAME {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is too long")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of {length} bytes is too long"),
+        ));
     }
     let mut bytes = vec![0; length];
     input.read_exact(&mut bytes)?;
@@ -78,8 +86,14 @@ mod tests {
     #[test]
     fn text_in_the_pipe_is_an_error() {
         let mut input: &[u8] = b"hello world\n";
-        assert_eq!(read::<WorkerEvent>(&mut input).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            read::<WorkerEvent>(&mut input).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
         let mut cut: &[u8] = &[0, 0, 0, 9, 1];
-        assert_eq!(read::<WorkerEvent>(&mut cut).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            read::<WorkerEvent>(&mut cut).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 }

@@ -71,11 +71,15 @@ impl Loader {
         let mut threads = Vec::with_capacity(count);
         for first in 0..count {
             let (sender, receiver) = sync_channel(1);
-            let (pictures, order, options) = (Arc::clone(pictures), Arc::clone(&order), options.clone());
+            let (pictures, order, options) =
+                (Arc::clone(pictures), Arc::clone(&order), options.clone());
             let work = move || {
                 let mut preprocessor = Preprocessor::new();
                 for batch in order.chunks(options.batch_size).skip(first).step_by(count) {
-                    if sender.send(decode(&pictures, batch, &options, &mut preprocessor)).is_err() {
+                    if sender
+                        .send(decode(&pictures, batch, &options, &mut preprocessor))
+                        .is_err()
+                    {
                         // The loop has ended early.
                         return;
                     }
@@ -123,7 +127,12 @@ impl Drop for Loader {
     }
 }
 
-fn decode(pictures: &[Picture], batch: &[u32], options: &LoaderOptions, preprocessor: &mut Preprocessor) -> Batch {
+fn decode(
+    pictures: &[Picture],
+    batch: &[u32],
+    options: &LoaderOptions,
+    preprocessor: &mut Preprocessor,
+) -> Batch {
     let values = options.input.values();
     let mut loaded = Batch {
         pixels: vec![0.0; values * batch.len()],
@@ -137,11 +146,15 @@ fn decode(pictures: &[Picture], batch: &[u32], options: &LoaderOptions, preproce
         let start = loaded.ages.len() * values;
         let pixels = &mut loaded.pixels[start..start + values];
         let failure = match fs_err::read(&picture.path) {
-            Ok(bytes) => match preprocessor.preprocess(&bytes, &options.limits, &options.input, pixels) {
-                Ok(()) => None,
-                Err(error) => Some(("undecodable", error.to_string())),
-            },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(("missing", error.to_string())),
+            Ok(bytes) => {
+                match preprocessor.preprocess(&bytes, &options.limits, &options.input, pixels) {
+                    Ok(()) => None,
+                    Err(error) => Some(("undecodable", error.to_string())),
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Some(("missing", error.to_string()))
+            }
             Err(error) => Some(("unreadable", error.to_string())),
         };
         match failure {

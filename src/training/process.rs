@@ -92,7 +92,10 @@ impl Reporter {
         const PAUSE: Duration = Duration::from_millis(250);
         self.tick();
         {
-            let mut last = self.last_progress.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = self
+                .last_progress
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if last.is_some_and(|last| last.elapsed() < PAUSE) {
                 return Ok(());
             }
@@ -132,8 +135,14 @@ impl Reporter {
 /// # Errors
 /// When the server is gone or sends something else.
 pub fn read_job(input: &mut impl Read) -> io::Result<worker_v1::Job> {
-    let unexpected = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("expected a job, found {what}"));
-    let command: WorkerCommand = frames::read(input)?.ok_or_else(|| unexpected("the end of the input"))?;
+    let unexpected = |what: &str| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("expected a job, found {what}"),
+        )
+    };
+    let command: WorkerCommand =
+        frames::read(input)?.ok_or_else(|| unexpected("the end of the input"))?;
     match command.kind {
         Some(worker_command::Kind::Job(job)) => Ok(job),
         Some(worker_command::Kind::Stop(_)) => Err(unexpected("stop")),

@@ -88,7 +88,10 @@ impl Spec {
         let mut check = Check::default();
         let empty = v1::TrainingSpec::default();
         if spec.is_none() {
-            check.refuse("spec", "it is missing; at least spec.dataset.path is needed");
+            check.refuse(
+                "spec",
+                "it is missing; at least spec.dataset.path is needed",
+            );
             return Err(check.violations);
         }
         let spec = spec.unwrap_or(&empty);
@@ -102,14 +105,49 @@ impl Spec {
             batch_size: check.integer("spec.batch_size", spec.batch_size, 32, 1..=4_096) as usize,
             input_size: check.integer("spec.input_size", spec.input_size, 224, 32..=1_024),
             optimizer: AdamOptions {
-                learning_rate: check.number("spec.optimizer.learning_rate", optimizer.learning_rate, 1e-4, Range::ABOVE_ZERO),
-                beta1: check.number("spec.optimizer.beta1", optimizer.beta1, 0.9, Range::BELOW_ONE),
-                beta2: check.number("spec.optimizer.beta2", optimizer.beta2, 0.999, Range::BELOW_ONE),
-                epsilon: check.number("spec.optimizer.epsilon", optimizer.epsilon, 1e-8, Range::ABOVE_ZERO),
-                weight_decay: check.number("spec.optimizer.weight_decay", optimizer.weight_decay, 0.0, Range::NOT_NEGATIVE),
+                learning_rate: check.number(
+                    "spec.optimizer.learning_rate",
+                    optimizer.learning_rate,
+                    1e-4,
+                    Range::ABOVE_ZERO,
+                ),
+                beta1: check.number(
+                    "spec.optimizer.beta1",
+                    optimizer.beta1,
+                    0.9,
+                    Range::BELOW_ONE,
+                ),
+                beta2: check.number(
+                    "spec.optimizer.beta2",
+                    optimizer.beta2,
+                    0.999,
+                    Range::BELOW_ONE,
+                ),
+                epsilon: check.number(
+                    "spec.optimizer.epsilon",
+                    optimizer.epsilon,
+                    1e-8,
+                    Range::ABOVE_ZERO,
+                ),
+                weight_decay: check.number(
+                    "spec.optimizer.weight_decay",
+                    optimizer.weight_decay,
+                    0.0,
+                    Range::NOT_NEGATIVE,
+                ),
             },
-            patience: check.integer("spec.early_stopping.patience", early_stopping.patience, 0, 0..=10_000),
-            min_delta: check.number("spec.early_stopping.min_delta", early_stopping.min_delta, 0.0, Range::NOT_NEGATIVE),
+            patience: check.integer(
+                "spec.early_stopping.patience",
+                early_stopping.patience,
+                0,
+                0..=10_000,
+            ),
+            min_delta: check.number(
+                "spec.early_stopping.min_delta",
+                early_stopping.min_delta,
+                0.0,
+                Range::NOT_NEGATIVE,
+            ),
             seed: spec.seed.unwrap_or(42),
             promote: check.promote(spec.promote),
             mean_age_bias: check.mean_age_bias(spec.head_bias),
@@ -191,10 +229,23 @@ impl Check {
         });
     }
 
-    fn integer(&mut self, field: &str, given: Option<u32>, default: u32, allowed: std::ops::RangeInclusive<u32>) -> u32 {
+    fn integer(
+        &mut self,
+        field: &str,
+        given: Option<u32>,
+        default: u32,
+        allowed: std::ops::RangeInclusive<u32>,
+    ) -> u32 {
         let value = given.unwrap_or(default);
         if !allowed.contains(&value) {
-            self.refuse(field, format!("{value} is out of range; {} to {} is allowed", allowed.start(), allowed.end()));
+            self.refuse(
+                field,
+                format!(
+                    "{value} is out of range; {} to {} is allowed",
+                    allowed.start(),
+                    allowed.end()
+                ),
+            );
         }
         value
     }
@@ -202,7 +253,10 @@ impl Check {
     fn number(&mut self, field: &str, given: Option<f64>, default: f64, allowed: Range) -> f64 {
         let value = given.unwrap_or(default);
         if !(allowed.test)(value) {
-            self.refuse(field, format!("{value} is out of range; it must be {}", allowed.text));
+            self.refuse(
+                field,
+                format!("{value} is out of range; it must be {}", allowed.text),
+            );
         }
         value
     }
@@ -212,7 +266,10 @@ impl Check {
         match Duration::try_from(*given) {
             Ok(duration) if !duration.is_zero() => Some(duration),
             _ => {
-                self.refuse(field, format!("{given} is out of range; it must be above 0 s"));
+                self.refuse(
+                    field,
+                    format!("{given} is out of range; it must be above 0 s"),
+                );
                 None
             }
         }
@@ -222,7 +279,10 @@ impl Check {
         let empty = v1::DatasetSpec::default();
         let given = given.unwrap_or(&empty);
         if given.path.is_empty() {
-            self.refuse("spec.dataset.path", "it is empty; name a folder of images or a CSV manifest on the server");
+            self.refuse(
+                "spec.dataset.path",
+                "it is empty; name a folder of images or a CSV manifest on the server",
+            );
         }
         let fraction = Range {
             test: |value| (0.0..=0.9).contains(&value),
@@ -230,11 +290,36 @@ impl Check {
         };
         let dataset = DatasetSpec {
             path: given.path.clone(),
-            validation_fraction: self.number("spec.dataset.validation_fraction", given.validation_fraction, 0.1, fraction),
-            test_fraction: self.number("spec.dataset.test_fraction", given.test_fraction, 0.1, fraction),
-            min_age: self.number("spec.dataset.min_age", given.min_age, 0.0, Range::NOT_NEGATIVE),
-            max_age: self.number("spec.dataset.max_age", given.max_age, 120.0, Range::NOT_NEGATIVE),
-            max_reject_share: self.number("spec.dataset.max_reject_share", given.max_reject_share, 0.2, Range::SHARE),
+            validation_fraction: self.number(
+                "spec.dataset.validation_fraction",
+                given.validation_fraction,
+                0.1,
+                fraction,
+            ),
+            test_fraction: self.number(
+                "spec.dataset.test_fraction",
+                given.test_fraction,
+                0.1,
+                fraction,
+            ),
+            min_age: self.number(
+                "spec.dataset.min_age",
+                given.min_age,
+                0.0,
+                Range::NOT_NEGATIVE,
+            ),
+            max_age: self.number(
+                "spec.dataset.max_age",
+                given.max_age,
+                120.0,
+                Range::NOT_NEGATIVE,
+            ),
+            max_reject_share: self.number(
+                "spec.dataset.max_reject_share",
+                given.max_reject_share,
+                0.2,
+                Range::SHARE,
+            ),
         };
         let held_out = dataset.validation_fraction + dataset.test_fraction;
         if held_out > 0.95 {
@@ -244,7 +329,13 @@ impl Check {
             );
         }
         if dataset.min_age > dataset.max_age {
-            self.refuse("spec.dataset.min_age", format!("{} is above spec.dataset.max_age, {}", dataset.min_age, dataset.max_age));
+            self.refuse(
+                "spec.dataset.min_age",
+                format!(
+                    "{} is above spec.dataset.max_age, {}",
+                    dataset.min_age, dataset.max_age
+                ),
+            );
         }
         dataset
     }
@@ -258,16 +349,25 @@ impl Check {
             Ok(v1::InitKind::Random) => Init::Random,
             Ok(v1::InitKind::Path) => Init::Path(given.path.clone()),
             Err(_) => {
-                self.refuse("spec.init.kind", format!("{} is not known to this server", given.kind));
+                self.refuse(
+                    "spec.init.kind",
+                    format!("{} is not known to this server", given.kind),
+                );
                 Init::ImageNet
             }
         };
         match &init {
             Init::Path(path) if path.is_empty() => {
-                self.refuse("spec.init.path", "it is empty; name a .pth or .safetensors file on the server");
+                self.refuse(
+                    "spec.init.path",
+                    "it is empty; name a .pth or .safetensors file on the server",
+                );
             }
             Init::ImageNet | Init::Random if !given.path.is_empty() => {
-                self.refuse("spec.init.path", format!("{:?} is given but spec.init.kind is not PATH", given.path));
+                self.refuse(
+                    "spec.init.path",
+                    format!("{:?} is given but spec.init.kind is not PATH", given.path),
+                );
             }
             Init::Path(_) | Init::ImageNet | Init::Random => {}
         }
@@ -290,7 +390,10 @@ impl Check {
             Ok(v1::Promote::Unspecified | v1::Promote::IfBetter) => Promote::IfBetter,
             Ok(v1::Promote::Never) => Promote::Never,
             Err(_) => {
-                self.refuse("spec.promote", format!("{given} is not known to this server"));
+                self.refuse(
+                    "spec.promote",
+                    format!("{given} is not known to this server"),
+                );
                 Promote::IfBetter
             }
         }
@@ -301,7 +404,10 @@ impl Check {
             Ok(v1::HeadBias::Unspecified | v1::HeadBias::MeanAge) => true,
             Ok(v1::HeadBias::Keep) => false,
             Err(_) => {
-                self.refuse("spec.head_bias", format!("{given} is not known to this server"));
+                self.refuse(
+                    "spec.head_bias",
+                    format!("{given} is not known to this server"),
+                );
                 true
             }
         }
@@ -358,7 +464,10 @@ mod tests {
         assert_eq!(spec.trained.names(), ["layer4", "fc"]);
         assert_eq!(spec.optimizer.learning_rate, 1e-4);
         assert_eq!((spec.optimizer.beta1, spec.optimizer.beta2), (0.9, 0.999));
-        assert_eq!((spec.optimizer.epsilon, spec.optimizer.weight_decay), (1e-8, 0.0));
+        assert_eq!(
+            (spec.optimizer.epsilon, spec.optimizer.weight_decay),
+            (1e-8, 0.0)
+        );
         assert!(spec.mean_age_bias);
     }
 
@@ -389,7 +498,10 @@ mod tests {
             ..Default::default()
         };
         let violations = Spec::resolve(Some(&spec)).unwrap_err();
-        let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
+        let fields: Vec<_> = violations
+            .iter()
+            .map(|violation| violation.field.as_str())
+            .collect();
         assert_eq!(
             fields,
             [
@@ -405,7 +517,14 @@ mod tests {
                 "spec.promote",
             ]
         );
-        assert!(violations[2].description.contains("add layer4 or leave layer3 out"));
-        assert_eq!(violations[4].description, "5000 is out of range; 1 to 4096 is allowed");
+        assert!(
+            violations[2]
+                .description
+                .contains("add layer4 or leave layer3 out")
+        );
+        assert_eq!(
+            violations[4].description,
+            "5000 is out of range; 1 to 4096 is allowed"
+        );
     }
 }

@@ -19,12 +19,12 @@ use crate::{
         self,
         checkpoint::{self, Calibration, DatasetRecord, LabelScale, Manifest},
         device, init,
-        weights::HubOptions,
         resnet18::{Mode, ResNet18},
+        weights::HubOptions,
     },
     proto::{
         self, v1,
-        worker_v1::{EpochDone, InitLoaded, Job, WorkerFile, Finished, worker_event},
+        worker_v1::{EpochDone, Finished, InitLoaded, Job, WorkerFile, worker_event},
     },
 };
 
@@ -50,14 +50,18 @@ enum Error {
     Init(model::Error),
     #[error(transparent)]
     Model(#[from] model::Error),
-    #[error("the training loss of epoch {epoch} became {loss} at step {step}; lower spec.optimizer.learning_rate ({learning_rate})")]
+    #[error(
+        "the training loss of epoch {epoch} became {loss} at step {step}; lower spec.optimizer.learning_rate ({learning_rate})"
+    )]
     NonFiniteLoss {
         epoch: u32,
         step: usize,
         loss: f64,
         learning_rate: f64,
     },
-    #[error("{skipped} of {all} images of epoch {epoch} could not be read, more than spec.dataset.max_reject_share allows ({limit}); for example {example}")]
+    #[error(
+        "{skipped} of {all} images of epoch {epoch} could not be read, more than spec.dataset.max_reject_share allows ({limit}); for example {example}"
+    )]
     TooManySkipped {
         epoch: u32,
         skipped: u64,
@@ -76,7 +80,9 @@ enum Error {
 impl Error {
     fn stop_reason(&self) -> v1::StopReason {
         match self {
-            Error::Dataset(_) | Error::Init(_) | Error::TooManySkipped { .. } => v1::StopReason::DataError,
+            Error::Dataset(_) | Error::Init(_) | Error::TooManySkipped { .. } => {
+                v1::StopReason::DataError
+            }
             Error::Model(error) if error.is_out_of_memory() => v1::StopReason::OutOfMemory,
             Error::NonFiniteLoss { .. } => v1::StopReason::NonFiniteLoss,
             Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => v1::StopReason::Internal,
@@ -92,7 +98,9 @@ impl Error {
             Error::TooManySkipped { .. } => "TOO_MANY_UNREADABLE".to_owned(),
             Error::NonFiniteLoss { .. } => "NON_FINITE_LOSS".to_owned(),
             Error::Model(error) if error.is_out_of_memory() => "OUT_OF_MEMORY".to_owned(),
-            Error::Model(model::Error::Io(error)) if crate::files::is_disk_full(error) => "DISK_FULL".to_owned(),
+            Error::Model(model::Error::Io(error)) if crate::files::is_disk_full(error) => {
+                "DISK_FULL".to_owned()
+            }
             Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => "INTERNAL".to_owned(),
             Error::Cancelled => "CANCELLED".to_owned(),
         }
@@ -108,7 +116,10 @@ fn dataset_reason(error: &dataset::Error) -> &'static str {
         E::TooManyRejects { .. } => "TOO_MANY_REJECTS",
         E::TooFewTraining { .. } => "TOO_FEW_IMAGES",
         E::NoValidation { .. } => "NO_VALIDATION_IMAGES",
-        E::NotADataset { .. } | E::AmbiguousManifest { .. } | E::Manifest { .. } | E::MissingColumns { .. } => "BAD_DATASET",
+        E::NotADataset { .. }
+        | E::AmbiguousManifest { .. }
+        | E::Manifest { .. }
+        | E::MissingColumns { .. } => "BAD_DATASET",
         E::Option { .. } | E::TooManyImages { .. } => "BAD_DATASET_OPTIONS",
         E::Io(_) => "DATASET_UNREADABLE",
         E::Cancelled => "CANCELLED",
@@ -173,8 +184,12 @@ fn train(job: &Job, reporter: &Reporter, control: &Control) -> Result<Finished, 
             metrics: Some(metrics),
             files,
         };
-        reporter.send(worker_event::Kind::Epoch(done)).map_err(Error::Pipe)?;
-        let out_of_time = spec.max_duration.is_some_and(|limit| started.elapsed() >= limit);
+        reporter
+            .send(worker_event::Kind::Epoch(done))
+            .map_err(Error::Pipe)?;
+        let out_of_time = spec
+            .max_duration
+            .is_some_and(|limit| started.elapsed() >= limit);
         let ended_by = match control.wish() {
             Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
             Wish::Stop => Some(v1::StopReason::UserStop),
@@ -229,7 +244,9 @@ fn scan(job: &Job, spec: &Spec, reporter: &Reporter, control: &Control) -> Resul
     }
     let dataset = dataset?;
     let report = dataset_report(&dataset);
-    reporter.send(worker_event::Kind::Dataset(report)).map_err(Error::Pipe)?;
+    reporter
+        .send(worker_event::Kind::Dataset(report))
+        .map_err(Error::Pipe)?;
     Ok(dataset)
 }
 
@@ -293,7 +310,9 @@ impl<'a> Session<'a> {
         let event = InitLoaded {
             source: loaded.source,
         };
-        reporter.send(worker_event::Kind::Init(event)).map_err(Error::Pipe)?;
+        reporter
+            .send(worker_event::Kind::Init(event))
+            .map_err(Error::Pipe)?;
         let mut state = to_device(loaded.state, device)?;
         if spec.mean_age_bias {
             let mut bias = state["fc.bias"].shallow_clone();
@@ -301,7 +320,11 @@ impl<'a> Session<'a> {
         }
         let parameters = FlatParameters::gather(&mut state, spec.trained, device)?;
         let adam = Adam::new(&parameters, spec.optimizer)?;
-        tracing::info!(trained = parameters.count(), device = device::name(device), "ready to train");
+        tracing::info!(
+            trained = parameters.count(),
+            device = device::name(device),
+            "ready to train"
+        );
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Session {
             job,
@@ -373,7 +396,8 @@ impl<'a> Session<'a> {
         seconds.validate = validating.elapsed().as_secs_f64();
         seconds.total = begun.elapsed().as_secs_f64();
         let found: Sums = scored.iter().copied().collect();
-        let remaining = f64::from(self.spec.max_epochs - epoch) * started.elapsed().as_secs_f64() / f64::from(epoch);
+        let remaining = f64::from(self.spec.max_epochs - epoch) * started.elapsed().as_secs_f64()
+            / f64::from(epoch);
         let metrics = v1::EpochMetrics {
             epoch,
             attempt: self.job.attempt,
@@ -406,9 +430,14 @@ impl<'a> Session<'a> {
         step: usize,
     ) -> Result<(), Error> {
         let (images, ages) = self.tensors(batch)?;
-        let predicted = timed(&mut seconds.forward, || self.network.forward(&images, Mode::Train))?;
+        let predicted = timed(&mut seconds.forward, || {
+            self.network.forward(&images, Mode::Train)
+        })?;
         let difference = subtract(&predicted, &ages)?;
-        let loss = difference.f_square().and_then(|squares| squares.f_mean(Kind::Float)).map_err(model::Error::from)?;
+        let loss = difference
+            .f_square()
+            .and_then(|squares| squares.f_mean(Kind::Float))
+            .map_err(model::Error::from)?;
         let value = loss.double_value(&[]);
         if !value.is_finite() {
             return Err(Error::NonFiniteLoss {
@@ -490,7 +519,8 @@ impl<'a> Session<'a> {
         })?;
         let pictures = pictures(&self.dataset.test);
         let epoch = self.spec.max_epochs;
-        let Some((scored, indices)) = self.score(&pictures, "test", epoch, reporter, control)? else {
+        let Some((scored, indices)) = self.score(&pictures, "test", epoch, reporter, control)?
+        else {
             return Ok(None);
         };
         let labels = |index: &u32| self.dataset.test[*index as usize].labels.iter().collect();
@@ -500,16 +530,26 @@ impl<'a> Session<'a> {
 
     /// A copy of everything that training changes.
     fn snapshot(&self) -> Result<BTreeMap<String, Tensor>, Error> {
-        let trained = self.state.iter().filter(|(name, _)| self.spec.trained.contains_name(name));
+        let trained = self
+            .state
+            .iter()
+            .filter(|(name, _)| self.spec.trained.contains_name(name));
         let copies = trained.map(|(name, tensor)| {
             let copy = tensor.f_detach()?.f_add_scalar(0)?;
             Ok::<_, tch::TchError>((name.clone(), copy))
         });
-        Ok(copies.collect::<Result<_, _>>().map_err(model::Error::from)?)
+        Ok(copies
+            .collect::<Result<_, _>>()
+            .map_err(model::Error::from)?)
     }
 
-    fn write_checkpoint(&self, metrics: &v1::EpochMetrics, scored: &[Scored]) -> Result<Vec<WorkerFile>, Error> {
-        let folder = Path::new(&self.job.work_dir).join(format!("epoch-{}-{}", self.job.attempt, metrics.epoch));
+    fn write_checkpoint(
+        &self,
+        metrics: &v1::EpochMetrics,
+        scored: &[Scored],
+    ) -> Result<Vec<WorkerFile>, Error> {
+        let folder = Path::new(&self.job.work_dir)
+            .join(format!("epoch-{}-{}", self.job.attempt, metrics.epoch));
         let half_width = conformal_half_width(scored, CONFIDENCE);
         let manifest = Manifest {
             format_version: checkpoint::FORMAT_VERSION,
@@ -552,12 +592,18 @@ impl<'a> Session<'a> {
         let make = || {
             let images = Tensor::f_from_slice(&batch.pixels)?.f_view([count, 3, side, side])?;
             let ages = Tensor::f_from_slice(&batch.ages)?;
-            Ok::<_, tch::TchError>((images.f_to_device(self.device)?, ages.f_to_device(self.device)?))
+            Ok::<_, tch::TchError>((
+                images.f_to_device(self.device)?,
+                ages.f_to_device(self.device)?,
+            ))
         };
         Ok(make().map_err(model::Error::from)?)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one message, in its order")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of one message, in its order"
+    )]
     fn progress(
         &self,
         phase: &str,
@@ -626,23 +672,41 @@ fn pictures(samples: &[Sample]) -> Arc<Vec<Picture>> {
 }
 
 fn mean_age(samples: &[Sample]) -> f64 {
-    samples.iter().map(|sample| f64::from(sample.age)).sum::<f64>() / samples.len() as f64
+    samples
+        .iter()
+        .map(|sample| f64::from(sample.age))
+        .sum::<f64>()
+        / samples.len() as f64
 }
 
-fn to_device(state: BTreeMap<String, Tensor>, device: Device) -> Result<BTreeMap<String, Tensor>, Error> {
-    let moved = state.into_iter().map(|(name, tensor)| Ok((name, tensor.f_to_device(device)?)));
-    Ok(moved.collect::<Result<_, tch::TchError>>().map_err(model::Error::from)?)
+fn to_device(
+    state: BTreeMap<String, Tensor>,
+    device: Device,
+) -> Result<BTreeMap<String, Tensor>, Error> {
+    let moved = state
+        .into_iter()
+        .map(|(name, tensor)| Ok((name, tensor.f_to_device(device)?)));
+    Ok(moved
+        .collect::<Result<_, tch::TchError>>()
+        .map_err(model::Error::from)?)
 }
 
 /// `predicted - ages`; both must be `[N]`, for libtorch would silently broadcast `[N, 1]` against `[N]` to `[N, N]`.
 fn subtract(predicted: &Tensor, ages: &Tensor) -> Result<Tensor, Error> {
-    assert_eq!(predicted.size(), ages.size(), "predictions and ages must have the same shape");
+    assert_eq!(
+        predicted.size(),
+        ages.size(),
+        "predictions and ages must have the same shape"
+    );
     Ok(predicted.f_sub(ages).map_err(model::Error::from)?)
 }
 
 fn score(predicted: &Tensor, batch: &Batch) -> Result<Vec<Scored>, Error> {
-    let predicted = predicted.f_detach().and_then(|tensor| tensor.f_to_device(Device::Cpu));
-    let predicted = Vec::<f32>::try_from(predicted.map_err(model::Error::from)?).map_err(model::Error::from)?;
+    let predicted = predicted
+        .f_detach()
+        .and_then(|tensor| tensor.f_to_device(Device::Cpu));
+    let predicted =
+        Vec::<f32>::try_from(predicted.map_err(model::Error::from)?).map_err(model::Error::from)?;
     let pairs = batch.ages.iter().zip(predicted);
     let scored = pairs.map(|(age, predicted)| Scored {
         age: f64::from(*age),

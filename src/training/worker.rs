@@ -35,7 +35,9 @@ pub fn main() -> ExitCode {
     let control = Arc::new(Control::default());
     // Neither thread is waited for: both live exactly as long as the process.
     let commands = Arc::clone(&control);
-    drop(std::thread::spawn(move || follow_commands(&mut input, &commands)));
+    drop(std::thread::spawn(move || {
+        follow_commands(&mut input, &commands)
+    }));
     let beating = Arc::clone(&reporter);
     drop(std::thread::spawn(move || beating.beat()));
     match run(&job, &reporter, &control) {

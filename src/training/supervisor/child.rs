@@ -18,7 +18,9 @@ use tokio::{
 };
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
-use crate::proto::worker_v1::{Job, StopCommand, CancelCommand, WorkerCommand, WorkerEvent, worker_command, worker_event};
+use crate::proto::worker_v1::{
+    CancelCommand, Job, StopCommand, WorkerCommand, WorkerEvent, worker_command, worker_event,
+};
 use crate::training::frames::MAX_FRAME;
 
 use super::orphans;
@@ -90,9 +92,15 @@ impl Worker {
             // Of its own, so that Ctrl-C in the server's terminal reaches the server alone, and a launcher's children end with it.
             .process_group(0)
             .spawn()?;
-        let pid = process.id().ok_or_else(|| io::Error::other("the process ended at once"))?;
+        let pid = process
+            .id()
+            .ok_or_else(|| io::Error::other("the process ended at once"))?;
         orphans::remember(Path::new(&job.work_dir), pid)?;
-        let (stdin, stdout, stderr) = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+        let (stdin, stdout, stderr) = (
+            process.stdin.take(),
+            process.stdout.take(),
+            process.stderr.take(),
+        );
         let missing = || io::Error::other("the process has no pipes");
         let training = job.training.clone();
         let mut worker = Worker {
@@ -114,7 +122,8 @@ impl Worker {
 
     /// Asks the training to give up.
     pub(super) async fn cancel(&mut self) {
-        self.send(worker_command::Kind::Cancel(CancelCommand {})).await;
+        self.send(worker_command::Kind::Cancel(CancelCommand {}))
+            .await;
     }
 
     /// Waits for the next event. Safe to drop and call again.
@@ -128,7 +137,8 @@ impl Worker {
                 Ok(Some(Err(error))) => return Err(Broken::Protocol(error.to_string())),
                 Ok(Some(Ok(frame))) => frame,
             };
-            let event = WorkerEvent::decode(frame).map_err(|error| Broken::Protocol(error.to_string()))?;
+            let event =
+                WorkerEvent::decode(frame).map_err(|error| Broken::Protocol(error.to_string()))?;
             self.watch.hear(event.kind.as_ref());
             match event.kind {
                 None => return Err(Broken::Protocol("an empty event".to_owned())),
@@ -166,7 +176,10 @@ impl Worker {
 
     /// Lets the last lines of its log through; a grandchild that keeps the pipe open is not waited for.
     async fn finish_log(&mut self) {
-        if tokio::time::timeout(Duration::from_secs(1), &mut self.log).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(1), &mut self.log)
+            .await
+            .is_err()
+        {
             self.log.abort();
         }
     }
@@ -176,7 +189,10 @@ impl Worker {
             return;
         };
         let command = WorkerCommand { kind: Some(kind) };
-        if let Err(error) = commands.send(bytes::Bytes::from(command.encode_to_vec())).await {
+        if let Err(error) = commands
+            .send(bytes::Bytes::from(command.encode_to_vec()))
+            .await
+        {
             // The process is ending; its end will be noticed where events are read.
             tracing::debug!(%error, "a command did not reach the process");
         }
@@ -235,7 +251,9 @@ pub(super) fn describe(status: Option<ExitStatus>) -> String {
 }
 
 fn codec() -> LengthDelimitedCodec {
-    LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec()
+    LengthDelimitedCodec::builder()
+        .max_frame_length(MAX_FRAME)
+        .new_codec()
 }
 
 /// Passes the worker's log lines on to the server's log.

@@ -122,7 +122,12 @@ pub type Latest = HashMap<String, v1::Progress>;
 
 impl Supervisor {
     /// A supervisor that does nothing before [`Supervisor::run`].
-    pub fn new(store: Store, artifacts: Artifacts, registry: Registry, options: SupervisorOptions) -> Self {
+    pub fn new(
+        store: Store,
+        artifacts: Artifacts,
+        registry: Registry,
+        options: SupervisorOptions,
+    ) -> Self {
         Supervisor {
             inner: Arc::new(Inner {
                 store,
@@ -140,8 +145,16 @@ impl Supervisor {
     ///
     /// # Errors
     /// See [`Store::insert_training`].
-    pub async fn start(&self, training: v1::Training, request: Option<RequestId>) -> Result<v1::Training, Error> {
-        let inserted = self.inner.store.insert_training(training, request, self.inner.options.max_queued).await?;
+    pub async fn start(
+        &self,
+        training: v1::Training,
+        request: Option<RequestId>,
+    ) -> Result<v1::Training, Error> {
+        let inserted = self
+            .inner
+            .store
+            .insert_training(training, request, self.inner.options.max_queued)
+            .await?;
         match inserted {
             Inserted::New(training) => {
                 tracing::info!(training = training.name, "queued");
@@ -286,7 +299,12 @@ impl Supervisor {
                     self.inner.end(&id, run::Ending::Cancelled).await?;
                 }
                 TrainingState::Stopping => {
-                    let has_best = self.inner.store.checkpoint(&id, CheckpointRef::Best).await.is_ok();
+                    let has_best = self
+                        .inner
+                        .store
+                        .checkpoint(&id, CheckpointRef::Best)
+                        .await
+                        .is_ok();
                     let ending = if has_best {
                         run::Ending::Succeeded {
                             stop_reason: StopReason::UserStop,
@@ -317,12 +335,18 @@ impl Supervisor {
                 stop_reason: StopReason::ServerRestartLimit,
                 failure: v1::Failure {
                     reason: "SERVER_RESTART_LIMIT".to_owned(),
-                    message: format!("the server ended {starts} times while the training ran; max_restarts is {limit}"),
+                    message: format!(
+                        "the server ended {starts} times while the training ran; max_restarts is {limit}"
+                    ),
                 },
             };
             return self.inner.end(id, ending).await;
         }
-        tracing::warn!(training = id, starts, "was interrupted by the end of the server and is queued again");
+        tracing::warn!(
+            training = id,
+            starts,
+            "was interrupted by the end of the server and is queued again"
+        );
         metrics::training_worker_restarted();
         let decide = |training: &mut v1::Training| {
             training.set_state(TrainingState::Queued);
@@ -343,7 +367,10 @@ impl Supervisor {
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
-        self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

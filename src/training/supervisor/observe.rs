@@ -10,11 +10,17 @@ use crate::{
 /// The number of trainings in each state; a state that is not named has none.
 pub(super) fn states(counts: &[(v1::TrainingState, u64)]) {
     for state in TrainingState::ALL {
-        let count = counts.iter().find(|(found, _)| state_label(*found) == Some(*state));
+        let count = counts
+            .iter()
+            .find(|(found, _)| state_label(*found) == Some(*state));
         metrics::trainings_in_state(*state, count.map_or(0, |(_, count)| *count));
     }
-    let queued = counts.iter().find(|(state, _)| *state == v1::TrainingState::Queued);
-    metrics::training_queue_length(queued.map_or(0, |(_, count)| usize::try_from(*count).unwrap_or(usize::MAX)));
+    let queued = counts
+        .iter()
+        .find(|(state, _)| *state == v1::TrainingState::Queued);
+    metrics::training_queue_length(queued.map_or(0, |(_, count)| {
+        usize::try_from(*count).unwrap_or(usize::MAX)
+    }));
 }
 
 /// Files of the dataset that were left out.
@@ -61,7 +67,10 @@ pub(super) fn epoch(epoch: &v1::EpochMetrics) {
         (TrainingPhase::Checkpoint, seconds.checkpoint),
     ];
     for (phase, seconds) in phases {
-        metrics::training_phase(phase, Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        metrics::training_phase(
+            phase,
+            Duration::try_from_secs_f64(seconds).unwrap_or_default(),
+        );
     }
 }
 

@@ -15,7 +15,10 @@ const PID_FILE: &str = "worker.pid";
 /// Writes down which process works in a folder.
 pub(super) fn remember(work_dir: &Path, pid: u32) -> io::Result<()> {
     let started = start_time(pid).unwrap_or_default();
-    write_durably(&work_dir.join(PID_FILE), format!("{pid} {started}\n").as_bytes())
+    write_durably(
+        &work_dir.join(PID_FILE),
+        format!("{pid} {started}\n").as_bytes(),
+    )
 }
 
 /// Kills a process and all of its group.

@@ -10,14 +10,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    artifacts,
-    files,
+    artifacts, files,
     proto::{
         v1::{self, StopReason, TrainingState},
         worker_v1::{EpochDone, Finished, ImageLimits, Job, worker_event},
     },
     store::{self, Change, CheckpointRef, Kind, is_final},
-    training::{spec::{Promote, Spec}, supervisor::child::{Broken, Heard, Worker, describe}},
+    training::{
+        spec::{Promote, Spec},
+        supervisor::child::{Broken, Heard, Worker, describe},
+    },
 };
 
 use super::{Error, Inner, Signal, observe};
@@ -87,7 +89,9 @@ pub(super) async fn training(
             stop_reason: StopReason::OutOfMemory,
             failure: v1::Failure {
                 reason: "OUT_OF_MEMORY".to_owned(),
-                message: format!("{message}; the machine ran out of memory: lower spec.batch_size or spec.input_size"),
+                message: format!(
+                    "{message}; the machine ran out of memory: lower spec.batch_size or spec.input_size"
+                ),
             },
         },
         Outcome::Died(message) => Ending::Failed {
@@ -110,10 +114,14 @@ async fn prepare(inner: &Inner, id: &str) -> Result<Option<v1::Training>, Error>
         }
         training.set_state(TrainingState::Preparing);
         training.attempt += 1;
-        training.start_time.get_or_insert_with(|| SystemTime::now().into());
+        training
+            .start_time
+            .get_or_insert_with(|| SystemTime::now().into());
         if training.last.take().is_some() {
             training.best = None;
-            change.events.push(Kind::MetricsRewound(v1::MetricsRewound { from_epoch: 1 }));
+            change
+                .events
+                .push(Kind::MetricsRewound(v1::MetricsRewound { from_epoch: 1 }));
         }
         Ok(change)
     };
@@ -141,8 +149,18 @@ async fn start(inner: &Inner, training: &v1::Training, work_dir: &Path) -> std::
             max_dimension: options.limits.max_dimension,
         }),
     };
-    tracing::info!(training = training.name, attempt = training.attempt, "started");
-    Worker::start(&options.launcher, job, options.silence_timeout, options.stall_timeout).await
+    tracing::info!(
+        training = training.name,
+        attempt = training.attempt,
+        "started"
+    );
+    Worker::start(
+        &options.launcher,
+        job,
+        options.silence_timeout,
+        options.stall_timeout,
+    )
+    .await
 }
 
 /// Records the worker's events until it ends, one way or another.
@@ -154,7 +172,12 @@ async fn follow(
     shutdown: &CancellationToken,
 ) -> Outcome {
     // A stop or cancel that came between the queue and here found nobody to signal.
-    match inner.store.training(id).await.map(|training| training.state()) {
+    match inner
+        .store
+        .training(id)
+        .await
+        .map(|training| training.state())
+    {
         Ok(TrainingState::Stopping) => worker.stop().await,
         Ok(TrainingState::Cancelling) => return Outcome::Killed,
         Ok(_) | Err(_) => {}
@@ -181,7 +204,9 @@ async fn follow(
             () = shutdown.cancelled() => return Outcome::Interrupted,
         };
         let recorded = match heard {
-            Ok(Heard::Event(worker_event::Kind::Finished(finished))) => return Outcome::Finished(finished),
+            Ok(Heard::Event(worker_event::Kind::Finished(finished))) => {
+                return Outcome::Finished(finished);
+            }
             Ok(Heard::Event(event)) => record(inner, id, event).await,
             Ok(Heard::Closed) => return Outcome::Died(String::new()),
             Err(broken @ (Broken::Protocol(_) | Broken::Silent(_) | Broken::Stalled(_))) => {
@@ -215,7 +240,10 @@ async fn finish_process(inner: &Inner, worker: Worker, outcome: Outcome) -> Outc
         }
         Outcome::Died(reason) if reason.is_empty() => {
             let status = worker.end(Duration::from_secs(2)).await;
-            Outcome::Died(format!("{} before it said how the training ended", describe(status)))
+            Outcome::Died(format!(
+                "{} before it said how the training ended",
+                describe(status)
+            ))
         }
         Outcome::Died(reason) => {
             worker.kill().await;
@@ -225,21 +253,37 @@ async fn finish_process(inner: &Inner, worker: Worker, outcome: Outcome) -> Outc
 }
 
 /// Makes one event durable.
-async fn record(inner: &Arc<Inner>, id: &str, event: worker_event::Kind) -> Result<(), v1::Failure> {
+async fn record(
+    inner: &Arc<Inner>,
+    id: &str,
+    event: worker_event::Kind,
+) -> Result<(), v1::Failure> {
     let recorded = match event {
         worker_event::Kind::Progress(progress) => {
             let begins = matches!(progress.phase.as_str(), "train");
-            let is_first = inner.progress.borrow().get(id).is_none_or(|earlier| earlier.phase != "train");
+            let is_first = inner
+                .progress
+                .borrow()
+                .get(id)
+                .is_none_or(|earlier| earlier.phase != "train");
             observe::progress(&progress);
             inner.progress.send_modify(|latest| {
                 latest.insert(id.to_owned(), progress);
             });
-            if begins && is_first { running(inner, id).await } else { Ok(()) }
+            if begins && is_first {
+                running(inner, id).await
+            } else {
+                Ok(())
+            }
         }
         worker_event::Kind::Started(started) if started.version != env!("CARGO_PKG_VERSION") => {
             return Err(v1::Failure {
                 reason: "WORKER_VERSION".to_owned(),
-                message: format!("the worker is version {}, the server {}", started.version, env!("CARGO_PKG_VERSION")),
+                message: format!(
+                    "the worker is version {}, the server {}",
+                    started.version,
+                    env!("CARGO_PKG_VERSION")
+                ),
             });
         }
         worker_event::Kind::Dataset(report) => {
@@ -258,7 +302,9 @@ async fn record(inner: &Arc<Inner>, id: &str, event: worker_event::Kind) -> Resu
             update(inner, id, decide).await
         }
         worker_event::Kind::Epoch(done) => return epoch(inner, id, done).await,
-        worker_event::Kind::Started(_) | worker_event::Kind::Beat(_) | worker_event::Kind::Finished(_) => Ok(()),
+        worker_event::Kind::Started(_)
+        | worker_event::Kind::Beat(_)
+        | worker_event::Kind::Finished(_) => Ok(()),
     };
     recorded.map_err(|error| failure_of_store(&error))
 }
@@ -281,11 +327,18 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
     let mut files = Vec::with_capacity(done.files.len());
     for file in done.files {
         let path = PathBuf::from(&file.path);
-        let stored = inner.artifacts.put_file(&path).await.map_err(|error| failure_of_artifacts(&error))?;
+        let stored = inner
+            .artifacts
+            .put_file(&path)
+            .await
+            .map_err(|error| failure_of_artifacts(&error))?;
         if stored.sha256 != file.sha256 {
             return Err(v1::Failure {
                 reason: "CHECKPOINT_CORRUPT".to_owned(),
-                message: format!("{} has the SHA-256 {} after it was written as {}", file.name, stored.sha256, file.sha256),
+                message: format!(
+                    "{} has the SHA-256 {} after it was written as {}",
+                    file.name, stored.sha256, file.sha256
+                ),
             });
         }
         if let Err(error) = fs_err::tokio::remove_file(&path).await {
@@ -316,7 +369,11 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
         }
         Ok::<_, store::Error>(change)
     };
-    let applied = inner.store.update(id, decide).await.map_err(|error| failure_of_store(&error))?;
+    let applied = inner
+        .store
+        .update(id, decide)
+        .await
+        .map_err(|error| failure_of_store(&error))?;
     inner.discard(&applied.unreferenced).await;
     Ok(())
 }
@@ -327,7 +384,8 @@ impl Inner {
         let training = self.store.training(id).await?;
         let (mut ending, mut publish) = (ending, None);
         if let Ending::Succeeded { .. } = ending {
-            let promote = Spec::resolve(training.resolved_spec.as_ref()).map_or(Promote::Never, |spec| spec.promote);
+            let promote = Spec::resolve(training.resolved_spec.as_ref())
+                .map_or(Promote::Never, |spec| spec.promote);
             let mut finished = training.clone();
             if let Ending::Succeeded { test, .. } = &ending {
                 finished.test.clone_from(test);
@@ -353,7 +411,11 @@ impl Inner {
             }
             training.end_time = Some(SystemTime::now().into());
             // A cancel that was acknowledged wins over a success that came after it.
-            let ending = if training.state() == TrainingState::Cancelling { Ending::Cancelled } else { ending };
+            let ending = if training.state() == TrainingState::Cancelling {
+                Ending::Cancelled
+            } else {
+                ending
+            };
             match ending {
                 Ending::Succeeded { stop_reason, test } => {
                     training.set_state(TrainingState::Succeeded);
@@ -362,7 +424,10 @@ impl Inner {
                     training.test = test;
                     change.publish = publish;
                 }
-                Ending::Failed { stop_reason, failure } => {
+                Ending::Failed {
+                    stop_reason,
+                    failure,
+                } => {
                     training.set_state(TrainingState::Failed);
                     training.set_stop_reason(stop_reason);
                     training.failure = Some(failure);
@@ -379,7 +444,10 @@ impl Inner {
             training = training.name,
             state = training.state().as_str_name(),
             stop_reason = training.stop_reason().as_str_name(),
-            failure = training.failure.as_ref().map(|failure| failure.message.as_str()),
+            failure = training
+                .failure
+                .as_ref()
+                .map(|failure| failure.message.as_str()),
             model_version = training.model_version,
             "ended"
         );
@@ -393,7 +461,10 @@ fn ending_of(finished: Finished) -> Ending {
     }
     let stop_reason = finished.stop_reason();
     match finished.failure {
-        Some(failure) => Ending::Failed { stop_reason, failure },
+        Some(failure) => Ending::Failed {
+            stop_reason,
+            failure,
+        },
         None => Ending::Succeeded {
             stop_reason,
             test: finished.test,
@@ -446,5 +517,6 @@ fn disk_full(message: &str) -> v1::Failure {
 fn oom_kills() -> u64 {
     let text = fs_err::read_to_string("/proc/vmstat").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    line.and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
 }
