@@ -394,3 +394,6 @@ fn channels_last(images: &Tensor) -> Result<Tensor, Error> {
     let pixels = images.f_permute([0, 2, 3, 1])?.f_contiguous()?;
     Ok(pixels.f_permute([0, 3, 1, 2])?)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -167,9 +167,12 @@ fn elements(tensor: &Tensor) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::resnet18::{
+        Mode, ResNet18,
+        tests::{assert_close, expected, formula_images, formula_weights},
+    };
 
-    /// Three steps of `torch.optim.Adam` 2.11 on fixed gradients, in double precision by hand from the paper's formulas as well:
-    /// p = [1, -2, 3], gradients [0.1, -0.2, 0.3], [0.3, 0.1, -0.2], [-0.1, 0.4, 0.05], lr 0.1, betas (0.9, 0.999), eps 1e-8.
+    /// Three steps of `torch.optim.Adam` 2.11 on fixed gradients with the step size 0.1; `make_model_fixtures.py` made the numbers.
     #[test]
     fn adam_follows_torch_step_by_step() {
         let gradients = [[0.1f32, -0.2, 0.3], [0.3, 0.1, -0.2], [-0.1, 0.4, 0.05]];
@@ -207,6 +210,45 @@ mod tests {
             for (found, expected) in found.iter().zip(expected) {
                 assert!((found - expected).abs() < 1e-6, "{found} is not {expected}");
             }
+        }
+    }
+
+    /// Three steps on layer4 and fc, as PyTorch makes them on torchvision's network with the frozen part in eval mode.
+    #[test]
+    fn training_steps_are_those_of_pytorch_and_leave_frozen_tensors_untouched() {
+        let mut state = formula_weights();
+        let before: BTreeMap<_, _> = state.iter().map(|(name, tensor)| (name.clone(), tensor.copy())).collect();
+        let mut parameters = FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu).unwrap();
+        let options = AdamOptions {
+            learning_rate: 1e-4,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+        };
+        let mut adam = Adam::new(&parameters, options).unwrap();
+        let network = ResNet18::new(&state, Trained::DEFAULT);
+        let images = formula_images(3, 96);
+        let ages = Tensor::from_slice(&[20.0f32, 50.0, 35.0]);
+        let mut losses = Vec::new();
+        for _ in 0..3 {
+            let loss = (network.forward(&images, Mode::Train).unwrap() - &ages).square().mean(Kind::Float);
+            losses.push(loss.double_value(&[]) as f32);
+            parameters.backward(&loss).unwrap();
+            adam.step(&mut parameters).unwrap();
+        }
+        let expected = &expected()["training"];
+        // Losses near 1,500: a relative difference of one in a hundred thousand.
+        assert_close(&Tensor::from_slice(&losses), &expected["losses"], 0.02);
+        let after = tch::no_grad(|| network.forward(&images, Mode::Eval)).unwrap();
+        assert_close(&after, &expected["eval_after"], 1e-3);
+        let first_four = |name: &str| state[name].narrow(0, 0, 4);
+        assert_close(&first_four("layer4.1.bn2.running_mean"), &expected["running_mean"], 1e-3);
+        assert_close(&first_four("layer4.1.bn2.running_var"), &expected["running_var"], 1e-3);
+        assert_eq!(state["layer4.1.bn2.num_batches_tracked"].int64_value(&[]), 6);
+        for (name, tensor) in &state {
+            let same = tensor.detach().equal(&before[name]);
+            assert_eq!(same, !Trained::DEFAULT.contains_name(name), "{name}");
         }
     }
 }
