@@ -1,5 +1,10 @@
 //! Compiles the protos without protoc, and lets the binary find libtorch where it was linked.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a build script reads cargo's environment and writes to its folder; fs_err is not among its dependencies"
+)]
+
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;

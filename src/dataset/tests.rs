@@ -811,6 +811,7 @@ fn a_file_that_is_no_manifest_is_not_a_dataset() {
 /// On the real UTKFace pictures, where they are: `VISAGE_UTKFACE`, or `../shared/data/utkface` beside the repository.
 #[test]
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+#[expect(clippy::disallowed_methods, reason = "a test finds its pictures by it")]
 fn utkface_is_read_completely() {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/utkface");
     let folder = std::env::var_os("VISAGE_UTKFACE").map_or(beside, PathBuf::from);

@@ -176,7 +176,7 @@ impl Loop {
                 {
                     batch.extend(still_wanted(item));
                 }
-                other => {
+                other @ (Command::Load { .. } | Command::Predict(_)) => {
                     waiting.push_front(other);
                     break;
                 }
@@ -287,7 +287,7 @@ fn load(model: &ServedModel, device: Device) -> Result<ResNet18, model::Error> {
     let side = i64::from(model.input.size);
     tch::no_grad(|| {
         let grey = Tensor::f_zeros([1, 3, side, side], (Kind::Float, device))?;
-        network.forward(&grey, Mode::Eval)
+        network.forward(&grey, Mode::Eval).map(drop)
     })?;
     Ok(network)
 }

@@ -168,9 +168,10 @@ fn write_file(folder: &Path, name: &'static str, bytes: &[u8]) -> Result<Written
 fn serialize(state: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, Error> {
     let mut entries = Vec::with_capacity(state.len());
     for (name, tensor) in state {
-        let (kind, dtype, width) = match tensor.kind() {
-            Kind::Int64 => (Kind::Int64, Dtype::I64, 8),
-            _ => (Kind::Float, Dtype::F32, 4),
+        let (kind, dtype, width) = if tensor.kind() == Kind::Int64 {
+            (Kind::Int64, Dtype::I64, 8)
+        } else {
+            (Kind::Float, Dtype::F32, 4)
         };
         let tensor = tensor
             .f_detach()?

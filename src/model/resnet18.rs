@@ -354,7 +354,7 @@ impl BatchNorm {
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, Error> {
         if train {
             // A shared handle, so that the count that is saved moves.
-            self.batches.shallow_clone().f_add_scalar_(1)?;
+            self.batches.shallow_clone().f_add_scalar_(1).map(drop)?;
         }
         Ok(input.f_batch_norm(
             Some(&self.weight),

@@ -20,7 +20,7 @@ use crate::{
     },
     names::VersionName,
     proto::v1,
-    store::{self, CheckpointRef, Promotion, Publish, Store, VersionRef},
+    store::{self, CheckpointRef, Promotion, Publish, Store},
     telemetry::metrics,
     training::spec::Promote,
 };
@@ -302,7 +302,7 @@ impl Registry {
         checkpoint: &v1::Checkpoint,
     ) -> Result<v1::ModelVersion, Error> {
         let metrics = match &training.best {
-            Some(best) if best.epoch == checkpoint.epoch => Some(best.clone()),
+            Some(best) if best.epoch == checkpoint.epoch => Some(*best),
             _ => self.metrics_of(training, checkpoint.epoch).await?,
         };
         let dataset = training.dataset.clone().unwrap_or_default();

@@ -34,7 +34,7 @@ impl Store {
     ) -> Result<pb::ModelVersion, Error> {
         let inner = self.inner.clone();
         let (model, alias) = (model.to_owned(), alias.to_owned());
-        uninterrupted(async move {
+        uninterrupted(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let target = VersionRef::Number(number);
             let version = versions::find(write.connection(), &model, &target)
@@ -60,7 +60,7 @@ impl Store {
                 .ok_or_else(|| versions::no_version(&model, number))?;
             write.commit().await?;
             Ok(version)
-        })
+        }))
         .await
     }
 
@@ -68,7 +68,7 @@ impl Store {
     pub async fn delete_alias(&self, model: &str, alias: &str) -> Result<(), Error> {
         let inner = self.inner.clone();
         let (model, alias) = (model.to_owned(), alias.to_owned());
-        uninterrupted(async move {
+        uninterrupted(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let found = current(write.connection(), &model, &alias).await?;
             if found == 0 {
@@ -85,7 +85,7 @@ impl Store {
             let now = Timestamp::from(SystemTime::now());
             record(&mut write, &model, &alias, (found, 0), "delete", now).await?;
             write.commit().await
-        })
+        }))
         .await
     }
 

@@ -59,7 +59,7 @@ impl Store {
         E: From<Error> + Send + 'static,
     {
         let (inner, id) = (self.inner.clone(), id.to_owned());
-        uninterrupted(async move {
+        uninterrupted(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let (number, before) = find(write.connection(), &id)
                 .await?
@@ -69,7 +69,7 @@ impl Store {
             let applied = apply(&mut write, number, &before, after, change).await?;
             write.commit().await.map_err(E::from)?;
             Ok(applied)
-        })
+        }))
         .await
     }
 }

@@ -42,12 +42,12 @@ impl Store {
         max_queued: usize,
     ) -> Result<Inserted, Error> {
         let inner = self.inner.clone();
-        uninterrupted(async move {
+        uninterrupted(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let inserted = insert(&mut write, training, request, max_queued).await?;
             write.commit().await?;
             Ok(inserted)
-        })
+        }))
         .await
     }
 
@@ -128,7 +128,7 @@ impl Store {
     /// Returns the SHA-256 (hex) of the artifacts that nothing uses any more. Errors: [`Error::NotFound`], [`Error::StillLive`].
     pub async fn delete_training(&self, id: &str) -> Result<Vec<String>, Error> {
         let (inner, id) = (self.inner.clone(), id.to_owned());
-        uninterrupted(async move {
+        uninterrupted(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let (number, training) = find(write.connection(), &id)
                 .await?
@@ -152,7 +152,7 @@ impl Store {
             let free = checkpoints::unreferenced(write.connection(), files).await?;
             write.commit().await?;
             Ok(free)
-        })
+        }))
         .await
     }
 }

@@ -51,13 +51,13 @@ impl Store {
         version: pb::ModelVersion,
     ) -> Result<pb::ModelVersion, Error> {
         let (inner, model) = (self.inner.clone(), model.to_owned());
-        uninterrupted(async move {
+        uninterrupted(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let now = Timestamp::from(SystemTime::now());
             let version = insert(&mut write, &model, version, now).await?;
             write.commit().await?;
             Ok(version)
-        })
+        }))
         .await
     }
 

@@ -141,20 +141,26 @@ impl Adam {
                     .gradient
                     .f_add(&parameters.buffer.f_mul_scalar(weight_decay)?)?
             };
-            self.first_moment.f_lerp_(&gradient, 1.0 - beta1)?;
+            self.first_moment
+                .f_lerp_(&gradient, 1.0 - beta1)
+                .map(drop)?;
             let squared = gradient.f_square()?.f_mul_scalar_(1.0 - beta2)?;
-            self.second_moment.f_mul_scalar_(beta2)?.f_add_(&squared)?;
+            self.second_moment
+                .f_mul_scalar_(beta2)?
+                .f_add_(&squared)
+                .map(drop)?;
             let first_correction = 1.0 - beta1.powi(self.steps);
             let second_correction = 1.0 - beta2.powi(self.steps);
             let mut denominator = self.second_moment.f_sqrt()?;
             denominator
                 .f_div_scalar_(second_correction.sqrt())?
-                .f_add_scalar_(epsilon)?;
+                .f_add_scalar_(epsilon)
+                .map(drop)?;
             let update = self
                 .first_moment
                 .f_div(&denominator)?
                 .f_mul_scalar_(-learning_rate / first_correction)?;
-            parameters.buffer.f_add_(&update)?;
+            parameters.buffer.f_add_(&update).map(drop)?;
             Ok(())
         })
     }
@@ -217,8 +223,12 @@ mod tests {
     #[test]
     fn training_steps_are_those_of_pytorch_and_leave_frozen_tensors_untouched() {
         let mut state = formula_weights();
-        let before: BTreeMap<_, _> = state.iter().map(|(name, tensor)| (name.clone(), tensor.copy())).collect();
-        let mut parameters = FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu).unwrap();
+        let before: BTreeMap<_, _> = state
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.copy()))
+            .collect();
+        let mut parameters =
+            FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu).unwrap();
         let options = AdamOptions {
             learning_rate: 1e-4,
             beta1: 0.9,
@@ -232,7 +242,9 @@ mod tests {
         let ages = Tensor::from_slice(&[20.0f32, 50.0, 35.0]);
         let mut losses = Vec::new();
         for _ in 0..3 {
-            let loss = (network.forward(&images, Mode::Train).unwrap() - &ages).square().mean(Kind::Float);
+            let loss = (network.forward(&images, Mode::Train).unwrap() - &ages)
+                .square()
+                .mean(Kind::Float);
             losses.push(loss.double_value(&[]) as f32);
             parameters.backward(&loss).unwrap();
             adam.step(&mut parameters).unwrap();
@@ -243,9 +255,20 @@ mod tests {
         let after = tch::no_grad(|| network.forward(&images, Mode::Eval)).unwrap();
         assert_close(&after, &expected["eval_after"], 1e-3);
         let first_four = |name: &str| state[name].narrow(0, 0, 4);
-        assert_close(&first_four("layer4.1.bn2.running_mean"), &expected["running_mean"], 1e-3);
-        assert_close(&first_four("layer4.1.bn2.running_var"), &expected["running_var"], 1e-3);
-        assert_eq!(state["layer4.1.bn2.num_batches_tracked"].int64_value(&[]), 6);
+        assert_close(
+            &first_four("layer4.1.bn2.running_mean"),
+            &expected["running_mean"],
+            1e-3,
+        );
+        assert_close(
+            &first_four("layer4.1.bn2.running_var"),
+            &expected["running_var"],
+            1e-3,
+        );
+        assert_eq!(
+            state["layer4.1.bn2.num_batches_tracked"].int64_value(&[]),
+            6
+        );
         for (name, tensor) in &state {
             let same = tensor.detach().equal(&before[name]);
             assert_eq!(same, !Trained::DEFAULT.contains_name(name), "{name}");

@@ -60,6 +60,10 @@ enum Error {
         learning_rate: f64,
     },
     #[error(
+        "the validation loss was never finite; lower spec.optimizer.learning_rate ({learning_rate})"
+    )]
+    NonFiniteValidation { learning_rate: f64 },
+    #[error(
         "{skipped} of {all} images of epoch {epoch} could not be read, more than spec.dataset.max_reject_share allows ({limit}); for example {example}"
     )]
     TooManySkipped {
@@ -84,7 +88,9 @@ impl Error {
                 v1::StopReason::DataError
             }
             Error::Model(error) if error.is_out_of_memory() => v1::StopReason::OutOfMemory,
-            Error::NonFiniteLoss { .. } => v1::StopReason::NonFiniteLoss,
+            Error::NonFiniteLoss { .. } | Error::NonFiniteValidation { .. } => {
+                v1::StopReason::NonFiniteLoss
+            }
             Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => v1::StopReason::Internal,
             Error::Cancelled => v1::StopReason::UserStop,
         }
@@ -96,7 +102,9 @@ impl Error {
             Error::Dataset(error) => dataset_reason(error).to_owned(),
             Error::Init(_) => "INIT_WEIGHTS".to_owned(),
             Error::TooManySkipped { .. } => "TOO_MANY_UNREADABLE".to_owned(),
-            Error::NonFiniteLoss { .. } => "NON_FINITE_LOSS".to_owned(),
+            Error::NonFiniteLoss { .. } | Error::NonFiniteValidation { .. } => {
+                "NON_FINITE_LOSS".to_owned()
+            }
             Error::Model(error) if error.is_out_of_memory() => "OUT_OF_MEMORY".to_owned(),
             Error::Model(model::Error::Io(error)) if crate::files::is_disk_full(error) => {
                 "DISK_FULL".to_owned()
@@ -203,15 +211,12 @@ fn train(job: &Job, reporter: &Reporter, control: &Control) -> Result<Finished, 
         }
     }
     let Some(best) = best else {
-        return match stop_reason {
-            v1::StopReason::UserStop => Err(Error::Cancelled),
-            _ => Err(Error::NonFiniteLoss {
-                epoch: spec.max_epochs,
-                step: 0,
-                loss: f64::NAN,
-                learning_rate: spec.optimizer.learning_rate,
-            }),
-        };
+        if stop_reason == v1::StopReason::UserStop {
+            return Err(Error::Cancelled);
+        }
+        return Err(Error::NonFiniteValidation {
+            learning_rate: spec.optimizer.learning_rate,
+        });
     };
     let test = session.test(best, reporter, control)?;
     Ok(Finished {
@@ -316,7 +321,9 @@ impl<'a> Session<'a> {
         let mut state = to_device(loaded.state, device)?;
         if spec.mean_age_bias {
             let mut bias = state["fc.bias"].shallow_clone();
-            tch::no_grad(|| bias.f_fill_(mean_age)).map_err(model::Error::from)?;
+            tch::no_grad(|| bias.f_fill_(mean_age))
+                .map(drop)
+                .map_err(model::Error::from)?;
         }
         let parameters = FlatParameters::gather(&mut state, spec.trained, device)?;
         let adam = Adam::new(&parameters, spec.optimizer)?;
@@ -465,7 +472,7 @@ impl<'a> Session<'a> {
         epoch: u32,
         reporter: &Reporter,
         control: &Control,
-    ) -> Result<Option<(Vec<Scored>, Vec<u32>)>, Error> {
+    ) -> Result<Option<Evaluated>, Error> {
         let order = (0..pictures.len() as u32).collect();
         let mut scored = Vec::with_capacity(pictures.len());
         let mut indices = Vec::with_capacity(pictures.len());
@@ -630,6 +637,9 @@ impl<'a> Session<'a> {
         }
     }
 }
+
+/// Predictions for the pictures that could be read, and the positions of these.
+type Evaluated = (Vec<Scored>, Vec<u32>);
 
 /// Pictures that could not be read in one pass.
 #[derive(Default)]

@@ -24,7 +24,7 @@ def adam_steps(weight_decay):
     for gradient in ([0.1, -0.2, 0.3], [0.3, 0.1, -0.2], [-0.1, 0.4, 0.05]):
         parameter.grad = torch.tensor(gradient)
         optimizer.step()
-        steps.append([round(value, 8) for value in parameter.tolist()])
+        steps.append([round(value, 6) for value in parameter.tolist()])
     return steps
 
 

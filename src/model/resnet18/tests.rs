@@ -16,7 +16,10 @@ pub(crate) fn formula_weights() -> BTreeMap<String, Tensor> {
         } else if name.ends_with("running_mean") {
             (0.1, 0.0)
         } else if shape.len() == 4 {
-            ((2.0 / shape[1..].iter().product::<usize>() as f64).sqrt(), 0.0)
+            (
+                (2.0 / shape[1..].iter().product::<usize>() as f64).sqrt(),
+                0.0,
+            )
         } else if name.starts_with("fc.") {
             (0.05, 0.0)
         } else if name.ends_with("weight") {
@@ -24,7 +27,8 @@ pub(crate) fn formula_weights() -> BTreeMap<String, Tensor> {
         } else {
             (0.1, 0.0)
         };
-        let value = |index: usize| (scale * (0.37 * index as f64 + phase as f64).sin() + offset) as f32;
+        let value =
+            |index: usize| (scale * (0.37 * index as f64 + phase as f64).sin() + offset) as f32;
         let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
         (name, Tensor::from_slice(&values).reshape(sides))
     });
@@ -41,7 +45,10 @@ pub(crate) fn formula_images(count: usize, side: usize) -> Tensor {
 
 /// What torchvision says.
 pub(crate) fn expected() -> serde_json::Value {
-    serde_json::from_str(include_str!("../../../tests/fixtures/resnet18/expected.json")).unwrap()
+    serde_json::from_str(include_str!(
+        "../../../tests/fixtures/resnet18/expected.json"
+    ))
+    .unwrap()
 }
 
 /// Compares element by element.
@@ -94,6 +101,11 @@ fn trained_parts_must_reach_the_head_without_a_gap() {
         gap,
         "trainable: layer3 is trained but layer4, which follows it, is not; add layer4 or leave layer3 out"
     );
-    assert!(Trained::parse(&["layer5"]).unwrap_err().to_string().contains("\"layer5\" is no part"));
+    assert!(
+        Trained::parse(&["layer5"])
+            .unwrap_err()
+            .to_string()
+            .contains("\"layer5\" is no part")
+    );
     assert!(Trained::parse::<&str>(&[]).is_err());
 }

@@ -50,7 +50,7 @@ struct Watch {
 /// What came from the worker.
 pub(super) enum Heard {
     /// An event other than a sign of life.
-    Event(worker_event::Kind),
+    Event(Box<worker_event::Kind>),
     /// Its end of the pipe is closed.
     Closed,
 }
@@ -143,7 +143,7 @@ impl Worker {
             match event.kind {
                 None => return Err(Broken::Protocol("an empty event".to_owned())),
                 Some(worker_event::Kind::Beat(_)) => {}
-                Some(kind) => return Ok(Heard::Event(kind)),
+                Some(kind) => return Ok(Heard::Event(Box::new(kind))),
             }
         }
     }

@@ -362,8 +362,13 @@ impl Supervisor {
             // It is about to start or to end; either looks at the recorded state.
             return;
         };
-        // A full channel holds signals that are at least as strong.
-        drop(running.signals.try_send(signal));
+        if running.signals.try_send(signal).is_err() {
+            tracing::warn!(
+                training = id,
+                ?signal,
+                "the training has more signals waiting than it can take"
+            );
+        }
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {

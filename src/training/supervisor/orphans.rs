@@ -26,8 +26,9 @@ pub(super) fn kill_group(pid: u32) {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return;
     };
-    // An error means that it is gone already.
-    drop(kill_process_group(pid, Signal::KILL));
+    if let Err(error) = kill_process_group(pid, Signal::KILL) {
+        tracing::debug!(%error, "the process is gone already");
+    }
 }
 
 /// Ends the processes of all work folders and removes the folders.

@@ -15,7 +15,7 @@ use crate::{
         v1::{self, StopReason, TrainingState},
         worker_v1::{EpochDone, Finished, ImageLimits, Job, worker_event},
     },
-    store::{self, Change, CheckpointRef, Kind, is_final},
+    store::{self, Change, Kind, is_final},
     training::{
         spec::{Promote, Spec},
         supervisor::child::{Broken, Heard, Worker, describe},
@@ -204,10 +204,10 @@ async fn follow(
             () = shutdown.cancelled() => return Outcome::Interrupted,
         };
         let recorded = match heard {
-            Ok(Heard::Event(worker_event::Kind::Finished(finished))) => {
-                return Outcome::Finished(finished);
-            }
-            Ok(Heard::Event(event)) => record(inner, id, event).await,
+            Ok(Heard::Event(event)) => match *event {
+                worker_event::Kind::Finished(finished) => return Outcome::Finished(finished),
+                event => record(inner, id, event).await,
+            },
             Ok(Heard::Closed) => return Outcome::Died(String::new()),
             Err(broken @ (Broken::Protocol(_) | Broken::Silent(_) | Broken::Stalled(_))) => {
                 return Outcome::Died(broken.to_string());
@@ -352,11 +352,11 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
     }
     observe::epoch(&metrics);
     let decide = move |training: &mut v1::Training| {
-        training.last = Some(metrics.clone());
+        training.last = Some(metrics);
         if metrics.is_best {
-            training.best = Some(metrics.clone());
+            training.best = Some(metrics);
         }
-        let mut change = event_change(Kind::EpochCompleted(metrics.clone()));
+        let mut change = event_change(Kind::EpochCompleted(metrics));
         if !files.is_empty() {
             change.events.push(Kind::CheckpointSaved(v1::Checkpoint {
                 epoch: metrics.epoch,
@@ -487,22 +487,22 @@ fn event_change(kind: Kind) -> Change {
 }
 
 fn failure_of_store(error: &store::Error) -> v1::Failure {
-    match error {
-        store::Error::DiskFull { .. } => disk_full(&error.to_string()),
-        _ => v1::Failure {
-            reason: "STORE".to_owned(),
-            message: error.to_string(),
-        },
+    if matches!(error, store::Error::DiskFull { .. }) {
+        return disk_full(&error.to_string());
+    }
+    v1::Failure {
+        reason: "STORE".to_owned(),
+        message: error.to_string(),
     }
 }
 
 fn failure_of_artifacts(error: &artifacts::Error) -> v1::Failure {
-    match error {
-        artifacts::Error::DiskFull { .. } => disk_full(&error.to_string()),
-        _ => v1::Failure {
-            reason: "ARTIFACTS".to_owned(),
-            message: error.to_string(),
-        },
+    if matches!(error, artifacts::Error::DiskFull { .. }) {
+        return disk_full(&error.to_string());
+    }
+    v1::Failure {
+        reason: "ARTIFACTS".to_owned(),
+        message: error.to_string(),
     }
 }
 
