@@ -204,10 +204,12 @@ async fn follow(
             () = shutdown.cancelled() => return Outcome::Interrupted,
         };
         let recorded = match heard {
-            Ok(Heard::Event(event)) => match *event {
-                worker_event::Kind::Finished(finished) => return Outcome::Finished(finished),
-                event => record(inner, id, event).await,
-            },
+            Ok(Heard::Event(event)) => {
+                if let worker_event::Kind::Finished(finished) = *event {
+                    return Outcome::Finished(finished);
+                }
+                record(inner, id, *event).await
+            }
             Ok(Heard::Closed) => return Outcome::Died(String::new()),
             Err(broken @ (Broken::Protocol(_) | Broken::Silent(_) | Broken::Stalled(_))) => {
                 return Outcome::Died(broken.to_string());
