@@ -60,7 +60,7 @@ $(VENV)/installed: tests/python/requirements.txt
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
 clean: ## Remove what was built (libtorch stays; it goes with `rm -r .libtorch`)
 	cargo clean

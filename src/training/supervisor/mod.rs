@@ -5,10 +5,10 @@
 //! not parse, silence and lack of progress each end in a recorded state with a stop reason.
 //!
 //! - this file: what clients ask for, and the loop that takes the next training from the queue.
-//! - [`child`]: one process: its pipes, its signs of life, its end.
-//! - [`run`]: one training: from PREPARING to a final state.
-//! - [`observe`]: what the metrics say about it.
-//! - [`orphans`]: processes that an earlier server left behind.
+//! - `child`: one process: its pipes, its signs of life, its end.
+//! - `run`: one training: from PREPARING to a final state.
+//! - `observe`: what the metrics say about it.
+//! - `orphans`: processes that an earlier server left behind.
 
 mod child;
 mod observe;

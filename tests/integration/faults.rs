@@ -1,0 +1,274 @@
+//! What goes wrong while a training runs: each ends in its state and stop reason, and the server goes on.
+
+use std::{path::Path, process::Command, time::Instant};
+
+use visage::proto::v1::{self, StopReason, TrainingState};
+
+use crate::support::{Server, is_alive, long_spec, signal, small_spec, wait_until};
+
+/// "Within seconds", with room for a machine that does other things too.
+const SECONDS: u64 = 30;
+
+/// Asserts how a training ended, soon after something happened to it, and that Predict and the next training work.
+async fn assert_ended(
+    server: &Server,
+    name: &str,
+    since: Instant,
+    stop_reason: StopReason,
+    reason: &str,
+) -> v1::Training {
+    let training = server.ended(name).await;
+    let seconds = since.elapsed().as_secs();
+    assert_eq!(training.state(), TrainingState::Failed, "{training:#?}");
+    assert_eq!(training.stop_reason(), stop_reason, "{training:#?}");
+    let failure = training.failure.clone().unwrap();
+    assert_eq!(failure.reason, reason, "{failure:?}");
+    assert!(seconds < SECONDS, "it took {seconds} s");
+    server.predict().await.unwrap();
+    server.train_small().await;
+    training
+}
+
+#[tokio::test]
+async fn worker_killed_in_the_middle_of_an_epoch_fails_its_training_alone() {
+    let server = Server::start(&[]);
+    server.train_small().await;
+    let name = server
+        .queue(long_spec(&server.faces("faces", 120, 1)))
+        .await;
+    server.in_epoch(&name).await;
+    let pid = server.worker_pid(&name);
+    let killed = Instant::now();
+    signal(pid, "KILL");
+    let training = assert_ended(
+        &server,
+        &name,
+        killed,
+        StopReason::WorkerDied,
+        "WORKER_DIED",
+    )
+    .await;
+    let message = training.failure.unwrap().message;
+    assert!(message.contains("SIGKILL"), "{message}");
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test]
+async fn worker_that_hangs_is_killed() {
+    let server = Server::start(&["--worker-silence-timeout", "2s"]);
+    server.train_small().await;
+    let name = server
+        .queue(long_spec(&server.faces("faces", 120, 1)))
+        .await;
+    server.in_epoch(&name).await;
+    let pid = server.worker_pid(&name);
+    let stopped = Instant::now();
+    signal(pid, "STOP");
+    let training = assert_ended(
+        &server,
+        &name,
+        stopped,
+        StopReason::WorkerDied,
+        "WORKER_DIED",
+    )
+    .await;
+    let message = training.failure.unwrap().message;
+    assert!(message.contains("no sign of life for 2s"), "{message}");
+    assert!(!is_alive(pid), "the stopped process is still there");
+}
+
+#[tokio::test]
+async fn launcher_that_writes_garbage_fails_the_training() {
+    let server = Server::start(&["--worker-launcher", "echo"]);
+    let begun = Instant::now();
+    let name = server
+        .queue(small_spec(&server.faces("faces", 40, 1)))
+        .await;
+    let training = server.ended(&name).await;
+    assert_eq!(training.stop_reason(), StopReason::WorkerDied);
+    assert!(begun.elapsed().as_secs() < SECONDS);
+    let message = training.failure.unwrap().message;
+    assert!(
+        message.contains("no message of the worker protocol"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn loss_that_is_not_a_number_ends_the_training() {
+    let server = Server::start(&[]);
+    server.train_small().await;
+    let begun = Instant::now();
+    let spec = v1::TrainingSpec {
+        optimizer: Some(v1::OptimizerSpec {
+            learning_rate: Some(1e30),
+            ..Default::default()
+        }),
+        max_epochs: Some(50),
+        ..small_spec(&server.faces("faces", 60, 1))
+    };
+    let name = server.queue(spec).await;
+    let reason = StopReason::NonFiniteLoss;
+    let training = assert_ended(&server, &name, begun, reason, "NON_FINITE_LOSS").await;
+    let message = training.failure.unwrap().message;
+    assert!(
+        message.contains("spec.optimizer.learning_rate"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn dataset_emptied_before_its_turn_is_a_data_error() {
+    let server = Server::start(&[]);
+    server.train_small().await;
+    let first = server.queue(long_spec(&server.faces("faces", 60, 1))).await;
+    server.in_epoch(&first).await;
+    let emptied = server.faces("emptied", 40, 2);
+    let name = server.queue(small_spec(&emptied)).await;
+    empty(&emptied);
+    let begun = Instant::now();
+    cancel(&server, &first, true).await;
+    assert_ended(
+        &server,
+        &name,
+        begun,
+        StopReason::DataError,
+        "DATASET_EMPTY",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn dataset_emptied_in_the_middle_of_an_epoch_is_a_data_error() {
+    let server = Server::start(&[]);
+    server.train_small().await;
+    let faces = server.faces("faces", 120, 1);
+    let name = server.queue(long_spec(&faces)).await;
+    server.in_epoch(&name).await;
+    let emptied = Instant::now();
+    empty(&faces);
+    let reason = StopReason::DataError;
+    assert_ended(&server, &name, emptied, reason, "TOO_MANY_UNREADABLE").await;
+}
+
+/// The data folder lies on a file system of 200 MB, which the test fills while a training runs.
+#[tokio::test]
+async fn full_disk_fails_the_training_and_nothing_else() {
+    let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
+    let can_mount = Command::new(unshare[0])
+        .args(&unshare[1..])
+        .args(["mount", "-t", "tmpfs", "tmpfs", "/mnt"])
+        .status();
+    if !can_mount.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this machine does not let a test mount a file system of its own");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs_err::create_dir(&data).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=200m tmpfs {} && exec \"$@\"",
+        data.display()
+    );
+    let launcher: Vec<&str> = unshare
+        .into_iter()
+        .chain(["sh", "-c", &script, "sh"])
+        .collect();
+    let server = Server::start_in(folder, &launcher, &[]);
+    server.train_small().await;
+    // Its mounts as that process sees them.
+    let inside = format!("/proc/{}/root{}", server.pid(), data.display());
+    let filler = Path::new(&inside).join("filler");
+    let begun = Instant::now();
+    let name = server
+        .queue(long_spec(&server.faces("faces", 120, 1)))
+        .await;
+    server.in_epoch(&name).await;
+    let filled = Command::new("dd")
+        .args(["if=/dev/zero", "bs=1M", "status=none"])
+        .arg(format!("of={}", filler.display()))
+        .status()
+        .unwrap();
+    assert!(!filled.success(), "dd stops when the disk is full");
+    let training = server.ended(&name).await;
+    assert_eq!(training.state(), TrainingState::Failed, "{training:#?}");
+    assert_eq!(
+        training.stop_reason(),
+        StopReason::Internal,
+        "{training:#?}"
+    );
+    assert_eq!(training.failure.unwrap().reason, "DISK_FULL");
+    assert!(begun.elapsed().as_secs() < 2 * SECONDS);
+    server.predict().await.unwrap();
+    fs_err::remove_file(&filler).unwrap();
+    server.train_small().await;
+}
+
+#[tokio::test]
+async fn damaged_pictures_are_counted_and_do_not_stop_the_training() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 60, 1);
+    fs_err::write(faces.join("31_broken.jpg"), b"no picture").unwrap();
+    fs_err::write(faces.join("nameless.jpg"), b"no age").unwrap();
+    fs_err::write(faces.join("999_old.jpg"), b"no such age").unwrap();
+    let training = server.ended(&server.queue(small_spec(&faces)).await).await;
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
+    let rejects = training.dataset.unwrap().rejects;
+    let found: Vec<(&str, u64, &str)> = rejects
+        .iter()
+        .map(|reject| {
+            let example = reject.examples[0].as_str();
+            (reject.reason.as_str(), reject.count, example)
+        })
+        .collect();
+    for expected in [
+        ("age_out_of_range", 1, "999_old.jpg"),
+        ("no_age", 1, "nameless.jpg"),
+        ("unreadable", 1, "31_broken.jpg"),
+    ] {
+        let is_there = found
+            .iter()
+            .any(|one| one.0 == expected.0 && one.1 == expected.1 && one.2.contains(expected.2));
+        assert!(is_there, "{expected:?} is not in {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn queue_that_is_full_refuses_and_says_when_to_come_back() {
+    use tonic_types::StatusExt;
+    let server = Server::start(&["--max-queued-trainings", "1"]);
+    let faces = server.faces("faces", 120, 1);
+    let running = server.queue(long_spec(&faces)).await;
+    server.in_epoch(&running).await;
+    server.queue(long_spec(&faces)).await;
+    let request = v1::StartTrainingRequest {
+        spec: Some(long_spec(&faces)),
+        ..Default::default()
+    };
+    let refused = server
+        .trainings()
+        .start_training(request)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert_eq!(crate::support::reason(&refused), "TRAINING_QUEUE_FULL");
+    assert!(refused.get_details_retry_info().is_some());
+    // The server's end does not wait for the training.
+    let pid = server.worker_pid(&running);
+    drop(server);
+    wait_until("the worker ends with its server", async || !is_alive(pid)).await;
+}
+
+async fn cancel(server: &Server, name: &str, force: bool) {
+    let request = v1::CancelTrainingRequest {
+        name: name.to_owned(),
+        force,
+    };
+    server.trainings().cancel_training(request).await.unwrap();
+}
+
+fn empty(folder: &Path) {
+    for entry in fs_err::read_dir(folder).unwrap() {
+        fs_err::remove_file(entry.unwrap().path()).unwrap();
+    }
+}

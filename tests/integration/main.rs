@@ -1,0 +1,20 @@
+//! The server as a user runs it: the real binary on free ports, called through the public API.
+//!
+//! One binary, so that the crate is linked once. Every test starts a server of its own in a temporary folder.
+
+/// The README's tables are those of the program, and the imports go the way that the design says.
+mod documentation;
+/// What goes wrong while a training runs: each ends in its state and stop reason, and the server goes on.
+mod faults;
+/// What Prometheus' own tools say about the metrics.
+mod prometheus;
+/// Which model version is served after which training.
+mod promotion;
+/// Real photographs, where they are at hand.
+mod real_faces;
+/// Servers that are killed at any moment, and what the next one still knows.
+mod restarts;
+/// Starts servers, draws faces, waits for conditions.
+mod support;
+/// Stop and cancel in every phase, and the queue.
+mod trainings;

@@ -1,0 +1,125 @@
+//! Real photographs, where they are at hand.
+
+use std::path::{Path, PathBuf};
+
+use visage::proto::v1::{self, TrainingState};
+
+use crate::support::{Server, files_of};
+
+/// The folder with UTKFace's `train` and `val`, which its licence keeps out of the repository.
+fn real_faces() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/utkface");
+    if beside.join("train").is_dir() {
+        return Some(beside.canonicalize().unwrap());
+    }
+    eprintln!("skipped: no UTKFace images in {}", beside.display());
+    None
+}
+
+/// Links every `step`-th picture of a part.
+fn link_some(part: &Path, target: &Path, step: usize) -> Vec<f64> {
+    fs_err::create_dir_all(target).unwrap();
+    let mut ages = Vec::new();
+    for picture in files_of(part).into_iter().step_by(step) {
+        let name = picture.file_name().unwrap();
+        let age = name.to_str().unwrap().split('_').next().unwrap();
+        ages.push(age.parse().unwrap());
+        std::os::unix::fs::symlink(&picture, target.join(name)).unwrap();
+    }
+    ages
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+#[tokio::test]
+async fn short_fine_tuning_on_real_faces_beats_the_mean_age() {
+    let Some(source) = real_faces() else {
+        return;
+    };
+    let server = Server::start(&[]);
+    let faces = server.path("faces");
+    let train = link_some(&source.join("train"), &faces.join("train"), 24);
+    let validation = link_some(&source.join("val"), &faces.join("val"), 12);
+    let mean_age = mean(&train);
+    let errors: Vec<f64> = validation
+        .iter()
+        .map(|age| (age - mean_age).abs())
+        .collect();
+    let baseline = mean(&errors);
+    let spec = v1::TrainingSpec {
+        dataset: Some(v1::DatasetSpec {
+            path: faces.to_str().unwrap().to_owned(),
+            ..Default::default()
+        }),
+        init: Some(v1::InitSpec {
+            kind: v1::InitKind::Random.into(),
+            ..Default::default()
+        }),
+        trainable: vec!["ALL".to_owned()],
+        max_epochs: Some(6),
+        batch_size: Some(32),
+        input_size: Some(64),
+        optimizer: Some(v1::OptimizerSpec {
+            learning_rate: Some(1e-3),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let training = server.ended(&server.queue(spec).await).await;
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
+    let report = training.dataset.unwrap();
+    let count = |split: &str| {
+        let found = report.splits.iter().find(|part| part.split == split);
+        found.map_or(0, |part| part.images)
+    };
+    assert_eq!(count("train"), train.len() as u64);
+    assert_eq!(count("validation"), validation.len() as u64);
+    let best = training.best.unwrap();
+    eprintln!(
+        "validation MAE {:.2} years, {baseline:.2} for the mean age",
+        best.val_mae
+    );
+    assert!(
+        best.val_mae < 0.95 * baseline,
+        "{} is not below {baseline}",
+        best.val_mae
+    );
+}
+
+/// UTKFace has names without a race, with a space before the end, and 375 groups of equal pictures in the whole set.
+#[tokio::test]
+async fn whole_of_utkface_is_read_with_its_odd_names() {
+    let Some(source) = real_faces() else {
+        return;
+    };
+    let root = source.to_str().unwrap();
+    let server = Server::start(&["--data-roots", root]);
+    let request = v1::StartTrainingRequest {
+        spec: Some(v1::TrainingSpec {
+            dataset: Some(v1::DatasetSpec {
+                path: root.to_owned(),
+                ..Default::default()
+            }),
+            init: Some(v1::InitSpec {
+                kind: v1::InitKind::Random.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        validate_only: true,
+        ..Default::default()
+    };
+    let response = server.trainings().start_training(request).await.unwrap();
+    let response = response.into_inner();
+    let report = response.training.unwrap().dataset.unwrap();
+    let images: u64 = report.splits.iter().map(|split| split.images).sum();
+    assert_eq!(images, 21_272, "{report:#?}");
+    assert!(report.rejects.is_empty(), "{report:#?}");
+    assert_eq!(report.straddling_groups, 0, "{report:#?}");
+    assert_eq!(
+        response.estimate.unwrap().steps_per_epoch,
+        18_928_u64.div_ceil(32)
+    );
+}

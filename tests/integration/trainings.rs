@@ -1,0 +1,226 @@
+//! Stop and cancel in every phase, and the queue.
+
+use std::time::{Duration, Instant};
+
+use tokio_stream::StreamExt;
+use tonic::Code;
+use visage::proto::v1::{self, StopReason, TrainingState, training_event::Kind};
+
+use crate::support::{Server, code, is_alive, long_spec, small_spec, states};
+
+async fn stop(server: &Server, name: &str) -> Result<v1::Training, tonic::Status> {
+    let request = v1::StopTrainingRequest {
+        name: name.to_owned(),
+    };
+    let response = server.trainings().stop_training(request).await?;
+    Ok(response.into_inner().training.unwrap())
+}
+
+async fn cancel(server: &Server, name: &str, force: bool) -> Result<v1::Training, tonic::Status> {
+    let request = v1::CancelTrainingRequest {
+        name: name.to_owned(),
+        force,
+    };
+    let response = server.trainings().cancel_training(request).await?;
+    Ok(response.into_inner().training.unwrap())
+}
+
+#[tokio::test]
+async fn training_runs_through_its_states_and_tells_every_epoch() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 60, 1);
+    let name = server.queue(small_spec(&faces)).await;
+    let request = v1::StreamEpochMetricsRequest {
+        name: name.clone(),
+        ..Default::default()
+    };
+    let stream = server.trainings().stream_epoch_metrics(request).await;
+    let events: Vec<_> = stream
+        .unwrap()
+        .into_inner()
+        .map(|response| response.unwrap().event.unwrap())
+        .collect()
+        .await;
+    assert_eq!(
+        states(&events),
+        [
+            TrainingState::Queued,
+            TrainingState::Preparing,
+            TrainingState::Running,
+            TrainingState::Succeeded
+        ]
+    );
+    let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>());
+    let epochs: Vec<v1::EpochMetrics> = events
+        .iter()
+        .filter_map(|event| match event.kind {
+            Some(Kind::EpochCompleted(metrics)) => Some(metrics),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(epochs.len(), 2);
+    for metrics in &epochs {
+        assert!((metrics.val_rmse.powi(2) - metrics.val_loss).abs() < 1e-9 * metrics.val_loss);
+        assert!(metrics.val_mae <= metrics.val_rmse);
+        assert_eq!(
+            metrics.train_images + metrics.val_images,
+            60 - test_images(&server, &name).await
+        );
+    }
+    let training = server.training(&name).await;
+    assert_eq!(training.stop_reason(), StopReason::MaxEpochs);
+    assert_eq!(training.model_version, "models/age/versions/1");
+    let best = epochs
+        .iter()
+        .min_by(|a, b| a.val_loss.total_cmp(&b.val_loss))
+        .unwrap();
+    assert_eq!(training.best.unwrap().epoch, best.epoch);
+    assert_eq!(
+        server.events(&name).await,
+        events,
+        "the unary twin tells the same"
+    );
+}
+
+async fn test_images(server: &Server, name: &str) -> u64 {
+    let report = server.training(name).await.dataset.unwrap();
+    let test = report.splits.iter().find(|split| split.split == "test");
+    test.map_or(0, |split| split.images)
+}
+
+#[tokio::test]
+async fn stop_in_the_middle_of_an_epoch_keeps_the_best_checkpoint() {
+    let server = Server::start(&[]);
+    let name = server.queue(long_spec(&server.faces("faces", 60, 1))).await;
+    server
+        .training_when(&name, "past its first epoch", |training| {
+            training.last.is_some()
+        })
+        .await;
+    let asked = Instant::now();
+    assert_eq!(
+        stop(&server, &name).await.unwrap().state(),
+        TrainingState::Stopping
+    );
+    let again = stop(&server, &name).await;
+    assert!(
+        matches!(code(&again), Code::Ok | Code::FailedPrecondition),
+        "{again:?}"
+    );
+    let training = server.ended(&name).await;
+    assert!(
+        asked.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
+    assert_eq!(training.stop_reason(), StopReason::UserStop);
+    assert_eq!(training.model_version, "models/age/versions/1");
+    server.predict().await.unwrap();
+    assert_eq!(code(&stop(&server, &name).await), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn stop_before_the_first_epoch_is_complete_cancels() {
+    let server = Server::start(&[]);
+    let spec = v1::TrainingSpec {
+        input_size: Some(224),
+        batch_size: Some(2),
+        ..long_spec(&server.faces("faces", 300, 1))
+    };
+    let name = server.queue(spec).await;
+    server.in_epoch(&name).await;
+    stop(&server, &name).await.unwrap();
+    let training = server.ended(&name).await;
+    assert_eq!(training.state(), TrainingState::Cancelled, "{training:#?}");
+    assert!(training.last.is_none());
+    assert_eq!(training.model_version, "");
+}
+
+#[tokio::test]
+async fn cancel_gives_up_in_the_middle_of_an_epoch_with_and_without_force() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 120, 1);
+    for force in [false, true] {
+        let name = server.queue(long_spec(&faces)).await;
+        server.in_epoch(&name).await;
+        let pid = server.worker_pid(&name);
+        let asked = Instant::now();
+        let training = cancel(&server, &name, force).await.unwrap();
+        assert_eq!(training.state(), TrainingState::Cancelling);
+        let training = server.ended(&name).await;
+        assert_eq!(training.state(), TrainingState::Cancelled, "{training:#?}");
+        assert_eq!(training.stop_reason(), StopReason::UserStop);
+        assert!(
+            asked.elapsed() < Duration::from_secs(15),
+            "{:?}",
+            asked.elapsed()
+        );
+        assert!(!is_alive(pid));
+        assert_eq!(
+            code(&cancel(&server, &name, force).await),
+            Code::FailedPrecondition
+        );
+    }
+    let request = v1::GetModelVersionRequest {
+        name: "models/age/versions/live".to_owned(),
+    };
+    let live = server.models().get_model_version(request).await;
+    assert_eq!(code(&live), Code::NotFound, "nothing was published");
+}
+
+#[tokio::test]
+async fn trainings_wait_in_order_and_one_runs_at_a_time() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 60, 1);
+    let first = server.queue(long_spec(&faces)).await;
+    server.in_epoch(&first).await;
+    let (second, third, fourth) = (
+        server.queue(small_spec(&faces)).await,
+        server.queue(small_spec(&faces)).await,
+        server.queue(small_spec(&faces)).await,
+    );
+    assert_eq!(server.training(&first).await.queue_position, 0);
+    for (position, name) in (1u32..).zip([&second, &third, &fourth]) {
+        let training = server.training(name).await;
+        assert_eq!(training.state(), TrainingState::Queued);
+        assert_eq!(training.queue_position, position, "{name}");
+    }
+    cancel(&server, &third, false).await.unwrap();
+    assert_eq!(
+        server.training(&third).await.state(),
+        TrainingState::Cancelled
+    );
+    assert_eq!(server.training(&fourth).await.queue_position, 2);
+    cancel(&server, &first, true).await.unwrap();
+    let (second, fourth) = (server.ended(&second).await, server.ended(&fourth).await);
+    assert_eq!(second.state(), TrainingState::Succeeded);
+    assert_eq!(fourth.state(), TrainingState::Succeeded);
+    let seconds = |time: Option<prost_types::Timestamp>| {
+        let time = time.unwrap();
+        time.seconds as f64 + f64::from(time.nanos) / 1e9
+    };
+    assert!(
+        seconds(second.end_time) <= seconds(fourth.start_time),
+        "they ran at the same time"
+    );
+}
+
+#[tokio::test]
+async fn early_stopping_counts_validations_without_an_improvement() {
+    let server = Server::start(&[]);
+    let spec = v1::TrainingSpec {
+        max_epochs: Some(50),
+        early_stopping: Some(v1::EarlyStoppingSpec {
+            patience: Some(2),
+            // More than any loss can fall by, so that only the first epoch counts as an improvement.
+            min_delta: Some(1e6),
+        }),
+        ..small_spec(&server.faces("faces", 40, 1))
+    };
+    let training = server.ended(&server.queue(spec).await).await;
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
+    assert_eq!(training.stop_reason(), StopReason::EarlyStopped);
+    assert_eq!(training.last.unwrap().epoch, 3);
+}

@@ -1,0 +1,133 @@
+"""Visage's API as a Python client sees it: messages and stubs made from the repository's protos, one client, and its errors.
+
+The stubs are generated into a temporary folder when this module is imported, so the tests always speak what the protos say today.
+"""
+
+import atexit
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+
+import grpc
+import grpc_tools
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2_grpc
+from grpc_status import rpc_status
+from grpc_tools import protoc
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PROTOS = ["visage/v1/{}.proto".format(name) for name in ("model", "prediction", "system", "training")]
+# Enough for the slowest machine; a call that takes this long hangs. A call may ask for less.
+DEADLINE_SECONDS = 120
+
+
+def generate():
+    """Makes the Python modules of the protos importable."""
+    folder = tempfile.mkdtemp(prefix="visage-stubs-")
+    atexit.register(shutil.rmtree, folder)
+    includes = [os.path.join(REPOSITORY, "proto"), os.path.join(os.path.dirname(grpc_tools.__file__), "_proto")]
+    arguments = ["protoc"] + ["--proto_path=" + include for include in includes]
+    if protoc.main(arguments + ["--python_out=" + folder, "--grpc_python_out=" + folder] + PROTOS) != 0:
+        raise RuntimeError("protoc refused the protos; its reason is above")
+    sys.path.insert(0, folder)
+
+
+generate()
+
+# They exist from here on only.
+from visage.v1 import model_pb2 as model  # noqa: E402
+from visage.v1 import model_pb2_grpc  # noqa: E402
+from visage.v1 import prediction_pb2 as prediction  # noqa: E402
+from visage.v1 import prediction_pb2_grpc  # noqa: E402
+from visage.v1 import system_pb2 as system  # noqa: E402
+from visage.v1 import system_pb2_grpc  # noqa: E402
+from visage.v1 import training_pb2 as training  # noqa: E402
+from visage.v1 import training_pb2_grpc  # noqa: E402
+
+
+class Client:
+    """One channel with a stub of each service."""
+
+    def __init__(self, address):
+        self.channel = grpc.insecure_channel(address, options=[
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.max_receive_message_length", 64 << 20),
+            ("grpc.service_config", '{{"methodConfig": [{{"name": [{{}}], "timeout": "{}s"}}]}}'.format(DEADLINE_SECONDS))])
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+        self.models = model_pb2_grpc.ModelServiceStub(self.channel)
+        self.predictions = prediction_pb2_grpc.PredictionServiceStub(self.channel)
+        self.system = system_pb2_grpc.SystemServiceStub(self.channel)
+        self.trainings = training_pb2_grpc.TrainingServiceStub(self.channel)
+
+    def close(self):
+        self.channel.close()
+
+    def start(self, spec, **fields):
+        """Starts a training and returns it."""
+        return self.trainings.StartTraining(training.StartTrainingRequest(spec=spec, **fields)).training
+
+    def get(self, name):
+        return self.trainings.GetTraining(training.GetTrainingRequest(name=name)).training
+
+    def stream(self, name, **fields):
+        """Yields events; `cancel()` of what is returned ends it."""
+        return self.trainings.StreamEpochMetrics(training.StreamEpochMetricsRequest(name=name, **fields))
+
+    def events(self, name, **fields):
+        """Returns the events of a stream that has an end."""
+        return [response.event for response in self.stream(name, **fields)]
+
+    def predict(self, *images, **fields):
+        timeout = fields.pop("timeout", None)
+        return self.predictions.Predict(prediction.PredictRequest(images=images, **fields), timeout=timeout)
+
+    def ages(self, *images, **fields):
+        return [predicted.age for predicted in self.predict(*images, **fields).predictions]
+
+    def download(self, name, file=""):
+        """Returns the description and the verified bytes of a checkpoint's file, and the sizes of the chunks they came in."""
+        request = training.DownloadCheckpointRequest(name=name, file=file)
+        described, digest, chunks = None, hashlib.sha256(), []
+        for position, response in enumerate(self.trainings.DownloadCheckpoint(request)):
+            if response.HasField("file") != (position == 0):
+                raise AssertionError("message {} of the download of {} {} describes the file, which the first alone should".format(
+                    position, name, "also" if position else "does not"))
+            described = described or response.file
+            digest.update(response.data)
+            chunks.append(response.data)
+        content = b"".join(chunks)
+        if (len(content), digest.hexdigest()) != (described.size_bytes, described.sha256):
+            raise AssertionError("the download of {} has {} bytes with the SHA-256 {}, and not {} with {}".format(
+                described.name, len(content), digest.hexdigest(), described.size_bytes, described.sha256))
+        return described, content, [len(chunk) for chunk in chunks]
+
+
+class Refusal:
+    """What an error of the server says: its code, its text and the details of its `grpc-status-details-bin` trailer."""
+
+    def __init__(self, error):
+        self.code, self.message = error.code(), error.details()
+        self.info = self.violations = self.retry = None
+        # Refuses details whose code or message are not those of the call.
+        status = rpc_status.from_call(error)
+        for detail in status.details if status else []:
+            for name, kind in (("info", error_details_pb2.ErrorInfo), ("violations", error_details_pb2.BadRequest),
+                               ("retry", error_details_pb2.RetryInfo)):
+                if detail.Is(kind.DESCRIPTOR):
+                    message = kind()
+                    detail.Unpack(message)
+                    setattr(self, name, message)
+
+    @property
+    def reason(self):
+        return self.info.reason if self.info else None
+
+    @property
+    def fields(self):
+        """The full paths of the bad fields, in order."""
+        return [violation.field for violation in self.violations.field_violations] if self.violations else []
+
+    def __str__(self):
+        return "{} {}: {}".format(self.code, self.reason, self.message)

@@ -1,0 +1,136 @@
+"""The release binary as the tests run it: a server in a temporary folder, its pages, and folders of drawn faces."""
+
+import collections
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import api
+
+DEADLINE_SECONDS = api.DEADLINE_SECONDS
+
+
+def binary():
+    """Path of the program under test: VISAGE_BIN, else the release build of this repository."""
+    path = os.environ.get("VISAGE_BIN") or os.path.join(api.REPOSITORY, "target", "release", "visage")
+    if not os.access(path, os.X_OK):
+        raise FileNotFoundError("{} is no program: build it with `cargo build --release`, or name one in VISAGE_BIN".format(path))
+    return path
+
+
+def environment():
+    """The environment without settings of Visage, which would change what is tested; a server also refuses names such as VISAGE_BIN."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("VISAGE_")}
+
+
+def draw_faces(folder, count, seed, size=96):
+    """Fills a folder with drawn faces whose names begin with the age."""
+    command = [binary(), "synth", folder, "--count", str(count), "--seed", str(seed), "--size", str(size)]
+    done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, timeout=DEADLINE_SECONDS)
+    if done.returncode != 0:
+        raise AssertionError("visage synth ended with {}: {}".format(done.returncode, done.stderr))
+    return folder
+
+
+def wait_for(condition, text):
+    """Returns the first true value of the condition; `text` says what was waited for in vain."""
+    limit = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > limit:
+            raise AssertionError("waited {} s in vain until {}".format(DEADLINE_SECONDS, text))
+        time.sleep(0.02)
+
+
+class Server:
+    """A server that was started on ports of its own choice, in a folder of its own that `close` removes."""
+
+    def __init__(self, *options):
+        self.options = options
+        self.folder = tempfile.mkdtemp(prefix="visage-test-")
+        self.process = self.client = None
+        self.start()
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def start(self):
+        """Starts the process and waits until it answers; again after `wait` it finds what it had stored."""
+        command = [binary(), "serve", "--data-dir", self.path("data"), "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
+                   "--ready-file", self.path("ready"), *self.options]
+        with open(self.path("log"), "ab") as log:
+            # In a folder of its own, so that no visage.toml is found.
+            self.process = subprocess.Popen(command, cwd=self.folder, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            wait_for(self.has_answered, "the server is ready")
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+        with open(self.path("ready"), encoding="utf-8") as file:
+            addresses = json.load(file)
+        self.http_address = addresses["http"]
+        self.client = api.Client(addresses["grpc"])
+
+    def has_answered(self):
+        if self.process.poll() is not None:
+            raise AssertionError("the server ended with {}; its log says:\n{}".format(self.process.returncode, self.log()))
+        return os.path.exists(self.path("ready"))
+
+    def log(self):
+        with open(self.path("log"), encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def terminate(self):
+        """Asks the server to end; what its clients then see is up to the test."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self):
+        """Waits for the end that the server was asked for, and refuses one that is not clean."""
+        try:
+            code = self.process.wait(timeout=DEADLINE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError("the server did not end; its log says:\n" + self.log())
+        finally:
+            self.client.close()
+        if code != 0 or "panicked" in self.log():
+            raise AssertionError("the server ended with {}; its log says:\n{}".format(code, self.log()))
+
+    def close(self):
+        """Ends the server if it runs, and removes its folder."""
+        try:
+            if self.process.returncode is None:
+                self.terminate()
+                self.wait()
+        finally:
+            shutil.rmtree(self.folder)
+
+    def fetch(self, path, method="GET"):
+        """Returns status, headers and text of a page."""
+        connection = http.client.HTTPConnection(self.http_address, timeout=DEADLINE_SECONDS)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read().decode()
+        finally:
+            connection.close()
+
+    def metrics(self):
+        """Returns the values of all series by `name{label="value",...}` as they are printed; 0 for those that do not exist."""
+        values = collections.defaultdict(float)
+        for line in self.fetch("/metrics")[2].splitlines():
+            if line and not line.startswith("#"):
+                series, value = re.fullmatch(r"(\S+?(?:\{.*\})?) (\S+)", line).groups()
+                values[series] = float(value)
+        return values

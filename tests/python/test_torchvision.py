@@ -1,0 +1,115 @@
+"""A checkpoint moves to Python: torchvision's resnet18 loads it and predicts the ages that the server predicts.
+
+Needs requirements-torch.txt beside requirements.txt, and is skipped without it.
+"""
+
+import io
+import json
+import os
+import unittest
+
+try:
+    import numpy
+    import safetensors.torch
+    import torch
+    import torchvision
+except ImportError as error:
+    raise unittest.SkipTest("install tests/python/requirements-torch.txt to compare with torchvision: {}".format(error))
+
+from PIL import Image, ImageOps
+
+import server
+from api import training
+
+# Pillow and the server round a resized sample to 8 bits and may differ there by one level in a thousand samples; decoders of JPEG differ by
+# a level more often. On a network of a few epochs that is some thousandths of a year; a wrong mean, filter or channel is years.
+TOLERANCE_YEARS = 0.05
+
+
+def age_of(name):
+    """The age in years that a face's file name begins with."""
+    return float(name.split("_")[0])
+
+
+class TorchvisionTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = server.Server()
+        cls.addClassCleanup(cls.server.close)
+        cls.client = cls.server.client
+        cls.faces = server.draw_faces(cls.server.path("faces"), count=60, seed=3)
+        cls.names = sorted(os.listdir(cls.faces))
+        # A manifest that says the split, so that the test knows the validation images: every fourth.
+        with open(cls.server.path("manifest.csv"), "w", encoding="utf-8") as file:
+            file.write("path,age,split\n")
+            for position, name in enumerate(cls.names):
+                file.write("faces/{},{},{}\n".format(name, age_of(name), "val" if position % 4 == 0 else "train"))
+        # All of the network is trained, so that the BatchNorms move too.
+        spec = training.TrainingSpec(
+            dataset=training.DatasetSpec(path=cls.server.path("manifest.csv")), init=training.InitSpec(kind=training.INIT_KIND_RANDOM),
+            trainable=["ALL"], max_epochs=3, batch_size=16, input_size=64, optimizer=training.OptimizerSpec(learning_rate=1e-3))
+        cls.name = cls.client.start(spec).name
+        cls.client.events(cls.name)
+        ended = cls.client.get(cls.name)
+        if ended.state != training.TRAINING_STATE_SUCCEEDED:
+            raise AssertionError("{}\n{}".format(ended, cls.server.log()))
+        cls.best = ended.best
+        cls.weights = cls.client.download(cls.name + "/checkpoints/best")[1]
+        cls.manifest = json.loads(cls.client.download(cls.name + "/checkpoints/best", "manifest.json")[1])
+        cls.network = torchvision.models.resnet18(weights=None, num_classes=1)
+        cls.network.load_state_dict(safetensors.torch.load(cls.weights), strict=True)
+        cls.network.eval()
+
+    def read_faces(self, names):
+        pictures = []
+        for name in names:
+            with open(os.path.join(self.faces, name), "rb") as file:
+                pictures.append(file.read())
+        return pictures
+
+    def predict(self, pictures):
+        """Ages in years, by nothing but torchvision, Pillow and what the manifest says."""
+        how = self.manifest["input"]
+        self.assertEqual((how["fit"], how["filter"]), ("stretch", "bilinear_antialiased"))
+        prepare = torchvision.transforms.Compose([
+            torchvision.transforms.Resize((how["size"], how["size"]), torchvision.transforms.InterpolationMode.BILINEAR, antialias=True),
+            torchvision.transforms.ToTensor(), torchvision.transforms.Normalize(how["mean"], how["std"])])
+        opened = [ImageOps.exif_transpose(Image.open(io.BytesIO(picture))).convert("RGB") for picture in pictures]
+        with torch.no_grad():
+            outputs = self.network(torch.stack([prepare(picture) for picture in opened])).squeeze(1).double().numpy()
+        return outputs * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
+
+    def assert_same_ages(self, pictures):
+        ours, theirs = numpy.array(self.client.ages(*pictures)), self.predict(pictures)
+        self.assertGreater(numpy.ptp(theirs), 20 * TOLERANCE_YEARS, "the pictures are too alike for the comparison to mean anything")
+        self.assertLess(numpy.abs(ours - theirs).max(), TOLERANCE_YEARS, (ours, theirs))
+
+    def test_the_weights_load_into_torchvision_with_every_name_and_shape(self):
+        stored = safetensors.torch.load(self.weights)
+        expected = torchvision.models.resnet18(weights=None, num_classes=1).state_dict()
+        self.assertEqual({name: (tensor.shape, tensor.dtype) for name, tensor in stored.items()},
+                         {name: (tensor.shape, tensor.dtype) for name, tensor in expected.items()})
+        self.assertGreater(stored["bn1.num_batches_tracked"].item(), 0)
+
+    def test_torchvision_predicts_the_ages_of_the_server(self):
+        self.assert_same_ages(self.read_faces(self.names))
+
+    def test_pictures_of_another_shape_are_resized_as_pillow_does(self):
+        pictures = []
+        for position, picture in enumerate(self.read_faces(self.names[::5])):
+            size = (37 + 41 * position, 300 - 19 * position)
+            buffer = io.BytesIO()
+            Image.open(io.BytesIO(picture)).convert("RGB").resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG")
+            pictures.append(buffer.getvalue())
+        self.assert_same_ages(pictures)
+
+    def test_torchvision_finds_the_validation_error_that_the_training_reported(self):
+        names = self.names[::4]
+        errors = self.predict(self.read_faces(names)) - numpy.array([age_of(name) for name in names])
+        self.assertEqual(self.best.val_images, len(names))
+        self.assertAlmostEqual(numpy.abs(errors).mean(), self.best.val_mae, delta=TOLERANCE_YEARS)
+        self.assertAlmostEqual(numpy.sqrt((errors ** 2).mean()), self.best.val_rmse, delta=TOLERANCE_YEARS)
+
+
+if __name__ == "__main__":
+    unittest.main()
