@@ -31,6 +31,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio_util::bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
@@ -71,7 +72,17 @@ pub struct Artifacts {
     store: Arc<dyn ObjectStore>,
     /// The same store when it is a local folder.
     local: Option<Arc<LocalFileSystem>>,
+    /// Held shared between storing bytes and recording them, alone while unused ones are removed.
+    use_of_bytes: Arc<RwLock<()>>,
 }
+
+/// Keeps others from removing unused artifacts.
+#[derive(Debug)]
+pub struct Storing(#[expect(dead_code, reason = "it is held")] OwnedRwLockReadGuard<()>);
+
+/// Keeps others from storing artifacts.
+#[derive(Debug)]
+pub struct NobodyStores(#[expect(dead_code, reason = "it is held")] OwnedRwLockWriteGuard<()>);
 
 impl Artifacts {
     /// Opens the store in a folder, which is created when it is missing, and removes what a crash left half written.
@@ -99,12 +110,27 @@ impl Artifacts {
         Ok(Self {
             store: Arc::clone(&local) as Arc<dyn ObjectStore>,
             local: Some(local),
+            use_of_bytes: Arc::default(),
         })
     }
 
     /// Uses any other store, such as a bucket. Its own rules must make finished writes durable and remove unfinished ones.
     pub fn with_store(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, local: None }
+        Self {
+            store,
+            local: None,
+            use_of_bytes: Arc::default(),
+        }
+    }
+
+    /// To be held from before bytes are stored until they are recorded as used.
+    pub async fn storing(&self) -> Storing {
+        Storing(Arc::clone(&self.use_of_bytes).read_owned().await)
+    }
+
+    /// To be held while bytes are found to be unused and removed.
+    pub async fn nobody_stores(&self) -> NobodyStores {
+        NobodyStores(Arc::clone(&self.use_of_bytes).write_owned().await)
     }
 
     /// Stores a copy of a file, hashing while copying. Errors: [`Error::File`], [`Error::DiskFull`], [`Error::Store`].
@@ -201,7 +227,7 @@ impl Artifacts {
 
     /// Removes an artifact; one that does not exist is no error. Errors: [`Error::BadDigest`], [`Error::Store`].
     ///
-    /// Whoever asks must know that nobody is about to use the same bytes again; [`Artifacts::sweep`] with an age does not need to.
+    /// Whoever asks must know that nobody is about to use the same bytes again: see [`Artifacts::nobody_stores`].
     pub async fn delete(&self, sha256: &str) -> Result<(), Error> {
         match self.store.delete(&key(sha256)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),

@@ -35,6 +35,17 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
+/// Removes a file; one that is not there is no error.
+///
+/// # Errors
+/// Any other failure of the file system.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the failure is a full disk or a used-up quota.
 pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(

@@ -144,6 +144,10 @@ pub async fn serve(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    if let Some(path) = &config.ready_file {
+        // One that a killed server left behind would be believed.
+        files::remove_if_there(path)?;
+    }
     let metrics_handle = exporter::install()?;
     let (grpc_address, http_address) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
     let parts = Parts::open(&config).await?;
@@ -238,8 +242,7 @@ pub async fn serve(
     };
     let result = ended.wait(&shutdown, config.shutdown_grace).await;
     if let Some(path) = &config.ready_file {
-        // It may have been removed by whoever waited for it.
-        drop(fs_err::remove_file(path));
+        files::remove_if_there(path)?;
     }
     result
 }
@@ -399,7 +402,7 @@ async fn cancel_on_signal(shutdown: CancellationToken) {
 /// Predict is healthy while there is a live version; the rest as long as the server runs.
 async fn follow_health(
     store: Store,
-    health: HealthReporter,
+    mut health: HealthReporter,
     live: Arc<AtomicBool>,
     shutdown: CancellationToken,
 ) {
@@ -436,6 +439,10 @@ async fn follow_health(
         health
             .set_service_status(service, ServingStatus::NotServing)
             .await;
+    }
+    // Ends the streams of Watch, for which the end of the server would wait.
+    for service in always.into_iter().chain([predict]) {
+        health.clear_service_status(service).await;
     }
 }
 

@@ -8,7 +8,9 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
-use super::error::{Error, chain};
+use crate::telemetry::logging::chain;
+
+use super::error::Error;
 
 const BAR_STEPS: u64 = 1000;
 

@@ -56,7 +56,7 @@ pub struct ServeConfig {
     pub worker_silence_timeout: Duration,
     /// Longest time in which a living process gets nothing done.
     pub worker_stall_timeout: Duration,
-    /// How often a training whose process died is started again.
+    /// How often a training is started again because the server ended while it ran.
     pub max_restarts: u32,
     /// Time that calls and trainings have to end when the server shuts down.
     pub shutdown_grace: Duration,

@@ -191,7 +191,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "max_restarts",
-        "How often a training whose process died is started again.",
+        "How often a training is started again because the server ended while it ran.",
         Field::Count(0..=1000, |c| &mut c.max_restarts),
     ),
     setting(

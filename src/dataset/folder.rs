@@ -94,7 +94,18 @@ impl Walk<'_> {
     }
 
     fn folder(&mut self, folder: &Pending) -> Result<(), Error> {
-        let mut entries = fs::read_dir(&folder.path)?.collect::<Result<Vec<_>, _>>()?;
+        let read =
+            fs::read_dir(&folder.path).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+        let mut entries = match read {
+            Ok(entries) => entries,
+            // Such as `lost+found`: one reject, whatever is inside.
+            Err(_) if !folder.name.is_empty() => {
+                self.rejects
+                    .add(RejectReason::Unreadable, folder.name.clone());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         // The order of a directory is the file system's; the examples in the report should not depend on it.
         entries.sort_unstable_by_key(fs::DirEntry::file_name);
         for entry in entries {

@@ -9,9 +9,8 @@ use imageproc::drawing::draw_text_mut;
 /// Pictures wider than this are drawn smaller, so that an answer does not outgrow the message limit; in pixels.
 const MAX_SIDE: u32 = 1024;
 
-/// Draws a band with the age, and the interval (lower, upper, share) if there is one, on the lower edge; returns a PNG.
-pub fn draw(picture: RgbImage, age: f64, interval: Option<(f64, f64, f64)>) -> Vec<u8> {
-    let mut canvas = fit(picture);
+/// Draws a band with the age, and the interval (lower, upper, share) if there is one, on the lower edge of what [`fit`] returned; returns a PNG.
+pub fn draw(mut canvas: RgbImage, age: f64, interval: Option<(f64, f64, f64)>) -> Vec<u8> {
     let (width, height) = canvas.dimensions();
     let text = match interval {
         Some((lower, upper, _)) => format!("{age:.0} years ({lower:.0}-{upper:.0})"),
@@ -44,15 +43,16 @@ pub fn draw(picture: RgbImage, age: f64, interval: Option<(f64, f64, f64)>) -> V
     png.into_inner()
 }
 
-fn fit(picture: RgbImage) -> RgbImage {
+/// A copy of the picture whose sides are at most 1024 pixels.
+pub fn fit(picture: &RgbImage) -> RgbImage {
     let (width, height) = picture.dimensions();
     let longest = width.max(height);
     if longest <= MAX_SIDE {
-        return picture;
+        return picture.clone();
     }
     let scaled =
         |side: u32| (u64::from(side) * u64::from(MAX_SIDE) / u64::from(longest)).max(1) as u32;
-    image::imageops::thumbnail(&picture, scaled(width), scaled(height))
+    image::imageops::thumbnail(picture, scaled(width), scaled(height))
 }
 
 /// The largest height in pixels at which the text fits, at most `limit` and at least 8.

@@ -49,10 +49,10 @@ pub struct Item {
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
     /// Where the answer goes; a closed one means that the client has left.
-    pub reply: oneshot::Sender<Result<Output, Error>>,
+    pub reply: oneshot::Sender<Result<(Output, OwnedSemaphorePermit), Error>>,
     /// When it was put into the queue.
     pub enqueued: Instant,
-    /// Its place among the pictures that may wait.
+    /// Its place among the pictures that may be in the server; comes back with the answer.
     pub permit: OwnedSemaphorePermit,
 }
 
@@ -203,7 +203,7 @@ impl Loop {
                         inference,
                     };
                     // A client that has left needs no answer.
-                    drop(item.reply.send(Ok(output)));
+                    drop(item.reply.send(Ok((output, item.permit))));
                 }
             }
             Err(error) => {

@@ -147,7 +147,7 @@ impl Predictor {
         for (index, answer) in pending.into_iter().enumerate() {
             let answer = answer.await.map_err(|_| Error::EngineGone).flatten();
             let answer = match answer {
-                Ok((decoded, output)) => self.finish(&request.model, index, decoded, output).await,
+                Ok(done) => self.finish(&request.model, index, done).await,
                 Err(error) => Err(error),
             };
             metrics::image_finished(outcome(&answer));
@@ -165,8 +165,7 @@ impl Predictor {
     fn start(
         &self,
         job: DecodeJob,
-    ) -> impl Future<Output = Result<Result<(Decoded, Output), Error>, oneshot::error::RecvError>> + use<>
-    {
+    ) -> impl Future<Output = Result<Result<Done, Error>, oneshot::error::RecvError>> + use<> {
         let (reply, answer) = oneshot::channel();
         let (decoded_reply, decoded) = oneshot::channel();
         let engine = self.engine.clone();
@@ -209,17 +208,21 @@ impl Predictor {
                 Ok(decoded) => decoded,
                 Err(error) => return Ok(Err(error)),
             };
-            Ok(answer.await?.map(|output| (decoded, output)))
+            Ok(answer.await?.map(|(output, permit)| Done {
+                decoded,
+                output,
+                permit,
+            }))
         }
     }
 
-    async fn finish(
-        &self,
-        model: &ServedModel,
-        index: usize,
-        decoded: Decoded,
-        output: Output,
-    ) -> Result<Answer, Error> {
+    async fn finish(&self, model: &ServedModel, index: usize, done: Done) -> Result<Answer, Error> {
+        // Given back at the end: until it is drawn, the picture takes memory.
+        let Done {
+            decoded,
+            output,
+            permit: _permit,
+        } = done;
         if !output.age.is_finite() {
             return Err(Error::NotFinite {
                 model: model.name.clone(),
@@ -280,6 +283,13 @@ struct DecodeJob {
     permit: OwnedSemaphorePermit,
 }
 
+/// A picture that was computed.
+struct Done {
+    decoded: Decoded,
+    output: Output,
+    permit: OwnedSemaphorePermit,
+}
+
 struct Decoded {
     dimensions: (u32, u32),
     picture: Option<RgbImage>,
@@ -302,7 +312,8 @@ fn decode(
     let read = || {
         let picture = imaging::decode(bytes, &limits)?;
         let dimensions = picture.dimensions();
-        let kept = keep_picture.then(|| picture.clone());
+        // Small at once: hundreds of decoded photographs would not fit into memory.
+        let kept = keep_picture.then(|| annotate::fit(&picture));
         let resized = Preprocessor::new().resize(picture, model.input.size);
         let mut pixels = vec![0.0; model.input.values()];
         normalise_into(&resized, &model.input, &mut pixels);

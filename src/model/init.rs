@@ -69,6 +69,15 @@ pub fn load(init: &Init, seed: u64, sources: &Sources) -> Result<Loaded, Error> 
     Ok(Loaded { state, source })
 }
 
+/// Whether a file can be used as [`Init::Path`].
+///
+/// # Errors
+/// A file that is missing, damaged or of another network.
+pub fn check(path: &Path) -> Result<(), Error> {
+    let (found, _) = weights::load(path)?;
+    Ok(check_shapes(&without_head(found), &layout(1), &FILLABLE)?)
+}
+
 /// Reads a whole network from a file, head included.
 ///
 /// # Errors
@@ -109,13 +118,15 @@ fn random(seed: u64) -> Result<BTreeMap<String, Tensor>, Error> {
     Ok(state)
 }
 
+/// What a file of initial weights may lack.
+const FILLABLE: Mismatch = Mismatch {
+    counters: true,
+    missing_head: true,
+};
+
 /// Replaces random weights with those of a file, which may lack the head and the counts.
 fn fill(state: &mut BTreeMap<String, Tensor>, found: StateDict) -> Result<(), Error> {
-    let allow = Mismatch {
-        counters: true,
-        missing_head: true,
-    };
-    check_shapes(&found, &layout(1), &allow)?;
+    check_shapes(&found, &layout(1), &FILLABLE)?;
     for (name, data) in &found {
         state.insert(name.clone(), tensor(data)?);
     }

@@ -154,6 +154,8 @@ impl Registry {
         training: &str,
         which: CheckpointRef,
     ) -> Result<v1::ModelVersion, Error> {
+        // Until the version is recorded nobody may take its files for unused.
+        let _storing = self.inner.artifacts.storing().await;
         let checkpoint = self.inner.store.checkpoint(training, which).await?;
         let training = self.inner.store.training(training).await?;
         self.check(&checkpoint.name, &checkpoint.files).await?;
@@ -254,7 +256,11 @@ impl Registry {
         *reported = number;
     }
 
-    async fn count_versions(&self) -> Result<(), Error> {
+    /// Puts the number of versions into the metrics.
+    ///
+    /// # Errors
+    /// A database that fails.
+    pub async fn count_versions(&self) -> Result<(), Error> {
         let page = self
             .inner
             .store
@@ -326,6 +332,22 @@ impl Registry {
             files: checkpoint.files.clone(),
             ..Default::default()
         })
+    }
+
+    /// The figures of the best checkpoint; `None` when there is none.
+    ///
+    /// # Errors
+    /// A database that fails.
+    pub async fn best_metrics(
+        &self,
+        training: &v1::Training,
+    ) -> Result<Option<v1::EpochMetrics>, Error> {
+        let id = training.name.trim_start_matches("trainings/");
+        match self.inner.store.checkpoint(id, CheckpointRef::Best).await {
+            Ok(best) => self.metrics_of(training, best.epoch).await,
+            Err(store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The latest figures of an epoch.

@@ -126,7 +126,9 @@ fn message(duration: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(duration).ok()
 }
 
-/// When the client gives up, from the `grpc-timeout` header: at most eight digits and a unit (gRPC over HTTP/2, "Requests").
+/// When to give up, from the `grpc-timeout` header: at most eight digits and a unit (gRPC over HTTP/2, "Requests").
+///
+/// A moment before the client does: the answer has to get there, and the transport's own watch over the same header would say CANCELLED.
 fn deadline(metadata: &MetadataMap, arrived: Instant) -> Option<Instant> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -140,7 +142,8 @@ fn deadline(metadata: &MetadataMap, arrived: Instant) -> Option<Instant> {
         "n" => Duration::from_nanos(value),
         _ => return None,
     };
-    arrived.checked_add(timeout)
+    let moment = (timeout / 2).min(Duration::from_millis(10));
+    arrived.checked_add(timeout - moment)
 }
 
 #[cfg(test)]
@@ -155,9 +158,10 @@ mod tests {
             metadata.insert("grpc-timeout", text.parse().unwrap());
             deadline(&metadata, now).map(|deadline| deadline - now)
         };
-        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(read("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(read("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        assert_eq!(read("250m"), Some(Duration::from_millis(240)));
+        assert_eq!(read("5S"), Some(Duration::from_millis(4_990)));
+        assert_eq!(read("12m"), Some(Duration::from_millis(6)));
+        assert_eq!(read("99999999n"), Some(Duration::from_nanos(89_999_999)));
         assert_eq!(read("123456789n"), None);
         assert_eq!(read("5x"), None);
         assert_eq!(deadline(&MetadataMap::new(), now), None);

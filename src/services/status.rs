@@ -47,6 +47,7 @@ impl Row {
         if matches!(self.code, Code::Internal | Code::DataLoss) {
             tracing::error!(reason = self.reason, message, "a call failed");
         }
+        let message = shorten(&message);
         let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, HashMap::new());
         if self.retry {
             details.set_retry_info(Some(RETRY_DELAY));
@@ -78,10 +79,15 @@ pub fn violations(violations: &[Violation]) -> Status {
     };
     let fields = violations
         .iter()
-        .map(|violation| FieldViolation::new(&violation.field, &violation.description));
+        .map(|violation| FieldViolation::new(&violation.field, shorten(&violation.description)));
     let mut details = ErrorDetails::with_bad_request(fields.collect::<Vec<_>>());
     details.set_error_info("INVALID_FIELDS", DOMAIN, HashMap::new());
-    Status::with_error_details(Code::InvalidArgument, message, details)
+    Status::with_error_details(Code::InvalidArgument, shorten(&message), details)
+}
+
+/// Something that a name stands for does not exist.
+pub fn not_found(message: &str) -> Status {
+    Row::new(Code::NotFound, "NOT_FOUND").status(message.to_owned())
 }
 
 /// The server is about to end; the same call will work on the next one.
@@ -163,6 +169,7 @@ pub fn from_supervisor(error: supervisor::Error) -> Status {
     match error {
         E::Store(error) => from_store(error),
         E::Registry(error) => from_registry(error),
+        E::Artifacts(error) => from_artifacts(error),
         E::AlreadyEnded { .. } => {
             Row::new(Code::FailedPrecondition, "TRAINING_TERMINAL").status(error.to_string())
         }
@@ -214,6 +221,20 @@ pub fn from_model(error: &model::Error) -> Status {
 /// From the dataset, in a call that only checks it.
 pub fn from_dataset(error: &dataset::Error) -> Status {
     invalid("spec.dataset.path", &error.to_string())
+}
+
+/// From initial weights, in a call that only checks them.
+pub fn from_weights(error: &model::Error) -> Status {
+    invalid("spec.init.path", &error.to_string())
+}
+
+/// Names of the client's own may be in the text, of any length; a trailer that is too large would be dropped whole.
+fn shorten(text: &str) -> String {
+    const LONGEST: usize = 1_000;
+    match text.char_indices().nth(LONGEST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 #[cfg(test)]

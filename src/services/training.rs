@@ -1,7 +1,7 @@
 //! TrainingService.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     time::{Duration, SystemTime},
 };
@@ -18,7 +18,7 @@ use crate::{
     artifacts::Artifacts,
     dataset::{self, Roots},
     imaging::Limits,
-    model::{checkpoint::MODEL_FILE, resnet18},
+    model::{checkpoint::MODEL_FILE, init, resnet18},
     names,
     proto::v1::{self, TrainingState, training_service_server::TrainingService},
     store::{CheckpointRef, RequestId, Store},
@@ -72,6 +72,19 @@ impl TrainingService for TrainingApi {
         request: Request<v1::StartTrainingRequest>,
     ) -> Result<Response<v1::StartTrainingResponse>, Status> {
         let request = request.into_inner();
+        let repeated = request_id(&request);
+        if let Some(repeated) = &repeated
+            && !request.validate_only
+        {
+            // Before the checks: the dataset of a training that was accepted may have moved since.
+            let known = self.store.requested_training(repeated).await;
+            if let Some(training) = known.map_err(status::from_store)? {
+                return Ok(Response::new(v1::StartTrainingResponse {
+                    training: Some(self.with_progress(training)),
+                    estimate: None,
+                }));
+            }
+        }
         let spec = self.check(&request)?;
         if request.validate_only {
             return self.validate(request, spec).await.map(Response::new);
@@ -80,8 +93,6 @@ impl TrainingService for TrainingApi {
             "" => new_id(),
             given => given.to_owned(),
         };
-        let request_id = request.request_id.to_ascii_lowercase();
-        let fingerprint = fingerprint(&request);
         let training = v1::Training {
             name: format!("trainings/{id}"),
             display_name: request.display_name,
@@ -90,13 +101,9 @@ impl TrainingService for TrainingApi {
             resolved_spec: Some(spec.to_message()),
             ..Default::default()
         };
-        let request = (!request_id.is_empty()).then_some(RequestId {
-            id: request_id,
-            fingerprint,
-        });
         let training = self
             .supervisor
-            .start(training, request)
+            .start(training, repeated)
             .await
             .map_err(status::from_supervisor)?;
         Ok(Response::new(v1::StartTrainingResponse {
@@ -125,6 +132,13 @@ impl TrainingService for TrainingApi {
         request: Request<v1::ListTrainingsRequest>,
     ) -> Result<Response<v1::ListTrainingsResponse>, Status> {
         let request = request.into_inner();
+        let unknown = |state: &&i32| TrainingState::try_from(**state).is_err();
+        if let Some(state) = request.states.iter().find(unknown) {
+            return Err(status::invalid(
+                "states",
+                &format!("{state} is no TrainingState"),
+            ));
+        }
         let states: Vec<TrainingState> = request.states().collect();
         let limit = page_size(request.page_size, 50)?;
         let before = page_token(&request.page_token)?;
@@ -224,7 +238,7 @@ impl TrainingService for TrainingApi {
         let events = match subject {
             event_stream::Subject::All { .. } => {
                 self.store
-                    .events_after_global(token.unwrap_or(0), limit)
+                    .events_after_global(token.unwrap_or(0), limit + 1)
                     .await
             }
             event_stream::Subject::Training { id, after } => {
@@ -236,12 +250,14 @@ impl TrainingService for TrainingApi {
                         .map_err(status::from_store)?,
                     None => after,
                 };
-                self.store.events_after(&id, after, limit).await
+                self.store.events_after(&id, after, limit + 1).await
             }
         };
-        let events = events.map_err(status::from_store)?;
-        // A page that is not full ends at the head.
-        let last = events.last().filter(|_| events.len() == limit as usize);
+        let mut events = events.map_err(status::from_store)?;
+        // One more than asked for tells whether there is a next page.
+        let has_more = events.len() > limit as usize;
+        events.truncate(limit as usize);
+        let last = events.last().filter(|_| has_more);
         let next_page_token = last
             .map(|event| event.resume_token.clone())
             .unwrap_or_default();
@@ -364,6 +380,10 @@ impl TrainingApi {
         request: v1::StartTrainingRequest,
         spec: Spec,
     ) -> Result<v1::StartTrainingResponse, Status> {
+        self.supervisor
+            .check_start(&request.training_id)
+            .await
+            .map_err(status::from_supervisor)?;
         let dataset = self.scan(spec.clone()).await?;
         let report = dataset_report(&dataset);
         let estimate = self
@@ -394,16 +414,20 @@ impl TrainingApi {
         let scan = tokio::task::spawn_blocking(move || {
             let options = dataset_options(&spec, limits);
             let path = PathBuf::from(&spec.dataset.path);
+            if let Init::Path(weights) = &spec.init {
+                init::check(Path::new(weights)).map_err(|error| status::from_weights(&error))?;
+            }
             dataset::load(&path, &roots, &options, &mut |_, _| {}, &|| {
                 left.is_cancelled()
             })
+            .map_err(|error| status::from_dataset(&error))
         });
         let scanned = scan.await.map_err(|error| {
             tracing::error!(%error, "a scan panicked");
             Status::internal("the scan of the dataset failed")
         })?;
         drop(guard);
-        scanned.map_err(|error| status::from_dataset(&error))
+        scanned
     }
 
     async fn estimate(
@@ -493,19 +517,26 @@ impl TrainingApi {
             .into_iter()
             .find(|file| file.name == wanted);
         found.ok_or_else(|| {
-            status::invalid(
-                "file",
-                &format!(
-                    "{wanted:?} is no file of the checkpoint; its files are {}",
-                    names.join(", ")
-                ),
-            )
+            status::not_found(&format!(
+                "{wanted:?} is no file of {}; its files are {}",
+                checkpoint.name,
+                names.join(", ")
+            ))
         })
     }
 }
 
 fn training_id<'a>(field: &str, name: &'a str) -> Result<&'a str, Status> {
     names::training_id(name).map_err(|error| status::bad_name(field, &error))
+}
+
+/// The id of the request in its usual form, with a digest of what it asks; `None` when there is none or it is no UUID, which the checks refuse.
+fn request_id(request: &v1::StartTrainingRequest) -> Option<RequestId> {
+    let id = uuid::Uuid::try_parse(&request.request_id).ok()?;
+    Some(RequestId {
+        id: id.hyphenated().to_string(),
+        fingerprint: fingerprint(request),
+    })
 }
 
 /// A digest of what the client asks, without the id of the request.
@@ -517,13 +548,13 @@ fn fingerprint(request: &v1::StartTrainingRequest) -> String {
     format!("{:x}", Sha256::digest(request.encode_to_vec()))
 }
 
-/// An id that people can tell apart and that sorts by time, such as `t20261124-093015-4f2a`.
+/// An id that people can tell apart and that sorts by time, such as `t20261124-093015-4f2a81c3`.
 fn new_id() -> String {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let digits: String = now.chars().filter(char::is_ascii_digit).collect();
     let (date, time) = digits.split_at(8.min(digits.len()));
     let random = uuid::Uuid::new_v4().simple().to_string();
-    format!("t{date}-{time}-{}", &random[..4])
+    format!("t{date}-{time}-{}", &random[..8])
 }
 
 /// Number of elements of the network's tensors that the test lets through.

@@ -64,7 +64,7 @@ impl Store {
         .await
     }
 
-    /// Removes an alias. Errors: [`Error::NotFound`].
+    /// Removes an alias; without `live`, `previous` names what was served last. Errors: [`Error::NotFound`].
     pub async fn delete_alias(&self, model: &str, alias: &str) -> Result<(), Error> {
         let inner = self.inner.clone();
         let (model, alias) = (model.to_owned(), alias.to_owned());
@@ -84,6 +84,9 @@ impl Store {
                 .await?;
             let now = Timestamp::from(SystemTime::now());
             record(&mut write, &model, &alias, (found, 0), "delete", now).await?;
+            if alias == LIVE {
+                keep_as_previous(&mut write, &model, found, "delete", now).await?;
+            }
             write.commit().await
         }))
         .await
@@ -165,6 +168,17 @@ pub(super) async fn point(
     if !replaced_live {
         return Ok(());
     }
+    keep_as_previous(write, model, from, cause, now).await
+}
+
+/// Points `previous` to what was live.
+async fn keep_as_previous(
+    write: &mut Write,
+    model: &str,
+    from: i64,
+    cause: &'static str,
+    now: Timestamp,
+) -> Result<(), Error> {
     let before = current(write.connection(), model, PREVIOUS).await?;
     if before == from {
         return Ok(());

@@ -51,6 +51,21 @@ impl Store {
         .await
     }
 
+    /// The training that a request id was used for, if any. Errors: [`Error::RequestIdReused`].
+    pub async fn requested_training(
+        &self,
+        request: &RequestId,
+    ) -> Result<Option<pb::Training>, Error> {
+        let mut read = self.read().await?;
+        find_request(&mut read, request).await
+    }
+
+    /// Whether a training of this name could be put into the queue now. Errors: [`Error::AlreadyExists`], [`Error::QueueFull`].
+    pub async fn check_insertable(&self, id: &str, max_queued: usize) -> Result<(), Error> {
+        let mut read = self.read().await?;
+        insertable(&mut read, id, max_queued).await.map(|_| ())
+    }
+
     /// One training. Errors: [`Error::NotFound`].
     pub async fn training(&self, id: &str) -> Result<pb::Training, Error> {
         let mut read = self.read().await?;
@@ -194,18 +209,7 @@ async fn insert(
     {
         return Ok(Inserted::Existing(existing));
     }
-    if find(write.connection(), &id).await?.is_some() {
-        return Err(Error::AlreadyExists {
-            name: training.name,
-        });
-    }
-    let queued: i64 = sqlx::query_scalar("SELECT count(*) FROM trainings WHERE state = ?")
-        .bind(TrainingState::Queued as i32)
-        .fetch_one(write.connection())
-        .await?;
-    if usize::try_from(queued).is_ok_and(|queued| queued >= max_queued) {
-        return Err(Error::QueueFull { limit: max_queued });
-    }
+    let queued = insertable(write.connection(), &id, max_queued).await?;
 
     let now = Timestamp::from(SystemTime::now());
     training.set_state(TrainingState::Queued);
@@ -243,6 +247,27 @@ async fn insert(
     // It is the newest, so all that are queued are ahead of it.
     training.queue_position = u32::try_from(queued + 1).unwrap_or(u32::MAX);
     Ok(Inserted::New(training))
+}
+
+/// Checks that the id is free and the queue has room; the number of trainings in the queue.
+async fn insertable(
+    connection: &mut SqliteConnection,
+    id: &str,
+    max_queued: usize,
+) -> Result<i64, Error> {
+    if find(connection, id).await?.is_some() {
+        return Err(Error::AlreadyExists {
+            name: format!("trainings/{id}"),
+        });
+    }
+    let queued: i64 = sqlx::query_scalar("SELECT count(*) FROM trainings WHERE state = ?")
+        .bind(TrainingState::Queued as i32)
+        .fetch_one(connection)
+        .await?;
+    if usize::try_from(queued).is_ok_and(|queued| queued >= max_queued) {
+        return Err(Error::QueueFull { limit: max_queued });
+    }
+    Ok(queued)
 }
 
 /// The training that a request id started, when its fingerprint is the same.

@@ -85,6 +85,8 @@ fn parse(filter: &str) -> Result<EnvFilter, Error> {
 fn subscribe(filter: EnvFilter, format: Format) -> bool {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A line that cannot be written (a full disk, a reader that left) is lost; the default would panic over it.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let result = match format {
         Format::Json => builder.json().flatten_event(true).try_init(),
@@ -92,6 +94,20 @@ fn subscribe(filter: EnvFilter, format: Format) -> bool {
         Format::Human => builder.with_ansi(false).try_init(),
     };
     result.is_ok()
+}
+
+/// The error and what caused it, without saying anything twice.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -168,7 +168,7 @@ pub fn follow_commands(input: &mut impl Read, control: &Arc<Control>) {
             Ok(None) | Err(_) => {
                 control.raise(3);
                 std::thread::sleep(ORPHAN_GRACE);
-                tracing::error!("the server is gone and the training did not end by itself");
+                // Without a word: the log goes to a pipe of the server's, which may block or break.
                 std::process::exit(worker_exit::ORPHANED);
             }
         }

@@ -153,6 +153,15 @@ impl Spec {
             mean_age_bias: check.mean_age_bias(spec.head_bias),
             max_duration: check.duration("spec.max_duration", spec.max_duration.as_ref()),
         };
+        if resolved.batch_size == 1 && resolved.input_size <= SINGLE_VALUE_SIZE {
+            check.refuse(
+                "spec.batch_size",
+                format!(
+                    "1 leaves a BatchNorm of layer4 a single value at input_size {}; take 2 or more, or a larger input",
+                    resolved.input_size
+                ),
+            );
+        }
         if check.violations.is_empty() {
             Ok(resolved)
         } else {
@@ -215,6 +224,12 @@ impl Spec {
     }
 }
 
+/// Up to this side of the network's input, in pixels, layer4 has one value a picture and channel, whose variance is zero.
+pub const SINGLE_VALUE_SIZE: u32 = 32;
+
+/// Longest time that a protobuf Duration may hold, in seconds (google/protobuf/duration.proto).
+const LONGEST_DURATION: Duration = Duration::from_secs(315_576_000_000);
+
 /// Collects violations while the fields are read.
 #[derive(Default)]
 struct Check {
@@ -264,11 +279,15 @@ impl Check {
     fn duration(&mut self, field: &str, given: Option<&prost_types::Duration>) -> Option<Duration> {
         let given = given?;
         match Duration::try_from(*given) {
-            Ok(duration) if !duration.is_zero() => Some(duration),
+            Ok(duration) if !duration.is_zero() && duration <= LONGEST_DURATION => Some(duration),
             _ => {
                 self.refuse(
                     field,
-                    format!("{given} is out of range; it must be above 0 s"),
+                    format!(
+                        "{} s is out of range; it must be above 0 s and at most {} s",
+                        given.seconds,
+                        LONGEST_DURATION.as_secs()
+                    ),
                 );
                 None
             }
@@ -288,6 +307,10 @@ impl Check {
             test: |value| (0.0..=0.9).contains(&value),
             text: "from 0 to 0.9",
         };
+        let age = Range {
+            test: |value| (0.0..=1_000.0).contains(&value),
+            text: "from 0 to 1000 years",
+        };
         let dataset = DatasetSpec {
             path: given.path.clone(),
             validation_fraction: self.number(
@@ -302,18 +325,8 @@ impl Check {
                 0.1,
                 fraction,
             ),
-            min_age: self.number(
-                "spec.dataset.min_age",
-                given.min_age,
-                0.0,
-                Range::NOT_NEGATIVE,
-            ),
-            max_age: self.number(
-                "spec.dataset.max_age",
-                given.max_age,
-                120.0,
-                Range::NOT_NEGATIVE,
-            ),
+            min_age: self.number("spec.dataset.min_age", given.min_age, 0.0, age),
+            max_age: self.number("spec.dataset.max_age", given.max_age, 120.0, age),
             max_reject_share: self.number(
                 "spec.dataset.max_reject_share",
                 given.max_reject_share,

@@ -35,7 +35,7 @@ use super::{
     loader::{Batch, Loader, LoaderOptions, Picture},
     process::{Control, Reporter, Wish},
     report::{dataset_options, dataset_report},
-    spec::Spec,
+    spec::{SINGLE_VALUE_SIZE, Spec},
 };
 
 /// Share of true ages that Predict's interval holds.
@@ -77,6 +77,8 @@ enum Error {
     Spec(String),
     #[error("the server is gone: {0}")]
     Pipe(io::Error),
+    #[error("spec.max_duration passed before the first epoch was complete; raise it")]
+    OutOfTime,
     #[error("cancelled")]
     Cancelled,
 }
@@ -91,6 +93,7 @@ impl Error {
             Error::NonFiniteLoss { .. } | Error::NonFiniteValidation { .. } => {
                 v1::StopReason::NonFiniteLoss
             }
+            Error::OutOfTime => v1::StopReason::MaxDuration,
             Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => v1::StopReason::Internal,
             Error::Cancelled => v1::StopReason::UserStop,
         }
@@ -110,6 +113,7 @@ impl Error {
                 "DISK_FULL".to_owned()
             }
             Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => "INTERNAL".to_owned(),
+            Error::OutOfTime => "MAX_DURATION".to_owned(),
             Error::Cancelled => "CANCELLED".to_owned(),
         }
     }
@@ -162,18 +166,23 @@ pub fn run(job: &Job, reporter: &Reporter, control: &Control) -> Finished {
 fn train(job: &Job, reporter: &Reporter, control: &Control) -> Result<Finished, Error> {
     let spec = Spec::resolve(job.spec.as_ref())
         .map_err(|violations| Error::Spec(format!("{violations:?}")))?;
+    let begun = Instant::now();
     let device = device::select(&job.device)?;
     let dataset = scan(job, &spec, reporter, control)?;
     let mut session = Session::prepare(job, &spec, &dataset, device, reporter)?;
     let mut stopping = EarlyStopping::new(spec.patience, spec.min_delta);
     let started = Instant::now();
+    let deadline = spec.max_duration.and_then(|limit| begun.checked_add(limit));
     let mut best = None;
     let mut stop_reason = v1::StopReason::MaxEpochs;
     for epoch in 1..=spec.max_epochs {
-        let outcome = session.epoch(epoch, started, reporter, control)?;
-        let Some((mut metrics, scored)) = outcome else {
-            stop_reason = v1::StopReason::UserStop;
-            break;
+        let outcome = session.epoch(epoch, (started, deadline), reporter, control)?;
+        let (mut metrics, scored) = match outcome {
+            Pass::Complete(metrics, scored) => (*metrics, scored),
+            Pass::Broken(reason) => {
+                stop_reason = reason;
+                break;
+            }
         };
         let verdict = stopping.observe(metrics.val_loss);
         metrics.is_best = verdict.is_best;
@@ -195,9 +204,7 @@ fn train(job: &Job, reporter: &Reporter, control: &Control) -> Result<Finished, 
         reporter
             .send(worker_event::Kind::Epoch(done))
             .map_err(Error::Pipe)?;
-        let out_of_time = spec
-            .max_duration
-            .is_some_and(|limit| started.elapsed() >= limit);
+        let out_of_time = is_past(deadline);
         let ended_by = match control.wish() {
             Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
             Wish::Stop => Some(v1::StopReason::UserStop),
@@ -213,6 +220,9 @@ fn train(job: &Job, reporter: &Reporter, control: &Control) -> Result<Finished, 
     let Some(best) = best else {
         if stop_reason == v1::StopReason::UserStop {
             return Err(Error::Cancelled);
+        }
+        if stop_reason == v1::StopReason::MaxDuration {
+            return Err(Error::OutOfTime);
         }
         return Err(Error::NonFiniteValidation {
             learning_rate: spec.optimizer.learning_rate,
@@ -277,6 +287,18 @@ fn limits(job: &Job) -> Limits {
         max_pixels: limits.max_pixels,
         max_dimension: limits.max_dimension,
     }
+}
+
+/// How a pass over the data ended.
+enum Pass {
+    /// With its figures, and what the model says about each validation image.
+    Complete(Box<v1::EpochMetrics>, Vec<Scored>),
+    /// Before its end, for this reason.
+    Broken(v1::StopReason),
+}
+
+fn is_past(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 /// Everything that lives from the first epoch to the last.
@@ -357,14 +379,14 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// One pass over the training images and a validation; `None` when a stop came before its end.
+    /// One pass over the training images and a validation. `deadline` is when the training must end.
     fn epoch(
         &mut self,
         epoch: u32,
-        started: Instant,
+        (started, deadline): (Instant, Option<Instant>),
         reporter: &Reporter,
         control: &Control,
-    ) -> Result<Option<(v1::EpochMetrics, Vec<Scored>)>, Error> {
+    ) -> Result<Pass, Error> {
         let begun = Instant::now();
         let mut seconds = v1::EpochSeconds::default();
         let mut sums = Sums::default();
@@ -374,15 +396,20 @@ impl<'a> Session<'a> {
         let steps = batches.batches();
         for step in 0..steps {
             match control.wish() {
+                Wish::GoOn if is_past(deadline) => {
+                    return Ok(Pass::Broken(v1::StopReason::MaxDuration));
+                }
                 Wish::GoOn => {}
-                Wish::Stop => return Ok(None),
+                Wish::Stop => return Ok(Pass::Broken(v1::StopReason::UserStop)),
                 Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
             }
             let batch = timed(&mut seconds.data, || batches.next());
             let Some(batch) = batch else { break };
             skipped.add(&batch);
-            // The variance of a single value is zero, which a BatchNorm in training divides by at small inputs.
-            if batch.ages.len() > 1 {
+            // A BatchNorm of layer4 would divide by the variance of a single value, which is zero.
+            let is_single_value =
+                batch.ages.len() == 1 && self.spec.input_size <= SINGLE_VALUE_SIZE;
+            if !batch.ages.is_empty() && !is_single_value {
                 self.step(&batch, &mut sums, &mut seconds, epoch, step)?;
             }
             let report = reporter.progress(|| {
@@ -398,7 +425,7 @@ impl<'a> Session<'a> {
         let validation = Arc::clone(&self.validation);
         let scored = self.score(&validation, "validate", epoch, reporter, control)?;
         let Some((scored, _)) = scored else {
-            return Ok(None);
+            return Ok(Pass::Broken(v1::StopReason::UserStop));
         };
         seconds.validate = validating.elapsed().as_secs_f64();
         seconds.total = begun.elapsed().as_secs_f64();
@@ -424,7 +451,7 @@ impl<'a> Session<'a> {
             max_epochs: self.spec.max_epochs,
             eta: duration_message(remaining),
         };
-        Ok(Some((metrics, scored)))
+        Ok(Pass::Complete(Box::new(metrics), scored))
     }
 
     /// Forward, backward and update on one batch.

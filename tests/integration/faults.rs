@@ -224,7 +224,7 @@ async fn damaged_pictures_are_counted_and_do_not_stop_the_training() {
     for expected in [
         ("age_out_of_range", 1, "999_old.jpg"),
         ("no_age", 1, "nameless.jpg"),
-        ("unreadable", 1, "31_broken.jpg"),
+        ("unsupported_format", 1, "31_broken.jpg"),
     ] {
         let is_there = found
             .iter()

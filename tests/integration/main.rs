@@ -2,6 +2,12 @@
 //!
 //! One binary, so that the crate is linked once. Every test starts a server of its own in a temporary folder.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by a panic, and says on stderr what it skips"
+)]
+
 /// The README's tables are those of the program, and the imports go the way that the design says.
 mod documentation;
 /// What goes wrong while a training runs: each ends in its state and stop reason, and the server goes on.

@@ -183,7 +183,7 @@ async fn what_was_acknowledged_a_moment_before_the_kill_is_there_afterwards() {
         };
         server.models().set_alias(request).await.unwrap();
         let name = server
-            .queue(long_spec(&server.faces("faces", 40, round)))
+            .queue(long_spec(&server.faces(&alias, 40, round)))
             .await;
         server.kill();
         server.start_again();

@@ -153,7 +153,9 @@ impl Server {
         let training = self
             .training_when(name, "in an epoch", |training| {
                 let progress = training.progress.clone().unwrap_or_default();
-                is_final(training.state()) || (progress.phase == "train" && progress.step > 0)
+                let is_running = training.state() == TrainingState::Running;
+                is_final(training.state())
+                    || (is_running && progress.phase == "train" && progress.step > 0)
             })
             .await;
         assert_eq!(training.state(), TrainingState::Running, "{training:#?}");
@@ -262,6 +264,8 @@ fn spawn(
         ("--http-listen", "127.0.0.1:0"),
         ("--ready-file", ready.to_str().unwrap()),
         ("--device", "cpu"),
+        // Tests run side by side, and libtorch's threads wait for each other by spinning.
+        ("--threads", "1"),
         ("--log-format", "text"),
     ] {
         command.args([flag, value]);
@@ -272,7 +276,8 @@ fn spawn(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
-        .env("HF_HUB_OFFLINE", "1");
+        .env("HF_HUB_OFFLINE", "1")
+        .env_remove("VISAGE_SERVER");
     let mut process = command.spawn().unwrap();
     let begun = Instant::now();
     loop {

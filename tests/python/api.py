@@ -5,6 +5,7 @@ The stubs are generated into a temporary folder when this module is imported, so
 
 import atexit
 import hashlib
+import importlib
 import os
 import shutil
 import sys
@@ -18,7 +19,7 @@ from grpc_status import rpc_status
 from grpc_tools import protoc
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-PROTOS = ["visage/v1/{}.proto".format(name) for name in ("model", "prediction", "system", "training")]
+PROTOS = ("model", "prediction", "system", "training")
 # Enough for the slowest machine; a call that takes this long hangs. A call may ask for less.
 DEADLINE_SECONDS = 120
 
@@ -27,24 +28,17 @@ def generate():
     """Makes the Python modules of the protos importable."""
     folder = tempfile.mkdtemp(prefix="visage-stubs-")
     atexit.register(shutil.rmtree, folder)
-    includes = [os.path.join(REPOSITORY, "proto"), os.path.join(os.path.dirname(grpc_tools.__file__), "_proto")]
-    arguments = ["protoc"] + ["--proto_path=" + include for include in includes]
-    if protoc.main(arguments + ["--python_out=" + folder, "--grpc_python_out=" + folder] + PROTOS) != 0:
+    arguments = ["--proto_path=" + os.path.join(REPOSITORY, "proto"),
+                 "--proto_path=" + os.path.join(os.path.dirname(grpc_tools.__file__), "_proto"),
+                 "--python_out=" + folder, "--grpc_python_out=" + folder]
+    if protoc.main(["protoc"] + arguments + ["visage/v1/{}.proto".format(name) for name in PROTOS]) != 0:
         raise RuntimeError("protoc refused the protos; its reason is above")
     sys.path.insert(0, folder)
 
 
 generate()
-
-# They exist from here on only.
-from visage.v1 import model_pb2 as model  # noqa: E402
-from visage.v1 import model_pb2_grpc  # noqa: E402
-from visage.v1 import prediction_pb2 as prediction  # noqa: E402
-from visage.v1 import prediction_pb2_grpc  # noqa: E402
-from visage.v1 import system_pb2 as system  # noqa: E402
-from visage.v1 import system_pb2_grpc  # noqa: E402
-from visage.v1 import training_pb2 as training  # noqa: E402
-from visage.v1 import training_pb2_grpc  # noqa: E402
+model, prediction, system, training = (importlib.import_module("visage.v1.{}_pb2".format(name)) for name in PROTOS)
+model_grpc, prediction_grpc, system_grpc, training_grpc = (importlib.import_module("visage.v1.{}_pb2_grpc".format(name)) for name in PROTOS)
 
 
 class Client:
@@ -56,10 +50,10 @@ class Client:
             ("grpc.max_receive_message_length", 64 << 20),
             ("grpc.service_config", '{{"methodConfig": [{{"name": [{{}}], "timeout": "{}s"}}]}}'.format(DEADLINE_SECONDS))])
         self.health = health_pb2_grpc.HealthStub(self.channel)
-        self.models = model_pb2_grpc.ModelServiceStub(self.channel)
-        self.predictions = prediction_pb2_grpc.PredictionServiceStub(self.channel)
-        self.system = system_pb2_grpc.SystemServiceStub(self.channel)
-        self.trainings = training_pb2_grpc.TrainingServiceStub(self.channel)
+        self.models = model_grpc.ModelServiceStub(self.channel)
+        self.predictions = prediction_grpc.PredictionServiceStub(self.channel)
+        self.system = system_grpc.SystemServiceStub(self.channel)
+        self.trainings = training_grpc.TrainingServiceStub(self.channel)
 
     def close(self):
         self.channel.close()

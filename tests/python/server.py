@@ -39,15 +39,15 @@ def draw_faces(folder, count, seed, size=96):
     return folder
 
 
-def wait_for(condition, text):
+def wait_for(condition, text, seconds=DEADLINE_SECONDS):
     """Returns the first true value of the condition; `text` says what was waited for in vain."""
-    limit = time.monotonic() + DEADLINE_SECONDS
+    limit = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > limit:
-            raise AssertionError("waited {} s in vain until {}".format(DEADLINE_SECONDS, text))
+            raise AssertionError("waited {} s in vain until {}".format(seconds, text))
         time.sleep(0.02)
 
 

@@ -7,12 +7,13 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     config::SETTINGS,
     proto::v1::{EpochMetrics, TrainingState},
+    telemetry::logging::chain,
 };
 
 use super::{
     super::{
         Cli,
-        error::{Error, chain, describe},
+        error::{Error, describe},
         output::Output,
         report,
     },

@@ -11,7 +11,7 @@ use std::{
 use futures_util::{SinkExt, StreamExt};
 use prost::Message;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, BufReader},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     task::JoinHandle,
     time::Instant,
@@ -25,8 +25,11 @@ use crate::training::frames::MAX_FRAME;
 
 use super::orphans;
 
-/// Longer lines of the worker's log are cut, in characters.
+/// Longer lines of the worker's log are cut, in bytes.
 const LONGEST_LOG_LINE: usize = 4_096;
+
+/// Lines of the worker's log that are passed on in a second.
+const MOST_LOG_LINES: u32 = 200;
 
 /// A running worker. Dropping it kills the process.
 pub(super) struct Worker {
@@ -237,6 +240,11 @@ impl Watch {
     }
 }
 
+/// Whether a process was ended by SIGKILL.
+pub(super) fn is_killed(status: Option<ExitStatus>) -> bool {
+    status.and_then(|status| status.signal()) == Some(9)
+}
+
 /// How a process ended, in words.
 pub(super) fn describe(status: Option<ExitStatus>) -> String {
     let Some(status) = status else {
@@ -257,17 +265,70 @@ fn codec() -> LengthDelimitedCodec {
 }
 
 /// Passes the worker's log lines on to the server's log.
+///
+/// Memory and log are bounded whatever the process writes: long lines are cut, and of a flood only the first lines of each second are kept.
 async fn forward_log(stderr: ChildStderr, training: String) {
-    let mut lines = BufReader::new(stderr).lines();
-    loop {
-        match lines.next_line().await {
-            Ok(Some(line)) => {
-                let line: String = line.chars().take(LONGEST_LOG_LINE).collect();
-                tracing::info!(target: "visage::worker", training, "{line}");
+    let mut stderr = BufReader::new(stderr);
+    let mut line = Vec::new();
+    let (mut second, mut lines, mut dropped) = (Instant::now(), 0, 0_u64);
+    while let Ok(true) = next_line(&mut stderr, &mut line).await {
+        if second.elapsed() >= Duration::from_secs(1) {
+            if dropped > 0 {
+                tracing::warn!(target: "visage::worker", training, dropped, "left out lines of a flood");
             }
-            // Bytes that are no text end a line, not the log.
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-            Ok(None) | Err(_) => return,
+            (second, lines, dropped) = (Instant::now(), 0, 0);
         }
+        if lines == MOST_LOG_LINES {
+            dropped += 1;
+            continue;
+        }
+        lines += 1;
+        let line = String::from_utf8_lossy(&line);
+        tracing::info!(target: "visage::worker", training, "{line}");
+    }
+    if dropped > 0 {
+        tracing::warn!(target: "visage::worker", training, dropped, "left out lines of a flood");
+    }
+}
+
+/// Reads a line without its end, of which only the first [`LONGEST_LOG_LINE`] bytes are kept; false at the end of the log.
+async fn next_line(
+    source: &mut (impl AsyncBufRead + Unpin),
+    line: &mut Vec<u8>,
+) -> io::Result<bool> {
+    line.clear();
+    let mut is_begun = false;
+    loop {
+        let chunk = source.fill_buf().await?;
+        if chunk.is_empty() {
+            return Ok(is_begun);
+        }
+        is_begun = true;
+        let end = chunk.iter().position(|&byte| byte == b'\n');
+        let part = &chunk[..end.unwrap_or(chunk.len())];
+        let room = LONGEST_LOG_LINE - line.len();
+        line.extend_from_slice(&part[..part.len().min(room)]);
+        let used = end.map_or(chunk.len(), |end| end + 1);
+        source.consume(used);
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn log_lines_are_cut_and_the_next_one_is_whole() {
+        let long = "x".repeat(3 * LONGEST_LOG_LINE);
+        let text = format!("first\n{long}\n\nlast");
+        let mut source = BufReader::with_capacity(100, text.as_bytes());
+        let (mut line, mut lines) = (Vec::new(), Vec::new());
+        while next_line(&mut source, &mut line).await.unwrap() {
+            lines.push(String::from_utf8(line.clone()).unwrap());
+        }
+        assert_eq!(lines, ["first", &long[..LONGEST_LOG_LINE], "", "last"]);
     }
 }

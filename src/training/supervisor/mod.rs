@@ -22,20 +22,23 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    artifacts::Artifacts,
+    artifacts::{self, Artifacts},
     imaging::Limits,
     proto::{
         v1::{self, StopReason, TrainingState},
         worker_v1,
     },
     registry::{self, Registry},
-    store::{self, Change, CheckpointRef, Inserted, RequestId, Store, is_final},
-    telemetry::metrics,
+    store::{self, Change, Inserted, RequestId, Store, is_final},
+    telemetry::{logging::chain, metrics},
 };
+
+/// Between two tries of what the database or the disk refused.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How trainings are run.
 #[derive(Debug, Clone)]
@@ -50,7 +53,7 @@ pub struct SupervisorOptions {
     pub stall_timeout: Duration,
     /// How long a process may take to end when asked.
     pub grace: Duration,
-    /// Starts of a training's process before it is given up.
+    /// How often a training is started again because its server ended.
     pub max_restarts: u32,
     /// Trainings that may wait.
     pub max_queued: usize,
@@ -77,6 +80,9 @@ pub enum Error {
     /// The registry.
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    /// The stored files.
+    #[error(transparent)]
+    Artifacts(#[from] artifacts::Error),
     /// The training has ended.
     #[error("{name} has already ended as {}", .state.as_str_name())]
     AlreadyEnded {
@@ -106,12 +112,13 @@ struct Inner {
 /// The training that runs now.
 struct Running {
     id: String,
-    signals: mpsc::Sender<Signal>,
+    wishes: watch::Sender<Wish>,
 }
 
-/// What a running training's process is to be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Signal {
+/// What clients want of a running training; the strongest wish counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wish {
+    GoOn,
     Stop,
     Cancel,
     Kill,
@@ -159,10 +166,20 @@ impl Supervisor {
             Inserted::New(training) => {
                 tracing::info!(training = training.name, "queued");
                 self.inner.wake.notify_one();
+                self.inner.count_states().await;
                 Ok(training)
             }
             Inserted::Existing(training) => Ok(training),
         }
+    }
+
+    /// Whether [`Supervisor::start`] would take a training of this id now.
+    ///
+    /// # Errors
+    /// See [`Store::check_insertable`].
+    pub async fn check_start(&self, id: &str) -> Result<(), Error> {
+        let limit = self.inner.options.max_queued;
+        Ok(self.inner.store.check_insertable(id, limit).await?)
     }
 
     /// Asks a training to end early and keep its best checkpoint.
@@ -185,8 +202,9 @@ impl Supervisor {
             Ok(Change::default())
         };
         let applied = self.inner.store.update(id, decide).await?;
+        self.inner.count_states().await;
         if applied.training.state() == TrainingState::Stopping {
-            self.signal(id, Signal::Stop);
+            self.wish(id, Wish::Stop);
         }
         Ok(applied.training)
     }
@@ -212,8 +230,9 @@ impl Supervisor {
             Ok(Change::default())
         };
         let applied = self.inner.store.update(id, decide).await?;
+        self.inner.count_states().await;
         if applied.training.state() == TrainingState::Cancelling {
-            self.signal(id, if force { Signal::Kill } else { Signal::Cancel });
+            self.wish(id, if force { Wish::Kill } else { Wish::Cancel });
         }
         Ok(applied.training)
     }
@@ -251,8 +270,12 @@ impl Supervisor {
             let next = match self.inner.store.queue().await {
                 Ok(queue) => queue.into_iter().next(),
                 Err(error) => {
-                    tracing::error!(%error, "failed to read the queue");
-                    None
+                    tracing::error!(error = %chain(&error), "failed to read the queue; trying again");
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY_PAUSE) => {}
+                        () = shutdown.cancelled() => return Ok(()),
+                    }
+                    continue;
                 }
             };
             match next {
@@ -269,10 +292,10 @@ impl Supervisor {
     }
 
     async fn run_one(&self, id: &str, shutdown: &CancellationToken) {
-        let (signals, receiver) = mpsc::channel(8);
+        let (wishes, receiver) = watch::channel(Wish::GoOn);
         *self.running() = Some(Running {
             id: id.to_owned(),
-            signals,
+            wishes,
         });
         let outcome = run::training(&self.inner, id, receiver, shutdown).await;
         *self.running() = None;
@@ -280,10 +303,10 @@ impl Supervisor {
             latest.remove(id);
         });
         if let Err(error) = outcome {
-            tracing::error!(training = id, %error, "failed to record what became of the training");
+            tracing::error!(training = id, error = %chain(&error), "failed to record what became of the training");
             // The database fails, most likely for want of disk; a tight loop would not help it.
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
                 () = shutdown.cancelled() => {}
             }
         }
@@ -299,21 +322,8 @@ impl Supervisor {
                     self.inner.end(&id, run::Ending::Cancelled).await?;
                 }
                 TrainingState::Stopping => {
-                    let has_best = self
-                        .inner
-                        .store
-                        .checkpoint(&id, CheckpointRef::Best)
-                        .await
-                        .is_ok();
-                    let ending = if has_best {
-                        run::Ending::Succeeded {
-                            stop_reason: StopReason::UserStop,
-                            test: None,
-                        }
-                    } else {
-                        run::Ending::Cancelled
-                    };
-                    self.inner.end(&id, ending).await?;
+                    // Succeeds with its best checkpoint if it has one.
+                    self.inner.end(&id, run::Ending::Cancelled).await?;
                 }
                 TrainingState::Unspecified
                 | TrainingState::Preparing
@@ -356,19 +366,17 @@ impl Supervisor {
         Ok(())
     }
 
-    fn signal(&self, id: &str, signal: Signal) {
+    fn wish(&self, id: &str, wish: Wish) {
         let running = self.running();
         let Some(running) = running.as_ref().filter(|running| running.id == id) else {
             // It is about to start or to end; either looks at the recorded state.
             return;
         };
-        if running.signals.try_send(signal).is_err() {
-            tracing::warn!(
-                training = id,
-                ?signal,
-                "the training has more signals waiting than it can take"
-            );
-        }
+        running.wishes.send_if_modified(|strongest| {
+            let is_stronger = wish > *strongest;
+            *strongest = wish.max(*strongest);
+            is_stronger
+        });
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
@@ -382,9 +390,19 @@ impl Supervisor {
 impl Inner {
     /// Removes stored files that nothing uses any more; a failure costs disk only and the next start tries again.
     async fn discard(&self, digests: &[String]) {
+        if digests.is_empty() {
+            return;
+        }
+        // Nobody is between storing the same bytes and recording them while this is held, so what is unused now stays unused.
+        let _nobody_stores = self.artifacts.nobody_stores().await;
         for digest in digests {
-            if let Err(error) = self.artifacts.delete(digest).await {
-                tracing::warn!(digest, %error, "failed to remove an unused file");
+            let removed = match self.store.is_referenced(digest).await {
+                Ok(true) => continue,
+                Ok(false) => self.artifacts.delete(digest).await.map_err(Error::from),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = removed {
+                tracing::warn!(digest, error = %chain(&error), "failed to remove an unused file");
             }
         }
     }

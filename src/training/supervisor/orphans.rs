@@ -6,7 +6,7 @@
 use std::{io, path::Path, time::Duration};
 
 use fs_err as fs;
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::files::write_durably;
 
@@ -65,22 +65,38 @@ fn remembered(work_dir: &Path) -> Option<u32> {
     let text = fs::read_to_string(work_dir.join(PID_FILE)).ok()?;
     let (pid, started) = text.trim().split_once(' ')?;
     let pid: u32 = pid.parse().ok()?;
-    (start_time(pid)? == started).then_some(pid)
+    match start_time(pid) {
+        Some(found) => (found == started).then_some(pid),
+        // The first of its group, such as a launcher, may be gone before the others. As long as a group lives, no process gets its number.
+        None => is_alive(pid).then_some(pid),
+    }
 }
 
-fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| test_kill_process_group(pid).is_ok())
+/// Whether a process of the group lives. Those that are dead and only wait to be collected do not count, which the kernel's own answer to a
+/// signal would include.
+fn is_alive(group: u32) -> bool {
+    let group = group.to_string();
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return false;
+    };
+    processes.flatten().any(|process| {
+        let pid = process.file_name().to_string_lossy().parse();
+        let stat = pid.ok().and_then(stat);
+        stat.is_some_and(|fields| fields.get(2) == Some(&group))
+    })
 }
 
-/// Field 22 of `/proc/{pid}/stat`: ticks from the machine's start to the process'. `None` when there is no such process, or it is dead and
-/// only waits to be collected.
+/// Field 22 of `/proc/{pid}/stat`: ticks from the machine's start to the process'. `None` when there is no such process, or it is dead.
 fn start_time(pid: u32) -> Option<String> {
+    stat(pid)?.get(19).cloned()
+}
+
+/// The fields of `/proc/{pid}/stat` from the third on, which is the state.
+fn stat(pid: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is a name in parentheses that may contain anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    if fields.first() == Some(&"Z") {
-        return None;
-    }
-    fields.get(19).map(|field| (*field).to_owned())
+    let fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let fields: Vec<String> = fields.map(str::to_owned).collect();
+    let is_dead = matches!(fields.first().map(String::as_str), Some("Z" | "X"));
+    (!is_dead).then_some(fields)
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -15,14 +15,15 @@ use crate::{
         v1::{self, StopReason, TrainingState},
         worker_v1::{EpochDone, Finished, ImageLimits, Job, worker_event},
     },
-    store::{self, Change, Kind, is_final},
+    store::{self, Change, CheckpointRef, Kind, is_final},
+    telemetry::logging::chain,
     training::{
         spec::{Promote, Spec},
-        supervisor::child::{Broken, Heard, Worker, describe},
+        supervisor::child::{Broken, Heard, Worker, describe, is_killed},
     },
 };
 
-use super::{Error, Inner, Signal, observe};
+use super::{Error, Inner, RETRY_PAUSE, Wish, observe};
 
 /// How a training ends.
 #[derive(Debug, Clone)]
@@ -48,16 +49,33 @@ enum Outcome {
     /// The server ends; the next one goes on.
     Interrupted,
     /// The process died or cannot be trusted.
-    Died(String),
+    Died(Death),
     /// A file or the database of the server failed.
     Failed(v1::Failure),
+}
+
+/// How a process died.
+struct Death {
+    /// In words; empty as long as the process has not been waited for.
+    message: String,
+    /// By SIGKILL, which is what the kernel does for want of memory.
+    killed: bool,
+}
+
+impl Death {
+    fn of(message: String) -> Self {
+        Death {
+            message,
+            killed: false,
+        }
+    }
 }
 
 /// Runs the training at the head of the queue.
 pub(super) async fn training(
     inner: &Arc<Inner>,
     id: &str,
-    mut signals: mpsc::Receiver<Signal>,
+    mut wishes: watch::Receiver<Wish>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let Some(training) = prepare(inner, id).await? else {
@@ -67,11 +85,18 @@ pub(super) async fn training(
     let ooms_before = oom_kills();
     let outcome = match start(inner, &training, &work_dir).await {
         Ok(mut worker) => {
-            let outcome = follow(inner, id, &mut worker, &mut signals, shutdown).await;
+            let outcome = follow(inner, id, &mut worker, &mut wishes, shutdown).await;
             finish_process(inner, worker, outcome).await
         }
         Err(error) if files::is_disk_full(&error) => Outcome::Failed(disk_full(&error.to_string())),
-        Err(error) => Outcome::Died(format!("failed to start the process: {error}")),
+        Err(error) => Outcome::Died(Death::of(format!("failed to start the process: {error}"))),
+    };
+    // Whoever ends the server may end all of its processes at once, as systemd does.
+    let is_dead = matches!(outcome, Outcome::Died(_));
+    let outcome = if is_dead && shutdown.is_cancelled() {
+        Outcome::Interrupted
+    } else {
+        outcome
     };
     // Before the outcome is recorded: on a full disk this is what makes room for it.
     if let Err(error) = fs_err::tokio::remove_dir_all(&work_dir).await {
@@ -85,24 +110,49 @@ pub(super) async fn training(
             stop_reason: StopReason::Internal,
             failure,
         },
-        Outcome::Died(message) if oom_kills() > ooms_before => Ending::Failed {
+        Outcome::Died(death) if death.killed && oom_kills() > ooms_before => Ending::Failed {
             stop_reason: StopReason::OutOfMemory,
             failure: v1::Failure {
                 reason: "OUT_OF_MEMORY".to_owned(),
                 message: format!(
-                    "{message}; the machine ran out of memory: lower spec.batch_size or spec.input_size"
+                    "{}; the machine ran out of memory: lower spec.batch_size or spec.input_size",
+                    death.message
                 ),
             },
         },
-        Outcome::Died(message) => Ending::Failed {
+        Outcome::Died(death) => Ending::Failed {
             stop_reason: StopReason::WorkerDied,
             failure: v1::Failure {
                 reason: "WORKER_DIED".to_owned(),
-                message,
+                message: death.message,
             },
         },
     };
-    inner.end(id, ending).await
+    end_at_last(inner, id, ending, shutdown).await
+}
+
+/// Records the ending however often that fails: until then the training has no process and no final state. The next start of the server
+/// accounts for it when this one ends before that.
+async fn end_at_last(
+    inner: &Inner,
+    id: &str,
+    ending: Ending,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    loop {
+        let error = match inner.end(id, ending.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if matches!(error, Error::Store(store::Error::NotFound { .. })) || shutdown.is_cancelled() {
+            return Err(error);
+        }
+        tracing::error!(training = id, error = %chain(&error), "failed to record how the training ended; trying again");
+        tokio::select! {
+            () = tokio::time::sleep(RETRY_PAUSE) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
 }
 
 /// Moves the training from QUEUED to PREPARING; `None` when it is not QUEUED any more.
@@ -168,7 +218,7 @@ async fn follow(
     inner: &Arc<Inner>,
     id: &str,
     worker: &mut Worker,
-    signals: &mut mpsc::Receiver<Signal>,
+    wishes: &mut watch::Receiver<Wish>,
     shutdown: &CancellationToken,
 ) -> Outcome {
     // A stop or cancel that came between the queue and here found nobody to signal.
@@ -186,14 +236,16 @@ async fn follow(
     loop {
         let heard = tokio::select! {
             heard = worker.next() => heard,
-            signal = signals.recv() => {
-                match signal {
-                    Some(Signal::Stop) => worker.stop().await,
-                    Some(Signal::Cancel) => {
+            _ = wishes.changed() => {
+                let wish = *wishes.borrow_and_update();
+                match wish {
+                    Wish::GoOn => {}
+                    Wish::Stop => worker.stop().await,
+                    Wish::Cancel => {
                         worker.cancel().await;
                         cancel_deadline = Some(tokio::time::Instant::now() + inner.options.grace);
                     }
-                    Some(Signal::Kill) | None => return Outcome::Killed,
+                    Wish::Kill => return Outcome::Killed,
                 }
                 continue;
             }
@@ -210,9 +262,9 @@ async fn follow(
                 }
                 record(inner, id, *event).await
             }
-            Ok(Heard::Closed) => return Outcome::Died(String::new()),
+            Ok(Heard::Closed) => return Outcome::Died(Death::of(String::new())),
             Err(broken @ (Broken::Protocol(_) | Broken::Silent(_) | Broken::Stalled(_))) => {
-                return Outcome::Died(broken.to_string());
+                return Outcome::Died(Death::of(broken.to_string()));
             }
         };
         if let Err(failure) = recorded {
@@ -240,16 +292,16 @@ async fn finish_process(inner: &Inner, worker: Worker, outcome: Outcome) -> Outc
             worker.kill().await;
             outcome
         }
-        Outcome::Died(reason) if reason.is_empty() => {
+        Outcome::Died(death) if death.message.is_empty() => {
             let status = worker.end(Duration::from_secs(2)).await;
-            Outcome::Died(format!(
-                "{} before it said how the training ended",
-                describe(status)
-            ))
+            Outcome::Died(Death {
+                message: format!("{} before it said how the training ended", describe(status)),
+                killed: is_killed(status),
+            })
         }
-        Outcome::Died(reason) => {
+        Outcome::Died(death) => {
             worker.kill().await;
-            Outcome::Died(reason)
+            Outcome::Died(death)
         }
     }
 }
@@ -326,6 +378,8 @@ async fn running(inner: &Inner, id: &str) -> Result<(), store::Error> {
 /// Takes over the checkpoint's files, then records the epoch together with them.
 async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::Failure> {
     let metrics = done.metrics.unwrap_or_default();
+    // Until the files are recorded nobody may take them for unused.
+    let storing = inner.artifacts.storing().await;
     let mut files = Vec::with_capacity(done.files.len());
     for file in done.files {
         let path = PathBuf::from(&file.path);
@@ -354,6 +408,10 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
     }
     observe::epoch(&metrics);
     let decide = move |training: &mut v1::Training| {
+        // An epoch may be over before a report of its steps was due.
+        if training.state() == TrainingState::Preparing {
+            training.set_state(TrainingState::Running);
+        }
         training.last = Some(metrics);
         if metrics.is_best {
             training.best = Some(metrics);
@@ -376,19 +434,39 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
         .update(id, decide)
         .await
         .map_err(|error| failure_of_store(&error))?;
+    drop(storing);
     inner.discard(&applied.unreferenced).await;
     Ok(())
 }
 
 impl Inner {
+    /// The best checkpoint so far, if there is one.
+    pub(super) async fn best(&self, id: &str) -> Result<Option<v1::Checkpoint>, store::Error> {
+        match self.store.checkpoint(id, CheckpointRef::Best).await {
+            Ok(best) => Ok(Some(best)),
+            Err(store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Records how a training ended; a success publishes its best checkpoint in the same transaction.
     pub(super) async fn end(&self, id: &str, ending: Ending) -> Result<(), Error> {
         let training = self.store.training(id).await?;
-        let (mut ending, mut publish) = (ending, None);
+        let (mut ending, mut publish, mut best) = (ending, None, None);
+        let is_stopping = training.state() == TrainingState::Stopping;
+        if is_stopping && matches!(ending, Ending::Cancelled) && self.best(id).await?.is_some() {
+            // Stopped in the first epoch of a later start: the best checkpoint of an earlier one counts.
+            ending = Ending::Succeeded {
+                stop_reason: StopReason::UserStop,
+                test: None,
+            };
+        }
         if let Ending::Succeeded { .. } = ending {
             let promote = Spec::resolve(training.resolved_spec.as_ref())
                 .map_or(Promote::Never, |spec| spec.promote);
             let mut finished = training.clone();
+            finished.best = self.registry.best_metrics(&training).await?;
+            best = finished.best;
             if let Ending::Succeeded { test, .. } = &ending {
                 finished.test.clone_from(test);
             }
@@ -424,6 +502,7 @@ impl Inner {
                     training.set_stop_reason(stop_reason);
                     change.events.extend(test.clone().map(Kind::TestEvaluated));
                     training.test = test;
+                    training.best = training.best.or(best);
                     change.publish = publish;
                 }
                 Ending::Failed {
@@ -442,6 +521,9 @@ impl Inner {
         let training = &applied.training;
         observe::finished(training.stop_reason());
         self.count_states().await;
+        if applied.version.is_some() {
+            self.registry.count_versions().await?;
+        }
         tracing::info!(
             training = training.name,
             state = training.state().as_str_name(),
