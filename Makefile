@@ -9,12 +9,14 @@ GPU ?=
 ARGS ?=
 VENV := .venv
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+PIP_INSTALL = PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
+	--target "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 export GPU DATA ARGS
 
 .DEFAULT_GOAL := help
 # cargo uses all cores by itself, and two of it would only wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-rust test-python lint clean
+.PHONY: help setup build demo test test-rust test-python test-torch lint deny clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
@@ -47,20 +49,31 @@ test-python: setup $(VENV)/installed ## Run the tests of the Python client
 	cargo build --release --workspace
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python
 
+# torchvision is the reference for what a checkpoint must predict; with its CUDA libraries it is too large for every run.
+test-torch: setup $(VENV)/torch-installed ## Compare a checkpoint with torchvision (2.5 GB to download)
+	cargo build --release --workspace
+	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python -p test_torchvision.py
+
 # Debian leaves pip out of its venv module, so the environment is made without and pip outside of it fills it.
 $(VENV)/installed: tests/python/requirements.txt
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv --without-pip $(VENV) || { rm -rf $(VENV); echo "test: cannot make $(VENV) for the Python client tests: install the venv module with \`sudo apt install python3-venv\` (Debian, Ubuntu) or \`sudo dnf install python3\` (Fedora, RHEL)" >&2; exit 1; }
 	@echo "installing the packages of the Python client tests to $(VENV)"
-	@PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
-		--target "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" --requirement tests/python/requirements.txt \
-		|| { rm -rf $(VENV); echo "test: pip could not install tests/python/requirements.txt (its reason is above): check the network, and that \`$(PYTHON) -m pip\` runs" >&2; exit 1; }
+	@$(PIP_INSTALL) --requirement tests/python/requirements.txt || { rm -rf $(VENV); echo "test: pip could not install tests/python/requirements.txt (its reason is above): check the network, and that \`$(PYTHON) -m pip\` runs" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/torch-installed: $(VENV)/installed tests/python/requirements-torch.txt
+	@echo "installing torchvision to $(VENV)"
+	@$(PIP_INSTALL) --requirement tests/python/requirements-torch.txt || { echo "test: pip could not install tests/python/requirements-torch.txt (its reason is above): check the network and the disk (7 GB)" >&2; exit 1; }
 	@touch $@
 
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+deny: ## Check the licences and sources of the dependencies (cargo-deny)
+	cargo deny --offline check licenses bans sources
 
 clean: ## Remove what was built (libtorch stays; it goes with `rm -r .libtorch`)
 	cargo clean

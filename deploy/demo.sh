@@ -3,30 +3,58 @@
 #
 #   DATA=folder   use these pictures (names begin with the age) instead of drawn ones
 #   QUICK=1       fewer pictures and epochs at a smaller size: shows that it works, not how well
-#   EPOCHS=n, INIT=…  handed on to `visage train`
+#   INIT=...      initial weights; without it ImageNet's, and random ones where those cannot be had
+#   EPOCHS=n, SIZE=pixels, TRAIN_FLAGS=...   handed on to `visage train`
+#   OUT=folder    where everything is written; default: demo
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-visage=${CARGO_TARGET_DIR:-target}/release/visage
-out=demo
+visage=$(pwd)/${CARGO_TARGET_DIR:-target}/release/visage
+case ${CARGO_TARGET_DIR:-} in /*) visage=$CARGO_TARGET_DIR/release/visage ;; esac
+out=${OUT:-demo}
 mkdir -p "$out"
 server=
 finish() {
-  [ -n "$server" ] && kill "$server" 2>/dev/null && wait "$server" 2>/dev/null || true
+  if [ -n "$server" ] && kill "$server" 2>/dev/null; then wait "$server" 2>/dev/null || true; fi
 }
 trap finish EXIT
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+trap 'exit 130' INT TERM
+say() { printf '\n\033[1m%s\033[0m  (%s s)\n' "$*" "$SECONDS"; }
+fail() { echo "demo: $*" >&2; exit 1; }
 
-count=800 epochs=${EPOCHS:-10} size=112
-if [ -n "${QUICK:-}" ]; then count=240 epochs=${EPOCHS:-2} size=64; fi
+count=800 epochs=${EPOCHS:-10} size=${SIZE:-112}
+if [ -n "${QUICK:-}" ]; then count=240 epochs=${EPOCHS:-2} size=${SIZE:-64}; fi
 
-if [ -n "${DATA:-}" ]; then
-  data=$DATA size=224
-  [ -n "${QUICK:-}" ] && size=64
-else
+pictures_of() { find -L "$1" -type f \( -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.png' -o -iname '*.webp' -o -iname '*.bmp' \) | sort; }
+# Eight of a list, evenly spread.
+spread() { awk '{ line[NR] = $0 } END { n = NR < 8 ? NR : 8; for (i = 0; i < n; i++) print line[int(i * NR / n) + 1] }'; }
+
+rm -rf "$out/held-out"
+if [ -z "${DATA:-}" ]; then
   data=$out/faces-$count
-  say "Drawing $count faces in $data"
+  say "Drawing $count faces in $data, and 8 others to predict"
   "$visage" synth "$data" --count "$count" --seed 7
+  "$visage" synth "$out/held-out" --count 8 --seed 99
+  mapfile -t held_out < <(pictures_of "$out/held-out")
+else
+  [ -d "$DATA" ] || fail "DATA=$DATA is no folder; for a manifest start \`$visage serve\` and use \`$visage train --dataset FILE\`"
+  given=$(realpath "$DATA")
+  for part in test val validation; do
+    if [ -d "$given/$part" ]; then break; fi
+    part=
+  done
+  if [ -n "$part" ]; then
+    data=$given
+    mapfile -t held_out < <(pictures_of "$given/$part" | spread)
+  else
+    # The pictures to predict are kept out of training: links to all but those.
+    data=$out/data
+    rm -rf "$data" && mkdir -p "$data" "$out/held-out"
+    cp -rs "$given/." "$data/"
+    while read -r picture; do mv "$picture" "$out/held-out/"; done < <(pictures_of "$data" | spread)
+    mapfile -t held_out < <(pictures_of "$out/held-out")
+  fi
+  [ "${#held_out[@]}" -gt 0 ] || fail "there is no JPEG, PNG, WebP or BMP file in $DATA"
 fi
 
 say "Starting the server"
@@ -35,42 +63,36 @@ rm -f "$out/ready.json"
 server=$!
 for _ in $(seq 300); do
   [ -s "$out/ready.json" ] && break
-  kill -0 "$server" 2>/dev/null || { cat "$out/server.log" >&2; echo "demo: the server ended before it was ready" >&2; exit 1; }
+  kill -0 "$server" 2>/dev/null || { cat "$out/server.log" >&2; fail "the server ended before it was ready"; }
   sleep 0.1
 done
-[ -s "$out/ready.json" ] || { cat "$out/server.log" >&2; echo "demo: the server was not ready within 30 s" >&2; exit 1; }
+[ -s "$out/ready.json" ] || { cat "$out/server.log" >&2; fail "the server was not ready within 30 s"; }
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" "$out/ready.json"; }
 grpc=$(field grpc) http=$(field http)
 export VISAGE_SERVER=http://$grpc
 echo "gRPC on $grpc, HTTP on $http, log in $out/server.log"
 
-# ImageNet's weights where they can be had; where not, this is said and random ones are used.
+# shellcheck disable=SC2086 # TRAIN_FLAGS is a list of words
+train() { "$visage" train --dataset "$data" --init "$1" --epochs "$epochs" --input-size "$size" --seed 7 --promote always ${TRAIN_FLAGS:-} "${@:2}"; }
 init=${INIT:-IMAGENET1K_V1}
 say "Fine-tuning ResNet18 on $data from $init"
-train() { "$visage" train --dataset "$data" --init "$1" --epochs "$epochs" --input-size "$size" --seed 7 --promote always; }
 if ! train "$init"; then
-  if [ -n "${INIT:-}" ]; then exit 1; fi
-  say "ImageNet's weights cannot be had here (see above), so the demo goes on from RANDOM weights; put the named file in place for better ages"
-  train RANDOM
+  # Only weights that cannot be had have a way round; it is said, never silent.
+  newest=$("$visage" trainings list --json | head -n 1)
+  case $newest in *'"INIT_WEIGHTS"'*) ;; *) exit 1 ;; esac
+  [ -z "${INIT:-}" ] || exit 1
+  say "ImageNet's weights cannot be had here (see above): the demo trains all layers from RANDOM weights. Put the named file in place for better ages"
+  train RANDOM --trainable ALL --lr 1e-3
 fi
 
-say "Predicting held-out pictures"
-held_out=$out/held-out
-if [ -z "${DATA:-}" ]; then
-  "$visage" synth "$held_out" --count 8 --seed 99
-  pictures=("$held_out"/*)
-elif [ -d "$data/val" ]; then
-  mapfile -t pictures < <(find "$data/val" -type f | sort | awk 'NR % 97 == 1' | head -n 8)
-else
-  mapfile -t pictures < <(find "$data" -type f | sort | awk 'NR % 97 == 1' | head -n 8)
-fi
-printf '%6s  %s\n' "true" "predicted"
-for picture in "${pictures[@]}"; do
+say "Predicting pictures that were not trained on"
+printf '%6s  %9s\n' "true" "predicted"
+for picture in "${held_out[@]}"; do
   name=$(basename "$picture")
   age=$("$visage" predict "$picture" --json | sed -n 's/.*"age":\([0-9.]*\).*/\1/p')
   printf '%6s  %9.1f  %s\n' "${name%%_*}" "$age" "$name"
 done
-"$visage" predict "${pictures[0]}" --annotate "$out/annotated.png" >/dev/null
+"$visage" predict "${held_out[0]}" --annotate "$out/annotated.png" >/dev/null
 echo "an annotated picture: $out/annotated.png"
 
 say "Some of the metrics at http://$http/metrics"

@@ -293,6 +293,7 @@ impl Parts {
         metrics::build_info(env!("CARGO_PKG_VERSION"), device::LIBTORCH_VERSION, &device);
         let options = SupervisorOptions {
             work_dir: data_dir.join("work"),
+            reserve_file: data_dir.join("reserve"),
             launcher: config.worker_launcher.clone(),
             silence_timeout: config.worker_silence_timeout,
             stall_timeout: config.worker_stall_timeout,

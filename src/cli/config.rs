@@ -1,6 +1,6 @@
 //! `visage config`: the settings that `visage serve` would use.
 
-use crate::config::markdown_table;
+use crate::{config, telemetry::metrics};
 
 use super::{Context, Error, Outcome, flags::SettingFlags};
 
@@ -9,14 +9,18 @@ Examples:
   visage config                            as TOML, each setting with its source
   visage config > visage.toml              a file to begin with
   visage config --max-batch 64 --json
-  visage config --markdown                 the table of all settings";
+  visage config --markdown                 the table of all settings
+  visage config --metrics                  the table of all metrics";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Print the table of all settings as Markdown instead
-    #[arg(long)]
+    #[arg(long, conflicts_with = "metrics")]
     markdown: bool,
+    /// Print the table of all metrics as Markdown instead
+    #[arg(long)]
+    metrics: bool,
     #[command(flatten)]
     settings: SettingFlags,
 }
@@ -24,7 +28,11 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome, Error> {
     let output = &context.output;
     if args.markdown {
-        output.line(markdown_table().trim_end())?;
+        output.line(config::markdown_table().trim_end())?;
+        return Ok(Outcome::Done);
+    }
+    if args.metrics {
+        output.line(metrics::markdown_table().trim_end())?;
         return Ok(Outcome::Done);
     }
     let resolved = args.settings.resolve(&context.environment)?;

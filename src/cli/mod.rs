@@ -1,7 +1,7 @@
 //! The command line: arguments to a call of the public API, and the answer to text or JSON.
 //!
 //! Each command is a file with its arguments and one `run`. All but `serve`, `worker` and the purely local ones are clients like any
-//! other. Results go to stdout, everything else to stderr, both through [`Output`]. Exit codes: 0 done (for a training: SUCCEEDED),
+//! other. Results go to stdout, everything else to stderr, both through `Output`. Exit codes: 0 done (for a training: SUCCEEDED),
 //! 1 failed, 2 wrong usage or settings, 3 no server, 130 interrupted, 141 the reader of stdout has left.
 
 mod client;

@@ -88,10 +88,10 @@ mod tests {
 
     #[test]
     fn large_pictures_shrink_and_tiny_ones_do_not_panic() {
-        let wide = draw(RgbImage::new(4000, 500), 30.0, None);
+        let wide = draw(fit(&RgbImage::new(4000, 500)), 30.0, None);
         let wide = image::load_from_memory(&wide).unwrap();
         assert_eq!((wide.width(), wide.height()), (1024, 128));
-        let dot = image::load_from_memory(&draw(RgbImage::new(1, 1), 30.0, None)).unwrap();
+        let dot = image::load_from_memory(&draw(fit(&RgbImage::new(1, 1)), 30.0, None)).unwrap();
         assert_eq!((dot.width(), dot.height()), (1, 1));
     }
 }

@@ -233,13 +233,13 @@ mod tests {
             learning_rate: 1e-4,
             beta1: 0.9,
             beta2: 0.999,
-            epsilon: 1e-8,
+            epsilon: 1e-3,
             weight_decay: 0.0,
         };
         let mut adam = Adam::new(&parameters, options).unwrap();
         let network = ResNet18::new(&state, Trained::DEFAULT);
-        let images = formula_images(3, 96);
-        let ages = Tensor::from_slice(&[20.0f32, 50.0, 35.0]);
+        let images = formula_images(6, 96);
+        let ages = Tensor::from_slice(&[20.0f32, 50.0, 35.0, 5.0, 80.0, 42.0]);
         let mut losses = Vec::new();
         for _ in 0..3 {
             let loss = (network.forward(&images, Mode::Train).unwrap() - &ages)
@@ -250,8 +250,8 @@ mod tests {
             adam.step(&mut parameters).unwrap();
         }
         let expected = &expected()["training"];
-        // Losses near 1,500: a relative difference of one in a hundred thousand.
-        assert_close(&Tensor::from_slice(&losses), &expected["losses"], 0.02);
+        // Losses near 2,000: a few units of the seventh digit, by which PyTorch's own kernels differ.
+        assert_close(&Tensor::from_slice(&losses), &expected["losses"], 0.005);
         let after = tch::no_grad(|| network.forward(&images, Mode::Eval)).unwrap();
         assert_close(&after, &expected["eval_after"], 1e-3);
         let first_four = |name: &str| state[name].narrow(0, 0, 4);

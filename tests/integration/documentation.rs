@@ -38,7 +38,7 @@ fn readme_lists_the_settings_as_they_are() {
 fn readme_lists_the_metrics_as_they_are() {
     assert_in_readme(
         &visage::telemetry::metrics::markdown_table(),
-        "`telemetry::metrics::markdown_table`",
+        "`visage config --metrics`",
     );
 }
 

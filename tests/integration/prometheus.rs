@@ -95,6 +95,8 @@ async fn prometheus_scrapes_the_server() {
         .unwrap();
     let _prometheus = Prometheus(process);
     let query = async |text: &str| -> Option<f64> {
+        // Percent-encoded, because a query has braces and quotes.
+        let text: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let address = format!("http://127.0.0.1:{port}/api/v1/query?query={text}");
         let answer: serde_json::Value = serde_json::from_str(&page(&address).await.ok()?).ok()?;
         let value = answer["data"]["result"][0]["value"][1].as_str()?;

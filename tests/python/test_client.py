@@ -723,10 +723,11 @@ class WithModelTest(ClientTest):
         server.wait_for(all_counted, "each of 64 pictures is counted", seconds=METRICS_SECONDS)
 
     def test_the_server_itself_ends_a_call_whose_deadline_passes(self):
-        # What a client sends that has a deadline, from one that waits on: only the server can end the call.
+        # The header of a client with a deadline, from one that waits on: only the server can end the call. Several timers may end it.
         request = prediction.PredictRequest(images=seconds_of_work())
-        with self.refused(Code.DEADLINE_EXCEEDED):
-            self.client.predictions.Predict(request, metadata=[("grpc-timeout", "200m")])
+        for _ in range(5):
+            with self.refused(Code.DEADLINE_EXCEEDED):
+                self.client.predictions.Predict(request, metadata=[("grpc-timeout", "200m")])
 
     def test_no_picture_is_said_to_wait_once_all_calls_have_ended(self):
         def none_waits():

@@ -10,14 +10,15 @@ pub(crate) fn formula_weights() -> BTreeMap<String, Tensor> {
         if name.ends_with("num_batches_tracked") {
             return (name, Tensor::from(3i64));
         }
-        let phase = name.bytes().map(u64::from).sum::<u64>() % 97;
+        let places = (1..).zip(name.bytes());
+        let seed: u64 = places.map(|(place, byte)| place * u64::from(byte)).sum();
         let (scale, offset) = if name.ends_with("running_var") {
             (0.2, 1.0)
         } else if name.ends_with("running_mean") {
             (0.1, 0.0)
         } else if shape.len() == 4 {
             (
-                (2.0 / shape[1..].iter().product::<usize>() as f64).sqrt(),
+                (6.0 / shape[1..].iter().product::<usize>() as f64).sqrt(),
                 0.0,
             )
         } else if name.starts_with("fc.") {
@@ -27,18 +28,31 @@ pub(crate) fn formula_weights() -> BTreeMap<String, Tensor> {
         } else {
             (0.1, 0.0)
         };
-        let value =
-            |index: usize| (scale * (0.37 * index as f64 + phase as f64).sin() + offset) as f32;
-        let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+        let count: usize = shape.iter().product();
+        let value = |index: u64| (scale * noise(seed, index) + offset) as f32;
+        let values: Vec<f32> = (0..count as u64).map(value).collect();
         (name, Tensor::from_slice(&values).reshape(sides))
     });
     made.collect()
 }
 
+/// SplitMix64 as a number in [-1, 1).
+fn noise(seed: u64, index: u64) -> f64 {
+    let mut state = ((seed << 32) + index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    state ^= state >> 31;
+    (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+}
+
 /// Pictures from a formula, `[count, 3, side, side]`.
 pub(crate) fn formula_images(count: usize, side: usize) -> Tensor {
-    let values: Vec<f32> = (0..count * 3 * side * side)
-        .map(|index| (0.013 * index as f64).sin() as f32)
+    let value = |n: f64, index: usize| {
+        let wave = ((0.013 + 0.0211 * n) * index as f64 + n).sin();
+        ((1.0 + n) * 0.4 * wave) as f32
+    };
+    let values: Vec<f32> = (0..count)
+        .flat_map(|n| (0..3 * side * side).map(move |index| value(n as f64, index)))
         .collect();
     Tensor::from_slice(&values).reshape([count as i64, 3, side as i64, side as i64])
 }

@@ -73,6 +73,7 @@ async fn aliases_move_with_a_history() {
     assert_eq!(
         history,
         [
+            row("previous", 3, 1, "delete"),
             row("live", 1, 0, "delete"),
             row("previous", 1, 3, "set"),
             row("live", 3, 1, "set"),

@@ -9,10 +9,12 @@
 //! - `run`: one training: from PREPARING to a final state.
 //! - `observe`: what the metrics say about it.
 //! - `orphans`: processes that an earlier server left behind.
+//! - `reserve`: room for the last word on a full disk.
 
 mod child;
 mod observe;
 mod orphans;
+mod reserve;
 mod run;
 
 use std::{
@@ -25,6 +27,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::reserve::Reserve;
 use crate::{
     artifacts::{self, Artifacts},
     imaging::Limits,
@@ -45,6 +48,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub struct SupervisorOptions {
     /// Folder for the files of running trainings.
     pub work_dir: PathBuf,
+    /// File that keeps some room on the database's disk.
+    pub reserve_file: PathBuf,
     /// Command put before the worker's own, such as `mpirun -np 4`.
     pub launcher: Vec<String>,
     /// Longest time without a sign of life.
@@ -105,6 +110,7 @@ struct Inner {
     registry: Registry,
     options: SupervisorOptions,
     wake: Notify,
+    reserve: Reserve,
     running: Mutex<Option<Running>>,
     progress: watch::Sender<Latest>,
 }
@@ -135,12 +141,14 @@ impl Supervisor {
         registry: Registry,
         options: SupervisorOptions,
     ) -> Self {
+        let reserve = Reserve::new(options.reserve_file.clone());
         Supervisor {
             inner: Arc::new(Inner {
                 store,
                 artifacts,
                 registry,
                 options,
+                reserve,
                 wake: Notify::new(),
                 running: Mutex::new(None),
                 progress: watch::Sender::new(Latest::new()),

@@ -78,6 +78,9 @@ pub(super) async fn training(
     mut wishes: watch::Receiver<Wish>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
+    if let Err(error) = inner.reserve.keep().await {
+        tracing::warn!(%error, "failed to set bytes aside: the end of the training may not be recorded on a full disk");
+    }
     let Some(training) = prepare(inner, id).await? else {
         return Ok(());
     };
@@ -148,6 +151,9 @@ async fn end_at_last(
             return Err(error);
         }
         tracing::error!(training = id, error = %chain(&error), "failed to record how the training ended; trying again");
+        if is_disk_full(&error) {
+            inner.reserve.release().await;
+        }
         tokio::select! {
             () = tokio::time::sleep(RETRY_PAUSE) => {}
             () = shutdown.cancelled() => {}
@@ -577,6 +583,15 @@ fn failure_of_store(error: &store::Error) -> v1::Failure {
     v1::Failure {
         reason: "STORE".to_owned(),
         message: error.to_string(),
+    }
+}
+
+fn is_disk_full(error: &Error) -> bool {
+    use crate::registry;
+    let is_full = |error: &store::Error| matches!(error, store::Error::DiskFull { .. });
+    match error {
+        Error::Store(error) | Error::Registry(registry::Error::Store(error)) => is_full(error),
+        Error::Registry(_) | Error::Artifacts(_) | Error::AlreadyEnded { .. } => false,
     }
 }
 
