@@ -43,7 +43,8 @@ use crate::{
     },
     registry::{DEFAULT_MODEL, LIVE, Registry},
     services::{
-        model::ModelApi, prediction::PredictionApi, system::SystemApi, training::TrainingApi,
+        deadline::DeadlineLayer, model::ModelApi, prediction::PredictionApi, system::SystemApi,
+        training::TrainingApi,
     },
     store::{self, Store},
     telemetry::{
@@ -209,6 +210,7 @@ pub async fn serve(
     };
     let grpc = tonic::transport::Server::builder()
         .layer(RpcMetricsLayer::new(method_names()))
+        .layer(DeadlineLayer)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_service(TrainingServiceServer::new(training).max_decoding_message_size(limit))
@@ -421,6 +423,7 @@ async fn follow_health(
     }
     let predict = <PredictionServiceServer<PredictionApi> as NamedService>::NAME;
     let mut moved = store.subscribe_aliases();
+    let mut told = None;
     loop {
         moved.mark_unchanged();
         let is_live = store.version(&name.model, &name.version).await.is_ok();
@@ -430,7 +433,11 @@ async fn follow_health(
         } else {
             ServingStatus::NotServing
         };
-        health.set_service_status(predict, status).await;
+        // Whoever watches is told of changes only.
+        if told != Some(status) {
+            health.set_service_status(predict, status).await;
+            told = Some(status);
+        }
         tokio::select! {
             changed = moved.changed() => if changed.is_err() { break },
             () = shutdown.cancelled() => break,

@@ -49,5 +49,5 @@ pub(super) fn log_as_worker() {
         .and_then(LogLevel::parse)
         .unwrap_or(LogLevel::Info);
     // Without a log the training still does its work and reports over its pipe.
-    logging::init(level.as_str(), Format::Human).ok();
+    logging::init(level.as_str(), Format::Json).ok();
 }

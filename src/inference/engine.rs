@@ -11,17 +11,17 @@ use std::{
 };
 
 use tch::{Device, Kind, Tensor};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     model::{
         self, checkpoint,
         resnet18::{Mode, ResNet18, Trained},
     },
-    telemetry::metrics::{self, ImageOutcome, RejectionReason},
+    telemetry::metrics::{self, RejectionReason},
 };
 
-use super::{Error, ServedModel};
+use super::{Error, ServedModel, admission::Place};
 
 /// Versions that stay loaded beside the live one.
 const MAX_LOADED: usize = 3;
@@ -49,11 +49,11 @@ pub struct Item {
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
     /// Where the answer goes; a closed one means that the client has left.
-    pub reply: oneshot::Sender<Result<(Output, OwnedSemaphorePermit), Error>>,
+    pub reply: oneshot::Sender<Result<(Output, Place), Error>>,
     /// When it was put into the queue.
     pub enqueued: Instant,
     /// Its place among the pictures that may be in the server; comes back with the answer.
-    pub permit: OwnedSemaphorePermit,
+    pub place: Place,
 }
 
 /// What the engine says about one picture.
@@ -203,7 +203,7 @@ impl Loop {
                         inference,
                     };
                     // A client that has left needs no answer.
-                    drop(item.reply.send(Ok((output, item.permit))));
+                    drop(item.reply.send(Ok((output, item.place))));
                 }
             }
             Err(error) => {
@@ -296,7 +296,6 @@ fn load(model: &ServedModel, device: Device) -> Result<ResNet18, model::Error> {
 fn still_wanted(item: Item) -> Option<Item> {
     if item.reply.is_closed() {
         metrics::prediction_rejected(RejectionReason::ClientGone);
-        metrics::image_finished(ImageOutcome::Cancelled);
         return None;
     }
     if item

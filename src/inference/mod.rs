@@ -1,6 +1,7 @@
 //! Predict: encoded pictures in, ages out.
 //!
-//! - [`predictor`]: admission, decoding on a bounded pool, the way to the engine and back.
+//! - [`admission`]: how many pictures may be in the server at once.
+//! - [`predictor`]: decoding on a bounded pool, the way to the engine and back.
 //! - [`engine`]: the one thread that owns the loaded models and computes batches.
 //! - [`annotate`]: draws an age on a picture.
 //!
@@ -16,6 +17,7 @@ use crate::{
     },
 };
 
+pub mod admission;
 pub mod annotate;
 pub mod engine;
 pub mod predictor;

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use image::RgbImage;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::{
     imaging::{self, Limits, Preprocessor, normalise_into},
@@ -15,7 +15,9 @@ use crate::{
 };
 
 use super::{
-    Error, ServedModel, annotate,
+    Error, ServedModel,
+    admission::{Admission, Door, Place},
+    annotate,
     engine::{Engine, Item, Output},
 };
 
@@ -56,14 +58,9 @@ pub struct Answer {
 pub struct Predictor {
     engine: Engine,
     pool: Arc<rayon::ThreadPool>,
-    admission: Arc<Semaphore>,
-    max_queued: usize,
+    door: Door,
     limits: Limits,
 }
-
-/// The right to have this many pictures in the server; without it nothing is decoded.
-#[derive(Debug)]
-pub struct Admission(OwnedSemaphorePermit);
 
 impl Predictor {
     /// Joins an engine with a pool of `decode_threads` threads (0: one for each core).
@@ -84,8 +81,7 @@ impl Predictor {
         Ok(Predictor {
             engine,
             pool: Arc::new(pool),
-            admission: Arc::new(Semaphore::new(max_queued)),
-            max_queued,
+            door: Door::new(max_queued),
             limits,
         })
     }
@@ -103,20 +99,7 @@ impl Predictor {
     /// # Errors
     /// `QueueFull`.
     pub fn admit(&self, images: usize) -> Result<Admission, Error> {
-        let places = u32::try_from(images).ok();
-        let permit = places.and_then(|places| {
-            Arc::clone(&self.admission)
-                .try_acquire_many_owned(places)
-                .ok()
-        });
-        permit.map(Admission).ok_or_else(|| {
-            metrics::prediction_rejected(RejectionReason::QueueFull);
-            Error::QueueFull {
-                waiting: self.max_queued - self.admission.available_permits(),
-                wanted: images,
-                limit: self.max_queued,
-            }
-        })
+        self.door.admit(images)
     }
 
     /// Predicts all pictures of a request, in order; the first failure is the call's failure.
@@ -128,21 +111,21 @@ impl Predictor {
         request: Request,
         admission: Admission,
     ) -> Result<Vec<Answer>, Error> {
-        let Admission(mut places) = admission;
+        let mut tally = Tally::new(request.images.len(), request.deadline);
+        let mut places = admission;
         let mut pending = Vec::with_capacity(request.images.len());
         for (index, bytes) in request.images.into_iter().enumerate() {
-            let permit = places.split(1).ok_or(Error::EngineGone)?;
+            let place = places.split().ok_or(Error::EngineGone)?;
             let job = DecodeJob {
                 index,
                 bytes,
                 model: Arc::clone(&request.model),
                 keep_picture: request.annotate,
                 deadline: request.deadline,
-                permit,
+                place,
             };
             pending.push(self.start(job));
         }
-        self.report_depth();
         let mut answers = Vec::with_capacity(pending.len());
         for (index, answer) in pending.into_iter().enumerate() {
             let answer = answer.await.map_err(|_| Error::EngineGone).flatten();
@@ -150,15 +133,10 @@ impl Predictor {
                 Ok(done) => self.finish(&request.model, index, done).await,
                 Err(error) => Err(error),
             };
-            metrics::image_finished(outcome(&answer));
+            tally.finish(outcome(&answer));
             answers.push(answer);
         }
-        self.report_depth();
         answers.into_iter().collect()
-    }
-
-    fn report_depth(&self) {
-        metrics::prediction_queue_depth(self.max_queued - self.admission.available_permits());
     }
 
     /// Decodes on the pool and hands over to the engine; dropping the receiver drops the work.
@@ -173,11 +151,10 @@ impl Predictor {
         self.pool.spawn(move || {
             if decoded_reply.is_closed() {
                 metrics::prediction_rejected(RejectionReason::ClientGone);
-                metrics::image_finished(ImageOutcome::Cancelled);
                 return;
             }
             let model = Arc::clone(&job.model);
-            let (deadline, permit) = (job.deadline, job.permit);
+            let (deadline, place) = (job.deadline, job.place);
             let outcome = decode(
                 job.index,
                 &job.bytes,
@@ -194,7 +171,7 @@ impl Predictor {
                         deadline,
                         reply,
                         enqueued: Instant::now(),
-                        permit,
+                        place,
                     };
                     decoded_reply.send(engine.submit(item).map(|()| picture))
                 }
@@ -208,10 +185,10 @@ impl Predictor {
                 Ok(decoded) => decoded,
                 Err(error) => return Ok(Err(error)),
             };
-            Ok(answer.await?.map(|(output, permit)| Done {
+            Ok(answer.await?.map(|(output, place)| Done {
                 decoded,
                 output,
-                permit,
+                place,
             }))
         }
     }
@@ -221,7 +198,7 @@ impl Predictor {
         let Done {
             decoded,
             output,
-            permit: _permit,
+            place: _place,
         } = done;
         if !output.age.is_finite() {
             return Err(Error::NotFinite {
@@ -274,20 +251,56 @@ fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
     }
 }
 
+/// Counts every picture of a request once, also when the request is dropped because its client left or its deadline passed.
+struct Tally {
+    left: usize,
+    deadline: Option<Instant>,
+}
+
+impl Tally {
+    fn new(images: usize, deadline: Option<Instant>) -> Self {
+        Tally {
+            left: images,
+            deadline,
+        }
+    }
+
+    fn finish(&mut self, outcome: ImageOutcome) {
+        self.left -= 1;
+        metrics::image_finished(outcome);
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let is_late = self
+            .deadline
+            .is_some_and(|deadline| deadline <= Instant::now());
+        let outcome = if is_late {
+            ImageOutcome::Expired
+        } else {
+            ImageOutcome::Cancelled
+        };
+        for _ in 0..self.left {
+            metrics::image_finished(outcome);
+        }
+    }
+}
+
 struct DecodeJob {
     index: usize,
     bytes: Bytes,
     model: Arc<ServedModel>,
     keep_picture: bool,
     deadline: Option<Instant>,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// A picture that was computed.
 struct Done {
     decoded: Decoded,
     output: Output,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 struct Decoded {

@@ -261,13 +261,7 @@ impl Registry {
     /// # Errors
     /// A database that fails.
     pub async fn count_versions(&self) -> Result<(), Error> {
-        let page = self
-            .inner
-            .store
-            .list_versions(DEFAULT_MODEL, None, 1)
-            .await?;
-        // Numbers are dense from 1 and versions are never deleted.
-        metrics::model_versions(page.items.first().map_or(0, |newest| newest.version));
+        metrics::model_versions(self.inner.store.count_versions().await?);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here holds a tensor, and [`status`] is the only place where an error becomes a `Status`.
 
+pub mod deadline;
 pub mod event_stream;
 pub mod model;
 pub mod prediction;

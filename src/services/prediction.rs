@@ -2,20 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Request, Response, Status};
 
 use crate::{
-    inference::{
-        self,
-        predictor::{self, Answer, Predictor},
-    },
+    inference::predictor::{self, Answer, Predictor},
     names::VersionName,
     proto::v1::{self, prediction_service_server::PredictionService},
     registry::{self, DEFAULT_MODEL, LIVE, Registry},
     telemetry::metrics::{self, ImageOutcome, RejectionReason},
 };
 
-use super::status;
+use super::{deadline::Deadline, status};
 
 /// The service over its handles.
 #[derive(Clone)]
@@ -35,7 +32,7 @@ impl PredictionService for PredictionApi {
         request: Request<v1::PredictRequest>,
     ) -> Result<Response<v1::PredictResponse>, Status> {
         let arrived = Instant::now();
-        let deadline = deadline(request.metadata(), arrived);
+        let deadline = request.extensions().get::<Deadline>().map(|found| found.0);
         let request = request.into_inner();
         let count = request.images.len();
         if count == 0 {
@@ -69,6 +66,7 @@ impl PredictionService for PredictionApi {
             status::from_inference(&error)
         })?;
         let model_version = model.name.clone();
+        // At the deadline the layer around the services drops the work, and with it what has not been computed.
         let work = self.predictor.predict(
             predictor::Request {
                 model,
@@ -78,14 +76,7 @@ impl PredictionService for PredictionApi {
             },
             admission,
         );
-        let answers = match deadline {
-            // Dropping the work drops what has not been computed.
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), work)
-                .await
-                .unwrap_or(Err(inference::Error::DeadlineExceeded)),
-            None => work.await,
-        };
-        let answers = answers.map_err(|error| status::from_inference(&error))?;
+        let answers = work.await.map_err(|error| status::from_inference(&error))?;
         let durations = durations(&answers, arrived.elapsed());
         Ok(Response::new(v1::PredictResponse {
             predictions: answers.into_iter().map(prediction).collect(),
@@ -124,46 +115,4 @@ fn durations(answers: &[Answer], total: Duration) -> v1::PredictDurations {
 
 fn message(duration: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(duration).ok()
-}
-
-/// When to give up, from the `grpc-timeout` header: at most eight digits and a unit (gRPC over HTTP/2, "Requests").
-///
-/// A moment before the client does: the answer has to get there, and the transport's own watch over the same header would say CANCELLED.
-fn deadline(metadata: &MetadataMap, arrived: Instant) -> Option<Instant> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let value: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    let timeout = match unit {
-        "H" => Duration::from_secs(value * 3_600),
-        "M" => Duration::from_secs(value * 60),
-        "S" => Duration::from_secs(value),
-        "m" => Duration::from_millis(value),
-        "u" => Duration::from_micros(value),
-        "n" => Duration::from_nanos(value),
-        _ => return None,
-    };
-    let moment = (timeout / 2).min(Duration::from_millis(10));
-    arrived.checked_add(timeout - moment)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_deadline_comes_from_the_grpc_timeout_header() {
-        let now = Instant::now();
-        let read = |text: &str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", text.parse().unwrap());
-            deadline(&metadata, now).map(|deadline| deadline - now)
-        };
-        assert_eq!(read("250m"), Some(Duration::from_millis(240)));
-        assert_eq!(read("5S"), Some(Duration::from_millis(4_990)));
-        assert_eq!(read("12m"), Some(Duration::from_millis(6)));
-        assert_eq!(read("99999999n"), Some(Duration::from_nanos(89_999_999)));
-        assert_eq!(read("123456789n"), None);
-        assert_eq!(read("5x"), None);
-        assert_eq!(deadline(&MetadataMap::new(), now), None);
-    }
 }

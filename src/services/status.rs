@@ -85,6 +85,11 @@ pub fn violations(violations: &[Violation]) -> Status {
     Status::with_error_details(Code::InvalidArgument, shorten(&message), details)
 }
 
+/// The call's deadline has passed.
+pub fn deadline_exceeded() -> Status {
+    from_inference(&inference::Error::DeadlineExceeded)
+}
+
 /// Something that a name stands for does not exist.
 pub fn not_found(message: &str) -> Status {
     Row::new(Code::NotFound, "NOT_FOUND").status(message.to_owned())

@@ -349,17 +349,31 @@ impl TrainingApi {
                     .to_owned(),
             );
         }
+        let asked = request.spec.clone().unwrap_or_default();
+        let (dataset, init) = (
+            asked.dataset.unwrap_or_default().path,
+            asked.init.unwrap_or_default().path,
+        );
+        // Whatever else is wrong; that a path is missing is said by the spec's own checks.
+        let mut resolve = |roots: &Roots, field: &str, path: &str| {
+            let resolved = (!path.is_empty()).then(|| roots.resolve(path))?;
+            match resolved {
+                Ok(path) => Some(path.to_string_lossy().into_owned()),
+                Err(error) => {
+                    refuse(field, error.to_string());
+                    None
+                }
+            }
+        };
+        let dataset = resolve(&self.data_roots, "spec.dataset.path", &dataset);
+        let init = resolve(&self.weights_roots, "spec.init.path", &init);
         let spec = match Spec::resolve(request.spec.as_ref()) {
             Ok(mut spec) => {
-                match self.data_roots.resolve(&spec.dataset.path) {
-                    Ok(path) => spec.dataset.path = path.to_string_lossy().into_owned(),
-                    Err(error) => refuse("spec.dataset.path", error.to_string()),
+                if let Some(dataset) = dataset {
+                    spec.dataset.path = dataset;
                 }
-                if let Init::Path(path) = &spec.init {
-                    match self.weights_roots.resolve(path) {
-                        Ok(path) => spec.init = Init::Path(path.to_string_lossy().into_owned()),
-                        Err(error) => refuse("spec.init.path", error.to_string()),
-                    }
+                if let (Init::Path(path), Some(init)) = (&mut spec.init, init) {
+                    *path = init;
                 }
                 Some(spec)
             }

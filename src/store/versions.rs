@@ -76,6 +76,15 @@ impl Store {
             })
     }
 
+    /// The number of versions of all models.
+    pub async fn count_versions(&self) -> Result<u64, Error> {
+        let mut read = self.read().await?;
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM versions")
+            .fetch_one(&mut *read)
+            .await?;
+        Ok(count.cast_unsigned())
+    }
+
     /// Up to `limit` versions of a model, newest first, of numbers below `before`; none for a model that does not exist.
     pub async fn list_versions(
         &self,

@@ -84,7 +84,7 @@ families! {
     PREDICT_BATCH_SIZE: Kind::Histogram(BATCH_IMAGES), Count, "visage_predict_batch_size", [],
         "Images in one forward pass.";
     PREDICT_QUEUE_DEPTH: ZERO, Count, "visage_predict_queue_depth", [],
-        "Images that wait for an engine.";
+        "Images that were let in and are not answered yet: decoded, waiting for an engine, computed or drawn on.";
 
     TRAININGS: ZERO, Count, "visage_trainings", [Label::one_of("state", TrainingState::VALUES)],
         "Trainings in the store, by state.";

@@ -23,14 +23,24 @@ from PIL import Image, ImageOps
 import server
 from api import training
 
-# Pillow and the server round a resized sample to 8 bits and may differ there by one level in a thousand samples; decoders of JPEG differ by
-# a level more often. On a network of a few epochs that is some thousandths of a year; a wrong mean, filter or channel is years.
+# Pillow and the server round a resized sample to 8 bits, and about one in a thousand comes out a level apart: about 0.01 years on this network,
+# whose ages lie 70 years apart. A wrong mean, filter or order of the channels is years.
 TOLERANCE_YEARS = 0.05
+# Two decoders of JPEG differ by a level in many more samples: about 0.03 years.
+TOLERANCE_YEARS_JPEG = 0.2
 
 
 def age_of(name):
     """The age in years that a face's file name begins with."""
     return float(name.split("_")[0])
+
+
+def as_png(picture, size=None):
+    """The picture without loss and, if a size is given, in that size."""
+    opened = Image.open(io.BytesIO(picture)).convert("RGB")
+    buffer = io.BytesIO()
+    opened.resize(size or opened.size, Image.Resampling.BICUBIC).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @unittest.skipIf(missing, "install tests/python/requirements-torch.txt to compare with torchvision: {}".format(missing))
@@ -82,10 +92,10 @@ class TorchvisionTest(unittest.TestCase):
             outputs = self.network(torch.stack([prepare(picture) for picture in opened])).squeeze(1).double().numpy()
         return outputs * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
 
-    def assert_same_ages(self, pictures):
+    def assert_same_ages(self, pictures, tolerance=TOLERANCE_YEARS):
         ours, theirs = numpy.array(self.client.ages(*pictures)), self.predict(pictures)
-        self.assertGreater(numpy.ptp(theirs), 20 * TOLERANCE_YEARS, "the pictures are too alike for the comparison to mean anything")
-        self.assertLess(numpy.abs(ours - theirs).max(), TOLERANCE_YEARS, (ours, theirs))
+        self.assertGreater(numpy.ptp(theirs), 20 * tolerance, "the pictures are too alike for the comparison to mean anything")
+        self.assertLess(numpy.abs(ours - theirs).max(), tolerance, (ours, theirs))
 
     def test_the_weights_load_into_torchvision_with_every_name_and_shape(self):
         stored = safetensors.torch.load(self.weights)
@@ -95,23 +105,19 @@ class TorchvisionTest(unittest.TestCase):
         self.assertGreater(stored["bn1.num_batches_tracked"].item(), 0)
 
     def test_torchvision_predicts_the_ages_of_the_server(self):
-        self.assert_same_ages(self.read_faces(self.names))
+        self.assert_same_ages([as_png(picture) for picture in self.read_faces(self.names)])
+        self.assert_same_ages(self.read_faces(self.names), TOLERANCE_YEARS_JPEG)
 
     def test_pictures_of_another_shape_are_resized_as_pillow_does(self):
-        pictures = []
-        for position, picture in enumerate(self.read_faces(self.names[::5])):
-            size = (37 + 41 * position, 300 - 19 * position)
-            buffer = io.BytesIO()
-            Image.open(io.BytesIO(picture)).convert("RGB").resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG")
-            pictures.append(buffer.getvalue())
-        self.assert_same_ages(pictures)
+        faces = self.read_faces(self.names[::5])
+        self.assert_same_ages([as_png(face, (37 + 41 * position, 300 - 19 * position)) for position, face in enumerate(faces)])
 
     def test_torchvision_finds_the_validation_error_that_the_training_reported(self):
         names = self.names[::4]
         errors = self.predict(self.read_faces(names)) - numpy.array([age_of(name) for name in names])
         self.assertEqual(self.best.val_images, len(names))
-        self.assertAlmostEqual(numpy.abs(errors).mean(), self.best.val_mae, delta=TOLERANCE_YEARS)
-        self.assertAlmostEqual(numpy.sqrt((errors ** 2).mean()), self.best.val_rmse, delta=TOLERANCE_YEARS)
+        self.assertAlmostEqual(numpy.abs(errors).mean(), self.best.val_mae, delta=TOLERANCE_YEARS_JPEG)
+        self.assertAlmostEqual(numpy.sqrt((errors ** 2).mean()), self.best.val_rmse, delta=TOLERANCE_YEARS_JPEG)
 
 
 if __name__ == "__main__":

@@ -283,12 +283,38 @@ async fn forward_log(stderr: ChildStderr, training: String) {
             continue;
         }
         lines += 1;
-        let line = String::from_utf8_lossy(&line);
-        tracing::info!(target: "visage::worker", training, "{line}");
+        relay(&training, &String::from_utf8_lossy(&line));
     }
     if dropped > 0 {
         tracing::warn!(target: "visage::worker", training, dropped, "left out lines of a flood");
     }
+}
+
+/// Puts a line of the worker's log into the server's, at its own level; what is no line of its log comes from a library and is INFO.
+fn relay(training: &str, line: &str) {
+    let (level, text) = parse_log_line(line).unwrap_or((tracing::Level::INFO, line.to_owned()));
+    match level {
+        tracing::Level::ERROR => tracing::error!(target: "visage::worker", training, "{text}"),
+        tracing::Level::WARN => tracing::warn!(target: "visage::worker", training, "{text}"),
+        tracing::Level::INFO => tracing::info!(target: "visage::worker", training, "{text}"),
+        tracing::Level::DEBUG => tracing::debug!(target: "visage::worker", training, "{text}"),
+        tracing::Level::TRACE => tracing::trace!(target: "visage::worker", training, "{text}"),
+    }
+}
+
+/// The level of a line in JSON, and its message followed by its fields.
+fn parse_log_line(line: &str) -> Option<(tracing::Level, String)> {
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).ok()?;
+    let level = fields.get("level")?.as_str()?.parse().ok()?;
+    let mut text = fields.get("message")?.as_str()?.to_owned();
+    let others = fields
+        .iter()
+        .filter(|(name, _)| !["level", "message", "target", "timestamp"].contains(&name.as_str()));
+    for (name, value) in others {
+        let value = value.as_str().map_or(value.to_string(), str::to_owned);
+        text.push_str(&format!(" {name}={value}"));
+    }
+    Some((level, text))
 }
 
 /// Reads a line without its end, of which only the first [`LONGEST_LOG_LINE`] bytes are kept; false at the end of the log.
@@ -330,5 +356,16 @@ mod tests {
             lines.push(String::from_utf8(line.clone()).unwrap());
         }
         assert_eq!(lines, ["first", &long[..LONGEST_LOG_LINE], "", "last"]);
+    }
+
+    #[test]
+    fn log_lines_of_the_worker_keep_their_level_and_fields() {
+        let line = r#"{"timestamp":"2026-01-01T00:00:00Z","level":"ERROR","message":"the training failed","error":"no space","target":"visage"}"#;
+        let expected = "the training failed error=no space".to_owned();
+        assert_eq!(
+            parse_log_line(line),
+            Some((tracing::Level::ERROR, expected))
+        );
+        assert_eq!(parse_log_line("a library's own words"), None);
     }
 }

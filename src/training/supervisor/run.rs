@@ -370,6 +370,9 @@ async fn record(
 }
 
 async fn running(inner: &Inner, id: &str) -> Result<(), store::Error> {
+    if inner.store.training(id).await?.state() != TrainingState::Preparing {
+        return Ok(());
+    }
     let decide = |training: &mut v1::Training| {
         if training.state() == TrainingState::Preparing {
             training.set_state(TrainingState::Running);
@@ -413,11 +416,11 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
         });
     }
     observe::epoch(&metrics);
+    // An epoch may be over before a report of its steps was due.
+    running(inner, id)
+        .await
+        .map_err(|error| failure_of_store(&error))?;
     let decide = move |training: &mut v1::Training| {
-        // An epoch may be over before a report of its steps was due.
-        if training.state() == TrainingState::Preparing {
-            training.set_state(TrainingState::Running);
-        }
         training.last = Some(metrics);
         if metrics.is_best {
             training.best = Some(metrics);
