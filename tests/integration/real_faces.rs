@@ -40,8 +40,8 @@ async fn short_fine_tuning_on_real_faces_beats_the_mean_age() {
     };
     let server = Server::start(&[]);
     let faces = server.path("faces");
-    let train = link_some(&source.join("train"), &faces.join("train"), 24);
-    let validation = link_some(&source.join("val"), &faces.join("val"), 12);
+    let train = link_some(&source.join("train"), &faces.join("train"), 40);
+    let validation = link_some(&source.join("val"), &faces.join("val"), 24);
     let mean_age = mean(&train);
     let errors: Vec<f64> = validation
         .iter()
@@ -58,8 +58,8 @@ async fn short_fine_tuning_on_real_faces_beats_the_mean_age() {
             ..Default::default()
         }),
         trainable: vec!["ALL".to_owned()],
-        max_epochs: Some(6),
-        batch_size: Some(32),
+        max_epochs: Some(5),
+        batch_size: Some(16),
         input_size: Some(64),
         optimizer: Some(v1::OptimizerSpec {
             learning_rate: Some(1e-3),
