@@ -6,8 +6,8 @@ use clap::ValueEnum;
 use uuid::Uuid;
 
 use crate::proto::v1::{
-    DatasetSpec, EarlyStoppingSpec, HeadBias, InitKind, InitSpec, OptimizerSpec, Promote,
-    StartTrainingRequest, StreamEpochMetricsRequest, TrainingSpec,
+    DatasetSpec, EarlyStoppingSpec, FeatureCache, HeadBias, InitKind, InitSpec, OptimizerSpec,
+    Precision, Promote, StartTrainingRequest, StreamEpochMetricsRequest, TrainingSpec,
 };
 
 use super::{
@@ -102,6 +102,15 @@ pub(super) struct Args {
     /// Longest time that the training may run, such as `1h` or `30m`
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Training")]
     max_duration: Option<Duration>,
+    /// Where the frozen layers' features are kept, which saves most of the work from the second epoch on [default: auto]
+    #[arg(long, value_name = "PLACE", help_heading = "Training")]
+    feature_cache: Option<FeatureCacheArg>,
+    /// Most bytes of kept features [default: what there is room for]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    cache_budget_bytes: Option<u64>,
+    /// Number format of the convolutions [default: auto, bf16 where the device is fast in it]
+    #[arg(long, value_name = "FORMAT", help_heading = "Training")]
+    precision: Option<PrecisionArg>,
     /// Whether the new model version becomes live [default: if-better]
     #[arg(long, value_name = "WHEN", help_heading = "Training")]
     promote: Option<PromoteArg>,
@@ -127,6 +136,22 @@ enum PromoteArg {
     Always,
     IfBetter,
     Never,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FeatureCacheArg {
+    Auto,
+    Off,
+    Memory,
+    Disk,
+    Device,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PrecisionArg {
+    Auto,
+    F32,
+    Bf16,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -242,6 +267,23 @@ fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
         }
         .into(),
         max_duration,
+        feature_cache: match args.feature_cache {
+            None => FeatureCache::Unspecified,
+            Some(FeatureCacheArg::Auto) => FeatureCache::Auto,
+            Some(FeatureCacheArg::Off) => FeatureCache::Off,
+            Some(FeatureCacheArg::Memory) => FeatureCache::Memory,
+            Some(FeatureCacheArg::Disk) => FeatureCache::Disk,
+            Some(FeatureCacheArg::Device) => FeatureCache::Device,
+        }
+        .into(),
+        cache_budget_bytes: args.cache_budget_bytes,
+        precision: match args.precision {
+            None => Precision::Unspecified,
+            Some(PrecisionArg::Auto) => Precision::Auto,
+            Some(PrecisionArg::F32) => Precision::F32,
+            Some(PrecisionArg::Bf16) => Precision::Bf16,
+        }
+        .into(),
     };
     Ok(StartTrainingRequest {
         spec: Some(spec),

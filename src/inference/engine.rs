@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     model::{
         self, checkpoint,
+        device::Precision,
         resnet18::{Mode, ResNet18, Trained},
     },
     telemetry::metrics::{self, RejectionReason},
@@ -283,7 +284,7 @@ fn load(model: &ServedModel, device: Device) -> Result<ResNet18, model::Error> {
         .into_iter()
         .map(|(name, tensor)| Ok((name, tensor.f_to_device(device)?)));
     let state = moved.collect::<Result<BTreeMap<_, _>, tch::TchError>>()?;
-    let network = ResNet18::new(&state, Trained::DEFAULT);
+    let network = ResNet18::new(&state, Trained::DEFAULT, Precision::F32)?;
     let side = i64::from(model.input.size);
     tch::no_grad(|| {
         let grey = Tensor::f_zeros([1, 3, side, side], (Kind::Float, device))?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use super::Error;
+use super::{Error, device::Precision};
 
 /// The network's parts in the order in which an image passes through them; each is trained whole or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,34 +200,52 @@ fn push_batch_norm(entries: &mut Vec<(String, Vec<usize>)>, name: &str, channels
 #[derive(Debug)]
 pub struct ResNet18 {
     trained: Trained,
-    stem_conv: Tensor,
-    stem_norm: BatchNorm,
+    precision: Precision,
+    stem: ConvNorm,
     layers: [[Block; 2]; 4],
     fc_weight: Tensor,
     fc_bias: Tensor,
 }
 
 impl ResNet18 {
-    /// Builds the network over the tensors of [`layout`]; they are shared, not copied.
+    /// Builds the network over the tensors of [`layout`]; those of trained parts are shared, not copied.
+    ///
+    /// In 16 bits the convolutions compute in bf16, from f32 weights where they are trained; BatchNorms of frozen parts are folded into their
+    /// convolutions. The head always computes in f32.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses, such as a lack of memory.
     ///
     /// # Panics
     /// When a tensor is missing; callers check names and shapes where weights enter the program.
-    pub fn new(state: &BTreeMap<String, Tensor>, trained: Trained) -> Self {
+    pub fn new(
+        state: &BTreeMap<String, Tensor>,
+        trained: Trained,
+        precision: Precision,
+    ) -> Result<Self, Error> {
         let layer = |index: usize| {
             let stride = if index == 1 { 1 } else { 2 };
-            [
-                Block::new(state, &format!("layer{index}.0"), stride),
-                Block::new(state, &format!("layer{index}.1"), 1),
-            ]
+            let format = Format {
+                precision,
+                is_frozen: !trained.contains(LAYER_PARTS[index - 1]),
+            };
+            Ok::<_, Error>([
+                Block::new(state, &format!("layer{index}.0"), stride, format)?,
+                Block::new(state, &format!("layer{index}.1"), 1, format)?,
+            ])
         };
-        ResNet18 {
+        let format = Format {
+            precision,
+            is_frozen: !trained.contains(Part::Bn1),
+        };
+        Ok(ResNet18 {
             trained,
-            stem_conv: entry(state, "conv1.weight"),
-            stem_norm: BatchNorm::new(state, "bn1"),
-            layers: [layer(1), layer(2), layer(3), layer(4)],
+            precision,
+            stem: ConvNorm::new(state, "conv1", "bn1", format)?,
+            layers: [layer(1)?, layer(2)?, layer(3)?, layer(4)?],
             fc_weight: entry(state, "fc.weight"),
             fc_bias: entry(state, "fc.bias"),
-        }
+        })
     }
 
     /// Predicts ages in years: normalised images `[N, 3, S, S]` in, `[N]` out.
@@ -235,7 +253,24 @@ impl ResNet18 {
     /// # Errors
     /// Whatever libtorch refuses, such as a wrong shape or a lack of memory.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
-        let features = self.stem(&channels_last(images)?, mode)?;
+        self.head(self.features(images, mode)?, mode)
+    }
+
+    /// What the frozen layers make of normalised images: `[N, C, H, W]` as in [`feature_shape`], channels last, without gradients. It is a fixed function
+    /// of each image as long as anything is frozen; else it is what the first layers make of them, with gradients.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses, such as a wrong shape or a lack of memory.
+    pub fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
+        let images = images.f_to_kind(self.precision.kind())?;
+        self.stem(&channels_last(&images)?, mode)
+    }
+
+    /// Predicts ages in years from what [`ResNet18::features`] returned; `[N]`.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses, such as a wrong shape or a lack of memory.
+    pub fn head(&self, features: Tensor, mode: Mode) -> Result<Tensor, Error> {
         let features = self.trained_layers(features, mode)?;
         let pooled = features.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?;
         // The head always computes in f32: in bf16 an age near 40 would move in steps of a quarter of a year.
@@ -247,9 +282,8 @@ impl ResNet18 {
     /// The frozen layers, without gradients.
     fn stem(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
         let head_of_network = |mode: Mode| -> Result<Tensor, Error> {
-            let convolved = convolve(images, &self.stem_conv, 2, 3)?;
             let train_norm = self.trained.contains(Part::Bn1) && mode == Mode::Train;
-            let mut normed = self.stem_norm.forward(&convolved, train_norm)?;
+            let mut normed = self.stem.forward(images, 2, 3, train_norm)?;
             Ok(normed
                 .f_relu_()?
                 .f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?)
@@ -279,6 +313,21 @@ impl ResNet18 {
     }
 }
 
+/// Channels, height and width of [`ResNet18::features`] for images of this side; `None` when nothing that is worth keeping is frozen.
+pub fn feature_shape(trained: Trained, input_size: u32) -> Option<[u32; 3]> {
+    let halved = |side: u32, times: u32| (0..times).fold(side, |side, _| side.div_ceil(2));
+    // conv1 and the pooling behind bn1 halve the side, and so does each layer but the first.
+    let (channels, halvings) = match trained.first {
+        Part::Conv1 | Part::Bn1 => return None,
+        Part::Layer1 | Part::Layer2 => (64, 2),
+        Part::Layer3 => (128, 3),
+        Part::Layer4 => (256, 4),
+        Part::Fc => (512, 5),
+    };
+    let side = halved(input_size, halvings);
+    Some([channels, side, side])
+}
+
 const LAYER_PARTS: [Part; 4] = [Part::Layer1, Part::Layer2, Part::Layer3, Part::Layer4];
 
 fn forward_layer(layer: &[Block; 2], input: &Tensor, train: bool) -> Result<Tensor, Error> {
@@ -286,49 +335,119 @@ fn forward_layer(layer: &[Block; 2], input: &Tensor, train: bool) -> Result<Tens
     layer[1].forward(&middle, train)
 }
 
+/// How a part computes.
+#[derive(Debug, Clone, Copy)]
+struct Format {
+    precision: Precision,
+    is_frozen: bool,
+}
+
 /// Two 3×3 convolutions around which the input is added.
 #[derive(Debug)]
 struct Block {
     stride: i64,
-    conv1: Tensor,
-    norm1: BatchNorm,
-    conv2: Tensor,
-    norm2: BatchNorm,
-    downsample: Option<(Tensor, BatchNorm)>,
+    first: ConvNorm,
+    second: ConvNorm,
+    downsample: Option<ConvNorm>,
 }
 
 impl Block {
-    fn new(state: &BTreeMap<String, Tensor>, prefix: &str, stride: i64) -> Self {
-        let downsample = state.get(&format!("{prefix}.downsample.0.weight"));
-        Block {
+    fn new(
+        state: &BTreeMap<String, Tensor>,
+        prefix: &str,
+        stride: i64,
+        format: Format,
+    ) -> Result<Self, Error> {
+        let unit = |conv: &str, norm: &str| {
+            let (conv, norm) = (format!("{prefix}.{conv}"), format!("{prefix}.{norm}"));
+            ConvNorm::new(state, &conv, &norm, format)
+        };
+        let has_downsample = state.contains_key(&format!("{prefix}.downsample.0.weight"));
+        Ok(Block {
             stride,
-            conv1: entry(state, &format!("{prefix}.conv1.weight")),
-            norm1: BatchNorm::new(state, &format!("{prefix}.bn1")),
-            conv2: entry(state, &format!("{prefix}.conv2.weight")),
-            norm2: BatchNorm::new(state, &format!("{prefix}.bn2")),
-            downsample: downsample.map(|conv| {
-                let norm = BatchNorm::new(state, &format!("{prefix}.downsample.1"));
-                (conv.shallow_clone(), norm)
-            }),
-        }
+            first: unit("conv1", "bn1")?,
+            second: unit("conv2", "bn2")?,
+            downsample: has_downsample
+                .then(|| unit("downsample.0", "downsample.1"))
+                .transpose()?,
+        })
     }
 
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, Error> {
-        let inner = convolve(input, &self.conv1, self.stride, 1)?;
-        let inner = self.norm1.forward(&inner, train)?.f_relu_()?;
-        let inner = convolve(&inner, &self.conv2, 1, 1)?;
-        let inner = self.norm2.forward(&inner, train)?;
-        let sum = match &self.downsample {
-            Some((conv, norm)) => {
-                let shortcut = norm.forward(&convolve(input, conv, self.stride, 0)?, train)?;
-                inner.f_add(&shortcut)?
-            }
-            None => inner.f_add(input)?,
+        let inner = self
+            .first
+            .forward(input, self.stride, 1, train)?
+            .f_relu_()?;
+        let mut sum = self.second.forward(&inner, 1, 1, train)?;
+        let shortcut = match &self.downsample {
+            Some(unit) => unit.forward(input, self.stride, 0, train)?,
+            None => input.shallow_clone(),
         };
-        let mut sum = sum;
-        Ok(sum.f_relu_()?)
+        // In place: the sum is what the BatchNorm or the convolution returned, which neither needs for its gradient.
+        Ok(sum.f_add_(&shortcut)?.f_relu_()?)
     }
 }
+
+/// A convolution and the BatchNorm behind it.
+#[derive(Debug)]
+struct ConvNorm {
+    weight: Tensor,
+    kind: Kind,
+    norm: Norm,
+}
+
+#[derive(Debug)]
+enum Norm {
+    /// As it is trained.
+    Batch(BatchNorm),
+    /// Folded into the convolution's weight, with this bias left over.
+    Folded(Tensor),
+}
+
+impl ConvNorm {
+    fn new(
+        state: &BTreeMap<String, Tensor>,
+        conv: &str,
+        norm: &str,
+        format: Format,
+    ) -> Result<Self, Error> {
+        let weight = entry(state, &format!("{conv}.weight"));
+        let norm = BatchNorm::new(state, norm);
+        let kind = format.precision.kind();
+        if !format.is_frozen || format.precision == Precision::F32 {
+            let norm = Norm::Batch(norm);
+            return Ok(ConvNorm { weight, kind, norm });
+        }
+        let (weight, bias) = tch::no_grad(|| norm.fold_into(&weight))?;
+        Ok(ConvNorm {
+            weight: channels_last(&weight.f_to_kind(kind)?)?,
+            kind,
+            norm: Norm::Folded(bias.f_to_kind(kind)?),
+        })
+    }
+
+    fn forward(
+        &self,
+        input: &Tensor,
+        stride: i64,
+        padding: i64,
+        train: bool,
+    ) -> Result<Tensor, Error> {
+        // Of a trained part a copy, through which the gradient reaches the weight in f32.
+        let weight = self.weight.f_to_kind(self.kind)?;
+        let convolve = |bias: Option<&Tensor>| {
+            let (stride, padding) = ([stride, stride], [padding, padding]);
+            input.f_conv2d(&weight, bias, stride, padding, [1, 1], 1)
+        };
+        match &self.norm {
+            Norm::Batch(norm) => norm.forward(&convolve(None)?, train),
+            Norm::Folded(bias) => Ok(convolve(Some(bias))?),
+        }
+    }
+}
+
+/// torchvision's, in every BatchNorm.
+const EPSILON: f64 = 1e-5;
 
 /// Batch normalisation with torchvision's momentum 0.1 and epsilon 1e-5.
 #[derive(Debug)]
@@ -351,6 +470,14 @@ impl BatchNorm {
         }
     }
 
+    /// The weight and bias with which a convolution alone computes what this makes of its output in eval mode.
+    fn fold_into(&self, weight: &Tensor) -> Result<(Tensor, Tensor), Error> {
+        let deviation = self.running_var.f_add_scalar(EPSILON)?.f_sqrt()?;
+        let scale = self.weight.f_div(&deviation)?;
+        let bias = self.bias.f_sub(&self.running_mean.f_mul(&scale)?)?;
+        Ok((weight.f_mul(&scale.f_view([-1, 1, 1, 1])?)?, bias))
+    }
+
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, Error> {
         if train {
             // A shared handle, so that the count that is saved moves.
@@ -363,7 +490,7 @@ impl BatchNorm {
             Some(&self.running_var),
             train,
             0.1,
-            1e-5,
+            EPSILON,
             true,
         )?)
     }
@@ -378,19 +505,8 @@ fn entry(state: &BTreeMap<String, Tensor>, name: &str) -> Tensor {
     }
 }
 
-fn convolve(input: &Tensor, weight: &Tensor, stride: i64, padding: i64) -> Result<Tensor, Error> {
-    Ok(input.f_conv2d(
-        weight,
-        None::<&Tensor>,
-        [stride, stride],
-        [padding, padding],
-        [1, 1],
-        1,
-    )?)
-}
-
-/// The same images with the channels of a pixel side by side in memory, which oneDNN and cuDNN compute faster on; the shape stays.
-fn channels_last(images: &Tensor) -> Result<Tensor, Error> {
+/// The same values with the channels of a pixel side by side in memory, which oneDNN and cuDNN compute faster on; the shape stays.
+pub(crate) fn channels_last(images: &Tensor) -> Result<Tensor, Error> {
     let pixels = images.f_permute([0, 2, 3, 1])?.f_contiguous()?;
     Ok(pixels.f_permute([0, 3, 1, 2])?)
 }

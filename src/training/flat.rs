@@ -12,6 +12,8 @@ use crate::model::{
     resnet18::{Trained, is_parameter},
 };
 
+use super::adam_kernel::{self, Buffers, Coefficients};
+
 /// All trained parameters in one buffer `[P]`, in the order of their names.
 #[derive(Debug)]
 pub struct FlatParameters {
@@ -43,9 +45,7 @@ impl FlatParameters {
         for name in names {
             let tensor = &state[&name];
             let length = elements(tensor);
-            let mut view = buffer
-                .f_narrow(0, offset, length)?
-                .f_view(tensor.size().as_slice())?;
+            let mut view = view_of(&buffer, offset, &tensor.size())?;
             view.f_copy_(tensor)?;
             // Detached from the buffer's history, so that autograd takes it for a leaf that shares its memory.
             let leaf = view.f_detach()?.f_requires_grad_(true)?;
@@ -73,12 +73,23 @@ impl FlatParameters {
         let gradients = Tensor::f_run_backward(&[loss], &self.views, false, false)?;
         let mut offset = 0;
         for gradient in &gradients {
-            let length = elements(gradient);
-            let mut part = self.gradient.f_narrow(0, offset, length)?;
-            part.f_copy_(&gradient.f_reshape([-1])?)?;
-            offset += length;
+            view_of(&self.gradient, offset, &gradient.size())?.f_copy_(gradient)?;
+            offset += elements(gradient);
         }
         Ok(())
+    }
+}
+
+/// The part of a flat buffer that begins at `offset`, as a tensor of this shape. Kernels of convolutions lie channels last in it, as the
+/// convolutions want them and their gradients come.
+fn view_of(buffer: &Tensor, offset: i64, shape: &[i64]) -> Result<Tensor, Error> {
+    let part = buffer.f_narrow(0, offset, shape.iter().product())?;
+    match *shape {
+        [output, input, height, width] => {
+            let channels_last = part.f_view([output, height, width, input])?;
+            Ok(channels_last.f_permute([0, 3, 1, 2])?)
+        }
+        _ => Ok(part.f_view(shape)?),
     }
 }
 
@@ -133,6 +144,21 @@ impl Adam {
             weight_decay,
         } = self.options;
         self.steps += 1;
+        let first_correction = 1.0 - beta1.powi(self.steps);
+        let second_correction = (1.0 - beta2.powi(self.steps)).sqrt();
+        if parameters.buffer.device() == Device::Cpu {
+            let coefficients = Coefficients {
+                first_rate: (1.0 - beta1) as f32,
+                second_decay: beta2 as f32,
+                second_rate: (1.0 - beta2) as f32,
+                step_size: (learning_rate / first_correction) as f32,
+                second_correction: second_correction as f32,
+                epsilon: epsilon as f32,
+                weight_decay: weight_decay as f32,
+            };
+            self.step_on_cpu(parameters, coefficients);
+            return Ok(());
+        }
         tch::no_grad(|| {
             let gradient = if weight_decay == 0.0 {
                 parameters.gradient.shallow_clone()
@@ -149,11 +175,9 @@ impl Adam {
                 .f_mul_scalar_(beta2)?
                 .f_add_(&squared)
                 .map(drop)?;
-            let first_correction = 1.0 - beta1.powi(self.steps);
-            let second_correction = 1.0 - beta2.powi(self.steps);
             let mut denominator = self.second_moment.f_sqrt()?;
             denominator
-                .f_div_scalar_(second_correction.sqrt())?
+                .f_div_scalar_(second_correction)?
                 .f_add_scalar_(epsilon)
                 .map(drop)?;
             let update = self
@@ -164,6 +188,37 @@ impl Adam {
             Ok(())
         })
     }
+
+    fn step_on_cpu(&mut self, parameters: &mut FlatParameters, coefficients: Coefficients) {
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        adam_kernel::step(
+            Buffers {
+                parameters: values_mut(&mut parameters.buffer),
+                gradient: values_mut(&mut parameters.gradient),
+                first_moment: values_mut(&mut self.first_moment),
+                second_moment: values_mut(&mut self.second_moment),
+            },
+            coefficients,
+            threads,
+        );
+    }
+}
+
+/// The numbers of a flat f32 tensor on the processor.
+#[expect(
+    unsafe_code,
+    reason = "tch gives out no slice of a tensor; the pass over memory is what makes the step fast"
+)]
+fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
+    assert!(
+        tensor.kind() == Kind::Float && tensor.device() == Device::Cpu && tensor.dim() == 1,
+        "the buffers are made flat and in f32"
+    );
+    assert!(tensor.is_contiguous(), "the buffers are made whole");
+    let length = usize::try_from(elements(tensor)).unwrap_or(0);
+    // SAFETY: the tensor owns this many contiguous f32 values for as long as it lives, and is borrowed alone. The parameters' views share them, but
+    // nothing computes while a step runs on the thread that owns them all.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), length) }
 }
 
 fn elements(tensor: &Tensor) -> i64 {
@@ -173,6 +228,7 @@ fn elements(tensor: &Tensor) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::device::Precision;
     use crate::model::resnet18::{
         Mode, ResNet18,
         tests::{assert_close, expected, formula_images, formula_weights},
@@ -237,7 +293,7 @@ mod tests {
             weight_decay: 0.0,
         };
         let mut adam = Adam::new(&parameters, options).unwrap();
-        let network = ResNet18::new(&state, Trained::DEFAULT);
+        let network = ResNet18::new(&state, Trained::DEFAULT, Precision::F32).unwrap();
         let images = formula_images(6, 96);
         let ages = Tensor::from_slice(&[20.0f32, 50.0, 35.0, 5.0, 80.0, 42.0]);
         let mut losses = Vec::new();

@@ -5,13 +5,17 @@
 //! - [`supervisor`]: the queue, the child process and the recorded state; runs in the server.
 //! - [`frames`]: what server and worker say to each other.
 //! - [`worker`]: the child process; owns stdin, stdout and the signs of life.
-//! - [`trainer`]: the loop over epochs. [`loader`] decodes ahead of it, [`flat`] holds parameters and Adam, [`evaluation`] the
+//! - [`trainer`]: the loop over epochs. [`feed`] brings it batches, which [`loader`] decodes
+//!   ahead of it or [`feature_cache`] has kept, [`flat`] holds parameters and Adam, [`evaluation`] the
 //!   figures, [`early_stopping`] the verdict on an epoch.
 //!
 //! Training and inference never import each other: the registry joins them.
 
+mod adam_kernel;
 pub mod early_stopping;
 pub mod evaluation;
+pub mod feature_cache;
+pub mod feed;
 pub mod flat;
 pub mod frames;
 pub mod loader;
@@ -21,3 +25,11 @@ pub mod spec;
 pub mod supervisor;
 pub mod trainer;
 pub mod worker;
+
+/// Does some work and adds the seconds that it took.
+fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+    let begun = std::time::Instant::now();
+    let result = work();
+    *seconds += begun.elapsed().as_secs_f64();
+    result
+}

@@ -5,11 +5,14 @@
 
 use std::time::Duration;
 
-use crate::{model::resnet18::Trained, proto::v1};
+use crate::{
+    model::{device::Precision, resnet18::Trained},
+    proto::v1,
+};
 
 pub use crate::model::init::Init;
 
-use super::flat::AdamOptions;
+use super::{feature_cache::CachePolicy, flat::AdamOptions};
 
 /// One field of the request that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,12 @@ pub struct Spec {
     pub mean_age_bias: bool,
     /// Longest running time.
     pub max_duration: Option<Duration>,
+    /// Where the frozen layers' features are kept.
+    pub feature_cache: CachePolicy,
+    /// Most bytes of features; `None` for what there is room for.
+    pub cache_budget: Option<u64>,
+    /// Number format of the convolutions; `None` for the fastest of the device.
+    pub precision: Option<Precision>,
 }
 
 /// The labelled images; see `DatasetSpec` in the API.
@@ -152,6 +161,9 @@ impl Spec {
             promote: check.promote(spec.promote),
             mean_age_bias: check.mean_age_bias(spec.head_bias),
             max_duration: check.duration("spec.max_duration", spec.max_duration.as_ref()),
+            feature_cache: check.feature_cache(spec.feature_cache),
+            cache_budget: spec.cache_budget_bytes,
+            precision: check.precision(spec.precision),
         };
         if resolved.batch_size == 1 && resolved.input_size <= SINGLE_VALUE_SIZE {
             check.refuse(
@@ -180,6 +192,18 @@ impl Spec {
             Promote::Always => v1::Promote::Always,
             Promote::IfBetter => v1::Promote::IfBetter,
             Promote::Never => v1::Promote::Never,
+        };
+        let feature_cache = match self.feature_cache {
+            CachePolicy::Auto => v1::FeatureCache::Auto,
+            CachePolicy::Off => v1::FeatureCache::Off,
+            CachePolicy::Memory => v1::FeatureCache::Memory,
+            CachePolicy::Disk => v1::FeatureCache::Disk,
+            CachePolicy::Device => v1::FeatureCache::Device,
+        };
+        let precision = match self.precision {
+            None => v1::Precision::Auto,
+            Some(Precision::F32) => v1::Precision::F32,
+            Some(Precision::Bf16) => v1::Precision::Bf16,
         };
         let head_bias = if self.mean_age_bias {
             v1::HeadBias::MeanAge
@@ -220,6 +244,9 @@ impl Spec {
             max_duration: self
                 .max_duration
                 .and_then(|duration| prost_types::Duration::try_from(duration).ok()),
+            feature_cache: feature_cache.into(),
+            cache_budget_bytes: self.cache_budget,
+            precision: precision.into(),
         }
     }
 }
@@ -408,6 +435,38 @@ impl Check {
                     format!("{given} is not known to this server"),
                 );
                 Promote::IfBetter
+            }
+        }
+    }
+
+    fn feature_cache(&mut self, given: i32) -> CachePolicy {
+        match v1::FeatureCache::try_from(given) {
+            Ok(v1::FeatureCache::Unspecified | v1::FeatureCache::Auto) => CachePolicy::Auto,
+            Ok(v1::FeatureCache::Off) => CachePolicy::Off,
+            Ok(v1::FeatureCache::Memory) => CachePolicy::Memory,
+            Ok(v1::FeatureCache::Disk) => CachePolicy::Disk,
+            Ok(v1::FeatureCache::Device) => CachePolicy::Device,
+            Err(_) => {
+                self.refuse(
+                    "spec.feature_cache",
+                    format!("{given} is not known to this server"),
+                );
+                CachePolicy::Auto
+            }
+        }
+    }
+
+    fn precision(&mut self, given: i32) -> Option<Precision> {
+        match v1::Precision::try_from(given) {
+            Ok(v1::Precision::Unspecified | v1::Precision::Auto) => None,
+            Ok(v1::Precision::F32) => Some(Precision::F32),
+            Ok(v1::Precision::Bf16) => Some(Precision::Bf16),
+            Err(_) => {
+                self.refuse(
+                    "spec.precision",
+                    format!("{given} is not known to this server"),
+                );
+                None
             }
         }
     }

@@ -18,8 +18,9 @@ use crate::{
     model::{
         self,
         checkpoint::{self, Calibration, DatasetRecord, LabelScale, Manifest},
-        device, init,
-        resnet18::{Mode, ResNet18},
+        device::{self, Precision},
+        init,
+        resnet18::{Mode, ResNet18, feature_shape},
         weights::HubOptions,
     },
     proto::{
@@ -31,11 +32,14 @@ use crate::{
 use super::{
     early_stopping::EarlyStopping,
     evaluation::{Scored, Sums, conformal_half_width, evaluate},
+    feature_cache::{self, FeatureCache, Place, Room, free_disk, free_memory},
+    feed::{Fed, Feed, Skipped},
     flat::{Adam, FlatParameters},
-    loader::{Batch, Loader, LoaderOptions, Picture},
+    loader::{LoaderOptions, Picture},
     process::{Control, Reporter, Wish},
     report::{dataset_options, dataset_report},
     spec::{SINGLE_VALUE_SIZE, Spec},
+    timed,
 };
 
 /// Share of true ages that Predict's interval holds.
@@ -312,7 +316,9 @@ struct Session<'a> {
     parameters: FlatParameters,
     adam: Adam,
     train: Arc<Vec<Picture>>,
+    train_cache: FeatureCache,
     validation: Arc<Vec<Picture>>,
+    validation_cache: FeatureCache,
     loader: LoaderOptions,
     mean_age: f64,
 }
@@ -355,17 +361,25 @@ impl<'a> Session<'a> {
             "ready to train"
         );
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let precision = spec.precision.unwrap_or_else(|| Precision::fastest(device));
+        let (train, validation) = (pictures(&dataset.train), pictures(&dataset.val));
+        let place = place_of_features(job, spec, device, precision, train.len() + validation.len());
+        let cache = |name: &str, images: usize| {
+            FeatureCache::new(place, device, images, Path::new(&job.work_dir).join(name))
+        };
         Ok(Session {
             job,
             spec,
             dataset,
             device,
-            network: ResNet18::new(&state, spec.trained),
+            network: ResNet18::new(&state, spec.trained, precision)?,
+            train_cache: cache("train.features", train.len()),
+            validation_cache: cache("validation.features", validation.len()),
             state,
             parameters,
             adam,
-            train: pictures(&dataset.train),
-            validation: pictures(&dataset.val),
+            train,
+            validation,
             loader: LoaderOptions {
                 batch_size: spec.batch_size,
                 input: InputSpec {
@@ -390,10 +404,9 @@ impl<'a> Session<'a> {
         let begun = Instant::now();
         let mut seconds = v1::EpochSeconds::default();
         let mut sums = Sums::default();
-        let mut skipped = Skipped::default();
         let order = dataset::epoch_order(self.train.len(), self.spec.seed, u64::from(epoch));
-        let mut batches = Loader::start(&self.train, order, &self.loader);
-        let steps = batches.batches();
+        let mut feed = Feed::start(&self.train, order, &self.loader, &self.train_cache);
+        let steps = feed.batches();
         for step in 0..steps {
             match control.wish() {
                 Wish::GoOn if is_past(deadline) => {
@@ -403,14 +416,18 @@ impl<'a> Session<'a> {
                 Wish::Stop => return Ok(Pass::Broken(v1::StopReason::UserStop)),
                 Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
             }
-            let batch = timed(&mut seconds.data, || batches.next());
-            let Some(batch) = batch else { break };
-            skipped.add(&batch);
+            let fed = feed.next(
+                &self.network,
+                Mode::Train,
+                self.device,
+                &mut self.train_cache,
+                &mut seconds,
+            )?;
+            let Some(fed) = fed else { break };
             // A BatchNorm of layer4 would divide by the variance of a single value, which is zero.
-            let is_single_value =
-                batch.ages.len() == 1 && self.spec.input_size <= SINGLE_VALUE_SIZE;
-            if !batch.ages.is_empty() && !is_single_value {
-                self.step(&batch, &mut sums, &mut seconds, epoch, step)?;
+            let is_single_value = fed.ages.len() == 1 && self.spec.input_size <= SINGLE_VALUE_SIZE;
+            if !fed.ages.is_empty() && !is_single_value {
+                self.step(fed, &mut sums, &mut seconds, epoch, step)?;
             }
             let report = reporter.progress(|| {
                 let rate = sums.images() as f64 / begun.elapsed().as_secs_f64();
@@ -418,12 +435,24 @@ impl<'a> Session<'a> {
             });
             report.map_err(Error::Pipe)?;
         }
-        drop(batches);
-        skipped.check(epoch, self.train.len(), self.spec.dataset.max_reject_share)?;
+        check_skipped(feed.skipped(), epoch, self.train.len(), self.spec)?;
+        let skipped = feed.skipped().count;
+        drop(feed);
+        self.train_cache.complete();
         let training_seconds = begun.elapsed().as_secs_f64();
         let validating = Instant::now();
         let validation = Arc::clone(&self.validation);
-        let scored = self.score(&validation, "validate", epoch, reporter, control)?;
+        // Taken out for the time of the pass, because the pass borrows the session.
+        let mut cache = std::mem::replace(&mut self.validation_cache, no_cache());
+        let scored = self.score(
+            &validation,
+            &mut cache,
+            "validate",
+            epoch,
+            (reporter, control),
+        );
+        self.validation_cache = cache;
+        let scored = scored?;
         let Some((scored, _)) = scored else {
             return Ok(Pass::Broken(v1::StopReason::UserStop));
         };
@@ -447,7 +476,7 @@ impl<'a> Session<'a> {
             is_best: false,
             epochs_without_improvement: 0,
             seconds: Some(seconds),
-            skipped_images: skipped.count,
+            skipped_images: skipped,
             max_epochs: self.spec.max_epochs,
             eta: duration_message(remaining),
         };
@@ -457,15 +486,17 @@ impl<'a> Session<'a> {
     /// Forward, backward and update on one batch.
     fn step(
         &mut self,
-        batch: &Batch,
+        fed: Fed,
         sums: &mut Sums,
         seconds: &mut v1::EpochSeconds,
         epoch: u32,
         step: usize,
     ) -> Result<(), Error> {
-        let (images, ages) = self.tensors(batch)?;
+        let ages = Tensor::f_from_slice(&fed.ages)
+            .and_then(|ages| ages.f_to_device(self.device))
+            .map_err(model::Error::from)?;
         let predicted = timed(&mut seconds.forward, || {
-            self.network.forward(&images, Mode::Train)
+            self.network.head(fed.features, Mode::Train)
         })?;
         let difference = subtract(&predicted, &ages)?;
         let loss = difference
@@ -485,7 +516,7 @@ impl<'a> Session<'a> {
             self.parameters.backward(&loss)?;
             self.adam.step(&mut self.parameters)
         })?;
-        for scored in score(&predicted, batch)? {
+        for scored in score(&predicted, &fed.ages)? {
             sums.add(scored);
         }
         Ok(())
@@ -495,30 +526,33 @@ impl<'a> Session<'a> {
     fn score(
         &self,
         pictures: &Arc<Vec<Picture>>,
+        cache: &mut FeatureCache,
         phase: &str,
         epoch: u32,
-        reporter: &Reporter,
-        control: &Control,
+        (reporter, control): (&Reporter, &Control),
     ) -> Result<Option<Evaluated>, Error> {
         let order = (0..pictures.len() as u32).collect();
         let mut scored = Vec::with_capacity(pictures.len());
         let mut indices = Vec::with_capacity(pictures.len());
-        let mut skipped = Skipped::default();
-        let batches = Loader::start(pictures, order, &self.loader);
-        let steps = batches.batches();
-        for (step, batch) in batches.enumerate() {
+        let mut feed = Feed::start(pictures, order, &self.loader, cache);
+        let steps = feed.batches();
+        // Told as a whole, by whoever asked.
+        let mut seconds = v1::EpochSeconds::default();
+        for step in 0..steps {
             match control.wish() {
                 Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
                 // A stop lets the test finish, which ends the training anyhow.
                 Wish::Stop if phase == "validate" => return Ok(None),
                 Wish::Stop | Wish::GoOn => {}
             }
-            skipped.add(&batch);
-            if !batch.ages.is_empty() {
-                let (images, _) = self.tensors(&batch)?;
-                let predicted = tch::no_grad(|| self.network.forward(&images, Mode::Eval))?;
-                scored.extend(score(&predicted, &batch)?);
-                indices.extend_from_slice(&batch.indices);
+            let fed = tch::no_grad(|| {
+                feed.next(&self.network, Mode::Eval, self.device, cache, &mut seconds)
+            })?;
+            let Some(fed) = fed else { break };
+            if !fed.ages.is_empty() {
+                let predicted = tch::no_grad(|| self.network.head(fed.features, Mode::Eval))?;
+                scored.extend(score(&predicted, &fed.ages)?);
+                indices.extend_from_slice(&fed.indices);
             }
             let report = reporter.progress(|| v1::Progress {
                 epoch,
@@ -531,7 +565,8 @@ impl<'a> Session<'a> {
             });
             report.map_err(Error::Pipe)?;
         }
-        skipped.check(epoch, pictures.len(), self.spec.dataset.max_reject_share)?;
+        check_skipped(feed.skipped(), epoch, pictures.len(), self.spec)?;
+        cache.complete();
         Ok(Some((scored, indices)))
     }
 
@@ -553,8 +588,14 @@ impl<'a> Session<'a> {
         })?;
         let pictures = pictures(&self.dataset.test);
         let epoch = self.spec.max_epochs;
-        let Some((scored, indices)) = self.score(&pictures, "test", epoch, reporter, control)?
-        else {
+        let scored = self.score(
+            &pictures,
+            &mut no_cache(),
+            "test",
+            epoch,
+            (reporter, control),
+        )?;
+        let Some((scored, indices)) = scored else {
             return Ok(None);
         };
         let labels = |index: &u32| self.dataset.test[*index as usize].labels.iter().collect();
@@ -620,20 +661,6 @@ impl<'a> Session<'a> {
         Ok(files.collect())
     }
 
-    fn tensors(&self, batch: &Batch) -> Result<(Tensor, Tensor), Error> {
-        let side = i64::from(self.spec.input_size);
-        let count = batch.ages.len() as i64;
-        let make = || {
-            let images = Tensor::f_from_slice(&batch.pixels)?.f_view([count, 3, side, side])?;
-            let ages = Tensor::f_from_slice(&batch.ages)?;
-            Ok::<_, tch::TchError>((
-                images.f_to_device(self.device)?,
-                ages.f_to_device(self.device)?,
-            ))
-        };
-        Ok(make().map_err(model::Error::from)?)
-    }
-
     #[expect(
         clippy::too_many_arguments,
         reason = "the fields of one message, in its order"
@@ -668,36 +695,49 @@ impl<'a> Session<'a> {
 /// Predictions for the pictures that could be read, and the positions of these.
 type Evaluated = (Vec<Scored>, Vec<u32>);
 
-/// Pictures that could not be read in one pass.
-#[derive(Default)]
-struct Skipped {
-    count: u64,
-    example: Option<String>,
+/// Refuses a pass in which too many images, or all, could not be read.
+fn check_skipped(skipped: &Skipped, epoch: u32, all: usize, spec: &Spec) -> Result<(), Error> {
+    let limit = spec.dataset.max_reject_share;
+    if skipped.count as f64 <= limit * all as f64 && (skipped.count as usize) < all {
+        return Ok(());
+    }
+    Err(Error::TooManySkipped {
+        epoch,
+        skipped: skipped.count,
+        all,
+        limit,
+        example: skipped.example.clone().unwrap_or_default(),
+    })
 }
 
-impl Skipped {
-    fn add(&mut self, batch: &Batch) {
-        self.count += batch.skipped.values().sum::<u64>();
-        if let Some(example) = &batch.skipped_example {
-            if self.example.is_none() {
-                tracing::warn!(example, "left out an image that cannot be read");
-            }
-            self.example.get_or_insert_with(|| example.clone());
-        }
-    }
+/// Chooses where the features of all images lie, and says so in the log.
+fn place_of_features(
+    job: &Job,
+    spec: &Spec,
+    device: Device,
+    precision: Precision,
+    images: usize,
+) -> Place {
+    let Some(shape) = feature_shape(spec.trained, spec.input_size) else {
+        tracing::info!("no feature cache: all layers are trained");
+        return Place::Nowhere;
+    };
+    let width = if precision == Precision::F32 { 4 } else { 2 };
+    let values: u64 = shape.iter().map(|side| u64::from(*side)).product();
+    let room = Room {
+        budget: spec.cache_budget,
+        memory: free_memory(),
+        disk: free_disk(Path::new(&job.work_dir)),
+    };
+    let needed = values * width * images as u64;
+    let (place, why) = feature_cache::choose(spec.feature_cache, device, needed, room);
+    tracing::info!(?place, ?precision, "feature cache: {why}");
+    place
+}
 
-    fn check(&self, epoch: u32, all: usize, limit: f64) -> Result<(), Error> {
-        if self.count as f64 <= limit * all as f64 && (self.count as usize) < all {
-            return Ok(());
-        }
-        Err(Error::TooManySkipped {
-            epoch,
-            skipped: self.count,
-            all,
-            limit,
-            example: self.example.clone().unwrap_or_default(),
-        })
-    }
+/// For a pass whose features are not needed again.
+fn no_cache() -> FeatureCache {
+    FeatureCache::new(Place::Nowhere, Device::Cpu, 0, PathBuf::new())
 }
 
 fn pictures(samples: &[Sample]) -> Arc<Vec<Picture>> {
@@ -738,25 +778,18 @@ fn subtract(predicted: &Tensor, ages: &Tensor) -> Result<Tensor, Error> {
     Ok(predicted.f_sub(ages).map_err(model::Error::from)?)
 }
 
-fn score(predicted: &Tensor, batch: &Batch) -> Result<Vec<Scored>, Error> {
+fn score(predicted: &Tensor, ages: &[f32]) -> Result<Vec<Scored>, Error> {
     let predicted = predicted
         .f_detach()
         .and_then(|tensor| tensor.f_to_device(Device::Cpu));
     let predicted =
         Vec::<f32>::try_from(predicted.map_err(model::Error::from)?).map_err(model::Error::from)?;
-    let pairs = batch.ages.iter().zip(predicted);
+    let pairs = ages.iter().zip(predicted);
     let scored = pairs.map(|(age, predicted)| Scored {
         age: f64::from(*age),
         predicted: f64::from(predicted),
     });
     Ok(scored.collect())
-}
-
-fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
-    let begun = Instant::now();
-    let result = work();
-    *seconds += begun.elapsed().as_secs_f64();
-    result
 }
 
 fn duration_message(seconds: f64) -> Option<prost_types::Duration> {

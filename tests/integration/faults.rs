@@ -143,7 +143,12 @@ async fn dataset_emptied_in_the_middle_of_an_epoch_is_a_data_error() {
     let server = Server::start(&[]);
     server.train_small().await;
     let faces = server.faces("faces", 120, 1);
-    let name = server.queue(long_spec(&faces)).await;
+    let spec = v1::TrainingSpec {
+        // Else later epochs would need no image.
+        feature_cache: v1::FeatureCache::Off.into(),
+        ..long_spec(&faces)
+    };
+    let name = server.queue(spec).await;
     server.in_epoch(&name).await;
     let emptied = Instant::now();
     empty(&faces);

@@ -60,7 +60,8 @@ class TorchvisionTest(unittest.TestCase):
         # All of the network is trained, so that the BatchNorms move too.
         spec = training.TrainingSpec(
             dataset=training.DatasetSpec(path=cls.server.path("manifest.csv")), init=training.InitSpec(kind=training.INIT_KIND_RANDOM),
-            trainable=["ALL"], max_epochs=3, batch_size=16, input_size=64, optimizer=training.OptimizerSpec(learning_rate=1e-3))
+            trainable=["ALL"], max_epochs=3, batch_size=16, input_size=64, precision=training.PRECISION_F32,
+            optimizer=training.OptimizerSpec(learning_rate=1e-3))
         cls.name = cls.client.start(spec).name
         cls.client.events(cls.name)
         ended = cls.client.get(cls.name)

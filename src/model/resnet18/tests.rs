@@ -79,7 +79,7 @@ pub(crate) fn assert_close(found: &Tensor, expected: &serde_json::Value, toleran
 
 #[test]
 fn predictions_are_torchvisions_within_a_ten_thousandth() {
-    let network = ResNet18::new(&formula_weights(), Trained::DEFAULT);
+    let network = ResNet18::new(&formula_weights(), Trained::DEFAULT, Precision::F32).unwrap();
     let expected = expected();
     for (side, key) in [(224, "eval_224"), (96, "eval_96")] {
         let ages = tch::no_grad(|| network.forward(&formula_images(2, side), Mode::Eval)).unwrap();
