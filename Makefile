@@ -2,7 +2,7 @@
 #
 #   GPU=1     also bring the CUDA libraries (2.5 GB to download)
 #   ARGS=...  handed on to the test runner, for example ARGS=status
-#   DATA=...  handed on to the demo: a folder of face pictures
+#   DATA=...  handed on to the demo and the benchmark: a folder of face pictures
 
 PYTHON ?= python3
 GPU ?=
@@ -16,7 +16,7 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores by itself, and two of it would only wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-rust test-python test-torch lint deny clean
+.PHONY: help setup build demo test test-rust test-python test-torch bench-train lint deny clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
@@ -53,6 +53,10 @@ test-python: setup $(VENV)/installed ## Run the tests of the Python client
 test-torch: setup $(VENV)/torch-installed ## Compare a checkpoint with torchvision (2.5 GB to download)
 	cargo build --release --workspace
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python -p test_torchvision.py
+
+bench-train: build $(VENV)/torch-installed ## Compare the training speed with PyTorch scripts (DATA=folder ROUNDS=3 IMAGES=1000 BENCH_JSON=file)
+	$(VENV)/bin/python tests/bench/train.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(IMAGES),--images $(IMAGES)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
 # Debian leaves pip out of its venv module, so the environment is made without and pip outside of it fills it.
 $(VENV)/installed: tests/python/requirements.txt
