@@ -78,8 +78,8 @@ init=${INIT:-IMAGENET1K_V1}
 say "Fine-tuning ResNet18 on $data from $init"
 if ! train "$init"; then
   # Only weights that cannot be had have a way round; it is said, never silent.
-  newest=$("$visage" trainings list --json | head -n 1)
-  case $newest in *'"INIT_WEIGHTS"'*) ;; *) exit 1 ;; esac
+  newest=$("$visage" trainings list --json)
+  case ${newest%%$'\n'*} in *'"INIT_WEIGHTS"'*) ;; *) exit 1 ;; esac
   [ -z "${INIT:-}" ] || exit 1
   say "ImageNet's weights cannot be had here (see above): the demo trains all layers from RANDOM weights. Put the named file in place for better ages"
   train RANDOM --trainable ALL --lr 1e-3
