@@ -77,7 +77,7 @@ lint: setup ## Check formatting, clippy and the documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
 deny: ## Check the licences and sources of the dependencies (cargo-deny)
-	cargo deny --offline check licenses bans sources
+	cargo deny check licenses bans sources
 
 clean: ## Remove what was built (libtorch stays; it goes with `rm -r .libtorch`)
 	cargo clean
