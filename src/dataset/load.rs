@@ -248,7 +248,7 @@ fn list(
         };
         // The manifest may be a link, and must not lead out of the roots either.
         let resolved = roots.resolve(&manifest.to_string_lossy())?;
-        let listing = manifest::list(&resolved, path, options, cancelled)?;
+        let listing = manifest::list(&resolved, path, roots, options, cancelled)?;
         return Ok((Source::Manifest, listing));
     }
     let is_manifest = path.is_file()
@@ -259,7 +259,7 @@ fn list(
         let path = path.to_path_buf();
         return Err(Error::NotADataset { path });
     };
-    let listing = manifest::list(path, folder, options, cancelled)?;
+    let listing = manifest::list(path, folder, roots, options, cancelled)?;
     Ok((Source::Manifest, listing))
 }
 

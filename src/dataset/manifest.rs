@@ -1,7 +1,8 @@
 //! The pictures of a manifest: a CSV or TSV file with a path and an age in each row.
 //!
 //! The header names the columns, in any order and case: `path` (or `file`, `image`, `filename`) and `age`; optionally
-//! `split`; every further column is a group label. Paths are relative to the folder of the manifest and stay under it.
+//! `split`; every further column is a group label. Paths are relative to the folder of the manifest and stay
+//! under it, or absolute and under a root.
 //! Fields are separated by commas, tabs in a `.tsv`; a `.csv` whose header has no comma may use tabs or semicolons.
 
 use std::collections::HashSet;
@@ -14,7 +15,7 @@ use super::labels::LabelPool;
 use super::load::Options;
 use super::report::{RejectReason, Rejects};
 use super::scan::{Candidate, Listing};
-use super::{Error, Part};
+use super::{Error, Part, Roots};
 
 /// The accepted names of the column with the path, best first.
 const PATH_COLUMNS: [&str; 4] = ["path", "file", "image", "filename"];
@@ -24,10 +25,11 @@ const SPLIT_COLUMN: &str = "split";
 /// A manifest of ten million rows has about this size; a larger file is something else.
 const MAX_MANIFEST_BYTES: u64 = 1 << 30;
 
-/// Reads a manifest; `folder` is what its paths are relative to.
+/// Reads a manifest; `folder` is what its relative paths are relative to.
 pub(super) fn list(
     manifest: &Path,
     folder: &Path,
+    roots: &Roots,
     options: &Options,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Listing, Error> {
@@ -47,6 +49,7 @@ pub(super) fn list(
 
     let mut rows = Rows {
         folder,
+        roots,
         options,
         columns: &columns,
         labels: LabelPool::default(),
@@ -172,6 +175,7 @@ impl Columns {
 
 struct Rows<'a> {
     folder: &'a Path,
+    roots: &'a Roots,
     options: &'a Options,
     columns: &'a Columns,
     labels: LabelPool,
@@ -219,7 +223,7 @@ impl Rows<'_> {
         if path.is_empty() {
             return Err(bad("the path is empty".to_owned()));
         }
-        let name = plain_relative(path).ok_or((RejectReason::OutsideRoot, path.to_owned()))?;
+        let name = plain(path, self.roots).ok_or((RejectReason::OutsideRoot, path.to_owned()))?;
         let age_text = cell(self.columns.age);
         let age = age_text
             .parse::<f32>()
@@ -244,6 +248,7 @@ impl Rows<'_> {
             .map(|(index, label)| (label.as_str(), cell(*index)))
             .filter(|(_, value)| !value.is_empty());
         Ok(Candidate {
+            // Joining an absolute path gives that path.
             path: self.folder.join(&name),
             name,
             age,
@@ -274,18 +279,26 @@ impl Rows<'_> {
     }
 }
 
-/// The path with `/` between its parts and without `.`, or none where it is absolute or climbs with `..`.
-fn plain_relative(path: &str) -> Option<String> {
+/// The path with `/` between its parts and without `.`, or none where it is absolute without being under a root, or climbs with `..`. Where links lead
+/// is looked at when the file is read.
+fn plain(path: &str, roots: &Roots) -> Option<String> {
     let mut parts = Vec::new();
+    let mut is_absolute = false;
     for component in Path::new(path).components() {
         match component {
             Component::Normal(part) => parts.push(part.to_str()?),
             Component::CurDir => {}
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+            Component::RootDir => is_absolute = true,
+            Component::ParentDir | Component::Prefix(_) => return None,
         }
     }
     if parts.is_empty() {
         return None;
     }
-    Some(parts.join("/"))
+    let joined = parts.join("/");
+    if !is_absolute {
+        return Some(joined);
+    }
+    let absolute = format!("/{joined}");
+    roots.contains(Path::new(&absolute)).then_some(absolute)
 }

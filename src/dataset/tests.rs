@@ -651,6 +651,20 @@ fn bad_rows_are_rejected_with_their_line() {
 }
 
 #[test]
+fn paths_of_a_manifest_may_be_absolute_under_a_root() {
+    let fixture = Fixture::with_images(&["a.png", "faces/b.png"]);
+    let (first, second) = (
+        fixture.folder().join("a.png").display().to_string(),
+        fixture.folder().join("faces/./b.png").display().to_string(),
+    );
+    let table = format!("path,age,split\n\"{first}\",1,train\n{second},3,val\n");
+    fixture.put("manifest.csv", table.as_bytes());
+    let dataset = fixture.load_tolerant();
+    assert_eq!(rejects(&dataset), []);
+    assert_eq!(dataset.report.accepted, 2);
+}
+
+#[test]
 fn a_manifest_that_cannot_be_understood_is_an_error_that_says_why() {
     let utf16: Vec<u8> = "\u{feff}path,age\n"
         .encode_utf16()

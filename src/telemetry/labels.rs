@@ -171,8 +171,10 @@ label_values! {
         Data = "data",
         /// The forward pass and the loss.
         Forward = "forward",
-        /// The backward pass and the optimizer's step.
+        /// The backward pass.
         Backward = "backward",
+        /// The optimizer's step.
+        Update = "update",
         /// The pass over the validation split.
         Validate = "validate",
         /// Writing checkpoints.

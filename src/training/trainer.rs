@@ -512,10 +512,8 @@ impl<'a> Session<'a> {
                 learning_rate: self.spec.optimizer.learning_rate,
             });
         }
-        timed(&mut seconds.backward, || {
-            self.parameters.backward(&loss)?;
-            self.adam.step(&mut self.parameters)
-        })?;
+        timed(&mut seconds.backward, || self.parameters.backward(&loss))?;
+        timed(&mut seconds.update, || self.adam.step(&mut self.parameters))?;
         for scored in score(&predicted, &fed.ages)? {
             sums.add(scored);
         }

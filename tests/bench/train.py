@@ -135,7 +135,7 @@ class Server:
     """A server with its data in a temporary folder."""
 
     def __init__(self, program, folder):
-        self.program = program
+        self.program = program = os.path.abspath(program)
         ready = os.path.join(folder, "ready")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VISAGE_")}
         with open(os.path.join(folder, "log"), "wb") as log:

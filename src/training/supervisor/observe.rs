@@ -63,6 +63,7 @@ pub(super) fn epoch(epoch: &v1::EpochMetrics) {
         (TrainingPhase::Data, seconds.data),
         (TrainingPhase::Forward, seconds.forward),
         (TrainingPhase::Backward, seconds.backward),
+        (TrainingPhase::Update, seconds.update),
         (TrainingPhase::Validate, seconds.validate),
         (TrainingPhase::Checkpoint, seconds.checkpoint),
     ];
