@@ -21,13 +21,15 @@ pub(super) struct Coefficients {
     pub(super) weight_decay: f32,
 }
 
-/// The four buffers, all of one length.
+/// The buffers, all of one length.
 #[derive(Debug)]
 pub(super) struct Buffers<'a> {
     pub(super) parameters: &'a mut [f32],
     pub(super) gradient: &'a [f32],
     pub(super) first_moment: &'a mut [f32],
     pub(super) second_moment: &'a mut [f32],
+    /// Gets the new parameters in bf16.
+    pub(super) rounded: Option<&'a mut [u16]>,
 }
 
 /// Updates the parameters and both moments, split among threads; the result does not depend on their number.
@@ -37,8 +39,10 @@ pub(super) fn step(buffers: Buffers<'_>, coefficients: Coefficients, threads: us
         gradient,
         first_moment,
         second_moment,
+        rounded,
     } = buffers;
     let length = parameters.len().div_ceil(threads.max(1)).max(1);
+    let mut rounded = rounded.map(|rounded| rounded.chunks_mut(length));
     std::thread::scope(|scope| {
         let mut parts: Vec<Buffers<'_>> = parameters
             .chunks_mut(length)
@@ -51,6 +55,7 @@ pub(super) fn step(buffers: Buffers<'_>, coefficients: Coefficients, threads: us
                     gradient,
                     first_moment,
                     second_moment,
+                    rounded: rounded.as_mut().and_then(Iterator::next),
                 },
             )
             .collect();
@@ -65,12 +70,36 @@ pub(super) fn step(buffers: Buffers<'_>, coefficients: Coefficients, threads: us
     });
 }
 
+/// In pieces that stay in the processor's cache.
 fn step_part(buffers: Buffers<'_>, c: Coefficients) {
+    const PIECE: usize = 4_096;
+    let mut rounded = buffers.rounded.map(|rounded| rounded.chunks_mut(PIECE));
+    let pieces = buffers
+        .parameters
+        .chunks_mut(PIECE)
+        .zip(buffers.gradient.chunks(PIECE))
+        .zip(buffers.first_moment.chunks_mut(PIECE))
+        .zip(buffers.second_moment.chunks_mut(PIECE));
+    for (((parameters, gradient), first_moment), second_moment) in pieces {
+        step_piece(
+            Buffers {
+                parameters,
+                gradient,
+                first_moment,
+                second_moment,
+                rounded: rounded.as_mut().and_then(Iterator::next),
+            },
+            c,
+        );
+    }
+}
+
+fn step_piece(buffers: Buffers<'_>, c: Coefficients) {
     let moments = buffers
         .first_moment
         .iter_mut()
         .zip(buffers.second_moment.iter_mut());
-    let values = buffers.parameters.iter_mut().zip(buffers.gradient);
+    let values = buffers.parameters.iter_mut().zip(buffers.gradient.iter());
     for ((parameter, gradient), (first, second)) in values.zip(moments) {
         let gradient = gradient + c.weight_decay * *parameter;
         *first += (gradient - *first) * c.first_rate;
@@ -78,6 +107,19 @@ fn step_part(buffers: Buffers<'_>, c: Coefficients) {
         let denominator = second.sqrt() / c.second_correction + c.epsilon;
         *parameter -= c.step_size * (*first / denominator);
     }
+    // After the loop rather than in it: both stay simple enough for vector instructions.
+    if let Some(rounded) = buffers.rounded {
+        for (rounded, parameter) in rounded.iter_mut().zip(buffers.parameters.iter()) {
+            *rounded = to_bf16(*parameter);
+        }
+    }
+}
+
+/// Rounds to the nearest bf16, ties to even, as libtorch does; not for NaN, which ends a training before.
+fn to_bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let rounding = 0x7fff + ((bits >> 16) & 1);
+    (bits.wrapping_add(rounding) >> 16) as u16
 }
 
 #[cfg(test)]
@@ -99,18 +141,23 @@ mod tests {
             let wave = |scale: f32| (0..1_003).map(|n| (scale * n as f32).sin()).collect();
             let (mut parameters, gradient): (Vec<f32>, Vec<f32>) = (wave(0.3), wave(0.7));
             let (mut first, mut second) = (vec![0.0; 1_003], vec![0.0; 1_003]);
+            let mut rounded = vec![0; 1_003];
             for _ in 0..3 {
                 let buffers = Buffers {
                     parameters: &mut parameters,
                     gradient: &gradient,
                     first_moment: &mut first,
                     second_moment: &mut second,
+                    rounded: Some(&mut rounded),
                 };
                 step(buffers, coefficients, threads);
             }
-            parameters
+            (parameters, rounded)
         };
         let expected = run(1);
+        let nearest = |value: &f32| half::bf16::from_f32(*value).to_bits();
+        let in_bf16: Vec<u16> = expected.0.iter().map(nearest).collect();
+        assert_eq!(expected.1, in_bf16);
         for threads in [2, 3, 16] {
             assert_eq!(run(threads), expected, "{threads} threads");
         }

@@ -9,21 +9,28 @@ use tch::{Device, Kind, Tensor};
 
 use crate::model::{
     Error,
+    device::Precision,
     resnet18::{Trained, is_parameter},
 };
 
 use super::adam_kernel::{self, Buffers, Coefficients};
 
 /// All trained parameters in one buffer `[P]`, in the order of their names.
+///
+/// In 16 bits the kernels of convolutions compute from a rounded copy, which each step of the optimizer renews: as a cast in every forward pass would,
+/// without passing over memory once more, and their gradients come in 16 bits.
 #[derive(Debug)]
 pub struct FlatParameters {
     buffer: Tensor,
     gradient: Tensor,
-    views: Vec<Tensor>,
+    /// `[P]` in bf16; `None` when everything computes in f32.
+    rounded: Option<Tensor>,
+    /// What gradients are taken of, by name.
+    leaves: Vec<(String, Tensor)>,
 }
 
 impl FlatParameters {
-    /// Moves the trained parameters of `state` into one buffer and puts views of it, which require gradients, in their place.
+    /// Moves the trained parameters of `state` into one buffer and puts views of it in their place.
     ///
     /// # Errors
     /// Whatever libtorch refuses, such as a lack of memory.
@@ -31,6 +38,7 @@ impl FlatParameters {
         state: &mut BTreeMap<String, Tensor>,
         trained: Trained,
         device: Device,
+        precision: Precision,
     ) -> Result<Self, Error> {
         let names: Vec<String> = state
             .keys()
@@ -40,24 +48,46 @@ impl FlatParameters {
         let count: i64 = names.iter().map(|name| elements(&state[name])).sum();
         let buffer = Tensor::f_zeros([count], (Kind::Float, device))?;
         let gradient = Tensor::f_zeros([count], (Kind::Float, device))?;
-        let mut views = Vec::with_capacity(names.len());
+        let rounded = match precision {
+            Precision::F32 => None,
+            Precision::Bf16 => Some(Tensor::f_zeros([count], (precision.kind(), device))?),
+        };
+        let mut leaves = Vec::with_capacity(names.len());
         let mut offset = 0;
         for name in names {
             let tensor = &state[&name];
             let length = elements(tensor);
             let mut view = view_of(&buffer, offset, &tensor.size())?;
             view.f_copy_(tensor)?;
+            let shape = tensor.size();
+            let computes = match &rounded {
+                Some(rounded) if shape.len() == 4 => {
+                    let mut rounded = view_of(rounded, offset, &shape)?;
+                    rounded.f_copy_(&view)?;
+                    rounded
+                }
+                _ => view.shallow_clone(),
+            };
             // Detached from the buffer's history, so that autograd takes it for a leaf that shares its memory.
-            let leaf = view.f_detach()?.f_requires_grad_(true)?;
-            views.push(leaf.shallow_clone());
-            state.insert(name, leaf);
+            let leaf = computes.f_detach()?.f_requires_grad_(true)?;
+            leaves.push((name.clone(), leaf));
+            state.insert(name, view.f_detach()?);
             offset += length;
         }
         Ok(FlatParameters {
             buffer,
             gradient,
-            views,
+            rounded,
+            leaves,
         })
+    }
+
+    /// What the network computes from: `state`, with the tensors that gradients are taken of in their places.
+    pub fn computed(&self, state: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+        let shared = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.shallow_clone());
+        let mut computed: BTreeMap<String, Tensor> = state.iter().map(shared).collect();
+        computed.extend(self.leaves.iter().map(|(name, leaf)| shared((name, leaf))));
+        computed
     }
 
     /// Number of trained parameters.
@@ -65,12 +95,24 @@ impl FlatParameters {
         elements(&self.buffer)
     }
 
+    /// Renews the rounded copy after the buffer was changed by other means than a step of the optimizer.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
+    pub fn renew_rounded(&mut self) -> Result<(), Error> {
+        if let Some(rounded) = &mut self.rounded {
+            tch::no_grad(|| rounded.f_copy_(&self.buffer))?;
+        }
+        Ok(())
+    }
+
     /// Computes the gradient of a scalar loss with respect to the buffer.
     ///
     /// # Errors
     /// Whatever libtorch refuses, such as a lack of memory.
     pub fn backward(&mut self, loss: &Tensor) -> Result<(), Error> {
-        let gradients = Tensor::f_run_backward(&[loss], &self.views, false, false)?;
+        let leaves: Vec<&Tensor> = self.leaves.iter().map(|(_, leaf)| leaf).collect();
+        let gradients = Tensor::f_run_backward(&[loss], &leaves, false, false)?;
         let mut offset = 0;
         for gradient in &gradients {
             view_of(&self.gradient, offset, &gradient.size())?.f_copy_(gradient)?;
@@ -185,6 +227,9 @@ impl Adam {
                 .f_div(&denominator)?
                 .f_mul_scalar_(-learning_rate / first_correction)?;
             parameters.buffer.f_add_(&update).map(drop)?;
+            if let Some(rounded) = &mut parameters.rounded {
+                rounded.f_copy_(&parameters.buffer)?;
+            }
             Ok(())
         })
     }
@@ -197,6 +242,7 @@ impl Adam {
                 gradient: values_mut(&mut parameters.gradient),
                 first_moment: values_mut(&mut self.first_moment),
                 second_moment: values_mut(&mut self.second_moment),
+                rounded: parameters.rounded.as_mut().map(bits_mut),
             },
             coefficients,
             threads,
@@ -210,15 +256,30 @@ impl Adam {
     reason = "tch gives out no slice of a tensor; the pass over memory is what makes the step fast"
 )]
 fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
-    assert!(
-        tensor.kind() == Kind::Float && tensor.device() == Device::Cpu && tensor.dim() == 1,
-        "the buffers are made flat and in f32"
-    );
-    assert!(tensor.is_contiguous(), "the buffers are made whole");
-    let length = usize::try_from(elements(tensor)).unwrap_or(0);
+    let length = flat_length(tensor, Kind::Float);
     // SAFETY: the tensor owns this many contiguous f32 values for as long as it lives, and is borrowed alone. The parameters' views share them, but
     // nothing computes while a step runs on the thread that owns them all.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), length) }
+}
+
+/// The numbers of a flat bf16 tensor on the processor, as bits.
+#[expect(
+    unsafe_code,
+    reason = "tch gives out no slice of a tensor; the pass over memory is what makes the step fast"
+)]
+fn bits_mut(tensor: &mut Tensor) -> &mut [u16] {
+    let length = flat_length(tensor, Kind::BFloat16);
+    // SAFETY: as in `values_mut`; a bf16 is 16 bits of which each pattern is one.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u16>(), length) }
+}
+
+fn flat_length(tensor: &Tensor, kind: Kind) -> usize {
+    assert!(
+        tensor.kind() == kind && tensor.device() == Device::Cpu && tensor.dim() == 1,
+        "the buffers are made flat, on the processor"
+    );
+    assert!(tensor.is_contiguous(), "the buffers are made whole");
+    usize::try_from(elements(tensor)).unwrap_or(0)
 }
 
 fn elements(tensor: &Tensor) -> i64 {
@@ -228,7 +289,6 @@ fn elements(tensor: &Tensor) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::device::Precision;
     use crate::model::resnet18::{
         Mode, ResNet18,
         tests::{assert_close, expected, formula_images, formula_weights},
@@ -254,7 +314,8 @@ mod tests {
         let start = Tensor::from_slice(&[1.0f32, -2.0, 3.0]).reshape([1, 3]);
         let mut state = BTreeMap::from([("fc.weight".to_owned(), start)]);
         let mut parameters =
-            FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu).unwrap();
+            FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu, Precision::F32)
+                .unwrap();
         let options = AdamOptions {
             learning_rate: 0.1,
             beta1: 0.9,
@@ -265,7 +326,8 @@ mod tests {
         let mut adam = Adam::new(&parameters, options).unwrap();
         for (gradient, expected) in gradients.iter().zip(expected) {
             // The gradient of the inner product with a constant is the constant.
-            let loss = (&state["fc.weight"] * Tensor::from_slice(gradient)).sum(Kind::Float);
+            let leaf = &parameters.computed(&state)["fc.weight"];
+            let loss = (leaf * Tensor::from_slice(gradient)).sum(Kind::Float);
             parameters.backward(&loss).unwrap();
             adam.step(&mut parameters).unwrap();
             let found = Vec::<f32>::try_from(state["fc.weight"].reshape([-1])).unwrap();
@@ -284,7 +346,8 @@ mod tests {
             .map(|(name, tensor)| (name.clone(), tensor.copy()))
             .collect();
         let mut parameters =
-            FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu).unwrap();
+            FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu, Precision::F32)
+                .unwrap();
         let options = AdamOptions {
             learning_rate: 1e-4,
             beta1: 0.9,
@@ -293,7 +356,12 @@ mod tests {
             weight_decay: 0.0,
         };
         let mut adam = Adam::new(&parameters, options).unwrap();
-        let network = ResNet18::new(&state, Trained::DEFAULT, Precision::F32).unwrap();
+        let network = ResNet18::new(
+            &parameters.computed(&state),
+            Trained::DEFAULT,
+            Precision::F32,
+        )
+        .unwrap();
         let images = formula_images(6, 96);
         let ages = Tensor::from_slice(&[20.0f32, 50.0, 35.0, 5.0, 80.0, 42.0]);
         let mut losses = Vec::new();
@@ -329,5 +397,41 @@ mod tests {
             let same = tensor.detach().equal(&before[name]);
             assert_eq!(same, !Trained::DEFAULT.contains_name(name), "{name}");
         }
+    }
+
+    /// What a cast to bf16 in every forward pass would give.
+    #[test]
+    fn rounded_copy_follows_the_parameters() {
+        let mut state = formula_weights();
+        let mut parameters =
+            FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu, Precision::Bf16)
+                .unwrap();
+        let options = AdamOptions {
+            learning_rate: 1e-2,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-3,
+            weight_decay: 0.0,
+        };
+        let mut adam = Adam::new(&parameters, options).unwrap();
+        let computed = parameters.computed(&state);
+        let network = ResNet18::new(&computed, Trained::DEFAULT, Precision::Bf16).unwrap();
+        let images = formula_images(4, 64);
+        for _ in 0..2 {
+            for (name, leaf) in &computed {
+                let master = &state[name];
+                let expected = master.to_kind(leaf.kind());
+                assert!(leaf.detach().equal(&expected), "{name}");
+            }
+            let loss = network
+                .forward(&images, Mode::Train)
+                .unwrap()
+                .square()
+                .mean(Kind::Float);
+            parameters.backward(&loss).unwrap();
+            adam.step(&mut parameters).unwrap();
+        }
+        assert_eq!(computed["layer4.0.conv1.weight"].kind(), Kind::BFloat16);
+        assert_eq!(state["layer4.0.conv1.weight"].kind(), Kind::Float);
     }
 }

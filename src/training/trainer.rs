@@ -353,7 +353,8 @@ impl<'a> Session<'a> {
                 .map(drop)
                 .map_err(model::Error::from)?;
         }
-        let parameters = FlatParameters::gather(&mut state, spec.trained, device)?;
+        let precision = spec.precision.unwrap_or_else(|| Precision::fastest(device));
+        let parameters = FlatParameters::gather(&mut state, spec.trained, device, precision)?;
         let adam = Adam::new(&parameters, spec.optimizer)?;
         tracing::info!(
             trained = parameters.count(),
@@ -361,7 +362,6 @@ impl<'a> Session<'a> {
             "ready to train"
         );
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let precision = spec.precision.unwrap_or_else(|| Precision::fastest(device));
         let (train, validation) = (pictures(&dataset.train), pictures(&dataset.val));
         let place = place_of_features(job, spec, device, precision, train.len() + validation.len());
         let cache = |name: &str, images: usize| {
@@ -372,7 +372,7 @@ impl<'a> Session<'a> {
             spec,
             dataset,
             device,
-            network: ResNet18::new(&state, spec.trained, precision)?,
+            network: ResNet18::new(&parameters.computed(&state), spec.trained, precision)?,
             train_cache: cache("train.features", train.len()),
             validation_cache: cache("validation.features", validation.len()),
             state,
@@ -584,6 +584,7 @@ impl<'a> Session<'a> {
             }
             Ok::<_, model::Error>(())
         })?;
+        self.parameters.renew_rounded()?;
         let pictures = pictures(&self.dataset.test);
         let epoch = self.spec.max_epochs;
         let scored = self.score(
