@@ -28,6 +28,13 @@ use super::orphans;
 /// Longer lines of the worker's log are cut, in bytes.
 const LONGEST_LOG_LINE: usize = 4_096;
 
+/// glibc's allocator keeps what a step frees for the next one. By default it gives blocks of many megabytes back to the kernel at once, which has to
+/// clear the pages again: 15 % of the time of an epoch over images. Other allocators ignore this.
+const ALLOCATOR: [(&str, &str); 2] = [
+    ("MALLOC_MMAP_THRESHOLD_", "4294967296"),
+    ("MALLOC_TRIM_THRESHOLD_", "8589934592"),
+];
+
 /// Lines of the worker's log that are passed on in a second.
 const MOST_LOG_LINES: u32 = 200;
 
@@ -91,6 +98,7 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .envs(ALLOCATOR)
             .kill_on_drop(true)
             // Of its own, so that Ctrl-C in the server's terminal reaches the server alone, and a launcher's children end with it.
             .process_group(0)
