@@ -20,6 +20,7 @@ import platform
 import random
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -195,8 +196,7 @@ def pictures_of(folder, count):
 
 
 def summary(values):
-    ordered = sorted(values)
-    return {"median": ordered[len(ordered) // 2], "low": ordered[0], "high": ordered[-1]}
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def figures(run, images):
