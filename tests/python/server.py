@@ -78,8 +78,8 @@ class Server:
             raise
         with open(self.path("ready"), encoding="utf-8") as file:
             addresses = json.load(file)
-        self.http_address = addresses["http"]
-        self.client = api.Client(addresses["grpc"])
+        self.grpc_address, self.http_address = addresses["grpc"], addresses["http"]
+        self.client = api.Client(self.grpc_address)
 
     def has_answered(self):
         if self.process.poll() is not None:
