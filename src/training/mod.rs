@@ -5,7 +5,7 @@
 //! - [`supervisor`]: the queue, the child process and the recorded state; runs in the server.
 //! - [`frames`]: what server and worker say to each other.
 //! - [`worker`]: the child process; owns stdin, stdout and the signs of life.
-//! - [`trainer`]: the loop over epochs. [`feed`] brings it batches, which [`loader`] decodes
+//! - [`trainer`]: the loop over epochs; `session` makes one, and `failure` says why there is none. [`feed`] brings it batches, which [`loader`] decodes
 //!   ahead of it or [`feature_cache`] has kept, [`flat`] holds parameters and Adam, [`evaluation`] the
 //!   figures, [`early_stopping`] the verdict on an epoch.
 //!
@@ -14,6 +14,7 @@
 mod adam_kernel;
 pub mod early_stopping;
 pub mod evaluation;
+mod failure;
 pub mod feature_cache;
 pub mod feed;
 pub mod flat;
@@ -21,6 +22,7 @@ pub mod frames;
 pub mod loader;
 pub mod process;
 pub mod report;
+mod session;
 pub mod spec;
 pub mod supervisor;
 pub mod trainer;

@@ -1,0 +1,102 @@
+//! Why a training ends without a result, for people and for programs.
+
+use std::io;
+
+use crate::{dataset, model, proto::v1};
+
+/// Why a training ended without a result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Dataset(#[from] dataset::Error),
+    #[error(transparent)]
+    Init(model::Error),
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    #[error(
+        "the training loss of epoch {epoch} became {loss} at step {step}; lower spec.optimizer.learning_rate ({learning_rate})"
+    )]
+    NonFiniteLoss {
+        epoch: u32,
+        step: usize,
+        loss: f64,
+        learning_rate: f64,
+    },
+    #[error(
+        "the validation loss was never finite; lower spec.optimizer.learning_rate ({learning_rate})"
+    )]
+    NonFiniteValidation { learning_rate: f64 },
+    #[error(
+        "{skipped} of {all} images of epoch {epoch} could not be read, more than spec.dataset.max_reject_share allows ({limit}); for example {example}"
+    )]
+    TooManySkipped {
+        epoch: u32,
+        skipped: u64,
+        all: usize,
+        limit: f64,
+        example: String,
+    },
+    #[error("the spec that the server sent is not usable: {0}")]
+    Spec(String),
+    #[error("the server is gone: {0}")]
+    Pipe(io::Error),
+    #[error("spec.max_duration passed before the first epoch was complete; raise it")]
+    OutOfTime,
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    pub(super) fn stop_reason(&self) -> v1::StopReason {
+        match self {
+            Error::Dataset(_) | Error::Init(_) | Error::TooManySkipped { .. } => {
+                v1::StopReason::DataError
+            }
+            Error::Model(error) if error.is_out_of_memory() => v1::StopReason::OutOfMemory,
+            Error::NonFiniteLoss { .. } | Error::NonFiniteValidation { .. } => {
+                v1::StopReason::NonFiniteLoss
+            }
+            Error::OutOfTime => v1::StopReason::MaxDuration,
+            Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => v1::StopReason::Internal,
+            Error::Cancelled => v1::StopReason::UserStop,
+        }
+    }
+
+    /// For programs; see `Failure.reason` in the API.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Error::Dataset(error) => dataset_reason(error).to_owned(),
+            Error::Init(_) => "INIT_WEIGHTS".to_owned(),
+            Error::TooManySkipped { .. } => "TOO_MANY_UNREADABLE".to_owned(),
+            Error::NonFiniteLoss { .. } | Error::NonFiniteValidation { .. } => {
+                "NON_FINITE_LOSS".to_owned()
+            }
+            Error::Model(error) if error.is_out_of_memory() => "OUT_OF_MEMORY".to_owned(),
+            Error::Model(model::Error::Io(error)) if crate::files::is_disk_full(error) => {
+                "DISK_FULL".to_owned()
+            }
+            Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => "INTERNAL".to_owned(),
+            Error::OutOfTime => "MAX_DURATION".to_owned(),
+            Error::Cancelled => "CANCELLED".to_owned(),
+        }
+    }
+}
+
+fn dataset_reason(error: &dataset::Error) -> &'static str {
+    use dataset::Error as E;
+    match error {
+        E::NotFound { .. } => "DATASET_NOT_FOUND",
+        E::NoRoots | E::OutsideRoots { .. } | E::Root { .. } => "DATASET_OUTSIDE_ROOTS",
+        E::Empty { .. } => "DATASET_EMPTY",
+        E::TooManyRejects { .. } => "TOO_MANY_REJECTS",
+        E::TooFewTraining { .. } => "TOO_FEW_IMAGES",
+        E::NoValidation { .. } => "NO_VALIDATION_IMAGES",
+        E::NotADataset { .. }
+        | E::AmbiguousManifest { .. }
+        | E::Manifest { .. }
+        | E::MissingColumns { .. } => "BAD_DATASET",
+        E::Option { .. } | E::TooManyImages { .. } => "BAD_DATASET_OPTIONS",
+        E::Io(_) => "DATASET_UNREADABLE",
+        E::Cancelled => "CANCELLED",
+    }
+}
