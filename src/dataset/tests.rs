@@ -652,16 +652,16 @@ fn bad_rows_are_rejected_with_their_line() {
 
 #[test]
 fn paths_of_a_manifest_may_be_absolute_under_a_root() {
-    let fixture = Fixture::with_images(&["a.png", "faces/b.png"]);
+    let fixture = Fixture::with_images(&["a.png", "faces/b.png", "c.png"]);
     let (first, second) = (
         fixture.folder().join("a.png").display().to_string(),
         fixture.folder().join("faces/./b.png").display().to_string(),
     );
-    let table = format!("path,age,split\n\"{first}\",1,train\n{second},3,val\n");
+    let table = format!("path,age,split\n\"{first}\",1,train\nc.png,2,train\n{second},3,val\n");
     fixture.put("manifest.csv", table.as_bytes());
     let dataset = fixture.load_tolerant();
     assert_eq!(rejects(&dataset), []);
-    assert_eq!(dataset.report.accepted, 2);
+    assert_eq!(dataset.report.accepted, 3);
 }
 
 #[test]
