@@ -275,7 +275,8 @@ class WithoutModelTest(ClientTest):
             init=training.InitSpec(kind=training.INIT_KIND_IMAGENET1K_V1), trainable=["layer4", "fc"], max_epochs=10, batch_size=32,
             input_size=224, seed=42, promote=training.PROMOTE_IF_BETTER, head_bias=training.HEAD_BIAS_MEAN_AGE,
             optimizer=training.OptimizerSpec(learning_rate=1e-4, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0),
-            early_stopping=training.EarlyStoppingSpec(patience=0, min_delta=0))
+            early_stopping=training.EarlyStoppingSpec(patience=0, min_delta=0), feature_cache=training.FEATURE_CACHE_AUTO,
+            precision=training.PRECISION_AUTO)
         self.assertEqual(resolved, expected)
 
     def test_a_bad_spec_names_every_bad_field_at_once(self):
