@@ -337,10 +337,9 @@ impl Registry {
         training: &v1::Training,
     ) -> Result<Option<v1::EpochMetrics>, Error> {
         let id = training.name.trim_start_matches("trainings/");
-        match self.inner.store.checkpoint(id, CheckpointRef::Best).await {
-            Ok(best) => self.metrics_of(training, best.epoch).await,
-            Err(store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
+        match self.inner.store.best_checkpoint(id).await? {
+            Some(best) => self.metrics_of(training, best.epoch).await,
+            None => Ok(None),
         }
     }
 

@@ -18,12 +18,12 @@ use crate::{
     artifacts::Artifacts,
     dataset::{self, Roots},
     imaging::Limits,
-    model::{checkpoint::MODEL_FILE, device::Precision, init, resnet18},
+    model::{checkpoint::MODEL_FILE, init},
     names,
     proto::v1::{self, TrainingState, training_service_server::TrainingService},
     store::{CheckpointRef, RequestId, Store},
     training::{
-        feature_cache::CachePolicy,
+        estimate,
         report::{dataset_options, dataset_report},
         spec::{Init, Spec, Violation},
         supervisor::Supervisor,
@@ -456,9 +456,8 @@ impl TrainingApi {
             pace.map(|pace| f64::from(spec.max_epochs) * (train as f64 + validation as f64) / pace);
         let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         Ok(v1::Estimate {
-            memory_bytes: memory_estimate(spec) + features_estimate(spec, train + validation),
-            // The best checkpoint so far and the one that may take its place.
-            disk_bytes: 2 * 4 * parameters(|_| true),
+            memory_bytes: estimate::memory_bytes(spec, train + validation),
+            disk_bytes: estimate::disk_bytes(),
             steps_per_epoch: train.div_ceil(spec.batch_size) as u64,
             duration: duration.and_then(|duration| prost_types::Duration::try_from(duration).ok()),
         })
@@ -570,44 +569,4 @@ fn new_id() -> String {
     let (date, time) = digits.split_at(8.min(digits.len()));
     let random = uuid::Uuid::new_v4().simple().to_string();
     format!("t{date}-{time}-{}", &random[..8])
-}
-
-/// Number of elements of the network's tensors that the test lets through.
-fn parameters(wanted: impl Fn(&str) -> bool) -> u64 {
-    let entries = resnet18::layout(1)
-        .into_iter()
-        .filter(|(name, _)| wanted(name));
-    entries
-        .map(|(_, shape)| shape.iter().product::<usize>() as u64)
-        .sum()
-}
-
-/// Memory in bytes of the features that are kept of so many images, if they are kept in memory.
-fn features_estimate(spec: &Spec, images: usize) -> u64 {
-    let in_memory = matches!(spec.feature_cache, CachePolicy::Auto | CachePolicy::Memory);
-    let shape = resnet18::feature_shape(spec.trained, spec.input_size).filter(|_| in_memory);
-    let Some(shape) = shape else {
-        return 0;
-    };
-    let width = if spec.precision == Some(Precision::F32) {
-        4
-    } else {
-        2
-    };
-    let values: u64 = shape.iter().map(|side| u64::from(*side)).product();
-    let bytes = values * width * images as u64;
-    spec.cache_budget
-        .map_or(bytes, |budget| if bytes > budget { 0 } else { bytes })
-}
-
-/// Peak memory of the process in bytes, kept features not counted: what libtorch and the weights take, three more copies of what is trained (gradient and both moments of Adam)
-/// and one of the best weights, and the activations, which grow with the batch and the picture.
-fn memory_estimate(spec: &Spec) -> u64 {
-    const LIBTORCH: u64 = 350 << 20;
-    // Measured at 224 pixels and batch 32 with layer4 trained: 12 MB for each image, decoded batches included.
-    const IMAGE_AT_224: u64 = 12 << 20;
-    let trained = parameters(|name| spec.trained.contains_name(name));
-    let area = u64::from(spec.input_size).pow(2) as f64 / f64::from(224 * 224);
-    let activations = (spec.batch_size as u64 * IMAGE_AT_224) as f64 * area;
-    LIBTORCH + 4 * (parameters(|_| true) + 4 * trained) + activations as u64
 }

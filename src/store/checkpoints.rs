@@ -81,6 +81,15 @@ impl Store {
         )
     }
 
+    /// A training's best checkpoint so far, if it has one.
+    pub async fn best_checkpoint(&self, id: &str) -> Result<Option<pb::Checkpoint>, Error> {
+        match self.checkpoint(id, CheckpointRef::Best).await {
+            Ok(best) => Ok(Some(best)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether a checkpoint or a model version uses the artifact with this SHA-256 (hex).
     pub async fn is_referenced(&self, sha256: &str) -> Result<bool, Error> {
         let mut read = self.read().await?;

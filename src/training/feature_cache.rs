@@ -1,15 +1,17 @@
 //! What the frozen layers make of each image, kept from the first epoch on.
 //!
 //! The frozen layers are a fixed function, and most of the work: from the second epoch on nothing is decoded and only the trained layers
-//! compute. Where the features lie is chosen by what there is room for; how large they are is known before ([`feature_shape`]).
-//!
-//! [`feature_shape`]: crate::model::resnet18::feature_shape
+//! compute. Where the features lie is chosen by what there is room for; how large they are is known before ([`bytes_of_features`]).
 
 use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
-use crate::model::Error;
+use crate::model::{
+    Error,
+    device::Precision,
+    resnet18::{Trained, feature_shape},
+};
 
 /// What a spec says about the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,22 @@ pub enum Place {
     Disk,
     /// Memory of the device.
     Device,
+}
+
+/// Bytes that the features of so many images take; `None` when nothing that is worth keeping is frozen.
+pub fn bytes_of_features(
+    trained: Trained,
+    input_size: u32,
+    precision: Precision,
+    images: usize,
+) -> Option<u64> {
+    let shape = feature_shape(trained, input_size)?;
+    let width = match precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
+    };
+    let values: u64 = shape.iter().map(|side| u64::from(*side)).product();
+    Some(values * width * images as u64)
 }
 
 /// How much room there is, in bytes.

@@ -1,7 +1,7 @@
 //! Trainings: from a client's spec to a checkpoint, in a process of its own.
 //!
 //! In reading order:
-//! - [`spec`]: what a client asks for, checked.
+//! - [`spec`]: what a client asks for, checked. [`estimate`]: what it will need.
 //! - [`supervisor`]: the queue, the child process and the recorded state; runs in the server.
 //! - [`frames`]: what server and worker say to each other.
 //! - [`worker`]: the child process; owns stdin, stdout and the signs of life.
@@ -13,6 +13,7 @@
 
 mod adam_kernel;
 pub mod early_stopping;
+pub mod estimate;
 pub mod evaluation;
 mod failure;
 pub mod feature_cache;

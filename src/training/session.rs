@@ -17,7 +17,7 @@ use crate::{
         checkpoint::{self, Calibration, DatasetRecord, LabelScale, Manifest},
         device::{self, Precision},
         init,
-        resnet18::{Mode, ResNet18, feature_shape},
+        resnet18::{Mode, ResNet18},
         weights::HubOptions,
     },
     proto::{
@@ -489,18 +489,16 @@ fn place_of_features(
     precision: Precision,
     images: usize,
 ) -> Place {
-    let Some(shape) = feature_shape(spec.trained, spec.input_size) else {
+    let needed = feature_cache::bytes_of_features(spec.trained, spec.input_size, precision, images);
+    let Some(needed) = needed else {
         tracing::info!("no feature cache: all layers are trained");
         return Place::Nowhere;
     };
-    let width = if precision == Precision::F32 { 4 } else { 2 };
-    let values: u64 = shape.iter().map(|side| u64::from(*side)).product();
     let room = Room {
         budget: spec.cache_budget,
         memory: free_memory(),
         disk: free_disk(Path::new(&job.work_dir)),
     };
-    let needed = values * width * images as u64;
     let (place, why) = feature_cache::choose(spec.feature_cache, device, needed, room);
     tracing::info!(?place, ?precision, "feature cache: {why}");
     place

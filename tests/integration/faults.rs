@@ -29,52 +29,33 @@ async fn assert_ended(
     training
 }
 
-#[tokio::test]
-async fn worker_killed_in_the_middle_of_an_epoch_fails_its_training_alone() {
-    let server = Server::start(&[]);
+/// Sends a signal to the worker in the middle of an epoch, after which the training must end as WORKER_DIED; what the failure says.
+async fn message_after(signal_name: &str, options: &[&str]) -> String {
+    let server = Server::start(options);
     server.train_small().await;
     let name = server
         .queue(long_spec(&server.faces("faces", 120, 1)))
         .await;
     server.in_epoch(&name).await;
     let pid = server.worker_pid(&name);
-    let killed = Instant::now();
-    signal(pid, "KILL");
-    let training = assert_ended(
-        &server,
-        &name,
-        killed,
-        StopReason::WorkerDied,
-        "WORKER_DIED",
-    )
-    .await;
-    let message = training.failure.unwrap().message;
+    let hit = Instant::now();
+    signal(pid, signal_name);
+    let reason = StopReason::WorkerDied;
+    let training = assert_ended(&server, &name, hit, reason, "WORKER_DIED").await;
+    assert!(!is_alive(pid), "the process is still there");
+    training.failure.unwrap().message
+}
+
+#[tokio::test]
+async fn worker_killed_in_the_middle_of_an_epoch_fails_its_training_alone() {
+    let message = message_after("KILL", &[]).await;
     assert!(message.contains("SIGKILL"), "{message}");
-    assert!(!is_alive(pid));
 }
 
 #[tokio::test]
 async fn worker_that_hangs_is_killed() {
-    let server = Server::start(&["--worker-silence-timeout", "2s"]);
-    server.train_small().await;
-    let name = server
-        .queue(long_spec(&server.faces("faces", 120, 1)))
-        .await;
-    server.in_epoch(&name).await;
-    let pid = server.worker_pid(&name);
-    let stopped = Instant::now();
-    signal(pid, "STOP");
-    let training = assert_ended(
-        &server,
-        &name,
-        stopped,
-        StopReason::WorkerDied,
-        "WORKER_DIED",
-    )
-    .await;
-    let message = training.failure.unwrap().message;
+    let message = message_after("STOP", &["--worker-silence-timeout", "2s"]).await;
     assert!(message.contains("no sign of life for 2s"), "{message}");
-    assert!(!is_alive(pid), "the stopped process is still there");
 }
 
 #[tokio::test]

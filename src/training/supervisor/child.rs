@@ -281,9 +281,7 @@ async fn forward_log(stderr: ChildStderr, training: String) {
     let (mut second, mut lines, mut dropped) = (Instant::now(), 0, 0_u64);
     while let Ok(true) = next_line(&mut stderr, &mut line).await {
         if second.elapsed() >= Duration::from_secs(1) {
-            if dropped > 0 {
-                tracing::warn!(target: "visage::worker", training, dropped, "left out lines of a flood");
-            }
+            say_dropped(&training, dropped);
             (second, lines, dropped) = (Instant::now(), 0, 0);
         }
         if lines == MOST_LOG_LINES {
@@ -293,6 +291,10 @@ async fn forward_log(stderr: ChildStderr, training: String) {
         lines += 1;
         relay(&training, &String::from_utf8_lossy(&line));
     }
+    say_dropped(&training, dropped);
+}
+
+fn say_dropped(training: &str, dropped: u64) {
     if dropped > 0 {
         tracing::warn!(target: "visage::worker", training, dropped, "left out lines of a flood");
     }

@@ -15,7 +15,7 @@ use crate::{
         v1::{self, StopReason, TrainingState},
         worker_v1::{EpochDone, Finished, ImageLimits, Job, worker_event},
     },
-    store::{self, Change, CheckpointRef, Kind, is_final},
+    store::{self, Change, Kind, is_final},
     telemetry::logging::chain,
     training::{
         spec::{Promote, Spec},
@@ -449,21 +449,15 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
 }
 
 impl Inner {
-    /// The best checkpoint so far, if there is one.
-    pub(super) async fn best(&self, id: &str) -> Result<Option<v1::Checkpoint>, store::Error> {
-        match self.store.checkpoint(id, CheckpointRef::Best).await {
-            Ok(best) => Ok(Some(best)),
-            Err(store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Records how a training ended; a success publishes its best checkpoint in the same transaction.
     pub(super) async fn end(&self, id: &str, ending: Ending) -> Result<(), Error> {
         let training = self.store.training(id).await?;
         let (mut ending, mut publish, mut best) = (ending, None, None);
         let is_stopping = training.state() == TrainingState::Stopping;
-        if is_stopping && matches!(ending, Ending::Cancelled) && self.best(id).await?.is_some() {
+        if is_stopping
+            && matches!(ending, Ending::Cancelled)
+            && self.store.best_checkpoint(id).await?.is_some()
+        {
             // Stopped in the first epoch of a later start: the best checkpoint of an earlier one counts.
             ending = Ending::Succeeded {
                 stop_reason: StopReason::UserStop,
@@ -474,7 +468,10 @@ impl Inner {
             let promote = Spec::resolve(training.resolved_spec.as_ref())
                 .map_or(Promote::Never, |spec| spec.promote);
             let mut finished = training.clone();
-            finished.best = self.registry.best_metrics(&training).await?;
+            if finished.best.is_none() {
+                // Its checkpoint is of an earlier start, whose figures are among the events.
+                finished.best = self.registry.best_metrics(&training).await?;
+            }
             best = finished.best;
             if let Ending::Succeeded { test, .. } = &ending {
                 finished.test.clone_from(test);
