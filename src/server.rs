@@ -53,7 +53,10 @@ use crate::{
         metrics,
         rpc::RpcMetricsLayer,
     },
-    training::supervisor::{self, Supervisor, SupervisorOptions},
+    training::{
+        machine::total_memory,
+        supervisor::{self, Supervisor, SupervisorOptions},
+    },
 };
 
 /// Why the server does not start, or ended early.
@@ -191,6 +194,10 @@ pub async fn serve(
         data_roots: parts.data_roots,
         weights_roots: parts.weights_roots,
         limits: limits(&config),
+        memory: (parts.device == "cpu")
+            .then(total_memory)
+            .filter(|bytes| *bytes > 0),
+        max_restarts: config.max_restarts,
         heartbeat: config.heartbeat_interval,
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),

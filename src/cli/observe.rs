@@ -3,8 +3,8 @@
 use std::pin::pin;
 
 use crate::proto::v1::{
-    GetTrainingRequest, StreamEpochMetricsRequest, Training, TrainingEvent, TrainingState,
-    training_event::Kind,
+    GetTrainingRequest, SpecChangeReason, StreamEpochMetricsRequest, Training, TrainingEvent,
+    TrainingState, training_event::Kind,
 };
 
 use super::{
@@ -110,10 +110,25 @@ impl View<'_> {
             }
             Kind::MetricsRewound(rewound) => {
                 let sentence = format!(
-                    "The training goes on from an earlier checkpoint: epochs from {} on are repeated.",
+                    "The training goes on from its last full checkpoint, in epoch {}.",
                     rewound.from_epoch
                 );
                 self.context.output.line(&self.labelled(event, sentence))?;
+            }
+            Kind::SpecChanged(changed) => {
+                for change in &changed.changes {
+                    let sentence = format!(
+                        "{} is {} now instead of {}{}",
+                        change.field,
+                        change.after,
+                        change.before,
+                        match changed.reason() {
+                            SpecChangeReason::OutOfMemory => ", because there is too little memory",
+                            SpecChangeReason::Requested | SpecChangeReason::Unspecified => "",
+                        }
+                    );
+                    self.context.output.note(&self.labelled(event, sentence));
+                }
             }
             Kind::Progress(progress) if !self.shows_all => {
                 self.context

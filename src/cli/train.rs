@@ -6,8 +6,9 @@ use clap::ValueEnum;
 use uuid::Uuid;
 
 use crate::proto::v1::{
-    DatasetSpec, EarlyStoppingSpec, FeatureCache, HeadBias, InitKind, InitSpec, OptimizerSpec,
-    Precision, Promote, StartTrainingRequest, StreamEpochMetricsRequest, TrainingSpec,
+    AugmentationSpec, DatasetSpec, EarlyStoppingSpec, FeatureCache, HeadBias, InitKind, InitSpec,
+    LossKind, LossSpec, Metric, OptimizerKind, OptimizerSpec, Precision, Promote, ScheduleKind,
+    ScheduleSpec, StartTrainingRequest, StreamEpochMetricsRequest, TargetSpec, TrainingSpec,
 };
 
 use super::{
@@ -75,9 +76,27 @@ pub(super) struct Args {
     /// Images in a step, 1 to 4096 [default: 32]
     #[arg(long, value_name = "N", help_heading = "Training")]
     batch_size: Option<u32>,
-    /// Adam's step size [default: 1e-4]
+    /// How weights are updated [default: adam]
+    #[arg(long, value_name = "RULE", help_heading = "Training")]
+    optimizer: Option<OptimizerArg>,
+    /// Step size [default: 1e-4]
     #[arg(long, value_name = "X", help_heading = "Training")]
     lr: Option<f64>,
+    /// How the step size moves [default: constant]
+    #[arg(long, value_name = "COURSE", help_heading = "Training")]
+    schedule: Option<ScheduleArg>,
+    /// Epochs over which the step size rises from near 0 [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    warmup_epochs: Option<f64>,
+    /// What is made small [default: mse]
+    #[arg(long, value_name = "LOSS", help_heading = "Training")]
+    loss: Option<LossArg>,
+    /// Mirror half of the training images
+    #[arg(long, help_heading = "Training")]
+    flip: bool,
+    /// End when the mean absolute error on the validation images is at most so many years
+    #[arg(long, value_name = "YEARS", help_heading = "Training")]
+    target_mae: Option<f64>,
     /// Adam's decay of the first moment [default: 0.9]
     #[arg(long, value_name = "X", help_heading = "Training")]
     beta1: Option<f64>,
@@ -87,7 +106,7 @@ pub(super) struct Args {
     /// What Adam adds to the denominator [default: 1e-8]
     #[arg(long, value_name = "X", help_heading = "Training")]
     epsilon: Option<f64>,
-    /// L2 penalty as in torch.optim.Adam [default: 0]
+    /// L2 penalty, or with adamw the share that each step takes away, times the step size [default: 0, with adamw 0.01]
     #[arg(long, value_name = "X", help_heading = "Training")]
     weight_decay: Option<f64>,
     /// Epochs without an improvement after which to stop; 0 never stops early [default: 0]
@@ -152,6 +171,27 @@ enum PrecisionArg {
     Auto,
     F32,
     Bf16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OptimizerArg {
+    Adam,
+    Adamw,
+    Sgd,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ScheduleArg {
+    Constant,
+    Cosine,
+    Plateau,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LossArg {
+    Mse,
+    SmoothL1,
+    L1,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -224,6 +264,14 @@ fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
         beta2: args.beta2,
         epsilon: args.epsilon,
         weight_decay: args.weight_decay,
+        kind: match args.optimizer {
+            None => OptimizerKind::Unspecified,
+            Some(OptimizerArg::Adam) => OptimizerKind::Adam,
+            Some(OptimizerArg::Adamw) => OptimizerKind::Adamw,
+            Some(OptimizerArg::Sgd) => OptimizerKind::Sgd,
+        }
+        .into(),
+        ..OptimizerSpec::default()
     };
     let early_stopping = EarlyStoppingSpec {
         patience: args.patience,
@@ -284,6 +332,35 @@ fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
             Some(PrecisionArg::Bf16) => Precision::Bf16,
         }
         .into(),
+        loss: args.loss.map(|loss| LossSpec {
+            kind: match loss {
+                LossArg::Mse => LossKind::Mse,
+                LossArg::SmoothL1 => LossKind::SmoothL1,
+                LossArg::L1 => LossKind::L1,
+            }
+            .into(),
+            beta: None,
+        }),
+        schedule: Some(ScheduleSpec {
+            kind: match args.schedule {
+                None => ScheduleKind::Unspecified,
+                Some(ScheduleArg::Constant) => ScheduleKind::Constant,
+                Some(ScheduleArg::Cosine) => ScheduleKind::Cosine,
+                Some(ScheduleArg::Plateau) => ScheduleKind::Plateau,
+            }
+            .into(),
+            warmup_epochs: args.warmup_epochs,
+            ..ScheduleSpec::default()
+        }),
+        augmentation: args.flip.then(|| AugmentationSpec {
+            horizontal_flip: Some(true),
+            ..AugmentationSpec::default()
+        }),
+        target: args.target_mae.map(|value| TargetSpec {
+            metric: Metric::ValMae.into(),
+            value,
+        }),
+        ..TrainingSpec::default()
     };
     Ok(StartTrainingRequest {
         spec: Some(spec),

@@ -2,7 +2,8 @@
 
 use crate::proto::v1::{
     CancelTrainingRequest, DeleteTrainingRequest, GetTrainingRequest, ListCheckpointsRequest,
-    ListTrainingsRequest, StopTrainingRequest, Training, TrainingState,
+    ListTrainingsRequest, PauseTrainingRequest, ResumeTrainingRequest, StopTrainingRequest,
+    Training, TrainingState, UpdateTrainingRequest,
 };
 
 use super::{
@@ -16,6 +17,8 @@ Examples:
   visage trainings list --state running --state queued
   visage trainings get faces-2
   visage trainings stop faces-2            end early, keep the best checkpoint
+  visage trainings pause faces-2           let go of the device; `resume` goes on
+  visage trainings update faces-2 --epochs 20
   visage trainings cancel faces-2 --force  give it up, kill its process
   visage trainings download faces-2 --output resnet18.safetensors";
 
@@ -33,6 +36,30 @@ pub(super) enum Command {
     Stop {
         /// `ID` or `trainings/ID`
         id: String,
+    },
+    /// Let a training keep all it has and let go of the device
+    Pause {
+        /// `ID` or `trainings/ID`
+        id: String,
+    },
+    /// Put a paused training back into the queue
+    Resume {
+        /// `ID` or `trainings/ID`
+        id: String,
+    },
+    /// Change a training from its next epoch on
+    Update {
+        /// `ID` or `trainings/ID`
+        id: String,
+        /// Passes over the training images
+        #[arg(long, value_name = "N")]
+        epochs: Option<u32>,
+        /// Epochs without an improvement after which to stop; 0 never stops early
+        #[arg(long, value_name = "N")]
+        patience: Option<u32>,
+        /// Step size
+        #[arg(long, value_name = "X")]
+        lr: Option<f64>,
     },
     /// Give a training up
     Cancel {
@@ -88,6 +115,35 @@ pub(super) async fn run(command: Command, context: &mut Context) -> Result<Outco
             let answer = trainings
                 .stop_training(request(StopTrainingRequest { name }))
                 .await;
+            show(client.answer(answer)?.training, context)?;
+        }
+        Command::Pause { id } => {
+            let name = names::training(&id);
+            let answer = trainings
+                .pause_training(request(PauseTrainingRequest { name }))
+                .await;
+            show(client.answer(answer)?.training, context)?;
+        }
+        Command::Resume { id } => {
+            let name = names::training(&id);
+            let answer = trainings
+                .resume_training(request(ResumeTrainingRequest { name }))
+                .await;
+            show(client.answer(answer)?.training, context)?;
+        }
+        Command::Update {
+            id,
+            epochs,
+            patience,
+            lr,
+        } => {
+            let message = UpdateTrainingRequest {
+                name: names::training(&id),
+                max_epochs: epochs,
+                patience,
+                learning_rate: lr,
+            };
+            let answer = trainings.update_training(request(message)).await;
             show(client.answer(answer)?.training, context)?;
         }
         Command::Cancel { id, force } => {

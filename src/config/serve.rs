@@ -56,7 +56,7 @@ pub struct ServeConfig {
     pub worker_silence_timeout: Duration,
     /// Longest time in which a living process gets nothing done.
     pub worker_stall_timeout: Duration,
-    /// How often a training is started again because the server ended while it ran.
+    /// How many starts of a training in a row may end without a new full checkpoint, where its spec does not say.
     pub max_restarts: u32,
     /// Time that calls and trainings have to end when the server shuts down.
     pub shutdown_grace: Duration,

@@ -191,7 +191,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "max_restarts",
-        "How often a training is started again because the server ended while it ran.",
+        "How many starts of a training in a row may end without a new full checkpoint before it is given up, where its spec does not say.",
         Field::Count(0..=1000, |c| &mut c.max_restarts),
     ),
     setting(

@@ -5,7 +5,11 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Limits, decode};
+use super::{
+    Error, Limits,
+    augment::{self, Crop, Transform},
+    decode,
+};
 
 /// The longest side of a network's input that we accept, in pixels.
 pub const MAX_INPUT_SIZE: u32 = 1024;
@@ -133,9 +137,29 @@ impl Preprocessor {
         spec: &InputSpec,
         out: &mut [f32],
     ) -> Result<(), Error> {
+        self.preprocess_changed(bytes, limits, spec, &Transform::NONE, out)
+    }
+
+    /// The same with a random change.
+    ///
+    /// # Errors
+    /// Those of [`decode`]; `out` is then as it was.
+    ///
+    /// # Panics
+    /// Where `out` does not hold [`InputSpec::values`] numbers.
+    pub fn preprocess_changed(
+        &mut self,
+        bytes: &[u8],
+        limits: &Limits,
+        spec: &InputSpec,
+        transform: &Transform,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
         let picture = decode(bytes, limits)?;
-        let resized = self.resize(picture, spec.size);
+        let mut resized = self.resize_part(picture, transform.crop, spec.size);
+        augment::recolour_and_flip(&mut resized, transform);
         normalise_into(&resized, spec, out);
+        augment::erase(out, spec, transform);
         Ok(())
     }
 
@@ -150,12 +174,16 @@ impl Preprocessor {
     /// Where `size` or a side of the picture is 0, which neither [`decode`] nor a valid [`InputSpec`] lets through.
     #[must_use]
     pub fn resize(&mut self, picture: RgbImage, size: u32) -> RgbImage {
+        self.resize_part(picture, Crop::WHOLE, size)
+    }
+
+    fn resize_part(&mut self, picture: RgbImage, part: Crop, size: u32) -> RgbImage {
         let (width, height) = picture.dimensions();
         assert!(
             size > 0 && width > 0 && height > 0,
             "resizing {width}x{height} pixels to {size}x{size}: a side must not be 0"
         );
-        if (width, height) == (size, size) {
+        if (width, height) == (size, size) && part == Crop::WHOLE {
             return picture;
         }
         let source = ImageRef::new(width, height, picture.as_raw(), PixelType::U8x3)
@@ -167,13 +195,24 @@ impl Preprocessor {
         // and forty times as many samples would then differ by a level.
         let mut narrow = Image::new(size, height, PixelType::U8x3);
         let mut target = Image::new(size, size, PixelType::U8x3);
+        let (left, columns) = pixels_of(part.left, part.side, width);
+        let (top, rows) = pixels_of(part.top, part.side, height);
+        let columns = options.crop(left, 0.0, columns, f64::from(height));
+        let rows = options.crop(0.0, top, f64::from(size), rows);
         self.resizer
-            .resize(&source, &mut narrow, &options)
-            .and_then(|()| self.resizer.resize(&narrow, &mut target, &options))
-            .expect("all have the same pixel type, and the whole source is taken");
+            .resize(&source, &mut narrow, &columns)
+            .and_then(|()| self.resizer.resize(&narrow, &mut target, &rows))
+            .expect("all have the same pixel type, and the part lies inside of the source");
         RgbImage::from_raw(size, size, target.into_vec())
             .expect("the target has three bytes for each pixel")
     }
+}
+
+/// Begin and length in pixels of a part of a side; rounding does not take it past the end.
+fn pixels_of(begin: f64, share: f64, side: u32) -> (f64, f64) {
+    let side = f64::from(side);
+    let begin = begin * side;
+    (begin, (share * side).min(side - begin))
 }
 
 /// Decodes, resizes and normalises one picture; see [`Preprocessor::preprocess`], which is the one for many pictures.

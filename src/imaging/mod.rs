@@ -10,8 +10,11 @@
 //! 2. [`Preprocessor::resize`]: the whole picture to a square, without keeping its aspect, by an antialiased bilinear filter.
 //! 3. [`normalise_into`]: planes of red, green and blue, `(v / 255 - mean) / std`.
 //!
+//! Training may change a picture on this way at random ([`augment`]).
+//!
 //! Nothing here knows about tensors, files or threads; a thread that prepares many pictures keeps one [`Preprocessor`].
 
+pub mod augment;
 mod decode;
 mod error;
 mod input;

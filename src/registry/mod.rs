@@ -287,7 +287,10 @@ impl Registry {
     }
 
     /// Where a stored file lies on this machine; a file of a remote store is fetched first.
-    async fn local_file(&self, sha256: &str) -> Result<PathBuf, Error> {
+    ///
+    /// # Errors
+    /// A file that is missing, or a store that fails.
+    pub async fn local_file(&self, sha256: &str) -> Result<PathBuf, Error> {
         if let Some(path) = self.inner.artifacts.local_path(sha256).await? {
             return Ok(path);
         }
@@ -343,8 +346,11 @@ impl Registry {
         }
     }
 
-    /// The latest figures of an epoch.
-    async fn metrics_of(
+    /// The latest figures of an epoch; `None` when it was never complete.
+    ///
+    /// # Errors
+    /// A database that fails.
+    pub async fn metrics_of(
         &self,
         training: &v1::Training,
         epoch: u32,

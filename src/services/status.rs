@@ -178,6 +178,9 @@ pub fn from_supervisor(error: supervisor::Error) -> Status {
         E::AlreadyEnded { .. } => {
             Row::new(Code::FailedPrecondition, "TRAINING_TERMINAL").status(error.to_string())
         }
+        E::NotNow { .. } => {
+            Row::retry(Code::FailedPrecondition, "TRAINING_NOT_NOW").status(error.to_string())
+        }
     }
 }
 

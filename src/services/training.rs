@@ -25,7 +25,7 @@ use crate::{
     training::{
         estimate,
         report::{dataset_options, dataset_report},
-        spec::{Init, Spec, Violation},
+        spec::{Changes, Init, Spec, Violation},
         supervisor::Supervisor,
     },
 };
@@ -53,6 +53,10 @@ pub struct TrainingApi {
     pub weights_roots: Roots,
     /// Limits on one image.
     pub limits: Limits,
+    /// Memory of the machine in bytes, where trainings use the processor's.
+    pub memory: Option<u64>,
+    /// Of the server's settings, for specs that say nothing.
+    pub max_restarts: u32,
     /// Longest silence of a stream, unless the client asks for another.
     pub heartbeat: Duration,
     /// Ends the streams.
@@ -186,6 +190,53 @@ impl TrainingService for TrainingApi {
             .map_err(status::from_supervisor)?;
         Ok(Response::new(v1::CancelTrainingResponse {
             training: Some(training),
+        }))
+    }
+
+    async fn pause_training(
+        &self,
+        request: Request<v1::PauseTrainingRequest>,
+    ) -> Result<Response<v1::PauseTrainingResponse>, Status> {
+        let name = request.into_inner().name;
+        let training = self
+            .supervisor
+            .pause(training_id("name", &name)?)
+            .await
+            .map_err(status::from_supervisor)?;
+        Ok(Response::new(v1::PauseTrainingResponse {
+            training: Some(training),
+        }))
+    }
+
+    async fn resume_training(
+        &self,
+        request: Request<v1::ResumeTrainingRequest>,
+    ) -> Result<Response<v1::ResumeTrainingResponse>, Status> {
+        let name = request.into_inner().name;
+        let training = self
+            .supervisor
+            .resume(training_id("name", &name)?)
+            .await
+            .map_err(status::from_supervisor)?;
+        Ok(Response::new(v1::ResumeTrainingResponse {
+            training: Some(training),
+        }))
+    }
+
+    async fn update_training(
+        &self,
+        request: Request<v1::UpdateTrainingRequest>,
+    ) -> Result<Response<v1::UpdateTrainingResponse>, Status> {
+        let request = request.into_inner();
+        let id = training_id("name", &request.name)?;
+        let changes = Changes::resolve(&request).map_err(|found| status::violations(&found))?;
+        let training = self
+            .supervisor
+            .change(id, changes)
+            .await
+            .map_err(status::from_supervisor)?;
+        Ok(Response::new(v1::UpdateTrainingResponse {
+            training: Some(self.with_progress(training)),
         }))
     }
 
@@ -370,6 +421,7 @@ impl TrainingApi {
         let init = resolve(&self.weights_roots, "spec.init.path", &init);
         let spec = match Spec::resolve(request.spec.as_ref()) {
             Ok(mut spec) => {
+                spec.max_restarts.get_or_insert(self.max_restarts);
                 if let Some(dataset) = dataset {
                     spec.dataset.path = dataset;
                 }
@@ -383,6 +435,23 @@ impl TrainingApi {
                 None
             }
         };
+        if let Some(spec) = &spec
+            && let Some(total) = self.memory
+        {
+            let needed = estimate::memory_bytes(spec, 0, 0);
+            if needed > total {
+                let description = format!(
+                    "the training needs about {} MB of memory at this batch and spec.input_size {}, and the machine has {} MB; lower either",
+                    needed >> 20,
+                    spec.input_size,
+                    total >> 20
+                );
+                found.push(Violation {
+                    field: "spec.batch_size".to_owned(),
+                    description,
+                });
+            }
+        }
         match spec {
             Some(spec) if found.is_empty() => Ok(spec),
             _ => Err(status::violations(&found)),
@@ -456,8 +525,8 @@ impl TrainingApi {
             pace.map(|pace| f64::from(spec.max_epochs) * (train as f64 + validation as f64) / pace);
         let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         Ok(v1::Estimate {
-            memory_bytes: estimate::memory_bytes(spec, train + validation),
-            disk_bytes: estimate::disk_bytes(),
+            memory_bytes: estimate::memory_bytes(spec, train, validation),
+            disk_bytes: estimate::disk_bytes(spec),
             steps_per_epoch: train.div_ceil(spec.batch_size) as u64,
             duration: duration.and_then(|duration| prost_types::Duration::try_from(duration).ok()),
         })

@@ -13,13 +13,13 @@ use super::database::{Write, uninterrupted};
 use super::events::{Kind, Log};
 use super::trainings::{find, is_final, state_changed};
 use super::versions::{self, Publish};
-use super::{Error, Store, checkpoints};
-use crate::proto::v1 as pb;
+use super::{Error, Store, checkpoints, resume_points};
+use crate::proto::{v1 as pb, worker_v1::ResumePoint};
 
 /// What is written together with a training's message. The default writes the message alone.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
-    /// Events to append, in order: `DatasetScanned`, `EpochCompleted`, `MetricsRewound`, `CheckpointSaved` or `TestEvaluated`.
+    /// Events to append, in order: `DatasetScanned`, `EpochCompleted`, `MetricsRewound`, `CheckpointSaved`, `SpecChanged` or `TestEvaluated`.
     ///
     /// `CheckpointSaved` also stores the checkpoint; its `name` and, when unset, `create_time` are filled in, and a `best` one takes
     /// the flag from the others.
@@ -28,6 +28,8 @@ pub struct Change {
     pub drop_checkpoints: Vec<u32>,
     /// A model version to make.
     pub publish: Option<Publish>,
+    /// Where the training can go on from now on. A training that ends forgets it.
+    pub resume_point: Option<ResumePoint>,
 }
 
 /// What a change did.
@@ -86,6 +88,7 @@ async fn apply(
         events: mut kinds,
         drop_checkpoints,
         publish,
+        resume_point,
     } = change;
     keep_own_fields(before, &mut after);
     let moved = after.state != before.state;
@@ -135,6 +138,11 @@ async fn apply(
         released.append(&mut checkpoints::forget(write, number, epoch).await?);
     }
     after.last_sequence = log.sequence.cast_unsigned();
+    if is_final(after.state()) {
+        resume_points::forget(write, number).await?;
+    } else if let Some(point) = resume_point {
+        resume_points::upsert(write, number, &point).await?;
+    }
 
     if after != *before {
         after.update_time = Some(now);
@@ -176,6 +184,7 @@ fn check_appendable(kind: &Kind) -> Result<(), Error> {
         | Kind::EpochCompleted(_)
         | Kind::MetricsRewound(_)
         | Kind::CheckpointSaved(_)
+        | Kind::SpecChanged(_)
         | Kind::TestEvaluated(_) => return Ok(()),
         Kind::StateChanged(_) => "state_changed",
         Kind::ModelVersionCreated(_) => "model_version_created",

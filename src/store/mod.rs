@@ -31,6 +31,7 @@
 //! - `trainings`: inserting, reading and deleting trainings; `change`: changing them.
 //! - `events`: appending and reading events; resume tokens.
 //! - `checkpoints`: checkpoints and the artifacts that are in use.
+//! - `resume_points`: where live trainings can go on.
 //! - `versions` and `aliases`: model versions, and who points to them.
 //!
 //! Every write goes through one connection, so writes are serialised and need no retry; reads have connections of their own and never
@@ -43,6 +44,7 @@ mod database;
 mod error;
 mod events;
 mod lock;
+mod resume_points;
 mod trainings;
 mod versions;
 

@@ -195,6 +195,7 @@ mod tests {
         mae_years: Some(10.25),
         learning_rate: 0.0001,
         images_per_second: 81.5,
+        data_wait_share: 0.02,
     };
 
     #[test]

@@ -71,6 +71,8 @@ pub enum Unit {
     SquareYears,
     /// Images in each second.
     ImagesPerSecond,
+    /// A share, 0 to 1.
+    Ratio,
 }
 
 impl Unit {
@@ -83,6 +85,7 @@ impl Unit {
             Self::Years => "years",
             Self::SquareYears => "square_years",
             Self::ImagesPerSecond => "images_per_second",
+            Self::Ratio => "ratio",
         }
     }
 }

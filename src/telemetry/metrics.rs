@@ -105,6 +105,8 @@ families! {
         "Learning rate at the end of the last finished epoch.";
     TRAINING_SPEED: ZERO, ImagesPerSecond, "visage_training_images_per_second", [],
         "Images that the running training learns from in each second; 0 while none runs.";
+    TRAINING_DATA_WAIT: ABSENT, Ratio, "visage_training_data_wait_ratio", [],
+        "Share of the last finished epoch's training time that was spent waiting for decoded images, 0 to 1.";
     TRAINING_PHASE: Kind::Counter, Seconds, "visage_training_phase_seconds_total",
         [Label::one_of("phase", TrainingPhase::VALUES)],
         "Time that trainings spent, by what they spent it on.";
@@ -293,6 +295,8 @@ pub struct EpochReport {
     pub learning_rate: f64,
     /// Images learned from in each second, over the epoch.
     pub images_per_second: f64,
+    /// Share of the time that was spent waiting for decoded images, 0 to 1.
+    pub data_wait_share: f64,
 }
 
 /// The running training finished an epoch.
@@ -305,6 +309,7 @@ pub fn epoch_finished(report: &EpochReport) {
         report.mae_years,
     );
     gauge(&TRAINING_LEARNING_RATE, &[]).set(report.learning_rate);
+    gauge(&TRAINING_DATA_WAIT, &[]).set(report.data_wait_share);
     training_speed(report.images_per_second);
 }
 

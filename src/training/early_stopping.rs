@@ -1,6 +1,8 @@
 //! Which epoch is the best, and when to give up waiting for a better one.
 
-/// Follows the validation loss.
+use crate::proto::worker_v1::Waiting;
+
+/// Follows the monitored figure of the validations; lower is better.
 #[derive(Debug, Clone)]
 pub struct EarlyStopping {
     patience: u32,
@@ -10,19 +12,17 @@ pub struct EarlyStopping {
     waited: u32,
 }
 
-/// What one epoch's validation loss means.
+/// What one epoch's figure means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
-    /// The lowest loss so far; a tie keeps the earlier epoch, and NaN is never best.
+    /// The lowest figure so far; a tie keeps the earlier epoch, and NaN is never best.
     pub is_best: bool,
     /// Validations since the last one that fell by more than `min_delta`.
     pub waited: u32,
-    /// Patience is at its end.
-    pub stop: bool,
 }
 
 impl EarlyStopping {
-    /// Stops after `patience` validations (0: never) whose loss in squared years is not more than `min_delta` below the best.
+    /// Stops after `patience` validations (0: never) whose figure is not more than `min_delta` below the best.
     pub fn new(patience: u32, min_delta: f64) -> Self {
         EarlyStopping {
             patience,
@@ -33,7 +33,33 @@ impl EarlyStopping {
         }
     }
 
-    /// Takes the validation loss of the next epoch, in squared years.
+    /// Changes after how many validations to stop.
+    pub fn set_patience(&mut self, patience: u32) {
+        self.patience = patience;
+    }
+
+    /// Whether patience is at its end.
+    pub fn is_enough(&self) -> bool {
+        self.patience > 0 && self.waited >= self.patience
+    }
+
+    /// What to remember for a later process.
+    pub fn state(&self) -> Waiting {
+        Waiting {
+            best: self.best,
+            reference: self.reference,
+            waited: self.waited,
+        }
+    }
+
+    /// Goes on where another process was.
+    pub fn restore(&mut self, state: Waiting) {
+        self.best = state.best;
+        self.reference = state.reference;
+        self.waited = state.waited;
+    }
+
+    /// Takes the figure of the next epoch.
     pub fn observe(&mut self, loss: f64) -> Verdict {
         let is_best = loss.is_finite() && self.best.is_none_or(|best| loss < best);
         if is_best {
@@ -52,7 +78,6 @@ impl EarlyStopping {
         Verdict {
             is_best,
             waited: self.waited,
-            stop: self.patience > 0 && self.waited >= self.patience,
         }
     }
 }
@@ -63,9 +88,11 @@ mod tests {
 
     fn verdicts(patience: u32, min_delta: f64, losses: &[f64]) -> Vec<(bool, u32, bool)> {
         let mut stopping = EarlyStopping::new(patience, min_delta);
-        let all = losses.iter().map(|loss| stopping.observe(*loss));
-        all.map(|verdict| (verdict.is_best, verdict.waited, verdict.stop))
-            .collect()
+        let verdict = |loss: &f64| {
+            let verdict = stopping.observe(*loss);
+            (verdict.is_best, verdict.waited, stopping.is_enough())
+        };
+        losses.iter().map(verdict).collect()
     }
 
     #[test]

@@ -4,17 +4,26 @@ use crate::model::{device::Precision, resnet18};
 
 use super::{
     feature_cache::{CachePolicy, bytes_of_features},
+    feed::variants,
     spec::Spec,
 };
 
-/// Peak memory of the process in bytes, for so many training and validation images.
-pub fn memory_bytes(spec: &Spec, images: usize) -> u64 {
+/// Peak memory of the process in bytes, for so many training and so many validation images.
+pub fn memory_bytes(spec: &Spec, train: usize, validation: usize) -> u64 {
+    let images = train * variants(&spec.augmentation) + validation;
     without_features(spec) + kept_features(spec, images)
 }
 
-/// Disk for the checkpoints in bytes: the best one so far and the one that may take its place.
-pub fn disk_bytes() -> u64 {
-    2 * 4 * parameters(|_| true)
+/// Disk in bytes: the best checkpoint so far and the one that may take its place, and the full checkpoint and the one that follows it.
+pub fn disk_bytes(spec: &Spec) -> u64 {
+    2 * 4 * parameters(|_| true) + 2 * full_checkpoint(spec)
+}
+
+/// Bytes of a full checkpoint: all weights, both moments of what is trained, and its moving average.
+fn full_checkpoint(spec: &Spec) -> u64 {
+    let trained = parameters(|name| spec.trained.contains_name(name));
+    let copies = 2 + u64::from(spec.ema_decay.is_some());
+    4 * (parameters(|_| true) + copies * trained)
 }
 
 /// Memory in bytes of the features that are kept, if they are kept in memory.
@@ -30,8 +39,8 @@ fn kept_features(spec: &Spec, images: usize) -> u64 {
     }
 }
 
-/// Peak memory of the process in bytes, kept features not counted: what libtorch and the weights take, three more copies of what is trained (gradient and both moments of Adam)
-/// and one of the best weights, and the activations, which grow with the batch and the picture.
+/// Peak memory of the process in bytes, kept features not counted: what libtorch and the weights take, three more copies of what is trained (gradient and both
+/// moments) and one of the best weights, a full checkpoint in memory and as it is written, and the activations, which grow with the batch and the picture.
 fn without_features(spec: &Spec) -> u64 {
     const LIBTORCH: u64 = 350 << 20;
     // Measured at 224 pixels and batch 32 with layer4 trained: 12 MB for each image, decoded batches included.
@@ -39,7 +48,8 @@ fn without_features(spec: &Spec) -> u64 {
     let trained = parameters(|name| spec.trained.contains_name(name));
     let area = u64::from(spec.input_size).pow(2) as f64 / f64::from(224 * 224);
     let activations = (spec.batch_size as u64 * IMAGE_AT_224) as f64 * area;
-    LIBTORCH + 4 * (parameters(|_| true) + 4 * trained) + activations as u64
+    let weights = 4 * (parameters(|_| true) + 4 * trained);
+    LIBTORCH + weights + 2 * full_checkpoint(spec) + activations as u64
 }
 
 /// Number of elements of the network's tensors that the test lets through.

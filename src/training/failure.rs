@@ -4,6 +4,8 @@ use std::io;
 
 use crate::{dataset, model, proto::v1};
 
+use super::full_checkpoint;
+
 /// Why a training ended without a result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -42,8 +44,28 @@ pub(super) enum Error {
     Pipe(io::Error),
     #[error("spec.max_duration passed before the first epoch was complete; raise it")]
     OutOfTime,
+    #[error(
+        "the training needs about {needed_mb} MB of memory and {free_mb} MB are free; lower spec.batch_size ({batch_size}) or spec.input_size ({input_size})",
+        needed_mb = needed >> 20,
+        free_mb = free >> 20
+    )]
+    TooLittleMemory {
+        needed: u64,
+        free: u64,
+        batch_size: usize,
+        input_size: u32,
+    },
     #[error("cancelled")]
     Cancelled,
+}
+
+impl From<full_checkpoint::Failure> for Error {
+    fn from(failure: full_checkpoint::Failure) -> Self {
+        match failure {
+            full_checkpoint::Failure::Model(error) => Error::Model(error),
+            full_checkpoint::Failure::Pipe(error) => Error::Pipe(error),
+        }
+    }
 }
 
 impl Error {
@@ -56,6 +78,7 @@ impl Error {
             Error::NonFiniteLoss { .. } | Error::NonFiniteValidation { .. } => {
                 v1::StopReason::NonFiniteLoss
             }
+            Error::TooLittleMemory { .. } => v1::StopReason::OutOfMemory,
             Error::OutOfTime => v1::StopReason::MaxDuration,
             Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => v1::StopReason::Internal,
             Error::Cancelled => v1::StopReason::UserStop,
@@ -76,6 +99,7 @@ impl Error {
                 "DISK_FULL".to_owned()
             }
             Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => "INTERNAL".to_owned(),
+            Error::TooLittleMemory { .. } => "OUT_OF_MEMORY".to_owned(),
             Error::OutOfTime => "MAX_DURATION".to_owned(),
             Error::Cancelled => "CANCELLED".to_owned(),
         }

@@ -3,7 +3,7 @@
 //! The frozen layers are a fixed function, and most of the work: from the second epoch on nothing is decoded and only the trained layers
 //! compute. Where the features lie is chosen by what there is room for; how large they are is known before ([`bytes_of_features`]).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tch::{Device, Kind, Tensor};
 
@@ -102,32 +102,7 @@ pub fn choose(policy: CachePolicy, device: Device, needed: u64, room: Room) -> (
     }
 }
 
-/// Memory of the machine that can be had without swapping, less where a control group allows less; in bytes.
-pub fn free_memory() -> u64 {
-    let available = fs_err::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text
-                .lines()
-                .find(|line| line.starts_with("MemAvailable:"))?;
-            let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-            Some(kilobytes << 10)
-        });
-    let group = || {
-        let read = |name: &str| fs_err::read_to_string(format!("/sys/fs/cgroup/{name}")).ok();
-        let limit: u64 = read("memory.max")?.trim().parse().ok()?;
-        let used: u64 = read("memory.current")?.trim().parse().ok()?;
-        Some(limit.saturating_sub(used))
-    };
-    available.unwrap_or(0).min(group().unwrap_or(u64::MAX))
-}
-
-/// Bytes that the file system of a folder has left for this user; 0 when that cannot be found out.
-pub fn free_disk(folder: &Path) -> u64 {
-    rustix::fs::statvfs(folder).map_or(0, |found| found.f_bavail.saturating_mul(found.f_frsize))
-}
-
-/// The features of one list of images.
+/// The features of one list of images; where there are variants of each, one image has several places in the list.
 #[derive(Debug)]
 pub struct FeatureCache {
     place: Place,
@@ -158,6 +133,11 @@ impl FeatureCache {
         self.is_complete
     }
 
+    /// Whether features are still to be kept.
+    pub fn wants_more(&self) -> bool {
+        self.place != Place::Nowhere && !self.is_complete
+    }
+
     /// To be called after a pass over all images: those that are missing could not be read and are left out from now on.
     pub fn complete(&mut self) {
         self.is_complete = self.place != Place::Nowhere && self.features.is_some();
@@ -175,7 +155,7 @@ impl FeatureCache {
     /// # Errors
     /// Whatever libtorch refuses.
     pub fn keep(&mut self, indices: &[u32], features: &Tensor) -> Result<(), Error> {
-        if self.place == Place::Nowhere || self.is_complete || indices.is_empty() {
+        if !self.wants_more() || indices.is_empty() {
             return Ok(());
         }
         let rows = features.f_detach()?.f_permute([0, 2, 3, 1])?;

@@ -1,6 +1,6 @@
-//! The trained parameters as views of one buffer, and Adam on it.
+//! The trained parameters as views of one buffer.
 //!
-//! tch's optimizers do not give out their state, so an exact resume would be impossible with them. One flat f32 buffer makes the optimizer a
+//! tch's optimizers do not give out their state, so an exact resume would be impossible with them. One flat f32 buffer makes an optimizer of our own a
 //! handful of operations, and one file, one norm or one all-reduce out of all parameters.
 
 use std::collections::BTreeMap;
@@ -13,18 +13,16 @@ use crate::model::{
     resnet18::{Trained, is_parameter},
 };
 
-use super::adam_kernel::{self, Buffers, Coefficients};
-
 /// All trained parameters in one buffer `[P]`, in the order of their names.
 ///
 /// In 16 bits the kernels of convolutions compute from a rounded copy, which each step of the optimizer renews: as a cast in every forward pass would,
 /// without passing over memory once more, and their gradients come in 16 bits.
 #[derive(Debug)]
 pub struct FlatParameters {
-    buffer: Tensor,
-    gradient: Tensor,
+    pub(super) buffer: Tensor,
+    pub(super) gradient: Tensor,
     /// `[P]` in bf16; `None` when everything computes in f32.
-    rounded: Option<Tensor>,
+    pub(super) rounded: Option<Tensor>,
     /// What gradients are taken of, by name.
     leaves: Vec<(String, Tensor)>,
 }
@@ -90,6 +88,19 @@ impl FlatParameters {
         computed
     }
 
+    /// Names and lengths of the parts of the buffer, in order.
+    pub fn lengths(&self) -> impl Iterator<Item = (&str, usize)> {
+        let length = |tensor| usize::try_from(elements(tensor)).unwrap_or(0);
+        self.leaves
+            .iter()
+            .map(move |(name, leaf)| (name.as_str(), length(leaf)))
+    }
+
+    /// All trained parameters, `[P]`, shared.
+    pub fn values(&self) -> &Tensor {
+        &self.buffer
+    }
+
     /// Number of trained parameters.
     pub fn count(&self) -> i64 {
         elements(&self.buffer)
@@ -135,127 +146,12 @@ fn view_of(buffer: &Tensor, offset: i64, shape: &[i64]) -> Result<Tensor, Error>
     }
 }
 
-/// Adam (Kingma and Ba, 2015, arXiv:1412.6980, algorithm 1) with the penalty of `torch.optim.Adam`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamOptions {
-    /// Step size.
-    pub learning_rate: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the denominator.
-    pub epsilon: f64,
-    /// L2 penalty, added to the gradient.
-    pub weight_decay: f64,
-}
-
-/// The optimizer's state: both moments `[P]` and the number of steps.
-#[derive(Debug)]
-pub struct Adam {
-    options: AdamOptions,
-    first_moment: Tensor,
-    second_moment: Tensor,
-    steps: i32,
-}
-
-impl Adam {
-    /// An optimizer that has not made a step.
-    ///
-    /// # Errors
-    /// A lack of memory.
-    pub fn new(parameters: &FlatParameters, options: AdamOptions) -> Result<Self, Error> {
-        Ok(Adam {
-            options,
-            first_moment: parameters.buffer.f_zeros_like()?,
-            second_moment: parameters.buffer.f_zeros_like()?,
-            steps: 0,
-        })
-    }
-
-    /// Updates the parameters from the gradient of the last backward pass.
-    ///
-    /// # Errors
-    /// A lack of memory.
-    pub fn step(&mut self, parameters: &mut FlatParameters) -> Result<(), Error> {
-        let AdamOptions {
-            learning_rate,
-            beta1,
-            beta2,
-            epsilon,
-            weight_decay,
-        } = self.options;
-        self.steps += 1;
-        let first_correction = 1.0 - beta1.powi(self.steps);
-        let second_correction = (1.0 - beta2.powi(self.steps)).sqrt();
-        if parameters.buffer.device() == Device::Cpu {
-            let coefficients = Coefficients {
-                first_rate: (1.0 - beta1) as f32,
-                second_decay: beta2 as f32,
-                second_rate: (1.0 - beta2) as f32,
-                step_size: (learning_rate / first_correction) as f32,
-                second_correction: second_correction as f32,
-                epsilon: epsilon as f32,
-                weight_decay: weight_decay as f32,
-            };
-            self.step_on_cpu(parameters, coefficients);
-            return Ok(());
-        }
-        tch::no_grad(|| {
-            let gradient = if weight_decay == 0.0 {
-                parameters.gradient.shallow_clone()
-            } else {
-                parameters
-                    .gradient
-                    .f_add(&parameters.buffer.f_mul_scalar(weight_decay)?)?
-            };
-            self.first_moment
-                .f_lerp_(&gradient, 1.0 - beta1)
-                .map(drop)?;
-            let squared = gradient.f_square()?.f_mul_scalar_(1.0 - beta2)?;
-            self.second_moment
-                .f_mul_scalar_(beta2)?
-                .f_add_(&squared)
-                .map(drop)?;
-            let mut denominator = self.second_moment.f_sqrt()?;
-            denominator
-                .f_div_scalar_(second_correction)?
-                .f_add_scalar_(epsilon)
-                .map(drop)?;
-            let update = self
-                .first_moment
-                .f_div(&denominator)?
-                .f_mul_scalar_(-learning_rate / first_correction)?;
-            parameters.buffer.f_add_(&update).map(drop)?;
-            if let Some(rounded) = &mut parameters.rounded {
-                rounded.f_copy_(&parameters.buffer)?;
-            }
-            Ok(())
-        })
-    }
-
-    fn step_on_cpu(&mut self, parameters: &mut FlatParameters, coefficients: Coefficients) {
-        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-        adam_kernel::step(
-            Buffers {
-                parameters: values_mut(&mut parameters.buffer),
-                gradient: values_mut(&mut parameters.gradient),
-                first_moment: values_mut(&mut self.first_moment),
-                second_moment: values_mut(&mut self.second_moment),
-                rounded: parameters.rounded.as_mut().map(bits_mut),
-            },
-            coefficients,
-            threads,
-        );
-    }
-}
-
 /// The numbers of a flat f32 tensor on the processor.
 #[expect(
     unsafe_code,
     reason = "tch gives out no slice of a tensor; the pass over memory is what makes the step fast"
 )]
-fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
+pub(super) fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
     let length = flat_length(tensor, Kind::Float);
     // SAFETY: the tensor owns this many contiguous f32 values for as long as it lives, and is borrowed alone. The parameters' views share them, but
     // nothing computes while a step runs on the thread that owns them all.
@@ -267,7 +163,7 @@ fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
     unsafe_code,
     reason = "tch gives out no slice of a tensor; the pass over memory is what makes the step fast"
 )]
-fn bits_mut(tensor: &mut Tensor) -> &mut [u16] {
+pub(super) fn bits_mut(tensor: &mut Tensor) -> &mut [u16] {
     let length = flat_length(tensor, Kind::BFloat16);
     // SAFETY: as in `values_mut`; a bf16 is 16 bits of which each pattern is one.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u16>(), length) }
@@ -289,51 +185,25 @@ fn elements(tensor: &Tensor) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::resnet18::{
-        Mode, ResNet18,
-        tests::{assert_close, expected, formula_images, formula_weights},
+    use crate::{
+        model::resnet18::{
+            Mode, ResNet18,
+            tests::{assert_close, expected, formula_images, formula_weights},
+        },
+        training::optimizer::{Optimizer, OptimizerOptions, Rule},
     };
 
-    /// Three steps of `torch.optim.Adam` 2.11 on fixed gradients with the step size 0.1; `make_model_fixtures.py` made the numbers.
-    #[test]
-    fn adam_follows_torch_step_by_step() {
-        let gradients = [[0.1f32, -0.2, 0.3], [0.3, 0.1, -0.2], [-0.1, 0.4, 0.05]];
-        check_steps(
-            0.0,
-            &gradients,
-            &include!("../../tests/fixtures/adam/plain.in"),
-        );
-        check_steps(
-            0.1,
-            &gradients,
-            &include!("../../tests/fixtures/adam/decay.in"),
-        );
-    }
-
-    fn check_steps(weight_decay: f64, gradients: &[[f32; 3]; 3], expected: &[[f32; 3]; 3]) {
-        let start = Tensor::from_slice(&[1.0f32, -2.0, 3.0]).reshape([1, 3]);
-        let mut state = BTreeMap::from([("fc.weight".to_owned(), start)]);
-        let mut parameters =
-            FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu, Precision::F32)
-                .unwrap();
-        let options = AdamOptions {
-            learning_rate: 0.1,
+    fn adam(learning_rate: f64) -> OptimizerOptions {
+        OptimizerOptions {
+            rule: Rule::Adam,
+            learning_rate,
             beta1: 0.9,
             beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay,
-        };
-        let mut adam = Adam::new(&parameters, options).unwrap();
-        for (gradient, expected) in gradients.iter().zip(expected) {
-            // The gradient of the inner product with a constant is the constant.
-            let leaf = &parameters.computed(&state)["fc.weight"];
-            let loss = (leaf * Tensor::from_slice(gradient)).sum(Kind::Float);
-            parameters.backward(&loss).unwrap();
-            adam.step(&mut parameters).unwrap();
-            let found = Vec::<f32>::try_from(state["fc.weight"].reshape([-1])).unwrap();
-            for (found, expected) in found.iter().zip(expected) {
-                assert!((found - expected).abs() < 1e-6, "{found} is not {expected}");
-            }
+            epsilon: 1e-3,
+            weight_decay: 0.0,
+            momentum: 0.0,
+            max_gradient_norm: None,
+            groups: Vec::new(),
         }
     }
 
@@ -348,14 +218,7 @@ mod tests {
         let mut parameters =
             FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu, Precision::F32)
                 .unwrap();
-        let options = AdamOptions {
-            learning_rate: 1e-4,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-3,
-            weight_decay: 0.0,
-        };
-        let mut adam = Adam::new(&parameters, options).unwrap();
+        let mut adam = Optimizer::new(&parameters, adam(1e-4)).unwrap();
         let network = ResNet18::new(
             &parameters.computed(&state),
             Trained::DEFAULT,
@@ -371,7 +234,7 @@ mod tests {
                 .mean(Kind::Float);
             losses.push(loss.double_value(&[]) as f32);
             parameters.backward(&loss).unwrap();
-            adam.step(&mut parameters).unwrap();
+            adam.step(&mut parameters, 1.0).unwrap();
         }
         let expected = &expected()["training"];
         // Losses near 2,000: a few units of the seventh digit, by which PyTorch's own kernels differ.
@@ -406,14 +269,7 @@ mod tests {
         let mut parameters =
             FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu, Precision::Bf16)
                 .unwrap();
-        let options = AdamOptions {
-            learning_rate: 1e-2,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-3,
-            weight_decay: 0.0,
-        };
-        let mut adam = Adam::new(&parameters, options).unwrap();
+        let mut adam = Optimizer::new(&parameters, adam(1e-2)).unwrap();
         let computed = parameters.computed(&state);
         let network = ResNet18::new(&computed, Trained::DEFAULT, Precision::Bf16).unwrap();
         let images = formula_images(4, 64);
@@ -429,7 +285,7 @@ mod tests {
                 .square()
                 .mean(Kind::Float);
             parameters.backward(&loss).unwrap();
-            adam.step(&mut parameters).unwrap();
+            adam.step(&mut parameters, 1.0).unwrap();
         }
         assert_eq!(computed["layer4.0.conv1.weight"].kind(), Kind::BFloat16);
         assert_eq!(state["layer4.0.conv1.weight"].kind(), Kind::Float);

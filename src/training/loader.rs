@@ -13,7 +13,10 @@ use std::{
     thread::JoinHandle,
 };
 
-use crate::imaging::{InputSpec, Limits, Preprocessor};
+use crate::imaging::{
+    InputSpec, Limits, Preprocessor,
+    augment::{Augmentation, Transform},
+};
 
 /// One picture of the dataset, as the loader needs it.
 #[derive(Debug, Clone)]
@@ -25,7 +28,7 @@ pub struct Picture {
 }
 
 /// Decoded and normalised pictures.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Batch {
     /// `[N, 3, S, S]`, row-major.
     pub pixels: Vec<f32>,
@@ -37,6 +40,27 @@ pub struct Batch {
     pub skipped: BTreeMap<&'static str, u64>,
     /// One of their names with the reason, for the log.
     pub skipped_example: Option<String>,
+    /// Bytes that could not be had; there are no pictures then.
+    pub missing_memory: Option<usize>,
+}
+
+/// What is drawn for each picture in one epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Draws {
+    /// Which changes there are.
+    pub augmentation: Augmentation,
+    /// The training's seed.
+    pub seed: u64,
+    /// The epoch, from 1.
+    pub epoch: u32,
+}
+
+impl Draws {
+    /// What is done to the picture at this position of the list.
+    pub fn of(&self, position: u32, size: u32) -> Transform {
+        self.augmentation
+            .draw(self.seed, u64::from(self.epoch), position, size)
+    }
 }
 
 /// What all batches have in common.
@@ -62,8 +86,13 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Begins to decode the pictures in this order.
-    pub fn start(pictures: &Arc<Vec<Picture>>, order: Vec<u32>, options: &LoaderOptions) -> Self {
+    /// Begins to decode the pictures in this order, with what is drawn for them.
+    pub fn start(
+        pictures: &Arc<Vec<Picture>>,
+        order: Vec<u32>,
+        options: &LoaderOptions,
+        draws: Draws,
+    ) -> Self {
         let batches = order.len().div_ceil(options.batch_size);
         let count = options.threads.clamp(1, batches.max(1));
         let order = Arc::new(order);
@@ -77,7 +106,7 @@ impl Loader {
                 let mut preprocessor = Preprocessor::new();
                 for batch in order.chunks(options.batch_size).skip(first).step_by(count) {
                     if sender
-                        .send(decode(&pictures, batch, &options, &mut preprocessor))
+                        .send(decode(&pictures, batch, &options, draws, &mut preprocessor))
                         .is_err()
                     {
                         // The loop has ended early.
@@ -131,23 +160,30 @@ fn decode(
     pictures: &[Picture],
     batch: &[u32],
     options: &LoaderOptions,
+    draws: Draws,
     preprocessor: &mut Preprocessor,
 ) -> Batch {
     let values = options.input.values();
-    let mut loaded = Batch {
-        pixels: vec![0.0; values * batch.len()],
-        ages: Vec::with_capacity(batch.len()),
-        indices: Vec::with_capacity(batch.len()),
-        skipped: BTreeMap::new(),
-        skipped_example: None,
-    };
+    let mut loaded = Batch::default();
+    // A vector that cannot be made would end the process; this way the training says what is missing.
+    if loaded
+        .pixels
+        .try_reserve_exact(values * batch.len())
+        .is_err()
+    {
+        loaded.missing_memory = Some(4 * values * batch.len());
+        return loaded;
+    }
+    loaded.pixels.resize(values * batch.len(), 0.0);
     for &index in batch {
         let picture = &pictures[index as usize];
         let start = loaded.ages.len() * values;
         let pixels = &mut loaded.pixels[start..start + values];
         let failure = match fs_err::read(&picture.path) {
             Ok(bytes) => {
-                match preprocessor.preprocess(&bytes, &options.limits, &options.input, pixels) {
+                let transform = draws.of(index, options.input.size);
+                let (limits, input) = (&options.limits, &options.input);
+                match preprocessor.preprocess_changed(&bytes, limits, input, &transform, pixels) {
                     Ok(()) => None,
                     Err(error) => Some(("undecodable", error.to_string())),
                 }

@@ -1,17 +1,17 @@
 //! Trainings: from a client's spec to a checkpoint, in a process of its own.
 //!
 //! In reading order:
-//! - [`spec`]: what a client asks for, checked. [`estimate`]: what it will need.
+//! - [`spec`]: what a client asks for, checked. [`estimate`]: what it will need, and [`machine`]: what there is.
 //! - [`supervisor`]: the queue, the child process and the recorded state; runs in the server.
 //! - [`frames`]: what server and worker say to each other.
 //! - [`worker`]: the child process; owns stdin, stdout and the signs of life.
 //! - [`trainer`]: the loop over epochs; `session` makes one, and `failure` says why there is none. [`feed`] brings it batches, which [`loader`] decodes
-//!   ahead of it or [`feature_cache`] has kept, [`flat`] holds parameters and Adam, [`evaluation`] the
-//!   figures, [`early_stopping`] the verdict on an epoch.
+//!   ahead of it or [`feature_cache`] has kept. [`objective`] is what [`optimizer`] makes small by changing the parameters in [`flat`], at a pace that [`schedule`]
+//!   sets. [`evaluation`] holds the figures, [`monitor`] says which of them counts, [`early_stopping`] gives the verdict on an epoch.
+//! - [`full_checkpoint`]: what a later process needs to go on as if it were this one.
 //!
 //! Training and inference never import each other: the registry joins them.
 
-mod adam_kernel;
 pub mod early_stopping;
 pub mod estimate;
 pub mod evaluation;
@@ -20,13 +20,20 @@ pub mod feature_cache;
 pub mod feed;
 pub mod flat;
 pub mod frames;
+pub mod full_checkpoint;
 pub mod loader;
+pub mod machine;
+pub mod monitor;
+pub mod objective;
+pub mod optimizer;
 pub mod process;
 pub mod report;
+pub mod schedule;
 mod session;
 pub mod spec;
 pub mod supervisor;
 pub mod trainer;
+mod update_kernel;
 pub mod worker;
 
 /// Does some work and adds the seconds that it took.

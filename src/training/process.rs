@@ -12,10 +12,12 @@ use std::{
 
 use crate::proto::{
     v1,
-    worker_v1::{self, WorkerCommand, WorkerEvent, worker_command, worker_event::Kind},
+    worker_v1::{
+        self, UpdateCommand, WorkerCommand, WorkerEvent, worker_command, worker_event::Kind,
+    },
 };
 
-use super::frames;
+use super::{frames, spec::Changes};
 
 /// How often the worker shows that it lives.
 pub const BEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,6 +30,8 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(20);
 pub enum Wish {
     /// Go on.
     GoOn,
+    /// Write a full checkpoint and let go of the device.
+    Pause,
     /// End early and keep the best checkpoint.
     Stop,
     /// Give up.
@@ -36,23 +40,43 @@ pub enum Wish {
     Orphaned,
 }
 
-/// The latest wish; the strongest wins.
+/// The latest wish, of which the strongest wins, and what is to change with the next epoch.
 #[derive(Debug, Default)]
-pub struct Control(AtomicU8);
+pub struct Control {
+    level: AtomicU8,
+    changes: Mutex<Changes>,
+}
 
 impl Control {
     /// What the server wants now.
     pub fn wish(&self) -> Wish {
-        match self.0.load(Ordering::Relaxed) {
+        match self.level.load(Ordering::Relaxed) {
             0 => Wish::GoOn,
-            1 => Wish::Stop,
-            2 => Wish::Cancel,
+            1 => Wish::Pause,
+            2 => Wish::Stop,
+            3 => Wish::Cancel,
             _ => Wish::Orphaned,
         }
     }
 
+    /// What is to change from now on, told once.
+    pub fn take_changes(&self) -> Changes {
+        std::mem::take(&mut self.changes())
+    }
+
     fn raise(&self, level: u8) {
-        self.0.fetch_max(level, Ordering::Relaxed);
+        self.level.fetch_max(level, Ordering::Relaxed);
+    }
+
+    fn change(&self, update: UpdateCommand) {
+        let mut changes = self.changes();
+        changes.max_epochs = update.max_epochs.or(changes.max_epochs);
+        changes.patience = update.patience.or(changes.patience);
+        changes.learning_rate = update.learning_rate.or(changes.learning_rate);
+    }
+
+    fn changes(&self) -> std::sync::MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,6 +171,8 @@ pub fn read_job(input: &mut impl Read) -> io::Result<worker_v1::Job> {
         Some(worker_command::Kind::Job(job)) => Ok(job),
         Some(worker_command::Kind::Stop(_)) => Err(unexpected("stop")),
         Some(worker_command::Kind::Cancel(_)) => Err(unexpected("cancel")),
+        Some(worker_command::Kind::Pause(_)) => Err(unexpected("pause")),
+        Some(worker_command::Kind::Update(_)) => Err(unexpected("update")),
         None => Err(unexpected("an empty command")),
     }
 }
@@ -159,14 +185,16 @@ pub fn follow_commands(input: &mut impl Read, control: &Arc<Control>) {
     loop {
         match frames::read::<WorkerCommand>(input) {
             Ok(Some(command)) => match command.kind {
-                Some(worker_command::Kind::Stop(_)) => control.raise(1),
-                Some(worker_command::Kind::Cancel(_)) => control.raise(2),
+                Some(worker_command::Kind::Pause(_)) => control.raise(1),
+                Some(worker_command::Kind::Stop(_)) => control.raise(2),
+                Some(worker_command::Kind::Cancel(_)) => control.raise(3),
+                Some(worker_command::Kind::Update(update)) => control.change(update),
                 Some(worker_command::Kind::Job(_)) | None => {
                     tracing::warn!("ignored a command that makes no sense now");
                 }
             },
             Ok(None) | Err(_) => {
-                control.raise(3);
+                control.raise(4);
                 std::thread::sleep(ORPHAN_GRACE);
                 // Without a word: the log goes to a pipe of the server's, which may block or break.
                 std::process::exit(worker_exit::ORPHANED);

@@ -1,9 +1,11 @@
-//! The training itself: scan, initial weights, epochs, test.
+//! The training itself: scan, initial weights or what an earlier process left, epochs, test.
 //!
-//! The order of images is a function of seed and epoch, so the same spec, data and machine give the same losses and weights on a CPU.
+//! The order of images and what is drawn for them are functions of seed, epoch and position, so the same spec, data and machine give the same losses and weights
+//! on a CPU, however often the process is interrupted.
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -12,28 +14,27 @@ use crate::{
     model::device,
     proto::{
         v1,
-        worker_v1::{EpochDone, Finished, Job, worker_event},
+        worker_v1::{BegunAnew, Finished, Job, worker_event},
     },
 };
 
 use super::{
-    early_stopping::EarlyStopping,
     failure::Error,
+    full_checkpoint::{self, Restored},
     process::{Control, Reporter, Wish},
     report::{dataset_options, dataset_report},
-    session::{Pass, Session, is_past, limits},
+    session::{Pass, Session, limits},
     spec::Spec,
 };
 
 /// Runs a job to its end, whatever that is.
-pub fn run(job: &Job, reporter: &Reporter, control: &Control) -> Finished {
+pub fn run(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> Finished {
     match train(job, reporter, control) {
         Ok(finished) => finished,
         Err(Error::Cancelled) => Finished {
             stop_reason: v1::StopReason::UserStop.into(),
-            failure: None,
-            test: None,
             cancelled: true,
+            ..Default::default()
         },
         Err(error) => {
             tracing::error!(%error, "the training failed");
@@ -43,68 +44,41 @@ pub fn run(job: &Job, reporter: &Reporter, control: &Control) -> Finished {
                     reason: error.reason(),
                     message: error.to_string(),
                 }),
-                test: None,
-                cancelled: false,
+                ..Default::default()
             }
         }
     }
 }
 
-fn train(job: &Job, reporter: &Reporter, control: &Control) -> Result<Finished, Error> {
+fn train(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> Result<Finished, Error> {
+    let begun = Instant::now();
     let spec = Spec::resolve(job.spec.as_ref())
         .map_err(|violations| Error::Spec(format!("{violations:?}")))?;
-    let begun = Instant::now();
     let device = device::select(&job.device)?;
-    let dataset = scan(job, &spec, reporter, control)?;
-    let mut session = Session::prepare(job, &spec, &dataset, device, reporter)?;
-    let mut stopping = EarlyStopping::new(spec.patience, spec.min_delta);
-    let started = Instant::now();
-    let deadline = spec.max_duration.and_then(|limit| begun.checked_add(limit));
-    let mut best = None;
-    let mut stop_reason = v1::StopReason::MaxEpochs;
-    for epoch in 1..=spec.max_epochs {
-        let outcome = session.epoch(epoch, (started, deadline), reporter, control)?;
-        let (mut metrics, scored) = match outcome {
-            Pass::Complete(metrics, scored) => (*metrics, scored),
-            Pass::Broken(reason) => {
-                stop_reason = reason;
-                break;
-            }
-        };
-        let verdict = stopping.observe(metrics.val_loss);
-        metrics.is_best = verdict.is_best;
-        metrics.epochs_without_improvement = verdict.waited;
-        let mut files = Vec::new();
-        if verdict.is_best {
-            let writing = Instant::now();
-            files = session.write_checkpoint(&metrics, &scored)?;
-            if let Some(seconds) = metrics.seconds.as_mut() {
-                seconds.checkpoint = writing.elapsed().as_secs_f64();
-                seconds.total += seconds.checkpoint;
-            }
-            best = Some(session.snapshot()?);
+    let Some(dataset) = scan(job, &spec, reporter, control)? else {
+        return Ok(paused());
+    };
+    let restored = restore(job, &dataset, reporter)?;
+    let process = (begun, reporter);
+    let mut session = Session::prepare(job, spec, &dataset, device, process, restored)?;
+    let stop_reason = loop {
+        if let Some(reason) = session.ending() {
+            break reason;
         }
-        let done = EpochDone {
-            metrics: Some(metrics),
-            files,
-        };
-        reporter
-            .send(worker_event::Kind::Epoch(done))
-            .map_err(Error::Pipe)?;
-        let out_of_time = is_past(deadline);
-        let ended_by = match control.wish() {
-            Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
-            Wish::Stop => Some(v1::StopReason::UserStop),
-            Wish::GoOn if verdict.stop => Some(v1::StopReason::EarlyStopped),
-            Wish::GoOn if out_of_time => Some(v1::StopReason::MaxDuration),
-            Wish::GoOn => None,
-        };
-        if let Some(reason) = ended_by.filter(|_| epoch < spec.max_epochs) {
-            stop_reason = reason;
-            break;
+        match session.epoch(reporter, control)? {
+            Pass::Complete(done) => {
+                reporter
+                    .send(worker_event::Kind::Epoch(*done))
+                    .map_err(Error::Pipe)?;
+                session.change(control.take_changes());
+                session.save()?;
+            }
+            Pass::Broken(reason) => break reason,
+            Pass::Paused => return Ok(paused()),
         }
-    }
-    let Some(best) = best else {
+    };
+    session.finish_saving()?;
+    if !session.has_best() {
         if stop_reason == v1::StopReason::UserStop {
             return Err(Error::Cancelled);
         }
@@ -112,20 +86,49 @@ fn train(job: &Job, reporter: &Reporter, control: &Control) -> Result<Finished, 
             return Err(Error::OutOfTime);
         }
         return Err(Error::NonFiniteValidation {
-            learning_rate: spec.optimizer.learning_rate,
+            learning_rate: session.learning_rate(),
         });
-    };
-    let test = session.test(best, reporter, control)?;
+    }
     Ok(Finished {
         stop_reason: stop_reason.into(),
-        failure: None,
-        test,
-        cancelled: false,
+        test: session.test(reporter, control)?,
+        ..Default::default()
     })
 }
 
-/// Reads the dataset and tells what it holds.
-fn scan(job: &Job, spec: &Spec, reporter: &Reporter, control: &Control) -> Result<Dataset, Error> {
+fn paused() -> Finished {
+    Finished {
+        paused: true,
+        ..Default::default()
+    }
+}
+
+/// What an earlier process left, if that can be used; else the server is told that the training begins anew.
+fn restore(job: &Job, dataset: &Dataset, reporter: &Reporter) -> Result<Option<Restored>, Error> {
+    let Some(resume) = &job.resume else {
+        return Ok(None);
+    };
+    let reason = match full_checkpoint::read(Path::new(&job.work_dir), resume, &dataset.digest) {
+        Ok(restored) => return Ok(Some(restored)),
+        Err(reason) => reason,
+    };
+    tracing::warn!(
+        reason,
+        "the full checkpoint cannot be used: the training begins anew"
+    );
+    reporter
+        .send(worker_event::Kind::BegunAnew(BegunAnew { reason }))
+        .map_err(Error::Pipe)?;
+    Ok(None)
+}
+
+/// Reads the dataset and tells what it holds; `None` when a pause came before the end.
+fn scan(
+    job: &Job,
+    spec: &Spec,
+    reporter: &Reporter,
+    control: &Control,
+) -> Result<Option<Dataset>, Error> {
     let options = dataset_options(spec, limits(job));
     let roots = dataset::Roots::new(job.data_roots.iter().map(PathBuf::from))?;
     let mut progress = |done: usize, all: usize| {
@@ -138,16 +141,18 @@ fn scan(job: &Job, spec: &Spec, reporter: &Reporter, control: &Control) -> Resul
             ..Default::default()
         }));
     };
-    let cancelled = || matches!(control.wish(), Wish::Cancel | Wish::Orphaned | Wish::Stop);
+    let cancelled = || control.wish() != Wish::GoOn;
     let path = Path::new(&spec.dataset.path);
     let dataset = dataset::load(path, &roots, &options, &mut progress, &cancelled);
-    if cancelled() {
-        return Err(Error::Cancelled);
+    match control.wish() {
+        Wish::GoOn => {}
+        Wish::Pause => return Ok(None),
+        Wish::Stop | Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
     }
     let dataset = dataset?;
     let report = dataset_report(&dataset);
     reporter
         .send(worker_event::Kind::Dataset(report))
         .map_err(Error::Pipe)?;
-    Ok(dataset)
+    Ok(Some(dataset))
 }

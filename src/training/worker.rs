@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(job: &Job, reporter: &Reporter, control: &Control) -> io::Result<()> {
+fn run(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> io::Result<()> {
     let started = Started {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command, time::Instant};
 
-use visage::proto::v1::{self, StopReason, TrainingState};
+use visage::proto::v1::{self, StopReason, TrainingState, training_event::Kind};
 
 use crate::support::{Server, is_alive, long_spec, signal, small_spec, wait_until};
 
@@ -33,9 +33,8 @@ async fn assert_ended(
 async fn message_after(signal_name: &str, options: &[&str]) -> String {
     let server = Server::start(options);
     server.train_small().await;
-    let name = server
-        .queue(long_spec(&server.faces("faces", 120, 1)))
-        .await;
+    let spec = once(long_spec(&server.faces("faces", 120, 1)));
+    let name = server.queue(spec).await;
     server.in_epoch(&name).await;
     let pid = server.worker_pid(&name);
     let hit = Instant::now();
@@ -62,9 +61,8 @@ async fn worker_that_hangs_is_killed() {
 async fn launcher_that_writes_garbage_fails_the_training() {
     let server = Server::start(&["--worker-launcher", "echo"]);
     let begun = Instant::now();
-    let name = server
-        .queue(small_spec(&server.faces("faces", 40, 1)))
-        .await;
+    let spec = once(small_spec(&server.faces("faces", 40, 1)));
+    let name = server.queue(spec).await;
     let training = server.ended(&name).await;
     assert_eq!(training.stop_reason(), StopReason::WorkerDied);
     assert!(begun.elapsed().as_secs() < SECONDS);
@@ -74,6 +72,70 @@ async fn launcher_that_writes_garbage_fails_the_training() {
         "{message}"
     );
 }
+
+#[tokio::test]
+async fn training_that_dies_at_once_every_time_is_given_up() {
+    let server = Server::start(&["--worker-launcher", "false", "--max-restarts", "2"]);
+    let begun = Instant::now();
+    let spec = small_spec(&server.faces("faces", 40, 1));
+    let training = server.ended(&server.queue(spec).await).await;
+    assert_eq!(training.state(), TrainingState::Failed, "{training:#?}");
+    assert_eq!(training.stop_reason(), StopReason::ServerRestartLimit);
+    assert_eq!(training.attempt, 3);
+    assert!(begun.elapsed().as_secs() < SECONDS);
+    let message = training.failure.unwrap().message;
+    assert!(
+        message.contains("3 starts in a row") && message.contains("exit code 1"),
+        "{message}"
+    );
+}
+
+/// The process may map so much memory that a batch of 64 does not fit and a smaller one does.
+#[tokio::test]
+async fn batch_that_does_not_fit_into_memory_is_halved() {
+    let limit = format!("ulimit -v {MAPPABLE_KILOBYTES}; exec \"$@\"");
+    let launcher = ["sh", "-c", &limit, "sh"];
+    let options: Vec<&str> = launcher
+        .iter()
+        .flat_map(|word| ["--worker-launcher", word])
+        .collect();
+    let server = Server::start(&options);
+    let faces = server.faces("faces", 90, 1);
+    let spec = v1::TrainingSpec {
+        batch_size: Some(64),
+        input_size: Some(512),
+        max_epochs: Some(1),
+        precision: v1::Precision::F32.into(),
+        ..small_spec(&faces)
+    };
+    let name = server.queue(spec.clone()).await;
+    let training = server.ended(&name).await;
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
+    let batch = training.resolved_spec.unwrap().batch_size.unwrap();
+    assert!(batch < 64, "{batch}");
+    let mut before = 64;
+    for event in server.events(&name).await {
+        if let Some(Kind::SpecChanged(changed)) = event.kind {
+            assert_eq!(changed.reason(), v1::SpecChangeReason::OutOfMemory);
+            let change = &changed.changes[0];
+            assert_eq!(change.field, "batch_size");
+            assert_eq!(change.before, before.to_string());
+            before /= 2;
+            assert_eq!(change.after, before.to_string());
+        }
+    }
+    assert_eq!(before, batch);
+    let spec = v1::TrainingSpec {
+        on_oom: v1::OnOutOfMemory::Fail.into(),
+        ..spec
+    };
+    let training = server.ended(&server.queue(spec).await).await;
+    assert_eq!(training.stop_reason(), StopReason::OutOfMemory, "{training:#?}");
+    assert_eq!(training.failure.unwrap().reason, "OUT_OF_MEMORY");
+}
+
+/// Address space of a worker in the test above, libraries included.
+const MAPPABLE_KILOBYTES: u64 = 3_000_000;
 
 #[tokio::test]
 async fn loss_that_is_not_a_number_ends_the_training() {
@@ -137,7 +199,7 @@ async fn dataset_emptied_in_the_middle_of_an_epoch_is_a_data_error() {
     assert_ended(&server, &name, emptied, reason, "TOO_MANY_UNREADABLE").await;
 }
 
-/// The data folder lies on a file system of 200 MB, which the test fills while a training runs.
+/// The data folder lies on a file system of 500 MB, which the test fills while a training runs.
 #[tokio::test]
 async fn full_disk_fails_the_training_and_nothing_else() {
     let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
@@ -153,7 +215,7 @@ async fn full_disk_fails_the_training_and_nothing_else() {
     let data = folder.path().join("data");
     fs_err::create_dir(&data).unwrap();
     let script = format!(
-        "mount -t tmpfs -o size=200m tmpfs {} && exec \"$@\"",
+        "mount -t tmpfs -o size=500m tmpfs {} && exec \"$@\"",
         data.display()
     );
     let launcher: Vec<&str> = unshare
@@ -243,6 +305,16 @@ async fn queue_that_is_full_refuses_and_says_when_to_come_back() {
     let pid = server.worker_pid(&running);
     drop(server);
     wait_until("the worker ends with its server", async || !is_alive(pid)).await;
+}
+
+/// Of which no process is started a second time.
+fn once(spec: v1::TrainingSpec) -> v1::TrainingSpec {
+    v1::TrainingSpec {
+        restart_policy: Some(v1::RestartPolicy {
+            max_restarts: Some(0),
+        }),
+        ..spec
+    }
 }
 
 async fn cancel(server: &Server, name: &str, force: bool) {

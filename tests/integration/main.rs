@@ -22,6 +22,8 @@ mod promotion;
 mod real_faces;
 /// Servers that are killed at any moment, and what the next one still knows.
 mod restarts;
+/// Trainings that are interrupted at random moments, and give what undisturbed ones give.
+mod resume;
 /// Starts servers, draws faces, waits for conditions.
 mod support;
 /// Stop and cancel in every phase, and the queue.

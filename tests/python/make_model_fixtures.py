@@ -19,15 +19,54 @@ import torchvision
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 
 
-def adam_steps(weight_decay):
-    parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
-    optimizer = torch.optim.Adam([parameter], lr=0.1, weight_decay=weight_decay)
+GRADIENTS = ([0.1, -0.2, 0.3, 0.5], [0.3, 0.1, -0.2, -0.4], [-0.1, 0.4, 0.05, 0.2])
+
+
+def optimizer_steps(rule, clip=None, rates=(0.1, 0.1), **options):
+    """A weight of three numbers and a bias of one after each of three steps."""
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    bias = torch.nn.Parameter(torch.tensor([0.5]))
+    groups = [{"params": [weight], "lr": rates[0]}, {"params": [bias], "lr": rates[1]}]
+    optimizer = rule(groups, lr=0.1, **options)
     steps = []
-    for gradient in ([0.1, -0.2, 0.3], [0.3, 0.1, -0.2], [-0.1, 0.4, 0.05]):
-        parameter.grad = torch.tensor(gradient)
+    for gradient in GRADIENTS:
+        weight.grad = torch.tensor(gradient[:3])
+        bias.grad = torch.tensor(gradient[3:])
+        if clip:
+            torch.nn.utils.clip_grad_norm_([weight, bias], clip)
         optimizer.step()
-        steps.append([round(value, 6) for value in parameter.tolist()])
+        steps.append([round(value, 6) for value in weight.tolist() + bias.tolist()])
     return steps
+
+
+def cosine_rates():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6, eta_min=0.1)
+    rates = []
+    for _ in range(6):
+        rates.append(round(schedule.get_last_lr()[0], 7))
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def plateau_rates():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1, threshold=0.0, min_lr=0.2)
+    rates = []
+    for figure in [5.0, 4.0, 4.0, 4.5, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6]:
+        schedule.step(figure)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def colours():
+    """Four pixels after torchvision's brightness, contrast and saturation."""
+    pixels = torch.tensor([10, 200, 30, 250, 128, 0, 77, 77, 77, 255, 255, 255], dtype=torch.uint8)
+    picture = pixels.view(2, 2, 3).permute(2, 0, 1)
+    functions = torchvision.transforms.functional
+    changed = functions.adjust_contrast(functions.adjust_brightness(picture, 1.3), 0.6)
+    return functions.adjust_saturation(changed, 1.7).permute(1, 2, 0).flatten().tolist()
 
 
 def noise(seed, count):
@@ -107,9 +146,22 @@ def training_step():
 
 def main():
     torch.set_num_threads(1)
-    for name, decay in (("plain", 0.0), ("decay", 0.1)):
-        text = json.dumps(adam_steps(decay))
-        (FIXTURES / "adam" / f"{name}.in").write_text(f"{text}\n")
+    optim = torch.optim
+    numbers = {
+        "optimizers/adam": optimizer_steps(optim.Adam),
+        "optimizers/adam_decay": optimizer_steps(optim.Adam, weight_decay=0.1),
+        "optimizers/adamw": optimizer_steps(optim.AdamW, weight_decay=0.1),
+        "optimizers/adamw_groups": optimizer_steps(optim.AdamW, rates=(0.05, 0.01), weight_decay=0.1),
+        "optimizers/sgd": optimizer_steps(optim.SGD, momentum=0.9, weight_decay=0.1),
+        "optimizers/sgd_clipped": optimizer_steps(optim.SGD, clip=0.25, momentum=0.9),
+        "schedules/cosine": cosine_rates(),
+        "schedules/plateau": plateau_rates(),
+        "imaging/colours": colours(),
+    }
+    for name, values in numbers.items():
+        path = FIXTURES / f"{name}.in"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{json.dumps(values)}\n")
     with torch.no_grad():
         model = network().eval()
         forward = {

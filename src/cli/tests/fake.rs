@@ -187,6 +187,35 @@ impl TrainingService for Service {
         Err(Status::failed_precondition("trainings/t has already ended"))
     }
 
+    async fn pause_training(
+        &self,
+        _: Request<PauseTrainingRequest>,
+    ) -> Result<Response<PauseTrainingResponse>, Status> {
+        Ok(Response::new(PauseTrainingResponse {
+            training: Some(self.0.training.clone()),
+        }))
+    }
+
+    async fn resume_training(
+        &self,
+        _: Request<ResumeTrainingRequest>,
+    ) -> Result<Response<ResumeTrainingResponse>, Status> {
+        Ok(Response::new(ResumeTrainingResponse {
+            training: Some(self.0.training.clone()),
+        }))
+    }
+
+    async fn update_training(
+        &self,
+        request: Request<UpdateTrainingRequest>,
+    ) -> Result<Response<UpdateTrainingResponse>, Status> {
+        let mut training = self.0.training.clone();
+        training.resolved_spec.get_or_insert_default().max_epochs = request.into_inner().max_epochs;
+        Ok(Response::new(UpdateTrainingResponse {
+            training: Some(training),
+        }))
+    }
+
     async fn cancel_training(
         &self,
         _: Request<CancelTrainingRequest>,

@@ -220,7 +220,7 @@ async fn one_checkpoint_is_best_and_replaced_files_are_let_go() {
             Ok::<_, Error>(Change {
                 events: vec![saved(2, false, "f3")],
                 drop_checkpoints: vec![1, 77],
-                publish: None,
+                ..Change::default()
             })
         })
         .await

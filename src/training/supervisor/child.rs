@@ -19,7 +19,8 @@ use tokio::{
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use crate::proto::worker_v1::{
-    CancelCommand, Job, StopCommand, WorkerCommand, WorkerEvent, worker_command, worker_event,
+    CancelCommand, Job, PauseCommand, StopCommand, UpdateCommand, WorkerCommand, WorkerEvent,
+    worker_command, worker_event,
 };
 use crate::training::frames::MAX_FRAME;
 
@@ -135,6 +136,17 @@ impl Worker {
     pub(super) async fn cancel(&mut self) {
         self.send(worker_command::Kind::Cancel(CancelCommand {}))
             .await;
+    }
+
+    /// Asks the training to keep all it has and end.
+    pub(super) async fn pause(&mut self) {
+        self.send(worker_command::Kind::Pause(PauseCommand {}))
+            .await;
+    }
+
+    /// Changes the spec from the next epoch on.
+    pub(super) async fn update(&mut self, update: UpdateCommand) {
+        self.send(worker_command::Kind::Update(update)).await;
     }
 
     /// Waits for the next event. Safe to drop and call again.

@@ -6,7 +6,8 @@
 //!
 //! - this file: what clients ask for, and the loop that takes the next training from the queue.
 //! - `child`: one process: its pipes, its signs of life, its end.
-//! - `run`: one training: from PREPARING to a final state.
+//! - `run`: one training: from PREPARING to a final state, a pause or another start.
+//! - `restart`: whether an interrupted training is started again, and from where.
 //! - `observe`: what the metrics say about it.
 //! - `orphans`: processes that an earlier server left behind.
 //! - `reserve`: room for the last word on a full disk.
@@ -15,6 +16,7 @@ mod child;
 mod observe;
 mod orphans;
 mod reserve;
+mod restart;
 mod run;
 
 use std::{
@@ -37,7 +39,8 @@ use crate::{
     },
     registry::{self, Registry},
     store::{self, Change, Inserted, RequestId, Store, is_final},
-    telemetry::{logging::chain, metrics},
+    telemetry::logging::chain,
+    training::spec::{self, Changes},
 };
 
 /// Between two tries of what the database or the disk refused.
@@ -58,7 +61,7 @@ pub struct SupervisorOptions {
     pub stall_timeout: Duration,
     /// How long a process may take to end when asked.
     pub grace: Duration,
-    /// How often a training is started again because its server ended.
+    /// Starts in a row without a new full checkpoint that are tried again, where the spec says nothing.
     pub max_restarts: u32,
     /// Trainings that may wait.
     pub max_queued: usize,
@@ -96,6 +99,16 @@ pub enum Error {
         /// The final state.
         state: TrainingState,
     },
+    /// The training is about to end or to pause, so it cannot be asked for something else.
+    #[error("{name} is {}; it cannot be {wanted} now", .state.as_str_name())]
+    NotNow {
+        /// `trainings/{id}`.
+        name: String,
+        /// How it stands.
+        state: TrainingState,
+        /// What was asked for, as a participle.
+        wanted: &'static str,
+    },
 }
 
 /// Cheap to clone.
@@ -119,12 +132,15 @@ struct Inner {
 struct Running {
     id: String,
     wishes: watch::Sender<Wish>,
+    /// Counts the changes of its spec.
+    changes: watch::Sender<u64>,
 }
 
 /// What clients want of a running training; the strongest wish counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Wish {
     GoOn,
+    Pause,
     Stop,
     Cancel,
     Kill,
@@ -197,8 +213,13 @@ impl Supervisor {
     pub async fn stop(&self, id: &str) -> Result<v1::Training, Error> {
         let decide = |training: &mut v1::Training| {
             match training.state() {
-                TrainingState::Queued | TrainingState::Paused => cancelled(training),
+                // Without a process and without a checkpoint there is nothing to wait for and nothing to keep.
+                TrainingState::Queued | TrainingState::Paused if training.best.is_none() => {
+                    cancelled(training);
+                }
                 TrainingState::Unspecified
+                | TrainingState::Queued
+                | TrainingState::Paused
                 | TrainingState::Preparing
                 | TrainingState::Running
                 | TrainingState::Pausing => training.set_state(TrainingState::Stopping),
@@ -211,8 +232,95 @@ impl Supervisor {
         };
         let applied = self.inner.store.update(id, decide).await?;
         self.inner.count_states().await;
-        if applied.training.state() == TrainingState::Stopping {
-            self.wish(id, Wish::Stop);
+        self.inner.clear_if_ended(&applied.training).await;
+        if applied.training.state() == TrainingState::Stopping && !self.wish(id, Wish::Stop) {
+            self.inner.end(id, run::Ending::Cancelled).await?;
+            return Ok(self.inner.store.training(id).await?);
+        }
+        Ok(applied.training)
+    }
+
+    /// Asks a training to keep all it has and let go of the device.
+    ///
+    /// # Errors
+    /// A training that does not exist, has ended or was asked to end.
+    pub async fn pause(&self, id: &str) -> Result<v1::Training, Error> {
+        let decide = |training: &mut v1::Training| {
+            match training.state() {
+                TrainingState::Queued => training.set_state(TrainingState::Paused),
+                TrainingState::Unspecified | TrainingState::Preparing | TrainingState::Running => {
+                    training.set_state(TrainingState::Pausing);
+                }
+                TrainingState::Pausing | TrainingState::Paused => {}
+                TrainingState::Stopping | TrainingState::Cancelling => {
+                    return Err(not_now(training, "paused"));
+                }
+                TrainingState::Succeeded | TrainingState::Failed | TrainingState::Cancelled => {
+                    return Err(already_ended(training));
+                }
+            }
+            Ok(Change::default())
+        };
+        let applied = self.inner.store.update(id, decide).await?;
+        self.inner.count_states().await;
+        if applied.training.state() == TrainingState::Pausing {
+            self.wish(id, Wish::Pause);
+        }
+        Ok(applied.training)
+    }
+
+    /// Puts a paused training back into the queue.
+    ///
+    /// # Errors
+    /// A training that does not exist, has ended, is about to pause or was asked to end.
+    pub async fn resume(&self, id: &str) -> Result<v1::Training, Error> {
+        let decide = |training: &mut v1::Training| {
+            match training.state() {
+                TrainingState::Paused => training.set_state(TrainingState::Queued),
+                TrainingState::Unspecified
+                | TrainingState::Queued
+                | TrainingState::Preparing
+                | TrainingState::Running => {}
+                TrainingState::Pausing | TrainingState::Stopping | TrainingState::Cancelling => {
+                    return Err(not_now(training, "resumed"));
+                }
+                TrainingState::Succeeded | TrainingState::Failed | TrainingState::Cancelled => {
+                    return Err(already_ended(training));
+                }
+            }
+            Ok(Change::default())
+        };
+        let applied = self.inner.store.update(id, decide).await?;
+        self.inner.wake.notify_one();
+        self.inner.count_states().await;
+        Ok(applied.training)
+    }
+
+    /// Changes the spec of a training that has not ended, from its next epoch on.
+    ///
+    /// # Errors
+    /// A training that does not exist or has ended.
+    pub async fn change(&self, id: &str, changes: Changes) -> Result<v1::Training, Error> {
+        let decide = move |training: &mut v1::Training| {
+            if is_final(training.state()) {
+                return Err(already_ended(training));
+            }
+            let spec = training.resolved_spec.get_or_insert_default();
+            let changed = spec::change(spec, changes);
+            let mut change = Change::default();
+            if !changed.is_empty() {
+                change
+                    .events
+                    .push(store::Kind::SpecChanged(v1::SpecChanged {
+                        reason: v1::SpecChangeReason::Requested.into(),
+                        changes: changed,
+                    }));
+            }
+            Ok(change)
+        };
+        let applied = self.inner.store.update(id, decide).await?;
+        if let Some(running) = self.running().as_ref().filter(|running| running.id == id) {
+            running.changes.send_modify(|count| *count += 1);
         }
         Ok(applied.training)
     }
@@ -239,6 +347,7 @@ impl Supervisor {
         };
         let applied = self.inner.store.update(id, decide).await?;
         self.inner.count_states().await;
+        self.inner.clear_if_ended(&applied.training).await;
         if applied.training.state() == TrainingState::Cancelling {
             self.wish(id, if force { Wish::Kill } else { Wish::Cancel });
         }
@@ -271,7 +380,10 @@ impl Supervisor {
     /// # Errors
     /// A database or disk that fails while the past is accounted for.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), Error> {
-        orphans::end_all(&self.inner.options.work_dir, self.inner.options.grace).await;
+        let live = self.inner.store.live_trainings().await?;
+        let live = live.iter().map(|training| id_of(&training.name).to_owned());
+        let options = &self.inner.options;
+        orphans::end_all(&options.work_dir, &live.collect(), options.grace).await;
         self.recover().await?;
         loop {
             self.inner.count_states().await;
@@ -300,12 +412,14 @@ impl Supervisor {
     }
 
     async fn run_one(&self, id: &str, shutdown: &CancellationToken) {
-        let (wishes, receiver) = watch::channel(Wish::GoOn);
+        let (wishes, wished) = watch::channel(Wish::GoOn);
+        let (changes, changed) = watch::channel(0);
         *self.running() = Some(Running {
             id: id.to_owned(),
             wishes,
+            changes,
         });
-        let outcome = run::training(&self.inner, id, receiver, shutdown).await;
+        let outcome = run::training(&self.inner, id, (wished, changed), shutdown).await;
         *self.running() = None;
         self.inner.progress.send_modify(|latest| {
             latest.remove(id);
@@ -323,7 +437,7 @@ impl Supervisor {
     /// Decides what becomes of trainings that were live when the server ended.
     async fn recover(&self) -> Result<(), Error> {
         for training in self.inner.store.live_trainings().await? {
-            let id = training.name.trim_start_matches("trainings/").to_owned();
+            let id = id_of(&training.name).to_owned();
             match training.state() {
                 TrainingState::Queued | TrainingState::Paused => {}
                 TrainingState::Cancelling => {
@@ -333,58 +447,38 @@ impl Supervisor {
                     // Succeeds with its best checkpoint if it has one.
                     self.inner.end(&id, run::Ending::Cancelled).await?;
                 }
+                TrainingState::Pausing => {
+                    let decide = |training: &mut v1::Training| {
+                        training.set_state(TrainingState::Paused);
+                        Ok::<_, store::Error>(Change::default())
+                    };
+                    self.inner.store.update(&id, decide).await?;
+                }
                 TrainingState::Unspecified
                 | TrainingState::Preparing
                 | TrainingState::Running
-                | TrainingState::Pausing
                 | TrainingState::Succeeded
                 | TrainingState::Failed
-                | TrainingState::Cancelled => self.requeue(&id).await?,
+                | TrainingState::Cancelled => {
+                    self.inner.restart(&id, restart::Cause::Server).await?;
+                }
             }
         }
         Ok(())
     }
 
-    async fn requeue(&self, id: &str) -> Result<(), Error> {
-        let limit = self.inner.options.max_restarts;
-        let starts = self.inner.store.training(id).await?.attempt;
-        if starts > limit {
-            let ending = run::Ending::Failed {
-                stop_reason: StopReason::ServerRestartLimit,
-                failure: v1::Failure {
-                    reason: "SERVER_RESTART_LIMIT".to_owned(),
-                    message: format!(
-                        "the server ended {starts} times while the training ran; max_restarts is {limit}"
-                    ),
-                },
-            };
-            return self.inner.end(id, ending).await;
-        }
-        tracing::warn!(
-            training = id,
-            starts,
-            "was interrupted by the end of the server and is queued again"
-        );
-        metrics::training_worker_restarted();
-        let decide = |training: &mut v1::Training| {
-            training.set_state(TrainingState::Queued);
-            Ok::<_, store::Error>(Change::default())
-        };
-        self.inner.store.update(id, decide).await?;
-        Ok(())
-    }
-
-    fn wish(&self, id: &str, wish: Wish) {
+    /// Tells the one who follows the training's process what is wanted; false when there is none.
+    fn wish(&self, id: &str, wish: Wish) -> bool {
         let running = self.running();
         let Some(running) = running.as_ref().filter(|running| running.id == id) else {
-            // It is about to start or to end; either looks at the recorded state.
-            return;
+            return false;
         };
         running.wishes.send_if_modified(|strongest| {
             let is_stronger = wish > *strongest;
             *strongest = wish.max(*strongest);
             is_stronger
         });
+        true
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
@@ -415,6 +509,24 @@ impl Inner {
         }
     }
 
+    /// Removes the work folder of a training that has ended.
+    async fn clear_if_ended(&self, training: &v1::Training) {
+        if is_final(training.state()) {
+            self.clear(id_of(&training.name)).await;
+        }
+    }
+
+    /// Removes the work folder of a training.
+    async fn clear(&self, id: &str) {
+        let work_dir = self.options.work_dir.join(id);
+        match fs_err::tokio::remove_dir_all(&work_dir).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "failed to remove the files of a training");
+            }
+            _ => {}
+        }
+    }
+
     async fn count_states(&self) {
         match self.store.count_states().await {
             Ok(counts) => observe::states(&counts),
@@ -427,6 +539,18 @@ fn cancelled(training: &mut v1::Training) {
     training.set_state(TrainingState::Cancelled);
     training.set_stop_reason(StopReason::UserStop);
     training.end_time = Some(std::time::SystemTime::now().into());
+}
+
+fn id_of(name: &str) -> &str {
+    name.trim_start_matches("trainings/")
+}
+
+fn not_now(training: &v1::Training, wanted: &'static str) -> Error {
+    Error::NotNow {
+        name: training.name.clone(),
+        state: training.state(),
+        wanted,
+    }
 }
 
 fn already_ended(training: &v1::Training) -> Error {

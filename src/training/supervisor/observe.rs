@@ -55,6 +55,7 @@ pub(super) fn epoch(epoch: &v1::EpochMetrics) {
         mae_years: Some(epoch.val_mae),
         learning_rate: epoch.learning_rate,
         images_per_second: epoch.images_per_second,
+        data_wait_share: epoch.data_wait_share,
     });
     metrics::training_images(epoch.train_images);
     metrics::training_images_skipped(SkipReason::Undecodable, epoch.skipped_images);
@@ -73,6 +74,11 @@ pub(super) fn epoch(epoch: &v1::EpochMetrics) {
             Duration::try_from_secs_f64(seconds).unwrap_or_default(),
         );
     }
+}
+
+/// A training that let go of the device.
+pub(super) fn paused() {
+    metrics::training_halted();
 }
 
 /// A training that ended.

@@ -3,7 +3,7 @@
 //! A worker ends by itself when its server is gone. One that is stopped or stuck in the kernel does not; so its process id lies in its work folder, with
 //! the time it was started, which together name one process for as long as the machine runs.
 
-use std::{io, path::Path, time::Duration};
+use std::{collections::HashSet, io, path::Path, time::Duration};
 
 use fs_err as fs;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -31,13 +31,16 @@ pub(super) fn kill_group(pid: u32) {
     }
 }
 
-/// Ends the processes of all work folders and removes the folders.
-pub(super) async fn end_all(work_root: &Path, grace: Duration) {
+/// Ends the processes of all work folders and removes the folders, but for those of trainings that can go on.
+pub(super) async fn end_all(work_root: &Path, live: &HashSet<String>, grace: Duration) {
     let Ok(folders) = fs::read_dir(work_root) else {
         return;
     };
     for folder in folders.flatten() {
         end(&folder.path(), grace).await;
+        if live.contains(folder.file_name().to_string_lossy().as_ref()) {
+            continue;
+        }
         if let Err(error) = fs::remove_dir_all(folder.path()) {
             tracing::warn!(%error, "failed to remove the files of an interrupted training");
         }

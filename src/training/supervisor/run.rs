@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,9 @@ use crate::{
     artifacts, files,
     proto::{
         v1::{self, StopReason, TrainingState},
-        worker_v1::{EpochDone, Finished, ImageLimits, Job, worker_event},
+        worker_v1::{
+            EpochDone, Finished, ImageLimits, Job, Resume, Saved, UpdateCommand, worker_event,
+        },
     },
     store::{self, Change, Kind, is_final},
     telemetry::logging::chain,
@@ -23,7 +26,10 @@ use crate::{
     },
 };
 
-use super::{Error, Inner, RETRY_PAUSE, Wish, observe};
+use super::{
+    Error, Inner, RETRY_PAUSE, Wish, observe,
+    restart::{self, Cause},
+};
 
 /// How a training ends.
 #[derive(Debug, Clone)]
@@ -55,9 +61,9 @@ enum Outcome {
 }
 
 /// How a process died.
-struct Death {
+pub(super) struct Death {
     /// In words; empty as long as the process has not been waited for.
-    message: String,
+    pub(super) message: String,
     /// By SIGKILL, which is what the kernel does for want of memory.
     killed: bool,
 }
@@ -75,20 +81,29 @@ impl Death {
 pub(super) async fn training(
     inner: &Arc<Inner>,
     id: &str,
-    mut wishes: watch::Receiver<Wish>,
+    (wishes, changes): (watch::Receiver<Wish>, watch::Receiver<u64>),
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     if let Err(error) = inner.reserve.keep().await {
         tracing::warn!(%error, "failed to set bytes aside: the end of the training may not be recorded on a full disk");
     }
-    let Some(training) = prepare(inner, id).await? else {
-        return Ok(());
+    let Some((training, resume)) = prepare(inner, id).await? else {
+        // Stopped or cancelled when it was about to begin, and nobody else ends it.
+        let state = inner.store.training(id).await?.state();
+        return inner.end_if_asked(id, state).await;
     };
     let work_dir = inner.options.work_dir.join(id);
     let ooms_before = oom_kills();
-    let outcome = match start(inner, &training, &work_dir).await {
+    let outcome = match start(inner, &training, resume, &work_dir).await {
         Ok(mut worker) => {
-            let outcome = follow(inner, id, &mut worker, &mut wishes, shutdown).await;
+            let mut follow = Follow {
+                inner,
+                id,
+                worker: &mut worker,
+                wishes,
+                changes,
+            };
+            let outcome = follow.run(shutdown).await;
             finish_process(inner, worker, outcome).await
         }
         Err(error) if files::is_disk_full(&error) => Outcome::Failed(disk_full(&error.to_string())),
@@ -101,13 +116,16 @@ pub(super) async fn training(
     } else {
         outcome
     };
-    // Before the outcome is recorded: on a full disk this is what makes room for it.
-    if let Err(error) = fs_err::tokio::remove_dir_all(&work_dir).await {
-        tracing::warn!(%error, "failed to remove the files of a training");
-    }
     let ending = match outcome {
         Outcome::Interrupted => return Ok(()),
         Outcome::Killed => Ending::Cancelled,
+        Outcome::Finished(finished) if finished.paused => {
+            return if shutdown.is_cancelled() {
+                Ok(())
+            } else {
+                paused(inner, id).await
+            };
+        }
         Outcome::Finished(finished) => ending_of(finished),
         Outcome::Failed(failure) => Ending::Failed {
             stop_reason: StopReason::Internal,
@@ -116,22 +134,43 @@ pub(super) async fn training(
         Outcome::Died(death) if death.killed && oom_kills() > ooms_before => Ending::Failed {
             stop_reason: StopReason::OutOfMemory,
             failure: v1::Failure {
-                reason: "OUT_OF_MEMORY".to_owned(),
+                reason: OUT_OF_MEMORY.to_owned(),
                 message: format!(
                     "{}; the machine ran out of memory: lower spec.batch_size or spec.input_size",
                     death.message
                 ),
             },
         },
-        Outcome::Died(death) => Ending::Failed {
-            stop_reason: StopReason::WorkerDied,
-            failure: v1::Failure {
-                reason: "WORKER_DIED".to_owned(),
-                message: death.message,
-            },
-        },
+        Outcome::Died(death) => return inner.restart(id, Cause::Died(death)).await,
     };
+    if let Ending::Failed { failure, .. } = &ending
+        && failure.reason == OUT_OF_MEMORY
+        && inner.reduce_batch(id).await?
+    {
+        return Ok(());
+    }
+    // Before the outcome is recorded: on a full disk this is what makes room for it.
+    inner.clear(id).await;
     end_at_last(inner, id, ending, shutdown).await
+}
+
+/// The reason of a failure for want of memory, which a smaller batch may mend.
+const OUT_OF_MEMORY: &str = "OUT_OF_MEMORY";
+
+/// Records that a process has let go of the device.
+async fn paused(inner: &Inner, id: &str) -> Result<(), Error> {
+    let decide = |training: &mut v1::Training| {
+        if training.state() == TrainingState::Pausing {
+            training.set_state(TrainingState::Paused);
+        }
+        Ok::<_, store::Error>(Change::default())
+    };
+    let training = inner.store.update(id, decide).await?.training;
+    observe::paused();
+    inner.count_states().await;
+    tracing::info!(training = id, "paused");
+    // Perhaps while the process ended.
+    inner.end_if_asked(id, training.state()).await
 }
 
 /// Records the ending however often that fails: until then the training has no process and no final state. The next start of the server
@@ -161,34 +200,78 @@ async fn end_at_last(
     }
 }
 
-/// Moves the training from QUEUED to PREPARING; `None` when it is not QUEUED any more.
-async fn prepare(inner: &Inner, id: &str) -> Result<Option<v1::Training>, Error> {
-    let decide = |training: &mut v1::Training| {
+/// Moves the training from QUEUED to PREPARING; `None` when it is not QUEUED any more. Also says where it goes on.
+async fn prepare(inner: &Inner, id: &str) -> Result<Option<(v1::Training, Option<Resume>)>, Error> {
+    let resume = match inner.store.resume_point(id).await? {
+        Some(point) => inner.resume_at(id, point).await?,
+        None => None,
+    };
+    let kept = match &resume {
+        Some(resume) => kept_epochs(inner, id, resume).await?,
+        None => KeptEpochs::default(),
+    };
+    let decide = move |training: &mut v1::Training| {
         let mut change = Change::default();
         if training.state() != TrainingState::Queued {
             return Ok::<_, store::Error>(change);
         }
         training.set_state(TrainingState::Preparing);
         training.attempt += 1;
+        training.idle_starts += 1;
         training
             .start_time
             .get_or_insert_with(|| SystemTime::now().into());
-        if training.last.take().is_some() {
-            training.best = None;
-            change
-                .events
-                .push(Kind::MetricsRewound(v1::MetricsRewound { from_epoch: 1 }));
+        if training.attempt > 1 && training.dataset.is_some() {
+            change.events.push(kept.rewind(training));
         }
         Ok(change)
     };
     let training = inner.store.update(id, decide).await?.training;
     inner.count_states().await;
-    Ok(Some(training).filter(|training| training.state() == TrainingState::Preparing))
+    Ok((training.state() == TrainingState::Preparing).then_some((training, resume)))
 }
 
-async fn start(inner: &Inner, training: &v1::Training, work_dir: &Path) -> std::io::Result<Worker> {
+/// The epochs that a full checkpoint knows.
+#[derive(Default)]
+struct KeptEpochs {
+    count: u32,
+    last: Option<v1::EpochMetrics>,
+    best: Option<v1::EpochMetrics>,
+}
+
+impl KeptEpochs {
+    /// Takes back what is known of later epochs, and says so.
+    fn rewind(self, training: &mut v1::Training) -> Kind {
+        training.last = self.last;
+        training.best = self.best;
+        Kind::MetricsRewound(v1::MetricsRewound {
+            from_epoch: self.count + 1,
+        })
+    }
+}
+
+async fn kept_epochs(inner: &Inner, id: &str, resume: &Resume) -> Result<KeptEpochs, Error> {
+    let point = resume.point.clone().unwrap_or_default();
+    let training = inner.store.training(id).await?;
+    Ok(KeptEpochs {
+        count: point.epochs,
+        last: inner.registry.metrics_of(&training, point.epochs).await?,
+        best: inner
+            .registry
+            .metrics_of(&training, point.best_epoch)
+            .await?,
+    })
+}
+
+async fn start(
+    inner: &Inner,
+    training: &v1::Training,
+    resume: Option<Resume>,
+    work_dir: &Path,
+) -> std::io::Result<Worker> {
     let options = &inner.options;
-    fs_err::tokio::create_dir_all(work_dir).await?;
+    let kept = resume.as_ref().and_then(|resume| resume.point.as_ref());
+    restart::tidy(work_dir, kept).await?;
     let job = Job {
         training: training.name.clone(),
         spec: training.resolved_spec.clone(),
@@ -204,6 +287,8 @@ async fn start(inner: &Inner, training: &v1::Training, work_dir: &Path) -> std::
             max_pixels: options.limits.max_pixels,
             max_dimension: options.limits.max_dimension,
         }),
+        resume,
+        check_memory: true,
     };
     tracing::info!(
         training = training.name,
@@ -219,63 +304,100 @@ async fn start(inner: &Inner, training: &v1::Training, work_dir: &Path) -> std::
     .await
 }
 
-/// Records the worker's events until it ends, one way or another.
-async fn follow(
-    inner: &Arc<Inner>,
-    id: &str,
-    worker: &mut Worker,
-    wishes: &mut watch::Receiver<Wish>,
-    shutdown: &CancellationToken,
-) -> Outcome {
-    // A stop or cancel that came between the queue and here found nobody to signal.
-    match inner
-        .store
-        .training(id)
-        .await
-        .map(|training| training.state())
-    {
-        Ok(TrainingState::Stopping) => worker.stop().await,
-        Ok(TrainingState::Cancelling) => return Outcome::Killed,
-        Ok(_) | Err(_) => {}
-    }
-    let mut cancel_deadline = None;
-    loop {
-        let heard = tokio::select! {
-            heard = worker.next() => heard,
-            _ = wishes.changed() => {
-                let wish = *wishes.borrow_and_update();
-                match wish {
-                    Wish::GoOn => {}
-                    Wish::Stop => worker.stop().await,
-                    Wish::Cancel => {
-                        worker.cancel().await;
-                        cancel_deadline = Some(tokio::time::Instant::now() + inner.options.grace);
-                    }
-                    Wish::Kill => return Outcome::Killed,
-                }
-                continue;
-            }
-            () = sleep_until(cancel_deadline) => {
-                tracing::warn!(training = id, "did not give up in time and is killed");
-                return Outcome::Killed;
-            }
-            () = shutdown.cancelled() => return Outcome::Interrupted,
-        };
-        let recorded = match heard {
-            Ok(Heard::Event(event)) => {
-                if let worker_event::Kind::Finished(finished) = *event {
-                    return Outcome::Finished(finished);
-                }
-                record(inner, id, *event).await
-            }
-            Ok(Heard::Closed) => return Outcome::Died(Death::of(String::new())),
-            Err(broken @ (Broken::Protocol(_) | Broken::Silent(_) | Broken::Stalled(_))) => {
-                return Outcome::Died(Death::of(broken.to_string()));
-            }
-        };
-        if let Err(failure) = recorded {
-            return Outcome::Failed(failure);
+/// Follows one process.
+struct Follow<'a> {
+    inner: &'a Arc<Inner>,
+    id: &'a str,
+    worker: &'a mut Worker,
+    wishes: watch::Receiver<Wish>,
+    changes: watch::Receiver<u64>,
+}
+
+impl Follow<'_> {
+    /// Records the worker's events until it ends, one way or another.
+    async fn run(&mut self, shutdown: &CancellationToken) -> Outcome {
+        let (inner, id) = (self.inner, self.id);
+        // A stop, pause or cancel that came between the queue and here found nobody to signal.
+        match inner
+            .store
+            .training(id)
+            .await
+            .map(|training| training.state())
+        {
+            Ok(TrainingState::Stopping) => self.worker.stop().await,
+            Ok(TrainingState::Pausing) => self.worker.pause().await,
+            Ok(TrainingState::Cancelling) => return Outcome::Killed,
+            Ok(_) | Err(_) => {}
         }
+        let mut cancel_deadline = None;
+        let mut shutdown_deadline = None;
+        loop {
+            let heard = tokio::select! {
+                heard = self.worker.next() => heard,
+                _ = self.wishes.changed() => {
+                    let wish = *self.wishes.borrow_and_update();
+                    match wish {
+                        Wish::GoOn => {}
+                        Wish::Pause => self.worker.pause().await,
+                        Wish::Stop => self.worker.stop().await,
+                        Wish::Cancel => {
+                            self.worker.cancel().await;
+                            cancel_deadline = Some(tokio::time::Instant::now() + inner.options.grace);
+                        }
+                        Wish::Kill => return Outcome::Killed,
+                    }
+                    continue;
+                }
+                _ = self.changes.changed() => {
+                    self.changes.mark_unchanged();
+                    self.update().await;
+                    continue;
+                }
+                () = sleep_until(cancel_deadline) => {
+                    tracing::warn!(training = id, "did not give up in time and is killed");
+                    return Outcome::Killed;
+                }
+                () = sleep_until(shutdown_deadline) => return Outcome::Interrupted,
+                () = shutdown.cancelled(), if shutdown_deadline.is_none() => {
+                    // What the process has done so far is kept, if that is possible in half the time that there is.
+                    self.worker.pause().await;
+                    shutdown_deadline = Some(tokio::time::Instant::now() + inner.options.grace / 2);
+                    continue;
+                }
+            };
+            let recorded = match heard {
+                Ok(Heard::Event(event)) => {
+                    if let worker_event::Kind::Finished(finished) = *event {
+                        return Outcome::Finished(finished);
+                    }
+                    record(inner, id, *event).await
+                }
+                Ok(Heard::Closed) => return Outcome::Died(Death::of(String::new())),
+                Err(broken @ (Broken::Protocol(_) | Broken::Silent(_) | Broken::Stalled(_))) => {
+                    return Outcome::Died(Death::of(broken.to_string()));
+                }
+            };
+            if let Err(failure) = recorded {
+                return Outcome::Failed(failure);
+            }
+        }
+    }
+
+    /// Tells the process what its spec says now about what may change.
+    async fn update(&mut self) {
+        let spec = match self.inner.store.training(self.id).await {
+            Ok(training) => training.resolved_spec.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, "a change of the spec reaches the training with its next start only");
+                return;
+            }
+        };
+        let update = UpdateCommand {
+            max_epochs: spec.max_epochs,
+            patience: spec.early_stopping.and_then(|stopping| stopping.patience),
+            learning_rate: spec.optimizer.and_then(|optimizer| optimizer.learning_rate),
+        };
+        self.worker.update(update).await;
     }
 }
 
@@ -362,6 +484,15 @@ async fn record(
             update(inner, id, decide).await
         }
         worker_event::Kind::Epoch(done) => return epoch(inner, id, done).await,
+        worker_event::Kind::Saved(saved) => return self::saved(inner, id, saved).await,
+        worker_event::Kind::BegunAnew(anew) => {
+            tracing::warn!(training = id, reason = anew.reason, "begins anew");
+            let decide = |training: &mut v1::Training| {
+                let rewound = KeptEpochs::default().rewind(training);
+                Ok(event_change(rewound))
+            };
+            update(inner, id, decide).await
+        }
         worker_event::Kind::Started(_)
         | worker_event::Kind::Beat(_)
         | worker_event::Kind::Finished(_) => Ok(()),
@@ -381,6 +512,32 @@ async fn running(inner: &Inner, id: &str) -> Result<(), store::Error> {
     };
     update(inner, id, decide).await?;
     inner.count_states().await;
+    Ok(())
+}
+
+/// Records where the training can go on from now on, and removes where it could before.
+async fn saved(inner: &Inner, id: &str, saved: Saved) -> Result<(), v1::Failure> {
+    let point = saved.point.unwrap_or_default();
+    let earlier = inner.store.resume_point(id).await;
+    let file = point.file.clone();
+    let decide = move |training: &mut v1::Training| {
+        training.idle_starts = 0;
+        Ok(Change {
+            resume_point: Some(point),
+            ..Change::default()
+        })
+    };
+    update(inner, id, decide)
+        .await
+        .map_err(|error| failure_of_store(&error))?;
+    if let Ok(Some(earlier)) = earlier
+        && earlier.file != file
+    {
+        let path = inner.options.work_dir.join(id).join(earlier.file);
+        if let Err(error) = fs_err::tokio::remove_file(&path).await {
+            tracing::warn!(%error, "failed to remove an earlier full checkpoint");
+        }
+    }
     Ok(())
 }
 
@@ -449,8 +606,25 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
 }
 
 impl Inner {
+    /// Ends a training without a process that was asked to stop or to give up; others stay as they are.
+    pub(super) async fn end_if_asked(&self, id: &str, state: TrainingState) -> Result<(), Error> {
+        match matches!(state, TrainingState::Stopping | TrainingState::Cancelling) {
+            true => self.end(id, Ending::Cancelled).await,
+            false => Ok(()),
+        }
+    }
+
     /// Records how a training ended; a success publishes its best checkpoint in the same transaction.
-    pub(super) async fn end(&self, id: &str, ending: Ending) -> Result<(), Error> {
+    pub(super) fn end<'a>(
+        &'a self,
+        id: &'a str,
+        ending: Ending,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        // It holds several trainings, which are large, and whoever waits for it would hold them too.
+        Box::pin(self.end_boxed(id, ending))
+    }
+
+    async fn end_boxed(&self, id: &str, ending: Ending) -> Result<(), Error> {
         let training = self.store.training(id).await?;
         let (mut ending, mut publish, mut best) = (ending, None, None);
         let is_stopping = training.state() == TrainingState::Stopping;
@@ -525,6 +699,7 @@ impl Inner {
         };
         let applied = self.store.update(id, decide).await?;
         let training = &applied.training;
+        self.clear(id).await;
         observe::finished(training.stop_reason());
         self.count_states().await;
         if applied.version.is_some() {
@@ -591,7 +766,10 @@ fn is_disk_full(error: &Error) -> bool {
     let is_full = |error: &store::Error| matches!(error, store::Error::DiskFull { .. });
     match error {
         Error::Store(error) | Error::Registry(registry::Error::Store(error)) => is_full(error),
-        Error::Registry(_) | Error::Artifacts(_) | Error::AlreadyEnded { .. } => false,
+        Error::Registry(_)
+        | Error::Artifacts(_)
+        | Error::AlreadyEnded { .. }
+        | Error::NotNow { .. } => false,
     }
 }
 

@@ -1,0 +1,369 @@
+//! The full checkpoint: everything that a later process needs to go on as if it were this one.
+//!
+//! It is one file in the training's work folder, `trainer-….safetensors`, with the network's tensors as they train (on the scale of the targets, without the
+//! moving average), the optimizer's moments, the moving average, and a [`TrainerRecord`] of all numbers. What is random is a function of seed, epoch and
+//! position, so there is no random state in it. It is written by a thread of its own while the training goes on.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use prost::Message;
+use safetensors::{
+    SafeTensors,
+    tensor::{Dtype, TensorView},
+};
+use sha2::{Digest, Sha256};
+use tch::{Kind, Tensor};
+
+use crate::{
+    files,
+    model::{self, Error},
+    proto::worker_v1::{Resume, ResumePoint, Saved, TrainerRecord, worker_event},
+};
+
+use super::process::Reporter;
+
+/// The records that this program writes and reads.
+const FORMAT_VERSION: u32 = 1;
+
+/// Name of the record among the tensors.
+const RECORD: &str = "record";
+
+/// What is kept, in memory.
+#[derive(Debug)]
+pub struct Snapshot {
+    record: TrainerRecord,
+    tensors: Vec<(String, Plain)>,
+}
+
+/// A tensor's numbers as bytes, row-major.
+#[derive(Debug)]
+struct Plain {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Snapshot {
+    /// Copies tensors out of a training.
+    ///
+    /// # Errors
+    /// A lack of memory.
+    pub fn take<'a>(
+        mut record: TrainerRecord,
+        tensors: impl Iterator<Item = (String, &'a Tensor)>,
+    ) -> Result<Self, Error> {
+        record.format_version = FORMAT_VERSION;
+        let copies = tensors.map(|(name, tensor)| Ok((name, Plain::copy(tensor)?)));
+        Ok(Snapshot {
+            record,
+            tensors: copies.collect::<Result<_, Error>>()?,
+        })
+    }
+
+    /// Writes it durably, and says what lies there.
+    ///
+    /// # Errors
+    /// A full disk or another failure of the file system.
+    fn write(self, folder: &Path, attempt: u32, number: u64) -> Result<ResumePoint, Error> {
+        let record = Plain {
+            dtype: Dtype::U8,
+            shape: vec![self.record.encoded_len()],
+            bytes: self.record.encode_to_vec(),
+        };
+        let record = std::iter::once((RECORD, &record));
+        let tensors = self
+            .tensors
+            .iter()
+            .map(|(name, plain)| (name.as_str(), plain));
+        let views = record.chain(tensors).map(|(name, plain)| {
+            let view = TensorView::new(plain.dtype, plain.shape.clone(), &plain.bytes);
+            (name, view.expect("the bytes were made for this shape"))
+        });
+        let bytes = safetensors::serialize(views, None).map_err(std::io::Error::other)?;
+        let file = format!("trainer-{attempt}-{number}.safetensors");
+        files::write_durably(&folder.join(&file), &bytes)?;
+        Ok(ResumePoint {
+            epochs: self.record.epochs,
+            best_epoch: self.record.best.map_or(0, |best| best.epoch),
+            file,
+            sha256: format!("{:x}", Sha256::digest(&bytes)),
+            size_bytes: bytes.len() as u64,
+        })
+    }
+}
+
+impl Plain {
+    fn copy(tensor: &Tensor) -> Result<Self, Error> {
+        let (kind, dtype, width) = match tensor.kind() == Kind::Int64 {
+            true => (Kind::Int64, Dtype::I64, 8),
+            false => (Kind::Float, Dtype::F32, 4),
+        };
+        let tensor = tensor
+            .f_detach()?
+            .f_to_device(tch::Device::Cpu)?
+            .f_to_kind(kind)?
+            .f_contiguous()?;
+        let shape: Vec<usize> = tensor.size().iter().map(|side| *side as usize).collect();
+        let count = shape.iter().product::<usize>();
+        let mut bytes = vec![0; count * width];
+        tensor.f_copy_data_u8(&mut bytes, count)?;
+        Ok(Plain {
+            dtype,
+            shape,
+            bytes,
+        })
+    }
+}
+
+/// What an earlier process left.
+#[derive(Debug)]
+pub struct Restored {
+    /// The numbers.
+    pub record: TrainerRecord,
+    /// The tensors by name, on the CPU.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// The parts of the best weights that are trained, as they were exported; `None` without a best epoch.
+    pub best: Option<BTreeMap<String, Tensor>>,
+}
+
+impl Restored {
+    /// Takes the tensors whose names begin with a prefix, in the order of their names and without it.
+    pub fn take(&mut self, prefix: &str) -> BTreeMap<String, Tensor> {
+        let later = self.tensors.split_off(prefix);
+        let mut found = BTreeMap::new();
+        for (name, tensor) in later {
+            match name.strip_prefix(prefix) {
+                Some(short) => found.insert(short.to_owned(), tensor),
+                None => self.tensors.insert(name, tensor),
+            };
+        }
+        found
+    }
+}
+
+/// Reads what an earlier process left for a training on this dataset.
+///
+/// # Errors
+/// Why it cannot be used, as a sentence: it is missing, damaged, of another program version or of other data.
+pub fn read(folder: &Path, resume: &Resume, dataset_digest: &str) -> Result<Restored, String> {
+    let point = resume.point.clone().unwrap_or_default();
+    let path = folder.join(&point.file);
+    let bytes = fs_err::read(&path).map_err(|error| error.to_string())?;
+    let found = format!("{:x}", Sha256::digest(&bytes));
+    if found != point.sha256 {
+        return Err(format!(
+            "{} is damaged: its SHA-256 is {found}, not {}",
+            path.display(),
+            point.sha256
+        ));
+    }
+    let no_such = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| no_such(&error))?;
+    let record = file.tensor(RECORD).map_err(|error| no_such(&error))?;
+    let record = TrainerRecord::decode(record.data()).map_err(|error| no_such(&error))?;
+    if record.format_version != FORMAT_VERSION {
+        return Err(format!(
+            "{} has the format version {}, and this program reads {FORMAT_VERSION}",
+            path.display(),
+            record.format_version
+        ));
+    }
+    if record.dataset_digest != dataset_digest {
+        return Err("the dataset is not what it was when the training began".to_owned());
+    }
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.iter().filter(|(name, _)| *name != RECORD) {
+        let tensor = tensor_of(&view).map_err(|error| no_such(&error))?;
+        tensors.insert(name.to_owned(), tensor);
+    }
+    let best = match resume.best_path.as_str() {
+        "" => None,
+        path => Some(
+            model::checkpoint::read_model(Path::new(path), &resume.best_sha256)
+                .map_err(|error| error.to_string())?,
+        ),
+    };
+    if best.is_none() && record.best.is_some() {
+        return Err("the checkpoint of its best epoch is gone".to_owned());
+    }
+    Ok(Restored {
+        record,
+        tensors,
+        best,
+    })
+}
+
+fn tensor_of(view: &TensorView<'_>) -> Result<Tensor, String> {
+    let kinds = [(Dtype::I64, Kind::Int64), (Dtype::F32, Kind::Float)];
+    let kind = kinds.into_iter().find(|(dtype, _)| *dtype == view.dtype());
+    let (_, kind) =
+        kind.ok_or_else(|| format!("tensors of {:?} are never written", view.dtype()))?;
+    let shape: Vec<i64> = view.shape().iter().map(|side| *side as i64).collect();
+    Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|error| error.to_string())
+}
+
+/// Writes full checkpoints beside the training, one at a time, and tells the server of each.
+#[derive(Debug)]
+pub struct Writer {
+    folder: PathBuf,
+    attempt: u32,
+    written: u64,
+    reporter: Arc<Reporter>,
+    running: Option<JoinHandle<Result<(), Failure>>>,
+}
+
+/// Why a full checkpoint did not reach the server.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The file.
+    #[error(transparent)]
+    Model(#[from] Error),
+    /// The server is gone.
+    #[error(transparent)]
+    Pipe(std::io::Error),
+}
+
+impl Writer {
+    /// Writes into this folder.
+    pub fn new(folder: PathBuf, attempt: u32, reporter: Arc<Reporter>) -> Self {
+        Writer {
+            folder,
+            attempt,
+            written: 0,
+            reporter,
+            running: None,
+        }
+    }
+
+    /// Begins to write; waits for the one before, of which there is thus at most one in memory beside this one.
+    ///
+    /// # Errors
+    /// When the one before failed.
+    pub fn begin(&mut self, snapshot: Snapshot) -> Result<(), Failure> {
+        self.finish()?;
+        self.written += 1;
+        let (folder, attempt, number) = (self.folder.clone(), self.attempt, self.written);
+        let reporter = Arc::clone(&self.reporter);
+        self.running = Some(std::thread::spawn(move || {
+            let point = snapshot.write(&folder, attempt, number)?;
+            let saved = worker_event::Kind::Saved(Saved { point: Some(point) });
+            reporter.send(saved).map_err(Failure::Pipe)
+        }));
+        Ok(())
+    }
+
+    /// Waits until what was begun is on disk and told.
+    ///
+    /// # Errors
+    /// When it failed.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        match self.running.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(outcome)) => outcome,
+            // The panic hook has logged it.
+            Some(Err(_)) => Err(Failure::Model(Error::Io(std::io::Error::other(
+                "the thread that writes full checkpoints panicked",
+            )))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{v1, worker_v1::PartialEpoch};
+
+    fn snapshot() -> Snapshot {
+        let record = TrainerRecord {
+            epochs: 3,
+            dataset_digest: "d1".to_owned(),
+            partial: Some(PartialEpoch {
+                position: 7,
+                squared: 0.1 + 0.2,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let tensors = [
+            ("state/fc.bias".to_owned(), Tensor::from_slice(&[1.5f32])),
+            ("state/n".to_owned(), Tensor::from(9_i64)),
+            (
+                "moment/1".to_owned(),
+                Tensor::from_slice(&[0.25f32, f32::MIN_POSITIVE]),
+            ),
+        ];
+        Snapshot::take(
+            record,
+            tensors.iter().map(|(name, one)| (name.clone(), one)),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn what_was_written_comes_back_bit_by_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let point = snapshot().write(folder.path(), 2, 5).unwrap();
+        assert_eq!(point.file, "trainer-2-5.safetensors");
+        let resume = Resume {
+            point: Some(point),
+            ..Default::default()
+        };
+        let mut restored = read(folder.path(), &resume, "d1").unwrap();
+        assert_eq!(restored.record.epochs, 3);
+        let partial = restored.record.partial.unwrap();
+        assert_eq!(partial.squared.to_bits(), (0.1_f64 + 0.2).to_bits());
+        let state = restored.take("state/");
+        assert_eq!(state.keys().collect::<Vec<_>>(), ["fc.bias", "n"]);
+        assert_eq!(state["n"].int64_value(&[]), 9);
+        let moment = Vec::<f32>::try_from(&restored.tensors["moment/1"]).unwrap();
+        assert_eq!(moment, [0.25, f32::MIN_POSITIVE]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let point = snapshot().write(folder.path(), 1, 1).unwrap();
+        let refused = |point: &ResumePoint, digest: &str| {
+            let resume = Resume {
+                point: Some(point.clone()),
+                ..Default::default()
+            };
+            read(folder.path(), &resume, digest).unwrap_err()
+        };
+        let text = refused(&point, "d2");
+        assert!(text.contains("the dataset is not what it was"), "{text}");
+        let path = folder.path().join(&point.file);
+        let mut bytes = fs_err::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs_err::write(&path, bytes).unwrap();
+        let text = refused(&point, "d1");
+        assert!(text.contains("is damaged"), "{text}");
+        fs_err::remove_file(path).unwrap();
+        let text = refused(&point, "d1");
+        assert!(text.contains("trainer-1-1.safetensors"), "{text}");
+    }
+
+    #[test]
+    fn best_epoch_without_its_weights_is_not_gone_on_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut with_best = snapshot();
+        with_best.record.best = Some(v1::EpochMetrics {
+            epoch: 2,
+            ..Default::default()
+        });
+        let point = with_best.write(folder.path(), 1, 1).unwrap();
+        assert_eq!(point.best_epoch, 2);
+        let resume = Resume {
+            point: Some(point),
+            ..Default::default()
+        };
+        let text = read(folder.path(), &resume, "d1").unwrap_err();
+        assert!(text.contains("best epoch is gone"), "{text}");
+    }
+}

@@ -1,0 +1,656 @@
+//! What lives from the first epoch of a training to the last, and what is done with it.
+//!
+//! - this file: how it begins, anew or where an earlier process was, and what is kept of it: checkpoints.
+//! - `epoch`: one pass over the training images and a validation.
+//! - `scoring`: what the network says about validation and test images.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tch::{Device, Tensor};
+
+use crate::{
+    dataset::{Dataset, Sample},
+    imaging::{InputSpec, Limits},
+    model::{
+        self,
+        checkpoint::{self, Calibration, DatasetRecord, LabelScale, Manifest},
+        device::{self, Precision},
+        init,
+        resnet18::{Mode, ResNet18},
+        weights::HubOptions,
+    },
+    proto::{
+        self, v1,
+        worker_v1::{
+            InitLoaded, Job, PartialEpoch, TrainerRecord, Waiting, WorkerFile, worker_event,
+        },
+    },
+};
+
+use super::{
+    early_stopping::EarlyStopping,
+    estimate,
+    evaluation::{Scored, conformal_half_width},
+    failure::Error,
+    feature_cache::{self, FeatureCache, Place, Room},
+    feed::variants,
+    flat::FlatParameters,
+    full_checkpoint::{Restored, Snapshot, Writer},
+    loader::{Draws, LoaderOptions, Picture},
+    machine::{free_disk, free_memory},
+    monitor::Metric,
+    objective::{self, Objective, YEARS},
+    optimizer::{Average, Optimizer},
+    process::Reporter,
+    schedule::{Plateau, Scheduler},
+    spec::{Changes, Spec},
+};
+
+mod epoch;
+mod scoring;
+
+pub(super) use epoch::Pass;
+
+/// Share of true ages that Predict's interval holds.
+const CONFIDENCE: f64 = 0.9;
+
+/// Where ImageNet's weights are looked for.
+fn sources(job: &Job) -> init::Sources {
+    let hub = job.hub.clone().unwrap_or_default();
+    let mut folders: Vec<PathBuf> = job.weights_roots.iter().map(PathBuf::from).collect();
+    folders.extend((!hub.torch_home.is_empty()).then(|| PathBuf::from(hub.torch_home)));
+    let mut options = HubOptions::new(PathBuf::from(hub.cache_dir));
+    options.endpoint = Some(hub.endpoint).filter(|endpoint| !endpoint.is_empty());
+    options.token = Some(hub.token).filter(|token| !token.is_empty());
+    options.offline = hub.offline;
+    init::Sources {
+        folders,
+        hub: options,
+    }
+}
+
+pub(super) fn limits(job: &Job) -> Limits {
+    let limits = job.image_limits.unwrap_or_default();
+    Limits {
+        max_bytes: limits.max_bytes,
+        max_pixels: limits.max_pixels,
+        max_dimension: limits.max_dimension,
+    }
+}
+
+/// The weights of the best epoch so far and its figures.
+struct Best {
+    metrics: v1::EpochMetrics,
+    /// The tensors of trained parts as they are exported: in years, averaged if the spec wants it.
+    trained: BTreeMap<String, Tensor>,
+}
+
+/// How long the training has run and may run.
+struct Clock {
+    /// When this process began.
+    begun: Instant,
+    /// When it began to train.
+    trains_since: Instant,
+    /// What earlier processes took.
+    earlier: Duration,
+    limit: Option<Duration>,
+    /// Share of the whole training that was done when this process began to train.
+    first_fraction: f64,
+}
+
+impl Clock {
+    fn elapsed(&self) -> Duration {
+        self.earlier + self.begun.elapsed()
+    }
+
+    fn is_out_of_time(&self) -> bool {
+        self.limit.is_some_and(|limit| self.elapsed() >= limit)
+    }
+
+    /// Seconds that the rest will take when this share is done; not finite before anything is.
+    fn remaining(&self, fraction: f64) -> f64 {
+        let done = fraction - self.first_fraction;
+        self.trains_since.elapsed().as_secs_f64() * (1.0 - fraction) / done
+    }
+}
+
+/// Everything that lives from the first epoch to the last.
+pub(super) struct Session<'a> {
+    job: &'a Job,
+    spec: Spec,
+    dataset: &'a Dataset,
+    device: Device,
+    state: BTreeMap<String, Tensor>,
+    network: ResNet18,
+    parameters: FlatParameters,
+    optimizer: Optimizer,
+    average: Option<Average>,
+    objective: Objective,
+    scheduler: Scheduler,
+    stopping: EarlyStopping,
+    train: Arc<Vec<Picture>>,
+    train_cache: FeatureCache,
+    validation: Arc<Vec<Picture>>,
+    validation_cache: FeatureCache,
+    loader: LoaderOptions,
+    mean_age: f64,
+    /// Epochs that are complete.
+    epochs: u32,
+    /// How far the running one is.
+    partial: PartialEpoch,
+    last: Option<v1::EpochMetrics>,
+    best: Option<Best>,
+    clock: Clock,
+    writer: Writer,
+    /// When the latest full checkpoint was taken.
+    saved: Instant,
+}
+
+impl<'a> Session<'a> {
+    /// Begins anew, or where an earlier process was. `begun` is when the process began.
+    pub(super) fn prepare(
+        job: &'a Job,
+        spec: Spec,
+        dataset: &'a Dataset,
+        device: Device,
+        (begun, reporter): (Instant, &Arc<Reporter>),
+        restored: Option<Restored>,
+    ) -> Result<Self, Error> {
+        let loading = reporter.progress(|| v1::Progress {
+            max_epochs: spec.max_epochs,
+            phase: "load".to_owned(),
+            ..Default::default()
+        });
+        loading.map_err(Error::Pipe)?;
+        if job.check_memory && device == Device::Cpu {
+            check_memory(&spec)?;
+        }
+        let mean_age = mean_age(&dataset.train);
+        let objective = Objective {
+            loss: spec.loss,
+            scale: match spec.standardise_targets {
+                true => objective::standardised(ages(&dataset.train)),
+                false => YEARS,
+            },
+        };
+        let (mut state, restored) = match restored {
+            Some(mut restored) => (restored.take("state/"), Some(restored)),
+            None => (initial_state(job, &spec, mean_age, reporter)?, None),
+        };
+        if restored.is_none() {
+            // The head of the initial weights predicts years.
+            change_scale(&mut state, objective.scale)?;
+        }
+        let mut state = to_device(state, device)?;
+        let precision = spec.precision.unwrap_or_else(|| Precision::fastest(device));
+        let parameters = FlatParameters::gather(&mut state, spec.trained, device, precision)?;
+        let optimizer = Optimizer::new(&parameters, spec.optimizer.clone())?;
+        tracing::info!(
+            trained = parameters.count(),
+            device = device::name(device),
+            "ready to train"
+        );
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let (train, validation) = (pictures(&dataset.train), pictures(&dataset.val));
+        let places = Places::choose(
+            job,
+            &spec,
+            device,
+            precision,
+            (train.len(), validation.len()),
+        );
+        let cache = |place: Place, name: &str, images: usize| {
+            FeatureCache::new(place, device, images, Path::new(&job.work_dir).join(name))
+        };
+        let network = ResNet18::new(&parameters.computed(&state), spec.trained, precision)?;
+        let now = Instant::now();
+        let mut session = Session {
+            job,
+            dataset,
+            device,
+            network,
+            train_cache: cache(
+                places.train,
+                "train.features",
+                train.len() * variants(&spec.augmentation),
+            ),
+            validation_cache: cache(places.validation, "validation.features", validation.len()),
+            state,
+            parameters,
+            optimizer,
+            average: None,
+            objective,
+            scheduler: Scheduler::new(spec.schedule),
+            stopping: EarlyStopping::new(spec.patience, spec.min_delta),
+            train,
+            validation,
+            loader: LoaderOptions {
+                batch_size: spec.batch_size,
+                input: InputSpec {
+                    size: spec.input_size,
+                    ..InputSpec::default()
+                },
+                limits: limits(job),
+                threads,
+            },
+            mean_age,
+            epochs: 0,
+            partial: PartialEpoch::default(),
+            last: None,
+            best: None,
+            clock: Clock {
+                begun,
+                trains_since: now,
+                earlier: Duration::ZERO,
+                limit: spec.max_duration,
+                first_fraction: 0.0,
+            },
+            writer: Writer::new(
+                PathBuf::from(&job.work_dir),
+                job.attempt,
+                Arc::clone(reporter),
+            ),
+            saved: now,
+            spec,
+        };
+        if let Some(decay) = session.spec.ema_decay {
+            session.average = Some(Average::new(decay, &session.trained_tensors())?);
+        }
+        if let Some(restored) = restored {
+            session.restore(restored)?;
+        }
+        Ok(session)
+    }
+
+    /// Goes on where an earlier process was; the network's tensors are in place already.
+    fn restore(&mut self, mut restored: Restored) -> Result<(), Error> {
+        let moments = restored.take("moment/");
+        let averages: Vec<Tensor> = restored.take("average/").into_values().collect();
+        let record = restored.record;
+        if let (Some(first), Some(second)) = (moments.get("1"), moments.get("2")) {
+            self.optimizer
+                .restore(first, second, record.optimizer_steps)?;
+        }
+        if let Some(average) = &mut self.average {
+            average.restore(&averages, record.average_updates)?;
+        }
+        self.stopping.restore(record.stopping.unwrap_or_default());
+        let plateau = record.plateau.unwrap_or_default();
+        self.scheduler.restore(Plateau {
+            best: plateau.best.unwrap_or(f64::INFINITY),
+            waited: plateau.waited,
+            factor: record.plateau_factor,
+        });
+        self.epochs = record.epochs;
+        self.partial = record.partial.unwrap_or_default();
+        if self.partial.position > 0 {
+            // What was changed since counts from the next epoch on.
+            self.optimizer.set_learning_rate(record.learning_rate);
+        }
+        self.last = record.last;
+        self.best = record.best.zip(restored.best).map(|(metrics, all)| Best {
+            metrics,
+            trained: all
+                .into_iter()
+                .filter(|(name, _)| self.spec.trained.contains_name(name))
+                .collect(),
+        });
+        self.clock.earlier =
+            Duration::try_from_secs_f64(record.elapsed_seconds).unwrap_or_default();
+        self.clock.first_fraction = self.fraction(self.partial.position as usize);
+        tracing::info!(
+            epochs = self.epochs,
+            images = self.partial.position,
+            "goes on from the last full checkpoint"
+        );
+        Ok(())
+    }
+
+    /// Why the training is not to make another epoch; `None` when it is.
+    pub(super) fn ending(&self) -> Option<v1::StopReason> {
+        let is_target_reached = |(metric, value): (Metric, f64)| {
+            let found = self.last.as_ref().map(|last| metric.of(last));
+            found.is_some_and(|found| found <= value)
+        };
+        if self.spec.target.is_some_and(is_target_reached) {
+            Some(v1::StopReason::TargetReached)
+        } else if self.epochs >= self.spec.max_epochs {
+            Some(v1::StopReason::MaxEpochs)
+        } else if self.stopping.is_enough() {
+            Some(v1::StopReason::EarlyStopped)
+        } else if self.epochs > 0 && self.is_out_of_time() {
+            Some(v1::StopReason::MaxDuration)
+        } else {
+            None
+        }
+    }
+
+    /// Step size before the schedule.
+    pub(super) fn learning_rate(&self) -> f64 {
+        self.optimizer.learning_rate()
+    }
+
+    /// Whether there is a checkpoint.
+    pub(super) fn has_best(&self) -> bool {
+        self.best.is_some()
+    }
+
+    /// Whether the training has taken as long as it may.
+    fn is_out_of_time(&self) -> bool {
+        self.clock.is_out_of_time()
+    }
+
+    /// Changes what a client asked for; to be called between two epochs.
+    pub(super) fn change(&mut self, changes: Changes) {
+        if let Some(epochs) = changes.max_epochs {
+            self.spec.max_epochs = epochs;
+        }
+        if let Some(patience) = changes.patience {
+            self.spec.patience = patience;
+            self.stopping.set_patience(patience);
+        }
+        if let Some(rate) = changes.learning_rate {
+            self.spec.optimizer.learning_rate = rate;
+        }
+        // The spec's, from which a process that went on in the middle of an epoch had departed.
+        let rate = self.spec.optimizer.learning_rate;
+        self.optimizer.set_learning_rate(rate);
+    }
+
+    /// Begins to write a full checkpoint.
+    pub(super) fn save(&mut self) -> Result<(), Error> {
+        let plateau = self.scheduler.plateau();
+        let record = TrainerRecord {
+            epochs: self.epochs,
+            partial: Some(self.partial),
+            dataset_digest: self.dataset.digest.clone(),
+            optimizer_steps: self.optimizer.steps(),
+            average_updates: self.average.as_ref().map_or(0, Average::updates),
+            learning_rate: self.optimizer.learning_rate(),
+            stopping: Some(self.stopping.state()),
+            plateau: Some(Waiting {
+                best: Some(plateau.best).filter(|best| best.is_finite()),
+                reference: None,
+                waited: plateau.waited,
+            }),
+            plateau_factor: plateau.factor,
+            last: self.last,
+            best: self.best.as_ref().map(|best| best.metrics),
+            elapsed_seconds: self.clock.elapsed().as_secs_f64(),
+            ..Default::default()
+        };
+        let state = self
+            .state
+            .iter()
+            .map(|(name, tensor)| (format!("state/{name}"), tensor));
+        let [first, second] = self.optimizer.moments();
+        let moments = [("moment/1", first), ("moment/2", second)];
+        let moments = moments.map(|(name, tensor)| (name.to_owned(), tensor));
+        let averages = self.average.iter().flat_map(Average::tensors);
+        let averages = averages
+            .enumerate()
+            .map(|(index, tensor)| (format!("average/{index:03}"), tensor));
+        let snapshot = Snapshot::take(record, state.chain(moments).chain(averages))?;
+        self.writer.begin(snapshot)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    /// Waits until the full checkpoint that was begun is on disk and told.
+    pub(super) fn finish_saving(&mut self) -> Result<(), Error> {
+        Ok(self.writer.finish()?)
+    }
+
+    /// What the moving average follows: the flat parameters, then the running statistics of trained parts; shared.
+    fn trained_tensors(&self) -> Vec<Tensor> {
+        let statistics = self.state.iter().filter(|(name, _)| {
+            let is_statistic = name.ends_with("running_mean") || name.ends_with("running_var");
+            is_statistic && self.spec.trained.contains_name(name)
+        });
+        let statistics = statistics.map(|(_, tensor)| tensor.shallow_clone());
+        std::iter::once(self.parameters.values().shallow_clone())
+            .chain(statistics)
+            .collect()
+    }
+
+    /// Exchanges the moving average, if there is one, and what is trained.
+    fn exchange_average(&mut self) -> Result<(), Error> {
+        let mut trained = self.trained_tensors();
+        let Some(average) = &mut self.average else {
+            return Ok(());
+        };
+        average.exchange(&mut trained)?;
+        Ok(self.parameters.renew_rounded()?)
+    }
+
+    /// A copy of everything that training changes, with a head that predicts years.
+    fn export(&self) -> Result<BTreeMap<String, Tensor>, Error> {
+        let trained = self
+            .state
+            .iter()
+            .filter(|(name, _)| self.spec.trained.contains_name(name));
+        let copies = trained.map(|(name, tensor)| {
+            let copy = tensor.f_detach()?.f_add_scalar(0)?;
+            Ok::<_, tch::TchError>((name.clone(), copy))
+        });
+        let mut exported = copies
+            .collect::<Result<BTreeMap<_, _>, _>>()
+            .map_err(model::Error::from)?;
+        // The inverse of what a head in years becomes on the scale of the targets.
+        let LabelScale { scale, offset } = self.objective.scale;
+        let inverse = LabelScale {
+            scale: 1.0 / scale,
+            offset: -offset / scale,
+        };
+        change_scale(&mut exported, inverse)?;
+        Ok(exported)
+    }
+
+    fn write_checkpoint(
+        &self,
+        metrics: &v1::EpochMetrics,
+        scored: &[Scored],
+        trained: &BTreeMap<String, Tensor>,
+    ) -> Result<Vec<WorkerFile>, Error> {
+        let folder = Path::new(&self.job.work_dir)
+            .join(format!("epoch-{}-{}", self.job.attempt, metrics.epoch));
+        let half_width = conformal_half_width(scored, CONFIDENCE);
+        let manifest = Manifest {
+            format_version: checkpoint::FORMAT_VERSION,
+            visage_version: env!("CARGO_PKG_VERSION").to_owned(),
+            architecture: "resnet18".to_owned(),
+            training: self.job.training.clone(),
+            epoch: metrics.epoch,
+            metrics: proto::to_json(metrics),
+            input: self.loader.input.clone(),
+            // Whatever the scale of the targets was, it is folded into the head.
+            label: YEARS,
+            calibration: half_width.map(|half_width| Calibration {
+                confidence: CONFIDENCE,
+                half_width,
+                images: scored.len() as u64,
+            }),
+            dataset: DatasetRecord {
+                path: self.spec.dataset.path.clone(),
+                digest: self.dataset.digest.clone(),
+                val_digest: self.dataset.val_digest.clone(),
+            },
+            spec: proto::to_json(&self.spec.to_message()),
+            sha256: BTreeMap::new(),
+        };
+        let shared = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.shallow_clone());
+        let mut state: BTreeMap<String, Tensor> = self.state.iter().map(shared).collect();
+        state.extend(trained.iter().map(shared));
+        let written = checkpoint::write(&folder, &state, manifest)?;
+        let files = written.into_iter().map(|file| WorkerFile {
+            name: file.name.to_owned(),
+            path: file.path.to_string_lossy().into_owned(),
+            size_bytes: file.size,
+            sha256: file.sha256,
+        });
+        Ok(files.collect())
+    }
+
+    fn draws(&self, epoch: u32) -> Draws {
+        Draws {
+            augmentation: self.spec.augmentation,
+            seed: self.spec.seed,
+            epoch,
+        }
+    }
+
+    /// What the network's trained BatchNorms do while they train.
+    fn train_mode(&self) -> Mode {
+        match self.spec.freeze_batch_norm {
+            true => Mode::Eval,
+            false => Mode::Train,
+        }
+    }
+
+    /// Share of the whole training that is done after so many images of the running epoch, 0 to 1.
+    fn fraction(&self, position: usize) -> f64 {
+        let within = position as f64 / self.train.len().max(1) as f64;
+        (f64::from(self.epochs) + within) / f64::from(self.spec.max_epochs)
+    }
+}
+
+/// The initial weights, with the head's bias as the spec wants it.
+fn initial_state(
+    job: &Job,
+    spec: &Spec,
+    mean_age: f64,
+    reporter: &Reporter,
+) -> Result<BTreeMap<String, Tensor>, Error> {
+    let loaded = init::load(&spec.init, spec.seed, &sources(job)).map_err(Error::Init)?;
+    tracing::info!(source = loaded.source, "initial weights");
+    let event = InitLoaded {
+        source: loaded.source,
+    };
+    reporter
+        .send(worker_event::Kind::Init(event))
+        .map_err(Error::Pipe)?;
+    if spec.mean_age_bias {
+        let mut bias = loaded.state["fc.bias"].shallow_clone();
+        tch::no_grad(|| bias.f_fill_(mean_age))
+            .map(drop)
+            .map_err(model::Error::from)?;
+    }
+    Ok(loaded.state)
+}
+
+/// Makes a head that predicts y predict (y - offset) / scale.
+fn change_scale(state: &mut BTreeMap<String, Tensor>, scale: LabelScale) -> Result<(), Error> {
+    if scale == YEARS {
+        return Ok(());
+    }
+    let changed = tch::no_grad(|| {
+        let weight = state["fc.weight"].f_div_scalar(scale.scale)?;
+        let bias = state["fc.bias"]
+            .f_sub_scalar(scale.offset)?
+            .f_div_scalar(scale.scale)?;
+        Ok::<_, model::Error>([("fc.weight", weight), ("fc.bias", bias)])
+    })?;
+    state.extend(changed.map(|(name, tensor)| (name.to_owned(), tensor)));
+    Ok(())
+}
+
+/// Refuses to begin what will not fit.
+fn check_memory(spec: &Spec) -> Result<(), Error> {
+    let needed = estimate::memory_bytes(spec, 0, 0);
+    let free = free_memory();
+    if needed <= free {
+        return Ok(());
+    }
+    Err(Error::TooLittleMemory {
+        needed,
+        free,
+        batch_size: spec.batch_size,
+        input_size: spec.input_size,
+    })
+}
+
+/// Where features are kept.
+struct Places {
+    train: Place,
+    validation: Place,
+}
+
+impl Places {
+    /// Chooses where the features of the training and the validation images lie, and says so in the log.
+    fn choose(
+        job: &Job,
+        spec: &Spec,
+        device: Device,
+        precision: Precision,
+        (train, validation): (usize, usize),
+    ) -> Self {
+        let variants = variants(&spec.augmentation);
+        let images = train * variants + validation;
+        let needed =
+            feature_cache::bytes_of_features(spec.trained, spec.input_size, precision, images);
+        let Some(needed) = needed else {
+            tracing::info!("no feature cache: all layers are trained");
+            return Places {
+                train: Place::Nowhere,
+                validation: Place::Nowhere,
+            };
+        };
+        let room = Room {
+            budget: spec.cache_budget,
+            memory: free_memory(),
+            disk: free_disk(Path::new(&job.work_dir)),
+        };
+        let (place, why) = feature_cache::choose(spec.feature_cache, device, needed, room);
+        tracing::info!(?place, ?precision, "feature cache: {why}");
+        if variants == 0 {
+            tracing::info!("training images are not cached: each epoch changes them anew");
+        }
+        Places {
+            train: if variants == 0 { Place::Nowhere } else { place },
+            validation: place,
+        }
+    }
+}
+
+/// For a pass whose features are not needed again.
+fn no_cache() -> FeatureCache {
+    FeatureCache::new(Place::Nowhere, Device::Cpu, 0, PathBuf::new())
+}
+
+fn pictures(samples: &[Sample]) -> Arc<Vec<Picture>> {
+    let picture = |sample: &Sample| Picture {
+        path: sample.path.clone(),
+        age: sample.age,
+    };
+    Arc::new(samples.iter().map(picture).collect())
+}
+
+fn ages(samples: &[Sample]) -> impl Iterator<Item = f64> + Clone {
+    samples.iter().map(|sample| f64::from(sample.age))
+}
+
+fn mean_age(samples: &[Sample]) -> f64 {
+    ages(samples).sum::<f64>() / samples.len() as f64
+}
+
+fn to_device(
+    state: BTreeMap<String, Tensor>,
+    device: Device,
+) -> Result<BTreeMap<String, Tensor>, Error> {
+    let moved = state
+        .into_iter()
+        .map(|(name, tensor)| Ok((name, tensor.f_to_device(device)?)));
+    Ok(moved
+        .collect::<Result<_, tch::TchError>>()
+        .map_err(model::Error::from)?)
+}
+
+fn duration_message(seconds: f64) -> Option<prost_types::Duration> {
+    let duration = Duration::try_from_secs_f64(seconds).ok()?;
+    prost_types::Duration::try_from(duration).ok()
+}

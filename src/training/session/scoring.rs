@@ -1,0 +1,160 @@
+//! What the network says about validation and test images.
+
+use std::sync::Arc;
+
+use tch::{Device, Tensor};
+
+use crate::{model, proto::v1};
+
+use super::{
+    super::{
+        evaluation::{Scored, evaluate},
+        failure::Error,
+        feature_cache::FeatureCache,
+        feed::Feed,
+        loader::{Draws, Picture},
+        objective::YEARS,
+        process::{Control, Reporter, Wish},
+        spec::Spec,
+    },
+    Mode, Session, no_cache, pictures,
+};
+
+/// Predictions for the pictures that could be read, and the positions of these.
+type Evaluated = (Vec<Scored>, Vec<u32>);
+
+impl Session<'_> {
+    /// Predicts the validation images; `None` when a stop or a pause came before the end.
+    pub(super) fn validate(
+        &mut self,
+        epoch: u32,
+        reporter: &Reporter,
+        control: &Control,
+    ) -> Result<Option<Vec<Scored>>, Error> {
+        let validation = Arc::clone(&self.validation);
+        // Taken out for the time of the pass, because the pass borrows the session.
+        let mut cache = std::mem::replace(&mut self.validation_cache, no_cache());
+        let pass = (reporter, control);
+        let scored = self.score(&validation, &mut cache, "validate", epoch, pass);
+        self.validation_cache = cache;
+        Ok(scored?.map(|(scored, _)| scored))
+    }
+
+    /// Predicts all pictures in eval mode; `None` when a stop came before the end. Also returns which pictures could be read.
+    fn score(
+        &self,
+        pictures: &Arc<Vec<Picture>>,
+        cache: &mut FeatureCache,
+        phase: &str,
+        epoch: u32,
+        (reporter, control): (&Reporter, &Control),
+    ) -> Result<Option<Evaluated>, Error> {
+        let order = (0..pictures.len() as u32).collect();
+        let mut scored = Vec::with_capacity(pictures.len());
+        let mut indices = Vec::with_capacity(pictures.len());
+        let mut feed = Feed::start(pictures, order, &self.loader, Draws::default(), cache);
+        let steps = feed.batches();
+        // Told as a whole, by whoever asked.
+        let mut seconds = v1::EpochSeconds::default();
+        for step in 0..steps {
+            match control.wish() {
+                Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
+                // A stop or a pause lets the test finish, which ends the training anyhow.
+                Wish::Stop | Wish::Pause if phase == "validate" => return Ok(None),
+                Wish::Stop | Wish::Pause | Wish::GoOn => {}
+            }
+            let fed = tch::no_grad(|| {
+                feed.next(&self.network, Mode::Eval, self.device, cache, &mut seconds)
+            })?;
+            let Some(fed) = fed else { break };
+            if !fed.ages.is_empty() {
+                let output = tch::no_grad(|| self.network.head(fed.features, Mode::Eval))?;
+                scored.extend(score(&self.objective.years(&output)?, &fed.ages)?);
+                indices.extend_from_slice(&fed.indices);
+            }
+            let report = reporter.progress(|| v1::Progress {
+                epoch,
+                max_epochs: self.spec.max_epochs,
+                step: step as u32 + 1,
+                steps: steps as u32,
+                phase: phase.to_owned(),
+                fraction: f64::from(epoch) / f64::from(self.spec.max_epochs),
+                ..Default::default()
+            });
+            report.map_err(Error::Pipe)?;
+        }
+        let skipped = feed.skipped();
+        let example = skipped.example.as_deref();
+        check_skipped(skipped.count, example, epoch, pictures.len(), &self.spec)?;
+        cache.complete();
+        Ok(Some((scored, indices)))
+    }
+
+    /// Evaluates the best weights on the test images, if there are any; the last thing that is done with a session.
+    pub(in super::super) fn test(
+        &mut self,
+        reporter: &Reporter,
+        control: &Control,
+    ) -> Result<Option<v1::Evaluation>, Error> {
+        let Some(best) = self.best.take().filter(|_| !self.dataset.test.is_empty()) else {
+            return Ok(None);
+        };
+        tch::no_grad(|| {
+            for (name, tensor) in &best.trained {
+                self.state[name].shallow_clone().f_copy_(tensor)?;
+            }
+            Ok::<_, model::Error>(())
+        })?;
+        self.parameters.renew_rounded()?;
+        self.objective.scale = YEARS;
+        let pictures = pictures(&self.dataset.test);
+        let epoch = self.spec.max_epochs;
+        let scored = self.score(
+            &pictures,
+            &mut no_cache(),
+            "test",
+            epoch,
+            (reporter, control),
+        )?;
+        let Some((scored, indices)) = scored else {
+            return Ok(None);
+        };
+        let labels = |index: &u32| self.dataset.test[*index as usize].labels.iter().collect();
+        let labels: Vec<Vec<_>> = indices.iter().map(labels).collect();
+        Ok(Some(evaluate(&scored, &labels, self.mean_age)))
+    }
+}
+
+/// Refuses a pass in which too many images, or all, could not be read.
+pub(super) fn check_skipped(
+    skipped: u64,
+    example: Option<&str>,
+    epoch: u32,
+    all: usize,
+    spec: &Spec,
+) -> Result<(), Error> {
+    let limit = spec.dataset.max_reject_share;
+    if skipped as f64 <= limit * all as f64 && (skipped as usize) < all {
+        return Ok(());
+    }
+    Err(Error::TooManySkipped {
+        epoch,
+        skipped,
+        all,
+        limit,
+        example: example.unwrap_or_default().to_owned(),
+    })
+}
+
+/// True and predicted ages in years, side by side.
+pub(super) fn score(predicted: &Tensor, ages: &[f32]) -> Result<Vec<Scored>, Error> {
+    let predicted = predicted.f_to_device(Device::Cpu);
+    let predicted =
+        Vec::<f32>::try_from(predicted.map_err(model::Error::from)?).map_err(model::Error::from)?;
+    let pairs = ages.iter().zip(predicted);
+    let scored = pairs.map(|(age, predicted)| Scored {
+        age: f64::from(*age),
+        predicted: f64::from(predicted),
+    });
+    Ok(scored.collect())
+}

@@ -1,0 +1,493 @@
+//! Reading a request's fields and collecting what is wrong with them.
+
+use std::time::Duration;
+
+use crate::{
+    imaging::augment::Augmentation,
+    model::{
+        device::Precision,
+        resnet18::{Trained, is_parameter, layout},
+    },
+    proto::v1,
+    training::{
+        feature_cache::CachePolicy,
+        monitor::Metric,
+        objective::Loss,
+        optimizer::{OptimizerOptions, Rule},
+        schedule::{Course, Schedule},
+    },
+};
+
+use super::{DatasetSpec, Init, Promote, Violation};
+
+/// Longest time that a protobuf Duration may hold, in seconds (google/protobuf/duration.proto).
+const LONGEST_DURATION: Duration = Duration::from_secs(315_576_000_000);
+
+/// Collects violations while the fields are read.
+#[derive(Default)]
+pub(super) struct Check {
+    pub(super) violations: Vec<Violation>,
+}
+
+impl Check {
+    pub(super) fn refuse(&mut self, field: &str, description: impl Into<String>) {
+        self.violations.push(Violation {
+            field: field.to_owned(),
+            description: description.into(),
+        });
+    }
+
+    pub(super) fn integer(
+        &mut self,
+        field: &str,
+        given: Option<u32>,
+        default: u32,
+        allowed: std::ops::RangeInclusive<u32>,
+    ) -> u32 {
+        let value = given.unwrap_or(default);
+        if !allowed.contains(&value) {
+            self.refuse(
+                field,
+                format!(
+                    "{value} is out of range; {} to {} is allowed",
+                    allowed.start(),
+                    allowed.end()
+                ),
+            );
+        }
+        value
+    }
+
+    pub(super) fn number(
+        &mut self,
+        field: &str,
+        given: Option<f64>,
+        default: f64,
+        allowed: Range,
+    ) -> f64 {
+        let value = given.unwrap_or(default);
+        if !(allowed.test)(value) {
+            self.refuse(
+                field,
+                format!("{value} is out of range; it must be {}", allowed.text),
+            );
+        }
+        value
+    }
+
+    /// The value of an enum; the default when it is unspecified.
+    pub(super) fn choice<E>(&mut self, field: &str, given: i32, default: E) -> E
+    where
+        E: TryFrom<i32> + Default + PartialEq,
+    {
+        match E::try_from(given) {
+            Ok(value) if value == E::default() => default,
+            Ok(value) => value,
+            Err(_) => {
+                self.refuse(field, format!("{given} is not known to this server"));
+                default
+            }
+        }
+    }
+
+    fn duration(
+        &mut self,
+        field: &str,
+        given: &prost_types::Duration,
+        longest: Duration,
+    ) -> Option<Duration> {
+        match Duration::try_from(*given) {
+            Ok(duration) if !duration.is_zero() && duration <= longest => Some(duration),
+            _ => {
+                self.refuse(
+                    field,
+                    format!(
+                        "{} s is out of range; it must be above 0 s and at most {} s",
+                        given.seconds,
+                        longest.as_secs()
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    pub(super) fn max_epochs(&mut self, field: &str, given: Option<u32>) -> u32 {
+        self.integer(field, given, 10, 1..=10_000)
+    }
+
+    pub(super) fn patience(&mut self, field: &str, given: Option<u32>) -> u32 {
+        self.integer(field, given, 0, 0..=10_000)
+    }
+
+    pub(super) fn learning_rate(&mut self, field: &str, given: Option<f64>) -> f64 {
+        self.number(field, given, 1e-4, Range::ABOVE_ZERO)
+    }
+
+    pub(super) fn max_duration(
+        &mut self,
+        given: Option<&prost_types::Duration>,
+    ) -> Option<Duration> {
+        self.duration("spec.max_duration", given?, LONGEST_DURATION)
+    }
+
+    pub(super) fn checkpoint_interval(
+        &mut self,
+        given: Option<&prost_types::Duration>,
+    ) -> Duration {
+        const DEFAULT: Duration = Duration::from_secs(300);
+        const LONGEST: Duration = Duration::from_secs(24 * 3_600);
+        let Some(given) = given else {
+            return DEFAULT;
+        };
+        let field = "spec.checkpoint_interval";
+        let interval = self.duration(field, given, LONGEST).unwrap_or(DEFAULT);
+        if interval < Duration::from_secs(1) {
+            self.refuse(
+                field,
+                format!("{interval:?} is out of range; it must be 1 s or more"),
+            );
+        }
+        interval
+    }
+
+    pub(super) fn dataset(&mut self, given: Option<&v1::DatasetSpec>) -> DatasetSpec {
+        let empty = v1::DatasetSpec::default();
+        let given = given.unwrap_or(&empty);
+        if given.path.is_empty() {
+            self.refuse(
+                "spec.dataset.path",
+                "it is empty; name a folder of images or a CSV manifest on the server",
+            );
+        }
+        let fraction = Range {
+            test: |value| (0.0..=0.9).contains(&value),
+            text: "from 0 to 0.9",
+        };
+        let age = Range {
+            test: |value| (0.0..=1_000.0).contains(&value),
+            text: "from 0 to 1000 years",
+        };
+        let dataset = DatasetSpec {
+            path: given.path.clone(),
+            validation_fraction: self.number(
+                "spec.dataset.validation_fraction",
+                given.validation_fraction,
+                0.1,
+                fraction,
+            ),
+            test_fraction: self.number(
+                "spec.dataset.test_fraction",
+                given.test_fraction,
+                0.1,
+                fraction,
+            ),
+            min_age: self.number("spec.dataset.min_age", given.min_age, 0.0, age),
+            max_age: self.number("spec.dataset.max_age", given.max_age, 120.0, age),
+            max_reject_share: self.number(
+                "spec.dataset.max_reject_share",
+                given.max_reject_share,
+                0.2,
+                Range::SHARE,
+            ),
+        };
+        let held_out = dataset.validation_fraction + dataset.test_fraction;
+        if held_out > 0.95 {
+            self.refuse(
+                "spec.dataset.test_fraction",
+                format!("validation and test take {held_out} of the images together; leave at least 0.05 for training"),
+            );
+        }
+        if dataset.min_age > dataset.max_age {
+            self.refuse(
+                "spec.dataset.min_age",
+                format!(
+                    "{} is above spec.dataset.max_age, {}",
+                    dataset.min_age, dataset.max_age
+                ),
+            );
+        }
+        dataset
+    }
+
+    pub(super) fn init(&mut self, given: Option<&v1::InitSpec>) -> Init {
+        let Some(given) = given else {
+            return Init::ImageNet;
+        };
+        let kind = self.choice("spec.init.kind", given.kind, v1::InitKind::Imagenet1kV1);
+        let init = match kind {
+            v1::InitKind::Unspecified | v1::InitKind::Imagenet1kV1 => Init::ImageNet,
+            v1::InitKind::Random => Init::Random,
+            v1::InitKind::Path => Init::Path(given.path.clone()),
+        };
+        match &init {
+            Init::Path(path) if path.is_empty() => {
+                self.refuse(
+                    "spec.init.path",
+                    "it is empty; name a .pth or .safetensors file on the server",
+                );
+            }
+            Init::ImageNet | Init::Random if !given.path.is_empty() => {
+                self.refuse(
+                    "spec.init.path",
+                    format!("{:?} is given but spec.init.kind is not PATH", given.path),
+                );
+            }
+            Init::Path(_) | Init::ImageNet | Init::Random => {}
+        }
+        init
+    }
+
+    pub(super) fn trained(&mut self, given: &[String]) -> Trained {
+        if given.is_empty() {
+            return Trained::DEFAULT;
+        }
+        Trained::parse(given).unwrap_or_else(|error| {
+            self.refuse("spec.trainable", error.to_string());
+            Trained::DEFAULT
+        })
+    }
+
+    pub(super) fn optimizer(
+        &mut self,
+        given: Option<&v1::OptimizerSpec>,
+        trained: Trained,
+    ) -> OptimizerOptions {
+        let empty = v1::OptimizerSpec::default();
+        let given = given.unwrap_or(&empty);
+        let rule = match self.choice("spec.optimizer.kind", given.kind, v1::OptimizerKind::Adam) {
+            v1::OptimizerKind::Unspecified | v1::OptimizerKind::Adam => Rule::Adam,
+            v1::OptimizerKind::Adamw => Rule::AdamW,
+            v1::OptimizerKind::Sgd => Rule::Sgd,
+        };
+        let default_decay = if rule == Rule::AdamW { 0.01 } else { 0.0 };
+        let mut number = |name: &str, given, default, allowed| {
+            self.number(&format!("spec.optimizer.{name}"), given, default, allowed)
+        };
+        let options = OptimizerOptions {
+            rule,
+            learning_rate: number(
+                "learning_rate",
+                given.learning_rate,
+                1e-4,
+                Range::ABOVE_ZERO,
+            ),
+            beta1: number("beta1", given.beta1, 0.9, Range::BELOW_ONE),
+            beta2: number("beta2", given.beta2, 0.999, Range::BELOW_ONE),
+            epsilon: number("epsilon", given.epsilon, 1e-8, Range::ABOVE_ZERO),
+            weight_decay: number(
+                "weight_decay",
+                given.weight_decay,
+                default_decay,
+                Range::NOT_NEGATIVE,
+            ),
+            momentum: number("momentum", given.momentum, 0.9, Range::BELOW_ONE),
+            max_gradient_norm: given
+                .max_gradient_norm
+                .map(|norm| number("max_gradient_norm", Some(norm), norm, Range::ABOVE_ZERO)),
+            groups: given
+                .groups
+                .iter()
+                .map(|group| (group.prefix.clone(), group.factor))
+                .collect(),
+        };
+        for (index, (prefix, factor)) in options.groups.iter().enumerate() {
+            let field = |name: &str| format!("spec.optimizer.groups[{index}].{name}");
+            self.number(
+                &field("factor"),
+                Some(*factor),
+                *factor,
+                Range::NOT_NEGATIVE,
+            );
+            let fits = layout(1).iter().any(|(name, _)| {
+                is_parameter(name)
+                    && trained.contains_name(name)
+                    && name.starts_with(prefix.as_str())
+            });
+            if prefix.is_empty() || !fits {
+                self.refuse(
+                    &field("prefix"),
+                    format!(
+                        "{prefix:?} fits no trained parameter; the trained parts are {}",
+                        trained.names().join(", ")
+                    ),
+                );
+            }
+            let is_repeated = options.groups[..index].iter().any(|one| one.0 == *prefix);
+            if is_repeated {
+                self.refuse(&field("prefix"), format!("{prefix:?} is given twice"));
+            }
+        }
+        options
+    }
+
+    pub(super) fn loss(&mut self, given: Option<&v1::LossSpec>) -> Loss {
+        let given = given.copied().unwrap_or_default();
+        let kind = self.choice("spec.loss.kind", given.kind, v1::LossKind::Mse);
+        let beta = self.number("spec.loss.beta", given.beta, 1.0, Range::ABOVE_ZERO);
+        match kind {
+            v1::LossKind::Unspecified | v1::LossKind::Mse => Loss::Mse,
+            v1::LossKind::SmoothL1 => Loss::SmoothL1 { beta },
+            v1::LossKind::L1 => Loss::L1,
+        }
+    }
+
+    pub(super) fn schedule(&mut self, given: Option<&v1::ScheduleSpec>) -> Schedule {
+        let given = given.copied().unwrap_or_default();
+        let kind = self.choice("spec.schedule.kind", given.kind, v1::ScheduleKind::Constant);
+        let warmup = Range {
+            test: |value| (0.0..=1_000.0).contains(&value),
+            text: "from 0 to 1000 epochs",
+        };
+        let inside = Range {
+            test: |value| value > 0.0 && value < 1.0,
+            text: "above 0 and below 1",
+        };
+        let factor = self.number(
+            "spec.schedule.plateau_factor",
+            given.plateau_factor,
+            0.1,
+            inside,
+        );
+        let patience = self.integer(
+            "spec.schedule.plateau_patience",
+            given.plateau_patience,
+            5,
+            0..=10_000,
+        );
+        Schedule {
+            course: match kind {
+                v1::ScheduleKind::Unspecified | v1::ScheduleKind::Constant => Course::Constant,
+                v1::ScheduleKind::Cosine => Course::Cosine,
+                v1::ScheduleKind::Plateau => Course::Plateau { factor, patience },
+            },
+            warmup_epochs: self.number(
+                "spec.schedule.warmup_epochs",
+                given.warmup_epochs,
+                0.0,
+                warmup,
+            ),
+            min_factor: self.number(
+                "spec.schedule.min_factor",
+                given.min_factor,
+                0.0,
+                Range::SHARE,
+            ),
+        }
+    }
+
+    pub(super) fn ema_decay(&mut self, given: Option<f64>) -> Option<f64> {
+        let decay = self.number("spec.ema_decay", given, 0.0, Range::BELOW_ONE);
+        (decay > 0.0).then_some(decay)
+    }
+
+    pub(super) fn augmentation(&mut self, given: Option<&v1::AugmentationSpec>) -> Augmentation {
+        let given = given.copied().unwrap_or_default();
+        let mut share = |name: &str, given| {
+            let field = format!("spec.augmentation.{name}");
+            self.number(&field, given, 0.0, Range::SHARE)
+        };
+        let (brightness, contrast, saturation, erasing) = (
+            share("brightness", given.brightness),
+            share("contrast", given.contrast),
+            share("saturation", given.saturation),
+            share("erasing", given.erasing),
+        );
+        let area = Range {
+            test: |value| value > 0.0 && value <= 1.0,
+            text: "above 0 and at most 1",
+        };
+        Augmentation {
+            horizontal_flip: given.horizontal_flip.unwrap_or(false),
+            min_crop_area: self.number(
+                "spec.augmentation.min_crop_area",
+                given.min_crop_area,
+                1.0,
+                area,
+            ),
+            brightness,
+            contrast,
+            saturation,
+            erasing,
+        }
+    }
+
+    pub(super) fn metric(&mut self, field: &str, given: i32, default: Metric) -> Metric {
+        match self.choice(field, given, v1::Metric::Unspecified) {
+            v1::Metric::Unspecified => default,
+            v1::Metric::ValLoss => Metric::ValLoss,
+            v1::Metric::ValRmse => Metric::ValRmse,
+            v1::Metric::ValMae => Metric::ValMae,
+        }
+    }
+
+    pub(super) fn target(&mut self, given: Option<&v1::TargetSpec>) -> Option<(Metric, f64)> {
+        let given = given?;
+        let metric = self.metric("spec.target.metric", given.metric, Metric::ValMae);
+        let value = self.number(
+            "spec.target.value",
+            Some(given.value),
+            0.0,
+            Range::ABOVE_ZERO,
+        );
+        Some((metric, value))
+    }
+
+    pub(super) fn max_restarts(&mut self, given: Option<&v1::RestartPolicy>) -> Option<u32> {
+        let given = given?.max_restarts?;
+        let field = "spec.restart_policy.max_restarts";
+        Some(self.integer(field, Some(given), given, 0..=1_000))
+    }
+
+    pub(super) fn promote(&mut self, given: i32) -> Promote {
+        match self.choice("spec.promote", given, v1::Promote::IfBetter) {
+            v1::Promote::Always => Promote::Always,
+            v1::Promote::Unspecified | v1::Promote::IfBetter => Promote::IfBetter,
+            v1::Promote::Never => Promote::Never,
+        }
+    }
+
+    pub(super) fn feature_cache(&mut self, given: i32) -> CachePolicy {
+        match self.choice("spec.feature_cache", given, v1::FeatureCache::Auto) {
+            v1::FeatureCache::Unspecified | v1::FeatureCache::Auto => CachePolicy::Auto,
+            v1::FeatureCache::Off => CachePolicy::Off,
+            v1::FeatureCache::Memory => CachePolicy::Memory,
+            v1::FeatureCache::Disk => CachePolicy::Disk,
+            v1::FeatureCache::Device => CachePolicy::Device,
+        }
+    }
+
+    pub(super) fn precision(&mut self, given: i32) -> Option<Precision> {
+        match self.choice("spec.precision", given, v1::Precision::Auto) {
+            v1::Precision::Unspecified | v1::Precision::Auto => None,
+            v1::Precision::F32 => Some(Precision::F32),
+            v1::Precision::Bf16 => Some(Precision::Bf16),
+        }
+    }
+}
+
+/// Which numbers are allowed, and how to say it.
+#[derive(Clone, Copy)]
+pub(super) struct Range {
+    test: fn(f64) -> bool,
+    text: &'static str,
+}
+
+impl Range {
+    const ABOVE_ZERO: Range = Range {
+        test: |value| value > 0.0 && value.is_finite(),
+        text: "above 0",
+    };
+    pub(super) const NOT_NEGATIVE: Range = Range {
+        test: |value| value >= 0.0 && value.is_finite(),
+        text: "0 or more",
+    };
+    const BELOW_ONE: Range = Range {
+        test: |value| (0.0..1.0).contains(&value),
+        text: "from 0 to below 1",
+    };
+    const SHARE: Range = Range {
+        test: |value| (0.0..=1.0).contains(&value),
+        text: "from 0 to 1",
+    };
+}

@@ -1,0 +1,186 @@
+//! Back to a request with every field set.
+
+use std::time::Duration;
+
+use crate::{
+    model::device::Precision,
+    proto::v1,
+    training::{
+        feature_cache::CachePolicy,
+        monitor::Metric,
+        objective::Loss,
+        optimizer::{OptimizerOptions, Rule},
+        schedule::{Course, Schedule},
+    },
+};
+
+use super::{Init, Promote, Spec};
+
+impl Spec {
+    /// The same as a message with every field set; resolving it again gives the same `Spec`.
+    pub fn to_message(&self) -> v1::TrainingSpec {
+        let (kind, path) = match &self.init {
+            Init::ImageNet => (v1::InitKind::Imagenet1kV1, String::new()),
+            Init::Path(path) => (v1::InitKind::Path, path.clone()),
+            Init::Random => (v1::InitKind::Random, String::new()),
+        };
+        let promote = match self.promote {
+            Promote::Always => v1::Promote::Always,
+            Promote::IfBetter => v1::Promote::IfBetter,
+            Promote::Never => v1::Promote::Never,
+        };
+        let feature_cache = match self.feature_cache {
+            CachePolicy::Auto => v1::FeatureCache::Auto,
+            CachePolicy::Off => v1::FeatureCache::Off,
+            CachePolicy::Memory => v1::FeatureCache::Memory,
+            CachePolicy::Disk => v1::FeatureCache::Disk,
+            CachePolicy::Device => v1::FeatureCache::Device,
+        };
+        let precision = match self.precision {
+            None => v1::Precision::Auto,
+            Some(Precision::F32) => v1::Precision::F32,
+            Some(Precision::Bf16) => v1::Precision::Bf16,
+        };
+        let either = |is_first: bool, first: i32, second: i32| match is_first {
+            true => first,
+            false => second,
+        };
+        let augmentation = &self.augmentation;
+        v1::TrainingSpec {
+            dataset: Some(v1::DatasetSpec {
+                path: self.dataset.path.clone(),
+                validation_fraction: Some(self.dataset.validation_fraction),
+                test_fraction: Some(self.dataset.test_fraction),
+                min_age: Some(self.dataset.min_age),
+                max_age: Some(self.dataset.max_age),
+                max_reject_share: Some(self.dataset.max_reject_share),
+            }),
+            init: Some(v1::InitSpec {
+                kind: kind.into(),
+                path,
+            }),
+            trainable: self.trained.names(),
+            max_epochs: Some(self.max_epochs),
+            batch_size: Some(self.batch_size as u32),
+            input_size: Some(self.input_size),
+            optimizer: Some(optimizer(&self.optimizer)),
+            early_stopping: Some(v1::EarlyStoppingSpec {
+                patience: Some(self.patience),
+                min_delta: Some(self.min_delta),
+            }),
+            seed: Some(self.seed),
+            promote: promote.into(),
+            head_bias: either(
+                self.mean_age_bias,
+                v1::HeadBias::MeanAge.into(),
+                v1::HeadBias::Keep.into(),
+            ),
+            max_duration: self.max_duration.and_then(duration),
+            feature_cache: feature_cache.into(),
+            cache_budget_bytes: self.cache_budget,
+            precision: precision.into(),
+            loss: Some(loss(self.loss)),
+            schedule: Some(schedule(self.schedule)),
+            ema_decay: Some(self.ema_decay.unwrap_or(0.0)),
+            target_scale: either(
+                self.standardise_targets,
+                v1::TargetScale::Standardised.into(),
+                v1::TargetScale::Years.into(),
+            ),
+            augmentation: Some(v1::AugmentationSpec {
+                horizontal_flip: Some(augmentation.horizontal_flip),
+                min_crop_area: Some(augmentation.min_crop_area),
+                brightness: Some(augmentation.brightness),
+                contrast: Some(augmentation.contrast),
+                saturation: Some(augmentation.saturation),
+                erasing: Some(augmentation.erasing),
+            }),
+            batch_norm: either(
+                self.freeze_batch_norm,
+                v1::BatchNormPolicy::Frozen.into(),
+                v1::BatchNormPolicy::Update.into(),
+            ),
+            monitor: metric(self.monitor).into(),
+            target: self.target.map(|(of, value)| v1::TargetSpec {
+                metric: metric(of).into(),
+                value,
+            }),
+            restart_policy: Some(v1::RestartPolicy {
+                max_restarts: self.max_restarts,
+            }),
+            on_oom: either(
+                self.reduce_batch_on_oom,
+                v1::OnOutOfMemory::ReduceBatch.into(),
+                v1::OnOutOfMemory::Fail.into(),
+            ),
+            checkpoint_interval: duration(self.checkpoint_interval),
+        }
+    }
+}
+
+fn optimizer(options: &OptimizerOptions) -> v1::OptimizerSpec {
+    let kind = match options.rule {
+        Rule::Adam => v1::OptimizerKind::Adam,
+        Rule::AdamW => v1::OptimizerKind::Adamw,
+        Rule::Sgd => v1::OptimizerKind::Sgd,
+    };
+    v1::OptimizerSpec {
+        kind: kind.into(),
+        learning_rate: Some(options.learning_rate),
+        beta1: Some(options.beta1),
+        beta2: Some(options.beta2),
+        epsilon: Some(options.epsilon),
+        weight_decay: Some(options.weight_decay),
+        momentum: Some(options.momentum),
+        max_gradient_norm: options.max_gradient_norm,
+        groups: options
+            .groups
+            .iter()
+            .map(|(prefix, factor)| v1::LearningRateGroup {
+                prefix: prefix.clone(),
+                factor: *factor,
+            })
+            .collect(),
+    }
+}
+
+fn loss(loss: Loss) -> v1::LossSpec {
+    let (kind, beta) = match loss {
+        Loss::Mse => (v1::LossKind::Mse, None),
+        Loss::SmoothL1 { beta } => (v1::LossKind::SmoothL1, Some(beta)),
+        Loss::L1 => (v1::LossKind::L1, None),
+    };
+    v1::LossSpec {
+        kind: kind.into(),
+        beta,
+    }
+}
+
+fn schedule(schedule: Schedule) -> v1::ScheduleSpec {
+    let (kind, plateau) = match schedule.course {
+        Course::Constant => (v1::ScheduleKind::Constant, None),
+        Course::Cosine => (v1::ScheduleKind::Cosine, None),
+        Course::Plateau { factor, patience } => {
+            (v1::ScheduleKind::Plateau, Some((factor, patience)))
+        }
+    };
+    v1::ScheduleSpec {
+        kind: kind.into(),
+        warmup_epochs: Some(schedule.warmup_epochs),
+        min_factor: Some(schedule.min_factor),
+        plateau_factor: plateau.map(|(factor, _)| factor),
+        plateau_patience: plateau.map(|(_, patience)| patience),
+    }
+}
+
+fn metric(metric: Metric) -> v1::Metric {
+    match metric {
+        Metric::ValLoss => v1::Metric::ValLoss,
+        Metric::ValRmse => v1::Metric::ValRmse,
+        Metric::ValMae => v1::Metric::ValMae,
+    }
+}
+
+fn duration(duration: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(duration).ok()
+}

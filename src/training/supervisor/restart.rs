@@ -1,0 +1,208 @@
+//! Whether an interrupted training is started again, and from where.
+
+use std::path::Path;
+
+use crate::{
+    files,
+    proto::{
+        v1::{self, StopReason, TrainingState},
+        worker_v1::{Resume, ResumePoint},
+    },
+    store::{self, Change, CheckpointRef, Kind},
+    telemetry::metrics,
+    training::spec::{Spec, halve_batch},
+};
+
+use super::{
+    Error, Inner,
+    run::{Death, Ending},
+};
+
+/// Why a training has no process any more although it has not ended.
+pub(super) enum Cause {
+    /// The server ended.
+    Server,
+    /// The process died or could not be trusted.
+    Died(Death),
+}
+
+impl Inner {
+    /// Puts an interrupted training back into the queue, or ends it when that was tried often enough.
+    pub(super) async fn restart(&self, id: &str, cause: Cause) -> Result<(), Error> {
+        let training = self.store.training(id).await?;
+        let state = training.state();
+        if matches!(state, TrainingState::Stopping | TrainingState::Cancelling) {
+            // Stopped, it succeeds with its best checkpoint if it has one.
+            return self.end_if_asked(id, state).await;
+        }
+        let limit = self.max_restarts(&training);
+        let starts = training.idle_starts;
+        if limit == 0 || starts > limit {
+            return self.end(id, given_up(cause, starts, limit)).await;
+        }
+        match &cause {
+            Cause::Server => tracing::warn!(
+                training = id,
+                starts,
+                "was interrupted by the end of the server and is queued again"
+            ),
+            Cause::Died(death) => tracing::warn!(
+                training = id,
+                starts,
+                death = death.message,
+                "its process died; it is queued again"
+            ),
+        }
+        metrics::training_worker_restarted();
+        self.requeue(id, |_| Change::default()).await
+    }
+
+    /// Halves the batch of a training that ran out of memory and puts it back into the queue; false when it is to end instead.
+    pub(super) async fn reduce_batch(&self, id: &str) -> Result<bool, Error> {
+        let training = self.store.training(id).await?;
+        let spec = training.resolved_spec.as_ref();
+        let wants_it = Spec::resolve(spec).is_ok_and(|spec| spec.reduce_batch_on_oom);
+        let Some(mut spec) = training.resolved_spec.filter(|_| wants_it) else {
+            return Ok(false);
+        };
+        let Some(change) = halve_batch(&mut spec) else {
+            return Ok(false);
+        };
+        tracing::warn!(
+            training = id,
+            before = change.before,
+            after = change.after,
+            "there is too little memory: the batch is halved"
+        );
+        let decide = move |training: &mut v1::Training| {
+            training.resolved_spec = Some(spec);
+            // It got nothing done for a reason that is gone.
+            training.idle_starts = 0;
+            Change {
+                events: vec![Kind::SpecChanged(v1::SpecChanged {
+                    reason: v1::SpecChangeReason::OutOfMemory.into(),
+                    changes: vec![change],
+                })],
+                ..Change::default()
+            }
+        };
+        self.requeue(id, decide).await?;
+        Ok(true)
+    }
+
+    /// Puts a training without a process back into the queue, unless it was asked for something else in the meantime.
+    async fn requeue<F>(&self, id: &str, decide: F) -> Result<(), Error>
+    where
+        F: FnOnce(&mut v1::Training) -> Change + Send + 'static,
+    {
+        let decide = move |training: &mut v1::Training| {
+            match training.state() {
+                TrainingState::Pausing => training.set_state(TrainingState::Paused),
+                TrainingState::Unspecified | TrainingState::Preparing | TrainingState::Running => {
+                    training.set_state(TrainingState::Queued);
+                }
+                TrainingState::Queued
+                | TrainingState::Paused
+                | TrainingState::Stopping
+                | TrainingState::Cancelling
+                | TrainingState::Succeeded
+                | TrainingState::Failed
+                | TrainingState::Cancelled => {}
+            }
+            Ok::<_, store::Error>(decide(training))
+        };
+        let state = self.store.update(id, decide).await?.training.state();
+        self.count_states().await;
+        self.end_if_asked(id, state).await
+    }
+
+    fn max_restarts(&self, training: &v1::Training) -> u32 {
+        let spec = training.resolved_spec.as_ref();
+        let policy = spec.and_then(|spec| spec.restart_policy);
+        policy
+            .and_then(|policy| policy.max_restarts)
+            .unwrap_or(self.options.max_restarts)
+    }
+
+    /// What a process needs to go on at a point; `None` when the point's file is gone.
+    pub(super) async fn resume_at(
+        &self,
+        id: &str,
+        point: ResumePoint,
+    ) -> Result<Option<Resume>, Error> {
+        let path = self.options.work_dir.join(id).join(&point.file);
+        if !fs_err::tokio::try_exists(&path).await.unwrap_or(false) {
+            tracing::warn!(training = id, path = %path.display(), "the full checkpoint is gone: the training begins anew");
+            return Ok(None);
+        }
+        let mut resume = Resume::default();
+        if point.best_epoch > 0 {
+            let which = CheckpointRef::Epoch(point.best_epoch);
+            let checkpoint = self.store.checkpoint(id, which).await?;
+            let file = checkpoint
+                .files
+                .into_iter()
+                .find(|file| file.name == crate::model::checkpoint::MODEL_FILE);
+            if let Some(file) = file {
+                let path = self.registry.local_file(&file.sha256).await?;
+                resume.best_path = path.to_string_lossy().into_owned();
+                resume.best_sha256 = file.sha256;
+            }
+        }
+        resume.point = Some(point);
+        Ok(Some(resume))
+    }
+}
+
+/// Empties a work folder but for the full checkpoint to go on from, and makes its place durable.
+pub(super) async fn tidy(work_dir: &Path, kept: Option<&ResumePoint>) -> std::io::Result<()> {
+    let (work_dir, kept) = (work_dir.to_owned(), kept.map(|point| point.file.clone()));
+    let tidy = move || {
+        fs_err::create_dir_all(&work_dir)?;
+        for entry in fs_err::read_dir(&work_dir)? {
+            let entry = entry?;
+            if Some(entry.file_name().to_string_lossy().as_ref()) == kept.as_deref() {
+                continue;
+            }
+            match entry.file_type()?.is_dir() {
+                true => fs_err::remove_dir_all(entry.path())?,
+                false => fs_err::remove_file(entry.path())?,
+            }
+        }
+        work_dir.parent().map_or(Ok(()), files::sync_folder)
+    };
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "files are what the blocking pool is for; starts are as rare as trainings"
+    )]
+    let tidied = tokio::task::spawn_blocking(tidy).await;
+    tidied.unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+}
+
+fn given_up(cause: Cause, starts: u32, limit: u32) -> Ending {
+    let (stop_reason, reason, message) = match cause {
+        Cause::Died(death) if limit == 0 => (StopReason::WorkerDied, "WORKER_DIED", death.message),
+        Cause::Died(death) => (
+            StopReason::ServerRestartLimit,
+            "SERVER_RESTART_LIMIT",
+            format!(
+                "{starts} starts in a row ended without a new full checkpoint and restart_policy.max_restarts is {limit}; the last time {}",
+                death.message
+            ),
+        ),
+        Cause::Server => (
+            StopReason::ServerRestartLimit,
+            "SERVER_RESTART_LIMIT",
+            format!(
+                "{starts} starts in a row ended without a new full checkpoint, the last one with the server; restart_policy.max_restarts is {limit}"
+            ),
+        ),
+    };
+    Ending::Failed {
+        stop_reason,
+        failure: v1::Failure {
+            reason: reason.to_owned(),
+            message,
+        },
+    }
+}
