@@ -71,7 +71,7 @@ fn train(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> Result<Finis
                     .send(worker_event::Kind::Epoch(*done))
                     .map_err(Error::Pipe)?;
                 session.change(control.take_changes());
-                session.save()?;
+                session.save_after_epoch()?;
             }
             Pass::Broken(reason) => break reason,
             Pass::Paused => return Ok(paused()),

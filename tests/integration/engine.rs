@@ -54,6 +54,28 @@ async fn kept_features_give_the_same_losses_to_the_bit() {
 }
 
 #[tokio::test]
+async fn kept_features_of_mirrored_images_give_the_same_losses_to_the_bit() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 70, 1);
+    let spec = |cache: FeatureCache, is_mirrored: bool| v1::TrainingSpec {
+        max_epochs: Some(4),
+        input_size: Some(64),
+        feature_cache: cache.into(),
+        precision: Precision::F32.into(),
+        augmentation: Some(v1::AugmentationSpec {
+            horizontal_flip: Some(is_mirrored),
+            ..Default::default()
+        }),
+        ..small_spec(&faces)
+    };
+    let expected = losses(&epochs(&server, spec(FeatureCache::Off, true)).await);
+    let found = losses(&epochs(&server, spec(FeatureCache::Memory, true)).await);
+    assert_eq!(found, expected);
+    let plain = losses(&epochs(&server, spec(FeatureCache::Memory, false)).await);
+    assert_ne!(found, plain, "nothing was mirrored");
+}
+
+#[tokio::test]
 async fn cached_epochs_read_no_image() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 120, 1);

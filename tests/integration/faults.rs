@@ -130,12 +130,16 @@ async fn batch_that_does_not_fit_into_memory_is_halved() {
         ..spec
     };
     let training = server.ended(&server.queue(spec).await).await;
-    assert_eq!(training.stop_reason(), StopReason::OutOfMemory, "{training:#?}");
+    assert_eq!(
+        training.stop_reason(),
+        StopReason::OutOfMemory,
+        "{training:#?}"
+    );
     assert_eq!(training.failure.unwrap().reason, "OUT_OF_MEMORY");
 }
 
 /// Address space of a worker in the test above, libraries included.
-const MAPPABLE_KILOBYTES: u64 = 3_000_000;
+const MAPPABLE_KILOBYTES: u64 = 2_200_000;
 
 #[tokio::test]
 async fn loss_that_is_not_a_number_ends_the_training() {

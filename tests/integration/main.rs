@@ -8,12 +8,16 @@
     reason = "a test fails by a panic, and says on stderr what it skips"
 )]
 
+/// Pausing, resuming and changing trainings, and what ends them by their own spec.
+mod control;
 /// The README's tables are those of the program, and the imports go the way that the design says.
 mod documentation;
 /// Feature cache and number formats: faster, and the same figures.
 mod engine;
 /// What goes wrong while a training runs: each ends in its state and stop reason, and the server goes on.
 mod faults;
+/// Machines that lose power, and with it what was not synced.
+mod power;
 /// What Prometheus' own tools say about the metrics.
 mod prometheus;
 /// Which model version is served after which training.

@@ -11,9 +11,9 @@ use crate::support::{Server, is_final, signal, small_spec};
 /// All figures of an epoch that do not measure time, as bits.
 type Figures = Vec<u64>;
 
-/// What a training leaves behind.
+/// What a training leaves behind, but for what measures time.
 #[derive(Debug, PartialEq)]
-struct Left {
+pub(crate) struct Left {
     epochs: BTreeMap<u32, Figures>,
     /// Epoch and SHA-256 of the weights.
     checkpoints: BTreeMap<u32, String>,
@@ -44,7 +44,7 @@ fn figures(metrics: &v1::EpochMetrics) -> Figures {
         .collect()
 }
 
-async fn left(server: &Server, name: &str) -> Left {
+pub(crate) async fn left(server: &Server, name: &str) -> Left {
     let training = server.ended(name).await;
     assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
     let mut epochs = BTreeMap::new();
@@ -81,8 +81,8 @@ async fn left(server: &Server, name: &str) -> Left {
     }
 }
 
-/// Trains of seconds, in f32, that write a full checkpoint in every second.
-fn spec(dataset: &Path) -> v1::TrainingSpec {
+/// Epochs of a second, in f32, that write a full checkpoint in every second.
+pub(crate) fn spec(dataset: &Path) -> v1::TrainingSpec {
     v1::TrainingSpec {
         max_epochs: Some(24),
         batch_size: Some(8),
@@ -170,7 +170,8 @@ async fn undisturbed(spec: v1::TrainingSpec, faces: usize) -> Left {
     left(&server, &name).await
 }
 
-fn at(mut spec: v1::TrainingSpec, folder: &Path) -> v1::TrainingSpec {
+/// The spec on another folder.
+pub(crate) fn at(mut spec: v1::TrainingSpec, folder: &Path) -> v1::TrainingSpec {
     spec.dataset.as_mut().unwrap().path = folder.to_str().unwrap().to_owned();
     spec
 }

@@ -30,6 +30,8 @@ pub(crate) struct Server {
     /// Holds the data, the faces and whatever else the test writes.
     pub(crate) folder: TempDir,
     options: Vec<String>,
+    /// Words in front of its own.
+    launcher: Vec<String>,
 }
 
 impl Server {
@@ -55,6 +57,7 @@ impl Server {
             http,
             folder,
             options,
+            launcher,
         }
     }
 
@@ -74,7 +77,12 @@ impl Server {
 
     /// Starts a server again on the same data and the same gRPC address.
     pub(crate) fn start_again(&mut self) {
-        let (process, grpc, http) = spawn(self.folder.path(), &[], &self.grpc, &self.options);
+        let (process, grpc, http) = spawn(
+            self.folder.path(),
+            &self.launcher,
+            &self.grpc,
+            &self.options,
+        );
         assert_eq!(grpc, self.grpc);
         (self.process, self.http) = (process, http);
     }

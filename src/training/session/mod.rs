@@ -362,8 +362,17 @@ impl<'a> Session<'a> {
         self.optimizer.set_learning_rate(rate);
     }
 
+    /// Begins to write a full checkpoint after an epoch. Epochs of less than a second are made again sooner than their checkpoints are written.
+    pub(super) fn save_after_epoch(&mut self) -> Result<(), Error> {
+        const SHORTEST: Duration = Duration::from_secs(1);
+        match self.saved.elapsed() >= SHORTEST {
+            true => self.save(),
+            false => Ok(()),
+        }
+    }
+
     /// Begins to write a full checkpoint.
-    pub(super) fn save(&mut self) -> Result<(), Error> {
+    fn save(&mut self) -> Result<(), Error> {
         let plateau = self.scheduler.plateau();
         let record = TrainerRecord {
             epochs: self.epochs,

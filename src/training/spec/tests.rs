@@ -85,3 +85,158 @@ fn all_violations_are_told_at_once_with_their_paths() {
         "5000 is out of range; 1 to 4096 is allowed"
     );
 }
+
+/// With every field set to something else than its default.
+fn unusual() -> v1::TrainingSpec {
+    v1::TrainingSpec {
+        trainable: vec!["layer3".to_owned(), "layer4".to_owned(), "fc".to_owned()],
+        optimizer: Some(v1::OptimizerSpec {
+            kind: v1::OptimizerKind::Adamw.into(),
+            momentum: Some(0.5),
+            max_gradient_norm: Some(2.0),
+            groups: vec![v1::LearningRateGroup {
+                prefix: "layer3.1".to_owned(),
+                factor: 0.1,
+            }],
+            ..Default::default()
+        }),
+        loss: Some(v1::LossSpec {
+            kind: v1::LossKind::SmoothL1.into(),
+            beta: Some(0.25),
+        }),
+        schedule: Some(v1::ScheduleSpec {
+            kind: v1::ScheduleKind::Plateau.into(),
+            warmup_epochs: Some(0.5),
+            min_factor: Some(0.01),
+            plateau_factor: Some(0.3),
+            plateau_patience: Some(2),
+        }),
+        ema_decay: Some(0.999),
+        target_scale: v1::TargetScale::Standardised.into(),
+        augmentation: Some(v1::AugmentationSpec {
+            horizontal_flip: Some(true),
+            min_crop_area: Some(0.7),
+            brightness: Some(0.1),
+            contrast: Some(0.2),
+            saturation: Some(0.3),
+            erasing: Some(0.4),
+        }),
+        batch_norm: v1::BatchNormPolicy::Frozen.into(),
+        monitor: v1::Metric::ValMae.into(),
+        target: Some(v1::TargetSpec {
+            metric: v1::Metric::ValRmse.into(),
+            value: 5.0,
+        }),
+        restart_policy: Some(v1::RestartPolicy {
+            max_restarts: Some(7),
+        }),
+        on_oom: v1::OnOutOfMemory::Fail.into(),
+        checkpoint_interval: Some(prost_types::Duration {
+            seconds: 60,
+            nanos: 0,
+        }),
+        ..minimal()
+    }
+}
+
+#[test]
+fn every_field_comes_back_in_the_resolved_spec() {
+    let (asked, resolved) = (unusual(), Spec::resolve(Some(&unusual())).unwrap());
+    let told = resolved.to_message();
+    assert_eq!(Spec::resolve(Some(&told)).unwrap(), resolved);
+    assert_eq!(told.loss, asked.loss);
+    assert_eq!(told.schedule, asked.schedule);
+    assert_eq!(told.ema_decay, asked.ema_decay);
+    assert_eq!(told.target_scale, asked.target_scale);
+    assert_eq!(told.augmentation, asked.augmentation);
+    assert_eq!(told.batch_norm, asked.batch_norm);
+    assert_eq!(told.monitor, asked.monitor);
+    assert_eq!(told.target, asked.target);
+    assert_eq!(told.restart_policy, asked.restart_policy);
+    assert_eq!(told.on_oom, asked.on_oom);
+    assert_eq!(told.checkpoint_interval, asked.checkpoint_interval);
+    let (told, asked) = (told.optimizer.unwrap(), asked.optimizer.unwrap());
+    assert_eq!(told.groups, asked.groups);
+    assert_eq!(told.max_gradient_norm, asked.max_gradient_norm);
+    // As in torch.optim.AdamW.
+    assert_eq!((told.kind, told.weight_decay), (asked.kind, Some(0.01)));
+}
+
+#[test]
+fn values_of_the_recipe_that_cannot_be_used_are_named() {
+    let group = |prefix: &str, factor: f64| v1::LearningRateGroup {
+        prefix: prefix.to_owned(),
+        factor,
+    };
+    let spec = v1::TrainingSpec {
+        optimizer: Some(v1::OptimizerSpec {
+            kind: 9,
+            max_gradient_norm: Some(0.0),
+            // layer3 is frozen, and fc is given twice.
+            groups: vec![group("layer3", 0.1), group("fc", -1.0), group("fc", 1.0)],
+            ..Default::default()
+        }),
+        loss: Some(v1::LossSpec {
+            kind: v1::LossKind::SmoothL1.into(),
+            beta: Some(0.0),
+        }),
+        schedule: Some(v1::ScheduleSpec {
+            plateau_factor: Some(1.0),
+            min_factor: Some(1.5),
+            warmup_epochs: Some(-1.0),
+            ..Default::default()
+        }),
+        ema_decay: Some(1.0),
+        augmentation: Some(v1::AugmentationSpec {
+            min_crop_area: Some(0.0),
+            erasing: Some(2.0),
+            ..Default::default()
+        }),
+        target: Some(v1::TargetSpec::default()),
+        checkpoint_interval: Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 1_000,
+        }),
+        ..minimal()
+    };
+    let violations = Spec::resolve(Some(&spec)).unwrap_err();
+    let mut fields: Vec<_> = violations
+        .iter()
+        .map(|violation| violation.field.as_str())
+        .collect();
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        [
+            "spec.augmentation.erasing",
+            "spec.augmentation.min_crop_area",
+            "spec.checkpoint_interval",
+            "spec.ema_decay",
+            "spec.loss.beta",
+            "spec.optimizer.groups[0].prefix",
+            "spec.optimizer.groups[1].factor",
+            "spec.optimizer.groups[2].prefix",
+            "spec.optimizer.kind",
+            "spec.optimizer.max_gradient_norm",
+            "spec.schedule.min_factor",
+            "spec.schedule.plateau_factor",
+            "spec.schedule.warmup_epochs",
+            "spec.target.value",
+        ]
+    );
+}
+
+#[test]
+fn batch_is_halved_until_it_cannot_be_smaller() {
+    let mut spec = Spec::resolve(Some(&minimal())).unwrap().to_message();
+    spec.batch_size = Some(5);
+    let change = halve_batch(&mut spec).unwrap();
+    assert_eq!((change.before.as_str(), change.after.as_str()), ("5", "2"));
+    assert_eq!(spec.batch_size, Some(2));
+    assert!(halve_batch(&mut spec).is_some());
+    assert_eq!(spec.batch_size, Some(1));
+    assert_eq!(halve_batch(&mut spec), None);
+    // A BatchNorm of layer4 needs two values.
+    (spec.batch_size, spec.input_size) = (Some(2), Some(32));
+    assert_eq!(halve_batch(&mut spec), None);
+}

@@ -169,7 +169,11 @@ pub(super) async fn tidy(work_dir: &Path, kept: Option<&ResumePoint>) -> std::io
                 false => fs_err::remove_file(entry.path())?,
             }
         }
-        work_dir.parent().map_or(Ok(()), files::sync_folder)
+        // The folder itself, the one of all trainings, and that one's place in the data folder may all be new.
+        let above = work_dir.ancestors().skip(1).take(2);
+        above
+            .filter(|path| path.is_dir())
+            .try_for_each(files::sync_folder)
     };
     #[expect(
         clippy::disallowed_methods,

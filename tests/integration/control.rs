@@ -1,0 +1,227 @@
+//! Pausing, resuming and changing trainings, and what ends them by their own spec.
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use visage::proto::v1::{self, StopReason, TrainingState, training_event::Kind};
+
+use crate::support::{Server, code, is_final, long_spec, reason, small_spec};
+
+async fn pause(server: &Server, name: &str) -> Result<v1::Training, Status> {
+    let name = name.to_owned();
+    let request = v1::PauseTrainingRequest { name };
+    let response = server.trainings().pause_training(request).await?;
+    Ok(response.into_inner().training.unwrap())
+}
+
+async fn resume(server: &Server, name: &str) -> Result<v1::Training, Status> {
+    let name = name.to_owned();
+    let request = v1::ResumeTrainingRequest { name };
+    let response = server.trainings().resume_training(request).await?;
+    Ok(response.into_inner().training.unwrap())
+}
+
+async fn stop(server: &Server, name: &str) -> v1::Training {
+    let name = name.to_owned();
+    let request = v1::StopTrainingRequest { name };
+    let response = server.trainings().stop_training(request).await.unwrap();
+    response.into_inner().training.unwrap()
+}
+
+async fn is_paused(server: &Server, name: &str) -> v1::Training {
+    let is_so = |training: &v1::Training| {
+        is_final(training.state()) || training.state() == TrainingState::Paused
+    };
+    let training = server.training_when(name, "paused", is_so).await;
+    assert_eq!(training.state(), TrainingState::Paused, "{training:#?}");
+    training
+}
+
+async fn past_first_epoch(server: &Server, name: &str) {
+    server
+        .training_when(name, "past its first epoch", |training| {
+            training.last.is_some()
+        })
+        .await;
+}
+
+/// Fields that a refused request names.
+fn fields(refused: &Status) -> Vec<String> {
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    let violations = refused.get_details_bad_request().unwrap().field_violations;
+    violations.into_iter().map(|found| found.field).collect()
+}
+
+#[tokio::test]
+async fn paused_training_lets_the_next_one_run_and_ends_with_what_it_has() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 60, 1);
+    let name = server.queue(long_spec(&faces)).await;
+    past_first_epoch(&server, &name).await;
+    let pid = server.worker_pid(&name);
+    pause(&server, &name).await.unwrap();
+    let paused = is_paused(&server, &name).await;
+    assert!(!crate::support::is_alive(pid), "it still holds the device");
+    assert_eq!(paused.stop_reason(), StopReason::Unspecified);
+    // A second call is a no-op, and the device is free.
+    assert_eq!(
+        pause(&server, &name).await.unwrap().state(),
+        TrainingState::Paused
+    );
+    let other = server.ended(&server.queue(small_spec(&faces)).await).await;
+    assert_eq!(other.state(), TrainingState::Succeeded, "{other:#?}");
+    let stopped = stop(&server, &name).await;
+    assert_eq!(stopped.state(), TrainingState::Succeeded, "{stopped:#?}");
+    assert_eq!(stopped.stop_reason(), StopReason::UserStop);
+    assert_eq!(stopped.model_version, "models/age/versions/2");
+    let refused = resume(&server, &name).await;
+    assert_eq!(code(&refused), Code::FailedPrecondition);
+    let left = fs_err::read_dir(server.path("data").join("work"));
+    assert_eq!(left.unwrap().count(), 0, "its files are left");
+}
+
+#[tokio::test]
+async fn training_in_the_queue_is_paused_at_once_and_keeps_its_place() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 60, 1);
+    let running = server.queue(long_spec(&faces)).await;
+    server.in_epoch(&running).await;
+    let (first, second) = (
+        server.queue(small_spec(&faces)).await,
+        server.queue(small_spec(&faces)).await,
+    );
+    let paused = pause(&server, &first).await.unwrap();
+    assert_eq!(paused.state(), TrainingState::Paused);
+    assert_eq!(server.training(&second).await.queue_position, 1);
+    let queued = resume(&server, &first).await.unwrap();
+    assert_eq!(
+        (queued.state(), queued.queue_position),
+        (TrainingState::Queued, 1)
+    );
+    pause(&server, &first).await.unwrap();
+    // Without a checkpoint there is nothing to keep.
+    assert_eq!(
+        stop(&server, &first).await.state(),
+        TrainingState::Cancelled
+    );
+    stop(&server, &running).await;
+    let refused = pause(&server, &running).await;
+    assert_eq!(code(&refused), Code::FailedPrecondition);
+    let ended = server.ended(&second).await;
+    assert_eq!(ended.state(), TrainingState::Succeeded, "{ended:#?}");
+}
+
+#[tokio::test]
+async fn running_training_takes_changes_from_its_next_epoch_on() {
+    let server = Server::start(&[]);
+    let spec = v1::TrainingSpec {
+        max_epochs: Some(10_000),
+        ..small_spec(&server.faces("faces", 60, 1))
+    };
+    let name = server.queue(spec).await;
+    past_first_epoch(&server, &name).await;
+    let change = |change: v1::UpdateTrainingRequest| {
+        let mut client = server.trainings();
+        let name = name.clone();
+        async move {
+            let request = v1::UpdateTrainingRequest { name, ..change };
+            let response = client.update_training(request).await?;
+            Ok::<_, Status>(response.into_inner().training.unwrap())
+        }
+    };
+    let refused = change(v1::UpdateTrainingRequest::default()).await;
+    assert_eq!(fields(&refused.unwrap_err()), ["max_epochs"]);
+    let wrong = v1::UpdateTrainingRequest {
+        max_epochs: Some(0),
+        learning_rate: Some(-1.0),
+        ..Default::default()
+    };
+    let refused = change(wrong).await.unwrap_err();
+    assert_eq!(fields(&refused), ["max_epochs", "learning_rate"]);
+    let slower = v1::UpdateTrainingRequest {
+        learning_rate: Some(5e-5),
+        patience: Some(9_999),
+        ..Default::default()
+    };
+    let changed = change(slower).await.unwrap().resolved_spec.unwrap();
+    assert_eq!(changed.optimizer.unwrap().learning_rate, Some(5e-5));
+    let since = server.training(&name).await.last.unwrap().epoch;
+    let shorter = v1::UpdateTrainingRequest {
+        max_epochs: Some(since + 15),
+        ..Default::default()
+    };
+    change(shorter).await.unwrap();
+    let training = server.ended(&name).await;
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
+    assert_eq!(training.stop_reason(), StopReason::MaxEpochs);
+    assert_eq!(training.last.unwrap().epoch, since + 15);
+    let (mut rates, mut told) = (Vec::new(), Vec::new());
+    for event in server.events(&name).await {
+        match event.kind {
+            Some(Kind::EpochCompleted(metrics)) => rates.push(metrics.learning_rate),
+            Some(Kind::SpecChanged(changed)) => {
+                assert_eq!(changed.reason(), v1::SpecChangeReason::Requested);
+                told.extend(changed.changes);
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((rates[0], rates[rates.len() - 1]), (1e-4, 5e-5));
+    assert!(rates.is_sorted_by(|a, b| a >= b), "{rates:?}");
+    let told: Vec<_> = told
+        .iter()
+        .map(|one| (one.field.as_str(), one.before.as_str(), one.after.as_str()))
+        .collect();
+    let epochs = (since + 15).to_string();
+    assert_eq!(
+        told,
+        [
+            ("early_stopping.patience", "0", "9999"),
+            ("optimizer.learning_rate", "0.0001", "0.00005"),
+            ("max_epochs", "10000", epochs.as_str()),
+        ]
+    );
+    let late = v1::UpdateTrainingRequest {
+        max_epochs: Some(10),
+        ..Default::default()
+    };
+    assert_eq!(code(&change(late).await), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn target_that_is_reached_ends_the_training() {
+    let server = Server::start(&[]);
+    let spec = v1::TrainingSpec {
+        max_epochs: Some(50),
+        target: Some(v1::TargetSpec {
+            metric: v1::Metric::ValRmse.into(),
+            value: 1_000.0,
+        }),
+        ..small_spec(&server.faces("faces", 40, 1))
+    };
+    let training = server.ended(&server.queue(spec).await).await;
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
+    assert_eq!(training.stop_reason(), StopReason::TargetReached);
+    assert_eq!(training.last.unwrap().epoch, 1);
+}
+
+#[tokio::test]
+async fn training_that_no_memory_could_hold_is_refused_with_the_numbers() {
+    let server = Server::start(&[]);
+    let request = v1::StartTrainingRequest {
+        spec: Some(v1::TrainingSpec {
+            batch_size: Some(4_096),
+            input_size: Some(1_024),
+            ..small_spec(&server.faces("faces", 4, 1))
+        }),
+        ..Default::default()
+    };
+    let refused = server
+        .trainings()
+        .start_training(request)
+        .await
+        .unwrap_err();
+    assert_eq!(fields(&refused), ["spec.batch_size"]);
+    let message = refused.message();
+    assert!(message.contains("MB of memory"), "{message}");
+    assert_eq!(reason(&refused), "INVALID_FIELDS");
+}
