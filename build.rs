@@ -45,6 +45,7 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
         "visage.v1.PredictRequest.images",
         "visage.v1.Prediction.annotated_png",
         "visage.v1.DownloadCheckpointResponse.data",
+        "visage.v1.DownloadModelFileResponse.data",
     ]);
     tonic_prost_build::configure().compile_fds_with_config(all, config)?;
     Ok(())

@@ -197,6 +197,7 @@ pub async fn serve(
     };
     let model = ModelApi {
         store: parts.store.clone(),
+        artifacts: parts.artifacts.clone(),
         registry: parts.registry.clone(),
     };
     let prediction = PredictionApi {
