@@ -15,6 +15,7 @@ mod settings;
 mod value;
 
 pub use environment::{ClientConfig, DEFAULT_SERVER, Environment, HubConfig};
+pub(crate) use error::edit_distance;
 pub use error::{Error, Source, Stated};
 pub use render::markdown_table;
 pub use resolve::{Flags, Resolved, load};

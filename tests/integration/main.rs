@@ -24,5 +24,7 @@ mod real_faces;
 mod restarts;
 /// Starts servers, draws faces, waits for conditions.
 mod support;
+/// Many trainings by one command, through a queue that is short.
+mod sweeps;
 /// Stop and cancel in every phase, and the queue.
 mod trainings;
