@@ -31,12 +31,7 @@ impl Field {
     /// # Errors
     /// A name that no field has; the sentence proposes near ones.
     pub(super) fn parse(path: &str) -> Result<Self, String> {
-        let unknown = || {
-            format!(
-                "TrainingSpec has no field `{path}`; did you mean {}?",
-                proposals(path)
-            )
-        };
+        let unknown = || format!("TrainingSpec has no field `{path}`; {}", proposals(path));
         let (outer, name) = match path.rsplit_once('.') {
             Some((outer, name)) => (Some(outer), name),
             None => (None, path),
@@ -291,7 +286,7 @@ fn prefix(choices: &EnumDescriptor) -> String {
     zero.name().trim_end_matches("UNSPECIFIED").to_owned()
 }
 
-/// The fields whose names are nearest to a wrong one, as words.
+/// The fields whose names are nearest to a wrong one, or all of them, as words.
 fn proposals(wrong: &str) -> String {
     let mut paths = Vec::new();
     collect_paths(&json::descriptor("TrainingSpec"), "", &mut paths);
@@ -306,13 +301,18 @@ fn proposals(wrong: &str) -> String {
     };
     paths.sort_by_key(distance);
     let best = paths.first().map(distance).unwrap_or_default();
+    if best > wrong_last.chars().count() / 2 {
+        // Nothing is near, so all are told.
+        paths.sort();
+        return format!("its fields are {}", paths.join(", "));
+    }
     let near: Vec<String> = paths
         .iter()
         .take(MAX_PROPOSALS)
         .filter(|path| distance(path) <= best + 1)
         .map(|path| format!("`{path}`"))
         .collect();
-    near.join(" or ")
+    format!("did you mean {}?", near.join(" or "))
 }
 
 /// The names of all fields that hold a value.
@@ -392,6 +392,7 @@ mod tests {
         );
         assert!(error("batchsize=1").contains("did you mean `batch_size`"));
         assert!(error("optimizer.beta=1").contains("`optimizer.beta1` or `optimizer.beta2`"));
+        assert!(error("lr=1").contains("; its fields are batch_size, "));
         // Nothing is inside of a number.
         assert!(error("seed.x=1").contains("no field `seed.x`"));
         assert!(error("max_duration.seconds=1").contains("no field `max_duration.seconds`"));
