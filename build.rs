@@ -26,14 +26,17 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
         "visage/v1/prediction.proto",
         "visage/v1/system.proto",
     ];
-    let worker = ["visage/worker/v1/worker.proto"];
+    let internal = [
+        "visage/worker/v1/worker.proto",
+        "visage/tensorboard/v1/event.proto",
+    ];
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     let api_descriptors = protox::compile(api, ["proto"])?;
     fs::write(
         out_dir.join("visage.v1.bin"),
         api_descriptors.encode_to_vec(),
     )?;
-    let all = protox::compile(api.iter().chain(&worker), ["proto"])?;
+    let all = protox::compile(api.iter().chain(&internal), ["proto"])?;
     let mut config = prost_build::Config::new();
     config.enable_type_names();
     // Ordered, so that the same message always has the same bytes.
@@ -42,6 +45,7 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
         "visage.v1.PredictRequest.images",
         "visage.v1.Prediction.annotated_png",
         "visage.v1.DownloadCheckpointResponse.data",
+        "visage.v1.DownloadModelFileResponse.data",
     ]);
     tonic_prost_build::configure().compile_fds_with_config(all, config)?;
     Ok(())

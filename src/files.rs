@@ -12,10 +12,7 @@ use fs_err as fs;
 /// # Errors
 /// Any failure of the file system, named with its path; nothing is left behind then.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let mut aside = tempfile::Builder::new()
         .prefix(".visage-")
         .suffix(".tmp")
@@ -25,6 +22,38 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = aside.persist(path)?;
     drop(file);
     sync_folder(folder)
+}
+
+/// As [`write_durably`], for a file that others may read as the umask allows, and that `write` fills at the path it is given.
+///
+/// # Errors
+/// What `write` fails with, or any failure of the file system; nothing is left behind then.
+pub fn write_durably_by<E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let folder = folder_of(path);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".visage-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let aside = builder.tempfile_in(folder)?.into_temp_path();
+    write(&aside)?;
+    // Whoever wrote it may have replaced the file that was made here.
+    fs::File::open(&aside)?.sync_all()?;
+    aside.persist(path).map_err(|error| error.error)?;
+    Ok(sync_folder(folder)?)
+}
+
+/// The folder that a file lies in.
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent();
+    folder
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 /// Makes a folder's entries durable.
@@ -65,6 +94,20 @@ mod tests {
         write_durably(&path, b"old").unwrap();
         write_durably(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_fails_to_be_written_leaves_the_older_file_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.pt");
+        write_durably_by(&path, |aside| fs::write(aside, b"old")).unwrap();
+        let failed = write_durably_by(&path, |aside| {
+            fs::write(aside, b"half")?;
+            Err(io::Error::other("no more"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "no more");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

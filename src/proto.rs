@@ -1,4 +1,4 @@
-//! The generated messages, clients and servers of the API and of the worker protocol, and their JSON form.
+//! The generated messages, clients and servers of the API, of the worker protocol and of TensorBoard's files, and their JSON form.
 //!
 //! The comments in `proto/` are the reference documentation; the messages are not written by hand.
 
@@ -9,6 +9,8 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 /// Descriptors of the public API and its imports, for reflection and for JSON.
 pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/visage.v1.bin"));
 
+/// What TensorBoard reads, package `visage.tensorboard.v1`.
+pub(crate) use generated::visage::tensorboard::v1 as tensorboard_v1;
 /// The public API, package `visage.v1`.
 pub use generated::visage::v1;
 /// The worker protocol, package `visage.worker.v1`.
@@ -31,6 +33,11 @@ mod generated {
         pub mod worker {
             pub mod v1 {
                 tonic::include_proto!("visage.worker.v1");
+            }
+        }
+        pub mod tensorboard {
+            pub mod v1 {
+                tonic::include_proto!("visage.tensorboard.v1");
             }
         }
     }

@@ -204,6 +204,7 @@ pub async fn serve(
     };
     let model = ModelApi {
         store: parts.store.clone(),
+        artifacts: parts.artifacts.clone(),
         registry: parts.registry.clone(),
     };
     let prediction = PredictionApi {
@@ -303,6 +304,7 @@ impl Parts {
         let options = SupervisorOptions {
             work_dir: data_dir.join("work"),
             reserve_file: data_dir.join("reserve"),
+            event_folder: config.tensorboard.path(&data_dir),
             launcher: config.worker_launcher.clone(),
             silence_timeout: config.worker_silence_timeout,
             stall_timeout: config.worker_stall_timeout,

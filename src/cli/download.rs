@@ -1,23 +1,17 @@
 //! `visage trainings download`: a file of a checkpoint, verified before it gets its name.
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
-use tokio::time::timeout;
-use tonic::{Request, Status};
+use tokio_stream::StreamExt as _;
+use tonic::Request;
 
 use crate::proto::v1::DownloadCheckpointRequest;
 
-use super::{Context, Error, Outcome, client::Client, json, names, report::size_text};
-
-/// Longest wait for the next megabyte.
-const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
+use super::{
+    Context, Error, Outcome, client::Client, json, names, receive::receive, report::size_text,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -51,54 +45,15 @@ pub(super) async fn run(
         .trainings()
         .download_checkpoint(Request::new(message))
         .await;
-    let mut stream = client.answer(answer)?;
+    let parts = client
+        .answer(answer)?
+        .map(|part| part.map(|part| (part.file, part.data)));
     let folder = match target.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
     let mut aside = NamedTempFile::new_in(folder).map_err(Error::File)?;
-    let mut digest = Sha256::new();
-    let mut received = 0;
-    let mut expected = None;
-    loop {
-        let message = match timeout(CHUNK_TIMEOUT, stream.message()).await {
-            Err(_) => {
-                return Err(client.failure(Status::unavailable("the download came to a halt")));
-            }
-            Ok(message) => message.map_err(|status| client.failure(status))?,
-        };
-        let Some(message) = message else { break };
-        expected = expected.or(message.file);
-        digest.update(&message.data);
-        received += message.data.len() as u64;
-        aside.write_all(&message.data).map_err(Error::File)?;
-        if let Some(file) = &expected {
-            let share = received as f64 / file.size_bytes.max(1) as f64;
-            context.output.draw(share, size_text(received));
-        }
-    }
-    context.output.clear();
-    let file = expected
-        .ok_or_else(|| Error::Contract("the download did not say what it is".to_owned()))?;
-    let corrupt = |expected: String, found: String| Error::Corrupt {
-        path: target.clone(),
-        expected,
-        found,
-    };
-    if received != file.size_bytes {
-        return Err(corrupt(
-            format!("{} bytes", file.size_bytes),
-            format!("{received} bytes"),
-        ));
-    }
-    let found: String = digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    if found != file.sha256 {
-        return Err(corrupt(format!("SHA-256 {}", file.sha256), found));
-    }
+    let file = receive(client, parts, &mut aside, &target, context).await?;
     aside.as_file().sync_all().map_err(Error::File)?;
     // Temporary files are for their owner only; a downloaded one gets the permissions that new files here have.
     make_readable(&aside)?;
@@ -111,9 +66,11 @@ pub(super) async fn run(
             .object(&json::value("CheckpointFile", &file))?;
     } else {
         context.output.line(&target.display().to_string())?;
-        context
-            .output
-            .note(&format!("{}, SHA-256 {found}", size_text(received)));
+        context.output.note(&format!(
+            "{}, SHA-256 {}",
+            size_text(file.size_bytes),
+            file.sha256
+        ));
     }
     Ok(Outcome::Done)
 }

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::{config, server, synth, telemetry::logging};
+use crate::{config, model, server, synth, telemetry::logging};
 
 use super::report::duration_text;
 
@@ -39,6 +39,8 @@ pub(super) enum Error {
     Logging(#[from] logging::Error),
     #[error("cannot make the faces: {0}")]
     Synth(#[from] synth::Error),
+    #[error(transparent)]
+    Model(#[from] model::Error),
     #[error("{0}")]
     File(#[source] io::Error),
     #[error("{path} is not what the server stores: expected {expected}, found {found}", path = path.display())]
@@ -69,6 +71,7 @@ impl Error {
             | Self::Serve(_)
             | Self::Logging(_)
             | Self::Synth(_)
+            | Self::Model(_)
             | Self::File(_)
             | Self::Corrupt { .. }
             | Self::CurrentDir(_)

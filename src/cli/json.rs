@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
 
 use crate::proto;
@@ -12,11 +12,15 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(proto::DESCRIPTOR).expect("the build made these descriptors")
 });
 
+/// The descriptor of a message of the API.
+pub(super) fn descriptor(type_name: &str) -> MessageDescriptor {
+    POOL.get_message_by_name(&format!("visage.v1.{type_name}"))
+        .expect("callers name messages of visage.v1")
+}
+
 /// The message as JSON: names as in the `.proto`, 64-bit integers as numbers, fields without presence also when they are zero.
 pub(super) fn value(type_name: &str, message: &impl Message) -> Value {
-    let descriptor = POOL
-        .get_message_by_name(&format!("visage.v1.{type_name}"))
-        .expect("callers name messages of visage.v1");
+    let descriptor = descriptor(type_name);
     let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
         .expect("the message was encoded from the same descriptors");
     let options = SerializeOptions::new()

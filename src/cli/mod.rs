@@ -9,6 +9,8 @@ mod completions;
 mod config;
 mod download;
 mod error;
+mod export;
+mod fields;
 mod flags;
 mod follow;
 mod info;
@@ -19,8 +21,10 @@ mod observe;
 mod output;
 mod pictures;
 mod predict;
+mod receive;
 mod report;
 mod serve;
+mod sweep;
 mod synth;
 mod table;
 mod train;
@@ -84,6 +88,8 @@ enum Command {
     Serve(serve::Args),
     /// Start a training and follow it
     Train(Box<train::Args>),
+    /// Try a grid of settings, or random ones, and compare
+    Sweep(sweep::Args),
     /// Follow a training, or all of them
     Watch(watch::Args),
     /// Predict the age on pictures
@@ -185,6 +191,7 @@ async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> 
     match command {
         Command::Serve(args) => Box::pin(serve::run(args, context)).await,
         Command::Train(args) => Box::pin(train::run(*args, context)).await,
+        Command::Sweep(args) => Box::pin(sweep::run(args, context)).await,
         Command::Watch(args) => Box::pin(watch::run(args, context)).await,
         Command::Predict(args) => Box::pin(predict::run(args, context)).await,
         Command::Trainings(command) => Box::pin(trainings::run(command, context)).await,

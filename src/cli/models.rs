@@ -8,7 +8,7 @@ use crate::proto::v1::{
 use super::{
     Context, Error, Outcome,
     client::{pages, request},
-    json, names, report, table,
+    export, json, names, report, table,
 };
 
 const EXAMPLES: &str = "\
@@ -18,6 +18,7 @@ Examples:
   visage models alias set live 3           serve version 3
   visage models alias set live previous    roll back
   visage models register faces-2 --epoch 7 make a version of a checkpoint
+  visage models export live --format torchscript --output age.pt
   visage models history";
 
 #[derive(Debug, clap::Subcommand)]
@@ -42,6 +43,8 @@ pub(super) enum Command {
         #[command(flatten)]
         model: ModelArg,
     },
+    /// Write a version to a file that other programs read
+    Export(export::Args),
     /// Point an alias to a version, or remove one
     #[command(subcommand)]
     Alias(AliasCommand),
@@ -76,7 +79,7 @@ pub(super) enum AliasCommand {
 pub(super) struct ModelArg {
     /// The model
     #[arg(long, value_name = "MODEL", default_value = "age")]
-    model: String,
+    pub(super) model: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -94,6 +97,7 @@ pub(super) async fn run(command: Command, context: &mut Context) -> Result<Outco
     match command {
         Command::List(args) => return list(args, context).await,
         Command::History(args) => return history(args, context).await,
+        Command::Export(args) => return export::run(args, &client, context).await,
         Command::Get { version, model } => {
             let name = names::version(&model.model, &version);
             let answer = models

@@ -14,13 +14,15 @@ use crate::proto::v1::{
 use super::{
     Context, Error, Outcome,
     client::request_within,
-    current_dir, json, names,
+    current_dir,
+    fields::Assignment,
+    json, names,
     observe::{ctrl_c, observe},
     report,
 };
 
 /// Longest wait for StartTraining; with `--validate-only` the server scans the whole dataset first.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
 const VALIDATE_TIMEOUT: Duration = Duration::from_secs(1800);
 
 const EXAMPLES: &str = "\
@@ -130,6 +132,9 @@ pub(super) struct Args {
     /// Number format of the convolutions [default: auto, bf16 where the device is fast in it]
     #[arg(long, value_name = "FORMAT", help_heading = "Training")]
     precision: Option<PrecisionArg>,
+    /// Set any field of TrainingSpec by its name in the API, such as `optimizer.beta1=0.8`; wins over the other flags and may be given several times
+    #[arg(long = "set", value_name = "FIELD=VALUE", value_parser = Assignment::parse, help_heading = "Training")]
+    set: Vec<Assignment>,
     /// Whether the new model version becomes live [default: if-better]
     #[arg(long, value_name = "WHEN", help_heading = "Training")]
     promote: Option<PromoteArg>,
@@ -284,7 +289,7 @@ fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
                 Error::Usage("--max-duration is longer than can be told".to_owned())
             })?),
         };
-    let spec = TrainingSpec {
+    let mut spec = TrainingSpec {
         dataset: Some(DatasetSpec {
             path: absolute(args.dataset)?,
             validation_fraction: args.validation_fraction,
@@ -362,6 +367,9 @@ fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
         }),
         ..TrainingSpec::default()
     };
+    for assignment in &args.set {
+        assignment.apply(&mut spec);
+    }
     Ok(StartTrainingRequest {
         spec: Some(spec),
         request_id: Uuid::new_v4().to_string(),
@@ -385,7 +393,7 @@ fn init_spec(text: String) -> Result<InitSpec, Error> {
 }
 
 /// The server's current folder is not ours, so it gets absolute paths: canonical where the file is on this machine, too.
-fn absolute(path: PathBuf) -> Result<String, Error> {
+pub(super) fn absolute(path: PathBuf) -> Result<String, Error> {
     let full = match fs_err::canonicalize(&path) {
         Ok(canonical) => canonical,
         Err(_) => current_dir()?.join(&path).components().collect(),

@@ -128,7 +128,7 @@ pub(super) fn nearest(name: &str, candidates: impl Iterator<Item = String>) -> S
 }
 
 /// Levenshtein's distance, one row at a time.
-fn edit_distance(left: &str, right: &str) -> usize {
+pub(crate) fn edit_distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (i, a) in left.chars().enumerate() {

@@ -15,10 +15,11 @@ mod settings;
 mod value;
 
 pub use environment::{ClientConfig, DEFAULT_SERVER, Environment, HubConfig};
+pub(crate) use error::edit_distance;
 pub use error::{Error, Source, Stated};
 pub use render::markdown_table;
 pub use resolve::{Flags, Resolved, load};
-pub use serve::{Device, LogFormat, LogLevel, ServeConfig};
+pub use serve::{Device, EventFolder, LogFormat, LogLevel, ServeConfig};
 pub use settings::{SETTINGS, Setting};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -22,6 +22,8 @@ pub struct ServeConfig {
     pub http_listen: SocketAddr,
     /// File to write once the server answers.
     pub ready_file: Option<PathBuf>,
+    /// Where TensorBoard's event files are written.
+    pub tensorboard: EventFolder,
     /// Folders under which datasets may be read; not empty.
     pub data_roots: Vec<PathBuf>,
     /// Folders under which initial weights may be read; not empty.
@@ -76,6 +78,7 @@ impl Default for ServeConfig {
             grpc_listen: SocketAddr::new(loopback, 50051),
             http_listen: SocketAddr::new(loopback, 9090),
             ready_file: None,
+            tensorboard: EventFolder::InDataDir,
             data_roots: vec![PathBuf::from("/")],
             weights_roots: vec![PathBuf::from("/")],
             device: Device::Auto,
@@ -98,6 +101,39 @@ impl Default for ServeConfig {
             log_level: LogLevel::Info,
             log_format: LogFormat::Auto,
             hub: HubConfig::default(),
+        }
+    }
+}
+
+/// Where TensorBoard's event files are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventFolder {
+    /// To `runs` in the data folder.
+    InDataDir,
+    /// To this folder.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+impl EventFolder {
+    /// The folder, for a server with this data folder.
+    #[must_use]
+    pub fn path(&self, data_dir: &Path) -> Option<PathBuf> {
+        match self {
+            Self::InDataDir => Some(data_dir.join("runs")),
+            Self::At(folder) => Some(folder.clone()),
+            Self::Off => None,
+        }
+    }
+}
+
+impl fmt::Display for EventFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InDataDir => f.write_str("on"),
+            Self::At(folder) => write!(f, "{}", folder.display()),
+            Self::Off => f.write_str("off"),
         }
     }
 }

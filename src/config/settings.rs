@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use super::{Device, LogFormat, LogLevel, ServeConfig};
+use super::{Device, EventFolder, LogFormat, LogLevel, ServeConfig};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -60,6 +60,7 @@ pub(super) enum Field {
     Pixels(RangeInclusive<u64>, Get<u64>),
     Bytes(RangeInclusive<usize>, Get<usize>),
     Duration(RangeInclusive<Duration>, Get<Duration>),
+    EventFolder(Get<EventFolder>),
     Device(Get<Device>),
     LogLevel(Get<LogLevel>),
     LogFormat(Get<LogFormat>),
@@ -96,6 +97,12 @@ pub static SETTINGS: &[Setting] = &[
         "File that the server writes, with its addresses, once it answers.",
         Field::OptionalPath(|c| &mut c.ready_file),
     ),
+    Setting {
+        name: "tensorboard",
+        doc: "Where each training's event files for TensorBoard are written, in a folder of its id.",
+        default_note: Some("`on`: to `runs` in `data_dir`"),
+        field: Field::EventFolder(|c| &mut c.tensorboard),
+    },
     Setting {
         name: "data_roots",
         doc: "Folders under which datasets may be read.",

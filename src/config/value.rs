@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Device, LogFormat, LogLevel, ServeConfig, settings::Field};
+use super::{Device, EventFolder, LogFormat, LogLevel, ServeConfig, settings::Field};
 
 /// A value as its source gave it.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +111,13 @@ impl Field {
                 let duration = humantime::parse_duration(raw.text()?).ok()?;
                 *get(config) = within(range, duration)?;
             }
+            Self::EventFolder(get) => {
+                *get(config) = match raw.text()? {
+                    "on" => EventFolder::InDataDir,
+                    "off" => EventFolder::Off,
+                    path => EventFolder::At(absolute(path)),
+                };
+            }
             Self::Device(get) => *get(config) = parse_device(raw.text()?)?,
             Self::LogLevel(get) => *get(config) = LogLevel::parse(raw.text()?)?,
             Self::LogFormat(get) => {
@@ -138,6 +145,7 @@ impl Field {
             Self::Pixels(_, get) => Shown::Integer(*get(config)),
             Self::Bytes(_, get) => format_bytes(*get(config)),
             Self::Duration(_, get) => Shown::Text(format_duration(*get(config))),
+            Self::EventFolder(get) => Shown::Text(get(config).to_string()),
             Self::Device(get) => Shown::Text(get(config).to_string()),
             Self::LogLevel(get) => Shown::Text(get(config).as_str().to_owned()),
             Self::LogFormat(get) => Shown::Text(get(config).as_str().to_owned()),
@@ -174,6 +182,7 @@ impl Field {
                 format_duration(*range.start()),
                 format_duration(*range.end())
             ),
+            Self::EventFolder(_) => "on, off or a path".to_owned(),
             Self::Device(_) => "auto, cpu or cuda:N".to_owned(),
             Self::LogLevel(_) => LogLevel::ALL.map(LogLevel::as_str).join(", "),
             Self::LogFormat(_) => LogFormat::ALL.map(LogFormat::as_str).join(", "),

@@ -4,6 +4,7 @@
 //! - [`weights`]: reading `.pth` and `.safetensors` files, and the hub.
 //! - [`init`]: the choices of initial weights.
 //! - [`checkpoint`]: what Visage writes to disk and reads back: `model.safetensors` and `manifest.json`.
+//! - [`torchscript`]: a model that PyTorch runs without Visage.
 //! - [`device`]: CPU or GPU, found at run time.
 //!
 //! Nothing here knows of trainings, requests or the database.
@@ -12,6 +13,7 @@ pub mod checkpoint;
 pub mod device;
 pub mod init;
 pub mod resnet18;
+pub mod torchscript;
 pub mod weights;
 
 /// A tensor library's failure, or weights that do not fit.

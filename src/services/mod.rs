@@ -3,6 +3,7 @@
 //! Nothing here holds a tensor, and [`status`] is the only place where an error becomes a `Status`.
 
 pub mod deadline;
+mod download;
 pub mod event_stream;
 pub mod model;
 pub mod prediction;

@@ -3,25 +3,30 @@
 use tonic::{Request, Response, Status};
 
 use crate::{
+    artifacts::Artifacts,
     names::{self, VersionName},
     proto::v1::{self, model_service_server::ModelService},
     registry::{DEFAULT_MODEL, Registry},
     store::Store,
 };
 
-use super::{next_page_token, page_size, page_token, status};
+use super::{download, next_page_token, page_size, page_token, status};
 
 /// The service over its handles.
 #[derive(Clone)]
 pub struct ModelApi {
     /// The records.
     pub store: Store,
+    /// The versions' files.
+    pub artifacts: Artifacts,
     /// Versions and aliases.
     pub registry: Registry,
 }
 
 #[tonic::async_trait]
 impl ModelService for ModelApi {
+    type DownloadModelFileStream = download::Boxed<v1::DownloadModelFileResponse>;
+
     async fn list_model_versions(
         &self,
         request: Request<v1::ListModelVersionsRequest>,
@@ -54,6 +59,20 @@ impl ModelService for ModelApi {
         Ok(Response::new(v1::GetModelVersionResponse {
             version: Some(version),
         }))
+    }
+
+    async fn download_model_file(
+        &self,
+        request: Request<v1::DownloadModelFileRequest>,
+    ) -> Result<Response<Self::DownloadModelFileStream>, Status> {
+        let request = request.into_inner();
+        let name = version_name(&request.name)?;
+        let found = self.registry.version(&name).await;
+        let version = found.map_err(status::from_registry)?;
+        let file = download::choose(&version.name, &version.files, &request.file)?;
+        let response = |file, data| v1::DownloadModelFileResponse { file, data };
+        let stream = download::stream(&self.artifacts, file, response).await?;
+        Ok(Response::new(stream))
     }
 
     async fn register_version(

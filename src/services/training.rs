@@ -2,11 +2,9 @@
 
 use std::{
     path::{Path, PathBuf},
-    pin::Pin,
     time::{Duration, SystemTime},
 };
 
-use futures_util::{Stream, StreamExt};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -18,10 +16,10 @@ use crate::{
     artifacts::Artifacts,
     dataset::{self, Roots},
     imaging::Limits,
-    model::{checkpoint::MODEL_FILE, init},
+    model::init,
     names,
     proto::v1::{self, TrainingState, training_service_server::TrainingService},
-    store::{CheckpointRef, RequestId, Store},
+    store::{RequestId, Store},
     training::{
         estimate,
         report::{dataset_options, dataset_report},
@@ -31,12 +29,10 @@ use crate::{
 };
 
 use super::{
+    download,
     event_stream::{self, EventStream},
     next_page_token, page_size, page_token, status,
 };
-
-/// Bytes of a chunk of DownloadCheckpoint.
-const CHUNK: usize = 1 << 20;
 
 /// The service over its handles.
 #[derive(Clone)]
@@ -65,12 +61,10 @@ pub struct TrainingApi {
     pub tasks: TaskTracker,
 }
 
-type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl TrainingService for TrainingApi {
     type StreamEpochMetricsStream = ReceiverStream<Result<v1::StreamEpochMetricsResponse, Status>>;
-    type DownloadCheckpointStream = Boxed<v1::DownloadCheckpointResponse>;
+    type DownloadCheckpointStream = download::Boxed<v1::DownloadCheckpointResponse>;
 
     async fn start_training(
         &self,
@@ -345,23 +339,12 @@ impl TrainingService for TrainingApi {
         let request = request.into_inner();
         let (id, which) =
             names::checkpoint(&request.name).map_err(|error| status::bad_name("name", &error))?;
-        let file = self.checkpoint_file(id, which, &request.file).await?;
-        let chunks = self
-            .artifacts
-            .stream(&file.sha256, CHUNK)
-            .await
-            .map_err(status::from_artifacts)?;
-        let head = v1::DownloadCheckpointResponse {
-            file: Some(file),
-            data: Default::default(),
-        };
-        let body = chunks.map(|chunk| match chunk {
-            Ok(data) => Ok(v1::DownloadCheckpointResponse { file: None, data }),
-            Err(error) => Err(status::from_artifacts(error)),
-        });
-        Ok(Response::new(Box::pin(
-            tokio_stream::once(Ok(head)).chain(body),
-        )))
+        let found = self.store.checkpoint(id, which).await;
+        let checkpoint = found.map_err(status::from_store)?;
+        let file = download::choose(&checkpoint.name, &checkpoint.files, &request.file)?;
+        let response = |file, data| v1::DownloadCheckpointResponse { file, data };
+        let stream = download::stream(&self.artifacts, file, response).await?;
+        Ok(Response::new(stream))
     }
 }
 
@@ -575,36 +558,6 @@ impl TrainingApi {
                 "heartbeat_interval",
                 &format!("{given} is out of range; 100 ms to 10 minutes is allowed"),
             )
-        })
-    }
-
-    async fn checkpoint_file(
-        &self,
-        id: &str,
-        which: CheckpointRef,
-        file: &str,
-    ) -> Result<v1::CheckpointFile, Status> {
-        let checkpoint = self
-            .store
-            .checkpoint(id, which)
-            .await
-            .map_err(status::from_store)?;
-        let wanted = if file.is_empty() { MODEL_FILE } else { file };
-        let names: Vec<_> = checkpoint
-            .files
-            .iter()
-            .map(|file| file.name.clone())
-            .collect();
-        let found = checkpoint
-            .files
-            .into_iter()
-            .find(|file| file.name == wanted);
-        found.ok_or_else(|| {
-            status::not_found(&format!(
-                "{wanted:?} is no file of {}; its files are {}",
-                checkpoint.name,
-                names.join(", ")
-            ))
         })
     }
 }

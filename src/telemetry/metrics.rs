@@ -119,7 +119,7 @@ families! {
         [Label::one_of("stop_reason", StopReason::VALUES)],
         "Trainings that ended, by the reason of their end.";
     TRAINING_WORKER_RESTARTS: Kind::Counter, Count, "visage_training_worker_restarts_total", [],
-        "Trainings that were put back into the queue because the server ended while they ran.";
+        "Trainings that were put back into the queue because their process died or the server ended while they ran.";
 
     LIVE_MODEL: ABSENT, Count, "visage_live_model_info",
         [Label::open("model"), Label::open("version")],

@@ -30,5 +30,7 @@ mod restarts;
 mod resume;
 /// Starts servers, draws faces, waits for conditions.
 mod support;
+/// Many trainings by one command, through a queue that is short.
+mod sweeps;
 /// Stop and cancel in every phase, and the queue.
 mod trainings;

@@ -160,7 +160,10 @@ async fn power_lost_at_random_moments_changes_nothing() {
         );
         let told = machine.server.events(&name).await;
         tokio::time::sleep(Duration::from_millis(random.random_range(0..2_000))).await;
+        let unsynced = machine.server.path("data").join("unsynced");
+        fs_err::write(&unsynced, b"lost").unwrap();
         machine.lose_power(&name).await;
+        assert!(!unsynced.exists(), "a file that was never synced is there");
         machine.server.start_again();
         // What a client was told is still there.
         let known = machine.server.events(&name).await;

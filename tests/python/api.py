@@ -82,20 +82,28 @@ class Client:
 
     def download(self, name, file=""):
         """Returns the description and the verified bytes of a checkpoint's file, and the sizes of the chunks they came in."""
-        request = training.DownloadCheckpointRequest(name=name, file=file)
-        described, digest, chunks = None, hashlib.sha256(), []
-        for position, response in enumerate(self.trainings.DownloadCheckpoint(request)):
-            if response.HasField("file") != (position == 0):
-                raise AssertionError("message {} of the download of {} {} describes the file, which the first alone should".format(
-                    position, name, "also" if position else "does not"))
-            described = described or response.file
-            digest.update(response.data)
-            chunks.append(response.data)
-        content = b"".join(chunks)
-        if (len(content), digest.hexdigest()) != (described.size_bytes, described.sha256):
-            raise AssertionError("the download of {} has {} bytes with the SHA-256 {}, and not {} with {}".format(
-                described.name, len(content), digest.hexdigest(), described.size_bytes, described.sha256))
-        return described, content, [len(chunk) for chunk in chunks]
+        return received(name, self.trainings.DownloadCheckpoint(training.DownloadCheckpointRequest(name=name, file=file)))
+
+    def download_version(self, name, file=""):
+        """The same for a file of a model version."""
+        return received(name, self.models.DownloadModelFile(model.DownloadModelFileRequest(name=name, file=file)))
+
+
+def received(name, responses):
+    """What a download consists of, see `Client.download`."""
+    described, digest, chunks = None, hashlib.sha256(), []
+    for position, response in enumerate(responses):
+        if response.HasField("file") != (position == 0):
+            raise AssertionError("message {} of the download of {} {} describes the file, which the first alone should".format(
+                position, name, "also" if position else "does not"))
+        described = described or response.file
+        digest.update(response.data)
+        chunks.append(response.data)
+    content = b"".join(chunks)
+    if (len(content), digest.hexdigest()) != (described.size_bytes, described.sha256):
+        raise AssertionError("the download of {} has {} bytes with the SHA-256 {}, and not {} with {}".format(
+            described.name, len(content), digest.hexdigest(), described.size_bytes, described.sha256))
+    return described, content, [len(chunk) for chunk in chunks]
 
 
 class Refusal:

@@ -31,12 +31,17 @@ def environment():
 
 def draw_faces(folder, count, seed, size=96):
     """Fills a folder with drawn faces whose names begin with the age."""
-    command = [binary(), "synth", folder, "--count", str(count), "--seed", str(seed), "--size", str(size)]
-    done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    run("synth", folder, "--count", str(count), "--seed", str(seed), "--size", str(size))
+    return folder
+
+
+def run(*arguments):
+    """Runs the program to its successful end and returns what it printed."""
+    done = subprocess.run([binary(), *arguments], env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           universal_newlines=True, timeout=DEADLINE_SECONDS)
     if done.returncode != 0:
-        raise AssertionError("visage synth ended with {}: {}".format(done.returncode, done.stderr))
-    return folder
+        raise AssertionError("visage {} ended with {}: {}".format(" ".join(arguments), done.returncode, done.stderr))
+    return done.stdout
 
 
 def wait_for(condition, text, seconds=DEADLINE_SECONDS):

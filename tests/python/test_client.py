@@ -583,7 +583,10 @@ class WithModelTest(ClientTest):
                 self.assertEqual(described, file)
                 self.assertLessEqual(max(chunks), MIB)
                 self.assertGreater(len(content), 100)
+                if name == best[0].name:
+                    self.assertEqual(self.client.download_version("models/age/versions/1", file.name)[1], content)
         self.assertEqual(self.client.download(best[0].name)[0].name, "model.safetensors")
+        self.assertEqual(self.client.download_version("models/age/versions/1")[0].name, "model.safetensors")
 
     def test_the_manifest_says_where_the_weights_come_from(self):
         weights = self.client.download("trainings/first/checkpoints/best")[0]
@@ -599,6 +602,12 @@ class WithModelTest(ClientTest):
             self.client.download("trainings/first/checkpoints/99")
         with self.refused(Code.NOT_FOUND):
             self.client.download("trainings/first/checkpoints/best", "nothing.bin")
+        with self.refused(Code.NOT_FOUND, "NOT_FOUND"):
+            self.client.download_version("models/age/versions/99")
+        with self.refused(Code.NOT_FOUND):
+            self.client.download_version("models/age/versions/1", "nothing.bin")
+        with self.refused(Code.INVALID_ARGUMENT, "INVALID_FIELDS", ["name"]):
+            self.client.download_version("trainings/first")
 
     # Predictions.
 

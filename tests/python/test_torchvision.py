@@ -81,16 +81,20 @@ class TorchvisionTest(unittest.TestCase):
                 pictures.append(file.read())
         return pictures
 
-    def predict(self, pictures):
-        """Ages in years, by nothing but torchvision, Pillow and what the manifest says."""
+    def prepare(self, pictures):
+        """The network's input, by nothing but torchvision, Pillow and what the manifest says."""
         how = self.manifest["input"]
         self.assertEqual((how["fit"], how["filter"]), ("stretch", "bilinear_antialiased"))
         prepare = torchvision.transforms.Compose([
             torchvision.transforms.Resize((how["size"], how["size"]), torchvision.transforms.InterpolationMode.BILINEAR, antialias=True),
             torchvision.transforms.ToTensor(), torchvision.transforms.Normalize(how["mean"], how["std"])])
         opened = [ImageOps.exif_transpose(Image.open(io.BytesIO(picture))).convert("RGB") for picture in pictures]
+        return torch.stack([prepare(picture) for picture in opened])
+
+    def predict(self, pictures):
+        """Ages in years."""
         with torch.no_grad():
-            outputs = self.network(torch.stack([prepare(picture) for picture in opened])).squeeze(1).double().numpy()
+            outputs = self.network(self.prepare(pictures)).squeeze(1).double().numpy()
         return outputs * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
 
     def assert_same_ages(self, pictures, tolerance=TOLERANCE_YEARS):
@@ -119,6 +123,62 @@ class TorchvisionTest(unittest.TestCase):
         self.assertEqual(self.best.val_images, len(names))
         self.assertAlmostEqual(numpy.abs(errors).mean(), self.best.val_mae, delta=TOLERANCE_YEARS_JPEG)
         self.assertAlmostEqual(numpy.sqrt((errors ** 2).mean()), self.best.val_rmse, delta=TOLERANCE_YEARS_JPEG)
+
+    def export(self, form, *version):
+        """The path of the exported model, and what the command says about it."""
+        path = self.server.path("exported." + form)
+        printed = server.run("--server", self.server.grpc_address, "--json", "models", "export", "--format", form, "--output", path, *version)
+        said = json.loads(printed)
+        self.assertEqual((said["path"], said["format"], said["size_bytes"]), (path, form, os.path.getsize(path)))
+        self.assertEqual(said["input"], self.manifest["input"])
+        return path
+
+    def assert_same_state(self, found):
+        stored = safetensors.torch.load(self.weights)
+        self.assertEqual(set(found), set(stored))
+        for name, tensor in stored.items():
+            self.assertEqual((found[name].dtype, found[name].shape), (tensor.dtype, tensor.shape), name)
+            self.assertTrue(torch.equal(found[name], tensor), name)
+
+    def test_an_exported_pth_is_a_state_dict_for_torch_load(self):
+        path = self.export("pth")
+        state = torch.load(path, weights_only=True)
+        self.assert_same_state(state)
+        # The order of torchvision, in which optimizers number the parameters.
+        self.assertEqual(list(state), list(self.network.state_dict()))
+        self.assert_same_state(torch.load(path, weights_only=True, mmap=True))
+        torchvision.models.resnet18(weights=None, num_classes=1).load_state_dict(state, strict=True)
+
+    def test_an_exported_safetensors_file_is_the_stored_one(self):
+        with open(self.export("safetensors", "1"), "rb") as file:
+            self.assertEqual(file.read(), self.weights)
+
+    def test_an_exported_torchscript_module_predicts_ages_for_any_number_of_pictures(self):
+        module = torch.jit.load(self.export("torchscript", "models/age/versions/live"))
+        pictures = [as_png(picture) for picture in self.read_faces(self.names[:6])]
+        images = self.prepare(pictures)
+        with torch.no_grad():
+            for count in (6, 3, 1):
+                ages = module(images[:count])
+                self.assertEqual((ages.dtype, ages.shape), (torch.float32, (count,)))
+                self.assertLess(numpy.abs(ages.numpy() - self.predict(pictures[:count])).max(), 1e-3)
+        ages = module(images).detach().numpy()
+        self.assertGreater(numpy.ptp(ages), 20 * TOLERANCE_YEARS)
+        self.assertLess(numpy.abs(ages - numpy.array(self.client.ages(*pictures))).max(), TOLERANCE_YEARS)
+
+    def test_a_version_is_exported_after_its_training_is_deleted(self):
+        spec = training.TrainingSpec(
+            dataset=training.DatasetSpec(path=self.faces), init=training.InitSpec(kind=training.INIT_KIND_RANDOM), max_epochs=1, batch_size=16,
+            input_size=32, promote=training.PROMOTE_NEVER)
+        name = self.client.start(spec).name
+        self.client.events(name)
+        version = self.client.get(name).model_version
+        stored = safetensors.torch.load(self.client.download(name + "/checkpoints/best")[1])
+        self.client.trainings.DeleteTraining(training.DeleteTrainingRequest(name=name))
+        path = self.server.path("orphan.pth")
+        server.run("--server", self.server.grpc_address, "models", "export", version, "--format", "pth", "-o", path)
+        state = torch.load(path, weights_only=True)
+        self.assertTrue(all(torch.equal(state[name], tensor) for name, tensor in stored.items()))
 
 
 if __name__ == "__main__":

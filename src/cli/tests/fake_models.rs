@@ -1,14 +1,16 @@
 //! The model service of the tests' server: one version, 3, that was live after 2.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::proto::v1::{
-    AliasEvent, DeleteAliasRequest, DeleteAliasResponse, EpochMetrics, GetModelVersionRequest,
-    GetModelVersionResponse, ListAliasEventsRequest, ListAliasEventsResponse,
-    ListModelVersionsRequest, ListModelVersionsResponse, ModelVersion, RegisterVersionRequest,
-    RegisterVersionResponse, SetAliasRequest, SetAliasResponse, model_service_server::ModelService,
+    AliasEvent, CheckpointFile, DeleteAliasRequest, DeleteAliasResponse, DownloadModelFileRequest,
+    DownloadModelFileResponse, EpochMetrics, GetModelVersionRequest, GetModelVersionResponse,
+    ListAliasEventsRequest, ListAliasEventsResponse, ListModelVersionsRequest,
+    ListModelVersionsResponse, ModelVersion, RegisterVersionRequest, RegisterVersionResponse,
+    SetAliasRequest, SetAliasResponse, model_service_server::ModelService,
 };
 
 use super::fake::State;
@@ -33,6 +35,9 @@ fn version(checkpoint: &str) -> Option<ModelVersion> {
 
 #[tonic::async_trait]
 impl ModelService for Models {
+    type DownloadModelFileStream =
+        Pin<Box<dyn Stream<Item = Result<DownloadModelFileResponse, Status>> + Send>>;
+
     async fn list_model_versions(
         &self,
         _: Request<ListModelVersionsRequest>,
@@ -55,6 +60,26 @@ impl ModelService for Models {
             }
             name => Err(Status::not_found(format!("there is no {name}"))),
         }
+    }
+
+    /// Every file of version 3 is the same one.
+    async fn download_model_file(
+        &self,
+        request: Request<DownloadModelFileRequest>,
+    ) -> Result<Response<Self::DownloadModelFileStream>, Status> {
+        let request = request.into_inner();
+        if request.name != "models/age/versions/3" {
+            return Err(Status::not_found(format!("there is no {}", request.name)));
+        }
+        let message = DownloadModelFileResponse {
+            file: Some(CheckpointFile {
+                name: request.file,
+                size_bytes: self.0.file.len() as u64,
+                sha256: self.0.sha256.clone(),
+            }),
+            data: self.0.file.clone().into(),
+        };
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(message)))))
     }
 
     async fn register_version(

@@ -15,6 +15,8 @@ mod resources;
 mod starting;
 // What happens in a training of the tests.
 mod story;
+// Many trainings by one command.
+mod sweeping;
 
 use std::{
     io::{self, Write},

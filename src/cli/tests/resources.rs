@@ -100,6 +100,34 @@ async fn a_download_gets_its_name_only_when_it_is_whole() {
 }
 
 #[tokio::test]
+async fn an_export_of_damaged_files_leaves_nothing() {
+    let server = Fake::start(State {
+        file: b"hullo".to_vec(),
+        // SHA-256 of other bytes, of "hello".
+        sha256: "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".to_owned(),
+        ..State::default()
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("age.pt").display().to_string();
+    let export = ["models", "export", "--format", "torchscript", "--output"];
+    let arguments = [export.as_slice(), &[target.as_str()]].concat();
+    let run = visage(&server.url(), &arguments).await;
+    assert_eq!(run.code, 1);
+    assert!(
+        run.stderr
+            .contains("manifest.json is not what the server stores"),
+        "{}",
+        run.stderr
+    );
+    let run = visage(&server.url(), &[arguments.as_slice(), &["9"]].concat()).await;
+    assert_eq!(
+        (run.code, run.stderr.as_str()),
+        (1, "error: there is no models/age/versions/9\n")
+    );
+    assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn info_shows_the_limits() {
     let server = Fake::start(State {
         limits: Limits {

@@ -1,4 +1,4 @@
-//! Reads pretrained weights into named tensors: torch `.pth` files, safetensors files and the Hugging Face hub.
+//! Reads pretrained weights into named tensors: torch `.pth` files, safetensors files and the Hugging Face hub; and writes `.pth` files.
 //!
 //! Weights come from outside, so every file is treated as hostile: sizes are checked before memory is reserved, nothing
 //! a pickle names is ever run, and a damaged file is an [`Error`] with a sentence, never a panic. Nothing here touches
@@ -15,6 +15,7 @@ mod imagenet;
 mod opcode;
 mod pickle;
 mod pth;
+mod pth_writer;
 mod safetensors;
 mod shapes;
 mod tensor;
@@ -31,6 +32,7 @@ use sha2::{Digest, Sha256};
 pub use self::error::{Error, FormatError};
 pub use self::hub::{HubError, HubOptions};
 pub use self::imagenet::{TIMM_SHA256, TORCHVISION_SHA256, imagenet};
+pub use self::pth_writer::to_pth;
 pub use self::shapes::{Mismatch, check_shapes, resnet18_shapes, without_head};
 pub use self::tensor::{DType, StateDict, TensorData};
 

@@ -11,6 +11,7 @@
 //! - `observe`: what the metrics say about it.
 //! - `orphans`: processes that an earlier server left behind.
 //! - `reserve`: room for the last word on a full disk.
+//! - `tensorboard`: event files about the epochs, for TensorBoard.
 
 mod child;
 mod observe;
@@ -18,6 +19,7 @@ mod orphans;
 mod reserve;
 mod restart;
 mod run;
+mod tensorboard;
 
 use std::{
     collections::HashMap,
@@ -29,7 +31,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::reserve::Reserve;
+use self::{reserve::Reserve, tensorboard::EventFiles};
 use crate::{
     artifacts::{self, Artifacts},
     imaging::Limits,
@@ -53,6 +55,8 @@ pub struct SupervisorOptions {
     pub work_dir: PathBuf,
     /// File that keeps some room on the database's disk.
     pub reserve_file: PathBuf,
+    /// Folder for TensorBoard's event files, a folder in it for each training; `None` for no such files.
+    pub event_folder: Option<PathBuf>,
     /// Command put before the worker's own, such as `mpirun -np 4`.
     pub launcher: Vec<String>,
     /// Longest time without a sign of life.
@@ -124,6 +128,7 @@ struct Inner {
     options: SupervisorOptions,
     wake: Notify,
     reserve: Reserve,
+    event_files: EventFiles,
     running: Mutex<Option<Running>>,
     progress: watch::Sender<Latest>,
 }
@@ -158,6 +163,7 @@ impl Supervisor {
         options: SupervisorOptions,
     ) -> Self {
         let reserve = Reserve::new(options.reserve_file.clone());
+        let event_files = EventFiles::new(options.event_folder.clone());
         Supervisor {
             inner: Arc::new(Inner {
                 store,
@@ -165,6 +171,7 @@ impl Supervisor {
                 registry,
                 options,
                 reserve,
+                event_files,
                 wake: Notify::new(),
                 running: Mutex::new(None),
                 progress: watch::Sender::new(Latest::new()),
@@ -354,13 +361,14 @@ impl Supervisor {
         Ok(applied.training)
     }
 
-    /// Deletes an ended training and the files that nothing uses any more.
+    /// Deletes an ended training, its event files and those files that nothing uses any more.
     ///
     /// # Errors
     /// A training that does not exist or has not ended.
     pub async fn delete(&self, id: &str) -> Result<(), Error> {
         let unreferenced = self.inner.store.delete_training(id).await?;
         self.inner.discard(&unreferenced).await;
+        self.inner.event_files.delete(id).await;
         self.inner.count_states().await;
         Ok(())
     }

@@ -602,6 +602,7 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
         .map_err(|error| failure_of_store(&error))?;
     drop(storing);
     inner.discard(&applied.unreferenced).await;
+    inner.event_files.epoch(&applied.training).await;
     Ok(())
 }
 

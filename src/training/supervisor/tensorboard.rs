@@ -1,0 +1,259 @@
+//! Event files for TensorBoard: one folder for each training, one file for each start of its process.
+//!
+//! They repeat what the store already holds, for those who look at many runs in one place: a file that cannot be written costs a warning and never the
+//! training. An epoch is in its file after it is durable in the store. A file after the first begins with a session start, upon which
+//! TensorBoard forgets the epochs that are repeated.
+
+mod record;
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use fs_err::tokio as fs;
+use tokio::{io::AsyncWriteExt as _, sync::Mutex};
+
+use crate::proto::v1;
+
+/// What the name of every event file begins with; TensorBoard looks for it.
+const PREFIX: &str = "events.out.tfevents.";
+
+/// The event files of all trainings.
+#[derive(Debug)]
+pub(super) struct EventFiles {
+    /// Holds a folder for each training; `None` when no files are wanted.
+    folder: Option<PathBuf>,
+    /// Held across the writing, so that nobody deletes a folder in the middle of it.
+    current: Mutex<Option<Run>>,
+}
+
+/// The training that was written last.
+#[derive(Debug)]
+struct Run {
+    id: String,
+    attempt: u32,
+    /// `None` until it could be made.
+    file: Option<EventFile>,
+    has_warned: bool,
+}
+
+impl EventFiles {
+    pub(super) fn new(folder: Option<PathBuf>) -> Self {
+        EventFiles {
+            folder,
+            current: Mutex::new(None),
+        }
+    }
+
+    /// Adds the latest epoch of a training.
+    pub(super) async fn epoch(&self, training: &v1::Training) {
+        let (Some(folder), Some(metrics)) = (&self.folder, &training.last) else {
+            return;
+        };
+        let id = training.name.trim_start_matches("trainings/");
+        let mut current = self.current.lock().await;
+        let is_same = |run: &Run| run.id == id && run.attempt == training.attempt;
+        let run = match current.take().filter(is_same) {
+            Some(run) => run,
+            None => Run {
+                id: id.to_owned(),
+                attempt: training.attempt,
+                file: None,
+                has_warned: false,
+            },
+        };
+        let run = current.insert(run);
+        let folder = folder.join(id);
+        let written = async {
+            let file = match run.file.take() {
+                Some(file) => file,
+                None => {
+                    EventFile::create(&folder, training.resolved_spec.as_ref(), metrics.epoch)
+                        .await?
+                }
+            };
+            run.file.insert(file).append(record::epoch(metrics)).await
+        };
+        if let Err(error) = written.await
+            && !std::mem::replace(&mut run.has_warned, true)
+        {
+            tracing::warn!(training = training.name, %error, "failed to write an event file for TensorBoard; the training goes on");
+        }
+    }
+
+    /// Deletes the files of a training.
+    pub(super) async fn delete(&self, id: &str) {
+        let Some(folder) = &self.folder else {
+            return;
+        };
+        let mut current = self.current.lock().await;
+        // A later training may have the same id.
+        current.take_if(|run| run.id == id);
+        match fs::remove_dir_all(folder.join(id)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(training = id, %error, "failed to remove the event files of a training");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// One file, open for appending.
+#[derive(Debug)]
+struct EventFile {
+    file: fs::File,
+    /// What is written before the first epoch.
+    head: Vec<u8>,
+    /// Bytes of whole records.
+    length: u64,
+}
+
+impl EventFile {
+    /// Makes the next file of a training's folder, which begins with this epoch.
+    async fn create(
+        folder: &Path,
+        spec: Option<&v1::TrainingSpec>,
+        epoch: u32,
+    ) -> io::Result<Self> {
+        fs::create_dir_all(folder).await?;
+        let earlier = latest_second(folder).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or(Duration::ZERO).as_secs();
+        // TensorBoard reads the files in the order of their names, whatever the clock does.
+        let second = earlier.map_or(now, |earlier| now.max(earlier + 1));
+        let mut name = OsString::from(format!("{PREFIX}{second:010}."));
+        name.push(
+            rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .as_ref(),
+        );
+        name.push(format!(".{}.0", std::process::id()));
+        let mut head = record::file_version();
+        match earlier {
+            Some(_) => head.extend(record::session_start(epoch)),
+            None => head.extend(spec.map(record::spec).unwrap_or_default()),
+        }
+        let file = fs::OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(folder.join(name))
+            .await?;
+        Ok(EventFile {
+            file,
+            head,
+            length: 0,
+        })
+    }
+
+    /// Adds a record; when that fails the file is as it was before.
+    async fn append(&mut self, record: Vec<u8>) -> io::Result<()> {
+        let bytes = match self.length {
+            0 => [self.head.as_slice(), &record].concat(),
+            _ => record,
+        };
+        let written = async {
+            self.file.write_all(&bytes).await?;
+            self.file.flush().await
+        };
+        match written.await {
+            Ok(()) => {
+                self.length += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // Readers stop at a torn record, so that later ones after it would be lost too.
+                self.file.set_len(self.length).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The second that the name of a folder's last event file begins with; `None` when there is no such file.
+async fn latest_second(folder: &Path) -> io::Result<Option<u64>> {
+    let mut entries = fs::read_dir(folder).await?;
+    let mut latest = None;
+    while let Some(entry) = entries.next_entry().await? {
+        let name = entry.file_name();
+        let second = name.to_str().and_then(|name| {
+            let (second, _) = name.strip_prefix(PREFIX)?.split_once('.')?;
+            second.parse().ok()
+        });
+        latest = latest.max(second);
+    }
+    Ok(latest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn training(attempt: u32, epoch: u32) -> v1::Training {
+        v1::Training {
+            name: "trainings/faces".to_owned(),
+            attempt,
+            last: Some(v1::EpochMetrics {
+                epoch,
+                ..Default::default()
+            }),
+            resolved_spec: Some(v1::TrainingSpec::default()),
+            ..Default::default()
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs_err::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn the_file_of_a_later_start_comes_after_the_earlier_ones_whatever_the_clock_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("faces");
+        fs_err::create_dir(&run).unwrap();
+        let of_the_future = format!("{PREFIX}5000000000.host.1.0");
+        fs_err::write(run.join(&of_the_future), b"").unwrap();
+        let files = EventFiles::new(Some(folder.path().to_owned()));
+        files.epoch(&training(2, 1)).await;
+        files.epoch(&training(2, 2)).await;
+        files.epoch(&training(3, 1)).await;
+        let names = names(&run);
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert_eq!(names[0], of_the_future);
+        assert!(names[1].starts_with(&format!("{PREFIX}5000000001.")));
+        assert!(names[2].starts_with(&format!("{PREFIX}5000000002.")));
+        files.delete("faces").await;
+        assert!(!run.exists());
+    }
+
+    #[tokio::test]
+    async fn a_training_of_the_same_id_after_a_deletion_has_a_folder_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = EventFiles::new(Some(folder.path().to_owned()));
+        files.epoch(&training(1, 1)).await;
+        files.delete("faces").await;
+        files.epoch(&training(1, 1)).await;
+        assert_eq!(names(&folder.path().join("faces")).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_made_costs_nothing_but_the_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = folder.path().join("runs");
+        fs_err::write(&taken, b"a file, not a folder").unwrap();
+        let files = EventFiles::new(Some(taken.clone()));
+        files.epoch(&training(1, 1)).await;
+        fs_err::remove_file(&taken).unwrap();
+        // There is room again, so the next epoch is written.
+        files.epoch(&training(1, 2)).await;
+        assert_eq!(names(&taken.join("faces")).len(), 1);
+    }
+}
