@@ -5,23 +5,29 @@ use tch::{Kind, Reduction, Tensor};
 use crate::model::{Error, checkpoint::LabelScale};
 
 /// A function of the error, averaged over a batch.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Loss {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
     /// Squared.
     Mse,
     /// Huber's function divided by `beta` (Girshick, 2015, arXiv:1504.08083, equation 3, for `beta` 1), as torch.nn.SmoothL1Loss.
-    SmoothL1 {
-        /// Where the square passes into the straight line, on the scale of the targets.
-        beta: f64,
-    },
+    SmoothL1,
     /// Absolute.
     L1,
+}
+
+/// What is made small.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Loss {
+    /// The function.
+    pub function: Function,
+    /// Where [`Function::SmoothL1`] passes from the square into the straight line, on the scale of the targets.
+    pub beta: f64,
 }
 
 /// The loss and the scale of the targets: age = output · scale + offset.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Objective {
-    /// The function.
+    /// What is made small.
     pub loss: Loss,
     /// What the network's output means.
     pub scale: LabelScale,
@@ -56,10 +62,12 @@ impl Objective {
                 .f_div_scalar(self.scale.scale)?;
             &scaled
         };
-        Ok(match self.loss {
-            Loss::Mse => output.f_sub(targets)?.f_square()?.f_mean(Kind::Float)?,
-            Loss::SmoothL1 { beta } => output.f_smooth_l1_loss(targets, Reduction::Mean, beta)?,
-            Loss::L1 => output.f_l1_loss(targets, Reduction::Mean)?,
+        Ok(match self.loss.function {
+            Function::Mse => output.f_sub(targets)?.f_square()?.f_mean(Kind::Float)?,
+            Function::SmoothL1 => {
+                output.f_smooth_l1_loss(targets, Reduction::Mean, self.loss.beta)?
+            }
+            Function::L1 => output.f_l1_loss(targets, Reduction::Mean)?,
         })
     }
 
@@ -94,7 +102,8 @@ pub fn standardised(ages: impl Iterator<Item = f64> + Clone) -> LabelScale {
 mod tests {
     use super::*;
 
-    fn value(loss: Loss, scale: LabelScale) -> f64 {
+    fn value(function: Function, beta: f64, scale: LabelScale) -> f64 {
+        let loss = Loss { function, beta };
         let objective = Objective { loss, scale };
         let output = Tensor::from_slice(&[1.0f32, 2.0, 4.0]);
         let ages = Tensor::from_slice(&[1.5f32, 5.0, 4.0]);
@@ -105,16 +114,10 @@ mod tests {
     #[test]
     fn losses_match_a_hand_calculation() {
         let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-6, "{found}");
-        close(value(Loss::Mse, YEARS), (0.25 + 9.0) / 3.0);
-        close(value(Loss::L1, YEARS), 3.5 / 3.0);
-        close(
-            value(Loss::SmoothL1 { beta: 1.0 }, YEARS),
-            (0.125 + 2.5) / 3.0,
-        );
-        close(
-            value(Loss::SmoothL1 { beta: 2.0 }, YEARS),
-            (0.0625 + 2.0) / 3.0,
-        );
+        close(value(Function::Mse, 1.0, YEARS), (0.25 + 9.0) / 3.0);
+        close(value(Function::L1, 1.0, YEARS), 3.5 / 3.0);
+        close(value(Function::SmoothL1, 1.0, YEARS), (0.125 + 2.5) / 3.0);
+        close(value(Function::SmoothL1, 2.0, YEARS), (0.0625 + 2.0) / 3.0);
     }
 
     /// On a scale of 2 years around 1 the ages are 0.25, 2 and 1.5, and the errors 0.75, 0 and 2.5.
@@ -125,9 +128,12 @@ mod tests {
             offset: 1.0,
         };
         let expected = (0.5625 + 6.25) / 3.0;
-        assert!((value(Loss::Mse, scale) - expected).abs() < 1e-6);
+        assert!((value(Function::Mse, 1.0, scale) - expected).abs() < 1e-6);
         let objective = Objective {
-            loss: Loss::Mse,
+            loss: Loss {
+                function: Function::Mse,
+                beta: 1.0,
+            },
             scale,
         };
         let years = objective

@@ -9,22 +9,21 @@ pub struct Schedule {
     pub warmup_epochs: f64,
     /// Lowest share of the rate, 0 to 1.
     pub min_factor: f64,
+    /// What [`Course::Plateau`] multiplies the rate with.
+    pub plateau_factor: f64,
+    /// Validations without a better figure that [`Course::Plateau`] bears.
+    pub plateau_patience: u32,
 }
 
 /// The course after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Course {
     /// As it is.
     Constant,
     /// Half a cosine wave down to the last step (Loshchilov and Hutter, 2017, arXiv:1608.03983, equation 5, without restarts).
     Cosine,
     /// Down by a factor when a figure gets no better.
-    Plateau {
-        /// Multiplied with the rate.
-        factor: f64,
-        /// Validations without a better figure that are borne.
-        patience: u32,
-    },
+    Plateau,
 }
 
 /// Where a training's schedule stands.
@@ -83,23 +82,23 @@ impl Scheduler {
                 let wave = 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
                 least + (1.0 - least) * wave
             }
-            Course::Plateau { .. } => self.plateau.factor.max(least),
+            Course::Plateau => self.plateau.factor.max(least),
         }
     }
 
     /// Takes the figure of a validation; lower is better.
     pub fn validated(&mut self, figure: f64) {
-        let Course::Plateau { factor, patience } = self.schedule.course else {
+        if self.schedule.course != Course::Plateau {
             return;
-        };
+        }
         if figure < self.plateau.best {
             self.plateau.best = figure;
             self.plateau.waited = 0;
         } else {
             self.plateau.waited += 1;
         }
-        if self.plateau.waited > patience {
-            self.plateau.factor *= factor;
+        if self.plateau.waited > self.schedule.plateau_patience {
+            self.plateau.factor *= self.schedule.plateau_factor;
             self.plateau.waited = 0;
         }
     }
@@ -108,6 +107,14 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CONSTANT: Schedule = Schedule {
+        course: Course::Constant,
+        warmup_epochs: 0.0,
+        min_factor: 0.0,
+        plateau_factor: 0.5,
+        plateau_patience: 1,
+    };
 
     fn close(found: &[f64], expected: &[f64]) {
         assert_eq!(found.len(), expected.len());
@@ -123,6 +130,7 @@ mod tests {
             course: Course::Cosine,
             warmup_epochs: 0.5,
             min_factor: 0.1,
+            ..CONSTANT
         });
         let found: Vec<f64> = (0..8).map(|step| scheduler.factor(step, 4, 2)).collect();
         close(&found[..2], &[0.5, 1.0]);
@@ -136,12 +144,9 @@ mod tests {
     #[test]
     fn plateau_is_that_of_torch() {
         let mut scheduler = Scheduler::new(Schedule {
-            course: Course::Plateau {
-                factor: 0.5,
-                patience: 1,
-            },
-            warmup_epochs: 0.0,
+            course: Course::Plateau,
             min_factor: 0.2,
+            ..CONSTANT
         });
         let figures = [5.0, 4.0, 4.0, 4.5, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6];
         let mut found = Vec::new();
@@ -157,11 +162,7 @@ mod tests {
 
     #[test]
     fn constant_rate_stays() {
-        let scheduler = Scheduler::new(Schedule {
-            course: Course::Constant,
-            warmup_epochs: 0.0,
-            min_factor: 0.0,
-        });
+        let scheduler = Scheduler::new(CONSTANT);
         assert_eq!(scheduler.factor(0, 4, 2), 1.0);
         assert_eq!(scheduler.factor(7, 4, 2), 1.0);
     }

@@ -274,9 +274,17 @@ class WithoutModelTest(ClientTest):
                                          max_reject_share=0.2),
             init=training.InitSpec(kind=training.INIT_KIND_IMAGENET1K_V1), trainable=["layer4", "fc"], max_epochs=10, batch_size=32,
             input_size=224, seed=42, promote=training.PROMOTE_IF_BETTER, head_bias=training.HEAD_BIAS_MEAN_AGE,
-            optimizer=training.OptimizerSpec(learning_rate=1e-4, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0),
+            optimizer=training.OptimizerSpec(learning_rate=1e-4, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0,
+                                             kind=training.OPTIMIZER_KIND_ADAM, momentum=0.9),
             early_stopping=training.EarlyStoppingSpec(patience=0, min_delta=0), feature_cache=training.FEATURE_CACHE_AUTO,
-            precision=training.PRECISION_AUTO)
+            precision=training.PRECISION_AUTO, loss=training.LossSpec(kind=training.LOSS_KIND_MSE, beta=1),
+            schedule=training.ScheduleSpec(kind=training.SCHEDULE_KIND_CONSTANT, warmup_epochs=0, min_factor=0, plateau_factor=0.1,
+                                           plateau_patience=5),
+            ema_decay=0, target_scale=training.TARGET_SCALE_YEARS,
+            augmentation=training.AugmentationSpec(horizontal_flip=False, min_crop_area=1, brightness=0, contrast=0, saturation=0, erasing=0),
+            batch_norm=training.BATCH_NORM_POLICY_UPDATE, monitor=training.METRIC_VAL_LOSS,
+            restart_policy=training.RestartPolicy(max_restarts=3), on_oom=training.ON_OUT_OF_MEMORY_REDUCE_BATCH,
+            checkpoint_interval=duration_pb2.Duration(seconds=300))
         self.assertEqual(resolved, expected)
 
     def test_a_bad_spec_names_every_bad_field_at_once(self):

@@ -12,7 +12,7 @@ use crate::{
     training::{
         feature_cache::CachePolicy,
         monitor::Metric,
-        objective::Loss,
+        objective::{Function, Loss},
         optimizer::{OptimizerOptions, Rule},
         schedule::{Course, Schedule},
     },
@@ -325,11 +325,12 @@ impl Check {
         let given = given.copied().unwrap_or_default();
         let kind = self.choice("spec.loss.kind", given.kind, v1::LossKind::Mse);
         let beta = self.number("spec.loss.beta", given.beta, 1.0, Range::ABOVE_ZERO);
-        match kind {
-            v1::LossKind::Unspecified | v1::LossKind::Mse => Loss::Mse,
-            v1::LossKind::SmoothL1 => Loss::SmoothL1 { beta },
-            v1::LossKind::L1 => Loss::L1,
-        }
+        let function = match kind {
+            v1::LossKind::Unspecified | v1::LossKind::Mse => Function::Mse,
+            v1::LossKind::SmoothL1 => Function::SmoothL1,
+            v1::LossKind::L1 => Function::L1,
+        };
+        Loss { function, beta }
     }
 
     pub(super) fn schedule(&mut self, given: Option<&v1::ScheduleSpec>) -> Schedule {
@@ -343,23 +344,11 @@ impl Check {
             test: |value| value > 0.0 && value < 1.0,
             text: "above 0 and below 1",
         };
-        let factor = self.number(
-            "spec.schedule.plateau_factor",
-            given.plateau_factor,
-            0.1,
-            inside,
-        );
-        let patience = self.integer(
-            "spec.schedule.plateau_patience",
-            given.plateau_patience,
-            5,
-            0..=10_000,
-        );
         Schedule {
             course: match kind {
                 v1::ScheduleKind::Unspecified | v1::ScheduleKind::Constant => Course::Constant,
                 v1::ScheduleKind::Cosine => Course::Cosine,
-                v1::ScheduleKind::Plateau => Course::Plateau { factor, patience },
+                v1::ScheduleKind::Plateau => Course::Plateau,
             },
             warmup_epochs: self.number(
                 "spec.schedule.warmup_epochs",
@@ -372,6 +361,18 @@ impl Check {
                 given.min_factor,
                 0.0,
                 Range::SHARE,
+            ),
+            plateau_factor: self.number(
+                "spec.schedule.plateau_factor",
+                given.plateau_factor,
+                0.1,
+                inside,
+            ),
+            plateau_patience: self.integer(
+                "spec.schedule.plateau_patience",
+                given.plateau_patience,
+                5,
+                0..=10_000,
             ),
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     training::{
         feature_cache::CachePolicy,
         monitor::Metric,
-        objective::Loss,
+        objective::{Function, Loss},
         optimizer::{OptimizerOptions, Rule},
         schedule::{Course, Schedule},
     },
@@ -145,31 +145,29 @@ fn optimizer(options: &OptimizerOptions) -> v1::OptimizerSpec {
 }
 
 fn loss(loss: Loss) -> v1::LossSpec {
-    let (kind, beta) = match loss {
-        Loss::Mse => (v1::LossKind::Mse, None),
-        Loss::SmoothL1 { beta } => (v1::LossKind::SmoothL1, Some(beta)),
-        Loss::L1 => (v1::LossKind::L1, None),
+    let kind = match loss.function {
+        Function::Mse => v1::LossKind::Mse,
+        Function::SmoothL1 => v1::LossKind::SmoothL1,
+        Function::L1 => v1::LossKind::L1,
     };
     v1::LossSpec {
         kind: kind.into(),
-        beta,
+        beta: Some(loss.beta),
     }
 }
 
 fn schedule(schedule: Schedule) -> v1::ScheduleSpec {
-    let (kind, plateau) = match schedule.course {
-        Course::Constant => (v1::ScheduleKind::Constant, None),
-        Course::Cosine => (v1::ScheduleKind::Cosine, None),
-        Course::Plateau { factor, patience } => {
-            (v1::ScheduleKind::Plateau, Some((factor, patience)))
-        }
+    let kind = match schedule.course {
+        Course::Constant => v1::ScheduleKind::Constant,
+        Course::Cosine => v1::ScheduleKind::Cosine,
+        Course::Plateau => v1::ScheduleKind::Plateau,
     };
     v1::ScheduleSpec {
         kind: kind.into(),
         warmup_epochs: Some(schedule.warmup_epochs),
         min_factor: Some(schedule.min_factor),
-        plateau_factor: plateau.map(|(factor, _)| factor),
-        plateau_patience: plateau.map(|(_, patience)| patience),
+        plateau_factor: Some(schedule.plateau_factor),
+        plateau_patience: Some(schedule.plateau_patience),
     }
 }
 

@@ -149,8 +149,10 @@ pub(super) async fn training(
     {
         return Ok(());
     }
-    // Before the outcome is recorded: on a full disk this is what makes room for it.
-    inner.clear(id).await;
+    if matches!(ending, Ending::Failed { .. }) {
+        // Before the outcome is recorded: on a full disk this is what makes room for it.
+        inner.clear(id).await;
+    }
     end_at_last(inner, id, ending, shutdown).await
 }
 
