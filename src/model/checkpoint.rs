@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
-use super::{Error, init};
+use super::{Error, calibration::Calibration, init};
 use crate::{files, imaging::InputSpec};
 
 /// Name of the file with the tensors.
@@ -61,17 +61,6 @@ pub struct LabelScale {
     pub offset: f64,
 }
 
-/// What was learned from the validation residuals.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
-    /// Share of true ages inside the interval.
-    pub confidence: f64,
-    /// Half its width in years.
-    pub half_width: f64,
-    /// Number of residuals.
-    pub images: u64,
-}
-
 /// Which data a model was trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatasetRecord {
@@ -81,6 +70,9 @@ pub struct DatasetRecord {
     pub digest: String,
     /// Digest of the validation images.
     pub val_digest: String,
+    /// Mean age of the training images in years; older programs did not write it.
+    #[serde(default)]
+    pub mean_training_age: Option<f64>,
 }
 
 /// A file that was written.

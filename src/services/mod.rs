@@ -3,7 +3,9 @@
 //! Nothing here holds a tensor, and [`status`] is the only place where an error becomes a `Status`.
 
 pub mod deadline;
+pub mod evaluation;
 pub mod event_stream;
+mod interval;
 pub mod model;
 pub mod prediction;
 pub mod status;

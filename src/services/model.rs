@@ -9,7 +9,10 @@ use crate::{
     store::Store,
 };
 
-use super::{next_page_token, page_size, page_token, status};
+use super::{
+    evaluation::{self, Evaluations},
+    next_page_token, page_size, page_token, status,
+};
 
 /// The service over its handles.
 #[derive(Clone)]
@@ -18,10 +21,14 @@ pub struct ModelApi {
     pub store: Store,
     /// Versions and aliases.
     pub registry: Registry,
+    /// Evaluations that run beside Predict.
+    pub evaluations: Evaluations,
 }
 
 #[tonic::async_trait]
 impl ModelService for ModelApi {
+    type EvaluateModelVersionStream = evaluation::Responses;
+
     async fn list_model_versions(
         &self,
         request: Request<v1::ListModelVersionsRequest>,
@@ -122,6 +129,32 @@ impl ModelService for ModelApi {
             events: page.items,
             next_page_token: next_page_token(page.next),
         }))
+    }
+
+    async fn get_evaluation(
+        &self,
+        request: Request<v1::GetEvaluationRequest>,
+    ) -> Result<Response<v1::GetEvaluationResponse>, Status> {
+        let name = version_name(&request.into_inner().name)?;
+        let version = self.registry.version(&name).await;
+        let version = version.map_err(status::from_registry)?;
+        let Some(evaluation) = version.test else {
+            return Err(status::no_evaluation(&version.name));
+        };
+        Ok(Response::new(v1::GetEvaluationResponse {
+            model_version: version.name,
+            checkpoint: version.checkpoint,
+            dataset_digest: version.dataset_digest,
+            evaluation: Some(evaluation),
+        }))
+    }
+
+    async fn evaluate_model_version(
+        &self,
+        request: Request<v1::EvaluateModelVersionRequest>,
+    ) -> Result<Response<Self::EvaluateModelVersionStream>, Status> {
+        let responses = self.evaluations.start(request.into_inner()).await?;
+        Ok(Response::new(responses))
     }
 }
 

@@ -6,15 +6,14 @@
 //! - [`frames`]: what server and worker say to each other.
 //! - [`worker`]: the child process; owns stdin, stdout and the signs of life.
 //! - [`trainer`]: the loop over epochs; `session` makes one, and `failure` says why there is none. [`feed`] brings it batches, which [`loader`] decodes
-//!   ahead of it or [`feature_cache`] has kept, [`flat`] holds parameters and Adam, [`evaluation`] the
-//!   figures, [`early_stopping`] the verdict on an epoch.
+//!   ahead of it or [`feature_cache`] has kept, [`flat`] holds parameters and Adam, [`early_stopping`] the
+//!   verdict on an epoch. The figures are those of [`crate::evaluation`].
 //!
 //! Training and inference never import each other: the registry joins them.
 
 mod adam_kernel;
 pub mod early_stopping;
 pub mod estimate;
-pub mod evaluation;
 mod failure;
 pub mod feature_cache;
 pub mod feed;

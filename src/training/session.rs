@@ -11,10 +11,16 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     dataset::{self, Dataset, Sample},
+    evaluation::{
+        Scored, Sums,
+        conformal::calibrate,
+        figures::{Baseline, Image, Intervals, evaluate},
+    },
     imaging::{InputSpec, Limits},
     model::{
         self,
-        checkpoint::{self, Calibration, DatasetRecord, LabelScale, Manifest},
+        calibration::{Calibration, DEFAULT_LEVEL},
+        checkpoint::{self, DatasetRecord, LabelScale, Manifest},
         device::{self, Precision},
         init,
         resnet18::{Mode, ResNet18},
@@ -27,7 +33,6 @@ use crate::{
 };
 
 use super::{
-    evaluation::{Scored, Sums, conformal_half_width, evaluate},
     failure::Error,
     feature_cache::{self, FeatureCache, Place, Room, free_disk, free_memory},
     feed::{Fed, Feed, Skipped},
@@ -37,9 +42,6 @@ use super::{
     spec::{SINGLE_VALUE_SIZE, Spec},
     timed,
 };
-
-/// Share of true ages that Predict's interval holds.
-const CONFIDENCE: f64 = 0.9;
 
 /// Where ImageNet's weights are looked for.
 fn sources(job: &Job) -> init::Sources {
@@ -93,6 +95,8 @@ pub(super) struct Session<'a> {
     validation_cache: FeatureCache,
     loader: LoaderOptions,
     mean_age: f64,
+    /// That of the latest checkpoint, which is the best one.
+    calibration: Option<Calibration>,
 }
 
 impl<'a> Session<'a> {
@@ -162,6 +166,7 @@ impl<'a> Session<'a> {
                 threads,
             },
             mean_age,
+            calibration: None,
         })
     }
 
@@ -369,9 +374,20 @@ impl<'a> Session<'a> {
         let Some((scored, indices)) = scored else {
             return Ok(None);
         };
-        let labels = |index: &u32| self.dataset.test[*index as usize].labels.iter().collect();
-        let labels: Vec<Vec<_>> = indices.iter().map(labels).collect();
-        Ok(Some(evaluate(&scored, &labels, self.mean_age)))
+        let image = |(scored, index): (&Scored, &u32)| {
+            let sample = &self.dataset.test[*index as usize];
+            Image {
+                name: &sample.name,
+                labels: sample.labels.iter().collect(),
+                scored: *scored,
+            }
+        };
+        let images: Vec<_> = scored.iter().zip(&indices).map(image).collect();
+        Ok(Some(evaluate(
+            &images,
+            Baseline::new(Some(self.mean_age), &images),
+            Intervals::at(self.calibration.as_ref(), DEFAULT_LEVEL),
+        )))
     }
 
     /// A copy of everything that training changes.
@@ -390,13 +406,13 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn write_checkpoint(
-        &self,
+        &mut self,
         metrics: &v1::EpochMetrics,
         scored: &[Scored],
     ) -> Result<Vec<WorkerFile>, Error> {
         let folder = Path::new(&self.job.work_dir)
             .join(format!("epoch-{}-{}", self.job.attempt, metrics.epoch));
-        let half_width = conformal_half_width(scored, CONFIDENCE);
+        self.calibration = calibrate(scored);
         let manifest = Manifest {
             format_version: checkpoint::FORMAT_VERSION,
             visage_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -409,15 +425,12 @@ impl<'a> Session<'a> {
                 scale: 1.0,
                 offset: 0.0,
             },
-            calibration: half_width.map(|half_width| Calibration {
-                confidence: CONFIDENCE,
-                half_width,
-                images: scored.len() as u64,
-            }),
+            calibration: self.calibration.clone(),
             dataset: DatasetRecord {
                 path: self.spec.dataset.path.clone(),
                 digest: self.dataset.digest.clone(),
                 val_digest: self.dataset.val_digest.clone(),
+                mean_training_age: Some(self.mean_age),
             },
             spec: proto::to_json(&self.spec.to_message()),
             sha256: BTreeMap::new(),
