@@ -49,7 +49,9 @@ pub fn predicted_against_true(
             chart
                 .draw_series([Polygon::new(outline, style)])?
                 .label(format!("{} % interval", percent(intervals.level)))
-                .legend(move |(x, y)| Rectangle::new([(x, y - 6), (x + 18, y + 6)], style));
+                .legend(move |(x, y)| {
+                    Rectangle::new([(x, y - 6), (x + 18, y + 6)], style.filled())
+                });
         }
         chart
             .draw_series(LineSeries::new([(low, low), (high, high)], BLACK.mix(0.6)))?
