@@ -44,9 +44,13 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
     config.bytes([
         "visage.v1.PredictRequest.images",
         "visage.v1.Prediction.annotated_png",
+        "visage.v1.EvaluationReport.predicted_plot_png",
+        "visage.v1.EvaluationReport.residual_plot_png",
         "visage.v1.DownloadCheckpointResponse.data",
         "visage.v1.DownloadModelFileResponse.data",
     ]);
+    // An evaluation is part of many messages, and most of them have none.
+    config.boxed("visage.v1.Evaluation.worst_group");
     tonic_prost_build::configure().compile_fds_with_config(all, config)?;
     Ok(())
 }

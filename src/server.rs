@@ -43,7 +43,11 @@ use crate::{
     },
     registry::{DEFAULT_MODEL, LIVE, Registry},
     services::{
-        deadline::DeadlineLayer, model::ModelApi, prediction::PredictionApi, system::SystemApi,
+        deadline::DeadlineLayer,
+        evaluation::{self, Evaluations},
+        model::ModelApi,
+        prediction::PredictionApi,
+        system::SystemApi,
         training::TrainingApi,
     },
     store::{self, Store},
@@ -187,6 +191,13 @@ pub async fn serve(
     let reflection_v1 = reflection().build_v1()?;
     let reflection_v1alpha = reflection().build_v1alpha()?;
     let limit = config.max_message_bytes;
+    let evaluation = evaluation::Handles {
+        predictor: parts.predictor.clone(),
+        registry: parts.registry.clone(),
+        data_roots: parts.data_roots.clone(),
+        limits: limits(&config),
+        shutdown: shutdown.clone(),
+    };
     let training = TrainingApi {
         store: parts.store.clone(),
         supervisor,
@@ -206,6 +217,7 @@ pub async fn serve(
         store: parts.store.clone(),
         artifacts: parts.artifacts.clone(),
         registry: parts.registry.clone(),
+        evaluations: Evaluations::new(evaluation, tasks.clone()),
     };
     let prediction = PredictionApi {
         predictor: parts.predictor,

@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod download;
 mod error;
+mod evaluate;
 mod export;
 mod fields;
 mod flags;
@@ -50,6 +51,7 @@ Examples:
   visage synth faces/ --count 500               make a small dataset to play with
   visage train --dataset faces/ --epochs 10     fine-tune and follow
   visage predict me.jpg --annotate out.png      predict an age and draw it
+  visage evaluate --dataset faces/ --split test see how well it predicts
   visage trainings list                         see what was trained
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server answers, 130 interrupted.";
@@ -94,6 +96,8 @@ enum Command {
     Watch(watch::Args),
     /// Predict the age on pictures
     Predict(predict::Args),
+    /// Tell how well a version predicts, on a dataset or on its training's test images
+    Evaluate(evaluate::Args),
     /// List, inspect, stop and delete trainings
     #[command(subcommand)]
     Trainings(trainings::Command),
@@ -194,6 +198,7 @@ async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> 
         Command::Sweep(args) => Box::pin(sweep::run(args, context)).await,
         Command::Watch(args) => Box::pin(watch::run(args, context)).await,
         Command::Predict(args) => Box::pin(predict::run(args, context)).await,
+        Command::Evaluate(args) => Box::pin(evaluate::run(args, context)).await,
         Command::Trainings(command) => Box::pin(trainings::run(command, context)).await,
         Command::Models(command) => Box::pin(models::run(command, context)).await,
         Command::Synth(args) => synth::run(args, context),
@@ -207,6 +212,17 @@ async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> 
 /// The folder that relative paths count from.
 fn current_dir() -> Result<std::path::PathBuf, Error> {
     env::current_dir().map_err(Error::CurrentDir)
+}
+
+/// The server's current folder is not ours, so it gets absolute paths: canonical where the file is on this machine, too.
+fn absolute(path: std::path::PathBuf) -> Result<String, Error> {
+    let full = match fs_err::canonicalize(&path) {
+        Ok(canonical) => canonical,
+        Err(_) => current_dir()?.join(&path).components().collect(),
+    };
+    full.into_os_string()
+        .into_string()
+        .map_err(|path| Error::Usage(format!("{} is not valid UTF-8", path.display())))
 }
 
 #[cfg(test)]

@@ -278,8 +278,10 @@ fn show(version: Option<ModelVersion>, context: &Context) -> Result<(), Error> {
     if let Some(metrics) = &version.metrics {
         output.line(&report::epoch_line(metrics))?;
     }
-    for line in version.test.iter().flat_map(report::evaluation_lines) {
-        output.line(&line)?;
+    if let Some(test) = &version.test {
+        for line in report::evaluation_lines("Test", test) {
+            output.line(&line)?;
+        }
     }
     output.line(&format!("Input: {0} x {0} pixels", version.input_size))?;
     output.line(&format!("Dataset: {}", version.dataset_digest))?;

@@ -29,6 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   visage predict me.jpg
   visage predict faces/*.jpg --json
+  visage predict me.jpg --interval 0.8
   visage predict me.jpg --annotate out.png
   visage predict *.jpg --annotate drawn/ --model 3
   curl -s https://example.org/me.jpg | visage predict -
@@ -44,6 +45,9 @@ pub(super) struct Args {
     /// The version: a number, an alias, or `models/MODEL/versions/VERSION` [default: live]
     #[arg(long, value_name = "VERSION")]
     model: Option<String>,
+    /// Share of true ages that the interval shall hold, such as 0.8; of the levels that the version has, the next higher one [default: 0.9]
+    #[arg(long, value_name = "LEVEL")]
+    interval: Option<f64>,
     /// Also draw the age on the picture: a .png file for one picture, a folder for several
     #[arg(long, value_name = "OUT")]
     annotate: Option<PathBuf>,
@@ -91,6 +95,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
             .map(|version| names::version("age", version))
             .unwrap_or_default(),
         annotate: args.annotate.is_some(),
+        interval_level: args.interval,
         ..PredictRequest::default()
     };
     let patience = context.patience;

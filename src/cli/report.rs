@@ -1,10 +1,16 @@
 //! Trainings, epochs and evaluations as lines of text.
 
+mod evaluation;
+
 use std::time::Duration;
 
 use crate::proto::v1::{
-    DatasetReport, EpochMetrics, Estimate, Evaluation, Progress, StopReason, Training,
+    DatasetReport, EpochMetrics, Estimate, Progress, RejectReport, StopReason, Training,
     TrainingState,
+};
+
+pub(super) use evaluation::{
+    evaluation_lines, evaluation_report_lines, predicted_lines, worst_lines,
 };
 
 /// `Epoch 1/10, Training Loss: 580.8863, Validation Loss: 184.5743`, then what else is worth knowing.
@@ -62,25 +68,7 @@ pub(super) fn dataset_lines(report: &DatasetReport) -> Vec<String> {
         .map(|split| format!("{} {}", split.images, split.split))
         .collect();
     let mut lines = vec![format!("Dataset: {} images", splits.join(", "))];
-    let rejected: u64 = report.rejects.iter().map(|reject| reject.count).sum();
-    if rejected > 0 {
-        let reasons: Vec<String> = report
-            .rejects
-            .iter()
-            .map(|reject| {
-                format!(
-                    "{} {} ({})",
-                    reject.count,
-                    reject.reason,
-                    reject.examples.join(", ")
-                )
-            })
-            .collect();
-        lines.push(format!(
-            "  {rejected} files left out: {}",
-            reasons.join("; ")
-        ));
-    }
+    lines.extend(rejects_line(&report.rejects));
     lines.extend(
         report
             .warnings
@@ -88,6 +76,23 @@ pub(super) fn dataset_lines(report: &DatasetReport) -> Vec<String> {
             .map(|warning| format!("  warning: {warning}")),
     );
     lines
+}
+
+/// How many files were left out, and why; none when there are none.
+fn rejects_line(rejects: &[RejectReport]) -> Option<String> {
+    let rejected: u64 = rejects.iter().map(|reject| reject.count).sum();
+    let reasons: Vec<String> = rejects
+        .iter()
+        .map(|reject| {
+            format!(
+                "{} {} ({})",
+                reject.count,
+                reject.reason,
+                reject.examples.join(", ")
+            )
+        })
+        .collect();
+    (rejected > 0).then(|| format!("  {rejected} files left out: {}", reasons.join("; ")))
 }
 
 /// What a training would need.
@@ -125,43 +130,10 @@ pub(super) fn summary_lines(training: &Training) -> Vec<String> {
         ));
     }
     if let Some(test) = &training.test {
-        lines.extend(evaluation_lines(test));
+        lines.extend(evaluation_lines("Test", test));
     }
     if !training.model_version.is_empty() {
         lines.push(format!("Model version: {}", training.model_version));
-    }
-    lines
-}
-
-/// The test images in one line, and a table of the groups.
-pub(super) fn evaluation_lines(test: &Evaluation) -> Vec<String> {
-    let r2 = test
-        .r2
-        .map(|r2| format!(", R2: {r2:.3}"))
-        .unwrap_or_default();
-    let mut lines = vec![format!(
-        "Test on {} images: MSE: {:.4}, RMSE: {:.2}, MAE: {:.2} (the mean age alone: {:.2}){r2}, within 5 years: {:.1} %, bias: {:+.2}",
-        test.images,
-        test.mse,
-        test.rmse,
-        test.mae,
-        test.baseline_mae,
-        100.0 * test.cs5,
-        test.bias
-    )];
-    if test.groups.is_empty() {
-        return lines;
-    }
-    lines.push(format!(
-        "  {:<20} {:>7} {:>7} {:>7}",
-        "group", "images", "MAE", "bias"
-    ));
-    for group in &test.groups {
-        let name = format!("{} {}", group.key, group.value);
-        lines.push(format!(
-            "  {name:<20} {:>7} {:>7.2} {:>+7.2}",
-            group.images, group.mae, group.bias
-        ));
     }
     lines
 }

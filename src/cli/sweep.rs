@@ -22,8 +22,8 @@ use self::{
     runs::{Run, Runs},
 };
 use super::{
-    Context, Error, Outcome, fields::Assignment, json, names, observe::ctrl_c, report, table,
-    train::absolute,
+    Context, Error, Outcome, absolute, fields::Assignment, json, names, observe::ctrl_c, report,
+    table,
 };
 
 /// Most runs of a sweep; a grid grows faster than one thinks.

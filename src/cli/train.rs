@@ -12,9 +12,8 @@ use crate::proto::v1::{
 };
 
 use super::{
-    Context, Error, Outcome,
+    Context, Error, Outcome, absolute,
     client::request_within,
-    current_dir,
     fields::Assignment,
     json, names,
     observe::{ctrl_c, observe},
@@ -390,17 +389,6 @@ fn init_spec(text: String) -> Result<InitSpec, Error> {
         kind: kind.into(),
         path,
     })
-}
-
-/// The server's current folder is not ours, so it gets absolute paths: canonical where the file is on this machine, too.
-pub(super) fn absolute(path: PathBuf) -> Result<String, Error> {
-    let full = match fs_err::canonicalize(&path) {
-        Ok(canonical) => canonical,
-        Err(_) => current_dir()?.join(&path).components().collect(),
-    };
-    full.into_os_string()
-        .into_string()
-        .map_err(|path| Error::Usage(format!("{} is not valid UTF-8", path.display())))
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {

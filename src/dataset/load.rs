@@ -17,7 +17,7 @@ use crate::imaging;
 
 /// Pictures with ages, checked and split.
 ///
-/// [`load`] gives at least two training and one validation sample; the test part may be empty. Each part is sorted by name.
+/// For a training [`load`] gives at least two training and one validation sample; the test part may be empty. See [`Needs`]. Each part is sorted by name.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// What the network learns from.
@@ -64,6 +64,8 @@ pub struct Options {
     pub max_reject_share: f64,
     /// How thoroughly each picture is looked at. Default: the header.
     pub verify: Verify,
+    /// What the parts must hold. Default: what a training needs.
+    pub needs: Needs,
     /// What each picture may cost.
     pub limits: imaging::Limits,
     /// Scanning threads. Default: as many as the machine runs at once, at most eight.
@@ -81,6 +83,7 @@ impl Default for Options {
             seed: 0,
             max_reject_share: 0.2,
             verify: Verify::default(),
+            needs: Needs::Training,
             limits: imaging::Limits::default(),
             threads: available.min(const { NonZeroUsize::new(8).expect("8 is not 0") }),
             max_images: 10_000_000,
@@ -115,6 +118,15 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// What a data set is for, and so what its parts must hold at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Two pictures to train on and one to validate with.
+    Training,
+    /// One picture, in whichever part.
+    Evaluation,
 }
 
 /// The ages that are believed, both ends included, in years.
@@ -192,7 +204,9 @@ pub fn load(
             reasons: rejects.sentence(),
         });
     }
-    check_parts(path, source, split, &train, &val, usable)?;
+    if options.needs == Needs::Training {
+        check_parts(path, source, split, &train, &val, usable)?;
+    }
 
     let parts = [
         (Part::Train, train.as_slice()),

@@ -35,7 +35,7 @@ mod tests;
 
 pub use self::error::Error;
 pub use self::labels::Labels;
-pub use self::load::{AgeRange, Dataset, Options, Sample, load};
+pub use self::load::{AgeRange, Dataset, Needs, Options, Sample, load};
 pub use self::report::{
     AgeBand, AgeSummary, Duplicates, PartReport, RejectCount, RejectReason, Report, Source,
     SplitOrigin,

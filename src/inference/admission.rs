@@ -10,11 +10,16 @@ use crate::telemetry::metrics::{self, RejectionReason};
 
 use super::Error;
 
+/// One place in so many is all that background work gets, so that a client's pictures wait for few others.
+const BACKGROUND_SHARE: usize = 16;
+
 /// Hands out places. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Door {
     free: Arc<Semaphore>,
     places: usize,
+    /// The part of the places that background work may hold at once, whoever it is for.
+    background: Arc<Semaphore>,
 }
 
 impl Door {
@@ -23,7 +28,31 @@ impl Door {
         Door {
             free: Arc::new(Semaphore::new(places)),
             places,
+            background: Arc::new(Semaphore::new(background_places(places))),
         }
+    }
+
+    /// Places that background work may hold at once.
+    pub fn background_places(&self) -> usize {
+        background_places(self.places)
+    }
+
+    /// Waits for a place for a picture that nobody waits for at this moment.
+    ///
+    /// # Errors
+    /// `EngineGone` when the door was closed, which it never is.
+    pub async fn admit_background(&self) -> Result<Place, Error> {
+        let closed = |_| Error::EngineGone;
+        let share = Arc::clone(&self.background).acquire_owned();
+        let share = share.await.map_err(closed)?;
+        let permit = Arc::clone(&self.free).acquire_owned();
+        let place = Place {
+            permit: Some(permit.await.map_err(closed)?),
+            background: Some(share),
+            door: self.clone(),
+        };
+        self.report();
+        Ok(place)
     }
 
     /// Takes places for the pictures of a request, or refuses at once.
@@ -45,6 +74,7 @@ impl Door {
         self.report();
         Ok(Admission(Place {
             permit: Some(permit),
+            background: None,
             door: self.clone(),
         }))
     }
@@ -63,6 +93,7 @@ impl Admission {
     pub fn split(&mut self) -> Option<Place> {
         Some(Place {
             permit: Some(self.0.permit.as_mut()?.split(1)?),
+            background: None,
             door: self.0.door.clone(),
         })
     }
@@ -73,13 +104,20 @@ impl Admission {
 pub struct Place {
     /// Set until it is dropped.
     permit: Option<OwnedSemaphorePermit>,
+    /// Set for background work.
+    background: Option<OwnedSemaphorePermit>,
     door: Door,
+}
+
+fn background_places(places: usize) -> usize {
+    (places / BACKGROUND_SHARE).max(1)
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         // Freed first, so that the metric counts without it.
         self.permit = None;
+        self.background = None;
         self.door.report();
     }
 }
@@ -117,5 +155,24 @@ mod tests {
         assert!(admission.split().is_some());
         assert!(admission.split().is_some());
         assert!(admission.split().is_none());
+    }
+
+    #[tokio::test]
+    async fn background_work_waits_and_takes_a_sixteenth_of_the_places() {
+        let door = Door::new(32);
+        let first = door.admit_background().await.unwrap();
+        let _second = door.admit_background().await.unwrap();
+        // Others go on, also when they take all places that are left.
+        let all_others = door.admit(30).unwrap();
+        let third = door.admit_background();
+        tokio::pin!(third);
+        let soon = std::time::Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, &mut third).await.is_err());
+        drop(first);
+        let third = third.await.unwrap();
+        drop(all_others);
+        assert!(door.admit(30).is_ok());
+        drop(third);
+        assert!(door.admit(31).is_ok());
     }
 }

@@ -4,6 +4,7 @@
 //! - [`predictor`]: decoding on a bounded pool, the way to the engine and back.
 //! - [`engine`]: the one thread that owns the loaded models and computes batches.
 //! - [`annotate`]: draws an age on a picture.
+//! - [`background`]: ages on many files, beside what clients wait for.
 //!
 //! Nothing here knows of trainings, aliases or the database: a caller hands over a [`ServedModel`] that says which weights to use.
 
@@ -13,12 +14,14 @@ use crate::{
     imaging::{self, InputSpec},
     model::{
         self,
-        checkpoint::{Calibration, LabelScale, Manifest},
+        calibration::Calibration,
+        checkpoint::{LabelScale, Manifest},
     },
 };
 
 pub mod admission;
 pub mod annotate;
+pub mod background;
 pub mod engine;
 pub mod predictor;
 
@@ -37,6 +40,8 @@ pub struct ServedModel {
     pub label: LabelScale,
     /// For intervals.
     pub calibration: Option<Calibration>,
+    /// Mean age of the images that it was trained on, in years, where the manifest tells.
+    pub mean_training_age: Option<f64>,
 }
 
 impl ServedModel {
@@ -49,6 +54,7 @@ impl ServedModel {
             input: manifest.input,
             label: manifest.label,
             calibration: manifest.calibration,
+            mean_training_age: manifest.dataset.mean_training_age,
         }
     }
 }
@@ -63,6 +69,14 @@ pub enum Error {
         index: usize,
         /// Why not.
         source: imaging::Error,
+    },
+    /// The picture's file cannot be read.
+    #[error("image {index}: {source}")]
+    File {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// Why not.
+        source: std::io::Error,
     },
     /// Too many pictures wait.
     #[error(

@@ -1,13 +1,14 @@
 //! The way of a request through admission, decoding, the engine and back.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use image::RgbImage;
-use tokio::sync::oneshot;
+use tokio::{io::AsyncReadExt, sync::oneshot};
 
 use crate::{
     imaging::{self, Limits, Preprocessor, normalise_into},
@@ -30,6 +31,8 @@ pub struct Request {
     pub images: Vec<Bytes>,
     /// Also draw the age on each picture.
     pub annotate: bool,
+    /// The level of the intervals, one of the model's calibration; `None` for no intervals.
+    pub interval_level: Option<f64>,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
 }
@@ -102,6 +105,49 @@ impl Predictor {
         self.door.admit(images)
     }
 
+    /// Places that background work may hold at once.
+    pub fn background_places(&self) -> usize {
+        self.door.background_places()
+    }
+
+    /// Predicts one picture that lies in a file, when there is a place for background work. It is in none of Predict's counts.
+    ///
+    /// # Errors
+    /// A picture that cannot be read (`File`, `Image`), or a model that does not compute.
+    pub async fn predict_file(
+        &self,
+        model: Arc<ServedModel>,
+        index: usize,
+        path: &Path,
+    ) -> Result<f64, Error> {
+        let place = self.door.admit_background().await?;
+        let bytes = read(path, self.limits.max_bytes).await;
+        let job = DecodeJob {
+            index,
+            bytes: bytes.map_err(|source| Error::File { index, source })?,
+            model: Arc::clone(&model),
+            keep_picture: false,
+            deadline: None,
+            place,
+        };
+        let done = self.start(job).await.map_err(|_| Error::EngineGone)??;
+        finite_age(&model, index, done.output)
+    }
+
+    /// Runs a computation on the decoding threads; dropping the future does not end it.
+    ///
+    /// # Errors
+    /// `EngineGone` when it panicked.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        // Nobody may wait for it any more.
+        self.pool.spawn(move || drop(reply.send(work())));
+        answer.await.map_err(|_| Error::EngineGone)
+    }
+
     /// Predicts all pictures of a request, in order; the first failure is the call's failure.
     ///
     /// # Errors
@@ -130,7 +176,10 @@ impl Predictor {
         for (index, answer) in pending.into_iter().enumerate() {
             let answer = answer.await.map_err(|_| Error::EngineGone).flatten();
             let answer = match answer {
-                Ok(done) => self.finish(&request.model, index, done).await,
+                Ok(done) => {
+                    self.finish(&request.model, request.interval_level, index, done)
+                        .await
+                }
                 Err(error) => Err(error),
             };
             tally.finish(outcome(&answer));
@@ -193,42 +242,35 @@ impl Predictor {
         }
     }
 
-    async fn finish(&self, model: &ServedModel, index: usize, done: Done) -> Result<Answer, Error> {
+    async fn finish(
+        &self,
+        model: &ServedModel,
+        interval_level: Option<f64>,
+        index: usize,
+        done: Done,
+    ) -> Result<Answer, Error> {
         // Given back at the end: until it is drawn, the picture takes memory.
         let Done {
             decoded,
             output,
             place: _place,
         } = done;
-        if !output.age.is_finite() {
-            return Err(Error::NotFinite {
-                model: model.name.clone(),
-                value: output.age,
-                index,
-            });
-        }
-        let interval = model.calibration.map(|calibration| {
-            let lower = (output.age - calibration.half_width).max(0.0);
-            (
-                lower,
-                output.age + calibration.half_width,
-                calibration.confidence,
-            )
+        let age = finite_age(model, index, output)?;
+        let interval = interval_level.and_then(|level| {
+            let (lower, upper) = model.calibration.as_ref()?.interval(level, age)?;
+            Some((lower, upper, level))
         });
         let annotated_png = match decoded.picture {
             None => None,
             Some(picture) => {
-                let (reply, drawn) = oneshot::channel();
-                let age = output.age;
-                self.pool
-                    .spawn(move || drop(reply.send(annotate::draw(picture, age, interval))));
-                Some(drawn.await.map_err(|_| Error::EngineGone)?)
+                let drawn = self.compute(move || annotate::draw(picture, age, interval));
+                Some(drawn.await?)
             }
         };
         metrics::image_decoded(decoded.seconds);
         metrics::image_dequeued(output.queue);
         Ok(Answer {
-            age: output.age,
+            age,
             interval,
             dimensions: decoded.dimensions,
             annotated_png,
@@ -239,10 +281,31 @@ impl Predictor {
     }
 }
 
+fn finite_age(model: &ServedModel, index: usize, output: Output) -> Result<f64, Error> {
+    if output.age.is_finite() {
+        return Ok(output.age);
+    }
+    Err(Error::NotFinite {
+        model: model.name.clone(),
+        value: output.age,
+        index,
+    })
+}
+
+/// Reads a file up to one byte past the limit, by which decoding refuses it.
+async fn read(path: &Path, limit: u64) -> std::io::Result<Bytes> {
+    let file = fs_err::tokio::File::open(path).await?;
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .await?;
+    Ok(bytes.into())
+}
+
 fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
     match answer {
         Ok(_) => ImageOutcome::Ok,
-        Err(Error::Image { .. }) => ImageOutcome::InvalidImage,
+        Err(Error::Image { .. } | Error::File { .. }) => ImageOutcome::InvalidImage,
         Err(Error::QueueFull { .. }) => ImageOutcome::Overloaded,
         Err(Error::DeadlineExceeded) => ImageOutcome::Expired,
         Err(Error::Model { .. } | Error::NotFinite { .. } | Error::EngineGone) => {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
-use super::{Error, init};
+use super::{Error, calibration::Calibration, init};
 use crate::{files, imaging::InputSpec};
 
 /// Name of the file with the tensors.
@@ -61,17 +61,6 @@ pub struct LabelScale {
     pub offset: f64,
 }
 
-/// What was learned from the validation residuals.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
-    /// Share of true ages inside the interval.
-    pub confidence: f64,
-    /// Half its width in years.
-    pub half_width: f64,
-    /// Number of residuals.
-    pub images: u64,
-}
-
 /// Which data a model was trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatasetRecord {
@@ -81,6 +70,9 @@ pub struct DatasetRecord {
     pub digest: String,
     /// Digest of the validation images.
     pub val_digest: String,
+    /// Mean age of the training images in years; older programs did not write it.
+    #[serde(default)]
+    pub mean_training_age: Option<f64>,
 }
 
 /// A file that was written.
@@ -189,4 +181,51 @@ fn serialize(state: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, Error> {
         (*name, view.expect("the bytes were made for this shape"))
     });
     safetensors::serialize(views, None).map_err(|error| std::io::Error::other(error).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the first programs wrote it: no levels, no mean age.
+    const OLD: &str = r#"{
+        "format_version": 1, "visage_version": "0.1.0", "architecture": "resnet18", "training": "trainings/t", "epoch": 3, "metrics": {},
+        "input": null,
+        "label": {"scale": 1.0, "offset": 0.0},
+        "calibration": {"confidence": 0.9, "half_width": 7.5, "images": 40},
+        "dataset": {"path": "/faces", "digest": "aa", "val_digest": "bb"}, "spec": {}, "sha256": {}
+    }"#;
+
+    fn old() -> serde_json::Value {
+        let mut old: serde_json::Value = serde_json::from_str(OLD).unwrap();
+        old["input"] = serde_json::to_value(InputSpec::default()).unwrap();
+        old
+    }
+
+    fn read(text: &str) -> Result<Manifest, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(MANIFEST_FILE);
+        fs_err::write(&path, text).unwrap();
+        read_manifest(&path)
+    }
+
+    #[test]
+    fn a_manifest_of_before_there_were_levels_is_read() {
+        let manifest = read(&old().to_string()).unwrap();
+        assert_eq!(manifest.dataset.mean_training_age, None);
+        let calibration = manifest.calibration.unwrap();
+        assert_eq!(calibration.level_for(0.9), Some(0.9));
+        assert_eq!(calibration.half_width(0.9, 70.0), Some(7.5));
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_newer_formats_refused() {
+        let mut newer = old();
+        newer["calibration"]["shape"] = "heteroscedastic".into();
+        newer["dataset"]["licence"] = "CC0".into();
+        assert!(read(&newer.to_string()).is_ok());
+        newer["format_version"] = 2.into();
+        let refused = read(&newer.to_string()).unwrap_err().to_string();
+        assert!(refused.contains("format_version is 2"), "{refused}");
+    }
 }

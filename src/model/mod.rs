@@ -3,12 +3,14 @@
 //! - [`resnet18`]: the architecture with torchvision's parameter names, and which parts of it are trained.
 //! - [`weights`]: reading `.pth` and `.safetensors` files, and the hub.
 //! - [`init`]: the choices of initial weights.
-//! - [`checkpoint`]: what Visage writes to disk and reads back: `model.safetensors` and `manifest.json`.
+//! - [`checkpoint`]: what Visage writes to disk and reads back: `model.safetensors` and `manifest.json`. [`calibration`]: the part of it that
+//!   prediction intervals are made of.
 //! - [`torchscript`]: a model that PyTorch runs without Visage.
 //! - [`device`]: CPU or GPU, found at run time.
 //!
 //! Nothing here knows of trainings, requests or the database.
 
+pub mod calibration;
 pub mod checkpoint;
 pub mod device;
 pub mod init;

@@ -4,7 +4,9 @@
 
 pub mod deadline;
 mod download;
+pub mod evaluation;
 pub mod event_stream;
+mod interval;
 pub mod model;
 pub mod prediction;
 pub mod status;

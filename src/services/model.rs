@@ -10,7 +10,11 @@ use crate::{
     store::Store,
 };
 
-use super::{download, next_page_token, page_size, page_token, status};
+use super::{
+    download,
+    evaluation::{self, Evaluations},
+    next_page_token, page_size, page_token, status,
+};
 
 /// The service over its handles.
 #[derive(Clone)]
@@ -21,11 +25,14 @@ pub struct ModelApi {
     pub artifacts: Artifacts,
     /// Versions and aliases.
     pub registry: Registry,
+    /// Evaluations that run beside Predict.
+    pub evaluations: Evaluations,
 }
 
 #[tonic::async_trait]
 impl ModelService for ModelApi {
     type DownloadModelFileStream = download::Boxed<v1::DownloadModelFileResponse>;
+    type EvaluateModelVersionStream = evaluation::Responses;
 
     async fn list_model_versions(
         &self,
@@ -141,6 +148,32 @@ impl ModelService for ModelApi {
             events: page.items,
             next_page_token: next_page_token(page.next),
         }))
+    }
+
+    async fn get_evaluation(
+        &self,
+        request: Request<v1::GetEvaluationRequest>,
+    ) -> Result<Response<v1::GetEvaluationResponse>, Status> {
+        let name = version_name(&request.into_inner().name)?;
+        let version = self.registry.version(&name).await;
+        let version = version.map_err(status::from_registry)?;
+        let Some(evaluation) = version.test else {
+            return Err(status::no_evaluation(&version.name));
+        };
+        Ok(Response::new(v1::GetEvaluationResponse {
+            model_version: version.name,
+            checkpoint: version.checkpoint,
+            dataset_digest: version.dataset_digest,
+            evaluation: Some(evaluation),
+        }))
+    }
+
+    async fn evaluate_model_version(
+        &self,
+        request: Request<v1::EvaluateModelVersionRequest>,
+    ) -> Result<Response<Self::EvaluateModelVersionStream>, Status> {
+        let responses = self.evaluations.start(request.into_inner()).await?;
+        Ok(Response::new(responses))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     telemetry::metrics::{self, ImageOutcome, RejectionReason},
 };
 
-use super::{deadline::Deadline, status};
+use super::{deadline::Deadline, interval::interval_level, status};
 
 /// The service over its handles.
 #[derive(Clone)]
@@ -61,6 +61,7 @@ impl PredictionService for PredictionApi {
             }
             status::from_registry(error)
         })?;
+        let interval_level = interval_level(&model, request.interval_level)?;
         let admission = self.predictor.admit(count).map_err(|error| {
             (0..count).for_each(|_| metrics::image_finished(ImageOutcome::Overloaded));
             status::from_inference(&error)
@@ -72,6 +73,7 @@ impl PredictionService for PredictionApi {
                 model,
                 images: request.images,
                 annotate: request.annotate,
+                interval_level,
                 deadline,
             },
             admission,

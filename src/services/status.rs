@@ -9,7 +9,9 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
-    artifacts, dataset, inference, model, names, registry, store,
+    artifacts, dataset,
+    evaluation::plots,
+    inference, model, names, registry, store,
     training::{spec::Violation, supervisor},
 };
 
@@ -93,6 +95,25 @@ pub fn deadline_exceeded() -> Status {
 /// Something that a name stands for does not exist.
 pub fn not_found(message: &str) -> Status {
     Row::new(Code::NotFound, "NOT_FOUND").status(message.to_owned())
+}
+
+/// A version whose training left no evaluation.
+pub fn no_evaluation(version: &str) -> Status {
+    Row::new(Code::NotFound, "NO_EVALUATION").status(format!(
+        "{version} has no stored evaluation: its training had no test images, or it was not made of the training's best checkpoint; evaluate it on a dataset instead"
+    ))
+}
+
+/// As many evaluations as the server runs at once.
+pub fn too_many_evaluations(limit: usize) -> Status {
+    Row::retry(Code::ResourceExhausted, "TOO_MANY_EVALUATIONS").status(format!(
+        "{limit} evaluations are running, which is the limit; try again when one has ended"
+    ))
+}
+
+/// From the plots of an evaluation.
+pub fn from_plots(error: &plots::Error) -> Status {
+    Row::new(Code::Internal, "PLOTS").status(error.to_string())
 }
 
 /// The server is about to end; the same call will work on the next one.
@@ -199,6 +220,7 @@ pub fn from_inference(error: &inference::Error) -> Status {
             status = Status::with_error_details(Code::InvalidArgument, error.to_string(), details);
             status
         }
+        E::File { .. } => Row::new(Code::Internal, "FILE_UNREADABLE").status(error.to_string()),
         E::QueueFull { .. } => {
             Row::retry(Code::ResourceExhausted, "QUEUE_FULL").status(error.to_string())
         }

@@ -21,7 +21,7 @@ use tch::{Kind, Tensor};
 
 use crate::{
     files,
-    model::{self, Error},
+    model::{self, Error, calibration::Calibration},
     proto::worker_v1::{Resume, ResumePoint, Saved, TrainerRecord, worker_event},
 };
 
@@ -127,8 +127,10 @@ pub struct Restored {
     pub record: TrainerRecord,
     /// The tensors by name, on the CPU.
     pub tensors: BTreeMap<String, Tensor>,
-    /// The parts of the best weights that are trained, as they were exported; `None` without a best epoch.
+    /// The best weights, as they were exported; `None` without a best epoch.
     pub best: Option<BTreeMap<String, Tensor>>,
+    /// What their intervals are made of.
+    pub calibration: Option<Calibration>,
 }
 
 impl Restored {
@@ -188,6 +190,13 @@ pub fn read(folder: &Path, resume: &Resume, dataset_digest: &str) -> Result<Rest
                 .map_err(|error| error.to_string())?,
         ),
     };
+    let calibration = match resume.best_manifest_path.as_str() {
+        "" => None,
+        path => {
+            let manifest = model::checkpoint::read_manifest(Path::new(path));
+            manifest.map_err(|error| error.to_string())?.calibration
+        }
+    };
     if best.is_none() && record.best.is_some() {
         return Err("the checkpoint of its best epoch is gone".to_owned());
     }
@@ -195,6 +204,7 @@ pub fn read(folder: &Path, resume: &Resume, dataset_digest: &str) -> Result<Rest
         record,
         tensors,
         best,
+        calibration,
     })
 }
 

@@ -7,14 +7,13 @@
 //! - [`worker`]: the child process; owns stdin, stdout and the signs of life.
 //! - [`trainer`]: the loop over epochs; `session` makes one, and `failure` says why there is none. [`feed`] brings it batches, which [`loader`] decodes
 //!   ahead of it or [`feature_cache`] has kept. [`objective`] is what [`optimizer`] makes small by changing the parameters in [`flat`], at a pace that [`schedule`]
-//!   sets. [`evaluation`] holds the figures, [`monitor`] says which of them counts, [`early_stopping`] gives the verdict on an epoch.
+//!   sets. The figures are those of [`crate::evaluation`]; [`monitor`] says which of them counts, [`early_stopping`] gives the verdict on an epoch.
 //! - [`full_checkpoint`]: what a later process needs to go on as if it were this one.
 //!
 //! Training and inference never import each other: the registry joins them.
 
 pub mod early_stopping;
 pub mod estimate;
-pub mod evaluation;
 mod failure;
 pub mod feature_cache;
 pub mod feed;

@@ -50,6 +50,20 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "inference",
         &["training", "registry", "store", "services", "server", "cli"],
     ),
+    // Both of them use it, so it uses neither.
+    (
+        "evaluation",
+        &[
+            "dataset",
+            "training",
+            "inference",
+            "registry",
+            "store",
+            "services",
+            "server",
+            "cli",
+        ],
+    ),
     ("registry", &["services", "server", "cli"]),
     (
         "store",

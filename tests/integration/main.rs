@@ -14,6 +14,8 @@ mod control;
 mod documentation;
 /// Feature cache and number formats: faster, and the same figures.
 mod engine;
+/// What the server says of a version on a dataset, against what Predict says of the same images.
+mod evaluation;
 /// What goes wrong while a training runs: each ends in its state and stop reason, and the server goes on.
 mod faults;
 /// Machines that lose power, and with it what was not synced.

@@ -51,6 +51,7 @@ pub(super) struct State {
     pub(super) opened: Mutex<Vec<StreamEpochMetricsRequest>>,
     pub(super) started: Mutex<Vec<StartTrainingRequest>>,
     pub(super) predicted: Mutex<Vec<PredictRequest>>,
+    pub(super) evaluated: Mutex<Vec<EvaluateModelVersionRequest>>,
     pub(super) aliased: Mutex<Vec<SetAliasRequest>>,
     pub(super) file: Vec<u8>,
     pub(super) sha256: String,
@@ -370,7 +371,7 @@ impl PredictionService for Service {
                 interval: Some(Interval {
                     lower: 21.25,
                     upper: 40.5,
-                    confidence: 0.9,
+                    confidence: request.interval_level.unwrap_or(0.9),
                 }),
                 annotated_png: match request.annotate {
                     true => vec![b'P', image[0]].into(),

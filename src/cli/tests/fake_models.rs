@@ -6,11 +6,15 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::proto::v1::{
-    AliasEvent, CheckpointFile, DeleteAliasRequest, DeleteAliasResponse, DownloadModelFileRequest,
-    DownloadModelFileResponse, EpochMetrics, GetModelVersionRequest, GetModelVersionResponse,
-    ListAliasEventsRequest, ListAliasEventsResponse, ListModelVersionsRequest,
-    ListModelVersionsResponse, ModelVersion, RegisterVersionRequest, RegisterVersionResponse,
-    SetAliasRequest, SetAliasResponse, model_service_server::ModelService,
+    AliasEvent, BaselineSource, CheckpointFile, DatasetSplit, DeleteAliasRequest,
+    DeleteAliasResponse, DownloadModelFileRequest, DownloadModelFileResponse, EpochMetrics,
+    EvaluateModelVersionRequest, EvaluateModelVersionResponse, Evaluation, EvaluationGroup,
+    EvaluationProgress, EvaluationReport, GetEvaluationRequest, GetEvaluationResponse,
+    GetModelVersionRequest, GetModelVersionResponse, IntervalCoverage, ListAliasEventsRequest,
+    ListAliasEventsResponse, ListModelVersionsRequest, ListModelVersionsResponse, ModelVersion,
+    PredictedImage, PredictionPage, RegisterVersionRequest, RegisterVersionResponse,
+    SetAliasRequest, SetAliasResponse, evaluate_model_version_response::Kind,
+    model_service_server::ModelService,
 };
 
 use super::fake::State;
@@ -33,10 +37,112 @@ fn version(checkpoint: &str) -> Option<ModelVersion> {
     })
 }
 
+fn group() -> EvaluationGroup {
+    EvaluationGroup {
+        key: "age".to_owned(),
+        value: "30-39".to_owned(),
+        images: 12,
+        mae: 4.5,
+        bias: -1.25,
+        rmse: 5.5,
+    }
+}
+
+fn predicted(file: &str) -> PredictedImage {
+    PredictedImage {
+        file: file.to_owned(),
+        age: 33.0,
+        predicted: 45.5,
+        error: 12.5,
+    }
+}
+
+fn evaluation() -> Evaluation {
+    Evaluation {
+        images: 12,
+        mae: 4.5,
+        cs3: 0.25,
+        cs5: 0.5,
+        cs10: 0.75,
+        groups: vec![group()],
+        worst_group: Some(Box::new(group())),
+        worst_predictions: vec![predicted("test/33_far.jpg")],
+        interval_coverage: Some(IntervalCoverage {
+            level: 0.8,
+            coverage: 0.833,
+            mean_width: 21.5,
+        }),
+        baseline_age: 33.25,
+        baseline_mae: 9.5,
+        baseline_source: BaselineSource::TrainingMean.into(),
+        ..Evaluation::default()
+    }
+}
+
 #[tonic::async_trait]
 impl ModelService for Models {
     type DownloadModelFileStream =
         Pin<Box<dyn Stream<Item = Result<DownloadModelFileResponse, Status>> + Send>>;
+    type EvaluateModelVersionStream =
+        Pin<Box<dyn Stream<Item = Result<EvaluateModelVersionResponse, Status>> + Send>>;
+
+    async fn get_evaluation(
+        &self,
+        request: Request<GetEvaluationRequest>,
+    ) -> Result<Response<GetEvaluationResponse>, Status> {
+        if request.get_ref().name != "models/age/versions/live" {
+            return Err(Status::not_found("it has no stored evaluation"));
+        }
+        Ok(Response::new(GetEvaluationResponse {
+            model_version: "models/age/versions/3".to_owned(),
+            checkpoint: "trainings/t/checkpoints/7".to_owned(),
+            evaluation: Some(evaluation()),
+            ..GetEvaluationResponse::default()
+        }))
+    }
+
+    /// Progress, a page of predictions, and the report.
+    async fn evaluate_model_version(
+        &self,
+        request: Request<EvaluateModelVersionRequest>,
+    ) -> Result<Response<Self::EvaluateModelVersionStream>, Status> {
+        let request = request.into_inner();
+        self.0.evaluated.lock().unwrap().push(request.clone());
+        let plot = |text: &'static str| match request.include_plots {
+            true => text.as_bytes().into(),
+            false => Vec::new().into(),
+        };
+        let progress = EvaluationProgress {
+            phase: "predict".to_owned(),
+            done: 3,
+            total: 12,
+        };
+        let page = PredictionPage {
+            predictions: vec![predicted("test/33_far.jpg"), predicted("test/33_near.jpg")],
+        };
+        let report = EvaluationReport {
+            model_version: "models/age/versions/3".to_owned(),
+            dataset_path: "/data/faces".to_owned(),
+            split: DatasetSplit::Test.into(),
+            evaluation: Some(evaluation()),
+            skipped_images: 1,
+            warnings: vec!["two images are the same".to_owned()],
+            predicted_plot_png: plot("one"),
+            residual_plot_png: plot("two"),
+            ..EvaluationReport::default()
+        };
+        let mut kinds = vec![Kind::Progress(progress)];
+        if request.include_predictions {
+            kinds.push(Kind::Predictions(page));
+        }
+        kinds.push(Kind::Report(report));
+        let messages = kinds
+            .into_iter()
+            .map(|kind| Ok(EvaluateModelVersionResponse { kind: Some(kind) }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(
+            messages.collect::<Vec<_>>(),
+        ))))
+    }
 
     async fn list_model_versions(
         &self,

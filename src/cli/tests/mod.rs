@@ -2,6 +2,8 @@
 
 // What is printed and how programs end, whatever they were asked.
 mod basics;
+// Figures of versions, and plots.
+mod evaluating;
 // The server of the tests.
 mod fake;
 mod fake_models;

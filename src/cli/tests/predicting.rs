@@ -190,6 +190,17 @@ async fn json_says_where_the_time_went() {
 }
 
 #[tokio::test]
+async fn the_wanted_level_of_the_interval_is_asked_for_and_told() {
+    let server = server(true);
+    let (_folder, files) = pictures(&["a.jpg"]);
+    let run = predict(&server, &files, &["--interval", "0.8"]).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.lines()[0].contains("80% interval"), "{}", run.stdout);
+    let asked = server.state.predicted.lock().unwrap()[0].interval_level;
+    assert_eq!(asked, Some(0.8));
+}
+
+#[tokio::test]
 async fn a_model_that_does_not_exist_ends_the_run() {
     let server = server(true);
     let (_folder, files) = pictures(&["a.jpg"]);

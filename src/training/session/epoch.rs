@@ -5,7 +5,9 @@ use std::time::Instant;
 use tch::{Device, Tensor};
 
 use crate::{
-    dataset, model,
+    dataset,
+    evaluation::{Scored, Sums, conformal::calibrate},
+    model,
     proto::{
         v1,
         worker_v1::{EpochDone, PartialEpoch},
@@ -14,7 +16,6 @@ use crate::{
 
 use super::{
     super::{
-        evaluation::{Scored, Sums},
         failure::Error,
         feed::{Fed, Feed},
         process::{Control, Reporter, Wish},
@@ -87,10 +88,15 @@ impl Session<'_> {
             let trained = self.export()?;
             // As it is so far: the time of writing cannot be among what is written.
             metrics.seconds = Some(seconds);
-            files = self.write_checkpoint(&metrics, &scored, &trained)?;
+            let calibration = calibrate(&scored);
+            files = self.write_checkpoint(&metrics, &trained, calibration.as_ref())?;
             seconds.checkpoint = writing.elapsed().as_secs_f64();
             seconds.total += seconds.checkpoint;
-            self.best = Some(Best { metrics, trained });
+            self.best = Some(Best {
+                metrics,
+                trained,
+                calibration,
+            });
         }
         metrics.seconds = Some(seconds);
         if let Some(best) = self

@@ -18,7 +18,8 @@ use crate::{
     imaging::{InputSpec, Limits},
     model::{
         self,
-        checkpoint::{self, Calibration, DatasetRecord, LabelScale, Manifest},
+        calibration::Calibration,
+        checkpoint::{self, DatasetRecord, LabelScale, Manifest},
         device::{self, Precision},
         init,
         resnet18::{Mode, ResNet18},
@@ -35,7 +36,6 @@ use crate::{
 use super::{
     early_stopping::EarlyStopping,
     estimate,
-    evaluation::{Scored, conformal_half_width},
     failure::Error,
     feature_cache::{self, FeatureCache, Place, Room},
     feed::variants,
@@ -55,9 +55,6 @@ mod epoch;
 mod scoring;
 
 pub(super) use epoch::Pass;
-
-/// Share of true ages that Predict's interval holds.
-const CONFIDENCE: f64 = 0.9;
 
 /// Where ImageNet's weights are looked for.
 fn sources(job: &Job) -> init::Sources {
@@ -88,6 +85,8 @@ struct Best {
     metrics: v1::EpochMetrics,
     /// The tensors of trained parts as they are exported: in years, averaged if the spec wants it.
     trained: BTreeMap<String, Tensor>,
+    /// What its intervals are made of.
+    calibration: Option<Calibration>,
 }
 
 /// How long the training has run and may run.
@@ -299,6 +298,7 @@ impl<'a> Session<'a> {
                 .into_iter()
                 .filter(|(name, _)| self.spec.trained.contains_name(name))
                 .collect(),
+            calibration: restored.calibration,
         });
         self.clock.earlier =
             Duration::try_from_secs_f64(record.elapsed_seconds).unwrap_or_default();
@@ -463,12 +463,11 @@ impl<'a> Session<'a> {
     fn write_checkpoint(
         &self,
         metrics: &v1::EpochMetrics,
-        scored: &[Scored],
         trained: &BTreeMap<String, Tensor>,
+        calibration: Option<&Calibration>,
     ) -> Result<Vec<WorkerFile>, Error> {
         let folder = Path::new(&self.job.work_dir)
             .join(format!("epoch-{}-{}", self.job.attempt, metrics.epoch));
-        let half_width = conformal_half_width(scored, CONFIDENCE);
         let manifest = Manifest {
             format_version: checkpoint::FORMAT_VERSION,
             visage_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -479,15 +478,12 @@ impl<'a> Session<'a> {
             input: self.loader.input.clone(),
             // Whatever the scale of the targets was, it is folded into the head.
             label: YEARS,
-            calibration: half_width.map(|half_width| Calibration {
-                confidence: CONFIDENCE,
-                half_width,
-                images: scored.len() as u64,
-            }),
+            calibration: calibration.cloned(),
             dataset: DatasetRecord {
                 path: self.spec.dataset.path.clone(),
                 digest: self.dataset.digest.clone(),
                 val_digest: self.dataset.val_digest.clone(),
+                mean_training_age: Some(self.mean_age),
             },
             spec: proto::to_json(&self.spec.to_message()),
             sha256: BTreeMap::new(),

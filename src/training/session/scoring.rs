@@ -4,11 +4,17 @@ use std::sync::Arc;
 
 use tch::{Device, Tensor};
 
-use crate::{model, proto::v1};
+use crate::{
+    evaluation::{
+        Scored,
+        figures::{Baseline, Image, Intervals, evaluate},
+    },
+    model::{self, calibration::DEFAULT_LEVEL},
+    proto::v1,
+};
 
 use super::{
     super::{
-        evaluation::{Scored, evaluate},
         failure::Error,
         feature_cache::FeatureCache,
         feed::Feed,
@@ -119,9 +125,20 @@ impl Session<'_> {
         let Some((scored, indices)) = scored else {
             return Ok(None);
         };
-        let labels = |index: &u32| self.dataset.test[*index as usize].labels.iter().collect();
-        let labels: Vec<Vec<_>> = indices.iter().map(labels).collect();
-        Ok(Some(evaluate(&scored, &labels, self.mean_age)))
+        let image = |(scored, index): (&Scored, &u32)| {
+            let sample = &self.dataset.test[*index as usize];
+            Image {
+                name: &sample.name,
+                labels: sample.labels.iter().collect(),
+                scored: *scored,
+            }
+        };
+        let images: Vec<_> = scored.iter().zip(&indices).map(image).collect();
+        Ok(Some(evaluate(
+            &images,
+            Baseline::new(Some(self.mean_age), &images),
+            Intervals::at(best.calibration.as_ref(), DEFAULT_LEVEL),
+        )))
     }
 }
 

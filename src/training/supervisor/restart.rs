@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::{
     files,
+    model::checkpoint::{MANIFEST_FILE, MODEL_FILE},
     proto::{
         v1::{self, StopReason, TrainingState},
         worker_v1::{Resume, ResumePoint},
@@ -139,14 +140,14 @@ impl Inner {
         if point.best_epoch > 0 {
             let which = CheckpointRef::Epoch(point.best_epoch);
             let checkpoint = self.store.checkpoint(id, which).await?;
-            let file = checkpoint
-                .files
-                .into_iter()
-                .find(|file| file.name == crate::model::checkpoint::MODEL_FILE);
-            if let Some(file) = file {
+            for file in checkpoint.files {
                 let path = self.registry.local_file(&file.sha256).await?;
-                resume.best_path = path.to_string_lossy().into_owned();
-                resume.best_sha256 = file.sha256;
+                let path = path.to_string_lossy().into_owned();
+                match file.name.as_str() {
+                    MODEL_FILE => (resume.best_path, resume.best_sha256) = (path, file.sha256),
+                    MANIFEST_FILE => resume.best_manifest_path = path,
+                    _ => {}
+                }
             }
         }
         resume.point = Some(point);

@@ -1,0 +1,238 @@
+//! `visage evaluate`: how a version does on a dataset, or did on the test images of its training.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use fs_err as fs;
+use serde_json::{Value, json};
+use tonic::Request;
+
+use crate::proto::v1::{
+    DatasetSpec, DatasetSplit, EvaluateModelVersionRequest, EvaluationProgress, EvaluationReport,
+    GetEvaluationRequest, PredictedImage, evaluate_model_version_response::Kind,
+};
+
+use super::{
+    Context, Error, Outcome, absolute,
+    client::{Client, request},
+    json, names, report,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  visage evaluate                                      what the training found on its test images
+  visage evaluate --dataset faces/ --split test
+  visage evaluate --version previous --dataset faces/ --plots plots/ --interval 0.8
+  visage evaluate --dataset faces.csv --predictions --json | jq .evaluation.mae";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The version: a number, an alias, or `models/MODEL/versions/VERSION`
+    #[arg(long, value_name = "VERSION", default_value = "live")]
+    version: String,
+    /// Folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk. Without it the stored
+    /// figures of the version's training are shown
+    #[arg(long, value_name = "PATH")]
+    dataset: Option<PathBuf>,
+    /// Which images; a split that the dataset does not say is made as in the version's training [default: all]
+    #[arg(long, value_name = "SPLIT", requires = "dataset")]
+    split: Option<SplitArg>,
+    /// Youngest accepted age in years [default: 0]
+    #[arg(long, value_name = "YEARS", requires = "dataset")]
+    min_age: Option<f64>,
+    /// Oldest accepted age in years [default: 120]
+    #[arg(long, value_name = "YEARS", requires = "dataset")]
+    max_age: Option<f64>,
+    /// Share of unusable files above which the evaluation fails, 0 to 1 [default: 0.2]
+    #[arg(long, value_name = "SHARE", requires = "dataset")]
+    max_reject_share: Option<f64>,
+    /// Share of true ages that the interval shall hold, such as 0.8 [default: 0.9]
+    #[arg(long, value_name = "LEVEL", requires = "dataset")]
+    interval: Option<f64>,
+    /// Write predicted.png and residuals.png into this folder
+    #[arg(long, value_name = "FOLDER", requires = "dataset")]
+    plots: Option<PathBuf>,
+    /// Also print the prediction of every image
+    #[arg(long, requires = "dataset")]
+    predictions: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SplitArg {
+    All,
+    Train,
+    #[value(alias = "val")]
+    Validation,
+    Test,
+}
+
+pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Error> {
+    let name = names::version("age", &args.version);
+    let Some(dataset) = args.dataset else {
+        return show_stored(name, context).await;
+    };
+    // Made before the work, so that a folder that cannot be made is told at once.
+    if let Some(folder) = &args.plots {
+        fs::create_dir_all(folder).map_err(Error::File)?;
+    }
+    let message = EvaluateModelVersionRequest {
+        name,
+        dataset: Some(DatasetSpec {
+            path: absolute(dataset)?,
+            min_age: args.min_age,
+            max_age: args.max_age,
+            max_reject_share: args.max_reject_share,
+            ..DatasetSpec::default()
+        }),
+        split: match args.split {
+            None => DatasetSplit::Unspecified,
+            Some(SplitArg::All) => DatasetSplit::All,
+            Some(SplitArg::Train) => DatasetSplit::Train,
+            Some(SplitArg::Validation) => DatasetSplit::Validation,
+            Some(SplitArg::Test) => DatasetSplit::Test,
+        }
+        .into(),
+        include_plots: args.plots.is_some(),
+        include_predictions: args.predictions,
+        interval_level: args.interval,
+    };
+    let client = context.connect().await?;
+    let (mut report, predictions) = receive(message, &client, context).await?;
+    let mut plots = Vec::new();
+    if let Some(folder) = &args.plots {
+        let (predicted, residual) = (
+            std::mem::take(&mut report.predicted_plot_png),
+            std::mem::take(&mut report.residual_plot_png),
+        );
+        plots.push(write_plot(folder, "predicted.png", &predicted)?);
+        plots.push(write_plot(folder, "residuals.png", &residual)?);
+    }
+    if context.output.is_json() {
+        let mut object = json::value("EvaluationReport", &report);
+        if let Value::Object(fields) = &mut object {
+            // They are in files, when they were asked for.
+            fields.remove("predicted_plot_png");
+            fields.remove("residual_plot_png");
+            if args.plots.is_some() {
+                fields.insert("plots".to_owned(), json!(plots));
+            }
+            if args.predictions {
+                let predictions = predictions
+                    .iter()
+                    .map(|predicted| json::value("PredictedImage", predicted));
+                fields.insert("predictions".to_owned(), predictions.collect());
+            }
+        }
+        context.output.object(&object)?;
+        return Ok(Outcome::Done);
+    }
+    for line in report::evaluation_report_lines(&report) {
+        context.output.line(&line)?;
+    }
+    if args.predictions {
+        context.output.line("Predictions:")?;
+        for line in report::predicted_lines(&predictions) {
+            context.output.line(&line)?;
+        }
+    }
+    for plot in plots {
+        context.output.line(&format!("Plot: {plot}"))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// What GetEvaluation says.
+async fn show_stored(name: String, context: &Context) -> Result<Outcome, Error> {
+    let client = context.connect().await?;
+    let answer = client
+        .models()
+        .get_evaluation(request(GetEvaluationRequest { name }))
+        .await;
+    let stored = client.answer(answer)?;
+    if context.output.is_json() {
+        context
+            .output
+            .object(&json::value("GetEvaluationResponse", &stored))?;
+        return Ok(Outcome::Done);
+    }
+    let evaluation = stored
+        .evaluation
+        .ok_or_else(|| Error::Contract("GetEvaluation returned no evaluation".to_owned()))?;
+    context.output.line(&format!(
+        "{}, made of {}",
+        stored.model_version, stored.checkpoint
+    ))?;
+    let mut lines = report::evaluation_lines("Test", &evaluation);
+    lines.extend(report::worst_lines(&evaluation));
+    for line in lines {
+        context.output.line(&line)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Follows an evaluation to its report.
+async fn receive(
+    message: EvaluateModelVersionRequest,
+    client: &Client,
+    context: &mut Context,
+) -> Result<(EvaluationReport, Vec<PredictedImage>), Error> {
+    let mut stream = client
+        .repeat(&context.patience, || {
+            // Without a deadline: how long it takes depends on the dataset.
+            let call = Request::new(message.clone());
+            let mut models = client.models();
+            async move { models.evaluate_model_version(call).await }
+        })
+        .await?;
+    let mut predictions = Vec::new();
+    loop {
+        // The server tells of progress all the time, so silence means that it is gone.
+        let next = tokio::time::timeout(context.patience.stream, stream.message()).await;
+        let next = next.map_err(|_| Error::Unreachable {
+            server: client.server().to_owned(),
+            cause: "it has fallen silent".to_owned(),
+        });
+        let response = match next? {
+            Ok(Some(response)) => response,
+            Ok(None) => {
+                return Err(Error::Contract(
+                    "the evaluation ended without a report".to_owned(),
+                ));
+            }
+            Err(status) => {
+                context.output.clear();
+                return Err(client.failure(status));
+            }
+        };
+        match response.kind {
+            Some(Kind::Progress(progress)) => {
+                context.output.draw(fraction(&progress), text(&progress));
+            }
+            Some(Kind::Predictions(page)) => predictions.extend(page.predictions),
+            Some(Kind::Report(report)) => {
+                context.output.clear();
+                return Ok((report, predictions));
+            }
+            // From a newer server.
+            None => {}
+        }
+    }
+}
+
+fn fraction(progress: &EvaluationProgress) -> f64 {
+    progress.done as f64 / progress.total.max(1) as f64
+}
+
+fn text(progress: &EvaluationProgress) -> String {
+    match progress.total {
+        0 => progress.phase.clone(),
+        total => format!("{} {}/{total} images", progress.phase, progress.done),
+    }
+}
+
+fn write_plot(folder: &Path, name: &str, png: &[u8]) -> Result<String, Error> {
+    let path = folder.join(name);
+    fs::write(&path, png).map_err(Error::File)?;
+    Ok(path.display().to_string())
+}

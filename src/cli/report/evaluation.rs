@@ -1,0 +1,140 @@
+//! Evaluations as lines of text.
+
+use crate::proto::v1::{
+    BaselineSource, DatasetSplit, Evaluation, EvaluationReport, PredictedImage,
+};
+
+use super::{duration_text, rejects_line, std_duration};
+
+/// The figures over all images, how the interval does, and a table of the groups; `title` says what was evaluated on.
+pub(in crate::cli) fn evaluation_lines(title: &str, evaluation: &Evaluation) -> Vec<String> {
+    let r2 = evaluation
+        .r2
+        .map(|r2| format!(", R2: {r2:.3}"))
+        .unwrap_or_default();
+    let mut lines = vec![
+        format!(
+            "{title} on {} images: MSE: {:.4}, RMSE: {:.2}, MAE: {:.2} ({}: {:.2}){r2}, bias: {:+.2}",
+            evaluation.images,
+            evaluation.mse,
+            evaluation.rmse,
+            evaluation.mae,
+            baseline_text(evaluation),
+            evaluation.baseline_mae,
+            evaluation.bias
+        ),
+        format!("  {}", within_text(evaluation)),
+    ];
+    if let Some(interval) = &evaluation.interval_coverage {
+        lines.push(format!(
+            "  {:.0} % interval: holds {:.1} % of the true ages, {:.1} years wide on average",
+            100.0 * interval.level,
+            100.0 * interval.coverage,
+            interval.mean_width
+        ));
+    }
+    if evaluation.groups.is_empty() {
+        return lines;
+    }
+    lines.push(format!(
+        "  {:<20} {:>7} {:>7} {:>7} {:>7}",
+        "group", "images", "MAE", "RMSE", "bias"
+    ));
+    for group in &evaluation.groups {
+        let name = format!("{} {}", group.key, group.value);
+        lines.push(format!(
+            "  {name:<20} {:>7} {:>7.2} {:>7.2} {:>+7.2}",
+            group.images, group.mae, group.rmse, group.bias
+        ));
+    }
+    if let Some(worst) = &evaluation.worst_group {
+        lines.push(format!(
+            "  Worst group of 10 images or more: {} {}, MAE: {:.2}",
+            worst.key, worst.value, worst.mae
+        ));
+    }
+    lines
+}
+
+/// A report of EvaluateModelVersion, its warnings first.
+pub(in crate::cli) fn evaluation_report_lines(report: &EvaluationReport) -> Vec<String> {
+    let split = match report.split() {
+        DatasetSplit::Unspecified | DatasetSplit::All => "all images",
+        DatasetSplit::Train => "its training images",
+        DatasetSplit::Validation => "its validation images",
+        DatasetSplit::Test => "its test images",
+    };
+    let took = report.duration.as_ref().map(std_duration);
+    let took = took
+        .map(|took| format!(" ({})", duration_text(took)))
+        .unwrap_or_default();
+    let mut lines = vec![format!(
+        "{} on {}, {split}{took}",
+        report.model_version, report.dataset_path
+    )];
+    lines.extend(
+        report
+            .warnings
+            .iter()
+            .map(|warning| format!("  warning: {warning}")),
+    );
+    lines.extend(rejects_line(&report.rejects));
+    if report.skipped_images > 0 {
+        lines.push(format!(
+            "  {} images could not be read and are in no figure",
+            report.skipped_images
+        ));
+    }
+    if let Some(evaluation) = &report.evaluation {
+        lines.extend(evaluation_lines("Evaluation", evaluation));
+        lines.extend(worst_lines(evaluation));
+    }
+    lines
+}
+
+/// A table of the images that the model is furthest off on.
+pub(in crate::cli) fn worst_lines(evaluation: &Evaluation) -> Vec<String> {
+    if evaluation.worst_predictions.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec!["Furthest off:".to_owned()];
+    lines.extend(predicted_lines(&evaluation.worst_predictions));
+    lines
+}
+
+/// A table of images with their ages.
+pub(in crate::cli) fn predicted_lines(images: &[PredictedImage]) -> Vec<String> {
+    let header = format!(
+        "  {:>7} {:>9} {:>7}  {}",
+        "age", "predicted", "error", "file"
+    );
+    let rows = images.iter().map(|image| {
+        format!(
+            "  {:>7.1} {:>9.1} {:>+7.1}  {}",
+            image.age, image.predicted, image.error, image.file
+        )
+    });
+    std::iter::once(header).chain(rows).collect()
+}
+
+fn baseline_text(evaluation: &Evaluation) -> String {
+    let age = evaluation.baseline_age;
+    match evaluation.baseline_source() {
+        BaselineSource::Unspecified => "the mean age alone".to_owned(),
+        BaselineSource::TrainingMean => format!("the mean training age alone, {age:.1}"),
+        BaselineSource::DatasetMean => format!("the mean of these ages alone, {age:.1}"),
+    }
+}
+
+fn within_text(evaluation: &Evaluation) -> String {
+    let within_five = format!("within 5 years: {:.1} %", 100.0 * evaluation.cs5);
+    // An earlier server told of no other.
+    if evaluation.baseline_source() == BaselineSource::Unspecified {
+        return within_five;
+    }
+    format!(
+        "within 3 years: {:.1} %, {within_five}, within 10 years: {:.1} %",
+        100.0 * evaluation.cs3,
+        100.0 * evaluation.cs10
+    )
+}

@@ -1,0 +1,490 @@
+//! EvaluateModelVersion: a dataset of the server through the model that serves, beside what clients wait for.
+//!
+//! A task for each call scans the dataset, predicts its images in the background's share of the queue, and makes the report. It ends when its client
+//! leaves, when the server shuts down, or when the client does not take what is sent for a minute.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::Status;
+
+use crate::{
+    dataset::{self, Dataset, Needs, Roots, Sample},
+    evaluation::{
+        Scored,
+        figures::{Baseline, Image, Intervals, evaluate, predicted_image},
+        plots,
+    },
+    imaging::Limits,
+    inference::{
+        ServedModel,
+        background::{Verdict, predict_files},
+        predictor::Predictor,
+    },
+    names::VersionName,
+    proto::v1::{self, DatasetSplit, evaluate_model_version_response::Kind},
+    registry::{DEFAULT_MODEL, LIVE, Registry},
+    training::{
+        report::{dataset_options, dataset_report},
+        spec::{Spec, Violation},
+    },
+};
+
+use super::{interval::interval_level, status};
+
+/// Evaluations that run at once; they share what background work may have.
+const MAX_EVALUATIONS: usize = 4;
+/// Predictions of a page.
+const PAGE: usize = 500;
+/// Shortest pause between two reports of progress.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
+/// Longest wait for a client to take a message.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a client receives.
+pub type Responses = ReceiverStream<Result<v1::EvaluateModelVersionResponse, Status>>;
+type Sender = mpsc::Sender<Result<v1::EvaluateModelVersionResponse, Status>>;
+
+/// Starts evaluations. Cheap to clone.
+#[derive(Clone)]
+pub struct Evaluations {
+    handles: Handles,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// What an evaluation needs of the server.
+#[derive(Clone)]
+pub struct Handles {
+    /// The engine and its door.
+    pub predictor: Predictor,
+    /// What the versions' names mean.
+    pub registry: Registry,
+    /// Where images may be read.
+    pub data_roots: Roots,
+    /// Limits on one image.
+    pub limits: Limits,
+    /// Ends the evaluations.
+    pub shutdown: CancellationToken,
+}
+
+impl Evaluations {
+    /// Joins the handles; `tasks` owns the evaluations.
+    pub fn new(handles: Handles, tasks: TaskTracker) -> Self {
+        Evaluations {
+            handles,
+            slots: Arc::new(Semaphore::new(MAX_EVALUATIONS)),
+            tasks,
+        }
+    }
+
+    /// Checks everything that needs no look at the images, and begins.
+    ///
+    /// # Errors
+    /// Bad fields, a version that does not exist, or too many evaluations.
+    pub(super) async fn start(
+        &self,
+        request: v1::EvaluateModelVersionRequest,
+    ) -> Result<Responses, Status> {
+        let slot = Arc::clone(&self.slots)
+            .try_acquire_owned()
+            .map_err(|_| status::too_many_evaluations(MAX_EVALUATIONS))?;
+        let evaluation = Evaluation::check(self.handles.clone(), request, slot).await?;
+        let (sender, receiver) = mpsc::channel(4);
+        self.tasks.spawn(Box::pin(evaluation.run(sender)));
+        Ok(ReceiverStream::new(receiver))
+    }
+}
+
+/// One evaluation.
+struct Evaluation {
+    handles: Handles,
+    /// The version's weights, and what is recorded of it.
+    model: Arc<ServedModel>,
+    version: v1::ModelVersion,
+    /// Only the dataset and the seed are of interest.
+    spec: Spec,
+    split: DatasetSplit,
+    level: Option<f64>,
+    wants_plots: bool,
+    wants_predictions: bool,
+    started: Instant,
+    /// Free again when the evaluation ends.
+    _slot: OwnedSemaphorePermit,
+}
+
+/// What an evaluation found.
+struct Found {
+    predictions: Vec<v1::PredictedImage>,
+    report: v1::EvaluationReport,
+}
+
+impl Evaluation {
+    async fn check(
+        handles: Handles,
+        request: v1::EvaluateModelVersionRequest,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<Self, Status> {
+        let started = Instant::now();
+        let name = match request.name.as_str() {
+            "" => VersionName::alias(DEFAULT_MODEL, LIVE),
+            name => VersionName::parse(name).map_err(|error| status::bad_name("name", &error))?,
+        };
+        let model = handles.registry.served(&name).await;
+        let model = model.map_err(status::from_registry)?;
+        // By its number: the alias may have moved since.
+        let number =
+            VersionName::parse(&model.name).map_err(|error| status::bad_name("name", &error))?;
+        let version = handles.registry.version(&number).await;
+        let version = version.map_err(status::from_registry)?;
+        let (spec, split) = check_fields(&request, &version, &handles.data_roots)?;
+        Ok(Evaluation {
+            level: interval_level(&model, request.interval_level)?,
+            handles,
+            model,
+            version,
+            spec,
+            split,
+            wants_plots: request.include_plots,
+            wants_predictions: request.include_predictions,
+            started,
+            _slot: slot,
+        })
+    }
+
+    /// Sends everything; ends early when the client leaves.
+    async fn run(self, sender: Sender) {
+        tracing::info!(
+            model = self.model.name,
+            dataset = self.spec.dataset.path,
+            "evaluating"
+        );
+        let (progress, told) = watch::channel(phase("scan", 0, 0));
+        let shutdown = self.handles.shutdown.clone();
+        let found = tokio::select! {
+            found = self.find(progress) => found,
+            () = tell(told, &sender) => return,
+            () = sender.closed() => return,
+            () = shutdown.cancelled() => Err(status::shutting_down()),
+        };
+        let sending = async {
+            match found {
+                Ok(found) => send_found(found, &sender).await,
+                Err(status) => send(&sender, Err(status)).await,
+            }
+        };
+        tokio::select! {
+            // Whether the client has taken everything is its own affair.
+            _ = sending => {}
+            () = shutdown.cancelled() => drop(sender.try_send(Err(status::shutting_down()))),
+        }
+    }
+
+    async fn find(&self, progress: watch::Sender<v1::EvaluationProgress>) -> Result<Found, Status> {
+        let dataset = self.scan(progress.clone()).await?;
+        let samples = self.select(&dataset)?;
+        let total = samples.len();
+        progress.send_replace(phase("predict", 0, total));
+        let files: Vec<PathBuf> = samples.iter().map(|sample| sample.path.clone()).collect();
+        let told = |done| {
+            progress.send_replace(phase("predict", done, total));
+        };
+        let verdicts = predict_files(&self.handles.predictor, &self.model, files, told).await;
+        let verdicts = verdicts.map_err(|error| status::from_inference(&error))?;
+        let skipped = self.check_skipped(&samples, &verdicts)?;
+        progress.send_replace(phase("report", 0, total));
+        let figures = self.figures(samples, verdicts).await?;
+        let described = dataset_report(&dataset);
+        Ok(Found {
+            predictions: figures.predictions,
+            report: v1::EvaluationReport {
+                model_version: self.model.name.clone(),
+                dataset_path: self.spec.dataset.path.clone(),
+                warnings: self.warnings(&dataset),
+                dataset_digest: dataset.digest,
+                split: self.split.into(),
+                evaluation: Some(figures.evaluation),
+                skipped_images: skipped,
+                rejects: described.rejects,
+                duration: prost_types::Duration::try_from(self.started.elapsed()).ok(),
+                predicted_plot_png: figures.predicted_plot.into(),
+                residual_plot_png: figures.residual_plot.into(),
+            },
+        })
+    }
+
+    /// Reads the dataset; dropping the future ends the scan.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "reading files is what the blocking pool is for, and only a few evaluations run at once"
+    )]
+    async fn scan(
+        &self,
+        progress: watch::Sender<v1::EvaluationProgress>,
+    ) -> Result<Dataset, Status> {
+        let options = dataset::Options {
+            needs: Needs::Evaluation,
+            ..dataset_options(&self.spec, self.handles.limits)
+        };
+        let (path, roots) = (
+            PathBuf::from(&self.spec.dataset.path),
+            self.handles.data_roots.clone(),
+        );
+        let left = CancellationToken::new();
+        let guard = left.clone().drop_guard();
+        let scan = tokio::task::spawn_blocking(move || {
+            let mut told = |done, total| {
+                progress.send_replace(phase("scan", done, total));
+            };
+            dataset::load(&path, &roots, &options, &mut told, &|| left.is_cancelled())
+        });
+        let dataset = scan.await.map_err(|error| {
+            tracing::error!(%error, "a scan panicked");
+            Status::internal("the scan of the dataset failed")
+        })?;
+        drop(guard);
+        dataset.map_err(|error| status::invalid("dataset.path", &error.to_string()))
+    }
+
+    /// The images of the split, by name.
+    fn select(&self, dataset: &Dataset) -> Result<Vec<Sample>, Status> {
+        let parts = match self.split {
+            DatasetSplit::Unspecified | DatasetSplit::All => {
+                vec![&dataset.train, &dataset.val, &dataset.test]
+            }
+            DatasetSplit::Train => vec![&dataset.train],
+            DatasetSplit::Validation => vec![&dataset.val],
+            DatasetSplit::Test => vec![&dataset.test],
+        };
+        let mut samples: Vec<Sample> = parts.into_iter().flatten().cloned().collect();
+        if samples.is_empty() {
+            return Err(status::invalid(
+                "split",
+                &format!(
+                    "it has no images; of the dataset {} are for training, {} for validation and {} for the test",
+                    dataset.train.len(),
+                    dataset.val.len(),
+                    dataset.test.len()
+                ),
+            ));
+        }
+        samples.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(samples)
+    }
+
+    /// The number of images without a prediction; too many, or all, are an error.
+    fn check_skipped(&self, samples: &[Sample], verdicts: &[Verdict]) -> Result<u64, Status> {
+        let all = verdicts.len();
+        let skipped = verdicts.iter().filter(|verdict| verdict.is_err()).count();
+        let limit = self.spec.dataset.max_reject_share;
+        if skipped < all && skipped as f64 <= limit * all as f64 {
+            return Ok(skipped as u64);
+        }
+        let first = samples
+            .iter()
+            .zip(verdicts)
+            .find_map(|(sample, verdict)| Some((&sample.name, verdict.as_ref().err()?)));
+        let example = first.map(|(name, reason)| format!("{name}: {reason}"));
+        Err(status::invalid(
+            "dataset.path",
+            &format!(
+                "{skipped} of {all} images could not be read, more than the allowed share of {limit}; first: {}",
+                example.unwrap_or_default()
+            ),
+        ))
+    }
+
+    /// Computes and draws on the decoding threads.
+    async fn figures(
+        &self,
+        samples: Vec<Sample>,
+        verdicts: Vec<Verdict>,
+    ) -> Result<Figures, Status> {
+        let model = Arc::clone(&self.model);
+        let (level, wants_plots, wants_predictions) =
+            (self.level, self.wants_plots, self.wants_predictions);
+        let work = move || {
+            let images: Vec<Image<'_>> = samples
+                .iter()
+                .zip(verdicts)
+                .filter_map(|(sample, verdict)| {
+                    Some(Image {
+                        name: &sample.name,
+                        labels: sample.labels.iter().collect(),
+                        scored: Scored {
+                            age: f64::from(sample.age),
+                            predicted: verdict.ok()?,
+                        },
+                    })
+                })
+                .collect();
+            let intervals =
+                level.and_then(|level| Intervals::at(model.calibration.as_ref(), level));
+            let baseline = Baseline::new(model.mean_training_age, &images);
+            let mut figures = Figures {
+                evaluation: evaluate(&images, baseline, intervals),
+                predictions: Vec::new(),
+                predicted_plot: Vec::new(),
+                residual_plot: Vec::new(),
+            };
+            if wants_predictions {
+                figures.predictions = images.iter().map(predicted_image).collect();
+            }
+            if wants_plots {
+                let scored: Vec<Scored> = images.iter().map(|image| image.scored).collect();
+                let caption = format!(
+                    "{} on {} images: MAE {:.2} years",
+                    model.name,
+                    images.len(),
+                    figures.evaluation.mae
+                );
+                figures.predicted_plot =
+                    plots::predicted_against_true(&scored, intervals, &caption)?;
+                figures.residual_plot = plots::residuals_against_true(&scored, &caption)?;
+            }
+            Ok(figures)
+        };
+        let figures = self.handles.predictor.compute(work).await;
+        figures
+            .map_err(|error| status::from_inference(&error))?
+            .map_err(|error| status::from_plots(&error))
+    }
+
+    /// What the reader of the figures should know.
+    fn warnings(&self, dataset: &Dataset) -> Vec<String> {
+        let mut warnings = dataset.report.warnings.clone();
+        let is_own = dataset.digest == self.version.dataset_digest;
+        let about = match self.split {
+            DatasetSplit::Unspecified | DatasetSplit::All => {
+                "this is the dataset of the version's training, and most of these images were learned from; the figures are too good"
+            }
+            DatasetSplit::Train => {
+                "the version learned from these images; the figures are too good"
+            }
+            DatasetSplit::Validation => {
+                "the version's best epoch was chosen and its intervals were calibrated with these images; the figures are a little too good"
+            }
+            DatasetSplit::Test => return warnings,
+        };
+        warnings.extend(is_own.then(|| about.to_owned()));
+        warnings
+    }
+}
+
+/// What was computed of the predictions.
+struct Figures {
+    evaluation: v1::Evaluation,
+    predictions: Vec<v1::PredictedImage>,
+    predicted_plot: Vec<u8>,
+    residual_plot: Vec<u8>,
+}
+
+/// The dataset as a training would have it, with its path resolved, and the split; all violations at once.
+fn check_fields(
+    request: &v1::EvaluateModelVersionRequest,
+    version: &v1::ModelVersion,
+    roots: &Roots,
+) -> Result<(Spec, DatasetSplit), Status> {
+    let mut violations = Vec::new();
+    let mut refuse = |field: &str, description: String| {
+        violations.push(Violation {
+            field: field.to_owned(),
+            description,
+        });
+    };
+    let split = match DatasetSplit::try_from(request.split) {
+        Ok(DatasetSplit::Unspecified) => DatasetSplit::All,
+        Ok(split) => split,
+        Err(_) => {
+            refuse(
+                "split",
+                format!("{} is not known to this server", request.split),
+            );
+            DatasetSplit::All
+        }
+    };
+    let mut given = request.dataset.clone().unwrap_or_default();
+    if !given.path.is_empty() {
+        match roots.resolve(&given.path) {
+            Ok(path) => given.path = path.to_string_lossy().into_owned(),
+            Err(error) => refuse("dataset.path", error.to_string()),
+        }
+    }
+    // So that the same images are split as in the training.
+    let of_training = version.spec.as_ref();
+    if let Some(dataset) = of_training.and_then(|spec| spec.dataset.as_ref()) {
+        given.validation_fraction = given.validation_fraction.or(dataset.validation_fraction);
+        given.test_fraction = given.test_fraction.or(dataset.test_fraction);
+    }
+    let spec = v1::TrainingSpec {
+        dataset: Some(given),
+        seed: of_training.and_then(|spec| spec.seed),
+        ..Default::default()
+    };
+    match Spec::resolve(Some(&spec)) {
+        Ok(spec) if violations.is_empty() => return Ok((spec, split)),
+        Ok(_) => {}
+        Err(found) => violations.extend(found.into_iter().map(in_request)),
+    }
+    Err(status::violations(&violations))
+}
+
+/// A violation of a training's spec as one of this request, where the dataset stands at the top.
+fn in_request(violation: Violation) -> Violation {
+    Violation {
+        field: violation.field.trim_start_matches("spec.").to_owned(),
+        description: violation.description.replace("spec.dataset.", "dataset."),
+    }
+}
+
+fn phase(phase: &str, done: usize, total: usize) -> v1::EvaluationProgress {
+    v1::EvaluationProgress {
+        phase: phase.to_owned(),
+        done: done as u64,
+        total: total as u64,
+    }
+}
+
+/// Sends the latest progress now and then; returns when the client has left.
+async fn tell(mut told: watch::Receiver<v1::EvaluationProgress>, sender: &Sender) {
+    loop {
+        let progress = told.borrow_and_update().clone();
+        if !send(sender, Ok(Kind::Progress(progress))).await {
+            return;
+        }
+        tokio::time::sleep(PROGRESS_PAUSE).await;
+        if told.changed().await.is_err() {
+            // The result is there, and whoever asked for progress has it.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Sends the pages and the report; false when the client has left.
+async fn send_found(found: Found, sender: &Sender) -> bool {
+    let mut predictions = found.predictions.into_iter();
+    loop {
+        let page: Vec<_> = predictions.by_ref().take(PAGE).collect();
+        if page.is_empty() {
+            break;
+        }
+        let page = v1::PredictionPage { predictions: page };
+        if !send(sender, Ok(Kind::Predictions(page))).await {
+            return false;
+        }
+    }
+    send(sender, Ok(Kind::Report(found.report))).await
+}
+
+/// Sends one message; false when the client has left or does not take it in time.
+async fn send(sender: &Sender, message: Result<Kind, Status>) -> bool {
+    let message = message.map(|kind| v1::EvaluateModelVersionResponse { kind: Some(kind) });
+    let sent = tokio::time::timeout(SEND_TIMEOUT, sender.send(message)).await;
+    sent.is_ok_and(|sent| sent.is_ok())
+}

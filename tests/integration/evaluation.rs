@@ -1,0 +1,474 @@
+//! What the server says of a version on a dataset, against what Predict says of the same images.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use tonic::{Code, Status};
+use visage::proto::v1::{self, DatasetSplit, evaluate_model_version_response::Kind};
+
+use crate::support::{Server, code, files_of, reason, small_spec, wait_until};
+
+/// A training in f32, as Predict computes, with enough validation images for most levels.
+async fn train(server: &Server, faces: &Path) -> v1::Training {
+    let mut spec = v1::TrainingSpec {
+        precision: v1::Precision::F32.into(),
+        ..small_spec(faces)
+    };
+    spec.dataset.as_mut().unwrap().validation_fraction = Some(0.2);
+    let training = server.ended(&server.queue(spec).await).await;
+    assert_eq!(
+        training.state(),
+        v1::TrainingState::Succeeded,
+        "{training:#?}"
+    );
+    training
+}
+
+fn request(dataset: &Path) -> v1::EvaluateModelVersionRequest {
+    v1::EvaluateModelVersionRequest {
+        dataset: Some(v1::DatasetSpec {
+            path: dataset.to_str().unwrap().to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Everything that an evaluation sends.
+#[derive(Default)]
+struct Sent {
+    progress: Vec<v1::EvaluationProgress>,
+    predictions: Vec<v1::PredictedImage>,
+    report: v1::EvaluationReport,
+}
+
+impl Sent {
+    fn evaluation(&self) -> &v1::Evaluation {
+        self.report.evaluation.as_ref().unwrap()
+    }
+}
+
+async fn evaluate(
+    server: &Server,
+    request: v1::EvaluateModelVersionRequest,
+) -> Result<Sent, Status> {
+    let stream = server.models().evaluate_model_version(request).await;
+    let mut stream = stream?.into_inner();
+    let mut sent = Sent::default();
+    let mut reports = 0;
+    while let Some(response) = stream.message().await? {
+        assert_eq!(reports, 0, "the report is the last message");
+        match response.kind.unwrap() {
+            Kind::Progress(progress) => sent.progress.push(progress),
+            Kind::Predictions(page) => sent.predictions.extend(page.predictions),
+            Kind::Report(report) => {
+                sent.report = report;
+                reports += 1;
+            }
+        }
+    }
+    assert_eq!(reports, 1);
+    Ok(sent)
+}
+
+/// What Predict says of each file: the age, and the interval of the level.
+async fn predict(
+    server: &Server,
+    files: &[PathBuf],
+    level: Option<f64>,
+) -> Vec<(f64, v1::Interval)> {
+    let mut predicted = Vec::new();
+    for group in files.chunks(40) {
+        let images = group.iter().map(|file| fs_err::read(file).unwrap().into());
+        let request = v1::PredictRequest {
+            images: images.collect(),
+            interval_level: level,
+            ..Default::default()
+        };
+        let answer = server.predictions().predict(request).await.unwrap();
+        let predictions = answer.into_inner().predictions.into_iter();
+        predicted.extend(predictions.map(|one| (one.age, one.interval.unwrap())));
+    }
+    predicted
+}
+
+fn age_of(file: &Path) -> f64 {
+    let name = file.file_name().unwrap().to_str().unwrap();
+    name.split('_').next().unwrap().parse().unwrap()
+}
+
+fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let values: Vec<f64> = values.into_iter().collect();
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Equal but for the order of additions in a batch.
+fn assert_near(found: f64, expected: f64, what: &str) {
+    assert!(
+        (found - expected).abs() < 1e-3,
+        "{what}: {found}, not {expected}"
+    );
+}
+
+#[tokio::test]
+async fn an_evaluation_has_the_figures_that_follow_from_predict() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 200, 1);
+    let files = files_of(&faces);
+    let training = train(&server, &faces).await;
+
+    let mut asked = request(&faces);
+    asked.include_plots = true;
+    asked.include_predictions = true;
+    asked.interval_level = Some(0.8);
+    let sent = evaluate(&server, asked).await.unwrap();
+    let predicted = predict(&server, &files, Some(0.8)).await;
+    let ages: Vec<f64> = files.iter().map(|file| age_of(file)).collect();
+    let errors: Vec<f64> = predicted
+        .iter()
+        .zip(&ages)
+        .map(|((predicted, _), age)| predicted - age)
+        .collect();
+
+    // Every image, by name, as Predict sees it.
+    assert_eq!(sent.predictions.len(), 200);
+    for (index, found) in sent.predictions.iter().enumerate() {
+        let name = files[index].file_name().unwrap().to_str().unwrap();
+        assert_eq!(found.file, name);
+        assert_eq!(found.age, ages[index]);
+        assert_near(found.predicted, predicted[index].0, name);
+        assert_near(found.error, errors[index], name);
+    }
+    // The figures, from Predict's answers.
+    let found = sent.evaluation();
+    assert_eq!(found.images, 200);
+    let mse = mean(errors.iter().map(|error| error * error));
+    assert!((found.mse / mse - 1.0).abs() < 1e-4, "{} {mse}", found.mse);
+    assert_near(found.rmse, mse.sqrt(), "rmse");
+    assert_near(
+        found.mae,
+        mean(errors.iter().map(|error| error.abs())),
+        "mae",
+    );
+    assert_near(found.bias, mean(errors.iter().copied()), "bias");
+    for (years, share) in [(3.0, found.cs3), (5.0, found.cs5), (10.0, found.cs10)] {
+        let within = errors.iter().filter(|error| error.abs() <= years).count();
+        // An error may be that close to the limit.
+        assert!((share - within as f64 / 200.0).abs() <= 0.01, "CS({years})");
+    }
+    let mut bands: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    for (age, error) in ages.iter().zip(&errors) {
+        bands.entry(*age as u32 / 10).or_default().push(error.abs());
+    }
+    let groups = found.groups.iter().filter(|group| group.key == "age");
+    for (group, (band, errors)) in groups.zip(&bands) {
+        assert_eq!(group.value, format!("{}-{}", band * 10, band * 10 + 9));
+        assert_eq!(group.images, errors.len() as u64);
+        assert_near(group.mae, mean(errors.iter().copied()), &group.value);
+    }
+    let worst = found.worst_group.as_deref().unwrap();
+    let large = found.groups.iter().filter(|group| group.images >= 10);
+    let highest = large.map(|group| group.mae).fold(0.0, f64::max);
+    assert_eq!(worst.mae, highest);
+    let mut by_error = errors.clone();
+    by_error.sort_by(|one, other| other.abs().total_cmp(&one.abs()));
+    assert_eq!(found.worst_predictions.len(), 20);
+    for (worst, error) in found.worst_predictions.iter().zip(by_error) {
+        assert_near(worst.error.abs(), error.abs(), &worst.file);
+    }
+    // The intervals of 0.8.
+    let inside = predicted.iter().zip(&ages).filter(|((_, interval), age)| {
+        assert_eq!(interval.confidence, 0.8);
+        (interval.lower..=interval.upper).contains(*age)
+    });
+    let coverage = found.interval_coverage.unwrap();
+    assert_eq!(coverage.level, 0.8);
+    assert!((coverage.coverage - inside.count() as f64 / 200.0).abs() <= 0.01);
+    let widths = predicted
+        .iter()
+        .map(|(_, interval)| interval.upper - interval.lower);
+    assert_near(coverage.mean_width, mean(widths), "mean width");
+    // The baseline is what the training knows.
+    let dataset = training.dataset.clone().unwrap();
+    let of_train = dataset.splits.iter().find(|split| split.split == "train");
+    assert_near(found.baseline_age, of_train.unwrap().age_mean, "mean age");
+    let source = v1::BaselineSource::TrainingMean;
+    assert_eq!(found.baseline_source(), source);
+
+    // What surrounds them.
+    let report = &sent.report;
+    assert_eq!(report.model_version, training.model_version);
+    assert_eq!(report.dataset_digest, dataset.digest);
+    assert_eq!(report.split(), DatasetSplit::All);
+    assert_eq!(report.skipped_images, 0);
+    assert!(
+        report
+            .warnings
+            .iter()
+            .any(|line| line.contains("learned from")),
+        "{:?}",
+        report.warnings
+    );
+    for png in [&report.predicted_plot_png, &report.residual_plot_png] {
+        assert!(png.starts_with(b"\x89PNG") && png.len() > 5_000);
+    }
+    assert_eq!(sent.progress[0].phase, "scan");
+    assert!(sent.progress.iter().all(|told| told.done <= told.total));
+
+    same_split_as_the_training(&server, &training, &faces).await;
+    levels(&server, &files[0], &training.model_version).await;
+    command_line(&server, &faces, found.mae).await;
+}
+
+/// The test images are those of the training, and so are the figures.
+async fn same_split_as_the_training(server: &Server, training: &v1::Training, faces: &Path) {
+    let mut asked = request(faces);
+    asked.split = DatasetSplit::Test.into();
+    let again = evaluate(server, asked).await.unwrap();
+    assert!(
+        again.report.warnings.is_empty(),
+        "{:?}",
+        again.report.warnings
+    );
+    assert!(again.predictions.is_empty() && again.report.predicted_plot_png.is_empty());
+    let stored = server
+        .models()
+        .get_evaluation(v1::GetEvaluationRequest {
+            name: "models/age/versions/live".to_owned(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(stored.model_version, training.model_version);
+    let stored = stored.evaluation.unwrap();
+    assert_eq!(Some(&stored), training.test.as_ref());
+    let again = again.evaluation();
+    assert_eq!(stored.images, again.images);
+    assert!(
+        (stored.mae - again.mae).abs() < 0.01,
+        "{} {}",
+        stored.mae,
+        again.mae
+    );
+    assert_eq!(
+        stored.worst_predictions[0].file,
+        again.worst_predictions[0].file
+    );
+    assert_eq!(stored.baseline_mae, again.baseline_mae);
+    let coverage = |evaluation: &v1::Evaluation| evaluation.interval_coverage.unwrap();
+    assert_eq!(coverage(&stored).level, 0.9);
+    assert!((coverage(&stored).mean_width - coverage(again).mean_width).abs() < 0.01);
+}
+
+/// A level between two gets the higher; one above all is refused with what there is.
+async fn levels(server: &Server, file: &Path, version: &str) {
+    let files = [file.to_owned()];
+    let ninety = predict(server, &files, None).await[0].1;
+    assert_eq!(ninety.confidence, 0.9);
+    assert_eq!(predict(server, &files, Some(0.85)).await[0].1, ninety);
+    let half = predict(server, &files, Some(0.2)).await[0].1;
+    assert_eq!(half.confidence, 0.5);
+    assert!(half.upper - half.lower <= ninety.upper - ninety.lower);
+    for (level, told) in [
+        (0.999, format!("0.999 cannot be given by {version}; its ")),
+        (1.0, "1 is out of range".to_owned()),
+        (f64::NAN, "NaN is out of range".to_owned()),
+    ] {
+        let request = v1::PredictRequest {
+            images: vec![fs_err::read(file).unwrap().into()],
+            interval_level: Some(level),
+            ..Default::default()
+        };
+        let refused = server.predictions().predict(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let message = refused.message();
+        assert!(message.starts_with("interval_level: "), "{message}");
+        assert!(message.contains(&told), "{message}");
+    }
+}
+
+/// The program itself, against the same server.
+async fn command_line(server: &Server, faces: &Path, mae: f64) {
+    let plots = server.path("plots");
+    let (address, faces, folder) = (server.grpc.clone(), faces.to_owned(), plots.clone());
+    let run = move || {
+        Command::new(env!("CARGO_BIN_EXE_visage"))
+            .args(["--server", &address, "--json", "evaluate", "--dataset"])
+            .args([faces.as_os_str(), "--plots".as_ref(), folder.as_os_str()])
+            .env_remove("VISAGE_SERVER")
+            .output()
+            .unwrap()
+    };
+    let output = std::thread::spawn(run).join().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_near(report["evaluation"]["mae"].as_f64().unwrap(), mae, "mae");
+    for name in ["predicted.png", "residuals.png"] {
+        let plot = fs_err::read(plots.join(name)).unwrap();
+        assert!(plot.starts_with(b"\x89PNG"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_evaluation_that_cannot_be_says_why() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 40, 3);
+    let refused = evaluate(&server, request(&faces)).await.map(drop);
+    assert_eq!(code(&refused), Code::FailedPrecondition);
+    assert_eq!(reason(&refused.unwrap_err()), "NO_LIVE_MODEL");
+
+    // Without test images nothing is stored.
+    let mut spec = small_spec(&faces);
+    spec.dataset.as_mut().unwrap().test_fraction = Some(0.0);
+    let training = server.ended(&server.queue(spec).await).await;
+    let stored = v1::GetEvaluationRequest {
+        name: training.model_version.clone(),
+    };
+    let none = server.models().get_evaluation(stored).await.unwrap_err();
+    assert_eq!(
+        (none.code(), reason(&none).as_str()),
+        (Code::NotFound, "NO_EVALUATION")
+    );
+    assert!(
+        none.message().contains("no test images"),
+        "{}",
+        none.message()
+    );
+
+    let with = |change: fn(&mut v1::EvaluateModelVersionRequest)| {
+        let mut asked = request(&faces);
+        change(&mut asked);
+        asked
+    };
+    let empty = server.path("empty");
+    fs_err::create_dir(&empty).unwrap();
+    let cases = [
+        // The version's training left no images for the test, and so does its split here.
+        (
+            with(|asked| asked.split = DatasetSplit::Test.into()),
+            "split: it has no images",
+        ),
+        (with(|asked| asked.split = 9), "split: 9 is not known"),
+        (request(&empty), "dataset.path: "),
+        (request(Path::new("/no/such/folder")), "dataset.path: "),
+        (
+            v1::EvaluateModelVersionRequest::default(),
+            "dataset.path: it is empty",
+        ),
+        (
+            with(|asked| asked.dataset.as_mut().unwrap().max_age = Some(-1.0)),
+            "dataset.max_age: -1 is out of range",
+        ),
+        (
+            with(|asked| asked.interval_level = Some(0.0)),
+            "interval_level: 0 is out of range",
+        ),
+        (with(|asked| asked.name = "versions/1".to_owned()), "name: "),
+    ];
+    for (asked, told) in cases {
+        let refused = evaluate(&server, asked).await.map(drop).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().starts_with(told), "{}", refused.message());
+    }
+    let absent = with(|asked| asked.name = "models/age/versions/77".to_owned());
+    let refused = evaluate(&server, absent).await.map(drop);
+    assert_eq!(code(&refused), Code::NotFound);
+
+    // A folder of one image is enough to evaluate on, and a picture that is damaged inside is counted.
+    let few = server.faces("few", 4, 8);
+    let damaged = few.join("30_damaged.png");
+    image::open(&files_of(&few)[0])
+        .unwrap()
+        .save(&damaged)
+        .unwrap();
+    let mut bytes = fs_err::read(&damaged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 100].fill(0);
+    fs_err::write(&damaged, bytes).unwrap();
+    let sent = evaluate(&server, request(&few)).await.unwrap();
+    assert_eq!(
+        (sent.evaluation().images, sent.report.skipped_images),
+        (4, 1)
+    );
+    let mut asked = request(&few);
+    asked.dataset.as_mut().unwrap().max_reject_share = Some(0.1);
+    let refused = evaluate(&server, asked).await.map(drop).unwrap_err();
+    assert!(
+        refused
+            .message()
+            .contains("1 of 5 images could not be read"),
+        "{refused}"
+    );
+}
+
+/// Evaluations are few, beside what clients wait for, and over when nobody listens any more.
+#[tokio::test]
+async fn an_evaluation_leaves_predict_alone_and_ends_with_its_client() {
+    let server = Server::start(&["--max-queued-images", "64"]);
+    server.train_small().await;
+    // Sixteen million pixels each, so that an evaluation takes long; one file under many names.
+    let large = server.path("large");
+    fs_err::create_dir(&large).unwrap();
+    let first = large.join("30_0.png");
+    image::RgbImage::from_pixel(4_000, 4_000, image::Rgb([90, 60, 30]))
+        .save(&first)
+        .unwrap();
+    for number in 1..300 {
+        fs_err::hard_link(&first, large.join(format!("30_{number}.png"))).unwrap();
+    }
+    let mut running = Vec::new();
+    let mut models = server.models();
+    for _ in 0..4 {
+        let stream = models.evaluate_model_version(request(&large)).await;
+        running.push(stream.unwrap().into_inner());
+    }
+    let refused = server
+        .models()
+        .evaluate_model_version(request(&large))
+        .await;
+    assert_eq!(code(&refused), Code::ResourceExhausted);
+    assert_eq!(reason(&refused.unwrap_err()), "TOO_MANY_EVALUATIONS");
+    // All four predict: they hold four of the 64 places, and no more.
+    for stream in &mut running {
+        let predicts = |kind: &Kind| match kind {
+            Kind::Progress(progress) => progress.phase == "predict" && progress.done > 0,
+            Kind::Predictions(_) | Kind::Report(_) => panic!("it is over: {kind:?}"),
+        };
+        while !predicts(&stream.message().await.unwrap().unwrap().kind.unwrap()) {}
+    }
+    for _ in 0..5 {
+        server.predict().await.unwrap();
+        assert!(queue_depth(&server).await <= 4.0);
+    }
+    drop(running);
+    wait_until("the queue is empty", || async {
+        queue_depth(&server).await == 0.0
+    })
+    .await;
+    // The places of all four are free again.
+    let faces = server.path("one-face");
+    for _ in 0..5 {
+        assert_eq!(
+            evaluate(&server, request(&faces))
+                .await
+                .unwrap()
+                .evaluation()
+                .images,
+            1
+        );
+    }
+}
+
+async fn queue_depth(server: &Server) -> f64 {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let page = server.page("/metrics").await;
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix("visage_predict_queue_depth "));
+    line.unwrap().parse().unwrap()
+}
