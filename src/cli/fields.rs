@@ -392,7 +392,7 @@ mod tests {
         );
         assert!(error("batchsize=1").contains("did you mean `batch_size`"));
         assert!(error("optimizer.beta=1").contains("`optimizer.beta1` or `optimizer.beta2`"));
-        assert!(error("lr=1").contains("; its fields are batch_size, "));
+        assert!(error("lr=1").contains("; its fields are augmentation.brightness, "));
         // Nothing is inside of a number.
         assert!(error("seed.x=1").contains("no field `seed.x`"));
         assert!(error("max_duration.seconds=1").contains("no field `max_duration.seconds`"));

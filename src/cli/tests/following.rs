@@ -180,7 +180,7 @@ async fn a_rewind_is_said_before_epochs_repeat() {
     let lines = run.lines();
     assert_eq!(epochs(&lines), [1, 2, 2]);
     assert!(
-        lines[2].contains("epochs from 2 on are repeated"),
+        lines[2].contains("goes on from its last full checkpoint, in epoch 2"),
         "{}",
         lines[2]
     );
