@@ -221,7 +221,7 @@ async fn an_evaluation_has_the_figures_that_follow_from_predict() {
 
     same_split_as_the_training(&server, &training, &faces).await;
     levels(&server, &files[0], &training.model_version).await;
-    command_line(&server, &faces, found.mae).await;
+    command_line(&server, &faces, found.mae);
 }
 
 /// The test images are those of the training, and so are the figures.
@@ -292,18 +292,14 @@ async fn levels(server: &Server, file: &Path, version: &str) {
 }
 
 /// The program itself, against the same server.
-async fn command_line(server: &Server, faces: &Path, mae: f64) {
+fn command_line(server: &Server, faces: &Path, mae: f64) {
     let plots = server.path("plots");
-    let (address, faces, folder) = (server.grpc.clone(), faces.to_owned(), plots.clone());
-    let run = move || {
-        Command::new(env!("CARGO_BIN_EXE_visage"))
-            .args(["--server", &address, "--json", "evaluate", "--dataset"])
-            .args([faces.as_os_str(), "--plots".as_ref(), folder.as_os_str()])
-            .env_remove("VISAGE_SERVER")
-            .output()
-            .unwrap()
-    };
-    let output = std::thread::spawn(run).join().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_visage"))
+        .args(["--server", &server.grpc, "--json", "evaluate", "--dataset"])
+        .args([faces.as_os_str(), "--plots".as_ref(), plots.as_os_str()])
+        .env_remove("VISAGE_SERVER")
+        .output()
+        .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
