@@ -101,6 +101,15 @@ impl FlatParameters {
         &self.buffer
     }
 
+    /// Goes on with what another process had, `[P]`.
+    ///
+    /// # Errors
+    /// A buffer of another length.
+    pub fn restore(&mut self, values: &Tensor) -> Result<(), Error> {
+        tch::no_grad(|| self.buffer.f_copy_(values))?;
+        self.renew_rounded()
+    }
+
     /// Number of trained parameters.
     pub fn count(&self) -> i64 {
         elements(&self.buffer)

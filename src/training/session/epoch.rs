@@ -90,8 +90,9 @@ impl Session<'_> {
             metrics.seconds = Some(seconds);
             let calibration = calibrate(&scored);
             files = self.write_checkpoint(&metrics, &trained, calibration.as_ref())?;
-            seconds.checkpoint = writing.elapsed().as_secs_f64();
-            seconds.total += seconds.checkpoint;
+            let written = writing.elapsed().as_secs_f64();
+            seconds.checkpoint += written;
+            seconds.total += written;
             self.best = Some(Best {
                 metrics,
                 trained,

@@ -5,13 +5,13 @@
 //! - `scoring`: what the network says about validation and test images.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     dataset::{Dataset, Sample},
@@ -22,7 +22,7 @@ use crate::{
         checkpoint::{self, DatasetRecord, LabelScale, Manifest},
         device::{self, Precision},
         init,
-        resnet18::{Mode, ResNet18},
+        resnet18::{Mode, ResNet18, is_parameter, layout},
         weights::HubOptions,
     },
     proto::{
@@ -55,6 +55,13 @@ mod epoch;
 mod scoring;
 
 pub(super) use epoch::Pass;
+
+/// Names of a full checkpoint's tensors: prefixes of those by name and by number, and the flat buffers.
+const STATE: &str = "state/";
+const AVERAGE: &str = "average/";
+const PARAMETERS: &str = "parameters";
+const FIRST_MOMENT: &str = "moment/1";
+const SECOND_MOMENT: &str = "moment/2";
 
 /// Where ImageNet's weights are looked for.
 fn sources(job: &Job) -> init::Sources {
@@ -178,7 +185,7 @@ impl<'a> Session<'a> {
             },
         };
         let (mut state, restored) = match restored {
-            Some(mut restored) => (restored.take("state/"), Some(restored)),
+            Some(mut restored) => (restored_state(&mut restored)?, Some(restored)),
             None => (initial_state(job, &spec, mean_age, reporter)?, None),
         };
         if restored.is_none() {
@@ -268,10 +275,11 @@ impl<'a> Session<'a> {
 
     /// Goes on where an earlier process was; the network's tensors are in place already.
     fn restore(&mut self, mut restored: Restored) -> Result<(), Error> {
-        let moments = restored.take("moment/");
-        let averages: Vec<Tensor> = restored.take("average/").into_values().collect();
+        let averages: Vec<Tensor> = restored.take(AVERAGE).into_values().collect();
         let record = restored.record;
-        if let (Some(first), Some(second)) = (moments.get("1"), moments.get("2")) {
+        let flat = [PARAMETERS, FIRST_MOMENT, SECOND_MOMENT].map(|name| restored.tensors.get(name));
+        if let [Some(parameters), Some(first), Some(second)] = flat {
+            self.parameters.restore(parameters)?;
             self.optimizer
                 .restore(first, second, record.optimizer_steps)?;
         }
@@ -365,10 +373,16 @@ impl<'a> Session<'a> {
     /// Begins to write a full checkpoint after an epoch. Epochs of less than a second are made again sooner than their checkpoints are written.
     pub(super) fn save_after_epoch(&mut self) -> Result<(), Error> {
         const SHORTEST: Duration = Duration::from_secs(1);
-        match self.saved.elapsed() >= SHORTEST {
-            true => self.save(),
-            false => Ok(()),
+        if self.saved.elapsed() < SHORTEST {
+            return Ok(());
         }
+        let begun = Instant::now();
+        self.save()?;
+        // The epoch before has been told, so the next one bears the time.
+        let seconds = self.partial.seconds.get_or_insert_default();
+        seconds.checkpoint += begun.elapsed().as_secs_f64();
+        seconds.total += begun.elapsed().as_secs_f64();
+        Ok(())
     }
 
     /// Begins to write a full checkpoint.
@@ -393,18 +407,27 @@ impl<'a> Session<'a> {
             elapsed_seconds: self.clock.elapsed().as_secs_f64(),
             ..Default::default()
         };
-        let state = self
-            .state
-            .iter()
-            .map(|(name, tensor)| (format!("state/{name}"), tensor));
+        // The trained parameters are kept as the buffer that they are views of.
+        let spec = &self.spec;
+        let is_trained = |name: &str| spec.trained.contains_name(name);
+        let others = self.state.iter();
+        let others = others.filter(|(name, _)| !(is_parameter(name) && is_trained(name)));
+        let others = others.map(|(name, tensor)| (format!("{STATE}{name}"), tensor));
         let [first, second] = self.optimizer.moments();
-        let moments = [("moment/1", first), ("moment/2", second)];
-        let moments = moments.map(|(name, tensor)| (name.to_owned(), tensor));
+        let flat = [
+            (PARAMETERS, self.parameters.values()),
+            (FIRST_MOMENT, first),
+            (SECOND_MOMENT, second),
+        ];
+        let flat = flat.map(|(name, tensor)| (name.to_owned(), tensor));
         let averages = self.average.iter().flat_map(Average::tensors);
         let averages = averages
             .enumerate()
-            .map(|(index, tensor)| (format!("average/{index:03}"), tensor));
-        let snapshot = Snapshot::take(record, state.chain(moments).chain(averages))?;
+            .map(|(index, tensor)| (format!("{AVERAGE}{index:03}"), tensor));
+        let tensors = others.chain(flat).chain(averages);
+        let snapshot = Snapshot::take(record, tensors, |name| {
+            name.strip_prefix(STATE).is_none_or(is_trained)
+        })?;
         self.writer.begin(snapshot)?;
         self.saved = Instant::now();
         Ok(())
@@ -522,6 +545,19 @@ impl<'a> Session<'a> {
         let within = position as f64 / self.train.len().max(1) as f64;
         (f64::from(self.epochs) + within) / f64::from(self.spec.max_epochs)
     }
+}
+
+/// The network's tensors as an earlier process left them; the trained parameters, which lie in a buffer of their own, are still zero.
+fn restored_state(restored: &mut Restored) -> Result<BTreeMap<String, Tensor>, Error> {
+    let mut state = restored.take(STATE);
+    for (name, shape) in layout(1) {
+        let shape: Vec<i64> = shape.iter().map(|side| *side as i64).collect();
+        if let Entry::Vacant(place) = state.entry(name) {
+            let zeros = Tensor::f_zeros(&shape, (Kind::Float, Device::Cpu));
+            place.insert(zeros.map_err(model::Error::from)?);
+        }
+    }
+    Ok(state)
 }
 
 /// The initial weights, with the head's bias as the spec wants it.
