@@ -61,6 +61,7 @@ enum Outcome {
 }
 
 /// How a process died.
+#[derive(Clone)]
 pub(super) struct Death {
     /// In words; empty as long as the process has not been waited for.
     pub(super) message: String,
@@ -116,48 +117,87 @@ pub(super) async fn training(
     } else {
         outcome
     };
-    let ending = match outcome {
+    let aftermath = match outcome {
         Outcome::Interrupted => return Ok(()),
-        Outcome::Killed => Ending::Cancelled,
-        Outcome::Finished(finished) if finished.paused => {
-            return if shutdown.is_cancelled() {
-                Ok(())
-            } else {
-                paused(inner, id).await
-            };
-        }
-        Outcome::Finished(finished) => ending_of(finished),
-        Outcome::Failed(failure) => Ending::Failed {
+        Outcome::Finished(finished) if finished.paused && shutdown.is_cancelled() => return Ok(()),
+        Outcome::Finished(finished) if finished.paused => Aftermath::Paused,
+        Outcome::Finished(finished) => Aftermath::Ended(ending_of(finished)),
+        Outcome::Killed => Aftermath::Ended(Ending::Cancelled),
+        Outcome::Failed(failure) => Aftermath::Ended(Ending::Failed {
             stop_reason: StopReason::Internal,
             failure,
-        },
-        Outcome::Died(death) if death.killed && oom_kills() > ooms_before => Ending::Failed {
-            stop_reason: StopReason::OutOfMemory,
-            failure: v1::Failure {
-                reason: OUT_OF_MEMORY.to_owned(),
-                message: format!(
-                    "{}; the machine ran out of memory: lower spec.batch_size or spec.input_size",
-                    death.message
-                ),
-            },
-        },
-        Outcome::Died(death) => return inner.restart(id, Cause::Died(death)).await,
+        }),
+        Outcome::Died(death) if death.killed && oom_kills() > ooms_before => {
+            Aftermath::Ended(Ending::Failed {
+                stop_reason: StopReason::OutOfMemory,
+                failure: v1::Failure {
+                    reason: OUT_OF_MEMORY.to_owned(),
+                    message: format!(
+                        "{}; the machine ran out of memory: lower spec.batch_size or spec.input_size",
+                        death.message
+                    ),
+                },
+            })
+        }
+        Outcome::Died(death) => Aftermath::Died(death),
     };
-    if let Ending::Failed { failure, .. } = &ending
-        && failure.reason == OUT_OF_MEMORY
-        && inner.reduce_batch(id).await?
-    {
-        return Ok(());
-    }
-    if matches!(ending, Ending::Failed { .. }) {
-        // Before the outcome is recorded: on a full disk this is what makes room for it.
-        inner.clear(id).await;
-    }
-    end_at_last(inner, id, ending, shutdown).await
+    record_at_last(inner, id, &aftermath, shutdown).await
+}
+
+/// What is to be recorded about a training whose process is gone.
+enum Aftermath {
+    Ended(Ending),
+    /// It is started again, or given up.
+    Died(Death),
+    /// It has let go of the device.
+    Paused,
 }
 
 /// The reason of a failure for want of memory, which a smaller batch may mend.
 const OUT_OF_MEMORY: &str = "OUT_OF_MEMORY";
+
+/// Records what became of a training however often that fails: until then it has no process and stands as if it had one. The next start of the
+/// server accounts for it when this one ends before that.
+async fn record_at_last(
+    inner: &Inner,
+    id: &str,
+    aftermath: &Aftermath,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    loop {
+        let error = match Box::pin(record_aftermath(inner, id, aftermath)).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if matches!(error, Error::Store(store::Error::NotFound { .. })) || shutdown.is_cancelled() {
+            return Err(error);
+        }
+        tracing::error!(training = id, error = %chain(&error), "failed to record what became of the training; trying again");
+        if is_disk_full(&error) {
+            inner.reserve.release().await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY_PAUSE) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+}
+
+async fn record_aftermath(inner: &Inner, id: &str, aftermath: &Aftermath) -> Result<(), Error> {
+    let ending = match aftermath {
+        Aftermath::Paused => return paused(inner, id).await,
+        Aftermath::Died(death) => return inner.restart(id, Cause::Died(death.clone())).await,
+        Aftermath::Ended(ending) => ending,
+    };
+    if let Ending::Failed { failure, .. } = ending {
+        if failure.reason == OUT_OF_MEMORY && inner.reduce_batch(id).await? {
+            return Ok(());
+        }
+        // Before the outcome is recorded: on a full disk this is what makes room for it.
+        inner.clear(id).await;
+    }
+    inner.end(id, ending.clone()).await
+}
 
 /// Records that a process has let go of the device.
 async fn paused(inner: &Inner, id: &str) -> Result<(), Error> {
@@ -173,33 +213,6 @@ async fn paused(inner: &Inner, id: &str) -> Result<(), Error> {
     tracing::info!(training = id, "paused");
     // Perhaps while the process ended.
     inner.end_if_asked(id, training.state()).await
-}
-
-/// Records the ending however often that fails: until then the training has no process and no final state. The next start of the server
-/// accounts for it when this one ends before that.
-async fn end_at_last(
-    inner: &Inner,
-    id: &str,
-    ending: Ending,
-    shutdown: &CancellationToken,
-) -> Result<(), Error> {
-    loop {
-        let error = match inner.end(id, ending.clone()).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        if matches!(error, Error::Store(store::Error::NotFound { .. })) || shutdown.is_cancelled() {
-            return Err(error);
-        }
-        tracing::error!(training = id, error = %chain(&error), "failed to record how the training ended; trying again");
-        if is_disk_full(&error) {
-            inner.reserve.release().await;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(RETRY_PAUSE) => {}
-            () = shutdown.cancelled() => {}
-        }
-    }
 }
 
 /// Moves the training from QUEUED to PREPARING; `None` when it is not QUEUED any more. Also says where it goes on.
