@@ -159,9 +159,7 @@ impl View<'_> {
 
     fn lost(&mut self, cause: &str) {
         if !std::mem::replace(&mut self.is_lost, true) {
-            self.context.output.note(&format!(
-                "Connection lost ({cause}); trying again, no event will be missed."
-            ));
+            self.context.output.note(&report::lost_sentence(cause));
         }
     }
 

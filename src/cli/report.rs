@@ -13,6 +13,11 @@ pub(super) use evaluation::{
     evaluation_lines, evaluation_report_lines, predicted_lines, worst_lines,
 };
 
+/// What to say when a stream of events broke off.
+pub(super) fn lost_sentence(cause: &str) -> String {
+    format!("Connection lost ({cause}); trying again, no event will be missed.")
+}
+
 /// `Epoch 1/10, Training Loss: 580.8863, Validation Loss: 184.5743`, then what else is worth knowing.
 pub(super) fn epoch_line(metrics: &EpochMetrics) -> String {
     let mut line = format!(

@@ -30,6 +30,17 @@ pub struct Change {
     pub publish: Option<Publish>,
     /// Where the training can go on from now on. A training that ends forgets it.
     pub resume_point: Option<ResumePoint>,
+    /// Later epochs that are forgotten, because they are made again.
+    pub rewind: Option<Rewind>,
+}
+
+/// How far a training goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewind {
+    /// Epochs that stay. Checkpoints of later ones are forgotten; with 0 also where the training could go on.
+    pub epochs: u32,
+    /// The best of those that stay; 0 without one.
+    pub best_epoch: u32,
 }
 
 /// What a change did.
@@ -89,6 +100,7 @@ async fn apply(
         drop_checkpoints,
         publish,
         resume_point,
+        rewind,
     } = change;
     keep_own_fields(before, &mut after);
     let moved = after.state != before.state;
@@ -133,6 +145,12 @@ async fn apply(
             released.append(&mut checkpoints::upsert(write, number, checkpoint).await?);
         }
         events.push(log.append(write, kind).await?);
+    }
+    if let Some(rewind) = rewind {
+        released.append(&mut checkpoints::rewind(write, number, rewind).await?);
+        if rewind.epochs == 0 {
+            resume_points::forget(write, number).await?;
+        }
     }
     for epoch in drop_checkpoints {
         released.append(&mut checkpoints::forget(write, number, epoch).await?);

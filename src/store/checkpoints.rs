@@ -6,7 +6,7 @@ use prost::Message;
 use sqlx::SqliteConnection;
 
 use super::database::Write;
-use super::{Error, Page, Store};
+use super::{Error, Page, Rewind, Store};
 use crate::proto::v1 as pb;
 
 /// Which checkpoint of a training.
@@ -162,6 +162,37 @@ pub(super) async fn forget(
         .execute(write.connection())
         .await?;
     Ok(files)
+}
+
+/// Forgets the checkpoints of the epochs that are made again, and makes the best of the others the training's best. Returns the digests of the
+/// files of those that were forgotten.
+pub(super) async fn rewind(
+    write: &mut Write,
+    training: i64,
+    rewind: Rewind,
+) -> Result<BTreeSet<String>, Error> {
+    let later: Vec<u32> =
+        sqlx::query_scalar("SELECT epoch FROM checkpoints WHERE training = ? AND epoch > ?")
+            .bind(training)
+            .bind(rewind.epochs)
+            .fetch_all(write.connection())
+            .await?;
+    let mut released = BTreeSet::new();
+    for epoch in later {
+        released.append(&mut forget(write, training, epoch).await?);
+    }
+    // Two steps, since at no time may two be the best.
+    for query in [
+        "UPDATE checkpoints SET best = 0 WHERE training = ? AND epoch <> ?",
+        "UPDATE checkpoints SET best = 1 WHERE training = ? AND epoch = ?",
+    ] {
+        sqlx::query(query)
+            .bind(training)
+            .bind(rewind.best_epoch)
+            .execute(write.connection())
+            .await?;
+    }
+    Ok(released)
 }
 
 /// Those of the digests that nothing uses any more.

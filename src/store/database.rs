@@ -184,7 +184,7 @@ impl Write {
 ///
 /// Without it a caller that is dropped between the commit and the wake-up would leave followers asleep beside a new event. The task
 /// holds a connection, and [`Store::close`] waits for all connections.
-pub(super) async fn uninterrupted<T, E>(
+pub(crate) async fn uninterrupted<T, E>(
     work: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E>
 where

@@ -51,8 +51,9 @@ mod versions;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Applied, Change};
+pub use change::{Applied, Change, Rewind};
 pub use checkpoints::CheckpointRef;
+pub(crate) use database::uninterrupted;
 pub use database::{Page, Store};
 pub use error::Error;
 pub use events::{Kind, encode_token, parse_token};

@@ -42,7 +42,7 @@ pub(super) enum Error {
     Spec(String),
     #[error("the server is gone: {0}")]
     Pipe(io::Error),
-    #[error("spec.max_duration passed before the first epoch was complete; raise it")]
+    #[error("spec.max_duration passed before there was a checkpoint; raise it")]
     OutOfTime,
     #[error(
         "the training needs about {needed_mb} MB of memory and {free_mb} MB are free; lower spec.batch_size ({batch_size}) or spec.input_size ({input_size})",
@@ -99,7 +99,8 @@ impl Error {
                 "DISK_FULL".to_owned()
             }
             Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => "INTERNAL".to_owned(),
-            Error::TooLittleMemory { .. } => "OUT_OF_MEMORY".to_owned(),
+            // Another reason than when memory runs out, for which a batch would be halved: this says what is free now, which may be more later.
+            Error::TooLittleMemory { .. } => "NOT_ENOUGH_MEMORY".to_owned(),
             Error::OutOfTime => "MAX_DURATION".to_owned(),
             Error::Cancelled => "CANCELLED".to_owned(),
         }

@@ -6,7 +6,9 @@ use std::path::Path;
 pub fn free_memory() -> u64 {
     let group = || {
         let limit = of_group("memory.max")?;
-        Some(limit.saturating_sub(of_group("memory.current")?))
+        // What was read from files counts as used, but goes when memory is wanted.
+        let used = of_group("memory.current")?.saturating_sub(cached_files());
+        Some(limit.saturating_sub(used))
     };
     meminfo("MemAvailable:").min(group().unwrap_or(u64::MAX))
 }
@@ -27,6 +29,16 @@ fn meminfo(name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kilobytes.unwrap_or(0) << 10
+}
+
+/// Bytes of files that the control group has in memory and that nobody has used for a while.
+fn cached_files() -> u64 {
+    let text = fs_err::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("inactive_file "));
+    line.and_then(|bytes| bytes.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// A figure of the control group in bytes; `None` where there is no group or no limit.

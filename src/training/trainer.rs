@@ -62,6 +62,11 @@ fn train(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> Result<Finis
     let process = (begun, reporter);
     let mut session = Session::prepare(job, spec, &dataset, device, process, restored)?;
     let stop_reason = loop {
+        if session.ending().is_some() {
+            session.finish_saving()?;
+            // What was asked for since the epoch was told, such as more epochs, still counts; from here on it does not.
+            session.change(control.take_changes());
+        }
         if let Some(reason) = session.ending() {
             break reason;
         }

@@ -225,3 +225,57 @@ async fn training_that_no_memory_could_hold_is_refused_with_the_numbers() {
     assert!(message.contains("MB of memory"), "{message}");
     assert_eq!(reason(&refused), "INVALID_FIELDS");
 }
+
+#[tokio::test]
+async fn training_whose_best_checkpoint_is_lost_begins_anew_and_does_not_hold_up_the_queue() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 60, 1);
+    let spec = v1::TrainingSpec {
+        // Epochs of seconds, so that there is a full checkpoint.
+        max_epochs: Some(3),
+        ..long_spec(&faces)
+    };
+    let name = server.queue(spec).await;
+    past_first_epoch(&server, &name).await;
+    pause(&server, &name).await.unwrap();
+    is_paused(&server, &name).await;
+    let stored = server.path("data").join("artifacts").join("sha256");
+    assert!(stored.exists(), "{} is gone", stored.display());
+    fs_err::remove_dir_all(stored).unwrap();
+    resume(&server, &name).await.unwrap();
+    let training = server.ended(&name).await;
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
+    assert_eq!(training.last.unwrap().epoch, 3);
+    let rewound = server
+        .events(&name)
+        .await
+        .into_iter()
+        .filter_map(|event| match event.kind {
+            Some(Kind::MetricsRewound(rewound)) => Some(rewound.from_epoch),
+            _ => None,
+        });
+    assert_eq!(rewound.collect::<Vec<_>>(), [1]);
+    server.predict().await.unwrap();
+}
+
+/// The moment between the end of a process and its record cannot be met from outside by intent, so it is tried often: whatever a stop meets, the
+/// training ends.
+#[tokio::test]
+async fn stop_that_meets_the_end_of_a_process_ends_the_training() {
+    let server = Server::start(&[]);
+    let spec = v1::TrainingSpec {
+        max_epochs: Some(10_000),
+        ..small_spec(&server.faces("faces", 40, 1))
+    };
+    for delay in 0..6 {
+        let name = server.queue(spec.clone()).await;
+        past_first_epoch(&server, &name).await;
+        crate::support::signal(server.worker_pid(&name), "KILL");
+        tokio::time::sleep(std::time::Duration::from_millis(3 * delay)).await;
+        stop(&server, &name).await;
+        let training = server.ended(&name).await;
+        let states = [TrainingState::Succeeded, TrainingState::Cancelled];
+        assert!(states.contains(&training.state()), "{training:#?}");
+        assert_eq!(training.stop_reason(), StopReason::UserStop);
+    }
+}

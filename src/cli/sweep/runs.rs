@@ -173,9 +173,7 @@ impl Runs {
                 Step::Event(event) => event,
                 Step::Lost(cause) => {
                     if !std::mem::replace(&mut is_lost, true) {
-                        context.output.note(&format!(
-                            "Connection lost ({cause}); trying again, no event will be missed."
-                        ));
+                        context.output.note(&report::lost_sentence(&cause));
                     }
                     continue;
                 }

@@ -1,6 +1,7 @@
 //! Changes of a training, and what is written with them.
 
 use super::*;
+use crate::proto::worker_v1::ResumePoint;
 
 #[tokio::test]
 async fn a_change_is_written_whole_or_not_at_all() {
@@ -237,4 +238,45 @@ async fn one_checkpoint_is_best_and_replaced_files_are_let_go() {
         store.checkpoints("x", None, 2).await,
         Err(Error::NotFound { .. })
     ));
+}
+
+#[tokio::test]
+async fn going_back_forgets_later_checkpoints_and_the_best_is_one_that_stays() {
+    let (_folder, store) = open().await;
+    insert(&store, "a").await;
+    let point = ResumePoint {
+        epochs: 2,
+        ..Default::default()
+    };
+    let kept = point.clone();
+    store
+        .update("a", |_| {
+            Ok::<_, Error>(Change {
+                events: vec![
+                    saved(1, true, "f1"),
+                    saved(2, true, "f2"),
+                    saved(3, true, "f3"),
+                ],
+                resume_point: Some(kept),
+                ..Change::default()
+            })
+        })
+        .await
+        .unwrap();
+    let go_back = async |epochs: u32, best_epoch: u32| {
+        let decide = move |_: &mut pb::Training| {
+            Ok::<_, Error>(Change {
+                rewind: Some(Rewind { epochs, best_epoch }),
+                ..Change::default()
+            })
+        };
+        store.update("a", decide).await.unwrap().unreferenced
+    };
+    assert_eq!(go_back(2, 1).await, ["f3"]);
+    let best = store.best_checkpoint("a").await.unwrap().unwrap();
+    assert_eq!(best.epoch, 1);
+    assert_eq!(store.resume_point("a").await.unwrap(), Some(point));
+    assert_eq!(go_back(0, 0).await, ["f1", "f2"]);
+    assert_eq!(store.best_checkpoint("a").await.unwrap(), None);
+    assert_eq!(store.resume_point("a").await.unwrap(), None);
 }

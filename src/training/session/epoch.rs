@@ -281,7 +281,7 @@ impl Session<'_> {
         let images = partial.images as f64;
         let steps = self.train.len().div_ceil(self.spec.batch_size);
         let last_step = self.learning_rate_factor(epoch, steps - 1, steps);
-        let fraction = f64::from(epoch) / f64::from(self.spec.max_epochs);
+        let remaining = self.clock.remaining(f64::from(epoch), self.spec.max_epochs);
         let waited = partial.seconds.unwrap_or_default().data;
         v1::EpochMetrics {
             epoch,
@@ -297,7 +297,7 @@ impl Session<'_> {
             val_images: found.images(),
             skipped_images: partial.skipped,
             max_epochs: self.spec.max_epochs,
-            eta: duration_message(self.clock.remaining(fraction).max(0.0)),
+            eta: duration_message(remaining.max(0.0)),
             data_wait_share: waited / training_seconds,
             train_objective: partial.objective / images,
             ..Default::default()
@@ -311,8 +311,7 @@ impl Session<'_> {
         (step, steps): (usize, usize),
         images_per_second: f64,
     ) -> v1::Progress {
-        let position = usize::try_from(self.partial.position).unwrap_or(usize::MAX);
-        let fraction = self.fraction(position);
+        let done = self.done();
         let loss = self.partial.squared / self.partial.images as f64;
         v1::Progress {
             epoch,
@@ -320,8 +319,8 @@ impl Session<'_> {
             step: step as u32,
             steps: steps as u32,
             phase: phase.to_owned(),
-            fraction,
-            eta: duration_message(self.clock.remaining(fraction)),
+            fraction: done / f64::from(self.spec.max_epochs),
+            eta: duration_message(self.clock.remaining(done, self.spec.max_epochs)),
             images_per_second,
             train_loss: Some(loss).filter(|loss| loss.is_finite()),
         }

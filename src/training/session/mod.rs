@@ -105,8 +105,8 @@ struct Clock {
     /// What earlier processes took.
     earlier: Duration,
     limit: Option<Duration>,
-    /// Share of the whole training that was done when this process began to train.
-    first_fraction: f64,
+    /// Epochs, the begun one by its share, that were done when this process began to train.
+    first_done: f64,
 }
 
 impl Clock {
@@ -118,10 +118,10 @@ impl Clock {
         self.limit.is_some_and(|limit| self.elapsed() >= limit)
     }
 
-    /// Seconds that the rest will take when this share is done; not finite before anything is.
-    fn remaining(&self, fraction: f64) -> f64 {
-        let done = fraction - self.first_fraction;
-        self.trains_since.elapsed().as_secs_f64() * (1.0 - fraction) / done
+    /// Seconds that the rest will take when so many epochs of all are done; not finite before anything is.
+    fn remaining(&self, done: f64, all: u32) -> f64 {
+        let pace = self.trains_since.elapsed().as_secs_f64() / (done - self.first_done);
+        pace * (f64::from(all) - done)
     }
 }
 
@@ -254,7 +254,7 @@ impl<'a> Session<'a> {
                 trains_since: now,
                 earlier: Duration::ZERO,
                 limit: spec.max_duration,
-                first_fraction: 0.0,
+                first_done: 0.0,
             },
             writer: Writer::new(
                 PathBuf::from(&job.work_dir),
@@ -310,7 +310,7 @@ impl<'a> Session<'a> {
         });
         self.clock.earlier =
             Duration::try_from_secs_f64(record.elapsed_seconds).unwrap_or_default();
-        self.clock.first_fraction = self.fraction(self.partial.position as usize);
+        self.clock.first_done = self.done();
         tracing::info!(
             epochs = self.epochs,
             images = self.partial.position,
@@ -540,10 +540,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Share of the whole training that is done after so many images of the running epoch, 0 to 1.
-    fn fraction(&self, position: usize) -> f64 {
-        let within = position as f64 / self.train.len().max(1) as f64;
-        (f64::from(self.epochs) + within) / f64::from(self.spec.max_epochs)
+    /// Epochs that are done, the running one by its share.
+    fn done(&self) -> f64 {
+        let within = self.partial.position as f64 / self.train.len().max(1) as f64;
+        f64::from(self.epochs) + within
     }
 }
 

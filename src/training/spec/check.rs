@@ -23,6 +23,9 @@ use super::{DatasetSpec, Init, Promote, Violation};
 /// Longest time that a protobuf Duration may hold, in seconds (google/protobuf/duration.proto).
 const LONGEST_DURATION: Duration = Duration::from_secs(315_576_000_000);
 
+/// Groups of parameters with a learning rate of their own; the network has 62 parameters.
+const MAX_GROUPS: usize = 64;
+
 /// Collects violations while the fields are read.
 #[derive(Default)]
 pub(super) struct Check {
@@ -291,6 +294,21 @@ impl Check {
                 .map(|group| (group.prefix.clone(), group.factor))
                 .collect(),
         };
+        if options.groups.len() > MAX_GROUPS {
+            self.refuse(
+                "spec.optimizer.groups",
+                format!(
+                    "there are {} of them; at most {MAX_GROUPS} are allowed",
+                    options.groups.len()
+                ),
+            );
+            return options;
+        }
+        let trainable: Vec<String> = layout(1)
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| is_parameter(name) && trained.contains_name(name))
+            .collect();
         for (index, (prefix, factor)) in options.groups.iter().enumerate() {
             let field = |name: &str| format!("spec.optimizer.groups[{index}].{name}");
             self.number(
@@ -299,11 +317,9 @@ impl Check {
                 *factor,
                 Range::NOT_NEGATIVE,
             );
-            let fits = layout(1).iter().any(|(name, _)| {
-                is_parameter(name)
-                    && trained.contains_name(name)
-                    && name.starts_with(prefix.as_str())
-            });
+            let fits = trainable
+                .iter()
+                .any(|name| name.starts_with(prefix.as_str()));
             if prefix.is_empty() || !fits {
                 self.refuse(
                     &field("prefix"),
@@ -477,11 +493,11 @@ pub(super) struct Range {
 impl Range {
     const ABOVE_ZERO: Range = Range {
         test: |value| value > 0.0 && value.is_finite(),
-        text: "above 0",
+        text: "above 0 and finite",
     };
     pub(super) const NOT_NEGATIVE: Range = Range {
         test: |value| value >= 0.0 && value.is_finite(),
-        text: "0 or more",
+        text: "0 or more and finite",
     };
     const BELOW_ONE: Range = Range {
         test: |value| (0.0..1.0).contains(&value),

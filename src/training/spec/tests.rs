@@ -227,6 +227,25 @@ fn values_of_the_recipe_that_cannot_be_used_are_named() {
 }
 
 #[test]
+fn more_groups_than_there_are_parameters_are_refused_at_once() {
+    let group = v1::LearningRateGroup {
+        prefix: "nothing".to_owned(),
+        factor: 1.0,
+    };
+    let spec = v1::TrainingSpec {
+        optimizer: Some(v1::OptimizerSpec {
+            groups: vec![group; 100_000],
+            ..Default::default()
+        }),
+        ..minimal()
+    };
+    let violations = Spec::resolve(Some(&spec)).unwrap_err();
+    assert_eq!(violations.len(), 1);
+    assert_eq!(violations[0].field, "spec.optimizer.groups");
+    assert!(violations[0].description.contains("100000"));
+}
+
+#[test]
 fn batch_is_halved_until_it_cannot_be_smaller() {
     let mut spec = Spec::resolve(Some(&minimal())).unwrap().to_message();
     spec.batch_size = Some(5);

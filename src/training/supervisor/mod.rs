@@ -40,7 +40,7 @@ use crate::{
         worker_v1,
     },
     registry::{self, Registry},
-    store::{self, Change, Inserted, RequestId, Store, is_final},
+    store::{self, Change, Inserted, RequestId, Store, is_final, uninterrupted},
     telemetry::logging::chain,
     training::spec::{self, Changes},
 };
@@ -115,7 +115,7 @@ pub enum Error {
     },
 }
 
-/// Cheap to clone.
+/// Cheap to clone. What a client asks for is done to its end although the client may leave: recorded, and told to the process.
 #[derive(Clone)]
 pub struct Supervisor {
     inner: Arc<Inner>,
@@ -218,6 +218,11 @@ impl Supervisor {
     /// # Errors
     /// A training that does not exist or has ended.
     pub async fn stop(&self, id: &str) -> Result<v1::Training, Error> {
+        let (this, id) = (self.clone(), id.to_owned());
+        uninterrupted(Box::pin(async move { this.stop_now(&id).await })).await
+    }
+
+    async fn stop_now(&self, id: &str) -> Result<v1::Training, Error> {
         let decide = |training: &mut v1::Training| {
             match training.state() {
                 // Without a process and without a checkpoint there is nothing to wait for and nothing to keep.
@@ -252,6 +257,11 @@ impl Supervisor {
     /// # Errors
     /// A training that does not exist, has ended or was asked to end.
     pub async fn pause(&self, id: &str) -> Result<v1::Training, Error> {
+        let (this, id) = (self.clone(), id.to_owned());
+        uninterrupted(Box::pin(async move { this.pause_now(&id).await })).await
+    }
+
+    async fn pause_now(&self, id: &str) -> Result<v1::Training, Error> {
         let decide = |training: &mut v1::Training| {
             match training.state() {
                 TrainingState::Queued => training.set_state(TrainingState::Paused),
@@ -281,6 +291,11 @@ impl Supervisor {
     /// # Errors
     /// A training that does not exist, has ended, is about to pause or was asked to end.
     pub async fn resume(&self, id: &str) -> Result<v1::Training, Error> {
+        let (this, id) = (self.clone(), id.to_owned());
+        uninterrupted(Box::pin(async move { this.resume_now(&id).await })).await
+    }
+
+    async fn resume_now(&self, id: &str) -> Result<v1::Training, Error> {
         let decide = |training: &mut v1::Training| {
             match training.state() {
                 TrainingState::Paused => training.set_state(TrainingState::Queued),
@@ -308,6 +323,11 @@ impl Supervisor {
     /// # Errors
     /// A training that does not exist or has ended.
     pub async fn change(&self, id: &str, changes: Changes) -> Result<v1::Training, Error> {
+        let (this, id) = (self.clone(), id.to_owned());
+        uninterrupted(Box::pin(async move { this.change_now(&id, changes).await })).await
+    }
+
+    async fn change_now(&self, id: &str, changes: Changes) -> Result<v1::Training, Error> {
         let decide = move |training: &mut v1::Training| {
             if is_final(training.state()) {
                 return Err(already_ended(training));
@@ -337,6 +357,11 @@ impl Supervisor {
     /// # Errors
     /// A training that does not exist or has ended.
     pub async fn cancel(&self, id: &str, force: bool) -> Result<v1::Training, Error> {
+        let (this, id) = (self.clone(), id.to_owned());
+        uninterrupted(Box::pin(async move { this.cancel_now(&id, force).await })).await
+    }
+
+    async fn cancel_now(&self, id: &str, force: bool) -> Result<v1::Training, Error> {
         let decide = |training: &mut v1::Training| {
             match training.state() {
                 TrainingState::Queued | TrainingState::Paused => cancelled(training),
@@ -355,8 +380,10 @@ impl Supervisor {
         let applied = self.inner.store.update(id, decide).await?;
         self.inner.count_states().await;
         self.inner.clear_if_ended(&applied.training).await;
-        if applied.training.state() == TrainingState::Cancelling {
-            self.wish(id, if force { Wish::Kill } else { Wish::Cancel });
+        let wish = if force { Wish::Kill } else { Wish::Cancel };
+        if applied.training.state() == TrainingState::Cancelling && !self.wish(id, wish) {
+            self.inner.end(id, run::Ending::Cancelled).await?;
+            return Ok(self.inner.store.training(id).await?);
         }
         Ok(applied.training)
     }
@@ -395,10 +422,10 @@ impl Supervisor {
         self.recover().await?;
         loop {
             self.inner.count_states().await;
-            let next = match self.inner.store.queue().await {
-                Ok(queue) => queue.into_iter().next(),
+            let next = match self.next().await {
+                Ok(next) => next,
                 Err(error) => {
-                    tracing::error!(error = %chain(&error), "failed to read the queue; trying again");
+                    tracing::error!(error = %chain(&error), "failed to take the next training from the queue; trying again");
                     tokio::select! {
                         () = tokio::time::sleep(RETRY_PAUSE) => {}
                         () = shutdown.cancelled() => return Ok(()),
@@ -419,6 +446,16 @@ impl Supervisor {
         }
     }
 
+    /// The training to run next. None runs now, so those that were asked to end have nobody else who ends them: the request came when their process
+    /// was gone and nothing was recorded yet.
+    async fn next(&self) -> Result<Option<String>, Error> {
+        for training in self.inner.store.live_trainings().await? {
+            let id = id_of(&training.name);
+            self.inner.end_if_asked(id, training.state()).await?;
+        }
+        Ok(self.inner.store.queue().await?.into_iter().next())
+    }
+
     async fn run_one(&self, id: &str, shutdown: &CancellationToken) {
         let (wishes, wished) = watch::channel(Wish::GoOn);
         let (changes, changed) = watch::channel(0);
@@ -427,7 +464,8 @@ impl Supervisor {
             wishes,
             changes,
         });
-        let outcome = run::training(&self.inner, id, (wished, changed), shutdown).await;
+        let training = run::training(&self.inner, id, (wished, changed), shutdown);
+        let outcome = Box::pin(training).await;
         *self.running() = None;
         self.inner.progress.send_modify(|latest| {
             latest.remove(id);

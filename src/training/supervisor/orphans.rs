@@ -17,8 +17,24 @@ pub(super) fn remember(work_dir: &Path, pid: u32) -> io::Result<()> {
     let started = start_time(pid).unwrap_or_default();
     write_durably(
         &work_dir.join(PID_FILE),
-        format!("{pid} {started}\n").as_bytes(),
+        format!("{pid} {started} {}\n", boot_id()).as_bytes(),
     )
+}
+
+/// Forgets a process that was waited for: its number may be another's from now on.
+pub(super) async fn forget(work_dir: &Path) {
+    match fs::tokio::remove_file(work_dir.join(PID_FILE)).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "failed to forget an ended process");
+        }
+        _ => {}
+    }
+}
+
+/// Tells this start of the machine from others, after which numbers begin anew; empty when that cannot be found out.
+fn boot_id() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
 }
 
 /// Kills a process and all of its group.
@@ -66,8 +82,11 @@ async fn end(work_dir: &Path, grace: Duration) {
 /// The process that still works in a folder; `None` when it is gone and its number perhaps another's.
 fn remembered(work_dir: &Path) -> Option<u32> {
     let text = fs::read_to_string(work_dir.join(PID_FILE)).ok()?;
-    let (pid, started) = text.trim().split_once(' ')?;
-    let pid: u32 = pid.parse().ok()?;
+    let mut words = text.split_whitespace();
+    let (pid, started) = (words.next()?.parse().ok()?, words.next()?);
+    if words.next().unwrap_or_default() != boot_id() {
+        return None;
+    }
     match start_time(pid) {
         Some(found) => (found == started).then_some(pid),
         // The first of its group, such as a launcher, may be gone before the others. As long as a group lives, no process gets its number.

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use crate::{
-    files,
+    artifacts, files,
     model::checkpoint::{MANIFEST_FILE, MODEL_FILE},
     proto::{
         v1::{self, StopReason, TrainingState},
         worker_v1::{Resume, ResumePoint},
     },
     store::{self, Change, CheckpointRef, Kind},
-    telemetry::metrics,
+    telemetry::{logging::chain, metrics},
     training::spec::{Spec, halve_batch},
 };
 
@@ -91,16 +91,16 @@ impl Inner {
         Ok(true)
     }
 
-    /// Puts a training without a process back into the queue, unless it was asked for something else in the meantime.
+    /// Puts a training without a process back into the queue with a change, unless it was asked for something else in the meantime or that is done.
     async fn requeue<F>(&self, id: &str, decide: F) -> Result<(), Error>
     where
         F: FnOnce(&mut v1::Training) -> Change + Send + 'static,
     {
         let decide = move |training: &mut v1::Training| {
-            match training.state() {
-                TrainingState::Pausing => training.set_state(TrainingState::Paused),
+            let state = match training.state() {
+                TrainingState::Pausing => TrainingState::Paused,
                 TrainingState::Unspecified | TrainingState::Preparing | TrainingState::Running => {
-                    training.set_state(TrainingState::Queued);
+                    TrainingState::Queued
                 }
                 TrainingState::Queued
                 | TrainingState::Paused
@@ -108,9 +108,10 @@ impl Inner {
                 | TrainingState::Cancelling
                 | TrainingState::Succeeded
                 | TrainingState::Failed
-                | TrainingState::Cancelled => {}
-            }
-            Ok::<_, store::Error>(decide(training))
+                | TrainingState::Cancelled => return Ok::<_, store::Error>(Change::default()),
+            };
+            training.set_state(state);
+            Ok(decide(training))
         };
         let state = self.store.update(id, decide).await?.training.state();
         self.count_states().await;
@@ -125,12 +126,23 @@ impl Inner {
             .unwrap_or(self.options.max_restarts)
     }
 
-    /// What a process needs to go on at a point; `None` when the point's file is gone.
-    pub(super) async fn resume_at(
-        &self,
-        id: &str,
-        point: ResumePoint,
-    ) -> Result<Option<Resume>, Error> {
+    /// What a process needs to go on where an earlier one was; `None` when it can only begin, because nothing is there or what is there is damaged.
+    pub(super) async fn resume(&self, id: &str) -> Result<Option<Resume>, Error> {
+        let found = match self.store.resume_point(id).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(point)) => self.resume_at(id, point).await,
+            Err(error) => Err(error.into()),
+        };
+        match found {
+            Err(error) if is_lost(&error) => {
+                tracing::warn!(training = id, error = %chain(&error), "the full checkpoint cannot be used: the training begins anew");
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    async fn resume_at(&self, id: &str, point: ResumePoint) -> Result<Option<Resume>, Error> {
         let path = self.options.work_dir.join(id).join(&point.file);
         if !fs_err::tokio::try_exists(&path).await.unwrap_or(false) {
             tracing::warn!(training = id, path = %path.display(), "the full checkpoint is gone: the training begins anew");
@@ -152,6 +164,25 @@ impl Inner {
         }
         resume.point = Some(point);
         Ok(Some(resume))
+    }
+}
+
+/// Whether an error says that something is gone or damaged, so that it would come again however often one tries.
+fn is_lost(error: &Error) -> bool {
+    use crate::registry;
+    let is_lost = |error: &store::Error| {
+        matches!(
+            error,
+            store::Error::NotFound { .. } | store::Error::Damaged { .. }
+        )
+    };
+    match error {
+        Error::Store(error) | Error::Registry(registry::Error::Store(error)) => is_lost(error),
+        Error::Registry(registry::Error::Artifacts(error)) | Error::Artifacts(error) => matches!(
+            error,
+            artifacts::Error::NotFound { .. } | artifacts::Error::Corrupt { .. }
+        ),
+        Error::Registry(_) | Error::AlreadyEnded { .. } | Error::NotNow { .. } => false,
     }
 }
 
@@ -194,6 +225,11 @@ fn given_up(cause: Cause, starts: u32, limit: u32) -> Ending {
                 "{starts} starts in a row ended without a new full checkpoint and restart_policy.max_restarts is {limit}; the last time {}",
                 death.message
             ),
+        ),
+        Cause::Server if limit == 0 => (
+            StopReason::ServerRestartLimit,
+            "SERVER_RESTART_LIMIT",
+            "the server ended while the training ran, and restart_policy.max_restarts is 0; raise it to go on after that".to_owned(),
         ),
         Cause::Server => (
             StopReason::ServerRestartLimit,

@@ -18,7 +18,7 @@ use crate::{
             EpochDone, Finished, ImageLimits, Job, Resume, Saved, UpdateCommand, worker_event,
         },
     },
-    store::{self, Change, Kind, is_final},
+    store::{self, Change, Kind, Rewind, is_final},
     telemetry::logging::chain,
     training::{
         spec::{Promote, Spec},
@@ -27,7 +27,7 @@ use crate::{
 };
 
 use super::{
-    Error, Inner, RETRY_PAUSE, Wish, observe,
+    Error, Inner, RETRY_PAUSE, Wish, observe, orphans,
     restart::{self, Cause},
 };
 
@@ -105,7 +105,7 @@ pub(super) async fn training(
                 changes,
             };
             let outcome = follow.run(shutdown).await;
-            finish_process(inner, worker, outcome).await
+            finish_process(inner, &work_dir, worker, outcome).await
         }
         Err(error) if files::is_disk_full(&error) => Outcome::Failed(disk_full(&error.to_string())),
         Err(error) => Outcome::Died(Death::of(format!("failed to start the process: {error}"))),
@@ -119,7 +119,6 @@ pub(super) async fn training(
     };
     let aftermath = match outcome {
         Outcome::Interrupted => return Ok(()),
-        Outcome::Finished(finished) if finished.paused && shutdown.is_cancelled() => return Ok(()),
         Outcome::Finished(finished) if finished.paused => Aftermath::Paused,
         Outcome::Finished(finished) => Aftermath::Ended(ending_of(finished)),
         Outcome::Killed => Aftermath::Ended(Ending::Cancelled),
@@ -202,25 +201,33 @@ async fn record_aftermath(inner: &Inner, id: &str, aftermath: &Aftermath) -> Res
 /// Records that a process has let go of the device.
 async fn paused(inner: &Inner, id: &str) -> Result<(), Error> {
     let decide = |training: &mut v1::Training| {
+        // At the end of the server it stands as it did, and the next one goes on.
         if training.state() == TrainingState::Pausing {
             training.set_state(TrainingState::Paused);
         }
+        training.idle_starts = 0;
         Ok::<_, store::Error>(Change::default())
     };
     let training = inner.store.update(id, decide).await?.training;
     observe::paused();
     inner.count_states().await;
-    tracing::info!(training = id, "paused");
+    tracing::info!(
+        training = id,
+        state = training.state().as_str_name(),
+        "has let go of the device"
+    );
+    let point = inner.store.resume_point(id).await?;
+    let work_dir = inner.options.work_dir.join(id);
+    if let Err(error) = restart::tidy(&work_dir, point.as_ref()).await {
+        tracing::warn!(%error, "failed to remove what a paused training does not need");
+    }
     // Perhaps while the process ended.
     inner.end_if_asked(id, training.state()).await
 }
 
 /// Moves the training from QUEUED to PREPARING; `None` when it is not QUEUED any more. Also says where it goes on.
 async fn prepare(inner: &Inner, id: &str) -> Result<Option<(v1::Training, Option<Resume>)>, Error> {
-    let resume = match inner.store.resume_point(id).await? {
-        Some(point) => inner.resume_at(id, point).await?,
-        None => None,
-    };
+    let resume = inner.resume(id).await?;
     let kept = match &resume {
         Some(resume) => kept_epochs(inner, id, resume).await?,
         None => KeptEpochs::default(),
@@ -237,11 +244,13 @@ async fn prepare(inner: &Inner, id: &str) -> Result<Option<(v1::Training, Option
             .start_time
             .get_or_insert_with(|| SystemTime::now().into());
         if training.attempt > 1 && training.dataset.is_some() {
-            change.events.push(kept.rewind(training));
+            change = kept.rewind(training);
         }
         Ok(change)
     };
-    let training = inner.store.update(id, decide).await?.training;
+    let applied = inner.store.update(id, decide).await?;
+    inner.discard(&applied.unreferenced).await;
+    let training = applied.training;
     inner.count_states().await;
     Ok((training.state() == TrainingState::Preparing).then_some((training, resume)))
 }
@@ -256,12 +265,18 @@ struct KeptEpochs {
 
 impl KeptEpochs {
     /// Takes back what is known of later epochs, and says so.
-    fn rewind(self, training: &mut v1::Training) -> Kind {
+    fn rewind(self, training: &mut v1::Training) -> Change {
         training.last = self.last;
         training.best = self.best;
-        Kind::MetricsRewound(v1::MetricsRewound {
-            from_epoch: self.count + 1,
-        })
+        Change {
+            rewind: Some(Rewind {
+                epochs: self.count,
+                best_epoch: self.best.map_or(0, |best| best.epoch),
+            }),
+            ..event_change(Kind::MetricsRewound(v1::MetricsRewound {
+                from_epoch: self.count + 1,
+            }))
+        }
     }
 }
 
@@ -424,9 +439,14 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 }
 
 /// Waits for or forces the end of the process, and completes the words about a death.
-async fn finish_process(inner: &Inner, worker: Worker, outcome: Outcome) -> Outcome {
+async fn finish_process(
+    inner: &Inner,
+    work_dir: &Path,
+    worker: Worker,
+    outcome: Outcome,
+) -> Outcome {
     let grace = inner.options.grace;
-    match outcome {
+    let outcome = match outcome {
         Outcome::Finished(_) | Outcome::Interrupted => {
             worker.end(grace).await;
             outcome
@@ -446,7 +466,9 @@ async fn finish_process(inner: &Inner, worker: Worker, outcome: Outcome) -> Outc
             worker.kill().await;
             Outcome::Died(death)
         }
-    }
+    };
+    orphans::forget(work_dir).await;
+    outcome
 }
 
 /// Makes one event durable.
@@ -503,10 +525,16 @@ async fn record(
         worker_event::Kind::BegunAnew(anew) => {
             tracing::warn!(training = id, reason = anew.reason, "begins anew");
             let decide = |training: &mut v1::Training| {
-                let rewound = KeptEpochs::default().rewind(training);
-                Ok(event_change(rewound))
+                Ok::<_, store::Error>(KeptEpochs::default().rewind(training))
             };
-            update(inner, id, decide).await
+            let applied = inner.store.update(id, decide).await;
+            match applied {
+                Ok(applied) => {
+                    inner.discard(&applied.unreferenced).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            }
         }
         worker_event::Kind::Started(_)
         | worker_event::Kind::Beat(_)
