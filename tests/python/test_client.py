@@ -1089,12 +1089,12 @@ class RestartTest(ClientTest):
         both = seen + again
         self.assertEqual([event.sequence for event in both], list(range(1, len(both) + 1)))
         self.assertEqual(states(again)[-3:], ["QUEUED", "PREPARING", "RUNNING"])
+        # It goes on where it was when the server was asked to end: no epoch is lost, and none is made twice.
+        epochs = [event.epoch_completed.epoch for event in both if event.HasField("epoch_completed")]
+        self.assertEqual(epochs, list(range(1, len(epochs) + 1)))
         rewound = [event.metrics_rewound.from_epoch for event in again if event.HasField("metrics_rewound")]
-        self.assertEqual(rewound, [1])
-        self.assertEqual((again[-1].epoch_completed.epoch, again[-1].epoch_completed.attempt), (1, 2))
-        # The same seed and data give the same first epoch.
-        first = next(event.epoch_completed for event in seen if event.HasField("epoch_completed"))
-        self.assertTrue(math.isclose(again[-1].epoch_completed.val_loss, first.val_loss, rel_tol=1e-3), (again[-1], first))
+        self.assertEqual(rewound, [epochs[-1]])
+        self.assertEqual((again[-1].epoch_completed.epoch, again[-1].epoch_completed.attempt), (epochs[-1], 2))
 
 
 if __name__ == "__main__":
