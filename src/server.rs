@@ -21,15 +21,16 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     artifacts::{self, Artifacts},
-    config::{HubConfig, ServeConfig},
+    config::{self, HubConfig, ServeConfig},
     dataset::{self, Roots},
     files,
     imaging::Limits,
     inference::{
+        Wanted,
         engine::{Engine, EngineOptions},
         predictor::Predictor,
     },
-    model::{self, device},
+    model::{self, device, device::Precision},
     names::VersionName,
     proto::{
         DESCRIPTOR,
@@ -298,6 +299,11 @@ impl Parts {
         let device = device::select(&config.device.to_string())?;
         let (engine, _thread) = Engine::start(EngineOptions {
             device,
+            precision: match config.precision {
+                config::Precision::Auto => Wanted::Fastest,
+                config::Precision::F32 => Wanted::Only(Precision::F32),
+                config::Precision::Bf16 => Wanted::Only(Precision::Bf16),
+            },
             threads: config.threads as usize,
             max_batch: config.max_batch as usize,
             max_queued: config.max_queued_images as usize,

@@ -30,6 +30,8 @@ pub struct ServeConfig {
     pub weights_roots: Vec<PathBuf>,
     /// What computes.
     pub device: Device,
+    /// Number format of predictions.
+    pub precision: Precision,
     /// Threads of the processor for the model; 0 for all.
     pub threads: u32,
     /// Largest request in bytes.
@@ -82,6 +84,7 @@ impl Default for ServeConfig {
             data_roots: vec![PathBuf::from("/")],
             weights_roots: vec![PathBuf::from("/")],
             device: Device::Auto,
+            precision: Precision::Auto,
             threads: 0,
             max_message_bytes: 16 * MIB,
             max_image_bytes: 16 * MIB,
@@ -155,6 +158,31 @@ impl fmt::Display for Device {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// Number format in which predictions are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// The fastest that changes the ages by little enough.
+    Auto,
+    /// 32 bits.
+    F32,
+    /// 16 bits with the exponent of f32.
+    Bf16,
+}
+
+impl Precision {
+    pub(super) const ALL: [Self; 3] = [Self::Auto, Self::F32, Self::Bf16];
+
+    /// The format's name in settings.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Device, EventFolder, LogFormat, LogLevel, ServeConfig, settings::Field};
+use super::{Device, EventFolder, LogFormat, LogLevel, Precision, ServeConfig, settings::Field};
 
 /// A value as its source gave it.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +119,12 @@ impl Field {
                 };
             }
             Self::Device(get) => *get(config) = parse_device(raw.text()?)?,
+            Self::Precision(get) => {
+                let text = raw.text()?;
+                *get(config) = Precision::ALL
+                    .into_iter()
+                    .find(|precision| precision.as_str() == text)?;
+            }
             Self::LogLevel(get) => *get(config) = LogLevel::parse(raw.text()?)?,
             Self::LogFormat(get) => {
                 let text = raw.text()?;
@@ -148,6 +154,7 @@ impl Field {
             Self::EventFolder(get) => Shown::Text(get(config).to_string()),
             Self::Device(get) => Shown::Text(get(config).to_string()),
             Self::LogLevel(get) => Shown::Text(get(config).as_str().to_owned()),
+            Self::Precision(get) => Shown::Text(get(config).as_str().to_owned()),
             Self::LogFormat(get) => Shown::Text(get(config).as_str().to_owned()),
         }
     }
@@ -184,6 +191,7 @@ impl Field {
             ),
             Self::EventFolder(_) => "on, off or a path".to_owned(),
             Self::Device(_) => "auto, cpu or cuda:N".to_owned(),
+            Self::Precision(_) => Precision::ALL.map(Precision::as_str).join(", "),
             Self::LogLevel(_) => LogLevel::ALL.map(LogLevel::as_str).join(", "),
             Self::LogFormat(_) => LogFormat::ALL.map(LogFormat::as_str).join(", "),
         }

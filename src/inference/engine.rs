@@ -4,25 +4,25 @@
 //! other down. Batching is work-conserving: the thread takes what waits, up to the largest batch, and never waits for more.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    model::{
-        self, checkpoint,
-        device::Precision,
-        resnet18::{Mode, ResNet18, Trained},
-    },
+    model,
     telemetry::metrics::{self, RejectionReason},
 };
 
-use super::{Error, ServedModel, admission::Place};
+use super::{
+    Error, ServedModel,
+    admission::Place,
+    loaded::{Loaded, Wanted},
+};
 
 /// Versions that stay loaded beside the live one.
 const MAX_LOADED: usize = 3;
@@ -32,6 +32,8 @@ const MAX_LOADED: usize = 3;
 pub struct EngineOptions {
     /// CPU or GPU.
     pub device: Device,
+    /// Number format.
+    pub precision: Wanted,
     /// Threads of the processor; 0 for all.
     pub threads: usize,
     /// Pictures in a batch at most.
@@ -127,7 +129,7 @@ impl Engine {
 struct Loop {
     options: EngineOptions,
     /// Loaded weights by SHA-256, the latest used last.
-    loaded: VecDeque<(String, ResNet18)>,
+    loaded: VecDeque<(String, Loaded)>,
 }
 
 impl Loop {
@@ -226,22 +228,11 @@ impl Loop {
         model: &Arc<ServedModel>,
         batch: &[Item],
     ) -> Result<Vec<f32>, model::Error> {
-        let device = self.options.device;
-        let network = self.network_of(model)?;
-        let side = i64::from(model.input.size);
-        let mut pixels = Vec::with_capacity(batch.iter().map(|item| item.pixels.len()).sum());
-        for item in batch {
-            pixels.extend_from_slice(&item.pixels);
-        }
-        tch::no_grad(|| {
-            let images =
-                Tensor::f_from_slice(&pixels)?.f_view([batch.len() as i64, 3, side, side])?;
-            let ages = network.forward(&images.f_to_device(device)?, Mode::Eval)?;
-            Ok(Vec::<f32>::try_from(ages.f_to_device(Device::Cpu)?)?)
-        })
+        let images: Vec<&[f32]> = batch.iter().map(|item| item.pixels.as_slice()).collect();
+        self.network_of(model)?.forward(&images, model)
     }
 
-    fn network(&mut self, model: &Arc<ServedModel>) -> Result<&ResNet18, Error> {
+    fn network(&mut self, model: &Arc<ServedModel>) -> Result<&mut Loaded, Error> {
         self.network_of(model).map_err(|source| Error::Model {
             model: model.name.clone(),
             source: Arc::new(source),
@@ -249,7 +240,7 @@ impl Loop {
     }
 
     /// The loaded network; loads and warms it first if need be, and lets go of the one that was not used for the longest time.
-    fn network_of(&mut self, model: &Arc<ServedModel>) -> Result<&ResNet18, model::Error> {
+    fn network_of(&mut self, model: &Arc<ServedModel>) -> Result<&mut Loaded, model::Error> {
         let found = self
             .loaded
             .iter()
@@ -258,10 +249,12 @@ impl Loop {
             Some(entry) => entry,
             None => {
                 let begun = Instant::now();
-                let network = load(model, self.options.device)?;
+                let network = Loaded::read(model, self.options.device, self.options.precision)?;
                 metrics::model_loaded(begun.elapsed());
                 tracing::info!(
                     model = model.name,
+                    precision = network.precision.name(),
+                    difference = network.difference,
                     seconds = begun.elapsed().as_secs_f64(),
                     "loaded a model"
                 );
@@ -272,25 +265,9 @@ impl Loop {
         while self.loaded.len() > MAX_LOADED {
             self.loaded.pop_front();
         }
-        let last = self.loaded.back().map(|(_, network)| network);
+        let last = self.loaded.back_mut().map(|(_, network)| network);
         Ok(last.expect("it was pushed above"))
     }
-}
-
-/// Reads the weights to the device and computes one picture, which allocates what the first prediction would have to.
-fn load(model: &ServedModel, device: Device) -> Result<ResNet18, model::Error> {
-    let state = checkpoint::read_model(&model.weights, &model.sha256)?;
-    let moved = state
-        .into_iter()
-        .map(|(name, tensor)| Ok((name, tensor.f_to_device(device)?)));
-    let state = moved.collect::<Result<BTreeMap<_, _>, tch::TchError>>()?;
-    let network = ResNet18::new(&state, Trained::DEFAULT, Precision::F32)?;
-    let side = i64::from(model.input.size);
-    tch::no_grad(|| {
-        let grey = Tensor::f_zeros([1, 3, side, side], (Kind::Float, device))?;
-        network.forward(&grey, Mode::Eval).map(drop)
-    })?;
-    Ok(network)
 }
 
 /// Drops a picture whose client has left or whose deadline has passed, and counts it.

@@ -3,6 +3,7 @@
 //! - [`admission`]: how many pictures may be in the server at once.
 //! - [`predictor`]: decoding on a bounded pool, the way to the engine and back.
 //! - [`engine`]: the one thread that owns the loaded models and computes batches.
+//! - `loaded`: a version's network in the fastest number format that changes its ages by little enough.
 //! - [`annotate`]: draws an age on a picture.
 //! - [`background`]: ages on many files, beside what clients wait for.
 //!
@@ -23,7 +24,10 @@ pub mod admission;
 pub mod annotate;
 pub mod background;
 pub mod engine;
+mod loaded;
 pub mod predictor;
+
+pub use loaded::Wanted;
 
 /// A model version that can be served: what its manifest says, and where its weights lie.
 #[derive(Debug, Clone, PartialEq)]

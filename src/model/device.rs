@@ -75,6 +75,14 @@ impl Precision {
         }
     }
 
+    /// `f32` or `bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
     /// libtorch's word for it.
     pub fn kind(self) -> Kind {
         match self {

@@ -1,6 +1,7 @@
 //! The network: a ResNet18 with one output, its weights, and the device it runs on.
 //!
 //! - [`resnet18`]: the architecture with torchvision's parameter names, and which parts of it are trained.
+//! - `fused`: its forward pass on processors that multiply in bf16, faster than libtorch's.
 //! - [`weights`]: reading `.pth` and `.safetensors` files, and the hub.
 //! - [`init`]: the choices of initial weights.
 //! - [`checkpoint`]: what Visage writes to disk and reads back: `model.safetensors` and `manifest.json`. [`calibration`]: the part of it that
@@ -13,6 +14,7 @@
 pub mod calibration;
 pub mod checkpoint;
 pub mod device;
+pub(crate) mod fused;
 pub mod init;
 pub mod resnet18;
 pub mod torchscript;

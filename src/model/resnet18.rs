@@ -4,11 +4,15 @@
 //! train flag for all its BatchNorms, with which the running statistics of frozen layers drift; here each [`Part`] is either trained or
 //! frozen, and a frozen part runs in eval mode without gradients whatever the caller does.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::{Error, device::Precision};
+use super::{
+    Error,
+    device::Precision,
+    fused::{self, Threads},
+};
 
 mod parts;
 
@@ -83,6 +87,8 @@ fn push_batch_norm(entries: &mut Vec<(String, Vec<usize>)>, name: &str, channels
 pub struct ResNet18 {
     trained: Trained,
     precision: Precision,
+    /// The frozen layers again, where the processor is faster with them than libtorch.
+    fused: Option<Fused>,
     stem: ConvNorm,
     layers: [[Block; 2]; 4],
     fc_weight: Tensor,
@@ -120,9 +126,16 @@ impl ResNet18 {
             precision,
             is_frozen: !trained.contains(Part::Bn1),
         };
+        let is_on_processor = entry(state, "conv1.weight").device() == Device::Cpu;
+        let fused = if precision == Precision::Bf16 && format.is_frozen && is_on_processor {
+            Fused::new(state, trained)?
+        } else {
+            None
+        };
         Ok(ResNet18 {
             trained,
             precision,
+            fused,
             stem: ConvNorm::new(state, "conv1", "bn1", format)?,
             layers: [layer(1)?, layer(2)?, layer(3)?, layer(4)?],
             fc_weight: entry(state, "fc.weight"),
@@ -144,6 +157,9 @@ impl ResNet18 {
     /// # Errors
     /// Whatever libtorch refuses, such as a wrong shape or a lack of memory.
     pub fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
+        if let Some(fused) = &self.fused {
+            return fused.features(images);
+        }
         let images = images.f_to_kind(self.precision.kind())?;
         self.stem(&channels_last(&images)?, mode)
     }
@@ -192,6 +208,48 @@ impl ResNet18 {
             }
         }
         Ok(features)
+    }
+}
+
+/// The frozen layers without libtorch.
+#[derive(Debug)]
+struct Fused {
+    network: fused::Network,
+    workspace: RefCell<fused::Workspace>,
+}
+
+impl Fused {
+    fn new(state: &BTreeMap<String, Tensor>, trained: Trained) -> Result<Option<Self>, Error> {
+        let frozen = LAYER_PARTS.into_iter();
+        let layers = frozen.take_while(|part| !trained.contains(*part)).count();
+        let network = fused::Network::new(state, layers)?;
+        Ok(network.map(|network| Fused {
+            network,
+            workspace: RefCell::new(fused::Workspace::new()),
+        }))
+    }
+
+    fn features(&self, images: &Tensor) -> Result<Tensor, Error> {
+        let (count, _, side, _) = images.size4()?;
+        let flat = images.f_to_kind(Kind::Float)?.f_contiguous()?;
+        let values: Vec<f32> = Vec::try_from(flat.f_flatten(0, -1)?)?;
+        let images: Vec<&[f32]> = values
+            .chunks_exact(values.len() / count.max(1) as usize)
+            .collect();
+        let mut workspace = self.workspace.borrow_mut();
+        let threads = Threads::of_libtorch();
+        let features = self
+            .network
+            .features(&images, side as usize, threads, &mut workspace);
+        let (side, channels) = (features.side as i64, features.channels as i64);
+        let bytes: Vec<u8> = features
+            .values
+            .iter()
+            .flat_map(|value| value.to_ne_bytes())
+            .collect();
+        let pixels =
+            Tensor::f_from_data_size(&bytes, &[count, side, side, channels], Kind::BFloat16)?;
+        Ok(pixels.f_permute([0, 3, 1, 2])?)
     }
 }
 
@@ -376,6 +434,16 @@ impl BatchNorm {
             true,
         )?)
     }
+}
+
+/// The weight and bias with which the convolution alone computes what the BatchNorm makes of its output in eval mode; both without gradients, in f32.
+pub(super) fn folded(
+    state: &BTreeMap<String, Tensor>,
+    conv: &str,
+    norm: &str,
+) -> Result<(Tensor, Tensor), Error> {
+    let weight = entry(state, &format!("{conv}.weight"));
+    tch::no_grad(|| BatchNorm::new(state, norm).fold_into(&weight))
 }
 
 fn entry(state: &BTreeMap<String, Tensor>, name: &str) -> Tensor {

@@ -61,6 +61,9 @@ impl Trained {
         first: Part::Layer4,
     };
 
+    /// fc alone, as little as can be trained; for networks that are not trained at all too.
+    pub const HEAD: Trained = Trained { first: Part::Fc };
+
     /// Reads names such as `["layer4", "fc"]` or `["ALL"]`.
     ///
     /// # Errors

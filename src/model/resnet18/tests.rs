@@ -123,3 +123,64 @@ fn trained_parts_must_reach_the_head_without_a_gap() {
     );
     assert!(Trained::parse::<&str>(&[]).is_err());
 }
+
+/// Root of the mean squared difference, over that of the expected values.
+fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
+    let (found, expected) = (found.to_kind(Kind::Float), expected.to_kind(Kind::Float));
+    let error = (found - &expected).square().mean(Kind::Float);
+    (error / expected.square().mean(Kind::Float))
+        .sqrt()
+        .double_value(&[])
+}
+
+/// In bf16 each layer rounds; the own forward pass must not be further from f32 than libtorch's by more than chance.
+#[test]
+fn own_features_in_bf16_are_as_close_to_f32_as_libtorchs() {
+    let state = formula_weights();
+    let trained = Trained::DEFAULT;
+    let exact = ResNet18::new(&state, trained, Precision::F32).unwrap();
+    let mut rounded = ResNet18::new(&state, trained, Precision::Bf16).unwrap();
+    if rounded.fused.is_none() {
+        // The processor lacks AVX512_BF16: there is nothing to compare.
+        return;
+    }
+    for (count, side) in [(3, 224), (2, 97), (1, 32)] {
+        let images = formula_images(count, side);
+        let expected = exact.features(&images, Mode::Eval).unwrap();
+        let own = rounded.features(&images, Mode::Eval).unwrap();
+        let fused = rounded.fused.take();
+        let libtorchs = rounded.features(&images, Mode::Eval).unwrap();
+        rounded.fused = fused;
+        assert_eq!(own.size(), expected.size());
+        assert_eq!(own.kind(), libtorchs.kind());
+        assert_eq!(own.stride(), channels_last(&own).unwrap().stride());
+        let (own, libtorchs) = (
+            relative_error(&own, &expected),
+            relative_error(&libtorchs, &expected),
+        );
+        assert!(
+            own < 1.5 * libtorchs && libtorchs < 0.02,
+            "at {side} pixels the own features are off by {own}, libtorch's by {libtorchs}"
+        );
+    }
+}
+
+#[test]
+fn own_predictions_in_bf16_are_torchvisions_within_its_rounding() {
+    let Some(network) = fused::Network::new(&formula_weights(), 4).unwrap() else {
+        // The processor lacks AVX512_BF16: there is nothing to compare.
+        return;
+    };
+    let expected = expected();
+    for (side, key) in [(224, "eval_224"), (96, "eval_96")] {
+        let images = Vec::<f32>::try_from(formula_images(2, side).reshape([-1])).unwrap();
+        let images: Vec<&[f32]> = images.chunks_exact(3 * side * side).collect();
+        let mut workspace = fused::Workspace::new();
+        for threads in [1, 2] {
+            let threads = Threads::new(threads).unwrap();
+            let ages = network.forward(&images, side, &threads, &mut workspace);
+            // Four steps of bf16 near 3, over eighteen layers that round.
+            assert_close(&Tensor::from_slice(&ages), &expected[key], 0.0625);
+        }
+    }
+}

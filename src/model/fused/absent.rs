@@ -1,0 +1,56 @@
+//! What stands for the network where processors have other instructions: there is none.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+use super::{super::Error, threads::Threads};
+
+/// Never made.
+#[derive(Debug)]
+pub(crate) enum Network {}
+
+/// Nothing is kept.
+#[derive(Debug)]
+pub(crate) struct Workspace;
+
+/// Never made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Features<'a> {
+    pub(crate) values: &'a [u16],
+    pub(crate) side: usize,
+    pub(crate) channels: usize,
+}
+
+impl Workspace {
+    pub(crate) const fn new() -> Self {
+        Workspace
+    }
+}
+
+impl Network {
+    /// Always `None`.
+    pub(crate) fn new(_: &BTreeMap<String, Tensor>, _: usize) -> Result<Option<Self>, Error> {
+        Ok(None)
+    }
+
+    pub(crate) fn features<'a>(
+        &self,
+        _: &[&[f32]],
+        _: usize,
+        _: &Threads,
+        _: &'a mut Workspace,
+    ) -> Features<'a> {
+        match *self {}
+    }
+
+    pub(crate) fn forward(
+        &self,
+        _: &[&[f32]],
+        _: usize,
+        _: &Threads,
+        _: &mut Workspace,
+    ) -> Vec<f32> {
+        match *self {}
+    }
+}

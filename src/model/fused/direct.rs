@@ -1,0 +1,143 @@
+//! Convolutions with stride 2, as products of the pixels under each tap of the filter with the tap's panel.
+
+#![expect(
+    unsafe_code,
+    reason = "it hands pointers to the vector kernels, whose promises it keeps"
+)]
+
+use half::bf16;
+
+use super::{
+    kernel::{self, Finish, PANEL, ROWS},
+    memory::{Aligned, Shared},
+    threads::Threads,
+    winograd::Images,
+};
+
+/// Rows of output pixels at once, for which a panel is read from the outer caches once.
+const BLOCK: usize = 8 * ROWS;
+
+/// A square filter with stride 2 and the bias behind it.
+#[derive(Debug, Clone)]
+pub(super) struct Filter {
+    /// `[outputs / PANEL][taps][inputs / 2][PANEL][2]`.
+    panels: Aligned<u16>,
+    bias: Aligned<f32>,
+    inputs: usize,
+    outputs: usize,
+    /// 3 or 1.
+    width: usize,
+}
+
+impl Filter {
+    /// Arranges a filter `[outputs, inputs, width, width]` with a bias `[outputs]`; a filter of 3 has a padding of 1, one of 1 none.
+    pub(super) fn new(weight: &[f32], bias: &[f32], inputs: usize, width: usize) -> Self {
+        let (outputs, taps) = (bias.len(), width * width);
+        let mut panels = Aligned::zeros(weight.len());
+        let places = panels.as_mut_slice();
+        for (index, filter) in weight.chunks_exact(taps).enumerate() {
+            let (output, input) = (index / inputs, index % inputs);
+            for (tap, value) in filter.iter().enumerate() {
+                let row = (output / PANEL * taps + tap) * (inputs / 2) + input / 2;
+                places[(row * PANEL + output % PANEL) * 2 + input % 2] =
+                    bf16::from_f32(*value).to_bits();
+            }
+        }
+        let mut kept = Aligned::zeros(outputs);
+        kept.as_mut_slice().copy_from_slice(bias);
+        Filter {
+            panels,
+            bias: kept,
+            inputs,
+            outputs,
+            width,
+        }
+    }
+
+    /// Convolves into images of half the side, rounded up, adds the bias, and rectifies if asked to.
+    ///
+    /// # Panics
+    /// When a buffer does not have the size that the others ask for.
+    pub(super) fn convolve(
+        &self,
+        images: Images<'_>,
+        relu: bool,
+        threads: &Threads,
+        out: &mut [u16],
+    ) {
+        let side = images.side.div_ceil(2);
+        let all = images.count * side * side;
+        assert_eq!(
+            images.pixels.len(),
+            images.count * images.side * images.side * self.inputs
+        );
+        assert_eq!(out.len(), all * self.outputs);
+        let (blocks, panels) = (all.div_ceil(BLOCK), self.outputs / PANEL);
+        let groups = threads.count().div_ceil(blocks).clamp(1, panels);
+        let group = panels.div_ceil(groups);
+        let taps = self.width * self.width;
+        let out = Shared::new(out);
+        threads.for_each(blocks * groups, |job| {
+            let first = job / groups * BLOCK;
+            let pixels = first..all.min(first + BLOCK);
+            let begin = job % groups * group;
+            for panel in begin..panels.min(begin + group) {
+                let length = taps * self.inputs * PANEL;
+                let factors = &self.panels.as_slice()[panel * length..(panel + 1) * length];
+                let finish = Finish {
+                    bias: self.bias.as_slice()[panel * PANEL..][..PANEL].as_ptr(),
+                    relu,
+                };
+                for row in pixels.clone().step_by(ROWS) {
+                    let rows = ROWS.min(pixels.end - row);
+                    let mut sources = [[BORDER.as_ptr(); ROWS]; 9];
+                    let mut targets = [std::ptr::null_mut(); ROWS];
+                    for place in 0..rows {
+                        let pixel = row + place;
+                        targets[place] = out.place(pixel * self.outputs + panel * PANEL, PANEL);
+                        for (tap, sources) in sources.iter_mut().enumerate().take(taps) {
+                            if let Some(source) = self.source(images, side, pixel, tap) {
+                                sources[place] = source.as_ptr();
+                            }
+                        }
+                    }
+                    // SAFETY: the network is made only where the instructions are available; sources hold `inputs` values, targets a panel each, and no
+                    // other job has these pixels and this panel.
+                    unsafe {
+                        kernel::finished_product(
+                            &sources[..taps],
+                            rows,
+                            self.inputs / 2,
+                            factors.as_ptr(),
+                            finish,
+                            &targets,
+                        );
+                    }
+                }
+            }
+        });
+    }
+
+    /// The channels of the pixel under a tap; `None` beyond the border.
+    fn source<'a>(
+        &self,
+        images: Images<'a>,
+        side: usize,
+        pixel: usize,
+        tap: usize,
+    ) -> Option<&'a [u16]> {
+        let padding = self.width / 2;
+        let image = pixel / (side * side);
+        let (y, x) = (pixel / side % side, pixel % side);
+        let y = (2 * y + tap / self.width).wrapping_sub(padding);
+        let x = (2 * x + tap % self.width).wrapping_sub(padding);
+        let inside = y < images.side && x < images.side;
+        inside.then(|| {
+            let at = ((image * images.side + y) * images.side + x) * self.inputs;
+            &images.pixels[at..at + self.inputs]
+        })
+    }
+}
+
+/// A vector of zeros for pixels beyond the border.
+static BORDER: [u16; 1_024] = [0; 1_024];

@@ -1,0 +1,316 @@
+//! The vector instructions: products of bf16 rows and panels, and Winograd's transforms.
+//!
+//! A panel is 64 columns of a matrix, its rows in pairs: `[K/2][64][2]`, so that one instruction multiplies two rows of 16 columns with two values of a row of
+//! the other factor and adds to f32 sums. All pointers are to bf16 values as `u16`, unless they say otherwise.
+
+#![expect(
+    unsafe_code,
+    reason = "vector instructions work on pointers and need a processor that has them, which `available` tells"
+)]
+
+use std::arch::x86_64::{
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
+    _mm512_castsi512_si256, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
+    _mm512_extracti64x4_epi64, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_epu16,
+    _mm512_max_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+};
+
+/// Columns of a panel.
+pub(super) const PANEL: usize = 64;
+/// Rows that a product computes at once: with the panel's four vectors and one factor they fill the registers.
+pub(super) const ROWS: usize = 6;
+/// Channels that a vector of bf16 holds; all counts of channels are multiples of it.
+pub(super) const CHUNK: usize = 32;
+
+/// Whether this processor has the instructions.
+pub(super) fn available() -> bool {
+    std::arch::is_x86_feature_detected!("avx512f")
+        && std::arch::is_x86_feature_detected!("avx512bw")
+        && std::arch::is_x86_feature_detected!("avx512vl")
+        && std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+type Sums = [[__m512; 4]; ROWS];
+
+/// What is done with a row of sums before it is stored in bf16.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Finish {
+    /// `[PANEL]` in f32, added to each row.
+    pub(super) bias: *const f32,
+    /// Negative values become zero.
+    pub(super) relu: bool,
+}
+
+/// The sums over taps of rows times panels, for `R` rows. A tap's rows are `rows[tap][..R]`, each of `2 * pairs` values; its panel follows that of the tap before.
+///
+/// # Safety
+/// The processor is [`available`], the rows hold `2 * pairs` values and the panels `taps * pairs * 2 * PANEL`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn sums<const R: usize>(
+    rows: &[[*const u16; ROWS]],
+    pairs: usize,
+    mut panel: *const u16,
+) -> Sums {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
+        for tap in rows {
+            for pair in 0..pairs {
+                let columns: [__m512bh; 4] = [
+                    as_bf16(_mm512_loadu_si512(panel.cast())),
+                    as_bf16(_mm512_loadu_si512(panel.add(CHUNK).cast())),
+                    as_bf16(_mm512_loadu_si512(panel.add(2 * CHUNK).cast())),
+                    as_bf16(_mm512_loadu_si512(panel.add(3 * CHUNK).cast())),
+                ];
+                for row in 0..R {
+                    let two = tap[row].add(2 * pair).cast::<i32>().read_unaligned();
+                    let factor = as_bf16(_mm512_set1_epi32(two));
+                    for column in 0..4 {
+                        sums[row][column] =
+                            _mm512_dpbf16_ps(sums[row][column], factor, columns[column]);
+                    }
+                }
+                panel = panel.add(2 * PANEL);
+            }
+        }
+        sums
+    }
+}
+
+/// Stores `count` rows of products, at most [`ROWS`], in f32: row r at `out + r * PANEL`.
+///
+/// # Safety
+/// As for [`sums`], and `out` holds the rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn product(
+    rows: &[[*const u16; ROWS]],
+    count: usize,
+    pairs: usize,
+    panel: *const u16,
+    out: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = match count {
+            1 => sums::<1>(rows, pairs, panel),
+            2 => sums::<2>(rows, pairs, panel),
+            3 => sums::<3>(rows, pairs, panel),
+            4 => sums::<4>(rows, pairs, panel),
+            5 => sums::<5>(rows, pairs, panel),
+            _ => sums::<ROWS>(rows, pairs, panel),
+        };
+        for (row, sums) in sums.iter().enumerate().take(count) {
+            for (column, sum) in sums.iter().enumerate() {
+                _mm512_storeu_ps(out.add(row * PANEL + 16 * column), *sum);
+            }
+        }
+    }
+}
+
+/// Stores `count` rows of products, at most [`ROWS`], finished in bf16: row r at `out[r]`.
+///
+/// # Safety
+/// As for [`sums`], and each of `out` holds [`PANEL`] values.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn finished_product(
+    rows: &[[*const u16; ROWS]],
+    count: usize,
+    pairs: usize,
+    panel: *const u16,
+    finish: Finish,
+    out: &[*mut u16; ROWS],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = match count {
+            1 => sums::<1>(rows, pairs, panel),
+            2 => sums::<2>(rows, pairs, panel),
+            3 => sums::<3>(rows, pairs, panel),
+            4 => sums::<4>(rows, pairs, panel),
+            5 => sums::<5>(rows, pairs, panel),
+            _ => sums::<ROWS>(rows, pairs, panel),
+        };
+        for (sums, out) in sums.iter().zip(out).take(count) {
+            for half in 0..2 {
+                let add_bias = |column: usize| {
+                    _mm512_add_ps(sums[column], _mm512_loadu_ps(finish.bias.add(16 * column)))
+                };
+                let (low, high) = (add_bias(2 * half), add_bias(2 * half + 1));
+                store(low, high, finish.relu, out.add(CHUNK * half));
+            }
+        }
+    }
+}
+
+/// Winograd's transform of a tile of 4×4 pixels for products: of channel c of pixel `pixels[4 * y + x]`, Bᵀ d B (Lavin and Gray, 2015, arXiv:1509.09308,
+/// equation 8), whose element i goes to `out + i * stride`. Within each [`CHUNK`] the even channels come before the odd ones, which [`super::winograd`]'s
+/// panels expect.
+///
+/// # Safety
+/// The processor is [`available`], each pixel has `channels` values, a multiple of [`CHUNK`], and `out` room for 16 rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn transform_input(
+    pixels: &[*const u16; 16],
+    channels: usize,
+    out: *mut u16,
+    stride: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for channel in (0..channels).step_by(CHUNK) {
+            let mut packed = [_mm512_setzero_si512(); 16];
+            for (packed, pixel) in packed.iter_mut().zip(pixels) {
+                *packed = _mm512_loadu_si512(pixel.add(channel).cast());
+            }
+            let even =
+                transformed(&packed.map(|two| _mm512_castsi512_ps(_mm512_slli_epi32(two, 16))));
+            let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+            let odd =
+                transformed(&packed.map(|two| _mm512_castsi512_ps(_mm512_and_si512(two, upper))));
+            for (place, (even, odd)) in even.into_iter().zip(odd).enumerate() {
+                let both = _mm512_cvtne2ps_pbh(odd, even);
+                _mm512_storeu_si512(out.add(place * stride + channel).cast(), as_integers(both));
+            }
+        }
+    }
+}
+
+/// Bᵀ d B for 16 channels.
+#[target_feature(enable = "avx512f")]
+fn transformed(d: &[__m512; 16]) -> [__m512; 16] {
+    let mut rows = [_mm512_setzero_ps(); 16];
+    for x in 0..4 {
+        rows[x] = _mm512_sub_ps(d[x], d[8 + x]);
+        rows[4 + x] = _mm512_add_ps(d[4 + x], d[8 + x]);
+        rows[8 + x] = _mm512_sub_ps(d[8 + x], d[4 + x]);
+        rows[12 + x] = _mm512_sub_ps(d[4 + x], d[12 + x]);
+    }
+    let mut both = [_mm512_setzero_ps(); 16];
+    for y in (0..16).step_by(4) {
+        both[y] = _mm512_sub_ps(rows[y], rows[y + 2]);
+        both[y + 1] = _mm512_add_ps(rows[y + 1], rows[y + 2]);
+        both[y + 2] = _mm512_sub_ps(rows[y + 2], rows[y + 1]);
+        both[y + 3] = _mm512_sub_ps(rows[y + 1], rows[y + 3]);
+    }
+    both
+}
+
+/// The way back, for a tile and a panel: Aᵀ m A of the same paper, where element i of m is at `products + i * stride`, makes 2×2 pixels; each gets the bias, the
+/// residual where there is one, and goes to its place where it has one.
+///
+/// # Safety
+/// The processor is [`available`], and the pointers that are not null hold [`PANEL`] values.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn transform_output(
+    products: *const f32,
+    stride: usize,
+    finish: Finish,
+    residual: &[*const u16; 4],
+    out: &[*mut u16; 4],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for column in (0..PANEL).step_by(CHUNK) {
+            let low = pixels(products.add(column), stride, finish.bias.add(column));
+            let high = pixels(
+                products.add(column + 16),
+                stride,
+                finish.bias.add(column + 16),
+            );
+            for pixel in 0..4 {
+                if out[pixel].is_null() {
+                    continue;
+                }
+                let (mut low, mut high) = (low[pixel], high[pixel]);
+                if !residual[pixel].is_null() {
+                    let added = _mm512_loadu_si512(residual[pixel].add(column).cast());
+                    let widened = |half| {
+                        _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))
+                    };
+                    low = _mm512_add_ps(low, widened(_mm512_castsi512_si256(added)));
+                    high = _mm512_add_ps(high, widened(_mm512_extracti64x4_epi64(added, 1)));
+                }
+                store(low, high, finish.relu, out[pixel].add(column));
+            }
+        }
+    }
+}
+
+/// Aᵀ m A plus the bias for 16 columns.
+///
+/// # Safety
+/// As for [`transform_output`].
+#[target_feature(enable = "avx512f")]
+unsafe fn pixels(products: *const f32, stride: usize, bias: *const f32) -> [__m512; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut m = [_mm512_setzero_ps(); 16];
+        for (place, m) in m.iter_mut().enumerate() {
+            *m = _mm512_loadu_ps(products.add(place * stride));
+        }
+        let mut rows = [_mm512_setzero_ps(); 8];
+        for x in 0..4 {
+            let sum = _mm512_add_ps(m[4 + x], m[8 + x]);
+            let difference = _mm512_sub_ps(m[4 + x], m[8 + x]);
+            rows[x] = _mm512_add_ps(m[x], sum);
+            rows[4 + x] = _mm512_sub_ps(difference, m[12 + x]);
+        }
+        let bias = _mm512_loadu_ps(bias);
+        let mut pixels = [_mm512_setzero_ps(); 4];
+        for y in 0..2 {
+            let row = &rows[4 * y..];
+            let sum = _mm512_add_ps(row[1], row[2]);
+            let difference = _mm512_sub_ps(row[1], row[2]);
+            pixels[2 * y] = _mm512_add_ps(_mm512_add_ps(row[0], sum), bias);
+            pixels[2 * y + 1] = _mm512_add_ps(_mm512_sub_ps(difference, row[3]), bias);
+        }
+        pixels
+    }
+}
+
+/// The largest of each channel over pixels without negative values, of which the bits of bf16 have the order of the values.
+///
+/// # Safety
+/// The processor is [`available`], and all pointers hold `channels` values, a multiple of [`CHUNK`].
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn largest(pixels: &[*const u16], channels: usize, out: *mut u16) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for channel in (0..channels).step_by(CHUNK) {
+            let mut most = _mm512_setzero_si512();
+            for pixel in pixels {
+                most = _mm512_max_epu16(most, _mm512_loadu_si512(pixel.add(channel).cast()));
+            }
+            _mm512_storeu_si512(out.add(channel).cast(), most);
+        }
+    }
+}
+
+/// Stores 32 values in bf16.
+///
+/// # Safety
+/// The processor is [`available`], and `out` holds them.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn store(mut low: __m512, mut high: __m512, relu: bool, out: *mut u16) {
+    if relu {
+        let zero = _mm512_setzero_ps();
+        // In this order a NaN stays one, and so does a negative zero until zero is added to it: `largest` would take its bits for a large value.
+        low = _mm512_add_ps(_mm512_max_ps(zero, low), zero);
+        high = _mm512_add_ps(_mm512_max_ps(zero, high), zero);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_storeu_si512(out.cast(), as_integers(_mm512_cvtne2ps_pbh(high, low))) }
+}
+
+#[target_feature(enable = "avx512f")]
+fn as_bf16(bits: __m512i) -> __m512bh {
+    // SAFETY: the same 512 bits, every pattern of which is a value of the other type.
+    unsafe { std::mem::transmute(bits) }
+}
+
+#[target_feature(enable = "avx512f")]
+fn as_integers(values: __m512bh) -> __m512i {
+    // SAFETY: the same 512 bits, every pattern of which is a value of the other type.
+    unsafe { std::mem::transmute(values) }
+}

@@ -1,0 +1,92 @@
+//! Buffers whose values begin on a cache line, so that no vector crosses two.
+
+#![expect(
+    unsafe_code,
+    reason = "a line and its values are the same bytes, and threads write to different places of one buffer"
+)]
+
+use std::marker::PhantomData;
+
+/// 64 bytes on a cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// A number that every pattern of bits is a value of.
+pub(super) trait Number: Copy + Default + Send + Sync {}
+impl Number for u16 {}
+impl Number for f32 {}
+
+/// A vector of numbers that begins on a cache line.
+#[derive(Debug, Clone)]
+pub(super) struct Aligned<T> {
+    lines: Vec<Line>,
+    length: usize,
+    kind: PhantomData<T>,
+}
+
+impl<T: Number> Aligned<T> {
+    pub(super) const fn new() -> Self {
+        Aligned {
+            lines: Vec::new(),
+            length: 0,
+            kind: PhantomData,
+        }
+    }
+
+    pub(super) fn zeros(length: usize) -> Self {
+        let mut made = Aligned::new();
+        made.resize(length);
+        made
+    }
+
+    /// Makes room; what is new is zero, what was there may be anything of its own.
+    pub(super) fn resize(&mut self, length: usize) {
+        let lines = (length * size_of::<T>()).div_ceil(size_of::<Line>());
+        self.lines.resize(lines, Line([0; 64]));
+        self.length = length;
+    }
+
+    pub(super) fn as_slice(&self) -> &[T] {
+        // SAFETY: the lines hold at least so many numbers, aligned, of a type that every pattern of bits is a value of.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length) }
+    }
+}
+
+/// A buffer that several threads write to, each to places that are its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shared<'a, T> {
+    start: *mut T,
+    length: usize,
+    buffer: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a pointer into a buffer that is borrowed exclusively for the lifetime; who writes through it promises to write to places of its own.
+unsafe impl<T: Number> Send for Shared<'_, T> {}
+// SAFETY: likewise.
+unsafe impl<T: Number> Sync for Shared<'_, T> {}
+
+impl<'a, T: Number> Shared<'a, T> {
+    pub(super) fn new(buffer: &'a mut [T]) -> Self {
+        Shared {
+            start: buffer.as_mut_ptr(),
+            length: buffer.len(),
+            buffer: PhantomData,
+        }
+    }
+
+    /// The place of a run of values; whoever writes there must be the only one.
+    ///
+    /// # Panics
+    /// When the run does not lie in the buffer.
+    pub(super) fn place(&self, at: usize, length: usize) -> *mut T {
+        assert!(at + length <= self.length, "a run beyond its buffer");
+        // SAFETY: within the buffer.
+        unsafe { self.start.add(at) }
+    }
+}

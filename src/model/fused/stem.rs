@@ -1,0 +1,207 @@
+//! The first layers: 7×7 with stride 2 over three channels, rectified, and the largest of 3×3 with stride 2.
+//!
+//! A row of seven pixels of three channels is 21 values side by side, so each row of the filter is one tap of 22 values, the last of which has no weight.
+
+#![expect(
+    unsafe_code,
+    reason = "it hands pointers to the vector kernels, whose promises it keeps"
+)]
+
+use std::cell::RefCell;
+
+use half::bf16;
+
+use super::{
+    kernel::{self, Finish, PANEL, ROWS},
+    memory::{Aligned, Shared},
+    threads::Threads,
+};
+
+/// Rows and columns of the filter.
+const WIDTH: usize = 7;
+/// Pixels of padding on each side.
+const PADDING: usize = 3;
+const CHANNELS: usize = 3;
+/// Values of a row of the filter, in pairs.
+const PAIRS: usize = (WIDTH * CHANNELS).div_ceil(2);
+
+/// The filter and the bias behind it.
+#[derive(Debug, Clone)]
+pub(super) struct Stem {
+    /// `[7][11][PANEL][2]`.
+    panel: Aligned<u16>,
+    bias: Aligned<f32>,
+}
+
+thread_local! {
+    static PADDED: RefCell<Aligned<u16>> = const { RefCell::new(Aligned::new()) };
+    static RECTIFIED: RefCell<Aligned<u16>> = const { RefCell::new(Aligned::new()) };
+}
+
+/// The side of what the stem makes of images of this side.
+pub(super) fn pooled_side(side: usize) -> usize {
+    side.div_ceil(2).div_ceil(2)
+}
+
+impl Stem {
+    /// Arranges a filter `[64, 3, 7, 7]` with a bias `[64]`.
+    pub(super) fn new(weight: &[f32], bias: &[f32]) -> Self {
+        let mut panel = Aligned::zeros(WIDTH * PAIRS * 2 * PANEL);
+        let places = panel.as_mut_slice();
+        for (index, value) in weight.iter().enumerate() {
+            let (x, y) = (index % WIDTH, index / WIDTH % WIDTH);
+            let (channel, output) = (
+                index / (WIDTH * WIDTH) % CHANNELS,
+                index / (WIDTH * WIDTH * CHANNELS),
+            );
+            let column = x * CHANNELS + channel;
+            let row = y * PAIRS + column / 2;
+            places[(row * PANEL + output) * 2 + column % 2] = bf16::from_f32(*value).to_bits();
+        }
+        let mut kept = Aligned::zeros(PANEL);
+        kept.as_mut_slice().copy_from_slice(bias);
+        Stem { panel, bias: kept }
+    }
+
+    /// Normalised images `[3, side, side]` each, into `[count, pooled, pooled, 64]` in bf16.
+    ///
+    /// # Panics
+    /// When a buffer does not have the size that the others ask for.
+    pub(super) fn forward(
+        &self,
+        images: &[&[f32]],
+        side: usize,
+        threads: &Threads,
+        out: &mut [u16],
+    ) {
+        let half = side.div_ceil(2);
+        let pooled = pooled_side(side);
+        assert_eq!(out.len(), images.len() * pooled * pooled * PANEL);
+        assert!(
+            images
+                .iter()
+                .all(|image| image.len() == CHANNELS * side * side)
+        );
+        // Bands of pooled rows, so that few images too are enough for all threads; neighbouring bands share a rectified row, which both make.
+        let bands = threads.count().div_ceil(images.len()).clamp(1, pooled);
+        let band = pooled.div_ceil(bands);
+        let out = Shared::new(out);
+        threads.for_each(images.len() * bands, |job| {
+            let (image, first) = (job / bands, job % bands * band);
+            let last = pooled.min(first + band);
+            if first >= last {
+                return;
+            }
+            let rectified_rows = (2 * first).saturating_sub(1)..half.min(2 * last);
+            PADDED.with_borrow_mut(|padded| {
+                RECTIFIED.with_borrow_mut(|rectified| {
+                    pad(images[image], side, &rectified_rows, padded);
+                    self.convolve(padded.as_slice(), side, &rectified_rows, rectified);
+                    let rectified = rectified.as_slice();
+                    for y in first..last {
+                        for x in 0..pooled {
+                            let at = ((image * pooled + y) * pooled + x) * PANEL;
+                            let target = out.place(at, PANEL);
+                            pool(rectified, half, &rectified_rows, (y, x), target);
+                        }
+                    }
+                });
+            });
+        });
+    }
+
+    /// `rows` of the rectified convolution, `[rows, half, 64]`.
+    fn convolve(
+        &self,
+        padded: &[u16],
+        side: usize,
+        rows: &std::ops::Range<usize>,
+        rectified: &mut Aligned<u16>,
+    ) {
+        let half = side.div_ceil(2);
+        let width = padded_width(side);
+        rectified.resize(rows.len() * half * PANEL);
+        let out = Shared::new(rectified.as_mut_slice());
+        let finish = Finish {
+            bias: self.bias.as_slice().as_ptr(),
+            relu: true,
+        };
+        for y in 0..rows.len() {
+            for x in (0..half).step_by(ROWS) {
+                let count = ROWS.min(half - x);
+                let mut sources = [[std::ptr::null(); ROWS]; WIDTH];
+                let mut targets = [std::ptr::null_mut(); ROWS];
+                for place in 0..count {
+                    targets[place] = out.place((y * half + x + place) * PANEL, PANEL);
+                    for (tap, sources) in sources.iter_mut().enumerate() {
+                        let at = (2 * y + tap) * width + 2 * (x + place) * CHANNELS;
+                        sources[place] = padded[at..at + 2 * PAIRS].as_ptr();
+                    }
+                }
+                // SAFETY: the network is made only where the instructions are available; sources hold 22 values and targets 64.
+                unsafe {
+                    kernel::finished_product(
+                        &sources,
+                        count,
+                        PAIRS,
+                        self.panel.as_slice().as_ptr(),
+                        finish,
+                        &targets,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Values in a padded row: three pixels on each side, one more where the side is odd, and the value that has no weight.
+fn padded_width(side: usize) -> usize {
+    (side + 2 * PADDING + 1) * CHANNELS + 1
+}
+
+/// The rows under `rows` of the convolution, `[2 * rows + 5, padded width]` in bf16, the channels of a pixel side by side.
+fn pad(image: &[f32], side: usize, rows: &std::ops::Range<usize>, padded: &mut Aligned<u16>) {
+    let width = padded_width(side);
+    let height = 2 * rows.len() + WIDTH - 2;
+    padded.resize(height * width);
+    let padded = padded.as_mut_slice();
+    for (row, target) in padded.chunks_exact_mut(width).enumerate() {
+        let y = (2 * rows.start + row).wrapping_sub(PADDING);
+        if y >= side {
+            target.fill(0);
+            continue;
+        }
+        let (left, rest) = target.split_at_mut(PADDING * CHANNELS);
+        let (middle, right) = rest.split_at_mut(side * CHANNELS);
+        left.fill(0);
+        right.fill(0);
+        let channel = |index: usize| &image[(index * side + y) * side..][..side];
+        let (red, green, blue) = (channel(0), channel(1), channel(2));
+        for (x, pixel) in middle.chunks_exact_mut(CHANNELS).enumerate() {
+            pixel[0] = bf16::from_f32(red[x]).to_bits();
+            pixel[1] = bf16::from_f32(green[x]).to_bits();
+            pixel[2] = bf16::from_f32(blue[x]).to_bits();
+        }
+    }
+}
+
+/// The largest of 3×3 rectified pixels around (2y, 2x).
+fn pool(
+    rectified: &[u16],
+    half: usize,
+    rows: &std::ops::Range<usize>,
+    (y, x): (usize, usize),
+    target: *mut u16,
+) {
+    let mut sources = [std::ptr::null(); 9];
+    let mut count = 0;
+    for row in (2 * y).saturating_sub(1)..half.min(2 * y + 2) {
+        for column in (2 * x).saturating_sub(1)..half.min(2 * x + 2) {
+            let at = ((row - rows.start) * half + column) * PANEL;
+            sources[count] = rectified[at..at + PANEL].as_ptr();
+            count += 1;
+        }
+    }
+    // SAFETY: the network is made only where the instructions are available; all pointers hold 64 values, and no other job has this pixel.
+    unsafe { kernel::largest(&sources[..count], PANEL, target) }
+}

@@ -1,0 +1,236 @@
+//! Small whole numbers, for which bf16 and f32 are exact, against plain sums; the whole network is held against torchvision in `resnet18`'s tests.
+
+use half::bf16;
+
+use super::{
+    direct, kernel, memory::Aligned, stem::Stem, threads::Threads, winograd, winograd::Images,
+};
+
+/// SplitMix64, as whole numbers from -`most` to `most`.
+fn whole_numbers(seed: u64, count: usize, most: i64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    };
+    let span = 2 * most as u64 + 1;
+    (0..count)
+        .map(|_| (next() % span) as f32 - most as f32)
+        .collect()
+}
+
+fn in_bf16(values: &[f32]) -> Aligned<u16> {
+    let mut made = Aligned::zeros(values.len());
+    for (place, value) in made.as_mut_slice().iter_mut().zip(values) {
+        *place = bf16::from_f32(*value).to_bits();
+    }
+    made
+}
+
+/// A convolution as its definition says, of `[count, side, side, inputs]` with `[outputs, inputs, width, width]`, plus bias.
+fn plain(
+    images: (&[f32], usize, usize),
+    weight: &[f32],
+    bias: &[f32],
+    (inputs, width, stride): (usize, usize, usize),
+) -> Vec<f32> {
+    let (pixels, count, side) = images;
+    let (outputs, half) = (bias.len(), side.div_ceil(stride));
+    let mut out = Vec::with_capacity(count * half * half * outputs);
+    for position in 0..count * half * half {
+        let (image, y, x) = (
+            position / (half * half),
+            position / half % half,
+            position % half,
+        );
+        for (output, bias) in bias.iter().enumerate() {
+            let mut sum = *bias;
+            for tap in 0..width * width {
+                let y = (stride * y + tap / width).wrapping_sub(width / 2);
+                let x = (stride * x + tap % width).wrapping_sub(width / 2);
+                if y >= side || x >= side {
+                    continue;
+                }
+                for input in 0..inputs {
+                    sum += pixels[((image * side + y) * side + x) * inputs + input]
+                        * weight[(output * inputs + input) * width * width + tap];
+                }
+            }
+            out.push(sum);
+        }
+    }
+    out
+}
+
+fn rectified(values: &[f32]) -> Vec<u16> {
+    let rectified = values.iter().map(|value| value.max(0.0));
+    rectified
+        .map(|value| bf16::from_f32(value).to_bits())
+        .collect()
+}
+
+/// Without the instructions nothing here is ever called, and there is nothing to compare.
+fn is_unavailable() -> bool {
+    !kernel::available()
+}
+
+#[test]
+fn winograd_convolution_is_the_plain_sum() {
+    if is_unavailable() {
+        return;
+    }
+    for (count, side, inputs, outputs) in [
+        (3, 7, 64, 128),
+        (1, 8, 128, 64),
+        (2, 1, 64, 64),
+        (1, 15, 32, 64),
+    ] {
+        let values = whole_numbers(1, count * side * side * inputs, 2);
+        // Multiples of four, since the transform halves twice.
+        let weight: Vec<f32> = whole_numbers(2, outputs * inputs * 9, 1)
+            .into_iter()
+            .map(|value| 4.0 * value)
+            .collect();
+        let bias = whole_numbers(3, outputs, 50);
+        let residual = whole_numbers(4, count * side * side * outputs, 100);
+        let sums = plain((&values, count, side), &weight, &bias, (inputs, 3, 1));
+        let added: Vec<f32> = sums.iter().zip(&residual).map(|(a, b)| a + b).collect();
+        let filter = winograd::Filter::new(&weight, &bias, inputs);
+        let (pixels, residual) = (in_bf16(&values), in_bf16(&residual));
+        for threads in [1, 3] {
+            let threads = Threads::new(threads).unwrap();
+            let images = Images {
+                pixels: pixels.as_slice(),
+                count,
+                side,
+            };
+            let mut out = Aligned::zeros(sums.len());
+            filter.convolve(images, None, &threads, out.as_mut_slice());
+            assert_eq!(out.as_slice(), rectified(&sums), "side {side}");
+            filter.convolve(
+                images,
+                Some(residual.as_slice()),
+                &threads,
+                out.as_mut_slice(),
+            );
+            assert_eq!(
+                out.as_slice(),
+                rectified(&added),
+                "side {side} with a residual"
+            );
+        }
+    }
+}
+
+#[test]
+fn convolution_with_stride_is_the_plain_sum() {
+    if is_unavailable() {
+        return;
+    }
+    for (count, side, inputs, outputs, width) in [
+        (2, 14, 64, 128, 3),
+        (1, 7, 128, 64, 3),
+        (3, 9, 64, 128, 1),
+        (1, 1, 64, 64, 3),
+    ] {
+        let values = whole_numbers(5, count * side * side * inputs, 2);
+        let weight = whole_numbers(6, outputs * inputs * width * width, 2);
+        let bias = whole_numbers(7, outputs, 50);
+        let sums = plain((&values, count, side), &weight, &bias, (inputs, width, 2));
+        let filter = direct::Filter::new(&weight, &bias, inputs, width);
+        let pixels = in_bf16(&values);
+        let images = Images {
+            pixels: pixels.as_slice(),
+            count,
+            side,
+        };
+        for threads in [1, 3] {
+            let threads = Threads::new(threads).unwrap();
+            let mut out = Aligned::zeros(sums.len());
+            filter.convolve(images, true, &threads, out.as_mut_slice());
+            assert_eq!(
+                out.as_slice(),
+                rectified(&sums),
+                "side {side} width {width}"
+            );
+            filter.convolve(images, false, &threads, out.as_mut_slice());
+            let expected: Vec<u16> = sums
+                .iter()
+                .map(|sum| bf16::from_f32(*sum).to_bits())
+                .collect();
+            assert_eq!(
+                out.as_slice(),
+                expected,
+                "side {side} width {width}, not rectified"
+            );
+        }
+    }
+}
+
+#[test]
+fn stem_is_the_plain_sum_and_the_largest_of_nine() {
+    if is_unavailable() {
+        return;
+    }
+    for (count, side) in [(2, 33), (1, 64), (3, 46)] {
+        // `[count, 3, side, side]`, and the same with the channels of a pixel side by side.
+        let planes = whole_numbers(8, count * 3 * side * side, 2);
+        let mut pixels = vec![0.0; planes.len()];
+        for (index, value) in planes.iter().enumerate() {
+            let (image, channel) = (index / (3 * side * side), index / (side * side) % 3);
+            pixels[(image * side * side + index % (side * side)) * 3 + channel] = *value;
+        }
+        let weight = whole_numbers(9, 64 * 3 * 49, 1);
+        let bias = whole_numbers(10, 64, 20);
+        let half = side.div_ceil(2);
+        let sums = plain((&pixels, count, side), &weight, &bias, (3, 7, 2));
+        let pooled = half.div_ceil(2);
+        let mut expected = Vec::new();
+        for position in 0..count * pooled * pooled * 64 {
+            let (channel, pixel) = (position % 64, position / 64);
+            let (image, y, x) = (
+                pixel / (pooled * pooled),
+                pixel / pooled % pooled,
+                pixel % pooled,
+            );
+            let mut most = 0.0_f32;
+            for y in (2 * y).saturating_sub(1)..half.min(2 * y + 2) {
+                for x in (2 * x).saturating_sub(1)..half.min(2 * x + 2) {
+                    most = most.max(sums[((image * half + y) * half + x) * 64 + channel]);
+                }
+            }
+            expected.push(most);
+        }
+        let images: Vec<&[f32]> = planes.chunks_exact(3 * side * side).collect();
+        for threads in [1, 4] {
+            let threads = Threads::new(threads).unwrap();
+            let mut out = Aligned::zeros(expected.len());
+            let stem = Stem::new(&weight, &bias);
+            stem.forward(&images, side, &threads, out.as_mut_slice());
+            assert_eq!(out.as_slice(), rectified(&expected), "side {side}");
+        }
+    }
+}
+
+/// A damaged network must not look like one that answers.
+#[test]
+fn not_a_number_stays_one_through_rectifying_and_pooling() {
+    if is_unavailable() {
+        return;
+    }
+    for nan in [f32::NAN, -f32::NAN] {
+        let threads = Threads::new(1).unwrap();
+        let mut bias = vec![0.0; 64];
+        bias[5] = nan;
+        let stem = Stem::new(&vec![0.0; 64 * 3 * 49], &bias);
+        let mut out = Aligned::zeros(64);
+        stem.forward(&[&[1.0; 3 * 16]], 4, &threads, out.as_mut_slice());
+        for (channel, value) in out.as_slice().iter().enumerate() {
+            let value = bf16::from_bits(*value);
+            assert_eq!(value.is_nan(), channel == 5, "channel {channel}: {value}");
+        }
+    }
+}

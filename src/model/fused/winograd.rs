@@ -1,0 +1,292 @@
+//! Convolutions of 3×3 with stride 1 and padding 1 by Winograd's minimal filtering F(2×2, 3×3) (Lavin and Gray, 2015, arXiv:1509.09308, section 4.1).
+//!
+//! Each tile of 4×4 pixels is transformed, multiplied with a filter that was transformed when the network was made, and transformed back into 2×2 pixels of the
+//! output: 16 multiplications where the plain sum takes 36. A block of tiles stays in the processor's cache from its transform to its pixels. Transforms and sums are in f32,
+//! the factors of products in bf16.
+
+#![expect(
+    unsafe_code,
+    reason = "it hands pointers to the vector kernels, whose promises it keeps"
+)]
+
+use std::cell::RefCell;
+
+use half::bf16;
+
+use super::{
+    kernel::{self, CHUNK, Finish, PANEL, ROWS},
+    memory::{Aligned, Shared},
+    threads::Threads,
+};
+
+/// Elements of a transformed tile.
+const ELEMENTS: usize = 16;
+
+/// A filter of 3×3, transformed, and the bias behind it.
+#[derive(Debug, Clone)]
+pub(super) struct Filter {
+    /// `[outputs / PANEL][16][inputs / 2][PANEL][2]`.
+    panels: Aligned<u16>,
+    bias: Aligned<f32>,
+    inputs: usize,
+    outputs: usize,
+}
+
+/// Images `[count, side, side, channels]` in bf16.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Images<'a> {
+    pub(super) pixels: &'a [u16],
+    pub(super) count: usize,
+    pub(super) side: usize,
+}
+
+/// What one thread keeps between blocks.
+#[derive(Debug)]
+struct Scratch {
+    tiles: Aligned<u16>,
+    products: Aligned<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const {
+        RefCell::new(Scratch { tiles: Aligned::new(), products: Aligned::new() })
+    };
+}
+
+impl Filter {
+    /// Transforms a filter `[outputs, inputs, 3, 3]` of multiples of 64 and 32 channels, with a bias `[outputs]`.
+    pub(super) fn new(weight: &[f32], bias: &[f32], inputs: usize) -> Self {
+        let outputs = bias.len();
+        let mut panels = Aligned::zeros(ELEMENTS * inputs * outputs);
+        let places = panels.as_mut_slice();
+        for (index, filter) in weight.chunks_exact(9).enumerate() {
+            let (output, input) = (index / inputs, index % inputs);
+            let place = place_of_channel(input);
+            for (element, value) in transformed(filter).into_iter().enumerate() {
+                let panel = output / PANEL * ELEMENTS + element;
+                let row = panel * (inputs / 2) + place / 2;
+                places[(row * PANEL + output % PANEL) * 2 + place % 2] =
+                    bf16::from_f32(value).to_bits();
+            }
+        }
+        let mut kept = Aligned::zeros(outputs);
+        kept.as_mut_slice().copy_from_slice(bias);
+        Filter {
+            panels,
+            bias: kept,
+            inputs,
+            outputs,
+        }
+    }
+
+    pub(super) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Convolves into images of the same size, adds the bias and the residual (images of the output's shape), and rectifies.
+    ///
+    /// # Panics
+    /// When a buffer does not have the size that the others ask for.
+    pub(super) fn convolve(
+        &self,
+        images: Images<'_>,
+        residual: Option<&[u16]>,
+        threads: &Threads,
+        out: &mut [u16],
+    ) {
+        let Images {
+            pixels,
+            count,
+            side,
+        } = images;
+        assert_eq!(pixels.len(), count * side * side * self.inputs);
+        assert_eq!(out.len(), count * side * side * self.outputs);
+        assert!(residual.is_none_or(|residual| residual.len() == out.len()));
+        let grid = Grid {
+            count,
+            side,
+            tiles: side.div_ceil(2),
+        };
+        let all = count * grid.tiles * grid.tiles;
+        let panels = self.outputs / PANEL;
+        let block = block_size(self.inputs, all, threads.count());
+        let blocks = all.div_ceil(block);
+        // Where blocks are fewer than threads, each takes a part of the panels, and transforms the tiles for itself.
+        let groups = (threads.count().div_ceil(blocks)).clamp(1, panels);
+        let group = panels.div_ceil(groups);
+        let out = Shared::new(out);
+        threads.for_each(blocks * groups, |job| {
+            let first = job / groups * block;
+            let tiles = first..all.min(first + block);
+            let begin = job % groups * group;
+            let wanted = begin..panels.min(begin + group);
+            SCRATCH.with_borrow_mut(|scratch| {
+                self.block(&grid, pixels, residual, tiles, wanted, out, scratch);
+            });
+        });
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one block of `convolve`, with what that has in hand"
+    )]
+    fn block(
+        &self,
+        grid: &Grid,
+        pixels: &[u16],
+        residual: Option<&[u16]>,
+        tiles: std::ops::Range<usize>,
+        panels: std::ops::Range<usize>,
+        out: Shared<'_, u16>,
+        scratch: &mut Scratch,
+    ) {
+        let count = tiles.len();
+        let stride = count * self.inputs;
+        scratch.tiles.resize(ELEMENTS * stride);
+        scratch.products.resize(ELEMENTS * count * PANEL);
+        let transformed = scratch.tiles.as_mut_slice().as_mut_ptr();
+        for (row, tile) in tiles.clone().enumerate() {
+            let sources = grid.sources(tile, pixels, self.inputs);
+            // SAFETY: the network is made only where the instructions are available; each source has `inputs` values, and the scratch was given room.
+            unsafe {
+                kernel::transform_input(
+                    &sources,
+                    self.inputs,
+                    transformed.add(row * self.inputs),
+                    stride,
+                );
+            }
+        }
+        let products = scratch.products.as_mut_slice().as_mut_ptr();
+        for panel in panels {
+            for element in 0..ELEMENTS {
+                let length = self.inputs * PANEL;
+                let at = (panel * ELEMENTS + element) * length;
+                let factors = &self.panels.as_slice()[at..at + length];
+                for row in (0..count).step_by(ROWS) {
+                    let rows = ROWS.min(count - row);
+                    // SAFETY: row and products lie within the scratch, and the panel has `inputs` rows of 64 values.
+                    unsafe {
+                        let mut starts = [std::ptr::null::<u16>(); ROWS];
+                        for (place, start) in starts.iter_mut().enumerate().take(rows) {
+                            *start = transformed
+                                .add(element * stride + (row + place) * self.inputs)
+                                .cast_const();
+                        }
+                        kernel::product(
+                            &[starts],
+                            rows,
+                            self.inputs / 2,
+                            factors.as_ptr(),
+                            products.add((element * count + row) * PANEL),
+                        );
+                    }
+                }
+            }
+            let finish = Finish {
+                bias: self.bias.as_slice()[panel * PANEL..][..PANEL].as_ptr(),
+                relu: true,
+            };
+            for (row, tile) in tiles.clone().enumerate() {
+                let (mut added, mut targets) = ([std::ptr::null(); 4], [std::ptr::null_mut(); 4]);
+                for (place, pixel) in grid.targets(tile).into_iter().enumerate() {
+                    let Some(pixel) = pixel else { continue };
+                    let at = pixel * self.outputs + panel * PANEL;
+                    targets[place] = out.place(at, PANEL);
+                    if let Some(residual) = residual {
+                        added[place] = residual[at..at + PANEL].as_ptr();
+                    }
+                }
+                // SAFETY: the places hold a panel each, and no other job has this tile and panel.
+                unsafe {
+                    kernel::transform_output(
+                        products.add(row * PANEL),
+                        count * PANEL,
+                        finish,
+                        &added,
+                        &targets,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Tiles at once: as many as leave their transforms and products in the second-level cache, but enough blocks for the threads where there are tiles enough.
+fn block_size(inputs: usize, all: usize, threads: usize) -> usize {
+    const CACHE: usize = 512 * 1_024;
+    const MOST: usize = 10 * ROWS;
+    let fitting = CACHE / (ELEMENTS * 2 * inputs) / ROWS * ROWS;
+    let shared = all.div_ceil(threads).div_ceil(ROWS) * ROWS;
+    fitting.clamp(ROWS, MOST).min(shared.max(4 * ROWS))
+}
+
+/// A vector of zeros for pixels beyond the border.
+static BORDER: [u16; 1_024] = [0; 1_024];
+
+/// How the tiles lie over the images.
+#[derive(Debug)]
+struct Grid {
+    count: usize,
+    side: usize,
+    /// Tiles in a row.
+    tiles: usize,
+}
+
+impl Grid {
+    fn position(&self, tile: usize) -> (usize, usize, usize) {
+        let image = tile / (self.tiles * self.tiles);
+        debug_assert!(image < self.count);
+        let (y, x) = (tile / self.tiles % self.tiles, tile % self.tiles);
+        (image, 2 * y, 2 * x)
+    }
+
+    /// The 4×4 pixels around a tile.
+    fn sources(&self, tile: usize, pixels: &[u16], channels: usize) -> [*const u16; 16] {
+        let (image, y, x) = self.position(tile);
+        let mut sources = [BORDER.as_ptr(); 16];
+        for (place, source) in sources.iter_mut().enumerate() {
+            // One pixel beyond the tile on each side.
+            let (y, x) = (
+                (y + place / 4).wrapping_sub(1),
+                (x + place % 4).wrapping_sub(1),
+            );
+            if y < self.side && x < self.side {
+                let at = ((image * self.side + y) * self.side + x) * channels;
+                *source = pixels[at..at + channels].as_ptr();
+            }
+        }
+        sources
+    }
+
+    /// The numbers of a tile's 2×2 pixels, where they lie in the image.
+    fn targets(&self, tile: usize) -> [Option<usize>; 4] {
+        let (image, y, x) = self.position(tile);
+        std::array::from_fn(|place| {
+            let (y, x) = (y + place / 2, x + place % 2);
+            (y < self.side && x < self.side).then(|| (image * self.side + y) * self.side + x)
+        })
+    }
+}
+
+/// Where [`kernel::transform_input`] puts a channel: in each chunk the even ones before the odd ones.
+fn place_of_channel(channel: usize) -> usize {
+    let within = channel % CHUNK;
+    channel - within + within % 2 * (CHUNK / 2) + within / 2
+}
+
+/// G g Gᵀ.
+fn transformed(g: &[f32]) -> [f32; ELEMENTS] {
+    let combine = |a: f32, b: f32, c: f32| [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c];
+    let mut rows = [[0.0; 3]; 4];
+    for x in 0..3 {
+        for (y, value) in combine(g[x], g[3 + x], g[6 + x]).into_iter().enumerate() {
+            rows[y][x] = value;
+        }
+    }
+    let mut both = [0.0; ELEMENTS];
+    for (y, row) in rows.iter().enumerate() {
+        both[4 * y..4 * y + 4].copy_from_slice(&combine(row[0], row[1], row[2]));
+    }
+    both
+}
