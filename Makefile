@@ -16,7 +16,7 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores by itself, and two of it would only wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-rust test-python test-torch bench-train lint deny clean
+.PHONY: help setup build demo test test-rust test-python test-torch bench-train bench-serve lint deny clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
@@ -70,6 +70,15 @@ $(VENV)/torch-installed: $(VENV)/installed tests/python/requirements-torch.txt
 	@echo "installing torchvision to $(VENV)"
 	@$(PIP_INSTALL) --requirement tests/python/requirements-torch.txt || { echo "test: pip could not install tests/python/requirements-torch.txt (its reason is above): check the network and the disk (7 GB)" >&2; exit 1; }
 	@touch $@
+
+$(VENV)/bench-installed: $(VENV)/torch-installed tests/bench/requirements.txt
+	@echo "installing what is compared with to $(VENV)"
+	@$(PIP_INSTALL) --requirement tests/bench/requirements.txt || { echo "bench: pip could not install tests/bench/requirements.txt (its reason is above): check the network" >&2; exit 1; }
+	@touch $@
+
+bench-serve: build $(VENV)/bench-installed ## Compare the serving speed with raw engines and other servers (DATA=folder ROUNDS=3 BENCH_JSON=file)
+	$(VENV)/bin/python tests/bench/serve.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::model::{
     Error,
     device::Precision,
+    fused::Tail,
     resnet18::{Trained, is_parameter},
 };
 
@@ -139,6 +140,22 @@ impl FlatParameters {
             offset += elements(gradient);
         }
         Ok(())
+    }
+}
+
+impl FlatParameters {
+    /// As [`FlatParameters::backward`], where `tail` computed the output, a leaf that the loss is a function of, from the features.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses, such as a lack of memory.
+    pub(crate) fn backward_through(
+        &mut self,
+        tail: &mut Tail,
+        features: &Tensor,
+        (loss, output): (&Tensor, &Tensor),
+    ) -> Result<(), Error> {
+        let of_output = Tensor::f_run_backward(&[loss], &[output], false, false)?;
+        tail.backward(features, &self.buffer, &of_output[0], &mut self.gradient)
     }
 }
 
@@ -298,5 +315,92 @@ mod tests {
         }
         assert_eq!(computed["layer4.0.conv1.weight"].kind(), Kind::BFloat16);
         assert_eq!(state["layer4.0.conv1.weight"].kind(), Kind::Float);
+    }
+
+    /// In bf16 each layer rounds; the own backward pass must not be further from f32 than libtorch's by more than chance.
+    #[test]
+    fn own_gradient_in_bf16_is_as_close_to_f32_as_libtorchs() {
+        let mut state = formula_weights();
+        let mut parameters =
+            FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu, Precision::F32)
+                .unwrap();
+        let Some(mut tail) = Tail::new(parameters.lengths(), &state) else {
+            // The processor lacks AVX512_BF16: there is nothing to compare.
+            return;
+        };
+        let images = formula_images(9, 100);
+        let ages = Tensor::from_slice(&[20.0f32, 50.0, 35.0, 5.0, 80.0, 42.0, 7.0, 61.0, 30.0]);
+        let with_autograd = |precision| {
+            let mut state = formula_weights();
+            let mut parameters =
+                FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu, precision)
+                    .unwrap();
+            let network =
+                ResNet18::new(&parameters.computed(&state), Trained::DEFAULT, precision).unwrap();
+            // The same features for all.
+            let features = features(&images).to_kind(precision.kind());
+            let output = network.head(features, Mode::Train).unwrap();
+            let loss = (&output - &ages).square().mean(Kind::Float);
+            parameters.backward(&loss).unwrap();
+            (output.detach(), parameters, state)
+        };
+        let (exact, expected, expected_state) = with_autograd(Precision::F32);
+        let (rounded, found, _) = with_autograd(Precision::Bf16);
+
+        let features = features(&images);
+        tail.load(parameters.values());
+        let mode = Mode::Train;
+        let mut predicted = tail.forward(&features, parameters.values(), mode).unwrap();
+        let predicted = predicted.requires_grad_(true);
+        let loss = (&predicted - &ages).square().mean(Kind::Float);
+        parameters
+            .backward_through(&mut tail, &features, (&loss, &predicted))
+            .unwrap();
+        let (predicted, gradient) = (predicted.detach(), &parameters.gradient);
+
+        let off = |found: &Tensor, expected: &Tensor| {
+            let error = (found - expected).square().mean(Kind::Float);
+            let size = expected.square().mean(Kind::Float);
+            (error / size).sqrt().double_value(&[])
+        };
+        let (of_own, of_libtorch) = (off(&predicted, &exact), off(&rounded, &exact));
+        assert!(
+            of_own < 1.5 * of_libtorch,
+            "outputs: {of_own}, {of_libtorch}"
+        );
+        let mut at = 0;
+        for (name, length) in expected.lengths() {
+            let part = |gradient: &Tensor| gradient.narrow(0, at, length as i64);
+            let expected = part(&expected.gradient);
+            let of_own = off(&part(gradient), &expected);
+            let of_libtorch = off(&part(&found.gradient), &expected);
+            assert!(
+                of_own < 1.5 * of_libtorch + 1e-3,
+                "{name}: {of_own}, libtorch's {of_libtorch}"
+            );
+            at += length as i64;
+        }
+        for (name, expected) in &expected_state {
+            if name.starts_with("layer4") && name.contains("running") {
+                let of_own = off(&state[name], expected);
+                assert!(of_own < 5e-3, "{name}: {of_own}");
+            }
+            if name.starts_with("layer4") && name.ends_with("num_batches_tracked") {
+                assert_eq!(
+                    state[name].int64_value(&[]),
+                    expected.int64_value(&[]),
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    /// What the frozen layers make of images, in bf16.
+    fn features(images: &Tensor) -> Tensor {
+        let network = ResNet18::new(&formula_weights(), Trained::DEFAULT, Precision::F32).unwrap();
+        network
+            .features(images, Mode::Eval)
+            .unwrap()
+            .to_kind(Kind::BFloat16)
     }
 }

@@ -294,4 +294,5 @@ def report(given, runs):
         os.replace(given.json + ".tmp", given.json)
 
 
-main()
+if __name__ == "__main__":
+    main()

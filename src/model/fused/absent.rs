@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
-use super::{super::Error, threads::Threads};
+use super::{
+    super::{Error, resnet18::Mode},
+    threads::Threads,
+};
 
 /// Never made.
 #[derive(Debug)]
@@ -51,6 +54,38 @@ impl Network {
         _: &Threads,
         _: &mut Workspace,
     ) -> Vec<f32> {
+        match *self {}
+    }
+}
+
+/// Never made.
+#[derive(Debug)]
+pub(crate) enum Tail {}
+
+impl Tail {
+    /// Always `None`.
+    pub(crate) fn new<'a>(
+        _: impl Iterator<Item = (&'a str, usize)>,
+        _: &BTreeMap<String, Tensor>,
+    ) -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn load(&mut self, _: &Tensor) {
+        match *self {}
+    }
+
+    pub(crate) fn forward(&mut self, _: &Tensor, _: &Tensor, _: Mode) -> Result<Tensor, Error> {
+        match *self {}
+    }
+
+    pub(crate) fn backward(
+        &mut self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &mut Tensor,
+    ) -> Result<(), Error> {
         match *self {}
     }
 }

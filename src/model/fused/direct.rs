@@ -54,6 +54,21 @@ impl Filter {
         }
     }
 
+    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training.
+    pub(super) fn empty(inputs: usize, outputs: usize, width: usize) -> Self {
+        Filter {
+            panels: Aligned::zeros(inputs * outputs * width * width),
+            bias: Aligned::zeros(outputs),
+            inputs,
+            outputs,
+            width,
+        }
+    }
+
+    pub(super) fn panels_mut(&mut self) -> &mut [u16] {
+        self.panels.as_mut_slice()
+    }
+
     /// Convolves into images of half the side, rounded up, adds the bias, and rectifies if asked to.
     ///
     /// # Panics
@@ -119,7 +134,7 @@ impl Filter {
     }
 
     /// The channels of the pixel under a tap; `None` beyond the border.
-    fn source<'a>(
+    pub(super) fn source<'a>(
         &self,
         images: Images<'a>,
         side: usize,

@@ -9,12 +9,12 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
-    _mm512_castsi512_si256, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
-    _mm512_extracti64x4_epi64, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_epu16,
-    _mm512_max_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
-    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    __m512, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_max_epu16, _mm512_max_ps, _mm512_set1_epi32, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
 };
+
+use super::vectors::{self, as_bf16, as_integers};
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 64;
@@ -46,6 +46,7 @@ pub(super) struct Finish {
 ///
 /// # Safety
 /// The processor is [`available`], the rows hold `2 * pairs` values and the panels `taps * pairs * 2 * PANEL`.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn sums<const R: usize>(
     rows: &[[*const u16; ROWS]],
@@ -57,7 +58,7 @@ unsafe fn sums<const R: usize>(
         let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
         for tap in rows {
             for pair in 0..pairs {
-                let columns: [__m512bh; 4] = [
+                let columns = [
                     as_bf16(_mm512_loadu_si512(panel.cast())),
                     as_bf16(_mm512_loadu_si512(panel.add(CHUNK).cast())),
                     as_bf16(_mm512_loadu_si512(panel.add(2 * CHUNK).cast())),
@@ -159,15 +160,12 @@ pub(super) unsafe fn transform_input(
     // SAFETY: the caller's promise.
     unsafe {
         for channel in (0..channels).step_by(CHUNK) {
-            let mut packed = [_mm512_setzero_si512(); 16];
-            for (packed, pixel) in packed.iter_mut().zip(pixels) {
-                *packed = _mm512_loadu_si512(pixel.add(channel).cast());
+            let (mut even, mut odd) = ([_mm512_setzero_ps(); 16], [_mm512_setzero_ps(); 16]);
+            for (place, pixel) in pixels.iter().enumerate() {
+                let packed = _mm512_loadu_si512(pixel.add(channel).cast());
+                [even[place], odd[place]] = vectors::even_and_odd(packed);
             }
-            let even =
-                transformed(&packed.map(|two| _mm512_castsi512_ps(_mm512_slli_epi32(two, 16))));
-            let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
-            let odd =
-                transformed(&packed.map(|two| _mm512_castsi512_ps(_mm512_and_si512(two, upper))));
+            let (even, odd) = (transformed(&even), transformed(&odd));
             for (place, (even, odd)) in even.into_iter().zip(odd).enumerate() {
                 let both = _mm512_cvtne2ps_pbh(odd, even);
                 _mm512_storeu_si512(out.add(place * stride + channel).cast(), as_integers(both));
@@ -177,8 +175,9 @@ pub(super) unsafe fn transform_input(
 }
 
 /// Bᵀ d B for 16 channels.
+#[inline]
 #[target_feature(enable = "avx512f")]
-fn transformed(d: &[__m512; 16]) -> [__m512; 16] {
+pub(super) fn transformed(d: &[__m512; 16]) -> [__m512; 16] {
     let mut rows = [_mm512_setzero_ps(); 16];
     for x in 0..4 {
         rows[x] = _mm512_sub_ps(d[x], d[8 + x]);
@@ -224,12 +223,9 @@ pub(super) unsafe fn transform_output(
                 }
                 let (mut low, mut high) = (low[pixel], high[pixel]);
                 if !residual[pixel].is_null() {
-                    let added = _mm512_loadu_si512(residual[pixel].add(column).cast());
-                    let widened = |half| {
-                        _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))
-                    };
-                    low = _mm512_add_ps(low, widened(_mm512_castsi512_si256(added)));
-                    high = _mm512_add_ps(high, widened(_mm512_extracti64x4_epi64(added, 1)));
+                    let added = vectors::load(residual[pixel].add(column));
+                    low = _mm512_add_ps(low, added[0]);
+                    high = _mm512_add_ps(high, added[1]);
                 }
                 store(low, high, finish.relu, out[pixel].add(column));
             }
@@ -241,6 +237,7 @@ pub(super) unsafe fn transform_output(
 ///
 /// # Safety
 /// As for [`transform_output`].
+#[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn pixels(products: *const f32, stride: usize, bias: *const f32) -> [__m512; 4] {
     // SAFETY: the caller's promise.
@@ -291,6 +288,7 @@ pub(super) unsafe fn largest(pixels: &[*const u16], channels: usize, out: *mut u
 ///
 /// # Safety
 /// The processor is [`available`], and `out` holds them.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn store(mut low: __m512, mut high: __m512, relu: bool, out: *mut u16) {
     if relu {
@@ -300,17 +298,5 @@ unsafe fn store(mut low: __m512, mut high: __m512, relu: bool, out: *mut u16) {
         high = _mm512_add_ps(_mm512_max_ps(zero, high), zero);
     }
     // SAFETY: the caller's promise.
-    unsafe { _mm512_storeu_si512(out.cast(), as_integers(_mm512_cvtne2ps_pbh(high, low))) }
-}
-
-#[target_feature(enable = "avx512f")]
-fn as_bf16(bits: __m512i) -> __m512bh {
-    // SAFETY: the same 512 bits, every pattern of which is a value of the other type.
-    unsafe { std::mem::transmute(bits) }
-}
-
-#[target_feature(enable = "avx512f")]
-fn as_integers(values: __m512bh) -> __m512i {
-    // SAFETY: the same 512 bits, every pattern of which is a value of the other type.
-    unsafe { std::mem::transmute(values) }
+    unsafe { vectors::store([low, high], out) }
 }

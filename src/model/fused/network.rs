@@ -239,7 +239,9 @@ impl Block {
         let length = input.count * side * side * self.second.outputs();
         inner.resize(length);
         match &self.first {
-            First::Same(filter) => filter.convolve(input, None, threads, inner.as_mut_slice()),
+            First::Same(filter) => {
+                filter.convolve(input, None, true, threads, inner.as_mut_slice())
+            }
             First::Halving(filter) => filter.convolve(input, true, threads, inner.as_mut_slice()),
         }
         let residual = match &self.downsample {
@@ -257,7 +259,7 @@ impl Block {
             side,
         };
         self.second
-            .convolve(middle, Some(residual), threads, out.as_mut_slice());
+            .convolve(middle, Some(residual), true, threads, out.as_mut_slice());
         side
     }
 }

@@ -3,7 +3,8 @@
 use half::bf16;
 
 use super::{
-    direct, kernel, memory::Aligned, stem::Stem, threads::Threads, winograd, winograd::Images,
+    direct, gradient, kernel, memory::Aligned, pack, stem::Stem, threads::Threads, winograd,
+    winograd::Images,
 };
 
 /// SplitMix64, as whole numbers from -`most` to `most`.
@@ -108,11 +109,12 @@ fn winograd_convolution_is_the_plain_sum() {
                 side,
             };
             let mut out = Aligned::zeros(sums.len());
-            filter.convolve(images, None, &threads, out.as_mut_slice());
+            filter.convolve(images, None, true, &threads, out.as_mut_slice());
             assert_eq!(out.as_slice(), rectified(&sums), "side {side}");
             filter.convolve(
                 images,
                 Some(residual.as_slice()),
+                true,
                 &threads,
                 out.as_mut_slice(),
             );
@@ -233,4 +235,126 @@ fn not_a_number_stays_one_through_rectifying_and_pooling() {
             assert_eq!(value.is_nan(), channel == 5, "channel {channel}: {value}");
         }
     }
+}
+
+/// The gradient of a filter as its definition says: `[outputs, taps, inputs]`.
+fn plain_gradient(
+    images: (&[f32], usize, usize),
+    gradient: &[f32],
+    (inputs, outputs, width, stride): (usize, usize, usize, usize),
+) -> Vec<f32> {
+    let (pixels, count, side) = images;
+    let (half, taps) = (side.div_ceil(stride), width * width);
+    let mut sums = vec![0.0; outputs * taps * inputs];
+    for position in 0..count * half * half {
+        let image = position / (half * half);
+        let (y, x) = (position / half % half, position % half);
+        for tap in 0..taps {
+            let y = (stride * y + tap / width).wrapping_sub(width / 2);
+            let x = (stride * x + tap % width).wrapping_sub(width / 2);
+            if y >= side || x >= side {
+                continue;
+            }
+            let pixel = &pixels[((image * side + y) * side + x) * inputs..][..inputs];
+            for output in 0..outputs {
+                let factor = gradient[position * outputs + output];
+                let sums = &mut sums[(output * taps + tap) * inputs..][..inputs];
+                for (sum, value) in sums.iter_mut().zip(pixel) {
+                    *sum += factor * value;
+                }
+            }
+        }
+    }
+    sums
+}
+
+#[test]
+fn gradients_of_filters_are_the_plain_sums() {
+    if is_unavailable() {
+        return;
+    }
+    for (count, side, inputs, outputs, width) in [
+        (3, 7_usize, 64, 128, 3),
+        (1, 4, 128, 64, 3),
+        (3, 1, 64, 64, 3),
+        (2, 9, 64, 96, 1),
+    ] {
+        for stride in [1, 2] {
+            if stride == 1 && width == 1 {
+                // ResNet18 has none.
+                continue;
+            }
+            let half = side.div_ceil(stride);
+            let values = whole_numbers(11, count * side * side * inputs, 2);
+            let given = whole_numbers(12, count * half * half * outputs, 2);
+            let shape = (inputs, outputs, width, stride);
+            let expected = plain_gradient((&values, count, side), &given, shape);
+            let (pixels, given) = (in_bf16(&values), in_bf16(&given));
+            let images = Images {
+                pixels: pixels.as_slice(),
+                count,
+                side,
+            };
+            for threads in [1, 3] {
+                let threads = Threads::new(threads).unwrap();
+                let mut workspace = gradient::Workspace::new();
+                let mut out = vec![f32::NAN; expected.len()];
+                if stride == 1 {
+                    let given = given.as_slice();
+                    gradient::winograd(images, given, &threads, &mut workspace, &mut out);
+                } else {
+                    let filter = direct::Filter::empty(inputs, outputs, width);
+                    let given = given.as_slice();
+                    gradient::direct(&filter, images, given, &threads, &mut workspace, &mut out);
+                }
+                assert_eq!(out, expected, "side {side}, width {width}, stride {stride}");
+            }
+        }
+    }
+}
+
+/// `[outputs, inputs, taps]` as the optimizer has it: `[outputs, taps, inputs]`.
+fn taps_before_inputs(weight: &[f32], inputs: usize, taps: usize) -> Vec<f32> {
+    let of_output = |filter: &[f32]| {
+        let place = |index: usize| filter[index % inputs * taps + index / inputs];
+        (0..inputs * taps).map(place).collect::<Vec<f32>>()
+    };
+    weight
+        .chunks_exact(inputs * taps)
+        .flat_map(of_output)
+        .collect()
+}
+
+#[test]
+fn filters_packed_for_a_step_are_those_made_once() {
+    if is_unavailable() {
+        return;
+    }
+    let (inputs, outputs) = (96, 128);
+    let bias = vec![0.0; outputs];
+    let threads = Threads::new(2).unwrap();
+    let weight = whole_numbers(13, outputs * inputs * 9, 3);
+    let arranged = taps_before_inputs(&weight, inputs, 9);
+    let mut made = winograd::Filter::new(&weight, &bias, inputs);
+    let mut packed = winograd::Filter::empty(inputs, outputs);
+    pack::winograd(&arranged, inputs, &threads, packed.panels_mut());
+    assert_eq!(packed.panels_mut(), made.panels_mut());
+    let mut made = direct::Filter::new(&weight, &bias, inputs, 3);
+    let mut packed = direct::Filter::empty(inputs, outputs, 3);
+    pack::direct(&arranged, inputs, 9, &threads, packed.panels_mut());
+    assert_eq!(packed.panels_mut(), made.panels_mut());
+
+    // For the way back outputs and inputs change places, and each filter is turned round.
+    let (inputs, outputs) = (128, 96);
+    let weight = whole_numbers(14, outputs * inputs * 9, 3);
+    let mut turned = vec![0.0; weight.len()];
+    for (index, value) in weight.iter().enumerate() {
+        let (output, input, tap) = (index / 9 / inputs, index / 9 % inputs, index % 9);
+        turned[(input * outputs + output) * 9 + 8 - tap] = *value;
+    }
+    let mut made = winograd::Filter::new(&turned, &vec![0.0; inputs], outputs);
+    let mut packed = winograd::Filter::empty(outputs, inputs);
+    let arranged = taps_before_inputs(&weight, inputs, 9);
+    pack::winograd_backward(&arranged, inputs, &threads, packed.panels_mut());
+    assert_eq!(packed.panels_mut(), made.panels_mut());
 }

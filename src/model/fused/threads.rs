@@ -1,56 +1,158 @@
 //! The threads that share a convolution.
 
-use std::sync::OnceLock;
+use std::{
+    any::Any,
+    ffi::{c_uint, c_void},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
-/// A pool, or only the calling thread.
+/// Who computes.
 #[derive(Debug)]
 pub(crate) struct Threads {
-    pool: Option<rayon::ThreadPool>,
+    kind: Kind,
 }
 
+#[derive(Debug)]
+enum Kind {
+    Caller,
+    Pool(rayon::ThreadPool),
+    /// The threads that libtorch computes with when the same thread calls it: a pool beside them would compete with theirs, which wait for the next
+    /// operation without giving up their core.
+    Libtorch {
+        parallel: GompParallel,
+        count: usize,
+    },
+}
+
+/// libgomp's entry behind `#pragma omp parallel`: calls the function with the data on so many threads and returns when all are done.
+type GompParallel = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint);
+
 impl Threads {
-    /// So many threads; 0 for one for each core.
+    /// So many threads of their own; 0 for one for each core.
     ///
     /// # Errors
     /// When the operating system refuses them.
     pub(crate) fn new(count: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
         if count == 1 {
-            return Ok(Threads { pool: None });
+            return Ok(Threads { kind: Kind::Caller });
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(count)
             .thread_name(|index| format!("convolution-{index}"))
             .build()?;
-        Ok(Threads {
-            pool: (pool.current_num_threads() > 1).then_some(pool),
-        })
+        let kind = if pool.current_num_threads() > 1 {
+            Kind::Pool(pool)
+        } else {
+            Kind::Caller
+        };
+        Ok(Threads { kind })
     }
 
-    /// As many threads as libtorch computes with when this is first asked; the same pool for all.
+    /// Those of libtorch, as many as it computes with when this is first asked.
     pub(crate) fn of_libtorch() -> &'static Self {
-        static POOL: OnceLock<Threads> = OnceLock::new();
-        POOL.get_or_init(|| {
+        static THREADS: OnceLock<Threads> = OnceLock::new();
+        THREADS.get_or_init(|| {
             let count = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+            if count > 1
+                && let Some(parallel) = gomp_parallel()
+            {
+                let kind = Kind::Libtorch { parallel, count };
+                return Threads { kind };
+            }
             Threads::new(count).unwrap_or_else(|error| {
                 tracing::warn!(%error, "no threads to compute with could be had: one does all");
-                Threads { pool: None }
+                Threads { kind: Kind::Caller }
             })
         })
     }
 
     pub(super) fn count(&self) -> usize {
-        self.pool
-            .as_ref()
-            .map_or(1, rayon::ThreadPool::current_num_threads)
+        match &self.kind {
+            Kind::Caller => 1,
+            Kind::Pool(pool) => pool.current_num_threads(),
+            Kind::Libtorch { count, .. } => *count,
+        }
     }
 
     /// Does all jobs, in any order.
     pub(super) fn for_each(&self, jobs: usize, work: impl Fn(usize) + Sync + Send) {
-        match &self.pool {
-            None => (0..jobs).for_each(work),
-            Some(pool) => pool.install(|| (0..jobs).into_par_iter().with_max_len(1).for_each(work)),
+        match &self.kind {
+            Kind::Caller => (0..jobs).for_each(work),
+            Kind::Pool(pool) => pool.install(|| {
+                (0..jobs).into_par_iter().with_max_len(1).for_each(work);
+            }),
+            Kind::Libtorch { parallel, count } => {
+                let region = Region {
+                    work: &work,
+                    jobs,
+                    next: AtomicUsize::new(0),
+                    panic: Mutex::new(None),
+                };
+                region.run(*parallel, *count);
+            }
         }
     }
+}
+
+/// Jobs that threads take one after the other.
+struct Region<'a> {
+    work: &'a (dyn Fn(usize) + Sync),
+    jobs: usize,
+    next: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl Region<'_> {
+    #[expect(unsafe_code, reason = "libgomp takes a C function and a pointer")]
+    fn run(self, parallel: GompParallel, count: usize) {
+        let data = (&raw const self).cast_mut().cast();
+        let threads = c_uint::try_from(count.min(self.jobs)).unwrap_or(c_uint::MAX);
+        // SAFETY: `take_jobs` gets the region, which lives until the call returns, which it does when no thread uses it any more.
+        unsafe { parallel(take_jobs, data, threads.max(1), 0) };
+        let panic = self.panic.into_inner();
+        if let Some(panic) = panic.unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(panic);
+        }
+    }
+
+    fn take(&self) {
+        loop {
+            let job = self.next.fetch_add(1, Ordering::Relaxed);
+            if job >= self.jobs {
+                return;
+            }
+            (self.work)(job);
+        }
+    }
+}
+
+/// What each thread does. A panic must not pass through C; it goes on in the caller.
+#[expect(unsafe_code, reason = "libgomp hands on a pointer")]
+extern "C" fn take_jobs(data: *mut c_void) {
+    // SAFETY: `run` made it of a region, which is only read and lives on.
+    let region = unsafe { &*data.cast_const().cast::<Region<'_>>() };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| region.take())) {
+        *region.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+    }
+}
+
+/// Finds libgomp in the process, if libtorch was built with it.
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "a symbol has the type that its caller knows")]
+fn gomp_parallel() -> Option<GompParallel> {
+    let process = libloading::os::unix::Library::this();
+    // SAFETY: libgomp's, whose signature has been this one since GCC 4.9.
+    let symbol = unsafe { process.get::<GompParallel>(b"GOMP_parallel\0") };
+    symbol.ok().map(|symbol| *symbol)
+}
+
+#[cfg(not(unix))]
+fn gomp_parallel() -> Option<GompParallel> {
+    None
 }

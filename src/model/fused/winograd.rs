@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Elements of a transformed tile.
-const ELEMENTS: usize = 16;
+pub(super) const ELEMENTS: usize = 16;
 
 /// A filter of 3×3, transformed, and the bias behind it.
 #[derive(Debug, Clone)]
@@ -54,6 +54,20 @@ thread_local! {
 }
 
 impl Filter {
+    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training.
+    pub(super) fn empty(inputs: usize, outputs: usize) -> Self {
+        Filter {
+            panels: Aligned::zeros(ELEMENTS * inputs * outputs),
+            bias: Aligned::zeros(outputs),
+            inputs,
+            outputs,
+        }
+    }
+
+    pub(super) fn panels_mut(&mut self) -> &mut [u16] {
+        self.panels.as_mut_slice()
+    }
+
     /// Transforms a filter `[outputs, inputs, 3, 3]` of multiples of 64 and 32 channels, with a bias `[outputs]`.
     pub(super) fn new(weight: &[f32], bias: &[f32], inputs: usize) -> Self {
         let outputs = bias.len();
@@ -83,7 +97,7 @@ impl Filter {
         self.outputs
     }
 
-    /// Convolves into images of the same size, adds the bias and the residual (images of the output's shape), and rectifies.
+    /// Convolves into images of the same size, adds the bias and the residual (images of the output's shape), and rectifies if asked to.
     ///
     /// # Panics
     /// When a buffer does not have the size that the others ask for.
@@ -91,6 +105,7 @@ impl Filter {
         &self,
         images: Images<'_>,
         residual: Option<&[u16]>,
+        relu: bool,
         threads: &Threads,
         out: &mut [u16],
     ) {
@@ -102,12 +117,8 @@ impl Filter {
         assert_eq!(pixels.len(), count * side * side * self.inputs);
         assert_eq!(out.len(), count * side * side * self.outputs);
         assert!(residual.is_none_or(|residual| residual.len() == out.len()));
-        let grid = Grid {
-            count,
-            side,
-            tiles: side.div_ceil(2),
-        };
-        let all = count * grid.tiles * grid.tiles;
+        let grid = Grid::new(count, side);
+        let all = grid.all();
         let panels = self.outputs / PANEL;
         let block = block_size(self.inputs, all, threads.count());
         let blocks = all.div_ceil(block);
@@ -121,25 +132,31 @@ impl Filter {
             let begin = job % groups * group;
             let wanted = begin..panels.min(begin + group);
             SCRATCH.with_borrow_mut(|scratch| {
-                self.block(&grid, pixels, residual, tiles, wanted, out, scratch);
+                let block = Block {
+                    tiles,
+                    panels: wanted,
+                    residual,
+                    relu,
+                };
+                self.block(&grid, pixels, block, out, scratch);
             });
         });
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one block of `convolve`, with what that has in hand"
-    )]
     fn block(
         &self,
         grid: &Grid,
         pixels: &[u16],
-        residual: Option<&[u16]>,
-        tiles: std::ops::Range<usize>,
-        panels: std::ops::Range<usize>,
+        block: Block<'_>,
         out: Shared<'_, u16>,
         scratch: &mut Scratch,
     ) {
+        let Block {
+            tiles,
+            panels,
+            residual,
+            relu,
+        } = block;
         let count = tiles.len();
         let stride = count * self.inputs;
         scratch.tiles.resize(ELEMENTS * stride);
@@ -185,7 +202,7 @@ impl Filter {
             }
             let finish = Finish {
                 bias: self.bias.as_slice()[panel * PANEL..][..PANEL].as_ptr(),
-                relu: true,
+                relu,
             };
             for (row, tile) in tiles.clone().enumerate() {
                 let (mut added, mut targets) = ([std::ptr::null(); 4], [std::ptr::null_mut(); 4]);
@@ -212,6 +229,15 @@ impl Filter {
     }
 }
 
+/// What one job computes.
+#[derive(Debug)]
+struct Block<'a> {
+    tiles: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
+    residual: Option<&'a [u16]>,
+    relu: bool,
+}
+
 /// Tiles at once: as many as leave their transforms and products in the second-level cache, but enough blocks for the threads where there are tiles enough.
 fn block_size(inputs: usize, all: usize, threads: usize) -> usize {
     const CACHE: usize = 512 * 1_024;
@@ -226,7 +252,7 @@ static BORDER: [u16; 1_024] = [0; 1_024];
 
 /// How the tiles lie over the images.
 #[derive(Debug)]
-struct Grid {
+pub(super) struct Grid {
     count: usize,
     side: usize,
     /// Tiles in a row.
@@ -234,6 +260,19 @@ struct Grid {
 }
 
 impl Grid {
+    pub(super) fn new(count: usize, side: usize) -> Self {
+        Grid {
+            count,
+            side,
+            tiles: side.div_ceil(2),
+        }
+    }
+
+    /// Tiles of all images.
+    pub(super) fn all(&self) -> usize {
+        self.count * self.tiles * self.tiles
+    }
+
     fn position(&self, tile: usize) -> (usize, usize, usize) {
         let image = tile / (self.tiles * self.tiles);
         debug_assert!(image < self.count);
@@ -242,7 +281,7 @@ impl Grid {
     }
 
     /// The 4×4 pixels around a tile.
-    fn sources(&self, tile: usize, pixels: &[u16], channels: usize) -> [*const u16; 16] {
+    pub(super) fn sources(&self, tile: usize, pixels: &[u16], channels: usize) -> [*const u16; 16] {
         let (image, y, x) = self.position(tile);
         let mut sources = [BORDER.as_ptr(); 16];
         for (place, source) in sources.iter_mut().enumerate() {
@@ -260,7 +299,7 @@ impl Grid {
     }
 
     /// The numbers of a tile's 2×2 pixels, where they lie in the image.
-    fn targets(&self, tile: usize) -> [Option<usize>; 4] {
+    pub(super) fn targets(&self, tile: usize) -> [Option<usize>; 4] {
         let (image, y, x) = self.position(tile);
         std::array::from_fn(|place| {
             let (y, x) = (y + place / 2, x + place % 2);

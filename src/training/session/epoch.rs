@@ -230,10 +230,22 @@ impl Session<'_> {
             .map_err(model::Error::from)?;
         let mode = self.train_mode();
         let output = timed(&mut seconds.forward, || {
-            self.network.head(fed.features, mode)
+            self.load_tail();
+            let mut output = self.predict(&fed.features, mode)?;
+            Ok::<_, model::Error>(match self.tail {
+                // Not of autograd's making: a leaf, of which it knows the gradient to hand on.
+                Some(_) => output.f_requires_grad_(true)?,
+                None => output,
+            })
         })?;
         let loss = self.objective.loss(&output, &ages)?;
-        timed(&mut seconds.backward, || self.parameters.backward(&loss))?;
+        timed(&mut seconds.backward, || match &mut self.tail {
+            Some(tail) => {
+                let both = (&loss, &output);
+                self.parameters.backward_through(tail, &fed.features, both)
+            }
+            None => self.parameters.backward(&loss),
+        })?;
         timed(&mut seconds.update, || {
             self.optimizer.step(&mut self.parameters, factor)?;
             if self.average.is_some() {

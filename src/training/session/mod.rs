@@ -21,6 +21,7 @@ use crate::{
         self,
         calibration::Calibration,
         device::{self, Precision},
+        fused::Tail,
         init,
         resnet18::{Mode, ResNet18},
         weights::HubOptions,
@@ -127,6 +128,8 @@ pub(super) struct Session<'a> {
     device: Device,
     state: BTreeMap<String, Tensor>,
     network: ResNet18,
+    /// Layer4 and the head again, where the processor trains them faster than libtorch.
+    tail: Option<Tail>,
     parameters: FlatParameters,
     optimizer: Optimizer,
     average: Option<Average>,
@@ -208,12 +211,18 @@ impl<'a> Session<'a> {
             FeatureCache::new(place, device, images, Path::new(&job.work_dir).join(name))
         };
         let network = ResNet18::new(&parameters.computed(&state), spec.trained, precision)?;
+        let tail = if precision == Precision::Bf16 && !spec.freeze_batch_norm {
+            Tail::new(parameters.lengths(), &state)
+        } else {
+            None
+        };
         let now = Instant::now();
         let mut session = Session {
             job,
             dataset,
             device,
             network,
+            tail,
             train_cache: cache(
                 places.train,
                 "train.features",
@@ -338,6 +347,21 @@ impl<'a> Session<'a> {
         };
         average.exchange(&mut trained)?;
         Ok(self.parameters.renew_rounded()?)
+    }
+
+    /// What layer4 and the head, or whatever is trained, make of features `[N, C, S, S]`: `[N]`. Who wants it of changed parameters calls
+    /// [`Session::load_tail`] before.
+    fn predict(&mut self, features: &Tensor, mode: Mode) -> Result<Tensor, model::Error> {
+        match &mut self.tail {
+            Some(tail) => tail.forward(features, self.parameters.values(), mode),
+            None => self.network.head(features.shallow_clone(), mode),
+        }
+    }
+
+    fn load_tail(&mut self) {
+        if let Some(tail) = &mut self.tail {
+            tail.load(self.parameters.values());
+        }
     }
 
     fn draws(&self, epoch: u32) -> Draws {

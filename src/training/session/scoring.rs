@@ -48,7 +48,7 @@ impl Session<'_> {
 
     /// Predicts all pictures in eval mode; `None` when a stop came before the end. Also returns which pictures could be read.
     fn score(
-        &self,
+        &mut self,
         pictures: &Arc<Vec<Picture>>,
         cache: &mut FeatureCache,
         phase: &str,
@@ -62,6 +62,7 @@ impl Session<'_> {
         let steps = feed.batches();
         // Told as a whole, by whoever asked.
         let mut seconds = v1::EpochSeconds::default();
+        self.load_tail();
         for step in 0..steps {
             match control.wish() {
                 Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
@@ -74,7 +75,7 @@ impl Session<'_> {
             })?;
             let Some(fed) = fed else { break };
             if !fed.ages.is_empty() {
-                let output = tch::no_grad(|| self.network.head(fed.features, Mode::Eval))?;
+                let output = tch::no_grad(|| self.predict(&fed.features, Mode::Eval))?;
                 scored.extend(score(&self.objective.years(&output)?, &fed.ages)?);
                 indices.extend_from_slice(&fed.indices);
             }

@@ -1,0 +1,483 @@
+//! Gradients of filters: sums over pixels, or over Winograd's tiles, of products of an output's gradient and an input.
+//!
+//! The sum runs over what lies far apart in memory, so both factors are first arranged in pairs of pixels (or tiles): the gradient as `[pairs][channels][2]`, of which
+//! single pairs are multiplied with panels `[pairs][64][2]` of the input.
+
+#![expect(
+    unsafe_code,
+    reason = "vector instructions work on pointers; the network is made only where the processor has them"
+)]
+
+use std::{
+    arch::x86_64::{
+        __m512, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+        _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+        _mm512_storeu_si512, _mm512_sub_ps,
+    },
+    cell::RefCell,
+};
+
+use super::{
+    direct,
+    kernel::{self, CHUNK, PANEL, ROWS},
+    memory::{Aligned, Shared},
+    threads::Threads,
+    vectors,
+    winograd::{ELEMENTS, Grid, Images},
+};
+
+/// Rows of the gradient that a job computes at once for all elements of a tile.
+const BLOCK: usize = 14 * ROWS;
+const TAPS: usize = 9;
+
+/// What is kept from one step to the next, so that its memory need not be had anew.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    rows: Aligned<u16>,
+    panels: Aligned<u16>,
+}
+
+thread_local! {
+    static PRODUCTS: RefCell<Aligned<f32>> = const { RefCell::new(Aligned::new()) };
+    static PANELS: RefCell<Aligned<u16>> = const { RefCell::new(Aligned::new()) };
+}
+
+impl Workspace {
+    pub(super) const fn new() -> Self {
+        Workspace {
+            rows: Aligned::new(),
+            panels: Aligned::new(),
+        }
+    }
+}
+
+/// The gradient of a filter of 3×3 with stride 1, `[outputs, 9, inputs]`, from the images that it convolved and the gradient of what it made of them.
+///
+/// dg = Gᵀ (Σ B ᵀd B ⊙ A dy Aᵀ) G: the adjoint of [`super::winograd`]'s three transforms.
+///
+/// # Panics
+/// When a buffer does not have the size that the others ask for.
+pub(super) fn winograd(
+    images: Images<'_>,
+    gradient: &[u16],
+    threads: &Threads,
+    workspace: &mut Workspace,
+    out: &mut [f32],
+) {
+    let grid = Grid::new(images.count, images.side);
+    let pixels = images.count * images.side * images.side;
+    let (inputs, outputs) = (images.pixels.len() / pixels, gradient.len() / pixels);
+    assert_eq!(out.len(), TAPS * inputs * outputs);
+    let pairs = grid.all().div_ceil(2);
+    workspace.panels.resize(ELEMENTS * pairs * 2 * inputs);
+    workspace.rows.resize(ELEMENTS * pairs * 2 * outputs);
+    let (panels, rows) = (
+        Shared::new(workspace.panels.as_mut_slice()),
+        Shared::new(workspace.rows.as_mut_slice()),
+    );
+    threads.for_each(pairs, |pair| {
+        let tiles = [2 * pair, 2 * pair + 1];
+        let there = |tile: &usize| *tile < grid.all();
+        let sources = tiles.map(|tile| {
+            if there(&tile) {
+                grid.sources(tile, images.pixels, inputs)
+            } else {
+                [BORDER.as_ptr(); ELEMENTS]
+            }
+        });
+        let targets = tiles.map(|tile| {
+            let mut targets = [BORDER.as_ptr(); 4];
+            if there(&tile) {
+                for (target, pixel) in targets.iter_mut().zip(grid.targets(tile)) {
+                    if let Some(pixel) = pixel {
+                        *target = gradient[pixel * outputs..][..outputs].as_ptr();
+                    }
+                }
+            }
+            targets
+        });
+        for chunk in (0..inputs).step_by(CHUNK) {
+            let at = |element: usize| {
+                let panel = element * (inputs / PANEL) + chunk / PANEL;
+                panels.place(
+                    ((panel * pairs + pair) * PANEL + chunk % PANEL) * 2,
+                    2 * CHUNK,
+                )
+            };
+            // SAFETY: the pixels have these channels, and no other job has this pair.
+            unsafe { input_pair(&sources, chunk, at) };
+        }
+        for chunk in (0..outputs).step_by(CHUNK) {
+            let at = |element: usize| {
+                rows.place(((element * pairs + pair) * outputs + chunk) * 2, 2 * CHUNK)
+            };
+            // SAFETY: likewise.
+            unsafe { output_pair(&targets, chunk, at) };
+        }
+    });
+    let (panels, rows) = (workspace.panels.as_slice(), workspace.rows.as_slice());
+    let out = Shared::new(out);
+    let blocks = outputs.div_ceil(BLOCK);
+    threads.for_each(inputs / PANEL * blocks, |job| {
+        let (panel, first) = (job / blocks, job % blocks * BLOCK);
+        let count = BLOCK.min(outputs - first);
+        PRODUCTS.with_borrow_mut(|products| {
+            products.resize(ELEMENTS * count * PANEL);
+            let products = Shared::new(products.as_mut_slice());
+            for element in 0..ELEMENTS {
+                let length = pairs * 2 * PANEL;
+                let start = (element * (inputs / PANEL) + panel) * length;
+                let factors = &panels[start..start + length];
+                for row in (0..count).step_by(ROWS) {
+                    let rows_now = ROWS.min(count - row);
+                    let start = (element * pairs * outputs + first + row) * 2;
+                    let pointer =
+                        rows[start..start + ((pairs - 1) * outputs + rows_now) * 2].as_ptr();
+                    let target = products.place((element * count + row) * PANEL, rows_now * PANEL);
+                    let target = Target {
+                        start: target,
+                        stride: PANEL,
+                    };
+                    // SAFETY: all pairs of these rows, a panel of as many, and room for the rows.
+                    unsafe {
+                        product(
+                            pointer,
+                            2 * outputs,
+                            rows_now,
+                            pairs,
+                            factors.as_ptr(),
+                            target,
+                        )
+                    };
+                }
+            }
+            for row in 0..count {
+                // Both the rows and the panel's columns have their even channels before the odd ones.
+                let output = channel_at(first + row);
+                for chunk in (0..PANEL).step_by(CHUNK) {
+                    let from = products.place(row * PANEL + chunk, CHUNK);
+                    let at = |tap: usize| {
+                        let place = (output * TAPS + tap) * inputs + panel * PANEL + chunk;
+                        out.place(place, CHUNK)
+                    };
+                    // SAFETY: 16 elements of this row, and no other job has this output and panel.
+                    unsafe { filter_gradient(from, count * PANEL, at) };
+                }
+            }
+        });
+    });
+}
+
+/// The gradient of a filter with stride 2, `[outputs, taps, inputs]`, from the images that it convolved and the gradient of what it made of them.
+///
+/// # Panics
+/// When a buffer does not have the size that the others ask for.
+pub(super) fn direct(
+    filter: &direct::Filter,
+    images: Images<'_>,
+    gradient: &[u16],
+    threads: &Threads,
+    workspace: &mut Workspace,
+    out: &mut [f32],
+) {
+    let side = images.side.div_ceil(2);
+    let pixels = images.count * side * side;
+    let inputs = images.pixels.len() / (images.count * images.side * images.side);
+    let outputs = gradient.len() / pixels;
+    let taps = out.len() / (inputs * outputs);
+    let pairs = pixels.div_ceil(2);
+    workspace.rows.resize(pairs * 2 * outputs);
+    let rows = Shared::new(workspace.rows.as_mut_slice());
+    threads.for_each(pairs, |pair| {
+        let pixel = |pixel: usize| {
+            if pixel < pixels {
+                gradient[pixel * outputs..][..outputs].as_ptr()
+            } else {
+                BORDER.as_ptr()
+            }
+        };
+        let both = [pixel(2 * pair), pixel(2 * pair + 1)];
+        let target = rows.place(pair * 2 * outputs, 2 * outputs);
+        // SAFETY: both hold `outputs` values, and no other job has this pair.
+        unsafe { interleave(both, outputs, target) };
+    });
+    let rows = workspace.rows.as_slice();
+    let out = Shared::new(out);
+    threads.for_each(taps * (inputs / PANEL), |job| {
+        let (tap, panel) = (job / (inputs / PANEL), job % (inputs / PANEL));
+        PANELS.with_borrow_mut(|factors| {
+            factors.resize(pairs * 2 * PANEL);
+            let arranged = Shared::new(factors.as_mut_slice());
+            for pair in 0..pairs {
+                let source = |pixel: usize| {
+                    let found = (pixel < pixels).then(|| filter.source(images, side, pixel, tap));
+                    match found.flatten() {
+                        Some(channels) => channels[panel * PANEL..][..PANEL].as_ptr(),
+                        None => BORDER.as_ptr(),
+                    }
+                };
+                let both = [source(2 * pair), source(2 * pair + 1)];
+                // SAFETY: both hold a panel's channels.
+                unsafe { interleave(both, PANEL, arranged.place(pair * 2 * PANEL, 2 * PANEL)) };
+            }
+            for row in (0..outputs).step_by(ROWS) {
+                let count = ROWS.min(outputs - row);
+                let start = rows[2 * row..2 * row + ((pairs - 1) * outputs + count) * 2].as_ptr();
+                let place = (row * taps + tap) * inputs + panel * PANEL;
+                let stride = taps * inputs;
+                let target = Target {
+                    start: out.place(place, (count - 1) * stride + PANEL),
+                    stride,
+                };
+                // SAFETY: all pairs of these rows, a panel of as many; no other job has this tap and panel.
+                unsafe {
+                    product(
+                        start,
+                        2 * outputs,
+                        count,
+                        pairs,
+                        factors.as_slice().as_ptr(),
+                        target,
+                    )
+                };
+            }
+        });
+    });
+}
+
+/// Zeros for what lies beyond the border.
+static BORDER: [u16; 1_024] = [0; 1_024];
+
+/// Which channel is at a place where the even ones of a chunk come before the odd ones.
+fn channel_at(place: usize) -> usize {
+    place - place % CHUNK + usize::from(vectors::EVEN_ODD[place % CHUNK])
+}
+
+/// Where rows of a product go.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    start: *mut f32,
+    stride: usize,
+}
+
+/// `count` rows of products, at most [`ROWS`]: of the pairs at `rows + 2 * row + stride * pair` with a panel.
+///
+/// # Safety
+/// The processor is available, and all pointers hold what is read and written.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn product(
+    rows: *const u16,
+    stride: usize,
+    count: usize,
+    pairs: usize,
+    panel: *const u16,
+    out: Target,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = match count {
+            1 => sums::<1>(rows, stride, pairs, panel),
+            2 => sums::<2>(rows, stride, pairs, panel),
+            3 => sums::<3>(rows, stride, pairs, panel),
+            4 => sums::<4>(rows, stride, pairs, panel),
+            5 => sums::<5>(rows, stride, pairs, panel),
+            _ => sums::<ROWS>(rows, stride, pairs, panel),
+        };
+        for (row, sums) in sums.iter().enumerate().take(count) {
+            for (column, sum) in sums.iter().enumerate() {
+                _mm512_storeu_ps(out.start.add(row * out.stride + 16 * column), *sum);
+            }
+        }
+    }
+}
+
+/// As [`product`], into registers.
+///
+/// # Safety
+/// As for [`product`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn sums<const R: usize>(
+    mut rows: *const u16,
+    stride: usize,
+    pairs: usize,
+    mut panel: *const u16,
+) -> [[__m512; 4]; ROWS] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
+        for _ in 0..pairs {
+            let columns = [
+                vectors::as_bf16(_mm512_loadu_si512(panel.cast())),
+                vectors::as_bf16(_mm512_loadu_si512(panel.add(CHUNK).cast())),
+                vectors::as_bf16(_mm512_loadu_si512(panel.add(2 * CHUNK).cast())),
+                vectors::as_bf16(_mm512_loadu_si512(panel.add(3 * CHUNK).cast())),
+            ];
+            for (row, sums) in sums.iter_mut().enumerate().take(R) {
+                let two = rows.add(2 * row).cast::<i32>().read_unaligned();
+                let factor = vectors::as_bf16(_mm512_set1_epi32(two));
+                for (sum, columns) in sums.iter_mut().zip(columns) {
+                    *sum = _mm512_dpbf16_ps(*sum, factor, columns);
+                }
+            }
+            rows = rows.add(stride);
+            panel = panel.add(2 * PANEL);
+        }
+        sums
+    }
+}
+
+/// Pairs of two vectors of channels, in their order.
+///
+/// # Safety
+/// The processor is available; both hold `channels` values, a multiple of [`CHUNK`], and `out` twice as many.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn interleave(both: [*const u16; 2], channels: usize, out: *mut u16) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for channel in (0..channels).step_by(CHUNK) {
+            let first = _mm512_loadu_si512(both[0].add(channel).cast());
+            let second = _mm512_loadu_si512(both[1].add(channel).cast());
+            let [lower, upper] = vectors::between(first, second);
+            _mm512_storeu_si512(out.add(2 * channel).cast(), lower);
+            _mm512_storeu_si512(out.add(2 * channel + CHUNK).cast(), upper);
+        }
+    }
+}
+
+/// Bᵀ d B of two tiles for 32 channels from `chunk` on, in pairs.
+///
+/// # Safety
+/// The processor is available, the pixels have these channels, and `at` gives room for 32 pairs.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn input_pair(
+    tiles: &[[*const u16; ELEMENTS]; 2],
+    chunk: usize,
+    at: impl Fn(usize) -> *mut u16,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut done = [[[_mm512_setzero_ps(); ELEMENTS]; 2]; 2];
+        for (tile, done) in tiles.iter().zip(&mut done) {
+            let mut halves = [[_mm512_setzero_ps(); ELEMENTS]; 2];
+            for (place, pixel) in tile.iter().enumerate() {
+                let packed = _mm512_loadu_si512(pixel.add(chunk).cast());
+                let [even, odd] = vectors::even_and_odd(packed);
+                halves[0][place] = even;
+                halves[1][place] = odd;
+            }
+            *done = [
+                kernel::transformed(&halves[0]),
+                kernel::transformed(&halves[1]),
+            ];
+        }
+        store_pairs(&done, at);
+    }
+}
+
+/// A dy Aᵀ of two tiles for 32 channels from `chunk` on, in pairs.
+///
+/// # Safety
+/// As for [`input_pair`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn output_pair(tiles: &[[*const u16; 4]; 2], chunk: usize, at: impl Fn(usize) -> *mut u16) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut done = [[[_mm512_setzero_ps(); ELEMENTS]; 2]; 2];
+        for (tile, done) in tiles.iter().zip(&mut done) {
+            let mut halves = [[_mm512_setzero_ps(); 4]; 2];
+            for (place, pixel) in tile.iter().enumerate() {
+                let packed = _mm512_loadu_si512(pixel.add(chunk).cast());
+                let [even, odd] = vectors::even_and_odd(packed);
+                halves[0][place] = even;
+                halves[1][place] = odd;
+            }
+            *done = [spread(&halves[0]), spread(&halves[1])];
+        }
+        store_pairs(&done, at);
+    }
+}
+
+/// Stores the elements of two tiles in pairs, the even channels before the odd ones.
+///
+/// # Safety
+/// The processor is available, and `at` gives room for 32 pairs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn store_pairs(tiles: &[[[__m512; ELEMENTS]; 2]; 2], at: impl Fn(usize) -> *mut u16) {
+    for (half, (first, second)) in tiles[0].iter().zip(&tiles[1]).enumerate() {
+        for (element, (first, second)) in first.iter().zip(second).enumerate() {
+            let pairs = vectors::pairs(*first, *second);
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_storeu_si512(at(element).add(CHUNK * half).cast(), pairs) };
+        }
+    }
+}
+
+/// A y Aᵀ for 2×2 pixels.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn spread(y: &[__m512; 4]) -> [__m512; ELEMENTS] {
+    let zero = _mm512_setzero_ps();
+    let widen = |a: __m512, b: __m512| {
+        [
+            a,
+            _mm512_add_ps(a, b),
+            _mm512_sub_ps(a, b),
+            _mm512_sub_ps(zero, b),
+        ]
+    };
+    let (left, right) = (widen(y[0], y[2]), widen(y[1], y[3]));
+    let mut both = [zero; ELEMENTS];
+    for row in 0..4 {
+        both[4 * row..4 * row + 4].copy_from_slice(&widen(left[row], right[row]));
+    }
+    both
+}
+
+/// Gᵀ u G for 32 columns, of which the even channels come before the odd ones; element i is at `products + i * stride`.
+///
+/// # Safety
+/// The processor is available, all elements are there, and `at` gives room for 32 values.
+#[target_feature(enable = "avx512f")]
+unsafe fn filter_gradient(products: *const f32, stride: usize, at: impl Fn(usize) -> *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let half = |offset: usize| {
+            let mut u = [_mm512_setzero_ps(); ELEMENTS];
+            for (element, u) in u.iter_mut().enumerate() {
+                *u = _mm512_loadu_ps(products.add(element * stride + offset));
+            }
+            gathered(&u)
+        };
+        let (even, odd) = (half(0), half(16));
+        for tap in 0..TAPS {
+            let [lower, upper] = vectors::in_order(even[tap], odd[tap]);
+            _mm512_storeu_ps(at(tap), lower);
+            _mm512_storeu_ps(at(tap).add(16), upper);
+        }
+    }
+}
+
+/// Gᵀ u G.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn gathered(u: &[__m512; ELEMENTS]) -> [__m512; TAPS] {
+    let half = _mm512_set1_ps(0.5);
+    let combine = |a: __m512, b: __m512, c: __m512, d: __m512| {
+        let sum = _mm512_mul_ps(half, _mm512_add_ps(b, c));
+        let difference = _mm512_mul_ps(half, _mm512_sub_ps(b, c));
+        [_mm512_add_ps(a, sum), difference, _mm512_add_ps(sum, d)]
+    };
+    let mut columns = [[_mm512_setzero_ps(); 3]; 4];
+    for (x, column) in columns.iter_mut().enumerate() {
+        *column = combine(u[x], u[4 + x], u[8 + x], u[12 + x]);
+    }
+    let mut taps = [_mm512_setzero_ps(); TAPS];
+    for y in 0..3 {
+        let row = combine(columns[0][y], columns[1][y], columns[2][y], columns[3][y]);
+        taps[3 * y..3 * y + 3].copy_from_slice(&row);
+    }
+    taps
+}

@@ -1,0 +1,216 @@
+//! Panels from filters that a training changes in every step.
+//!
+//! A filter lies as the optimizer has it, `[outputs, taps, inputs]` in f32. For the backward pass outputs and inputs change places and the taps are turned round.
+
+#![expect(
+    unsafe_code,
+    reason = "vector instructions work on pointers; the network is made only where the processor has them"
+)]
+
+use std::arch::x86_64::{
+    __m512, __m512i, _mm512_add_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_si512, _mm512_sub_ps,
+};
+
+use super::{
+    kernel::{CHUNK, PANEL},
+    memory::Shared,
+    threads::Threads,
+    vectors,
+    winograd::ELEMENTS,
+};
+
+/// Values of a vector of f32.
+const LANES: usize = 16;
+const TAPS: usize = 9;
+
+/// Transforms a filter of 3×3 for [`super::winograd`]: `[outputs / 64][16][inputs / 2][64][2]`.
+pub(super) fn winograd(weight: &[f32], inputs: usize, threads: &Threads, panels: &mut [u16]) {
+    let outputs = weight.len() / (TAPS * inputs);
+    assert!(inputs.is_multiple_of(CHUNK) && outputs.is_multiple_of(PANEL));
+    assert_eq!(panels.len(), ELEMENTS * inputs * outputs);
+    let panels = Shared::new(panels);
+    threads.for_each(outputs / LANES, |group| {
+        let first = group * LANES;
+        for chunk in (0..inputs).step_by(CHUNK) {
+            let filters = &weight[first * TAPS * inputs..(first + LANES) * TAPS * inputs];
+            let at = |element: usize| {
+                let row = (first / PANEL * ELEMENTS + element) * (inputs / 2) + chunk / 2;
+                // Rows of 64 pairs; this group has 16 of their columns.
+                let place = (row * PANEL + first % PANEL) * 2;
+                panels.place(place, 2 * PANEL * (LANES - 1) + 2 * LANES)
+            };
+            // SAFETY: 16 filters with this chunk of channels, and the places are in the panels; no other job has these outputs.
+            unsafe { winograd_block(&filters[chunk..], inputs, at) };
+        }
+    });
+}
+
+/// 16 filters, 32 of their channels.
+///
+/// # Safety
+/// The processor is available, the filters hold their channels, and `at` gives room for 16 rows of a panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn winograd_block(filters: &[f32], inputs: usize, at: impl Fn(usize) -> *mut u16) {
+    let mut rows = [[_mm512_setzero_si512(); LANES]; ELEMENTS];
+    for output in 0..LANES {
+        let mut halves = [[_mm512_setzero_ps(); ELEMENTS]; 2];
+        for (half, transformed) in halves.iter_mut().enumerate() {
+            let mut taps = [_mm512_setzero_ps(); TAPS];
+            for (tap, values) in taps.iter_mut().enumerate() {
+                let start = (output * TAPS + tap) * inputs + half * LANES;
+                // SAFETY: 16 values from there are in the filters.
+                *values = unsafe { _mm512_loadu_ps(filters[start..start + LANES].as_ptr()) };
+            }
+            *transformed = transformed_filter(&taps);
+        }
+        for (element, rows) in rows.iter_mut().enumerate() {
+            rows[output] = vectors::rounded([halves[0][element], halves[1][element]], true);
+        }
+    }
+    for (element, rows) in rows.iter().enumerate() {
+        let out = at(element);
+        for (pair, columns) in vectors::transposed(rows).into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_storeu_si512(out.add(pair * 2 * PANEL).cast(), columns) };
+        }
+    }
+}
+
+/// Transforms the same filter for the gradient of the input: `[inputs / 64][16][outputs / 2][64][2]`.
+pub(super) fn winograd_backward(
+    weight: &[f32],
+    inputs: usize,
+    threads: &Threads,
+    panels: &mut [u16],
+) {
+    let outputs = weight.len() / (TAPS * inputs);
+    assert!(inputs.is_multiple_of(PANEL) && outputs.is_multiple_of(CHUNK));
+    assert_eq!(panels.len(), ELEMENTS * inputs * outputs);
+    let panels = Shared::new(panels);
+    threads.for_each(outputs / CHUNK, |chunk| {
+        for pair in 0..LANES {
+            // The pair's places among the even, then the odd outputs of the chunk.
+            let first = chunk * CHUNK + usize::from(vectors::EVEN_ODD[2 * pair]);
+            let second = chunk * CHUNK + usize::from(vectors::EVEN_ODD[2 * pair + 1]);
+            for column in (0..inputs).step_by(LANES) {
+                let filter = |output: usize| &weight[output * TAPS * inputs + column..];
+                let at = |element: usize| {
+                    let row = (column / PANEL * ELEMENTS + element) * (outputs / 2)
+                        + chunk * LANES
+                        + pair;
+                    panels.place((row * PANEL + column % PANEL) * 2, 2 * LANES)
+                };
+                // SAFETY: both filters have 16 channels from there, and no other job has this pair.
+                unsafe { backward_pair(filter(first), filter(second), inputs, at) };
+            }
+        }
+    });
+}
+
+/// Two filters turned round, 16 of their channels.
+///
+/// # Safety
+/// The processor is available, and `at` gives room for a vector.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn backward_pair(
+    first: &[f32],
+    second: &[f32],
+    inputs: usize,
+    at: impl Fn(usize) -> *mut u16,
+) {
+    let turned = |filter: &[f32]| {
+        let mut taps = [_mm512_setzero_ps(); TAPS];
+        for (tap, values) in taps.iter_mut().enumerate() {
+            let start = (TAPS - 1 - tap) * inputs;
+            // SAFETY: 16 values from there are in the filter.
+            *values = unsafe { _mm512_loadu_ps(filter[start..start + LANES].as_ptr()) };
+        }
+        transformed_filter(&taps)
+    };
+    let (first, second) = (turned(first), turned(second));
+    for (element, (first, second)) in first.into_iter().zip(second).enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_storeu_si512(at(element).cast(), vectors::pairs(first, second)) };
+    }
+}
+
+/// G g Gᵀ (Lavin and Gray, 2015, arXiv:1509.09308, section 4.1) for 16 filters.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transformed_filter(g: &[__m512; TAPS]) -> [__m512; ELEMENTS] {
+    let half = _mm512_set1_ps(0.5);
+    let combine = |a: __m512, b: __m512, c: __m512| {
+        let ends = _mm512_add_ps(a, c);
+        [
+            a,
+            _mm512_mul_ps(half, _mm512_add_ps(ends, b)),
+            _mm512_mul_ps(half, _mm512_sub_ps(ends, b)),
+            c,
+        ]
+    };
+    let columns = [
+        combine(g[0], g[3], g[6]),
+        combine(g[1], g[4], g[7]),
+        combine(g[2], g[5], g[8]),
+    ];
+    let mut both = [_mm512_setzero_ps(); ELEMENTS];
+    for y in 0..4 {
+        let row = combine(columns[0][y], columns[1][y], columns[2][y]);
+        both[4 * y..4 * y + 4].copy_from_slice(&row);
+    }
+    both
+}
+
+/// Arranges a filter for [`super::direct`]: `[outputs / 64][taps][inputs / 2][64][2]`.
+pub(super) fn direct(
+    weight: &[f32],
+    inputs: usize,
+    taps: usize,
+    threads: &Threads,
+    panels: &mut [u16],
+) {
+    let outputs = weight.len() / (taps * inputs);
+    assert!(inputs.is_multiple_of(CHUNK) && outputs.is_multiple_of(PANEL));
+    assert_eq!(panels.len(), weight.len());
+    let panels = Shared::new(panels);
+    threads.for_each(outputs / LANES, |group| {
+        let first = group * LANES;
+        for tap in 0..taps {
+            for chunk in (0..inputs).step_by(CHUNK) {
+                let row = (first / PANEL * taps + tap) * (inputs / 2) + chunk / 2;
+                let place = (row * PANEL + first % PANEL) * 2;
+                let out = panels.place(place, 2 * PANEL * (LANES - 1) + 2 * LANES);
+                let filter = |output: usize| {
+                    &weight[((first + output) * taps + tap) * inputs + chunk..][..CHUNK]
+                };
+                // SAFETY: each filter has 32 channels from there, and no other job has these outputs.
+                unsafe { direct_block(filter, out) };
+            }
+        }
+    });
+}
+
+/// 16 filters, 32 channels of a tap.
+///
+/// # Safety
+/// The processor is available, and `out` has room for 16 rows of a panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn direct_block<'a>(filter: impl Fn(usize) -> &'a [f32], out: *mut u16) {
+    let mut rows: [__m512i; LANES] = [_mm512_setzero_si512(); LANES];
+    for (output, row) in rows.iter_mut().enumerate() {
+        let channels = filter(output);
+        // SAFETY: 32 values.
+        let halves = unsafe {
+            [
+                _mm512_loadu_ps(channels.as_ptr()),
+                _mm512_loadu_ps(channels[LANES..].as_ptr()),
+            ]
+        };
+        *row = vectors::rounded(halves, false);
+    }
+    for (pair, columns) in vectors::transposed(&rows).into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_storeu_si512(out.add(pair * 2 * PANEL).cast(), columns) };
+    }
+}

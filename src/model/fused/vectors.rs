@@ -1,0 +1,197 @@
+//! Vectors of bf16 and f32: the steps that several kernels have in common.
+
+#![expect(
+    unsafe_code,
+    reason = "vector instructions work on pointers and need a processor that has them, which `kernel::available` tells"
+)]
+
+use std::arch::x86_64::{
+    __m512, __m512bh, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_castsi512_si256,
+    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
+    _mm512_permutex2var_epi16, _mm512_permutex2var_ps, _mm512_permutexvar_epi16, _mm512_set1_epi32,
+    _mm512_setr_epi32, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+};
+
+/// Places of an even and an odd half, `[16 even][16 odd]`, for values in their order.
+pub(super) const EVEN_ODD: [u16; 32] = {
+    let mut places = [0; 32];
+    let mut place = 0;
+    while place < 16 {
+        places[place] = 2 * place as u16;
+        places[place + 16] = 2 * place as u16 + 1;
+        place += 1;
+    }
+    places
+};
+
+/// Places that put the second 16 values between the first 16.
+const INTERLEAVED: [u16; 32] = {
+    let mut places = [0; 32];
+    let mut place = 0;
+    while place < 16 {
+        places[2 * place] = place as u16;
+        places[2 * place + 1] = place as u16 + 16;
+        place += 1;
+    }
+    places
+};
+
+/// Places that put the values of a second vector between those of a first: the lower half of the result.
+const BETWEEN: [u16; 32] = {
+    let mut places = [0; 32];
+    let mut place = 0;
+    while place < 16 {
+        places[2 * place] = place as u16;
+        places[2 * place + 1] = place as u16 + 32;
+        place += 1;
+    }
+    places
+};
+
+/// The upper half of the same.
+const BETWEEN_UPPER: [u16; 32] = {
+    let mut places = BETWEEN;
+    let mut place = 0;
+    while place < 32 {
+        places[place] += 16;
+        place += 1;
+    }
+    places
+};
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn as_bf16(bits: __m512i) -> __m512bh {
+    // SAFETY: the same 512 bits, every pattern of which is a value of the other type.
+    unsafe { std::mem::transmute(bits) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn as_integers(values: __m512bh) -> __m512i {
+    // SAFETY: the same 512 bits, every pattern of which is a value of the other type.
+    unsafe { std::mem::transmute(values) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn indices(places: &[u16; 32]) -> __m512i {
+    // SAFETY: 32 values of 16 bits.
+    unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }
+}
+
+/// 32 bf16 values in f32, in their order.
+///
+/// # Safety
+/// `from` holds 32 values.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn load(from: *const u16) -> [__m512; 2] {
+    // SAFETY: the caller's promise.
+    let packed = unsafe { _mm512_loadu_si512(from.cast()) };
+    let widened = |half| _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+    [
+        widened(_mm512_castsi512_si256(packed)),
+        widened(_mm512_extracti64x4_epi64(packed, 1)),
+    ]
+}
+
+/// 32 values in bf16, in their order.
+///
+/// # Safety
+/// `out` holds 32 values.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn store(values: [__m512; 2], out: *mut u16) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let packed = _mm512_cvtne2ps_pbh(values[1], values[0]);
+        _mm512_storeu_si512(out.cast(), as_integers(packed));
+    }
+}
+
+/// Pairs in bf16 of a first and a second value, 16 of them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) fn pairs(first: __m512, second: __m512) -> __m512i {
+    let both = as_integers(_mm512_cvtne2ps_pbh(second, first));
+    _mm512_permutexvar_epi16(indices(&INTERLEAVED), both)
+}
+
+/// 32 values in bf16, the even ones before the odd ones where asked, else in their order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) fn rounded(values: [__m512; 2], even_first: bool) -> __m512i {
+    let packed = as_integers(_mm512_cvtne2ps_pbh(values[1], values[0]));
+    if even_first {
+        _mm512_permutexvar_epi16(indices(&EVEN_ODD), packed)
+    } else {
+        packed
+    }
+}
+
+/// Pairs of a first and a second vector of 32 bf16 values, in their order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn between(first: __m512i, second: __m512i) -> [__m512i; 2] {
+    [
+        _mm512_permutex2var_epi16(first, indices(&BETWEEN), second),
+        _mm512_permutex2var_epi16(first, indices(&BETWEEN_UPPER), second),
+    ]
+}
+
+/// The transpose of 16×16 values of 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn transposed(rows: &[__m512i; 16]) -> [__m512i; 16] {
+    let mut pairs = *rows;
+    for row in (0..16).step_by(2) {
+        pairs[row] = _mm512_unpacklo_epi32(rows[row], rows[row + 1]);
+        pairs[row + 1] = _mm512_unpackhi_epi32(rows[row], rows[row + 1]);
+    }
+    let mut fours = pairs;
+    for row in (0..16).step_by(4) {
+        fours[row] = _mm512_unpacklo_epi64(pairs[row], pairs[row + 2]);
+        fours[row + 1] = _mm512_unpackhi_epi64(pairs[row], pairs[row + 2]);
+        fours[row + 2] = _mm512_unpacklo_epi64(pairs[row + 1], pairs[row + 3]);
+        fours[row + 3] = _mm512_unpackhi_epi64(pairs[row + 1], pairs[row + 3]);
+    }
+    // Column c of the first four rows is now in quarter c / 4 of vector c % 4, and so on for the next rows.
+    let mut out = fours;
+    for column in 0..4 {
+        let quarter = |row: usize| fours[4 * row + column];
+        let low = _mm512_shuffle_i32x4(quarter(0), quarter(1), 0x88);
+        let high = _mm512_shuffle_i32x4(quarter(2), quarter(3), 0x88);
+        out[column] = _mm512_shuffle_i32x4(low, high, 0x88);
+        out[column + 8] = _mm512_shuffle_i32x4(low, high, 0xdd);
+        let low = _mm512_shuffle_i32x4(quarter(0), quarter(1), 0xdd);
+        let high = _mm512_shuffle_i32x4(quarter(2), quarter(3), 0xdd);
+        out[column + 4] = _mm512_shuffle_i32x4(low, high, 0x88);
+        out[column + 12] = _mm512_shuffle_i32x4(low, high, 0xdd);
+    }
+    out
+}
+
+/// 32 values in their order, of which the even ones and the odd ones are given.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn in_order(even: __m512, odd: __m512) -> [__m512; 2] {
+    let lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    let upper = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    [
+        _mm512_permutex2var_ps(even, lower, odd),
+        _mm512_permutex2var_ps(even, upper, odd),
+    ]
+}
+
+/// The even and the odd ones of 32 bf16 values, in f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn even_and_odd(packed: __m512i) -> [__m512; 2] {
+    let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+    [
+        _mm512_castsi512_ps(_mm512_slli_epi32(packed, 16)),
+        _mm512_castsi512_ps(_mm512_and_si512(packed, upper)),
+    ]
+}

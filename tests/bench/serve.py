@@ -1,0 +1,431 @@
+"""Serving speed of Visage beside raw engines and the servers one would write or take: same pictures, same network, interleaved in one run.
+
+    make bench-serve [DATA=folder] [ROUNDS=3] [BENCH_JSON=file]
+
+JPEG bytes in, age out, a ResNet18 on 224x224 images. Each round measures all of these once:
+
+    raw libtorch bf16    torch.jit, frozen and optimized for inference, channels last: forward passes alone, without decoding, server or network
+    raw openvino bf16    OpenVINO likewise
+    grpc                 grpc.aio around PyTorch in f32, one request after the other: the server one writes first
+    grpc openvino bf16   the same around OpenVINO in bf16: the first tuned by hand
+    litserve             LitServe with its dynamic batching around PyTorch in f32, over HTTP
+    litserve bf16        the same around the raw libtorch engine above
+    visage               with its default settings, over gRPC
+
+A peer whose package is not installed is left out, and the report says so. The load is closed: so many clients in one process, each of which sends its next
+picture when the answer has come. Ratios are Visage over another at the same concurrency, round by round; a spread is the lowest and highest round.
+"""
+
+import argparse
+import asyncio
+import importlib.util
+import io
+import json
+import os
+import random
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+from train import Server, machine, pictures_of, summary
+
+SIDE = 224
+CONCURRENCY = (1, 8, 32)
+PICTURES = 64
+METHOD = "/visage.v1.PredictionService/Predict"
+# What each needs besides PyTorch.
+PEERS = {"grpc": "grpc", "grpc openvino bf16": "openvino", "litserve": "litserve", "litserve bf16": "litserve"}
+ENGINES = {"raw libtorch bf16": "torch", "raw openvino bf16": "openvino"}
+
+
+# The engines: functions of float32 [n, 3, 224, 224] to n ages.
+
+def network(folder):
+    """The network that Visage serves, in PyTorch."""
+    import torch
+    import torchvision
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    made = torchvision.models.resnet18(weights=None)
+    made.fc = torch.nn.Linear(512, 1)
+    made.load_state_dict(load_file(os.path.join(folder, "model.safetensors")))
+    return made.eval()
+
+
+def libtorch_f32(folder):
+    import torch
+
+    made = network(folder)
+
+    def ages(images):
+        with torch.inference_mode():
+            return made(torch.from_numpy(images))[:, 0].numpy()
+    return ages
+
+
+def libtorch_bf16(folder):
+    import torch
+
+    made = network(folder).to(memory_format=torch.channels_last)
+    example = torch.zeros(8, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        traced = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(made, example, check_trace=False)))
+
+    def ages(images):
+        with torch.inference_mode():
+            batch = torch.from_numpy(images).to(memory_format=torch.channels_last)
+            return traced(batch)[:, 0].float().numpy()
+    return ages
+
+
+def openvino_bf16(folder):
+    import openvino
+    import torch
+
+    core = openvino.Core()
+    converted = openvino.convert_model(network(folder), example_input=torch.zeros(1, 3, SIDE, SIDE), input=[-1, 3, SIDE, SIDE])
+    compiled = core.compile_model(converted, "CPU", {
+        "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16"})
+    request = compiled.create_infer_request()
+    return lambda images: request.infer({0: images})[0][:, 0]
+
+
+def decode(data):
+    """Encoded bytes to normalised float32 [3, 224, 224]."""
+    import numpy
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    mean, deviation = (numpy.array(values, numpy.float32) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    pixels = (numpy.asarray(picture, numpy.float32) / 255 - mean) / deviation
+    return numpy.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def raw(name, folder, paths, seconds):
+    """Prints images per second of forward passes at the batch sizes that the concurrencies allow."""
+    import numpy
+
+    engine = {"raw libtorch bf16": libtorch_bf16, "raw openvino bf16": openvino_bf16}[name](folder)
+    images = numpy.stack([decode(open(path, "rb").read()) for path in paths])
+    rates = {}
+    for batch in CONCURRENCY:
+        for _ in range(5):
+            engine(images[:batch])
+        done, begun = 0, time.perf_counter()
+        while time.perf_counter() - begun < seconds:
+            engine(images[:batch])
+            done += batch
+        rates[batch] = done / (time.perf_counter() - begun)
+    print(json.dumps({"rates": rates, "ages": [float(age) for age in engine(images[:4])]}))
+
+
+# The peers, each a server in a process of its own that prints its address.
+
+def serve_grpc(engine):
+    import grpc
+    from concurrent.futures import ThreadPoolExecutor
+
+    # One thread computes, warm-up included: a second one would make a second pool of OpenMP threads.
+    pool = ThreadPoolExecutor(1)
+
+    async def run():
+        import numpy
+
+        compute = await asyncio.get_running_loop().run_in_executor(pool, engine)
+
+        def answer(data):
+            return struct.pack("<f", compute(decode(data)[numpy.newaxis])[0])
+
+        async def predict(request, _):
+            return await asyncio.get_running_loop().run_in_executor(pool, answer, request)
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(
+            "bench.Age", {"Predict": grpc.unary_unary_rpc_method_handler(predict)})])
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        print("127.0.0.1:{}".format(port), flush=True)
+        await server.wait_for_termination()
+    asyncio.run(run())
+
+
+def serve_litserve(engine):
+    import base64
+    import socket
+
+    import litserve
+    import numpy
+
+    class Ages(litserve.LitAPI):
+        def setup(self, device):
+            self.compute = engine()
+
+        def decode_request(self, request):
+            return decode(base64.b64decode(request["image"]))
+
+        def batch(self, inputs):
+            return numpy.stack(inputs)
+
+        def predict(self, batch):
+            return self.compute(numpy.ascontiguousarray(batch))
+
+        def unbatch(self, output):
+            return list(output)
+
+        def encode_response(self, output):
+            return {"age": float(output)}
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    print("127.0.0.1:{}".format(port), flush=True)
+    server = litserve.LitServer(Ages(max_batch_size=32, batch_timeout=0.005), accelerator="cpu")
+    server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error")
+
+
+def serve(name, folder):
+    engine = {"grpc": libtorch_f32, "grpc openvino bf16": openvino_bf16, "litserve": libtorch_f32, "litserve bf16": libtorch_bf16}[name]
+    start = serve_grpc if name.startswith("grpc") else serve_litserve
+    start(lambda: engine(folder))
+
+
+# The load.
+
+def field(number, value):
+    """A length-delimited field of a protobuf message."""
+    length, head = len(value), bytes([number << 3 | 2])
+    while length > 127:
+        head += bytes([length & 127 | 128])
+        length >>= 7
+    return head + bytes([length]) + value
+
+
+async def callers(name, address, pictures):
+    """A function that predicts the n-th picture, and one that closes the connection."""
+    if name.startswith("litserve"):
+        import aiohttp
+        import base64
+
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        bodies = [json.dumps({"image": base64.b64encode(picture).decode()}).encode() for picture in pictures]
+
+        async def post(number):
+            headers = {"content-type": "application/json"}
+            async with session.post("http://{}/predict".format(address), data=bodies[number % len(bodies)], headers=headers) as answer:
+                answer.raise_for_status()
+                await answer.read()
+        return post, session.close
+    import grpc
+
+    channel = grpc.aio.insecure_channel(address)
+    if name == "visage":
+        call, requests = channel.unary_unary(METHOD), [field(1, picture) for picture in pictures]
+    else:
+        call, requests = channel.unary_unary("/bench.Age/Predict"), pictures
+
+    async def predict(number):
+        await call(requests[number % len(requests)], timeout=60)
+    return predict, channel.close
+
+
+async def load(name, address, pictures, concurrency, seconds):
+    """Images per second, latencies in ms, after a warm-up of a fifth of the time."""
+    predict, close = await callers(name, address, pictures)
+    latencies, numbers, stop = [], iter(range(10 ** 9)), False
+
+    async def client():
+        while not stop:
+            begun = time.perf_counter()
+            await predict(next(numbers))
+            latencies.append(1000 * (time.perf_counter() - begun))
+    clients = [asyncio.create_task(client()) for _ in range(concurrency)]
+    await asyncio.sleep(seconds / 5)
+    latencies.clear()
+    begun = time.perf_counter()
+    await asyncio.sleep(seconds)
+    taken, measured = time.perf_counter() - begun, sorted(latencies)
+    stop = True
+    await asyncio.gather(*clients)
+    await close()
+    place = lambda share: measured[min(len(measured) - 1, int(share * len(measured)))]
+    return {"rate": len(measured) / taken, "p50": place(0.5), "p95": place(0.95), "p99": place(0.99)}
+
+
+def resident(pid):
+    """VmRSS in MB of a process and all below it."""
+    total, below = 0, {pid}
+    parents = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/{}/status".format(entry), encoding="utf-8") as file:
+                status = dict(line.split(":", 1) for line in file if ":" in line)
+        except OSError:
+            continue
+        parents[int(entry)] = (int(status["PPid"]), int(status.get("VmRSS", "0 kB").split()[0]) // 1024)
+    for _ in range(8):
+        below |= {child for child, (parent, _) in parents.items() if parent in below}
+    for child in below:
+        total += parents.get(child, (0, 0))[1]
+    return total
+
+
+class Peer:
+    """A peer's process group and its address."""
+
+    def __init__(self, name, folder):
+        command = [sys.executable, __file__, "--serve", name, "--folder", folder]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True, start_new_session=True)
+        self.address = self.process.stdout.readline().strip()
+        if not self.address:
+            raise SystemExit("bench: {} did not start; run `{}`".format(name, " ".join(command)))
+
+    def close(self):
+        os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait()
+
+
+async def until_it_answers(name, address, picture):
+    predict, close = await callers(name, address, [picture])
+    limit = time.monotonic() + 120
+    while True:
+        try:
+            await predict(0)
+            break
+        except Exception:  # Each client has its own; what matters is that it answers in the end.
+            if time.monotonic() > limit:
+                raise
+            await asyncio.sleep(0.2)
+    await close()
+
+
+def trained(given, folder, paths):
+    """A server of Visage with a small trained version, whose weights lie in `folder` too."""
+    manifest = os.path.join(folder, "faces.csv")
+    with open(manifest, "w", encoding="utf-8") as file:
+        file.write("path,age,split\n")
+        for number, path in enumerate(paths):
+            age = os.path.basename(path).split("_")[0]
+            file.write('"{}",{},{}\n'.format(path, age, "val" if number % 4 == 0 else "train"))
+    server = Server(given.visage, folder)
+    client = [given.visage, "--server", server.address, "--quiet"]
+    subprocess.run([*client, "train", "--dataset", manifest, "--init", "RANDOM", "--epochs", "2", "--promote", "always"], check=True,
+                   env=server.environment, stdout=subprocess.DEVNULL)
+    weights = os.path.join(folder, "model.safetensors")
+    subprocess.run([*client, "models", "export", "live", "--format", "safetensors", "--output", weights], check=True, env=server.environment,
+                   stdout=subprocess.DEVNULL)
+    return server
+
+
+def measure(given, folder):
+    data = given.data
+    if not data:
+        data = os.path.join(folder, "faces")
+        subprocess.run([given.visage, "synth", data, "--count", str(PICTURES), "--size", "200", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    paths = pictures_of(os.path.abspath(data), PICTURES)
+    random.Random(0).shuffle(paths)
+    pictures = [open(path, "rb").read() for path in paths]
+    listing = os.path.join(folder, "pictures.json")
+    with open(listing, "w", encoding="utf-8") as file:
+        json.dump(paths, file)
+    wanted = set(given.peers.split(",")) if given.peers else set(ENGINES) | set(PEERS)
+    there = lambda known: [name for name, package in known.items() if name in wanted and importlib.util.find_spec(package)]
+    engines, peers = there(ENGINES), there(PEERS)
+    missing = sorted((set(ENGINES) | set(PEERS)) & wanted - set(engines) - set(peers))
+    if missing:
+        print("not installed, left out: {}".format(", ".join(missing)))
+    server, runs = trained(given, folder, paths), []
+    try:
+        for number in range(given.rounds):
+            for name in [*engines, *peers, "visage"]:
+                for found in one(name, folder, listing, pictures, server, given.seconds):
+                    found.update(name=name, round=number)
+                    runs.append(found)
+                    told = "round {} {:20} {:2} at once {:7.1f} images/s".format(number + 1, name, found["concurrency"], found["rate"])
+                    if "p50" in found:
+                        told += ", p50 {p50:6.1f} ms, p95 {p95:6.1f}, p99 {p99:6.1f}, {mb} MB".format(**found)
+                    print(told, flush=True)
+    finally:
+        server.close()
+    report(given, runs)
+
+
+def one(name, folder, listing, pictures, server, seconds):
+    """What is measured of one of them in a round."""
+    if name in ENGINES:
+        command = [sys.executable, __file__, "--raw", name, "--folder", folder, "--pictures", listing, "--seconds", str(seconds)]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True).stdout
+        rates = json.loads(output.splitlines()[-1])["rates"]
+        return [{"concurrency": int(batch), "rate": rate} for batch, rate in rates.items()]
+    peer = None if name == "visage" else Peer(name, folder)
+    address, pid = (server.address, server.process.pid) if peer is None else (peer.address, peer.process.pid)
+    found = []
+    try:
+        asyncio.run(until_it_answers(name, address, pictures[0]))
+        for concurrency in CONCURRENCY:
+            result = asyncio.run(load(name, address, pictures, concurrency, seconds))
+            found.append({"concurrency": concurrency, "mb": resident(pid), **result})
+    finally:
+        if peer:
+            peer.close()
+    return found
+
+
+def report(given, runs):
+    def rate(name, concurrency, number):
+        return next((run["rate"] for run in runs if (run["name"], run["concurrency"], run["round"]) == (name, concurrency, number)), None)
+
+    names = [name for name in dict.fromkeys(run["name"] for run in runs) if name != "visage"]
+    rounds = sorted({run["round"] for run in runs})
+    spreads = {name: {concurrency: summary([rate("visage", concurrency, number) / rate(name, concurrency, number) for number in rounds])
+                      for concurrency in CONCURRENCY} for name in names}
+    print("\nVisage over          " + "".join("{:>24}".format("{} at once".format(concurrency)) for concurrency in CONCURRENCY))
+    for name, found in spreads.items():
+        cells = ["{median:5.2f} ({low:.2f} to {high:.2f})".format(**found[concurrency]) for concurrency in CONCURRENCY]
+        print("{:21}{}".format(name, "".join("{:>24}".format(cell) for cell in cells)))
+    # Over the best of its kind in each round, at the concurrencies that fill the machine; the lesser of both.
+    def over_best(known):
+        kind = [name for name in names if name in known]
+        if not kind:
+            return None
+        return min(statistics.median(rate("visage", concurrency, number) / max(rate(name, concurrency, number) for name in kind) for number in rounds)
+                   for concurrency in (8, 32))
+
+    ratios = {"vs_raw_libtorch_bf16": over_best(["raw libtorch bf16"]), "vs_best_raw": over_best(ENGINES), "vs_best_peer": over_best(PEERS)}
+    for name, value in ratios.items():
+        print("{}: {}".format(name, "not measured" if value is None else "{:.2f}".format(value)))
+    if given.json:
+        content = {"ratios": ratios, "spreads": spreads, "runs": runs, "machine": machine(), "data": given.data or "drawn faces"}
+        with open(given.json + ".tmp", "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+        os.replace(given.json + ".tmp", given.json)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--visage", help="the release binary")
+    parser.add_argument("--data", help="folder of pictures whose names begin with the age; drawn ones without it")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
+    parser.add_argument("--peers", help="only these engines and peers, by commas")
+    parser.add_argument("--json", help="file for the figures")
+    for hidden in ("--raw", "--serve", "--folder", "--pictures"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.raw:
+        with open(given.pictures, encoding="utf-8") as file:
+            raw(given.raw, given.folder, json.load(file)[:max(CONCURRENCY)], given.seconds)
+    elif given.serve:
+        serve(given.serve, given.folder)
+    elif given.visage:
+        with tempfile.TemporaryDirectory(prefix="visage-bench-") as folder:
+            measure(given, folder)
+    else:
+        parser.error("--visage is required")
+
+
+if __name__ == "__main__":
+    main()
