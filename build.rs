@@ -23,6 +23,7 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
     let api = [
         "visage/v1/training.proto",
         "visage/v1/model.proto",
+        "visage/v1/dataset.proto",
         "visage/v1/prediction.proto",
         "visage/v1/system.proto",
     ];

@@ -35,7 +35,8 @@ use crate::{
     proto::{
         DESCRIPTOR,
         v1::{
-            self, model_service_server::ModelServiceServer,
+            self, dataset_service_server::DatasetServiceServer,
+            model_service_server::ModelServiceServer,
             prediction_service_server::PredictionServiceServer,
             system_service_server::SystemServiceServer,
             training_service_server::TrainingServiceServer,
@@ -44,6 +45,7 @@ use crate::{
     },
     registry::{DEFAULT_MODEL, LIVE, Registry},
     services::{
+        dataset::{Checks, DatasetApi},
         deadline::DeadlineLayer,
         evaluation::{self, Evaluations},
         model::ModelApi,
@@ -192,12 +194,15 @@ pub async fn serve(
     let reflection_v1 = reflection().build_v1()?;
     let reflection_v1alpha = reflection().build_v1alpha()?;
     let limit = config.max_message_bytes;
-    let evaluation = evaluation::Handles {
+    let background = evaluation::Handles {
         predictor: parts.predictor.clone(),
         registry: parts.registry.clone(),
         data_roots: parts.data_roots.clone(),
         limits: limits(&config),
         shutdown: shutdown.clone(),
+    };
+    let dataset = DatasetApi {
+        checks: Checks::new(background.clone(), tasks.clone()),
     };
     let training = TrainingApi {
         store: parts.store.clone(),
@@ -218,7 +223,7 @@ pub async fn serve(
         store: parts.store.clone(),
         artifacts: parts.artifacts.clone(),
         registry: parts.registry.clone(),
-        evaluations: Evaluations::new(evaluation, tasks.clone()),
+        evaluations: Evaluations::new(background, tasks.clone()),
     };
     let prediction = PredictionApi {
         predictor: parts.predictor,
@@ -241,6 +246,7 @@ pub async fn serve(
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(usize::MAX),
         )
+        .add_service(DatasetServiceServer::new(dataset).max_decoding_message_size(limit))
         .add_service(SystemServiceServer::new(system).max_decoding_message_size(limit))
         .add_service(health_service)
         .add_service(reflection_v1)
@@ -441,6 +447,7 @@ async fn follow_health(
         "",
         <TrainingServiceServer<TrainingApi> as NamedService>::NAME,
         <ModelServiceServer<ModelApi> as NamedService>::NAME,
+        <DatasetServiceServer<DatasetApi> as NamedService>::NAME,
         <SystemServiceServer<SystemApi> as NamedService>::NAME,
     ];
     for service in always {

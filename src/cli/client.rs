@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 use uuid::Uuid;
 
 use crate::proto::v1::{
-    model_service_client::ModelServiceClient, prediction_service_client::PredictionServiceClient,
-    system_service_client::SystemServiceClient, training_service_client::TrainingServiceClient,
+    dataset_service_client::DatasetServiceClient, model_service_client::ModelServiceClient,
+    prediction_service_client::PredictionServiceClient, system_service_client::SystemServiceClient,
+    training_service_client::TrainingServiceClient,
 };
 
 use super::error::{Error, is_lost, retry_delay, root_cause};
@@ -99,6 +100,10 @@ impl Client {
         TrainingServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
+    pub(super) fn datasets(&self) -> DatasetServiceClient<Channel> {
+        DatasetServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
     pub(super) fn models(&self) -> ModelServiceClient<Channel> {
         ModelServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
@@ -128,6 +133,24 @@ impl Client {
         result
             .map(Response::into_inner)
             .map_err(|status| self.failure(status))
+    }
+
+    /// The next message of a stream whose server tells of progress all the time, so that silence means that it is gone; `None` at the end.
+    ///
+    /// # Errors
+    /// What the server ended the stream with, or [`Error::Unreachable`].
+    pub(super) async fn next<T>(
+        &self,
+        stream: &mut Streaming<T>,
+        patience: &Patience,
+    ) -> Result<Option<T>, Error> {
+        match tokio::time::timeout(patience.stream, stream.message()).await {
+            Ok(message) => message.map_err(|status| self.failure(status)),
+            Err(_) => Err(Error::Unreachable {
+                server: self.server.clone(),
+                cause: "it has fallen silent".to_owned(),
+            }),
+        }
     }
 
     /// Calls until an answer comes, for calls that may safely be repeated.

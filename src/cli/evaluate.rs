@@ -187,27 +187,22 @@ async fn receive(
         .await?;
     let mut predictions = Vec::new();
     loop {
-        // The server tells of progress all the time, so silence means that it is gone.
-        let next = tokio::time::timeout(context.patience.stream, stream.message()).await;
-        let next = next.map_err(|_| Error::Unreachable {
-            server: client.server().to_owned(),
-            cause: "it has fallen silent".to_owned(),
-        });
-        let response = match next? {
+        let response = match client.next(&mut stream, &context.patience).await {
             Ok(Some(response)) => response,
             Ok(None) => {
                 return Err(Error::Contract(
                     "the evaluation ended without a report".to_owned(),
                 ));
             }
-            Err(status) => {
+            Err(error) => {
                 context.output.clear();
-                return Err(client.failure(status));
+                return Err(error);
             }
         };
         match response.kind {
             Some(Kind::Progress(progress)) => {
-                context.output.draw(fraction(&progress), text(&progress));
+                let text = report::step_text(&progress.phase, progress.done, progress.total);
+                context.output.draw(fraction(&progress), text);
             }
             Some(Kind::Predictions(page)) => predictions.extend(page.predictions),
             Some(Kind::Report(report)) => {
@@ -222,13 +217,6 @@ async fn receive(
 
 fn fraction(progress: &EvaluationProgress) -> f64 {
     progress.done as f64 / progress.total.max(1) as f64
-}
-
-fn text(progress: &EvaluationProgress) -> String {
-    match progress.total {
-        0 => progress.phase.clone(),
-        total => format!("{} {}/{total} images", progress.phase, progress.done),
-    }
 }
 
 fn write_plot(folder: &Path, name: &str, png: &[u8]) -> Result<String, Error> {

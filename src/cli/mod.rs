@@ -7,6 +7,7 @@
 mod client;
 mod completions;
 mod config;
+mod dataset;
 mod download;
 mod error;
 mod evaluate;
@@ -49,6 +50,7 @@ const EXAMPLES: &str = "\
 Examples:
   visage serve                                  run the server on this machine
   visage synth faces/ --count 500               make a small dataset to play with
+  visage dataset check faces/                   see what is in a dataset, and what is wrong with it
   visage train --dataset faces/ --epochs 10     fine-tune and follow
   visage predict me.jpg --annotate out.png      predict an age and draw it
   visage evaluate --dataset faces/ --split test see how well it predicts
@@ -98,6 +100,9 @@ enum Command {
     Predict(predict::Args),
     /// Tell how well a version predicts, on a dataset or on its training's test images
     Evaluate(evaluate::Args),
+    /// Look through a dataset: unusable files, duplicates, leaks, doubtful labels
+    #[command(subcommand)]
+    Dataset(dataset::Command),
     /// List, inspect, stop and delete trainings
     #[command(subcommand)]
     Trainings(trainings::Command),
@@ -199,6 +204,7 @@ async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> 
         Command::Watch(args) => Box::pin(watch::run(args, context)).await,
         Command::Predict(args) => Box::pin(predict::run(args, context)).await,
         Command::Evaluate(args) => Box::pin(evaluate::run(args, context)).await,
+        Command::Dataset(command) => Box::pin(dataset::run(command, context)).await,
         Command::Trainings(command) => Box::pin(trainings::run(command, context)).await,
         Command::Models(command) => Box::pin(models::run(command, context)).await,
         Command::Synth(args) => synth::run(args, context),

@@ -1,5 +1,6 @@
 //! Trainings, epochs and evaluations as lines of text.
 
+mod dataset;
 mod evaluation;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use crate::proto::v1::{
     TrainingState,
 };
 
+pub(super) use dataset::check_sections;
 pub(super) use evaluation::{
     evaluation_lines, evaluation_report_lines, predicted_lines, worst_lines,
 };
@@ -44,7 +46,15 @@ pub(super) fn epoch_line(metrics: &EpochMetrics) -> String {
     line
 }
 
-/// What stands beside the progress bar.
+/// What stands beside the progress bar while a dataset is worked on.
+pub(super) fn step_text(phase: &str, done: u64, total: u64) -> String {
+    match total {
+        0 => phase.to_owned(),
+        total => format!("{phase} {done}/{total} images"),
+    }
+}
+
+/// What stands beside the progress bar of a training.
 pub(super) fn progress_text(progress: &Progress) -> String {
     let mut text = match progress.epoch {
         0 => progress.phase.clone(),

@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::proto::v1::{
     AugmentationSpec, DatasetSpec, EarlyStoppingSpec, FeatureCache, HeadBias, InitKind, InitSpec,
     LossKind, LossSpec, Metric, OptimizerKind, OptimizerSpec, Precision, Promote, ScheduleKind,
-    ScheduleSpec, StartTrainingRequest, StreamEpochMetricsRequest, TargetSpec, TrainingSpec,
+    ScheduleSpec, SplitGrouping, StartTrainingRequest, StreamEpochMetricsRequest, TargetSpec,
+    TrainingSpec,
 };
 
 use super::{
@@ -54,6 +55,9 @@ pub(super) struct Args {
     /// Share of unusable files above which the training fails, 0 to 1 [default: 0.2]
     #[arg(long, value_name = "SHARE", help_heading = "Data")]
     max_reject_share: Option<f64>,
+    /// Which pictures stay in one part of a split that the server makes [default: exact]
+    #[arg(long, value_name = "KIND", help_heading = "Data")]
+    split_grouping: Option<SplitGroupingArg>,
     /// Weights to begin with: IMAGENET1K_V1, RANDOM, or a .pth or .safetensors file on the server's disk [default: IMAGENET1K_V1]
     #[arg(long, value_name = "WEIGHTS", help_heading = "Model")]
     init: Option<String>,
@@ -159,6 +163,14 @@ enum PromoteArg {
     Always,
     IfBetter,
     Never,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum SplitGroupingArg {
+    /// Byte-identical ones
+    Exact,
+    /// Also those that look the same
+    Near,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -296,6 +308,7 @@ fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
             min_age: args.min_age,
             max_age: args.max_age,
             max_reject_share: args.max_reject_share,
+            split_grouping: split_grouping(args.split_grouping),
         }),
         init: args.init.map(init_spec).transpose()?,
         trainable: args.trainable,
@@ -377,6 +390,16 @@ fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
         display_name: args.name.unwrap_or_default(),
         labels: args.labels.into_iter().collect(),
     })
+}
+
+/// What a flag says, as in the API.
+pub(super) fn split_grouping(given: Option<SplitGroupingArg>) -> i32 {
+    match given {
+        None => SplitGrouping::Unspecified,
+        Some(SplitGroupingArg::Exact) => SplitGrouping::Exact,
+        Some(SplitGroupingArg::Near) => SplitGrouping::Near,
+    }
+    .into()
 }
 
 fn init_spec(text: String) -> Result<InitSpec, Error> {

@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use fs_err as fs;
 
-use super::report::{Rejects, age_bands, duplicates, part_report};
-use super::scan::{Candidate, Listing, Outcome, scan};
+use super::grouping::{Lookalikes, NearGroup, Wanted, warning};
+use super::near::MAX_NEAR_DISTANCE;
+use super::report::{age_bands, duplicates, identical, part_report};
+use super::scan::{Candidate, Listing, Scanned, scan};
 use super::{
-    Duplicates, Error, Labels, Part, Report, Roots, Source, SplitFractions, SplitOrigin, Verify,
+    Error, Labels, Part, Report, Roots, Source, SplitFractions, SplitGrouping, SplitOrigin, Verify,
     digest::digest, folder, manifest,
 };
 use crate::imaging;
@@ -32,6 +34,26 @@ pub struct Dataset {
     pub val_digest: String,
     /// What was found.
     pub report: Report,
+    /// Groups of pictures that look the same, by the name of their first; none unless [`Options::near`] asks for them.
+    pub near: Option<Vec<NearGroup>>,
+}
+
+impl Dataset {
+    /// The samples of a part.
+    #[must_use]
+    pub fn part(&self, part: Part) -> &[Sample] {
+        match part {
+            Part::Train => &self.train,
+            Part::Val => &self.val,
+            Part::Test => &self.test,
+        }
+    }
+
+    /// Groups of two or more byte-identical pictures, each sorted by name, by the name of their first.
+    #[must_use]
+    pub fn identical(&self) -> Vec<Vec<(Part, &Sample)>> {
+        identical(&Part::ALL.map(|part| (part, self.part(part))))
+    }
 }
 
 /// One picture and its age.
@@ -60,6 +82,10 @@ pub struct Options {
     pub split: SplitFractions,
     /// Seed of a split made here. Default 0.
     pub seed: u64,
+    /// Which pictures stay in one part of a split made here. Default: byte-identical ones.
+    pub grouping: SplitGrouping,
+    /// Look for near-duplicates up to this distance, at most [`MAX_NEAR_DISTANCE`]; every picture is decoded for it. Default: none.
+    pub near: Option<u32>,
     /// The largest allowed share of rejected images, 0 to 1. Default 0.2.
     pub max_reject_share: f64,
     /// How thoroughly each picture is looked at. Default: the header.
@@ -70,6 +96,8 @@ pub struct Options {
     pub limits: imaging::Limits,
     /// Scanning threads. Default: as many as the machine runs at once, at most eight.
     pub threads: NonZeroUsize,
+    /// Whether these threads let everything else on the machine go first. Default: no.
+    pub background: bool,
     /// More images are an error, before they are scanned. Default 10,000,000, at most `u32::MAX`.
     pub max_images: usize,
 }
@@ -81,11 +109,14 @@ impl Default for Options {
             ages: AgeRange::default(),
             split: SplitFractions::default(),
             seed: 0,
+            grouping: SplitGrouping::default(),
+            near: None,
             max_reject_share: 0.2,
             verify: Verify::default(),
             needs: Needs::Training,
             limits: imaging::Limits::default(),
             threads: available.min(const { NonZeroUsize::new(8).expect("8 is not 0") }),
+            background: false,
             max_images: 10_000_000,
         }
     }
@@ -116,6 +147,13 @@ impl Options {
                 expected: "at most 4294967295",
             });
         }
+        if let Some(near) = self.near.filter(|near| *near > MAX_NEAR_DISTANCE) {
+            return Err(Error::Option {
+                name: "near",
+                found: near.to_string(),
+                expected: "a distance of at most 40",
+            });
+        }
         Ok(())
     }
 }
@@ -127,6 +165,28 @@ pub enum Needs {
     Training,
     /// One picture, in whichever part.
     Evaluation,
+    /// The same; what would fail a training, too many rejects included, becomes a warning.
+    Check,
+}
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Every file is read.
+    Scan,
+    /// What they look like is compared; only where something asks for it.
+    Compare,
+}
+
+impl Step {
+    /// `scan` or `compare`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Scan => "scan",
+            Self::Compare => "compare",
+        }
+    }
 }
 
 /// The ages that are believed, both ends included, in years.
@@ -157,8 +217,7 @@ impl AgeRange {
 
 /// Reads the data set at `path`: a folder, a manifest, or a folder with one `manifest.csv` or `manifest.tsv`.
 ///
-/// `progress` gets (scanned, total) on the calling thread about twenty times a second while files are read, and once at the
-/// end. `cancelled` is asked as often and ends the call with [`Error::Cancelled`]. This blocks for as long as the reading
+/// `progress` gets (step, done, total) on the calling thread about twenty times a second, and once at the end of each step. `cancelled` is asked as often and ends the call with [`Error::Cancelled`]. This blocks for as long as the reading
 /// takes, so it does not belong on an async thread.
 ///
 /// # Errors
@@ -167,21 +226,39 @@ pub fn load(
     path: &Path,
     roots: &Roots,
     options: &Options,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(Step, usize, usize),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Dataset, Error> {
     let started = Instant::now();
     options.validate()?;
     let path = &roots.resolve(&path.to_string_lossy())?;
     let (source, listing) = list(path, roots, options, cancelled)?;
-    let outcomes = scan(&listing.candidates, roots, options, progress, cancelled)?;
     let Listing {
         candidates,
         mut rejects,
         ignored,
         split_given,
     } = listing;
-    let [train, val, test] = into_parts(candidates, outcomes, &mut rejects, options);
+    let wanted = Wanted::of(options, split_given);
+    let verify = match wanted.is_any() {
+        true => Verify::Fingerprint,
+        false => options.verify,
+    };
+    let mut scanned = |done, total| progress(Step::Scan, done, total);
+    let outcomes = scan(&candidates, roots, options, verify, &mut scanned, cancelled)?;
+    let mut accepted = Vec::new();
+    for (candidate, outcome) in candidates.into_iter().zip(outcomes) {
+        match outcome {
+            Ok(scanned) => accepted.push((candidate, scanned)),
+            Err(reason) => rejects.add(reason, candidate.name),
+        }
+    }
+    let mut compared = |done, total| progress(Step::Compare, done, total);
+    let lookalikes = Lookalikes::find(wanted, &accepted, options, &mut compared, cancelled)?;
+    let keys = lookalikes.split_keys(&accepted);
+    let (parts, places) = into_parts(accepted, &keys, options);
+    let near = lookalikes.into_near_groups(&places);
+    let [train, val, test] = parts;
 
     let split = if split_given {
         SplitOrigin::Given
@@ -195,17 +272,29 @@ pub fn load(
         let path = path.clone();
         return Err(Error::Empty { path, ignored });
     }
+    let mut warnings = Vec::new();
     if usable == 0 || rejected as f64 > options.max_reject_share * considered as f64 {
-        return Err(Error::TooManyRejects {
+        let error = Error::TooManyRejects {
             path: path.clone(),
             rejected,
             considered,
             limit: options.max_reject_share,
             reasons: rejects.sentence(),
-        });
+        };
+        if usable == 0 || options.needs != Needs::Check {
+            return Err(error);
+        }
+        warnings.push(format!("a training would fail: {error}"));
     }
-    if options.needs == Needs::Training {
-        check_parts(path, source, split, &train, &val, usable)?;
+    let trainable = check_parts(path, source, split, &train, &val, usable);
+    match options.needs {
+        Needs::Training => trainable?,
+        Needs::Evaluation => {}
+        Needs::Check => {
+            if let Err(error) = trainable {
+                warnings.push(format!("a training would fail: {error}"));
+            }
+        }
     }
 
     let parts = [
@@ -214,6 +303,8 @@ pub fn load(
         (Part::Test, test.as_slice()),
     ];
     let duplicates = duplicates(&parts);
+    warnings.extend(duplicates.warnings());
+    warnings.extend(near.as_deref().and_then(|near| warning(near, &parts)));
     let report = Report {
         source,
         split,
@@ -226,7 +317,7 @@ pub fn load(
         val: part_report(&val),
         test: part_report(&test),
         ages: age_bands(&parts),
-        warnings: warnings(&duplicates),
+        warnings,
         duplicates,
         seconds: started.elapsed().as_secs_f64(),
     };
@@ -237,6 +328,7 @@ pub fn load(
         val,
         test,
         report,
+        near,
     })
 }
 
@@ -277,26 +369,21 @@ fn list(
     Ok((Source::Manifest, listing))
 }
 
-/// The usable candidates by part, still sorted by name; the others are added to the rejects.
+/// The usable candidates by part, still sorted by name, and where each of them went.
 fn into_parts(
-    candidates: Vec<Candidate>,
-    outcomes: Vec<Outcome>,
-    rejects: &mut Rejects,
+    accepted: Vec<(Candidate, Scanned)>,
+    keys: &[[u8; 32]],
     options: &Options,
-) -> [Vec<Sample>; 3] {
+) -> ([Vec<Sample>; 3], Vec<(Part, usize)>) {
     let mut parts = [const { Vec::new() }; 3];
-    for (candidate, outcome) in candidates.into_iter().zip(outcomes) {
-        let scanned = match outcome {
-            Ok(scanned) => scanned,
-            Err(reason) => {
-                rejects.add(reason, candidate.name);
-                continue;
-            }
-        };
+    let mut places = Vec::with_capacity(accepted.len());
+    for ((candidate, scanned), key) in accepted.into_iter().zip(keys) {
         let part = candidate
             .part
-            .unwrap_or_else(|| options.split.part(options.seed, &scanned.content_hash));
-        parts[part as usize].push(Sample {
+            .unwrap_or_else(|| options.split.part(options.seed, key));
+        let samples = &mut parts[part as usize];
+        places.push((part, samples.len()));
+        samples.push(Sample {
             name: candidate.name,
             path: scanned.path,
             age: candidate.age,
@@ -305,7 +392,7 @@ fn into_parts(
             content_hash: scanned.content_hash,
         });
     }
-    parts
+    (parts, places)
 }
 
 fn check_parts(
@@ -344,23 +431,4 @@ fn check_parts(
         });
     }
     Ok(())
-}
-
-fn warnings(duplicates: &Duplicates) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if duplicates.straddling > 0 {
-        warnings.push(format!(
-            "{} groups of byte-identical images lie in different parts, so the validation or test error is a little too good; first: {}",
-            duplicates.straddling,
-            duplicates.straddling_examples[0].join(", ")
-        ));
-    }
-    if duplicates.conflicting_ages > 0 {
-        warnings.push(format!(
-            "{} groups of byte-identical images have different ages; first: {}",
-            duplicates.conflicting_ages,
-            duplicates.conflicting_examples[0].join(", ")
-        ));
-    }
-    warnings
 }

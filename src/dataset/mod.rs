@@ -13,19 +13,23 @@
 //! - The result depends on the files, the seed and the fractions only, never on the order of the directory, the number of
 //!   threads or the machine. The samples are sorted by name, and [`Dataset::digest`] tells two data sets apart.
 //! - Byte-identical pictures land in the same part of a split that is made here. Where the folders or the manifest put them
-//!   into different parts, they are counted and named in the report, and nothing is removed.
+//!   into different parts, they are counted and named in the report, and nothing is removed. Where [`Options`] ask for it the same holds for pictures that
+//!   only look the same ([`SplitGrouping::Near`], [`Dataset::near`]).
 //! - A file that cannot be used is counted by reason with a few names, and never silently skipped. Too many are an error.
 //! - No file outside the allowed [`Roots`] is opened, whatever links and manifests say.
 //!
-//! Batches, augmentation and caches are the trainer's; this module never decodes a picture unless [`Verify::Decode`] asks for it.
+//! Batches, augmentation and caches are the trainer's; this module decodes a picture only for [`Verify::Decode`] and for what it looks like.
 
 mod digest;
 mod error;
+mod fingerprint;
 mod folder;
+mod grouping;
 mod labels;
 mod load;
 mod manifest;
 mod names;
+mod near;
 mod report;
 mod roots;
 mod scan;
@@ -34,12 +38,14 @@ mod split;
 mod tests;
 
 pub use self::error::Error;
+pub use self::grouping::{NearGroup, NearMember};
 pub use self::labels::Labels;
-pub use self::load::{AgeRange, Dataset, Needs, Options, Sample, load};
+pub use self::load::{AgeRange, Dataset, Needs, Options, Sample, Step, load};
+pub use self::near::{DEFAULT_NEAR_DISTANCE, MAX_NEAR_DISTANCE};
 pub use self::report::{
     AgeBand, AgeSummary, Duplicates, PartReport, RejectCount, RejectReason, Report, Source,
     SplitOrigin,
 };
 pub use self::roots::Roots;
 pub use self::scan::Verify;
-pub use self::split::{Part, SplitFractions, epoch_order};
+pub use self::split::{Part, SplitFractions, SplitGrouping, epoch_order};

@@ -181,6 +181,28 @@ pub struct Duplicates {
     pub conflicting_examples: Vec<Vec<String>>,
 }
 
+impl Duplicates {
+    /// What is wrong with them, as sentences.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.straddling > 0 {
+            warnings.push(format!(
+                "{} groups of byte-identical images lie in different parts, so the validation or test error is a little too good; first: {}",
+                self.straddling,
+                self.straddling_examples[0].join(", ")
+            ));
+        }
+        if self.conflicting_ages > 0 {
+            warnings.push(format!(
+                "{} groups of byte-identical images have different ages; first: {}",
+                self.conflicting_ages,
+                self.conflicting_examples[0].join(", ")
+            ));
+        }
+        warnings
+    }
+}
+
 /// Counts rejects and keeps the first names of each reason.
 #[derive(Debug, Default)]
 pub(super) struct Rejects(BTreeMap<RejectReason, (u64, Vec<String>)>);
@@ -277,7 +299,8 @@ pub(super) fn age_bands(parts: &[(Part, &[Sample])]) -> Vec<AgeBand> {
         .collect()
 }
 
-pub(super) fn duplicates(parts: &[(Part, &[Sample])]) -> Duplicates {
+/// Groups of two or more byte-identical pictures, each sorted by name, by the name of their first.
+pub(super) fn identical<'a>(parts: &[(Part, &'a [Sample])]) -> Vec<Vec<(Part, &'a Sample)>> {
     let mut by_content: BTreeMap<[u8; 32], Vec<(Part, &Sample)>> = BTreeMap::new();
     for (part, samples) in parts {
         for sample in *samples {
@@ -295,9 +318,12 @@ pub(super) fn duplicates(parts: &[(Part, &[Sample])]) -> Duplicates {
         group.sort_unstable_by(|(_, one), (_, other)| one.name.cmp(&other.name));
     }
     groups.sort_unstable_by(|one, other| one[0].1.name.cmp(&other[0].1.name));
+    groups
+}
 
+pub(super) fn duplicates(parts: &[(Part, &[Sample])]) -> Duplicates {
     let mut found = Duplicates::default();
-    for group in groups {
+    for group in identical(parts) {
         found.groups += 1;
         found.images += group.len() as u64;
         let (first_part, first) = group[0];

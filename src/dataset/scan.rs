@@ -12,6 +12,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::fingerprint::{Fingerprint, Fingerprinter};
 use super::labels::Labels;
 use super::load::Options;
 use super::report::{RejectReason, Rejects};
@@ -27,6 +28,8 @@ pub enum Verify {
     HeaderOnly,
     /// The whole picture is decoded, which takes several times as long.
     Decode,
+    /// It is decoded, and what it looks like is kept, so that near-duplicates can be found.
+    Fingerprint,
 }
 
 /// A picture that a folder or a manifest names, before it is opened.
@@ -59,15 +62,17 @@ pub(super) struct Scanned {
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
     pub(super) content_hash: [u8; 32],
+    /// None also for a picture without contrast.
+    pub(super) fingerprint: Option<Fingerprint>,
 }
 
 pub(super) type Outcome = Result<Scanned, RejectReason>;
 
 /// How often the caller hears of progress and is asked whether to go on.
-const REPORT_EVERY: Duration = Duration::from_millis(50);
+pub(super) const REPORT_EVERY: Duration = Duration::from_millis(50);
 
 /// Results waiting for the collecting thread; it does next to nothing with one, so the queue is rarely full.
-const QUEUE: usize = 256;
+pub(super) const QUEUE: usize = 256;
 
 /// Scans all candidates; the outcomes are in the order of the candidates.
 ///
@@ -76,6 +81,7 @@ pub(super) fn scan(
     candidates: &[Candidate],
     roots: &Roots,
     options: &Options,
+    verify: Verify,
     progress: &mut dyn FnMut(usize, usize),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<Outcome>, Error> {
@@ -83,6 +89,7 @@ pub(super) fn scan(
         candidates,
         roots,
         options,
+        verify,
         next: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
     };
@@ -139,30 +146,44 @@ fn collect(
     Ok(outcomes)
 }
 
+/// As `nice -n 19`.
+#[cfg(target_os = "linux")]
+const LEAST_PRIORITY: i32 = 19;
+
 struct Shared<'a> {
     candidates: &'a [Candidate],
     roots: &'a Roots,
     options: &'a Options,
+    verify: Verify,
     next: AtomicUsize,
     stop: AtomicBool,
 }
 
 impl Shared<'_> {
     fn work(&self, results: &SyncSender<(usize, Outcome)>) {
+        if self.options.background {
+            step_back();
+        }
         let mut buffer = Vec::new();
+        let mut fingerprinter = Fingerprinter::new();
         while !self.stop.load(Ordering::Relaxed) {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(candidate) = self.candidates.get(index) else {
                 return;
             };
-            let outcome = self.check(candidate, &mut buffer);
+            let outcome = self.check(candidate, &mut buffer, &mut fingerprinter);
             if results.send((index, outcome)).is_err() {
                 return;
             }
         }
     }
 
-    fn check(&self, candidate: &Candidate, buffer: &mut Vec<u8>) -> Outcome {
+    fn check(
+        &self,
+        candidate: &Candidate,
+        buffer: &mut Vec<u8>,
+        fingerprinter: &mut Fingerprinter,
+    ) -> Outcome {
         let path = fs::canonicalize(&candidate.path).map_err(|error| reason_of_io(&error))?;
         if !self.roots.contains(&path) {
             return Err(RejectReason::OutsideRoot);
@@ -181,17 +202,29 @@ impl Shared<'_> {
             // A file that grows meanwhile is cut one byte past the limit and refused by it below.
             .and_then(|file| file.take(limits.max_bytes + 1).read_to_end(buffer))
             .map_err(|error| reason_of_io(&error))?;
-        match self.options.verify {
-            Verify::HeaderOnly => imaging::inspect(buffer, limits).map(drop),
-            Verify::Decode => imaging::decode(buffer, limits).map(drop),
-        }
-        .map_err(|error| reason_of_image(&error))?;
+        let fingerprint = match self.verify {
+            Verify::HeaderOnly => imaging::inspect(buffer, limits).map(|_| None),
+            Verify::Decode => imaging::decode(buffer, limits).map(|_| None),
+            Verify::Fingerprint => {
+                imaging::decode(buffer, limits).map(|picture| fingerprinter.fingerprint(picture))
+            }
+        };
+        let fingerprint = fingerprint.map_err(|error| reason_of_image(&error))?;
         Ok(Scanned {
             path,
             bytes: buffer.len() as u64,
             content_hash: Sha256::digest(buffer.as_slice()).into(),
+            fingerprint,
         })
     }
+}
+
+/// Lets everything else on the machine have the processor first, for the thread that calls it. Elsewhere than on Linux it would be the whole process, so
+/// nothing is done there.
+pub(super) fn step_back() {
+    #[cfg(target_os = "linux")]
+    // Without it the work is the same.
+    rustix::process::setpriority_process(None, LEAST_PRIORITY).ok();
 }
 
 fn reason_of_io(error: &io::Error) -> RejectReason {

@@ -20,6 +20,9 @@ pub enum Part {
 }
 
 impl Part {
+    /// All of them, in the order of their use.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
+
     /// `train`, `val` or `test`.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -39,6 +42,16 @@ impl Part {
             _ => None,
         }
     }
+}
+
+/// Which pictures stay in one part of a split that is made here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SplitGrouping {
+    /// Byte-identical ones, which costs nothing: the part follows from the content.
+    #[default]
+    Exact,
+    /// Also those that look the same, up to [`super::DEFAULT_NEAR_DISTANCE`]; every picture is decoded for it.
+    Near,
 }
 
 /// Which shares of the pictures go to validation and test where the source does not say; the rest is for training.
@@ -72,7 +85,7 @@ impl SplitFractions {
         })
     }
 
-    /// The part of a picture, by its content and the seed alone.
+    /// The part of a picture, by its content and the seed alone; pictures that belong together are given the content of one of them.
     ///
     /// The first eight bytes of SHA-256(seed as 8 bytes little-endian, SHA-256 of the file) are a fraction of 2^64, big-endian.
     /// Below `val` it is validation, then test up to `val + test`. Another picture more or less moves no other one.

@@ -72,7 +72,7 @@ impl Fixture {
 }
 
 fn load_quietly(path: &Path, roots: &Roots, options: &Options) -> Result<Dataset, Error> {
-    load(path, roots, options, &mut |_, _| {}, &|| false)
+    load(path, roots, options, &mut |_, _, _| {}, &|| false)
 }
 
 fn names(samples: &[Sample]) -> Vec<&str> {
@@ -533,16 +533,16 @@ fn options_out_of_range_are_refused_by_name() {
 #[test]
 fn progress_ends_at_the_total_and_a_cancel_ends_the_reading() {
     let fixture = Fixture::with_images(&["train/1_a.png", "train/2_b.png", "val/3_c.png"]);
-    let mut last = (0, 0);
+    let mut last = (Step::Compare, 0, 0);
     load(
         &fixture.folder(),
         &fixture.roots(),
         &Options::default(),
-        &mut |scanned, total| last = (scanned, total),
+        &mut |step, scanned, total| last = (step, scanned, total),
         &|| false,
     )
     .unwrap();
-    assert_eq!(last, (3, 3));
+    assert_eq!(last, (Step::Scan, 3, 3));
 
     // Asked first while listing three folders, then while scanning.
     for asked_before_cancel in [0, 3] {
@@ -551,7 +551,7 @@ fn progress_ends_at_the_total_and_a_cancel_ends_the_reading() {
             &fixture.folder(),
             &fixture.roots(),
             &Options::default(),
-            &mut |_, _| {},
+            &mut |_, _, _| {},
             &|| asked.replace(asked.get() + 1) >= asked_before_cancel,
         );
         assert!(matches!(result, Err(Error::Cancelled)));

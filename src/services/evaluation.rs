@@ -3,11 +3,7 @@
 //! A task for each call scans the dataset, predicts its images in the background's share of the queue, and makes the report. It ends when its client
 //! leaves, when the server shuts down, or when the client does not take what is sent for a minute.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use crate::{
-    dataset::{self, Dataset, Needs, Roots, Sample},
+    dataset::{self, Dataset, Needs, Roots, Sample, Step},
     evaluation::{
         Scored,
         figures::{Baseline, Image, Intervals, evaluate, predicted_image},
@@ -28,7 +24,7 @@ use crate::{
         predictor::Predictor,
     },
     names::VersionName,
-    proto::v1::{self, DatasetSplit, evaluate_model_version_response::Kind},
+    proto::v1::{self, DatasetSplit, SplitGrouping, evaluate_model_version_response::Kind},
     registry::{DEFAULT_MODEL, LIVE, Registry},
     training::{
         report::{dataset_options, dataset_report},
@@ -36,20 +32,16 @@ use crate::{
     },
 };
 
-use super::{interval::interval_level, status};
+use super::{interval::interval_level, long_call, status};
 
 /// Evaluations that run at once; they share what background work may have.
 const MAX_EVALUATIONS: usize = 4;
 /// Predictions of a page.
 const PAGE: usize = 500;
-/// Shortest pause between two reports of progress.
-const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
-/// Longest wait for a client to take a message.
-const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a client receives.
 pub type Responses = ReceiverStream<Result<v1::EvaluateModelVersionResponse, Status>>;
-type Sender = mpsc::Sender<Result<v1::EvaluateModelVersionResponse, Status>>;
+type Sender = long_call::Sender<v1::EvaluateModelVersionResponse>;
 
 /// Starts evaluations. Cheap to clone.
 #[derive(Clone)]
@@ -169,7 +161,7 @@ impl Evaluation {
         let shutdown = self.handles.shutdown.clone();
         let found = tokio::select! {
             found = self.find(progress) => found,
-            () = tell(told, &sender) => return,
+            () = long_call::tell(told, &sender, |progress| response(Kind::Progress(progress))) => return,
             () = sender.closed() => return,
             () = shutdown.cancelled() => Err(status::shutting_down()),
         };
@@ -219,11 +211,6 @@ impl Evaluation {
         })
     }
 
-    /// Reads the dataset; dropping the future ends the scan.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "reading files is what the blocking pool is for, and only a few evaluations run at once"
-    )]
     async fn scan(
         &self,
         progress: watch::Sender<v1::EvaluationProgress>,
@@ -232,24 +219,11 @@ impl Evaluation {
             needs: Needs::Evaluation,
             ..dataset_options(&self.spec, self.handles.limits)
         };
-        let (path, roots) = (
-            PathBuf::from(&self.spec.dataset.path),
-            self.handles.data_roots.clone(),
-        );
-        let left = CancellationToken::new();
-        let guard = left.clone().drop_guard();
-        let scan = tokio::task::spawn_blocking(move || {
-            let mut told = |done, total| {
-                progress.send_replace(phase("scan", done, total));
-            };
-            dataset::load(&path, &roots, &options, &mut told, &|| left.is_cancelled())
-        });
-        let dataset = scan.await.map_err(|error| {
-            tracing::error!(%error, "a scan panicked");
-            Status::internal("the scan of the dataset failed")
-        })?;
-        drop(guard);
-        dataset.map_err(|error| status::invalid("dataset.path", &error.to_string()))
+        let told = move |step: Step, done, total| {
+            progress.send_replace(phase(step.label(), done, total));
+        };
+        let path = &self.spec.dataset.path;
+        long_call::scan(path, &self.handles.data_roots, options, told).await
     }
 
     /// The images of the split, by name.
@@ -410,37 +384,17 @@ fn check_fields(
         }
     };
     let mut given = request.dataset.clone().unwrap_or_default();
-    if !given.path.is_empty() {
-        match roots.resolve(&given.path) {
-            Ok(path) => given.path = path.to_string_lossy().into_owned(),
-            Err(error) => refuse("dataset.path", error.to_string()),
-        }
-    }
     // So that the same images are split as in the training.
     let of_training = version.spec.as_ref();
     if let Some(dataset) = of_training.and_then(|spec| spec.dataset.as_ref()) {
         given.validation_fraction = given.validation_fraction.or(dataset.validation_fraction);
         given.test_fraction = given.test_fraction.or(dataset.test_fraction);
+        if given.split_grouping() == SplitGrouping::Unspecified {
+            given.split_grouping = dataset.split_grouping;
+        }
     }
-    let spec = v1::TrainingSpec {
-        dataset: Some(given),
-        seed: of_training.and_then(|spec| spec.seed),
-        ..Default::default()
-    };
-    match Spec::resolve(Some(&spec)) {
-        Ok(spec) if violations.is_empty() => return Ok((spec, split)),
-        Ok(_) => {}
-        Err(found) => violations.extend(found.into_iter().map(in_request)),
-    }
-    Err(status::violations(&violations))
-}
-
-/// A violation of a training's spec as one of this request, where the dataset stands at the top.
-fn in_request(violation: Violation) -> Violation {
-    Violation {
-        field: violation.field.trim_start_matches("spec.").to_owned(),
-        description: violation.description.replace("spec.dataset.", "dataset."),
-    }
+    let seed = of_training.and_then(|spec| spec.seed);
+    Ok((long_call::resolve(given, seed, roots, violations)?, split))
 }
 
 fn phase(phase: &str, done: usize, total: usize) -> v1::EvaluationProgress {
@@ -448,21 +402,6 @@ fn phase(phase: &str, done: usize, total: usize) -> v1::EvaluationProgress {
         phase: phase.to_owned(),
         done: done as u64,
         total: total as u64,
-    }
-}
-
-/// Sends the latest progress now and then; returns when the client has left.
-async fn tell(mut told: watch::Receiver<v1::EvaluationProgress>, sender: &Sender) {
-    loop {
-        let progress = told.borrow_and_update().clone();
-        if !send(sender, Ok(Kind::Progress(progress))).await {
-            return;
-        }
-        tokio::time::sleep(PROGRESS_PAUSE).await;
-        if told.changed().await.is_err() {
-            // The result is there, and whoever asked for progress has it.
-            std::future::pending::<()>().await;
-        }
     }
 }
 
@@ -484,7 +423,9 @@ async fn send_found(found: Found, sender: &Sender) -> bool {
 
 /// Sends one message; false when the client has left or does not take it in time.
 async fn send(sender: &Sender, message: Result<Kind, Status>) -> bool {
-    let message = message.map(|kind| v1::EvaluateModelVersionResponse { kind: Some(kind) });
-    let sent = tokio::time::timeout(SEND_TIMEOUT, sender.send(message)).await;
-    sent.is_ok_and(|sent| sent.is_ok())
+    long_call::send(sender, message.map(response)).await
+}
+
+fn response(kind: Kind) -> v1::EvaluateModelVersionResponse {
+    v1::EvaluateModelVersionResponse { kind: Some(kind) }
 }

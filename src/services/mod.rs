@@ -2,11 +2,13 @@
 //!
 //! Nothing here holds a tensor, and [`status`] is the only place where an error becomes a `Status`.
 
+pub mod dataset;
 pub mod deadline;
 mod download;
 pub mod evaluation;
 pub mod event_stream;
 mod interval;
+mod long_call;
 pub mod model;
 pub mod prediction;
 pub mod status;

@@ -111,6 +111,13 @@ pub fn too_many_evaluations(limit: usize) -> Status {
     ))
 }
 
+/// As many checks of datasets as the server runs at once.
+pub fn too_many_checks(limit: usize) -> Status {
+    Row::retry(Code::ResourceExhausted, "TOO_MANY_CHECKS").status(format!(
+        "{limit} datasets are being checked, which is the limit; try again when one has ended"
+    ))
+}
+
 /// From the plots of an evaluation.
 pub fn from_plots(error: &plots::Error) -> Status {
     Row::new(Code::Internal, "PLOTS").status(error.to_string())

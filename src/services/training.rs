@@ -479,12 +479,15 @@ impl TrainingApi {
         let left = CancellationToken::new();
         let guard = left.clone().drop_guard();
         let scan = tokio::task::spawn_blocking(move || {
-            let options = dataset_options(&spec, limits);
+            let options = dataset::Options {
+                background: true,
+                ..dataset_options(&spec, limits)
+            };
             let path = PathBuf::from(&spec.dataset.path);
             if let Init::Path(weights) = &spec.init {
                 init::check(Path::new(weights)).map_err(|error| status::from_weights(&error))?;
             }
-            dataset::load(&path, &roots, &options, &mut |_, _| {}, &|| {
+            dataset::load(&path, &roots, &options, &mut |_, _, _| {}, &|| {
                 left.is_cancelled()
             })
             .map_err(|error| status::from_dataset(&error))

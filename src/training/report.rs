@@ -20,6 +20,7 @@ pub fn dataset_options(spec: &Spec, limits: Limits) -> dataset::Options {
             test: spec.dataset.test_fraction,
         },
         seed: spec.seed,
+        grouping: spec.dataset.split_grouping,
         max_reject_share: spec.dataset.max_reject_share,
         limits,
         ..dataset::Options::default()

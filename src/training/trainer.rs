@@ -136,13 +136,13 @@ fn scan(
 ) -> Result<Option<Dataset>, Error> {
     let options = dataset_options(spec, limits(job));
     let roots = dataset::Roots::new(job.data_roots.iter().map(PathBuf::from))?;
-    let mut progress = |done: usize, all: usize| {
+    let mut progress = |step: dataset::Step, done: usize, all: usize| {
         // A server that is gone is noticed by the next event that matters.
         drop(reporter.progress(|| v1::Progress {
             max_epochs: spec.max_epochs,
             step: done as u32,
             steps: all as u32,
-            phase: "scan".to_owned(),
+            phase: step.label().to_owned(),
             ..Default::default()
         }));
     };

@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 from grpc_tools import protoc
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-PROTOS = ("model", "prediction", "system", "training")
+PROTOS = ("dataset", "model", "prediction", "system", "training")
 # Enough for the slowest machine; a call that takes this long hangs. A call may ask for less.
 DEADLINE_SECONDS = 120
 
@@ -37,8 +37,8 @@ def generate():
 
 
 generate()
-model, prediction, system, training = (importlib.import_module("visage.v1.{}_pb2".format(name)) for name in PROTOS)
-model_grpc, prediction_grpc, system_grpc, training_grpc = (importlib.import_module("visage.v1.{}_pb2_grpc".format(name)) for name in PROTOS)
+dataset, model, prediction, system, training = (importlib.import_module("visage.v1.{}_pb2".format(name)) for name in PROTOS)
+dataset_grpc, model_grpc, prediction_grpc, system_grpc, training_grpc = (importlib.import_module("visage.v1.{}_pb2_grpc".format(name)) for name in PROTOS)
 
 
 class Client:
@@ -49,6 +49,7 @@ class Client:
             ("grpc.enable_http_proxy", 0),
             ("grpc.max_receive_message_length", 64 << 20),
             ("grpc.service_config", '{{"methodConfig": [{{"name": [{{}}], "timeout": "{}s"}}]}}'.format(DEADLINE_SECONDS))])
+        self.datasets = dataset_grpc.DatasetServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
         self.models = model_grpc.ModelServiceStub(self.channel)
         self.predictions = prediction_grpc.PredictionServiceStub(self.channel)

@@ -21,10 +21,10 @@ from PIL import Image, ImageOps
 
 import api
 import server
-from api import model, prediction, system, training
+from api import dataset, model, prediction, system, training
 
 Code = grpc.StatusCode
-SERVICES = ["visage.v1." + name for name in ("ModelService", "PredictionService", "SystemService", "TrainingService")]
+SERVICES = ["visage.v1." + name for name in ("DatasetService", "ModelService", "PredictionService", "SystemService", "TrainingService")]
 EPOCHS_WITHOUT_END = 10_000
 MIB = 1 << 20
 # Metrics follow a call at once, but for pictures that are being decoded when it ends.
@@ -216,7 +216,7 @@ class WithoutModelTest(ClientTest):
                 listed, *described = ask(iter(requests))
                 names = {service.name for service in listed.list_services_response.service}
                 self.assertLessEqual(set(SERVICES) | {"grpc.health.v1.Health"}, names)
-                for service, answer, module in zip(SERVICES, described, (model, prediction, system, training)):
+                for service, answer, module in zip(SERVICES, described, (dataset, model, prediction, system, training)):
                     ours = descriptor_pb2.FileDescriptorProto()
                     module.DESCRIPTOR.CopyToProto(ours)
                     files = [descriptor_pb2.FileDescriptorProto.FromString(file)
@@ -271,7 +271,7 @@ class WithoutModelTest(ClientTest):
         resolved = self.client.start(asked, validate_only=True).resolved_spec
         expected = training.TrainingSpec(
             dataset=training.DatasetSpec(path=os.path.realpath(faces), validation_fraction=0.1, test_fraction=0.1, min_age=0, max_age=120,
-                                         max_reject_share=0.2),
+                                         max_reject_share=0.2, split_grouping=training.SPLIT_GROUPING_EXACT),
             init=training.InitSpec(kind=training.INIT_KIND_IMAGENET1K_V1), trainable=["layer4", "fc"], max_epochs=10, batch_size=32,
             input_size=224, seed=42, promote=training.PROMOTE_IF_BETTER, head_bias=training.HEAD_BIAS_MEAN_AGE,
             optimizer=training.OptimizerSpec(learning_rate=1e-4, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    dataset::SplitGrouping,
     imaging::augment::Augmentation,
     model::{
         device::Precision,
@@ -193,6 +194,7 @@ impl Check {
                 0.2,
                 Range::SHARE,
             ),
+            split_grouping: self.split_grouping(given.split_grouping),
         };
         let held_out = dataset.validation_fraction + dataset.test_fraction;
         if held_out > 0.95 {
@@ -211,6 +213,14 @@ impl Check {
             );
         }
         dataset
+    }
+
+    fn split_grouping(&mut self, given: i32) -> SplitGrouping {
+        let field = "spec.dataset.split_grouping";
+        match self.choice(field, given, v1::SplitGrouping::Exact) {
+            v1::SplitGrouping::Unspecified | v1::SplitGrouping::Exact => SplitGrouping::Exact,
+            v1::SplitGrouping::Near => SplitGrouping::Near,
+        }
     }
 
     pub(super) fn init(&mut self, given: Option<&v1::InitSpec>) -> Init {

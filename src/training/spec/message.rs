@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    dataset::SplitGrouping,
     model::device::Precision,
     proto::v1,
     training::{
@@ -54,6 +55,11 @@ impl Spec {
                 min_age: Some(self.dataset.min_age),
                 max_age: Some(self.dataset.max_age),
                 max_reject_share: Some(self.dataset.max_reject_share),
+                split_grouping: match self.dataset.split_grouping {
+                    SplitGrouping::Exact => v1::SplitGrouping::Exact,
+                    SplitGrouping::Near => v1::SplitGrouping::Near,
+                }
+                .into(),
             }),
             init: Some(v1::InitSpec {
                 kind: kind.into(),

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use crate::{
+    dataset::SplitGrouping,
     imaging::augment::Augmentation,
     model::{device::Precision, resnet18::Trained},
     proto::v1,
@@ -115,6 +116,8 @@ pub struct DatasetSpec {
     pub max_age: f64,
     /// Share of rejects above which the training fails.
     pub max_reject_share: f64,
+    /// Which pictures stay in one part of a split that is made.
+    pub split_grouping: SplitGrouping,
 }
 
 /// Whether a new version becomes live.

@@ -89,6 +89,11 @@ fn all_violations_are_told_at_once_with_their_paths() {
 /// With every field set to something else than its default.
 fn unusual() -> v1::TrainingSpec {
     v1::TrainingSpec {
+        dataset: Some(v1::DatasetSpec {
+            path: "faces".to_owned(),
+            split_grouping: v1::SplitGrouping::Near.into(),
+            ..Default::default()
+        }),
         trainable: vec!["layer3".to_owned(), "layer4".to_owned(), "fc".to_owned()],
         optimizer: Some(v1::OptimizerSpec {
             kind: v1::OptimizerKind::Adamw.into(),
@@ -144,6 +149,8 @@ fn every_field_comes_back_in_the_resolved_spec() {
     let (asked, resolved) = (unusual(), Spec::resolve(Some(&unusual())).unwrap());
     let told = resolved.to_message();
     assert_eq!(Spec::resolve(Some(&told)).unwrap(), resolved);
+    let grouping = |spec: &v1::TrainingSpec| spec.dataset.clone().unwrap().split_grouping();
+    assert_eq!(grouping(&told), grouping(&asked));
     assert_eq!(told.loss, asked.loss);
     assert_eq!(told.schedule, asked.schedule);
     assert_eq!(told.ema_decay, asked.ema_decay);
@@ -169,6 +176,11 @@ fn values_of_the_recipe_that_cannot_be_used_are_named() {
         factor,
     };
     let spec = v1::TrainingSpec {
+        dataset: Some(v1::DatasetSpec {
+            path: "faces".to_owned(),
+            split_grouping: 3,
+            ..Default::default()
+        }),
         optimizer: Some(v1::OptimizerSpec {
             kind: 9,
             max_gradient_norm: Some(0.0),
@@ -211,6 +223,7 @@ fn values_of_the_recipe_that_cannot_be_used_are_named() {
             "spec.augmentation.erasing",
             "spec.augmentation.min_crop_area",
             "spec.checkpoint_interval",
+            "spec.dataset.split_grouping",
             "spec.ema_decay",
             "spec.loss.beta",
             "spec.optimizer.groups[0].prefix",

@@ -1,0 +1,170 @@
+//! `visage dataset`: what is in a dataset, and what is wrong with it.
+
+use std::path::PathBuf;
+
+use tonic::Request;
+
+use crate::proto::v1::{
+    CheckDatasetRequest, DatasetCheck, DatasetSpec, check_dataset_response::Kind,
+};
+
+use super::{
+    Context, Error, Outcome, absolute,
+    client::Client,
+    json, names, report, table,
+    train::{SplitGroupingArg, split_grouping},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  visage dataset check faces/
+  visage dataset check faces/ --strict                 in a script: fails when a picture is in two parts
+  visage dataset check faces.csv --model live          also labels that the served model does not believe
+  visage dataset check faces/ --split-grouping near --json | jq .near.straddling_groups";
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Look for unusable files, duplicates, leaks between the parts and doubtful labels; changes nothing
+    Check(CheckArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct CheckArgs {
+    /// Folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
+    path: PathBuf,
+    /// Also list images whose age lies outside of this version's widest interval: a number, an alias, or `models/MODEL/versions/VERSION`
+    #[arg(long, value_name = "VERSION")]
+    model: Option<String>,
+    /// Read headers and bytes only: several times as fast, finds no near-duplicates and no pictures that are damaged inside
+    #[arg(long)]
+    no_near: bool,
+    /// Bits of 256 in which the hashes of near-duplicates may differ, 0 to 40 [default: 32]
+    #[arg(long, value_name = "BITS", conflicts_with = "no_near")]
+    near_distance: Option<u32>,
+    /// Most groups and labels to list of each kind, 0 to 1000
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    list: u32,
+    /// Exit with 1 when a picture, or one that looks the same, is in more than one part
+    #[arg(long)]
+    strict: bool,
+    /// Share of the images for validation, 0 to 0.9 [default: 0.1]
+    #[arg(long, value_name = "SHARE")]
+    validation_fraction: Option<f64>,
+    /// Share of the images for the final test, 0 to 0.9 [default: 0.1]
+    #[arg(long, value_name = "SHARE")]
+    test_fraction: Option<f64>,
+    /// Which pictures stay in one part of a split that the server makes [default: exact]
+    #[arg(long, value_name = "KIND")]
+    split_grouping: Option<SplitGroupingArg>,
+    /// Seed of that split, as in a training [default: 42]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Youngest accepted age in years [default: 0]
+    #[arg(long, value_name = "YEARS")]
+    min_age: Option<f64>,
+    /// Oldest accepted age in years [default: 120]
+    #[arg(long, value_name = "YEARS")]
+    max_age: Option<f64>,
+}
+
+pub(super) async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> {
+    let Command::Check(args) = command;
+    let message = CheckDatasetRequest {
+        dataset: Some(DatasetSpec {
+            path: absolute(args.path)?,
+            validation_fraction: args.validation_fraction,
+            test_fraction: args.test_fraction,
+            min_age: args.min_age,
+            max_age: args.max_age,
+            max_reject_share: None,
+            split_grouping: split_grouping(args.split_grouping),
+        }),
+        seed: args.seed,
+        skip_near_duplicates: args.no_near,
+        near_distance: args.near_distance,
+        model_version: args
+            .model
+            .map(|version| names::version("age", &version))
+            .unwrap_or_default(),
+        max_listed: Some(args.list),
+    };
+    let client = context.connect().await?;
+    let check = receive(message, &client, context).await?;
+    if context.output.is_json() {
+        context
+            .output
+            .object(&json::value("DatasetCheck", &check))?;
+    } else {
+        print(&check, context)?;
+    }
+    let leaks = straddling(&check);
+    if args.strict && leaks > 0 {
+        context.output.complain(&format!(
+            "{leaks} groups of images lie in more than one part."
+        ));
+        return Ok(Outcome::Failed);
+    }
+    Ok(Outcome::Done)
+}
+
+/// Groups that lie in more than one part.
+fn straddling(check: &DatasetCheck) -> u64 {
+    let reports = check.exact.iter().chain(&check.near);
+    reports.map(|report| report.straddling_groups).sum()
+}
+
+fn print(check: &DatasetCheck, context: &Context) -> Result<(), Error> {
+    for section in report::check_sections(check) {
+        for line in &section.lines {
+            context.output.line(line)?;
+        }
+        if !section.rows.is_empty() {
+            table::print(&context.output, section.header, &section.rows)?;
+        }
+    }
+    Ok(())
+}
+
+/// Follows a check to its report.
+async fn receive(
+    message: CheckDatasetRequest,
+    client: &Client,
+    context: &mut Context,
+) -> Result<DatasetCheck, Error> {
+    let mut stream = client
+        .repeat(&context.patience, || {
+            // Without a deadline: how long it takes depends on the dataset.
+            let call = Request::new(message.clone());
+            let mut datasets = client.datasets();
+            async move { datasets.check_dataset(call).await }
+        })
+        .await?;
+    loop {
+        let next = client.next(&mut stream, &context.patience).await;
+        let response = match next {
+            Ok(Some(response)) => response,
+            Ok(None) => {
+                let text = "the check ended without a report";
+                return Err(Error::Contract(text.to_owned()));
+            }
+            Err(error) => {
+                context.output.clear();
+                return Err(error);
+            }
+        };
+        match response.kind {
+            Some(Kind::Progress(progress)) => {
+                let text = report::step_text(&progress.phase, progress.done, progress.total);
+                let share = progress.done as f64 / progress.total.max(1) as f64;
+                context.output.draw(share, text);
+            }
+            Some(Kind::Report(report)) => {
+                context.output.clear();
+                return Ok(report);
+            }
+            // From a newer server.
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What a check of a dataset found, as lines and tables.
+
+use crate::proto::v1::{DatasetCheck, DuplicateReport, LabelOutliers, SplitOrigin};
+
+use super::{duration_text, rejects_line, std_duration};
+
+/// Width of the longest bar of the histogram.
+const BAR: f64 = 40.0;
+
+/// Some lines, and a table below them where it has rows.
+pub(in crate::cli) struct Section {
+    pub(in crate::cli) lines: Vec<String>,
+    pub(in crate::cli) header: &'static [&'static str],
+    pub(in crate::cli) rows: Vec<Vec<String>>,
+}
+
+/// Everything that a check found, the most general first.
+pub(in crate::cli) fn check_sections(check: &DatasetCheck) -> Vec<Section> {
+    let mut sections = vec![parts(check), ages(check)];
+    if let Some(exact) = &check.exact {
+        sections.push(duplicates("Byte-identical images", exact));
+    }
+    if let Some(near) = &check.near {
+        let title = format!(
+            "Images that look the same (up to {} of 256 bits apart)",
+            near.max_distance
+        );
+        sections.push(duplicates(&title, near));
+    }
+    if let Some(outliers) = &check.outliers {
+        sections.push(doubtful(outliers));
+    }
+    sections
+}
+
+fn parts(check: &DatasetCheck) -> Section {
+    let dataset = check.dataset.clone().unwrap_or_default();
+    let images: u64 = dataset.splits.iter().map(|split| split.images).sum();
+    let origin = match check.split_origin() {
+        SplitOrigin::Unspecified => "",
+        SplitOrigin::Given => ", parts as given",
+        SplitOrigin::Made => ", parts made by the server",
+    };
+    let took = check.duration.as_ref().map(std_duration);
+    let took = took
+        .map(|took| format!(" ({})", duration_text(took)))
+        .unwrap_or_default();
+    let mut lines = vec![format!(
+        "{}: {images} images{origin}{took}",
+        check.dataset_path
+    )];
+    lines.extend(
+        dataset
+            .warnings
+            .iter()
+            .map(|warning| format!("  warning: {warning}")),
+    );
+    lines.extend(rejects_line(&dataset.rejects));
+    if check.ignored_files > 0 {
+        lines.push(format!(
+            "  {} other files are no images",
+            check.ignored_files
+        ));
+    }
+    lines.push(String::new());
+    let rows = dataset.splits.iter().filter(|split| split.images > 0);
+    Section {
+        lines,
+        header: &["split", "images", "mean age", "SD", "youngest", "oldest"],
+        rows: rows
+            .map(|split| {
+                vec![
+                    split.split.clone(),
+                    split.images.to_string(),
+                    format!("{:.1}", split.age_mean),
+                    format!("{:.1}", split.age_sd),
+                    split.age_min.to_string(),
+                    split.age_max.to_string(),
+                ]
+            })
+            .collect(),
+    }
+}
+
+fn ages(check: &DatasetCheck) -> Section {
+    let total = |band: &crate::proto::v1::AgeBand| band.train + band.validation + band.test;
+    let most = check.ages.iter().map(total).max().unwrap_or(0).max(1);
+    Section {
+        lines: vec![String::new()],
+        header: &["age", "train", "validation", "test", ""],
+        rows: check
+            .ages
+            .iter()
+            .map(|band| {
+                let share = total(band) as f64 / most as f64;
+                // One image in thousands is still seen.
+                let bar = (BAR * share).ceil() as usize;
+                vec![
+                    format!("{}-{}", band.from_age, band.from_age + 9),
+                    band.train.to_string(),
+                    band.validation.to_string(),
+                    band.test.to_string(),
+                    "#".repeat(bar),
+                ]
+            })
+            .collect(),
+    }
+}
+
+/// The first row of a group has its number and what its images differ in.
+fn duplicates(title: &str, found: &DuplicateReport) -> Section {
+    let headline = match found.groups {
+        0 => format!("{title}: none"),
+        groups => format!(
+            "{title}: {} in {groups} groups; {} groups lie in more than one part, {} have different ages",
+            found.images, found.straddling_groups, found.conflicting_groups
+        ),
+    };
+    let mut lines = vec![String::new(), headline];
+    let listed = found.listed.len() as u64;
+    if listed > 0 && listed < found.groups {
+        lines.push(format!("  the first {listed}, worst first:"));
+    }
+    let mut rows = Vec::new();
+    for (number, group) in found.listed.iter().enumerate() {
+        let differs = match (group.straddles, group.conflicts) {
+            (true, true) => "part, age",
+            (true, false) => "part",
+            (false, true) => "age",
+            (false, false) => "",
+        };
+        for (index, image) in group.images.iter().enumerate() {
+            let of_first = |text: String| if index == 0 { text } else { String::new() };
+            let distance = match (index, found.max_distance) {
+                (0, _) | (_, 0) => String::new(),
+                _ if image.mirrored => format!("{} mirrored", image.distance),
+                _ => image.distance.to_string(),
+            };
+            rows.push(vec![
+                of_first((number + 1).to_string()),
+                of_first(differs.to_owned()),
+                image.split.clone(),
+                image.age.to_string(),
+                distance,
+                image.file.clone(),
+            ]);
+        }
+        let unlisted = group.size.saturating_sub(group.images.len() as u64);
+        if unlisted > 0 {
+            let mut row = vec![String::new(); 5];
+            row.push(format!("and {unlisted} more"));
+            rows.push(row);
+        }
+    }
+    Section {
+        lines,
+        header: &["#", "differ in", "split", "age", "bits", "file"],
+        rows,
+    }
+}
+
+fn doubtful(found: &LabelOutliers) -> Section {
+    let expected = (1.0 - found.level) * found.images as f64;
+    let mut lines = vec![
+        String::new(),
+        format!(
+            "Ages outside of the {:.0} % interval of {}: {} of {} images, about {expected:.0} are to be expected",
+            100.0 * found.level,
+            found.model_version,
+            found.outside,
+            found.images
+        ),
+    ];
+    if found.skipped_images > 0 {
+        lines.push(format!(
+            "  {} images could not be read",
+            found.skipped_images
+        ));
+    }
+    Section {
+        lines,
+        header: &["split", "age", "predicted", "interval", "times", "file"],
+        rows: found
+            .listed
+            .iter()
+            .map(|outlier| {
+                vec![
+                    outlier.split.clone(),
+                    outlier.age.to_string(),
+                    format!("{:.1}", outlier.predicted),
+                    format!("{:.1} to {:.1}", outlier.lower, outlier.upper),
+                    format!("{:.2}", outlier.ratio),
+                    outlier.file.clone(),
+                ]
+            })
+            .collect(),
+    }
+}

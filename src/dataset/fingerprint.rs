@@ -1,0 +1,99 @@
+//! What a picture looks like, in 512 bits: the same for a copy that was re-encoded, resized or recoloured, another one for another picture.
+//!
+//! A perceptual hash of the kind pHash: the picture in grey on 32×32 pixels, its 16×16 lowest frequencies (discrete cosine transform), and for each a bit
+//! that says whether it is above their median. Two hashes are compared by the number of bits in which they differ; of two pictures that have nothing in
+//! common it is about 128 of 256. The hash of the mirrored picture is kept beside it.
+//!
+//! Chosen on the 20,925 different files of UTKFace, aligned faces that all look alike to a hash (gradient hashes of 64, 144 and 256 bits, median hashes with
+//! and without the transform were tried): at a distance of 40 or less there were 594 pairs, and 26 mirrored ones, all of them the same
+//! photograph as far as they were looked at; the first two different pictures came at 42. Of 800 pictures, a JPEG of quality 30, half the
+//! size, other brightness, grey, or mirrored stayed within 12 for 99 %; cropped by 5 % they lie at 48 in the middle, so crops are not found.
+
+use image::{RgbImage, imageops};
+use image_hasher::{HashAlg, Hasher, HasherConfig};
+
+use crate::imaging::Preprocessor;
+
+/// Side in pixels of the picture that is transformed: twice that of the hash, which is what the library resizes to.
+const SIDE: u32 = 32;
+/// Side of the square of frequencies that are kept.
+const FREQUENCIES: u32 = 16;
+/// A picture whose samples deviate less from their mean, on the scale of 0 to 255, shows nothing: its bits would be noise of the compression.
+const LEAST_DEVIATION: f64 = 4.0;
+
+/// Bits of a hash.
+pub(super) const BITS: u32 = FREQUENCIES * FREQUENCIES;
+
+/// A hash.
+pub(super) type Hash = [u64; 4];
+
+/// What one picture looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    pub(super) plain: Hash,
+    pub(super) mirrored: Hash,
+}
+
+impl Fingerprint {
+    /// How many bits differ, and whether it takes the mirrored picture to have so few.
+    pub(super) fn distance(&self, other: &Self) -> (u32, bool) {
+        let plain = differing(&self.plain, &other.plain);
+        // Mirroring either of them gives nearly the same, but for rounding.
+        let mirrored =
+            differing(&self.mirrored, &other.plain).min(differing(&self.plain, &other.mirrored));
+        (plain.min(mirrored), mirrored < plain)
+    }
+}
+
+/// The number of bits in which two hashes differ.
+pub(super) fn differing(one: &Hash, other: &Hash) -> u32 {
+    let words = one.iter().zip(other);
+    words.map(|(one, other)| (one ^ other).count_ones()).sum()
+}
+
+/// Makes fingerprints, and keeps its working memory between them. One for each thread.
+pub(super) struct Fingerprinter {
+    preprocessor: Preprocessor,
+    hasher: Hasher<[u8; 32]>,
+}
+
+impl Fingerprinter {
+    pub(super) fn new() -> Self {
+        let hasher = HasherConfig::with_bytes_type::<[u8; 32]>()
+            .hash_alg(HashAlg::Median)
+            .hash_size(FREQUENCIES, FREQUENCIES)
+            .preproc_dct()
+            .to_hasher();
+        Fingerprinter {
+            preprocessor: Preprocessor::new(),
+            hasher,
+        }
+    }
+
+    /// None for a picture without contrast.
+    pub(super) fn fingerprint(&mut self, picture: RgbImage) -> Option<Fingerprint> {
+        let small = self.preprocessor.resize(picture, SIDE);
+        if deviation(small.as_raw()) < LEAST_DEVIATION {
+            return None;
+        }
+        Some(Fingerprint {
+            plain: self.hash(&small),
+            mirrored: self.hash(&imageops::flip_horizontal(&small)),
+        })
+    }
+
+    fn hash(&self, small: &RgbImage) -> Hash {
+        let hash = self.hasher.hash_image(small);
+        let (words, _) = hash.as_bytes().as_chunks::<8>();
+        std::array::from_fn(|index| u64::from_le_bytes(words[index]))
+    }
+}
+
+/// Standard deviation of samples.
+fn deviation(samples: &[u8]) -> f64 {
+    let count = samples.len() as f64;
+    let sum: u64 = samples.iter().map(|sample| u64::from(*sample)).sum();
+    let squares: u64 = samples.iter().map(|sample| u64::from(*sample).pow(2)).sum();
+    let mean = sum as f64 / count;
+    (squares as f64 / count - mean * mean).max(0.0).sqrt()
+}

@@ -1,0 +1,245 @@
+//! What a check found, as a message.
+
+use std::cmp::Reverse;
+
+use crate::{
+    dataset::{Dataset, NearMember, Part, Sample, SplitOrigin},
+    inference::{ServedModel, background::Verdict},
+    model::calibration::Calibration,
+    proto::v1,
+    training::report::dataset_report,
+};
+
+/// Pictures of a group that are named.
+const MAX_OF_GROUP: usize = 20;
+
+/// Most groups and outliers that are listed.
+#[derive(Clone, Copy)]
+pub(super) struct Limit(pub(super) usize);
+
+/// All but the path, the outliers and the duration. `near` is the largest distance of near-duplicates.
+pub(super) fn report(dataset: &Dataset, near: Option<u32>, limit: Limit) -> v1::DatasetCheck {
+    let identical = dataset.identical();
+    let exact = identical.iter().map(|group| {
+        let same = |(part, sample): &(Part, &Sample)| image(*part, sample, 0, false);
+        group.iter().map(same).collect()
+    });
+    let lookalikes = dataset.near.iter().flatten().map(|group| {
+        let alike = |member: &NearMember| {
+            let sample = &dataset.part(member.part)[member.index];
+            image(member.part, sample, member.distance, member.is_mirrored)
+        };
+        group.iter().map(alike).collect()
+    });
+    v1::DatasetCheck {
+        dataset: Some(dataset_report(dataset)),
+        ages: dataset
+            .report
+            .ages
+            .iter()
+            .map(|band| v1::AgeBand {
+                // No accepted age is below 0.
+                from_age: band.from.unsigned_abs(),
+                train: band.train,
+                validation: band.val,
+                test: band.test,
+            })
+            .collect(),
+        split_origin: match dataset.report.split {
+            SplitOrigin::Given => v1::SplitOrigin::Given,
+            SplitOrigin::Hashed => v1::SplitOrigin::Made,
+        }
+        .into(),
+        ignored_files: dataset.report.ignored,
+        exact: Some(duplicates(exact, 0, limit)),
+        near: near.map(|distance| duplicates(lookalikes, distance, limit)),
+        ..Default::default()
+    }
+}
+
+/// Counts groups, and lists the worst.
+fn duplicates(
+    groups: impl Iterator<Item = Vec<v1::DuplicateImage>>,
+    max_distance: u32,
+    limit: Limit,
+) -> v1::DuplicateReport {
+    let mut found = v1::DuplicateReport {
+        max_distance,
+        ..Default::default()
+    };
+    for mut images in groups {
+        let (first_split, first_age) = match images.first() {
+            Some(first) => (first.split.clone(), first.age),
+            None => continue,
+        };
+        let straddles = images.iter().any(|image| image.split != first_split);
+        let conflicts = images.iter().any(|image| image.age != first_age);
+        let size = images.len() as u64;
+        images.truncate(MAX_OF_GROUP);
+        found.groups += 1;
+        found.images += size;
+        found.straddling_groups += u64::from(straddles);
+        found.conflicting_groups += u64::from(conflicts);
+        found.listed.push(v1::DuplicateGroup {
+            straddles,
+            conflicts,
+            size,
+            images,
+        });
+    }
+    // Stable: by name among equals.
+    found
+        .listed
+        .sort_by_key(|group| Reverse((group.straddles, group.conflicts)));
+    found.listed.truncate(limit.0);
+    found
+}
+
+fn image(part: Part, sample: &Sample, distance: u32, mirrored: bool) -> v1::DuplicateImage {
+    v1::DuplicateImage {
+        file: sample.name.clone(),
+        split: split_name(part).to_owned(),
+        age: f64::from(sample.age),
+        distance,
+        mirrored,
+    }
+}
+
+/// As in the report of a dataset.
+fn split_name(part: Part) -> &'static str {
+    match part {
+        Part::Train => "train",
+        Part::Val => "validation",
+        Part::Test => "test",
+    }
+}
+
+/// Holds predictions of all samples, part by part, against their labels.
+pub(super) fn label_outliers(
+    model: &ServedModel,
+    dataset: &Dataset,
+    verdicts: Vec<Verdict>,
+    limit: Limit,
+) -> v1::LabelOutliers {
+    let mut found = v1::LabelOutliers {
+        model_version: model.name.clone(),
+        ..Default::default()
+    };
+    let Some(calibration) = &model.calibration else {
+        return found;
+    };
+    // Levels rise.
+    found.level = calibration.levels.last().map_or(0.0, |last| last.level);
+    let samples = Part::ALL.into_iter().flat_map(|part| {
+        let samples = dataset.part(part).iter();
+        samples.map(move |sample| (part, sample))
+    });
+    for ((part, sample), verdict) in samples.zip(verdicts) {
+        let Ok(predicted) = verdict else {
+            found.skipped_images += 1;
+            continue;
+        };
+        found.images += 1;
+        found
+            .listed
+            .extend(outlier(calibration, found.level, part, sample, predicted));
+    }
+    found.outside = found.listed.len() as u64;
+    found
+        .listed
+        .sort_by(|one, other| other.ratio.total_cmp(&one.ratio));
+    found.listed.truncate(limit.0);
+    found
+}
+
+/// None for an age inside of the interval.
+fn outlier(
+    calibration: &Calibration,
+    level: f64,
+    part: Part,
+    sample: &Sample,
+    predicted: f64,
+) -> Option<v1::LabelOutlier> {
+    let half_width = calibration.half_width(level, predicted)?;
+    let (lower, upper) = calibration.interval(level, predicted)?;
+    let age = f64::from(sample.age);
+    // A version that was right on all of its validation images has intervals without a width.
+    let ratio = (predicted - age).abs() / half_width.max(f64::EPSILON);
+    (ratio > 1.0).then(|| v1::LabelOutlier {
+        file: sample.name.clone(),
+        split: split_name(part).to_owned(),
+        age,
+        predicted,
+        lower,
+        upper,
+        ratio,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::calibration::HalfWidth;
+
+    fn picture(file: &str, split: &str, age: f64) -> v1::DuplicateImage {
+        v1::DuplicateImage {
+            file: file.to_owned(),
+            split: split.to_owned(),
+            age,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn groups_that_straddle_come_first_and_then_those_with_different_ages() {
+        let groups = [
+            vec![picture("a", "train", 3.0), picture("b", "train", 3.0)],
+            vec![picture("c", "train", 3.0), picture("d", "train", 4.0)],
+            vec![picture("e", "train", 5.0), picture("f", "test", 5.0)],
+            vec![picture("g", "train", 6.0); 50],
+        ];
+        let found = duplicates(groups.into_iter(), 7, Limit(3));
+        assert_eq!((found.groups, found.images, found.max_distance), (4, 56, 7));
+        assert_eq!((found.straddling_groups, found.conflicting_groups), (1, 1));
+        let first = |group: &v1::DuplicateGroup| group.images[0].file.clone();
+        let listed: Vec<String> = found.listed.iter().map(first).collect();
+        assert_eq!(listed, ["e", "c", "a"]);
+        let large = duplicates(
+            [vec![picture("g", "train", 6.0); 50]].into_iter(),
+            0,
+            Limit(1),
+        );
+        assert_eq!(
+            (large.listed[0].size, large.listed[0].images.len()),
+            (50, 20)
+        );
+    }
+
+    #[test]
+    fn an_outlier_is_as_many_half_widths_off_as_its_ratio_says() {
+        let calibration = Calibration {
+            confidence: 0.5,
+            half_width: 4.0,
+            images: 9,
+            levels: vec![HalfWidth {
+                level: 0.5,
+                half_width: 4.0,
+            }],
+            bands: Vec::new(),
+        };
+        let sample = |age| Sample {
+            name: "faces/3.jpg".to_owned(),
+            path: "/faces/3.jpg".into(),
+            age,
+            labels: Default::default(),
+            bytes: 1,
+            content_hash: [0; 32],
+        };
+        let judge = |age, predicted| outlier(&calibration, 0.5, Part::Val, &sample(age), predicted);
+        assert_eq!(judge(20.0, 24.0), None);
+        assert_eq!(judge(20.0, 16.0), None);
+        let found = judge(13.0, 3.0).unwrap();
+        assert_eq!((found.ratio, found.lower, found.upper), (2.5, 0.0, 7.0));
+        assert_eq!(found.split, "validation");
+    }
+}

@@ -1,0 +1,122 @@
+//! What calls have in common that read a dataset and work on it for a while: the spec of the dataset, its scan, progress, and sending with patience.
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{
+    dataset::{self, Dataset, Roots, Step},
+    proto::v1,
+    training::spec::{Spec, Violation},
+};
+
+use super::status;
+
+/// Shortest pause between two reports of progress.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
+/// Longest wait for a client to take a message.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where the messages of a call go.
+pub(super) type Sender<R> = mpsc::Sender<Result<R, Status>>;
+
+/// The dataset of a request as a training would have it, with its path resolved.
+///
+/// # Errors
+/// All violations at once, those that were found before included.
+pub(super) fn resolve(
+    mut given: v1::DatasetSpec,
+    seed: Option<u64>,
+    roots: &Roots,
+    mut violations: Vec<Violation>,
+) -> Result<Spec, Status> {
+    if !given.path.is_empty() {
+        match roots.resolve(&given.path) {
+            Ok(path) => given.path = path.to_string_lossy().into_owned(),
+            Err(error) => violations.push(Violation {
+                field: "dataset.path".to_owned(),
+                description: error.to_string(),
+            }),
+        }
+    }
+    let spec = v1::TrainingSpec {
+        dataset: Some(given),
+        seed,
+        ..Default::default()
+    };
+    match Spec::resolve(Some(&spec)) {
+        Ok(spec) if violations.is_empty() => return Ok(spec),
+        Ok(_) => {}
+        Err(found) => violations.extend(found.into_iter().map(in_request)),
+    }
+    Err(status::violations(&violations))
+}
+
+/// A violation of a training's spec as one of a request where the dataset stands at the top.
+fn in_request(violation: Violation) -> Violation {
+    Violation {
+        field: violation.field.trim_start_matches("spec.").to_owned(),
+        description: violation.description.replace("spec.dataset.", "dataset."),
+    }
+}
+
+/// Reads a dataset beside whatever clients wait for; dropping the future ends it. `progress` gets what [`dataset::load`] says.
+///
+/// # Errors
+/// INVALID_ARGUMENT for a dataset that cannot be used.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "reading files is what the blocking pool is for, and whoever calls this has a slot of few"
+)]
+pub(super) async fn scan(
+    path: &str,
+    roots: &Roots,
+    options: dataset::Options,
+    mut progress: impl FnMut(Step, usize, usize) + Send + 'static,
+) -> Result<Dataset, Status> {
+    let (path, roots) = (PathBuf::from(path), roots.clone());
+    let options = dataset::Options {
+        background: true,
+        ..options
+    };
+    let left = CancellationToken::new();
+    let guard = left.clone().drop_guard();
+    let scan = tokio::task::spawn_blocking(move || {
+        dataset::load(&path, &roots, &options, &mut progress, &|| {
+            left.is_cancelled()
+        })
+    });
+    let dataset = scan.await.map_err(|error| {
+        tracing::error!(%error, "a scan panicked");
+        Status::internal("the scan of the dataset failed")
+    })?;
+    drop(guard);
+    dataset.map_err(|error| status::invalid("dataset.path", &error.to_string()))
+}
+
+/// Sends the latest progress now and then; returns when the client has left.
+pub(super) async fn tell<P: Clone, R>(
+    mut told: watch::Receiver<P>,
+    sender: &Sender<R>,
+    response: impl Fn(P) -> R,
+) {
+    loop {
+        let progress = told.borrow_and_update().clone();
+        if !send(sender, Ok(response(progress))).await {
+            return;
+        }
+        tokio::time::sleep(PROGRESS_PAUSE).await;
+        if told.changed().await.is_err() {
+            // The result is there, and whoever asked for progress has it.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Sends one message; false when the client has left or does not take it in time.
+pub(super) async fn send<R>(sender: &Sender<R>, message: Result<R, Status>) -> bool {
+    let sent = tokio::time::timeout(SEND_TIMEOUT, sender.send(message)).await;
+    sent.is_ok_and(|sent| sent.is_ok())
+}
