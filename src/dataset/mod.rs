@@ -30,6 +30,8 @@ mod load;
 mod manifest;
 mod names;
 mod near;
+#[cfg(test)]
+mod near_tests;
 mod report;
 mod roots;
 mod scan;

@@ -512,6 +512,13 @@ fn options_out_of_range_are_refused_by_name() {
             },
             "max_images",
         ),
+        (
+            Options {
+                near: Some(41),
+                ..Options::default()
+            },
+            "near",
+        ),
     ];
     for (options, expected) in cases {
         let error = fixture.load(&options).unwrap_err();

@@ -10,6 +10,8 @@
 
 /// Pausing, resuming and changing trainings, and what ends them by their own spec.
 mod control;
+/// Datasets that are checked: what is found in them, and what the checks leave alone.
+mod datasets;
 /// The README's tables are those of the program, and the imports go the way that the design says.
 mod documentation;
 /// Feature cache and number formats: faster, and the same figures.

@@ -1,7 +1,5 @@
 //! What a check found, as a message.
 
-use std::cmp::Reverse;
-
 use crate::{
     dataset::{Dataset, NearMember, Part, Sample, SplitOrigin},
     inference::{ServedModel, background::Verdict},
@@ -67,6 +65,7 @@ fn duplicates(
         max_distance,
         ..Default::default()
     };
+    let mut listed = Vec::new();
     for mut images in groups {
         let (first_split, first_age) = match images.first() {
             Some(first) => (first.split.clone(), first.age),
@@ -75,24 +74,37 @@ fn duplicates(
         let straddles = images.iter().any(|image| image.split != first_split);
         let conflicts = images.iter().any(|image| image.age != first_age);
         let size = images.len() as u64;
+        let gap = age_gap(&images);
         images.truncate(MAX_OF_GROUP);
         found.groups += 1;
         found.images += size;
         found.straddling_groups += u64::from(straddles);
         found.conflicting_groups += u64::from(conflicts);
-        found.listed.push(v1::DuplicateGroup {
+        let group = v1::DuplicateGroup {
             straddles,
             conflicts,
             size,
             images,
-        });
+        };
+        listed.push((gap, group));
     }
     // Stable: by name among equals.
+    listed.sort_by(|(gap, one), (other_gap, other)| {
+        let straddles = other.straddles.cmp(&one.straddles);
+        straddles.then(other_gap.total_cmp(gap))
+    });
+    found.listed = listed
+        .into_iter()
+        .take(limit.0)
+        .map(|(_, group)| group)
+        .collect();
     found
-        .listed
-        .sort_by_key(|group| Reverse((group.straddles, group.conflicts)));
-    found.listed.truncate(limit.0);
-    found
+}
+
+/// Years between the youngest and the oldest.
+fn age_gap(images: &[v1::DuplicateImage]) -> f64 {
+    let ages = || images.iter().map(|image| image.age);
+    ages().fold(0.0, f64::max) - ages().fold(f64::INFINITY, f64::min)
 }
 
 fn image(part: Part, sample: &Sample, distance: u32, mirrored: bool) -> v1::DuplicateImage {
@@ -191,19 +203,20 @@ mod tests {
     }
 
     #[test]
-    fn groups_that_straddle_come_first_and_then_those_with_different_ages() {
+    fn groups_that_straddle_come_first_and_then_those_whose_ages_are_furthest_apart() {
         let groups = [
             vec![picture("a", "train", 3.0), picture("b", "train", 3.0)],
-            vec![picture("c", "train", 3.0), picture("d", "train", 4.0)],
+            vec![picture("b1", "train", 3.0), picture("b2", "train", 4.0)],
+            vec![picture("c", "train", 3.0), picture("d", "train", 7.0)],
             vec![picture("e", "train", 5.0), picture("f", "test", 5.0)],
             vec![picture("g", "train", 6.0); 50],
         ];
         let found = duplicates(groups.into_iter(), 7, Limit(3));
-        assert_eq!((found.groups, found.images, found.max_distance), (4, 56, 7));
-        assert_eq!((found.straddling_groups, found.conflicting_groups), (1, 1));
+        assert_eq!((found.groups, found.images, found.max_distance), (5, 58, 7));
+        assert_eq!((found.straddling_groups, found.conflicting_groups), (1, 2));
         let first = |group: &v1::DuplicateGroup| group.images[0].file.clone();
         let listed: Vec<String> = found.listed.iter().map(first).collect();
-        assert_eq!(listed, ["e", "c", "a"]);
+        assert_eq!(listed, ["e", "c", "b1"]);
         let large = duplicates(
             [vec![picture("g", "train", 6.0); 50]].into_iter(),
             0,
