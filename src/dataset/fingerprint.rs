@@ -19,7 +19,7 @@ use crate::imaging::Preprocessor;
 const SIDE: u32 = 32;
 /// Side of the square of frequencies that are kept.
 const FREQUENCIES: u32 = 16;
-/// A picture whose samples deviate less from their mean, on the scale of 0 to 255, shows nothing: its bits would be noise of the compression.
+/// A picture whose colours deviate less from their means, on the scale of 0 to 255, shows nothing: its bits would be noise of the compression.
 const LEAST_DEVIATION: f64 = 4.0;
 
 /// Bits of a hash.
@@ -74,7 +74,7 @@ impl Fingerprinter {
     /// None for a picture without contrast.
     pub(super) fn fingerprint(&mut self, picture: RgbImage) -> Option<Fingerprint> {
         let small = self.preprocessor.resize(picture, SIDE);
-        if deviation(small.as_raw()) < LEAST_DEVIATION {
+        if deviation(&small) < LEAST_DEVIATION {
             return None;
         }
         Some(Fingerprint {
@@ -90,11 +90,14 @@ impl Fingerprinter {
     }
 }
 
-/// Standard deviation of samples.
-fn deviation(samples: &[u8]) -> f64 {
-    let count = samples.len() as f64;
-    let sum: u64 = samples.iter().map(|sample| u64::from(*sample)).sum();
-    let squares: u64 = samples.iter().map(|sample| u64::from(*sample).pow(2)).sum();
-    let mean = sum as f64 / count;
-    (squares as f64 / count - mean * mean).max(0.0).sqrt()
+/// The largest of the standard deviations of red, green and blue.
+fn deviation(picture: &RgbImage) -> f64 {
+    let count = f64::from(picture.width() * picture.height());
+    let of_channel = |channel: usize| {
+        let samples = || picture.pixels().map(|pixel| f64::from(pixel.0[channel]));
+        let mean = samples().sum::<f64>() / count;
+        let squares: f64 = samples().map(|sample| (sample - mean).powi(2)).sum();
+        (squares / count).sqrt()
+    };
+    [0, 1, 2].map(of_channel).into_iter().fold(0.0, f64::max)
 }

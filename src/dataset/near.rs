@@ -3,7 +3,7 @@
 //! Multi-index hashing (Norouzi, Punjani and Fleet, 2012, "Fast Search in Hamming Space with Multi-Index Hashing"): the 256 bits are dealt out to chunks, two
 //! more than half the distance. Of two hashes within the distance at least two chunks then differ by one bit at most. So the hashes that share a chunk with
 //! one, or all of it but a bit, are counted, and only those that are met twice are compared. On UTKFace's faces, whose bits are far from
-//! even, three of a hundred are counted.
+//! even, some three of a hundred are counted.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;

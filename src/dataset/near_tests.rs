@@ -69,6 +69,8 @@ impl Faces {
 
 fn near(distance: u32) -> Options {
     Options {
+        // A few pictures may all be in one part.
+        needs: Needs::Evaluation,
         near: Some(distance),
         ..Options::default()
     }
@@ -318,7 +320,11 @@ fn looking_at_pictures_finds_what_their_headers_hide() {
     let middle = bytes.len() / 2;
     bytes[middle..middle + 100].fill(0);
     fs::write(&path, bytes).unwrap();
-    assert_eq!(faces.load(&Options::default()).report.rejected, 0);
+    let headers = faces.load(&Options {
+        near: None,
+        ..near(0)
+    });
+    assert_eq!(headers.report.rejected, 0);
     let looked = faces.load(&near(DEFAULT_NEAR_DISTANCE));
     assert_eq!(looked.report.rejects[0].reason, RejectReason::Corrupt);
     assert_eq!(looked.report.rejects[0].examples, ["50_damaged.png"]);

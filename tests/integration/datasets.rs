@@ -427,7 +427,7 @@ async fn a_check_that_cannot_be_says_why() {
     // All at once.
     let mut bad = request(&faces);
     (bad.near_distance, bad.max_listed) = (Some(99), Some(9_999));
-    bad.dataset.as_mut().unwrap().max_age = Some(-1.0);
+    bad.dataset.as_mut().unwrap().max_reject_share = Some(7.0);
     let refused = check(&server, bad).await.map(drop).unwrap_err();
     assert!(
         refused.message().contains("and 2 more violations"),

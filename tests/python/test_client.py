@@ -287,6 +287,29 @@ class WithoutModelTest(ClientTest):
             checkpoint_interval=duration_pb2.Duration(seconds=300))
         self.assertEqual(resolved, expected)
 
+    def test_a_check_of_a_dataset_tells_what_is_twice_in_it(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for part in ("train", "val"):
+                os.mkdir(os.path.join(folder, part))
+            names = sorted(os.listdir(faces))[:12]
+            for index, name in enumerate(names):
+                shutil.copy(os.path.join(faces, name), os.path.join(folder, "train" if index < 8 else "val", name))
+            shutil.copy(os.path.join(faces, names[0]), os.path.join(folder, "val", names[0]))
+            with Image.open(os.path.join(faces, names[1])) as picture:
+                ImageOps.mirror(picture).save(os.path.join(folder, "train", "99_mirrored.png"))
+            request = dataset.CheckDatasetRequest(dataset=training.DatasetSpec(path=folder))
+            responses = list(self.client.datasets.CheckDataset(request))
+            with self.refused(Code.INVALID_ARGUMENT, "INVALID_FIELDS", ["near_distance", "dataset.path"]):
+                list(self.client.datasets.CheckDataset(dataset.CheckDatasetRequest(near_distance=41)))
+        self.assertEqual([response.WhichOneof("kind") for response in responses].count("report"), 1)
+        report = responses[-1].report
+        self.assertEqual({split.split: split.images for split in report.dataset.splits}, {"train": 9, "validation": 5, "test": 0})
+        self.assertEqual((report.exact.groups, report.exact.straddling_groups, report.exact.conflicting_groups), (1, 1, 0))
+        self.assertEqual([image.file for image in report.exact.listed[0].images], ["train/" + names[0], "val/" + names[0]])
+        self.assertEqual((report.near.groups, report.near.straddling_groups), (1, 0))
+        self.assertEqual([image.mirrored for image in report.near.listed[0].images], [False, True])
+        self.assertFalse(report.HasField("outliers"))
+
     def test_a_bad_spec_names_every_bad_field_at_once(self):
         bad = training.TrainingSpec(
             dataset=training.DatasetSpec(validation_fraction=0.95, max_reject_share=2),
