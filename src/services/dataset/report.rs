@@ -11,6 +11,9 @@ use crate::{
 /// Pictures of a group that are named.
 const MAX_OF_GROUP: usize = 20;
 
+/// An interval ends at the error of one of the validation images, whose prediction differs by rounding from batch to batch.
+const ROUNDING_YEARS: f64 = 0.01;
+
 /// Most groups and outliers that are listed.
 #[derive(Clone, Copy)]
 pub(super) struct Limit(pub(super) usize);
@@ -176,8 +179,9 @@ fn outlier(
     let (lower, upper) = calibration.interval(level, predicted)?;
     let age = f64::from(sample.age);
     // A version that was right on all of its validation images has intervals without a width.
-    let ratio = (predicted - age).abs() / half_width.max(f64::EPSILON);
-    (ratio > 1.0).then(|| v1::LabelOutlier {
+    let error = (predicted - age).abs();
+    let ratio = error / half_width.max(f64::EPSILON);
+    (error > half_width + ROUNDING_YEARS).then(|| v1::LabelOutlier {
         file: sample.name.clone(),
         split: split_name(part).to_owned(),
         age,
