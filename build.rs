@@ -26,6 +26,7 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
         "visage/v1/dataset.proto",
         "visage/v1/prediction.proto",
         "visage/v1/system.proto",
+        "inference/grpc_predict_v2.proto",
     ];
     let internal = [
         "visage/worker/v1/worker.proto",
@@ -33,10 +34,7 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
     ];
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     let api_descriptors = protox::compile(api, ["proto"])?;
-    fs::write(
-        out_dir.join("visage.v1.bin"),
-        api_descriptors.encode_to_vec(),
-    )?;
+    fs::write(out_dir.join("api.bin"), api_descriptors.encode_to_vec())?;
     let all = protox::compile(api.iter().chain(&internal), ["proto"])?;
     let mut config = prost_build::Config::new();
     config.enable_type_names();
@@ -49,6 +47,9 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
         "visage.v1.EvaluationReport.residual_plot_png",
         "visage.v1.DownloadCheckpointResponse.data",
         "visage.v1.DownloadModelFileResponse.data",
+        "inference.ModelInferRequest.raw_input_contents",
+        "inference.ModelInferResponse.raw_output_contents",
+        "inference.InferTensorContents.bytes_contents",
     ]);
     // An evaluation is part of many messages, and most of them have none.
     config.boxed("visage.v1.Evaluation.worst_group");

@@ -7,8 +7,10 @@ use std::sync::LazyLock;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 
 /// Descriptors of the public API and its imports, for reflection and for JSON.
-pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/visage.v1.bin"));
+pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.bin"));
 
+/// The Open Inference Protocol, package `inference`.
+pub use generated::inference as open_inference;
 /// What TensorBoard reads, package `visage.tensorboard.v1`.
 pub(crate) use generated::visage::tensorboard::v1 as tensorboard_v1;
 /// The public API, package `visage.v1`.
@@ -26,6 +28,9 @@ pub use generated::visage::worker::v1 as worker_v1;
     reason = "generated code"
 )]
 mod generated {
+    pub mod inference {
+        tonic::include_proto!("inference");
+    }
     pub mod visage {
         pub mod v1 {
             tonic::include_proto!("visage.v1");

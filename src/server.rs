@@ -16,7 +16,7 @@ use std::{
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::server::NamedService;
+use tonic::{codec::CompressionEncoding, server::NamedService};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
@@ -34,6 +34,7 @@ use crate::{
     names::VersionName,
     proto::{
         DESCRIPTOR,
+        open_inference::grpc_inference_service_server::GrpcInferenceServiceServer,
         v1::{
             self, dataset_service_server::DatasetServiceServer,
             model_service_server::ModelServiceServer,
@@ -49,6 +50,7 @@ use crate::{
         deadline::DeadlineLayer,
         evaluation::{self, Evaluations},
         model::ModelApi,
+        open_inference::OpenInference,
         prediction::PredictionApi,
         system::SystemApi,
         training::TrainingApi,
@@ -182,15 +184,6 @@ pub async fn serve(
         shutdown.clone(),
     ));
 
-    let http = tokio::spawn(http::serve(
-        listeners.http,
-        http::State {
-            metrics: metrics_handle,
-            readiness: readiness(live, shutdown.clone()),
-            pages: axum::Router::new(),
-        },
-        shutdown.clone(),
-    ));
     let reflection_v1 = reflection().build_v1()?;
     let reflection_v1alpha = reflection().build_v1alpha()?;
     let limit = config.max_message_bytes;
@@ -230,6 +223,23 @@ pub async fn serve(
         registry: parts.registry.clone(),
         max_images: config.max_images_per_request as usize,
     };
+    let readiness = readiness(live, shutdown.clone());
+    let open_inference = OpenInference {
+        predictions: prediction.clone(),
+        store: parts.store.clone(),
+        readiness: Arc::clone(&readiness),
+        max_batch: config.max_batch as usize,
+        shutdown: shutdown.clone(),
+    };
+    let http = tokio::spawn(http::serve(
+        listeners.http,
+        http::State {
+            metrics: metrics_handle,
+            readiness,
+            pages: axum::Router::new(),
+        },
+        shutdown.clone(),
+    ));
     let system = SystemApi {
         info: server_info(&config, &parts.device),
         registry: parts.registry,
@@ -248,6 +258,14 @@ pub async fn serve(
         )
         .add_service(DatasetServiceServer::new(dataset).max_decoding_message_size(limit))
         .add_service(SystemServiceServer::new(system).max_decoding_message_size(limit))
+        .add_service(
+            GrpcInferenceServiceServer::new(open_inference)
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(usize::MAX)
+                // Triton's clients compress when they are told to.
+                .accept_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Deflate),
+        )
         .add_service(health_service)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
@@ -435,7 +453,7 @@ async fn cancel_on_signal(shutdown: CancellationToken) {
     std::process::exit(130);
 }
 
-/// Predict is healthy while there is a live version; the rest as long as the server runs.
+/// What predicts is healthy while there is a live version; the rest as long as the server runs.
 async fn follow_health(
     store: Store,
     mut health: HealthReporter,
@@ -455,7 +473,10 @@ async fn follow_health(
             .set_service_status(service, ServingStatus::Serving)
             .await;
     }
-    let predict = <PredictionServiceServer<PredictionApi> as NamedService>::NAME;
+    let predict = [
+        <PredictionServiceServer<PredictionApi> as NamedService>::NAME,
+        <GrpcInferenceServiceServer<OpenInference> as NamedService>::NAME,
+    ];
     let mut moved = store.subscribe_aliases();
     let mut told = None;
     loop {
@@ -469,7 +490,9 @@ async fn follow_health(
         };
         // Whoever watches is told of changes only.
         if told != Some(status) {
-            health.set_service_status(predict, status).await;
+            for service in predict {
+                health.set_service_status(service, status).await;
+            }
             told = Some(status);
         }
         tokio::select! {
@@ -477,13 +500,13 @@ async fn follow_health(
             () = shutdown.cancelled() => break,
         }
     }
-    for service in always.into_iter().chain([predict]) {
+    for service in always.into_iter().chain(predict) {
         health
             .set_service_status(service, ServingStatus::NotServing)
             .await;
     }
     // Ends the streams of Watch, for which the end of the server would wait.
-    for service in always.into_iter().chain([predict]) {
+    for service in always.into_iter().chain(predict) {
         health.clear_service_status(service).await;
     }
 }

@@ -36,7 +36,8 @@ pub async fn predict_files(
             Err(Error::Image { source, .. }) => Err(source.to_string()),
             Err(Error::File { source, .. }) => Err(source.to_string()),
             Err(
-                error @ (Error::QueueFull { .. }
+                error @ (Error::Pixels { .. }
+                | Error::QueueFull { .. }
                 | Error::DeadlineExceeded
                 | Error::Model { .. }
                 | Error::NotFinite { .. }

@@ -22,6 +22,7 @@ use super::{
     Error, ServedModel,
     admission::Place,
     loaded::{Loaded, Wanted},
+    statistics::Statistics,
 };
 
 /// Versions that stay loaded beside the live one.
@@ -83,6 +84,7 @@ enum Command {
 #[derive(Debug, Clone)]
 pub struct Engine {
     commands: mpsc::Sender<Command>,
+    statistics: Statistics,
 }
 
 impl Engine {
@@ -93,11 +95,24 @@ impl Engine {
     pub fn start(options: EngineOptions) -> std::io::Result<(Self, JoinHandle<()>)> {
         // Loads come on top of the pictures, one at a time for each caller of `load`.
         let (commands, receiver) = mpsc::channel(options.max_queued + 16);
-        let body = move || Loop::new(options).run(receiver);
+        let statistics = Statistics::default();
+        let body = {
+            let statistics = statistics.clone();
+            move || Loop::new(options, statistics).run(receiver)
+        };
         let thread = std::thread::Builder::new()
             .name("inference".to_owned())
             .spawn(body)?;
-        Ok((Engine { commands }, thread))
+        let engine = Engine {
+            commands,
+            statistics,
+        };
+        Ok((engine, thread))
+    }
+
+    /// What the versions have done.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
     }
 
     /// Loads and warms a version, so that its first prediction is as fast as any.
@@ -130,13 +145,15 @@ struct Loop {
     options: EngineOptions,
     /// Loaded weights by SHA-256, the latest used last.
     loaded: VecDeque<(String, Loaded)>,
+    statistics: Statistics,
 }
 
 impl Loop {
-    fn new(options: EngineOptions) -> Self {
+    fn new(options: EngineOptions, statistics: Statistics) -> Self {
         Loop {
             options,
             loaded: VecDeque::new(),
+            statistics,
         }
     }
 
@@ -196,6 +213,8 @@ impl Loop {
         let ages = self.forward(&model, &batch);
         let inference = begun.elapsed();
         metrics::batch_computed(batch.len(), inference);
+        self.statistics
+            .computed(&model.name, batch.len(), inference);
         match ages {
             Ok(ages) => {
                 for (item, age) in batch.into_iter().zip(ages) {

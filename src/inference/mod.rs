@@ -5,6 +5,7 @@
 //! - [`engine`]: the one thread that owns the loaded models and computes batches.
 //! - `loaded`: a version's network in the fastest number format that changes its ages by little enough.
 //! - [`annotate`]: draws an age on a picture.
+//! - [`statistics`]: what each version has done.
 //! - [`background`]: ages on many files, beside what clients wait for.
 //!
 //! Nothing here knows of trainings, aliases or the database: a caller hands over a [`ServedModel`] that says which weights to use.
@@ -26,6 +27,7 @@ pub mod background;
 pub mod engine;
 mod loaded;
 pub mod predictor;
+pub mod statistics;
 
 pub use loaded::Wanted;
 
@@ -81,6 +83,14 @@ pub enum Error {
         index: usize,
         /// Why not.
         source: std::io::Error,
+    },
+    /// The numbers that were sent in place of a picture are none.
+    #[error("image {index}: {reason}")]
+    Pixels {
+        /// Its place in the request, from 0.
+        index: usize,
+        /// What is wrong with them.
+        reason: String,
     },
     /// Too many pictures wait.
     #[error(

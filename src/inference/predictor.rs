@@ -20,16 +20,38 @@ use super::{
     admission::{Admission, Door, Place},
     annotate,
     engine::{Engine, Item, Output},
+    statistics::Statistics,
 };
+
+/// A picture as a client sends it.
+#[derive(Debug, Clone)]
+pub enum Picture {
+    /// A file in one of the formats that [`imaging`] reads.
+    Encoded(Bytes),
+    /// What the network reads, `[3, S, S]` and normalised, as little-endian f32.
+    Raw(Bytes),
+    /// The same as numbers: the picture with this number, from 0, of those that lie one behind the other.
+    Values(Arc<Vec<f32>>, usize),
+}
+
+impl Picture {
+    /// Whether the client has done the preprocessing.
+    fn is_prepared(&self) -> bool {
+        match self {
+            Picture::Encoded(_) => false,
+            Picture::Raw(_) | Picture::Values(..) => true,
+        }
+    }
+}
 
 /// What one call asks.
 #[derive(Debug)]
 pub struct Request {
     /// Which weights to use.
     pub model: Arc<ServedModel>,
-    /// Encoded pictures.
-    pub images: Vec<Bytes>,
-    /// Also draw the age on each picture.
+    /// The pictures.
+    pub images: Vec<Picture>,
+    /// Also draw the age on each picture, where there is one to draw on.
     pub annotate: bool,
     /// The level of the intervals, one of the model's calibration; `None` for no intervals.
     pub interval_level: Option<f64>,
@@ -101,8 +123,16 @@ impl Predictor {
     ///
     /// # Errors
     /// `QueueFull`.
-    pub fn admit(&self, images: usize) -> Result<Admission, Error> {
-        self.door.admit(images)
+    pub fn admit(&self, model: &ServedModel, images: usize) -> Result<Admission, Error> {
+        self.door.admit(images).inspect_err(|_| {
+            // One that is refused has failed.
+            drop(self.statistics().begin(&model.name));
+        })
+    }
+
+    /// What the versions have done.
+    pub fn statistics(&self) -> &Statistics {
+        self.engine.statistics()
     }
 
     /// Places that background work may hold at once.
@@ -124,14 +154,14 @@ impl Predictor {
         let bytes = read(path, self.limits.max_bytes).await;
         let job = DecodeJob {
             index,
-            bytes: bytes.map_err(|source| Error::File { index, source })?,
+            picture: Picture::Encoded(bytes.map_err(|source| Error::File { index, source })?),
             model: Arc::clone(&model),
             keep_picture: false,
             deadline: None,
             place,
         };
         let done = self.start(job).await.map_err(|_| Error::EngineGone)??;
-        finite_age(&model, index, done.output)
+        finite_age(&model, index, &done)
     }
 
     /// Runs a computation on the decoding threads; dropping the future does not end it.
@@ -157,14 +187,15 @@ impl Predictor {
         request: Request,
         admission: Admission,
     ) -> Result<Vec<Answer>, Error> {
+        let counted = self.statistics().begin(&request.model.name);
         let mut tally = Tally::new(request.images.len(), request.deadline);
         let mut places = admission;
         let mut pending = Vec::with_capacity(request.images.len());
-        for (index, bytes) in request.images.into_iter().enumerate() {
+        for (index, picture) in request.images.into_iter().enumerate() {
             let place = places.split().ok_or(Error::EngineGone)?;
             let job = DecodeJob {
                 index,
-                bytes,
+                picture,
                 model: Arc::clone(&request.model),
                 keep_picture: request.annotate,
                 deadline: request.deadline,
@@ -185,7 +216,9 @@ impl Predictor {
             tally.finish(outcome(&answer));
             answers.push(answer);
         }
-        answers.into_iter().collect()
+        let answers = answers.into_iter().collect::<Result<Vec<_>, Error>>()?;
+        counted.succeeded(&answers);
+        Ok(answers)
     }
 
     /// Decodes on the pool and hands over to the engine; dropping the receiver drops the work.
@@ -206,7 +239,7 @@ impl Predictor {
             let (deadline, place) = (job.deadline, job.place);
             let outcome = decode(
                 job.index,
-                &job.bytes,
+                &job.picture,
                 &model,
                 job.keep_picture,
                 deadline,
@@ -249,13 +282,13 @@ impl Predictor {
         index: usize,
         done: Done,
     ) -> Result<Answer, Error> {
+        let age = finite_age(model, index, &done)?;
         // Given back at the end: until it is drawn, the picture takes memory.
         let Done {
             decoded,
             output,
             place: _place,
         } = done;
-        let age = finite_age(model, index, output)?;
         let interval = interval_level.and_then(|level| {
             let (lower, upper) = model.calibration.as_ref()?.interval(level, age)?;
             Some((lower, upper, level))
@@ -267,7 +300,9 @@ impl Predictor {
                 Some(drawn.await?)
             }
         };
-        metrics::image_decoded(decoded.seconds);
+        if !decoded.is_prepared {
+            metrics::image_decoded(decoded.seconds);
+        }
         metrics::image_dequeued(output.queue);
         Ok(Answer {
             age,
@@ -281,13 +316,22 @@ impl Predictor {
     }
 }
 
-fn finite_age(model: &ServedModel, index: usize, output: Output) -> Result<f64, Error> {
-    if output.age.is_finite() {
-        return Ok(output.age);
+fn finite_age(model: &ServedModel, index: usize, done: &Done) -> Result<f64, Error> {
+    let age = done.output.age;
+    if age.is_finite() {
+        return Ok(age);
+    }
+    if done.decoded.is_prepared {
+        // The network can overflow on numbers that no picture becomes, and its weights are not to blame.
+        metrics::prediction_rejected(RejectionReason::InvalidImage);
+        return Err(Error::Pixels {
+            index,
+            reason: format!("the numbers are too large to compute with: the age is {age}"),
+        });
     }
     Err(Error::NotFinite {
         model: model.name.clone(),
-        value: output.age,
+        value: age,
         index,
     })
 }
@@ -305,7 +349,9 @@ async fn read(path: &Path, limit: u64) -> std::io::Result<Bytes> {
 fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
     match answer {
         Ok(_) => ImageOutcome::Ok,
-        Err(Error::Image { .. } | Error::File { .. }) => ImageOutcome::InvalidImage,
+        Err(Error::Image { .. } | Error::File { .. } | Error::Pixels { .. }) => {
+            ImageOutcome::InvalidImage
+        }
         Err(Error::QueueFull { .. }) => ImageOutcome::Overloaded,
         Err(Error::DeadlineExceeded) => ImageOutcome::Expired,
         Err(Error::Model { .. } | Error::NotFinite { .. } | Error::EngineGone) => {
@@ -352,7 +398,7 @@ impl Drop for Tally {
 
 struct DecodeJob {
     index: usize,
-    bytes: Bytes,
+    picture: Picture,
     model: Arc<ServedModel>,
     keep_picture: bool,
     deadline: Option<Instant>,
@@ -369,12 +415,14 @@ struct Done {
 struct Decoded {
     dimensions: (u32, u32),
     picture: Option<RgbImage>,
+    is_prepared: bool,
     seconds: Duration,
 }
 
+/// Makes the network's input of a picture. Numbers that a client has prepared are checked and copied.
 fn decode(
     index: usize,
-    bytes: &[u8],
+    picture: &Picture,
     model: &ServedModel,
     keep_picture: bool,
     deadline: Option<Instant>,
@@ -385,24 +433,69 @@ fn decode(
         metrics::prediction_rejected(RejectionReason::DeadlineExceeded);
         return Err(Error::DeadlineExceeded);
     }
-    let read = || {
-        let picture = imaging::decode(bytes, &limits)?;
-        let dimensions = picture.dimensions();
-        // Small at once: hundreds of decoded photographs would not fit into memory.
-        let kept = keep_picture.then(|| annotate::fit(&picture));
-        let resized = Preprocessor::new().resize(picture, model.input.size);
-        let mut pixels = vec![0.0; model.input.values()];
-        normalise_into(&resized, &model.input, &mut pixels);
-        Ok::<_, imaging::Error>((pixels, dimensions, kept))
+    let size = model.input.size;
+    let made = match picture {
+        Picture::Encoded(bytes) => prepare(bytes, model, keep_picture, limits)
+            .map_err(|source| Error::Image { index, source }),
+        Picture::Raw(bytes) => {
+            let (values, rest) = bytes.as_chunks::<4>();
+            let values = values.iter().map(|value| f32::from_le_bytes(*value));
+            let whole = rest.is_empty().then(|| values.collect());
+            check_values(index, model, whole).map(|pixels| (pixels, (size, size), None))
+        }
+        Picture::Values(all, number) => {
+            let count = model.input.values();
+            let begin = number.saturating_mul(count);
+            let values = all.get(begin..begin.saturating_add(count));
+            check_values(index, model, values.map(<[f32]>::to_vec))
+                .map(|pixels| (pixels, (size, size), None))
+        }
     };
-    let (pixels, dimensions, picture) = read().map_err(|source| {
+    let (pixels, dimensions, kept) = made.inspect_err(|_| {
         metrics::prediction_rejected(RejectionReason::InvalidImage);
-        Error::Image { index, source }
     })?;
     let decoded = Decoded {
         dimensions,
-        picture,
+        picture: kept,
+        is_prepared: picture.is_prepared(),
         seconds: begun.elapsed(),
     };
     Ok((pixels, decoded))
+}
+
+type Prepared = (Vec<f32>, (u32, u32), Option<RgbImage>);
+
+fn prepare(
+    bytes: &[u8],
+    model: &ServedModel,
+    keep_picture: bool,
+    limits: Limits,
+) -> Result<Prepared, imaging::Error> {
+    let picture = imaging::decode(bytes, &limits)?;
+    let dimensions = picture.dimensions();
+    // Small at once: hundreds of decoded photographs would not fit into memory.
+    let kept = keep_picture.then(|| annotate::fit(&picture));
+    let resized = Preprocessor::new().resize(picture, model.input.size);
+    let mut pixels = vec![0.0; model.input.values()];
+    normalise_into(&resized, &model.input, &mut pixels);
+    Ok((pixels, dimensions, kept))
+}
+
+/// Refuses numbers that are too few or too many, or that are none.
+fn check_values(
+    index: usize,
+    model: &ServedModel,
+    values: Option<Vec<f32>>,
+) -> Result<Vec<f32>, Error> {
+    let refuse = |reason: String| Error::Pixels { index, reason };
+    let wanted = model.input.values();
+    let values = values.filter(|values| values.len() == wanted);
+    let values = values.ok_or_else(|| refuse(format!("there are not {wanted} numbers")))?;
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(place) => Err(refuse(format!(
+            "number {place} of {wanted} is {}, not finite",
+            values[place]
+        ))),
+    }
 }

@@ -10,6 +10,7 @@ pub mod event_stream;
 mod interval;
 mod long_call;
 pub mod model;
+pub mod open_inference;
 pub mod prediction;
 pub mod status;
 pub mod system;

@@ -1,11 +1,17 @@
 //! PredictionService.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tonic::{Request, Response, Status};
 
 use crate::{
-    inference::predictor::{self, Answer, Predictor},
+    inference::{
+        ServedModel,
+        predictor::{self, Answer, Picture, Predictor},
+    },
     names::VersionName,
     proto::v1::{self, prediction_service_server::PredictionService},
     registry::{self, DEFAULT_MODEL, LIVE, Registry},
@@ -25,6 +31,80 @@ pub struct PredictionApi {
     pub max_images: usize,
 }
 
+/// What is left to say once the version is known.
+pub(super) struct Pictures {
+    /// The pictures, as many as [`PredictionApi::check_count`] lets through.
+    pub(super) images: Vec<Picture>,
+    /// Also draw the age on each picture.
+    pub(super) annotate: bool,
+    /// As [`interval_level`] has read it.
+    pub(super) interval_level: Option<f64>,
+    /// When the answer is worth nothing any more.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// The way that every prediction goes, whatever protocol asks for it.
+impl PredictionApi {
+    /// Refuses more images than a call may have; `field` is where they are.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT.
+    pub(super) fn check_count(&self, field: &str, count: usize) -> Result<(), Status> {
+        if count <= self.max_images {
+            return Ok(());
+        }
+        metrics::prediction_rejected(RejectionReason::TooLarge);
+        Err(status::invalid(
+            field,
+            &format!(
+                "{count} images are too many; {} are allowed in a call",
+                self.max_images
+            ),
+        ))
+    }
+
+    /// The version that a name means.
+    ///
+    /// # Errors
+    /// Those of [`Registry::served`].
+    pub(super) async fn served(&self, name: &VersionName) -> Result<Arc<ServedModel>, Status> {
+        self.registry.served(name).await.map_err(|error| {
+            if matches!(error, registry::Error::NoLiveVersion { .. }) {
+                metrics::prediction_rejected(RejectionReason::NoModel);
+            }
+            status::from_registry(error)
+        })
+    }
+
+    /// Admits and predicts.
+    ///
+    /// # Errors
+    /// Those of [`Predictor::admit`] and [`Predictor::predict`].
+    pub(super) async fn compute(
+        &self,
+        model: Arc<ServedModel>,
+        pictures: Pictures,
+    ) -> Result<Vec<Answer>, Status> {
+        let count = pictures.images.len();
+        let admission = self.predictor.admit(&model, count).map_err(|error| {
+            (0..count).for_each(|_| metrics::image_finished(ImageOutcome::Overloaded));
+            status::from_inference(&error)
+        })?;
+        // At the deadline the layer around the services drops the work, and with it what has not been computed.
+        let work = self.predictor.predict(
+            predictor::Request {
+                model,
+                images: pictures.images,
+                annotate: pictures.annotate,
+                interval_level: pictures.interval_level,
+                deadline: pictures.deadline,
+            },
+            admission,
+        );
+        work.await.map_err(|error| status::from_inference(&error))
+    }
+}
+
 #[tonic::async_trait]
 impl PredictionService for PredictionApi {
     async fn predict(
@@ -34,51 +114,26 @@ impl PredictionService for PredictionApi {
         let arrived = Instant::now();
         let deadline = request.extensions().get::<Deadline>().map(|found| found.0);
         let request = request.into_inner();
-        let count = request.images.len();
-        if count == 0 {
+        if request.images.is_empty() {
             return Err(status::invalid(
                 "images",
                 "there is none; give at least one encoded image",
             ));
         }
-        if count > self.max_images {
-            metrics::prediction_rejected(RejectionReason::TooLarge);
-            return Err(status::invalid(
-                "images",
-                &format!(
-                    "{count} images are too many; {} are allowed in a call",
-                    self.max_images
-                ),
-            ));
-        }
+        self.check_count("images", request.images.len())?;
         let name = match request.model.as_str() {
             "" => VersionName::alias(DEFAULT_MODEL, LIVE),
             name => VersionName::parse(name).map_err(|error| status::bad_name("model", &error))?,
         };
-        let model = self.registry.served(&name).await.map_err(|error| {
-            if matches!(error, registry::Error::NoLiveVersion { .. }) {
-                metrics::prediction_rejected(RejectionReason::NoModel);
-            }
-            status::from_registry(error)
-        })?;
-        let interval_level = interval_level(&model, request.interval_level)?;
-        let admission = self.predictor.admit(count).map_err(|error| {
-            (0..count).for_each(|_| metrics::image_finished(ImageOutcome::Overloaded));
-            status::from_inference(&error)
-        })?;
+        let model = self.served(&name).await?;
+        let pictures = Pictures {
+            interval_level: interval_level(&model, request.interval_level)?,
+            images: request.images.into_iter().map(Picture::Encoded).collect(),
+            annotate: request.annotate,
+            deadline,
+        };
         let model_version = model.name.clone();
-        // At the deadline the layer around the services drops the work, and with it what has not been computed.
-        let work = self.predictor.predict(
-            predictor::Request {
-                model,
-                images: request.images,
-                annotate: request.annotate,
-                interval_level,
-                deadline,
-            },
-            admission,
-        );
-        let answers = work.await.map_err(|error| status::from_inference(&error))?;
+        let answers = self.compute(model, pictures).await?;
         let durations = durations(&answers, arrived.elapsed());
         Ok(Response::new(v1::PredictResponse {
             predictions: answers.into_iter().map(prediction).collect(),

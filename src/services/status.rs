@@ -129,6 +129,13 @@ pub fn shutting_down() -> Status {
         .status("the server is shutting down; reconnect and go on from the last event".to_owned())
 }
 
+/// The same for a stream of requests.
+pub fn stream_ends() -> Status {
+    Row::retry(Code::Unavailable, "SHUTTING_DOWN").status(
+        "the server is shutting down; reconnect and send what was not answered again".to_owned(),
+    )
+}
+
 /// A field holds a name that is not of its form.
 pub fn bad_name(field: &str, error: &names::Error) -> Status {
     invalid(field, &error.to_string())
@@ -216,17 +223,8 @@ pub fn from_supervisor(error: supervisor::Error) -> Status {
 pub fn from_inference(error: &inference::Error) -> Status {
     use inference::Error as E;
     match error {
-        E::Image { index, source } => {
-            let mut status = invalid(&format!("images[{index}]"), &source.to_string());
-            let mut details = status.get_error_details();
-            details.set_error_info(
-                "INVALID_IMAGE",
-                DOMAIN,
-                HashMap::from([("index".to_owned(), index.to_string())]),
-            );
-            status = Status::with_error_details(Code::InvalidArgument, error.to_string(), details);
-            status
-        }
+        E::Image { index, source } => invalid_image(*index, &source.to_string(), error),
+        E::Pixels { index, reason } => invalid_image(*index, reason, error),
         E::File { .. } => Row::new(Code::Internal, "FILE_UNREADABLE").status(error.to_string()),
         E::QueueFull { .. } => {
             Row::retry(Code::ResourceExhausted, "QUEUE_FULL").status(error.to_string())
@@ -238,6 +236,29 @@ pub fn from_inference(error: &inference::Error) -> Status {
         E::NotFinite { .. } => Row::new(Code::DataLoss, "MODEL_DAMAGED").status(error.to_string()),
         E::EngineGone => Row::new(Code::Internal, "ENGINE_GONE").status(error.to_string()),
     }
+}
+
+fn invalid_image(index: usize, description: &str, error: &inference::Error) -> Status {
+    let status = invalid(&format!("images[{index}]"), description);
+    let mut details = status.get_error_details();
+    details.set_error_info(
+        "INVALID_IMAGE",
+        DOMAIN,
+        HashMap::from([("index".to_owned(), index.to_string())]),
+    );
+    Status::with_error_details(Code::InvalidArgument, error.to_string(), details)
+}
+
+/// Something that the protocol has and Visage has not.
+pub fn unimplemented(message: &str) -> Status {
+    Row::new(Code::Unimplemented, "NOT_SUPPORTED").status(message.to_owned())
+}
+
+/// As many requests with bodies as the HTTP port takes at once.
+pub fn too_many_requests(limit: usize) -> Status {
+    Row::retry(Code::ResourceExhausted, "TOO_MANY_REQUESTS").status(format!(
+        "{limit} requests are being answered, which is the limit; try again in a moment"
+    ))
 }
 
 /// From the network or its files.

@@ -85,6 +85,19 @@ impl Store {
         Ok(count.cast_unsigned())
     }
 
+    /// The numbers of the versions of a model, or of all models, rising by model and number.
+    pub async fn version_numbers(&self, model: Option<&str>) -> Result<Vec<(String, u64)>, Error> {
+        let mut read = self.read().await?;
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT model, number FROM versions WHERE ?1 IS NULL OR model = ?1 ORDER BY model, number",
+        )
+        .bind(model)
+        .fetch_all(&mut *read)
+        .await?;
+        let unsigned = |(model, number): (String, i64)| (model, number.cast_unsigned());
+        Ok(rows.into_iter().map(unsigned).collect())
+    }
+
     /// Up to `limit` versions of a model, newest first, of numbers below `before`; none for a model that does not exist.
     pub async fn list_versions(
         &self,

@@ -115,3 +115,20 @@ async fn version_numbers_are_not_given_twice() {
         []
     );
 }
+
+#[tokio::test]
+async fn version_numbers_are_listed_for_one_model_and_for_all() {
+    let (_folder, store) = open().await;
+    for model in ["face", "age", "face"] {
+        store
+            .register_version(model, pb::ModelVersion::default())
+            .await
+            .unwrap();
+    }
+    let expected =
+        [("age", 1), ("face", 1), ("face", 2)].map(|(model, number)| (model.to_owned(), number));
+    assert_eq!(store.version_numbers(None).await.unwrap(), expected);
+    let of_face = store.version_numbers(Some("face")).await.unwrap();
+    assert_eq!(of_face, expected[1..]);
+    assert_eq!(store.version_numbers(Some("none")).await.unwrap(), []);
+}
