@@ -16,11 +16,11 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores by itself, and two of it would only wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-rust test-python test-torch bench-train bench-serve lint deny clean
+.PHONY: help setup build demo test test-rust test-python test-torch test-perf-analyzer bench-train bench-serve lint deny clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 setup: ## Check the tools and bring libtorch to .libtorch (an exported LIBTORCH is used instead)
 	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) is missing: install it with \`sudo apt install python3 python3-pip\` (Debian, Ubuntu) or \`sudo dnf install python3 python3-pip\` (Fedora, RHEL)" >&2; exit 1; }
@@ -54,6 +54,12 @@ test-torch: setup $(VENV)/torch-installed ## Compare a checkpoint with torchvisi
 	cargo build --release --workspace
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python -p test_torchvision.py
 
+# Triton's own load generator; 17 MB that only this test needs.
+test-perf-analyzer: setup $(VENV)/perf-analyzer/perf_analyzer ## Let Triton's perf_analyzer measure a server (17 MB to download)
+	cargo build --release --workspace
+	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" PERF_ANALYZER="$(abspath $(VENV)/perf-analyzer)" \
+		$(VENV)/bin/python -m unittest discover -s tests/python -p test_perf_analyzer.py
+
 bench-train: build $(VENV)/torch-installed ## Compare the training speed with PyTorch scripts (DATA=folder ROUNDS=3 IMAGES=1000 BENCH_JSON=file)
 	$(VENV)/bin/python tests/bench/train.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(IMAGES),--images $(IMAGES)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
@@ -79,6 +85,11 @@ $(VENV)/bench-installed: $(VENV)/torch-installed tests/bench/requirements.txt
 bench-serve: build $(VENV)/bench-installed ## Compare the serving speed with raw engines and other servers (DATA=folder ROUNDS=3 BENCH_JSON=file)
 	$(VENV)/bin/python tests/bench/serve.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
+
+$(VENV)/perf-analyzer/perf_analyzer: tests/python/setup_perf_analyzer.py | $(VENV)/installed
+	@echo "bringing perf_analyzer to $(VENV)/perf-analyzer"
+	@$(PYTHON) $< $(@D) || { rm -rf $(@D); exit 1; }
+	@touch $@
 
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check

@@ -50,7 +50,7 @@ use crate::{
         deadline::DeadlineLayer,
         evaluation::{self, Evaluations},
         model::ModelApi,
-        open_inference::OpenInference,
+        open_inference::{OpenInference, rest},
         prediction::PredictionApi,
         system::SystemApi,
         training::TrainingApi,
@@ -236,7 +236,13 @@ pub async fn serve(
         http::State {
             metrics: metrics_handle,
             readiness,
-            pages: axum::Router::new(),
+            pages: rest::router(
+                open_inference.clone(),
+                rest::Limits {
+                    body: limit,
+                    requests: config.max_queued_images as usize,
+                },
+            ),
         },
         shutdown.clone(),
     ));

@@ -261,6 +261,46 @@ pub fn too_many_requests(limit: usize) -> Status {
     ))
 }
 
+/// A body that has more bytes than the HTTP port takes.
+pub fn body_too_large(limit: usize) -> Status {
+    Row::new(Code::OutOfRange, "BODY_TOO_LARGE").status(format!(
+        "the body has more than {limit} bytes, which is the limit (max_message_bytes); send fewer images at once"
+    ))
+}
+
+/// A body that did not come.
+pub fn body_too_slow(patience: Duration) -> Status {
+    Row::new(Code::DeadlineExceeded, "BODY_TOO_SLOW").status(format!(
+        "the body was not here within {} seconds",
+        patience.as_secs()
+    ))
+}
+
+/// An answer that cannot be written.
+pub fn unwritable(cause: &str) -> Status {
+    Row::new(Code::Internal, "ANSWER").status(format!("the answer cannot be written: {cause}"))
+}
+
+/// The HTTP status of a code, as `google.rpc.Code` has it; but a server without a live model is not the client's fault, so that it is 503 and not 400.
+pub fn http(code: Code) -> http::StatusCode {
+    use http::StatusCode as S;
+    match code {
+        Code::Ok => S::OK,
+        Code::InvalidArgument | Code::OutOfRange => S::BAD_REQUEST,
+        Code::Unauthenticated => S::UNAUTHORIZED,
+        Code::PermissionDenied => S::FORBIDDEN,
+        Code::NotFound => S::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => S::CONFLICT,
+        Code::ResourceExhausted => S::TOO_MANY_REQUESTS,
+        Code::Unimplemented => S::NOT_IMPLEMENTED,
+        Code::Unavailable | Code::FailedPrecondition => S::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => S::GATEWAY_TIMEOUT,
+        Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => {
+            S::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
 /// From the network or its files.
 pub fn from_model(error: &model::Error) -> Status {
     use model::Error as E;

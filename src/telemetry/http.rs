@@ -7,7 +7,8 @@
 //! | `/readyz` | 200 or 503, and the components that make it so as JSON; a failure means "send me no requests" |
 //! | `/` | these paths |
 //!
-//! Nothing here needs or checks a credential, and nothing changes the server: the port is for a trusted network.
+//! Further pages come from whoever starts the port, such as predictions under `/v2`. Nothing here needs or checks a credential, and nothing changes what
+//! the server stores: the port is for a trusted network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ Visage
 /metrics  metrics for Prometheus
 /livez    200 while the process answers
 /readyz   200 when requests can be served, else 503; lists the components
+/v2       the Open Inference Protocol: models, their metadata, predictions
 ";
 
 /// Whether requests can be served now, and what that depends on.

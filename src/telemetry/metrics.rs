@@ -69,6 +69,13 @@ families! {
     RPC_IN_FLIGHT: ZERO, Count, "visage_rpc_in_flight", [Label::open("method")],
         "gRPC calls that have begun and not ended.";
 
+    HTTP_REQUESTS: Kind::Counter, Count, "visage_http_requests_total",
+        [Label::open("route"), Label::one_of("code", RpcCode::VALUES)],
+        "HTTP requests under /v2 that ended, by path and by the status code that the same call over gRPC ends with.";
+    HTTP_DURATION: Kind::Histogram(REQUEST_SECONDS), Seconds, "visage_http_duration_seconds",
+        [Label::open("route")],
+        "Time from the headers of an HTTP request under /v2 to its answer.";
+
     PREDICT_IMAGES: Kind::Counter, Count, "visage_predict_images_total",
         [Label::one_of("outcome", ImageOutcome::VALUES)],
         "Images sent for prediction, by how it ended.";
@@ -217,6 +224,18 @@ pub(super) fn rpc_finished(method: &Arc<str>, code: RpcCode, elapsed: Duration) 
     gauge(&RPC_IN_FLIGHT, &[shared(method)]).decrement(1.0);
     counter(&RPC_REQUESTS, &[shared(method), code.as_str().into()]).increment(1);
     histogram(&RPC_DURATION, &[shared(method)]).record(elapsed);
+}
+
+/// Makes the series of an HTTP route exist before its first request.
+pub fn http_known(route: &'static str) {
+    counter(&HTTP_REQUESTS, &[route.into(), RpcCode::Ok.as_str().into()]).absolute(0);
+    drop(histogram(&HTTP_DURATION, &[route.into()]));
+}
+
+/// An HTTP request ended.
+pub fn http_finished(route: &'static str, code: RpcCode, elapsed: Duration) {
+    counter(&HTTP_REQUESTS, &[route.into(), code.as_str().into()]).increment(1);
+    histogram(&HTTP_DURATION, &[route.into()]).record(elapsed);
 }
 
 /// The prediction for one image ended, in whatever way.

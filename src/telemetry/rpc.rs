@@ -222,7 +222,8 @@ fn status_in(headers: &HeaderMap) -> Option<RpcCode> {
     Some(label_of(tonic::Code::from_bytes(status.as_bytes())))
 }
 
-fn label_of(code: tonic::Code) -> RpcCode {
+/// The label of a status code.
+pub fn label_of(code: tonic::Code) -> RpcCode {
     match code {
         tonic::Code::Ok => RpcCode::Ok,
         tonic::Code::Cancelled => RpcCode::Cancelled,

@@ -20,6 +20,8 @@ mod engine;
 mod evaluation;
 /// What goes wrong while a training runs: each ends in its state and stop reason, and the server goes on.
 mod faults;
+/// The Open Inference Protocol on the wire.
+mod open_inference;
 /// Machines that lose power, and with it what was not synced.
 mod power;
 /// What Prometheus' own tools say about the metrics.

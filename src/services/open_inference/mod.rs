@@ -3,6 +3,7 @@
 //! - [`tensors`]: from the tensors of a request to pictures, and from answers to tensors.
 //! - [`describe`]: metadata, configuration and statistics of versions.
 //! - [`grpc`]: the service `inference.GRPCInferenceService`.
+//! - [`rest`]: the paths under `/v2` on the HTTP port; [`json`] reads and writes their bodies.
 //!
 //! Both forms turn a request into a [`tensors::Call`] and go on with [`OpenInference::infer`], so they cannot differ in what they accept.
 
@@ -31,6 +32,8 @@ use super::{
 
 mod describe;
 mod grpc;
+mod json;
+pub mod rest;
 mod tensors;
 
 /// The protocol over its handles. Cheap to clone.
@@ -120,18 +123,18 @@ impl OpenInference {
 
     /// Whether a version can predict.
     async fn is_ready(&self, wanted: Wanted<'_>) -> Result<bool, Status> {
-        let name = match version_name(wanted) {
-            Ok(name) => name,
-            Err(status) if status.code() == Code::NotFound => return Ok(false),
-            Err(status) => return Err(status),
-        };
-        match self.predictions.registry.version(&name).await {
-            Ok(_) => Ok(true),
-            Err(error) => match status::from_registry(error) {
-                status if status.code() == Code::NotFound => Ok(false),
-                status => Err(status),
-            },
+        match self.check_ready(wanted).await {
+            Ok(()) => Ok(true),
+            Err(status) if status.code() == Code::NotFound => Ok(false),
+            Err(status) => Err(status),
         }
+    }
+
+    /// The same, with the reason as an error.
+    async fn check_ready(&self, wanted: Wanted<'_>) -> Result<(), Status> {
+        let name = version_name(wanted)?;
+        let version = self.predictions.registry.version(&name).await;
+        version.map(drop).map_err(status::from_registry)
     }
 
     fn is_server_ready(&self) -> bool {

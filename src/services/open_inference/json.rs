@@ -1,0 +1,433 @@
+//! The bodies of the protocol's REST form: JSON, and behind it tensors as bytes where a client has them so (Triton's binary tensor data).
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeSeed, Error, SeqAccess, Visitor},
+};
+use serde_json::{Map, Value, json};
+use tonic::Status;
+
+use crate::services::status;
+
+use super::tensors::{self, BYTES, Call, Data, FP32, Inferred, OutputTensor, Tensor};
+
+/// Parameter of a tensor: how many of the bytes behind the JSON are its.
+const SIZE: &str = "binary_data_size";
+
+/// Which outputs a client wants as bytes.
+#[derive(Debug, Default)]
+pub(super) struct Form {
+    /// Those that it does not name.
+    all: bool,
+    /// Those that it names.
+    named: Vec<(String, bool)>,
+}
+
+impl Form {
+    fn is_binary(&self, output: &str) -> bool {
+        let named = self.named.iter().find(|(name, _)| name == output);
+        named.map_or(self.all, |(_, binary)| *binary)
+    }
+}
+
+/// An answer's body.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// JSON, and bytes behind it when `json_bytes` is set.
+    pub(super) body: Vec<u8>,
+    /// Length of the JSON where bytes follow it.
+    pub(super) json_bytes: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+    inputs: Vec<Input>,
+    #[serde(default)]
+    outputs: Vec<WantedOutput>,
+}
+
+#[derive(Deserialize)]
+struct Input {
+    name: String,
+    datatype: String,
+    shape: Vec<i64>,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+    data: Option<Elements>,
+}
+
+#[derive(Deserialize)]
+struct WantedOutput {
+    name: String,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+}
+
+/// The elements of a tensor as JSON has them: in one list, or nested as deep as the tensor.
+#[derive(Default)]
+struct Elements {
+    numbers: Vec<f32>,
+    texts: Vec<String>,
+}
+
+/// Reads a request whose first `json_bytes` are JSON, all of them when it is `None`.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub(super) fn read(
+    model: String,
+    version: String,
+    mut body: Bytes,
+    json_bytes: Option<usize>,
+) -> Result<(Call, Form), Status> {
+    let whole = body.len();
+    let json_bytes = json_bytes.unwrap_or(whole);
+    if json_bytes > whole {
+        return Err(status::invalid(
+            "Inference-Header-Content-Length",
+            &format!("it says {json_bytes} bytes and the body has {whole}"),
+        ));
+    }
+    let text = body.split_to(json_bytes);
+    let request: Request = serde_json::from_slice(&text).map_err(|error| {
+        status::invalid(
+            "body",
+            &format!("it is not the JSON of an inference request: {error}"),
+        )
+    })?;
+    let mut call = Call {
+        model,
+        version,
+        id: request.id,
+        ..Default::default()
+    };
+    let parameters = request.parameters.iter();
+    tensors::read_parameters(
+        &mut call,
+        parameters.map(|(name, value)| (name.as_str(), value.as_f64())),
+    )?;
+    for (index, input) in request.inputs.into_iter().enumerate() {
+        let field = format!("inputs[{index}]");
+        tensors::check_tensor_parameters(&field, input.parameters.keys().map(String::as_str))?;
+        call.inputs.push(tensor(&field, input, &mut body)?);
+    }
+    if !body.is_empty() {
+        return Err(status::invalid(
+            "body",
+            &format!(
+                "{} bytes behind the JSON belong to no input; {SIZE} of the inputs says how many are whose",
+                body.len()
+            ),
+        ));
+    }
+    let is_true = |value: Option<&Value>| value.and_then(Value::as_bool);
+    let mut form = Form {
+        all: is_true(request.parameters.get("binary_data_output")).unwrap_or_default(),
+        named: Vec::new(),
+    };
+    for (index, output) in request.outputs.into_iter().enumerate() {
+        let names = output.parameters.keys().map(String::as_str);
+        tensors::check_tensor_parameters(&format!("outputs[{index}]"), names)?;
+        if let Some(binary) = is_true(output.parameters.get("binary_data")) {
+            form.named.push((output.name.clone(), binary));
+        }
+        call.outputs.push(output.name);
+    }
+    Ok((call, form))
+}
+
+/// Reads a tensor, whose bytes are taken from what follows the JSON.
+fn tensor(field: &str, input: Input, rest: &mut Bytes) -> Result<Tensor, Status> {
+    let data = match (input.parameters.get(SIZE), input.data) {
+        (Some(_), Some(_)) => {
+            return Err(status::invalid(
+                &format!("{field}.data"),
+                &format!(
+                    "the elements are said to be behind the JSON as well, by {SIZE}; give them once"
+                ),
+            ));
+        }
+        (Some(size), None) => {
+            let taken = size.as_u64().and_then(|size| usize::try_from(size).ok());
+            let taken = taken.filter(|size| *size <= rest.len()).ok_or_else(|| {
+                status::invalid(
+                    &format!("{field}.parameters[{SIZE}]"),
+                    &format!(
+                        "it is {size}, and {} bytes are left behind the JSON; Inference-Header-Content-Length says where they begin",
+                        rest.len()
+                    ),
+                )
+            })?;
+            Data::Raw(rest.split_to(taken))
+        }
+        (None, Some(elements)) => data(field, &input.datatype, elements)?,
+        (None, None) => Data::Missing,
+    };
+    Ok(Tensor {
+        name: input.name,
+        datatype: input.datatype,
+        shape: input.shape,
+        data,
+    })
+}
+
+fn data(field: &str, datatype: &str, elements: Elements) -> Result<Data, Status> {
+    let Elements { numbers, texts } = elements;
+    match (datatype, numbers.is_empty(), texts.is_empty()) {
+        (_, true, true) => Ok(Data::Missing),
+        (FP32, false, true) => Ok(Data::Numbers(numbers)),
+        (BYTES, true, false) => {
+            // No image is a text, so a text is an image in base64.
+            let decode = |(index, text): (usize, &String)| {
+                STANDARD.decode(text).map(Bytes::from).map_err(|error| {
+                    let why = format!("it is not base64, in which JSON carries images: {error}");
+                    status::invalid(&format!("{field}.data[{index}]"), &why)
+                })
+            };
+            let images = texts.iter().enumerate().map(decode);
+            Ok(Data::Elements(images.collect::<Result<_, _>>()?))
+        }
+        _ => Ok(Data::OfAnotherType),
+    }
+}
+
+/// Writes an answer.
+///
+/// # Errors
+/// Numbers that JSON cannot hold, which answers do not have.
+pub(super) fn write(inferred: &Inferred, form: &Form) -> serde_json::Result<Written> {
+    let is_binary = |output: &OutputTensor| form.is_binary(output.name);
+    let body = Response {
+        model_name: &inferred.model,
+        model_version: &inferred.version,
+        id: &inferred.id,
+        outputs: inferred
+            .outputs
+            .iter()
+            .map(|output| Output::new(output, is_binary(output)))
+            .collect(),
+    };
+    let mut body = serde_json::to_vec(&body)?;
+    let json_bytes = body.len();
+    let mut binary = inferred
+        .outputs
+        .iter()
+        .filter(|output| is_binary(output))
+        .peekable();
+    let has_binary = binary.peek().is_some();
+    let values = binary.flat_map(|output| &output.values);
+    body.extend(values.flat_map(|value| value.to_le_bytes()));
+    Ok(Written {
+        body,
+        json_bytes: has_binary.then_some(json_bytes),
+    })
+}
+
+#[derive(Serialize)]
+struct Response<'a> {
+    model_name: &'a str,
+    model_version: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    id: &'a str,
+    outputs: Vec<Output<'a>>,
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    name: &'a str,
+    datatype: &'static str,
+    shape: [usize; 2],
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    parameters: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a [f32]>,
+}
+
+impl<'a> Output<'a> {
+    fn new(tensor: &'a OutputTensor, binary: bool) -> Self {
+        let mut parameters = Map::new();
+        if let Some(confidence) = tensor.confidence {
+            parameters.insert("confidence".to_owned(), json!(confidence));
+        }
+        if binary {
+            let size = size_of_val(tensor.values.as_slice());
+            parameters.insert(SIZE.to_owned(), json!(size));
+        }
+        Output {
+            name: tensor.name,
+            datatype: FP32,
+            shape: tensor.shape,
+            parameters,
+            data: (!binary).then_some(&tensor.values),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Elements {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut elements = Elements::default();
+        Flat(&mut elements).deserialize(deserializer)?;
+        Ok(elements)
+    }
+}
+
+/// Adds whatever comes, from however deep, to the elements.
+struct Flat<'a>(&'a mut Elements);
+
+impl<'de> DeserializeSeed<'de> for Flat<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Flat<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("numbers, images in base64, or lists of them")
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        self.0.numbers.push(value as f32);
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.visit_f64(value as f64)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.visit_f64(value as f64)
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        self.0.texts.push(value.to_owned());
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element_seed(Flat(self.0))?.is_some() {}
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_json(request: Value) -> Result<(Call, Form), Status> {
+        let body = serde_json::to_vec(&request).unwrap();
+        read("age".to_owned(), String::new(), body.into(), None)
+    }
+
+    #[test]
+    fn nested_numbers_are_read_row_by_row() {
+        let request = json!({"inputs": [
+            {"name": "input", "datatype": "FP32", "shape": [1, 3, 1, 2], "data": [[[[1, 2.5]], [[-3, 4]], [[5, 6]]]]}]});
+        let (call, _) = read_json(request).unwrap();
+        match &call.inputs[0].data {
+            Data::Numbers(numbers) => assert_eq!(numbers, &[1.0, 2.5, -3.0, 4.0, 5.0, 6.0]),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn texts_are_images_in_base64() {
+        let input = |data: Value| json!({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": data}]});
+        let (call, _) = read_json(input(json!(["aGVsbG8=", ""]))).unwrap();
+        match &call.inputs[0].data {
+            Data::Elements(images) => assert_eq!(images, &[&b"hello"[..], &b""[..]]),
+            other => panic!("{other:?}"),
+        }
+        let status = read_json(input(json!(["aGVsbG8=", "no!"]))).unwrap_err();
+        assert!(
+            status
+                .message()
+                .starts_with("inputs[0].data[1]: it is not base64"),
+            "{status:?}"
+        );
+    }
+
+    #[test]
+    fn bytes_behind_the_json_go_to_the_inputs_in_order_and_none_is_left() {
+        let of = |sizes: &[u64], behind: &[u8]| {
+            let inputs: Vec<Value> = sizes
+                .iter()
+                .map(|size| json!({"name": "input", "datatype": "FP32", "shape": [], "parameters": {"binary_data_size": size}}))
+                .collect();
+            let text = json!({ "inputs": inputs }).to_string();
+            let body = [text.as_bytes(), behind].concat();
+            read(String::new(), String::new(), body.into(), Some(text.len()))
+        };
+        let (call, _) = of(&[2, 3], b"abcde").unwrap();
+        let raw = |tensor: &Tensor| match &tensor.data {
+            Data::Raw(raw) => raw.clone(),
+            other => panic!("{other:?}"),
+        };
+        let found: Vec<Bytes> = call.inputs.iter().map(raw).collect();
+        assert_eq!(found, [&b"ab"[..], &b"cde"[..]]);
+        assert!(
+            of(&[2], b"abc")
+                .unwrap_err()
+                .message()
+                .contains("1 bytes behind the JSON")
+        );
+        let short = of(&[2, 3], b"abcd").unwrap_err();
+        assert!(
+            short
+                .message()
+                .contains("inputs[1].parameters[binary_data_size]: it is 3, and 2 bytes are left"),
+            "{short:?}"
+        );
+    }
+
+    #[test]
+    fn an_answer_has_bytes_for_those_outputs_that_are_wanted_so() {
+        let inferred = Inferred {
+            model: "age".to_owned(),
+            version: "3".to_owned(),
+            id: "7".to_owned(),
+            outputs: vec![
+                OutputTensor {
+                    name: "age",
+                    shape: [1, 1],
+                    values: vec![1.5],
+                    confidence: None,
+                },
+                OutputTensor {
+                    name: "interval",
+                    shape: [1, 2],
+                    values: vec![0.1, 2.0],
+                    confidence: Some(0.9),
+                },
+            ],
+        };
+        let form = Form {
+            all: true,
+            named: vec![("interval".to_owned(), false)],
+        };
+        let written = write(&inferred, &form).unwrap();
+        let (text, behind) = written.body.split_at(written.json_bytes.unwrap());
+        let expected = json!({
+            "model_name": "age", "model_version": "3", "id": "7",
+            "outputs": [
+                {"name": "age", "datatype": "FP32", "shape": [1, 1], "parameters": {"binary_data_size": 4}},
+                {"name": "interval", "datatype": "FP32", "shape": [1, 2], "parameters": {"confidence": 0.9}, "data": [0.1, 2.0]},
+            ],
+        });
+        assert_eq!(serde_json::from_slice::<Value>(text).unwrap(), expected);
+        // 1.5 is 0x3fc00000.
+        assert_eq!(behind, [0x00, 0x00, 0xc0, 0x3f]);
+        assert_eq!(write(&inferred, &Form::default()).unwrap().json_bytes, None);
+    }
+}

@@ -1,0 +1,295 @@
+//! The Open Inference Protocol on the wire: what Triton's own clients never send, and what an end of the server does to a stream.
+//!
+//! `tests/python/test_open_inference.py` does the rest with those clients.
+
+use std::time::Duration;
+
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt;
+use visage::proto::open_inference::{
+    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
+    ModelStatisticsRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
+    infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
+};
+
+use crate::support::{Server, files_of, reason, signal};
+
+/// Side of the network's input in `small_spec`.
+const SIDE: usize = 32;
+
+fn client(server: &Server) -> GrpcInferenceServiceClient<Channel> {
+    GrpcInferenceServiceClient::new(server.channel())
+}
+
+fn tensor(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
+    InferInputTensor {
+        name: name.to_owned(),
+        datatype: datatype.to_owned(),
+        shape: shape.to_vec(),
+        ..Default::default()
+    }
+}
+
+fn request(input: InferInputTensor) -> ModelInferRequest {
+    ModelInferRequest {
+        model_name: "age".to_owned(),
+        inputs: vec![input],
+        ..Default::default()
+    }
+}
+
+/// A request whose elements are bytes of the wire.
+fn raw(input: InferInputTensor, bytes: Vec<u8>) -> ModelInferRequest {
+    ModelInferRequest {
+        raw_input_contents: vec![bytes.into()],
+        ..request(input)
+    }
+}
+
+/// Elements with their lengths in front, as BYTES travels.
+fn prefixed(elements: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for element in elements {
+        let length = u32::try_from(element.len()).unwrap();
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(element);
+    }
+    bytes
+}
+
+fn in_list(mut input: InferInputTensor, contents: InferTensorContents) -> ModelInferRequest {
+    input.contents = Some(contents);
+    request(input)
+}
+
+fn ages(response: &ModelInferResponse) -> Vec<f32> {
+    assert_eq!(response.outputs[0].name, "age");
+    assert!(response.outputs[0].contents.is_none());
+    let (values, rest) = response.raw_output_contents[0].as_chunks::<4>();
+    assert!(rest.is_empty());
+    values
+        .iter()
+        .map(|value| f32::from_le_bytes(*value))
+        .collect()
+}
+
+fn grey(images: usize) -> Vec<f32> {
+    (0..images * 3 * SIDE * SIDE)
+        .map(|index| (index % 7) as f32 / 7.0)
+        .collect()
+}
+
+#[tokio::test]
+async fn elements_in_lists_mean_the_same_as_raw_ones() {
+    let server = Server::start(&[]);
+    server.train_small().await;
+    let mut client = client(&server);
+    let files = files_of(&server.path("small"));
+    let images: Vec<Vec<u8>> = files[..3]
+        .iter()
+        .map(|file| fs_err::read(file).unwrap())
+        .collect();
+    let listed: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
+    let image = || tensor("image", "BYTES", &[3, 1]);
+    let contents = InferTensorContents {
+        bytes_contents: images.iter().cloned().map(Into::into).collect(),
+        ..Default::default()
+    };
+    let values = grey(2);
+    let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+    let side = SIDE as i64;
+    let input = || tensor("input", "FP32", &[2, 3, side, side]);
+    let numbers = InferTensorContents {
+        fp32_contents: values.clone(),
+        ..Default::default()
+    };
+    for (as_raw, as_list, count) in [
+        (
+            raw(image(), prefixed(&listed)),
+            in_list(image(), contents),
+            3,
+        ),
+        (raw(input(), bytes.collect()), in_list(input(), numbers), 2),
+    ] {
+        let by_raw = client.model_infer(as_raw).await.unwrap().into_inner();
+        let by_list = client.model_infer(as_list).await.unwrap().into_inner();
+        assert_eq!(by_raw.outputs, by_list.outputs);
+        let (by_raw, by_list) = (ages(&by_raw), ages(&by_list));
+        assert_eq!(by_raw.len(), count);
+        for (one, other) in by_raw.iter().zip(&by_list) {
+            assert!((one - other).abs() < 1e-3, "{by_raw:?} and {by_list:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn tensors_that_contradict_themselves_are_refused_with_the_place() {
+    let server = Server::start(&[]);
+    server.train_small().await;
+    let mut client = client(&server);
+    let image = |shape: &[i64]| tensor("image", "BYTES", shape);
+    let side = SIDE as i64;
+    let input = |shape: &[i64]| tensor("input", "FP32", shape);
+    let two = prefixed(&[b"ab", b"cde"]);
+    let floats = |count: usize| {
+        let values = grey(count);
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
+    let bytes_list = InferTensorContents {
+        bytes_contents: vec![b"ab".as_slice().into()],
+        ..Default::default()
+    };
+    let numbers = InferTensorContents {
+        fp32_contents: grey(1),
+        ..Default::default()
+    };
+    let mut shared = image(&[1]);
+    shared.parameters.insert(
+        "shared_memory_region".to_owned(),
+        InferParameter {
+            parameter_choice: Some(ParameterChoice::StringParam("faces".to_owned())),
+        },
+    );
+    let mut both = raw(image(&[2]), two.clone());
+    both.inputs[0].contents = Some(bytes_list.clone());
+    let mut surplus = raw(image(&[2]), two.clone());
+    surplus.raw_input_contents.push(two.clone().into());
+    let cases = [
+        (request(image(&[1])), "there are none"),
+        (
+            both,
+            "inputs[0].contents: the elements are in raw_input_contents as well",
+        ),
+        (surplus, "raw_input_contents: there are 2 for 1 inputs"),
+        (
+            raw(image(&[3]), two.clone()),
+            "element 2 of 3 should begin with its length in 4 bytes, and 0 bytes are left",
+        ),
+        (
+            raw(image(&[1]), two.clone()),
+            "7 bytes are left after 1 elements",
+        ),
+        (
+            raw(image(&[2]), two[..12].to_vec()),
+            "element 1 of 2 should have 3 bytes, and 2 are left",
+        ),
+        (
+            raw(image(&[1]), vec![0xff; 4]),
+            "element 0 of 1 should have 4294967295 bytes, and 0 are left",
+        ),
+        (raw(image(&[0]), Vec::new()), "inputs[0].shape: [0]"),
+        (raw(image(&[-1]), two.clone()), "inputs[0].shape: [-1]"),
+        (raw(image(&[2, 2]), two.clone()), "inputs[0].shape: [2, 2]"),
+        (raw(image(&[i64::MAX]), two.clone()), "images are too many"),
+        (
+            in_list(image(&[2]), bytes_list.clone()),
+            "1 were given and the shape is [2]",
+        ),
+        (
+            in_list(image(&[1]), numbers.clone()),
+            "not in the list for BYTES",
+        ),
+        (
+            request(shared),
+            "inputs[0].parameters[shared_memory_region]: shared memory is not supported",
+        ),
+        (
+            raw(input(&[2, 3, side, side]), floats(1)),
+            "12288 bytes were given and the shape [2, 3, 32, 32] has 24576",
+        ),
+        (
+            raw(input(&[1, 3, side, side]), floats(2)),
+            "24576 bytes were given",
+        ),
+        (
+            raw(input(&[1, 1, side, side]), floats(1)),
+            "is not of the form [N,3,32,32]",
+        ),
+        (
+            raw(input(&[i64::MAX, 3, side, side]), floats(1)),
+            "images are too many",
+        ),
+        (
+            in_list(input(&[2, 3, side, side]), numbers),
+            "3072 numbers were given",
+        ),
+        (
+            in_list(input(&[1, 3, side, side]), bytes_list),
+            "not in the list for FP32",
+        ),
+    ];
+    for (request, words) in cases {
+        let status = client.model_infer(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{words}: {status:?}");
+        assert!(
+            status.message().contains(words),
+            "{words}: {}",
+            status.message()
+        );
+        assert_eq!(reason(&status), "INVALID_FIELDS", "{words}");
+    }
+    let bad = raw(image(&[2]), two);
+    let status = client.model_infer(bad).await.unwrap_err();
+    assert_eq!(reason(&status), "INVALID_IMAGE");
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!(info.metadata["index"], "0");
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_a_whole_request_and_counts_it() {
+    let server = Server::start(&["--max-queued-images", "2"]);
+    server.train_small().await;
+    let mut client = client(&server);
+    let side = SIDE as i64;
+    let input = tensor("input", "FP32", &[3, 3, side, side]);
+    let values = InferTensorContents {
+        fp32_contents: grey(3),
+        ..Default::default()
+    };
+    let status = client
+        .model_infer(in_list(input, values))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert_eq!(reason(&status), "QUEUE_FULL");
+    assert!(status.get_details_retry_info().is_some());
+    let of_age = ModelStatisticsRequest {
+        name: "age".to_owned(),
+        version: String::new(),
+    };
+    let statistics = client.model_statistics(of_age).await.unwrap().into_inner();
+    let requests = statistics.model_stats[0].inference_stats.clone().unwrap();
+    assert_eq!(requests.fail.unwrap().count, 1);
+    assert_eq!(requests.success.unwrap().count, 0);
+}
+
+#[tokio::test]
+async fn an_end_of_the_server_ends_a_stream_with_a_time_to_come_back() {
+    let mut server = Server::start(&[]);
+    server.train_small().await;
+    let mut client = client(&server);
+    let (requests, receiver) = tokio::sync::mpsc::channel(1);
+    let side = SIDE as i64;
+    let values = InferTensorContents {
+        fp32_contents: grey(1),
+        ..Default::default()
+    };
+    let input = tensor("input", "FP32", &[1, 3, side, side]);
+    requests.send(in_list(input, values)).await.unwrap();
+    let stream = client.model_stream_infer(ReceiverStream::new(receiver));
+    let mut answers = stream.await.unwrap().into_inner();
+    let first = answers.message().await.unwrap().unwrap();
+    assert_eq!(ages(&first.infer_response.unwrap()).len(), 1);
+    signal(server.pid(), "TERM");
+    // The client keeps its side open.
+    let last = tokio::time::timeout(Duration::from_secs(60), answers.message());
+    let status: Status = last.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.get_details_retry_info().is_some());
+    drop(requests);
+    assert_eq!(server.wait(), Some(0));
+}
