@@ -5,7 +5,7 @@
 //! - [`proto`]: the API's generated messages; `proto/visage/v1/*.proto` is their documentation. [`names`]: resource names.
 //! - [`config`]: settings from defaults, file, environment and flags.
 //! - [`server`]: the composition root: what is made of what, in which order, and how it ends.
-//! - [`services`]: the gRPC services, thin, and the one table from errors to statuses.
+//! - [`services`]: the gRPC services, thin, the Open Inference Protocol among them, and the one table from errors to statuses.
 //! - [`training`]: specs, the queue and its child processes, the loop over epochs.
 //! - [`inference`]: admission, decoding, the engine's thread.
 //! - [`registry`]: model versions and aliases; joins training and inference.

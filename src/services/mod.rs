@@ -1,4 +1,4 @@
-//! The gRPC services: thin. Each method converts, calls one handle and converts back.
+//! The gRPC services, and REST for the one of them that has such a form: thin. Each method converts, calls one handle and converts back.
 //!
 //! Nothing here holds a tensor, and [`status`] is the only place where an error becomes a `Status`.
 

@@ -262,7 +262,7 @@ async fn a_full_queue_refuses_a_whole_request_and_counts_it() {
         version: String::new(),
     };
     let statistics = client.model_statistics(of_age).await.unwrap().into_inner();
-    let requests = statistics.model_stats[0].inference_stats.clone().unwrap();
+    let requests = statistics.model_stats[0].inference_stats.unwrap();
     assert_eq!(requests.fail.unwrap().count, 1);
     assert_eq!(requests.success.unwrap().count, 0);
 }

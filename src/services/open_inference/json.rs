@@ -335,20 +335,20 @@ mod tests {
         let request = json!({"inputs": [
             {"name": "input", "datatype": "FP32", "shape": [1, 3, 1, 2], "data": [[[[1, 2.5]], [[-3, 4]], [[5, 6]]]]}]});
         let (call, _) = read_json(request).unwrap();
-        match &call.inputs[0].data {
-            Data::Numbers(numbers) => assert_eq!(numbers, &[1.0, 2.5, -3.0, 4.0, 5.0, 6.0]),
-            other => panic!("{other:?}"),
-        }
+        let Data::Numbers(numbers) = &call.inputs[0].data else {
+            panic!("{call:?}");
+        };
+        assert_eq!(numbers, &[1.0, 2.5, -3.0, 4.0, 5.0, 6.0]);
     }
 
     #[test]
     fn texts_are_images_in_base64() {
         let input = |data: Value| json!({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": data}]});
         let (call, _) = read_json(input(json!(["aGVsbG8=", ""]))).unwrap();
-        match &call.inputs[0].data {
-            Data::Elements(images) => assert_eq!(images, &[&b"hello"[..], &b""[..]]),
-            other => panic!("{other:?}"),
-        }
+        let Data::Elements(images) = &call.inputs[0].data else {
+            panic!("{call:?}");
+        };
+        assert_eq!(images, &[&b"hello"[..], &b""[..]]);
         let status = read_json(input(json!(["aGVsbG8=", "no!"]))).unwrap_err();
         assert!(
             status
@@ -370,9 +370,11 @@ mod tests {
             read(String::new(), String::new(), body.into(), Some(text.len()))
         };
         let (call, _) = of(&[2, 3], b"abcde").unwrap();
-        let raw = |tensor: &Tensor| match &tensor.data {
-            Data::Raw(raw) => raw.clone(),
-            other => panic!("{other:?}"),
+        let raw = |tensor: &Tensor| {
+            let Data::Raw(raw) = &tensor.data else {
+                panic!("{tensor:?}");
+            };
+            raw.clone()
         };
         let found: Vec<Bytes> = call.inputs.iter().map(raw).collect();
         assert_eq!(found, [&b"ab"[..], &b"cde"[..]]);

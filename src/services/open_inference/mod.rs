@@ -1,11 +1,11 @@
 //! The Open Inference Protocol: what clients of KServe and Triton speak, as gRPC and as REST, over the same predictions as PredictionService.
 //!
-//! - [`tensors`]: from the tensors of a request to pictures, and from answers to tensors.
-//! - [`describe`]: metadata, configuration and statistics of versions.
-//! - [`grpc`]: the service `inference.GRPCInferenceService`.
-//! - [`rest`]: the paths under `/v2` on the HTTP port; [`json`] reads and writes their bodies.
+//! - `tensors`: from the tensors of a request to pictures, and from answers to tensors.
+//! - `describe`: metadata, configuration and statistics of versions.
+//! - `grpc`: the service `inference.GRPCInferenceService`.
+//! - [`rest`]: the paths under `/v2` on the HTTP port; `json` reads and writes their bodies.
 //!
-//! Both forms turn a request into a [`tensors::Call`] and go on with [`OpenInference::infer`], so they cannot differ in what they accept.
+//! Both forms turn a request into a `Call` and go on with one `infer`, so they cannot differ in what they accept.
 
 use std::{
     sync::Arc,
