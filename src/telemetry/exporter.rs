@@ -164,6 +164,8 @@ mod tests {
         metrics::rpc_known(&method);
         metrics::rpc_started(&method);
         metrics::rpc_finished(&method, RpcCode::NotFound, Duration::from_millis(3));
+        metrics::http_known("/v2");
+        metrics::http_finished("/v2", RpcCode::Ok, Duration::from_millis(2));
         metrics::image_finished(ImageOutcome::Ok);
         metrics::prediction_rejected(RejectionReason::QueueFull);
         metrics::image_decoded(Duration::from_millis(4));

@@ -471,8 +471,10 @@ class OpenInferenceTest(unittest.TestCase):
                 self.assertEqual(found, status, answer)
                 self.assertEqual(list(answer), ["error"])
                 self.assertIn(words, answer["error"])
-        status, _, text = self.server.fetch(infer)
-        self.assertEqual((status, list(json.loads(text))), (405, ["error"]))
+        for path, expected in [(infer, 405), ("/v2/models/%ff", 400), ("/v2/models/a%20b/ready", 404), ("/v2/models/age/versions/0", 400)]:
+            with self.subTest(path):
+                status, _, text = self.server.fetch(path)
+                self.assertEqual((status, list(json.loads(text))), (expected, ["error"]))
 
     def test_http_bodies_without_a_length_are_read_up_to_the_limit(self):
         def ask(chunks):

@@ -23,10 +23,11 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{Path, State},
+    extract::{FromRequestParts, Path, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+        request::Parts,
     },
     response::{IntoResponse, Response},
     routing::{any, get, post},
@@ -107,6 +108,7 @@ pub fn router(api: OpenInference, limits: Limits) -> Router {
     };
     let mut router = Router::new()
         .route("/v2", get(server).fallback(wrong_method))
+        .route("/v2/", get(server).fallback(wrong_method))
         .route("/v2/health/live", get(live).fallback(wrong_method))
         .route("/v2/health/ready", get(ready).fallback(wrong_method))
         .route(
@@ -159,6 +161,17 @@ impl Named {
             model: &self.model,
             version: &self.version,
             field: "version",
+        }
+    }
+}
+
+impl FromRequestParts<Rest> for Named {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Failure> {
+        match Path::from_request_parts(parts, rest).await {
+            Ok(Path(named)) => Ok(named),
+            Err(rejection) => Err(status::invalid("path", &rejection.body_text()).into()),
         }
     }
 }
@@ -247,7 +260,7 @@ async fn ready(State(rest): State<Rest>) -> Response {
     .await
 }
 
-async fn metadata(State(rest): State<Rest>, Path(named): Path<Named>) -> Response {
+async fn metadata(State(rest): State<Rest>, named: Named) -> Response {
     answer(route::MODEL, async {
         let metadata = rest.api.metadata(named.wanted()).await?;
         Ok(as_json(&to_json(&metadata)))
@@ -255,7 +268,7 @@ async fn metadata(State(rest): State<Rest>, Path(named): Path<Named>) -> Respons
     .await
 }
 
-async fn model_ready(State(rest): State<Rest>, Path(named): Path<Named>) -> Response {
+async fn model_ready(State(rest): State<Rest>, named: Named) -> Response {
     answer(route::MODEL_READY, async {
         rest.api.check_ready(named.wanted()).await?;
         Ok(as_json(&json!({"name": named.model, "ready": true})))
@@ -263,7 +276,7 @@ async fn model_ready(State(rest): State<Rest>, Path(named): Path<Named>) -> Resp
     .await
 }
 
-async fn config(State(rest): State<Rest>, Path(named): Path<Named>) -> Response {
+async fn config(State(rest): State<Rest>, named: Named) -> Response {
     answer(route::CONFIG, async {
         let config = rest.api.config(named.wanted()).await?;
         Ok(as_json(&to_json(&config)))
@@ -271,7 +284,7 @@ async fn config(State(rest): State<Rest>, Path(named): Path<Named>) -> Response 
     .await
 }
 
-async fn statistics(State(rest): State<Rest>, Path(named): Path<Named>) -> Response {
+async fn statistics(State(rest): State<Rest>, named: Named) -> Response {
     answer(route::STATS, async {
         let statistics = rest.api.statistics(named.wanted()).await?;
         Ok(as_json(&to_json(&statistics)))
@@ -300,12 +313,7 @@ async fn index(State(rest): State<Rest>) -> Response {
     .await
 }
 
-async fn load(
-    State(rest): State<Rest>,
-    Path(named): Path<Named>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+async fn load(State(rest): State<Rest>, named: Named, headers: HeaderMap, body: Body) -> Response {
     answer(route::LOAD, async {
         let (body, _slot) = rest.body(&headers, body).await?;
         check_load(parameters(&body)?)?;
@@ -319,12 +327,7 @@ async fn unload() -> Response {
     answer(route::UNLOAD, async { Err(no_unload().into()) }).await
 }
 
-async fn infer(
-    State(rest): State<Rest>,
-    Path(named): Path<Named>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+async fn infer(State(rest): State<Rest>, named: Named, headers: HeaderMap, body: Body) -> Response {
     // Boxed, because it holds everything on the way of a prediction.
     answer(
         route::INFER,
