@@ -41,6 +41,8 @@ pub(super) enum Error {
     Synth(#[from] synth::Error),
     #[error(transparent)]
     Model(#[from] model::Error),
+    #[error(transparent)]
+    Starter(#[from] model::starter::Error),
     #[error("{0}")]
     File(#[source] io::Error),
     #[error("{path} is not what the server stores: expected {expected}, found {found}", path = path.display())]
@@ -72,6 +74,7 @@ impl Error {
             | Self::Logging(_)
             | Self::Synth(_)
             | Self::Model(_)
+            | Self::Starter(_)
             | Self::File(_)
             | Self::Corrupt { .. }
             | Self::CurrentDir(_)

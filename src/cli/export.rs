@@ -11,13 +11,18 @@ use tonic::Request;
 
 use crate::{
     files,
+    imaging::Limits,
     model::{
         self,
         checkpoint::{MANIFEST_FILE, MODEL_FILE, Manifest, read_manifest, read_model},
         resnet18::layout,
+        starter::{self, Original},
         torchscript, weights,
     },
-    proto::v1::{CheckpointFile, DownloadModelFileRequest, GetModelVersionRequest},
+    proto::{
+        self,
+        v1::{CheckpointFile, DownloadModelFileRequest, GetModelVersionRequest},
+    },
 };
 
 use super::{
@@ -34,6 +39,8 @@ Formats:
   torchscript   a module: torch.jit.load(FILE)(images) gives ages in years, without Visage and without torchvision
   pth           a state dict: torchvision.models.resnet18(num_classes=1).load_state_dict(torch.load(FILE, weights_only=True))
   safetensors   the same tensors as they are stored: safetensors.torch.load_file(FILE)
+  starter       a folder with model.safetensors, its convolutions in 16 bits, and manifest.json, to build a program with as assets/starter;
+                only if no age of the --check pictures changes by 0.05 years
 
 Pictures are put in as `manifest.json` of the version says; the command prints it.";
 
@@ -47,8 +54,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "FORMAT")]
     format: Format,
     /// Where to write it; replaced if it is there
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
+    /// Pictures on which 16 bits must predict what 32 bits do; for `starter`, which needs at least one
+    #[arg(long, value_name = "FILE", num_args = 1.., required_if_eq("format", "starter"))]
+    check: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArg,
 }
@@ -58,6 +68,7 @@ enum Format {
     Torchscript,
     Pth,
     Safetensors,
+    Starter,
 }
 
 impl Format {
@@ -66,6 +77,7 @@ impl Format {
             Self::Torchscript => "torchscript",
             Self::Pth => "pth",
             Self::Safetensors => "safetensors",
+            Self::Starter => "starter",
         }
     }
 }
@@ -75,6 +87,12 @@ pub(super) async fn run(
     client: &Client,
     context: &mut Context,
 ) -> Result<Outcome, Error> {
+    let is_checked = matches!(args.format, Format::Starter);
+    if !is_checked && !args.check.is_empty() {
+        let format = args.format.name();
+        let text = format!("--check is for --format starter; {format} rounds nothing");
+        return Err(Error::Usage(text));
+    }
     let name = names::version(&args.model.model, &args.version);
     let answer = client
         .models()
@@ -91,28 +109,54 @@ pub(super) async fn run(
     let manifest = read_manifest(&described)?;
     let weights = folder.path().join(MODEL_FILE);
     let stored = download(&version.name, MODEL_FILE, &weights, client, context).await?;
-    files::write_durably_by(&args.output, |aside| {
-        convert(args.format, &weights, &stored.sha256, &manifest, aside)
-    })?;
-    let size = fs_err::metadata(&args.output).map_err(Error::File)?.len();
+    let written = match args.format {
+        Format::Starter => {
+            let original = Original {
+                state: &weights::read(&weights).map_err(model::Error::from)?,
+                manifest: manifest.clone(),
+                test: version.test.as_ref().map(proto::to_json),
+            };
+            write_starter(&args, original)?
+        }
+        Format::Torchscript => write_file(&args.output, |aside| {
+            let state = read_model(&weights, &stored.sha256)?;
+            torchscript::write(&state, manifest.label, manifest.input.size, aside)
+        })?,
+        Format::Pth => write_file(&args.output, |aside| write_pth(&weights, aside))?,
+        Format::Safetensors => write_file(&args.output, |aside| {
+            fs_err::copy(&weights, aside)?;
+            Ok(())
+        })?,
+    };
     let output = &context.output;
     if output.is_json() {
         // As it is written: numbers that were read to 32 bits would get digits of their own.
         let text = fs_err::read(&described).map_err(Error::File)?;
-        let written: Value = serde_json::from_slice(&text)
+        let stored: Value = serde_json::from_slice(&text)
             .map_err(|error| Error::Contract(format!("{MANIFEST_FILE}: {error}")))?;
-        output.object(&json!({
+        let mut told = json!({
             "path": args.output.display().to_string(),
             "format": args.format.name(),
-            "size_bytes": size,
+            "size_bytes": written.size,
             "model_version": version.name,
-            "input": written["input"],
-            "label": written["label"],
-        }))?;
+            "input": stored["input"],
+            "label": stored["label"],
+        });
+        if let Some(change) = written.change {
+            told["largest_change_years"] = json!(change);
+        }
+        output.object(&told)?;
         return Ok(Outcome::Done);
     }
     output.line(&args.output.display().to_string())?;
-    output.note(&format!("{}, {}", version.name, size_text(size)));
+    let size = size_text(written.size);
+    output.note(&format!("{}, {size}", version.name));
+    if let Some(change) = written.change {
+        output.note(&format!(
+            "Largest change of an age by the rounding to 16 bits: {change:.4} years, on {} pictures.",
+            args.check.len()
+        ));
+    }
     for line in description(args.format, &manifest) {
         output.note(&line);
     }
@@ -142,33 +186,43 @@ async fn download(
     receive(client, parts, &mut target, Path::new(file), context).await
 }
 
-/// Writes the weights in the format to `target`. It computes for a second or two, in which this program has nothing else to do.
-fn convert(
-    format: Format,
-    weights: &Path,
-    sha256: &str,
-    manifest: &Manifest,
-    target: &Path,
-) -> Result<(), model::Error> {
-    let state = read_model(weights, sha256)?;
-    match format {
-        Format::Torchscript => {
-            torchscript::write(&state, manifest.label, manifest.input.size, target)
-        }
-        Format::Pth => {
-            let state = weights::read(weights)?;
-            let in_torchvisions_order = layout(1);
-            let entries = in_torchvisions_order.iter().filter_map(|(name, _)| {
-                let tensor = state.get(name)?;
-                Some((name.as_str(), tensor))
-            });
-            Ok(fs_err::write(target, weights::to_pth(entries))?)
-        }
-        Format::Safetensors => {
-            fs_err::copy(weights, target)?;
-            Ok(())
-        }
-    }
+/// What was written.
+struct Written {
+    /// Bytes, of all files.
+    size: u64,
+    /// The largest change of an age by rounding, in years, where there is any rounding.
+    change: Option<f64>,
+}
+
+/// Writes one file. It computes for a second or two, in which this program has nothing else to do.
+fn write_file(
+    output: &Path,
+    write: impl FnOnce(&Path) -> Result<(), model::Error>,
+) -> Result<Written, Error> {
+    files::write_durably_by(output, write)?;
+    Ok(Written {
+        size: fs_err::metadata(output).map_err(Error::File)?.len(),
+        change: None,
+    })
+}
+
+fn write_pth(weights: &Path, target: &Path) -> Result<(), model::Error> {
+    let state = weights::read(weights)?;
+    let in_torchvisions_order = layout(1);
+    let entries = in_torchvisions_order.iter().filter_map(|(name, _)| {
+        let tensor = state.get(name)?;
+        Some((name.as_str(), tensor))
+    });
+    Ok(fs_err::write(target, weights::to_pth(entries))?)
+}
+
+fn write_starter(args: &Args, original: Original<'_>) -> Result<Written, Error> {
+    let limits = Limits::default();
+    let rounded = starter::write(&args.output, original, &args.check, &limits)?;
+    Ok(Written {
+        size: rounded.size,
+        change: Some(rounded.change),
+    })
 }
 
 /// How to use the file.
@@ -181,10 +235,12 @@ fn description(format: Format, manifest: &Manifest) -> Vec<String> {
     let label = manifest.label;
     lines.push(match format {
         Format::Torchscript => "Output: [N], ages in years.".to_owned(),
-        Format::Pth | Format::Safetensors if label.scale == 1.0 && label.offset == 0.0 => {
+        Format::Pth | Format::Safetensors | Format::Starter
+            if label.scale == 1.0 && label.offset == 0.0 =>
+        {
             "Output of the network: [N, 1], ages in years.".to_owned()
         }
-        Format::Pth | Format::Safetensors => format!(
+        Format::Pth | Format::Safetensors | Format::Starter => format!(
             "Output of the network: [N, 1]; ages in years are {} times it plus {}.",
             label.scale, label.offset
         ),

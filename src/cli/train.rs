@@ -72,7 +72,7 @@ pub(super) struct Args {
     /// Side of the square network input in pixels, 32 to 1024 [default: 224]
     #[arg(long, value_name = "PIXELS", help_heading = "Model")]
     input_size: Option<u32>,
-    /// Bias of the last layer before the first step [default: mean-age]
+    /// Bias of the last layer before the first step [default: mean-age, with STARTER keep]
     #[arg(long, value_name = "BIAS", help_heading = "Model")]
     head_bias: Option<HeadBiasArg>,
     /// Passes over the training images, 1 to 10000 [default: 10]
@@ -420,3 +420,4 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
         _ => Err("expected KEY=VALUE".to_owned()),
     }
 }
+        "STARTER" => (InitKind::Starter, String::new()),

@@ -48,6 +48,9 @@ pub struct Manifest {
     pub dataset: DatasetRecord,
     /// The training's spec with every default filled in, field names as in the API.
     pub spec: serde_json::Value,
+    /// How it does on the training's test images, field names as in `Evaluation` of the API; in files alone that leave the server that has the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<serde_json::Value>,
     /// SHA-256 of the files beside it, in hex.
     pub sha256: BTreeMap<String, String>,
 }
@@ -110,13 +113,20 @@ pub fn write(
 /// # Errors
 /// When it is missing, broken, or from a newer program.
 pub fn read_manifest(path: &Path) -> Result<Manifest, Error> {
+    parse_manifest(&fs_err::read(path)?, path)
+}
+
+/// Reads the bytes of a manifest; `path` is for the error alone.
+///
+/// # Errors
+/// When it is broken, or from a newer program.
+pub fn parse_manifest(bytes: &[u8], path: &Path) -> Result<Manifest, Error> {
     let refuse = |reason: String| Error::Manifest {
         path: path.display().to_string(),
         reason,
     };
-    let bytes = fs_err::read(path)?;
     let value: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+        serde_json::from_slice(bytes).map_err(|error| refuse(error.to_string()))?;
     let version = value
         .get("format_version")
         .and_then(serde_json::Value::as_u64);

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::{
     Error,
     resnet18::layout,
+    starter,
     weights::{self, DType, HubOptions, Mismatch, StateDict, check_shapes, without_head},
 };
 
@@ -22,6 +23,8 @@ pub enum Init {
     Path(String),
     /// Random weights.
     Random,
+    /// The face model that is part of this program, with its head.
+    Starter,
 }
 
 /// Where ImageNet's weights are looked for.
@@ -65,6 +68,13 @@ pub fn load(init: &Init, seed: u64, sources: &Sources) -> Result<Loaded, Error> 
                 source.sha256
             )
         }
+        Init::Starter => {
+            state = exact(&starter::state()?)?;
+            format!(
+                "the starter of this program (SHA-256 {})",
+                starter::sha256()
+            )
+        }
     };
     Ok(Loaded { state, source })
 }
@@ -83,8 +93,15 @@ pub fn check(path: &Path) -> Result<(), Error> {
 /// # Errors
 /// A file that is missing, damaged or of another network.
 pub fn read_exact(path: &Path) -> Result<BTreeMap<String, Tensor>, Error> {
-    let found = weights::read(path)?;
-    check_shapes(&found, &layout(1), &Mismatch::default())?;
+    exact(&weights::read(path)?)
+}
+
+/// A whole network from what a file holds, head included.
+///
+/// # Errors
+/// Other names or shapes than the network's.
+pub fn exact(found: &StateDict) -> Result<BTreeMap<String, Tensor>, Error> {
+    check_shapes(found, &layout(1), &Mismatch::default())?;
     found
         .iter()
         .map(|(name, data)| Ok((name.clone(), tensor(data)?)))

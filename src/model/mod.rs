@@ -6,6 +6,7 @@
 //! - [`init`]: the choices of initial weights.
 //! - [`checkpoint`]: what Visage writes to disk and reads back: `model.safetensors` and `manifest.json`. [`calibration`]: the part of it that
 //!   prediction intervals are made of.
+//! - [`starter`]: a face model that is part of this program.
 //! - [`torchscript`]: a model that PyTorch runs without Visage.
 //! - [`device`]: CPU or GPU, found at run time.
 //!
@@ -17,6 +18,7 @@ pub mod device;
 pub(crate) mod fused;
 pub mod init;
 pub mod resnet18;
+pub mod starter;
 pub mod torchscript;
 pub mod weights;
 

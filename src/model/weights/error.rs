@@ -60,8 +60,9 @@ pub enum Error {
     },
     /// No local file, and the hub could not give one.
     #[error(
-        "cannot fetch timm/resnet18.tv_in1k from the Hugging Face hub: {reason}; put torchvision's \
-         resnet18-f37072fd.pth or timm's model.safetensors into {place}, or pass --init PATH or --init RANDOM"
+        "cannot fetch ImageNet's weights, timm/resnet18.tv_in1k, from the Hugging Face hub: {reason}; three ways out: (1) put torchvision's \
+         resnet18-f37072fd.pth, whose SHA-256 begins with f37072fd, into {place}, (2) let the server reach the hub, or the mirror \
+         that HF_ENDPOINT names, (3) begin with the face model that is part of this program: init STARTER"
     )]
     Unavailable {
         /// What failed.

@@ -77,11 +77,18 @@ pub fn load(path: &Path) -> Result<(StateDict, String), Error> {
             found: sha256,
         });
     }
-    let state = decode(&bytes).map_err(|reason| Error::Format {
+    Ok((parse(&bytes, path)?, sha256))
+}
+
+/// Reads the bytes of a weights file of either format; `path` is for the error alone.
+///
+/// # Errors
+/// They are of no known format, are damaged, or hold anything but tensors.
+pub fn parse(bytes: &[u8], path: &Path) -> Result<StateDict, Error> {
+    decode(bytes).map_err(|reason| Error::Format {
         path: path.to_owned(),
         reason,
-    })?;
-    Ok((state, sha256))
+    })
 }
 
 /// Decides by the first bytes what a file is and reads it.

@@ -203,6 +203,7 @@ impl Session<'_> {
                 mean_training_age: Some(self.mean_age),
             },
             spec: proto::to_json(&self.spec.to_message()),
+            test: None,
             sha256: BTreeMap::new(),
         };
         let shared = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.shallow_clone());

@@ -239,14 +239,15 @@ impl Check {
                     "spec.init.path",
                     "it is empty; name a .pth or .safetensors file on the server",
                 );
+            v1::InitKind::Starter => Init::Starter,
             }
-            Init::ImageNet | Init::Random if !given.path.is_empty() => {
+            Init::ImageNet | Init::Random | Init::Starter if !given.path.is_empty() => {
                 self.refuse(
                     "spec.init.path",
                     format!("{:?} is given but spec.init.kind is not PATH", given.path),
                 );
             }
-            Init::Path(_) | Init::ImageNet | Init::Random => {}
+            Init::Path(_) | Init::ImageNet | Init::Random | Init::Starter => {}
         }
         init
     }

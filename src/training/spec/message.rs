@@ -24,6 +24,7 @@ impl Spec {
             Init::ImageNet => (v1::InitKind::Imagenet1kV1, String::new()),
             Init::Path(path) => (v1::InitKind::Path, path.clone()),
             Init::Random => (v1::InitKind::Random, String::new()),
+            Init::Starter => (v1::InitKind::Starter, String::new()),
         };
         let promote = match self.promote {
             Promote::Always => v1::Promote::Always,

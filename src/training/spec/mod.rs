@@ -161,6 +161,11 @@ impl Spec {
             max_epochs: check.max_epochs("spec.max_epochs", spec.max_epochs),
             batch_size: check.integer("spec.batch_size", spec.batch_size, 32, 1..=4_096) as usize,
             input_size: check.integer("spec.input_size", spec.input_size, 224, 32..=1_024),
+        // The head of the starter has learned ages, which a new bias would throw away.
+        let head_bias = match init {
+            Init::Starter => v1::HeadBias::Keep,
+            Init::ImageNet | Init::Path(_) | Init::Random => v1::HeadBias::MeanAge,
+        };
             optimizer: check.optimizer(spec.optimizer.as_ref(), trained),
             loss: check.loss(spec.loss.as_ref()),
             schedule: check.schedule(spec.schedule.as_ref()),
@@ -187,7 +192,7 @@ impl Spec {
             ),
             seed: spec.seed.unwrap_or(42),
             promote: check.promote(spec.promote),
-            mean_age_bias: check.choice("spec.head_bias", spec.head_bias, v1::HeadBias::MeanAge)
+            mean_age_bias: check.choice("spec.head_bias", spec.head_bias, head_bias)
                 == v1::HeadBias::MeanAge,
             max_duration: check.max_duration(spec.max_duration.as_ref()),
             feature_cache: check.feature_cache(spec.feature_cache),

@@ -161,10 +161,10 @@ fn without_any_file_one_sentence_says_what_to_do() {
         for part in [
             reason,
             place.as_str(),
-            "resnet18-f37072fd.pth",
-            "model.safetensors",
-            "--init PATH",
-            "--init RANDOM",
+            "(1) put torchvision's resnet18-f37072fd.pth, whose SHA-256 begins with f37072fd, into",
+            "(2) let the server reach the hub",
+            "(3) begin with the face model",
+            "init STARTER",
         ] {
             assert!(message.contains(part), "expected {part} in: {message}");
         }
