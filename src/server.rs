@@ -44,7 +44,7 @@ use crate::{
         },
         worker_v1,
     },
-    registry::{DEFAULT_MODEL, LIVE, Registry},
+    registry::{self, DEFAULT_MODEL, LIVE, Registry},
     services::{
         dataset::{Checks, DatasetApi},
         deadline::DeadlineLayer,
@@ -91,6 +91,9 @@ pub enum Error {
     /// The device.
     #[error(transparent)]
     Model(#[from] model::Error),
+    /// The starter could not be registered.
+    #[error("failed to register the starter: {0}")]
+    Starter(#[from] registry::Error),
     /// What an earlier server left behind could not be accounted for.
     #[error(transparent)]
     Supervisor(#[from] supervisor::Error),
@@ -347,6 +350,9 @@ impl Parts {
         )?;
         let cache = data_dir.join("cache");
         let registry = Registry::new(store.clone(), artifacts.clone(), predictor.clone(), cache);
+        if config.starter {
+            registry.register_starter().await?;
+        }
         let device = device::name(device);
         metrics::build_info(env!("CARGO_PKG_VERSION"), device::LIBTORCH_VERSION, &device);
         let options = SupervisorOptions {

@@ -159,10 +159,13 @@ async fn show_stored(name: String, context: &Context) -> Result<Outcome, Error> 
     let evaluation = stored
         .evaluation
         .ok_or_else(|| Error::Contract("GetEvaluation returned no evaluation".to_owned()))?;
-    context.output.line(&format!(
-        "{}, made of {}",
-        stored.model_version, stored.checkpoint
-    ))?;
+    context.output.line(&match stored.checkpoint.as_str() {
+        "" => format!(
+            "{}, on the test images of its training elsewhere",
+            stored.model_version
+        ),
+        checkpoint => format!("{}, made of {checkpoint}", stored.model_version),
+    })?;
     let mut lines = report::evaluation_lines("Test", &evaluation);
     lines.extend(report::worst_lines(&evaluation));
     for line in lines {

@@ -58,11 +58,17 @@ impl clap::Args for SettingFlags {
                 true => ArgAction::Append,
                 false => ArgAction::Set,
             };
-            Arg::new(setting.name)
-                .long(setting.flag())
+            let arg = match setting.is_switch() {
+                true => Arg::new(setting.name)
+                    .num_args(0..=1)
+                    .require_equals(true)
+                    .default_missing_value("true"),
+                // A value may begin with a hyphen.
+                false => Arg::new(setting.name).allow_hyphen_values(true),
+            };
+            arg.long(setting.flag())
                 .value_name(setting.name.to_ascii_uppercase())
                 .action(action)
-                .allow_hyphen_values(true)
                 .help(format!(
                     "{} [env: {}] [default: {}]",
                     setting.doc,

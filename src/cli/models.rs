@@ -2,7 +2,7 @@
 
 use crate::proto::v1::{
     DeleteAliasRequest, GetModelVersionRequest, ListAliasEventsRequest, ListModelVersionsRequest,
-    ModelVersion, RegisterVersionRequest, SetAliasRequest,
+    ModelVersion, RegisterVersionRequest, SetAliasRequest, VersionOrigin,
 };
 
 use super::{
@@ -192,18 +192,12 @@ async fn list(args: ListArgs, context: &Context) -> Result<Outcome, Error> {
                     .create_time
                     .map(|time| time.to_string())
                     .unwrap_or_default(),
-                version.checkpoint.clone(),
+                origin(version),
             ]
         })
         .collect();
     let header = [
-        "VERSION",
-        "ALIASES",
-        "VAL LOSS",
-        "VAL MAE",
-        "TEST MAE",
-        "CREATED",
-        "CHECKPOINT",
+        "VERSION", "ALIASES", "VAL LOSS", "VAL MAE", "TEST MAE", "CREATED", "MADE OF",
     ];
     table::print(&context.output, &header, &rows)?;
     Ok(Outcome::Done)
@@ -260,6 +254,14 @@ async fn history(args: ListArgs, context: &Context) -> Result<Outcome, Error> {
     Ok(Outcome::Done)
 }
 
+/// The checkpoint that a version was made of, or what it is instead.
+fn origin(version: &ModelVersion) -> String {
+    match version.origin() {
+        VersionOrigin::Starter => "the starter".to_owned(),
+        VersionOrigin::Unspecified | VersionOrigin::Training => version.checkpoint.clone(),
+    }
+}
+
 fn show(version: Option<ModelVersion>, context: &Context) -> Result<(), Error> {
     let version =
         version.ok_or_else(|| Error::Contract("the model version came back empty".to_owned()))?;
@@ -275,7 +277,7 @@ fn show(version: Option<ModelVersion>, context: &Context) -> Result<(), Error> {
         false => version.aliases.join(", "),
     };
     output.line(&format!("Aliases: {aliases}"))?;
-    output.line(&format!("Checkpoint: {}", version.checkpoint))?;
+    output.line(&format!("Made of: {}", origin(&version)))?;
     if let Some(metrics) = &version.metrics {
         output.line(&report::epoch_line(metrics))?;
     }

@@ -13,6 +13,7 @@ use super::{Context, Error, Outcome, flags::SettingFlags};
 const EXAMPLES: &str = "\
 Examples:
   visage serve
+  visage serve --starter                   predicts at once, with the face model that is part of the program
   visage serve --data-dir /var/lib/visage --ready-file /run/visage.ready
   visage serve --grpc-listen 0.0.0.0:50051 --data-roots /data --weights-roots /weights
   visage config                            what would be used, and where it comes from

@@ -19,7 +19,10 @@ impl Resolved {
         for setting in SETTINGS {
             let line = match setting.field.shown(&mut config) {
                 Shown::Unset => format!("# {} is not set", setting.name),
-                shown @ (Shown::Text(_) | Shown::Integer(_) | Shown::List(_)) => {
+                shown @ (Shown::Text(_)
+                | Shown::Integer(_)
+                | Shown::Boolean(_)
+                | Shown::List(_)) => {
                     format!("{} = {}", setting.name, toml_value(shown))
                 }
             };
@@ -45,6 +48,7 @@ impl Resolved {
                 let value = match setting.field.shown(&mut config) {
                     Shown::Text(text) => json!(text),
                     Shown::Integer(number) => json!(number),
+                    Shown::Boolean(value) => json!(value),
                     Shown::List(items) => json!(items),
                     Shown::Unset => Value::Null,
                 };
@@ -69,6 +73,7 @@ impl Setting {
         match self.field.shown(&mut ServeConfig::default()) {
             Shown::Text(text) => format!("`{text}`"),
             Shown::Integer(number) => format!("`{number}`"),
+            Shown::Boolean(value) => format!("`{value}`"),
             Shown::List(items) if items.is_empty() => "none".to_owned(),
             Shown::List(items) => format!("`{}`", items.join(",")),
             Shown::Unset => "none".to_owned(),
@@ -109,6 +114,7 @@ fn toml_value(shown: Shown) -> toml::Value {
         Shown::Text(text) => toml::Value::String(text),
         // No setting allows a number that does not fit.
         Shown::Integer(number) => toml::Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)),
+        Shown::Boolean(value) => toml::Value::Boolean(value),
         Shown::List(items) => {
             toml::Value::Array(items.into_iter().map(toml::Value::String).collect())
         }

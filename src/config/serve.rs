@@ -28,6 +28,8 @@ pub struct ServeConfig {
     pub data_roots: Vec<PathBuf>,
     /// Folders under which initial weights may be read; not empty.
     pub weights_roots: Vec<PathBuf>,
+    /// Whether a server without a model begins with the starter.
+    pub starter: bool,
     /// What computes.
     pub device: Device,
     /// Number format of predictions.
@@ -83,6 +85,7 @@ impl Default for ServeConfig {
             tensorboard: EventFolder::InDataDir,
             data_roots: vec![PathBuf::from("/")],
             weights_roots: vec![PathBuf::from("/")],
+            starter: false,
             device: Device::Auto,
             precision: Precision::Auto,
             threads: 0,

@@ -34,6 +34,12 @@ impl Setting {
         self.name.replace('_', "-")
     }
 
+    /// Whether its flag alone turns it on.
+    #[must_use]
+    pub fn is_switch(&self) -> bool {
+        matches!(self.field, Field::Switch(_))
+    }
+
     /// Whether its flag may be given several times.
     #[must_use]
     pub fn is_list(&self) -> bool {
@@ -61,6 +67,7 @@ pub(super) enum Field {
     Bytes(RangeInclusive<usize>, Get<usize>),
     Duration(RangeInclusive<Duration>, Get<Duration>),
     EventFolder(Get<EventFolder>),
+    Switch(Get<bool>),
     Device(Get<Device>),
     Precision(Get<Precision>),
     LogLevel(Get<LogLevel>),
@@ -116,6 +123,11 @@ pub static SETTINGS: &[Setting] = &[
         default_note: Some("`/` when both addresses are loopback, else it must be given"),
         field: Field::Paths(|c| &mut c.weights_roots),
     },
+    setting(
+        "starter",
+        "Make the face model that is part of the program version 1 of `models/age`, and live, when that model has no version yet.",
+        Field::Switch(|c| &mut c.starter),
+    ),
     setting(
         "device",
         "What computes; `auto` takes the first GPU where there is one.",

@@ -53,6 +53,27 @@ fn later_sources_win_and_are_named() {
 }
 
 #[test]
+fn a_switch_is_true_or_false_in_every_source() {
+    let starter = |variables: &[(&str, &str)], given: &[(&'static str, &str)], file| {
+        resolved(variables, given, file).map(|resolved| resolved.config.starter)
+    };
+    assert!(!starter(&[], &[], "").unwrap());
+    assert!(starter(&[], &[], "starter = true").unwrap());
+    assert!(starter(&[], &[], "starter = \"true\"").unwrap());
+    assert!(!starter(&[("VISAGE_STARTER", "false")], &[], "starter = true").unwrap());
+    assert!(starter(&[("VISAGE_STARTER", "false")], &[("starter", "true")], "").unwrap());
+    for (file, value) in [("starter = 1", "1"), ("starter = \"yes\"", "yes")] {
+        let error = starter(&[], &[], file).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("`starter` from visage.toml is `{value}`, expected true or false")
+        );
+    }
+    // A truth is no path.
+    assert!(starter(&[], &[], "data_dir = true").is_err());
+}
+
+#[test]
 fn an_unknown_key_names_the_nearest_setting() {
     let error = resolved(&[], &[], "max_bacth = 4").unwrap_err();
     assert_eq!(

@@ -14,6 +14,7 @@ use super::{Device, EventFolder, LogFormat, LogLevel, Precision, ServeConfig, se
 pub(super) enum Raw {
     Text(String),
     Integer(i64),
+    Boolean(bool),
     List(Vec<String>),
     /// A TOML value of a kind that no setting takes.
     Other(String),
@@ -25,6 +26,7 @@ impl Raw {
         match self {
             Self::Text(text) | Self::Other(text) => text.clone(),
             Self::Integer(number) => number.to_string(),
+            Self::Boolean(value) => value.to_string(),
             Self::List(items) => format!("{items:?}"),
         }
     }
@@ -32,7 +34,19 @@ impl Raw {
     fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) if !text.trim().is_empty() => Some(text.trim()),
-            Self::Text(_) | Self::Integer(_) | Self::List(_) | Self::Other(_) => None,
+            Self::Text(_)
+            | Self::Integer(_)
+            | Self::Boolean(_)
+            | Self::List(_)
+            | Self::Other(_) => None,
+        }
+    }
+
+    fn boolean(&self) -> Option<bool> {
+        match self {
+            Self::Boolean(value) => Some(*value),
+            Self::Text(text) => text.trim().parse().ok(),
+            Self::Integer(_) | Self::List(_) | Self::Other(_) => None,
         }
     }
 
@@ -41,7 +55,7 @@ impl Raw {
         match self {
             Self::Integer(number) => u64::try_from(*number).ok(),
             Self::Text(text) => text.trim().replace(['_', ','], "").parse().ok(),
-            Self::List(_) | Self::Other(_) => None,
+            Self::Boolean(_) | Self::List(_) | Self::Other(_) => None,
         }
     }
 
@@ -60,7 +74,7 @@ impl Raw {
                     .map(str::to_owned)
                     .collect(),
             ),
-            Self::Integer(_) | Self::Other(_) => None,
+            Self::Integer(_) | Self::Boolean(_) | Self::Other(_) => None,
         }
     }
 }
@@ -70,6 +84,7 @@ impl Raw {
 pub(super) enum Shown {
     Text(String),
     Integer(u64),
+    Boolean(bool),
     List(Vec<String>),
     Unset,
 }
@@ -103,7 +118,9 @@ impl Field {
             Self::Bytes(range, get) => {
                 let bytes = match raw {
                     Raw::Text(text) => parse_bytes(text)?,
-                    Raw::Integer(_) | Raw::List(_) | Raw::Other(_) => raw.integer()?,
+                    Raw::Integer(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => {
+                        raw.integer()?
+                    }
                 };
                 *get(config) = within(range, usize::try_from(bytes).ok()?)?;
             }
@@ -118,6 +135,7 @@ impl Field {
                     path => EventFolder::At(absolute(path)),
                 };
             }
+            Self::Switch(get) => *get(config) = raw.boolean()?,
             Self::Device(get) => *get(config) = parse_device(raw.text()?)?,
             Self::Precision(get) => {
                 let text = raw.text()?;
@@ -152,6 +170,7 @@ impl Field {
             Self::Bytes(_, get) => format_bytes(*get(config)),
             Self::Duration(_, get) => Shown::Text(format_duration(*get(config))),
             Self::EventFolder(get) => Shown::Text(get(config).to_string()),
+            Self::Switch(get) => Shown::Boolean(*get(config)),
             Self::Device(get) => Shown::Text(get(config).to_string()),
             Self::LogLevel(get) => Shown::Text(get(config).as_str().to_owned()),
             Self::Precision(get) => Shown::Text(get(config).as_str().to_owned()),
@@ -190,6 +209,7 @@ impl Field {
                 format_duration(*range.end())
             ),
             Self::EventFolder(_) => "on, off or a path".to_owned(),
+            Self::Switch(_) => "true or false".to_owned(),
             Self::Device(_) => "auto, cpu or cuda:N".to_owned(),
             Self::Precision(_) => Precision::ALL.map(Precision::as_str).join(", "),
             Self::LogLevel(_) => LogLevel::ALL.map(LogLevel::as_str).join(", "),

@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,9 +18,10 @@ use crate::{
     model::{
         self,
         checkpoint::{MANIFEST_FILE, MODEL_FILE, read_manifest},
+        starter,
     },
     names::VersionName,
-    proto::v1,
+    proto::{self, v1},
     store::{self, CheckpointRef, Promotion, Publish, Store},
     telemetry::metrics,
     training::spec::Promote,
@@ -29,6 +31,8 @@ use crate::{
 pub const DEFAULT_MODEL: &str = "age";
 /// The alias that Predict serves.
 pub const LIVE: &str = "live";
+/// Why an alias points to the starter.
+const STARTER: &str = "starter";
 
 /// Failures of the registry.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +167,46 @@ impl Registry {
         let version = self.inner.store.register_version(model, version).await?;
         self.count_versions().await?;
         Ok(version)
+    }
+
+    /// Makes the starter version 1 of the default model, and the live one, when that model has no version; else everything stays as it is.
+    ///
+    /// # Errors
+    /// A full disk, or a starter that does not load.
+    pub async fn register_starter(&self) -> Result<(), Error> {
+        if self.inner.store.has_versions(DEFAULT_MODEL).await? {
+            tracing::info!(
+                model = DEFAULT_MODEL,
+                "the model has versions already, so the starter is not registered"
+            );
+            return Ok(());
+        }
+        // Until the version is recorded nobody may take its files for unused.
+        let _storing = self.inner.artifacts.storing().await;
+        let mut files = Vec::new();
+        for (name, bytes) in starter::files() {
+            let stored = self.inner.artifacts.put_bytes(Bytes::from_static(bytes));
+            let stored = stored.await?;
+            files.push(v1::CheckpointFile {
+                name: name.to_owned(),
+                size_bytes: stored.size,
+                sha256: stored.sha256,
+            });
+        }
+        self.check("the starter", &files).await?;
+        let version = describe_starter(files);
+        let registered = self
+            .inner
+            .store
+            .register_first(DEFAULT_MODEL, version, STARTER);
+        if let Some(version) = registered.await? {
+            tracing::info!(
+                version = version.name,
+                sha256 = starter::sha256(),
+                "registered the starter, which is live"
+            );
+        }
+        self.count_versions().await
     }
 
     /// What a training that ends well publishes: its best checkpoint, loaded and warmed once to prove that it can be served.
@@ -327,6 +371,7 @@ impl Registry {
                 .and_then(|spec| spec.input_size)
                 .unwrap_or_default(),
             files: checkpoint.files.clone(),
+            origin: v1::VersionOrigin::Training.into(),
             ..Default::default()
         })
     }
@@ -379,6 +424,24 @@ impl Registry {
             .resolved
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The starter as its manifest describes it.
+fn describe_starter(files: Vec<v1::CheckpointFile>) -> v1::ModelVersion {
+    const READ: &str = "a test reads the manifest that is built in";
+    let manifest = starter::manifest();
+    let test = manifest.test.as_ref();
+    v1::ModelVersion {
+        spec: Some(proto::from_json(&manifest.spec).expect(READ)),
+        metrics: Some(proto::from_json(&manifest.metrics).expect(READ)),
+        test: test.map(|test| proto::from_json(test).expect(READ)),
+        dataset_digest: manifest.dataset.digest.clone(),
+        val_digest: manifest.dataset.val_digest.clone(),
+        input_size: manifest.input.size,
+        files,
+        origin: v1::VersionOrigin::Starter.into(),
+        ..Default::default()
     }
 }
 

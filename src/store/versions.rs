@@ -61,6 +61,37 @@ impl Store {
         .await
     }
 
+    /// Makes a version of a model that has none and points `live` to it, because of `cause`. Returns it, or nothing when the model has a version
+    /// already, which may be one that nothing points to.
+    pub async fn register_first(
+        &self,
+        model: &str,
+        version: pb::ModelVersion,
+        cause: &'static str,
+    ) -> Result<Option<pb::ModelVersion>, Error> {
+        let (inner, model) = (self.inner.clone(), model.to_owned());
+        uninterrupted(Box::pin(async move {
+            let mut write = Write::begin(inner).await?;
+            if has_versions(write.connection(), &model).await? {
+                return Ok(None);
+            }
+            let now = Timestamp::from(SystemTime::now());
+            let mut version = insert(&mut write, &model, version, now).await?;
+            let number = version.version.cast_signed();
+            aliases::point(&mut write, &model, LIVE, number, cause, now).await?;
+            version.aliases = vec![LIVE.to_owned()];
+            write.commit().await?;
+            Ok(Some(version))
+        }))
+        .await
+    }
+
+    /// Whether a model has a version.
+    pub async fn has_versions(&self, model: &str) -> Result<bool, Error> {
+        let mut read = self.read().await?;
+        has_versions(&mut read, model).await
+    }
+
     /// One version, with the aliases that point to it now. Errors: [`Error::NotFound`].
     pub async fn version(
         &self,
@@ -116,6 +147,14 @@ impl Store {
         .await?;
         Page::cut(rows, limit, |row| row.0).try_map(|row| decode(model, row))
     }
+}
+
+async fn has_versions(connection: &mut SqliteConnection, model: &str) -> Result<bool, Error> {
+    let has = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM versions WHERE model = ?)")
+        .bind(model)
+        .fetch_one(connection)
+        .await?;
+    Ok(has)
 }
 
 /// Stores a version and, when the rule says so, points `live` to it. Returns the version and whether it is live.

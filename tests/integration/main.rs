@@ -34,6 +34,8 @@ mod real_faces;
 mod restarts;
 /// Trainings that are interrupted at random moments, and give what undisturbed ones give.
 mod resume;
+/// The face model that is part of the program: served at once, trained from, and made anew.
+mod starter;
 /// Starts servers, draws faces, waits for conditions.
 mod support;
 /// Many trainings by one command, through a queue that is short.

@@ -87,6 +87,12 @@ impl Server {
         (self.process, self.http) = (process, http);
     }
 
+    /// Starts a server again with other flags.
+    pub(crate) fn start_again_with(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+        self.start_again();
+    }
+
     /// Waits for the server's own end and returns its exit code.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         self.process.wait().unwrap().code()
@@ -284,7 +290,10 @@ fn spawn(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
+        // Without what this machine may have fetched before.
         .env("HF_HUB_OFFLINE", "1")
+        .env("HF_HOME", folder.join("hub"))
+        .env("TORCH_HOME", folder.join("torch"))
         .env_remove("VISAGE_SERVER");
     let mut process = command.spawn().unwrap();
     let begun = Instant::now();

@@ -228,6 +228,14 @@ async fn local_commands_need_no_server() {
     );
     let run = visage("http://127.0.0.1:1", &["config", "--max-batch", "0"]).await;
     assert_eq!((run.code, run.stdout.as_str()), (2, ""));
+    for (flag, value) in [("--starter", "true"), ("--starter=false", "false")] {
+        // A switch takes nothing of what follows.
+        let run = visage("http://127.0.0.1:1", &["config", flag, "--threads", "1"]).await;
+        let line = format!("# from: --starter\nstarter = {value}\n");
+        assert!(run.stdout.contains(&line), "{}", run.stdout);
+    }
+    let run = visage("http://127.0.0.1:1", &["config", "--starter=perhaps"]).await;
+    assert_eq!(run.code, 2);
     let run = visage("http://127.0.0.1:1", &["config", "--json"]).await;
     assert_eq!(run.objects()[0]["max_batch"]["value"], 32);
     let run = visage("http://127.0.0.1:1", &["completions", "bash"]).await;

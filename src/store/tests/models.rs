@@ -89,6 +89,40 @@ async fn aliases_move_with_a_history() {
 }
 
 #[tokio::test]
+async fn a_first_version_is_live_and_never_takes_the_place_of_another() {
+    let (_folder, store) = open().await;
+    let first = || store.register_first("age", pb::ModelVersion::default(), "starter");
+    assert!(!store.has_versions("age").await.unwrap());
+    let mut moved = store.subscribe_aliases();
+    let version = first().await.unwrap().unwrap();
+    assert_eq!(version.name, "models/age/versions/1");
+    assert_eq!(version.aliases, ["live"]);
+    assert!(moved.has_changed().unwrap());
+    moved.mark_unchanged();
+    assert_eq!(first().await.unwrap(), None);
+    // Not even where nothing is live.
+    store.delete_alias("age", "live").await.unwrap();
+    assert_eq!(first().await.unwrap(), None);
+    assert_eq!(store.count_versions().await.unwrap(), 1);
+    let history = store.alias_events("age", None, 9).await.unwrap().items;
+    let oldest = history.last().unwrap();
+    assert_eq!(
+        (
+            oldest.alias.as_str(),
+            oldest.to_version,
+            oldest.cause.as_str()
+        ),
+        ("live", 1, "starter")
+    );
+    // Another model's versions do not count.
+    let other = store.register_first("other", pb::ModelVersion::default(), "starter");
+    assert_eq!(
+        other.await.unwrap().unwrap().name,
+        "models/other/versions/1"
+    );
+}
+
+#[tokio::test]
 async fn version_numbers_are_not_given_twice() {
     let (_folder, store) = open().await;
     for _ in 0..2 {

@@ -1,0 +1,290 @@
+//! The face model that is part of the program: served at once, trained from, and made anew.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use visage::proto::v1::{self, HeadBias, InitKind, Promote, TrainingState, VersionOrigin};
+
+use crate::support::{Server, files_of, small_spec};
+
+/// A file of the starter as it lies in the repository.
+fn asset(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/starter");
+    fs_err::read(folder.join(name)).unwrap()
+}
+
+fn manifest() -> Value {
+    serde_json::from_slice(&asset("manifest.json")).unwrap()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
+}
+
+async fn version(server: &Server, which: &str) -> Option<v1::ModelVersion> {
+    let request = v1::GetModelVersionRequest {
+        name: format!("models/age/versions/{which}"),
+    };
+    let response = server.models().get_model_version(request).await;
+    response.ok()?.into_inner().version
+}
+
+async fn count_versions(server: &Server) -> usize {
+    let request = v1::ListModelVersionsRequest::default();
+    let response = server.models().list_model_versions(request).await.unwrap();
+    response.into_inner().versions.len()
+}
+
+/// What a version says about a drawn face.
+async fn age(server: &Server, version: &str) -> f64 {
+    let face = files_of(&server.faces("to-predict", 1, 5)).remove(0);
+    let request = v1::PredictRequest {
+        images: vec![fs_err::read(face).unwrap().into()],
+        model: version.to_owned(),
+        ..Default::default()
+    };
+    let answer = server.predictions().predict(request).await.unwrap();
+    answer.into_inner().predictions[0].age
+}
+
+#[tokio::test]
+async fn a_fresh_server_with_the_starter_predicts_at_once_and_says_what_with() {
+    let server = Server::start(&["--starter"]);
+    let answer = server.predict().await.unwrap();
+    assert_eq!(answer.model_version, "models/age/versions/1");
+    let manifest = manifest();
+    let prediction = &answer.predictions[0];
+    assert!((-20.0..150.0).contains(&prediction.age), "{prediction:?}");
+    let is_calibrated = !manifest["calibration"].is_null();
+    assert_eq!(prediction.interval.is_some(), is_calibrated);
+
+    let live = version(&server, "live").await.unwrap();
+    assert_eq!(live.origin(), VersionOrigin::Starter);
+    assert_eq!((live.version, live.checkpoint.as_str()), (1, ""));
+    assert_eq!(live.aliases, ["live"]);
+    for name in ["model.safetensors", "manifest.json"] {
+        let file = live.files.iter().find(|file| file.name == name).unwrap();
+        assert_eq!(file.sha256, sha256(&asset(name)));
+    }
+    let metrics = live.metrics.unwrap();
+    assert_eq!(
+        Some(metrics.val_mae),
+        manifest["metrics"]["val_mae"].as_f64()
+    );
+    assert_eq!(live.val_digest, manifest["dataset"]["val_digest"]);
+    assert_eq!(u64::from(live.input_size), manifest["input"]["size"]);
+    assert_eq!(live.test.is_some(), manifest.get("test").is_some());
+}
+
+#[tokio::test]
+async fn the_starter_is_registered_once_and_never_replaces_a_version() {
+    let mut server = Server::start(&["--starter"]);
+    server.kill();
+    server.start_again();
+    assert_eq!(count_versions(&server).await, 1);
+    // One's own version is made live, then nothing is: the next start leaves both as they are.
+    let own = server.train_small().await;
+    let request = v1::SetAliasRequest {
+        name: own.clone(),
+        alias: "live".to_owned(),
+        expected_version: Some(1),
+    };
+    server.models().set_alias(request).await.unwrap();
+    server.kill();
+    server.start_again();
+    assert_eq!(version(&server, "live").await.unwrap().name, own);
+    assert_eq!(server.predict().await.unwrap().model_version, own);
+    let request = v1::DeleteAliasRequest {
+        alias: "live".to_owned(),
+        ..Default::default()
+    };
+    server.models().delete_alias(request).await.unwrap();
+    server.kill();
+    server.start_again();
+    assert!(server.predict().await.is_err());
+    assert_eq!(count_versions(&server).await, 2);
+}
+
+#[tokio::test]
+async fn a_server_that_has_a_version_does_not_get_the_starter() {
+    let mut server = Server::start(&[]);
+    let refused = server.predict().await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    let own = server.train_small().await;
+    assert_eq!(
+        version(&server, "live").await.unwrap().origin(),
+        VersionOrigin::Training
+    );
+    server.kill();
+    server.start_again_with(&["--starter"]);
+    assert_eq!(count_versions(&server).await, 1);
+    assert_eq!(version(&server, "live").await.unwrap().name, own);
+}
+
+/// From the starter with steps that are too small to move anything.
+fn unmoved(faces: &Path) -> v1::TrainingSpec {
+    v1::TrainingSpec {
+        init: Some(v1::InitSpec {
+            kind: InitKind::Starter.into(),
+            ..Default::default()
+        }),
+        trainable: vec!["fc".to_owned()],
+        input_size: manifest()["input"]["size"].as_u64().map(|size| size as u32),
+        max_epochs: Some(1),
+        optimizer: Some(v1::OptimizerSpec {
+            learning_rate: Some(1e-12),
+            ..Default::default()
+        }),
+        precision: v1::Precision::F32.into(),
+        promote: Promote::Never.into(),
+        ..small_spec(faces)
+    }
+}
+
+async fn train(server: &Server, spec: v1::TrainingSpec) -> v1::Training {
+    let training = server.ended(&server.queue(spec).await).await;
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
+    training
+}
+
+#[tokio::test]
+async fn a_training_begins_with_all_of_the_starter_its_head_included() {
+    let server = Server::start(&["--starter"]);
+    let faces = server.faces("faces", 40, 3);
+    let training = train(&server, unmoved(&faces)).await;
+    let source = &training.init_source;
+    assert!(
+        source.contains("starter") && source.contains(&sha256(&asset("model.safetensors"))),
+        "{source}"
+    );
+    let starter = age(&server, "models/age/versions/1").await;
+    let kept = age(&server, &training.model_version).await;
+    assert!((kept - starter).abs() < 1e-3, "{kept} and {starter}");
+
+    // The mean age takes the place of the bias where that is asked for.
+    let asked = v1::TrainingSpec {
+        head_bias: HeadBias::MeanAge.into(),
+        ..unmoved(&faces)
+    };
+    let training = train(&server, asked).await;
+    let model = asset("model.safetensors");
+    let tensors = safetensors::SafeTensors::deserialize(&model).unwrap();
+    let bias = tensors.tensor("fc.bias").unwrap();
+    let bias = f32::from_le_bytes(bias.data().try_into().unwrap());
+    let splits = training.dataset.as_ref().unwrap().splits.iter();
+    let mean = splits
+        .filter(|split| split.split == "train")
+        .map(|split| split.age_mean);
+    let expected = starter - f64::from(bias) + mean.sum::<f64>();
+    let reset = age(&server, &training.model_version).await;
+    assert!((reset - expected).abs() < 1e-3, "{reset} and {expected}");
+}
+
+#[tokio::test]
+async fn without_imagenets_weights_a_training_says_three_ways_out() {
+    let server = Server::start(&[]);
+    let spec = v1::TrainingSpec {
+        init: None,
+        ..small_spec(&server.faces("faces", 40, 3))
+    };
+    let training = server.ended(&server.queue(spec).await).await;
+    assert_eq!(training.state(), TrainingState::Failed, "{training:#?}");
+    let failure = training.failure.unwrap();
+    assert_eq!(failure.reason, "INIT_WEIGHTS");
+    let folder = server.path("data/weights").canonicalize().unwrap();
+    for part in [
+        "resnet18-f37072fd.pth",
+        "SHA-256 begins with f37072fd",
+        folder.to_str().unwrap(),
+        "let the server reach the hub",
+        "init STARTER",
+    ] {
+        assert!(
+            failure.message.contains(part),
+            "expected {part} in {}",
+            failure.message
+        );
+    }
+    // Nothing was trained from anything else instead.
+    assert_eq!((training.model_version.as_str(), training.last), ("", None));
+    assert_eq!(training.init_source, "");
+}
+
+async fn export(server: &Server, folder: &Path, more: &[PathBuf]) -> std::process::Output {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_visage"));
+    command
+        .args(["--server", &server.grpc, "--json", "models", "export"])
+        .args(["1", "--format", "starter", "--output"])
+        .arg(folder)
+        .args(more)
+        .kill_on_drop(true);
+    command.output().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_version_is_exported_as_a_starter() {
+    let server = Server::start(&[]);
+    server.train_small().await;
+    let folder = server.path("starter");
+    // Which pictures to check on must be said.
+    let refused = export(&server, &folder, &[]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(!folder.exists());
+
+    let mut more = vec![PathBuf::from("--check")];
+    more.extend(files_of(&server.faces("checked", 8, 6)));
+    let exported = export(&server, &folder, &more).await;
+    let stderr = String::from_utf8_lossy(&exported.stderr);
+    assert!(exported.status.success(), "{stderr}");
+    let told: Value = serde_json::from_slice(&exported.stdout).unwrap();
+    // Sixteen bits are not nothing, and not much.
+    let change = told["largest_change_years"].as_f64().unwrap();
+    assert!(change > 0.0 && change < 0.05, "{told}");
+
+    let model = fs_err::read(folder.join("model.safetensors")).unwrap();
+    assert!(model.len() < 23_000_000, "{} bytes", model.len());
+    let manifest = fs_err::read(folder.join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["sha256"]["model.safetensors"], sha256(&model));
+    assert_eq!(manifest["dataset"]["path"], "small");
+    let original = version(&server, "1").await.unwrap();
+    let test = original.test.unwrap();
+    assert_eq!(manifest["test"]["mae"].as_f64(), Some(test.mae));
+    assert_eq!(manifest["test"]["worst_predictions"], Value::Array(vec![]));
+
+    // The halves are rounded, not cut off: none is further from the original than half a unit in its last place.
+    let stored = original
+        .files
+        .iter()
+        .find(|file| file.name == "model.safetensors");
+    let stored = stored.unwrap().sha256.clone();
+    let path = server.path(&format!("data/artifacts/sha256/{}/{stored}", &stored[..2]));
+    let before = fs_err::read(path).unwrap();
+    let before = safetensors::SafeTensors::deserialize(&before).unwrap();
+    let after = safetensors::SafeTensors::deserialize(&model).unwrap();
+    assert_eq!(before.names().len(), after.names().len());
+    let name = "layer1.0.conv1.weight";
+    let (before, after) = (before.tensor(name).unwrap(), after.tensor(name).unwrap());
+    let floats = before.data().as_chunks::<4>().0.iter();
+    let halves = after.data().as_chunks::<2>().0.iter();
+    for (float, half) in floats.zip(halves) {
+        let (float, half) = (f32::from_le_bytes(*float), u16::from_le_bytes(*half));
+        // IEEE 754: 5 bits of exponent with a bias of 15, 10 bits of fraction.
+        let (exponent, fraction) = (i32::from(half >> 10 & 0x1f), f64::from(half & 0x3ff));
+        let magnitude = match exponent {
+            0 => fraction * 2f64.powi(-24),
+            _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
+        };
+        let value = if half & 0x8000 == 0 {
+            magnitude
+        } else {
+            -magnitude
+        };
+        let unit = 2f64.powi(exponent.max(1) - 25);
+        assert!(
+            (value - f64::from(float)).abs() <= unit / 2.0,
+            "{float} became {value}"
+        );
+    }
+}
