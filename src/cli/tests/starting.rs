@@ -2,7 +2,9 @@ use std::path::Path;
 
 use tonic::Status;
 
-use crate::proto::v1::{InitKind, ModelVersionCreated, TrainingState, training_event::Kind};
+use crate::proto::v1::{
+    InitKind, ModelVersionCreated, Recipe, TrainingState, training_event::Kind,
+};
 
 use super::{
     TEN, epochs,
@@ -96,6 +98,22 @@ async fn paths_that_are_not_here_are_still_made_absolute() {
         (init.kind(), Path::new(&init.path)),
         (InitKind::Path, here.join("w.pth").as_path())
     );
+}
+
+#[tokio::test]
+async fn a_recipe_is_sent_with_what_is_set_beside_it() {
+    let server = Fake::start(ended(TrainingState::Succeeded));
+    let arguments = ["train", "--dataset", "d", "--recipe", "best", "--detach"];
+    let others = ["--init", "starter", "--set", "augmentation.erasing=0"];
+    let run = visage(&server.url(), &[&arguments[..], &others].concat()).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let started = server.state.started.lock().unwrap();
+    let spec = started[0].spec.as_ref().unwrap();
+    assert_eq!(spec.recipe(), Recipe::Best);
+    let init = spec.init.as_ref().unwrap();
+    assert_eq!((init.kind(), init.path.as_str()), (InitKind::Starter, ""));
+    assert_eq!(spec.augmentation.unwrap().erasing, Some(0.0));
+    assert_eq!(spec.max_epochs, None);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-use super::{DatasetSpec, Init, Promote, Violation};
+use super::{DatasetSpec, Init, Promote, Recipe, Violation};
 
 /// Longest time that a protobuf Duration may hold, in seconds (google/protobuf/duration.proto).
 const LONGEST_DURATION: Duration = Duration::from_secs(315_576_000_000);
@@ -223,6 +223,14 @@ impl Check {
         }
     }
 
+    pub(super) fn recipe(&mut self, given: i32) -> Recipe {
+        match self.choice("spec.recipe", given, v1::Recipe::Reference) {
+            v1::Recipe::Unspecified | v1::Recipe::Reference => Recipe::Reference,
+            v1::Recipe::Best => Recipe::Best,
+            v1::Recipe::Fast => Recipe::Fast,
+        }
+    }
+
     pub(super) fn init(&mut self, given: Option<&v1::InitSpec>) -> Init {
         let Some(given) = given else {
             return Init::ImageNet;
@@ -231,6 +239,7 @@ impl Check {
         let init = match kind {
             v1::InitKind::Unspecified | v1::InitKind::Imagenet1kV1 => Init::ImageNet,
             v1::InitKind::Random => Init::Random,
+            v1::InitKind::Starter => Init::Starter,
             v1::InitKind::Path => Init::Path(given.path.clone()),
         };
         match &init {
@@ -239,7 +248,6 @@ impl Check {
                     "spec.init.path",
                     "it is empty; name a .pth or .safetensors file on the server",
                 );
-            v1::InitKind::Starter => Init::Starter,
             }
             Init::ImageNet | Init::Random | Init::Starter if !given.path.is_empty() => {
                 self.refuse(

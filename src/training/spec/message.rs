@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-use super::{Init, Promote, Spec};
+use super::{Init, Promote, Recipe, Spec};
 
 impl Spec {
     /// The same as a message with every field set; resolving it again gives the same `Spec`.
@@ -25,6 +25,11 @@ impl Spec {
             Init::Path(path) => (v1::InitKind::Path, path.clone()),
             Init::Random => (v1::InitKind::Random, String::new()),
             Init::Starter => (v1::InitKind::Starter, String::new()),
+        };
+        let recipe = match self.recipe {
+            Recipe::Reference => v1::Recipe::Reference,
+            Recipe::Best => v1::Recipe::Best,
+            Recipe::Fast => v1::Recipe::Fast,
         };
         let promote = match self.promote {
             Promote::Always => v1::Promote::Always,
@@ -121,6 +126,7 @@ impl Spec {
                 v1::OnOutOfMemory::Fail.into(),
             ),
             checkpoint_interval: duration(self.checkpoint_interval),
+            recipe: recipe.into(),
         }
     }
 }

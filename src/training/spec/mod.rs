@@ -4,6 +4,7 @@
 //! its field in the request. Meaning, units and defaults of all fields are those of `TrainingSpec` in the API.
 //!
 //! - `check`: reading a request's fields and collecting what is wrong with them.
+//! - `recipes`: values for the fields that a request does not set, all by one name.
 //! - `message`: back to a request with every field set.
 //! - `change`: what may change while a training is live.
 
@@ -26,10 +27,12 @@ use super::{
 mod change;
 mod check;
 mod message;
+mod recipes;
 #[cfg(test)]
 mod tests;
 
 pub use change::{Changes, change, halve_batch};
+pub use recipes::Recipe;
 
 use check::Check;
 
@@ -45,6 +48,8 @@ pub struct Violation {
 /// A checked training specification.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
+    /// What the fields that were not set come from.
+    pub recipe: Recipe,
     /// The labelled images.
     pub dataset: DatasetSpec,
     /// The weights to begin with.
@@ -148,24 +153,27 @@ impl Spec {
             );
             return Err(check.violations);
         };
+        let recipe = check.recipe(spec.recipe);
+        let spec = &recipe.fill(spec);
         let early_stopping = spec.early_stopping.unwrap_or_default();
         let (dataset, init) = (
             check.dataset(spec.dataset.as_ref()),
             check.init(spec.init.as_ref()),
         );
         let trained = check.trained(&spec.trainable);
+        // The head of the starter has learned ages, which a new bias would throw away.
+        let head_bias = match init {
+            Init::Starter => v1::HeadBias::Keep,
+            Init::ImageNet | Init::Path(_) | Init::Random => v1::HeadBias::MeanAge,
+        };
         let resolved = Spec {
+            recipe,
             dataset,
             init,
             trained,
             max_epochs: check.max_epochs("spec.max_epochs", spec.max_epochs),
             batch_size: check.integer("spec.batch_size", spec.batch_size, 32, 1..=4_096) as usize,
             input_size: check.integer("spec.input_size", spec.input_size, 224, 32..=1_024),
-        // The head of the starter has learned ages, which a new bias would throw away.
-        let head_bias = match init {
-            Init::Starter => v1::HeadBias::Keep,
-            Init::ImageNet | Init::Path(_) | Init::Random => v1::HeadBias::MeanAge,
-        };
             optimizer: check.optimizer(spec.optimizer.as_ref(), trained),
             loss: check.loss(spec.loss.as_ref()),
             schedule: check.schedule(spec.schedule.as_ref()),

@@ -29,10 +29,150 @@ fn defaults_are_the_reference_recipe() {
     assert!(spec.mean_age_bias);
 }
 
+const RECIPES: [v1::Recipe; 3] = [v1::Recipe::Reference, v1::Recipe::Best, v1::Recipe::Fast];
+
+fn by_recipe(recipe: v1::Recipe) -> v1::TrainingSpec {
+    v1::TrainingSpec {
+        recipe: recipe.into(),
+        ..minimal()
+    }
+}
+
 #[test]
 fn a_resolved_spec_resolves_to_itself() {
-    let spec = Spec::resolve(Some(&minimal())).unwrap();
-    assert_eq!(Spec::resolve(Some(&spec.to_message())).unwrap(), spec);
+    for recipe in RECIPES {
+        let spec = Spec::resolve(Some(&by_recipe(recipe))).unwrap();
+        assert_eq!(Spec::resolve(Some(&spec.to_message())).unwrap(), spec);
+    }
+}
+
+#[test]
+fn without_a_recipe_the_fields_have_their_own_defaults() {
+    let unset = Spec::resolve(Some(&minimal())).unwrap();
+    let reference = Spec::resolve(Some(&by_recipe(v1::Recipe::Reference))).unwrap();
+    assert_eq!(unset, reference);
+    assert_eq!(unset.to_message().recipe(), v1::Recipe::Reference);
+}
+
+#[test]
+fn a_recipe_fills_what_is_not_set_and_the_resolved_spec_tells_it() {
+    let told = Spec::resolve(Some(&by_recipe(v1::Recipe::Best)))
+        .unwrap()
+        .to_message();
+    assert_eq!(told.recipe(), v1::Recipe::Best);
+    assert_eq!(told.init.unwrap().kind(), v1::InitKind::Starter);
+    assert_eq!(told.trainable, ["layer3", "layer4", "fc"]);
+    assert_eq!((told.max_epochs, told.input_size), (Some(15), Some(224)));
+    let optimizer = told.optimizer.unwrap();
+    assert_eq!(optimizer.kind(), v1::OptimizerKind::Adamw);
+    assert_eq!(
+        (optimizer.learning_rate, optimizer.weight_decay),
+        (Some(3e-4), Some(0.05))
+    );
+    // Of which the recipe says nothing.
+    assert_eq!((optimizer.beta1, told.batch_size), (Some(0.9), Some(32)));
+    let schedule = told.schedule.unwrap();
+    assert_eq!(schedule.kind(), v1::ScheduleKind::Cosine);
+    assert_eq!(schedule.warmup_epochs, Some(1.0));
+    assert_eq!(told.loss.unwrap().kind(), v1::LossKind::SmoothL1);
+    assert_eq!(told.target_scale, v1::TargetScale::Standardised as i32);
+    assert_eq!(told.augmentation.unwrap().horizontal_flip, Some(true));
+    assert!(told.ema_decay.unwrap() > 0.9);
+    assert_eq!(told.monitor, v1::Metric::ValMae as i32);
+    assert_eq!(told.head_bias, v1::HeadBias::Keep as i32);
+
+    let told = Spec::resolve(Some(&by_recipe(v1::Recipe::Fast)))
+        .unwrap()
+        .to_message();
+    assert_eq!(told.trainable, ["layer4", "fc"]);
+    assert_eq!((told.max_epochs, told.input_size), (Some(5), Some(128)));
+    assert_eq!(told.optimizer.unwrap().learning_rate, Some(1e-3));
+    // With any other change of the images nothing could be kept.
+    let augmentation = told.augmentation.unwrap();
+    let mirrored = v1::AugmentationSpec {
+        horizontal_flip: Some(true),
+        min_crop_area: Some(1.0),
+        brightness: Some(0.0),
+        contrast: Some(0.0),
+        saturation: Some(0.0),
+        erasing: Some(0.0),
+    };
+    assert_eq!(augmentation, mirrored);
+    assert_eq!(told.feature_cache, v1::FeatureCache::Auto as i32);
+}
+
+#[test]
+fn what_is_set_wins_over_the_recipe_inside_of_messages_too() {
+    let asked = v1::TrainingSpec {
+        init: Some(v1::InitSpec {
+            kind: v1::InitKind::Random.into(),
+            ..Default::default()
+        }),
+        trainable: vec!["fc".to_owned()],
+        optimizer: Some(v1::OptimizerSpec {
+            learning_rate: Some(1e-5),
+            ..Default::default()
+        }),
+        // Zero and false are values too.
+        ema_decay: Some(0.0),
+        augmentation: Some(v1::AugmentationSpec {
+            horizontal_flip: Some(false),
+            erasing: Some(0.0),
+            ..Default::default()
+        }),
+        target_scale: v1::TargetScale::Years.into(),
+        ..by_recipe(v1::Recipe::Best)
+    };
+    let told = Spec::resolve(Some(&asked)).unwrap().to_message();
+    assert_eq!(told.recipe(), v1::Recipe::Best);
+    assert_eq!(told.init.unwrap().kind(), v1::InitKind::Random);
+    // Random weights know no ages.
+    assert_eq!(told.head_bias, v1::HeadBias::MeanAge as i32);
+    assert_eq!(told.trainable, ["fc"]);
+    let optimizer = told.optimizer.unwrap();
+    assert_eq!(optimizer.learning_rate, Some(1e-5));
+    assert_eq!(optimizer.kind(), v1::OptimizerKind::Adamw);
+    assert_eq!(told.ema_decay, Some(0.0));
+    let augmentation = told.augmentation.unwrap();
+    assert_eq!(
+        (augmentation.horizontal_flip, augmentation.erasing),
+        (Some(false), Some(0.0))
+    );
+    assert!(augmentation.min_crop_area.unwrap() < 1.0);
+    assert_eq!(told.target_scale, v1::TargetScale::Years as i32);
+    assert_eq!(told.max_epochs, Some(15));
+}
+
+#[test]
+fn a_recipe_that_is_not_known_is_refused() {
+    let spec = v1::TrainingSpec {
+        recipe: 77,
+        ..minimal()
+    };
+    let violations = Spec::resolve(Some(&spec)).unwrap_err();
+    assert_eq!(violations.len(), 1);
+    assert_eq!(violations[0].field, "spec.recipe");
+}
+
+#[test]
+fn the_head_of_the_starter_is_kept_unless_another_bias_is_asked_for() {
+    let starter = v1::TrainingSpec {
+        init: Some(v1::InitSpec {
+            kind: v1::InitKind::Starter.into(),
+            ..Default::default()
+        }),
+        ..minimal()
+    };
+    assert!(!Spec::resolve(Some(&starter)).unwrap().mean_age_bias);
+    let asked = v1::TrainingSpec {
+        head_bias: v1::HeadBias::MeanAge.into(),
+        ..starter.clone()
+    };
+    assert!(Spec::resolve(Some(&asked)).unwrap().mean_age_bias);
+    let mut with_path = starter;
+    with_path.init.as_mut().unwrap().path = "w.pth".to_owned();
+    let violations = Spec::resolve(Some(&with_path)).unwrap_err();
+    assert_eq!(violations[0].field, "spec.init.path");
 }
 
 #[test]
