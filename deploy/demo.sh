@@ -3,7 +3,7 @@
 #
 #   DATA=folder   use these pictures (names begin with the age) instead of drawn ones
 #   QUICK=1       fewer pictures and epochs at a smaller size: shows that it works, not how well
-#   INIT=...      initial weights; without it ImageNet's, and random ones where those cannot be had
+#   INIT=...      initial weights; without it ImageNet's, and the starter where those cannot be had
 #   EPOCHS=n, SIZE=pixels, TRAIN_FLAGS=...   handed on to `visage train`
 #   OUT=folder    where everything is written; default: demo
 set -euo pipefail
@@ -81,8 +81,8 @@ if ! train "$init"; then
   newest=$("$visage" trainings list --json)
   case ${newest%%$'\n'*} in *'"INIT_WEIGHTS"'*) ;; *) exit 1 ;; esac
   [ -z "${INIT:-}" ] || exit 1
-  say "ImageNet's weights cannot be had here (see above): the demo trains all layers from RANDOM weights. Put the named file in place for better ages"
-  train RANDOM --trainable ALL --lr 1e-3
+  say "ImageNet's weights cannot be had here (see above for the three ways out): the demo takes the third and begins with STARTER, the face model in the program"
+  train STARTER
 fi
 
 say "Predicting pictures that were not trained on"

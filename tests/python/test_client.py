@@ -284,7 +284,7 @@ class WithoutModelTest(ClientTest):
             augmentation=training.AugmentationSpec(horizontal_flip=False, min_crop_area=1, brightness=0, contrast=0, saturation=0, erasing=0),
             batch_norm=training.BATCH_NORM_POLICY_UPDATE, monitor=training.METRIC_VAL_LOSS,
             restart_policy=training.RestartPolicy(max_restarts=3), on_oom=training.ON_OUT_OF_MEMORY_REDUCE_BATCH,
-            checkpoint_interval=duration_pb2.Duration(seconds=300))
+            checkpoint_interval=duration_pb2.Duration(seconds=300), recipe=training.RECIPE_REFERENCE)
         self.assertEqual(resolved, expected)
 
     def test_a_check_of_a_dataset_tells_what_is_twice_in_it(self):
@@ -309,6 +309,26 @@ class WithoutModelTest(ClientTest):
         self.assertEqual((report.near.groups, report.near.straddling_groups), (1, 0))
         self.assertEqual([image.mirrored for image in report.near.listed[0].images], [False, True])
         self.assertFalse(report.HasField("outliers"))
+
+    def test_a_recipe_fills_in_what_is_not_set_and_what_is_set_wins(self):
+        asked = training.TrainingSpec(dataset=training.DatasetSpec(path=faces), recipe=training.RECIPE_BEST, max_epochs=3,
+                                      augmentation=training.AugmentationSpec(horizontal_flip=False))
+        resolved = self.client.start(asked, validate_only=True).resolved_spec
+        self.assertEqual((resolved.recipe, resolved.max_epochs), (training.RECIPE_BEST, 3))
+        self.assertEqual((resolved.init.kind, resolved.head_bias), (training.INIT_KIND_STARTER, training.HEAD_BIAS_KEEP))
+        self.assertEqual(list(resolved.trainable), ["layer3", "layer4", "fc"])
+        self.assertFalse(resolved.augmentation.horizontal_flip)
+        self.assertLess(resolved.augmentation.min_crop_area, 1)
+        # All of it is told: the resolved spec without its recipe is the same training.
+        again = training.TrainingSpec()
+        again.CopyFrom(resolved)
+        again.ClearField("recipe")
+        again = self.client.start(again, validate_only=True).resolved_spec
+        again.recipe = training.RECIPE_BEST
+        self.assertEqual(again, resolved)
+        asked.recipe = 77
+        with self.refused(Code.INVALID_ARGUMENT, "INVALID_FIELDS", ["spec.recipe"]):
+            self.client.start(asked, validate_only=True)
 
     def test_a_bad_spec_names_every_bad_field_at_once(self):
         bad = training.TrainingSpec(
@@ -993,6 +1013,28 @@ class WithModelTest(ClientTest):
             name = series.split("{")[0]
             family = next((name[:-len(end)] for end in ("_bucket", "_sum", "_count") if name.endswith(end)), name)
             self.assertTrue({name, family} & described["HELP"], series)
+
+
+class StarterTest(ClientTest):
+    """A server that has trained nothing, with the face model that is part of the program."""
+
+    OPTIONS = ("--starter",)
+
+    def test_the_first_call_is_a_prediction_and_the_version_says_where_it_is_from(self):
+        self.assertEqual(self.health_of("visage.v1.PredictionService"), "SERVING")
+        answer = self.client.predict(read_face(0))
+        self.assertEqual(answer.model_version, "models/age/versions/1")
+        self.assertTrue(math.isfinite(answer.predictions[0].age))
+        with open(os.path.join(api.REPOSITORY, "assets", "starter", "manifest.json"), encoding="utf-8") as file:
+            manifest = json.load(file)
+        self.assertEqual(answer.predictions[0].HasField("interval"), manifest["calibration"] is not None)
+        live = self.client.models.GetModelVersion(model.GetModelVersionRequest(name="models/age/versions/live")).version
+        self.assertEqual((live.origin, live.checkpoint, list(live.aliases)), (model.VERSION_ORIGIN_STARTER, "", ["live"]))
+        files = {file.name: file.sha256 for file in live.files}
+        self.assertEqual(files["model.safetensors"], manifest["sha256"]["model.safetensors"])
+        self.assertAlmostEqual(live.metrics.val_mae, manifest["metrics"]["val_mae"], places=9)
+        events = self.client.models.ListAliasEvents(model.ListAliasEventsRequest()).events
+        self.assertEqual([(event.alias, event.from_version, event.to_version, event.cause) for event in events], [("live", 0, 1, "starter")])
 
 
 class ControlTest(ClientTest):
