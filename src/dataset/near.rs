@@ -113,8 +113,10 @@ impl Search<'_> {
                             break;
                         }
                         let end = (begin + BLOCK).min(points.len());
-                        for point in begin..end {
-                            index.link(point, &points[point].1, &mut linking);
+                        for (point, (_, fingerprint)) in
+                            points.iter().enumerate().take(end).skip(begin)
+                        {
+                            index.link(point, fingerprint, &mut linking);
                         }
                         if sender.send(end - begin).is_err() {
                             break;
