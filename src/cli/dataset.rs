@@ -23,6 +23,7 @@ Examples:
   visage dataset check faces/ --split-grouping near --json | jq .near.straddling_groups";
 
 #[derive(Debug, clap::Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub(super) enum Command {
     /// Look for unusable files, duplicates, leaks between the parts and doubtful labels; changes nothing
     Check(CheckArgs),

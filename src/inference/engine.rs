@@ -14,7 +14,7 @@ use tch::Device;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    model,
+    model::{self, fused::Threads},
     telemetry::metrics::{self, RejectionReason},
 };
 
@@ -98,7 +98,8 @@ impl Engine {
         let statistics = Statistics::default();
         let body = {
             let statistics = statistics.clone();
-            move || Loop::new(options, statistics).run(receiver)
+            let threads = Threads::new(options.threads).map_err(std::io::Error::other)?;
+            move || Loop::new(options, threads, statistics).run(receiver)
         };
         let thread = std::thread::Builder::new()
             .name("inference".to_owned())
@@ -145,14 +146,17 @@ struct Loop {
     options: EngineOptions,
     /// Loaded weights by SHA-256, the latest used last.
     loaded: VecDeque<(String, Loaded)>,
+    /// Not libtorch's, which wait for the next operation without giving up the cores that decode.
+    threads: Arc<Threads>,
     statistics: Statistics,
 }
 
 impl Loop {
-    fn new(options: EngineOptions, statistics: Statistics) -> Self {
+    fn new(options: EngineOptions, threads: Threads, statistics: Statistics) -> Self {
         Loop {
             options,
             loaded: VecDeque::new(),
+            threads: Arc::new(threads),
             statistics,
         }
     }
@@ -248,7 +252,8 @@ impl Loop {
         batch: &[Item],
     ) -> Result<Vec<f32>, model::Error> {
         let images: Vec<&[f32]> = batch.iter().map(|item| item.pixels.as_slice()).collect();
-        self.network_of(model)?.forward(&images, model)
+        let threads = Arc::clone(&self.threads);
+        self.network_of(model)?.forward(&images, model, &threads)
     }
 
     fn network(&mut self, model: &Arc<ServedModel>) -> Result<&mut Loaded, Error> {
@@ -268,7 +273,10 @@ impl Loop {
             Some(entry) => entry,
             None => {
                 let begun = Instant::now();
-                let network = Loaded::read(model, self.options.device, self.options.precision)?;
+                let EngineOptions {
+                    device, precision, ..
+                } = self.options;
+                let network = Loaded::read(model, device, precision, &self.threads)?;
                 metrics::model_loaded(begun.elapsed());
                 tracing::info!(
                     model = model.name,

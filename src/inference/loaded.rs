@@ -63,6 +63,7 @@ impl Loaded {
         model: &ServedModel,
         device: Device,
         wanted: Wanted,
+        threads: &Threads,
     ) -> Result<Self, model::Error> {
         let state = checkpoint::read_model(&model.weights, &model.sha256)?;
         let exact = || {
@@ -79,7 +80,7 @@ impl Loaded {
         };
         let faces = golden_faces(model);
         let mut exact = exact()?;
-        let expected = exact.forward(&faces, model)?;
+        let expected = exact.forward(&faces, model, threads)?;
         if precision == Precision::F32 {
             return Ok(exact);
         }
@@ -88,7 +89,7 @@ impl Loaded {
             precision,
             difference: 0.0,
         };
-        let found = rounded.forward(&faces, model)?;
+        let found = rounded.forward(&faces, model, threads)?;
         let change = |(found, expected): (&f32, &f32)| f64::from((found - expected).abs());
         let changes = found.iter().zip(&expected).map(change);
         rounded.difference = model.label.scale.abs() * changes.sum::<f64>() / expected.len() as f64;
@@ -116,12 +117,12 @@ impl Loaded {
         &mut self,
         images: &[P],
         model: &ServedModel,
+        threads: &Threads,
     ) -> Result<Vec<f32>, model::Error> {
         let side = model.input.size;
         match &mut self.network {
             Network::Own(network, workspace) => {
                 let images: Vec<&[f32]> = images.iter().map(AsRef::as_ref).collect();
-                let threads = Threads::of_libtorch();
                 Ok(network.forward(&images, side as usize, threads, workspace))
             }
             Network::Libtorch(network, device) => {

@@ -7,9 +7,8 @@ JPEG bytes in, age out, a ResNet18 on 224x224 images. Each round measures all of
     raw libtorch bf16    torch.jit, frozen and optimized for inference, channels last: forward passes alone, without decoding, server or network
     raw openvino bf16    OpenVINO likewise
     grpc                 grpc.aio around PyTorch in f32, one request after the other: the server one writes first
+    grpc bf16            the same around the raw libtorch engine
     grpc openvino bf16   the same around OpenVINO in bf16: the first tuned by hand
-    litserve             LitServe with its dynamic batching around PyTorch in f32, over HTTP
-    litserve bf16        the same around the raw libtorch engine above
     visage               with its default settings, over gRPC
 
 A peer whose package is not installed is left out, and the report says so. The load is closed: so many clients in one process, each of which sends its next
@@ -38,7 +37,7 @@ CONCURRENCY = (1, 8, 32)
 PICTURES = 64
 METHOD = "/visage.v1.PredictionService/Predict"
 # What each needs besides PyTorch.
-PEERS = {"grpc": "grpc", "grpc openvino bf16": "openvino", "litserve": "litserve", "litserve bf16": "litserve"}
+PEERS = {"grpc": "torch", "grpc bf16": "torch", "grpc openvino bf16": "openvino"}
 ENGINES = {"raw libtorch bf16": "torch", "raw openvino bf16": "openvino"}
 
 
@@ -153,44 +152,9 @@ def serve_grpc(engine):
     asyncio.run(run())
 
 
-def serve_litserve(engine):
-    import base64
-    import socket
-
-    import litserve
-    import numpy
-
-    class Ages(litserve.LitAPI):
-        def setup(self, device):
-            self.compute = engine()
-
-        def decode_request(self, request):
-            return decode(base64.b64decode(request["image"]))
-
-        def batch(self, inputs):
-            return numpy.stack(inputs)
-
-        def predict(self, batch):
-            return self.compute(numpy.ascontiguousarray(batch))
-
-        def unbatch(self, output):
-            return list(output)
-
-        def encode_response(self, output):
-            return {"age": float(output)}
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    print("127.0.0.1:{}".format(port), flush=True)
-    server = litserve.LitServer(Ages(max_batch_size=32, batch_timeout=0.005), accelerator="cpu")
-    server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error")
-
-
 def serve(name, folder):
-    engine = {"grpc": libtorch_f32, "grpc openvino bf16": openvino_bf16, "litserve": libtorch_f32, "litserve bf16": libtorch_bf16}[name]
-    start = serve_grpc if name.startswith("grpc") else serve_litserve
-    start(lambda: engine(folder))
+    engine = {"grpc": libtorch_f32, "grpc bf16": libtorch_bf16, "grpc openvino bf16": openvino_bf16}[name]
+    serve_grpc(lambda: engine(folder))
 
 
 # The load.
@@ -206,19 +170,6 @@ def field(number, value):
 
 async def callers(name, address, pictures):
     """A function that predicts the n-th picture, and one that closes the connection."""
-    if name.startswith("litserve"):
-        import aiohttp
-        import base64
-
-        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        bodies = [json.dumps({"image": base64.b64encode(picture).decode()}).encode() for picture in pictures]
-
-        async def post(number):
-            headers = {"content-type": "application/json"}
-            async with session.post("http://{}/predict".format(address), data=bodies[number % len(bodies)], headers=headers) as answer:
-                answer.raise_for_status()
-                await answer.read()
-        return post, session.close
     import grpc
 
     channel = grpc.aio.insecure_channel(address)

@@ -176,7 +176,13 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("Status::with_error_details(", &["services/status.rs"]),
     (
         "use tch",
-        &["model/", "training/", "inference/engine.rs", "synth/"],
+        &[
+            "model/",
+            "training/",
+            "inference/engine.rs",
+            "inference/loaded.rs",
+            "synth/",
+        ],
     ),
     ("env::var", &["config/environment.rs"]),
 ];

@@ -157,14 +157,15 @@ impl Network {
         threads: &Threads,
         workspace: &mut Workspace,
     ) -> Vec<f32> {
-        let features = self.features(images, side, threads, workspace);
-        assert_eq!(features.channels, self.head.weight.len());
-        let of_image = features.side * features.side * features.channels;
-        features
-            .values
-            .chunks_exact(of_image)
-            .map(|image| self.head.forward(image, features.channels))
-            .collect()
+        threads.together(|| {
+            let features = self.features(images, side, threads, workspace);
+            assert_eq!(features.channels, self.head.weight.len());
+            let of_image = features.side * features.side * features.channels;
+            let images = features.values.chunks_exact(of_image);
+            images
+                .map(|image| self.head.forward(image, features.channels))
+                .collect()
+        })
     }
 }
 

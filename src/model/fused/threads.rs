@@ -72,6 +72,14 @@ impl Threads {
         })
     }
 
+    /// Runs work of many parts, so that a pool wakes up once for all of them.
+    pub(super) fn together<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.kind {
+            Kind::Pool(pool) => pool.install(work),
+            Kind::Caller | Kind::Libtorch { .. } => work(),
+        }
+    }
+
     pub(super) fn count(&self) -> usize {
         match &self.kind {
             Kind::Caller => 1,
