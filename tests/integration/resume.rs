@@ -102,6 +102,9 @@ pub(crate) fn spec(dataset: &Path) -> v1::TrainingSpec {
 /// With everything that has a state of its own.
 fn spec_with_all(dataset: &Path) -> v1::TrainingSpec {
     v1::TrainingSpec {
+        // In 16 bits where the processor multiplies in them, which other kernels do than those of f32; epochs are shorter then.
+        precision: v1::Precision::Auto.into(),
+        max_epochs: Some(60),
         optimizer: Some(v1::OptimizerSpec {
             kind: v1::OptimizerKind::Adamw.into(),
             learning_rate: Some(1e-3),

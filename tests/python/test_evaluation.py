@@ -17,7 +17,8 @@ Code = grpc.StatusCode
 class EvaluationTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = server.Server()
+        # In the number format of the training, whose figures it is held against.
+        cls.server = server.Server("--precision", "f32")
         cls.addClassCleanup(cls.server.close)
         cls.client = cls.server.client
         cls.faces = server.draw_faces(cls.server.path("faces"), count=120, seed=1, size=64)
