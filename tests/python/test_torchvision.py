@@ -43,11 +43,14 @@ def as_png(picture, size=None):
     return buffer.getvalue()
 
 
-@unittest.skipIf(missing, "install tests/python/requirements-torch.txt to compare with torchvision: {}".format(missing))
-class TorchvisionTest(unittest.TestCase):
+class Trained:
+    """A server with a small training, and its best checkpoint in torchvision."""
+
+    OPTIONS = ()
+
     @classmethod
     def setUpClass(cls):
-        cls.server = server.Server()
+        cls.server = server.Server(*cls.OPTIONS)
         cls.addClassCleanup(cls.server.close)
         cls.client = cls.server.client
         cls.faces = server.draw_faces(cls.server.path("faces"), count=60, seed=3)
@@ -101,6 +104,22 @@ class TorchvisionTest(unittest.TestCase):
         ours, theirs = numpy.array(self.client.ages(*pictures)), self.predict(pictures)
         self.assertGreater(numpy.ptp(theirs), 20 * tolerance, "the pictures are too alike for the comparison to mean anything")
         self.assertLess(numpy.abs(ours - theirs).max(), tolerance, (ours, theirs))
+
+
+@unittest.skipIf(missing, "install tests/python/requirements-torch.txt to compare with torchvision: {}".format(missing))
+class DefaultFormatTest(Trained, unittest.TestCase):
+    def test_the_default_number_format_changes_ages_by_little(self):
+        pictures = [as_png(picture) for picture in self.read_faces(self.names)]
+        changes = numpy.abs(numpy.array(self.client.ages(*pictures)) - self.predict(pictures))
+        # A version that changes the ages of drawn faces by more than 0.1 years on average would be served in f32.
+        self.assertLess(changes.mean(), 0.1, changes)
+        self.assertLess(changes.max(), 0.5, changes)
+
+
+@unittest.skipIf(missing, "install tests/python/requirements-torch.txt to compare with torchvision: {}".format(missing))
+class TorchvisionTest(Trained, unittest.TestCase):
+    # What differs from torchvision in f32 would drown in the rounding of 16 bits.
+    OPTIONS = ("--precision", "f32")
 
     def test_the_weights_load_into_torchvision_with_every_name_and_shape(self):
         stored = safetensors.torch.load(self.weights)
