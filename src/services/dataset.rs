@@ -7,7 +7,7 @@ mod report;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
@@ -24,7 +24,11 @@ use crate::{
 };
 
 use self::report::{Limit, label_outliers, report};
-use super::{evaluation::Handles, long_call, status};
+use super::{
+    evaluation::Handles,
+    long_call::{self, Slots},
+    status,
+};
 
 /// Checks that run at once; each holds as many decoded images as the machine has threads, eight at most.
 const MAX_CHECKS: usize = 2;
@@ -61,8 +65,7 @@ impl DatasetService for DatasetApi {
 #[derive(Clone)]
 pub struct Checks {
     handles: Handles,
-    slots: Arc<Semaphore>,
-    tasks: TaskTracker,
+    slots: Slots,
 }
 
 impl Checks {
@@ -70,20 +73,16 @@ impl Checks {
     pub fn new(handles: Handles, tasks: TaskTracker) -> Self {
         Checks {
             handles,
-            slots: Arc::new(Semaphore::new(MAX_CHECKS)),
-            tasks,
+            slots: Slots::new(MAX_CHECKS, tasks),
         }
     }
 
     /// Checks everything that needs no look at the images, and begins.
     async fn start(&self, request: v1::CheckDatasetRequest) -> Result<Responses, Status> {
-        let slot = Arc::clone(&self.slots)
-            .try_acquire_owned()
-            .map_err(|_| status::too_many_checks(MAX_CHECKS))?;
+        let slot = self.slots.take();
+        let slot = slot.ok_or_else(|| status::too_many_checks(MAX_CHECKS))?;
         let check = Check::new(self.handles.clone(), request, slot).await?;
-        let (sender, receiver) = mpsc::channel(4);
-        self.tasks.spawn(Box::pin(check.run(sender)));
-        Ok(ReceiverStream::new(receiver))
+        Ok(self.slots.begin(|sender| check.run(sender)))
     }
 }
 
@@ -166,19 +165,10 @@ impl Check {
     async fn run(self, sender: Sender) {
         tracing::info!(dataset = self.spec.dataset.path, "checking a dataset");
         let (progress, told) = watch::channel(phase("scan", 0, 0));
-        let shutdown = self.handles.shutdown.clone();
-        let found = tokio::select! {
-            found = self.find(progress) => found,
-            () = long_call::tell(told, &sender, |progress| response(Kind::Progress(progress))) => return,
-            () = sender.closed() => return,
-            () = shutdown.cancelled() => Err(status::shutting_down()),
-        };
-        let found = found.map(|report| response(Kind::Report(report)));
-        tokio::select! {
-            // Whether the client has taken everything is its own affair.
-            _ = long_call::send(&sender, found) => {}
-            () = shutdown.cancelled() => drop(sender.try_send(Err(status::shutting_down()))),
-        }
+        let told = (told, |progress| response(Kind::Progress(progress)));
+        let report = |report| long_call::send(&sender, Ok(response(Kind::Report(report))));
+        let shutdown = &self.handles.shutdown;
+        long_call::conduct(&sender, shutdown, told, self.find(progress), report).await;
     }
 
     async fn find(

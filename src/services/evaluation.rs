@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
@@ -32,7 +32,11 @@ use crate::{
     },
 };
 
-use super::{interval::interval_level, long_call, status};
+use super::{
+    interval::interval_level,
+    long_call::{self, Slots},
+    status,
+};
 
 /// Evaluations that run at once; they share what background work may have.
 const MAX_EVALUATIONS: usize = 4;
@@ -47,8 +51,7 @@ type Sender = long_call::Sender<v1::EvaluateModelVersionResponse>;
 #[derive(Clone)]
 pub struct Evaluations {
     handles: Handles,
-    slots: Arc<Semaphore>,
-    tasks: TaskTracker,
+    slots: Slots,
 }
 
 /// What an evaluation needs of the server.
@@ -71,8 +74,7 @@ impl Evaluations {
     pub fn new(handles: Handles, tasks: TaskTracker) -> Self {
         Evaluations {
             handles,
-            slots: Arc::new(Semaphore::new(MAX_EVALUATIONS)),
-            tasks,
+            slots: Slots::new(MAX_EVALUATIONS, tasks),
         }
     }
 
@@ -84,13 +86,10 @@ impl Evaluations {
         &self,
         request: v1::EvaluateModelVersionRequest,
     ) -> Result<Responses, Status> {
-        let slot = Arc::clone(&self.slots)
-            .try_acquire_owned()
-            .map_err(|_| status::too_many_evaluations(MAX_EVALUATIONS))?;
+        let slot = self.slots.take();
+        let slot = slot.ok_or_else(|| status::too_many_evaluations(MAX_EVALUATIONS))?;
         let evaluation = Evaluation::check(self.handles.clone(), request, slot).await?;
-        let (sender, receiver) = mpsc::channel(4);
-        self.tasks.spawn(Box::pin(evaluation.run(sender)));
-        Ok(ReceiverStream::new(receiver))
+        Ok(self.slots.begin(|sender| evaluation.run(sender)))
     }
 }
 
@@ -158,24 +157,10 @@ impl Evaluation {
             "evaluating"
         );
         let (progress, told) = watch::channel(phase("scan", 0, 0));
-        let shutdown = self.handles.shutdown.clone();
-        let found = tokio::select! {
-            found = self.find(progress) => found,
-            () = long_call::tell(told, &sender, |progress| response(Kind::Progress(progress))) => return,
-            () = sender.closed() => return,
-            () = shutdown.cancelled() => Err(status::shutting_down()),
-        };
-        let sending = async {
-            match found {
-                Ok(found) => send_found(found, &sender).await,
-                Err(status) => send(&sender, Err(status)).await,
-            }
-        };
-        tokio::select! {
-            // Whether the client has taken everything is its own affair.
-            _ = sending => {}
-            () = shutdown.cancelled() => drop(sender.try_send(Err(status::shutting_down()))),
-        }
+        let told = (told, |progress| response(Kind::Progress(progress)));
+        let report = |found| send_found(found, &sender);
+        let shutdown = &self.handles.shutdown;
+        long_call::conduct(&sender, shutdown, told, self.find(progress), report).await;
     }
 
     async fn find(&self, progress: watch::Sender<v1::EvaluationProgress>) -> Result<Found, Status> {

@@ -1,9 +1,11 @@
-//! What calls have in common that read a dataset and work on it for a while: the spec of the dataset, its scan, progress, and sending with patience.
+//! What calls have in common that read a dataset and work on it for a while: room for few of them, the spec of the dataset, its scan, progress, and sending with
+//! patience.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use crate::{
@@ -96,8 +98,70 @@ pub(super) async fn scan(
     dataset.map_err(|error| status::invalid("dataset.path", &error.to_string()))
 }
 
+/// Room for so many calls of one kind at once. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Slots {
+    free: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl Slots {
+    /// `tasks` owns the calls.
+    pub(super) fn new(most: usize, tasks: TaskTracker) -> Self {
+        Slots {
+            free: Arc::new(Semaphore::new(most)),
+            tasks,
+        }
+    }
+
+    /// A place, free again when it is dropped; `None` where all are taken.
+    pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+
+    /// Begins a call that sends what the client receives.
+    pub(super) fn begin<R, F>(
+        &self,
+        call: impl FnOnce(Sender<R>) -> F,
+    ) -> ReceiverStream<Result<R, Status>>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel(4);
+        self.tasks.spawn(Box::pin(call(sender)));
+        ReceiverStream::new(receiver)
+    }
+}
+
+/// Sends progress until something is found, and then that; ends early when the client leaves or the server shuts down.
+pub(super) async fn conduct<P: Clone, R, F, D: Future<Output = bool>>(
+    sender: &Sender<R>,
+    shutdown: &CancellationToken,
+    (told, response): (watch::Receiver<P>, impl Fn(P) -> R),
+    find: impl Future<Output = Result<F, Status>>,
+    deliver: impl FnOnce(F) -> D,
+) {
+    let found = tokio::select! {
+        found = find => found,
+        () = tell(told, sender, response) => return,
+        () = sender.closed() => return,
+        () = shutdown.cancelled() => Err(status::shutting_down()),
+    };
+    let sending = async {
+        match found {
+            Ok(found) => deliver(found).await,
+            Err(status) => send(sender, Err(status)).await,
+        }
+    };
+    tokio::select! {
+        // Whether the client has taken everything is its own affair.
+        _ = sending => {}
+        () = shutdown.cancelled() => drop(sender.try_send(Err(status::shutting_down()))),
+    }
+}
+
 /// Sends the latest progress now and then; returns when the client has left.
-pub(super) async fn tell<P: Clone, R>(
+async fn tell<P: Clone, R>(
     mut told: watch::Receiver<P>,
     sender: &Sender<R>,
     response: impl Fn(P) -> R,
