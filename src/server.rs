@@ -6,18 +6,14 @@
 use std::{
     net::SocketAddr,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{codec::CompressionEncoding, server::NamedService};
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic::codec::CompressionEncoding;
 
 use crate::{
     artifacts::{self, Artifacts},
@@ -31,7 +27,6 @@ use crate::{
         predictor::Predictor,
     },
     model::{self, device, device::Precision},
-    names::VersionName,
     proto::{
         DESCRIPTOR,
         open_inference::grpc_inference_service_server::GrpcInferenceServiceServer,
@@ -44,7 +39,7 @@ use crate::{
         },
         worker_v1,
     },
-    registry::{self, DEFAULT_MODEL, LIVE, Registry},
+    registry::{self, Registry},
     services::{
         dataset::{Checks, DatasetApi},
         deadline::DeadlineLayer,
@@ -56,17 +51,14 @@ use crate::{
         training::TrainingApi,
     },
     store::{self, Store},
-    telemetry::{
-        exporter,
-        http::{self, Component, Readiness},
-        metrics,
-        rpc::RpcMetricsLayer,
-    },
+    telemetry::{exporter, http, metrics, rpc::RpcMetricsLayer},
     training::{
         machine::total_memory,
         supervisor::{self, Supervisor, SupervisorOptions},
     },
 };
+
+mod health;
 
 /// Why the server does not start, or ended early.
 #[derive(Debug, thiserror::Error)]
@@ -178,11 +170,11 @@ pub async fn serve(
         let (registry, shutdown) = (parts.registry.clone(), shutdown.clone());
         async move { registry.follow_aliases(shutdown).await }
     });
-    let (health, health_service) = tonic_health::server::health_reporter();
+    let (reporter, health_service) = tonic_health::server::health_reporter();
     let live = Arc::new(AtomicBool::new(false));
-    tasks.spawn(follow_health(
+    tasks.spawn(health::follow(
         parts.store.clone(),
-        health,
+        reporter,
         Arc::clone(&live),
         shutdown.clone(),
     ));
@@ -226,7 +218,7 @@ pub async fn serve(
         registry: parts.registry.clone(),
         max_images: config.max_images_per_request as usize,
     };
-    let readiness = readiness(live, shutdown.clone());
+    let readiness = health::readiness(live, shutdown.clone());
     let open_inference = OpenInference {
         predictions: prediction.clone(),
         store: parts.store.clone(),
@@ -463,89 +455,6 @@ async fn cancel_on_signal(shutdown: CancellationToken) {
     }
     tracing::warn!("ended at once on a second signal");
     std::process::exit(130);
-}
-
-/// What predicts is healthy while there is a live version; the rest as long as the server runs.
-async fn follow_health(
-    store: Store,
-    mut health: HealthReporter,
-    live: Arc<AtomicBool>,
-    shutdown: CancellationToken,
-) {
-    let name = VersionName::alias(DEFAULT_MODEL, LIVE);
-    let always = [
-        "",
-        <TrainingServiceServer<TrainingApi> as NamedService>::NAME,
-        <ModelServiceServer<ModelApi> as NamedService>::NAME,
-        <DatasetServiceServer<DatasetApi> as NamedService>::NAME,
-        <SystemServiceServer<SystemApi> as NamedService>::NAME,
-    ];
-    for service in always {
-        health
-            .set_service_status(service, ServingStatus::Serving)
-            .await;
-    }
-    let predict = [
-        <PredictionServiceServer<PredictionApi> as NamedService>::NAME,
-        <GrpcInferenceServiceServer<OpenInference> as NamedService>::NAME,
-    ];
-    let mut moved = store.subscribe_aliases();
-    let mut told = None;
-    loop {
-        moved.mark_unchanged();
-        let is_live = store.version(&name.model, &name.version).await.is_ok();
-        live.store(is_live, Ordering::Relaxed);
-        let status = if is_live {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        };
-        // Whoever watches is told of changes only.
-        if told != Some(status) {
-            for service in predict {
-                health.set_service_status(service, status).await;
-            }
-            told = Some(status);
-        }
-        tokio::select! {
-            changed = moved.changed() => if changed.is_err() { break },
-            () = shutdown.cancelled() => break,
-        }
-    }
-    for service in always.into_iter().chain(predict) {
-        health
-            .set_service_status(service, ServingStatus::NotServing)
-            .await;
-    }
-    // Ends the streams of Watch, for which the end of the server would wait.
-    for service in always.into_iter().chain(predict) {
-        health.clear_service_status(service).await;
-    }
-}
-
-fn readiness(live: Arc<AtomicBool>, shutdown: CancellationToken) -> http::ReadinessProbe {
-    Arc::new(move || {
-        let serving = !shutdown.is_cancelled();
-        let has_model = live.load(Ordering::Relaxed);
-        let model = if has_model {
-            "a live version is loaded"
-        } else {
-            "no live version: Predict answers FAILED_PRECONDITION"
-        };
-        Readiness::of(vec![
-            Component {
-                name: "server",
-                ready: serving,
-                detail: if serving { "takes calls" } else { "is ending" }.to_owned(),
-            },
-            Component {
-                // A server without a model trains, so it is ready for that; the detail tells.
-                name: "model",
-                ready: true,
-                detail: model.to_owned(),
-            },
-        ])
-    })
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

@@ -1,7 +1,7 @@
 //! Predict: encoded pictures in, ages out.
 //!
 //! - [`admission`]: how many pictures may be in the server at once.
-//! - [`predictor`]: decoding on a bounded pool, the way to the engine and back.
+//! - [`predictor`]: decoding on a bounded pool (`decoding`), the way to the engine and back.
 //! - [`engine`]: the one thread that owns the loaded models and computes batches.
 //! - `loaded`: a version's network in the fastest number format that changes its ages by little enough.
 //! - [`annotate`]: draws an age on a picture.
@@ -24,6 +24,7 @@ use crate::{
 pub mod admission;
 pub mod annotate;
 pub mod background;
+mod decoding;
 pub mod engine;
 mod loaded;
 pub mod predictor;
