@@ -8,6 +8,7 @@
 //!   prediction intervals are made of.
 //! - [`starter`]: a face model that is part of this program.
 //! - [`torchscript`]: a model that PyTorch runs without Visage.
+//! - `slices`: the numbers of a tensor, for passes over memory.
 //! - [`device`]: CPU or GPU, found at run time.
 //!
 //! Nothing here knows of trainings, requests or the database.
@@ -18,6 +19,7 @@ pub mod device;
 pub(crate) mod fused;
 pub mod init;
 pub mod resnet18;
+pub(crate) mod slices;
 pub mod starter;
 pub mod torchscript;
 pub mod weights;

@@ -12,6 +12,7 @@ use super::{
     Error,
     device::Precision,
     fused::{self, Threads},
+    slices::{bits_mut, values_mut},
 };
 
 mod parts;
@@ -231,24 +232,19 @@ impl Fused {
 
     fn features(&self, images: &Tensor) -> Result<Tensor, Error> {
         let (count, _, side, _) = images.size4()?;
-        let flat = images.f_to_kind(Kind::Float)?.f_contiguous()?;
-        let values: Vec<f32> = Vec::try_from(flat.f_flatten(0, -1)?)?;
-        let images: Vec<&[f32]> = values
-            .chunks_exact(values.len() / count.max(1) as usize)
-            .collect();
+        let mut images = images.f_to_kind(Kind::Float)?.f_contiguous()?;
+        let values = values_mut(&mut images);
+        let of_image = (values.len() / count.max(1) as usize).max(1);
+        let images: Vec<&[f32]> = values.chunks_exact(of_image).collect();
         let mut workspace = self.workspace.borrow_mut();
         let threads = Threads::of_libtorch();
         let features = self
             .network
             .features(&images, side as usize, threads, &mut workspace);
         let (side, channels) = (features.side as i64, features.channels as i64);
-        let bytes: Vec<u8> = features
-            .values
-            .iter()
-            .flat_map(|value| value.to_ne_bytes())
-            .collect();
-        let pixels =
-            Tensor::f_from_data_size(&bytes, &[count, side, side, channels], Kind::BFloat16)?;
+        let shape = [count, side, side, channels];
+        let mut pixels = Tensor::f_empty(shape, (Kind::BFloat16, Device::Cpu))?;
+        bits_mut(&mut pixels).copy_from_slice(features.values);
         Ok(pixels.f_permute([0, 3, 1, 2])?)
     }
 }

@@ -172,38 +172,6 @@ fn view_of(buffer: &Tensor, offset: i64, shape: &[i64]) -> Result<Tensor, Error>
     }
 }
 
-/// The numbers of a flat f32 tensor on the processor.
-#[expect(
-    unsafe_code,
-    reason = "tch gives out no slice of a tensor; the pass over memory is what makes the step fast"
-)]
-pub(super) fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
-    let length = flat_length(tensor, Kind::Float);
-    // SAFETY: the tensor owns this many contiguous f32 values for as long as it lives, and is borrowed alone. The parameters' views share them, but
-    // nothing computes while a step runs on the thread that owns them all.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), length) }
-}
-
-/// The numbers of a flat bf16 tensor on the processor, as bits.
-#[expect(
-    unsafe_code,
-    reason = "tch gives out no slice of a tensor; the pass over memory is what makes the step fast"
-)]
-pub(super) fn bits_mut(tensor: &mut Tensor) -> &mut [u16] {
-    let length = flat_length(tensor, Kind::BFloat16);
-    // SAFETY: as in `values_mut`; a bf16 is 16 bits of which each pattern is one.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u16>(), length) }
-}
-
-fn flat_length(tensor: &Tensor, kind: Kind) -> usize {
-    assert!(
-        tensor.kind() == kind && tensor.device() == Device::Cpu && tensor.dim() == 1,
-        "the buffers are made flat, on the processor"
-    );
-    assert!(tensor.is_contiguous(), "the buffers are made whole");
-    usize::try_from(elements(tensor)).unwrap_or(0)
-}
-
 fn elements(tensor: &Tensor) -> i64 {
     tensor.size().iter().product()
 }

@@ -2,10 +2,13 @@
 
 use tch::{Device, Tensor};
 
-use crate::model::Error;
+use crate::model::{
+    Error,
+    slices::{bits_mut, values_mut},
+};
 
 use super::{
-    flat::{FlatParameters, bits_mut, values_mut},
+    flat::FlatParameters,
     update_kernel::{self, Buffers, Step},
 };
 

@@ -5,11 +5,10 @@
     reason = "it hands pointers to the vector kernels, whose promises it keeps"
 )]
 
-use half::bf16;
-
 use super::{
-    kernel::{self, Finish, PANEL, ROWS},
-    memory::{Aligned, Shared},
+    kernel::{self, Finish, PANEL, ROWS, Rows},
+    memory::{Aligned, BORDER, Shared},
+    pack,
     threads::Threads,
     winograd::Images,
 };
@@ -30,28 +29,18 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Arranges a filter `[outputs, inputs, width, width]` with a bias `[outputs]`; a filter of 3 has a padding of 1, one of 1 none.
-    pub(super) fn new(weight: &[f32], bias: &[f32], inputs: usize, width: usize) -> Self {
-        let (outputs, taps) = (bias.len(), width * width);
-        let mut panels = Aligned::zeros(weight.len());
-        let places = panels.as_mut_slice();
-        for (index, filter) in weight.chunks_exact(taps).enumerate() {
-            let (output, input) = (index / inputs, index % inputs);
-            for (tap, value) in filter.iter().enumerate() {
-                let row = (output / PANEL * taps + tap) * (inputs / 2) + input / 2;
-                places[(row * PANEL + output % PANEL) * 2 + input % 2] =
-                    bf16::from_f32(*value).to_bits();
-            }
-        }
-        let mut kept = Aligned::zeros(outputs);
-        kept.as_mut_slice().copy_from_slice(bias);
-        Filter {
-            panels,
-            bias: kept,
-            inputs,
-            outputs,
-            width,
-        }
+    /// Arranges a filter `[outputs, width * width, inputs]` with a bias `[outputs]`; a filter of 3 has a padding of 1, one of 1 none.
+    pub(super) fn new(
+        weight: &[f32],
+        bias: &[f32],
+        inputs: usize,
+        width: usize,
+        threads: &Threads,
+    ) -> Self {
+        let mut made = Filter::empty(inputs, bias.len(), width);
+        made.bias.as_mut_slice().copy_from_slice(bias);
+        pack::direct(weight, inputs, width * width, threads, made.panels_mut());
+        made
     }
 
     /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training.
@@ -116,18 +105,15 @@ impl Filter {
                             }
                         }
                     }
+                    let rows = Rows {
+                        taps: &sources[..taps],
+                        count: rows,
+                        pairs: self.inputs / 2,
+                        step: 2,
+                    };
                     // SAFETY: the network is made only where the instructions are available; sources hold `inputs` values, targets a panel each, and no
                     // other job has these pixels and this panel.
-                    unsafe {
-                        kernel::finished_product(
-                            &sources[..taps],
-                            rows,
-                            self.inputs / 2,
-                            factors.as_ptr(),
-                            finish,
-                            &targets,
-                        );
-                    }
+                    unsafe { kernel::finished_product(rows, factors.as_ptr(), finish, &targets) };
                 }
             }
         });
@@ -153,6 +139,3 @@ impl Filter {
         })
     }
 }
-
-/// A vector of zeros for pixels beyond the border.
-static BORDER: [u16; 1_024] = [0; 1_024];

@@ -10,17 +10,16 @@
 
 use std::{
     arch::x86_64::{
-        __m512, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-        _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
-        _mm512_storeu_si512, _mm512_sub_ps,
+        __m512, _mm512_add_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_ps,
+        _mm512_setzero_ps, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
     },
     cell::RefCell,
 };
 
 use super::{
     direct,
-    kernel::{self, CHUNK, PANEL, ROWS},
-    memory::{Aligned, Shared},
+    kernel::{self, CHUNK, PANEL, ROWS, Rows},
+    memory::{Aligned, BORDER, Shared},
     threads::Threads,
     vectors,
     winograd::{ELEMENTS, Grid, Images},
@@ -134,21 +133,16 @@ pub(super) fn winograd(
                     let pointer =
                         rows[start..start + ((pairs - 1) * outputs + rows_now) * 2].as_ptr();
                     let target = products.place((element * count + row) * PANEL, rows_now * PANEL);
-                    let target = Target {
-                        start: target,
-                        stride: PANEL,
-                    };
                     // SAFETY: all pairs of these rows, a panel of as many, and room for the rows.
                     unsafe {
-                        product(
-                            pointer,
-                            2 * outputs,
-                            rows_now,
+                        let rows = Rows {
+                            taps: &[rows_at(pointer, rows_now)],
+                            count: rows_now,
                             pairs,
-                            factors.as_ptr(),
-                            target,
-                        )
-                    };
+                            step: 2 * outputs,
+                        };
+                        kernel::product(rows, factors.as_ptr(), target, PANEL);
+                    }
                 }
             }
             for row in 0..count {
@@ -225,106 +219,38 @@ pub(super) fn direct(
                 let start = rows[2 * row..2 * row + ((pairs - 1) * outputs + count) * 2].as_ptr();
                 let place = (row * taps + tap) * inputs + panel * PANEL;
                 let stride = taps * inputs;
-                let target = Target {
-                    start: out.place(place, (count - 1) * stride + PANEL),
-                    stride,
-                };
+                let target = out.place(place, (count - 1) * stride + PANEL);
                 // SAFETY: all pairs of these rows, a panel of as many; no other job has this tap and panel.
                 unsafe {
-                    product(
-                        start,
-                        2 * outputs,
+                    let rows = Rows {
+                        taps: &[rows_at(start, count)],
                         count,
                         pairs,
-                        factors.as_slice().as_ptr(),
-                        target,
-                    )
-                };
+                        step: 2 * outputs,
+                    };
+                    kernel::product(rows, factors.as_slice().as_ptr(), target, stride);
+                }
             }
         });
     });
 }
-
-/// Zeros for what lies beyond the border.
-static BORDER: [u16; 1_024] = [0; 1_024];
 
 /// Which channel is at a place where the even ones of a chunk come before the odd ones.
 fn channel_at(place: usize) -> usize {
     place - place % CHUNK + usize::from(vectors::EVEN_ODD[place % CHUNK])
 }
 
-/// Where rows of a product go.
-#[derive(Debug, Clone, Copy)]
-struct Target {
-    start: *mut f32,
-    stride: usize,
-}
-
-/// `count` rows of products, at most [`ROWS`]: of the pairs at `rows + 2 * row + stride * pair` with a panel.
+/// Rows of a gradient `[pairs][channels][2]`, whose first channels begin there.
 ///
 /// # Safety
-/// The processor is available, and all pointers hold what is read and written.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn product(
-    rows: *const u16,
-    stride: usize,
-    count: usize,
-    pairs: usize,
-    panel: *const u16,
-    out: Target,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let sums = match count {
-            1 => sums::<1>(rows, stride, pairs, panel),
-            2 => sums::<2>(rows, stride, pairs, panel),
-            3 => sums::<3>(rows, stride, pairs, panel),
-            4 => sums::<4>(rows, stride, pairs, panel),
-            5 => sums::<5>(rows, stride, pairs, panel),
-            _ => sums::<ROWS>(rows, stride, pairs, panel),
-        };
-        for (row, sums) in sums.iter().enumerate().take(count) {
-            for (column, sum) in sums.iter().enumerate() {
-                _mm512_storeu_ps(out.start.add(row * out.stride + 16 * column), *sum);
-            }
-        }
+/// All of the rows' pairs are there.
+unsafe fn rows_at(start: *const u16, count: usize) -> [*const u16; ROWS] {
+    let mut rows = [start; ROWS];
+    for (row, place) in rows.iter_mut().enumerate().take(count) {
+        // SAFETY: the caller's promise.
+        *place = unsafe { start.add(2 * row) };
     }
-}
-
-/// As [`product`], into registers.
-///
-/// # Safety
-/// As for [`product`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn sums<const R: usize>(
-    mut rows: *const u16,
-    stride: usize,
-    pairs: usize,
-    mut panel: *const u16,
-) -> [[__m512; 4]; ROWS] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
-        for _ in 0..pairs {
-            let columns = [
-                vectors::as_bf16(_mm512_loadu_si512(panel.cast())),
-                vectors::as_bf16(_mm512_loadu_si512(panel.add(CHUNK).cast())),
-                vectors::as_bf16(_mm512_loadu_si512(panel.add(2 * CHUNK).cast())),
-                vectors::as_bf16(_mm512_loadu_si512(panel.add(3 * CHUNK).cast())),
-            ];
-            for (row, sums) in sums.iter_mut().enumerate().take(R) {
-                let two = rows.add(2 * row).cast::<i32>().read_unaligned();
-                let factor = vectors::as_bf16(_mm512_set1_epi32(two));
-                for (sum, columns) in sums.iter_mut().zip(columns) {
-                    *sum = _mm512_dpbf16_ps(*sum, factor, columns);
-                }
-            }
-            rows = rows.add(stride);
-            panel = panel.add(2 * PANEL);
-        }
-        sums
-    }
+    rows
 }
 
 /// Pairs of two vectors of channels, in their order.

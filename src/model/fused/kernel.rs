@@ -42,22 +42,31 @@ pub(super) struct Finish {
     pub(super) relu: bool,
 }
 
-/// The sums over taps of rows times panels, for `R` rows. A tap's rows are `rows[tap][..R]`, each of `2 * pairs` values; its panel follows that of the tap before.
+/// Rows of pairs that are multiplied with panels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// Where the rows of each tap begin; only the first `count` are read. A tap's panel follows that of the tap before.
+    pub(super) taps: &'a [[*const u16; ROWS]],
+    /// At most [`ROWS`].
+    pub(super) count: usize,
+    /// In each row of a tap.
+    pub(super) pairs: usize,
+    /// Values from one pair of a row to the next; 2 where they lie side by side.
+    pub(super) step: usize,
+}
+
+/// The sums over taps of rows times panels, for `R` rows.
 ///
 /// # Safety
-/// The processor is [`available`], the rows hold `2 * pairs` values and the panels `taps * pairs * 2 * PANEL`.
+/// The processor is [`available`], the rows hold their pairs and `panel` begins `taps * pairs * 2 * PANEL` values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn sums<const R: usize>(
-    rows: &[[*const u16; ROWS]],
-    pairs: usize,
-    mut panel: *const u16,
-) -> Sums {
+unsafe fn sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> Sums {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
-        for tap in rows {
-            for pair in 0..pairs {
+        for tap in rows.taps {
+            for pair in 0..rows.pairs {
                 let columns = [
                     as_bf16(_mm512_loadu_si512(panel.cast())),
                     as_bf16(_mm512_loadu_si512(panel.add(CHUNK).cast())),
@@ -65,8 +74,8 @@ unsafe fn sums<const R: usize>(
                     as_bf16(_mm512_loadu_si512(panel.add(3 * CHUNK).cast())),
                 ];
                 for row in 0..R {
-                    let two = tap[row].add(2 * pair).cast::<i32>().read_unaligned();
-                    let factor = as_bf16(_mm512_set1_epi32(two));
+                    let two = tap[row].add(rows.step * pair).cast::<i32>();
+                    let factor = as_bf16(_mm512_set1_epi32(two.read_unaligned()));
                     for column in 0..4 {
                         sums[row][column] =
                             _mm512_dpbf16_ps(sums[row][column], factor, columns[column]);
@@ -79,60 +88,58 @@ unsafe fn sums<const R: usize>(
     }
 }
 
-/// Stores `count` rows of products, at most [`ROWS`], in f32: row r at `out + r * PANEL`.
+/// The same for as many rows as there are.
 ///
 /// # Safety
-/// As for [`sums`], and `out` holds the rows.
+/// As for [`sums_of`].
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn product(
-    rows: &[[*const u16; ROWS]],
-    count: usize,
-    pairs: usize,
-    panel: *const u16,
-    out: *mut f32,
-) {
+unsafe fn sums(rows: Rows<'_>, panel: *const u16) -> Sums {
     // SAFETY: the caller's promise.
     unsafe {
-        let sums = match count {
-            1 => sums::<1>(rows, pairs, panel),
-            2 => sums::<2>(rows, pairs, panel),
-            3 => sums::<3>(rows, pairs, panel),
-            4 => sums::<4>(rows, pairs, panel),
-            5 => sums::<5>(rows, pairs, panel),
-            _ => sums::<ROWS>(rows, pairs, panel),
-        };
-        for (row, sums) in sums.iter().enumerate().take(count) {
+        match rows.count {
+            1 => sums_of::<1>(rows, panel),
+            2 => sums_of::<2>(rows, panel),
+            3 => sums_of::<3>(rows, panel),
+            4 => sums_of::<4>(rows, panel),
+            5 => sums_of::<5>(rows, panel),
+            _ => sums_of::<ROWS>(rows, panel),
+        }
+    }
+}
+
+/// Stores rows of products in f32: row r at `out + r * stride`.
+///
+/// # Safety
+/// As for [`sums_of`], and `out` holds the rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn product(rows: Rows<'_>, panel: *const u16, out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = sums(rows, panel);
+        for (row, sums) in sums.iter().enumerate().take(rows.count) {
             for (column, sum) in sums.iter().enumerate() {
-                _mm512_storeu_ps(out.add(row * PANEL + 16 * column), *sum);
+                _mm512_storeu_ps(out.add(row * stride + 16 * column), *sum);
             }
         }
     }
 }
 
-/// Stores `count` rows of products, at most [`ROWS`], finished in bf16: row r at `out[r]`.
+/// Stores rows of products, finished in bf16: row r at `out[r]`.
 ///
 /// # Safety
-/// As for [`sums`], and each of `out` holds [`PANEL`] values.
+/// As for [`sums_of`], and each of `out` holds [`PANEL`] values.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn finished_product(
-    rows: &[[*const u16; ROWS]],
-    count: usize,
-    pairs: usize,
+    rows: Rows<'_>,
     panel: *const u16,
     finish: Finish,
     out: &[*mut u16; ROWS],
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let sums = match count {
-            1 => sums::<1>(rows, pairs, panel),
-            2 => sums::<2>(rows, pairs, panel),
-            3 => sums::<3>(rows, pairs, panel),
-            4 => sums::<4>(rows, pairs, panel),
-            5 => sums::<5>(rows, pairs, panel),
-            _ => sums::<ROWS>(rows, pairs, panel),
-        };
-        for (sums, out) in sums.iter().zip(out).take(count) {
+        let sums = sums(rows, panel);
+        for (sums, out) in sums.iter().zip(out).take(rows.count) {
             for half in 0..2 {
                 let add_bias = |column: usize| {
                     _mm512_add_ps(sums[column], _mm512_loadu_ps(finish.bias.add(16 * column)))

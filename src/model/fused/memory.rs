@@ -58,6 +58,9 @@ impl<T: Number> Aligned<T> {
     }
 }
 
+/// The channels of a pixel beyond the border.
+pub(super) static BORDER: [u16; 1_024] = [0; 1_024];
+
 /// A buffer that several threads write to, each to places that are its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shared<'a, T> {

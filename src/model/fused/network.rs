@@ -82,8 +82,8 @@ impl Network {
         if !kernel::available() {
             return Ok(None);
         }
-        let (weight, bias) = unit(state, "conv1", "bn1")?;
-        let stem = Stem::new(&weight, &bias);
+        let (weight, bias) = folded(state, "conv1", "bn1")?;
+        let stem = Stem::new(&values(&weight)?, &values(&bias)?);
         let layer = |index: usize| {
             let input = CHANNELS[index.saturating_sub(1)];
             Ok::<_, Error>([
@@ -201,19 +201,20 @@ impl Block {
                 &format!("{prefix}.{norm}"),
             )
         };
+        let threads = Threads::of_libtorch();
         let (weight, bias) = unit("conv1", "bn1")?;
         let first = if inputs == outputs {
-            First::Same(winograd::Filter::new(&weight, &bias, inputs))
+            First::Same(winograd::Filter::new(&weight, &bias, inputs, threads))
         } else {
-            First::Halving(direct::Filter::new(&weight, &bias, inputs, 3))
+            First::Halving(direct::Filter::new(&weight, &bias, inputs, 3, threads))
         };
         let (weight, bias) = unit("conv2", "bn2")?;
-        let second = winograd::Filter::new(&weight, &bias, outputs);
+        let second = winograd::Filter::new(&weight, &bias, outputs, threads);
         let downsample = if inputs == outputs {
             None
         } else {
             let (weight, bias) = unit("downsample.0", "downsample.1")?;
-            Some(direct::Filter::new(&weight, &bias, inputs, 1))
+            Some(direct::Filter::new(&weight, &bias, inputs, 1, threads))
         };
         Ok(Block {
             first,
@@ -265,14 +266,14 @@ impl Block {
     }
 }
 
-/// The filter and the bias that a convolution and its BatchNorm in eval mode come to.
+/// The filter, `[outputs, taps, inputs]`, and the bias that a convolution and its BatchNorm in eval mode come to.
 fn unit(
     state: &BTreeMap<String, Tensor>,
     conv: &str,
     norm: &str,
 ) -> Result<(Vec<f32>, Vec<f32>), Error> {
     let (weight, bias) = folded(state, conv, norm)?;
-    Ok((values(&weight)?, values(&bias)?))
+    Ok((values(&weight.f_permute([0, 2, 3, 1])?)?, values(&bias)?))
 }
 
 fn values(tensor: &Tensor) -> Result<Vec<f32>, Error> {

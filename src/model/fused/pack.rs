@@ -1,4 +1,4 @@
-//! Panels from filters that a training changes in every step.
+//! Panels from filters, which a training changes in every step.
 //!
 //! A filter lies as the optimizer has it, `[outputs, taps, inputs]` in f32. For the backward pass outputs and inputs change places and the taps are turned round.
 

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use half::bf16;
 
 use super::{
-    kernel::{self, Finish, PANEL, ROWS},
+    kernel::{self, Finish, PANEL, ROWS, Rows},
     memory::{Aligned, Shared},
     threads::Threads,
 };
@@ -138,17 +138,15 @@ impl Stem {
                         sources[place] = padded[at..at + 2 * PAIRS].as_ptr();
                     }
                 }
+                let rows = Rows {
+                    taps: &sources,
+                    count,
+                    pairs: PAIRS,
+                    step: 2,
+                };
+                let panel = self.panel.as_slice().as_ptr();
                 // SAFETY: the network is made only where the instructions are available; sources hold 22 values and targets 64.
-                unsafe {
-                    kernel::finished_product(
-                        &sources,
-                        count,
-                        PAIRS,
-                        self.panel.as_slice().as_ptr(),
-                        finish,
-                        &targets,
-                    );
-                }
+                unsafe { kernel::finished_product(rows, panel, finish, &targets) };
             }
         }
     }

@@ -3,13 +3,17 @@
 //! It computes what `resnet18`'s layer4 and head do in bf16 with autograd, within that format's rounding: activations and their gradients are bf16, weights
 //! (rounded where they are multiplied), statistics, sums and the weights' gradients f32.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::collections::BTreeMap;
 
 use half::bf16;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::{
-    super::{Error, resnet18::Mode},
+    super::{
+        Error,
+        resnet18::Mode,
+        slices::{bits_mut, values_mut},
+    },
     direct, gradient, kernel,
     memory::Aligned,
     norm::{Affine, After, Statistics, rectify_backward},
@@ -17,6 +21,10 @@ use super::{
     threads::Threads,
     winograd::{self, Images},
 };
+
+mod parts;
+
+use parts::{DOWNSAMPLE, FIRST, FOURTH, NAMES, Places, Running, SAME, SECOND, THIRD, UNITS};
 
 /// Channels of the features.
 const INPUTS: usize = 256;
@@ -34,41 +42,6 @@ pub(crate) struct Tail {
     backward: winograd::Filter,
     saved: Saved,
     workspace: gradient::Workspace,
-}
-
-/// Convolutions with the BatchNorms behind them, in the order of the forward pass.
-const UNITS: usize = 5;
-const NAMES: [(&str, &str); UNITS] = [
-    ("layer4.0.conv1", "layer4.0.bn1"),
-    ("layer4.0.conv2", "layer4.0.bn2"),
-    ("layer4.0.downsample.0", "layer4.0.downsample.1"),
-    ("layer4.1.conv1", "layer4.1.bn1"),
-    ("layer4.1.conv2", "layer4.1.bn2"),
-];
-const FIRST: usize = 0;
-const SECOND: usize = 1;
-const DOWNSAMPLE: usize = 2;
-const THIRD: usize = 3;
-const FOURTH: usize = 4;
-/// The units that are convolutions of 3×3 with stride 1.
-const SAME: [usize; 3] = [SECOND, THIRD, FOURTH];
-
-/// Where the parameters lie in the buffer of all.
-#[derive(Debug)]
-struct Places {
-    weights: [Range<usize>; UNITS],
-    scales: [Range<usize>; UNITS],
-    shifts: [Range<usize>; UNITS],
-    head: Range<usize>,
-    head_bias: usize,
-}
-
-/// The running statistics, shared with the network's state.
-#[derive(Debug)]
-struct Running {
-    mean: Tensor,
-    variance: Tensor,
-    batches: Tensor,
 }
 
 /// What the backward pass needs of the forward pass.
@@ -102,17 +75,9 @@ impl Tail {
         if !kernel::available() || !is_on_processor {
             return None;
         }
-        let running = |unit: usize| {
-            let of = |field: &str| state[&format!("{}.{field}", NAMES[unit].1)].shallow_clone();
-            Running {
-                mean: of("running_mean"),
-                variance: of("running_var"),
-                batches: of("num_batches_tracked"),
-            }
-        };
         Some(Tail {
             places,
-            norms: std::array::from_fn(running),
+            norms: NAMES.map(|(_, norm)| Running::of(state, norm)),
             halving: direct::Filter::empty(INPUTS, OUTPUTS, 3),
             downsample: direct::Filter::empty(INPUTS, OUTPUTS, 1),
             same: std::array::from_fn(|_| winograd::Filter::empty(OUTPUTS, OUTPUTS)),
@@ -134,7 +99,7 @@ impl Tail {
 
     /// Takes over the parameters, `[P]`, for the next forward passes.
     pub(crate) fn load(&mut self, parameters: &Tensor) {
-        self.arrange(numbers(&mut parameters.shallow_clone()));
+        self.arrange(values_mut(&mut parameters.shallow_clone()));
     }
 
     /// Predicts `[N]` from features `[N, 256, S, S]` in bf16 with the parameters that were loaded, `[P]`; in training mode the running statistics move. The
@@ -151,8 +116,13 @@ impl Tail {
         let count = usize::try_from(features.size()[0]).unwrap_or(0);
         let mut pixels = pixels(features)?;
         let mut parameters = parameters.shallow_clone();
-        let (pixels, parameters) = (bits(&mut pixels), numbers(&mut parameters));
+        let (pixels, parameters) = (bits_mut(&mut pixels), values_mut(&mut parameters));
         let predicted = self.predict(pixels, count, parameters, mode);
+        if mode == Mode::Train {
+            for norm in &mut self.norms {
+                norm.count_batch()?;
+            }
+        }
         Ok(Tensor::f_from_slice(&predicted)?)
     }
 
@@ -171,10 +141,10 @@ impl Tail {
         let mut parameters = parameters.shallow_clone();
         let predicted: Vec<f32> = Vec::try_from(predicted)?;
         self.propagate(
-            bits(&mut pixels),
-            numbers(&mut parameters),
+            bits_mut(&mut pixels),
+            values_mut(&mut parameters),
             &predicted,
-            numbers(gradient),
+            values_mut(gradient),
         );
         Ok(())
     }
@@ -422,41 +392,6 @@ impl Tail {
     }
 }
 
-impl Places {
-    fn find<'a>(parameters: impl Iterator<Item = (&'a str, usize)>) -> Option<Self> {
-        let mut found = BTreeMap::new();
-        let mut at = 0;
-        for (name, length) in parameters {
-            found.insert(name, at..at + length);
-            at += length;
-        }
-        let of = |name: String| found.get(name.as_str()).cloned().unwrap_or_default();
-        let made = Places {
-            weights: NAMES.map(|(conv, _)| of(format!("{conv}.weight"))),
-            scales: NAMES.map(|(_, norm)| of(format!("{norm}.weight"))),
-            shifts: NAMES.map(|(_, norm)| of(format!("{norm}.bias"))),
-            head: of("fc.weight".to_owned()),
-            head_bias: of("fc.bias".to_owned()).start,
-        };
-        // Fifteen of the five units and two of the head: other parts than these are trained, or not all of them.
-        let is_whole = found.len() == 3 * UNITS + 2 && !made.weights.iter().any(Range::is_empty);
-        is_whole.then_some(made)
-    }
-}
-
-impl Running {
-    fn statistics(&mut self, values: &[u16], mode: Mode, threads: &Threads) -> Statistics {
-        match mode {
-            Mode::Eval => Statistics::running(numbers(&mut self.mean), numbers(&mut self.variance)),
-            Mode::Train => {
-                *count(&mut self.batches) += 1;
-                let running = (numbers(&mut self.mean), numbers(&mut self.variance));
-                Statistics::of_batch(values, running, threads)
-            }
-        }
-    }
-}
-
 impl Saved {
     fn resize(&mut self, length: usize) {
         let buffers = self.convolved.iter_mut().chain(&mut self.inner);
@@ -467,36 +402,9 @@ impl Saved {
     }
 }
 
-/// The values of a flat f32 tensor on the processor.
-#[expect(
-    unsafe_code,
-    reason = "tch gives out no slice of a tensor, and these are read and written in every step"
-)]
-fn numbers(tensor: &mut Tensor) -> &mut [f32] {
-    assert!(tensor.kind() == Kind::Float && tensor.is_contiguous());
-    // SAFETY: the tensor owns this many contiguous f32 values for as long as it lives; the network's state shares them, but nothing else computes while a step does.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
-}
-
-/// The same of a bf16 tensor, as bits.
-#[expect(unsafe_code, reason = "as for `numbers`")]
-fn bits(tensor: &mut Tensor) -> &mut [u16] {
-    assert!(tensor.kind() == Kind::BFloat16 && tensor.is_contiguous());
-    // SAFETY: as in `numbers`; a bf16 is 16 bits of which each pattern is one.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
-}
-
 /// Features `[N, C, S, S]` with the channels of a pixel side by side; a copy only where they are not yet.
 fn pixels(features: &Tensor) -> Result<Tensor, Error> {
     Ok(features.f_permute([0, 2, 3, 1])?.f_contiguous()?)
-}
-
-/// The one value of a count.
-#[expect(unsafe_code, reason = "as for `numbers`")]
-fn count(tensor: &mut Tensor) -> &mut i64 {
-    assert!(tensor.kind() == Kind::Int64 && tensor.numel() == 1);
-    // SAFETY: as in `numbers`.
-    unsafe { &mut *tensor.data_ptr().cast() }
 }
 
 fn images(pixels: &[u16], count: usize, side: usize) -> Images<'_> {

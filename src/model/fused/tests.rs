@@ -99,10 +99,11 @@ fn winograd_convolution_is_the_plain_sum() {
         let residual = whole_numbers(4, count * side * side * outputs, 100);
         let sums = plain((&values, count, side), &weight, &bias, (inputs, 3, 1));
         let added: Vec<f32> = sums.iter().zip(&residual).map(|(a, b)| a + b).collect();
-        let filter = winograd::Filter::new(&weight, &bias, inputs);
+        let arranged = taps_before_inputs(&weight, inputs, 9);
         let (pixels, residual) = (in_bf16(&values), in_bf16(&residual));
         for threads in [1, 3] {
             let threads = Threads::new(threads).unwrap();
+            let filter = winograd::Filter::new(&arranged, &bias, inputs, &threads);
             let images = Images {
                 pixels: pixels.as_slice(),
                 count,
@@ -142,7 +143,7 @@ fn convolution_with_stride_is_the_plain_sum() {
         let weight = whole_numbers(6, outputs * inputs * width * width, 2);
         let bias = whole_numbers(7, outputs, 50);
         let sums = plain((&values, count, side), &weight, &bias, (inputs, width, 2));
-        let filter = direct::Filter::new(&weight, &bias, inputs, width);
+        let arranged = taps_before_inputs(&weight, inputs, width * width);
         let pixels = in_bf16(&values);
         let images = Images {
             pixels: pixels.as_slice(),
@@ -151,6 +152,7 @@ fn convolution_with_stride_is_the_plain_sum() {
         };
         for threads in [1, 3] {
             let threads = Threads::new(threads).unwrap();
+            let filter = direct::Filter::new(&arranged, &bias, inputs, width, &threads);
             let mut out = Aligned::zeros(sums.len());
             filter.convolve(images, true, &threads, out.as_mut_slice());
             assert_eq!(
@@ -325,34 +327,22 @@ fn taps_before_inputs(weight: &[f32], inputs: usize, taps: usize) -> Vec<f32> {
         .collect()
 }
 
+/// For the gradient of the input, outputs and inputs change places, and each filter is turned round.
 #[test]
-fn filters_packed_for_a_step_are_those_made_once() {
+fn filter_packed_for_the_way_back_is_the_turned_one() {
     if is_unavailable() {
         return;
     }
-    let (inputs, outputs) = (96, 128);
-    let bias = vec![0.0; outputs];
-    let threads = Threads::new(2).unwrap();
-    let weight = whole_numbers(13, outputs * inputs * 9, 3);
-    let arranged = taps_before_inputs(&weight, inputs, 9);
-    let mut made = winograd::Filter::new(&weight, &bias, inputs);
-    let mut packed = winograd::Filter::empty(inputs, outputs);
-    pack::winograd(&arranged, inputs, &threads, packed.panels_mut());
-    assert_eq!(packed.panels_mut(), made.panels_mut());
-    let mut made = direct::Filter::new(&weight, &bias, inputs, 3);
-    let mut packed = direct::Filter::empty(inputs, outputs, 3);
-    pack::direct(&arranged, inputs, 9, &threads, packed.panels_mut());
-    assert_eq!(packed.panels_mut(), made.panels_mut());
-
-    // For the way back outputs and inputs change places, and each filter is turned round.
     let (inputs, outputs) = (128, 96);
+    let threads = Threads::new(2).unwrap();
     let weight = whole_numbers(14, outputs * inputs * 9, 3);
     let mut turned = vec![0.0; weight.len()];
     for (index, value) in weight.iter().enumerate() {
         let (output, input, tap) = (index / 9 / inputs, index / 9 % inputs, index % 9);
         turned[(input * outputs + output) * 9 + 8 - tap] = *value;
     }
-    let mut made = winograd::Filter::new(&turned, &vec![0.0; inputs], outputs);
+    let turned = taps_before_inputs(&turned, outputs, 9);
+    let mut made = winograd::Filter::new(&turned, &vec![0.0; inputs], outputs, &threads);
     let mut packed = winograd::Filter::empty(outputs, inputs);
     let arranged = taps_before_inputs(&weight, inputs, 9);
     pack::winograd_backward(&arranged, inputs, &threads, packed.panels_mut());

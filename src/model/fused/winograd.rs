@@ -11,11 +11,10 @@
 
 use std::cell::RefCell;
 
-use half::bf16;
-
 use super::{
-    kernel::{self, CHUNK, Finish, PANEL, ROWS},
-    memory::{Aligned, Shared},
+    kernel::{self, Finish, PANEL, ROWS, Rows},
+    memory::{Aligned, BORDER, Shared},
+    pack,
     threads::Threads,
 };
 
@@ -68,29 +67,12 @@ impl Filter {
         self.panels.as_mut_slice()
     }
 
-    /// Transforms a filter `[outputs, inputs, 3, 3]` of multiples of 64 and 32 channels, with a bias `[outputs]`.
-    pub(super) fn new(weight: &[f32], bias: &[f32], inputs: usize) -> Self {
-        let outputs = bias.len();
-        let mut panels = Aligned::zeros(ELEMENTS * inputs * outputs);
-        let places = panels.as_mut_slice();
-        for (index, filter) in weight.chunks_exact(9).enumerate() {
-            let (output, input) = (index / inputs, index % inputs);
-            let place = place_of_channel(input);
-            for (element, value) in transformed(filter).into_iter().enumerate() {
-                let panel = output / PANEL * ELEMENTS + element;
-                let row = panel * (inputs / 2) + place / 2;
-                places[(row * PANEL + output % PANEL) * 2 + place % 2] =
-                    bf16::from_f32(value).to_bits();
-            }
-        }
-        let mut kept = Aligned::zeros(outputs);
-        kept.as_mut_slice().copy_from_slice(bias);
-        Filter {
-            panels,
-            bias: kept,
-            inputs,
-            outputs,
-        }
+    /// Transforms a filter `[outputs, 9, inputs]` of multiples of 64 and 32 channels, with a bias `[outputs]`.
+    pub(super) fn new(weight: &[f32], bias: &[f32], inputs: usize, threads: &Threads) -> Self {
+        let mut made = Filter::empty(inputs, bias.len());
+        made.bias.as_mut_slice().copy_from_slice(bias);
+        pack::winograd(weight, inputs, threads, made.panels_mut());
+        made
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -190,13 +172,14 @@ impl Filter {
                                 .add(element * stride + (row + place) * self.inputs)
                                 .cast_const();
                         }
-                        kernel::product(
-                            &[starts],
-                            rows,
-                            self.inputs / 2,
-                            factors.as_ptr(),
-                            products.add((element * count + row) * PANEL),
-                        );
+                        let rows = Rows {
+                            taps: &[starts],
+                            count: rows,
+                            pairs: self.inputs / 2,
+                            step: 2,
+                        };
+                        let target = products.add((element * count + row) * PANEL);
+                        kernel::product(rows, factors.as_ptr(), target, PANEL);
                     }
                 }
             }
@@ -246,9 +229,6 @@ fn block_size(inputs: usize, all: usize, threads: usize) -> usize {
     let shared = all.div_ceil(threads).div_ceil(ROWS) * ROWS;
     fitting.clamp(ROWS, MOST).min(shared.max(4 * ROWS))
 }
-
-/// A vector of zeros for pixels beyond the border.
-static BORDER: [u16; 1_024] = [0; 1_024];
 
 /// How the tiles lie over the images.
 #[derive(Debug)]
@@ -306,26 +286,4 @@ impl Grid {
             (y < self.side && x < self.side).then(|| (image * self.side + y) * self.side + x)
         })
     }
-}
-
-/// Where [`kernel::transform_input`] puts a channel: in each chunk the even ones before the odd ones.
-fn place_of_channel(channel: usize) -> usize {
-    let within = channel % CHUNK;
-    channel - within + within % 2 * (CHUNK / 2) + within / 2
-}
-
-/// G g Gᵀ.
-fn transformed(g: &[f32]) -> [f32; ELEMENTS] {
-    let combine = |a: f32, b: f32, c: f32| [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c];
-    let mut rows = [[0.0; 3]; 4];
-    for x in 0..3 {
-        for (y, value) in combine(g[x], g[3 + x], g[6 + x]).into_iter().enumerate() {
-            rows[y][x] = value;
-        }
-    }
-    let mut both = [0.0; ELEMENTS];
-    for (y, row) in rows.iter().enumerate() {
-        both[4 * y..4 * y + 4].copy_from_slice(&combine(row[0], row[1], row[2]));
-    }
-    both
 }
