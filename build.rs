@@ -5,8 +5,15 @@
     reason = "a build script reads cargo's environment and writes to its folder; fs_err is not among its dependencies"
 )]
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{
+    env,
+    error::Error,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
+use flate2::{Compression, write::GzEncoder};
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -14,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=src/store/migrations");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     compile_protos()?;
+    embed_dashboard()?;
     link_libtorch();
     Ok(())
 }
@@ -54,6 +62,48 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
     // An evaluation is part of many messages, and most of them have none.
     config.boxed("visage.v1.Evaluation.worst_group");
     tonic_prost_build::configure().compile_fds_with_config(all, config)?;
+    Ok(())
+}
+
+/// Lists the files of the built dashboard, each as it is and compressed, for `src/dashboard.rs` to include; none where it was not built.
+fn embed_dashboard() -> Result<(), Box<dyn Error>> {
+    let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("web/dist");
+    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
+    // A folder that is not there would make every build run this anew.
+    let watched = if folder.is_dir() { "web/dist" } else { "web" };
+    if Path::new(watched).is_dir() {
+        println!("cargo:rerun-if-changed={watched}");
+    }
+    let mut files = Vec::new();
+    if folder.is_dir() {
+        files_under(&folder, &mut files)?;
+    }
+    files.sort();
+    let mut list = String::from("&[\n");
+    for (number, file) in files.iter().enumerate() {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&fs::read(file)?)?;
+        let compressed = out_dir.join(format!("dashboard-{number}.gz"));
+        fs::write(&compressed, encoder.finish()?)?;
+        let name = file.strip_prefix(&folder)?;
+        list.push_str(&format!(
+            "Asset {{ path: {name:?}, plain: include_bytes!({file:?}), gzip: include_bytes!({compressed:?}) }},\n"
+        ));
+    }
+    list.push(']');
+    fs::write(out_dir.join("dashboard.in"), list)?;
+    Ok(())
+}
+
+fn files_under(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files_under(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
     Ok(())
 }
 

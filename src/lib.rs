@@ -13,8 +13,7 @@
 //! - [`dataset`] and [`imaging`]: from files to the network's input. [`synth`]: drawn faces, for trying without data.
 //! - [`evaluation`]: how well predictions fit, and the intervals that follow; used by training and inference.
 //! - [`model`]: the network, its weights, its device.
-//! - [`telemetry`]: all metrics, the HTTP port, logging.
-
+//! - [`telemetry`]: all metrics, the HTTP port, logging. [`dashboard`]: the pages of that port.
 //!
 //! # Invariants
 //!
@@ -27,6 +26,7 @@
 pub mod artifacts;
 pub mod cli;
 pub mod config;
+pub mod dashboard;
 pub mod dataset;
 pub mod evaluation;
 pub mod files;

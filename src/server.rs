@@ -13,11 +13,13 @@ use std::{
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::codec::CompressionEncoding;
+use tonic::{codec::CompressionEncoding, service::Routes};
+use tonic_web::GrpcWebLayer;
 
 use crate::{
     artifacts::{self, Artifacts},
     config::{self, HubConfig, ServeConfig},
+    dashboard,
     dataset::{self, Roots},
     files,
     imaging::Limits,
@@ -59,6 +61,7 @@ use crate::{
 };
 
 mod health;
+mod web;
 
 /// Why the server does not start, or ended early.
 #[derive(Debug, thiserror::Error)]
@@ -226,30 +229,18 @@ pub async fn serve(
         max_batch: config.max_batch as usize,
         shutdown: shutdown.clone(),
     };
-    let http = tokio::spawn(http::serve(
-        listeners.http,
-        http::State {
-            metrics: metrics_handle,
-            readiness,
-            pages: rest::router(
-                open_inference.clone(),
-                rest::Limits {
-                    body: limit,
-                    requests: config.max_queued_images as usize,
-                },
-            ),
-        },
-        shutdown.clone(),
-    ));
     let system = SystemApi {
         info: server_info(&config, &parts.device),
         registry: parts.registry,
     };
-    let grpc = tonic::transport::Server::builder()
-        .layer(RpcMetricsLayer::new(method_names()))
-        .layer(DeadlineLayer)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+    let mut pages = rest::router(
+        open_inference.clone(),
+        rest::Limits {
+            body: limit,
+            requests: config.max_queued_images as usize,
+        },
+    );
+    let routes = Routes::default()
         .add_service(TrainingServiceServer::new(training).max_decoding_message_size(limit))
         .add_service(ModelServiceServer::new(model).max_decoding_message_size(limit))
         .add_service(
@@ -270,6 +261,33 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
+        .prepare();
+    let rpc_metrics = RpcMetricsLayer::new(method_names());
+    if config.dashboard {
+        pages = pages.merge(web::api(routes.clone(), rpc_metrics.clone()));
+    }
+    let cors = web::cors(&config.cors_origins);
+    let http = tokio::spawn(http::serve(
+        listeners.http,
+        http::State {
+            metrics: metrics_handle,
+            readiness,
+            pages,
+            home: config.dashboard.then(dashboard::pages).flatten(),
+            cors: cors.clone(),
+        },
+        shutdown.clone(),
+    ));
+    let grpc = tonic::transport::Server::builder()
+        // Browsers that speak HTTP/1.1 only; everybody else begins with HTTP/2.
+        .accept_http1(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .layer(cors)
+        .layer(GrpcWebLayer::new())
+        .layer(rpc_metrics)
+        .layer(DeadlineLayer)
+        .add_routes(routes)
         .serve_with_incoming_shutdown(
             TcpListenerStream::new(listeners.grpc),
             shutdown.clone().cancelled_owned(),

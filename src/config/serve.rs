@@ -20,6 +20,10 @@ pub struct ServeConfig {
     pub grpc_listen: SocketAddr,
     /// Address of metrics, health and dashboard.
     pub http_listen: SocketAddr,
+    /// Whether the HTTP port also has the dashboard and the API for it.
+    pub dashboard: bool,
+    /// Origins whose pages may call the server from a browser, or `*` for all.
+    pub cors_origins: Vec<String>,
     /// File to write once the server answers.
     pub ready_file: Option<PathBuf>,
     /// Where TensorBoard's event files are written.
@@ -87,6 +91,8 @@ impl Default for ServeConfig {
             weights_roots: vec![PathBuf::from("/")],
             starter: false,
             device: Device::Auto,
+            dashboard: true,
+            cors_origins: Vec::new(),
             precision: Precision::Auto,
             threads: 0,
             max_message_bytes: 16 * MIB,

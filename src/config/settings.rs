@@ -43,7 +43,10 @@ impl Setting {
     /// Whether its flag may be given several times.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        matches!(self.field, Field::Paths(_) | Field::Words(_))
+        matches!(
+            self.field,
+            Field::Paths(_) | Field::Words(_) | Field::Origins(_)
+        )
     }
 }
 
@@ -61,6 +64,7 @@ pub(super) enum Field {
     OptionalPath(Get<Option<PathBuf>>),
     Paths(Get<Vec<PathBuf>>),
     Words(Get<Vec<String>>),
+    Origins(Get<Vec<String>>),
     Address(Get<SocketAddr>),
     Count(RangeInclusive<u32>, Get<u32>),
     Pixels(RangeInclusive<u64>, Get<u64>),
@@ -99,6 +103,16 @@ pub static SETTINGS: &[Setting] = &[
         "http_listen",
         "Address of metrics, health and dashboard; port 0 lets the system choose.",
         Field::Address(|c| &mut c.http_listen),
+    ),
+    setting(
+        "dashboard",
+        "Show the dashboard on the HTTP port, and answer the whole API there as gRPC-Web, which the dashboard uses.",
+        Field::Switch(|c| &mut c.dashboard),
+    ),
+    setting(
+        "cors_origins",
+        "Origins such as https://example.org whose pages may call both ports from a browser, or `*` for all; the dashboard needs none.",
+        Field::Origins(|c| &mut c.cors_origins),
     ),
     setting(
         "ready_file",

@@ -69,6 +69,10 @@ fn a_switch_is_true_or_false_in_every_source() {
             format!("`starter` from visage.toml is `{value}`, expected true or false")
         );
     }
+    // One that is on by itself can be turned off.
+    let dashboard = |file| resolved(&[], &[], file).unwrap().config.dashboard;
+    assert!(dashboard(""));
+    assert!(!dashboard("dashboard = false"));
     // A truth is no path.
     assert!(starter(&[], &[], "data_dir = true").is_err());
 }
@@ -341,6 +345,37 @@ fn a_server_is_an_address_or_host_and_port() {
         "a:0",
     ] {
         assert!(server(&[], Some(bad)).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn origins_are_what_browsers_send() {
+    let origins = |value: &str| {
+        resolved(&[("VISAGE_CORS_ORIGINS", value)], &[], "")
+            .map(|resolved| resolved.config.cors_origins)
+    };
+    assert_eq!(origins("*").unwrap(), ["*"]);
+    assert_eq!(
+        origins("https://example.org, http://localhost:5173").unwrap(),
+        ["https://example.org", "http://localhost:5173"]
+    );
+    for bad in [
+        "example.org",
+        "https://",
+        "https://example.org/",
+        "https://example.org/page",
+        "https://*.example.org",
+        "https://me@example.org",
+        "ftp://example.org",
+        "null",
+    ] {
+        let error = origins(bad).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!(
+                "`cors_origins` from VISAGE_CORS_ORIGINS is `{bad}`, expected `*`, or origins"
+            )),
+            "{error}"
+        );
     }
 }
 

@@ -109,6 +109,13 @@ impl Field {
                 *get(config) = items.iter().map(|item| absolute(item)).collect();
             }
             Self::Words(get) => *get(config) = raw.list(char::is_whitespace)?,
+            Self::Origins(get) => {
+                let items = raw.list(|c| c == ',')?;
+                if !items.iter().all(|item| is_origin(item)) {
+                    return None;
+                }
+                *get(config) = items;
+            }
             Self::Address(get) => *get(config) = parse_address(raw.text()?)?,
             Self::Count(range, get) => {
                 let number = u32::try_from(raw.integer()?).ok()?;
@@ -163,7 +170,7 @@ impl Field {
                 .as_ref()
                 .map_or(Shown::Unset, |path| Shown::Text(path_text(path))),
             Self::Paths(get) => Shown::List(get(config).iter().map(path_text).collect()),
-            Self::Words(get) => Shown::List(get(config).clone()),
+            Self::Words(get) | Self::Origins(get) => Shown::List(get(config).clone()),
             Self::Address(get) => Shown::Text(get(config).to_string()),
             Self::Count(_, get) => Shown::Integer(u64::from(*get(config))),
             Self::Pixels(_, get) => Shown::Integer(*get(config)),
@@ -188,6 +195,9 @@ impl Field {
             Self::Words(_) => {
                 "words: an array in the file, else separated by spaces or as a JSON array"
                     .to_owned()
+            }
+            Self::Origins(_) => {
+                "`*`, or origins such as https://example.org or http://localhost:5173 without a path: an array in the file, else separated by commas".to_owned()
             }
             Self::Address(_) => {
                 "an IP address and port such as 127.0.0.1:50051 or [::]:50051".to_owned()
@@ -228,6 +238,19 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
         Some(port) => Some(SocketAddr::from(([127, 0, 0, 1], port.parse().ok()?))),
         None => text.parse().ok(),
     }
+}
+
+/// Whether it is `*` or what a browser sends as an origin: scheme, host and port, without a path.
+fn is_origin(text: &str) -> bool {
+    if text == "*" {
+        return true;
+    }
+    let Some((scheme, authority)) = text.split_once("://") else {
+        return false;
+    };
+    let is_authority = !authority.contains(['/', '@', '?', '#', '*'])
+        && authority.parse::<http::uri::Authority>().is_ok();
+    matches!(scheme, "http" | "https") && is_authority
 }
 
 fn parse_device(text: &str) -> Option<Device> {

@@ -5,10 +5,11 @@
 //! | `/metrics` | all metrics as Prometheus text |
 //! | `/livez` | 200 as long as the process answers at all; a failure means "restart me" |
 //! | `/readyz` | 200 or 503, and the components that make it so as JSON; a failure means "send me no requests" |
-//! | `/` | these paths |
+//! | `/endpoints` | these paths |
+//! | `/` | the dashboard, or these paths where there is none |
 //!
-//! Further pages come from whoever starts the port, such as predictions under `/v2`. Nothing here needs or checks a credential, and nothing changes what
-//! the server stores: the port is for a trusted network.
+//! Further pages come from whoever starts the port, such as predictions under `/v2` and the API for the dashboard, which can start and end trainings.
+//! Nothing here needs or checks a credential: the port is for a trusted network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use axum::routing::get;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower_http::cors::CorsLayer;
 
 use super::exporter;
 
@@ -34,6 +36,7 @@ Visage
 /livez    200 while the process answers
 /readyz   200 when requests can be served, else 503; lists the components
 /v2       the Open Inference Protocol: models, their metadata, predictions
+/         the dashboard, where the program was built with it and the setting `dashboard` is on
 ";
 
 /// Whether requests can be served now, and what that depends on.
@@ -82,6 +85,10 @@ pub struct State {
     pub readiness: ReadinessProbe,
     /// Further pages, such as a dashboard; empty for none. Their paths must differ from the ones of this module.
     pub pages: Router,
+    /// The pages that stand at `/` and below; `None` for a list of the port's paths.
+    pub home: Option<Router>,
+    /// Which pages of other origins may call.
+    pub cors: CorsLayer,
 }
 
 /// Serves the pages on `listener` until `shutdown`, and does the metrics' upkeep meanwhile. Requests that have begun may end, for at
@@ -117,9 +124,13 @@ pub fn router(state: State) -> Router {
         metrics,
         readiness,
         pages,
+        home,
+        cors,
     } = state;
+    let index = || get(|| async { INDEX });
     Router::new()
-        .route("/", get(|| async { INDEX }))
+        .route("/endpoints", index())
+        .merge(home.unwrap_or_else(|| Router::new().route("/", index())))
         .route("/metrics", get(|| async move { render_metrics(&metrics) }))
         .route(
             "/livez",
@@ -133,7 +144,7 @@ pub fn router(state: State) -> Router {
         .fallback(|| async {
             (
                 StatusCode::NOT_FOUND,
-                "no such page; / lists those that exist\n",
+                "no such page; /endpoints lists those that exist\n",
             )
         })
         .method_not_allowed_fallback(|| async {
@@ -142,6 +153,7 @@ pub fn router(state: State) -> Router {
                 "this page can only be read: use GET or HEAD\n",
             )
         })
+        .layer(cors)
 }
 
 fn render_metrics(metrics: &exporter::Handle) -> Response {
@@ -214,6 +226,8 @@ mod tests {
                     ])
                 }),
                 pages: Router::new().route("/dashboard", get(|| async { "a dashboard" })),
+                home: None,
+                cors: CorsLayer::new(),
             };
             let shutdown = CancellationToken::new();
             let serving = tokio::spawn(serve(listener, state, shutdown.clone()));
@@ -321,6 +335,7 @@ mod tests {
     async fn index_lists_every_page() {
         let server = Server::start().await;
         let (_, body) = server.ask("GET", "/").await;
+        assert_eq!(server.ask("GET", "/endpoints").await.1, body);
         for path in ["/metrics", "/livez", "/readyz"] {
             assert!(body.lines().any(|line| line.starts_with(path)), "{body}");
         }

@@ -8,6 +8,8 @@
     reason = "a test fails by a panic, and says on stderr what it skips"
 )]
 
+/// Browsers: gRPC-Web on both ports, and origins.
+mod browsers;
 /// Pausing, resuming and changing trainings, and what ends them by their own spec.
 mod control;
 /// Datasets that are checked: what is found in them, and what the checks leave alone.
