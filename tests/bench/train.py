@@ -135,14 +135,14 @@ def run_script(mode, train, validation):
 class Server:
     """A server with its data in a temporary folder."""
 
-    def __init__(self, program, folder):
+    def __init__(self, program, folder, *options):
         self.program = program = os.path.abspath(program)
         ready = os.path.join(folder, "ready")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VISAGE_")}
         with open(os.path.join(folder, "log"), "wb") as log:
             self.process = subprocess.Popen(
                 [program, "serve", "--data-dir", os.path.join(folder, "data"), "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
-                 "--ready-file", ready], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                 "--ready-file", ready, *options], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         limit = time.monotonic() + 60
         while not os.path.exists(ready):
             if self.process.poll() is not None or time.monotonic() > limit:

@@ -1,0 +1,208 @@
+"""Predict of Visage under pressure: while versions are swapped, at three times the load that it can bear, and beside a training.
+
+    make bench-pressure [DATA=folder] [SECONDS=60] [BENCH_JSON=file]
+
+The starter's network at 224x224, JPEG bytes through gRPC, the server's default settings. Everything is measured in one run against the same server:
+
+    quiet       four clients, each of which sends its next picture when the answer has come
+    swaps       the same while the alias `live` moves between two versions twice a second, both of which stay loaded
+    cold swaps  the same on a server that keeps one version loaded, so that each move loads one
+    peak        32 clients: the images per second that the server can do
+    overload    three times as many requests as that, sent at fixed times whatever is answered, each with a deadline of 2 s
+    moderate    a quarter of the peak, sent at fixed times
+    training    the same beside a training of layer4 and the head
+
+Latencies are those of calls that were answered. It fails nothing by itself: the ratios are for the reader.
+"""
+
+import argparse
+import asyncio
+import collections
+import json
+import os
+import random
+import subprocess
+import tempfile
+import time
+
+from serve import METHOD, field, resident
+from train import Server, machine, pictures_of
+
+PICTURES = 64
+# Seconds that a client of the overload waits at most.
+DEADLINE = 2
+SET_ALIAS = "/visage.v1.ModelService/SetAlias"
+
+
+def quantile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+class Load:
+    """Calls to one server, and what became of them."""
+
+    def __init__(self, address, requests):
+        self.address, self.requests = address, requests
+        self.latencies, self.outcomes, self.number = [], collections.Counter(), 0
+
+    async def __aenter__(self):
+        import grpc
+
+        self.error = grpc.aio.AioRpcError
+        self.channel = grpc.aio.insecure_channel(self.address)
+        self.predict = self.channel.unary_unary(METHOD)
+        return self
+
+    async def __aexit__(self, *_):
+        await self.channel.close()
+
+    async def call(self, timeout=60):
+        self.number += 1
+        begun = time.perf_counter()
+        try:
+            await self.predict(self.requests[self.number % len(self.requests)], timeout=timeout)
+        except self.error as error:
+            self.outcomes[error.code().name] += 1
+            return
+        self.outcomes["OK"] += 1
+        self.latencies.append(1000 * (time.perf_counter() - begun))
+
+    def found(self, seconds):
+        return {"rate": self.outcomes["OK"] / seconds, "p50": quantile(self.latencies, 0.5), "p99": quantile(self.latencies, 0.99),
+                "max": max(self.latencies, default=float("nan")), "outcomes": dict(self.outcomes)}
+
+
+async def closed(address, requests, clients, seconds, beside=None):
+    """Clients that wait for their answers; `beside` runs meanwhile and is given a function that says whether it is over."""
+    async with Load(address, requests) as load:
+        limit = time.perf_counter() + seconds
+
+        async def client():
+            while time.perf_counter() < limit:
+                await load.call()
+        begun = time.perf_counter()
+        others = [beside(lambda: time.perf_counter() >= limit)] if beside else []
+        await asyncio.gather(*(client() for _ in range(clients)), *others)
+        return load.found(time.perf_counter() - begun)
+
+
+async def opened(address, requests, rate, seconds, timeout):
+    """Calls at fixed times, whether or not earlier ones were answered."""
+    async with Load(address, requests) as load:
+        begun, calls = time.perf_counter(), set()
+        for number in range(int(rate * seconds)):
+            wait = begun + number / rate - time.perf_counter()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            call = asyncio.create_task(load.call(timeout))
+            calls.add(call)
+            call.add_done_callback(calls.discard)
+        await asyncio.gather(*calls)
+        return load.found(time.perf_counter() - begun)
+
+
+def mover(address, moves):
+    """Moves the alias `live` between the first two versions twice a second, and counts in `moves`."""
+    async def move(is_over):
+        import grpc
+
+        async with grpc.aio.insecure_channel(address) as channel:
+            set_alias = channel.unary_unary(SET_ALIAS)
+            while not is_over():
+                version = "models/age/versions/{}".format(2 - len(moves) % 2)
+                begun = time.perf_counter()
+                await set_alias(field(1, version.encode()) + field(2, b"live"), timeout=60)
+                moves.append(time.perf_counter() - begun)
+                await asyncio.sleep(0.5)
+    return move
+
+
+def measure(given, folder):
+    faces = os.path.join(folder, "faces")
+    subprocess.run([given.visage, "synth", faces, "--count", "400", "--size", "200", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    paths = pictures_of(os.path.abspath(given.data or faces), PICTURES)
+    random.Random(0).shuffle(paths)
+    requests = []
+    for path in paths:
+        with open(path, "rb") as file:
+            requests.append(field(1, file.read()))
+    found, seconds = {}, given.seconds
+
+    def tell(name, result):
+        found[name] = result
+        print("{:11}{rate:7.1f} images/s, p50 {p50:6.1f} ms, p99 {p99:6.1f}, max {max:6.1f}, {outcomes}".format(name, **result), flush=True)
+
+    server = Server(given.visage, folder, "--starter")
+    client = [given.visage, "--server", server.address, "--quiet"]
+    train = [*client, "train", "--dataset", faces, "--init", "STARTER", "--input-size", "224", "--promote", "never"]
+    quiet = dict(env=server.environment, check=True, stdout=subprocess.DEVNULL)
+    try:
+        subprocess.run([*train, "--epochs", "1"], **quiet)
+        asyncio.run(closed(server.address, requests, 4, 3))
+        tell("quiet", asyncio.run(closed(server.address, requests, 4, seconds / 2)))
+        moves = []
+        tell("swaps", asyncio.run(closed(server.address, requests, 4, seconds / 2, mover(server.address, moves))))
+        found["swaps"]["moves"] = len(moves)
+        tell("peak", asyncio.run(closed(server.address, requests, 32, seconds / 4)))
+        before = resident(server.process.pid)
+        peak = found["peak"]["rate"]
+        tell("overload", asyncio.run(opened(server.address, requests, 3 * peak, seconds, DEADLINE)))
+        found["overload"]["memory_mb"] = [before, resident(server.process.pid)]
+        tell("moderate", asyncio.run(opened(server.address, requests, peak / 4, seconds / 2, 60)))
+        subprocess.run([*train, "--id", "beside", "--epochs", "1000", "--detach"], **quiet)
+        # From the second epoch on the features are there, and the training computes all the time.
+        while epochs_of(client, quiet) < 1:
+            time.sleep(1)
+        tell("training", asyncio.run(opened(server.address, requests, peak / 4, seconds / 2, 60)))
+        subprocess.run([*client, "trainings", "cancel", "beside"], **quiet)
+    finally:
+        server.close()
+    server = Server(given.visage, folder, "--starter", "--max-loaded-models", "1")
+    try:
+        asyncio.run(closed(server.address, requests, 4, 3))
+        moves = []
+        tell("cold swaps", asyncio.run(closed(server.address, requests, 4, seconds / 2, mover(server.address, moves))))
+        found["cold swaps"]["moves"] = len(moves)
+    finally:
+        server.close()
+    report(given, found)
+
+
+def epochs_of(client, quiet):
+    """Epochs that the training beside has finished."""
+    told = subprocess.run([*client, "trainings", "get", "beside", "--json"], **{**quiet, "stdout": subprocess.PIPE}).stdout
+    return json.loads(told).get("last", {}).get("epoch", 0)
+
+
+def report(given, found):
+    ratios = {
+        "p99_swaps_over_quiet": found["swaps"]["p99"] / found["quiet"]["p99"],
+        "p99_cold_swaps_over_quiet": found["cold swaps"]["p99"] / found["quiet"]["p99"],
+        "goodput_overload_over_peak": found["overload"]["rate"] / found["peak"]["rate"],
+        "p99_training_over_moderate": found["training"]["p99"] / found["moderate"]["p99"],
+    }
+    print("\n{} moves, {} cold; memory in MB before and after the overload: {}".format(
+        found["swaps"]["moves"], found["cold swaps"]["moves"], found["overload"]["memory_mb"]))
+    for name, value in ratios.items():
+        print("{}: {:.2f}".format(name, value))
+    if given.json:
+        content = {"ratios": ratios, "runs": found, "machine": machine(), "data": given.data or "drawn faces"}
+        with open(given.json + ".tmp", "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+        os.replace(given.json + ".tmp", given.json)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--visage", required=True, help="the release binary")
+    parser.add_argument("--data", help="folder of pictures; drawn ones without it")
+    parser.add_argument("--seconds", type=float, default=60, help="of overload; the others take a half or a quarter")
+    parser.add_argument("--json", help="file for the figures")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="visage-bench-") as folder:
+        measure(given, folder)
+
+
+if __name__ == "__main__":
+    main()
