@@ -350,6 +350,7 @@ impl Parts {
             threads: config.threads as usize,
             max_batch: config.max_batch as usize,
             max_queued: config.max_queued_images as usize,
+            max_loaded: config.max_loaded_models as usize,
         })?;
         let max_queued = config.max_queued_images as usize;
         let predictor = Predictor::new(
@@ -376,7 +377,11 @@ impl Parts {
             max_restarts: config.max_restarts,
             max_queued: config.max_queued_trainings as usize,
             device: device.clone(),
-            threads: config.threads,
+            threads: match config.worker_threads {
+                0 => config.threads,
+                threads => threads,
+            },
+            nice: config.worker_nice,
             data_roots: config.data_roots.iter().map(|path| text(path)).collect(),
             weights_roots: weights_folders.iter().map(|path| text(path)).collect(),
             hub: hub_access(&config.hub, &data_dir),

@@ -54,6 +54,8 @@ pub struct ServeConfig {
     pub max_queued_images: u32,
     /// Most images in one forward pass.
     pub max_batch: u32,
+    /// Model versions that stay loaded.
+    pub max_loaded_models: u32,
     /// Threads that decode images; 0 for one per core.
     pub decode_threads: u32,
     /// Trainings that may wait for the device.
@@ -62,6 +64,10 @@ pub struct ServeConfig {
     pub heartbeat_interval: Duration,
     /// Command before `visage worker`; empty to start it directly.
     pub worker_launcher: Vec<String>,
+    /// Threads of the processor for a training; 0 for as many as `threads`.
+    pub worker_threads: u32,
+    /// By how much a training gives way to predictions.
+    pub worker_nice: u32,
     /// Longest time without a sign of life from a training's process.
     pub worker_silence_timeout: Duration,
     /// Longest time in which a living process gets nothing done.
@@ -85,14 +91,14 @@ impl Default for ServeConfig {
             data_dir: PathBuf::from("./visage-data"),
             grpc_listen: SocketAddr::new(loopback, 50051),
             http_listen: SocketAddr::new(loopback, 9090),
+            dashboard: true,
+            cors_origins: Vec::new(),
             ready_file: None,
             tensorboard: EventFolder::InDataDir,
             data_roots: vec![PathBuf::from("/")],
             weights_roots: vec![PathBuf::from("/")],
             starter: false,
             device: Device::Auto,
-            dashboard: true,
-            cors_origins: Vec::new(),
             precision: Precision::Auto,
             threads: 0,
             max_message_bytes: 16 * MIB,
@@ -102,10 +108,13 @@ impl Default for ServeConfig {
             max_images_per_request: 64,
             max_queued_images: 256,
             max_batch: 32,
+            max_loaded_models: 3,
             decode_threads: 0,
             max_queued_trainings: 100,
             heartbeat_interval: Duration::from_secs(15),
             worker_launcher: Vec::new(),
+            worker_threads: 0,
+            worker_nice: 10,
             worker_silence_timeout: Duration::from_secs(15),
             worker_stall_timeout: Duration::from_secs(600),
             max_restarts: 3,

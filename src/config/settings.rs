@@ -193,6 +193,11 @@ pub static SETTINGS: &[Setting] = &[
         Field::Count(1..=4096, |c| &mut c.max_batch),
     ),
     setting(
+        "max_loaded_models",
+        "Model versions that stay loaded, some 70 MB each, the live one always; another one that is asked for takes the place of the one that was not used for the longest time.",
+        Field::Count(1..=1000, |c| &mut c.max_loaded_models),
+    ),
+    setting(
         "decode_threads",
         "Threads that decode images; 0 for one per core.",
         Field::Count(0..=1024, |c| &mut c.decode_threads),
@@ -213,6 +218,16 @@ pub static SETTINGS: &[Setting] = &[
         "worker_launcher",
         "Command in front of `visage worker`, such as `nice -n 10` or `srun -n 4`.",
         Field::Words(|c| &mut c.worker_launcher),
+    ),
+    setting(
+        "worker_threads",
+        "Threads of the processor that a training uses; 0 for as many as `threads`.",
+        Field::Count(0..=1024, |c| &mut c.worker_threads),
+    ),
+    setting(
+        "worker_nice",
+        "By how much a training gives way to predictions and everything else on the machine, as `nice` takes it; 0 for not at all.",
+        Field::Count(0..=19, |c| &mut c.worker_nice),
     ),
     setting(
         "worker_silence_timeout",

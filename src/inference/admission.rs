@@ -8,16 +8,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::telemetry::metrics::{self, RejectionReason};
 
-use super::Error;
+use super::{Error, Priority};
 
 /// One place in so many is all that background work gets, so that a client's pictures wait for few others.
 const BACKGROUND_SHARE: usize = 16;
+
+/// Of so many places one is kept for pictures that somebody waits for.
+const KEPT_SHARE: usize = 4;
 
 /// Hands out places. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Door {
     free: Arc<Semaphore>,
     places: usize,
+    /// The part of the places that pictures which nobody waits for may hold at once.
+    unhurried: Arc<Semaphore>,
     /// The part of the places that background work may hold at once, whoever it is for.
     background: Arc<Semaphore>,
 }
@@ -28,6 +33,7 @@ impl Door {
         Door {
             free: Arc::new(Semaphore::new(places)),
             places,
+            unhurried: Arc::new(Semaphore::new(unhurried_places(places))),
             background: Arc::new(Semaphore::new(background_places(places))),
         }
     }
@@ -48,7 +54,7 @@ impl Door {
         let permit = Arc::clone(&self.free).acquire_owned();
         let place = Place {
             permit: Some(permit.await.map_err(closed)?),
-            background: Some(share),
+            share: Some(share),
             door: self.clone(),
         };
         self.report();
@@ -59,22 +65,32 @@ impl Door {
     ///
     /// # Errors
     /// `QueueFull`.
-    pub fn admit(&self, images: usize) -> Result<Admission, Error> {
-        let wanted = u32::try_from(images).ok();
-        let permit =
-            wanted.and_then(|wanted| Arc::clone(&self.free).try_acquire_many_owned(wanted).ok());
-        let Some(permit) = permit else {
-            metrics::prediction_rejected(RejectionReason::QueueFull);
-            return Err(Error::QueueFull {
-                waiting: self.places - self.free.available_permits(),
-                wanted: images,
-                limit: self.places,
-            });
+    pub fn admit(&self, images: usize, priority: Priority) -> Result<Admission, Error> {
+        let take = |from: &Arc<Semaphore>| {
+            let wanted = u32::try_from(images).ok()?;
+            Arc::clone(from).try_acquire_many_owned(wanted).ok()
         };
+        let refuse = |from: &Semaphore, limit: usize| {
+            metrics::prediction_rejected(RejectionReason::QueueFull);
+            Error::QueueFull {
+                waiting: limit - from.available_permits(),
+                wanted: images,
+                limit,
+            }
+        };
+        let share = match priority {
+            Priority::Interactive => None,
+            Priority::Batch => {
+                let limit = unhurried_places(self.places);
+                let share = take(&self.unhurried);
+                Some(share.ok_or_else(|| refuse(&self.unhurried, limit))?)
+            }
+        };
+        let permit = take(&self.free).ok_or_else(|| refuse(&self.free, self.places))?;
         self.report();
         Ok(Admission(Place {
             permit: Some(permit),
-            background: None,
+            share,
             door: self.clone(),
         }))
     }
@@ -93,7 +109,7 @@ impl Admission {
     pub fn split(&mut self) -> Option<Place> {
         Some(Place {
             permit: Some(self.0.permit.as_mut()?.split(1)?),
-            background: None,
+            share: self.0.share.as_mut().and_then(|share| share.split(1)),
             door: self.0.door.clone(),
         })
     }
@@ -104,8 +120,8 @@ impl Admission {
 pub struct Place {
     /// Set until it is dropped.
     permit: Option<OwnedSemaphorePermit>,
-    /// Set for background work.
-    background: Option<OwnedSemaphorePermit>,
+    /// Of the part that not everything may take; set for what nobody waits for.
+    share: Option<OwnedSemaphorePermit>,
     door: Door,
 }
 
@@ -113,11 +129,15 @@ fn background_places(places: usize) -> usize {
     (places / BACKGROUND_SHARE).max(1)
 }
 
+fn unhurried_places(places: usize) -> usize {
+    places - places / KEPT_SHARE
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         // Freed first, so that the metric counts without it.
         self.permit = None;
-        self.background = None;
+        self.share = None;
         self.door.report();
     }
 }
@@ -129,8 +149,8 @@ mod tests {
     #[test]
     fn places_are_refused_when_all_are_taken_and_free_again_when_dropped() {
         let door = Door::new(3);
-        let mut two = door.admit(2).unwrap();
-        let refused = door.admit(2).unwrap_err();
+        let mut two = door.admit(2, Priority::Interactive).unwrap();
+        let refused = door.admit(2, Priority::Interactive).unwrap_err();
         assert!(
             matches!(
                 refused,
@@ -144,14 +164,38 @@ mod tests {
         );
         let first = two.split().unwrap();
         drop(two);
-        drop(door.admit(2).unwrap());
+        drop(door.admit(2, Priority::Interactive).unwrap());
         drop(first);
-        assert!(door.admit(3).is_ok());
+        assert!(door.admit(3, Priority::Interactive).is_ok());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_leaves_a_quarter_of_the_places() {
+        let door = Door::new(8);
+        let mut six = door.admit(6, Priority::Batch).unwrap();
+        let refused = door.admit(1, Priority::Batch).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                Error::QueueFull {
+                    waiting: 6,
+                    wanted: 1,
+                    limit: 6
+                }
+            ),
+            "{refused:?}"
+        );
+        let _two = door.admit(2, Priority::Interactive).unwrap();
+        assert!(door.admit(1, Priority::Interactive).is_err());
+        // Each picture gives back its own place.
+        drop(six.split().unwrap());
+        assert!(door.admit(1, Priority::Batch).is_ok());
+        assert!(door.admit(2, Priority::Batch).is_err());
     }
 
     #[test]
     fn a_request_has_as_many_places_as_it_was_given() {
-        let mut admission = Door::new(5).admit(2).unwrap();
+        let mut admission = Door::new(5).admit(2, Priority::Interactive).unwrap();
         assert!(admission.split().is_some());
         assert!(admission.split().is_some());
         assert!(admission.split().is_none());
@@ -163,7 +207,7 @@ mod tests {
         let first = door.admit_background().await.unwrap();
         let _second = door.admit_background().await.unwrap();
         // Others go on, also when they take all places that are left.
-        let all_others = door.admit(30).unwrap();
+        let all_others = door.admit(30, Priority::Interactive).unwrap();
         let third = door.admit_background();
         tokio::pin!(third);
         let soon = std::time::Duration::from_millis(20);
@@ -171,8 +215,8 @@ mod tests {
         drop(first);
         let third = third.await.unwrap();
         drop(all_others);
-        assert!(door.admit(30).is_ok());
+        assert!(door.admit(30, Priority::Interactive).is_ok());
         drop(third);
-        assert!(door.admit(31).is_ok());
+        assert!(door.admit(31, Priority::Interactive).is_ok());
     }
 }

@@ -3,7 +3,7 @@
 //! - [`admission`]: how many pictures may be in the server at once.
 //! - [`predictor`]: decoding on a bounded pool (`decoding`), the way to the engine and back.
 //! - [`engine`]: the one thread that owns the loaded models and computes batches.
-//! - `loaded`: a version's network in the fastest number format that changes its ages by little enough.
+//! - `loader`: the thread that reads models beside it. `loaded`: a version's network in the fastest number format that changes its ages by little enough.
 //! - [`annotate`]: draws an age on a picture.
 //! - [`statistics`]: what each version has done.
 //! - [`background`]: ages on many files, beside what clients wait for.
@@ -27,10 +27,21 @@ pub mod background;
 mod decoding;
 pub mod engine;
 mod loaded;
+mod loader;
 pub mod predictor;
 pub mod statistics;
 
 pub use loaded::Wanted;
+
+/// Who goes first when pictures wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody waits for the answer.
+    #[default]
+    Interactive,
+    /// Nobody does; it takes what the others leave, and never all places.
+    Batch,
+}
 
 /// A model version that can be served: what its manifest says, and where its weights lie.
 #[derive(Debug, Clone, PartialEq)]

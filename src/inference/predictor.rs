@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    Error, ServedModel,
+    Error, Priority, ServedModel,
     admission::{Admission, Door, Place},
     annotate,
     decoding::{Decoded, decode},
@@ -38,6 +38,8 @@ pub struct Request {
     pub interval_level: Option<f64>,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
+    /// Whether somebody waits for it.
+    pub priority: Priority,
 }
 
 /// The answer for one picture.
@@ -92,20 +94,33 @@ impl Predictor {
         })
     }
 
-    /// Loads and warms a version.
+    /// Loads and warms a version beside the predictions.
     ///
     /// # Errors
     /// When the weights cannot be read or do not compute.
     pub async fn load(&self, model: Arc<ServedModel>) -> Result<(), Error> {
-        self.engine.load(model).await
+        self.engine.load(model, false).await
+    }
+
+    /// The same for the version that is served by default, which stays loaded until another one is.
+    ///
+    /// # Errors
+    /// When the weights cannot be read or do not compute.
+    pub async fn load_live(&self, model: Arc<ServedModel>) -> Result<(), Error> {
+        self.engine.load(model, true).await
     }
 
     /// Takes places for the pictures of a request, or refuses at once.
     ///
     /// # Errors
     /// `QueueFull`.
-    pub fn admit(&self, model: &ServedModel, images: usize) -> Result<Admission, Error> {
-        self.door.admit(images).inspect_err(|_| {
+    pub fn admit(
+        &self,
+        model: &ServedModel,
+        images: usize,
+        priority: Priority,
+    ) -> Result<Admission, Error> {
+        self.door.admit(images, priority).inspect_err(|_| {
             // One that is refused has failed.
             drop(self.statistics().begin(&model.name));
         })
@@ -131,6 +146,7 @@ impl Predictor {
         index: usize,
         path: &Path,
     ) -> Result<f64, Error> {
+        self.engine.ensure_loaded(&model).await?;
         let place = self.door.admit_background().await?;
         let bytes = read(path, self.limits.max_bytes).await;
         let job = DecodeJob {
@@ -139,6 +155,7 @@ impl Predictor {
             model: Arc::clone(&model),
             keep_picture: false,
             deadline: None,
+            priority: Priority::Batch,
             place,
         };
         let done = self.start(job).await.map_err(|_| Error::EngineGone)??;
@@ -170,6 +187,9 @@ impl Predictor {
     ) -> Result<Vec<Answer>, Error> {
         let counted = self.statistics().begin(&request.model.name);
         let mut tally = Tally::new(request.images.len(), request.deadline);
+        // Before anything is decoded: a version that is not loaded takes its time, and others go on meanwhile.
+        let loaded = self.engine.ensure_loaded(&request.model).await;
+        loaded.inspect_err(|_| tally.finish_all(ImageOutcome::Failed))?;
         let mut places = admission;
         let mut pending = Vec::with_capacity(request.images.len());
         for (index, picture) in request.images.into_iter().enumerate() {
@@ -180,6 +200,7 @@ impl Predictor {
                 model: Arc::clone(&request.model),
                 keep_picture: request.annotate,
                 deadline: request.deadline,
+                priority: request.priority,
                 place,
             };
             pending.push(self.start(job));
@@ -217,7 +238,7 @@ impl Predictor {
                 return;
             }
             let model = Arc::clone(&job.model);
-            let (deadline, place) = (job.deadline, job.place);
+            let (deadline, priority, place) = (job.deadline, job.priority, job.place);
             let outcome = decode(
                 job.index,
                 &job.picture,
@@ -233,6 +254,7 @@ impl Predictor {
                         model,
                         deadline,
                         reply,
+                        priority,
                         enqueued: Instant::now(),
                         place,
                     };
@@ -359,6 +381,12 @@ impl Tally {
         self.left -= 1;
         metrics::image_finished(outcome);
     }
+
+    fn finish_all(&mut self, outcome: ImageOutcome) {
+        while self.left > 0 {
+            self.finish(outcome);
+        }
+    }
 }
 
 impl Drop for Tally {
@@ -383,6 +411,7 @@ struct DecodeJob {
     model: Arc<ServedModel>,
     keep_picture: bool,
     deadline: Option<Instant>,
+    priority: Priority,
     place: Place,
 }
 

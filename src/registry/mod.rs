@@ -273,7 +273,7 @@ impl Registry {
         let live = VersionName::alias(DEFAULT_MODEL, LIVE);
         match self.served(&live).await {
             Ok(model) => {
-                self.inner.predictor.load(Arc::clone(&model)).await?;
+                self.inner.predictor.load_live(Arc::clone(&model)).await?;
                 let number = model
                     .name
                     .rsplit('/')

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     inference::{
-        ServedModel,
+        Priority, ServedModel,
         predictor::{self, Answer, Picture, Predictor},
     },
     names::VersionName,
@@ -41,6 +41,8 @@ pub(super) struct Pictures {
     pub(super) interval_level: Option<f64>,
     /// When the answer is worth nothing any more.
     pub(super) deadline: Option<Instant>,
+    /// Whether somebody waits for it.
+    pub(super) priority: Priority,
 }
 
 /// The way that every prediction goes, whatever protocol asks for it.
@@ -86,7 +88,8 @@ impl PredictionApi {
         pictures: Pictures,
     ) -> Result<Vec<Answer>, Status> {
         let count = pictures.images.len();
-        let admission = self.predictor.admit(&model, count).map_err(|error| {
+        let admission = self.predictor.admit(&model, count, pictures.priority);
+        let admission = admission.map_err(|error| {
             (0..count).for_each(|_| metrics::image_finished(ImageOutcome::Overloaded));
             status::from_inference(&error)
         })?;
@@ -98,6 +101,7 @@ impl PredictionApi {
                 annotate: pictures.annotate,
                 interval_level: pictures.interval_level,
                 deadline: pictures.deadline,
+                priority: pictures.priority,
             },
             admission,
         );
@@ -114,6 +118,7 @@ impl PredictionService for PredictionApi {
         let arrived = Instant::now();
         let deadline = request.extensions().get::<Deadline>().map(|found| found.0);
         let request = request.into_inner();
+        let priority = priority(request.priority)?;
         if request.images.is_empty() {
             return Err(status::invalid(
                 "images",
@@ -131,6 +136,7 @@ impl PredictionService for PredictionApi {
             images: request.images.into_iter().map(Picture::Encoded).collect(),
             annotate: request.annotate,
             deadline,
+            priority,
         };
         let model_version = model.name.clone();
         let answers = self.compute(model, pictures).await?;
@@ -140,6 +146,19 @@ impl PredictionService for PredictionApi {
             model_version,
             durations: Some(durations),
         }))
+    }
+}
+
+fn priority(given: i32) -> Result<Priority, Status> {
+    match v1::Priority::try_from(given) {
+        Ok(v1::Priority::Unspecified | v1::Priority::Interactive) => Ok(Priority::Interactive),
+        Ok(v1::Priority::Batch) => Ok(Priority::Batch),
+        Err(_) => Err(status::invalid(
+            "priority",
+            &format!(
+                "{given} is none; give PRIORITY_INTERACTIVE (1), PRIORITY_BATCH (2) or nothing"
+            ),
+        )),
     }
 }
 

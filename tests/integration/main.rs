@@ -26,6 +26,8 @@ mod faults;
 mod open_inference;
 /// Machines that lose power, and with it what was not synced.
 mod power;
+/// Predictions beside loads and beside pictures that nobody waits for.
+mod pressure;
 /// What Prometheus' own tools say about the metrics.
 mod prometheus;
 /// Which model version is served after which training.

@@ -83,6 +83,7 @@ impl OpenInference {
             annotate: false,
             interval_level: level,
             deadline: earliest(deadline, call.timeout),
+            priority: call.priority,
         };
         let answers = self.predictions.compute(Arc::clone(&model), pictures);
         let answers = answers.await?;

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use crate::{
     inference::{
-        ServedModel,
+        Priority, ServedModel,
         predictor::{Answer, Picture},
     },
     services::status,
@@ -40,6 +40,7 @@ pub(super) struct Call {
     /// After which the answer is worth nothing.
     pub(super) timeout: Option<Duration>,
     pub(super) interval_level: Option<f64>,
+    pub(super) priority: Priority,
     pub(super) inputs: Vec<Tensor>,
     /// Names of the wanted outputs; empty for all.
     pub(super) outputs: Vec<String>,
@@ -158,6 +159,13 @@ pub(super) fn read_parameters<'a>(
                     )
                 })?;
                 call.timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
+            }
+            // As in Triton, 0 is none and 1 the highest.
+            "priority" => {
+                call.priority = match number_or_refuse()? {
+                    level if level < 2.0 => Priority::Interactive,
+                    _ => Priority::Batch,
+                };
             }
             "interval_level" => call.interval_level = Some(number_or_refuse()?),
             // Clients send parameters that other servers understand.

@@ -319,6 +319,7 @@ async fn start(
         }),
         resume,
         check_memory: true,
+        nice: options.nice,
     };
     tracing::info!(
         training = training.name,

@@ -1,0 +1,171 @@
+//! The thread that reads models, so that predictions go on while it does.
+//!
+//! It reads, checks and warms a network beside the engine, on one thread that lets everything else have the processor first, and hands over what is ready. A version
+//! that becomes live so never makes a request wait.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use tch::Device;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    model::{self, fused::Threads},
+    telemetry::metrics,
+};
+
+use super::{
+    Error, ServedModel,
+    loaded::{Loaded, Wanted},
+};
+
+/// Callers of [`Loader::load`] that are taken in before further ones wait at its door.
+const MAX_WISHES: usize = 16;
+/// As `nice -n 10`: a model is wanted soon, but not at the cost of predictions.
+#[cfg(target_os = "linux")]
+const PRIORITY: i32 = 10;
+
+/// Which networks the engine has, by the SHA-256 of their weights; the engine keeps it true.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Inventory(Arc<Mutex<BTreeSet<String>>>);
+
+impl Inventory {
+    pub(super) fn has(&self, sha256: &str) -> bool {
+        self.all().contains(sha256)
+    }
+
+    pub(super) fn add(&self, sha256: &str) {
+        self.all().insert(sha256.to_owned());
+    }
+
+    pub(super) fn remove(&self, sha256: &str) {
+        self.all().remove(sha256);
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A network for the engine, or `None` for one that it has.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) model: Arc<ServedModel>,
+    pub(super) network: Option<Box<Loaded>>,
+    /// Whether it stays loaded whatever else is.
+    pub(super) pin: bool,
+    /// Told once the engine has it.
+    pub(super) reply: oneshot::Sender<Result<(), Error>>,
+}
+
+#[derive(Debug)]
+struct Wish {
+    model: Arc<ServedModel>,
+    pin: bool,
+    reply: oneshot::Sender<Result<(), Error>>,
+}
+
+/// A handle to the thread, which ends when the last handle is dropped.
+#[derive(Debug, Clone)]
+pub(super) struct Loader {
+    wishes: mpsc::Sender<Wish>,
+}
+
+impl Loader {
+    /// Starts the thread; `deliver` hands a network to the engine.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub(super) fn start(
+        device: Device,
+        precision: Wanted,
+        inventory: Inventory,
+        deliver: impl Fn(Delivery) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (wishes, mut receiver) = mpsc::channel::<Wish>(MAX_WISHES);
+        let threads = Threads::new(1).map_err(std::io::Error::other)?;
+        let body = move || {
+            step_back();
+            // Holds for this thread alone.
+            tch::set_num_threads(1);
+            while let Some(Wish { model, pin, reply }) = receiver.blocking_recv() {
+                if reply.is_closed() {
+                    continue;
+                }
+                let read = match inventory.has(&model.sha256) {
+                    true => Ok(None),
+                    false => read(&model, device, precision, &threads).map(Some),
+                };
+                match read {
+                    Ok(network) => deliver(Delivery {
+                        model,
+                        network,
+                        pin,
+                        reply,
+                    }),
+                    // A caller that no longer waits needs no answer.
+                    Err(error) => drop(reply.send(Err(failed(&model, error)))),
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("loader".to_owned())
+            .spawn(body)?;
+        Ok(Loader { wishes })
+    }
+
+    /// Gives the engine a network, if it has not got it, and waits until it has.
+    ///
+    /// # Errors
+    /// When the weights cannot be read or do not compute.
+    pub(super) async fn load(&self, model: Arc<ServedModel>, pin: bool) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let wish = Wish { model, pin, reply };
+        self.wishes
+            .send(wish)
+            .await
+            .map_err(|_| Error::EngineGone)?;
+        answer.await.map_err(|_| Error::EngineGone)?
+    }
+}
+
+/// Reads, checks and warms a network, and tells of it.
+///
+/// # Errors
+/// When the weights cannot be read or do not compute.
+pub(super) fn read(
+    model: &ServedModel,
+    device: Device,
+    precision: Wanted,
+    threads: &Threads,
+) -> Result<Box<Loaded>, model::Error> {
+    let begun = Instant::now();
+    let network = Loaded::read(model, device, precision, threads)?;
+    metrics::model_loaded(begun.elapsed());
+    tracing::info!(
+        model = model.name,
+        precision = network.precision.name(),
+        difference = network.difference,
+        seconds = begun.elapsed().as_secs_f64(),
+        "loaded a model"
+    );
+    Ok(Box::new(network))
+}
+
+/// Why a version cannot be computed with.
+pub(super) fn failed(model: &ServedModel, source: model::Error) -> Error {
+    Error::Model {
+        model: model.name.clone(),
+        source: Arc::new(source),
+    }
+}
+
+/// Elsewhere than on Linux it would be the whole process, so nothing is done there.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    // Without it the work is the same.
+    rustix::process::setpriority_process(None, PRIORITY).ok();
+}

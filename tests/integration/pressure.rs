@@ -1,0 +1,130 @@
+//! Predictions while the server has other things to do: versions that are loaded, pictures that nobody waits for.
+
+use std::time::Instant;
+
+use tonic::Code;
+use visage::proto::v1::{self, Priority, Promote};
+
+use crate::support::{Server, code, files_of, long_spec, reason, small_spec};
+
+/// A picture, as many times as asked.
+fn request(server: &Server, images: usize, priority: Priority) -> v1::PredictRequest {
+    let face = fs_err::read(&files_of(&server.faces("to-predict", 1, 7))[0]).unwrap();
+    v1::PredictRequest {
+        images: vec![face.into(); images],
+        priority: priority.into(),
+        ..Default::default()
+    }
+}
+
+/// Makes a version of the network's full size and gives its number.
+async fn large_version(server: &Server) -> String {
+    let faces = server.faces("faces", 40, 1);
+    let spec = v1::TrainingSpec {
+        promote: Promote::Never.into(),
+        max_epochs: Some(1),
+        input_size: Some(224),
+        ..small_spec(&faces)
+    };
+    server.ended(&server.queue(spec).await).await.model_version
+}
+
+#[tokio::test]
+async fn predictions_go_on_while_another_version_is_loaded() {
+    let mut server = Server::start(&["--starter"]);
+    let version = large_version(&server).await;
+    // The next server has loaded nothing but the live version.
+    server.kill();
+    server.start_again();
+    server.predict().await.unwrap();
+
+    let mut models = server.models();
+    let moving = tokio::spawn(async move {
+        let request = v1::SetAliasRequest {
+            name: version,
+            alias: "live".to_owned(),
+            ..Default::default()
+        };
+        let begun = Instant::now();
+        models.set_alias(request).await.unwrap();
+        (begun, Instant::now())
+    });
+    let mut predictions = Vec::new();
+    while !moving.is_finished() {
+        let begun = Instant::now();
+        server.predict().await.unwrap();
+        predictions.push((begun, Instant::now()));
+    }
+    let (begun, ended) = moving.await.unwrap();
+    let is_within = |(first, last): &(Instant, Instant)| begun <= *first && *last <= ended;
+    let within = predictions.iter().filter(|took| is_within(took)).count();
+    assert!(within >= 2, "{within} of {} predictions", predictions.len());
+    let answer = server.predict().await.unwrap();
+    assert_eq!(answer.model_version, "models/age/versions/2");
+}
+
+#[tokio::test]
+async fn pictures_that_nobody_waits_for_leave_places_to_others() {
+    let options = ["--max-queued-images", "8", "--max-images-per-request", "8"];
+    let server = Server::start(&[&["--starter", "--max-batch", "8"][..], &options].concat());
+    let predict = async |images: usize, priority: Priority| {
+        let request = request(&server, images, priority);
+        server.predictions().predict(request).await
+    };
+    // Three quarters of the places are all that they may have, be the server idle.
+    let refused = predict(7, Priority::Batch).await;
+    assert_eq!(code(&refused), Code::ResourceExhausted);
+    assert_eq!(reason(&refused.unwrap_err()), "QUEUE_FULL");
+    let batch = predict(6, Priority::Batch).await.unwrap().into_inner();
+    let interactive = predict(8, Priority::Interactive)
+        .await
+        .unwrap()
+        .into_inner();
+    let age = interactive.predictions[0].age;
+    assert_eq!(batch.predictions.len(), 6);
+    // Other batch sizes may change the last digits.
+    assert!((batch.predictions[0].age - age).abs() < 0.05);
+}
+
+#[tokio::test]
+async fn priority_that_does_not_exist_is_refused() {
+    let server = Server::start(&["--starter"]);
+    let request = v1::PredictRequest {
+        priority: 9,
+        ..request(&server, 1, Priority::Unspecified)
+    };
+    let refused = server.predictions().predict(request).await;
+    assert_eq!(code(&refused), Code::InvalidArgument);
+    let message = refused.unwrap_err().message().to_owned();
+    assert!(
+        message.contains("priority") && message.contains('9'),
+        "{message}"
+    );
+}
+
+/// By how much each thread of a process gives way to others; in /proc/PID/task/TID/stat it is the nineteenth field, and the second may hold spaces.
+fn nice_of_threads(pid: u32) -> Vec<i32> {
+    let tasks = fs_err::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks
+        .filter_map(|task| fs_err::read_to_string(task.unwrap().path().join("stat")).ok())
+        .map(|stat| {
+            let (_, fields) = stat.rsplit_once(')').unwrap();
+            fields.split_whitespace().nth(16).unwrap().parse().unwrap()
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn training_gives_way_to_predictions() {
+    let own = nice_of_threads(std::process::id())[0];
+    for (options, expected) in [(&[][..], 10), (&["--worker-nice", "15"], 15)] {
+        let server = Server::start(options);
+        let faces = server.faces("faces", 60, 1);
+        let training = server.queue(long_spec(&faces)).await;
+        server.in_epoch(&training).await;
+        let found = nice_of_threads(server.worker_pid(&training));
+        let is_right = |nice: &i32| *nice == expected.max(own);
+        assert!(!found.is_empty() && found.iter().all(is_right), "{found:?}");
+        assert!(nice_of_threads(server.pid()).contains(&own));
+    }
+}
