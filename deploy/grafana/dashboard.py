@@ -159,7 +159,7 @@ ROWS = [
                ("sum(increase(visage_training_images_total{" + SERVER + "}[1h]))", "learned from")]),
     ]),
     ("Models", [
-        lines("Live version", "1 for each version that is served by default. Where one line ends and another begins the alias `live` was moved.", "short",
+        lines("Versions that were live", "1 for each version that is served by default. Where one line ends and another begins the alias `live` was moved.", "short",
               [(gauge("visage_live_model_info"), "{{model}} {{version}} {{instance}}")], decimals=0, max=1),
         lines("Registered versions", "Model versions, over all models.", "short", [(gauge("visage_model_versions"), "{{instance}}")], decimals=0),
         heatmap("Time to load", "Reading, checking and warming up a model before it serves.", "s", "visage_model_load_seconds"),

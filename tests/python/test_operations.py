@@ -1,0 +1,576 @@
+"""What `deploy/` has for whoever runs a server: Prometheus reads a real one with the rules and answers every query of alerts and dashboard.
+
+Of a query it is checked that Prometheus can read it, that each metric, label and label value in it is one that the server has (or a rule
+makes), that each label of a legend is in the answer, and that it has an answer. The files around them are checked without a container engine.
+"""
+
+import base64
+import http.client
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+import urllib.parse
+
+import grpc
+from PIL import Image
+
+try:
+    import promql_parser as promql
+    import yaml
+except ImportError as error:
+    missing = "a package is not installed: {}".format(error)
+else:
+    absent = [program for program in ("prometheus", "promtool") if not shutil.which(program)]
+    missing = "{} is not installed (Debian's package `prometheus` has it)".format(absent[0]) if absent else None
+
+import api
+import server
+from api import model, training
+
+DEPLOY = os.path.join(api.REPOSITORY, "deploy")
+# What the exporters beside the server have; where they are not installed, queries of it are only read, not answered.
+EXPORTERS = {"node": "prometheus-node-exporter", "visage-ready": "prometheus-blackbox-exporter"}
+FOREIGN = {"node_": "node", "probe_": "visage-ready"}
+
+
+def deployed(name):
+    with open(os.path.join(DEPLOY, name), encoding="utf-8") as file:
+        return file.read()
+
+
+def panels():
+    """Panels of the dashboard that ask for something."""
+    return [panel for panel in json.loads(deployed("grafana/dashboard.json"))["panels"] if panel["type"] != "row"]
+
+
+def rules(name):
+    return [rule for group in yaml.safe_load(deployed("prometheus/" + name))["groups"] for rule in group["rules"]]
+
+
+def free_port():
+    """A port that nobody listens on. Neither Prometheus nor the exporters tell which one they chose themselves."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def run(*command):
+    """The end of a program as its exit code and all it said."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
+                          timeout=server.DEADLINE_SECONDS)
+    return done.returncode, done.stdout
+
+
+class Prometheus:
+    """A Prometheus with the committed configuration, in which only addresses and intervals are others, and the exporters that are installed."""
+
+    def __init__(self, target):
+        self.folder = tempfile.mkdtemp(prefix="visage-prometheus-")
+        self.processes = []
+        try:
+            self.start(target)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, target):
+        addresses = {job: "127.0.0.1:{}".format(free_port()) for job in EXPORTERS}
+        self.exporters = [job for job, program in EXPORTERS.items() if shutil.which(program)]
+        options = {"node": [], "visage-ready": ["--config.file=" + os.path.join(DEPLOY, "prometheus/blackbox.yml"), "--timeout-offset=0.1"]}
+        for job in self.exporters:
+            self.spawn(EXPORTERS[job], "--web.listen-address=" + addresses[job], *options[job])
+        config = deployed("prometheus/prometheus.yml")
+        replacements = {
+            '"visage:9090"': '"{}"'.format(target), '"node-exporter:9100"': '"{}"'.format(addresses["node"]), "blackbox-exporter:9115": addresses["visage-ready"],
+            "scrape_interval: 15s": "scrape_interval: 500ms", "scrape_timeout: 10s": "scrape_timeout: 500ms", "evaluation_interval: 15s": "evaluation_interval: 500ms",
+            "- rules.yml": "- " + os.path.join(DEPLOY, "prometheus/rules.yml"), "- alerts.yml": "- " + os.path.join(DEPLOY, "prometheus/alerts.yml")}
+        for old, new in replacements.items():
+            if old not in config:
+                raise AssertionError("{} is not in prometheus.yml any more, so this test cannot replace it".format(old))
+            config = config.replace(old, new)
+        with open(os.path.join(self.folder, "prometheus.yml"), "w", encoding="utf-8") as file:
+            file.write(config)
+        self.address = "127.0.0.1:{}".format(free_port())
+        self.spawn("prometheus", "--config.file=" + os.path.join(self.folder, "prometheus.yml"), "--storage.tsdb.path=" + os.path.join(self.folder, "tsdb"),
+                   "--web.listen-address=" + self.address)
+        server.wait_for(self.is_ready, "Prometheus is ready")
+
+    def spawn(self, program, *options):
+        with open(os.path.join(self.folder, program + ".log"), "wb") as log:
+            self.processes.append(subprocess.Popen([program, *options], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        shutil.rmtree(self.folder)
+
+    def is_ready(self):
+        if self.processes[-1].poll() is not None:
+            with open(os.path.join(self.folder, "prometheus.log"), encoding="utf-8") as file:
+                raise AssertionError("Prometheus ended with {}; its log says:\n{}".format(self.processes[-1].returncode, file.read()))
+        try:
+            return self.get("/-/ready")[0] == 200
+        except OSError:
+            return False
+
+    def get(self, path, **parameters):
+        connection = http.client.HTTPConnection(self.address, timeout=server.DEADLINE_SECONDS)
+        try:
+            connection.request("GET", path + "?" + urllib.parse.urlencode(parameters))
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def api(self, path, **parameters):
+        answer = json.loads(self.get("/api/v1/" + path, **parameters)[1])
+        if answer["status"] != "success":
+            raise AssertionError("Prometheus refuses {}: {}".format(parameters, answer["error"]))
+        return answer["data"]
+
+    def query(self, expression):
+        """The samples of an answer as pairs of labels and value; a plain number has no labels."""
+        data = self.api("query", query=expression)
+        if data["resultType"] == "scalar":
+            return [({}, float(data["result"][1]))]
+        return [(sample["metric"], float(sample["value"][1])) for sample in data["result"]]
+
+
+def children(node):
+    """The parts of an expression."""
+    parts = [getattr(node, name, None) for name in ("lhs", "rhs", "expr", "param", "vector_selector")]
+    return [part for part in parts + list(getattr(node, "args", [])) if isinstance(part, promql.Expr)]
+
+
+def selectors(node):
+    """All selectors in an expression."""
+    if isinstance(node, promql.VectorSelector):
+        return [node]
+    return [found for child in children(node) for found in selectors(child)]
+
+
+def groupings(node):
+    """What an expression groups or joins by: pairs of the labels and the part that must have them."""
+    found = [pair for child in children(node) for pair in groupings(child)]
+    modifier = getattr(node, "modifier", None)
+    if isinstance(node, promql.AggregateExpr) and modifier:
+        found.append((modifier.labels, node.expr))
+    elif isinstance(node, promql.BinaryExpr) and modifier and modifier.matching:
+        found += [(modifier.matching.labels, side) for side in (node.lhs, node.rhs)]
+    return found
+
+
+@unittest.skipIf(missing, missing)
+class QueriesTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        # A queue that four large images fill.
+        cls.server = server.Server("--starter", "--threads", "1", "--max-queued-images", "4", "--max-images-per-request", "4", "--max-batch", "4")
+        cls.addClassCleanup(cls.server.close)
+        cls.prometheus = Prometheus(cls.server.http_address)
+        cls.addClassCleanup(cls.prometheus.close)
+        # An increase is seen by whoever has seen what was before.
+        server.wait_for(lambda: cls.prometheus.query("visage_build_info"), "Prometheus has read the server")
+        cls.drive()
+        cls.tables = cls.label_values()
+        fired = 'ALERTS{alertname="VisageTrainingFailed", alertstate="firing", stop_reason="non_finite_loss"}'
+        server.wait_for(lambda: cls.prometheus.query(fired), "the alert of the failed training fires")
+        live = 'visage_live_model_info{version="1"}'
+        server.wait_for(lambda: cls.prometheus.query(live), "Prometheus has read that the starter is live again")
+
+    @classmethod
+    def drive(cls):
+        """Makes every kind of series."""
+        client = cls.server.client
+        faces = server.draw_faces(cls.server.path("faces"), count=60, seed=5, size=64)
+        with open(os.path.join(faces, sorted(os.listdir(faces))[0]), "rb") as file:
+            face = file.read()
+        with open(os.path.join(faces, "30_broken.jpg"), "wb") as file:
+            file.write(b"no picture")
+        for count in (1, 2, 4):
+            client.predict(*count * [face])
+        cls.post_face(face)
+        cls.refused(grpc.StatusCode.INVALID_ARGUMENT, face, b"no picture")
+        cls.refused(grpc.StatusCode.INVALID_ARGUMENT, *5 * [face])
+        cls.overload()
+        parent, live = "models/age", "models/age/versions/1"
+        client.models.DeleteAlias(model.DeleteAliasRequest(parent=parent, alias="live"))
+        cls.refused(grpc.StatusCode.FAILED_PRECONDITION, face)
+        client.models.SetAlias(model.SetAliasRequest(name=live, alias="live"))
+        spec = training.TrainingSpec(dataset=training.DatasetSpec(path=faces), init=training.InitSpec(kind=training.INIT_KIND_RANDOM),
+                                     batch_size=8, input_size=32, promote=training.PROMOTE_NEVER, max_epochs=2)
+        hopeless = training.TrainingSpec(optimizer=training.OptimizerSpec(learning_rate=1e30), max_epochs=50)
+        failing, killed = training.TrainingSpec(), training.TrainingSpec()
+        failing.MergeFrom(spec)
+        failing.MergeFrom(hopeless)
+        cls.ends_as("NON_FINITE_LOSS", client.start(failing).name)
+        killed.MergeFrom(spec)
+        killed.max_epochs = 30
+        cls.ends_as("MAX_EPOCHS", cls.kill_worker(client.start(killed).name))
+        cls.ends_as("MAX_EPOCHS", client.start(spec).name)
+
+    @classmethod
+    def post_face(cls, face):
+        body = json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(face).decode()]}]})
+        for path, text, status in (("/v2/models/age/infer", body, 200), ("/v2/models/other/infer", body, 400), ("/v2/health/live", None, 200)):
+            connection = http.client.HTTPConnection(cls.server.http_address, timeout=server.DEADLINE_SECONDS)
+            try:
+                connection.request("POST" if text else "GET", path, text)
+                response = connection.getresponse()
+                response.read()
+            finally:
+                connection.close()
+            if (response.status == 200) != (status == 200):
+                raise AssertionError("{} answers {}".format(path, response.status))
+
+    @classmethod
+    def refused(cls, code, *images, **fields):
+        try:
+            cls.server.client.predict(*images, **fields)
+        except grpc.RpcError as error:
+            if error.code() != code:
+                raise
+        else:
+            raise AssertionError("no {}".format(code))
+
+    @classmethod
+    def overload(cls):
+        """Fills the queue until a call is refused; another gives up and one is too late."""
+        picture = io.BytesIO()
+        Image.new("RGB", (4000, 4000), (90, 60, 30)).save(picture, "PNG")
+        images = 4 * [picture.getvalue()]
+        cls.refused(grpc.StatusCode.DEADLINE_EXCEEDED, *images, timeout=0.05)
+        predict = cls.server.client.predictions.Predict
+        in_flight = 'visage_rpc_in_flight{method="visage.v1.PredictionService/Predict"}'
+        server.wait_for(lambda: cls.server.metrics()["visage_predict_queue_depth"] == 0, "the late call has left the queue")
+        left = predict.future(api.prediction.PredictRequest(images=images))
+        server.wait_for(lambda: cls.server.metrics()["visage_predict_queue_depth"] > 0, "the call is in the queue")
+        left.cancel()
+        server.wait_for(lambda: cls.server.metrics()[in_flight] == 0, "the call that gave up is over")
+
+        def is_refused():
+            calls = [predict.future(api.prediction.PredictRequest(images=images)) for _ in range(3)]
+            return grpc.StatusCode.RESOURCE_EXHAUSTED in [call.code() for call in calls]
+
+        server.wait_for(is_refused, "a call is refused because the queue is full")
+
+    @classmethod
+    def kill_worker(cls, name):
+        """Kills the process of a training after its first epoch and returns its name."""
+        stream = cls.server.client.stream(name)
+        for response in stream:
+            if response.event.HasField("epoch_completed"):
+                break
+        stream.cancel()
+        tasks = "/proc/{}/task".format(cls.server.process.pid)
+        # Whichever thread of the server started it.
+        for thread in os.listdir(tasks):
+            with open(os.path.join(tasks, thread, "children"), encoding="ascii") as file:
+                for worker in file.read().split():
+                    os.kill(int(worker), signal.SIGKILL)
+        return name
+
+    @classmethod
+    def ends_as(cls, reason, name):
+        cls.server.client.events(name, follow=True)
+        ended = cls.server.client.get(name)
+        if training.StopReason.Name(ended.stop_reason) != "STOP_REASON_" + reason:
+            raise AssertionError("{} should have ended as {}: {}".format(name, reason, ended))
+
+    @classmethod
+    def label_values(cls):
+        """For each metric and label that the server declares the values of, these; from `visage config --metrics`."""
+        values = {}
+        for line in server.run("config", "--metrics").splitlines()[2:]:
+            _, name, _, labels, _, _ = (cell.strip() for cell in line.split("|"))
+            for label, listed in re.findall(r"`(\w+)`: ([^;]*)", labels):
+                values[name.strip("`"), label] = set(listed.split(", "))
+        return values
+
+    # What the queries are.
+
+    def expressions(self):
+        """All queries, as triples of where they are, the query as Prometheus gets it, and the target of the dashboard if it is one."""
+        for name in ("rules.yml", "alerts.yml"):
+            for rule in rules(name):
+                yield "{} {}".format(name, rule.get("alert") or rule["record"]), rule["expr"], None
+        dashboard = json.loads(deployed("grafana/dashboard.json"))
+        for panel in panels():
+            for target in panel["targets"]:
+                yield "panel `{}`".format(panel["title"]), filled(target["expr"]), target
+        for annotation in dashboard["annotations"]["list"]:
+            yield "annotation `{}`".format(annotation["name"]), filled(annotation["expr"]), None
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query":
+                metric, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()
+                yield "variable `{}`".format(variable["name"]), "count by ({}) ({})".format(label, metric), None
+
+    def is_watched(self, expression):
+        """Whether the exporters that a query asks are installed."""
+        jobs = {job for prefix, job in FOREIGN.items() for found in selectors(promql.parse(expression)) if found.name.startswith(prefix)}
+        return jobs <= set(self.prometheus.exporters)
+
+    def series(self, name):
+        return self.prometheus.api("series", **{"match[]": name})
+
+    def faults(self, expression):
+        """What is wrong with a query."""
+        self.prometheus.query(expression)
+        parsed = promql.parse(expression)
+        if not self.is_watched(expression):
+            return []
+        found = []
+        for selector in selectors(parsed):
+            series = self.series(selector.name)
+            if not series:
+                found.append("there is no metric {}".format(selector.name))
+            for matcher in selector.matchers.matchers:
+                found += self.faults_of_matcher(selector.name, matcher, series)
+        for labels, part in groupings(parsed):
+            known = {label for selector in selectors(part) for one in self.series(selector.name) for label in one}
+            found += ["nothing in `{}` has the label {}".format(expression, label) for label in labels if label not in known]
+        return found
+
+    def faults_of_matcher(self, name, matcher, series):
+        # ALERTS has the labels of the alerts that have fired, which need not be all.
+        if name == "ALERTS" and matcher.name in ("alertname", "alertstate"):
+            return []
+        has = {one.get(matcher.name) for one in series} - {None}
+        if not has:
+            return ["{} has no label {}".format(name, matcher.name)]
+        if matcher.op in (promql.MatchOp.Equal, promql.MatchOp.NotEqual):
+            values = [matcher.value]
+        elif re.fullmatch(r"[\w./|]+", matcher.value):
+            values = matcher.value.split("|")
+        else:
+            return []
+        # Negated values of other exporters are what must not be there.
+        if matcher.op in (promql.MatchOp.NotEqual, promql.MatchOp.NotRe) and name.startswith(tuple(FOREIGN)):
+            return []
+        has |= self.tables.get((re.sub(r"_(bucket|sum|count)$", "", name), matcher.name), set())
+        return ["{} has no {} `{}`".format(name, matcher.name, value) for value in values if value not in has]
+
+    # Tests.
+
+    def test_every_query_asks_for_what_exists(self):
+        for place, expression, _ in self.expressions():
+            with self.subTest(place, expression=expression):
+                self.assertEqual(self.faults(expression), [])
+
+    def test_a_query_of_what_does_not_exist_is_noticed(self):
+        wrong = {
+            'visage_predict_pictures_total': "there is no metric visage_predict_pictures_total",
+            'rate(visage_predict_images_total{result="ok"}[1m])': "visage_predict_images_total has no label result",
+            'visage_predict_images_total{outcome=~"ok|lost"}': "visage_predict_images_total has no outcome `lost`",
+            'up{job="visages"}': "up has no job `visages`",
+            'sum by (instance, outcome) (rate(visage_predict_rejections_total[1m]))': "has the label outcome",
+            'visage_training_epoch / on (model) visage_training_max_epochs': "has the label model",
+            'histogram_quantile(0.9, sum by (le) (rate(visage_predict_decode_seconds_buckets[1m])))': "there is no metric visage_predict_decode_seconds_buckets",
+        }
+        for expression, said in wrong.items():
+            with self.subTest(expression):
+                self.assertIn(said, "\n".join(self.faults(expression)))
+        with self.assertRaisesRegex(AssertionError, "Prometheus refuses"):
+            self.faults("sum by (")
+
+    def test_every_panel_and_every_recording_rule_has_data(self):
+        recorded = [rule["record"] for rule in rules("rules.yml")]
+        asked = [("rule " + name, name, None) for name in recorded]
+        asked += [(place, expression, target) for place, expression, target in self.expressions() if target and self.is_watched(expression)]
+        self.assertGreater(len(asked), 60)
+        for place, expression, target in asked:
+            with self.subTest(place, expression=expression):
+                samples = server.wait_for(lambda: self.prometheus.query(expression), "{} has data".format(place), seconds=10)
+                legend = re.findall(r"{{(\w+)}}", target["legendFormat"]) if target else []
+                for labels, _ in samples:
+                    self.assertLessEqual(set(legend), set(labels), "the legend names a label that the answer has not")
+
+    def test_what_was_driven_is_what_prometheus_read(self):
+        # By the requests of `drive`: one to a model that is not there and one while none was live, three trainings, a process that was killed.
+        exact = {
+            'visage_predict_rejections_total{reason="no_model"}': 2,
+            'visage_trainings_finished_total{stop_reason="non_finite_loss"}': 1,
+            'visage_trainings_finished_total{stop_reason="max_epochs"}': 2,
+            'visage_training_worker_restarts_total': 1,
+            'visage_training_max_epochs': 2,
+            'instance:visage_training_progress:ratio': 1,
+            'count(visage_live_model_info)': 1,
+        }
+        for expression, value in exact.items():
+            with self.subTest(expression):
+                server.wait_for(lambda: [sample[1] for sample in self.prometheus.query(expression)] == [value], "{} is {}, not {}".format(
+                    expression, value, self.prometheus.query(expression)), seconds=10)
+        for outcome in ("ok", "invalid_image", "overloaded", "expired", "cancelled"):
+            self.assertTrue(self.prometheus.query('visage_predict_images_total{{outcome="{}"}} > 0'.format(outcome)), outcome)
+        self.assertTrue(self.prometheus.query('visage_training_skipped_images_total{reason="undecodable"} > 0'))
+        self.assertTrue(self.prometheus.query("visage_predict_batch_size_count > 0"))
+        self.assertEqual([value for _, value in self.prometheus.query('up{job="visage"}')], [1.0])
+
+    def test_the_exporters_say_what_the_alerts_need(self):
+        for job in self.prometheus.exporters:
+            server.wait_for(lambda: self.prometheus.query('up{{job="{}"}} == 1'.format(job)), "Prometheus reads job {}".format(job), seconds=10)
+        if "visage-ready" not in self.prometheus.exporters:
+            self.skipTest("the blackbox exporter is not installed (Debian's package `prometheus-blackbox-exporter` has it)")
+        server.wait_for(lambda: self.prometheus.query('probe_success{job="visage-ready"} == 1 and on (instance) up{job="visage"} == 1'),
+                        "the server is probed as ready, under the name that it is read under", seconds=10)
+
+    def test_only_the_alert_of_the_failed_training_fires(self):
+        firing = {labels["alertname"] for labels, _ in self.prometheus.query('ALERTS{alertstate="firing"}')}
+        # The machine that runs the test may have a full disk or little memory.
+        self.assertEqual(firing - {"VisageDiskNearlyFull", "VisageDiskFull", "VisageHostMemoryLow"}, {"VisageTrainingFailed"})
+
+
+def filled(expression):
+    """A query of the dashboard with what Grafana puts into it."""
+    return expression.replace("$__rate_interval", "10m").replace("$instance", ".*")
+
+
+@unittest.skipIf(missing, missing)
+class PromtoolTest(unittest.TestCase):
+    def test_configuration_and_rules_are_valid(self):
+        code, said = run("promtool", "check", "config", os.path.join(DEPLOY, "prometheus/prometheus.yml"))
+        self.assertEqual(code, 0, said)
+        self.assertIn("{} rules found".format(len(rules("alerts.yml"))), said)
+
+    def test_rules_and_alerts_do_what_was_calculated(self):
+        code, said = run("promtool", "test", "rules", os.path.join(DEPLOY, "prometheus/tests.yml"))
+        self.assertEqual(code, 0, said)
+
+    def test_every_alert_is_seen_to_fire_in_the_unit_tests(self):
+        tests = deployed("prometheus/tests.yml")
+        for rule in rules("alerts.yml"):
+            fires = re.search(r'{0}", alertstate="firing"|alertname: {0}\n\s+eval_time: \w+\n\s+exp_alerts:\n|alertname="{0}"}}\', value'.format(rule["alert"]), tests)
+            self.assertTrue(fires, rule["alert"])
+
+    def test_every_rule_is_calculated_in_the_unit_tests(self):
+        tests = deployed("prometheus/tests.yml")
+        for rule in rules("rules.yml"):
+            self.assertRegex(tests, r"expr: \S*" + rule["record"])
+
+
+@unittest.skipIf(missing, missing)
+class FilesTest(unittest.TestCase):
+    def test_every_alert_says_what_it_is_and_what_to_do(self):
+        sections = re.findall(r"^## (\w+)$", deployed("RUNBOOK.md"), re.MULTILINE)
+        names = [rule["alert"] for rule in rules("alerts.yml")]
+        self.assertEqual(sections, names, "the sections of deploy/RUNBOOK.md are the alerts, in their order")
+        for rule in rules("alerts.yml"):
+            with self.subTest(rule["alert"]):
+                self.assertIn(rule["labels"]["severity"], ("warning", "critical"))
+                self.assertEqual(set(rule["annotations"]), {"summary", "description", "runbook"})
+                self.assertIn("$value", rule["annotations"]["description"])
+                self.assertTrue(rule["annotations"]["runbook"].endswith(" deploy/RUNBOOK.md#" + rule["alert"].lower()))
+                self.assertNotIn("\n", rule["annotations"]["runbook"])
+
+    def test_commands_of_the_runbook_exist(self):
+        commands = set(re.findall(r"visage ((?:trainings|models|dataset) (?:alias )?[a-z]+|watch|info|config|evaluate)", deployed("RUNBOOK.md") + deployed("prometheus/alerts.yml")))
+        self.assertGreater(len(commands), 5)
+        for command in sorted(commands):
+            with self.subTest(command):
+                server.run(*command.split(), "--help")
+
+    def test_dashboard_is_what_its_script_writes(self):
+        code, written = run(sys.executable, os.path.join(DEPLOY, "grafana/dashboard.py"))
+        self.assertEqual(code, 0, written)
+        self.assertEqual(deployed("grafana/dashboard.json"), written, "run deploy/grafana/dashboard.py > deploy/grafana/dashboard.json")
+
+    def test_dashboard_is_complete_and_its_panels_lie_apart(self):
+        dashboard = json.loads(deployed("grafana/dashboard.json"))
+        self.assertEqual((dashboard["uid"], dashboard["schemaVersion"]), ("visage", 39))
+        everything = dashboard["panels"]
+        self.assertEqual(len({panel["id"] for panel in everything}), len(everything))
+        self.assertEqual(len({panel["title"] for panel in everything}), len(everything))
+        cells = set()
+        for panel in everything:
+            place = panel["gridPos"]
+            taken = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+            self.assertFalse(cells & taken, panel["title"])
+            self.assertTrue(all(0 <= x < 24 for x, _ in taken), panel["title"])
+            cells |= taken
+        for panel in panels():
+            self.assertTrue(panel["description"] and panel["targets"] and panel["fieldConfig"]["defaults"]["unit"], panel["title"])
+            sources = [panel["datasource"]] + [target["datasource"] for target in panel["targets"]]
+            self.assertTrue(all(source == {"type": "prometheus", "uid": "${datasource}"} for source in sources), panel["title"])
+
+    def test_every_metric_of_the_server_is_shown_or_left_out_on_purpose(self):
+        shown = "".join(target["expr"] for panel in panels() for target in panel["targets"]) + deployed("prometheus/rules.yml")
+        names = re.findall(r"^\| `(\w+)`", server.run("config", "--metrics"), re.MULTILINE)
+        left_out = {"process_virtual_memory_max_bytes"}  # Absent unless a limit is set.
+        self.assertEqual({name for name in names if name not in shown}, left_out)
+
+    def test_grafana_is_told_where_compose_puts_things(self):
+        compose = yaml.safe_load(deployed("docker/compose.yml"))["services"]
+        source, = yaml.safe_load(deployed("grafana/provisioning/datasources/prometheus.yml"))["datasources"]
+        self.assertEqual((source["type"], source["url"]), ("prometheus", "http://prometheus:9090"))
+        self.assertEqual(source["jsonData"]["timeInterval"], yaml.safe_load(deployed("prometheus/prometheus.yml"))["global"]["scrape_interval"])
+        provider, = yaml.safe_load(deployed("grafana/provisioning/dashboards/visage.yml"))["providers"]
+        self.assertIn("../grafana/dashboard.json:{}/dashboard.json:ro".format(provider["options"]["path"]), compose["grafana"]["volumes"])
+
+    def test_compose_names_files_and_services_that_are_there(self):
+        compose = yaml.safe_load(deployed("docker/compose.yml"))
+        services, folder = compose["services"], os.path.join(DEPLOY, "docker")
+        for name, service in services.items():
+            for volume in service["volumes"]:
+                source = volume.split(":")[0]
+                if source.startswith("."):
+                    self.assertTrue(os.path.exists(os.path.join(folder, source)), source)
+                elif not source.startswith("${"):
+                    self.assertIn(source, compose["volumes"])
+            for other, wanted in service.get("depends_on", {}).items():
+                self.assertIn(other, services, name)
+                tested = "healthcheck" in services[other] or "build" in services[other]
+                self.assertEqual(wanted["condition"], "service_healthy" if tested else "service_started")
+            for port in service.get("ports", []):
+                self.assertTrue(port.startswith("127.0.0.1:"), "a port without a password is open to others: " + port)
+        self.assertTrue(os.path.exists(os.path.join(folder, services["visage"]["build"]["context"], services["visage"]["build"]["dockerfile"])))
+        targets = re.findall(r"([\w-]+):\d+", "\n".join(re.findall(r'targets: .*|replacement: [^$]*:\d+', deployed("prometheus/prometheus.yml"))))
+        self.assertEqual(set(targets), {"visage", "node-exporter", "blackbox-exporter"})
+        self.assertLessEqual(set(targets), set(services))
+
+    def test_settings_of_image_and_service_are_the_servers(self):
+        image = dict(re.findall(r"(VISAGE_\w+)=(\S+)", deployed("docker/Dockerfile")))
+        unit = dict(re.findall(r"(VISAGE_\w+)=(\S+)", re.sub("(?m)^#.*", "", deployed("systemd/visage.service"))))
+        for variables in (image, unit):
+            self.assertGreaterEqual(len(variables), 3)
+            done = subprocess.run([server.binary(), "config", "--json"], env={**server.environment(), **variables}, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, universal_newlines=True, timeout=server.DEADLINE_SECONDS)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            settings = json.loads(done.stdout)
+            read = {setting["source"] for setting in settings.values()}
+            self.assertLessEqual(set(variables), read)
+        # Both wait longer than the server takes: its grace for calls and again for trainings.
+        grace = int(re.fullmatch(r"(\d+)s", settings["shutdown_grace"]["value"]).group(1))
+        waits = re.search(r"TimeoutStopSec=(\d+)s", deployed("systemd/visage.service")), re.search(r"stop_grace_period: (\d+)s", deployed("docker/compose.yml"))
+        self.assertTrue(all(int(wait.group(1)) > 2 * grace for wait in waits))
+        # The alert on the queue is at 80 % of what the server lets in.
+        threshold, = (re.search(r"> (\d+)", rule["expr"]).group(1) for rule in rules("alerts.yml") if rule["alert"] == "VisageQueueNearlyFull")
+        self.assertAlmostEqual(int(threshold) / settings["max_queued_images"]["value"], 0.8, places=2)
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
+    def test_systemd_understands_the_unit(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "visage.service")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(deployed("systemd/visage.service").replace("/usr/local/bin/visage", server.binary()))
+            code, said = run("systemd-analyze", "verify", path)
+        self.assertEqual((code, said), (0, ""))
+
+    def test_health_check_of_the_image_follows_the_server(self):
+        command = json.loads(re.search(r"HEALTHCHECK .*\\\n\s+CMD (\[.*\])", deployed("docker/Dockerfile")).group(1))
+        self.assertIn("/9090 ", command[-1])
+        running = server.Server("--threads", "1")
+        try:
+            check = [part.replace("/9090 ", "/{} ".format(running.http_address.split(":")[1])) for part in command]
+            self.assertEqual(run(*check)[0], 0)
+        finally:
+            running.close()
+        self.assertNotEqual(run(*check)[0], 0)
