@@ -214,8 +214,12 @@ class QueriesTest(unittest.TestCase):
         failing.MergeFrom(hopeless)
         cls.ends_as("NON_FINITE_LOSS", client.start(failing).name)
         killed.MergeFrom(spec)
-        killed.max_epochs = 30
-        cls.ends_as("MAX_EPOCHS", cls.kill_worker(client.start(killed).name))
+        killed.max_epochs = 1000
+        name = client.start(killed).name
+        cls.kill_worker(name)
+        server.wait_for(lambda: cls.server.metrics()["visage_training_worker_restarts_total"] == 1, "the training is started again")
+        client.trainings.StopTraining(training.StopTrainingRequest(name=name))
+        cls.ends_as("USER_STOP", name)
         cls.ends_as("MAX_EPOCHS", client.start(spec).name)
 
     @classmethod
@@ -265,7 +269,7 @@ class QueriesTest(unittest.TestCase):
 
     @classmethod
     def kill_worker(cls, name):
-        """Kills the process of a training after its first epoch and returns its name."""
+        """Kills the process of a training after its first epoch."""
         stream = cls.server.client.stream(name)
         for response in stream:
             if response.event.HasField("epoch_completed"):
@@ -277,7 +281,6 @@ class QueriesTest(unittest.TestCase):
             with open(os.path.join(tasks, thread, "children"), encoding="ascii") as file:
                 for worker in file.read().split():
                     os.kill(int(worker), signal.SIGKILL)
-        return name
 
     @classmethod
     def ends_as(cls, reason, name):
@@ -399,7 +402,8 @@ class QueriesTest(unittest.TestCase):
         exact = {
             'visage_predict_rejections_total{reason="no_model"}': 2,
             'visage_trainings_finished_total{stop_reason="non_finite_loss"}': 1,
-            'visage_trainings_finished_total{stop_reason="max_epochs"}': 2,
+            'visage_trainings_finished_total{stop_reason="max_epochs"}': 1,
+            'visage_trainings_finished_total{stop_reason="user_stop"}': 1,
             'visage_training_worker_restarts_total': 1,
             'visage_training_max_epochs': 2,
             'instance:visage_training_progress:ratio': 1,
@@ -423,10 +427,13 @@ class QueriesTest(unittest.TestCase):
         server.wait_for(lambda: self.prometheus.query('probe_success{job="visage-ready"} == 1 and on (instance) up{job="visage"} == 1'),
                         "the server is probed as ready, under the name that it is read under", seconds=10)
 
-    def test_only_the_alert_of_the_failed_training_fires(self):
+    def test_the_failed_training_alarms_and_nothing_else_does_without_a_cause(self):
         firing = {labels["alertname"] for labels, _ in self.prometheus.query('ALERTS{alertstate="firing"}')}
-        # The machine that runs the test may have a full disk or little memory.
-        self.assertEqual(firing - {"VisageDiskNearlyFull", "VisageDiskFull", "VisageHostMemoryLow"}, {"VisageTrainingFailed"})
+        self.assertIn("VisageTrainingFailed", firing)
+        # What `drive` gives a cause for, when it takes long enough, and what the machine that runs the test may lack.
+        caused = {"VisageTrainingFailed", "VisageCallsWithoutModel", "VisageOverloaded", "VisagePredictionsFail"}
+        caused |= {"VisageSlowPredictions", "VisageDiskNearlyFull", "VisageDiskFull", "VisageHostMemoryLow"}
+        self.assertLessEqual(firing, caused)
 
 
 def filled(expression):
