@@ -26,10 +26,11 @@ try:
     import promql_parser as promql
     import yaml
 except ImportError as error:
-    missing = "a package is not installed: {}".format(error)
+    without_packages = without_prometheus = "a package is not installed: {}".format(error)
 else:
+    without_packages = None
     absent = [program for program in ("prometheus", "promtool") if not shutil.which(program)]
-    missing = "{} is not installed (Debian's package `prometheus` has it)".format(absent[0]) if absent else None
+    without_prometheus = "{} is not installed (Debian's package `prometheus` has it)".format(absent[0]) if absent else None
 
 import api
 import server
@@ -169,7 +170,7 @@ def groupings(node):
     return found
 
 
-@unittest.skipIf(missing, missing)
+@unittest.skipIf(without_prometheus, without_prometheus)
 class QueriesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -441,7 +442,7 @@ def filled(expression):
     return expression.replace("$__rate_interval", "10m").replace("$instance", ".*")
 
 
-@unittest.skipIf(missing, missing)
+@unittest.skipIf(without_prometheus, without_prometheus)
 class PromtoolTest(unittest.TestCase):
     def test_configuration_and_rules_are_valid(self):
         code, said = run("promtool", "check", "config", os.path.join(DEPLOY, "prometheus/prometheus.yml"))
@@ -464,7 +465,7 @@ class PromtoolTest(unittest.TestCase):
             self.assertRegex(tests, r"expr: \S*" + rule["record"])
 
 
-@unittest.skipIf(missing, missing)
+@unittest.skipIf(without_packages, without_packages)
 class FilesTest(unittest.TestCase):
     def test_every_alert_says_what_it_is_and_what_to_do(self):
         sections = re.findall(r"^## (\w+)$", deployed("RUNBOOK.md"), re.MULTILINE)
