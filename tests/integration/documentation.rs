@@ -181,6 +181,7 @@ const CONFINED: &[(&str, &[&str])] = &[
             "training/",
             "inference/engine.rs",
             "inference/loaded.rs",
+            "inference/loader.rs",
             "synth/",
         ],
     ),
