@@ -523,7 +523,9 @@ fn server_info(config: &ServeConfig, device: &str) -> v1::GetServerInfoResponse 
             max_queued_trainings: config.max_queued_trainings,
             heartbeat_interval: prost_types::Duration::try_from(config.heartbeat_interval).ok(),
         }),
-        features: vec!["annotate".to_owned()],
+        features: ["annotate", "explain", "detect_faces"]
+            .map(str::to_owned)
+            .to_vec(),
         start_time: Some(SystemTime::now().into()),
         data_roots: config.data_roots.iter().map(|path| text(path)).collect(),
         weights_roots: config.weights_roots.iter().map(|path| text(path)).collect(),

@@ -23,6 +23,7 @@ mod observe;
 mod output;
 mod pictures;
 mod predict;
+mod printer;
 mod receive;
 mod report;
 mod serve;

@@ -95,6 +95,22 @@ impl Door {
         }))
     }
 
+    /// Takes as many places as are free, up to `most`, and waits for none: for work that has a place already and is only faster with more.
+    pub fn admit_more(&self, most: usize) -> Vec<Place> {
+        let mut places = Vec::new();
+        while places.len() < most
+            && let Ok(permit) = Arc::clone(&self.free).try_acquire_owned()
+        {
+            places.push(Place {
+                permit: Some(permit),
+                share: None,
+                door: self.clone(),
+            });
+        }
+        self.report();
+        places
+    }
+
     fn report(&self) {
         metrics::prediction_queue_depth(self.places - self.free.available_permits());
     }
@@ -199,6 +215,19 @@ mod tests {
         assert!(admission.split().is_some());
         assert!(admission.split().is_some());
         assert!(admission.split().is_none());
+    }
+
+    #[test]
+    fn more_places_are_those_that_are_free() {
+        let door = Door::new(5);
+        let own = door.admit(2, Priority::Interactive).unwrap();
+        assert_eq!(door.admit_more(2).len(), 2);
+        let more = door.admit_more(10);
+        assert_eq!(more.len(), 3);
+        assert!(door.admit_more(1).is_empty());
+        drop(more);
+        drop(own);
+        assert!(door.admit(5, Priority::Interactive).is_ok());
     }
 
     #[tokio::test]

@@ -1,10 +1,15 @@
-//! Draws an age on a picture.
+//! Draws ages on pictures.
 
 use std::io::Cursor;
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont};
 use image::{ImageFormat, Rgb, RgbImage};
-use imageproc::drawing::draw_text_mut;
+use imageproc::{
+    drawing::{draw_hollow_rect_mut, draw_text_mut},
+    rect::Rect,
+};
+
+use crate::detection::Square;
 
 /// Pictures wider than this are drawn smaller, so that an answer does not outgrow the message limit; in pixels.
 const MAX_SIDE: u32 = 1024;
@@ -16,8 +21,7 @@ pub fn draw(mut canvas: RgbImage, age: f64, interval: Option<(f64, f64, f64)>) -
         Some((lower, upper, _)) => format!("{age:.0} years ({lower:.0}-{upper:.0})"),
         None => format!("{age:.0} years"),
     };
-    let font = FontRef::try_from_slice(epaint_default_fonts::HACK_REGULAR)
-        .expect("the embedded font is valid");
+    let font = font();
     let text_height = text_height(&font, &text, width as f32 * 0.9, height as f32 * 0.12);
     let band_top = (height as f32 - text_height * 1.5).max(0.0) as u32;
     for (_, y, pixel) in canvas.enumerate_pixels_mut() {
@@ -36,11 +40,71 @@ pub fn draw(mut canvas: RgbImage, age: f64, interval: Option<(f64, f64, f64)>) -
         &font,
         &text,
     );
+    png(&canvas)
+}
+
+/// A face to draw: its square in pixels of the picture, its age, and the interval (lower, upper, share) if there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct Marked {
+    /// Where it is.
+    pub square: Square,
+    /// In years.
+    pub age: f64,
+    /// As for [`draw`].
+    pub interval: Option<(f64, f64, f64)>,
+}
+
+/// Draws a frame about each face of a picture, whose width this is, with its age above, on what [`fit`] returned of it; returns a PNG.
+pub fn draw_faces(mut canvas: RgbImage, picture_width: u32, faces: &[Marked]) -> Vec<u8> {
+    const FRAME: Rgb<u8> = Rgb([255, 210, 0]);
+    let font = font();
+    let scale = f64::from(canvas.width()) / f64::from(picture_width.max(1));
+    let shrunk = |pixels: f64| (pixels * scale).round() as i32;
+    let thickness = (canvas.width().min(canvas.height()) / 300 + 1) as i32;
+    for face in faces {
+        let (left, top) = (
+            shrunk(f64::from(face.square.left)),
+            shrunk(f64::from(face.square.top)),
+        );
+        let side = shrunk(f64::from(face.square.side)).max(1);
+        for inset in 0..thickness.min(side / 2 + 1) {
+            let inner = (side - 2 * inset).max(1) as u32;
+            let frame = Rect::at(left + inset, top + inset).of_size(inner, inner);
+            draw_hollow_rect_mut(&mut canvas, frame, FRAME);
+        }
+        let text = match face.interval {
+            Some((lower, upper, _)) => format!("{:.0} ({lower:.0}-{upper:.0})", face.age),
+            None => format!("{:.0}", face.age),
+        };
+        let height = text_height(&font, &text, side as f32 * 1.2, 28.0).max(9.0);
+        // Inside of the picture, also for a face at its edge.
+        let row = (top - (height * 1.2) as i32).max(0);
+        let column = left.max(0);
+        let width = text_width(&font, &text) * height;
+        for y in row..row + (height * 1.2) as i32 {
+            for x in column..column + width as i32 + 4 {
+                if let Some(pixel) = canvas.get_pixel_mut_checked(x as u32, y as u32) {
+                    *pixel = Rgb(pixel.0.map(|value| value / 4));
+                }
+            }
+        }
+        let scale = PxScale::from(height);
+        draw_text_mut(&mut canvas, FRAME, column + 2, row, scale, &font, &text);
+    }
+    png(&canvas)
+}
+
+/// The picture as a PNG.
+pub(super) fn png(picture: &RgbImage) -> Vec<u8> {
     let mut png = Cursor::new(Vec::new());
-    canvas
+    picture
         .write_to(&mut png, ImageFormat::Png)
         .expect("writing a picture to memory cannot fail");
     png.into_inner()
+}
+
+fn font() -> FontRef<'static> {
+    FontRef::try_from_slice(epaint_default_fonts::HACK_REGULAR).expect("the embedded font is valid")
 }
 
 /// A copy of the picture whose sides are at most 1024 pixels.
@@ -57,12 +121,15 @@ pub fn fit(picture: &RgbImage) -> RgbImage {
 
 /// The largest height in pixels at which the text fits, at most `limit` and at least 8.
 fn text_height(font: &FontRef<'_>, text: &str, width: f32, limit: f32) -> f32 {
+    (width / text_width(font, text)).min(limit).max(8.0)
+}
+
+/// Width of the text at a height of one pixel.
+fn text_width(font: &FontRef<'_>, text: &str) -> f32 {
     let unit = font.as_scaled(PxScale::from(1.0));
-    let advance: f32 = text
-        .chars()
+    text.chars()
         .map(|symbol| unit.h_advance(unit.glyph_id(symbol)))
-        .sum();
-    (width / advance).min(limit).max(8.0)
+        .sum()
 }
 
 #[cfg(test)]
@@ -84,6 +151,31 @@ mod tests {
             .filter(|pixel| pixel.0.iter().all(|value| *value > 230))
             .count();
         assert!(white > 100, "only {white} white pixels");
+    }
+
+    #[test]
+    fn faces_are_framed_where_they_are_in_the_smaller_picture() {
+        let picture = RgbImage::from_pixel(2048, 1000, Rgb([200, 100, 50]));
+        let face = |left, top, side| Marked {
+            square: Square { left, top, side },
+            age: 41.3,
+            interval: Some((33.0, 49.6, 0.9)),
+        };
+        // The second reaches beyond the corner.
+        let faces = [face(400, 300, 200), face(-50, -50, 150)];
+        let png = draw_faces(fit(&picture), picture.width(), &faces);
+        let drawn = image::load_from_memory(&png).unwrap().into_rgb8();
+        assert_eq!(drawn.dimensions(), (1024, 500));
+        let at = |x, y| drawn.get_pixel(x, y).0;
+        for (x, y) in [(200, 150), (299, 150), (200, 249), (250, 249), (49, 20)] {
+            assert_eq!(at(x, y), [255, 210, 0], "{x}, {y}");
+        }
+        assert_eq!(at(250, 200), [200, 100, 50]);
+        // The age stands on a dark band above.
+        assert_eq!(at(201, 140), [50, 25, 12]);
+        let plain = draw_faces(fit(&picture), picture.width(), &[]);
+        let plain = image::load_from_memory(&plain).unwrap().into_rgb8();
+        assert!(plain.pixels().all(|pixel| pixel.0 == [200, 100, 50]));
     }
 
     #[test]

@@ -15,13 +15,14 @@ use tch::Device;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    model::{self, fused::Threads},
+    model::{self, fused::Threads, resnet18},
     telemetry::metrics::{self, RejectionReason},
 };
 
 use super::{
     Error, Priority, ServedModel,
     admission::Place,
+    explain::Explanation,
     loaded::{Loaded, Wanted},
     loader::{self, Delivery, Inventory, Loader},
     statistics::Statistics,
@@ -57,6 +58,8 @@ pub struct Item {
     pub pixels: Vec<f32>,
     /// Which weights to use.
     pub model: Arc<ServedModel>,
+    /// Whether it is also wanted what each place of the picture adds to the age.
+    pub explain: bool,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
     /// Where the answer goes; a closed one means that the client has left.
@@ -70,10 +73,12 @@ pub struct Item {
 }
 
 /// What the engine says about one picture.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Output {
     /// What the network says, label scale applied: years.
     pub age: f64,
+    /// Where that comes from, for those who asked.
+    pub explanation: Option<Explanation>,
     /// From the queue's door to the start of the batch.
     pub queue: Duration,
     /// The batch's forward pass.
@@ -302,17 +307,20 @@ impl Loop {
     fn compute(&mut self, batch: Vec<Item>) {
         let begun = Instant::now();
         let model = Arc::clone(&batch[0].model);
-        let ages = self.forward(&model, &batch);
+        let outputs = self.forward(&model, &batch);
         let inference = begun.elapsed();
         metrics::batch_computed(batch.len(), inference);
         self.statistics
             .computed(&model.name, batch.len(), inference);
-        match ages {
-            Ok(ages) => {
-                for (item, age) in batch.into_iter().zip(ages) {
+        match outputs {
+            Ok(outputs) => {
+                for (item, output) in batch.into_iter().zip(outputs) {
                     let queue = begun.saturating_duration_since(item.enqueued);
+                    let age = f64::from(output.value) * model.label.scale + model.label.offset;
+                    let explain = |parts| Explanation::new(age, parts, model.label.scale);
                     let output = Output {
-                        age: f64::from(age) * model.label.scale + model.label.offset,
+                        age,
+                        explanation: output.parts.map(explain),
                         queue,
                         inference,
                     };
@@ -338,10 +346,12 @@ impl Loop {
         &mut self,
         model: &Arc<ServedModel>,
         batch: &[Item],
-    ) -> Result<Vec<f32>, model::Error> {
+    ) -> Result<Vec<resnet18::Output>, model::Error> {
+        let explain: Vec<bool> = batch.iter().map(|item| item.explain).collect();
         let images: Vec<&[f32]> = batch.iter().map(|item| item.pixels.as_slice()).collect();
         let threads = Arc::clone(&self.threads);
-        self.install(model, None)?.forward(&images, model, &threads)
+        self.install(model, None)?
+            .forward(&images, &explain, model, &threads)
     }
 
     /// The loaded network, from now on the one that was used last. It is the one given, if there is none yet, or read here: which happens only when it was let go
@@ -449,6 +459,7 @@ mod tests {
             self.waiting.push(Item {
                 pixels: vec![number],
                 model: Arc::new(model),
+                explain: false,
                 deadline: None,
                 reply,
                 priority,

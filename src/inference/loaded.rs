@@ -15,7 +15,7 @@ use crate::{
         self, checkpoint,
         device::Precision,
         fused::{self, Threads},
-        resnet18::{Mode, ResNet18, Trained},
+        resnet18::{Output, ResNet18, Trained},
     },
     synth::Person,
 };
@@ -80,7 +80,7 @@ impl Loaded {
         };
         let faces = golden_faces(model);
         let mut exact = exact()?;
-        let expected = exact.forward(&faces, model, threads)?;
+        let expected = exact.forward(&faces, &[], model, threads)?;
         if precision == Precision::F32 {
             return Ok(exact);
         }
@@ -89,8 +89,9 @@ impl Loaded {
             precision,
             difference: 0.0,
         };
-        let found = rounded.forward(&faces, model, threads)?;
-        let change = |(found, expected): (&f32, &f32)| f64::from((found - expected).abs());
+        let found = rounded.forward(&faces, &[], model, threads)?;
+        let change =
+            |(found, expected): (&Output, &Output)| f64::from((found.value - expected.value).abs());
         let changes = found.iter().zip(&expected).map(change);
         rounded.difference = model.label.scale.abs() * changes.sum::<f64>() / expected.len() as f64;
         let is_far = rounded.difference.is_nan() || rounded.difference > MOST_DIFFERENCE;
@@ -109,21 +110,23 @@ impl Loaded {
         })
     }
 
-    /// What the network says of normalised images `[3, S, S]` each, label scale not applied.
+    /// What the network says of normalised images `[3, S, S]` each, label scale not applied; with what each place adds to it for those images whose `explain`
+    /// is there and true.
     ///
     /// # Errors
     /// Whatever libtorch refuses, such as a lack of memory.
     pub(super) fn forward<P: AsRef<[f32]>>(
         &mut self,
         images: &[P],
+        explain: &[bool],
         model: &ServedModel,
         threads: &Threads,
-    ) -> Result<Vec<f32>, model::Error> {
+    ) -> Result<Vec<Output>, model::Error> {
         let side = model.input.size;
         match &mut self.network {
             Network::Own(network, workspace) => {
                 let images: Vec<&[f32]> = images.iter().map(AsRef::as_ref).collect();
-                Ok(network.forward(&images, side as usize, threads, workspace))
+                Ok(network.forward(&images, explain, side as usize, threads, workspace))
             }
             Network::Libtorch(network, device) => {
                 let mut pixels = Vec::with_capacity(images.len() * model.input.values());
@@ -133,8 +136,7 @@ impl Loaded {
                 let (count, side) = (images.len() as i64, i64::from(side));
                 tch::no_grad(|| {
                     let images = Tensor::f_from_slice(&pixels)?.f_view([count, 3, side, side])?;
-                    let ages = network.forward(&images.f_to_device(*device)?, Mode::Eval)?;
-                    Ok(Vec::<f32>::try_from(ages.f_to_device(Device::Cpu)?)?)
+                    network.forward_explained(&images.f_to_device(*device)?, explain)
                 })
             }
         }

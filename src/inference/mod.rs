@@ -4,7 +4,8 @@
 //! - [`predictor`]: decoding on a bounded pool (`decoding`), the way to the engine and back.
 //! - [`engine`]: the one thread that owns the loaded models and computes batches.
 //! - `loader`: the thread that reads models beside it. `loaded`: a version's network in the fastest number format that changes its ages by little enough.
-//! - [`annotate`]: draws an age on a picture.
+//! - `faces`: the way of a picture whose faces are to be found.
+//! - [`annotate`]: draws ages on pictures. [`explain`]: which parts of a picture make its age.
 //! - [`statistics`]: what each version has done.
 //! - [`background`]: ages on many files, beside what clients wait for.
 //!
@@ -26,6 +27,8 @@ pub mod annotate;
 pub mod background;
 mod decoding;
 pub mod engine;
+pub mod explain;
+mod faces;
 mod loaded;
 mod loader;
 pub mod predictor;

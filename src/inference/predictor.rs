@@ -7,7 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{io::AsyncReadExt, sync::oneshot};
+use futures_util::{StreamExt, stream};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{Semaphore, oneshot},
+};
 
 use crate::{
     imaging::Limits,
@@ -20,10 +24,12 @@ use super::{
     annotate,
     decoding::{Decoded, decode},
     engine::{Engine, Item, Output},
+    explain::{self, Explanation},
+    faces,
     statistics::Statistics,
 };
 
-pub use super::decoding::Picture;
+pub use super::{decoding::Picture, faces::FaceAnswer};
 
 /// What one call asks.
 #[derive(Debug)]
@@ -32,20 +38,40 @@ pub struct Request {
     pub model: Arc<ServedModel>,
     /// The pictures.
     pub images: Vec<Picture>,
-    /// Also draw the age on each picture, where there is one to draw on.
-    pub annotate: bool,
-    /// The level of the intervals, one of the model's calibration; `None` for no intervals.
-    pub interval_level: Option<f64>,
+    /// What is wanted of each picture.
+    pub wishes: Wishes,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
     /// Whether somebody waits for it.
     pub priority: Priority,
 }
 
+/// What is wanted of each picture beside its age.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wishes {
+    /// Also draw the age on the picture, where there is one to draw on.
+    pub annotate: bool,
+    /// Also say what each part of it adds to the age.
+    pub explain: bool,
+    /// Find the faces first, and predict each of them in place of the whole picture.
+    pub detect_faces: bool,
+    /// The level of the intervals, one of the model's calibration; `None` for no intervals.
+    pub interval_level: Option<f64>,
+}
+
+/// An explanation, as numbers and as a picture.
+#[derive(Debug)]
+pub struct Explained {
+    /// What each part adds to the age.
+    pub explanation: Explanation,
+    /// The same laid over the picture, PNG, where there is one to draw on.
+    pub png: Option<Vec<u8>>,
+}
+
 /// The answer for one picture.
 #[derive(Debug)]
 pub struct Answer {
-    /// Age in years.
+    /// Age in years; not a number where faces were looked for and there is none.
     pub age: f64,
     /// Lower and upper end in years, and the share of true ages between them.
     pub interval: Option<(f64, f64, f64)>,
@@ -53,7 +79,11 @@ pub struct Answer {
     pub dimensions: (u32, u32),
     /// The picture with the age drawn on it, PNG.
     pub annotated_png: Option<Vec<u8>>,
-    /// Decoding, orientation and resizing.
+    /// Where the age comes from; with faces they have their own.
+    pub explanation: Option<Explained>,
+    /// The faces, if they were looked for; the age is that of the first.
+    pub faces: Option<Vec<FaceAnswer>>,
+    /// Decoding, orientation and resizing; with faces also the search.
     pub decode: Duration,
     /// Waiting for the engine.
     pub queue: Duration,
@@ -64,10 +94,12 @@ pub struct Answer {
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Predictor {
-    engine: Engine,
-    pool: Arc<rayon::ThreadPool>,
-    door: Door,
-    limits: Limits,
+    pub(super) engine: Engine,
+    pub(super) pool: Arc<rayon::ThreadPool>,
+    pub(super) door: Door,
+    pub(super) limits: Limits,
+    /// Pictures whose faces are in memory at once.
+    pub(super) searches: Arc<Semaphore>,
 }
 
 impl Predictor {
@@ -91,6 +123,7 @@ impl Predictor {
             pool: Arc::new(pool),
             door: Door::new(max_queued),
             limits,
+            searches: Arc::new(Semaphore::new(faces::MOST_SEARCHES)),
         })
     }
 
@@ -154,12 +187,13 @@ impl Predictor {
             picture: Picture::Encoded(bytes.map_err(|source| Error::File { index, source })?),
             model: Arc::clone(&model),
             keep_picture: false,
+            explain: false,
             deadline: None,
             priority: Priority::Batch,
             place,
         };
         let done = self.start(job).await.map_err(|_| Error::EngineGone)??;
-        finite_age(&model, index, &done)
+        finite_age(&model, index, done.output.age, done.decoded.is_prepared)
     }
 
     /// Runs a computation on the decoding threads; dropping the future does not end it.
@@ -190,33 +224,46 @@ impl Predictor {
         // Before anything is decoded: a version that is not loaded takes its time, and others go on meanwhile.
         let loaded = self.engine.ensure_loaded(&request.model).await;
         loaded.inspect_err(|_| tally.finish_all(ImageOutcome::Failed))?;
+        let Wishes {
+            annotate, explain, ..
+        } = request.wishes;
         let mut places = admission;
-        let mut pending = Vec::with_capacity(request.images.len());
+        let mut jobs = Vec::with_capacity(request.images.len());
         for (index, picture) in request.images.into_iter().enumerate() {
-            let place = places.split().ok_or(Error::EngineGone)?;
-            let job = DecodeJob {
+            jobs.push(DecodeJob {
                 index,
                 picture,
                 model: Arc::clone(&request.model),
-                keep_picture: request.annotate,
+                keep_picture: annotate || (explain && !request.wishes.detect_faces),
+                explain,
                 deadline: request.deadline,
                 priority: request.priority,
-                place,
-            };
-            pending.push(self.start(job));
+                place: places.split().ok_or(Error::EngineGone)?,
+            });
         }
-        let mut answers = Vec::with_capacity(pending.len());
-        for (index, answer) in pending.into_iter().enumerate() {
-            let answer = answer.await.map_err(|_| Error::EngineGone).flatten();
-            let answer = match answer {
-                Ok(done) => {
-                    self.finish(&request.model, request.interval_level, index, done)
-                        .await
-                }
-                Err(error) => Err(error),
-            };
-            tally.finish(outcome(&answer));
-            answers.push(answer);
+        let mut answers = Vec::with_capacity(jobs.len());
+        if request.wishes.detect_faces {
+            let mut pending = stream::iter(jobs)
+                .map(|job| self.predict_faces(job, request.wishes))
+                .buffered(faces::MOST_SEARCHES);
+            while let Some(answer) = pending.next().await {
+                tally.finish(outcome(&answer));
+                answers.push(answer);
+            }
+        } else {
+            let pending: Vec<_> = jobs.into_iter().map(|job| self.start(job)).collect();
+            for (index, answer) in pending.into_iter().enumerate() {
+                let answer = answer.await.map_err(|_| Error::EngineGone).flatten();
+                let answer = match answer {
+                    Ok(done) => {
+                        self.finish(&request.model, request.wishes, index, done)
+                            .await
+                    }
+                    Err(error) => Err(error),
+                };
+                tally.finish(outcome(&answer));
+                answers.push(answer);
+            }
         }
         let answers = answers.into_iter().collect::<Result<Vec<_>, Error>>()?;
         counted.succeeded(&answers);
@@ -238,7 +285,8 @@ impl Predictor {
                 return;
             }
             let model = Arc::clone(&job.model);
-            let (deadline, priority, place) = (job.deadline, job.priority, job.place);
+            let (deadline, priority, explain, place) =
+                (job.deadline, job.priority, job.explain, job.place);
             let outcome = decode(
                 job.index,
                 &job.picture,
@@ -252,6 +300,7 @@ impl Predictor {
                     let item = Item {
                         pixels,
                         model,
+                        explain,
                         deadline,
                         reply,
                         priority,
@@ -281,27 +330,37 @@ impl Predictor {
     async fn finish(
         &self,
         model: &ServedModel,
-        interval_level: Option<f64>,
+        wishes: Wishes,
         index: usize,
         done: Done,
     ) -> Result<Answer, Error> {
-        let age = finite_age(model, index, &done)?;
+        let is_prepared = done.decoded.is_prepared;
+        let age = finite_age(model, index, done.output.age, is_prepared)?;
         // Given back at the end: until it is drawn, the picture takes memory.
         let Done {
             decoded,
             output,
             place: _place,
         } = done;
-        let interval = interval_level.and_then(|level| {
-            let (lower, upper) = model.calibration.as_ref()?.interval(level, age)?;
-            Some((lower, upper, level))
-        });
-        let annotated_png = match decoded.picture {
-            None => None,
-            Some(picture) => {
-                let drawn = self.compute(move || annotate::draw(picture, age, interval));
-                Some(drawn.await?)
-            }
+        let interval = interval(model, wishes.interval_level, age);
+        let (picture, explanation) = (decoded.picture, output.explanation);
+        let draw = move || {
+            let pngs = picture.map(|picture| {
+                let explained = explanation
+                    .as_ref()
+                    .map(|explanation| explain::draw(picture.clone(), explanation));
+                let annotated = wishes
+                    .annotate
+                    .then(|| annotate::draw(picture, age, interval));
+                (annotated, explained)
+            });
+            let (annotated_png, png) = pngs.unwrap_or_default();
+            let explained = explanation.map(|explanation| Explained { explanation, png });
+            (annotated_png, explained)
+        };
+        let (annotated_png, explanation) = match wishes.annotate || wishes.explain {
+            true => self.compute(draw).await?,
+            false => (None, None),
         };
         if !decoded.is_prepared {
             metrics::image_decoded(decoded.seconds);
@@ -312,6 +371,8 @@ impl Predictor {
             interval,
             dimensions: decoded.dimensions,
             annotated_png,
+            explanation,
+            faces: None,
             decode: decoded.seconds,
             queue: output.queue,
             inference: output.inference,
@@ -319,12 +380,28 @@ impl Predictor {
     }
 }
 
-fn finite_age(model: &ServedModel, index: usize, done: &Done) -> Result<f64, Error> {
-    let age = done.output.age;
+/// Lower and upper end in years, and the share, where the version has the level.
+pub(super) fn interval(
+    model: &ServedModel,
+    level: Option<f64>,
+    age: f64,
+) -> Option<(f64, f64, f64)> {
+    let level = level?;
+    let (lower, upper) = model.calibration.as_ref()?.interval(level, age)?;
+    Some((lower, upper, level))
+}
+
+/// The age, unless it is no number.
+pub(super) fn finite_age(
+    model: &ServedModel,
+    index: usize,
+    age: f64,
+    is_prepared: bool,
+) -> Result<f64, Error> {
     if age.is_finite() {
         return Ok(age);
     }
-    if done.decoded.is_prepared {
+    if is_prepared {
         // The network can overflow on numbers that no picture becomes, and its weights are not to blame.
         metrics::prediction_rejected(RejectionReason::InvalidImage);
         return Err(Error::Pixels {
@@ -405,14 +482,16 @@ impl Drop for Tally {
     }
 }
 
-struct DecodeJob {
-    index: usize,
-    picture: Picture,
-    model: Arc<ServedModel>,
-    keep_picture: bool,
-    deadline: Option<Instant>,
-    priority: Priority,
-    place: Place,
+pub(super) struct DecodeJob {
+    pub(super) index: usize,
+    pub(super) picture: Picture,
+    pub(super) model: Arc<ServedModel>,
+    /// To draw on it.
+    pub(super) keep_picture: bool,
+    pub(super) explain: bool,
+    pub(super) deadline: Option<Instant>,
+    pub(super) priority: Priority,
+    pub(super) place: Place,
 }
 
 /// A picture that was computed.

@@ -146,6 +146,8 @@ mod tests {
             interval: None,
             dimensions: (1, 1),
             annotated_png: None,
+            explanation: None,
+            faces: None,
             decode: Duration::from_millis(decode),
             queue: Duration::from_millis(queue),
             inference: Duration::from_millis(inference),

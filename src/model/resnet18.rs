@@ -28,6 +28,15 @@ pub enum Mode {
     Eval,
 }
 
+/// What the network says of one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// The value, label scale not applied.
+    pub value: f32,
+    /// What each place of layer4 adds to it, row by row, where it was asked for; with the head's bias they sum up to the value.
+    pub parts: Option<Vec<f32>>,
+}
+
 /// Names and shapes of all parameters and buffers of a network with this many outputs, in torchvision's order.
 pub fn layout(outputs: usize) -> Vec<(String, Vec<usize>)> {
     let mut entries = Vec::new();
@@ -170,12 +179,44 @@ impl ResNet18 {
     /// # Errors
     /// Whatever libtorch refuses, such as a wrong shape or a lack of memory.
     pub fn head(&self, features: Tensor, mode: Mode) -> Result<Tensor, Error> {
-        let features = self.trained_layers(features, mode)?;
+        self.pooled_head(&self.trained_layers(features, mode)?)
+    }
+
+    /// From layer4's output to ages.
+    fn pooled_head(&self, features: &Tensor) -> Result<Tensor, Error> {
         let pooled = features.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?;
         // The head always computes in f32: in bf16 an age near 40 would move in steps of a quarter of a year.
         let pooled = pooled.f_to_kind(Kind::Float)?;
         let ages = pooled.f_linear(&self.fc_weight, Some(&self.fc_bias))?;
         Ok(ages.f_squeeze_dim(1)?)
+    }
+
+    /// Predicts normalised images `[N, 3, S, S]` in eval mode, and says what each place of layer4 adds, for those images whose `explain` is there and true.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses, such as a wrong shape or a lack of memory.
+    pub fn forward_explained(
+        &self,
+        images: &Tensor,
+        explain: &[bool],
+    ) -> Result<Vec<Output>, Error> {
+        let features = self.trained_layers(self.features(images, Mode::Eval)?, Mode::Eval)?;
+        let values = self.pooled_head(&features)?;
+        let values = Vec::<f32>::try_from(values.f_to_device(Device::Cpu)?)?;
+        let parts = |index: usize| -> Result<Vec<f32>, Error> {
+            let cells = features.f_get(index as i64)?.f_to_kind(Kind::Float)?;
+            let (channels, rows, columns) = cells.size3()?;
+            let cells = cells.f_reshape([channels, rows * columns])?;
+            let sums = self.fc_weight.f_matmul(&cells)?.f_squeeze_dim(0)?;
+            let parts = sums.f_div_scalar((rows * columns) as f64)?;
+            Ok(Vec::try_from(parts.f_to_device(Device::Cpu)?)?)
+        };
+        let outputs = values.into_iter().enumerate().map(|(index, value)| {
+            let explain = explain.get(index).copied().unwrap_or(false);
+            let parts = explain.then(|| parts(index)).transpose()?;
+            Ok(Output { value, parts })
+        });
+        outputs.collect()
     }
 
     /// The frozen layers, without gradients.

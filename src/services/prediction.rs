@@ -5,12 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    detection::Square,
     inference::{
         Priority, ServedModel,
-        predictor::{self, Answer, Picture, Predictor},
+        predictor::{self, Answer, Explained, FaceAnswer, Picture, Predictor, Wishes},
     },
     names::VersionName,
     proto::v1::{self, prediction_service_server::PredictionService},
@@ -35,10 +37,8 @@ pub struct PredictionApi {
 pub(super) struct Pictures {
     /// The pictures, as many as [`PredictionApi::check_count`] lets through.
     pub(super) images: Vec<Picture>,
-    /// Also draw the age on each picture.
-    pub(super) annotate: bool,
-    /// As [`interval_level`] has read it.
-    pub(super) interval_level: Option<f64>,
+    /// What is wanted of each beside its age; the level of the intervals as [`interval_level`] has read it.
+    pub(super) wishes: Wishes,
     /// When the answer is worth nothing any more.
     pub(super) deadline: Option<Instant>,
     /// Whether somebody waits for it.
@@ -98,8 +98,7 @@ impl PredictionApi {
             predictor::Request {
                 model,
                 images: pictures.images,
-                annotate: pictures.annotate,
-                interval_level: pictures.interval_level,
+                wishes: pictures.wishes,
                 deadline: pictures.deadline,
                 priority: pictures.priority,
             },
@@ -132,9 +131,13 @@ impl PredictionService for PredictionApi {
         };
         let model = self.served(&name).await?;
         let pictures = Pictures {
-            interval_level: interval_level(&model, request.interval_level)?,
+            wishes: Wishes {
+                annotate: request.annotate,
+                explain: request.explain,
+                detect_faces: request.detect_faces,
+                interval_level: interval_level(&model, request.interval_level)?,
+            },
             images: request.images.into_iter().map(Picture::Encoded).collect(),
-            annotate: request.annotate,
             deadline,
             priority,
         };
@@ -163,19 +166,72 @@ fn priority(given: i32) -> Result<Priority, Status> {
 }
 
 fn prediction(answer: Answer) -> v1::Prediction {
+    let face_detection = match &answer.faces {
+        None => v1::FaceDetection::Unspecified,
+        Some(faces) if faces.is_empty() => v1::FaceDetection::NoFace,
+        Some(_) => v1::FaceDetection::Found,
+    };
+    let (explanation, explanation_png) = explained(answer.explanation);
     v1::Prediction {
         age: answer.age,
-        interval: answer
-            .interval
-            .map(|(lower, upper, confidence)| v1::Interval {
-                lower,
-                upper,
-                confidence,
-            }),
+        interval: answer.interval.map(interval),
         annotated_png: answer.annotated_png.unwrap_or_default().into(),
         width: answer.dimensions.0,
         height: answer.dimensions.1,
+        explanation_png,
+        faces: answer
+            .faces
+            .unwrap_or_default()
+            .into_iter()
+            .map(face)
+            .collect(),
+        explanation,
+        face_detection: face_detection.into(),
     }
+}
+
+fn face(answer: FaceAnswer) -> v1::FacePrediction {
+    let (explanation, explanation_png) = explained(answer.explanation);
+    v1::FacePrediction {
+        r#box: Some(face_box(answer.face.chip)),
+        score: answer.face.score as f32,
+        age: answer.age,
+        interval: answer.interval.map(interval),
+        explanation_png,
+        explanation,
+        detected: Some(face_box(answer.face.detected)),
+    }
+}
+
+fn face_box(square: Square) -> v1::FaceBox {
+    v1::FaceBox {
+        left: square.left,
+        top: square.top,
+        width: square.side,
+        height: square.side,
+    }
+}
+
+fn interval((lower, upper, confidence): (f64, f64, f64)) -> v1::Interval {
+    v1::Interval {
+        lower,
+        upper,
+        confidence,
+    }
+}
+
+fn explained(explained: Option<Explained>) -> (Option<v1::Explanation>, Bytes) {
+    let Some(Explained { explanation, png }) = explained else {
+        return (None, Bytes::new());
+    };
+    let side = u32::try_from(explanation.side).unwrap_or(u32::MAX);
+    let message = v1::Explanation {
+        rows: side,
+        columns: side,
+        years: explanation.years,
+        base_years: explanation.base,
+    };
+    (Some(message), png.unwrap_or_default().into())
 }
 
 fn durations(answers: &[Answer], total: Duration) -> v1::PredictDurations {

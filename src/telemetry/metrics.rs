@@ -37,6 +37,8 @@ const COMPUTE_SECONDS: &[f64] = &[
 ];
 /// Reading, checking and warming up a model; seconds.
 const LOAD_SECONDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+/// Faces in a picture, up to the most that are told.
+const FACES: &[f64] = &[0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 /// Images computed together.
 const BATCH_IMAGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
@@ -84,6 +86,10 @@ families! {
         "Prediction work turned away without being computed, by reason.";
     PREDICT_DECODE: Kind::Histogram(COMPUTE_SECONDS), Seconds, "visage_predict_decode_seconds", [],
         "Time to decode, orient and resize one image.";
+    PREDICT_DETECTION: Kind::Histogram(COMPUTE_SECONDS), Seconds, "visage_predict_detection_seconds", [],
+        "Time to look for the faces in one decoded image, where that was asked for.";
+    PREDICT_FACES: Kind::Histogram(FACES), Count, "visage_predict_faces", [],
+        "Faces found in one image, where that was asked for.";
     PREDICT_QUEUE: Kind::Histogram(REQUEST_SECONDS), Seconds, "visage_predict_queue_seconds", [],
         "Time one decoded image waited for an engine.";
     PREDICT_INFERENCE: Kind::Histogram(COMPUTE_SECONDS), Seconds, "visage_predict_inference_seconds", [],
@@ -251,6 +257,12 @@ pub fn prediction_rejected(reason: RejectionReason) {
 /// One image for prediction was decoded, oriented and resized.
 pub fn image_decoded(elapsed: Duration) {
     histogram(&PREDICT_DECODE, &[]).record(elapsed);
+}
+
+/// The faces of one image were looked for, and so many found.
+pub fn faces_found(faces: usize, elapsed: Duration) {
+    histogram(&PREDICT_FACES, &[]).record(faces as f64);
+    histogram(&PREDICT_DETECTION, &[]).record(elapsed);
 }
 
 /// One image left the queue for an engine after it had waited so long.

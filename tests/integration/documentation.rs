@@ -129,6 +129,22 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "cli",
         ],
     ),
+    // Pixels in, squares out; inference alone uses it.
+    (
+        "detection",
+        &[
+            "imaging",
+            "model",
+            "dataset",
+            "training",
+            "inference",
+            "registry",
+            "store",
+            "services",
+            "server",
+            "cli",
+        ],
+    ),
     (
         "synth",
         &[

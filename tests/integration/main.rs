@@ -20,6 +20,8 @@ mod documentation;
 mod engine;
 /// What the server says of a version on a dataset, against what Predict says of the same images.
 mod evaluation;
+/// Photographs with several faces, and what makes an age.
+mod faces;
 /// What goes wrong while a training runs: each ends in its state and stop reason, and the server goes on.
 mod faults;
 /// The Open Inference Protocol on the wire.

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use visage::proto::v1::{self, TrainingState};
+use image::{Rgb, RgbImage, imageops};
+use visage::proto::v1::{self, FaceDetection, TrainingState};
 
 use crate::support::{Server, files_of};
 
@@ -179,4 +180,65 @@ async fn check_of_utkface_finds_what_is_known_of_it() {
     let largest = near.listed.iter().map(|group| group.size).max().unwrap();
     assert!((2..=40).contains(&largest), "{largest}");
     assert!((400..=700).contains(&near.groups), "{}", near.groups);
+}
+
+/// The square that is cut out of a photograph has to be what the network was trained on, or ages are off by years.
+#[tokio::test]
+async fn faces_in_larger_pictures_are_found_and_as_old_as_their_chips() {
+    let Some(source) = real_faces() else {
+        return;
+    };
+    let server = Server::start(&["--starter"]);
+    let png = |picture: &RgbImage| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        picture
+            .write_to(&mut bytes, image::ImageFormat::Png)
+            .unwrap();
+        bytes.into_inner().into()
+    };
+    let (mut of_chips, mut of_photographs) = (Vec::new(), Vec::new());
+    let (mut chips, mut found) = (0, 0);
+    for (index, path) in files_of(&source.join("val"))
+        .into_iter()
+        .step_by(40)
+        .enumerate()
+    {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let age: f64 = name.split('_').next().unwrap().parse().unwrap();
+        let chip = image::open(&path).unwrap().into_rgb8();
+        let side = 120 + 40 * (index as u32 % 6);
+        let resized = imageops::resize(&chip, side, side, imageops::FilterType::Triangle);
+        let mut photograph = RgbImage::from_pixel(800, 600, Rgb([110, 120, 130]));
+        let (left, top) = (37 * index % 400, 53 * index % 250);
+        imageops::replace(&mut photograph, &resized, left as i64, top as i64);
+        let ask = |picture: &RgbImage, detect_faces: bool| {
+            let request = v1::PredictRequest {
+                images: vec![png(picture)],
+                detect_faces,
+                ..Default::default()
+            };
+            let mut client = server.predictions();
+            async move {
+                let response = client.predict(request).await.unwrap();
+                response.into_inner().predictions.remove(0)
+            }
+        };
+        chips += 1;
+        let in_photograph = ask(&photograph, true).await;
+        if in_photograph.face_detection() != FaceDetection::Found {
+            continue;
+        }
+        found += 1;
+        of_chips.push((ask(&chip, false).await.age - age).abs());
+        of_photographs.push((in_photograph.age - age).abs());
+    }
+    let (chip_error, photograph_error) = (mean(&of_chips), mean(&of_photographs));
+    eprintln!(
+        "{found} of {chips} found; MAE {photograph_error:.2} years, {chip_error:.2} of the chips themselves"
+    );
+    assert!(
+        f64::from(found) > 0.9 * f64::from(chips),
+        "{found} of {chips}"
+    );
+    assert!(photograph_error < chip_error + 1.0, "{photograph_error}");
 }

@@ -191,7 +191,7 @@ class WithoutModelTest(ClientTest):
         self.assertEqual(info.limits.max_queued_images, 256)
         self.assertEqual(info.limits.max_queued_trainings, 100)
         self.assertEqual(info.limits.heartbeat_interval, duration_pb2.Duration(seconds=15))
-        self.assertIn("annotate", info.features)
+        self.assertLessEqual({"annotate", "explain", "detect_faces"}, set(info.features))
         self.assertEqual((list(info.data_roots), list(info.weights_roots)), (["/"], ["/"]))
         self.assertGreater(info.start_time.seconds, 1_700_000_000)
         self.assertEqual(info.live_model, "")
@@ -716,6 +716,29 @@ class WithModelTest(ClientTest):
         upper = (0, 0, 180, 60)
         self.assertEqual(drawn[0].convert("RGB").crop(upper).tobytes(), picture.crop(upper).tobytes())
         self.assertNotEqual(drawn[0].convert("RGB").tobytes(), picture.tobytes())
+
+    def test_faces_of_a_photograph_are_found_and_each_has_an_age_and_an_explanation(self):
+        # The detector knows adults best.
+        folder = server.draw_faces(self.server.path("portraits"), count=12, seed=8, size=200)
+        adults = [name for name in sorted(os.listdir(folder)) if 25 <= int(name.split("_")[0]) <= 70]
+        photograph = Image.new("RGB", (700, 400), (120, 130, 140))
+        for name, place in zip(adults, ((60, 50), (420, 150))):
+            photograph.paste(Image.open(os.path.join(folder, name)), place)
+        wall = Image.new("RGB", (300, 200), (90, 90, 90))
+        answer = self.client.predict(encoded(photograph, "PNG"), encoded(wall, "PNG"), detect_faces=True, explain=True)
+        with_faces, without = answer.predictions
+        self.assertEqual(with_faces.face_detection, prediction.FACE_DETECTION_FOUND)
+        self.assertEqual(sorted((face.box.left + face.box.width // 2) // 350 for face in with_faces.faces), [0, 1])
+        self.assertEqual(with_faces.age, with_faces.faces[0].age)
+        for face in with_faces.faces:
+            box = face.box
+            cut = photograph.crop((box.left, box.top, box.left + box.width, box.top + box.height))
+            self.assertAlmostEqual(self.client.ages(encoded(cut, "PNG"))[0], face.age, delta=1e-3)
+            self.assertAlmostEqual(sum(face.explanation.years) + face.explanation.base_years, face.age, delta=1e-3)
+            self.assertEqual(Image.open(io.BytesIO(face.explanation_png)).format, "PNG")
+        self.assertEqual((without.face_detection, len(without.faces)), (prediction.FACE_DETECTION_NO_FACE, 0))
+        self.assertTrue(math.isnan(without.age))
+        self.assertFalse(without.HasField("interval"))
 
     def test_a_picture_is_turned_upright_as_its_exif_orientation_says(self):
         upright = Image.open(io.BytesIO(read_face(50))).convert("RGB").resize((160, 112))

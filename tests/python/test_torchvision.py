@@ -132,6 +132,39 @@ class TorchvisionTest(Trained, unittest.TestCase):
         self.assert_same_ages([as_png(picture) for picture in self.read_faces(self.names)])
         self.assert_same_ages(self.read_faces(self.names), TOLERANCE_YEARS_JPEG)
 
+    def grad_cam(self, pictures):
+        """Equation 2 of the paper without its ReLU, by hooks and autograd: [pictures, rows, columns] in years; and the ages."""
+        kept = {}
+
+        def keep(_, __, output):
+            output.retain_grad()
+            kept["features"] = output
+
+        hook = self.network.layer4.register_forward_hook(keep)
+        try:
+            ages = self.network(self.prepare(pictures)).squeeze(1) * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
+            ages.sum().backward()
+        finally:
+            hook.remove()
+        features = kept["features"]
+        weights = features.grad.mean(dim=(2, 3), keepdim=True)
+        return (weights * features).sum(dim=1).detach().double().numpy(), ages.detach().double().numpy()
+
+    def test_autograd_explains_ages_as_the_server_does(self):
+        pictures = [as_png(picture) for picture in self.read_faces(self.names[:8])]
+        expected, ages = self.grad_cam(pictures)
+        predictions = self.client.predict(*pictures, explain=True).predictions
+        found = numpy.array([numpy.reshape(one.explanation.years, (one.explanation.rows, one.explanation.columns)) for one in predictions])
+        self.assertEqual(found.shape, expected.shape)
+        self.assertGreater(numpy.abs(expected).max(), 1.0, "nothing adds a year, so the comparison means nothing")
+        # The tolerance of the ages, which are sums of these; a wrong order of rows and columns would be far above it.
+        self.assertGreater(numpy.abs(expected - expected.transpose(0, 2, 1)).max(), 10 * TOLERANCE_YEARS)
+        self.assertLess(numpy.abs(found - expected).max(), TOLERANCE_YEARS, (found, expected))
+        base = self.network.fc.bias.item() * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
+        for one, age in zip(predictions, ages):
+            self.assertAlmostEqual(one.explanation.base_years, base, delta=1e-3)
+            self.assertAlmostEqual(sum(one.explanation.years) + base, age, delta=TOLERANCE_YEARS)
+
     def test_pictures_of_another_shape_are_resized_as_pillow_does(self):
         faces = self.read_faces(self.names[::5])
         self.assert_same_ages([as_png(face, (37 + 41 * position, 300 - 19 * position)) for position, face in enumerate(faces)])

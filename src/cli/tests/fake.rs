@@ -46,6 +46,7 @@ pub(super) struct State {
     /// One for each StartTraining; then it succeeds.
     pub(super) refusals: Mutex<VecDeque<Status>>,
     pub(super) limits: Limits,
+    pub(super) features: Vec<String>,
     /// Whether a bad image is named by its index.
     pub(super) names_bad_images: bool,
     pub(super) opened: Mutex<Vec<StreamEpochMetricsRequest>>,
@@ -379,6 +380,16 @@ impl PredictionService for Service {
                 },
                 width: 640,
                 height: 480,
+                explanation_png: match request.explain && !request.detect_faces {
+                    true => vec![b'E', image[0]].into(),
+                    false => Vec::new().into(),
+                },
+                explanation: (request.explain && !request.detect_faces).then(explanation),
+                faces: match request.detect_faces {
+                    true => faces(image, request.explain),
+                    false => Vec::new(),
+                },
+                ..Prediction::default()
             })
             .collect();
         Ok(Response::new(PredictResponse {
@@ -395,6 +406,36 @@ impl PredictionService for Service {
     }
 }
 
+fn explanation() -> Explanation {
+    Explanation {
+        rows: 1,
+        columns: 2,
+        years: vec![1.5, -0.5],
+        base_years: 29.0,
+    }
+}
+
+/// As many faces as the image has bytes behind the first, each as old as its byte says.
+fn faces(image: &[u8], is_explained: bool) -> Vec<FacePrediction> {
+    let face = |age: &u8| FacePrediction {
+        r#box: Some(FaceBox {
+            left: -3,
+            top: i32::from(*age),
+            width: 120,
+            height: 120,
+        }),
+        score: 7.5,
+        age: f64::from(*age),
+        explanation_png: match is_explained {
+            true => vec![b'F', *age].into(),
+            false => Vec::new().into(),
+        },
+        explanation: is_explained.then(explanation),
+        ..FacePrediction::default()
+    };
+    image[1..].iter().map(face).collect()
+}
+
 #[tonic::async_trait]
 impl SystemService for Service {
     async fn get_server_info(
@@ -405,6 +446,7 @@ impl SystemService for Service {
             version: "0.1.0".to_owned(),
             device: "cpu".to_owned(),
             limits: Some(self.0.limits),
+            features: self.0.features.clone(),
             ..GetServerInfoResponse::default()
         }))
     }

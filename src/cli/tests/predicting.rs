@@ -20,6 +20,7 @@ fn server(names_bad_images: bool) -> Fake {
             ..Limits::default()
         },
         names_bad_images,
+        features: vec!["explain".to_owned(), "detect_faces".to_owned()],
         ..State::default()
     })
 }
@@ -248,4 +249,119 @@ async fn one_picture_is_drawn_to_a_file_and_several_into_a_folder() {
     let not_folder = folder.path().join("all.png");
     let run = predict(&server, &all, &["--annotate", not_folder.to_str().unwrap()]).await;
     assert_eq!(run.code, 2, "{}", run.stderr);
+}
+
+#[tokio::test]
+async fn a_picture_is_explained_to_a_file_and_several_into_a_folder() {
+    let server = server(true);
+    let (folder, files) = pictures(&["a.jpg", "b.jpg"]);
+    let out = folder.path().join("heat.png");
+    let run = predict(
+        &server,
+        &files[..1],
+        &["--explain", out.to_str().unwrap(), "--json"],
+    )
+    .await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(fs_err::read(&out).unwrap(), [b'E', 30]);
+    let object = &run.objects()[0];
+    assert_eq!(object["explained"], out.to_str().unwrap());
+    assert_eq!(object["explanation"]["years"][1], -0.5);
+    assert_eq!(object["explanation"]["base_years"], 29.0);
+    // Both kinds of drawn pictures may go into one folder.
+    let both = folder.path().join("both");
+    let both = both.to_str().unwrap();
+    let options = ["--annotate", both, "--explain", both, "--json"];
+    let run = predict(&server, &files, &options).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let written = |option: &str| {
+        let objects = run.objects();
+        let path = objects[1][option].as_str().unwrap();
+        fs_err::read(path).unwrap()
+    };
+    assert_eq!(written("annotated"), [b'P', 31]);
+    assert_eq!(written("explained"), [b'E', 31]);
+    let same = out.to_str().unwrap();
+    let options = ["--annotate", same, "--explain", same];
+    let run = predict(&server, &files[..1], &options).await;
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("cannot both write"), "{}", run.stderr);
+}
+
+#[tokio::test]
+async fn faces_have_a_line_each_and_pictures_without_one_no_age() {
+    let server = server(true);
+    let (folder, _) = pictures(&[]);
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs_err::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let files = [file("group.jpg", &[9, 41, 7]), file("wall.jpg", &[9])];
+    let run = predict(&server, &files, &["--detect-faces"]).await;
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    let lines = run.lines();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert!(lines[0].contains("face  age"), "{}", lines[0]);
+    for part in ["group.jpg", "1     41.0", "120x120 at -3, 41"] {
+        assert!(lines[1].contains(part), "{}", lines[1]);
+    }
+    assert!(lines[2].contains("2     7.0"), "{}", lines[2]);
+    assert!(lines[3].contains("wall.jpg") && lines[3].contains("none"));
+
+    let heat = folder.path().join("heat");
+    let options = [
+        "--detect-faces",
+        "--json",
+        "--explain",
+        heat.to_str().unwrap(),
+    ];
+    let run = predict(&server, &files, &options).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let objects = run.objects();
+    let told: Vec<_> = objects
+        .iter()
+        .map(|object| (object["face"].as_u64(), object["age"].as_f64()))
+        .collect();
+    assert_eq!(
+        told,
+        [(Some(1), Some(41.0)), (Some(2), Some(7.0)), (None, None)]
+    );
+    assert_eq!(objects[0]["faces"], 2);
+    assert_eq!(objects[2]["faces"], 0);
+    assert_eq!(objects[1]["box"]["left"], -3);
+    assert_eq!(objects[1]["score"], 7.5);
+    let explained = objects[1]["explained"].as_str().map(PathBuf::from);
+    let expected = heat.join("group-face2.png");
+    assert_eq!(fs_err::read(&expected).unwrap(), [b'F', 7]);
+    assert_eq!(explained, Some(expected));
+    // One picture may have several faces, so a single file will not do.
+    let png = folder.path().join("one.png");
+    let options = ["--detect-faces", "--explain", png.to_str().unwrap()];
+    let run = predict(&server, &files[..1], &options).await;
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("names a folder"), "{}", run.stderr);
+}
+
+#[tokio::test]
+async fn what_an_old_server_does_not_have_is_not_asked_of_it() {
+    let old = Fake::start(State {
+        limits: Limits {
+            max_message_bytes: 3024,
+            max_image_bytes: 1500,
+            max_images_per_request: 3,
+            max_queued_images: 6,
+            ..Limits::default()
+        },
+        ..State::default()
+    });
+    let (_folder, files) = pictures(&["a.jpg"]);
+    let run = predict(&old, &files, &["--detect-faces"]).await;
+    assert_eq!(run.code, 2);
+    assert!(
+        run.stderr.contains("has no detect_faces; update it"),
+        "{}",
+        run.stderr
+    );
+    assert!(old.state.predicted.lock().unwrap().is_empty());
 }

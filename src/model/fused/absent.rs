@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use tch::Tensor;
 
 use super::{
-    super::{Error, resnet18::Mode},
+    super::{
+        Error,
+        resnet18::{Mode, Output},
+    },
     threads::Threads,
 };
 
@@ -50,10 +53,11 @@ impl Network {
     pub(crate) fn forward(
         &self,
         _: &[&[f32]],
+        _: &[bool],
         _: usize,
         _: &Threads,
         _: &mut Workspace,
-    ) -> Vec<f32> {
+    ) -> Vec<Output> {
         match *self {}
     }
 }

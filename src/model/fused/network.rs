@@ -6,7 +6,10 @@ use half::bf16;
 use tch::{Kind, Tensor};
 
 use super::{
-    super::{Error, resnet18::folded},
+    super::{
+        Error,
+        resnet18::{Output, folded},
+    },
     direct, kernel,
     memory::Aligned,
     stem::{self, Stem},
@@ -146,24 +149,31 @@ impl Network {
         }
     }
 
-    /// What the head makes of normalised images `[3, side, side]` each; one value for each, in f32.
+    /// What the head makes of normalised images `[3, side, side]` each, in f32, and what each place of the last layer adds to that, for those images whose
+    /// `explain` is there and true.
     ///
     /// # Panics
     /// When an image does not have this side, or when the network was made without its last layer.
     pub(crate) fn forward(
         &self,
         images: &[&[f32]],
+        explain: &[bool],
         side: usize,
         threads: &Threads,
         workspace: &mut Workspace,
-    ) -> Vec<f32> {
+    ) -> Vec<Output> {
         threads.together(|| {
             let features = self.features(images, side, threads, workspace);
             assert_eq!(features.channels, self.head.weight.len());
             let of_image = features.side * features.side * features.channels;
             let images = features.values.chunks_exact(of_image);
+            let explain = explain.iter().copied().chain(std::iter::repeat(false));
             images
-                .map(|image| self.head.forward(image, features.channels))
+                .zip(explain)
+                .map(|(image, explain)| Output {
+                    value: self.head.forward(image, features.channels),
+                    parts: explain.then(|| self.head.parts(image, features.channels)),
+                })
                 .collect()
         })
     }
@@ -184,6 +194,19 @@ impl Head {
             .map(|(sum, weight)| sum / pixels * weight)
             .sum::<f32>()
             + self.bias
+    }
+
+    /// What each pixel adds to the value, row by row; with the bias they sum up to it.
+    fn parts(&self, image: &[u16], channels: usize) -> Vec<f32> {
+        let pixels = (image.len() / channels) as f32;
+        let part = |pixel: &[u16]| {
+            let products = pixel.iter().zip(&self.weight);
+            let sum: f32 = products
+                .map(|(value, weight)| bf16::from_bits(*value).to_f32() * weight)
+                .sum();
+            sum / pixels
+        };
+        image.chunks_exact(channels).map(part).collect()
     }
 }
 

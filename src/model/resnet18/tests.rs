@@ -178,7 +178,8 @@ fn own_predictions_in_bf16_are_torchvisions_within_its_rounding() {
         let mut workspace = fused::Workspace::new();
         for threads in [1, 2] {
             let threads = Threads::new(threads).unwrap();
-            let ages = network.forward(&images, side, &threads, &mut workspace);
+            let outputs = network.forward(&images, &[], side, &threads, &mut workspace);
+            let ages: Vec<f32> = outputs.iter().map(|output| output.value).collect();
             // Four steps of bf16 near 3, over eighteen layers that round.
             assert_close(&Tensor::from_slice(&ages), &expected[key], 0.0625);
         }

@@ -15,7 +15,7 @@ use std::{
 use tonic::{Code, Status};
 
 use crate::{
-    inference::ServedModel,
+    inference::{ServedModel, predictor::Wishes},
     model::calibration::DEFAULT_LEVEL,
     names::{VersionName, is_id},
     registry::{DEFAULT_MODEL, LIVE},
@@ -80,8 +80,10 @@ impl OpenInference {
         })?;
         let pictures = Pictures {
             images,
-            annotate: false,
-            interval_level: level,
+            wishes: Wishes {
+                interval_level: level,
+                ..Wishes::default()
+            },
             deadline: earliest(deadline, call.timeout),
             priority: call.priority,
         };

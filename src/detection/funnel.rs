@@ -1,0 +1,233 @@
+//! How the stages are put together: from a grey picture to windows.
+
+use image::GrayImage;
+
+use super::{
+    boosted::{Features, WINDOW},
+    model::Model,
+    network::{Gradients, Network},
+};
+
+/// A window moves by so many pixels at each size of the picture.
+const STEP: usize = 4;
+/// Each size of the picture is so much smaller than the one before, as in the original: the networks behind it move and resize a window by up to its own size,
+/// so that smaller steps find little more and take longer.
+const SHRINKING: f32 = 0.8;
+/// Windows that overlap by more are one, before the last stage and behind it.
+const SAME_EARLY: f32 = 0.8;
+const SAME_AT_LAST: f32 = 0.3;
+/// Windows of each classifier that go on at most, the best. A photograph of a crowd has some hundreds; a picture that was made to have a hundred thousand would keep
+/// a thread busy for minutes.
+const MOST_WINDOWS: usize = 4096;
+/// Windows between two looks at whether anybody still waits.
+const BETWEEN_LOOKS: usize = 64;
+
+/// A square, in pixels, that may be a face.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Window {
+    pub(super) x: i32,
+    pub(super) y: i32,
+    pub(super) side: i32,
+    pub(super) score: f64,
+}
+
+/// The faces of a grey picture; `None` when `stop` said so between two steps.
+pub(super) fn search(
+    model: &Model,
+    picture: &GrayImage,
+    stop: &dyn Fn() -> bool,
+) -> Option<Vec<Window>> {
+    let mut windows = Vec::new();
+    for candidates in propose(model, picture, stop)? {
+        windows.extend(merge(candidates, SAME_EARLY));
+    }
+    // Between two networks what has become the same is merged, with one exception: the original does not before the last.
+    let last = model.networks.len().saturating_sub(1);
+    for (index, network) in model.networks.iter().enumerate() {
+        windows = refine(network, picture, windows, stop)?;
+        if index == last {
+            windows = merge(windows, SAME_AT_LAST);
+        } else if index + 1 < last {
+            windows = merge(windows, SAME_EARLY);
+        }
+    }
+    Some(windows)
+}
+
+/// What each boosted classifier lets through.
+fn propose(
+    model: &Model,
+    picture: &GrayImage,
+    stop: &dyn Fn() -> bool,
+) -> Option<Vec<Vec<Window>>> {
+    let (width, height) = picture.dimensions();
+    let mut proposed = vec![Vec::new(); model.boosted.len()];
+    let mut features = Features::default();
+    let mut pixels = Vec::new();
+    let least = WINDOW as f32 / width.min(height) as f32;
+    let mut scale = 1.0_f32;
+    while scale >= least {
+        if stop() {
+            return None;
+        }
+        let (columns, rows) = (
+            (width as f32 * scale) as usize,
+            (height as f32 * scale) as usize,
+        );
+        if columns.min(rows) < WINDOW {
+            break;
+        }
+        let all = Window {
+            x: 0,
+            y: 0,
+            side: 0,
+            score: 0.0,
+        };
+        resample(picture, all, (width, height), (columns, rows), &mut pixels);
+        features.compute(&pixels, columns);
+        let side = (WINDOW as f32 / scale + 0.5) as i32;
+        let unscaled = |place: usize| (place as f32 / scale + 0.5) as i32;
+        for top in (0..=rows - WINDOW).step_by(STEP) {
+            for left in (0..=columns - WINDOW).step_by(STEP) {
+                for (classifier, proposed) in model.boosted.iter().zip(&mut proposed) {
+                    if let Some(score) = classifier.score(&features, left, top) {
+                        proposed.push(Window {
+                            x: unscaled(left),
+                            y: unscaled(top),
+                            side,
+                            score: f64::from(score),
+                        });
+                    }
+                }
+            }
+        }
+        scale *= SHRINKING;
+    }
+    Some(proposed)
+}
+
+/// Keeps the windows that a network takes for faces, moved and resized as it says.
+fn refine(
+    network: &Network,
+    picture: &GrayImage,
+    windows: Vec<Window>,
+    stop: &dyn Fn() -> bool,
+) -> Option<Vec<Window>> {
+    let mut gradients = Gradients::default();
+    let mut pixels = Vec::new();
+    let mut kept = Vec::new();
+    for (index, window) in windows.into_iter().enumerate() {
+        if index % BETWEEN_LOOKS == 0 && stop() {
+            return None;
+        }
+        if !touches(window, picture) {
+            continue;
+        }
+        let side = window.side as u32;
+        resample(picture, window, (side, side), (WINDOW, WINDOW), &mut pixels);
+        let Some(pixels) = pixels.first_chunk() else {
+            continue;
+        };
+        gradients.compute(pixels);
+        let Some(verdict) = network.judge(&gradients) else {
+            continue;
+        };
+        let before = window.side as f32;
+        let after = (verdict.growth * before + before + 0.5).floor();
+        let moved = |place: i32, by: f32| {
+            (by * before + place as f32 + (before - after) * 0.5 + 0.5).floor() as i32
+        };
+        kept.push(Window {
+            x: moved(window.x, verdict.right),
+            y: moved(window.y, verdict.down),
+            side: after as i32,
+            score: f64::from(verdict.certainty),
+        });
+    }
+    Some(kept)
+}
+
+/// Whether a window has an area, and a part of it lies in the picture; a network may have moved it anywhere.
+fn touches(window: Window, picture: &GrayImage) -> bool {
+    let inside =
+        |place: i32, length: u32| place < length as i32 && place.saturating_add(window.side) > 0;
+    window.side >= 2 && inside(window.x, picture.width()) && inside(window.y, picture.height())
+}
+
+/// A part of the picture, of `size` from the window's upper left corner, at another size; without smoothing, as the model was trained. Outside of the picture
+/// is black.
+fn resample(
+    picture: &GrayImage,
+    window: Window,
+    size: (u32, u32),
+    (columns, rows): (usize, usize),
+    out: &mut Vec<u8>,
+) {
+    let (width, height) = (picture.width() as i32, picture.height() as i32);
+    let pixels = picture.as_raw();
+    let is_inside = window.x >= 0
+        && window.y >= 0
+        && window.x + size.0 as i32 <= width
+        && window.y + size.1 as i32 <= height;
+    let at = |x: i32, y: i32| {
+        if is_inside || ((0..width).contains(&x) && (0..height).contains(&y)) {
+            return f64::from(pixels[y as usize * width as usize + x as usize]);
+        }
+        0.0
+    };
+    // The pixel to the left, never the last, and the share of the one to its right.
+    let source = |place: usize, length: u32, target: usize| {
+        let exact = f64::from(length) / target as f64 * place as f64;
+        let whole = (exact as i32).min(length as i32 - 2);
+        (whole, exact - f64::from(whole))
+    };
+    let across: Vec<(i32, f64)> = (0..columns)
+        .map(|column| source(column, size.0, columns))
+        .collect();
+    out.clear();
+    for row in 0..rows {
+        let (y, down) = source(row, size.1, rows);
+        let y = window.y + y;
+        for (x, right) in &across {
+            let x = window.x + x;
+            let upper = (1.0 - right) * at(x, y) + right * at(x + 1, y);
+            let lower = (1.0 - right) * at(x, y + 1) + right * at(x + 1, y + 1);
+            out.push(((1.0 - down) * upper + down * lower) as u8);
+        }
+    }
+}
+
+/// The best of windows that overlap by more than `same` (intersection over union), with the scores of all of them together.
+fn merge(mut windows: Vec<Window>, same: f32) -> Vec<Window> {
+    windows.sort_by(|one, other| other.score.total_cmp(&one.score));
+    windows.truncate(MOST_WINDOWS);
+    let mut best: Vec<Window> = Vec::new();
+    let mut is_merged = vec![false; windows.len()];
+    for index in 0..windows.len() {
+        if is_merged[index] {
+            continue;
+        }
+        let first = windows[index];
+        let mut score = first.score;
+        for (other, is_merged) in windows.iter().zip(&mut is_merged).skip(index + 1) {
+            if !*is_merged && overlap(&first, other) > same {
+                *is_merged = true;
+                score += other.score;
+            }
+        }
+        best.push(Window { score, ..first });
+    }
+    best
+}
+
+/// Intersection over union.
+fn overlap(one: &Window, other: &Window) -> f32 {
+    let along = |a: i32, b: i32| (a + one.side).min(b + other.side) - a.max(b);
+    let (width, height) = (along(one.x, other.x), along(one.y, other.y));
+    if width <= 0 || height <= 0 {
+        return 0.0;
+    }
+    let area = |window: &Window| (window.side as f32).powi(2);
+    let shared = width as f32 * height as f32;
+    shared / (area(one) + area(other) - shared)
+}

@@ -1,0 +1,151 @@
+//! The file with the learned numbers, in SeetaFace's format: little-endian, in the order of the funnel.
+
+use super::{
+    boosted::{self, Boosted},
+    network::{self, Layer, Network},
+};
+
+/// The three stages of the funnel.
+#[derive(Debug)]
+pub(super) struct Model {
+    /// Each looks at every window; what any of them lets through goes on.
+    pub(super) boosted: Vec<Boosted>,
+    /// One behind the other.
+    pub(super) networks: Vec<Network>,
+}
+
+/// Why the file is not one that this program computes with.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("the file ends at byte {0}, within a number")]
+    Short(usize),
+    #[error("byte {at}: {what}")]
+    Unknown { at: usize, what: String },
+}
+
+impl Model {
+    /// Reads the whole file.
+    ///
+    /// # Errors
+    /// A file that ends early or late, or has other stages than frontal faces need.
+    pub(super) fn read(file: &[u8]) -> Result<Self, Error> {
+        let mut reader = Reader { file, at: 0 };
+        let mut model = Model {
+            boosted: Vec::new(),
+            networks: Vec::new(),
+        };
+        for stage in 0..reader.count()? {
+            let groups = reader.count()?;
+            for _ in 0..groups {
+                for _ in 0..reader.count()? {
+                    match reader.count()? {
+                        0 if stage == 0 => model.boosted.push(reader.boosted()?),
+                        1 if stage > 0 && groups == 1 => model.networks.push(reader.network()?),
+                        kind => return Err(reader.unknown(format!("kind {kind} in stage {stage}"))),
+                    }
+                }
+                // Which groups of the stage before it takes windows from, and -1 where there is none: here always all.
+                for _ in 0..i32::from_le_bytes(reader.word()?) {
+                    reader.count()?;
+                }
+            }
+        }
+        let is_whole = reader.at == file.len();
+        let has_all = !model.boosted.is_empty() && !model.networks.is_empty();
+        if !is_whole || !has_all {
+            return Err(reader.unknown("the end was expected after all stages".to_owned()));
+        }
+        Ok(model)
+    }
+}
+
+/// Reads numbers one after another.
+struct Reader<'a> {
+    file: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn word(&mut self) -> Result<[u8; 4], Error> {
+        let rest = self.file.get(self.at..).unwrap_or_default();
+        let word = rest.first_chunk::<4>().ok_or(Error::Short(self.at))?;
+        self.at += 4;
+        Ok(*word)
+    }
+
+    fn unknown(&self, what: String) -> Error {
+        Error::Unknown { at: self.at, what }
+    }
+
+    /// A number from 0 that is not absurd.
+    fn count(&mut self) -> Result<usize, Error> {
+        let count = i32::from_le_bytes(self.word()?);
+        match usize::try_from(count) {
+            Ok(count) if count <= self.file.len() => Ok(count),
+            _ => Err(self.unknown(format!("{count} is no count"))),
+        }
+    }
+
+    fn float(&mut self) -> Result<f32, Error> {
+        Ok(f32::from_le_bytes(self.word()?))
+    }
+
+    fn floats(&mut self, count: usize) -> Result<Vec<f32>, Error> {
+        (0..count).map(|_| self.float()).collect()
+    }
+
+    fn boosted(&mut self) -> Result<Boosted, Error> {
+        let (features, bins) = (self.count()?, self.count()?);
+        if features % boosted::GROUP != 0 || bins != 255 {
+            return Err(self.unknown(format!("{features} features of {bins} bins")));
+        }
+        let mut places = Vec::with_capacity(features);
+        for _ in 0..features {
+            let place = (self.count()?, self.count()?);
+            if place.0.max(place.1) > boosted::LAST_PLACE {
+                return Err(self.unknown(format!("a feature at {place:?}")));
+            }
+            places.push(place);
+        }
+        let thresholds = self.floats(features)?;
+        let weights = self.floats(features * 256)?;
+        Ok(Boosted::new(places, thresholds, weights))
+    }
+
+    fn network(&mut self) -> Result<Network, Error> {
+        let (layers, features) = (self.count()?, self.count()?);
+        let mut patches = Vec::with_capacity(features);
+        for _ in 0..features {
+            // Counted from 1.
+            let number = self.count()?;
+            let patch = number
+                .checked_sub(1)
+                .and_then(|index| network::patches().get(index));
+            patches
+                .push(*patch.ok_or_else(|| self.unknown(format!("there is no feature {number}")))?);
+        }
+        let threshold = self.float()?;
+        let mut inputs = self.count()?;
+        if inputs != features * network::VALUES_OF_PATCH {
+            return Err(self.unknown(format!("{inputs} inputs of {features} features")));
+        }
+        let mut read = Vec::with_capacity(layers);
+        for _ in 1..layers {
+            let outputs = self.count()?;
+            let size = inputs.saturating_mul(outputs);
+            if size > self.file.len() {
+                return Err(self.unknown(format!("a layer of {inputs} times {outputs}")));
+            }
+            read.push(Layer {
+                inputs,
+                weights: self.floats(size)?,
+                biases: self.floats(outputs)?,
+            });
+            inputs = outputs;
+        }
+        if read.len() < 2 || inputs != network::OUTPUTS {
+            return Err(self.unknown(format!("a network with {inputs} outputs")));
+        }
+        Ok(Network::new(patches, threshold, read))
+    }
+}

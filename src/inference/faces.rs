@@ -1,0 +1,262 @@
+//! The way of a picture whose faces are to be found: decoded and searched on the decoding threads, its faces cut out at the network's size, and each predicted.
+//!
+//! A picture with thirty faces is thirty forward passes, and admission knew of one. Its own place lets one face at a time into the engine's queue, which is enough
+//! to come to an end however full the server is. For more at once it takes those places that are free at that moment and never waits for any while
+//! it holds one, so no two pictures can wait for each other, and whatever is in the queue still has a place, so the queue's bound holds. It takes [`FACES_AT_ONCE`] at
+//! most, so that a crowd leaves room for others, who are refused when there is no place.
+//!
+//! The faces of [`MOST_SEARCHES`] pictures are in memory at once; other pictures wait as the files that they came as. What is ahead of them waits for the engine alone.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use image::RgbImage;
+use tokio::sync::oneshot;
+
+use crate::{
+    detection::{self, Face},
+    imaging::{self, Limits, Preprocessor, normalise_into},
+    telemetry::metrics::{self, RejectionReason},
+};
+
+use super::{
+    Error, ServedModel,
+    admission::Place,
+    annotate::{self, Marked},
+    decoding::Picture,
+    engine::{Item, Output},
+    explain,
+    predictor::{Answer, DecodeJob, Explained, Predictor, Wishes, finite_age, interval},
+};
+
+/// Pictures whose faces are in memory at once: 64 faces of 224×224 pixels are 10 MB.
+pub(super) const MOST_SEARCHES: usize = 8;
+/// Faces of a picture in the engine's queue at once.
+const FACES_AT_ONCE: usize = 8;
+
+/// The answer for one face.
+#[derive(Debug)]
+pub struct FaceAnswer {
+    /// Where it is, and how sure that is.
+    pub face: Face,
+    /// Age in years.
+    pub age: f64,
+    /// Lower and upper end in years, and the share of true ages between them.
+    pub interval: Option<(f64, f64, f64)>,
+    /// Where the age comes from.
+    pub explanation: Option<Explained>,
+}
+
+/// A picture that was searched.
+struct Searched {
+    dimensions: (u32, u32),
+    /// Each face with its part of the picture at the network's size.
+    faces: Vec<(Face, RgbImage)>,
+    /// To draw on, where that was asked for.
+    picture: Option<RgbImage>,
+    seconds: Duration,
+    place: Place,
+}
+
+impl Predictor {
+    /// Finds and predicts the faces of one picture.
+    ///
+    /// # Errors
+    /// A picture that cannot be read, a deadline that passed, or a model that does not compute.
+    pub(super) async fn predict_faces(
+        &self,
+        job: DecodeJob,
+        wishes: Wishes,
+    ) -> Result<Answer, Error> {
+        let (index, deadline, priority) = (job.index, job.deadline, job.priority);
+        let model = Arc::clone(&job.model);
+        let _turn = self.searches.acquire().await;
+        let Searched {
+            dimensions,
+            faces,
+            picture,
+            seconds,
+            place,
+        } = self.search(job).await?;
+        let mut predicted: Vec<(Face, RgbImage, Output)> = Vec::with_capacity(faces.len());
+        let mut faces = faces.into_iter();
+        let mut own = Some(place);
+        while faces.len() > 0 {
+            let mut places = self.door.admit_more(faces.len().min(FACES_AT_ONCE) - 1);
+            places.extend(own.take());
+            let together: Vec<(Face, RgbImage)> = faces.by_ref().take(places.len()).collect();
+            let chips: Vec<RgbImage> = together.iter().map(|(_, chip)| chip.clone()).collect();
+            let prepared = {
+                let model = Arc::clone(&model);
+                self.compute(move || prepare(&chips, &model)).await?
+            };
+            let mut pending = Vec::with_capacity(prepared.len());
+            for (pixels, place) in prepared.into_iter().zip(places) {
+                let (reply, answer) = oneshot::channel();
+                self.engine.submit(Item {
+                    pixels,
+                    model: Arc::clone(&model),
+                    explain: wishes.explain,
+                    deadline,
+                    reply,
+                    priority,
+                    enqueued: Instant::now(),
+                    place,
+                })?;
+                pending.push(answer);
+            }
+            for ((face, chip), answer) in together.into_iter().zip(pending) {
+                let (output, place) = answer.await.map_err(|_| Error::EngineGone)??;
+                metrics::image_dequeued(output.queue);
+                own.get_or_insert(place);
+                predicted.push((face, chip, output));
+            }
+        }
+        let longest = |of: fn(&Output) -> Duration| {
+            let times = predicted.iter().map(|(_, _, output)| of(output));
+            times.max().unwrap_or_default()
+        };
+        let (queue, inference) = (
+            longest(|output| output.queue),
+            longest(|output| output.inference),
+        );
+        let conclude = {
+            let model = Arc::clone(&model);
+            move || conclude(&model, wishes, index, dimensions.0, predicted, picture)
+        };
+        // The place is held until here: pictures are drawn.
+        let (faces, annotated_png) = self.compute(conclude).await??;
+        drop(own);
+        let first = faces.first();
+        Ok(Answer {
+            age: first.map_or(f64::NAN, |face| face.age),
+            interval: first.and_then(|face| face.interval),
+            dimensions,
+            annotated_png,
+            explanation: None,
+            faces: Some(faces),
+            decode: seconds,
+            queue,
+            inference,
+        })
+    }
+
+    /// Decodes and searches on the pool; dropping the future ends it between two steps.
+    async fn search(&self, job: DecodeJob) -> Result<Searched, Error> {
+        let limits = self.limits;
+        let (reply, answer) = oneshot::channel::<Result<Searched, Error>>();
+        self.pool.spawn(move || {
+            let searched = search(job, limits, &|| reply.is_closed());
+            // A client that has left needs no answer.
+            drop(reply.send(searched));
+        });
+        answer.await.map_err(|_| Error::EngineGone)?
+    }
+}
+
+fn search(job: DecodeJob, limits: Limits, is_left: &dyn Fn() -> bool) -> Result<Searched, Error> {
+    let begun = Instant::now();
+    let is_late = || {
+        job.deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+    };
+    let stop = || is_left() || is_late();
+    let stopped = || {
+        let reason = match is_left() {
+            true => RejectionReason::ClientGone,
+            false => RejectionReason::DeadlineExceeded,
+        };
+        metrics::prediction_rejected(reason);
+        Error::DeadlineExceeded
+    };
+    if stop() {
+        return Err(stopped());
+    }
+    let picture = decode(&job, limits).inspect_err(|_| {
+        metrics::prediction_rejected(RejectionReason::InvalidImage);
+    })?;
+    let decoded = begun.elapsed();
+    if stop() {
+        return Err(stopped());
+    }
+    let found = detection::find(&picture, &stop).ok_or_else(stopped)?;
+    metrics::faces_found(found.len(), begun.elapsed() - decoded);
+    let mut preprocessor = Preprocessor::new();
+    let mut faces = Vec::with_capacity(found.len());
+    for face in found {
+        if stop() {
+            return Err(stopped());
+        }
+        let chip = detection::crop(&picture, face.chip);
+        faces.push((face, preprocessor.resize(chip, job.model.input.size)));
+    }
+    metrics::image_decoded(decoded);
+    Ok(Searched {
+        dimensions: picture.dimensions(),
+        faces,
+        picture: job.keep_picture.then(|| annotate::fit(&picture)),
+        seconds: begun.elapsed(),
+        place: job.place,
+    })
+}
+
+fn decode(job: &DecodeJob, limits: Limits) -> Result<RgbImage, Error> {
+    let index = job.index;
+    match &job.picture {
+        Picture::Encoded(bytes) => {
+            imaging::decode(bytes, &limits).map_err(|source| Error::Image { index, source })
+        }
+        Picture::Raw(_) | Picture::Values(..) => Err(Error::Pixels {
+            index,
+            reason: "faces are looked for in encoded images, not in prepared numbers".to_owned(),
+        }),
+    }
+}
+
+/// The network's input of each.
+fn prepare(chips: &[RgbImage], model: &ServedModel) -> Vec<Vec<f32>> {
+    let normalised = |chip: &RgbImage| {
+        let mut pixels = vec![0.0; model.input.values()];
+        normalise_into(chip, &model.input, &mut pixels);
+        pixels
+    };
+    chips.iter().map(normalised).collect()
+}
+
+type Concluded = (Vec<FaceAnswer>, Option<Vec<u8>>);
+
+/// Makes answers of what the network says, and draws what is to be drawn.
+fn conclude(
+    model: &ServedModel,
+    wishes: Wishes,
+    index: usize,
+    picture_width: u32,
+    predicted: Vec<(Face, RgbImage, Output)>,
+    picture: Option<RgbImage>,
+) -> Result<Concluded, Error> {
+    let mut faces = Vec::with_capacity(predicted.len());
+    for (face, chip, output) in predicted {
+        let age = finite_age(model, index, output.age, false)?;
+        faces.push(FaceAnswer {
+            face,
+            age,
+            interval: interval(model, wishes.interval_level, age),
+            explanation: output.explanation.map(|explanation| Explained {
+                png: Some(explain::draw(chip, &explanation)),
+                explanation,
+            }),
+        });
+    }
+    let marked = |face: &FaceAnswer| Marked {
+        square: face.face.chip,
+        age: face.age,
+        interval: face.interval,
+    };
+    let annotated_png = picture.map(|picture| {
+        let marked: Vec<Marked> = faces.iter().map(marked).collect();
+        annotate::draw_faces(picture, picture_width, &marked)
+    });
+    Ok((faces, annotated_png))
+}
