@@ -1,0 +1,99 @@
+/** One picture's prediction, with what only some servers can add: heat maps and faces. The page's code is the same with and without them in the API. */
+import { type DescMessage, type Message, create } from "@bufbuild/protobuf";
+import { reflect } from "@bufbuild/protobuf/reflect";
+import { type Interval, type PredictDurations, PredictRequestSchema, PredictionSchema } from "../gen/visage/v1/prediction_pb";
+import { predictionClient } from "./clients";
+
+/** Whether the API that this page was built with has the parts. */
+export const HAS_EXPLAIN = hasField(PredictRequestSchema, "explain") && hasField(PredictionSchema, "explanation_png");
+export const HAS_FACES = hasField(PredictRequestSchema, "detect_faces") && hasField(PredictionSchema, "faces");
+
+function hasField(desc: DescMessage, name: string): boolean {
+  return desc.fields.some((field) => field.name === name);
+}
+
+/** What is asked about a picture. */
+export interface Question {
+  /** `models/{model}/versions/{n or alias}`; empty for the live one. */
+  model: string;
+  intervalLevel: number | undefined;
+  explain: boolean;
+  detectFaces: boolean;
+}
+
+/** A face, in pixels of the oriented picture. */
+export interface Face {
+  left: number;
+  top: number;
+  width: number;
+  height: number;
+  score: number;
+  age: number;
+  interval: Interval | undefined;
+  explanation: Blob | undefined;
+}
+
+export interface Answer {
+  age: number;
+  interval: Interval | undefined;
+  width: number;
+  height: number;
+  explanation: Blob | undefined;
+  faces: Face[];
+  modelVersion: string;
+  durations: PredictDurations | undefined;
+}
+
+/** Asks about one picture: a bad one then fails alone. */
+export async function predict(image: Uint8Array, question: Question, signal: AbortSignal): Promise<Answer> {
+  const request = create(PredictRequestSchema, { images: [image], model: question.model, intervalLevel: question.intervalLevel });
+  if (question.explain && HAS_EXPLAIN) set(PredictRequestSchema, request, "explain");
+  if (question.detectFaces && HAS_FACES) set(PredictRequestSchema, request, "detect_faces");
+  const response = await predictionClient.predict(request, { signal });
+  const [prediction] = response.predictions;
+  if (!prediction) throw new Error("the server answered without a prediction");
+  return {
+    age: prediction.age,
+    interval: prediction.interval,
+    width: prediction.width,
+    height: prediction.height,
+    explanation: picture(read(PredictionSchema, prediction, "explanation_png")),
+    faces: HAS_FACES ? facesOf(prediction) : [],
+    modelVersion: response.modelVersion,
+    durations: response.durations,
+  };
+}
+
+function set(desc: DescMessage, message: Message, name: string): void {
+  const field = desc.fields.find((one) => one.name === name);
+  if (field) reflect(desc, message).set(field, true as never);
+}
+
+/** The value of a field that the API may not have. */
+function read(desc: DescMessage, message: Message, name: string): unknown {
+  const field = desc.fields.find((one) => one.name === name);
+  return field && (message as unknown as Record<string, unknown>)[field.localName];
+}
+
+function facesOf(prediction: Message): Face[] {
+  const field = PredictionSchema.fields.find((one) => one.name === "faces");
+  if (field?.fieldKind !== "list" || field.listKind !== "message") return [];
+  const faces = (read(PredictionSchema, prediction, "faces") ?? []) as Message[];
+  return faces.map((face) => {
+    const box = (read(field.message, face, "box") ?? {}) as Partial<Record<"left" | "top" | "width" | "height", number>>;
+    return {
+      left: box.left ?? 0,
+      top: box.top ?? 0,
+      width: box.width ?? 0,
+      height: box.height ?? 0,
+      score: Number(read(field.message, face, "score") ?? 0),
+      age: Number(read(field.message, face, "age") ?? 0),
+      interval: read(field.message, face, "interval") as Interval | undefined,
+      explanation: picture(read(field.message, face, "explanation_png")),
+    };
+  });
+}
+
+function picture(bytes: unknown): Blob | undefined {
+  return bytes instanceof Uint8Array && bytes.length > 0 ? new Blob([new Uint8Array(bytes)], { type: "image/png" }) : undefined;
+}

@@ -1,0 +1,147 @@
+/** The frame around all pages: navigation, the state of the connection, the choice of colours. */
+import { effect } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { link, reconnectNow } from "./live/store";
+import { sentence } from "./format";
+import { ComparePage } from "./pages/compare";
+import { ModelPage, ModelsPage } from "./pages/models";
+import { PredictPage } from "./pages/predict";
+import { ServerPage } from "./pages/server";
+import { StartPage } from "./pages/start";
+import { TrainingPage } from "./pages/training";
+import { TrainingsPage } from "./pages/trainings";
+import { Icon } from "./ui/icons";
+import { Notices, announce } from "./ui/notices";
+import { type Page, PAGES, type Route, href, route } from "./ui/router";
+import { type Theme, chooseTheme, theme } from "./ui/theme";
+
+const NAMES: Readonly<Record<Page, string>> = {
+  trainings: "Trainings",
+  compare: "Compare",
+  start: "Start",
+  models: "Models",
+  predict: "Predict",
+  server: "Server",
+};
+
+function pageOf({ page, id, query }: Route): ComponentChildren {
+  switch (page) {
+    case "trainings":
+      return id === "" ? <TrainingsPage /> : <TrainingPage key={id} id={id} />;
+    case "compare":
+      return <ComparePage />;
+    case "start":
+      return <StartPage key={query.get("from") ?? ""} />;
+    case "models":
+      return id === "" ? <ModelsPage /> : <ModelPage key={id} id={id} />;
+    case "predict":
+      return <PredictPage />;
+    case "server":
+      return <ServerPage />;
+  }
+}
+
+export function App() {
+  const current = route.value;
+  const main = useRef<HTMLElement>(null);
+  const isFirst = useRef(true);
+  useEffect(() => {
+    document.title = `${current.id === "" ? NAMES[current.page] : `${current.id}, ${NAMES[current.page]}`} – Visage`;
+    if (isFirst.current) {
+      isFirst.current = false;
+      return;
+    }
+    // As a browser does on a new page: to its beginning, and its heading is read.
+    scrollTo(0, 0);
+    main.current?.querySelector<HTMLElement>("h1")?.focus({ preventScroll: true });
+  }, [current.page, current.id]);
+  return (
+    <>
+      <a
+        class="skip"
+        href={href(current.page, current.id)}
+        onClick={(event) => {
+          event.preventDefault();
+          main.current?.focus();
+        }}
+      >
+        Skip to the content
+      </a>
+      <header class="top">
+        <a class="brand" href={href("trainings")}>
+          <svg viewBox="0 0 32 32" aria-hidden="true">
+            <rect width="32" height="32" rx="8" />
+            <path d="M8 20c2.5 4.5 13.5 4.5 16 0M11 12v1.5M21 12v1.5" />
+          </svg>
+          Visage
+        </a>
+        <nav class="pages" aria-label="Pages">
+          <ul>
+            {PAGES.map((page) => (
+              <li key={page}>
+                <a href={href(page)} aria-current={page === current.page ? "page" : undefined}>
+                  <Icon name={page} />
+                  <span>{NAMES[page]}</span>
+                </a>
+              </li>
+            ))}
+          </ul>
+        </nav>
+        <div class="top-end">
+          <Connection />
+          <ThemeChoice />
+        </div>
+      </header>
+      <main id="content" ref={main} tabIndex={-1}>
+        {pageOf(current)}
+      </main>
+      <Notices />
+    </>
+  );
+}
+
+const LINKS = { connecting: "Connecting…", live: "Live", waiting: "Reconnecting…", resting: "Resting", failed: "Not connected" } as const;
+
+/** Whether what is shown is live, quietly. */
+function Connection() {
+  const current = link.value;
+  const detail = current.state === "waiting" || current.state === "failed" ? `${current.failure.call}: ${sentence(current.failure.message)}` : undefined;
+  const canHurry = current.state === "waiting" || current.state === "failed";
+  return (
+    <span class={`link ${current.state}`} title={detail} data-link={current.state}>
+      <span class="dot" aria-hidden="true" />
+      {LINKS[current.state]}
+      {canHurry && (
+        <button type="button" class="text-button" onClick={reconnectNow}>
+          Try now
+        </button>
+      )}
+    </span>
+  );
+}
+
+let wasBroken = false;
+effect(() => {
+  const { state } = link.value;
+  if (state === "waiting" && !wasBroken) announce("The connection to the server is lost. Reconnecting.");
+  if (state === "live" && wasBroken) announce("Connected again.");
+  wasBroken = state === "waiting" || (wasBroken && state !== "live");
+});
+
+const THEMES: Readonly<Record<Theme, string>> = { system: "System", light: "Light", dark: "Dark" };
+
+function ThemeChoice() {
+  return (
+    <label class="theme">
+      <span class="unseen">Colours</span>
+      <select value={theme.value} onChange={(event) => chooseTheme(event.currentTarget.value as Theme)}>
+        {(Object.keys(THEMES) as Theme[]).map((value) => (
+          <option key={value} value={value}>
+            {THEMES[value]}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}

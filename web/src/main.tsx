@@ -1,0 +1,10 @@
+import { render } from "preact";
+import { App } from "./app";
+import { startFollowing } from "./live/store";
+import "./style.css";
+
+const root = document.getElementById("app");
+if (root) {
+  render(<App />, root);
+  startFollowing();
+}

@@ -1,0 +1,58 @@
+/** A picture from the camera, on pages that browsers trust with it (https or this machine); phones have their own camera for others. */
+import { useEffect, useRef, useState } from "preact/hooks";
+import { Dialog } from "../ui/dialog";
+
+export function hasCamera(): boolean {
+  return isSecureContext && "mediaDevices" in navigator;
+}
+
+export function CameraDialog(props: { onClose: () => void; onPicture: (file: File) => void }) {
+  const video = useRef<HTMLVideoElement>(null);
+  const [problem, setProblem] = useState("");
+  const [isReady, setReady] = useState(false);
+  useEffect(() => {
+    let stream: MediaStream | undefined;
+    let isGone = false;
+    navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } }).then(
+      (opened) => {
+        stream = opened;
+        if (isGone) stream.getTracks().forEach((track) => track.stop());
+        else if (video.current) video.current.srcObject = opened;
+      },
+      (error: Error) => setProblem(error.name === "NotAllowedError" ? "The browser was told not to use the camera." : `The camera cannot be used: ${error.message}`),
+    );
+    return () => {
+      isGone = true;
+      stream?.getTracks().forEach((track) => track.stop());
+    };
+  }, []);
+  const take = (): void => {
+    const element = video.current;
+    if (!element) return;
+    const canvas = document.createElement("canvas");
+    canvas.width = element.videoWidth;
+    canvas.height = element.videoHeight;
+    canvas.getContext("2d")?.drawImage(element, 0, 0);
+    canvas.toBlob(
+      (blob) => {
+        if (blob) props.onPicture(new File([blob], `camera ${new Date().toLocaleTimeString("en-GB")}.jpg`, { type: "image/jpeg" }));
+        props.onClose();
+      },
+      "image/jpeg",
+      0.92,
+    );
+  };
+  return (
+    <Dialog title="Take a picture" onClose={props.onClose}>
+      {problem ? <p class="wrong">{problem}</p> : <video ref={video} class="camera" autoPlay playsInline muted onLoadedMetadata={() => setReady(true)} aria-label="What the camera sees" />}
+      <div class="actions">
+        <button type="button" onClick={props.onClose}>
+          Cancel
+        </button>
+        <button type="button" class="primary" disabled={!isReady} onClick={take}>
+          Take it
+        </button>
+      </div>
+    </Dialog>
+  );
+}

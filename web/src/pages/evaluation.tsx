@@ -1,0 +1,88 @@
+/** How well predictions fit. */
+import { count, figure, percent, years } from "../format";
+import { BaselineSource, type Evaluation } from "../gen/visage/v1/training_pb";
+import { Facts, Scroll } from "../ui/parts";
+
+export function EvaluationTables(props: { evaluation: Evaluation }) {
+  const { evaluation: found } = props;
+  const keys = [...new Set(found.groups.map(({ key }) => key))];
+  const most = Math.max(...found.groups.map(({ mae }) => mae), 1e-9);
+  const baseline = found.baselineSource === BaselineSource.DATASET_MEAN ? "mean age of these images" : "mean training age";
+  return (
+    <>
+      <Facts
+        items={[
+          ["Images", count(found.images)],
+          ["MAE", `${figure(found.mae)} years`],
+          ["RMSE", `${figure(found.rmse)} years`],
+          ["Bias", `${figure(found.bias)} years`],
+          ["R²", found.r2 === undefined ? "" : figure(found.r2)],
+          ["Within 3, 5, 10 years", `${percent(found.cs3)}, ${percent(found.cs5)}, ${percent(found.cs10)}`],
+          ["Always guessing the " + baseline, found.baselineMae > 0 && `MAE ${figure(found.baselineMae)} years`],
+          [
+            "Interval",
+            found.intervalCoverage && `holds ${percent(found.intervalCoverage.coverage, 1)} of true ages (promised: ${percent(found.intervalCoverage.level)}), ${years(found.intervalCoverage.meanWidth)} years wide`,
+          ],
+          ["Worst group", found.worstGroup && `${found.worstGroup.key} ${found.worstGroup.value}: MAE ${figure(found.worstGroup.mae)} years`],
+        ]}
+      />
+      {keys.map((key) => (
+        <Scroll key={key} label={`By ${key}`}>
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">By {key}</th>
+                <th scope="col" class="right">Images</th>
+                <th scope="col" class="right">MAE</th>
+                <th scope="col" class="bar-cell"><span class="unseen">As a bar</span></th>
+                <th scope="col" class="right">Bias</th>
+              </tr>
+            </thead>
+            <tbody>
+              {found.groups
+                .filter((group) => group.key === key)
+                .map((group) => (
+                  <tr key={group.value}>
+                    <th scope="row">{group.value}</th>
+                    <td class="right">{count(group.images)}</td>
+                    <td class="right">{figure(group.mae)}</td>
+                    <td class="bar-cell" aria-hidden="true">
+                      <div class="bar" style={{ width: `${(group.mae / most) * 100}%` }} />
+                    </td>
+                    <td class="right">{figure(group.bias)}</td>
+                  </tr>
+                ))}
+            </tbody>
+          </table>
+        </Scroll>
+      ))}
+      {found.worstPredictions.length > 0 && (
+        <details>
+          <summary>The {found.worstPredictions.length} images it is furthest off on</summary>
+          <Scroll label="Images with the largest error">
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">File</th>
+                  <th scope="col" class="right">Age</th>
+                  <th scope="col" class="right">Predicted</th>
+                  <th scope="col" class="right">Error</th>
+                </tr>
+              </thead>
+              <tbody>
+                {found.worstPredictions.map((one) => (
+                  <tr key={one.file}>
+                    <th scope="row" class="wrap">{one.file}</th>
+                    <td class="right">{years(one.age)}</td>
+                    <td class="right">{years(one.predicted)}</td>
+                    <td class="right">{years(one.error)}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </Scroll>
+        </details>
+      )}
+    </>
+  );
+}

@@ -1,0 +1,344 @@
+/** Ages on pictures that are dropped, pasted, chosen or taken. */
+import { Code } from "@connectrpc/connect";
+import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import { brief, modelClient, systemClient } from "../api/clients";
+import { type Failure, failureOf } from "../api/errors";
+import { type Answer, HAS_EXPLAIN, HAS_FACES, type Question, predict } from "../api/predict";
+import { NOTHING, bytes, percent, seconds, shortName, span, years } from "../format";
+import type { Interval } from "../gen/visage/v1/prediction_pb";
+import { useLoaded } from "../ui/calls";
+import { announce } from "../ui/notices";
+import { BusyButton, FailureBox, Facts, PageHead, Panel } from "../ui/parts";
+import { href, route } from "../ui/router";
+import { CameraDialog, hasCamera } from "./camera";
+
+/** A picture and what became of it. */
+interface Item {
+  id: number;
+  name: string;
+  blob: Blob;
+  state: { kind: "waiting" } | { kind: "done"; answer: Answer } | { kind: "failed"; failure: Failure };
+}
+
+const LEVELS = [0.5, 0.8, 0.9, 0.95, 0.99];
+/** Calls at once: the server batches what comes together, and others want their turn too. */
+const AT_ONCE = 2;
+/** How often a call that the server is too busy for is made again. */
+const TRIES = 5;
+
+let lastId = 0;
+
+export function PredictPage() {
+  const id = useId();
+  const info = useLoaded((signal) => systemClient.getServerInfo({}, { ...brief, signal }), []);
+  const versions = useLoaded(async (signal) => (await modelClient.listModelVersions({ pageSize: 1000 }, { ...brief, signal })).versions, []);
+  const [items, setItems] = useState<Item[]>([]);
+  const [model, setModel] = useState(route.value.query.get("model") ?? "");
+  const [level, setLevel] = useState("");
+  const [isExplained, setExplained] = useState(false);
+  const [isSearched, setSearched] = useState(false);
+  const [isOver, setOver] = useState(false);
+  const [isCamera, setCamera] = useState(false);
+  const abort = useRef(new AbortController());
+  const queue = useRef<{ item: Item; question: Question }[]>([]);
+  const running = useRef(0);
+  useEffect(() => () => abort.current.abort(), []);
+
+  const features = info.value?.features ?? [];
+  const canExplain = HAS_EXPLAIN && features.includes("explain");
+  const canFind = HAS_FACES && features.includes("detect_faces");
+  const limit = Number(info.value?.limits?.maxImageBytes ?? Infinity);
+  const question: Question = {
+    model: model === "" ? "" : `models/age/versions/${model}`,
+    intervalLevel: level === "" ? undefined : Number(level),
+    explain: canExplain && isExplained,
+    detectFaces: canFind && isSearched,
+  };
+
+  const settle = (item: Item, state: Item["state"]): void => setItems((old) => old.map((one) => (one.id === item.id ? { ...one, state } : one)));
+  const work = async (): Promise<void> => {
+    running.current += 1;
+    for (let next = queue.current.shift(); next; next = queue.current.shift()) {
+      const { item, question: asked } = next;
+      try {
+        const answer = await ask(item.blob, asked, abort.current.signal);
+        settle(item, { kind: "done", answer });
+        announce(`${item.name}: ${answer.faces.length > 0 ? answer.faces.map(({ age }) => `${years(age)} years`).join(", ") : `${years(answer.age)} years`}.`);
+      } catch (error) {
+        if (abort.current.signal.aborted) break;
+        settle(item, { kind: "failed", failure: failureOf(error, "Predict") });
+        announce(`${item.name} failed.`);
+      }
+    }
+    running.current -= 1;
+  };
+  const enqueue = (added: Item[]): void => {
+    queue.current.push(...added.filter(({ state }) => state.kind === "waiting").map((item) => ({ item, question })));
+    while (running.current < AT_ONCE && queue.current.length > running.current) void work();
+    if (running.current === 0 && queue.current.length > 0) void work();
+  };
+  const add = (files: Iterable<File>): void => {
+    const added = [...files].map((file): Item => {
+      lastId += 1;
+      const item = { id: lastId, name: file.name || "picture", blob: file };
+      if (file.size <= limit) return { ...item, state: { kind: "waiting" } };
+      const message = `the picture has ${bytes(file.size)}, and this server takes at most ${bytes(limit)}; make it smaller`;
+      return { ...item, state: { kind: "failed", failure: { call: "Predict", code: Code.InvalidArgument, message, reason: "", violations: [], retryAfter: undefined } } };
+    });
+    setItems((old) => [...added, ...old]);
+    enqueue(added);
+  };
+  const askAgain = (): void => {
+    const again = items.map((item): Item => (item.blob.size > limit ? item : { ...item, state: { kind: "waiting" } }));
+    queue.current = [];
+    setItems(again);
+    enqueue(again);
+  };
+  const latestAdd = useRef(add);
+  latestAdd.current = add;
+  useEffect(() => {
+    const paste = (event: ClipboardEvent): void => {
+      const files = [...(event.clipboardData?.files ?? [])].filter(({ type }) => type.startsWith("image/"));
+      if (files.length > 0) latestAdd.current(files);
+    };
+    addEventListener("paste", paste);
+    return () => removeEventListener("paste", paste);
+  }, []);
+
+  return (
+    <>
+      <PageHead
+        title="Predict"
+        lead={
+          info.value && info.value.liveModel === ""
+            ? "No version is live: choose one, or promote one on the page of models."
+            : "How old the face on a picture looks, and how sure that is. Pictures go to this server only."
+        }
+      />
+      <FailureBox failure={info.failure} retry={info.again} />
+      <FailureBox failure={versions.failure} retry={versions.again} />
+      <Panel title="Pictures" class="predict-input">
+        <div
+          class={`drop ${isOver ? "is-over" : ""}`}
+          onDragOver={(event) => {
+            event.preventDefault();
+            setOver(true);
+          }}
+          onDragLeave={() => setOver(false)}
+          onDrop={(event) => {
+            event.preventDefault();
+            setOver(false);
+            add(event.dataTransfer?.files ?? []);
+          }}
+        >
+          <p>Drop pictures here, paste one, or</p>
+          <div class="actions">
+            <label class="button primary file-button">
+              Choose pictures
+              <input
+                id={`${id}-files`}
+                type="file"
+                accept="image/jpeg,image/png,image/webp,image/bmp"
+                multiple
+                onChange={(event) => {
+                  add(event.currentTarget.files ?? []);
+                  event.currentTarget.value = "";
+                }}
+              />
+            </label>
+            {hasCamera() ? (
+              <button type="button" onClick={() => setCamera(true)}>
+                Take a picture
+              </button>
+            ) : (
+              <label class="button file-button">
+                Take a picture
+                <input type="file" accept="image/*" capture="user" onChange={(event) => add(event.currentTarget.files ?? [])} />
+              </label>
+            )}
+          </div>
+          <p class="muted small-text">JPEG, PNG, WebP or BMP{Number.isFinite(limit) && `, at most ${bytes(limit)} each`}. One face on each, cropped like the training pictures{canFind && ", unless faces are looked for"}.</p>
+        </div>
+        <div class="options">
+          <label class="inline-field">
+            Version
+            <select value={model} onChange={(event) => setModel(event.currentTarget.value)}>
+              <option value="">live</option>
+              {model !== "" && !versions.value?.some(({ version }) => String(version) === model) && <option value={model}>{model}</option>}
+              {versions.value?.map((version) => (
+                <option key={version.name} value={String(version.version)}>
+                  {String(version.version)}
+                  {version.aliases.length > 0 ? ` (${version.aliases.join(", ")})` : ""}
+                </option>
+              ))}
+            </select>
+          </label>
+          <label class="inline-field">
+            Interval
+            <select value={level} onChange={(event) => setLevel(event.currentTarget.value)}>
+              <option value="">90 % where it has one</option>
+              {LEVELS.map((one) => (
+                <option key={one} value={String(one)}>
+                  {percent(one)}
+                </option>
+              ))}
+            </select>
+          </label>
+          {canExplain && (
+            <label class="check">
+              <input type="checkbox" checked={isExplained} onChange={(event) => setExplained(event.currentTarget.checked)} />
+              <span>Explain</span>
+            </label>
+          )}
+          {canFind && (
+            <label class="check">
+              <input type="checkbox" checked={isSearched} onChange={(event) => setSearched(event.currentTarget.checked)} />
+              <span>Detect faces</span>
+            </label>
+          )}
+          {items.length > 0 && (
+            <div class="actions">
+              <BusyButton isBusy={items.some(({ state }) => state.kind === "waiting")} busyText="Predicting…" onClick={askAgain}>
+                Predict all again
+              </BusyButton>
+              <button type="button" onClick={() => setItems([])}>
+                Clear
+              </button>
+            </div>
+          )}
+        </div>
+      </Panel>
+      <ul class="predictions" aria-label="Predictions">
+        {items.map((item) => (
+          <Result key={item.id} item={item} />
+        ))}
+      </ul>
+      {isCamera && <CameraDialog onClose={() => setCamera(false)} onPicture={(file) => add([file])} />}
+    </>
+  );
+}
+
+/** Makes the call, again while the server asks to wait. */
+async function ask(blob: Blob, question: Question, signal: AbortSignal): Promise<Answer> {
+  const image = new Uint8Array(await blob.arrayBuffer());
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await predict(image, question, signal);
+    } catch (error) {
+      const { retryAfter } = failureOf(error);
+      if (retryAfter === undefined || tries === TRIES || signal.aborted) throw error;
+      await new Promise((resolve) => setTimeout(resolve, retryAfter));
+    }
+  }
+}
+
+/** A blob's address for as long as it is shown. */
+function useAddress(blob: Blob | undefined): string | undefined {
+  const address = useMemo(() => blob && URL.createObjectURL(blob), [blob]);
+  useEffect(
+    () => () => {
+      if (address) URL.revokeObjectURL(address);
+    },
+    [address],
+  );
+  return address;
+}
+
+function Result({ item }: { item: Item }) {
+  const address = useAddress(item.blob);
+  const answer = item.state.kind === "done" ? item.state.answer : undefined;
+  return (
+    <li class="card prediction">
+      <div class="picture">
+        <div class="frame">
+          <img src={address} alt={item.name} />
+          {answer?.faces.map((face, index) => (
+            <span
+              key={index}
+              class="face"
+              style={{
+                left: `${(face.left / answer.width) * 100}%`,
+                top: `${(face.top / answer.height) * 100}%`,
+                width: `${(face.width / answer.width) * 100}%`,
+                height: `${(face.height / answer.height) * 100}%`,
+              }}
+            >
+              <span class="face-label number">{Math.round(face.age)}</span>
+            </span>
+          ))}
+        </div>
+      </div>
+      <div class="prediction-text">
+        <h2 class="file-name">{item.name}</h2>
+        {item.state.kind === "waiting" && <p class="muted">Predicting…</p>}
+        {item.state.kind === "failed" && <FailureBox failure={item.state.failure} />}
+        {answer && answer.faces.length === 0 && <Age age={answer.age} interval={answer.interval} />}
+        {answer && answer.faces.length > 0 && (
+          <ol class="plain faces">
+            {answer.faces.map((face, index) => (
+              <li key={index}>
+                <Age age={face.age} interval={face.interval} />
+                <p class="muted small-text">
+                  Face {index + 1}, {Math.round(face.width)} × {Math.round(face.height)} pixels, score {face.score.toFixed(2)}
+                </p>
+                <HeatMap picture={face.explanation} of={`face ${index + 1} of ${item.name}`} />
+              </li>
+            ))}
+          </ol>
+        )}
+        {answer && <HeatMap picture={answer.explanation} of={item.name} />}
+        {answer && (
+          <Facts
+            items={[
+              ["Version", <a href={href("models", shortName(answer.modelVersion))}>{shortName(answer.modelVersion)}</a>],
+              ["Picture", `${answer.width} × ${answer.height} pixels`],
+              ["Decode", duration(answer.durations?.decode)],
+              ["Queue", duration(answer.durations?.queue)],
+              ["Inference", duration(answer.durations?.inference)],
+              ["Total", duration(answer.durations?.total)],
+            ]}
+          />
+        )}
+      </div>
+    </li>
+  );
+}
+
+function duration(value: Parameters<typeof seconds>[0] | undefined): string {
+  if (!value) return NOTHING;
+  const milliseconds = seconds(value) * 1000;
+  return milliseconds < 1000 ? `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms` : span(milliseconds / 1000);
+}
+
+/** The ages that the bar shows. */
+const OLDEST = 100;
+
+function Age(props: { age: number; interval: Interval | undefined }) {
+  const { age, interval } = props;
+  const place = (value: number): string => `${Math.min(Math.max((value / OLDEST) * 100, 0), 100)}%`;
+  return (
+    <div class="age">
+      <p class="age-value number">
+        {years(age)} <span class="unit">years</span>
+      </p>
+      <div class="age-bar" aria-hidden="true">
+        {interval && <span class="age-interval" style={{ left: place(interval.lower), width: `calc(${place(interval.upper)} - ${place(interval.lower)})` }} />}
+        <span class="age-point" style={{ left: place(age) }} />
+      </div>
+      <p class="muted number">
+        {interval ? `${years(interval.lower)} to ${years(interval.upper)} years in ${percent(interval.confidence)} of such cases` : "This version has no interval."}
+      </p>
+    </div>
+  );
+}
+
+function HeatMap(props: { picture: Blob | undefined; of: string }) {
+  const address = useAddress(props.picture);
+  if (!address) return null;
+  return (
+    <figure class="heat">
+      <img src={address} alt={`Heat map: what the age of ${props.of} was read from`} />
+      <figcaption class="muted small-text">What the age was read from</figcaption>
+    </figure>
+  );
+}

@@ -1,0 +1,174 @@
+/** The server itself: what it is, whether it is ready, and how busy. */
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { brief, fetchPage, systemClient } from "../api/clients";
+import { type Failure, failureOf } from "../api/errors";
+import { bytes, count, exactMoment, millis, seconds, shortName, span } from "../format";
+import { type Point, methodsOf, useMetrics } from "../metrics/watch";
+import { useLoaded } from "../ui/calls";
+import { Chart, type Curve } from "../ui/chart";
+import { FailureBox, Facts, Loading, PageHead, Panel, Scroll } from "../ui/parts";
+import { href } from "../ui/router";
+
+/** What `/readyz` says. */
+interface Readiness {
+  ready: boolean;
+  components: { name: string; ready: boolean; detail: string }[];
+}
+const READINESS_EVERY_MS = 5_000;
+
+function useReadiness(): { readiness: Readiness | undefined; failure: Failure | undefined } {
+  const [state, setState] = useState<{ readiness: Readiness | undefined; failure: Failure | undefined }>({ readiness: undefined, failure: undefined });
+  useEffect(() => {
+    const abort = new AbortController();
+    const read = async (): Promise<void> => {
+      try {
+        // 503 has the same body: which component is not ready.
+        const response = await fetchPage("readyz", abort.signal);
+        setState({ readiness: (await response.json()) as Readiness, failure: undefined });
+      } catch (error) {
+        if (!abort.signal.aborted) setState({ readiness: undefined, failure: failureOf(error, "Reading ./readyz") });
+      }
+    };
+    void read();
+    const timer = setInterval(() => void read(), READINESS_EVERY_MS);
+    return () => {
+      abort.abort();
+      clearInterval(timer);
+    };
+  }, []);
+  return state;
+}
+
+export function ServerPage() {
+  const info = useLoaded((signal) => systemClient.getServerInfo({}, { ...brief, signal }), []);
+  const { readiness, failure } = useReadiness();
+  const metrics = useMetrics();
+  const { value } = info;
+  const methods = useMemo(() => (metrics.latest ? methodsOf(metrics.latest) : []), [metrics.latest]);
+  const started = metrics.latest?.samples.find(({ name }) => name === "process_start_time_seconds")?.value;
+  useEffect(() => {
+    // Another start is another server: its version and limits may be other ones.
+    if (started !== undefined && value?.startTime && Math.abs(started * 1000 - millis(value.startTime)) > 5_000) info.again();
+  }, [started]);
+  return (
+    <>
+      <PageHead title="Server" lead={value && `Visage ${value.version} on ${value.device}, since ${exactMoment(value.startTime)}`} />
+      <Panel title="Readiness">
+        <FailureBox failure={failure} />
+        {!readiness && !failure && <Loading what="readiness" />}
+        {readiness && (
+          <ul class="plain readiness">
+            {readiness.components.map(({ name, ready, detail }) => (
+              <li key={name}>
+                <span class={`chip ${ready ? "good" : "bad"}`}>{ready ? "ready" : "not ready"}</span> <strong>{name}</strong> <span class="muted">{detail}</span>
+              </li>
+            ))}
+          </ul>
+        )}
+      </Panel>
+      <Busyness points={metrics.points} failure={metrics.failure} />
+      <Panel title="What it is">
+        <FailureBox failure={info.failure} retry={info.again} />
+        {!value && !info.failure && <Loading what="the server’s description" />}
+        {value && (
+          <Facts
+            items={[
+              ["Version", value.version],
+              ["libtorch", value.libtorchVersion],
+              ["Device", value.device],
+              ["Threads of the model", count(value.threads)],
+              ["Live model", value.liveModel ? <a href={href("models", shortName(value.liveModel))}>version {shortName(value.liveModel)}</a> : "none"],
+              ["Features", value.features.join(", ")],
+              ["Datasets may lie under", <Paths paths={value.dataRoots} />],
+              ["Weights may lie under", <Paths paths={value.weightsRoots} />],
+            ]}
+          />
+        )}
+      </Panel>
+      {value?.limits && (
+        <Panel title="Limits">
+          <Facts
+            items={[
+              ["Largest request", bytes(value.limits.maxMessageBytes)],
+              ["Largest image", `${bytes(value.limits.maxImageBytes)}, ${count(value.limits.maxImagePixels)} pixels`],
+              ["Images in one call", count(value.limits.maxImagesPerRequest)],
+              ["Images that may wait", count(value.limits.maxQueuedImages)],
+              ["Trainings that may wait", count(value.limits.maxQueuedTrainings)],
+              ["Heartbeat of streams", value.limits.heartbeatInterval && span(seconds(value.limits.heartbeatInterval))],
+            ]}
+          />
+        </Panel>
+      )}
+      {methods.length > 0 && (
+        <Panel title="Calls since it started">
+          <Scroll label="Calls by method">
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">Method</th>
+                  <th scope="col" class="right">Calls</th>
+                  <th scope="col" class="right">Failed</th>
+                  <th scope="col" class="right">Running</th>
+                </tr>
+              </thead>
+              <tbody>
+                {methods.map((one) => (
+                  <tr key={one.method}>
+                    <th scope="row">
+                      <code>{one.method}</code>
+                    </th>
+                    <td class="right">{count(one.calls)}</td>
+                    <td class="right">{count(one.faults)}</td>
+                    <td class="right">{count(one.inFlight)}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </Scroll>
+          <p class="muted">
+            All figures are at <a href="./metrics">./metrics</a>, for Prometheus.
+          </p>
+        </Panel>
+      )}
+    </>
+  );
+}
+
+function Paths({ paths }: { paths: string[] }) {
+  return (
+    <>
+      {paths.map((path) => (
+        <code key={path} class="path">
+          {path}
+        </code>
+      ))}
+    </>
+  );
+}
+
+function Busyness(props: { points: Point[]; failure: Failure | undefined }) {
+  const { points } = props;
+  const charts = useMemo(() => {
+    const curve = (label: string, colour: number, of: (point: Point) => number | undefined): Curve => ({ label, colour, values: points.map((point) => of(point) ?? null) });
+    const scaled = (value: number | undefined, factor: number) => (value === undefined ? undefined : value * factor);
+    return {
+      x: points.map(({ time }) => time),
+      calls: [curve("Calls", 1, ({ calls }) => calls), curve("Failed", 6, ({ faults }) => faults)],
+      latency: [curve("Median", 1, ({ p50 }) => scaled(p50, 1000)), curve("99 %", 2, ({ p99 }) => scaled(p99, 1000))],
+      images: [curve("Images", 4, ({ images }) => images), curve("Waiting", 5, ({ queued }) => queued)],
+      memory: [curve("Server", 3, ({ memory }) => scaled(memory, 1e-6))],
+    };
+  }, [points]);
+  const common = { xLabel: "time", x: charts.x, height: 140, isTime: true, isFromZero: true, emptyText: "The first figures come in a moment." };
+  return (
+    <Panel title="How busy it is" actions={<span class="muted">last five minutes at most</span>}>
+      <FailureBox failure={props.failure} />
+      <div class="charts four">
+        <Chart {...common} title="Calls" unit="per second" curves={charts.calls} />
+        <Chart {...common} title="Answer time" unit="ms, without streams" curves={charts.latency} />
+        <Chart {...common} title="Predictions" unit="images/s, images" curves={charts.images} />
+        <Chart {...common} title="Memory" unit="MB" curves={charts.memory} />
+      </div>
+    </Panel>
+  );
+}

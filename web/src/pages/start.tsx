@@ -1,0 +1,344 @@
+/** The form of a new training, made of the API's own description of a spec. */
+import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import { brief, trainingClient } from "../api/clients";
+import type { Violation } from "../api/errors";
+import { bytes, count, seconds, shortName, span } from "../format";
+import { type StartTrainingResponse, TrainingSpecSchema } from "../gen/visage/v1/training_pb";
+import { learn, views } from "../live/store";
+import { flatten } from "../spec/describe";
+import { type FieldNode, type GroupNode, type Node, type RowsNode, type Values, formOf, fromMessage, hasValues, pathInForm, rowCount, toMessage, withoutRow } from "../spec/form";
+import { useAction } from "../ui/calls";
+import { notify } from "../ui/notices";
+import { BusyButton, Facts, FailureBox, PageHead, Panel, Prose } from "../ui/parts";
+import { go, href, route } from "../ui/router";
+import { sentence } from "../format";
+import { DatasetSummary } from "./dataset";
+
+/** What most people set, in this order; every other field of its own has its place under “More”. */
+const BASICS = ["recipe", "max_epochs", "batch_size", "input_size", "trainable"];
+/** Groups that are open from the beginning. */
+const OPEN = ["dataset", "init"];
+
+const NODES = formOf(TrainingSpecSchema);
+const basics = BASICS.flatMap((name) => NODES.filter((node) => node.name === name));
+const opened = NODES.filter((node) => OPEN.includes(node.name));
+const more = NODES.filter((node) => node.kind === "field" && !BASICS.includes(node.name));
+const folded = NODES.filter((node) => node.kind !== "field" && !OPEN.includes(node.name));
+
+/** A random UUID, also on pages without https, where browsers hide `randomUUID`. */
+function uuid(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+}
+
+/** What fields need to know of the form. */
+interface Form {
+  id: string;
+  values: Values;
+  defaults: ReadonlyMap<string, string>;
+  problems: ReadonlyMap<string, string>;
+  set: (path: string, value: string) => void;
+  replace: (values: Values) => void;
+}
+
+const REQUEST_FIELDS: FieldNode[] = [
+  { kind: "field", path: "display_name", name: "display_name", help: "Text for people, at most 256 characters.", control: "text", options: [] },
+  { kind: "field", path: "training_id", name: "training_id", help: "1 to 63 of `a-z`, `0-9` and `-`, beginning with a letter. Default: chosen by the server.", control: "text", options: [] },
+];
+
+export function StartPage() {
+  const id = useId();
+  const [values, setValues] = useState<Values>({});
+  const [own, setOwn] = useState<Values>({});
+  const [unread, setUnread] = useState<Violation[]>([]);
+  const [checked, setChecked] = useState<{ response: StartTrainingResponse; recipe: string } | undefined>();
+  // A second press after a lost answer must not start a second training.
+  const requestId = useRef(uuid());
+  const form = useRef<HTMLFormElement>(null);
+  const aborted = useRef<AbortController | undefined>(undefined);
+
+  const from = route.value.query.get("from");
+  const template = from ? views.value?.find(({ name }) => shortName(name) === from)?.training : undefined;
+  useEffect(() => {
+    if (!template?.spec) return;
+    setValues(fromMessage(TrainingSpecSchema, template.spec));
+    setOwn({ display_name: template.displayName });
+  }, [template?.name]);
+
+  const request = () => {
+    const { message, problems } = toMessage(TrainingSpecSchema, values);
+    setUnread(problems);
+    if (problems.length > 0) return undefined;
+    return { spec: message, displayName: own["display_name"] ?? "", trainingId: own["training_id"] ?? "" };
+  };
+  const check = useAction(async () => {
+    start.clear();
+    const asked = request();
+    if (!asked) return;
+    const abort = new AbortController();
+    aborted.current = abort;
+    // A scan of many images takes longer than a call may otherwise.
+    const response = await trainingClient.startTraining({ ...asked, validateOnly: true }, { signal: abort.signal });
+    setChecked({ response, recipe: values["recipe"] ?? "" });
+    notify("The spec is right: nothing was started yet.");
+  });
+  const start = useAction(async () => {
+    check.clear();
+    const asked = request();
+    if (!asked) return;
+    const { training } = await trainingClient.startTraining({ ...asked, requestId: requestId.current }, brief);
+    if (!training) return;
+    learn(training);
+    notify("In the queue.");
+    go(href("trainings", shortName(training.name)));
+  });
+  const failure = start.failure ?? check.failure;
+  useEffect(() => {
+    // What was refused was not started, and the next try is another request.
+    if (start.failure) requestId.current = uuid();
+  }, [start.failure]);
+
+  const problems = useMemo(() => {
+    const found = new Map<string, string>();
+    for (const { field, description } of unread) found.set(field, description);
+    for (const { field, description } of failure?.violations ?? []) found.set(pathInForm(field, "spec") ?? field, description);
+    return found;
+  }, [unread, failure]);
+  useEffect(() => {
+    if (problems.size === 0) return;
+    // The groups around a wrong field are opened by then.
+    requestAnimationFrame(() => form.current?.querySelector<HTMLElement>("[aria-invalid=true]")?.focus());
+  }, [problems]);
+
+  const resolved = checked?.response.training?.resolvedSpec;
+  const defaults = useMemo(
+    () => (resolved && checked.recipe === (values["recipe"] ?? "") ? flatten(TrainingSpecSchema, resolved) : new Map<string, string>()),
+    [resolved, values["recipe"]],
+  );
+  const spec: Form = { id: `${id}-spec`, values, defaults, problems, set: (path, value) => setValues((old) => ({ ...old, [path]: value })), replace: setValues };
+  const request_: Form = { id: `${id}-own`, values: own, defaults: new Map(), problems, set: (path, value) => setOwn((old) => ({ ...old, [path]: value })), replace: setOwn };
+
+  return (
+    <>
+      <PageHead title="New training" lead={template ? `With the settings of ${template.displayName || template.name}.` : "Only the dataset is required; everything else has a default."} />
+      <form
+        ref={form}
+        class="spec-form"
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          void start.run();
+        }}
+      >
+        <Panel title="Dataset">{groupChildren(opened, "dataset").map((node) => draw(node, spec))}</Panel>
+        <Panel title="How to train">
+          {basics.map((node) => draw(node, spec))}
+          {groupChildren(opened, "init").map((node) => draw(node, spec))}
+        </Panel>
+        <Panel title="Name">{REQUEST_FIELDS.map((node) => draw(node, request_))}</Panel>
+        <section class="panel folds" aria-label="Everything else">
+          {folded.map((node) => (
+            <Fold key={node.path} node={node} form={spec} />
+          ))}
+          <Fold node={{ kind: "group", path: "more", name: "more", help: "Seed, precision, limits and the rest.", children: more }} form={spec} />
+        </section>
+        {checked && !failure && unread.length === 0 && <Checked response={checked.response} isOld={checked.recipe !== (values["recipe"] ?? "")} />}
+        <div class="form-end">
+          <FailureBox failure={failure} known={(field) => isShown(pathInForm(field, "spec") ?? field)} />
+          {unread.length > 0 && (
+            <p class="wrong" role="alert">
+              Some fields cannot be read; what is wrong stands at each of them.
+            </p>
+          )}
+          <div class="actions">
+            {check.isRunning ? (
+              <button type="button" onClick={() => aborted.current?.abort()}>
+                Checking… Cancel
+              </button>
+            ) : (
+              <button type="button" onClick={() => void check.run()}>
+                Check
+              </button>
+            )}
+            <BusyButton type="submit" class="primary" isBusy={start.isRunning} busyText="Starting…" disabled={check.isRunning}>
+              Start training
+            </BusyButton>
+          </div>
+        </div>
+      </form>
+    </>
+  );
+}
+
+function groupChildren(nodes: Node[], name: string): Node[] {
+  return nodes.flatMap((node) => (node.kind === "group" && node.name === name ? node.children : []));
+}
+
+/** Whether a field of the form has this path, so that what is wrong with it stands there. */
+function isShown(path: string): boolean {
+  const plain = path.replace(/\[\d+\]/g, "[0]");
+  const find = (nodes: Node[]): boolean =>
+    nodes.some((node) => (node.kind === "field" ? node.path === plain : node.kind === "group" ? find(node.children) : find([node.row(0)])));
+  return find(NODES) || REQUEST_FIELDS.some((node) => node.path === path);
+}
+
+function draw(node: Node, form: Form) {
+  switch (node.kind) {
+    case "field":
+      return <Field key={node.path} node={node} form={form} />;
+    case "group":
+      return <Fold key={node.path} node={node} form={form} />;
+    case "rows":
+      return <Rows key={node.path} node={node} form={form} />;
+  }
+}
+
+/** `learning_rate` as people read it. */
+function label(name: string): string {
+  return sentence(name.replaceAll("_", " "));
+}
+
+function hasProblem(form: Form, node: Node): boolean {
+  if (node.kind === "field") return form.problems.has(node.path);
+  if (node.kind === "rows") return [...form.problems.keys()].some((path) => path.startsWith(node.path));
+  return node.children.some((child) => hasProblem(form, child));
+}
+
+/** Fields that belong together, folded away until they are wanted, set or wrong. */
+function Fold({ node, form }: { node: Node; form: Form }) {
+  const isWrong = hasProblem(form, node);
+  const isSet = node.kind === "group" ? node.children.some((child) => hasValues(form.values, child.path)) : hasValues(form.values, node.path);
+  const [isOpen, setOpen] = useState(isSet);
+  useEffect(() => {
+    if (isWrong) setOpen(true);
+  }, [isWrong]);
+  const help = node.help.replace(/ Default: .*$/, "");
+  return (
+    <details class="fold" open={isOpen} onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>
+        <span class="fold-name">{label(node.name)}</span> <span class="muted"><Prose text={help} /></span>
+        {isSet && <span class="chip busy">set</span>}
+        {isWrong && <span class="chip bad">needs a look</span>}
+      </summary>
+      <div class="fold-body">{node.kind === "group" ? node.children.map((child) => draw(child, form)) : draw(node, form)}</div>
+    </details>
+  );
+}
+
+function Rows({ node, form }: { node: RowsNode; form: Form }) {
+  const rows = rowCount(form.values, node.path);
+  const add = (): void => {
+    const first = firstField(node.row(rows));
+    if (first) form.set(first.path, "");
+  };
+  return (
+    <fieldset class="rows">
+      <legend>{label(node.name)}</legend>
+      <p class="muted">
+        <Prose text={node.help} />
+      </p>
+      {Array.from({ length: rows }, (_, index) => (
+        <div key={index} class="row">
+          {node.row(index).children.map((child) => draw(child, form))}
+          <button type="button" class="small" onClick={() => form.replace(withoutRow(form.values, node.path, index))}>
+            Remove <span class="unseen">{label(node.row(index).name)}</span>
+          </button>
+        </div>
+      ))}
+      <button type="button" class="small" onClick={add}>
+        Add
+      </button>
+    </fieldset>
+  );
+}
+
+function firstField(group: GroupNode): FieldNode | undefined {
+  return group.children.find((child) => child.kind === "field");
+}
+
+function Field({ node, form }: { node: FieldNode; form: Form }) {
+  const id = `${form.id}-${node.path}`;
+  const value = form.values[node.path] ?? "";
+  const fallback = form.defaults.get(node.path) ?? "";
+  const problem = form.problems.get(node.path);
+  const common = {
+    id,
+    name: node.path,
+    "aria-invalid": problem !== undefined,
+    "aria-describedby": `${id}-help${problem === undefined ? "" : ` ${id}-wrong`}`,
+  };
+  const chosen = node.options.find((option) => option.value === value);
+  return (
+    <div class={`field ${problem === undefined ? "" : "is-wrong"}`}>
+      <div class="field-input">
+        <label for={id}>{label(node.name)}</label>
+        {node.control === "choice" || node.control === "toggle" ? (
+          <select {...common} value={value} onChange={(event) => form.set(node.path, event.currentTarget.value)}>
+            <option value="">{fallback === "" ? "Default" : `Default: ${fallback === "true" ? "yes" : fallback === "false" ? "no" : fallback}`}</option>
+            {node.control === "toggle" && (
+              <>
+                <option value="true">Yes</option>
+                <option value="false">No</option>
+              </>
+            )}
+            {node.options.map((option) => (
+              <option key={option.value} value={option.value}>
+                {option.value}
+              </option>
+            ))}
+          </select>
+        ) : (
+          <input
+            {...common}
+            type="text"
+            inputMode={node.control === "integer" ? "numeric" : node.control === "number" ? "decimal" : undefined}
+            autocomplete="off"
+            spellcheck={false}
+            placeholder={fallback}
+            value={value}
+            onInput={(event) => form.set(node.path, event.currentTarget.value)}
+          />
+        )}
+        {problem !== undefined && (
+          <p class="wrong" id={`${id}-wrong`}>
+            {sentence(problem)}
+          </p>
+        )}
+      </div>
+      <p class="help muted" id={`${id}-help`}>
+        <Prose text={node.help} />
+        {chosen?.help && (
+          <>
+            {" "}
+            <strong>{chosen.value}:</strong> <Prose text={chosen.help} />
+          </>
+        )}
+      </p>
+    </div>
+  );
+}
+
+function Checked(props: { response: StartTrainingResponse; isOld: boolean }) {
+  const { training, estimate } = props.response;
+  return (
+    <Panel title="What the check found" class="checked">
+      {props.isOld && <p class="muted">Of another recipe; check again to see this one’s defaults.</p>}
+      {training?.dataset && <DatasetSummary report={training.dataset} path={training.resolvedSpec?.dataset?.path} />}
+      {estimate && (
+        <Facts
+          items={[
+            ["Memory at most", bytes(estimate.memoryBytes)],
+            ["Disk for checkpoints", bytes(estimate.diskBytes)],
+            ["Steps of an epoch", count(estimate.stepsPerEpoch)],
+            ["Time of all epochs", estimate.duration ? `about ${span(Math.round(seconds(estimate.duration)))}` : "unknown before a first training"],
+            ["Initial weights", training?.initSource && <span class="wrap">{training.initSource}</span>],
+          ]}
+        />
+      )}
+      <p class="muted">The empty fields above now show the values that they take.</p>
+    </Panel>
+  );
+}

@@ -1,0 +1,84 @@
+/** What the list, the page of one training and the comparison have in common. */
+import { NOTHING, figure, millis, seconds, sentence, shortName, span } from "../format";
+import { TrainingState } from "../gen/visage/v1/training_pb";
+import { isFinal } from "../live/fold";
+import type { View } from "../live/store";
+import { Meter } from "../ui/parts";
+
+/** What people call a training. */
+export function titleOf(view: View): string {
+  return view.training.displayName || shortName(view.name);
+}
+
+/** All epochs that it may have. */
+export function maxEpochs(view: View): number {
+  return view.training.resolvedSpec?.maxEpochs || view.progress?.maxEpochs || view.last?.maxEpochs || 0;
+}
+
+/** The share of a training that is done, 0 to 1. */
+export function shareOf(view: View): number {
+  if (view.state === TrainingState.SUCCEEDED) return 1;
+  const all = maxEpochs(view);
+  const byEpochs = all === 0 ? 0 : (view.last?.epoch ?? 0) / all;
+  return Math.max(view.progress?.fraction ?? 0, byEpochs);
+}
+
+const PHASES: Readonly<Record<string, string>> = {
+  scan: "scanning the dataset",
+  compare: "comparing pictures",
+  load: "loading the weights",
+  train: "training",
+  validate: "validating",
+  checkpoint: "writing a checkpoint",
+  test: "testing the best checkpoint",
+};
+
+/** What a training does now, in words; empty when it does nothing. */
+export function phaseText(view: View): string {
+  if (view.state === TrainingState.QUEUED) {
+    const place = view.training.queuePosition;
+    return place === 0 ? "waits for the device" : place === 1 ? "next in the queue" : `place ${place} in the queue`;
+  }
+  const { progress } = view;
+  if (!progress) return "";
+  const what = PHASES[progress.phase] ?? progress.phase;
+  return progress.phase === "train" && progress.steps > 0 ? `${what}, step ${progress.step} of ${progress.steps}` : what;
+}
+
+/** How far it is, as a bar with words. */
+export function ProgressLine(props: { view: View }) {
+  const { view } = props;
+  const all = maxEpochs(view);
+  const done = view.last?.epoch ?? 0;
+  const tone = view.state === TrainingState.FAILED ? "bad" : view.state === TrainingState.SUCCEEDED ? "good" : isFinal(view.state) || view.state === TrainingState.PAUSED ? "quiet" : "";
+  return (
+    <div class="progress">
+      <Meter share={shareOf(view)} label={`Progress of ${titleOf(view)}`} tone={tone} />
+      <p class="progress-text">
+        <span>
+          Epoch <span class="number">{done}</span> of <span class="number">{all || NOTHING}</span>
+        </span>
+        <span class="muted">{phaseText(view)}</span>
+      </p>
+    </div>
+  );
+}
+
+/** The time that is left, or that it took. */
+export function timeText(view: View): { label: string; text: string } {
+  if (isFinal(view.state)) {
+    const { startTime, endTime } = view.training;
+    return { label: "Took", text: startTime && endTime ? span((millis(endTime) - millis(startTime)) / 1000) : NOTHING };
+  }
+  const eta = view.progress?.eta;
+  return { label: "Time left", text: eta ? span(Math.round(seconds(eta))) : NOTHING };
+}
+
+/** The figure that chooses the best epoch. */
+export function bestText(view: View): string {
+  return view.best ? `${figure(view.best.valMae)}` : NOTHING;
+}
+
+export function sentenceOfPhase(view: View): string {
+  return sentence(phaseText(view));
+}

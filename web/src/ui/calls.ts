@@ -1,0 +1,64 @@
+/** Calls as pages make them: what came, what failed, and how to try again. */
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { type Failure, failureOf, isAbort } from "../api/errors";
+
+/** A call that is made when the page is shown. */
+export interface Loaded<Value> {
+  /** The latest answer; it stays while the call is made again. */
+  value: Value | undefined;
+  failure: Failure | undefined;
+  isLoading: boolean;
+  again: () => void;
+}
+
+/** Makes a call now and whenever `inputs` change; an answer that is overtaken is dropped. */
+export function useLoaded<Value>(call: (signal: AbortSignal) => Promise<Value>, inputs: unknown[]): Loaded<Value> {
+  const [state, setState] = useState<{ value?: Value; failure?: Failure; isLoading: boolean }>({ isLoading: true });
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    const abort = new AbortController();
+    setState((before) => ({ ...before, isLoading: true }));
+    call(abort.signal).then(
+      (value) => {
+        if (!abort.signal.aborted) setState({ value, isLoading: false });
+      },
+      (error: unknown) => {
+        if (!abort.signal.aborted && !isAbort(error)) setState((before) => ({ ...before, failure: failureOf(error), isLoading: false }));
+      },
+    );
+    return () => abort.abort();
+  }, [...inputs, turn]);
+  const again = useCallback(() => setTurn((before) => before + 1), []);
+  return { value: state.value, failure: state.failure, isLoading: state.isLoading, again };
+}
+
+/** A call that is made when a button is pressed, one at a time. */
+export interface Action<Inputs extends unknown[]> {
+  run: (...inputs: Inputs) => Promise<boolean>;
+  failure: Failure | undefined;
+  isRunning: boolean;
+  clear: () => void;
+}
+
+/** Makes a call on demand; `run` tells whether it went well. */
+export function useAction<Inputs extends unknown[]>(call: (...inputs: Inputs) => Promise<void>): Action<Inputs> {
+  const [failure, setFailure] = useState<Failure | undefined>();
+  const [isRunning, setRunning] = useState(false);
+  const latest = useRef(call);
+  latest.current = call;
+  const run = useCallback(async (...inputs: Inputs) => {
+    setRunning(true);
+    setFailure(undefined);
+    try {
+      await latest.current(...inputs);
+      return true;
+    } catch (error) {
+      if (!isAbort(error)) setFailure(failureOf(error));
+      return false;
+    } finally {
+      setRunning(false);
+    }
+  }, []);
+  const clear = useCallback(() => setFailure(undefined), []);
+  return { run, failure, isRunning, clear };
+}

@@ -1,0 +1,233 @@
+/** A chart with its legend and, for those who do not see it, its figures as a table. */
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import uPlot from "uplot";
+import "uplot/dist/uPlot.min.css";
+import { NOTHING, figure } from "../format";
+import { shade } from "./theme";
+
+/** One curve; its values stand over the chart's `x`. */
+export interface Curve {
+  label: string;
+  values: (number | null)[];
+  /** 1 to 8, of the palette. */
+  colour: number;
+  isDashed?: boolean;
+}
+
+export interface ChartProps {
+  title: string;
+  /** Of the values. */
+  unit: string;
+  /** Of `x`, such as `epoch`. */
+  xLabel: string;
+  x: number[];
+  curves: Curve[];
+  /** Where the best epoch is. */
+  mark?: { x: number; label: string } | undefined;
+  height?: number;
+  /** Whether `x` is seconds since 1970. */
+  isTime?: boolean;
+  /** Whether values begin at 0. */
+  isFromZero?: boolean;
+  /** What stands there while there are no values. */
+  emptyText?: string;
+  format?: (value: number | undefined) => string;
+}
+
+/** Up to so many points each one is drawn: curves of few epochs are seen then. */
+const POINTS_UP_TO = 40;
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
+
+export function Chart(props: ChartProps) {
+  const { x, curves, mark, height = 220, format = figure } = props;
+  const holder = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  const marking = useRef(mark);
+  marking.current = mark;
+  const [at, setAt] = useState<number | null>(null);
+  const data = useMemo<uPlot.AlignedData>(() => [x, ...curves.map(({ values }) => values)], [x, curves]);
+  const shape = JSON.stringify([curves.map(({ label, colour, isDashed }) => [label, colour, isDashed]), height, props.isTime, props.isFromZero, shade.value]);
+  const hasValues = x.length > 0;
+
+  useEffect(() => {
+    const element = holder.current;
+    if (!element || !hasValues) return;
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name: string): string => style.getPropertyValue(name).trim();
+    const axis = { stroke: colour("--muted"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: `12px ${style.fontFamily}` };
+    const chart = new uPlot(
+      {
+        width: Math.max(element.clientWidth, 50),
+        height,
+        legend: { show: false },
+        cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
+        scales: {
+          x: props.isTime ? { time: true } : { time: false, range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) },
+          y: { range: (_, low, high) => span(low, high, props.isFromZero ?? false) },
+        },
+        axes: [
+          props.isTime ? axis : { ...axis, incrs: WHOLE, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? `${tick}` : "")) },
+          { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => short(tick)) },
+        ],
+        series: [
+          {},
+          ...curves.map((curve) => ({
+            label: curve.label,
+            stroke: colour(`--series-${curve.colour}`),
+            width: 2,
+            spanGaps: false,
+            points: { show: (_: uPlot, __: number, first: number, last: number) => !props.isTime && last - first < POINTS_UP_TO, size: 5 },
+            ...(curve.isDashed ? { dash: [5, 4] } : {}),
+          })),
+        ],
+        hooks: {
+          setCursor: [(drawn) => setAt(drawn.cursor.idx ?? null)],
+          draw: [(drawn) => drawMark(drawn, marking.current, colour("--text"), style.fontFamily)],
+        },
+      },
+      data,
+      element,
+    );
+    plot.current = chart;
+    const watcher = new ResizeObserver(() => {
+      if (element.clientWidth > 0 && element.clientWidth !== chart.width) chart.setSize({ width: element.clientWidth, height });
+    });
+    watcher.observe(element);
+    return () => {
+      watcher.disconnect();
+      chart.destroy();
+      plot.current = null;
+    };
+    // The data of the first drawing is given above, that of later ones below.
+  }, [shape, hasValues]);
+
+  useEffect(() => plot.current?.setData(data), [data]);
+  useEffect(() => plot.current?.redraw(), [mark?.x, mark?.label]);
+
+  const shown = at ?? x.length - 1;
+  const xText = (value: number | undefined): string =>
+    value === undefined ? "" : props.isTime ? new Date(value * 1000).toLocaleTimeString("en-GB") : `${props.xLabel} ${value}`;
+  const summary = `${props.title}${props.unit && ` in ${props.unit}`}. ${hasValues ? `Last, at ${xText(x.at(-1))}: ` : "No values yet."}${
+    hasValues ? curves.map(({ label, values }) => `${label} ${format(values.at(-1) ?? undefined)}`).join(", ") : ""
+  }${mark && hasValues ? `. ${mark.label}: ${props.xLabel} ${mark.x}` : ""}.`;
+  return (
+    <figure class="chart">
+      <figcaption>
+        <span class="chart-title">
+          {props.title} {props.unit && <span class="muted">{props.unit}</span>}
+        </span>
+        <span class="muted chart-at">{hasValues ? xText(x[shown]) : ""}</span>
+        <ul class="legend">
+          {curves.map((curve, index) => (
+            <li key={index}>
+              <span class={`swatch ${curve.isDashed ? "dashed" : ""}`} style={{ "--colour": `var(--series-${curve.colour})` } as never} aria-hidden="true" />
+              <span class="legend-label">{curve.label}</span> <span class="number">{format(curve.values[shown] ?? undefined)}</span>
+            </li>
+          ))}
+        </ul>
+      </figcaption>
+      <div class="plot" style={{ height: `${height}px` }} ref={holder} role="img" aria-label={summary}>
+        {!hasValues && <p class="plot-empty muted">{props.emptyText ?? "No values yet."}</p>}
+      </div>
+      <Figures {...props} xText={(value) => (props.isTime ? xText(value) : `${value}`)} format={format} />
+    </figure>
+  );
+}
+
+/** The chart's figures, drawn only when they are asked for. */
+function Figures(props: ChartProps & { xText: (value: number) => string; format: (value: number | undefined) => string }) {
+  const [isOpen, setOpen] = useState(false);
+  const { x, curves, mark } = props;
+  return (
+    <details class="figures" onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>
+        Figures <span class="unseen">of {props.title}</span>
+      </summary>
+      {isOpen && (
+        <div class="scroll" role="region" aria-label={`Figures of ${props.title}`} tabIndex={0}>
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">{props.isTime ? "Time" : props.xLabel}</th>
+                {curves.map(({ label }, index) => (
+                  <th scope="col" key={index} class="right">
+                    {label}
+                  </th>
+                ))}
+              </tr>
+            </thead>
+            <tbody>
+              {x.map((value, row) => (
+                <tr key={value}>
+                  <th scope="row">
+                    {props.xText(value)}
+                    {mark?.x === value && <span class="muted"> {mark.label}</span>}
+                  </th>
+                  {curves.map(({ values }, index) => (
+                    <td key={index} class="right">
+                      {values[row] === null ? NOTHING : props.format(values[row] ?? undefined)}
+                    </td>
+                  ))}
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+    </details>
+  );
+}
+
+/** The range of an axis: a tenth of air around the values, and never a range of nothing. */
+function span(low: number | null, high: number | null, isFromZero: boolean): [number, number] {
+  if (low === null || high === null) return [0, 1];
+  const bottom = isFromZero ? Math.min(low, 0) : low;
+  const air = (high - bottom) * 0.1 || Math.abs(high) * 0.1 || 1;
+  return [isFromZero ? bottom : Math.max(bottom - air, low >= 0 ? 0 : -Infinity), high + air];
+}
+
+/** A tick's text, short enough for the axis. */
+function short(value: number): string {
+  const size = Math.abs(value);
+  if (size >= 1e6) return `${+(value / 1e6).toFixed(2)}M`;
+  if (size >= 1e4) return `${+(value / 1e3).toFixed(1)}k`;
+  if (size !== 0 && size < 1e-3) return value.toExponential(0).replace("-", "−");
+  return `${+value.toPrecision(6)}`;
+}
+
+function drawMark(plot: uPlot, mark: ChartProps["mark"], colour: string, font: string): void {
+  if (!mark) return;
+  const { ctx, bbox } = plot;
+  const ratio = devicePixelRatio;
+  const place = plot.valToPos(mark.x, "x", true);
+  if (place < bbox.left - 1 || place > bbox.left + bbox.width + 1) return;
+  ctx.save();
+  ctx.strokeStyle = ctx.fillStyle = colour;
+  ctx.globalAlpha = 0.75;
+  ctx.lineWidth = ratio;
+  ctx.setLineDash([3 * ratio, 3 * ratio]);
+  ctx.beginPath();
+  ctx.moveTo(place, bbox.top);
+  ctx.lineTo(place, bbox.top + bbox.height);
+  ctx.stroke();
+  ctx.globalAlpha = 1;
+  ctx.font = `${11 * ratio}px ${font}`;
+  const isRight = place > bbox.left + bbox.width * 0.8;
+  ctx.textAlign = isRight ? "right" : "left";
+  ctx.textBaseline = "top";
+  ctx.fillText(mark.label, place + (isRight ? -4 : 4) * ratio, bbox.top + 2 * ratio);
+  ctx.restore();
+}
+
+/** A curve in a list: its course, without figures. */
+export function Sparkline(props: { values: number[] }) {
+  const { values } = props;
+  if (values.length < 2) return <svg class="spark" viewBox="0 0 96 28" aria-hidden="true" />;
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const points = values.map((value, index) => `${(2 + (index / (values.length - 1)) * 92).toFixed(1)},${(25 - ((value - low) / (high - low || 1)) * 22).toFixed(1)}`);
+  return (
+    <svg class="spark" viewBox="0 0 96 28" aria-hidden="true">
+      <polyline points={points.join(" ")} />
+    </svg>
+  );
+}

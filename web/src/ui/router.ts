@@ -1,0 +1,50 @@
+/** Where the page stands, in the part of the address after `#`, which no server sees: it works at any path. */
+import { signal } from "@preact/signals";
+
+export const PAGES = ["trainings", "compare", "start", "models", "predict", "server"] as const;
+export type Page = (typeof PAGES)[number];
+
+export interface Route {
+  page: Page;
+  /** The training or version that is looked at; empty for the list. */
+  id: string;
+  query: URLSearchParams;
+}
+
+/** Reads an address such as `#/compare?t=a,b`; what is not known leads to the trainings. */
+export function parseRoute(hash: string): Route {
+  const [path = "", query = ""] = hash.replace(/^#\/?/, "").split("?");
+  const [name = "", id = ""] = path.split("/");
+  const page = PAGES.find((known) => known === name) ?? "trainings";
+  return { page, id: decode(id), query: new URLSearchParams(query) };
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** The address of a page. */
+export function href(page: Page, id = "", query: Record<string, string> = {}): string {
+  const search = new URLSearchParams(query).toString().replaceAll("%2C", ",");
+  return `#/${page}${id === "" ? "" : `/${encodeURIComponent(id)}`}${search === "" ? "" : `?${search}`}`;
+}
+
+export const route = signal(parseRoute(location.hash));
+
+addEventListener("hashchange", () => {
+  route.value = parseRoute(location.hash);
+});
+
+/** Goes to a page; with `replace` the page before cannot be gone back to. */
+export function go(address: string, replace = false): void {
+  if (replace) {
+    history.replaceState(null, "", address);
+    route.value = parseRoute(address);
+  } else {
+    location.hash = address;
+  }
+}
