@@ -60,7 +60,7 @@ export function App() {
     <>
       <a
         class="skip"
-        href={href(current.page, current.id)}
+        href="#content"
         onClick={(event) => {
           event.preventDefault();
           main.current?.focus();

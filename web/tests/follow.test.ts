@@ -24,13 +24,13 @@ const unavailable = (seconds?: number): ConnectError =>
   ]);
 
 /** Follows a script: each connection gives its messages and then breaks with its error; after the last one the follower rests. */
-async function follow(script: { messages: StreamEpochMetricsResponse[]; error: unknown }[]) {
+async function follow(script: { messages: StreamEpochMetricsResponse[]; error: unknown; isSilent?: boolean }[]) {
   const seen = { tokens: [] as string[], links: [] as Link[], waits: [] as number[], forgotten: 0 };
   let log = new TrainingLog();
   let finish = (): void => undefined;
   const end = new Promise<void>((resolve) => (finish = resolve));
   const follower: Follower = new Follower({
-    async *open(token) {
+    async *open(token, _signal, onOpen) {
       seen.tokens.push(token);
       const connection = script[seen.tokens.length - 1];
       if (!connection) {
@@ -38,6 +38,7 @@ async function follow(script: { messages: StreamEpochMetricsResponse[]; error: u
         finish();
         return;
       }
+      if (connection.isSilent) onOpen();
       yield* connection.messages;
       throw connection.error;
     },
@@ -73,6 +74,11 @@ describe("the stream of all trainings", () => {
       { messages: [message(2), message(3)], error: unavailable() },
     ]);
     expect(seen.epochs).toEqual([1, 2, 3]);
+  });
+
+  it("is live with the server's first sign, before anything has happened", async () => {
+    const seen = await follow([{ messages: [], error: unavailable(), isSilent: true }]);
+    expect(seen.states).toEqual(["connecting", "live", "waiting", "resting"]);
   });
 
   it("waits longer after each failure in a row, and as at first after an answer", async () => {

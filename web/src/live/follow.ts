@@ -16,8 +16,8 @@ export type Link =
 
 /** What a follower works with; tests give their own. */
 export interface Surroundings {
-  /** Opens the stream after a cursor; empty for the beginning. */
-  open(resumeToken: string, signal: AbortSignal): AsyncIterable<StreamEpochMetricsResponse>;
+  /** Opens the stream after a cursor; empty for the beginning. `onOpen` is for the server's first sign, which comes before any event. */
+  open(resumeToken: string, signal: AbortSignal, onOpen: () => void): AsyncIterable<StreamEpochMetricsResponse>;
   /** Takes an event. */
   take(event: TrainingEvent): Outcome;
   /** Forgets every event: they will all come again. */
@@ -109,15 +109,17 @@ export class Follower {
     try {
       alive();
       let isLive = false;
-      for await (const { event } of this.around.open(this.token, connection.signal)) {
+      const live = (): void => {
+        if (isLive || session.aborted) return;
+        isLive = true;
+        this.around.tell({ state: "live" });
+      };
+      for await (const { event } of this.around.open(this.token, connection.signal, live)) {
         // What was on its way when the page let go comes again after the cursor.
         if (session.aborted) return;
         alive();
-        if (!isLive) {
-          isLive = true;
-          onAnswer();
-          this.around.tell({ state: "live" });
-        }
+        live();
+        onAnswer();
         if (!event) continue;
         if (this.around.take(event) === "gap") {
           // Never seen, since the server promises none; but curves with holes would be worse than reading all again.

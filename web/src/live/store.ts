@@ -82,10 +82,10 @@ function changed(): void {
 }
 
 const follower = new Follower({
-  open: (resumeToken, abort) =>
+  open: (resumeToken, abort, onHeader) =>
     trainingClient.streamEpochMetrics(
       { name: "trainings/-", resumeToken, progress: true, heartbeatInterval: durationFromMs(HEARTBEAT_MS) },
-      { signal: abort },
+      { signal: abort, onHeader },
     ),
   take(event) {
     if (event.training === "") return "applied";

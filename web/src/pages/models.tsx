@@ -4,9 +4,7 @@ import { useId, useState } from "preact/hooks";
 import { brief, modelClient } from "../api/clients";
 import { exactMoment, figure, moment, shortName } from "../format";
 import { type AliasEvent, type ModelVersion, VersionOrigin } from "../gen/visage/v1/model_pb";
-import { TrainingSpecSchema } from "../gen/visage/v1/training_pb";
 import { views } from "../live/store";
-import { flatten } from "../spec/describe";
 import { useAction, useLoaded } from "../ui/calls";
 import { Dialog } from "../ui/dialog";
 import { notify } from "../ui/notices";
@@ -14,6 +12,7 @@ import { BusyButton, Empty, FailureBox, Facts, Loading, PageHead, Panel, Scroll 
 import { href } from "../ui/router";
 import { DownloadButton } from "./download-button";
 import { EvaluationTables } from "./evaluation";
+import { SpecList } from "./spec-list";
 
 const MODEL = "models/age";
 const LIVE = "live";
@@ -359,20 +358,7 @@ export function ModelPage(props: { id: string }) {
       </Panel>
       {version.spec && (
         <Panel title="Spec of its training">
-          <Scroll label="Spec">
-            <table class="spec">
-              <tbody>
-                {[...flatten(TrainingSpecSchema, version.spec)].map(([path, value]) => (
-                  <tr key={path}>
-                    <th scope="row">
-                      <code>{path}</code>
-                    </th>
-                    <td class="wrap">{value}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </Scroll>
+          <SpecList resolved={version.spec} />
         </Panel>
       )}
     </>

@@ -66,7 +66,9 @@ export function PredictPage() {
         announce(`${item.name}: ${answer.faces.length > 0 ? answer.faces.map(({ age }) => `${years(age)} years`).join(", ") : `${years(answer.age)} years`}.`);
       } catch (error) {
         if (abort.current.signal.aborted) break;
-        settle(item, { kind: "failed", failure: failureOf(error, "Predict") });
+        const failure = failureOf(error, "Predict");
+        // Each call has one picture, whose number says nothing.
+        settle(item, { kind: "failed", failure: { ...failure, message: failure.message.replace(/^image 0: /, "") } });
         announce(`${item.name} failed.`);
       }
     }
@@ -246,12 +248,13 @@ function useAddress(blob: Blob | undefined): string | undefined {
 
 function Result({ item }: { item: Item }) {
   const address = useAddress(item.blob);
+  const [isBroken, setBroken] = useState(false);
   const answer = item.state.kind === "done" ? item.state.answer : undefined;
   return (
     <li class="card prediction">
       <div class="picture">
         <div class="frame">
-          <img src={address} alt={item.name} />
+          {isBroken ? <p class="no-picture muted small-text">No picture that this browser can show</p> : <img src={address} alt={item.name} onError={() => setBroken(true)} />}
           {answer?.faces.map((face, index) => (
             <span
               key={index}

@@ -136,7 +136,10 @@ export function StartPage() {
         <Panel title="Dataset">{groupChildren(opened, "dataset").map((node) => draw(node, spec))}</Panel>
         <Panel title="How to train">
           {basics.map((node) => draw(node, spec))}
-          {groupChildren(opened, "init").map((node) => draw(node, spec))}
+          <fieldset class="group">
+            <legend>Initial weights</legend>
+            {groupChildren(opened, "init").map((node) => draw(node, spec))}
+          </fieldset>
         </Panel>
         <Panel title="Name">{REQUEST_FIELDS.map((node) => draw(node, request_))}</Panel>
         <section class="panel folds" aria-label="Everything else">
@@ -322,23 +325,27 @@ function Field({ node, form }: { node: FieldNode; form: Form }) {
 }
 
 function Checked(props: { response: StartTrainingResponse; isOld: boolean }) {
+  const element = useRef<HTMLDivElement>(null);
+  useEffect(() => element.current?.scrollIntoView({ block: "center" }), [props.response]);
   const { training, estimate } = props.response;
   return (
-    <Panel title="What the check found" class="checked">
-      {props.isOld && <p class="muted">Of another recipe; check again to see this one’s defaults.</p>}
-      {training?.dataset && <DatasetSummary report={training.dataset} path={training.resolvedSpec?.dataset?.path} />}
-      {estimate && (
-        <Facts
-          items={[
-            ["Memory at most", bytes(estimate.memoryBytes)],
-            ["Disk for checkpoints", bytes(estimate.diskBytes)],
-            ["Steps of an epoch", count(estimate.stepsPerEpoch)],
-            ["Time of all epochs", estimate.duration ? `about ${span(Math.round(seconds(estimate.duration)))}` : "unknown before a first training"],
-            ["Initial weights", training?.initSource && <span class="wrap">{training.initSource}</span>],
-          ]}
-        />
-      )}
-      <p class="muted">The empty fields above now show the values that they take.</p>
-    </Panel>
+    <div ref={element}>
+      <Panel title="What the check found" class="checked">
+        {props.isOld && <p class="muted">Of another recipe; check again to see this one’s defaults.</p>}
+        {training?.dataset && <DatasetSummary report={training.dataset} path={training.resolvedSpec?.dataset?.path} />}
+        {estimate && (
+          <Facts
+            items={[
+              ["Memory at most", bytes(estimate.memoryBytes)],
+              ["Disk for checkpoints", bytes(estimate.diskBytes)],
+              ["Steps of an epoch", count(estimate.stepsPerEpoch)],
+              ["Time of all epochs", estimate.duration ? `about ${span(Math.round(seconds(estimate.duration)))}` : "unknown before a first training"],
+              ["Initial weights", training?.initSource && <span class="wrap">{training.initSource}</span>],
+            ]}
+          />
+        )}
+        <p class="muted">The empty fields above now show the values that they take.</p>
+      </Panel>
+    </div>
   );
 }

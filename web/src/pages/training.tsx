@@ -2,17 +2,17 @@
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { brief, trainingClient } from "../api/clients";
 import { NOTHING, count, exactMoment, figure, percent, seconds, sentence, shortName, span, words } from "../format";
-import { type EpochMetrics, SpecChangeReason, TrainingSpecSchema, TrainingState } from "../gen/visage/v1/training_pb";
+import { type EpochMetrics, SpecChangeReason, TrainingState } from "../gen/visage/v1/training_pb";
 import type { Moment } from "../live/fold";
 import { isFinal } from "../live/fold";
 import { type View, listFailure, refresh, views } from "../live/store";
-import { flatten } from "../spec/describe";
 import { useLoaded } from "../ui/calls";
 import { Chart, type Curve } from "../ui/chart";
 import { announce } from "../ui/notices";
 import { Empty, FailureBox, Facts, Loading, PageHead, Panel, Scroll, StateChip, reasonText } from "../ui/parts";
 import { href } from "../ui/router";
 import { DatasetSummary } from "./dataset";
+import { SpecList } from "./spec-list";
 import { DownloadButton } from "./download-button";
 import { EvaluationTables } from "./evaluation";
 import { Controls } from "./training-controls";
@@ -123,7 +123,7 @@ function Known({ view }: { view: View }) {
       </Panel>
       <Panel title="Spec">
         <p class="muted">Every value that the training runs with. Those in bold were asked for; the others are defaults or the recipe’s.</p>
-        <SpecTable view={view} />
+        <SpecList asked={training.spec} resolved={resolved} />
         <Facts
           items={[
             ["Initial weights", training.initSource && <span class="wrap">{training.initSource}</span>],
@@ -205,7 +205,7 @@ function Curves({ view }: { view: View }) {
     };
   }, [key]);
   const mark = best && { x: best.epoch, label: "best" };
-  const common = { xLabel: "epoch", x: data.x, mark, emptyText: isFinal(view.state) ? "No epoch was completed." : "The first epoch is not complete yet." };
+  const common = { xLabel: "epoch", x: data.x, emptyText: isFinal(view.state) ? "No epoch was completed." : "The first epoch is not complete yet." };
   return (
     <section class="panel" aria-label="Curves">
       <div class="panel-head">
@@ -215,9 +215,9 @@ function Curves({ view }: { view: View }) {
         </span>
       </div>
       <div class="charts">
-        <Chart {...common} title="Loss" unit="squared years" curves={data.loss} />
-        <Chart {...common} title="Mean absolute error" unit="years" curves={data.mae} />
-        <Chart {...common} title="Root mean squared error" unit="years" curves={data.rmse} height={180} />
+        <Chart {...common} mark={mark} title="Loss" unit="squared years" curves={data.loss} />
+        <Chart {...common} mark={mark} title="Mean absolute error" unit="years" curves={data.mae} />
+        <Chart {...common} mark={mark} title="Root mean squared error" unit="years" curves={data.rmse} height={180} />
         <Chart {...common} title="Learning rate" unit="" curves={data.rate} height={180} isFromZero />
         <Chart {...common} title="Speed" unit="images/s" curves={data.speed} height={180} isFromZero />
         <Chart {...common} title="Data wait" unit="% of the time" curves={data.wait} height={180} isFromZero />
@@ -371,33 +371,3 @@ function History({ view }: { view: View }) {
     </>
   );
 }
-
-function SpecTable({ view }: { view: View }) {
-  const { spec, resolvedSpec } = view.training;
-  if (!resolvedSpec) return null;
-  const asked = new Set(spec ? flatten(TrainingSpecSchema, spec).keys() : []);
-  return (
-    <Scroll label="Resolved spec">
-      <table class="spec">
-        <thead class="unseen">
-          <tr>
-            <th scope="col">Field</th>
-            <th scope="col">Value</th>
-          </tr>
-        </thead>
-        <tbody>
-          {[...flatten(TrainingSpecSchema, resolvedSpec)].map(([path, value]) => (
-            <tr key={path} class={asked.has(path) ? "asked" : ""}>
-              <th scope="row">
-                <code>{path}</code>
-                {asked.has(path) && <span class="unseen"> (asked for)</span>}
-              </th>
-              <td class="wrap">{value}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Scroll>
-  );
-}
-

@@ -28,7 +28,7 @@ export function TrainingsPage() {
   };
   return (
     <>
-      <PageHead title="Trainings" lead={all && `${all.length} in all, ${all.filter((view) => !isFinal(view.state)).length} not ended`}>
+      <PageHead title="Trainings" lead={all && all.length > 0 && `${all.length} in all, ${all.filter((view) => !isFinal(view.state)).length} not ended`}>
         <button
           type="button"
           disabled={marked.length < 2}
@@ -88,10 +88,8 @@ function Card(props: { view: View; isChosen: boolean; onToggle: () => void }) {
       <input type="checkbox" checked={props.isChosen} onChange={props.onToggle} aria-label={`Mark ${titleOf(view)} for comparison`} />
       <div class="card-name">
         <a href={href("trainings", id)}>{titleOf(view)}</a>
-        <span class="muted small-text">
-          {view.training.displayName ? `${id}, ` : ""}
-          {moment(view.training.createTime)}
-        </span>
+        {view.training.displayName && <span class="muted small-text">{id}</span>}
+        <span class="muted small-text">{moment(view.training.createTime)}</span>
       </div>
       <div class="card-state">
         <StateChip state={view.state} />

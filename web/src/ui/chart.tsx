@@ -101,8 +101,13 @@ export function Chart(props: ChartProps) {
     // The data of the first drawing is given above, that of later ones below.
   }, [shape, hasValues]);
 
-  useEffect(() => plot.current?.setData(data), [data]);
-  useEffect(() => plot.current?.redraw(), [mark?.x, mark?.label]);
+  useEffect(() => {
+    plot.current?.setData(data);
+  }, [data]);
+  useEffect(() => {
+    // Without new paths: uPlot would take them from scales that it has not made yet.
+    plot.current?.redraw(false);
+  }, [mark?.x, mark?.label]);
 
   const shown = at ?? x.length - 1;
   const xText = (value: number | undefined): string =>

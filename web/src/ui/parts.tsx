@@ -45,7 +45,8 @@ export function FailureBox(props: { failure: Failure | undefined; retry?: () => 
   return (
     <div class="failure" role="alert">
       <p>
-        <strong>{failure.call || "The page"} failed</strong> <span class="muted">({words(Code[failure.code] ?? "unknown").replace(/([a-z])([A-Z])/g, "$1 $2")}{failure.reason && `, ${failure.reason}`})</span>
+        <strong>{failure.call || "The page"} failed</strong> <span class="muted">({codeText(failure.code)}
+        {failure.reason && `, ${failure.reason}`})</span>
       </p>
       <p class="wrap">{isAtFields ? "Some fields need another value; what is wrong stands at each of them." : sentence(failure.message || "no reason was given")}</p>
       {rest.length > 1 && (
@@ -64,6 +65,11 @@ export function FailureBox(props: { failure: Failure | undefined; retry?: () => 
       )}
     </div>
   );
+}
+
+/** `InvalidArgument` as people read it. */
+function codeText(code: Code): string {
+  return (Code[code] ?? "unknown").replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase();
 }
 
 /** What to do where nothing is yet. */

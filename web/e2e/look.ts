@@ -1,0 +1,47 @@
+/** How pages look and what helps those who do not see them: screenshots, axe, widths. */
+import { mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import type { AxeResults } from "axe-core";
+import type { Page } from "playwright-core";
+import { expect } from "vitest";
+
+const FOLDER = "e2e/screenshots";
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+mkdirSync(FOLDER, { recursive: true });
+
+/** Runs axe over the page as it stands. */
+async function checkAccess(page: Page, name: string): Promise<void> {
+  await page.evaluate(axe);
+  const results = (await page.evaluate("axe.run(document, { resultTypes: ['violations'] })")) as AxeResults;
+  const found = results.violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map(({ target }) => target.join(" ")).join(", ")}`);
+  expect(found, `axe on ${name}`).toEqual([]);
+}
+
+/** A picture of the whole page, in a window as high as the page: what sticks to an edge is then at the edge. */
+async function shoot(page: Page, name: string, window: { width: number; height: number }): Promise<void> {
+  await page.setViewportSize(window);
+  const height = await page.evaluate(async () => {
+    // Charts follow the width of the window a frame later.
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    return document.documentElement.scrollHeight;
+  });
+  await page.setViewportSize({ width: window.width, height: Math.max(window.height, height) });
+  await page.screenshot({ path: `${FOLDER}/${name}.png` });
+  await page.setViewportSize(window);
+}
+
+/** Pictures of a page in both shades and on a phone; each is checked by axe, and none may be wider than its window. */
+export async function look(page: Page, name: string): Promise<void> {
+  const select = page.getByLabel("Colours");
+  const size = page.viewportSize() ?? { width: 1280, height: 860 };
+  for (const shade of ["light", "dark"]) {
+    await select.selectOption(shade);
+    await shoot(page, `${name}-${shade}`, size);
+    await checkAccess(page, `${name}, ${shade}`);
+  }
+  await select.selectOption("light");
+  await shoot(page, `${name}-phone`, { width: 375, height: 780 });
+  const widths = await page.evaluate(() => ({ page: document.documentElement.scrollWidth, window: innerWidth }));
+  await page.setViewportSize(size);
+  expect(widths.page, `width of ${name} on a phone`).toBeLessThanOrEqual(widths.window);
+}

@@ -1,0 +1,6 @@
+import { defineConfig } from "vitest/config";
+
+/** One browser and one server for all: the tests of a file are the chapters of one story. */
+export default defineConfig({
+  test: { include: ["e2e/**/*.test.ts"], testTimeout: 120_000, hookTimeout: 120_000, fileParallelism: false, bail: 1 },
+});

@@ -1,0 +1,21 @@
+/** Every value of a spec, those that somebody asked for in bold. */
+import { type TrainingSpec, TrainingSpecSchema } from "../gen/visage/v1/training_pb";
+import { flatten } from "../spec/describe";
+
+export function SpecList(props: { asked?: TrainingSpec | undefined; resolved: TrainingSpec | undefined }) {
+  if (!props.resolved) return null;
+  const asked = new Set(props.asked ? flatten(TrainingSpecSchema, props.asked).keys() : []);
+  return (
+    <dl class="spec-list">
+      {[...flatten(TrainingSpecSchema, props.resolved)].map(([path, value]) => (
+        <div key={path} class={asked.has(path) ? "asked" : ""}>
+          <dt>
+            <code>{path}</code>
+            {asked.has(path) && <span class="unseen"> (asked for)</span>}
+          </dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
