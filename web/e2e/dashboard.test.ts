@@ -267,8 +267,15 @@ describe("the dashboard", () => {
     await page.getByRole("button", { name: "Compare 2" }).click();
     await heading("Compare").waitFor();
     expect((await page.locator(".chart .legend-label").allInnerTexts()).sort()).toEqual(["Drawn faces", "Faster steps"]);
-    const fields = await page.locator("#spec-differences tbody th code").allInnerTexts();
-    expect(fields).toEqual(["max_epochs", "batch_size", "optimizer.learning_rate", "early_stopping.patience", "feature_cache"]);
+    const rows = await page.locator("#spec-differences tbody tr").evaluateAll((all) => all.map((row) => [...row.querySelectorAll("code, td")].map((cell) => cell.textContent)));
+    // The later one stands first; what was not set has the API's documented default.
+    expect(rows).toEqual([
+      ["max_epochs", "6", "9000"],
+      ["batch_size", "32", "8"],
+      ["optimizer.learning_rate", "0.0005", "0.0001"],
+      ["early_stopping.patience", "0", "5000"],
+      ["feature_cache", "AUTO", "OFF"],
+    ]);
     await look(page, "compare");
   });
 

@@ -3,7 +3,7 @@ import { Code } from "@connectrpc/connect";
 import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { brief, modelClient, systemClient } from "../api/clients";
 import { type Failure, failureOf } from "../api/errors";
-import { type Answer, HAS_EXPLAIN, HAS_FACES, type Question, predict } from "../api/predict";
+import { type Answer, type Face, HAS_EXPLAIN, HAS_FACES, type Question, predict } from "../api/predict";
 import { NOTHING, bytes, percent, seconds, shortName, span, years } from "../format";
 import type { Interval } from "../gen/visage/v1/prediction_pb";
 import { useLoaded } from "../ui/calls";
@@ -63,7 +63,7 @@ export function PredictPage() {
       try {
         const answer = await ask(item.blob, asked, abort.current.signal);
         settle(item, { kind: "done", answer });
-        announce(`${item.name}: ${answer.faces.length > 0 ? answer.faces.map(({ age }) => `${years(age)} years`).join(", ") : `${years(answer.age)} years`}.`);
+        announce(`${item.name}: ${agesText(answer)}.`);
       } catch (error) {
         if (abort.current.signal.aborted) break;
         const failure = failureOf(error, "Predict");
@@ -76,8 +76,7 @@ export function PredictPage() {
   };
   const enqueue = (added: Item[]): void => {
     queue.current.push(...added.filter(({ state }) => state.kind === "waiting").map((item) => ({ item, question })));
-    while (running.current < AT_ONCE && queue.current.length > running.current) void work();
-    if (running.current === 0 && queue.current.length > 0) void work();
+    while (running.current < AT_ONCE && queue.current.length > 0) void work();
   };
   const add = (files: Iterable<File>): void => {
     const added = [...files].map((file): Item => {
@@ -220,6 +219,12 @@ export function PredictPage() {
   );
 }
 
+/** What was found on a picture. A search for faces that finds none leaves no age. */
+function agesText(answer: Answer): string {
+  const ages = answer.faces.length > 0 ? answer.faces.map(({ age }) => age) : [answer.age];
+  return Number.isNaN(ages[0]) ? "no face was found" : ages.map((age) => `${years(age)} years`).join(", ");
+}
+
 /** Makes the call, again while the server asks to wait. */
 async function ask(blob: Blob, question: Question, signal: AbortSignal): Promise<Answer> {
   const image = new Uint8Array(await blob.arrayBuffer());
@@ -259,14 +264,9 @@ function Result({ item }: { item: Item }) {
             <span
               key={index}
               class="face"
-              style={{
-                left: `${(face.left / answer.width) * 100}%`,
-                top: `${(face.top / answer.height) * 100}%`,
-                width: `${(face.width / answer.width) * 100}%`,
-                height: `${(face.height / answer.height) * 100}%`,
-              }}
+              style={frameOf(face, answer)}
             >
-              <span class="face-label number">{Math.round(face.age)}</span>
+              <span class="face-label number">{Math.round(face.age)}<span class="unseen"> years, face {index + 1}</span></span>
             </span>
           ))}
         </div>
@@ -275,7 +275,8 @@ function Result({ item }: { item: Item }) {
         <h2 class="file-name">{item.name}</h2>
         {item.state.kind === "waiting" && <p class="muted">Predicting…</p>}
         {item.state.kind === "failed" && <FailureBox failure={item.state.failure} />}
-        {answer && answer.faces.length === 0 && <Age age={answer.age} interval={answer.interval} />}
+        {answer && answer.faces.length === 0 && Number.isNaN(answer.age) && <p>No face was found. For a picture that shows one face only, try again without “Detect faces”.</p>}
+        {answer && answer.faces.length === 0 && !Number.isNaN(answer.age) && <Age age={answer.age} interval={answer.interval} />}
         {answer && answer.faces.length > 0 && (
           <ol class="plain faces">
             {answer.faces.map((face, index) => (
@@ -305,6 +306,17 @@ function Result({ item }: { item: Item }) {
       </div>
     </li>
   );
+}
+
+/** Where a face's frame is drawn: the part of its square that lies on the picture. */
+function frameOf(face: Face, picture: { width: number; height: number }): Record<string, string> {
+  const part = (from: number, length: number, whole: number): [string, string] => {
+    const [begin, end] = [Math.max(from, 0), Math.min(from + length, whole)];
+    return [`${(begin / whole) * 100}%`, `${(Math.max(end - begin, 0) / whole) * 100}%`];
+  };
+  const [left, width] = part(face.left, face.width, picture.width);
+  const [top, height] = part(face.top, face.height, picture.height);
+  return { left, top, width, height };
 }
 
 function duration(value: Parameters<typeof seconds>[0] | undefined): string {
@@ -340,8 +352,8 @@ function HeatMap(props: { picture: Blob | undefined; of: string }) {
   if (!address) return null;
   return (
     <figure class="heat">
-      <img src={address} alt={`Heat map: what the age of ${props.of} was read from`} />
-      <figcaption class="muted small-text">What the age was read from</figcaption>
+      <img src={address} alt={`Heat map: which places make ${props.of} look older or younger`} />
+      <figcaption class="muted small-text">Warm places make the person look older, cool ones younger</figcaption>
     </figure>
   );
 }

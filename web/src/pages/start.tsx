@@ -1,4 +1,5 @@
 /** The form of a new training, made of the API's own description of a spec. */
+import { Code } from "@connectrpc/connect";
 import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { brief, trainingClient } from "../api/clients";
 import type { Violation } from "../api/errors";
@@ -33,6 +34,9 @@ function uuid(): string {
   const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
+
+/** Failures after which the training may have been started all the same. */
+const LOST: ReadonlySet<Code> = new Set([Code.Unavailable, Code.DeadlineExceeded, Code.Canceled, Code.Unknown, Code.Internal]);
 
 /** What fields need to know of the form. */
 interface Form {
@@ -97,8 +101,8 @@ export function StartPage() {
   });
   const failure = start.failure ?? check.failure;
   useEffect(() => {
-    // What was refused was not started, and the next try is another request.
-    if (start.failure) requestId.current = uuid();
+    // What was refused was not started, and the next try is another request; after a lost answer nobody knows, so it stays the same one.
+    if (start.failure && !LOST.has(start.failure.code)) requestId.current = uuid();
   }, [start.failure]);
 
   const problems = useMemo(() => {

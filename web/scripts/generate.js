@@ -1,8 +1,11 @@
-// Writes the comments of the API's files to `src/gen/comments.ts`, by full name, for the form and its help texts. The generated descriptors have none.
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+// Makes `src/gen` of ../proto, without a network: the client's code, and the comments of the API's files by full name, which the generated descriptors
+// do not have and the form shows as help.
+import { execFileSync } from "node:child_process";
+import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 
 const MESSAGE = 4, FIELD = 2, NESTED = 3, ENUM = 5, VALUE = 2, NESTED_ENUM = 4;
-const IMAGE = "src/gen/image.json";
+const COPY = "build/proto";
+const IMAGE = "build/image.json";
 
 /** The full name of what a path of source code info stands for; undefined for what has no name of its own, such as a type. */
 function nameAt(file, path) {
@@ -29,6 +32,11 @@ function nameAt(file, path) {
   return path.length % 2 === 0 ? scope.join(".") : undefined;
 }
 
+rmSync(COPY, { recursive: true, force: true });
+cpSync("../proto/visage/v1", `${COPY}/visage/v1`, { recursive: true });
+execFileSync("buf", ["generate"], { stdio: "inherit" });
+execFileSync("buf", ["build", "-o", IMAGE], { stdio: "inherit" });
+
 const comments = {};
 for (const file of JSON.parse(readFileSync(IMAGE, "utf8")).file) {
   // The form is about trainings; comments of everything would only make the page larger.
@@ -39,6 +47,5 @@ for (const file of JSON.parse(readFileSync(IMAGE, "utf8")).file) {
   }
 }
 if (!comments["visage.v1.TrainingSpec.max_epochs"]) throw new Error("the comments of TrainingSpec were not found in " + IMAGE);
-rmSync(IMAGE);
 writeFileSync("src/gen/comments.ts",
-  "// Made by scripts/comments.js.\nexport const comments: Readonly<Record<string, string>> = " + JSON.stringify(comments, null, 1) + ";\n");
+  "// Made by scripts/generate.js.\nexport const comments: Readonly<Record<string, string>> = " + JSON.stringify(comments, null, 1) + ";\n");
