@@ -34,7 +34,7 @@ beforeAll(async () => {
   context = await browser.newContext({ viewport: { width: 1280, height: 860 }, permissions: ["camera"], acceptDownloads: true, reducedMotion: "reduce" });
   page = await context.newPage();
   page.on("pageerror", (error) => faults.push(String(error)));
-  page.setDefaultTimeout(30_000);
+  page.setDefaultTimeout(90_000);
   await page.goto(root);
 });
 
@@ -259,7 +259,7 @@ describe("the dashboard", () => {
   it("compares two trainings and shows what was set differently", async () => {
     await startTraining({ "dataset.path": faces, "init.kind": "STARTER", input_size: "64", max_epochs: "6", "optimizer.learning_rate": "0.0005", display_name: "Faster steps" });
     await heading(/Faster steps/).waitFor();
-    await page.locator("h1 .chip", { hasText: "Succeeded" }).waitFor({ timeout: 90_000 });
+    await page.locator("h1 .chip", { hasText: "Succeeded" }).waitFor({ timeout: 120_000 });
     await visit("#/trainings");
     await page.getByLabel("Mark Drawn faces for comparison").check();
     await page.getByLabel("Mark Faster steps for comparison").check();
@@ -303,6 +303,7 @@ describe("the dashboard", () => {
 
   it("deletes a training after a question that Escape answers with no", async () => {
     await page.getByRole("button", { name: "Delete…" }).click();
+    await page.getByRole("dialog").waitFor();
     await page.keyboard.press("Escape");
     await page.getByRole("dialog").waitFor({ state: "detached" });
     expect(await page.evaluate(() => document.activeElement?.textContent)).toBe("Delete…");

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
-const DEADLINE_MS = 90_000;
+const DEADLINE_MS = 120_000;
 
 /** VISAGE_BIN, else the release build of this repository. */
 export function binary(): string {

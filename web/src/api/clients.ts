@@ -5,15 +5,8 @@ import { ModelService } from "../gen/visage/v1/model_pb";
 import { PredictionService } from "../gen/visage/v1/prediction_pb";
 import { SystemService } from "../gen/visage/v1/system_pb";
 import { TrainingService } from "../gen/visage/v1/training_pb";
+import { baseUrl } from "./base";
 import { noteMethod } from "./errors";
-
-/** The folder that the page came from, without the last slash: behind a proxy it need not be the root. */
-export function baseUrl(documentUri: string): string {
-  const folder = new URL(".", documentUri);
-  folder.hash = "";
-  folder.search = "";
-  return folder.href.replace(/\/$/, "");
-}
 
 /** Time after which a unary call is given up, unless it says otherwise. */
 const PATIENCE_MS = 30_000;

@@ -3,35 +3,10 @@ import { computed, signal } from "@preact/signals";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { brief, trainingClient } from "../api/clients";
 import { type Failure, failureOf } from "../api/errors";
-import {
-  type EpochMetrics,
-  type Evaluation,
-  type DatasetReport,
-  type Failure as TrainingFailure,
-  type Progress,
-  StopReason,
-  type Training,
-  TrainingState,
-} from "../gen/visage/v1/training_pb";
+import type { Training } from "../gen/visage/v1/training_pb";
 import { Follower, HEARTBEAT_MS, type Link } from "./follow";
-import { TrainingLog, hasProcess, isFinal } from "./fold";
-
-/** A training as it stands by all that is known. */
-export interface View {
-  name: string;
-  training: Training;
-  log: TrainingLog;
-  state: TrainingState;
-  stopReason: StopReason;
-  failure: TrainingFailure | undefined;
-  progress: Progress | undefined;
-  attempt: number;
-  best: EpochMetrics | undefined;
-  last: EpochMetrics | undefined;
-  dataset: DatasetReport | undefined;
-  test: Evaluation | undefined;
-  modelVersion: string;
-}
+import { TrainingLog } from "./fold";
+import { type View, viewOf } from "./view";
 
 const snapshot = signal<ReadonlyMap<string, Training> | undefined>(undefined);
 /** Mutable; `revision` tells of changes, at most once for each frame. */
@@ -48,27 +23,6 @@ export const views = computed<View[] | undefined>(() => {
   void revision.value;
   return snapshot.value && [...snapshot.value.values()].map((training) => viewOf(training, logs.get(training.name) ?? new TrainingLog()));
 });
-
-/** Joins what was listed and what was heard; the one that has seen more events wins. */
-export function viewOf(training: Training, log: TrainingLog): View {
-  const isLogNewer = log.sequence > 0n && log.sequence >= training.lastSequence;
-  const state = isLogNewer ? log.state : training.state;
-  return {
-    name: training.name,
-    training,
-    log,
-    state,
-    stopReason: isLogNewer ? log.stopReason : training.stopReason,
-    failure: isLogNewer ? log.failure : training.failure,
-    progress: hasProcess(state) ? (log.progress ?? training.progress) : undefined,
-    attempt: Math.max(training.attempt, log.attempt),
-    best: isLogNewer ? log.best : training.best,
-    last: isLogNewer ? log.last : training.last,
-    dataset: log.dataset ?? training.dataset,
-    test: log.test ?? training.test,
-    modelVersion: log.modelVersion || training.modelVersion,
-  };
-}
 
 let isAnnounced = false;
 function changed(): void {
@@ -225,4 +179,4 @@ export function reconnectNow(): void {
   refreshSoon();
 }
 
-export { isFinal };
+export type { View };

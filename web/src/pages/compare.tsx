@@ -4,9 +4,9 @@ import { useMemo } from "preact/hooks";
 import { NOTHING, figure, shortName } from "../format";
 import { type EpochMetrics, TrainingSpecSchema } from "../gen/visage/v1/training_pb";
 import { type View, listFailure, refresh, views } from "../live/store";
-import { commentOf, differences } from "../spec/describe";
+import { differences } from "../spec/describe";
 import { Chart } from "../ui/chart";
-import { Empty, FailureBox, Loading, PageHead, Panel, Prose, Scroll, StateChip } from "../ui/parts";
+import { Empty, FailureBox, Loading, PageHead, Panel, Scroll, StateChip } from "../ui/parts";
 import { go, href, route } from "../ui/router";
 import { titleOf } from "./training-parts";
 
@@ -172,7 +172,6 @@ function Differences({ chosen }: { chosen: View[] }) {
                 <tr key={path}>
                   <th scope="row">
                     <code>{path}</code>
-                    {!path.includes(".") && <span class="unseen"> <Prose text={commentOf(`visage.v1.TrainingSpec.${path}`)} /></span>}
                   </th>
                   {values.map((value, index) => (
                     <td key={index} class="wrap">

@@ -115,7 +115,7 @@ export function ServerPage() {
                 {methods.map((one) => (
                   <tr key={one.method}>
                     <th scope="row">
-                      <code>{one.method}</code>
+                      <code class="wrap">{one.method.replace("visage.v1.", "")}</code>
                     </th>
                     <td class="right">{count(one.calls)}</td>
                     <td class="right">{count(one.faults)}</td>

@@ -125,6 +125,7 @@ function Known({ view }: { view: View }) {
         <p class="muted">Every value that the training runs with. Those in bold were asked for; the others are defaults or the recipe’s.</p>
         <SpecList asked={training.spec} resolved={resolved} />
         <Facts
+          class="wide"
           items={[
             ["Initial weights", training.initSource && <span class="wrap">{training.initSource}</span>],
             ["Labels", Object.entries(training.labels).map(([key, value]) => `${key}=${value}`).join(", ")],

@@ -66,7 +66,7 @@ export function Chart(props: ChartProps) {
           y: { range: (_, low, high) => span(low, high, props.isFromZero ?? false) },
         },
         axes: [
-          props.isTime ? axis : { ...axis, incrs: WHOLE, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? `${tick}` : "")) },
+          props.isTime ? { ...axis, space: 90, values: (_, ticks) => ticks.map(clock) } : { ...axis, incrs: WHOLE, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? `${tick}` : "")) },
           { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => short(tick)) },
         ],
         series: [
@@ -76,7 +76,7 @@ export function Chart(props: ChartProps) {
             stroke: colour(`--series-${curve.colour}`),
             width: 2,
             spanGaps: false,
-            points: { show: (_: uPlot, __: number, first: number, last: number) => !props.isTime && last - first < POINTS_UP_TO, size: 5 },
+            points: { show: (_: uPlot, __: number, first: number, last: number) => last - first < POINTS_UP_TO, size: 5 },
             ...(curve.isDashed ? { dash: [5, 4] } : {}),
           })),
         ],
@@ -111,7 +111,7 @@ export function Chart(props: ChartProps) {
 
   const shown = at ?? x.length - 1;
   const xText = (value: number | undefined): string =>
-    value === undefined ? "" : props.isTime ? new Date(value * 1000).toLocaleTimeString("en-GB") : `${props.xLabel} ${value}`;
+    value === undefined ? "" : props.isTime ? clock(value) : `${props.xLabel} ${value}`;
   const summary = `${props.title}${props.unit && ` in ${props.unit}`}. ${hasValues ? `Last, at ${xText(x.at(-1))}: ` : "No values yet."}${
     hasValues ? curves.map(({ label, values }) => `${label} ${format(values.at(-1) ?? undefined)}`).join(", ") : ""
   }${mark && hasValues ? `. ${mark.label}: ${props.xLabel} ${mark.x}` : ""}.`;
@@ -181,6 +181,11 @@ function Figures(props: ChartProps & { xText: (value: number) => string; format:
       )}
     </details>
   );
+}
+
+/** A time of the day. */
+function clock(seconds: number): string {
+  return new Date(seconds * 1000).toLocaleTimeString("en-GB");
 }
 
 /** The range of an axis: a tenth of air around the values, and never a range of nothing. */

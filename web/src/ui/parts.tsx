@@ -3,7 +3,7 @@ import { Code } from "@connectrpc/connect";
 import type { ComponentChildren } from "preact";
 import type { Failure } from "../api/errors";
 import { StopReason, TrainingState } from "../gen/visage/v1/training_pb";
-import { percent, sentence, words } from "../format";
+import { percent, sentence, span, words } from "../format";
 
 /** A text with `code` in it, as the API's comments have it. */
 export function Prose(props: { text: string }) {
@@ -58,6 +58,7 @@ export function FailureBox(props: { failure: Failure | undefined; retry?: () => 
           ))}
         </ul>
       )}
+      {failure.retryAfter !== undefined && <p class="muted">The server asks to wait {span(failure.retryAfter / 1000)} before another try.</p>}
       {props.retry && (
         <button type="button" class="small" onClick={props.retry}>
           Try again
@@ -126,9 +127,9 @@ export function Meter(props: { share: number; label: string; tone?: string }) {
 }
 
 /** Names and values, side by side. Those without a value are left out. */
-export function Facts(props: { items: [string, ComponentChildren][] }) {
+export function Facts(props: { items: [string, ComponentChildren][]; class?: string }) {
   return (
-    <dl class="facts">
+    <dl class={`facts ${props.class ?? ""}`}>
       {props.items
         .filter(([, value]) => value !== undefined && value !== "" && value !== false)
         .map(([name, value]) => (

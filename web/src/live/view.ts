@@ -1,0 +1,50 @@
+/** A training by all that is known of it: what was listed and what was heard. */
+import type {
+  DatasetReport,
+  EpochMetrics,
+  Evaluation,
+  Failure as TrainingFailure,
+  Progress,
+  StopReason,
+  Training,
+  TrainingState,
+} from "../gen/visage/v1/training_pb";
+import { type TrainingLog, hasProcess } from "./fold";
+
+/** A training as it stands. */
+export interface View {
+  name: string;
+  training: Training;
+  log: TrainingLog;
+  state: TrainingState;
+  stopReason: StopReason;
+  failure: TrainingFailure | undefined;
+  progress: Progress | undefined;
+  attempt: number;
+  best: EpochMetrics | undefined;
+  last: EpochMetrics | undefined;
+  dataset: DatasetReport | undefined;
+  test: Evaluation | undefined;
+  modelVersion: string;
+}
+
+/** Joins what was listed and what was heard; the one that has seen more events wins. */
+export function viewOf(training: Training, log: TrainingLog): View {
+  const isLogNewer = log.sequence > 0n && log.sequence >= training.lastSequence;
+  const state = isLogNewer ? log.state : training.state;
+  return {
+    name: training.name,
+    training,
+    log,
+    state,
+    stopReason: isLogNewer ? log.stopReason : training.stopReason,
+    failure: isLogNewer ? log.failure : training.failure,
+    progress: hasProcess(state) ? (log.progress ?? training.progress) : undefined,
+    attempt: Math.max(training.attempt, log.attempt),
+    best: isLogNewer ? log.best : training.best,
+    last: isLogNewer ? log.last : training.last,
+    dataset: log.dataset ?? training.dataset,
+    test: log.test ?? training.test,
+    modelVersion: log.modelVersion || training.modelVersion,
+  };
+}
