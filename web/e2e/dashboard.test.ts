@@ -1,5 +1,5 @@
 /** The dashboard as people use it, in a real browser, with a real server. */
-import { readdirSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Browser, type BrowserContext, type Locator, type Page, chromium } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -50,12 +50,14 @@ const visit = (hash: string): Promise<void> => page.evaluate((next) => void (loc
 const field = (path: string): Locator => page.locator(`[name="${path}"]`);
 const heading = (text: string | RegExp): Locator => page.getByRole("heading", { level: 1, name: text });
 
-/** The epochs in the chart's own table. */
+/** The table of the first chart: epoch, training and validation loss. */
+async function figures(of: Page): Promise<(string | null)[][]> {
+  const table = of.locator(".figures").first();
+  if (!(await table.evaluate((one: HTMLDetailsElement) => one.open))) await table.locator("summary").click();
+  return table.locator("tbody tr").evaluateAll((rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent)));
+}
 async function epochs(): Promise<number[]> {
-  const figures = page.locator(".figures").first();
-  if (!(await figures.evaluate((one: HTMLDetailsElement) => one.open))) await figures.locator("summary").click();
-  const rows = await figures.locator("tbody th").allInnerTexts();
-  return rows.map((text) => parseInt(text, 10));
+  return (await figures(page)).map(([epoch]) => parseInt(epoch ?? "", 10));
 }
 const upTo = (last: number): number[] => Array.from({ length: last }, (_, index) => index + 1);
 
@@ -188,6 +190,12 @@ describe("the dashboard", () => {
     await page.locator(".tile", { hasText: "Model version" }).getByRole("link", { name: "2" }).waitFor();
     const shown = await epochs();
     expect(shown).toEqual(upTo(shown.length));
+    // What was heard over three connections is what a new page reads in one go.
+    const fresh = await context.newPage();
+    await fresh.goto(page.url());
+    await until(async () => (await fresh.locator(".figures").count()) > 0 && (await figures(fresh)).length === shown.length, "the new page has read everything");
+    expect(await figures(page)).toEqual(await figures(fresh));
+    await fresh.close();
     await page.locator(".figures summary").first().click();
     await look(page, "training");
   });
@@ -248,6 +256,23 @@ describe("the dashboard", () => {
     for (const text of await page.locator(".age-value").allInnerTexts()) expect(parseFloat(text)).toBeGreaterThan(0);
     await page.locator(".prediction", { hasText: "broken.jpg" }).getByText("Predict failed").waitFor();
     await look(page, "predict");
+  });
+
+  it("takes pictures that are dropped and pasted", async () => {
+    const face = readFileSync(join(faces, readdirSync(faces)[0] ?? "")).toString("base64");
+    const carry = (name: string) =>
+      page.evaluateHandle(
+        ([text, file]) => {
+          const data = new DataTransfer();
+          data.items.add(new File([Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0))], file, { type: "image/jpeg" }));
+          return data;
+        },
+        [face, name] as const,
+      );
+    await page.dispatchEvent(".drop", "drop", { dataTransfer: await carry("dropped.jpg") });
+    await page.locator(".prediction", { hasText: "dropped.jpg" }).locator(".age-value").waitFor();
+    await (await carry("pasted.jpg")).evaluate((clipboardData) => document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true })));
+    await page.locator(".prediction", { hasText: "pasted.jpg" }).locator(".age-value").waitFor();
   });
 
   it("takes a picture with the camera", async () => {
@@ -322,6 +347,17 @@ describe("the dashboard", () => {
     await other.locator(".readiness").getByText("takes calls").waitFor();
     await other.locator(".chart .legend .number", { hasText: /[0-9]/ }).first().waitFor();
     await other.close();
+  });
+
+  it("begins anew when the server comes back with other data", async () => {
+    await visit("#/trainings");
+    await server.kill();
+    await link("waiting").waitFor();
+    server.forget();
+    await server.start();
+    await page.getByText("No trainings yet").waitFor();
+    await link("live").waitFor();
+    expect(await page.evaluate(() => "isSamePage" in window)).toBe(true);
   });
 
   it("has met no fault of its own", () => {

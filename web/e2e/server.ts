@@ -76,6 +76,11 @@ export class Server {
     await this.end("SIGKILL");
   }
 
+  /** Loses everything that the server had stored. */
+  forget(): void {
+    rmSync(this.path("data"), { recursive: true, force: true });
+  }
+
   async close(): Promise<void> {
     await this.end("SIGTERM");
     rmSync(this.folder, { recursive: true, force: true });
