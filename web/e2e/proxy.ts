@@ -42,6 +42,8 @@ export class Proxy {
     }
     const forwarded = request(`http://${this.upstream()}/${url.slice(this.prefix.length)}`, { method: incoming.method, headers: incoming.headers }, (answer) => {
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
+      // A stream begins before its first message.
+      outgoing.flushHeaders();
       answer.pipe(outgoing);
     });
     // A broken stream must reach the page as one.

@@ -257,7 +257,7 @@ function History({ events }: { events: AliasEvent[] }) {
         <tbody>
           {events.map((event, index) => (
             <tr key={index}>
-              <td>{exactMoment(event.eventTime)}</td>
+              <td class="number">{exactMoment(event.eventTime)}</td>
               <td>{event.alias}</td>
               <td class="right">{version(event.fromVersion)}</td>
               <td class="right">{version(event.toVersion)}</td>

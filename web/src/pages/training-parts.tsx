@@ -1,5 +1,5 @@
 /** What the list, the page of one training and the comparison have in common. */
-import { NOTHING, figure, millis, seconds, sentence, shortName, span } from "../format";
+import { NOTHING, figure, millis, seconds, shortName, span } from "../format";
 import { TrainingState } from "../gen/visage/v1/training_pb";
 import { isFinal } from "../live/fold";
 import type { View } from "../live/store";
@@ -74,11 +74,7 @@ export function timeText(view: View): { label: string; text: string } {
   return { label: "Time left", text: eta ? span(Math.round(seconds(eta))) : NOTHING };
 }
 
-/** The figure that chooses the best epoch. */
+/** The error of the best epoch, in years. */
 export function bestText(view: View): string {
-  return view.best ? `${figure(view.best.valMae)}` : NOTHING;
-}
-
-export function sentenceOfPhase(view: View): string {
-  return sentence(phaseText(view));
+  return figure(view.best?.valMae);
 }

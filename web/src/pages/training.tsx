@@ -312,7 +312,7 @@ function Checkpoints({ view }: { view: View }) {
                   </th>
                   <td class="right">{figure(checkpoint.valMae)}</td>
                   <td class="right">{figure(checkpoint.valLoss)}</td>
-                  <td>{exactMoment(checkpoint.createTime)}</td>
+                  <td class="number">{exactMoment(checkpoint.createTime)}</td>
                   <td class="actions">
                     {checkpoint.files.map((file) => (
                       <DownloadButton

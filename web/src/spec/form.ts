@@ -4,7 +4,7 @@ import { reflect } from "@bufbuild/protobuf/reflect";
 import { DurationSchema } from "@bufbuild/protobuf/wkt";
 import type { Violation } from "../api/errors";
 import { parseDuration } from "../format";
-import { commentOf, enumName, fieldName, flatten } from "./describe";
+import { commentOf, fieldName, flatten } from "./describe";
 
 /** What people type, by path, such as `optimizer.learning_rate` or `optimizer.groups[0].prefix`; what is missing or empty is not set. */
 export type Values = Readonly<Record<string, string>>;
@@ -239,5 +239,3 @@ export function pathInForm(field: string, root: string): string | undefined {
   if (field === root) return "";
   return field.startsWith(`${root}.`) ? field.slice(root.length + 1) : undefined;
 }
-
-export { enumName };

@@ -11,7 +11,6 @@ export interface Curve {
   values: (number | null)[];
   /** 1 to 8, of the palette. */
   colour: number;
-  isDashed?: boolean;
 }
 
 export interface ChartProps {
@@ -46,7 +45,7 @@ export function Chart(props: ChartProps) {
   marking.current = mark;
   const [at, setAt] = useState<number | null>(null);
   const data = useMemo<uPlot.AlignedData>(() => [x, ...curves.map(({ values }) => values)], [x, curves]);
-  const shape = JSON.stringify([curves.map(({ label, colour, isDashed }) => [label, colour, isDashed]), height, props.isTime, props.isFromZero, shade.value]);
+  const shape = JSON.stringify([curves.map(({ label, colour }) => [label, colour]), height, props.isTime, props.isFromZero, shade.value]);
   const hasValues = x.length > 0;
 
   useEffect(() => {
@@ -77,7 +76,6 @@ export function Chart(props: ChartProps) {
             width: 2,
             spanGaps: false,
             points: { show: (_: uPlot, __: number, first: number, last: number) => last - first < POINTS_UP_TO, size: 5 },
-            ...(curve.isDashed ? { dash: [5, 4] } : {}),
           })),
         ],
         hooks: {
@@ -125,7 +123,7 @@ export function Chart(props: ChartProps) {
         <ul class="legend">
           {curves.map((curve, index) => (
             <li key={index}>
-              <span class={`swatch ${curve.isDashed ? "dashed" : ""}`} style={{ "--colour": `var(--series-${curve.colour})` } as never} aria-hidden="true" />
+              <span class="swatch" style={{ "--colour": `var(--series-${curve.colour})` } as never} aria-hidden="true" />
               <span class="legend-label">{curve.label}</span> <span class="number">{format(curve.values[shown] ?? undefined)}</span>
             </li>
           ))}
