@@ -315,10 +315,21 @@ describe("the dashboard", () => {
     await look(page, "server");
   });
 
-  it("cancels by force what runs", async () => {
+  it("cancels what waits, whose place in the queue it shows", async () => {
     await startTraining({ "dataset.path": faces, "init.kind": "RANDOM", input_size: "64", max_epochs: "9000", display_name: "Given up" });
     await heading(/Given up/).waitFor();
     await page.locator("h1 .chip", { hasText: "Running" }).waitFor();
+    await startTraining({ "dataset.path": faces, "init.kind": "RANDOM", display_name: "Waits" });
+    await heading(/Waits/).waitFor();
+    await page.getByText("next in the queue").waitFor();
+    await page.getByRole("button", { name: "Cancel…" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Cancel the training" }).click();
+    await page.locator("h1 .chip", { hasText: "Cancelled" }).waitFor();
+  });
+
+  it("cancels by force what runs", async () => {
+    await visit("#/trainings");
+    await page.getByRole("link", { name: "Given up" }).click();
     await page.getByRole("button", { name: "Cancel…" }).click();
     await page.getByLabel(/Kill its process/).check();
     await look(page, "cancel");
@@ -335,14 +346,14 @@ describe("the dashboard", () => {
     await page.getByRole("button", { name: "Delete…" }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Delete the training" }).click();
     await heading("Trainings").waitFor();
-    expect(await page.locator(".card.training").count()).toBe(2);
+    expect(await page.locator(".card.training").count()).toBe(3);
   });
 
   it("works at a sub-path behind a proxy", async () => {
     const other = await context.newPage();
     await other.goto(subPath);
     await other.locator("[data-link=live]").waitFor();
-    expect(await other.locator(".card.training").count()).toBe(2);
+    await until(async () => (await other.locator(".card.training").count()) === 3, "three trainings are listed");
     await other.goto(`${subPath}#/server`);
     await other.locator(".readiness").getByText("takes calls").waitFor();
     await other.locator(".chart .legend .number", { hasText: /[0-9]/ }).first().waitFor();
