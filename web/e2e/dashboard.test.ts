@@ -258,6 +258,30 @@ describe("the dashboard", () => {
     await look(page, "predict");
   });
 
+  it("offers heat maps and faces where the server has them, and only there", async () => {
+    await visit("#/server");
+    const features = await page.locator(".facts div", { hasText: "Features" }).locator("dd").innerText();
+    const api = readFileSync("../proto/visage/v1/prediction.proto", "utf8");
+    const has = (feature: string): boolean => features.split(", ").includes(feature) && api.includes(`bool ${feature} =`);
+    await visit("#/predict");
+    await page.getByLabel("Version").locator("option", { hasText: "live" }).first().waitFor({ state: "attached" });
+    await page.getByText(/at most .* each/).waitFor();
+    expect(await page.getByLabel("Explain").count()).toBe(has("explain") ? 1 : 0);
+    expect(await page.getByLabel("Detect faces").count()).toBe(has("detect_faces") ? 1 : 0);
+    const portrait = join(server.path("portrait"), readdirSync(server.path("portrait"))[0] ?? "");
+    if (has("explain")) {
+      await page.getByLabel("Explain").check();
+      await page.getByLabel("Choose pictures").setInputFiles(portrait);
+      await page.locator(".heat img").first().waitFor();
+      await page.getByLabel("Explain").uncheck();
+    }
+    if (has("detect_faces")) {
+      await page.getByLabel("Detect faces").check();
+      await page.getByLabel("Choose pictures").setInputFiles(portrait);
+      await page.locator(".face").or(page.getByText("No face was found")).first().waitFor();
+    }
+  });
+
   it("takes pictures that are dropped and pasted", async () => {
     const face = readFileSync(join(faces, readdirSync(faces)[0] ?? "")).toString("base64");
     const carry = (name: string) =>

@@ -6,6 +6,10 @@ import { extname, join } from "node:path";
 
 const TYPES: Readonly<Record<string, string>> = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
 
+/** What the program lets a page do. */
+const POLICY =
+  "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; frame-ancestors 'self'";
+
 export class Proxy {
   private readonly server: Server;
 
@@ -37,7 +41,7 @@ export class Proxy {
     const path = url.slice(this.prefix.length).split("?")[0] ?? "";
     const file = join("dist", path === "" ? "index.html" : path);
     if (this.ownFiles && !path.includes("..") && existsSync(file)) {
-      outgoing.writeHead(200, { "content-type": TYPES[extname(file)] ?? "application/octet-stream" }).end(readFileSync(file));
+      outgoing.writeHead(200, { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "content-security-policy": POLICY }).end(readFileSync(file));
       return;
     }
     const forwarded = request(`http://${this.upstream()}/${url.slice(this.prefix.length)}`, { method: incoming.method, headers: incoming.headers }, (answer) => {

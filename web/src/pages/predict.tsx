@@ -295,7 +295,7 @@ function Result({ item }: { item: Item }) {
           <Facts
             items={[
               ["Version", <a href={href("models", shortName(answer.modelVersion))}>{shortName(answer.modelVersion)}</a>],
-              ["Picture", `${answer.width} × ${answer.height} pixels`],
+              ["Pixels", `${answer.width} × ${answer.height}`],
               ["Decode", duration(answer.durations?.decode)],
               ["Queue", duration(answer.durations?.queue)],
               ["Inference", duration(answer.durations?.inference)],
