@@ -37,7 +37,7 @@ export function DatasetSummary(props: { report: DatasetReport; path?: string | u
                 </td>
                 <td class="right">{split.images > 0n ? years(split.ageMean) : ""}</td>
                 <td class="right">{split.images > 0n ? years(split.ageSd) : ""}</td>
-                <td class="right">{split.images > 0n ? `${split.ageMin} to ${split.ageMax}` : ""}</td>
+                <td class="right number">{split.images > 0n ? `${split.ageMin} to ${split.ageMax}` : ""}</td>
               </tr>
             ))}
           </tbody>
