@@ -1,0 +1,189 @@
+"""The twin of `client` for asyncio: the same names, and `async for` where the other has `for`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, overload
+
+import grpc
+
+from visage.v1 import prediction_pb2, prediction_pb2_grpc, system_pb2, system_pb2_grpc, training_pb2, training_pb2_grpc
+
+from . import channel, images, spec
+from .errors import InvalidArgument, VisageError, from_rpc, translated
+from .following import Record, Result
+from .images import Options, Picture, Prediction
+
+if TYPE_CHECKING:
+    from .client import OnError
+    from .images import ImageLike
+
+
+class AsyncClient:
+    """A connection to one server; `async with` closes it. See `Client`."""
+
+    def __init__(self, target: str = "localhost:50051", *, credentials: grpc.ChannelCredentials | None = None, patience: float = 300.0,
+                 channel_options: dict[str, Any] | None = None) -> None:
+        self.patience = patience
+        options = channel.options(channel_options or {})
+        self.channel = (grpc.aio.insecure_channel(target, options=options) if credentials is None
+                        else grpc.aio.secure_channel(target, credentials, options=options))
+        self.trainings = training_pb2_grpc.TrainingServiceStub(self.channel)
+        self._predictions = prediction_pb2_grpc.PredictionServiceStub(self.channel)
+        self._system = system_pb2_grpc.SystemServiceStub(self.channel)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends all calls and the connection."""
+        await self.channel.close()
+
+    async def info(self) -> system_pb2.GetServerInfoResponse:
+        """Version, device and limits of the server."""
+        with translated():
+            info: system_pb2.GetServerInfoResponse = await self._system.GetServerInfo(system_pb2.GetServerInfoRequest())
+            return info
+
+    async def train(self, dataset: str | os.PathLike[str] | Mapping[str, Any], epochs: int | None = None, **fields: Any) -> AsyncTraining:
+        """Starts a training; see `Client.train`."""
+        with translated():
+            started = (await self.trainings.StartTraining(spec.start_request(dataset, epochs, fields))).training
+        return AsyncTraining(self, started.name)
+
+    def training(self, name: str) -> AsyncTraining:
+        """A training that was started before."""
+        return AsyncTraining(self, channel.training_name(name))
+
+    @overload
+    async def predict(self, image: list[ImageLike], **options: Any) -> list[Prediction]: ...
+
+    @overload
+    async def predict(self, image: ImageLike, **options: Any) -> Prediction: ...
+
+    async def predict(self, image: ImageLike | list[ImageLike], **options: Any) -> Prediction | list[Prediction]:
+        """Predicts on one image or a list of them; see `Client.predict`."""
+        found = [one async for one in self.predict_many(image if isinstance(image, list) else [image], **options)]
+        return found if isinstance(image, list) else found[0]
+
+    async def predict_folder(self, folder: str | os.PathLike[str], **options: Any) -> AsyncIterator[Prediction]:
+        """Predicts on all images below a folder; see `Client.predict_folder`."""
+        async for one in self.predict_many(await asyncio.to_thread(images.files, folder), **options):
+            yield one
+
+    async def predict_many(self, pictures: Iterable[ImageLike], *, version: int | str = "live", model: str = "age", interval_level: float | None = None,
+                           annotate: bool = False, parallel: int = 4, on_error: OnError | None = None) -> AsyncIterator[Prediction]:
+        """Yields predictions in order; see `Client.predict_many`."""
+        options = Options(channel.version_name(version, model), annotate, interval_level)
+        chunks = images.chunks(pictures, (await self.info()).limits, parallel)
+        under_way: deque[tuple[list[Picture], Any]] = deque()
+        no_more: list[Picture] = []
+        try:
+            # Files are read and pixels encoded on a thread, for others to go on meanwhile.
+            while chunk := await asyncio.to_thread(next, chunks, no_more):
+                under_way.append((chunk, self._predictions.Predict(options.request(chunk))))
+                if len(under_way) == parallel:
+                    for one in await self._received(*under_way.popleft(), options, on_error):
+                        yield one
+            while under_way:
+                for one in await self._received(*under_way.popleft(), options, on_error):
+                    yield one
+        finally:
+            for _, call in under_way:
+                call.cancel()
+
+    async def _received(self, chunk: list[Picture], call: Any, options: Options, on_error: OnError | None) -> list[Prediction]:
+        try:
+            with translated():
+                answer: prediction_pb2.PredictResponse = await call
+                return images.predictions(chunk, answer)
+        except InvalidArgument as error:
+            if on_error is None:
+                raise
+            if len(chunk) == 1:
+                on_error(chunk[0], error)
+                return []
+        alone = [([picture], self._predictions.Predict(options.request([picture]))) for picture in chunk]
+        return [one for part, call in alone for one in await self._received(part, call, options, on_error)]
+
+
+class AsyncTraining:
+    """A training on the server, followed by a cursor; see `Training`."""
+
+    def __init__(self, client: AsyncClient, name: str) -> None:
+        self.name = name
+        self._client = client
+        self._record = Record(name, client.patience)
+
+    async def __aiter__(self) -> AsyncIterator[training_pb2.EpochMetrics]:
+        async for event in self.events():
+            if event.HasField("epoch_completed"):
+                yield event.epoch_completed
+
+    async def events(self) -> AsyncIterator[training_pb2.TrainingEvent]:
+        """Yields everything that happens, in order and each event once."""
+        record = self._record
+        record.begin()
+        while not record.has_ended:
+            stream = self._client.trainings.StreamEpochMetrics(record.request())
+            try:
+                async for response in stream:
+                    if record.take(response.event):
+                        yield response.event
+            except grpc.RpcError as error:
+                await asyncio.sleep(record.delay_after(from_rpc(error)))
+            finally:
+                stream.cancel()
+
+    @property
+    def epochs(self) -> list[training_pb2.EpochMetrics]:
+        """The valid epochs that were seen so far."""
+        return list(self._record.epochs)
+
+    @property
+    def state(self) -> str:
+        """The last state that was seen, such as RUNNING."""
+        return self._record.state
+
+    @property
+    def result(self) -> Result | None:
+        """How it ended; None before the end was seen. Raises TrainingFailed where it failed."""
+        return self._record.outcome() if self._record.has_ended else None
+
+    async def wait(self) -> Result:
+        """Follows to the end. Raises TrainingFailed where it failed."""
+        async for _ in self.events():
+            pass
+        return self._record.outcome()
+
+    async def stop(self) -> None:
+        """Ends it early with its best checkpoint."""
+        with translated():
+            await self._client.trainings.StopTraining(training_pb2.StopTrainingRequest(name=self.name))
+
+    async def pause(self) -> None:
+        """Lets go of the device until `resume`."""
+        with translated():
+            await self._client.trainings.PauseTraining(training_pb2.PauseTrainingRequest(name=self.name))
+
+    async def resume(self) -> None:
+        """Puts it back into the queue; waits as the server asks while it is still pausing."""
+        self._record.begin()
+        while True:
+            try:
+                with translated():
+                    await self._client.trainings.ResumeTraining(training_pb2.ResumeTrainingRequest(name=self.name))
+                return
+            except VisageError as error:
+                await asyncio.sleep(self._record.delay_after(error))
+
+    async def cancel(self, force: bool = False) -> None:
+        """Gives it up."""
+        with translated():
+            await self._client.trainings.CancelTraining(training_pb2.CancelTrainingRequest(name=self.name, force=force))

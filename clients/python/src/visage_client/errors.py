@@ -1,0 +1,120 @@
+"""Errors of the API as exceptions, with what the server says beside the text: reason, bad fields, when to try again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+
+@dataclass(frozen=True)
+class FieldViolation:
+    """A field of the request that the server refuses."""
+
+    field: str
+    description: str
+
+
+class VisageError(Exception):
+    """A call that failed; the subclasses are gRPC's codes that a program may want to tell apart."""
+
+    def __init__(self, code: grpc.StatusCode, message: str, reason: str | None = None, violations: tuple[FieldViolation, ...] = (),
+                 retry_delay: float | None = None) -> None:
+        super().__init__(f"{code.name}{f' ({reason})' if reason else ''}: {message}")
+        self.code = code
+        self.message = message
+        # Stable and in capitals, such as `NO_LIVE_MODEL`; None when the error is the transport's and no word of the server.
+        self.reason = reason
+        self.violations = violations
+        # Seconds after which the server thinks that the same call may work; None when waiting does not help.
+        self.retry_delay = retry_delay
+
+    @property
+    def is_of_the_connection(self) -> bool:
+        """Whether the server went away, rather than refuse; a connection that breaks off is told in any of these ways."""
+        broken = self.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and self.reason is None
+        return broken or self.code == grpc.StatusCode.UNAVAILABLE
+
+
+class InvalidArgument(VisageError):
+    """The request is wrong; `violations` names all bad fields at once."""
+
+
+class NotFound(VisageError):
+    """There is no such training or version."""
+
+
+class AlreadyExists(VisageError):
+    """The id is taken."""
+
+
+class FailedPrecondition(VisageError):
+    """Not in this state: the training has ended, or no version is live."""
+
+
+class Aborted(VisageError):
+    """Somebody else changed it in between."""
+
+
+class ResourceExhausted(VisageError):
+    """A queue is full; `retry_delay` says when to try again."""
+
+
+class DeadlineExceeded(VisageError):
+    """There was no answer in time."""
+
+
+class Unavailable(VisageError):
+    """No server answers, or it is shutting down."""
+
+
+class TrainingFailed(Exception):
+    """A training ended as FAILED; `reason` is stable, such as `TOO_MANY_REJECTS`."""
+
+    def __init__(self, training: str, reason: str, message: str) -> None:
+        super().__init__(f"{training} failed ({reason}): {message}")
+        self.reason = reason
+        self.message = message
+
+
+KINDS: dict[grpc.StatusCode, type[VisageError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.ABORTED: Aborted,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+}
+
+
+def from_rpc(error: grpc.RpcError) -> VisageError:
+    """Reads the code, the text and the details of a failed call, of either kind of channel."""
+    code, reason, violations, delay = error.code(), None, [], None
+    trailers: Any = error.trailing_metadata() or ()
+    for key, value in trailers:
+        if key != "grpc-status-details-bin":
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+            if detail.Unpack(info):
+                reason = info.reason
+            elif detail.Unpack(bad):
+                violations += [FieldViolation(one.field, one.description) for one in bad.field_violations]
+            elif detail.Unpack(retry):
+                delay = retry.retry_delay.ToTimedelta().total_seconds()
+    return KINDS.get(code, VisageError)(code, error.details() or "", reason, tuple(violations), delay)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns gRPC's errors inside into ours."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc(error) from error
