@@ -31,7 +31,7 @@ class Result:
     # Whether the version became `live` at once.
     promoted: bool
     # How the version does on the test images; None without any.
-    test: training_pb2.Evaluation | None
+    test: training_pb2.Evaluation | None = field(repr=False)
 
 
 @dataclass
