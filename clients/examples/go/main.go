@@ -1,0 +1,246 @@
+// Visage from Go: train, follow across a restart of the server, predict a folder. build.sh says how to build it.
+//
+// The dataset is a folder of the server, the pictures are files of this machine.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	visage "visage/v1"
+)
+
+// Predict changes nothing, so that a full queue (RESOURCE_EXHAUSTED) may be tried again too; StartTraining starts nothing twice, because it carries a request id.
+const serviceConfig = `{"methodConfig": [
+	{"name": [{"service": "visage.v1.PredictionService"}], "timeout": "60s", "retryPolicy": {
+		"maxAttempts": 5, "initialBackoff": "0.5s", "maxBackoff": "5s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]}},
+	{"name": [{"service": "visage.v1.TrainingService"}], "retryPolicy": {
+		"maxAttempts": 5, "initialBackoff": "0.5s", "maxBackoff": "5s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
+
+const (
+	patience        = 5 * time.Minute
+	pause           = 500 * time.Millisecond
+	picturesInACall = 16
+	callsAtOnce     = 4
+)
+
+// codec reads and writes messages by google.golang.org/protobuf. Debian's grpc-go 1.33 does it by the older golang/protobuf 1.3, which
+// does not know messages of today's generator; later releases need no codec of one's own.
+type codec struct{}
+
+func (codec) Marshal(message interface{}) ([]byte, error) {
+	return proto.Marshal(message.(proto.Message))
+}
+
+func (codec) Unmarshal(data []byte, message interface{}) error {
+	return proto.Unmarshal(data, message.(proto.Message))
+}
+
+func (codec) Name() string { return "proto" }
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) != 5 {
+		log.Fatalf("usage: %s TARGET DATASET PICTURES EPOCHS", os.Args[0])
+	}
+	epochs, err := strconv.ParseUint(os.Args[4], 10, 32)
+	if err != nil {
+		log.Fatalf("%s is no number of epochs", os.Args[4])
+	}
+	connection, err := grpc.Dial(os.Args[1], grpc.WithInsecure(), grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{})))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer connection.Close()
+	ctx := context.Background()
+	if err := train(ctx, visage.NewTrainingServiceClient(connection), os.Args[2], uint32(epochs)); err != nil {
+		log.Fatal(err)
+	}
+	if err := predict(ctx, visage.NewPredictionServiceClient(connection), os.Args[3]); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func train(ctx context.Context, trainings visage.TrainingServiceClient, dataset string, epochs uint32) error {
+	spec := &visage.TrainingSpec{Dataset: &visage.DatasetSpec{Path: dataset}, MaxEpochs: &epochs, Recipe: visage.Recipe_RECIPE_FAST}
+	started, err := trainings.StartTraining(ctx, &visage.StartTrainingRequest{Spec: spec, RequestId: newUUID()})
+	if err != nil {
+		return err
+	}
+	fmt.Println("training", started.Training.Name)
+	return follow(ctx, trainings, started.Training.Name, func(event *visage.TrainingEvent) error {
+		switch kind := event.Kind.(type) {
+		case *visage.TrainingEvent_EpochCompleted:
+			fmt.Printf("epoch %d/%d: %.2f years\n", kind.EpochCompleted.Epoch, epochs, kind.EpochCompleted.ValMae)
+		case *visage.TrainingEvent_MetricsRewound:
+			// The server goes on from a checkpoint; epochs from here on are made anew.
+			fmt.Println("rewound to epoch", kind.MetricsRewound.FromEpoch)
+		case *visage.TrainingEvent_ModelVersionCreated:
+			fmt.Println("model", kind.ModelVersionCreated.ModelVersion)
+		case *visage.TrainingEvent_StateChanged:
+			if kind.StateChanged.State == visage.TrainingState_TRAINING_STATE_FAILED {
+				return fmt.Errorf("%s: %s", kind.StateChanged.Failure.GetReason(), kind.StateChanged.Failure.GetMessage())
+			}
+		}
+		return nil
+	})
+}
+
+// follow hands on what happens to a training, each event once; the cursor is the sequence of the last one.
+func follow(ctx context.Context, trainings visage.TrainingServiceClient, name string, take func(*visage.TrainingEvent) error) error {
+	var cursor uint64
+	lastWord := time.Now()
+	for {
+		err := followOnce(ctx, trainings, name, &cursor, &lastWord, take)
+		if status.Code(err) != codes.Unavailable || time.Since(lastWord) > patience {
+			return err
+		}
+		log.Println("reconnecting after event", cursor)
+		time.Sleep(retryDelay(err))
+	}
+}
+
+// followOnce follows for as long as the connection lasts; nil is the end of the training.
+func followOnce(ctx context.Context, trainings visage.TrainingServiceClient, name string, cursor *uint64, lastWord *time.Time,
+	take func(*visage.TrainingEvent) error) error {
+	stream, err := trainings.StreamEpochMetrics(ctx, &visage.StreamEpochMetricsRequest{Name: name, AfterSequence: *cursor})
+	if err != nil {
+		return err
+	}
+	for {
+		response, err := stream.Recv()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		*lastWord = time.Now()
+		// Heartbeats have no sequence.
+		if response.Event.Sequence == 0 {
+			continue
+		}
+		*cursor = response.Event.Sequence
+		if err := take(response.Event); err != nil {
+			return err
+		}
+	}
+}
+
+// retryDelay is what the server asks to wait, else half a second.
+func retryDelay(err error) time.Duration {
+	for _, detail := range status.Convert(err).Details() {
+		if retry, ok := detail.(*errdetails.RetryInfo); ok {
+			return time.Duration(retry.RetryDelay.GetSeconds())*time.Second + time.Duration(retry.RetryDelay.GetNanos())
+		}
+	}
+	return pause
+}
+
+func predict(ctx context.Context, predictions visage.PredictionServiceClient, folder string) error {
+	paths, err := pictures(folder)
+	if err != nil {
+		return err
+	}
+	ages := make([]float64, len(paths))
+	starts := make(chan int)
+	failures := make(chan error, callsAtOnce)
+	var workers sync.WaitGroup
+	for worker := 0; worker < callsAtOnce; worker++ {
+		workers.Add(1)
+		go func() {
+			defer workers.Done()
+			var failure error
+			for start := range starts {
+				end := start + picturesInACall
+				if end > len(paths) {
+					end = len(paths)
+				}
+				// After a failure the rest is drained, so that nobody waits for this worker.
+				if failure == nil {
+					failure = predictPart(ctx, predictions, paths[start:end], ages[start:end])
+				}
+			}
+			if failure != nil {
+				failures <- failure
+			}
+		}()
+	}
+	for start := 0; start < len(paths); start += picturesInACall {
+		starts <- start
+	}
+	close(starts)
+	workers.Wait()
+	close(failures)
+	if err := <-failures; err != nil {
+		return err
+	}
+	for index, path := range paths {
+		fmt.Printf("%s %.1f\n", filepath.Base(path), ages[index])
+	}
+	return nil
+}
+
+// predictPart reads its pictures itself, so that no more are in memory than are under way.
+func predictPart(ctx context.Context, predictions visage.PredictionServiceClient, paths []string, ages []float64) error {
+	request := &visage.PredictRequest{}
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		request.Images = append(request.Images, content)
+	}
+	answer, err := predictions.Predict(ctx, request)
+	if err != nil {
+		return err
+	}
+	for index, prediction := range answer.Predictions {
+		ages[index] = prediction.Age
+	}
+	return nil
+}
+
+func pictures(folder string) ([]string, error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, entry := range entries {
+		switch strings.ToLower(filepath.Ext(entry.Name())) {
+		case ".jpg", ".jpeg", ".png", ".webp", ".bmp":
+			paths = append(paths, filepath.Join(folder, entry.Name()))
+		}
+	}
+	sort.Strings(paths)
+	return paths, nil
+}
+
+// newUUID is a random UUID (RFC 4122, version 4).
+func newUUID() string {
+	var bytes [16]byte
+	if _, err := rand.Read(bytes[:]); err != nil {
+		log.Fatal(err)
+	}
+	bytes[6] = bytes[6]&0x0f | 0x40
+	bytes[8] = bytes[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", bytes[0:4], bytes[4:6], bytes[6:8], bytes[8:10], bytes[10:16])
+}
