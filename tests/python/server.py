@@ -68,9 +68,9 @@ class Server:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def start(self):
+    def start(self, grpc_listen="127.0.0.1:0", http_listen="127.0.0.1:0"):
         """Starts the process and waits until it answers; again after `wait` it finds what it had stored."""
-        command = [binary(), "serve", "--data-dir", self.path("data"), "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
+        command = [binary(), "serve", "--data-dir", self.path("data"), "--grpc-listen", grpc_listen, "--http-listen", http_listen,
                    "--ready-file", self.path("ready"), *self.options]
         with open(self.path("log"), "ab") as log:
             # In a folder of its own, so that no visage.toml is found.
@@ -111,6 +111,20 @@ class Server:
             self.client.close()
         if code != 0 or "panicked" in self.log():
             raise AssertionError("the server ended with {}; its log says:\n{}".format(code, self.log()))
+
+    def kill_and_restart(self):
+        """Ends the process as a loss of power would, and starts another one with the same data at the same addresses."""
+        self.process.kill()
+        self.process.wait()
+        self.client.close()
+        os.remove(self.path("ready"))
+        self.start(self.grpc_address, self.http_address)
+
+    def restart(self):
+        """The same after an orderly end."""
+        self.terminate()
+        self.wait()
+        self.start(self.grpc_address, self.http_address)
 
     def close(self):
         """Ends the server if it runs, and removes its folder."""
