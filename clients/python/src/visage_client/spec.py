@@ -54,9 +54,9 @@ def field_as_json(field: Any, value: Any) -> Any:
         return full
     if field.message_type is None:
         return value
+    if isinstance(value, Message):
+        return json_format.MessageToDict(value, preserving_proto_field_name=True)
     if field.message_type.full_name == "google.protobuf.Duration":
         seconds = value.total_seconds() if isinstance(value, datetime.timedelta) else value
         return f"{seconds:.9f}s" if isinstance(seconds, (int, float)) else seconds
-    if isinstance(value, Message):
-        return json_format.MessageToDict(value, preserving_proto_field_name=True)
     return as_json(field.message_type, value)
