@@ -155,8 +155,8 @@ class PackageTest(ServerTest):
         self.assertEqual([epoch.epoch for epoch in again], [1, 2, 3, 4])
 
     def test_epochs_that_are_made_anew_take_the_place_of_earlier_ones(self):
-        from visage_client.following import Record
-        record = Record("trainings/x", 1.0)
+        from visage_client.following import Backoff, Record
+        record = Record("trainings/x", Backoff(patience=1.0))
 
         def event(sequence, **kind):
             return api.training.TrainingEvent(training="trainings/x", sequence=sequence, **kind)
@@ -172,17 +172,17 @@ class PackageTest(ServerTest):
 
     def test_waiting_before_the_next_try_is_no_shorter_than_the_server_asks(self):
         import grpc
-        from visage_client.following import Record
-        record = Record("trainings/x", patience=60.0)
+        from visage_client.following import Backoff
+        backoff = Backoff(patience=60.0)
         asked = self.visage.Unavailable(grpc.StatusCode.UNAVAILABLE, "ends", "SHUTTING_DOWN", (), 7.0)
-        self.assertGreaterEqual(record.delay_after(asked), 7.0)
+        self.assertGreaterEqual(backoff.delay_after(asked), 7.0)
         lost = self.visage.Unavailable(grpc.StatusCode.UNAVAILABLE, "gone")
-        delays = [record.delay_after(lost) for _ in range(10)]
+        delays = [backoff.delay_after(lost) for _ in range(10)]
         self.assertTrue(0 < delays[0] < 1 and 2.5 <= delays[-1] <= 5, delays)
         with self.assertRaises(self.visage.NotFound):
-            record.delay_after(self.visage.NotFound(grpc.StatusCode.NOT_FOUND, "no such training", "NOT_FOUND"))
+            backoff.delay_after(self.visage.NotFound(grpc.StatusCode.NOT_FOUND, "no such training", "NOT_FOUND"))
         with self.assertRaises(self.visage.Unavailable):
-            Record("trainings/x", patience=-1.0).delay_after(lost)
+            Backoff(patience=-1.0).delay_after(lost)
 
     def test_pause_resume_and_stop(self):
         training = self.start(10_000, input_size=32)
@@ -321,9 +321,9 @@ class PackageTest(ServerTest):
         found = list(self.client.predict_folder(folder))
         self.assertEqual([one.source.relative_to(folder).as_posix() for one in found],
                          ["{:02}.jpg".format(number) for number in range(20)] + ["below/{}.png".format(number) for number in range(10)])
-        calls = server.wait_for(lambda: self.predict_calls() - before, "the calls are counted")
-        # 20 small pictures by the number of images, at least 3 calls; 10 of 28 kB by the bytes of a message, at least 3 more.
-        self.assertTrue(6 <= calls <= 9, calls)
+        # Thirty pictures would be four calls of eight; of those with 28 kB only four are under the limit of a message.
+        server.wait_for(lambda: self.predict_calls() - before >= 5, "five calls are counted")
+        self.assertLessEqual(self.predict_calls() - before, 6)
         self.assertAlmostEqual(found[7].age, self.client.predict(folder / "07.jpg").age, places=1)
 
         async def by_asyncio():
@@ -399,7 +399,8 @@ class PackageTest(ServerTest):
         self.assertTrue(all(png.startswith(b"\x89PNG") for png in shown) and len(set(shown)) == 4)
         path = self.server.path("curves.png")
         training.plot(follow=False).savefig(path)
-        self.assertEqual(Image.open(path).format, "PNG")
+        with Image.open(path) as saved:
+            self.assertEqual(saved.format, "PNG")
 
     def test_the_readme_runs_as_it_is_printed(self):
         code, = re.findall(r"```python\n(.*?)```", (checkout / "clients" / "python" / "README.md").read_text(encoding="utf-8"), re.S)

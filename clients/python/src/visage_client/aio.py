@@ -14,7 +14,7 @@ from visage.v1 import prediction_pb2, prediction_pb2_grpc, system_pb2, system_pb
 
 from . import channel, images, spec
 from .errors import InvalidArgument, VisageError, from_rpc, translated
-from .following import Record, Result
+from .following import Backoff, Record, Result
 from .images import Options, Picture, Prediction
 
 if TYPE_CHECKING:
@@ -99,16 +99,22 @@ class AsyncClient:
                 call.cancel()
 
     async def _received(self, chunk: list[Picture], call: Any, options: Options, on_error: OnError | None) -> list[Prediction]:
-        try:
-            with translated():
-                answer: prediction_pb2.PredictResponse = await call
-                return images.predictions(chunk, answer)
-        except InvalidArgument as error:
-            if on_error is None:
-                raise
-            if len(chunk) == 1:
-                on_error(chunk[0], error)
-                return []
+        backoff = Backoff(self.patience)
+        while True:
+            try:
+                with translated():
+                    answer: prediction_pb2.PredictResponse = await call
+                    return images.predictions(chunk, answer)
+            except InvalidArgument as error:
+                if on_error is None:
+                    raise
+                if len(chunk) == 1:
+                    on_error(chunk[0], error)
+                    return []
+                break
+            except VisageError as error:
+                await asyncio.sleep(backoff.delay_after(error))
+                call = self._predictions.Predict(options.request(chunk))
         alone = [([picture], self._predictions.Predict(options.request([picture]))) for picture in chunk]
         return [one for part, call in alone for one in await self._received(part, call, options, on_error)]
 
@@ -119,7 +125,7 @@ class AsyncTraining:
     def __init__(self, client: AsyncClient, name: str) -> None:
         self.name = name
         self._client = client
-        self._record = Record(name, client.patience)
+        self._record = Record(name, Backoff(client.patience))
 
     async def __aiter__(self) -> AsyncIterator[training_pb2.EpochMetrics]:
         async for event in self.events():
@@ -129,7 +135,7 @@ class AsyncTraining:
     async def events(self) -> AsyncIterator[training_pb2.TrainingEvent]:
         """Yields everything that happens, in order and each event once."""
         record = self._record
-        record.begin()
+        record.backoff.begin()
         while not record.has_ended:
             stream = self._client.trainings.StreamEpochMetrics(record.request())
             try:
@@ -137,7 +143,7 @@ class AsyncTraining:
                     if record.take(response.event):
                         yield response.event
             except grpc.RpcError as error:
-                await asyncio.sleep(record.delay_after(from_rpc(error)))
+                await asyncio.sleep(record.backoff.delay_after(from_rpc(error)))
             finally:
                 stream.cancel()
 
@@ -174,14 +180,14 @@ class AsyncTraining:
 
     async def resume(self) -> None:
         """Puts it back into the queue; waits as the server asks while it is still pausing."""
-        self._record.begin()
+        self._record.backoff.begin()
         while True:
             try:
                 with translated():
                     await self._client.trainings.ResumeTraining(training_pb2.ResumeTrainingRequest(name=self.name))
                 return
             except VisageError as error:
-                await asyncio.sleep(self._record.delay_after(error))
+                await asyncio.sleep(self._record.backoff.delay_after(error))
 
     async def cancel(self, force: bool = False) -> None:
         """Gives it up."""

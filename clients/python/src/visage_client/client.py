@@ -15,7 +15,7 @@ from visage.v1 import (model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2
 
 from . import channel, images, spec
 from .errors import InvalidArgument, VisageError, from_rpc, translated
-from .following import Record, Result
+from .following import Backoff, Record, Result
 from .images import Options, Picture, Prediction
 
 if TYPE_CHECKING:
@@ -107,16 +107,23 @@ class Client:
                 call.cancel()
 
     def _received(self, chunk: list[Picture], call: Any, options: Options, on_error: OnError | None) -> list[Prediction]:
-        try:
-            with translated():
-                answer: prediction_pb2.PredictResponse = call.result()
-                return images.predictions(chunk, answer)
-        except InvalidArgument as error:
-            if on_error is None:
-                raise
-            if len(chunk) == 1:
-                on_error(chunk[0], error)
-                return []
+        backoff = Backoff(self.patience)
+        while True:
+            try:
+                with translated():
+                    answer: prediction_pb2.PredictResponse = call.result()
+                    return images.predictions(chunk, answer)
+            except InvalidArgument as error:
+                if on_error is None:
+                    raise
+                if len(chunk) == 1:
+                    on_error(chunk[0], error)
+                    return []
+                break
+            except VisageError as error:
+                # gRPC has tried for some seconds; a server that is away for longer, or whose queue is full, is waited for here.
+                time.sleep(backoff.delay_after(error))
+                call = self._predictions.Predict.future(options.request(chunk))
         alone = [([picture], self._predictions.Predict.future(options.request([picture]))) for picture in chunk]
         return [one for part, call in alone for one in self._received(part, call, options, on_error)]
 
@@ -165,7 +172,7 @@ class Training:
     def __init__(self, client: Client, name: str) -> None:
         self.name = name
         self._client = client
-        self._record = Record(name, client.patience)
+        self._record = Record(name, Backoff(client.patience))
 
     def __iter__(self) -> Iterator[training_pb2.EpochMetrics]:
         return (event.epoch_completed for event in self.events() if event.HasField("epoch_completed"))
@@ -173,13 +180,13 @@ class Training:
     def events(self) -> Iterator[training_pb2.TrainingEvent]:
         """Yields everything that happens, in order and each event once."""
         record = self._record
-        record.begin()
+        record.backoff.begin()
         while not record.has_ended:
             stream = self._client.trainings.StreamEpochMetrics(record.request())
             try:
                 yield from (response.event for response in stream if record.take(response.event))
             except grpc.RpcError as error:
-                time.sleep(record.delay_after(from_rpc(error)))
+                time.sleep(record.backoff.delay_after(from_rpc(error)))
             finally:
                 stream.cancel()
 
@@ -222,14 +229,14 @@ class Training:
 
     def resume(self) -> None:
         """Puts it back into the queue; waits as the server asks while it is still pausing."""
-        self._record.begin()
+        self._record.backoff.begin()
         while True:
             try:
                 with translated():
                     self._client.trainings.ResumeTraining(training_pb2.ResumeTrainingRequest(name=self.name))
                 return
             except VisageError as error:
-                time.sleep(self._record.delay_after(error))
+                time.sleep(self._record.backoff.delay_after(error))
 
     def cancel(self, force: bool = False) -> None:
         """Gives it up."""

@@ -35,12 +35,35 @@ class Result:
 
 
 @dataclass
+class Backoff:
+    """How long to wait between tries, and for how long to try."""
+
+    # Seconds without a word of the server after which it is given up.
+    patience: float
+    failures: int = 0
+    silent_since: float = field(default_factory=time.monotonic)
+
+    def begin(self) -> None:
+        """The server has spoken, or is asked for the first time; the time before does not count as silence."""
+        self.failures, self.silent_since = 0, time.monotonic()
+
+    def delay_after(self, error: VisageError) -> float:
+        """How long to wait before the next try, no shorter than the server asks; raises an error that waiting does not mend."""
+        refused = not error.is_of_the_connection and error.retry_delay is None
+        if refused or time.monotonic() - self.silent_since > self.patience:
+            raise error
+        delay: float = min(LONGEST_DELAY, FIRST_DELAY * 2.0**min(self.failures, 10))
+        self.failures += 1
+        # Clients that lost the same server do not all come back in the same moment.
+        return max(error.retry_delay or 0.0, delay * random.uniform(0.5, 1.0))
+
+
+@dataclass
 class Record:
     """The cursor, the epochs that are valid, and the end."""
 
     name: str
-    # Seconds without a word of the server after which following gives up.
-    patience: float
+    backoff: Backoff
     cursor: int = 0
     epochs: list[training_pb2.EpochMetrics] = field(default_factory=list)
     state: str = "QUEUED"
@@ -48,8 +71,6 @@ class Record:
     failure: TrainingFailed | None = None
     version: training_pb2.ModelVersionCreated | None = None
     test: training_pb2.Evaluation | None = None
-    failures: int = 0
-    silent_since: float = field(default_factory=time.monotonic)
 
     @property
     def has_ended(self) -> bool:
@@ -59,13 +80,9 @@ class Record:
         """Asks for what comes after the last event that was taken."""
         return training_pb2.StreamEpochMetricsRequest(name=self.name, after_sequence=self.cursor)
 
-    def begin(self) -> None:
-        """A new following begins; the time before it does not count as silence."""
-        self.failures, self.silent_since = 0, time.monotonic()
-
     def take(self, event: training_pb2.TrainingEvent) -> bool:
         """Notes an event and tells whether it is a new one: heartbeats are not, nor is one that was seen before."""
-        self.begin()
+        self.backoff.begin()
         if event.sequence <= self.cursor:
             return False
         self.cursor = event.sequence
@@ -90,16 +107,6 @@ class Record:
             version = self.version
             self.result = Result(self.state, training_pb2.StopReason.Name(change.stop_reason).removeprefix("STOP_REASON_"),
                                  version.model_version if version else None, version.promoted if version else False, self.test)
-
-    def delay_after(self, error: VisageError) -> float:
-        """How long to wait before the next try, no shorter than the server asks; raises an error that waiting does not mend."""
-        refused = not error.is_of_the_connection and error.retry_delay is None
-        if refused or time.monotonic() - self.silent_since > self.patience:
-            raise error
-        delay: float = min(LONGEST_DELAY, FIRST_DELAY * 2.0**min(self.failures, 10))
-        self.failures += 1
-        # Clients that lost the same server do not all come back in the same moment.
-        return max(error.retry_delay or 0.0, delay * random.uniform(0.5, 1.0))
 
     def outcome(self) -> Result:
         """The result after the end; raises for a training that failed."""
