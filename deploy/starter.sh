@@ -33,7 +33,7 @@ export VISAGE_SERVER
 
 # What both stages have in common.
 recipe=(--dataset "$data" --trainable ALL --batch-size 64 --optimizer adamw --weight-decay 0.05 --schedule cosine --loss smooth-l1
-  --set target_scale=STANDARDISED --set ema_decay=0.998 --flip --set augmentation.min_crop_area=0.6 --set augmentation.brightness=0.2
+  --set target_scale=STANDARDISED --set ema_decay=0.998 --flip --set augmentation.brightness=0.2
   --set augmentation.contrast=0.2 --set augmentation.saturation=0.2 --set augmentation.erasing=0.1 --set monitor=VAL_MAE --promote never)
 
 # Starts a training, or follows the one that is there already; its model version.
@@ -45,8 +45,10 @@ stage() {
   "$visage" trainings get "$id" --json | sed -n 's/.*"model_version": *"\([^"]*\)".*/\1/p' | head -1
 }
 
-first=$(stage small --init RANDOM --input-size 64 --epochs 20 --lr 2e-3 --warmup-epochs 1 --set schedule.min_factor=0.02)
+first=$(stage small --init RANDOM --input-size 64 --epochs 20 --lr 2e-3 --warmup-epochs 1 --set schedule.min_factor=0.02 \
+  --set augmentation.min_crop_area=0.6)
 "$visage" models export "$first" --format safetensors --output "$out/small.safetensors"
-second=$(stage large --init "$out/small.safetensors" --input-size 112 --epochs "${EPOCHS:-10}" --lr 8e-4 --warmup-epochs 0.5 --set schedule.min_factor=0.01)
+second=$(stage large --init "$out/small.safetensors" --input-size 112 --epochs 22 --lr 1e-3 --warmup-epochs 0.5 \
+  --set schedule.min_factor=0.005 --set augmentation.min_crop_area=0.65 --set loss.beta=0.15)
 find "$data/val" -type f | sort | head -"${CHECK:-200}" | xargs -d '\n' "$visage" models export "$second" --format starter --output "$out/starter" --check
 echo "The starter is in $out/starter; copy its files to assets/starter and build."
