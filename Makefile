@@ -16,7 +16,7 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores by itself, and two of it would only wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-rust test-python test-torch test-perf-analyzer bench-train bench-serve bench-pressure lint deny clean
+.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-train bench-serve bench-pressure lint deny clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
@@ -26,7 +26,18 @@ setup: ## Check the tools and bring libtorch to .libtorch (an exported LIBTORCH 
 	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) is missing: install it with \`sudo apt install python3 python3-pip\` (Debian, Ubuntu) or \`sudo dnf install python3 python3-pip\` (Fedora, RHEL)" >&2; exit 1; }
 	@$(PYTHON) deploy/setup-libtorch.py
 
-build: setup ## Build the release binary
+# The dashboard is part of the program; without Node.js there is a program without one.
+dashboard: web/dist/index.html ## Build the dashboard to web/dist (with Node.js 20 or newer)
+
+web/dist/index.html: web/package-lock.json web/index.html $(shell find web/src web/scripts web/public proto/visage -type f 2>/dev/null)
+	@if command -v npm >/dev/null; then \
+		echo "building the dashboard"; \
+		{ cd web && npm ci --silent && npm run --silent build; } || { echo "build: the dashboard could not be built (npm's reason is above), so the program has none" >&2; }; \
+	else \
+		echo "build: npm is missing, so the program has no dashboard: install Node.js 20 or newer and run \`make build\` again" >&2; \
+	fi
+
+build: setup dashboard ## Build the release binary, with the dashboard where Node.js is there
 	cargo build --release
 
 demo: build ## Build, start a server, fine-tune on DATA, watch, predict, show the metrics
@@ -48,6 +59,10 @@ test-rust: setup ## Run the Rust tests, with cargo-nextest where it is installed
 test-python: setup $(VENV)/installed ## Run the tests of the Python client
 	cargo build --release --workspace
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python
+
+test-dashboard: build ## Test the dashboard: its logic, and its pages in Chromium (Debian's package chromium)
+	cd web && npm run check && npm test
+	cd web && VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" npm run e2e
 
 # torchvision is the reference for what a checkpoint must predict; with its CUDA libraries it is too large for every run.
 test-torch: setup $(VENV)/torch-installed ## Compare a checkpoint with torchvision (2.5 GB to download)

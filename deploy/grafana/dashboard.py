@@ -115,8 +115,10 @@ ROWS = [
                (gauge("instance:visage_predict_call_seconds:p99_5m"), "p99 {{protocol}}")], limits=steps((None, GREEN), (1, RED))),
         lines("Time by stage",
               "95 of 100 take less: decoding one image, waiting for the engine, one forward pass of a batch. What is long is what to make faster.",
-              "s", [(quantile(0.95, "visage_predict_decode_seconds"), "decode"), (quantile(0.95, "visage_predict_queue_seconds"), "wait"),
+              "s", [(quantile(0.95, "visage_predict_decode_seconds"), "decode"), (quantile(0.95, "visage_predict_detection_seconds"), "face detection"),
+                    (quantile(0.95, "visage_predict_queue_seconds"), "wait"),
                     (quantile(0.95, "visage_predict_inference_seconds"), "forward pass")]),
+        heatmap("Faces", "Faces found on a picture, where they were asked for.", "short", "visage_predict_faces"),
         heatmap("Batch sizes", "Images in one forward pass; larger under load.", "short", "visage_predict_batch_size"),
         lines("Queue",
               "Images that were let in and are not answered, and mean images of a batch. At max_queued_images, 256 unless it was set, calls are "

@@ -205,6 +205,7 @@ class QueriesTest(unittest.TestCase):
             file.write(b"no picture")
         for count in (1, 2, 4):
             client.predict(*count * [face])
+        client.predict(face, detect_faces=True)
         cls.post_face(face)
         cls.refused(grpc.StatusCode.INVALID_ARGUMENT, face, b"no picture")
         cls.refused(grpc.StatusCode.INVALID_ARGUMENT, *5 * [face])
