@@ -234,7 +234,8 @@ class WithoutModelTest(ClientTest):
         readiness = json.loads(text)
         self.assertTrue(readiness["ready"])
         self.assertEqual({component["name"] for component in readiness["components"]}, {"server", "model"})
-        status, _, text = self.server.fetch("/")
+        self.assertEqual(self.server.fetch("/")[0], 200)
+        status, _, text = self.server.fetch("/endpoints")
         self.assertEqual(status, 200)
         for page in ("/metrics", "/livez", "/readyz"):
             self.assertIn(page, text)
