@@ -11,9 +11,8 @@ use std::{
 };
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{codec::CompressionEncoding, service::Routes};
+use tonic::{codec::CompressionEncoding, service::Routes, transport::server::TcpIncoming};
 use tonic_web::GrpcWebLayer;
 
 use crate::{
@@ -289,7 +288,8 @@ pub async fn serve(
         .layer(DeadlineLayer)
         .add_routes(routes)
         .serve_with_incoming_shutdown(
-            TcpListenerStream::new(listeners.grpc),
+            // Else the end of an answer may wait 40 ms until the client has acknowledged its beginning.
+            TcpIncoming::from(listeners.grpc).with_nodelay(Some(true)),
             shutdown.clone().cancelled_owned(),
         );
     let grpc = tokio::spawn(grpc);

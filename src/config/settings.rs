@@ -194,8 +194,8 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "max_loaded_models",
-        "Model versions that stay loaded, some 70 MB each, the live one always; another one that is asked for takes the place of the one that was not used for the longest time.",
-        Field::Count(1..=1000, |c| &mut c.max_loaded_models),
+        "Model versions that stay loaded, some 70 MB each, the live one always, and the one that becomes live beside it; another one that is asked for takes the place of the one that was not used for the longest time.",
+        Field::Count(2..=1000, |c| &mut c.max_loaded_models),
     ),
     setting(
         "decode_threads",

@@ -2,11 +2,11 @@
 
     make bench-pressure [DATA=folder] [SECONDS=60] [BENCH_JSON=file]
 
-The starter's network at 224x224, JPEG bytes through gRPC, the server's default settings. Everything is measured in one run against the same server:
+The starter's network at its own 112x112, JPEG bytes through gRPC, the server's default settings. Everything is measured in one run against the same server:
 
     quiet       four clients, each of which sends its next picture when the answer has come
     swaps       the same while the alias `live` moves between two versions twice a second, both of which stay loaded
-    cold swaps  the same on a server that keeps one version loaded, so that each move loads one
+    cold swaps  the same among three versions on a server that keeps two loaded, so that each move loads one
     peak        32 clients: the images per second that the server can do
     overload    three times as many requests as that, sent at fixed times whatever is answered, each with a deadline of 2 s
     moderate    a quarter of the peak, sent at fixed times
@@ -102,15 +102,15 @@ async def opened(address, requests, rate, seconds, timeout):
         return load.found(time.perf_counter() - begun)
 
 
-def mover(address, moves):
-    """Moves the alias `live` between the first two versions twice a second, and counts in `moves`."""
+def mover(address, moves, versions):
+    """Moves the alias `live` around the first versions twice a second; `moves` gets how long each took."""
     async def move(is_over):
         import grpc
 
         async with grpc.aio.insecure_channel(address) as channel:
             set_alias = channel.unary_unary(SET_ALIAS)
             while not is_over():
-                version = "models/age/versions/{}".format(2 - len(moves) % 2)
+                version = "models/age/versions/{}".format(1 + (len(moves) + 1) % versions)
                 begun = time.perf_counter()
                 await set_alias(field(1, version.encode()) + field(2, b"live"), timeout=60)
                 moves.append(time.perf_counter() - begun)
@@ -135,14 +135,15 @@ def measure(given, folder):
 
     server = Server(given.visage, folder, "--starter")
     client = [given.visage, "--server", server.address, "--quiet"]
-    train = [*client, "train", "--dataset", faces, "--init", "STARTER", "--input-size", "224", "--promote", "never"]
+    train = [*client, "train", "--dataset", faces, "--init", "STARTER", "--input-size", "112", "--promote", "never"]
     quiet = dict(env=server.environment, check=True, stdout=subprocess.DEVNULL)
     try:
-        subprocess.run([*train, "--epochs", "1"], **quiet)
+        for seed in ("1", "2"):
+            subprocess.run([*train, "--epochs", "1", "--set", "seed=" + seed], **quiet)
         asyncio.run(closed(server.address, requests, 4, 3))
         tell("quiet", asyncio.run(closed(server.address, requests, 4, seconds / 2)))
         moves = []
-        tell("swaps", asyncio.run(closed(server.address, requests, 4, seconds / 2, mover(server.address, moves))))
+        tell("swaps", asyncio.run(closed(server.address, requests, 4, seconds / 2, mover(server.address, moves, 2))))
         found["swaps"]["moves"] = len(moves)
         tell("peak", asyncio.run(closed(server.address, requests, 32, seconds / 4)))
         before = resident(server.process.pid)
@@ -158,11 +159,11 @@ def measure(given, folder):
         subprocess.run([*client, "trainings", "cancel", "beside"], **quiet)
     finally:
         server.close()
-    server = Server(given.visage, folder, "--starter", "--max-loaded-models", "1")
+    server = Server(given.visage, folder, "--starter", "--max-loaded-models", "2")
     try:
         asyncio.run(closed(server.address, requests, 4, 3))
         moves = []
-        tell("cold swaps", asyncio.run(closed(server.address, requests, 4, seconds / 2, mover(server.address, moves))))
+        tell("cold swaps", asyncio.run(closed(server.address, requests, 4, seconds / 2, mover(server.address, moves, 3))))
         found["cold swaps"]["moves"] = len(moves)
     finally:
         server.close()
