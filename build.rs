@@ -53,6 +53,7 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
     config.btree_map(["."]);
     config.bytes([
         "visage.v1.PredictRequest.images",
+        "visage.v1.BatchImage.image",
         "visage.v1.Prediction.annotated_png",
         "visage.v1.Prediction.explanation_png",
         "visage.v1.FacePrediction.explanation_png",

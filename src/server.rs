@@ -47,6 +47,7 @@ use crate::{
         evaluation::{self, Evaluations},
         model::ModelApi,
         open_inference::{OpenInference, rest},
+        predict_batch::BatchCalls,
         prediction::PredictionApi,
         system::SystemApi,
         training::TrainingApi,
@@ -219,6 +220,7 @@ pub async fn serve(
         predictor: parts.predictor,
         registry: parts.registry.clone(),
         max_images: config.max_images_per_request as usize,
+        batch_calls: BatchCalls::new(shutdown.clone()),
     };
     let readiness = health::readiness(live, shutdown.clone());
     let open_inference = OpenInference {
@@ -357,6 +359,7 @@ impl Parts {
             engine,
             config.decode_threads as usize,
             max_queued,
+            config.response_cache_bytes as u64,
             limits(config),
         )?;
         let cache = data_dir.join("cache");
@@ -523,7 +526,7 @@ fn server_info(config: &ServeConfig, device: &str) -> v1::GetServerInfoResponse 
             max_queued_trainings: config.max_queued_trainings,
             heartbeat_interval: prost_types::Duration::try_from(config.heartbeat_interval).ok(),
         }),
-        features: ["annotate", "explain", "detect_faces"]
+        features: ["annotate", "explain", "detect_faces", "average_flip"]
             .map(str::to_owned)
             .to_vec(),
         start_time: Some(SystemTime::now().into()),

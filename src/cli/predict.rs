@@ -53,6 +53,9 @@ pub(super) struct Args {
     /// Find the faces first and predict each of them: one line a face
     #[arg(long)]
     detect_faces: bool,
+    /// Take the mean over each picture and its mirror image: a little more exact, and twice the work
+    #[arg(long)]
+    average_flip: bool,
 }
 
 pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Error> {
@@ -83,6 +86,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     let wanted = [
         ("explain", args.explain.is_some()),
         ("detect_faces", args.detect_faces),
+        ("average_flip", args.average_flip),
     ];
     for (feature, is_wanted) in wanted {
         if is_wanted && !info.features.iter().any(|found| found == feature) {
@@ -122,6 +126,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         annotate: args.annotate.is_some(),
         explain: args.explain.is_some(),
         detect_faces: args.detect_faces,
+        average_flip: args.average_flip,
         interval_level: args.interval,
         ..PredictRequest::default()
     };

@@ -56,6 +56,8 @@ pub struct ServeConfig {
     pub max_batch: u32,
     /// Model versions that stay loaded.
     pub max_loaded_models: u32,
+    /// Most bytes of answers that are kept; 0 for none.
+    pub response_cache_bytes: usize,
     /// Threads that decode images; 0 for one per core.
     pub decode_threads: u32,
     /// Trainings that may wait for the device.
@@ -109,6 +111,7 @@ impl Default for ServeConfig {
             max_queued_images: 256,
             max_batch: 32,
             max_loaded_models: 3,
+            response_cache_bytes: 0,
             decode_threads: 0,
             max_queued_trainings: 100,
             heartbeat_interval: Duration::from_secs(15),

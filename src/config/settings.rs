@@ -198,6 +198,11 @@ pub static SETTINGS: &[Setting] = &[
         Field::Count(2..=1000, |c| &mut c.max_loaded_models),
     ),
     setting(
+        "response_cache_bytes",
+        "Most bytes of answers that are kept, by the content of the image and the version of the model, for images that are sent again; 0 for none.",
+        Field::Bytes(0..=64 * 1024 * MIB, |c| &mut c.response_cache_bytes),
+    ),
+    setting(
         "decode_threads",
         "Threads that decode images; 0 for one per core.",
         Field::Count(0..=1024, |c| &mut c.decode_threads),

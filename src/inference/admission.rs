@@ -2,13 +2,17 @@
 //!
 //! A place is an argument of whatever costs memory or time, so no path can skip the door; it is free again when it is dropped.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::telemetry::metrics::{self, RejectionReason};
 
-use super::{Error, Priority};
+use super::{
+    Error, Priority,
+    client::Client,
+    fairness::{Full, Shares},
+};
 
 /// One place in so many is all that background work gets, so that a client's pictures wait for few others.
 const BACKGROUND_SHARE: usize = 16;
@@ -25,6 +29,8 @@ pub struct Door {
     unhurried: Arc<Semaphore>,
     /// The part of the places that background work may hold at once, whoever it is for.
     background: Arc<Semaphore>,
+    /// How many each client has.
+    shares: Shares,
 }
 
 impl Door {
@@ -35,6 +41,7 @@ impl Door {
             places,
             unhurried: Arc::new(Semaphore::new(unhurried_places(places))),
             background: Arc::new(Semaphore::new(background_places(places))),
+            shares: Shares::default(),
         }
     }
 
@@ -52,20 +59,31 @@ impl Door {
         let share = Arc::clone(&self.background).acquire_owned();
         let share = share.await.map_err(closed)?;
         let permit = Arc::clone(&self.free).acquire_owned();
-        let place = Place {
-            permit: Some(permit.await.map_err(closed)?),
-            share: Some(share),
-            door: self.clone(),
-        };
-        self.report();
-        Ok(place)
+        Ok(self.place(permit.await.map_err(closed)?, Some(share), None))
     }
 
-    /// Takes places for the pictures of a request, or refuses at once.
+    /// Waits for a place for a picture that nobody waits for, of a client that sends the next one when there is room for it.
     ///
     /// # Errors
-    /// `QueueFull`.
-    pub fn admit(&self, images: usize, priority: Priority) -> Result<Admission, Error> {
+    /// `EngineGone` when the door was closed, which it never is.
+    pub async fn admit_patiently(&self) -> Result<Place, Error> {
+        let closed = |_| Error::EngineGone;
+        let share = Arc::clone(&self.unhurried).acquire_owned();
+        let share = share.await.map_err(closed)?;
+        let permit = Arc::clone(&self.free).acquire_owned();
+        Ok(self.place(permit.await.map_err(closed)?, Some(share), None))
+    }
+
+    /// Takes places for the pictures of a client's request, or refuses at once.
+    ///
+    /// # Errors
+    /// `QueueFull`; `ShareFull` when there is room, and the client has its share of it while others want theirs.
+    pub fn admit(
+        &self,
+        client: &Client,
+        images: usize,
+        priority: Priority,
+    ) -> Result<Admission, Error> {
         let take = |from: &Arc<Semaphore>| {
             let wanted = u32::try_from(images).ok()?;
             Arc::clone(from).try_acquire_many_owned(wanted).ok()
@@ -78,6 +96,19 @@ impl Door {
                 limit,
             }
         };
+        let client = self
+            .shares
+            .take(client.clone(), images, self.places, Instant::now())
+            .map_err(|full| {
+                metrics::prediction_rejected(RejectionReason::ShareFull);
+                share_full(&full, images)
+            })?;
+        // Counts them back wherever this is left.
+        let counted = Counted {
+            client,
+            places: images,
+            shares: self.shares.clone(),
+        };
         let share = match priority {
             Priority::Interactive => None,
             Priority::Batch => {
@@ -87,12 +118,7 @@ impl Door {
             }
         };
         let permit = take(&self.free).ok_or_else(|| refuse(&self.free, self.places))?;
-        self.report();
-        Ok(Admission(Place {
-            permit: Some(permit),
-            share,
-            door: self.clone(),
-        }))
+        Ok(Admission(self.place(permit, share, Some(counted))))
     }
 
     /// Takes as many places as are free, up to `most`, and waits for none: for work that has a place already and is only faster with more.
@@ -101,14 +127,25 @@ impl Door {
         while places.len() < most
             && let Ok(permit) = Arc::clone(&self.free).try_acquire_owned()
         {
-            places.push(Place {
-                permit: Some(permit),
-                share: None,
-                door: self.clone(),
-            });
+            places.push(self.place(permit, None, None));
         }
-        self.report();
         places
+    }
+
+    fn place(
+        &self,
+        permit: OwnedSemaphorePermit,
+        share: Option<OwnedSemaphorePermit>,
+        counted: Option<Counted>,
+    ) -> Place {
+        let place = Place {
+            permit: Some(permit),
+            share,
+            counted,
+            door: self.clone(),
+        };
+        self.report();
+        place
     }
 
     fn report(&self) {
@@ -126,6 +163,7 @@ impl Admission {
         Some(Place {
             permit: Some(self.0.permit.as_mut()?.split(1)?),
             share: self.0.share.as_mut().and_then(|share| share.split(1)),
+            counted: self.0.counted.as_mut().and_then(Counted::split),
             door: self.0.door.clone(),
         })
     }
@@ -138,7 +176,43 @@ pub struct Place {
     permit: Option<OwnedSemaphorePermit>,
     /// Of the part that not everything may take; set for what nobody waits for.
     share: Option<OwnedSemaphorePermit>,
+    /// Whose it is; unset for what no client is to be refused for.
+    counted: Option<Counted>,
     door: Door,
+}
+
+/// Places that count as a client's until this is dropped.
+#[derive(Debug)]
+struct Counted {
+    client: Client,
+    places: usize,
+    shares: Shares,
+}
+
+impl Counted {
+    fn split(&mut self) -> Option<Self> {
+        self.places = self.places.checked_sub(1)?;
+        Some(Counted {
+            client: self.client.clone(),
+            places: 1,
+            shares: self.shares.clone(),
+        })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.shares.give_back(&self.client, self.places);
+    }
+}
+
+fn share_full(full: &Full, wanted: usize) -> Error {
+    Error::ShareFull {
+        waiting: full.held,
+        wanted,
+        share: full.share,
+        clients: full.clients,
+    }
 }
 
 fn background_places(places: usize) -> usize {
@@ -154,6 +228,7 @@ impl Drop for Place {
         // Freed first, so that the metric counts without it.
         self.permit = None;
         self.share = None;
+        self.counted = None;
         self.door.report();
     }
 }
@@ -162,11 +237,15 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn one() -> Client {
+        Client::new("one")
+    }
+
     #[test]
     fn places_are_refused_when_all_are_taken_and_free_again_when_dropped() {
         let door = Door::new(3);
-        let mut two = door.admit(2, Priority::Interactive).unwrap();
-        let refused = door.admit(2, Priority::Interactive).unwrap_err();
+        let mut two = door.admit(&one(), 2, Priority::Interactive).unwrap();
+        let refused = door.admit(&one(), 2, Priority::Interactive).unwrap_err();
         assert!(
             matches!(
                 refused,
@@ -180,16 +259,16 @@ mod tests {
         );
         let first = two.split().unwrap();
         drop(two);
-        drop(door.admit(2, Priority::Interactive).unwrap());
+        drop(door.admit(&one(), 2, Priority::Interactive).unwrap());
         drop(first);
-        assert!(door.admit(3, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 3, Priority::Interactive).is_ok());
     }
 
     #[test]
     fn what_nobody_waits_for_leaves_a_quarter_of_the_places() {
         let door = Door::new(8);
-        let mut six = door.admit(6, Priority::Batch).unwrap();
-        let refused = door.admit(1, Priority::Batch).unwrap_err();
+        let mut six = door.admit(&one(), 6, Priority::Batch).unwrap();
+        let refused = door.admit(&one(), 1, Priority::Batch).unwrap_err();
         assert!(
             matches!(
                 refused,
@@ -201,17 +280,19 @@ mod tests {
             ),
             "{refused:?}"
         );
-        let _two = door.admit(2, Priority::Interactive).unwrap();
-        assert!(door.admit(1, Priority::Interactive).is_err());
+        let _two = door.admit(&one(), 2, Priority::Interactive).unwrap();
+        assert!(door.admit(&one(), 1, Priority::Interactive).is_err());
         // Each picture gives back its own place.
         drop(six.split().unwrap());
-        assert!(door.admit(1, Priority::Batch).is_ok());
-        assert!(door.admit(2, Priority::Batch).is_err());
+        assert!(door.admit(&one(), 1, Priority::Batch).is_ok());
+        assert!(door.admit(&one(), 2, Priority::Batch).is_err());
     }
 
     #[test]
     fn a_request_has_as_many_places_as_it_was_given() {
-        let mut admission = Door::new(5).admit(2, Priority::Interactive).unwrap();
+        let mut admission = Door::new(5)
+            .admit(&one(), 2, Priority::Interactive)
+            .unwrap();
         assert!(admission.split().is_some());
         assert!(admission.split().is_some());
         assert!(admission.split().is_none());
@@ -220,14 +301,14 @@ mod tests {
     #[test]
     fn more_places_are_those_that_are_free() {
         let door = Door::new(5);
-        let own = door.admit(2, Priority::Interactive).unwrap();
+        let own = door.admit(&one(), 2, Priority::Interactive).unwrap();
         assert_eq!(door.admit_more(2).len(), 2);
         let more = door.admit_more(10);
         assert_eq!(more.len(), 3);
         assert!(door.admit_more(1).is_empty());
         drop(more);
         drop(own);
-        assert!(door.admit(5, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 5, Priority::Interactive).is_ok());
     }
 
     #[tokio::test]
@@ -236,7 +317,7 @@ mod tests {
         let first = door.admit_background().await.unwrap();
         let _second = door.admit_background().await.unwrap();
         // Others go on, also when they take all places that are left.
-        let all_others = door.admit(30, Priority::Interactive).unwrap();
+        let all_others = door.admit(&one(), 30, Priority::Interactive).unwrap();
         let third = door.admit_background();
         tokio::pin!(third);
         let soon = std::time::Duration::from_millis(20);
@@ -244,8 +325,61 @@ mod tests {
         drop(first);
         let third = third.await.unwrap();
         drop(all_others);
-        assert!(door.admit(30, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 30, Priority::Interactive).is_ok());
         drop(third);
-        assert!(door.admit(31, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 31, Priority::Interactive).is_ok());
+    }
+
+    #[test]
+    fn client_that_asks_much_leaves_room_for_another() {
+        let door = Door::new(8);
+        let mut all = door.admit(&one(), 7, Priority::Interactive).unwrap();
+        let other = Client::new("other");
+        let _little = door.admit(&other, 1, Priority::Interactive).unwrap();
+        drop((0..4).map(|_| all.split().unwrap()).collect::<Vec<_>>());
+        // Four places are free, and three of its own share of four are taken.
+        let fourth = door.admit(&one(), 1, Priority::Interactive).unwrap();
+        let refused = door.admit(&one(), 1, Priority::Interactive).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                Error::ShareFull {
+                    waiting: 4,
+                    wanted: 1,
+                    share: 4,
+                    clients: 2
+                }
+            ),
+            "{refused:?}"
+        );
+        assert!(door.admit(&other, 3, Priority::Interactive).is_ok());
+        drop(fourth);
+        assert!(door.admit(&one(), 1, Priority::Interactive).is_ok());
+    }
+
+    #[test]
+    fn request_that_is_refused_takes_nothing_of_its_clients_share() {
+        let door = Door::new(4);
+        let _other = door.admit(&Client::new("other"), 3, Priority::Interactive);
+        for _ in 0..3 {
+            let refused = door.admit(&one(), 2, Priority::Interactive).unwrap_err();
+            assert!(matches!(refused, Error::QueueFull { .. }), "{refused:?}");
+        }
+        assert!(door.admit(&one(), 1, Priority::Interactive).is_ok());
+    }
+
+    #[tokio::test]
+    async fn patient_work_waits_for_its_part_of_the_places() {
+        let door = Door::new(4);
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            places.push(door.admit_patiently().await.unwrap());
+        }
+        let fourth = door.admit_patiently();
+        tokio::pin!(fourth);
+        assert!(futures_util::poll!(&mut fourth).is_pending());
+        assert!(door.admit(&one(), 1, Priority::Interactive).is_ok());
+        places.pop();
+        assert!(futures_util::poll!(&mut fourth).is_ready());
     }
 }

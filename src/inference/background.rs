@@ -38,6 +38,7 @@ pub async fn predict_files(
             Err(
                 error @ (Error::Pixels { .. }
                 | Error::QueueFull { .. }
+                | Error::ShareFull { .. }
                 | Error::DeadlineExceeded
                 | Error::Model { .. }
                 | Error::NotFinite { .. }

@@ -13,7 +13,7 @@ use crate::{
     telemetry::metrics::{self, RejectionReason},
 };
 
-use super::{Error, ServedModel, annotate};
+use super::{Error, ServedModel, annotate, predictor::DecodeJob};
 
 /// A picture as a client sends it.
 #[derive(Debug, Clone)]
@@ -48,26 +48,29 @@ pub(super) struct Decoded {
     pub(super) seconds: Duration,
 }
 
+/// The network's input.
+pub(super) struct Prepared {
+    /// `[3, S, S]`, normalised.
+    pub(super) pixels: Vec<f32>,
+    /// The same of the mirror image, where it is wanted.
+    pub(super) mirrored: Option<Vec<f32>>,
+    pub(super) decoded: Decoded,
+}
+
 /// Makes the network's input of a picture. Numbers that a client has prepared are checked and copied.
 ///
 /// # Errors
 /// A deadline that has passed, or a picture or numbers that cannot be used.
-pub(super) fn decode(
-    index: usize,
-    picture: &Picture,
-    model: &ServedModel,
-    keep_picture: bool,
-    deadline: Option<Instant>,
-    limits: Limits,
-) -> Result<(Vec<f32>, Decoded), Error> {
+pub(super) fn decode(job: &DecodeJob, limits: Limits) -> Result<Prepared, Error> {
+    let (index, model) = (job.index, job.model.as_ref());
     let begun = Instant::now();
-    if deadline.is_some_and(|deadline| deadline <= begun) {
+    if job.deadline.is_some_and(|deadline| deadline <= begun) {
         metrics::prediction_rejected(RejectionReason::DeadlineExceeded);
         return Err(Error::DeadlineExceeded);
     }
     let size = model.input.size;
-    let made = match picture {
-        Picture::Encoded(bytes) => prepare(bytes, model, keep_picture, limits)
+    let made = match &job.picture {
+        Picture::Encoded(bytes) => read(bytes, model, job.keeps_picture(), limits)
             .map_err(|source| Error::Image { index, source }),
         Picture::Raw(bytes) => {
             let (values, rest) = bytes.as_chunks::<4>();
@@ -86,23 +89,35 @@ pub(super) fn decode(
     let (pixels, dimensions, kept) = made.inspect_err(|_| {
         metrics::prediction_rejected(RejectionReason::InvalidImage);
     })?;
+    let flip = job.wishes.average_flip;
+    let mirrored = flip.then(|| mirrored(&pixels, size as usize));
     let decoded = Decoded {
         dimensions,
         picture: kept,
-        is_prepared: picture.is_prepared(),
+        is_prepared: job.picture.is_prepared(),
         seconds: begun.elapsed(),
     };
-    Ok((pixels, decoded))
+    Ok(Prepared {
+        pixels,
+        mirrored,
+        decoded,
+    })
 }
 
-type Prepared = (Vec<f32>, (u32, u32), Option<RgbImage>);
+/// The network's input of the mirror image: every row of every channel, `side` numbers, the other way round.
+pub(super) fn mirrored(pixels: &[f32], side: usize) -> Vec<f32> {
+    let rows = pixels.chunks(side);
+    rows.flat_map(|row| row.iter().rev().copied()).collect()
+}
 
-fn prepare(
+type Read = (Vec<f32>, (u32, u32), Option<RgbImage>);
+
+fn read(
     bytes: &[u8],
     model: &ServedModel,
     keep_picture: bool,
     limits: Limits,
-) -> Result<Prepared, imaging::Error> {
+) -> Result<Read, imaging::Error> {
     let picture = imaging::decode(bytes, &limits)?;
     let dimensions = picture.dimensions();
     // Small at once: hundreds of decoded photographs would not fit into memory.
@@ -129,5 +144,17 @@ fn check_values(
             "number {place} of {wanted} is {}, not finite",
             values[place]
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirror_image_turns_every_row_of_every_channel() {
+        let pixels: Vec<f32> = (1..=12_u8).map(f32::from).collect();
+        let expected = [2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11].map(|value: u8| f32::from(value));
+        assert_eq!(mirrored(&pixels, 2), expected);
     }
 }

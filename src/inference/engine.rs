@@ -2,7 +2,7 @@
 //!
 //! Every prediction is computed here: libtorch makes a thread pool for each thread that computes, and two pools on the same cores slow each other down. Only
 //! `loader`, which prepares a model, computes elsewhere, on one thread. Batching is work-conserving: the thread takes what waits, up to the largest
-//! batch, and never waits for more. What somebody waits for goes first.
+//! batch, and never waits for more; `queue` says in which order.
 
 use std::{
     collections::VecDeque,
@@ -12,27 +12,21 @@ use std::{
 };
 
 use tch::Device;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::{
-    model::{self, fused::Threads, resnet18},
-    telemetry::metrics::{self, RejectionReason},
+    model::{self, checkpoint::LabelScale, fused::Threads, resnet18},
+    telemetry::metrics,
 };
 
 use super::{
-    Error, Priority, ServedModel,
-    admission::Place,
+    Error, ServedModel,
     explain::Explanation,
     loaded::{Loaded, Wanted},
     loader::{self, Delivery, Inventory, Loader},
+    queue::{Item, Waiting},
     statistics::Statistics,
 };
-
-/// Pictures of a batch that has none that somebody waits for: those that come meanwhile wait no longer than for this many, which take a third of the time of
-/// the largest batch and nine tenths of its speed.
-const UNHURRIED_BATCH: usize = 8;
-/// A picture that nobody waits for goes before all others once it has waited this long.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// How the engine computes.
 #[derive(Debug, Clone, Copy)]
@@ -49,27 +43,6 @@ pub struct EngineOptions {
     pub max_queued: usize,
     /// Versions that stay loaded, the live one among them.
     pub max_loaded: usize,
-}
-
-/// One preprocessed picture on its way to the engine.
-#[derive(Debug)]
-pub struct Item {
-    /// `[3, S, S]`, normalised.
-    pub pixels: Vec<f32>,
-    /// Which weights to use.
-    pub model: Arc<ServedModel>,
-    /// Whether it is also wanted what each place of the picture adds to the age.
-    pub explain: bool,
-    /// When the answer is worth nothing any more.
-    pub deadline: Option<Instant>,
-    /// Where the answer goes; a closed one means that the client has left.
-    pub reply: oneshot::Sender<Result<(Output, Place), Error>>,
-    /// Whether somebody waits for it.
-    pub priority: Priority,
-    /// When it was put into the queue.
-    pub enqueued: Instant,
-    /// Its place among the pictures that may be in the server; comes back with the answer.
-    pub place: Place,
 }
 
 /// What the engine says about one picture.
@@ -201,55 +174,6 @@ struct Loop {
     statistics: Statistics,
 }
 
-/// Pictures that wait, in the order in which they came.
-#[derive(Default)]
-struct Waiting {
-    interactive: VecDeque<Item>,
-    batch: VecDeque<Item>,
-}
-
-impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.interactive.is_empty() && self.batch.is_empty()
-    }
-
-    fn push(&mut self, item: Item) {
-        match item.priority {
-            Priority::Interactive => self.interactive.push_back(item),
-            Priority::Batch => self.batch.push_back(item),
-        }
-    }
-
-    /// The next batch, all of one version and no larger than `most`: those that somebody waits for, then the others where there is room.
-    fn next(&mut self, most: usize) -> Vec<Item> {
-        let mut batch = Vec::new();
-        let is_overdue = |item: &Item| item.enqueued.elapsed() > LONGEST_WAIT;
-        if self.batch.front().is_some_and(is_overdue) {
-            take(&mut self.batch, &mut batch, UNHURRIED_BATCH.min(most));
-        }
-        take(&mut self.interactive, &mut batch, most);
-        let room = if batch.is_empty() {
-            UNHURRIED_BATCH.min(most)
-        } else {
-            most
-        };
-        take(&mut self.batch, &mut batch, room);
-        batch
-    }
-}
-
-/// Moves pictures of the batch's version from the front of a queue until the batch has `most`; those that nobody wants any more are dropped.
-fn take(queue: &mut VecDeque<Item>, batch: &mut Vec<Item>, most: usize) {
-    while batch.len() < most
-        && let Some(item) = queue.pop_front_if(|item| {
-            let of_one_version = |first: &Item| first.model.sha256 == item.model.sha256;
-            batch.first().is_none_or(of_one_version)
-        })
-    {
-        batch.extend(still_wanted(item));
-    }
-}
-
 impl Loop {
     fn new(
         options: EngineOptions,
@@ -314,14 +238,25 @@ impl Loop {
             .computed(&model.name, batch.len(), inference);
         match outputs {
             Ok(outputs) => {
-                for (item, output) in batch.into_iter().zip(outputs) {
-                    let queue = begun.saturating_duration_since(item.enqueued);
-                    let age = f64::from(output.value) * model.label.scale + model.label.offset;
-                    let explain = |parts| Explanation::new(age, parts, model.label.scale);
+                let mut outputs = outputs.into_iter();
+                let mut next = || outputs.next().map(|output| years(output, &model.label));
+                for item in batch {
+                    let mirrored = item.mirrored.is_some();
+                    let Some((age, explanation)) = next() else {
+                        return;
+                    };
+                    let (age, explanation) = match mirrored.then(&mut next).flatten() {
+                        None => (age, explanation),
+                        Some((other, mirrored)) => {
+                            let both = explanation.zip(mirrored);
+                            let mean = both.map(|(plain, mirrored)| plain.mean(&mirrored));
+                            (age.midpoint(other), mean)
+                        }
+                    };
                     let output = Output {
                         age,
-                        explanation: output.parts.map(explain),
-                        queue,
+                        explanation,
+                        queue: begun.saturating_duration_since(item.enqueued),
                         inference,
                     };
                     // A client that has left needs no answer.
@@ -342,13 +277,19 @@ impl Loop {
         }
     }
 
+    /// One output for each row; a picture's mirror image comes behind it.
     fn forward(
         &mut self,
         model: &Arc<ServedModel>,
         batch: &[Item],
     ) -> Result<Vec<resnet18::Output>, model::Error> {
-        let explain: Vec<bool> = batch.iter().map(|item| item.explain).collect();
-        let images: Vec<&[f32]> = batch.iter().map(|item| item.pixels.as_slice()).collect();
+        let (mut images, mut explain) = (Vec::new(), Vec::new());
+        for item in batch {
+            for pixels in std::iter::once(&item.pixels).chain(&item.mirrored) {
+                images.push(pixels.as_slice());
+                explain.push(item.explain);
+            }
+        }
         let threads = Arc::clone(&self.threads);
         self.install(model, None)?
             .forward(&images, &explain, model, &threads)
@@ -365,18 +306,20 @@ impl Loop {
             .loaded
             .iter()
             .position(|(sha256, _)| *sha256 == model.sha256);
-        let entry = match (found.and_then(|index| self.loaded.remove(index)), given) {
-            (Some(entry), _) => entry,
-            (None, Some(network)) => (model.sha256.clone(), network),
-            (None, None) => {
+        let entry = match found.and_then(|index| self.loaded.remove(index)) {
+            Some(entry) => entry,
+            None => {
                 let EngineOptions {
                     device, precision, ..
                 } = self.options;
-                let network = loader::read(model, device, precision, &self.threads)?;
+                let network = match given {
+                    Some(network) => network,
+                    None => loader::read(model, device, precision, &self.threads)?,
+                };
+                self.inventory.add(&model.sha256);
                 (model.sha256.clone(), network)
             }
         };
-        self.inventory.add(&entry.0);
         self.loaded.push_back(entry);
         self.let_go();
         let last = self.loaded.back_mut().map(|(_, network)| network);
@@ -400,140 +343,9 @@ impl Loop {
     }
 }
 
-/// Drops a picture whose client has left or whose deadline has passed, and counts it.
-fn still_wanted(item: Item) -> Option<Item> {
-    if item.reply.is_closed() {
-        metrics::prediction_rejected(RejectionReason::ClientGone);
-        return None;
-    }
-    if item
-        .deadline
-        .is_some_and(|deadline| deadline <= Instant::now())
-    {
-        metrics::prediction_rejected(RejectionReason::DeadlineExceeded);
-        drop(item.reply.send(Err(Error::DeadlineExceeded)));
-        return None;
-    }
-    Some(item)
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::{imaging::InputSpec, model::checkpoint::LabelScale};
-
-    use super::*;
-    use crate::inference::admission::Door;
-
-    struct Queue {
-        door: Door,
-        waiting: Waiting,
-        /// A picture whose client has left is dropped.
-        clients: Vec<oneshot::Receiver<Result<(Output, Place), Error>>>,
-    }
-
-    impl Queue {
-        fn new() -> Self {
-            Queue {
-                door: Door::new(100),
-                waiting: Waiting::default(),
-                clients: Vec::new(),
-            }
-        }
-
-        /// A picture of a version; its first number tells it from the others.
-        fn push(&mut self, number: f32, version: &str, priority: Priority, waited: Duration) {
-            let (reply, client) = oneshot::channel();
-            self.clients.push(client);
-            let model = ServedModel {
-                name: version.to_owned(),
-                weights: "model.safetensors".into(),
-                sha256: version.to_owned(),
-                input: InputSpec::default(),
-                label: LabelScale {
-                    scale: 1.0,
-                    offset: 0.0,
-                },
-                calibration: None,
-                mean_training_age: None,
-            };
-            self.waiting.push(Item {
-                pixels: vec![number],
-                model: Arc::new(model),
-                explain: false,
-                deadline: None,
-                reply,
-                priority,
-                enqueued: Instant::now().checked_sub(waited).unwrap(),
-                place: self.door.admit(1, priority).unwrap().split().unwrap(),
-            });
-        }
-
-        fn next(&mut self, most: usize) -> Vec<f32> {
-            let batch = self.waiting.next(most);
-            batch.iter().map(|item| item.pixels[0]).collect()
-        }
-    }
-
-    const NOT_LONG: Duration = Duration::from_millis(1);
-
-    #[test]
-    fn interactive_pictures_go_first_and_the_others_fill_the_batch() {
-        let mut queue = Queue::new();
-        for number in [1.0, 2.0, 3.0] {
-            queue.push(number, "a", Priority::Batch, NOT_LONG);
-        }
-        for number in [4.0, 5.0] {
-            queue.push(number, "a", Priority::Interactive, NOT_LONG);
-        }
-        assert_eq!(queue.next(4), [4.0, 5.0, 1.0, 2.0]);
-        assert_eq!(queue.next(4), [3.0]);
-        assert!(queue.waiting.is_empty());
-    }
-
-    #[test]
-    fn batch_without_interactive_pictures_is_short() {
-        let mut queue = Queue::new();
-        for number in 0..20_u8 {
-            queue.push(f32::from(number), "a", Priority::Batch, NOT_LONG);
-        }
-        assert_eq!(queue.next(32).len(), UNHURRIED_BATCH);
-        for number in 20..40_u8 {
-            queue.push(f32::from(number), "a", Priority::Interactive, NOT_LONG);
-        }
-        // There are 12 left beside the 20.
-        assert_eq!(queue.next(32).len(), 32);
-        assert!(queue.waiting.is_empty());
-    }
-
-    #[test]
-    fn picture_that_has_waited_too_long_goes_before_all_others() {
-        let mut queue = Queue::new();
-        queue.push(1.0, "a", Priority::Batch, LONGEST_WAIT * 2);
-        for number in [2.0, 3.0] {
-            queue.push(number, "a", Priority::Interactive, NOT_LONG);
-        }
-        assert_eq!(queue.next(2), [1.0, 2.0]);
-        assert_eq!(queue.next(2), [3.0]);
-    }
-
-    #[test]
-    fn batch_is_of_one_version() {
-        let mut queue = Queue::new();
-        for (number, version) in [(1.0, "a"), (2.0, "a"), (3.0, "b"), (4.0, "a")] {
-            queue.push(number, version, Priority::Interactive, NOT_LONG);
-        }
-        queue.push(5.0, "b", Priority::Batch, NOT_LONG);
-        assert_eq!(queue.next(8), [1.0, 2.0]);
-        assert_eq!(queue.next(8), [3.0, 5.0]);
-        assert_eq!(queue.next(8), [4.0]);
-    }
-
-    #[test]
-    fn nothing_is_computed_for_a_client_that_has_left() {
-        let mut queue = Queue::new();
-        queue.push(1.0, "a", Priority::Interactive, NOT_LONG);
-        queue.push(2.0, "a", Priority::Interactive, NOT_LONG);
-        drop(queue.clients.remove(0));
-        assert_eq!(queue.next(8), [2.0]);
-    }
+/// An output in years, and what each place of the picture adds to it.
+fn years(output: resnet18::Output, label: &LabelScale) -> (f64, Option<Explanation>) {
+    let age = f64::from(output.value) * label.scale + label.offset;
+    let explain = |parts| Explanation::new(age, parts, label.scale);
+    (age, output.parts.map(explain))
 }

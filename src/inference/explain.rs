@@ -47,6 +47,21 @@ impl Explanation {
             base: age - sum,
         }
     }
+
+    /// The mean of this and of the explanation of the mirror image, whose left is this one's right; it explains the mean of both ages.
+    pub(super) fn mean(&self, mirrored: &Explanation) -> Explanation {
+        let rows = self.years.chunks(self.side);
+        let both = rows.zip(mirrored.years.chunks(self.side));
+        let years = both.flat_map(|(row, mirrored)| {
+            let pairs = row.iter().zip(mirrored.iter().rev());
+            pairs.map(|(one, other)| one.midpoint(*other))
+        });
+        Explanation {
+            side: self.side,
+            years: years.collect(),
+            base: self.base.midpoint(mirrored.base),
+        }
+    }
 }
 
 /// Lays the explanation over the picture that it is about: warm where it adds years, cool where it takes some, and the stronger the more; the place that adds or takes
@@ -101,6 +116,19 @@ mod tests {
         assert_eq!(explanation.side, 2);
         assert_eq!(explanation.years, [5.0, -2.5, 10.0, 0.0]);
         assert_eq!(explanation.base, 41.5 - 12.5);
+    }
+
+    #[test]
+    fn mean_with_the_mirror_image_turns_it_back() {
+        let explanation = |years: [f32; 4], base| Explanation {
+            side: 2,
+            years: years.to_vec(),
+            base,
+        };
+        let plain = explanation([1.0, 2.0, 3.0, 4.0], 10.0);
+        let mirrored = explanation([4.0, 1.0, 8.0, 5.0], 20.0);
+        let mean = plain.mean(&mirrored);
+        assert_eq!(mean, explanation([1.0, 3.0, 4.0, 6.0], 15.0));
     }
 
     #[test]

@@ -25,10 +25,11 @@ use super::{
     Error, ServedModel,
     admission::Place,
     annotate::{self, Marked},
-    decoding::Picture,
-    engine::{Item, Output},
+    decoding::{Picture, mirrored},
+    engine::Output,
     explain,
     predictor::{Answer, DecodeJob, Explained, Predictor, Wishes, finite_age, interval},
+    queue::Item,
 };
 
 /// Pictures whose faces are in memory at once: 64 faces of 224×224 pixels are 10 MB.
@@ -37,7 +38,7 @@ pub(super) const MOST_SEARCHES: usize = 8;
 const FACES_AT_ONCE: usize = 8;
 
 /// The answer for one face.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FaceAnswer {
     /// Where it is, and how sure that is.
     pub face: Face,
@@ -65,12 +66,9 @@ impl Predictor {
     ///
     /// # Errors
     /// A picture that cannot be read, a deadline that passed, or a model that does not compute.
-    pub(super) async fn predict_faces(
-        &self,
-        job: DecodeJob,
-        wishes: Wishes,
-    ) -> Result<Answer, Error> {
+    pub(super) async fn predict_faces(&self, job: DecodeJob) -> Result<Answer, Error> {
         let (index, deadline, priority) = (job.index, job.deadline, job.priority);
+        let (wishes, client) = (job.wishes, job.client.clone());
         let model = Arc::clone(&job.model);
         let _turn = self.searches.acquire().await;
         let Searched {
@@ -90,18 +88,21 @@ impl Predictor {
             let chips: Vec<RgbImage> = together.iter().map(|(_, chip)| chip.clone()).collect();
             let prepared = {
                 let model = Arc::clone(&model);
-                self.compute(move || prepare(&chips, &model)).await?
+                let flip = wishes.average_flip;
+                self.compute(move || prepare(&chips, &model, flip)).await?
             };
             let mut pending = Vec::with_capacity(prepared.len());
-            for (pixels, place) in prepared.into_iter().zip(places) {
+            for ((pixels, mirrored), place) in prepared.into_iter().zip(places) {
                 let (reply, answer) = oneshot::channel();
                 self.engine.submit(Item {
                     pixels,
+                    mirrored,
                     model: Arc::clone(&model),
                     explain: wishes.explain,
                     deadline,
                     reply,
                     priority,
+                    client: client.clone(),
                     enqueued: Instant::now(),
                     place,
                 })?;
@@ -137,6 +138,7 @@ impl Predictor {
             annotated_png,
             explanation: None,
             faces: Some(faces),
+            cached: None,
             decode: seconds,
             queue,
             inference,
@@ -196,7 +198,7 @@ fn search(job: DecodeJob, limits: Limits, is_left: &dyn Fn() -> bool) -> Result<
     Ok(Searched {
         dimensions: picture.dimensions(),
         faces,
-        picture: job.keep_picture.then(|| annotate::fit(&picture)),
+        picture: job.keeps_picture().then(|| annotate::fit(&picture)),
         seconds: begun.elapsed(),
         place: job.place,
     })
@@ -215,12 +217,17 @@ fn decode(job: &DecodeJob, limits: Limits) -> Result<RgbImage, Error> {
     }
 }
 
-/// The network's input of each.
-fn prepare(chips: &[RgbImage], model: &ServedModel) -> Vec<Vec<f32>> {
+/// The network's input of each, and of its mirror image where that is wanted.
+fn prepare(
+    chips: &[RgbImage],
+    model: &ServedModel,
+    flip: bool,
+) -> Vec<(Vec<f32>, Option<Vec<f32>>)> {
     let normalised = |chip: &RgbImage| {
         let mut pixels = vec![0.0; model.input.values()];
         normalise_into(chip, &model.input, &mut pixels);
-        pixels
+        let other = flip.then(|| mirrored(&pixels, model.input.size as usize));
+        (pixels, other)
     };
     chips.iter().map(normalised).collect()
 }

@@ -1,12 +1,13 @@
 //! Predict: encoded pictures in, ages out.
 //!
-//! - [`admission`]: how many pictures may be in the server at once.
+//! - [`admission`]: how many pictures may be in the server at once, and how many of them one [`client`] may have there.
 //! - [`predictor`]: decoding on a bounded pool (`decoding`), the way to the engine and back.
-//! - [`engine`]: the one thread that owns the loaded models and computes batches.
+//! - `cache`: answers that were given before.
+//! - [`engine`]: the one thread that owns the loaded models and computes batches. `queue`: which pictures go first.
 //! - `loader`: the thread that reads models beside it. `loaded`: a version's network in the fastest number format that changes its ages by little enough.
 //! - `faces`: the way of a picture whose faces are to be found.
 //! - [`annotate`]: draws ages on pictures. [`explain`]: which parts of a picture make its age.
-//! - [`statistics`]: what each version has done.
+//! - [`statistics`]: what each version has done. `tally`: what became of a request's pictures.
 //! - [`background`]: ages on many files, beside what clients wait for.
 //!
 //! Nothing here knows of trainings, aliases or the database: a caller hands over a [`ServedModel`] that says which weights to use.
@@ -25,14 +26,19 @@ use crate::{
 pub mod admission;
 pub mod annotate;
 pub mod background;
+mod cache;
+pub mod client;
 mod decoding;
 pub mod engine;
 pub mod explain;
 mod faces;
+mod fairness;
 mod loaded;
 mod loader;
 pub mod predictor;
+mod queue;
 pub mod statistics;
+mod tally;
 
 pub use loaded::Wanted;
 
@@ -118,6 +124,20 @@ pub enum Error {
         wanted: usize,
         /// The limit.
         limit: usize,
+    },
+    /// One client has too many pictures waiting while others want to have theirs computed too.
+    #[error(
+        "{waiting} images of this client are waiting and {wanted} more would pass its share of {share}, because {clients} clients use the server; try again in a moment or send fewer at once"
+    )]
+    ShareFull {
+        /// Pictures of the client that wait.
+        waiting: usize,
+        /// Pictures of the request.
+        wanted: usize,
+        /// How many a client may have waiting at this moment.
+        share: usize,
+        /// Clients that use the server at this moment.
+        clients: usize,
     },
     /// The deadline passed before the work was done.
     #[error("the deadline passed before the prediction was computed")]

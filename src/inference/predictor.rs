@@ -22,11 +22,15 @@ use super::{
     Error, Priority, ServedModel,
     admission::{Admission, Door, Place},
     annotate,
-    decoding::{Decoded, decode},
-    engine::{Engine, Item, Output},
+    cache::{Cache, Key},
+    client::Client,
+    decoding::{Decoded, Prepared, decode},
+    engine::{Engine, Output},
     explain::{self, Explanation},
     faces,
+    queue::Item,
     statistics::Statistics,
+    tally::{Tally, outcome},
 };
 
 pub use super::{decoding::Picture, faces::FaceAnswer};
@@ -44,6 +48,8 @@ pub struct Request {
     pub deadline: Option<Instant>,
     /// Whether somebody waits for it.
     pub priority: Priority,
+    /// Who asks.
+    pub client: Client,
 }
 
 /// What is wanted of each picture beside its age.
@@ -55,12 +61,14 @@ pub struct Wishes {
     pub explain: bool,
     /// Find the faces first, and predict each of them in place of the whole picture.
     pub detect_faces: bool,
+    /// Take the mean over each picture and its mirror image.
+    pub average_flip: bool,
     /// The level of the intervals, one of the model's calibration; `None` for no intervals.
     pub interval_level: Option<f64>,
 }
 
 /// An explanation, as numbers and as a picture.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Explained {
     /// What each part adds to the age.
     pub explanation: Explanation,
@@ -69,7 +77,7 @@ pub struct Explained {
 }
 
 /// The answer for one picture.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Answer {
     /// Age in years; not a number where faces were looked for and there is none.
     pub age: f64,
@@ -83,6 +91,8 @@ pub struct Answer {
     pub explanation: Option<Explained>,
     /// The faces, if they were looked for; the age is that of the first.
     pub faces: Option<Vec<FaceAnswer>>,
+    /// Whether the cache of answers had it; `None` where nobody looked there.
+    pub cached: Option<bool>,
     /// Decoding, orientation and resizing; with faces also the search.
     pub decode: Duration,
     /// Waiting for the engine.
@@ -100,10 +110,12 @@ pub struct Predictor {
     pub(super) limits: Limits,
     /// Pictures whose faces are in memory at once.
     pub(super) searches: Arc<Semaphore>,
+    /// Answers that were given before, where they are kept.
+    cache: Option<Cache>,
 }
 
 impl Predictor {
-    /// Joins an engine with a pool of `decode_threads` threads (0: one for each core).
+    /// Joins an engine with a pool of `decode_threads` threads (0: one for each core), and a cache of answers of at most `cache_bytes` (0: none).
     ///
     /// # Errors
     /// When the operating system refuses the threads.
@@ -111,6 +123,7 @@ impl Predictor {
         engine: Engine,
         decode_threads: usize,
         max_queued: usize,
+        cache_bytes: u64,
         limits: Limits,
     ) -> Result<Self, rayon::ThreadPoolBuildError> {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -124,6 +137,7 @@ impl Predictor {
             door: Door::new(max_queued),
             limits,
             searches: Arc::new(Semaphore::new(faces::MOST_SEARCHES)),
+            cache: (cache_bytes > 0).then(|| Cache::new(cache_bytes)),
         })
     }
 
@@ -143,17 +157,18 @@ impl Predictor {
         self.engine.load(model, true).await
     }
 
-    /// Takes places for the pictures of a request, or refuses at once.
+    /// Takes places for the pictures of a client's request, or refuses at once.
     ///
     /// # Errors
-    /// `QueueFull`.
+    /// `QueueFull`, `ShareFull`.
     pub fn admit(
         &self,
         model: &ServedModel,
+        client: &Client,
         images: usize,
         priority: Priority,
     ) -> Result<Admission, Error> {
-        self.door.admit(images, priority).inspect_err(|_| {
+        self.door.admit(client, images, priority).inspect_err(|_| {
             // One that is refused has failed.
             drop(self.statistics().begin(&model.name));
         })
@@ -186,10 +201,10 @@ impl Predictor {
             index,
             picture: Picture::Encoded(bytes.map_err(|source| Error::File { index, source })?),
             model: Arc::clone(&model),
-            keep_picture: false,
-            explain: false,
+            wishes: Wishes::default(),
             deadline: None,
             priority: Priority::Batch,
+            client: Client::unknown(),
             place,
         };
         let done = self.start(job).await.map_err(|_| Error::EngineGone)??;
@@ -224,9 +239,6 @@ impl Predictor {
         // Before anything is decoded: a version that is not loaded takes its time, and others go on meanwhile.
         let loaded = self.engine.ensure_loaded(&request.model).await;
         loaded.inspect_err(|_| tally.finish_all(ImageOutcome::Failed))?;
-        let Wishes {
-            annotate, explain, ..
-        } = request.wishes;
         let mut places = admission;
         let mut jobs = Vec::with_capacity(request.images.len());
         for (index, picture) in request.images.into_iter().enumerate() {
@@ -234,40 +246,92 @@ impl Predictor {
                 index,
                 picture,
                 model: Arc::clone(&request.model),
-                keep_picture: annotate || (explain && !request.wishes.detect_faces),
-                explain,
+                wishes: request.wishes,
                 deadline: request.deadline,
                 priority: request.priority,
+                client: request.client.clone(),
                 place: places.split().ok_or(Error::EngineGone)?,
             });
         }
+        let at_once = match request.wishes.detect_faces {
+            true => faces::MOST_SEARCHES,
+            false => jobs.len(),
+        };
         let mut answers = Vec::with_capacity(jobs.len());
-        if request.wishes.detect_faces {
-            let mut pending = stream::iter(jobs)
-                .map(|job| self.predict_faces(job, request.wishes))
-                .buffered(faces::MOST_SEARCHES);
-            while let Some(answer) = pending.next().await {
-                tally.finish(outcome(&answer));
-                answers.push(answer);
-            }
-        } else {
-            let pending: Vec<_> = jobs.into_iter().map(|job| self.start(job)).collect();
-            for (index, answer) in pending.into_iter().enumerate() {
-                let answer = answer.await.map_err(|_| Error::EngineGone).flatten();
-                let answer = match answer {
-                    Ok(done) => {
-                        self.finish(&request.model, request.wishes, index, done)
-                            .await
-                    }
-                    Err(error) => Err(error),
-                };
-                tally.finish(outcome(&answer));
-                answers.push(answer);
-            }
+        let mut pending = stream::iter(jobs)
+            .map(|job| self.answer(job))
+            .buffered(at_once);
+        while let Some(answer) = pending.next().await {
+            tally.finish(outcome(&answer));
+            answers.push(answer);
         }
         let answers = answers.into_iter().collect::<Result<Vec<_>, Error>>()?;
         counted.succeeded(&answers);
         Ok(answers)
+    }
+
+    /// Predicts one picture of many, when there is a place for one that nobody waits for. It counts as a request of its own, and `index` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Predictor::predict`], but for a full queue, where it waits.
+    pub async fn predict_patiently(
+        &self,
+        index: usize,
+        picture: Picture,
+        model: &Arc<ServedModel>,
+        wishes: Wishes,
+        client: Client,
+    ) -> Result<Answer, Error> {
+        let place = self.door.admit_patiently().await?;
+        let counted = self.statistics().begin(&model.name);
+        let mut tally = Tally::new(1, None);
+        let answer = async {
+            self.engine.ensure_loaded(model).await?;
+            let job = DecodeJob {
+                index,
+                picture,
+                model: Arc::clone(model),
+                wishes,
+                deadline: None,
+                priority: Priority::Batch,
+                client,
+                place,
+            };
+            self.answer(job).await
+        };
+        let answer = answer.await;
+        tally.finish(outcome(&answer));
+        let answer = answer?;
+        counted.succeeded(std::slice::from_ref(&answer));
+        Ok(answer)
+    }
+
+    /// The answer for one picture, from the cache where it is there.
+    async fn answer(&self, job: DecodeJob) -> Result<Answer, Error> {
+        let cached = self.cache.as_ref().zip(Key::parts(&job));
+        let Some((cache, parts)) = cached else {
+            return self.compute_answer(job).await;
+        };
+        // A hash of a large file takes milliseconds.
+        let key = self.compute(move || parts.key()).await?;
+        if let Some(answer) = cache.get(&key) {
+            return Ok(answer);
+        }
+        let answer = Answer {
+            cached: Some(false),
+            ..self.compute_answer(job).await?
+        };
+        cache.insert(key, answer.clone());
+        Ok(answer)
+    }
+
+    async fn compute_answer(&self, job: DecodeJob) -> Result<Answer, Error> {
+        if job.wishes.detect_faces {
+            return self.predict_faces(job).await;
+        }
+        let (model, wishes, index) = (Arc::clone(&job.model), job.wishes, job.index);
+        let done = self.start(job).await.map_err(|_| Error::EngineGone)??;
+        self.finish(&model, wishes, index, done).await
     }
 
     /// Decodes on the pool and hands over to the engine; dropping the receiver drops the work.
@@ -284,30 +348,25 @@ impl Predictor {
                 metrics::prediction_rejected(RejectionReason::ClientGone);
                 return;
             }
-            let model = Arc::clone(&job.model);
-            let (deadline, priority, explain, place) =
-                (job.deadline, job.priority, job.explain, job.place);
-            let outcome = decode(
-                job.index,
-                &job.picture,
-                &model,
-                job.keep_picture,
-                deadline,
-                limits,
-            );
-            let sent = match outcome {
-                Ok((pixels, picture)) => {
+            let sent = match decode(&job, limits) {
+                Ok(Prepared {
+                    pixels,
+                    mirrored,
+                    decoded,
+                }) => {
                     let item = Item {
                         pixels,
-                        model,
-                        explain,
-                        deadline,
+                        mirrored,
+                        model: job.model,
+                        explain: job.wishes.explain,
+                        deadline: job.deadline,
                         reply,
-                        priority,
+                        priority: job.priority,
+                        client: job.client,
                         enqueued: Instant::now(),
-                        place,
+                        place: job.place,
                     };
-                    decoded_reply.send(engine.submit(item).map(|()| picture))
+                    decoded_reply.send(engine.submit(item).map(|()| decoded))
                 }
                 Err(error) => decoded_reply.send(Err(error)),
             };
@@ -373,6 +432,7 @@ impl Predictor {
             annotated_png,
             explanation,
             faces: None,
+            cached: None,
             decode: decoded.seconds,
             queue: output.queue,
             inference: output.inference,
@@ -426,72 +486,28 @@ async fn read(path: &Path, limit: u64) -> std::io::Result<Bytes> {
     Ok(bytes.into())
 }
 
-fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
-    match answer {
-        Ok(_) => ImageOutcome::Ok,
-        Err(Error::Image { .. } | Error::File { .. } | Error::Pixels { .. }) => {
-            ImageOutcome::InvalidImage
-        }
-        Err(Error::QueueFull { .. }) => ImageOutcome::Overloaded,
-        Err(Error::DeadlineExceeded) => ImageOutcome::Expired,
-        Err(Error::Model { .. } | Error::NotFinite { .. } | Error::EngineGone) => {
-            ImageOutcome::Failed
-        }
-    }
-}
-
-/// Counts every picture of a request once, also when the request is dropped because its client left or its deadline passed.
-struct Tally {
-    left: usize,
-    deadline: Option<Instant>,
-}
-
-impl Tally {
-    fn new(images: usize, deadline: Option<Instant>) -> Self {
-        Tally {
-            left: images,
-            deadline,
-        }
-    }
-
-    fn finish(&mut self, outcome: ImageOutcome) {
-        self.left -= 1;
-        metrics::image_finished(outcome);
-    }
-
-    fn finish_all(&mut self, outcome: ImageOutcome) {
-        while self.left > 0 {
-            self.finish(outcome);
-        }
-    }
-}
-
-impl Drop for Tally {
-    fn drop(&mut self) {
-        let is_late = self
-            .deadline
-            .is_some_and(|deadline| deadline <= Instant::now());
-        let outcome = if is_late {
-            ImageOutcome::Expired
-        } else {
-            ImageOutcome::Cancelled
-        };
-        for _ in 0..self.left {
-            metrics::image_finished(outcome);
-        }
-    }
-}
-
 pub(super) struct DecodeJob {
     pub(super) index: usize,
     pub(super) picture: Picture,
     pub(super) model: Arc<ServedModel>,
-    /// To draw on it.
-    pub(super) keep_picture: bool,
-    pub(super) explain: bool,
+    pub(super) wishes: Wishes,
     pub(super) deadline: Option<Instant>,
     pub(super) priority: Priority,
+    pub(super) client: Client,
     pub(super) place: Place,
+}
+
+impl DecodeJob {
+    /// Whether it is to be drawn on.
+    pub(super) fn keeps_picture(&self) -> bool {
+        let Wishes {
+            annotate,
+            explain,
+            detect_faces,
+            ..
+        } = self.wishes;
+        annotate || (explain && !detect_faces)
+    }
 }
 
 /// A picture that was computed.

@@ -44,6 +44,8 @@ pub struct VersionStatistics {
     pub succeeded: Total,
     /// Requests that failed, were refused or were left by their clients.
     pub failed: Total,
+    /// Pictures whose answers the cache had, and those whose it had not.
+    pub cache: (u64, u64),
     /// The time until a request's last picture was prepared.
     pub decode: Total,
     /// The longest time that a picture of a request waited for the engine.
@@ -115,8 +117,15 @@ impl Pending {
         let decode = longest(|answer| answer.decode).unwrap_or_default();
         let queue = longest(|answer| answer.queue).unwrap_or_default();
         let inference = longest(|answer| answer.inference).unwrap_or_default();
+        let cached = |wanted| {
+            let looked_up = answers.iter().filter_map(|answer| answer.cached);
+            looked_up.filter(|cached| *cached == wanted).count() as u64
+        };
+        let (hits, misses) = (cached(true), cached(false));
         let elapsed = self.begun.elapsed();
         self.statistics.change(&self.version, |counts| {
+            counts.cache.0 += hits;
+            counts.cache.1 += misses;
             counts.images += answers.len() as u64;
             counts.succeeded.add(elapsed);
             counts.decode.add(decode);
@@ -148,6 +157,7 @@ mod tests {
             annotated_png: None,
             explanation: None,
             faces: None,
+            cached: (queue == 20).then_some(true),
             decode: Duration::from_millis(decode),
             queue: Duration::from_millis(queue),
             inference: Duration::from_millis(inference),
@@ -168,6 +178,7 @@ mod tests {
             (found.images, found.succeeded.count, found.failed.count),
             (2, 1, 0)
         );
+        assert_eq!(found.cache, (1, 0));
         assert_eq!(
             (found.decode, found.queue, found.inference),
             (total(4), total(20), total(300))

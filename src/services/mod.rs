@@ -2,6 +2,7 @@
 //!
 //! Nothing here holds a tensor, and [`status`] is the only place where an error becomes a `Status`.
 
+mod caller;
 pub mod dataset;
 pub mod deadline;
 mod download;
@@ -11,6 +12,7 @@ mod interval;
 mod long_call;
 pub mod model;
 pub mod open_inference;
+pub mod predict_batch;
 pub mod prediction;
 pub mod status;
 pub mod system;

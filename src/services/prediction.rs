@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     detection::Square,
@@ -20,7 +20,12 @@ use crate::{
     telemetry::metrics::{self, ImageOutcome, RejectionReason},
 };
 
-use super::{deadline::Deadline, interval::interval_level, status};
+use super::{
+    caller::Caller,
+    interval::interval_level,
+    predict_batch::{Answers, BatchCalls},
+    status,
+};
 
 /// The service over its handles.
 #[derive(Clone)]
@@ -31,6 +36,8 @@ pub struct PredictionApi {
     pub registry: Registry,
     /// Most images in a call.
     pub max_images: usize,
+    /// What calls of PredictBatch have in common.
+    pub batch_calls: BatchCalls,
 }
 
 /// What is left to say once the version is known.
@@ -39,8 +46,8 @@ pub(super) struct Pictures {
     pub(super) images: Vec<Picture>,
     /// What is wanted of each beside its age; the level of the intervals as [`interval_level`] has read it.
     pub(super) wishes: Wishes,
-    /// When the answer is worth nothing any more.
-    pub(super) deadline: Option<Instant>,
+    /// Who asks, and until when.
+    pub(super) caller: Caller,
     /// Whether somebody waits for it.
     pub(super) priority: Priority,
 }
@@ -78,6 +85,18 @@ impl PredictionApi {
         })
     }
 
+    /// The version that a request names, `live` of the default model where it names none.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT, and those of [`PredictionApi::served`].
+    pub(super) async fn named(&self, name: &str) -> Result<Arc<ServedModel>, Status> {
+        let name = match name {
+            "" => VersionName::alias(DEFAULT_MODEL, LIVE),
+            name => VersionName::parse(name).map_err(|error| status::bad_name("model", &error))?,
+        };
+        self.served(&name).await
+    }
+
     /// Admits and predicts.
     ///
     /// # Errors
@@ -88,7 +107,10 @@ impl PredictionApi {
         pictures: Pictures,
     ) -> Result<Vec<Answer>, Status> {
         let count = pictures.images.len();
-        let admission = self.predictor.admit(&model, count, pictures.priority);
+        let Caller { client, deadline } = pictures.caller;
+        let admission = self
+            .predictor
+            .admit(&model, &client, count, pictures.priority);
         let admission = admission.map_err(|error| {
             (0..count).for_each(|_| metrics::image_finished(ImageOutcome::Overloaded));
             status::from_inference(&error)
@@ -99,8 +121,9 @@ impl PredictionApi {
                 model,
                 images: pictures.images,
                 wishes: pictures.wishes,
-                deadline: pictures.deadline,
+                deadline,
                 priority: pictures.priority,
+                client,
             },
             admission,
         );
@@ -115,7 +138,7 @@ impl PredictionService for PredictionApi {
         request: Request<v1::PredictRequest>,
     ) -> Result<Response<v1::PredictResponse>, Status> {
         let arrived = Instant::now();
-        let deadline = request.extensions().get::<Deadline>().map(|found| found.0);
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let priority = priority(request.priority)?;
         if request.images.is_empty() {
@@ -125,20 +148,17 @@ impl PredictionService for PredictionApi {
             ));
         }
         self.check_count("images", request.images.len())?;
-        let name = match request.model.as_str() {
-            "" => VersionName::alias(DEFAULT_MODEL, LIVE),
-            name => VersionName::parse(name).map_err(|error| status::bad_name("model", &error))?,
-        };
-        let model = self.served(&name).await?;
+        let model = self.named(&request.model).await?;
         let pictures = Pictures {
             wishes: Wishes {
                 annotate: request.annotate,
                 explain: request.explain,
                 detect_faces: request.detect_faces,
+                average_flip: request.average_flip,
                 interval_level: interval_level(&model, request.interval_level)?,
             },
             images: request.images.into_iter().map(Picture::Encoded).collect(),
-            deadline,
+            caller,
             priority,
         };
         let model_version = model.name.clone();
@@ -149,6 +169,15 @@ impl PredictionService for PredictionApi {
             model_version,
             durations: Some(durations),
         }))
+    }
+
+    type PredictBatchStream = Answers;
+
+    async fn predict_batch(
+        &self,
+        request: Request<Streaming<v1::PredictBatchRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        self.answer_batch(request).await
     }
 }
 
@@ -165,7 +194,7 @@ fn priority(given: i32) -> Result<Priority, Status> {
     }
 }
 
-fn prediction(answer: Answer) -> v1::Prediction {
+pub(super) fn prediction(answer: Answer) -> v1::Prediction {
     let face_detection = match &answer.faces {
         None => v1::FaceDetection::Unspecified,
         Some(faces) if faces.is_empty() => v1::FaceDetection::NoFace,
@@ -187,6 +216,7 @@ fn prediction(answer: Answer) -> v1::Prediction {
             .collect(),
         explanation,
         face_detection: face_detection.into(),
+        cached: answer.cached.unwrap_or_default(),
     }
 }
 

@@ -118,6 +118,13 @@ pub fn too_many_checks(limit: usize) -> Status {
     ))
 }
 
+/// As many calls of PredictBatch as the server answers at once.
+pub fn too_many_batches(limit: usize) -> Status {
+    Row::retry(Code::ResourceExhausted, "TOO_MANY_BATCHES").status(format!(
+        "{limit} calls of PredictBatch are being answered, which is the limit; send the images over fewer calls or try again when one has ended"
+    ))
+}
+
 /// From the plots of an evaluation.
 pub fn from_plots(error: &plots::Error) -> Status {
     Row::new(Code::Internal, "PLOTS").status(error.to_string())
@@ -228,6 +235,9 @@ pub fn from_inference(error: &inference::Error) -> Status {
         E::File { .. } => Row::new(Code::Internal, "FILE_UNREADABLE").status(error.to_string()),
         E::QueueFull { .. } => {
             Row::retry(Code::ResourceExhausted, "QUEUE_FULL").status(error.to_string())
+        }
+        E::ShareFull { .. } => {
+            Row::retry(Code::ResourceExhausted, "CLIENT_SHARE_FULL").status(error.to_string())
         }
         E::DeadlineExceeded => {
             Row::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED").status(error.to_string())

@@ -11,6 +11,7 @@
 //! Further pages come from whoever starts the port, such as predictions under `/v2` and the API for the dashboard, which can start and end trainings.
 //! Nothing here needs or checks a credential: the port is for a trusted network.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,8 +111,9 @@ pub async fn serve(
             tracing::debug!(%error, "failed to send small packets at once");
         }
     });
-    let serving = axum::serve(listener, router(state))
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let serving =
+        axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let out_of_patience = async {
         metrics.upkeep(&shutdown).await;
         tokio::time::sleep(DRAIN).await;

@@ -83,10 +83,22 @@ label_values! {
 }
 
 label_values! {
+    /// What a look into the cache of answers gave.
+    CacheResult {
+        /// The answer.
+        Hit = "hit",
+        /// Nothing.
+        Miss = "miss",
+    }
+}
+
+label_values! {
     /// Why a prediction request, or a part of it, was turned away without being computed.
     RejectionReason {
         /// The queue was full.
         QueueFull = "queue_full",
+        /// The client had its share of the queue, and others wanted theirs.
+        ShareFull = "share_full",
         /// The image could not be decoded.
         InvalidImage = "invalid_image",
         /// The deadline passed while it waited.

@@ -21,8 +21,8 @@ use ::metrics::{Key, Level, Metadata, SharedString};
 pub use super::family::{Family, Kind, Unit};
 use super::family::{Label, Start};
 pub use super::labels::{
-    ImageOutcome, RejectionReason, RpcCode, SkipReason, Split, StopReason, TrainingPhase,
-    TrainingState,
+    CacheResult, ImageOutcome, RejectionReason, RpcCode, SkipReason, Split, StopReason,
+    TrainingPhase, TrainingState,
 };
 
 /// From a call that only reads memory to one that waits for several predictions; seconds.
@@ -98,6 +98,12 @@ families! {
         "Images in one forward pass.";
     PREDICT_QUEUE_DEPTH: ZERO, Count, "visage_predict_queue_depth", [],
         "Images that were let in and are not answered yet: decoded, waiting for an engine, computed or drawn on.";
+
+    CACHE_LOOKUPS: Kind::Counter, Count, "visage_response_cache_lookups_total",
+        [Label::one_of("result", CacheResult::VALUES)],
+        "Images that were looked up in the cache of answers, by whether the answer was there; none while it is off.";
+    CACHE_SIZE: ZERO, Bytes, "visage_response_cache_bytes", [],
+        "Memory that the answers in the cache take.";
 
     TRAININGS: ZERO, Count, "visage_trainings", [Label::one_of("state", TrainingState::VALUES)],
         "Trainings in the store, by state.";
@@ -274,6 +280,12 @@ pub fn image_dequeued(waited: Duration) {
 pub fn batch_computed(images: usize, elapsed: Duration) {
     histogram(&PREDICT_BATCH_SIZE, &[]).record(images as f64);
     histogram(&PREDICT_INFERENCE, &[]).record(elapsed);
+}
+
+/// One image was looked up in the cache of answers, which now takes so many bytes.
+pub fn cache_looked_up(result: CacheResult, bytes: u64) {
+    counter(&CACHE_LOOKUPS, &[result.as_str().into()]).increment(1);
+    gauge(&CACHE_SIZE, &[]).set(bytes as f64);
 }
 
 /// This many images wait for an engine now.

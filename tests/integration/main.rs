@@ -8,6 +8,8 @@
     reason = "a test fails by a panic, and says on stderr what it skips"
 )]
 
+/// Streams of pictures, mirror images, answers that are kept, and clients that share a server.
+mod batches;
 /// Browsers: gRPC-Web on both ports, and origins.
 mod browsers;
 /// Pausing, resuming and changing trainings, and what ends them by their own spec.

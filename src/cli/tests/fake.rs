@@ -337,6 +337,15 @@ impl TrainingService for Service {
 /// An image that begins with `bad` cannot be read; of any other the age is its first byte.
 #[tonic::async_trait]
 impl PredictionService for Service {
+    type PredictBatchStream = Streamed<PredictBatchResponse>;
+
+    async fn predict_batch(
+        &self,
+        _request: Request<tonic::Streaming<PredictBatchRequest>>,
+    ) -> Result<Response<Self::PredictBatchStream>, Status> {
+        Err(Status::unimplemented("no command calls it"))
+    }
+
     async fn predict(
         &self,
         request: Request<PredictRequest>,

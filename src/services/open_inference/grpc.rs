@@ -1,6 +1,6 @@
 //! `inference.GRPCInferenceService`.
 
-use std::{pin::Pin, time::Instant};
+use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt, future::ready, stream};
 use tonic::{Request, Response, Status, Streaming};
@@ -11,7 +11,7 @@ use crate::{
         grpc_inference_service_server::GrpcInferenceService, infer_parameter::ParameterChoice,
         model_infer_request::InferInputTensor, model_infer_response::InferOutputTensor,
     },
-    services::{deadline::Deadline, status},
+    services::{caller::Caller, status},
 };
 
 use super::{
@@ -76,8 +76,8 @@ impl GrpcInferenceService for OpenInference {
         &self,
         request: Request<oi::ModelInferRequest>,
     ) -> Result<Response<oi::ModelInferResponse>, Status> {
-        let deadline = request.extensions().get::<Deadline>().map(|found| found.0);
-        let response = self.infer_message(request.into_inner(), deadline).await?;
+        let caller = Caller::of(&request)?;
+        let response = self.infer_message(request.into_inner(), caller).await?;
         Ok(Response::new(response))
     }
 
@@ -85,13 +85,13 @@ impl GrpcInferenceService for OpenInference {
         &self,
         request: Request<Streaming<oi::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let deadline = request.extensions().get::<Deadline>().map(|found| found.0);
+        let caller = Caller::of(&request)?;
         let errors_end = request.metadata().get(ERRORS_END_STREAM);
         let errors_end = errors_end.is_some_and(|value| value == "true");
         let api = self.clone();
         let answer = move |request: Result<oi::ModelInferRequest, Status>| {
-            let api = api.clone();
-            async move { api.stream_answer(request?, deadline, errors_end).await }
+            let (api, caller) = (api.clone(), caller.clone());
+            async move { api.stream_answer(request?, caller, errors_end).await }
         };
         // What has been read is still answered when the server ends.
         let answers = request
@@ -155,20 +155,20 @@ impl OpenInference {
     async fn infer_message(
         &self,
         request: oi::ModelInferRequest,
-        deadline: Option<Instant>,
+        caller: Caller,
     ) -> Result<oi::ModelInferResponse, Status> {
-        let inferred = self.infer(call(request)?, deadline).await?;
+        let inferred = self.infer(call(request)?, caller).await?;
         Ok(response(inferred))
     }
 
     async fn stream_answer(
         &self,
         request: oi::ModelInferRequest,
-        deadline: Option<Instant>,
+        caller: Caller,
         errors_end: bool,
     ) -> Result<oi::ModelStreamInferResponse, Status> {
         let id = request.id.clone();
-        match self.infer_message(request, deadline).await {
+        match self.infer_message(request, caller).await {
             Ok(response) => Ok(oi::ModelStreamInferResponse {
                 error_message: String::new(),
                 infer_response: Some(response),

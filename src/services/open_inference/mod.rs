@@ -25,6 +25,7 @@ use crate::{
 
 use self::tensors::{Call, Inferred};
 use super::{
+    caller::Caller,
     interval::interval_level,
     prediction::{Pictures, PredictionApi},
     status,
@@ -66,7 +67,7 @@ impl OpenInference {
     ///
     /// # Errors
     /// A request that is wrong, a version that is not there, and those of a prediction.
-    async fn infer(&self, call: Call, deadline: Option<Instant>) -> Result<Inferred, Status> {
+    async fn infer(&self, call: Call, caller: Caller) -> Result<Inferred, Status> {
         let wanted = Wanted {
             model: &call.model,
             version: &call.version,
@@ -84,7 +85,10 @@ impl OpenInference {
                 interval_level: level,
                 ..Wishes::default()
             },
-            deadline: earliest(deadline, call.timeout),
+            caller: Caller {
+                deadline: earliest(caller.deadline, call.timeout),
+                ..caller
+            },
             priority: call.priority,
         };
         let answers = self.predictions.compute(Arc::clone(&model), pictures);

@@ -23,7 +23,7 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{FromRequestParts, Path, State},
+    extract::{FromRequestParts, Path, Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
@@ -42,7 +42,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     proto::to_json,
-    services::status,
+    services::{caller::Caller, status},
     telemetry::{metrics, rpc},
 };
 
@@ -327,18 +327,20 @@ async fn unload() -> Response {
     answer(route::UNLOAD, async { Err(no_unload().into()) }).await
 }
 
-async fn infer(State(rest): State<Rest>, named: Named, headers: HeaderMap, body: Body) -> Response {
+async fn infer(State(rest): State<Rest>, named: Named, request: Request) -> Response {
     // Boxed, because it holds everything on the way of a prediction.
     answer(
         route::INFER,
         Box::pin(async move {
-            let json_bytes = json_length(&headers)?;
-            let (body, _slot) = rest.body(&headers, body).await?;
+            let (parts, body) = request.into_parts();
+            let caller = Caller::new(&parts.headers, &parts.extensions)?;
+            let json_bytes = json_length(&parts.headers)?;
+            let (body, _slot) = rest.body(&parts.headers, body).await?;
             // Millions of numbers as text take longer than an asynchronous thread has.
             let read = move || json::read(named.model, named.version, body, json_bytes);
             let read = rest.api.predictions.predictor.compute(read).await;
             let (call, form) = read.map_err(|error| status::from_inference(&error))??;
-            let inferred = rest.api.infer(call, None).await?;
+            let inferred = rest.api.infer(call, caller).await?;
             let written = json::write(&inferred, &form)
                 .map_err(|error| status::unwritable(&error.to_string()))?;
             let Some(json_bytes) = written.json_bytes else {

@@ -1,0 +1,367 @@
+//! The pictures that wait for the engine, and which of them go first.
+//!
+//! What somebody waits for goes before what nobody waits for, and within each of both every client has its turn, one picture at a time: a client with a hundred
+//! pictures in the queue makes another one's single picture wait for one batch, not for a hundred pictures.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::telemetry::metrics::{self, RejectionReason};
+
+use super::{Error, Priority, ServedModel, admission::Place, client::Client, engine::Output};
+
+/// Rows of a batch that has none that somebody waits for: those that come meanwhile wait no longer than for this many, which take a third of the time of
+/// the largest batch and nine tenths of its speed.
+const UNHURRIED_BATCH: usize = 8;
+/// A picture that nobody waits for goes before all others once it has waited this long.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// One preprocessed picture on its way to the engine.
+#[derive(Debug)]
+pub struct Item {
+    /// `[3, S, S]`, normalised.
+    pub pixels: Vec<f32>,
+    /// The same of its mirror image, where the mean over both is wanted.
+    pub mirrored: Option<Vec<f32>>,
+    /// Which weights to use.
+    pub model: Arc<ServedModel>,
+    /// Whether it is also wanted what each place of the picture adds to the age.
+    pub explain: bool,
+    /// When the answer is worth nothing any more.
+    pub deadline: Option<Instant>,
+    /// Where the answer goes; a closed one means that the client has left.
+    pub reply: oneshot::Sender<Result<(Output, Place), Error>>,
+    /// Whether somebody waits for it.
+    pub priority: Priority,
+    /// Who asks.
+    pub client: Client,
+    /// When it was put into the queue.
+    pub enqueued: Instant,
+    /// Its place among the pictures that may be in the server; comes back with the answer.
+    pub place: Place,
+}
+
+impl Item {
+    /// What it takes of a batch.
+    pub(super) fn rows(&self) -> usize {
+        1 + usize::from(self.mirrored.is_some())
+    }
+}
+
+/// Pictures that wait.
+#[derive(Default)]
+pub(super) struct Waiting {
+    interactive: Lines,
+    batch: Lines,
+}
+
+impl Waiting {
+    pub(super) fn is_empty(&self) -> bool {
+        self.interactive.turns.is_empty() && self.batch.turns.is_empty()
+    }
+
+    pub(super) fn push(&mut self, item: Item) {
+        match item.priority {
+            Priority::Interactive => self.interactive.push(item),
+            Priority::Batch => self.batch.push(item),
+        }
+    }
+
+    /// The next batch, all of one version and of no more rows than `most`: those that somebody waits for, then the others where there is room. It is empty
+    /// only when nobody wants any more what waits.
+    pub(super) fn next(&mut self, most: usize) -> Vec<Item> {
+        let mut batch = Batch::default();
+        if self.batch.longest_wait() > LONGEST_WAIT {
+            self.batch.take(&mut batch, UNHURRIED_BATCH.min(most));
+        }
+        self.interactive.take(&mut batch, most);
+        let room = if batch.items.is_empty() {
+            UNHURRIED_BATCH.min(most)
+        } else {
+            most
+        };
+        self.batch.take(&mut batch, room);
+        batch.items
+    }
+}
+
+/// A batch that is being filled.
+#[derive(Default)]
+struct Batch {
+    items: Vec<Item>,
+    rows: usize,
+}
+
+impl Batch {
+    /// Whether a picture is of the batch's version and has room; one alone always has.
+    fn fits(&self, item: &Item, most: usize) -> bool {
+        self.items.first().is_none_or(|first| {
+            first.model.sha256 == item.model.sha256 && self.rows + item.rows() <= most
+        })
+    }
+}
+
+/// A line of pictures for each client.
+#[derive(Default)]
+struct Lines {
+    /// Never an empty one.
+    of_client: HashMap<Client, VecDeque<Item>>,
+    /// Whose turn it is first.
+    turns: VecDeque<Client>,
+}
+
+impl Lines {
+    fn push(&mut self, item: Item) {
+        match self.of_client.get_mut(&item.client) {
+            Some(line) => line.push_back(item),
+            None => {
+                self.turns.push_back(item.client.clone());
+                self.of_client
+                    .insert(item.client.clone(), VecDeque::from([item]));
+            }
+        }
+    }
+
+    fn longest_wait(&self) -> Duration {
+        let firsts = self.of_client.values().filter_map(VecDeque::front);
+        let waits = firsts.map(|item| item.enqueued.elapsed());
+        waits.max().unwrap_or_default()
+    }
+
+    /// Moves one picture of each client in turn until the batch has `most` rows; those that nobody wants any more are dropped.
+    fn take(&mut self, batch: &mut Batch, most: usize) {
+        let mut without = 0;
+        while batch.rows < most && without < self.turns.len() {
+            let Some(client) = self.turns.pop_front() else {
+                return;
+            };
+            let Some(line) = self.of_client.get_mut(&client) else {
+                continue;
+            };
+            match line.pop_front_if(|item| batch.fits(item, most)) {
+                None => without += 1,
+                Some(item) => {
+                    without = 0;
+                    if let Some(item) = still_wanted(item) {
+                        batch.rows += item.rows();
+                        batch.items.push(item);
+                    }
+                }
+            }
+            if line.is_empty() {
+                self.of_client.remove(&client);
+            } else {
+                self.turns.push_back(client);
+            }
+        }
+    }
+}
+
+/// Drops a picture whose client has left or whose deadline has passed, and counts it.
+fn still_wanted(item: Item) -> Option<Item> {
+    if item.reply.is_closed() {
+        metrics::prediction_rejected(RejectionReason::ClientGone);
+        return None;
+    }
+    if item
+        .deadline
+        .is_some_and(|deadline| deadline <= Instant::now())
+    {
+        metrics::prediction_rejected(RejectionReason::DeadlineExceeded);
+        drop(item.reply.send(Err(Error::DeadlineExceeded)));
+        return None;
+    }
+    Some(item)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{imaging::InputSpec, model::checkpoint::LabelScale};
+
+    use super::*;
+    use crate::inference::admission::Door;
+
+    struct Queue {
+        door: Door,
+        waiting: Waiting,
+        /// A picture whose client has left is dropped.
+        clients: Vec<oneshot::Receiver<Result<(Output, Place), Error>>>,
+    }
+
+    impl Queue {
+        fn new() -> Self {
+            Queue {
+                door: Door::new(100),
+                waiting: Waiting::default(),
+                clients: Vec::new(),
+            }
+        }
+
+        /// A picture of a version; its first number tells it from the others.
+        fn push(&mut self, number: f32, version: &str, priority: Priority, waited: Duration) {
+            self.push_of("one", number, version, priority, waited);
+        }
+
+        fn push_of(
+            &mut self,
+            client: &str,
+            number: f32,
+            version: &str,
+            priority: Priority,
+            waited: Duration,
+        ) {
+            let client = Client::new(client);
+            let (reply, answer) = oneshot::channel();
+            self.clients.push(answer);
+            let model = ServedModel {
+                name: version.to_owned(),
+                weights: "model.safetensors".into(),
+                sha256: version.to_owned(),
+                input: InputSpec::default(),
+                label: LabelScale {
+                    scale: 1.0,
+                    offset: 0.0,
+                },
+                calibration: None,
+                mean_training_age: None,
+            };
+            self.waiting.push(Item {
+                pixels: vec![number],
+                mirrored: None,
+                model: Arc::new(model),
+                explain: false,
+                deadline: None,
+                reply,
+                priority,
+                client: client.clone(),
+                enqueued: Instant::now().checked_sub(waited).unwrap(),
+                place: self
+                    .door
+                    .admit(&client, 1, priority)
+                    .unwrap()
+                    .split()
+                    .unwrap(),
+            });
+        }
+
+        fn next(&mut self, most: usize) -> Vec<f32> {
+            let batch = self.waiting.next(most);
+            batch.iter().map(|item| item.pixels[0]).collect()
+        }
+    }
+
+    const NOT_LONG: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn interactive_pictures_go_first_and_the_others_fill_the_batch() {
+        let mut queue = Queue::new();
+        for number in [1.0, 2.0, 3.0] {
+            queue.push(number, "a", Priority::Batch, NOT_LONG);
+        }
+        for number in [4.0, 5.0] {
+            queue.push(number, "a", Priority::Interactive, NOT_LONG);
+        }
+        assert_eq!(queue.next(4), [4.0, 5.0, 1.0, 2.0]);
+        assert_eq!(queue.next(4), [3.0]);
+        assert!(queue.waiting.is_empty());
+    }
+
+    #[test]
+    fn batch_without_interactive_pictures_is_short() {
+        let mut queue = Queue::new();
+        for number in 0..20_u8 {
+            queue.push(f32::from(number), "a", Priority::Batch, NOT_LONG);
+        }
+        assert_eq!(queue.next(32).len(), UNHURRIED_BATCH);
+        for number in 20..40_u8 {
+            queue.push(f32::from(number), "a", Priority::Interactive, NOT_LONG);
+        }
+        // There are 12 left beside the 20.
+        assert_eq!(queue.next(32).len(), 32);
+        assert!(queue.waiting.is_empty());
+    }
+
+    #[test]
+    fn picture_that_has_waited_too_long_goes_before_all_others() {
+        let mut queue = Queue::new();
+        queue.push(1.0, "a", Priority::Batch, LONGEST_WAIT * 2);
+        for number in [2.0, 3.0] {
+            queue.push(number, "a", Priority::Interactive, NOT_LONG);
+        }
+        assert_eq!(queue.next(2), [1.0, 2.0]);
+        assert_eq!(queue.next(2), [3.0]);
+    }
+
+    #[test]
+    fn batch_is_of_one_version() {
+        let mut queue = Queue::new();
+        for (number, version) in [(1.0, "a"), (2.0, "a"), (3.0, "b"), (4.0, "a")] {
+            queue.push(number, version, Priority::Interactive, NOT_LONG);
+        }
+        queue.push(5.0, "b", Priority::Batch, NOT_LONG);
+        assert_eq!(queue.next(8), [1.0, 2.0]);
+        assert_eq!(queue.next(8), [3.0, 5.0]);
+        assert_eq!(queue.next(8), [4.0]);
+    }
+
+    #[test]
+    fn nothing_is_computed_for_a_client_that_has_left() {
+        let mut queue = Queue::new();
+        queue.push(1.0, "a", Priority::Interactive, NOT_LONG);
+        queue.push(2.0, "a", Priority::Interactive, NOT_LONG);
+        drop(queue.clients.remove(0));
+        assert_eq!(queue.next(8), [2.0]);
+    }
+
+    #[test]
+    fn every_client_has_its_turn() {
+        let mut queue = Queue::new();
+        for number in 0..10_u8 {
+            queue.push_of(
+                "much",
+                f32::from(number),
+                "a",
+                Priority::Interactive,
+                NOT_LONG,
+            );
+        }
+        queue.push_of("little", 20.0, "a", Priority::Interactive, NOT_LONG);
+        queue.push_of("other", 30.0, "a", Priority::Interactive, NOT_LONG);
+        queue.push_of("other", 31.0, "a", Priority::Interactive, NOT_LONG);
+        assert_eq!(queue.next(4), [0.0, 20.0, 30.0, 1.0]);
+        assert_eq!(queue.next(4), [31.0, 2.0, 3.0, 4.0]);
+        assert_eq!(queue.next(8), [5.0, 6.0, 7.0, 8.0, 9.0]);
+        assert!(queue.waiting.is_empty());
+    }
+
+    #[test]
+    fn client_of_another_version_waits_for_the_next_batch_alone() {
+        let mut queue = Queue::new();
+        for number in [1.0, 2.0, 3.0] {
+            queue.push_of("a", number, "a", Priority::Interactive, NOT_LONG);
+        }
+        queue.push_of("b", 4.0, "b", Priority::Interactive, NOT_LONG);
+        assert_eq!(queue.next(2), [1.0, 2.0]);
+        assert_eq!(queue.next(2), [4.0]);
+        assert_eq!(queue.next(2), [3.0]);
+    }
+
+    #[test]
+    fn picture_with_its_mirror_image_takes_two_rows() {
+        let mut queue = Queue::new();
+        for number in [1.0, 2.0, 3.0] {
+            queue.push(number, "a", Priority::Interactive, NOT_LONG);
+            let line = queue.waiting.interactive.of_client.values_mut().next();
+            let item = line.unwrap().back_mut().unwrap();
+            item.mirrored = Some(item.pixels.clone());
+        }
+        assert_eq!(queue.next(5), [1.0, 2.0]);
+        // One goes also where there is room for half of it.
+        assert_eq!(queue.next(1), [3.0]);
+    }
+}

@@ -1,0 +1,67 @@
+//! What became of the pictures of a request.
+
+use std::time::Instant;
+
+use crate::telemetry::metrics::{self, ImageOutcome};
+
+use super::{Error, predictor::Answer};
+
+/// How one picture ended.
+pub(super) fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
+    match answer {
+        Ok(_) => ImageOutcome::Ok,
+        Err(Error::Image { .. } | Error::File { .. } | Error::Pixels { .. }) => {
+            ImageOutcome::InvalidImage
+        }
+        Err(Error::QueueFull { .. } | Error::ShareFull { .. }) => ImageOutcome::Overloaded,
+        Err(Error::DeadlineExceeded) => ImageOutcome::Expired,
+        Err(Error::Model { .. } | Error::NotFinite { .. } | Error::EngineGone) => {
+            ImageOutcome::Failed
+        }
+    }
+}
+
+/// Counts every picture of a request once, also when the request is dropped because its client left or its deadline passed.
+pub(super) struct Tally {
+    left: usize,
+    deadline: Option<Instant>,
+}
+
+impl Tally {
+    /// For so many pictures.
+    pub(super) fn new(images: usize, deadline: Option<Instant>) -> Self {
+        Tally {
+            left: images,
+            deadline,
+        }
+    }
+
+    /// One picture ended.
+    pub(super) fn finish(&mut self, outcome: ImageOutcome) {
+        self.left -= 1;
+        metrics::image_finished(outcome);
+    }
+
+    /// All pictures that have not ended yet end the same.
+    pub(super) fn finish_all(&mut self, outcome: ImageOutcome) {
+        while self.left > 0 {
+            self.finish(outcome);
+        }
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let is_late = self
+            .deadline
+            .is_some_and(|deadline| deadline <= Instant::now());
+        let outcome = if is_late {
+            ImageOutcome::Expired
+        } else {
+            ImageOutcome::Cancelled
+        };
+        for _ in 0..self.left {
+            metrics::image_finished(outcome);
+        }
+    }
+}

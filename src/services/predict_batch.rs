@@ -1,0 +1,187 @@
+//! PredictBatch: any number of pictures on one stream, each answered with its age or with what is wrong with it.
+//!
+//! Nothing is kept but the few pictures that are on their way: the next one is read from the stream when there is room for it, and HTTP/2 tells the client to wait
+//! meanwhile. The pictures go last where somebody waits for others, and wait for places in the queue instead of being refused.
+
+use std::{future::ready, pin::Pin, sync::Arc};
+
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_types::StatusExt;
+
+use crate::{
+    inference::{
+        self, ServedModel,
+        client::Client,
+        predictor::{Picture, Wishes},
+    },
+    proto::v1::{
+        self, BatchImage, PredictBatchOptions, PredictBatchRequest, PredictBatchResponse,
+        predict_batch_request::Part, predict_batch_response::Result as Outcome,
+    },
+};
+
+use super::{
+    caller::Caller,
+    interval::interval_level,
+    prediction::{PredictionApi, prediction},
+    status,
+};
+
+/// Pictures of a call that are on their way at once: twice what the engine computes together of pictures that nobody waits for, so that it never waits for the next.
+const IN_FLIGHT: usize = 16;
+/// Calls at once, so that what they have in memory is bounded.
+const MOST_CALLS: usize = 16;
+
+/// What the calls have in common. Cheap to clone.
+#[derive(Clone)]
+pub struct BatchCalls {
+    free: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl BatchCalls {
+    /// `shutdown` ends them with UNAVAILABLE.
+    pub fn new(shutdown: CancellationToken) -> Self {
+        BatchCalls {
+            free: Arc::new(Semaphore::new(MOST_CALLS)),
+            shutdown,
+        }
+    }
+}
+
+/// The answers of a call.
+pub type Answers = Pin<Box<dyn Stream<Item = Result<PredictBatchResponse, Status>> + Send>>;
+
+/// How the pictures of a call are predicted.
+struct Batch {
+    api: PredictionApi,
+    model: Arc<ServedModel>,
+    wishes: Wishes,
+    client: Client,
+    /// The call's place among all calls.
+    _slot: OwnedSemaphorePermit,
+}
+
+impl PredictionApi {
+    /// Answers a stream of pictures, in order.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for options that cannot be met, RESOURCE_EXHAUSTED when too many such calls run, and those of [`PredictionApi::served`].
+    pub(super) async fn answer_batch(
+        &self,
+        request: Request<Streaming<PredictBatchRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let caller = Caller::of(&request)?;
+        let BatchCalls { free, shutdown } = self.batch_calls.clone();
+        let slot = free
+            .try_acquire_owned()
+            .map_err(|_| status::too_many_batches(MOST_CALLS))?;
+        let mut requests = request.into_inner();
+        let first = requests.message().await?;
+        let (options, first) = match first.map(|request| request.part) {
+            Some(Some(Part::Options(options))) => (options, None),
+            Some(part) => (PredictBatchOptions::default(), Some(part)),
+            None => (PredictBatchOptions::default(), None),
+        };
+        let model = self.named(&options.model).await?;
+        let batch = Arc::new(Batch {
+            api: self.clone(),
+            wishes: wishes(&model, &options)?,
+            model,
+            client: caller.client,
+            _slot: slot,
+        });
+        let rest = requests.map(|request| request.map(|request| request.part));
+        let answer = move |(index, part): (usize, Result<Option<Part>, Status>)| {
+            let batch = Arc::clone(&batch);
+            async move { batch.answer(index, image(index, part?)?).await }
+        };
+        // What has been read is still answered when the server ends.
+        let answers = stream::iter(first.map(Ok))
+            .chain(rest)
+            .take_until(shutdown.clone().cancelled_owned())
+            .enumerate()
+            .map(answer)
+            .buffered(IN_FLIGHT);
+        let last = stream::once(async move { shutdown.is_cancelled() })
+            .filter(|is_ending| ready(*is_ending))
+            .map(|_| Err(status::stream_ends()));
+        Ok(Response::new(Box::pin(answers.chain(last))))
+    }
+}
+
+impl Batch {
+    /// The answer for one picture; what is wrong with the picture is an answer too.
+    async fn answer(
+        &self,
+        index: usize,
+        image: BatchImage,
+    ) -> Result<PredictBatchResponse, Status> {
+        let picture = Picture::Encoded(image.image);
+        let predictor = &self.api.predictor;
+        let answer = predictor
+            .predict_patiently(
+                index,
+                picture,
+                &self.model,
+                self.wishes,
+                self.client.clone(),
+            )
+            .await;
+        let outcome = match answer {
+            Ok(answer) => Outcome::Prediction(prediction(answer)),
+            Err(error @ (inference::Error::Image { .. } | inference::Error::Pixels { .. })) => {
+                Outcome::Error(image_error(&status::from_inference(&error)))
+            }
+            Err(error) => return Err(status::from_inference(&error)),
+        };
+        Ok(PredictBatchResponse {
+            index: index as u64,
+            id: image.id,
+            model_version: self.model.name.clone(),
+            result: Some(outcome),
+        })
+    }
+}
+
+fn wishes(model: &ServedModel, options: &PredictBatchOptions) -> Result<Wishes, Status> {
+    Ok(Wishes {
+        annotate: options.annotate,
+        explain: options.explain,
+        detect_faces: options.detect_faces,
+        average_flip: options.average_flip,
+        interval_level: interval_level(model, options.interval_level)?,
+    })
+}
+
+/// The picture of a message.
+///
+/// # Errors
+/// INVALID_ARGUMENT for one without, which ends the call: a client that sends such has lost count.
+fn image(index: usize, part: Option<Part>) -> Result<BatchImage, Status> {
+    match part {
+        Some(Part::Image(image)) => Ok(image),
+        Some(Part::Options(_)) => Err(status::invalid(
+            "options",
+            &format!(
+                "they come behind {index} images; send them first and once, or begin another call for other options"
+            ),
+        )),
+        None => Err(status::invalid(
+            "image",
+            &format!("message {index} after the options has none; give an encoded image"),
+        )),
+    }
+}
+
+fn image_error(status: &Status) -> v1::ImageError {
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    v1::ImageError {
+        code: status.code() as i32,
+        reason: reason.unwrap_or_default(),
+        message: status.message().to_owned(),
+    }
+}
