@@ -16,7 +16,7 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores by itself, and two of it would only wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-train bench-serve bench-pressure lint deny clean
+.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-train bench-serve bench-pressure fuzz lint deny clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
@@ -74,6 +74,15 @@ test-perf-analyzer: setup $(VENV)/perf-analyzer/perf_analyzer ## Let Triton's pe
 	cargo build --release --workspace
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" PERF_ANALYZER="$(abspath $(VENV)/perf-analyzer)" \
 		$(VENV)/bin/python -m unittest discover -s tests/python -p test_perf_analyzer.py
+
+# What the fuzzer finds is kept in tests/fuzz/corpus for the next run. Without a sanitizer: nothing of ours is unsafe there, and it is several times as fast.
+fuzz: setup ## Fuzz what reads bytes of strangers (SECONDS=60 for each target; needs cargo-fuzz and a nightly compiler)
+	@for target in picture open_inference; do \
+		seeds=tests/fixtures/imaging; [ $$target = picture ] || seeds=tests/fuzz/seeds/$$target; \
+		mkdir -p tests/fuzz/corpus/$$target; \
+		cargo +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none --release $$target tests/fuzz/corpus/$$target $$seeds -- \
+			-max_total_time=$(or $(SECONDS),60) -timeout=20 -rss_limit_mb=2048 -max_len=65536 || exit 1; \
+	done
 
 bench-train: build $(VENV)/torch-installed ## Compare the training speed with PyTorch scripts (DATA=folder ROUNDS=3 IMAGES=1000 BENCH_JSON=file)
 	$(VENV)/bin/python tests/bench/train.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \

@@ -11,7 +11,7 @@
 //! - [`registry`]: model versions and aliases; joins training and inference.
 //! - [`store`] and [`artifacts`]: what survives: SQL and content-addressed files. [`files`]: files that are there whole or not at all.
 //! - [`dataset`] and [`imaging`]: from files to the network's input. [`synth`]: drawn faces, for trying without data.
-//! - [`detection`]: where the faces are in a picture.
+//! - [`detection`]: where the faces are in a picture. [`priority`]: who gives way to whom.
 //! - [`evaluation`]: how well predictions fit, and the intervals that follow; used by training and inference.
 //! - [`model`]: the network, its weights, its device.
 //! - [`telemetry`]: all metrics, the HTTP port, logging. [`dashboard`]: the pages of that port.
@@ -36,6 +36,7 @@ pub mod imaging;
 pub mod inference;
 pub mod model;
 pub mod names;
+pub mod priority;
 pub mod proto;
 pub mod registry;
 pub mod server;

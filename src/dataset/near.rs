@@ -12,9 +12,11 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Instant;
 
+use crate::priority;
+
 use super::Error;
 use super::fingerprint::{BITS, Fingerprint, Hash, differing};
-use super::scan::{QUEUE, REPORT_EVERY, step_back};
+use super::scan::{QUEUE, REPORT_EVERY};
 
 /// The distance up to which two pictures count as near-duplicates, unless the caller says another: well below the first pairs of different faces, because
 /// the number of pairs grows with the square of the pictures.
@@ -100,7 +102,7 @@ impl Search<'_> {
                 let (index, next, stop) = (&index, &next, &stop);
                 workers.push(scope.spawn(move || {
                     if self.background {
-                        step_back();
+                        priority::thread_gives_way(priority::LEAST);
                     }
                     let mut linking = Linking {
                         forest: Forest::new(points.len()),

@@ -17,7 +17,7 @@ use super::labels::Labels;
 use super::load::Options;
 use super::report::{RejectReason, Rejects};
 use super::{Error, Part, Roots};
-use crate::imaging;
+use crate::{imaging, priority};
 
 /// How thoroughly the scan looks at each picture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,10 +146,6 @@ fn collect(
     Ok(outcomes)
 }
 
-/// As `nice -n 19`.
-#[cfg(target_os = "linux")]
-const LEAST_PRIORITY: i32 = 19;
-
 struct Shared<'a> {
     candidates: &'a [Candidate],
     roots: &'a Roots,
@@ -162,7 +158,7 @@ struct Shared<'a> {
 impl Shared<'_> {
     fn work(&self, results: &SyncSender<(usize, Outcome)>) {
         if self.options.background {
-            step_back();
+            priority::thread_gives_way(priority::LEAST);
         }
         let mut buffer = Vec::new();
         let mut fingerprinter = Fingerprinter::new();
@@ -217,14 +213,6 @@ impl Shared<'_> {
             fingerprint,
         })
     }
-}
-
-/// Lets everything else on the machine have the processor first, for the thread that calls it. Elsewhere than on Linux it would be the whole process, so
-/// nothing is done there.
-pub(super) fn step_back() {
-    #[cfg(target_os = "linux")]
-    // Without it the work is the same.
-    rustix::process::setpriority_process(None, LEAST_PRIORITY).ok();
 }
 
 fn reason_of_io(error: &io::Error) -> RejectReason {

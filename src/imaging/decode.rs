@@ -8,6 +8,9 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
 use super::{Error, jpeg};
 
+/// Scans that a JPEG of the most pixels may have: encoders write a dozen at most. One of fewer pixels may have more in proportion.
+const SCANS: u64 = 16;
+
 /// What a picture may cost, checked on its header before any pixel is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -139,7 +142,7 @@ fn recognise(bytes: &[u8], limits: &Limits) -> Result<ImageFormat, Error> {
             found: format!("of the format {}", format.to_mime_type()),
         });
     }
-    if format == ImageFormat::Jpeg && !jpeg::is_complete(bytes) {
+    if format == ImageFormat::Jpeg && jpeg::scans(bytes).is_none() {
         return Err(Error::Corrupt {
             format: name(format),
             reason: "the file ends before the picture does".to_owned(),
@@ -164,7 +167,24 @@ fn open<'a>(
         .map_err(|error| corrupt(format, &error))?;
     let (width, height) = decoder.dimensions();
     limits.check_dimensions(width, height)?;
+    if format == ImageFormat::Jpeg {
+        check_scans(bytes, width, height, limits)?;
+    }
     Ok(decoder)
+}
+
+/// Refuses a progressive JPEG of so many scans that it takes longer than any picture that a camera makes: a hundred of them fit into a hundred kilobytes, and each
+/// goes over all pixels.
+fn check_scans(bytes: &[u8], width: u32, height: u32, limits: &Limits) -> Result<(), Error> {
+    let scans = jpeg::scans(bytes).unwrap_or_default();
+    let work = u64::from(scans) * u64::from(width) * u64::from(height);
+    if work <= SCANS * limits.max_pixels {
+        return Ok(());
+    }
+    Err(Error::Corrupt {
+        format: name(ImageFormat::Jpeg),
+        reason: format!("it goes over its {width}x{height} pixels {scans} times"),
+    })
 }
 
 /// Runs a third-party decoder so that a panic in it costs one picture and not the thread.

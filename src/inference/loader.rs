@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     model::{self, fused::Threads},
+    priority,
     telemetry::metrics,
 };
 
@@ -25,8 +26,7 @@ use super::{
 /// Callers of [`Loader::load`] that are taken in before further ones wait at its door.
 const MAX_WISHES: usize = 16;
 /// As `nice -n 10`: a model is wanted soon, but not at the cost of predictions.
-#[cfg(target_os = "linux")]
-const PRIORITY: i32 = 10;
+const NICE: u32 = 10;
 
 /// Which networks the engine has, by the SHA-256 of their weights; the engine keeps it true.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +88,7 @@ impl Loader {
         let (wishes, mut receiver) = mpsc::channel::<Wish>(MAX_WISHES);
         let threads = Threads::new(1).map_err(std::io::Error::other)?;
         let body = move || {
-            step_back();
+            priority::thread_gives_way(NICE);
             // Holds for this thread alone.
             tch::set_num_threads(1);
             while let Some(Wish { model, pin, reply }) = receiver.blocking_recv() {
@@ -161,11 +161,4 @@ pub(super) fn failed(model: &ServedModel, source: model::Error) -> Error {
         model: model.name.clone(),
         source: Arc::new(source),
     }
-}
-
-/// Elsewhere than on Linux it would be the whole process, so nothing is done there.
-fn step_back() {
-    #[cfg(target_os = "linux")]
-    // Without it the work is the same.
-    rustix::process::setpriority_process(None, PRIORITY).ok();
 }

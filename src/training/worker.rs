@@ -7,7 +7,10 @@ use std::{fs::File, io, process::ExitCode, sync::Arc};
 
 use rustix::{fd::OwnedFd, stdio};
 
-use crate::proto::worker_v1::{Job, Started, worker_event::Kind};
+use crate::{
+    priority,
+    proto::worker_v1::{Job, Started, worker_event::Kind},
+};
 
 use super::{
     process::{Control, Reporter, follow_commands, read_job, worker_exit},
@@ -31,7 +34,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(worker_exit::NO_JOB as u8);
         }
     };
-    give_way(job.nice);
+    // Threads begin as the one that starts them, so this comes before there are any.
+    if let Err(error) = priority::give_way(job.nice) {
+        tracing::warn!(%error, nice = job.nice, "failed to give way to other processes");
+    }
     let reporter = Arc::new(Reporter::new(File::from(pipe)));
     let control = Arc::new(Control::default());
     // Neither thread is waited for: both live exactly as long as the process.
@@ -63,18 +69,6 @@ fn run(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> io::Result<()>
     }
     let finished = trainer::run(job, reporter, control);
     reporter.send(Kind::Finished(finished))
-}
-
-/// Lets others have the processor first. Threads begin as the one that starts them, so this comes before there are any.
-fn give_way(nice: u32) {
-    let nice = i32::try_from(nice).unwrap_or(i32::MAX);
-    // A launcher may have given way by more already.
-    if rustix::process::getpriority_process(None).is_ok_and(|own| own >= nice) {
-        return;
-    }
-    if let Err(error) = rustix::process::setpriority_process(None, nice) {
-        tracing::warn!(%error, nice, "failed to give way to other processes");
-    }
 }
 
 /// A private copy of standard output; what is printed from now on goes to standard error.

@@ -26,6 +26,8 @@ mod evaluation;
 mod faces;
 /// What goes wrong while a training runs: each ends in its state and stop reason, and the server goes on.
 mod faults;
+/// Files that are made to harm.
+mod hostile;
 /// The Open Inference Protocol on the wire.
 mod open_inference;
 /// Machines that lose power, and with it what was not synced.

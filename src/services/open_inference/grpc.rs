@@ -197,7 +197,7 @@ fn wanted<'a>(model: &'a str, version: &'a str) -> Wanted<'a> {
 ///
 /// # Errors
 /// INVALID_ARGUMENT.
-fn call(request: oi::ModelInferRequest) -> Result<Call, Status> {
+pub(super) fn call(request: oi::ModelInferRequest) -> Result<Call, Status> {
     let count = request.inputs.len();
     let mut raw = request.raw_input_contents.into_iter().map(Some);
     if raw.len() != 0 && raw.len() != count {

@@ -32,6 +32,8 @@ use super::{
 };
 
 mod describe;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod grpc;
 mod json;
 pub mod rest;

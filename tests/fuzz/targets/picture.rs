@@ -1,0 +1,26 @@
+//! Bytes that are said to be a picture: whatever they are, they become pixels within the limits or an error, and the header tells the truth.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use visage::imaging::{self, Limits, Preprocessor};
+
+const LIMITS: Limits = Limits {
+    max_bytes: 1 << 20,
+    max_pixels: 250_000,
+    max_dimension: 4_000,
+};
+
+fuzz_target!(|bytes: &[u8]| {
+    let header = imaging::inspect(bytes, &LIMITS);
+    let Ok(picture) = imaging::decode(bytes, &LIMITS) else {
+        return;
+    };
+    let header = header.expect("what can be decoded has a header");
+    let (width, height) = picture.dimensions();
+    let stored = (header.width, header.height);
+    assert!(stored == (width, height) || stored == (height, width));
+    assert!(u64::from(width) * u64::from(height) <= LIMITS.max_pixels);
+    let resized = Preprocessor::new().resize(picture, 64);
+    assert_eq!(resized.dimensions(), (64, 64));
+});
