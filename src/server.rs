@@ -220,7 +220,7 @@ pub async fn serve(
         predictor: parts.predictor,
         registry: parts.registry.clone(),
         max_images: config.max_images_per_request as usize,
-        batch_calls: BatchCalls::new(shutdown.clone()),
+        batch_calls: BatchCalls::new(shutdown.clone(), tasks.clone()),
     };
     let readiness = health::readiness(live, shutdown.clone());
     let open_inference = OpenInference {

@@ -11,6 +11,9 @@ use super::{Error, jpeg};
 /// Scans that a JPEG of the most pixels may have: encoders write a dozen at most. One of fewer pixels may have more in proportion.
 const SCANS: u64 = 16;
 
+/// What the decoder of PNG may allocate beside the pixels.
+const PNG_MEMORY: u64 = 16 * 1024 * 1024;
+
 /// What a picture may cost, checked on its header before any pixel is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -160,7 +163,11 @@ fn open<'a>(
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // The sides are checked below, where the message can say what was found.
     let mut decoder_limits = image::Limits::no_limits();
-    decoder_limits.max_alloc = Some(limits.decoder_memory());
+    decoder_limits.max_alloc = Some(match format {
+        // It reads row by row; what else it unpacks, such as a colour profile, no picture needs.
+        ImageFormat::Png => PNG_MEMORY,
+        _ => limits.decoder_memory(),
+    });
     reader.limits(decoder_limits);
     let decoder = reader
         .into_decoder()

@@ -53,3 +53,15 @@ fn page_token(given: &str) -> Result<Option<i64>, tonic::Status> {
 fn next_page_token(next: Option<i64>) -> String {
     next.map(crate::store::encode_token).unwrap_or_default()
 }
+
+/// Work for one message of a stream, which goes on whether or not the client reads what came before it: what waits for a client must hold nothing that others wait
+/// for. Dropping it ends the work.
+///
+/// # Errors
+/// INTERNAL when the work panicked.
+fn driven<T: Send + 'static>(
+    work: impl Future<Output = Result<T, tonic::Status>> + Send + 'static,
+) -> impl Future<Output = Result<T, tonic::Status>> {
+    let work = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(work));
+    async move { work.await.unwrap_or_else(|_| Err(status::panicked())) }
+}

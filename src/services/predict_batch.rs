@@ -3,11 +3,20 @@
 //! Nothing is kept but the few pictures that are on their way: the next one is read from the stream when there is room for it, and HTTP/2 tells the client to wait
 //! meanwhile. The pictures go last where somebody waits for others, and wait for places in the queue instead of being refused.
 
-use std::{future::ready, pin::Pin, sync::Arc};
+use std::{
+    future::ready,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_types::StatusExt;
 
@@ -25,6 +34,7 @@ use crate::{
 
 use super::{
     caller::Caller,
+    driven,
     interval::interval_level,
     prediction::{PredictionApi, prediction},
     status,
@@ -34,20 +44,24 @@ use super::{
 const IN_FLIGHT: usize = 16;
 /// Calls at once, so that what they have in memory is bounded.
 const MOST_CALLS: usize = 16;
+/// Longest wait for a client to take an answer, so that none holds a call's place for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the calls have in common. Cheap to clone.
 #[derive(Clone)]
 pub struct BatchCalls {
     free: Arc<Semaphore>,
     shutdown: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl BatchCalls {
-    /// `shutdown` ends them with UNAVAILABLE.
-    pub fn new(shutdown: CancellationToken) -> Self {
+    /// `shutdown` ends them with UNAVAILABLE; `tasks` owns them.
+    pub fn new(shutdown: CancellationToken, tasks: TaskTracker) -> Self {
         BatchCalls {
             free: Arc::new(Semaphore::new(MOST_CALLS)),
             shutdown,
+            tasks,
         }
     }
 }
@@ -75,7 +89,11 @@ impl PredictionApi {
         request: Request<Streaming<PredictBatchRequest>>,
     ) -> Result<Response<Answers>, Status> {
         let caller = Caller::of(&request)?;
-        let BatchCalls { free, shutdown } = self.batch_calls.clone();
+        let BatchCalls {
+            free,
+            shutdown,
+            tasks,
+        } = self.batch_calls.clone();
         let slot = free
             .try_acquire_owned()
             .map_err(|_| status::too_many_batches(MOST_CALLS))?;
@@ -97,7 +115,7 @@ impl PredictionApi {
         let rest = requests.map(|request| request.map(|request| request.part));
         let answer = move |(index, part): (usize, Result<Option<Part>, Status>)| {
             let batch = Arc::clone(&batch);
-            async move { batch.answer(index, image(index, part?)?).await }
+            driven(async move { batch.answer(index, image(index, part?)?).await })
         };
         // What has been read is still answered when the server ends.
         let answers = stream::iter(first.map(Ok))
@@ -109,8 +127,45 @@ impl PredictionApi {
         let last = stream::once(async move { shutdown.is_cancelled() })
             .filter(|is_ending| ready(*is_ending))
             .map(|_| Err(status::stream_ends()));
-        Ok(Response::new(Box::pin(answers.chain(last))))
+        let sent = sent(answers.chain(last), PATIENCE, &tasks);
+        Ok(Response::new(Box::pin(sent)))
     }
+}
+
+/// Hands a stream on in a task of its own, which ends, and everything that it holds with it, when the client leaves or takes nothing for as long as `patience`.
+fn sent<T: Send + 'static>(
+    answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    patience: Duration,
+    tasks: &TaskTracker,
+) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
+    let (sender, receiver) = mpsc::channel(1);
+    let out_of_patience = Arc::new(AtomicBool::new(false));
+    let is_out = Arc::clone(&out_of_patience);
+    tasks.spawn(async move {
+        let mut answers = std::pin::pin!(answers);
+        loop {
+            let answer = tokio::select! {
+                answer = answers.next() => answer,
+                () = sender.closed() => return,
+            };
+            let Some(answer) = answer else {
+                return;
+            };
+            match tokio::time::timeout(patience, sender.send(answer)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    out_of_patience.store(true, Ordering::Relaxed);
+                    return;
+                }
+            }
+        }
+    });
+    // A client that comes back must not take what it got for everything.
+    let last = stream::once(async move { is_out.load(Ordering::Relaxed) })
+        .filter(|is_out| ready(*is_out))
+        .map(move |_| Err(status::not_taken(patience)));
+    ReceiverStream::new(receiver).chain(last)
 }
 
 impl Batch {
@@ -183,5 +238,38 @@ fn image_error(status: &Status) -> v1::ImageError {
         code: status.code() as i32,
         reason: reason.unwrap_or_default(),
         message: status.message().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn client_that_takes_nothing_is_given_up_and_told_so() {
+        let tasks = TaskTracker::new();
+        let answers = stream::iter((0..10).map(Ok));
+        let held = Arc::new(());
+        let holding = Arc::clone(&held);
+        let answers = answers.inspect(move |_| drop(Arc::clone(&holding)));
+        let sent = sent(answers, Duration::from_millis(20), &tasks);
+        tasks.close();
+        tasks.wait().await;
+        assert_eq!(Arc::strong_count(&held), 1, "something is held on to");
+        let found: Vec<Result<i32, Status>> = sent.collect().await;
+        // One is in the channel.
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].as_ref().unwrap(), &0);
+        let status = found[1].as_ref().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Aborted);
+    }
+
+    #[tokio::test]
+    async fn client_that_reads_gets_all_and_no_error() {
+        let tasks = TaskTracker::new();
+        let answers = stream::iter((0..10).map(Ok));
+        let sent = sent(answers, Duration::from_secs(60), &tasks);
+        let found: Vec<i32> = sent.map(Result::unwrap).collect().await;
+        assert_eq!(found, (0..10).collect::<Vec<_>>());
     }
 }

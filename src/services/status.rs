@@ -130,6 +130,19 @@ pub fn from_plots(error: &plots::Error) -> Status {
     Row::new(Code::Internal, "PLOTS").status(error.to_string())
 }
 
+/// A client that did not take what it had asked for.
+pub fn not_taken(patience: Duration) -> Status {
+    Row::new(Code::Aborted, "NOT_TAKEN").status(format!(
+        "no answer was taken for {} seconds; read the answers while you send, and send again what was not answered",
+        patience.as_secs()
+    ))
+}
+
+/// The work for a message panicked, which the log tells of.
+pub fn panicked() -> Status {
+    Row::new(Code::Internal, "PANIC").status("the work for this message failed".to_owned())
+}
+
 /// The server is about to end; the same call will work on the next one.
 pub fn shutting_down() -> Status {
     Row::retry(Code::Unavailable, "SHUTTING_DOWN")

@@ -181,34 +181,78 @@ async fn what_is_wrong_with_the_call_ends_it() {
     assert!(answers.is_empty());
 }
 
+/// Whether the server has neither a picture nor a call of PredictBatch.
+async fn is_empty(server: &Server) -> bool {
+    let metrics = server.page("/metrics").await;
+    let calls = "visage_rpc_in_flight{method=\"visage.v1.PredictionService/PredictBatch\"} 0\n";
+    metrics.contains("visage_predict_queue_depth 0\n") && metrics.contains(calls)
+}
+
+/// Sends a picture again and again, until it is aborted.
+fn endless(
+    face: Vec<u8>,
+    annotate: bool,
+) -> (
+    tokio_stream::wrappers::ReceiverStream<PredictBatchRequest>,
+    tokio::task::JoinHandle<()>,
+) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let sending = tokio::spawn(async move {
+        let wishes = PredictBatchOptions {
+            annotate,
+            ..Default::default()
+        };
+        let mut sent = sender.send(options(wishes)).await;
+        while sent.is_ok() {
+            sent = sender.send(image("again", face.clone())).await;
+        }
+    });
+    (
+        tokio_stream::wrappers::ReceiverStream::new(receiver),
+        sending,
+    )
+}
+
 #[tokio::test]
 async fn client_that_leaves_in_the_middle_leaves_nothing_behind() {
-    let server = Server::start(&[
-        "--starter",
-        "--max-queued-images",
-        "4",
-        "--max-images-per-request",
-        "4",
-        "--max-batch",
-        "2",
-    ]);
-    let face = faces(&server, 1).remove(0);
-    // Never at its end.
-    let requests = tokio_stream::iter(std::iter::repeat(image("again", face)));
+    let limits = ["--max-queued-images", "4", "--max-images-per-request", "4"];
+    let server = Server::start(&[&["--starter", "--max-batch", "2"][..], &limits].concat());
+    let (requests, sending) = endless(faces(&server, 1).remove(0), false);
     let answers = server.predictions().predict_batch(requests).await.unwrap();
     let mut answers = answers.into_inner();
     for _ in 0..20 {
         answers.next().await.unwrap().unwrap();
     }
     drop(answers);
-    wait_until("empty again", || async {
+    sending.abort();
+    wait_until("empty again", || is_empty(&server)).await;
+}
+
+#[tokio::test]
+async fn client_that_does_not_read_holds_no_place_that_others_need() {
+    // Three places for all pictures that nobody waits for.
+    let limits = ["--max-queued-images", "4", "--max-images-per-request", "3"];
+    let server = Server::start(&[&["--starter", "--max-batch", "2"][..], &limits].concat());
+    let face = faces(&server, 1).remove(0);
+    let (requests, sending) = endless(face.clone(), true);
+    // Its answers are larger than what HTTP/2 lets a server send to one who does not read.
+    let stalled = server.predictions().predict_batch(requests).await.unwrap();
+    wait_until("without a picture", || async {
         let metrics = server.page("/metrics").await;
-        metrics.contains("visage_predict_queue_depth 0\n")
-            && metrics.contains(
-                "visage_rpc_in_flight{method=\"visage.v1.PredictionService/PredictBatch\"} 0\n",
-            )
+        let done = metrics.lines().find_map(|line| {
+            let count = line.strip_prefix("visage_predict_images_total{outcome=\"ok\"} ")?;
+            count.parse::<u32>().ok()
+        });
+        // As many as are on their way at once, and those that HTTP/2 has taken.
+        done.unwrap() >= 16 && metrics.contains("visage_predict_queue_depth 0\n")
     })
     .await;
+    let requests = (0..20).map(|index| image(&index.to_string(), face.clone()));
+    let (answers, end) = batch(&server, requests.collect()).await;
+    end.unwrap();
+    assert_eq!(answers.len(), 20);
+    sending.abort();
+    drop(stalled);
 }
 
 #[tokio::test]
