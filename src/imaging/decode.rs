@@ -163,10 +163,11 @@ fn open<'a>(
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // The sides are checked below, where the message can say what was found.
     let mut decoder_limits = image::Limits::no_limits();
-    decoder_limits.max_alloc = Some(match format {
-        // It reads row by row; what else it unpacks, such as a colour profile, no picture needs.
-        ImageFormat::Png => PNG_MEMORY,
-        _ => limits.decoder_memory(),
+    // That of PNG reads row by row; what else it unpacks, such as a colour profile, no picture needs.
+    decoder_limits.max_alloc = Some(if format == ImageFormat::Png {
+        PNG_MEMORY
+    } else {
+        limits.decoder_memory()
     });
     reader.limits(decoder_limits);
     let decoder = reader
