@@ -371,6 +371,15 @@ class PackageTest(ServerTest):
         self.assertEqual({alias: one.version for one in self.client.models() for alias in one.aliases}, {"live": before, "previous": number})
         with self.assertRaises(self.visage.NotFound):
             self.client.promote(999)
+        self.assertEqual(asyncio.run(self.promoted_by_asyncio(number)), (new, before, new))
+
+    async def promoted_by_asyncio(self, number):
+        """The names and numbers of what became live, was rolled back to, and is the newest."""
+        async with self.visage.AsyncClient(self.server.grpc_address) as client:
+            promoted = await client.promote(number)
+            self.assertEqual((await client.version()).name, promoted.name)
+            back = await client.rollback()
+            return promoted.name, back.version, (await client.models())[0].name
 
     def test_curves_are_drawn_without_a_screen(self):
         if importlib.util.find_spec("matplotlib") is None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 import grpc
 
-from visage.v1 import prediction_pb2, prediction_pb2_grpc, system_pb2, system_pb2_grpc, training_pb2, training_pb2_grpc
+from visage.v1 import (model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc, system_pb2, system_pb2_grpc, training_pb2,
+                       training_pb2_grpc)
 
-from . import channel, images, spec
+from . import channel, images, spec, versions
 from .errors import InvalidArgument, VisageError, from_rpc, translated
 from .following import Backoff, Record, Result
 from .images import Options, Picture, Prediction
@@ -32,6 +33,7 @@ class AsyncClient:
         self.channel = (grpc.aio.insecure_channel(target, options=options) if credentials is None
                         else grpc.aio.secure_channel(target, credentials, options=options))
         self.trainings = training_pb2_grpc.TrainingServiceStub(self.channel)
+        self._models = model_pb2_grpc.ModelServiceStub(self.channel)
         self._predictions = prediction_pb2_grpc.PredictionServiceStub(self.channel)
         self._system = system_pb2_grpc.SystemServiceStub(self.channel)
 
@@ -117,6 +119,37 @@ class AsyncClient:
                 call = self._predictions.Predict(options.request(chunk))
         alone = [([picture], self._predictions.Predict(options.request([picture]))) for picture in chunk]
         return [one for part, call in alone for one in await self._received(part, call, options, on_error)]
+
+    async def models(self, model: str = "age") -> list[model_pb2.ModelVersion]:
+        """All versions, newest first; see `Client.models`."""
+        found: list[model_pb2.ModelVersion] = []
+        request = versions.listing(model)
+        with translated():
+            while True:
+                page = await self._models.ListModelVersions(request)
+                found.extend(page.versions)
+                if not page.next_page_token:
+                    return found
+                request.page_token = page.next_page_token
+
+    async def version(self, version: int | str = "live", model: str = "age") -> model_pb2.ModelVersion:
+        """One version, by number or alias."""
+        with translated():
+            found: model_pb2.ModelVersion = (await self._models.GetModelVersion(versions.one(version, model))).version
+            return found
+
+    async def promote(self, version: int | str, model: str = "age", alias: str = "live") -> model_pb2.ModelVersion:
+        """Makes a version the one that predicts."""
+        with translated():
+            now: model_pb2.ModelVersion = (await self._models.SetAlias(versions.promotion(version, model, alias))).version
+            return now
+
+    async def rollback(self, model: str = "age") -> model_pb2.ModelVersion:
+        """Makes the version live that was so before; see `Client.rollback`."""
+        live = (await self.version("live", model)).version
+        with translated():
+            now: model_pb2.ModelVersion = (await self._models.SetAlias(versions.rollback(model, live))).version
+            return now
 
 
 class AsyncTraining:

@@ -13,7 +13,7 @@ import grpc
 from visage.v1 import (model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc, system_pb2, system_pb2_grpc, training_pb2,
                        training_pb2_grpc)
 
-from . import channel, images, spec
+from . import channel, images, spec, versions
 from .errors import InvalidArgument, VisageError, from_rpc, translated
 from .following import Backoff, Record, Result
 from .images import Options, Picture, Prediction
@@ -130,7 +130,7 @@ class Client:
     def models(self, model: str = "age") -> list[model_pb2.ModelVersion]:
         """All versions, newest first; `aliases` says which is live."""
         found: list[model_pb2.ModelVersion] = []
-        request = model_pb2.ListModelVersionsRequest(parent=f"models/{model}", page_size=1000)
+        request = versions.listing(model)
         with translated():
             while True:
                 page = self._models.ListModelVersions(request)
@@ -142,23 +142,20 @@ class Client:
     def version(self, version: int | str = "live", model: str = "age") -> model_pb2.ModelVersion:
         """One version, by number or alias."""
         with translated():
-            found: model_pb2.ModelVersion = self._models.GetModelVersion(
-                model_pb2.GetModelVersionRequest(name=channel.version_name(version, model))).version
+            found: model_pb2.ModelVersion = self._models.GetModelVersion(versions.one(version, model)).version
             return found
 
     def promote(self, version: int | str, model: str = "age", alias: str = "live") -> model_pb2.ModelVersion:
         """Makes a version the one that predicts."""
         with translated():
-            now: model_pb2.ModelVersion = self._models.SetAlias(
-                model_pb2.SetAliasRequest(name=channel.version_name(version, model), alias=alias)).version
+            now: model_pb2.ModelVersion = self._models.SetAlias(versions.promotion(version, model, alias)).version
             return now
 
     def rollback(self, model: str = "age") -> model_pb2.ModelVersion:
         """Makes the version live that was so before; raises Aborted when somebody else moves `live` in the same moment."""
         live = self.version("live", model).version
         with translated():
-            now: model_pb2.ModelVersion = self._models.SetAlias(model_pb2.SetAliasRequest(
-                name=channel.version_name("previous", model), alias="live", expected_version=live)).version
+            now: model_pb2.ModelVersion = self._models.SetAlias(versions.rollback(model, live)).version
             return now
 
 
