@@ -16,7 +16,7 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores by itself, and two of it would only wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-train bench-serve bench-pressure fuzz lint deny clean
+.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-train bench-serve bench-pressure fuzz book book-reference lint deny clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
@@ -118,6 +118,14 @@ $(VENV)/perf-analyzer/perf_analyzer: tests/python/setup_perf_analyzer.py | $(VEN
 	@echo "bringing perf_analyzer to $(VENV)/perf-analyzer"
 	@$(PYTHON) $< $(@D) || { rm -rf $(@D); exit 1; }
 	@touch $@
+
+book: ## Write the documentation to deploy/book/html (with mdBook 0.4)
+	@command -v mdbook >/dev/null || { echo "book: mdbook is missing: install it with \`cargo install mdbook --version 0.4.52 --no-default-features\`, or read deploy/book/src as it is" >&2; exit 1; }
+	mdbook build deploy/book
+
+book-reference: setup $(VENV)/installed ## Write the book's reference anew, from the protos and the program
+	cargo build --release --workspace
+	$(VENV)/bin/python deploy/book/generate.py --visage "$(abspath $(TARGET_DIR))/release/visage"
 
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check
