@@ -16,7 +16,7 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores by itself, and two of it would only wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-train bench-serve bench-pressure fuzz book book-reference lint deny clean
+.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-accuracy bench-train bench-serve bench-pressure fuzz book book-reference lint deny clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
@@ -74,6 +74,11 @@ test-perf-analyzer: setup $(VENV)/perf-analyzer/perf_analyzer ## Let Triton's pe
 	cargo build --release --workspace
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" PERF_ANALYZER="$(abspath $(VENV)/perf-analyzer)" \
 		$(VENV)/bin/python -m unittest discover -s tests/python -p test_perf_analyzer.py
+
+bench-accuracy: build $(VENV)/installed ## Train from every beginning and by every recipe, and compare the errors (DATA=folder ROWS=best,fast SEEDS=3 IMAGES=0 EPOCHS=3 SIDE=224)
+	$(VENV)/bin/python tests/bench/accuracy.py --visage "$(abspath $(TARGET_DIR))/release/visage" --data "$(DATA)" \
+		$(if $(ROWS),--rows $(ROWS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(IMAGES),--images $(IMAGES)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
+		$(if $(SIDE),--side $(SIDE)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
 # What the fuzzer finds is kept in tests/fuzz/corpus for the next run. Without a sanitizer: nothing of ours is unsafe there, and it is several times as fast.
 fuzz: setup ## Fuzz what reads bytes of strangers (SECONDS=60 for each target; needs cargo-fuzz and a nightly compiler)

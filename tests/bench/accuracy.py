@@ -63,12 +63,8 @@ def run(server, *command):
 
 def evaluated(server, version, manifest):
     """The pairs of predicted and true ages of a version on the validation images."""
-    pairs = []
-    for line in run(server, "evaluate", "--version", version, "--dataset", manifest, "--split", "validation", "--predictions"):
-        prediction = line.get("prediction", line)
-        if "predicted_age" in prediction:
-            pairs.append((prediction["predicted_age"], prediction["age"]))
-    return pairs
+    report, = run(server, "evaluate", "--version", version, "--dataset", manifest, "--split", "validation", "--predictions")
+    return [(one["predicted"], one["age"]) for one in report["predictions"]]
 
 
 def main():
@@ -122,10 +118,8 @@ def measure(server, row, given, manifest, train, validation, rows):
         begun = time.monotonic()
         events = run(server, "train", "--dataset", manifest, *flags, "--set", "seed={}".format(seed))
         seconds = time.monotonic() - begun
-        versions = [event["training"]["model_version"] for event in events if event.get("training", {}).get("model_version")]
-        if not versions:
-            versions = [one["model_version"] for one in run(server, "trainings", "list") if one.get("model_version")]
-        results.append({"seconds": seconds, "version": versions[0], **figures(evaluated(server, versions[0], manifest))})
+        version = next(event["model_version_created"]["model_version"] for event in events if "model_version_created" in event)
+        results.append({"seconds": seconds, "version": version, **figures(evaluated(server, version, manifest))})
         print(row, seed, {key: value if isinstance(value, str) else round(value, 2) for key, value in results[-1].items()}, file=sys.stderr, flush=True)
 
 
