@@ -31,9 +31,11 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, mpsc, oneshot};
 use tokio_util::bytes::{Bytes, BytesMut};
 use uuid::Uuid;
+
+use crate::priority;
 
 mod error;
 #[cfg(test)]
@@ -47,6 +49,8 @@ const INCOMING: &str = "incoming";
 const STORED: &str = "sha256";
 /// Bytes read, hashed and written at a time. Remote stores want parts of more than 5 MiB.
 const PART: usize = 8 << 20;
+/// As `nice -n 10`: what is stored is hardly ever waited for.
+const NICE: u32 = 10;
 
 /// Name and size of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -363,24 +367,41 @@ fn hex(digest: impl AsRef<[u8]>) -> String {
 
 /// Sends a source to an upload part by part and hashes it on the way.
 async fn copy(
-    mut source: Box<dyn Read + Send>,
+    source: Box<dyn Read + Send>,
     upload: &mut dyn MultipartUpload,
 ) -> Result<Digest, Error> {
+    let (parts, mut receiver) = mpsc::channel(1);
+    let (done, digest) = oneshot::channel();
+    // A thread of its own, because it gives way: a checkpoint is hashed after each epoch, and predictions go on beside it.
+    std::thread::Builder::new()
+        .name("artifacts".to_owned())
+        .spawn(move || {
+            priority::thread_gives_way(NICE);
+            drop(done.send(read_parts(source, &parts)));
+        })?;
+    while let Some(part) = receiver.recv().await {
+        upload.put_part(PutPayload::from(part)).await?;
+    }
+    match digest.await {
+        Ok(digest) => Ok(digest?),
+        Err(_) => Err(io::Error::other("the thread that reads it panicked").into()),
+    }
+}
+
+/// Reads a source to its end, hands on its parts and returns their digest. It ends early when nobody takes them any more.
+fn read_parts(mut source: impl Read, parts: &mpsc::Sender<Bytes>) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     let mut size = 0;
     loop {
-        let (part, rest, state) = blocking(move || {
-            let part = read_chunk(&mut source, PART)?;
-            hasher.update(&part);
-            io::Result::Ok((part, source, hasher))
-        })
-        .await?;
-        (source, hasher) = (rest, state);
+        let part = read_chunk(&mut source, PART)?;
         if part.is_empty() {
             break;
         }
+        hasher.update(&part);
         size += part.len() as u64;
-        upload.put_part(PutPayload::from(part)).await?;
+        if parts.blocking_send(part).is_err() {
+            break;
+        }
     }
     Ok(Digest {
         sha256: hex(hasher.finalize()),

@@ -17,6 +17,26 @@ pub fn give_way(nice: u32) -> io::Result<()> {
     Ok(rustix::process::setpriority_process(None, nice)?)
 }
 
+/// The thread that calls it, and those that it starts from now on, have the processor only when nobody else wants it, and leave it at once when somebody does:
+/// Linux's policy SCHED_IDLE. By niceness alone a thread that gives way still finishes its turn of some milliseconds, which a prediction waits for. Elsewhere the same as
+/// [`give_way`] by [`LEAST`].
+///
+/// # Errors
+/// What the operating system refuses.
+pub fn only_when_idle() -> io::Result<()> {
+    give_way(LEAST)?;
+    #[cfg(target_os = "linux")]
+    thread_priority::set_thread_priority_and_policy(
+        thread_priority::thread_native_id(),
+        thread_priority::ThreadPriority::Min,
+        thread_priority::ThreadSchedulePolicy::Normal(
+            thread_priority::NormalThreadSchedulePolicy::Idle,
+        ),
+    )
+    .map_err(|error| io::Error::other(format!("{error:?}")))?;
+    Ok(())
+}
+
 /// One thread of a server gives way, where that does not slow down the others. Without it the work is the same, so a refusal is no error.
 pub fn thread_gives_way(nice: u32) {
     if cfg!(target_os = "linux") {
@@ -24,7 +44,8 @@ pub fn thread_gives_way(nice: u32) {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 
@@ -43,5 +64,23 @@ mod tests {
         });
         assert_eq!(thread.join().unwrap(), (19, 19));
         assert_eq!(own(), before);
+    }
+
+    /// In /proc/thread-self/stat the policy is the 41st field, and the second may hold spaces; 5 is SCHED_IDLE (sched(7)).
+    fn policy() -> u32 {
+        let stat = fs_err::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_whitespace().nth(38).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn thread_that_runs_only_when_idle_hands_that_on() {
+        let before = policy();
+        let thread = std::thread::spawn(|| {
+            only_when_idle().unwrap();
+            (policy(), std::thread::spawn(policy).join().unwrap())
+        });
+        assert_eq!(thread.join().unwrap(), (5, 5));
+        assert_eq!(policy(), before);
     }
 }

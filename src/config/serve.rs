@@ -117,7 +117,7 @@ impl Default for ServeConfig {
             heartbeat_interval: Duration::from_secs(15),
             worker_launcher: Vec::new(),
             worker_threads: 0,
-            worker_nice: 10,
+            worker_nice: 20,
             worker_silence_timeout: Duration::from_secs(15),
             worker_stall_timeout: Duration::from_secs(600),
             max_restarts: 3,

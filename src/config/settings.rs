@@ -231,8 +231,8 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "worker_nice",
-        "By how much a training gives way to predictions and everything else on the machine, as `nice` takes it; 0 for not at all.",
-        Field::Count(0..=19, |c| &mut c.worker_nice),
+        "By how much a training gives way to predictions and everything else on the machine, as `nice` takes it: 0 for not at all, 10 for a tenth of a busy machine, 20 for only what nobody else wants.",
+        Field::Count(0..=20, |c| &mut c.worker_nice),
     ),
     setting(
         "worker_silence_timeout",

@@ -35,9 +35,7 @@ pub fn main() -> ExitCode {
         }
     };
     // Threads begin as the one that starts them, so this comes before there are any.
-    if let Err(error) = priority::give_way(job.nice) {
-        tracing::warn!(%error, nice = job.nice, "failed to give way to other processes");
-    }
+    let gave_way = priority::give_way(job.nice.min(priority::LEAST));
     let reporter = Arc::new(Reporter::new(File::from(pipe)));
     let control = Arc::new(Control::default());
     // Neither thread is waited for: both live exactly as long as the process.
@@ -47,6 +45,14 @@ pub fn main() -> ExitCode {
     }));
     let beating = Arc::clone(&reporter);
     drop(std::thread::spawn(move || beating.beat()));
+    // After those two, whose signs of life may not wait until the machine has nothing else to do.
+    let gave_way = gave_way.and_then(|()| match job.nice > priority::LEAST {
+        true => priority::only_when_idle(),
+        false => Ok(()),
+    });
+    if let Err(error) = gave_way {
+        tracing::warn!(%error, nice = job.nice, "failed to give way to other processes");
+    }
     match run(&job, &reporter, &control) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -102,29 +102,42 @@ async fn priority_that_does_not_exist_is_refused() {
     );
 }
 
-/// By how much each thread of a process gives way to others; in /proc/PID/task/TID/stat it is the nineteenth field, and the second may hold spaces.
-fn nice_of_threads(pid: u32) -> Vec<i32> {
+/// By how much each thread of a process gives way to others, and by which policy; in /proc/PID/task/TID/stat these are the 19th and the 41st field, and the second
+/// may hold spaces. Policy 5 is SCHED_IDLE (sched(7)).
+fn priorities_of_threads(pid: u32) -> Vec<(i32, u32)> {
     let tasks = fs_err::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks
         .filter_map(|task| fs_err::read_to_string(task.unwrap().path().join("stat")).ok())
         .map(|stat| {
             let (_, fields) = stat.rsplit_once(')').unwrap();
-            fields.split_whitespace().nth(16).unwrap().parse().unwrap()
+            let fields: Vec<&str> = fields.split_whitespace().collect();
+            (fields[16].parse().unwrap(), fields[38].parse().unwrap())
         })
         .collect()
 }
 
 #[tokio::test]
 async fn training_gives_way_to_predictions() {
-    let own = nice_of_threads(std::process::id())[0];
-    for (options, expected) in [(&[][..], 10), (&["--worker-nice", "15"], 15)] {
+    let (own, policy) = priorities_of_threads(std::process::id())[0];
+    for (options, nice, is_idle) in [
+        (&[][..], 19, true),
+        (&["--worker-nice", "15"], 15, false),
+        (&["--worker-nice", "0"], 0, false),
+    ] {
         let server = Server::start(options);
         let faces = server.faces("faces", 60, 1);
         let training = server.queue(long_spec(&faces)).await;
         server.in_epoch(&training).await;
-        let found = nice_of_threads(server.worker_pid(&training));
-        let is_right = |nice: &i32| *nice == expected.max(own);
-        assert!(!found.is_empty() && found.iter().all(is_right), "{found:?}");
-        assert!(nice_of_threads(server.pid()).contains(&own));
+        let found = priorities_of_threads(server.worker_pid(&training));
+        let idle = found.iter().filter(|(_, policy)| *policy == 5).count();
+        assert!(
+            found.iter().all(|(found, _)| *found == nice.max(own)),
+            "{found:?}"
+        );
+        // All but those that tell that it is alive, and that listen to the server.
+        let expected = if is_idle { found.len() - 2 } else { 0 };
+        assert!(idle == expected || policy == 5, "{found:?}");
+        let server = priorities_of_threads(server.pid());
+        assert!(server.contains(&(own, policy)), "{server:?}");
     }
 }

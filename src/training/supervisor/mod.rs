@@ -73,7 +73,7 @@ pub struct SupervisorOptions {
     pub device: String,
     /// Threads of the processor; 0 for all.
     pub threads: u32,
-    /// By how much a training gives way to predictions, as `nice` takes it, 0 to 19.
+    /// By how much a training gives way to predictions, as `nice` takes it, 0 to 19; 20 for only what nobody else wants.
     pub nice: u32,
     /// Folders under which images may be read.
     pub data_roots: Vec<String>,
