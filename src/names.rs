@@ -25,6 +25,18 @@ pub fn training_id(name: &str) -> Result<&str, Error> {
     Some(id).filter(|id| is_id(id)).ok_or_else(refuse)
 }
 
+/// Reads `datasets/{id}` and returns the id.
+///
+/// # Errors
+/// A name of another form.
+pub fn dataset_id(name: &str) -> Result<&str, Error> {
+    let id = name.strip_prefix("datasets/").filter(|id| is_id(id));
+    id.ok_or_else(|| Error {
+        name: shorten(name),
+        form: "datasets/{id}",
+    })
+}
+
 /// Whether the text is an id: 1 to 63 of `a-z`, `0-9` and `-`, beginning with a letter.
 pub fn is_id(text: &str) -> bool {
     let mut bytes = text.bytes();
@@ -140,6 +152,7 @@ mod tests {
             checkpoint("trainings/t-1/checkpoints/best").unwrap(),
             ("t-1", CheckpointRef::Best)
         );
+        assert_eq!(dataset_id("datasets/faces-2").unwrap(), "faces-2");
         assert_eq!(model_id("", "age").unwrap(), "age");
         assert_eq!(model_id("models/face", "age").unwrap(), "face");
         let seven = VersionName::parse("models/age/versions/7").unwrap();
@@ -164,6 +177,9 @@ mod tests {
             "trainings/../etc",
         ] {
             assert!(training_id(name).is_err(), "{name}");
+        }
+        for name in ["", "faces", "datasets/", "datasets/a/b", "datasets/.."] {
+            assert!(dataset_id(name).is_err(), "{name}");
         }
         for name in [
             "models/age",

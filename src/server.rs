@@ -27,6 +27,7 @@ use crate::{
         engine::{Engine, EngineOptions},
         predictor::Predictor,
     },
+    library::{self, Library, unpack},
     model::{self, device, device::Precision},
     proto::{
         DESCRIPTOR,
@@ -42,7 +43,7 @@ use crate::{
     },
     registry::{self, Registry},
     services::{
-        dataset::{Checks, DatasetApi},
+        dataset::{Checks, DatasetApi, Named},
         deadline::DeadlineLayer,
         evaluation::{self, Evaluations},
         model::ModelApi,
@@ -51,6 +52,7 @@ use crate::{
         prediction::PredictionApi,
         system::SystemApi,
         training::TrainingApi,
+        uploads::{self, Uploading},
     },
     store::{self, Store},
     telemetry::{exporter, http, metrics, rpc::RpcMetricsLayer},
@@ -92,6 +94,9 @@ pub enum Error {
     /// What an earlier server left behind could not be accounted for.
     #[error(transparent)]
     Supervisor(#[from] supervisor::Error),
+    /// The folders of the datasets.
+    #[error(transparent)]
+    Library(#[from] library::Error),
     /// A thread could not be started or a file not be written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -182,18 +187,29 @@ pub async fn serve(
         shutdown.clone(),
     ));
 
+    tasks.spawn({
+        let (library, shutdown) = (parts.library.clone(), shutdown.clone());
+        async move { library.run(shutdown).await }
+    });
+
     let reflection_v1 = reflection().build_v1()?;
     let reflection_v1alpha = reflection().build_v1alpha()?;
     let limit = config.max_message_bytes;
     let background = evaluation::Handles {
         predictor: parts.predictor.clone(),
         registry: parts.registry.clone(),
+        store: parts.store.clone(),
         data_roots: parts.data_roots.clone(),
         limits: limits(&config),
         shutdown: shutdown.clone(),
     };
     let dataset = DatasetApi {
         checks: Checks::new(background.clone(), tasks.clone()),
+        named: Named {
+            library: parts.library.clone(),
+            store: parts.store.clone(),
+            uploads: config.uploads,
+        },
     };
     let training = TrainingApi {
         store: parts.store.clone(),
@@ -231,7 +247,7 @@ pub async fn serve(
         shutdown: shutdown.clone(),
     };
     let system = SystemApi {
-        info: server_info(&config, &parts.device),
+        info: server_info(&config, &parts.device, http_address.port()),
         registry: parts.registry,
     };
     let mut pages = rest::router(
@@ -241,6 +257,14 @@ pub async fn serve(
             requests: config.max_queued_images as usize,
         },
     );
+    pages = pages.merge(uploads::router(
+        Uploading {
+            library: parts.library,
+            shutdown: shutdown.clone(),
+            tasks: tasks.clone(),
+        },
+        config.uploads,
+    ));
     let routes = Routes::default()
         .add_service(TrainingServiceServer::new(training).max_decoding_message_size(limit))
         .add_service(ModelServiceServer::new(model).max_decoding_message_size(limit))
@@ -322,6 +346,7 @@ struct Parts {
     predictor: Predictor,
     registry: Registry,
     supervisor: Supervisor,
+    library: Library,
     data_roots: Roots,
     weights_roots: Roots,
     device: String,
@@ -335,7 +360,9 @@ impl Parts {
         let artifacts = Artifacts::local(&data_dir.join("artifacts")).await?;
         let kept = store.referenced_digests().await?;
         artifacts.sweep(&kept, Duration::ZERO).await?;
-        let data_roots = Roots::new(config.data_roots.clone())?;
+        let mut data_folders = config.data_roots.clone();
+        data_folders.push(Library::prepare(&data_dir)?);
+        let data_roots = Roots::new(data_folders.clone())?;
         let weights_folder = data_dir.join("weights");
         fs_err::create_dir_all(&weights_folder)?;
         let mut weights_folders = vec![weights_folder];
@@ -385,19 +412,35 @@ impl Parts {
                 threads => threads,
             },
             nice: config.worker_nice,
-            data_roots: config.data_roots.iter().map(|path| text(path)).collect(),
+            data_roots: data_folders.iter().map(|path| text(path)).collect(),
             weights_roots: weights_folders.iter().map(|path| text(path)).collect(),
             hub: hub_access(&config.hub, &data_dir),
             limits: limits(config),
         };
         let supervisor =
             Supervisor::new(store.clone(), artifacts.clone(), registry.clone(), options);
+        let library = Library::open(
+            store.clone(),
+            data_roots.clone(),
+            library::Options {
+                max_upload_bytes: config.max_upload_bytes as u64,
+                upload_expiry: config.upload_expiry,
+                limits: unpack::Limits {
+                    bytes: config.max_unpacked_bytes as u64,
+                    entries: config.max_archive_entries.into(),
+                },
+                images: limits(config),
+                data_dir,
+            },
+        )
+        .await?;
         Ok(Parts {
             store,
             artifacts,
             predictor,
             registry,
             supervisor,
+            library,
             data_roots,
             weights_roots,
             device,
@@ -506,7 +549,7 @@ fn method_names() -> Vec<String> {
     names
 }
 
-fn server_info(config: &ServeConfig, device: &str) -> v1::GetServerInfoResponse {
+fn server_info(config: &ServeConfig, device: &str, http_port: u16) -> v1::GetServerInfoResponse {
     let threads = match config.threads {
         0 => std::thread::available_parallelism()
             .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
@@ -525,6 +568,12 @@ fn server_info(config: &ServeConfig, device: &str) -> v1::GetServerInfoResponse 
             max_queued_images: config.max_queued_images,
             max_queued_trainings: config.max_queued_trainings,
             heartbeat_interval: prost_types::Duration::try_from(config.heartbeat_interval).ok(),
+            max_upload_bytes: match config.uploads {
+                true => config.max_upload_bytes as u64,
+                false => 0,
+            },
+            max_unpacked_bytes: config.max_unpacked_bytes as u64,
+            max_archive_entries: config.max_archive_entries,
         }),
         features: ["annotate", "explain", "detect_faces", "average_flip"]
             .map(str::to_owned)
@@ -533,6 +582,7 @@ fn server_info(config: &ServeConfig, device: &str) -> v1::GetServerInfoResponse 
         data_roots: config.data_roots.iter().map(|path| text(path)).collect(),
         weights_roots: config.weights_roots.iter().map(|path| text(path)).collect(),
         live_model: String::new(),
+        http_port: http_port.into(),
     }
 }
 

@@ -1,4 +1,8 @@
-//! `visage dataset`: what is in a dataset, and what is wrong with it.
+//! `visage dataset`: datasets with a name, what is in a dataset, and what is wrong with it.
+
+mod archive;
+mod named;
+mod push;
 
 use std::path::PathBuf;
 
@@ -9,14 +13,17 @@ use crate::proto::v1::{
 };
 
 use super::{
-    Context, Error, Outcome, absolute,
+    Context, Error, Outcome,
     client::Client,
-    json, names, report, table,
+    dataset_spec, json, names, report, table,
     train::{SplitGroupingArg, split_grouping},
 };
 
 const EXAMPLES: &str = "\
 Examples:
+  visage dataset push faces/ --name faces              from this machine to the server
+  visage dataset register /data/faces                  a folder of the server by the name datasets/faces
+  visage dataset check datasets/faces
   visage dataset check faces/
   visage dataset check faces/ --strict                 in a script: fails when a picture is in two parts
   visage dataset check faces.csv --model live          also labels that the served model does not believe
@@ -25,6 +32,22 @@ Examples:
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(super) enum Command {
+    /// Send a folder or an archive of this machine to the server and give it a name
+    Push(push::Args),
+    /// Give a folder of the server a name; it stays where it is
+    Register(named::RegisterArgs),
+    /// List datasets with a name, newest first
+    List(named::ListArgs),
+    /// Show one dataset with a name
+    Get {
+        /// `ID` or `datasets/ID`
+        name: String,
+    },
+    /// Forget a dataset; the pictures of a pushed one are deleted, those of a registered one stay
+    Delete {
+        /// `ID` or `datasets/ID`
+        name: String,
+    },
     /// Look for unusable files, duplicates, leaks between the parts and doubtful labels; changes nothing
     Check(CheckArgs),
 }
@@ -32,7 +55,7 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CheckArgs {
-    /// Folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
+    /// `datasets/ID`, or a folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
     path: PathBuf,
     /// Also list images whose age lies outside of this version's widest interval: a number, an alias, or `models/MODEL/versions/VERSION`
     #[arg(long, value_name = "VERSION")]
@@ -70,16 +93,25 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> {
-    let Command::Check(args) = command;
+    match command {
+        Command::Push(args) => push::run(args, context).await,
+        Command::Register(args) => named::register(args, context).await,
+        Command::List(args) => named::list(args, context).await,
+        Command::Get { name } => named::get(&name, context).await,
+        Command::Delete { name } => named::delete(&name, context).await,
+        Command::Check(args) => check(args, context).await,
+    }
+}
+
+async fn check(args: CheckArgs, context: &mut Context) -> Result<Outcome, Error> {
     let message = CheckDatasetRequest {
         dataset: Some(DatasetSpec {
-            path: absolute(args.path)?,
             validation_fraction: args.validation_fraction,
             test_fraction: args.test_fraction,
             min_age: args.min_age,
             max_age: args.max_age,
-            max_reject_share: None,
             split_grouping: split_grouping(args.split_grouping),
+            ..dataset_spec(args.path)?
         }),
         seed: args.seed,
         skip_near_duplicates: args.no_near,

@@ -13,9 +13,9 @@ use crate::proto::v1::{
 };
 
 use super::{
-    Context, Error, Outcome, absolute,
+    Context, Error, Outcome,
     client::{Client, request},
-    json, names, report,
+    dataset_spec, json, names, report,
 };
 
 const EXAMPLES: &str = "\
@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// The version: a number, an alias, or `models/MODEL/versions/VERSION`
     #[arg(long, value_name = "VERSION", default_value = "live")]
     version: String,
-    /// Folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk. Without it the stored
+    /// `datasets/ID`, or a folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk. Without it the stored
     /// figures of the version's training are shown
     #[arg(long, value_name = "PATH")]
     dataset: Option<PathBuf>,
@@ -79,11 +79,10 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     let message = EvaluateModelVersionRequest {
         name,
         dataset: Some(DatasetSpec {
-            path: absolute(dataset)?,
             min_age: args.min_age,
             max_age: args.max_age,
             max_reject_share: args.max_reject_share,
-            ..DatasetSpec::default()
+            ..dataset_spec(dataset)?
         }),
         split: match args.split {
             None => DatasetSplit::Unspecified,

@@ -57,6 +57,13 @@ fn lines(server: &str, info: &GetServerInfoResponse) -> Vec<(&'static str, Strin
             "images in a request",
             limits.max_images_per_request.to_string(),
         ),
+        (
+            "largest upload",
+            or_none(match limits.max_upload_bytes {
+                0 => String::new(),
+                bytes => size_text(bytes),
+            }),
+        ),
         ("images that may wait", limits.max_queued_images.to_string()),
         (
             "trainings that may wait",

@@ -39,7 +39,10 @@ use std::{env, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
 
-use crate::config::{ClientConfig, Environment};
+use crate::{
+    config::{ClientConfig, Environment},
+    proto::v1::DatasetSpec,
+};
 
 use self::{
     client::{Client, Patience},
@@ -51,6 +54,7 @@ const EXAMPLES: &str = "\
 Examples:
   visage serve                                  run the server on this machine
   visage synth faces/ --count 500               make a small dataset to play with
+  visage dataset push faces/ --name faces       give a folder a name on the server
   visage dataset check faces/                   see what is in a dataset, and what is wrong with it
   visage train --dataset faces/ --epochs 10     fine-tune and follow
   visage predict me.jpg --annotate out.png      predict an age and draw it
@@ -101,7 +105,7 @@ enum Command {
     Predict(predict::Args),
     /// Tell how well a version predicts, on a dataset or on its training's test images
     Evaluate(evaluate::Args),
-    /// Look through a dataset: unusable files, duplicates, leaks, doubtful labels
+    /// Send, name, list and look through datasets
     #[command(subcommand)]
     Dataset(dataset::Command),
     /// List, inspect, stop and delete trainings
@@ -213,6 +217,20 @@ async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> 
         Command::Config(args) => config::run(&args, context),
         Command::Completions(args) => completions::run(args, context),
         Command::Worker => unreachable!("`main` runs it without a runtime"),
+    }
+}
+
+/// The dataset that is meant: `datasets/ID` is one with a name, wherever the command runs; everything else is a path, such as `./datasets/ID`.
+fn dataset_spec(given: std::path::PathBuf) -> Result<DatasetSpec, Error> {
+    match given.to_str() {
+        Some(name) if crate::names::dataset_id(name).is_ok() => Ok(DatasetSpec {
+            name: name.to_owned(),
+            ..DatasetSpec::default()
+        }),
+        _ => Ok(DatasetSpec {
+            path: absolute(given)?,
+            ..DatasetSpec::default()
+        }),
     }
 }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     names as resource_names,
-    proto::v1::{DatasetSpec, Promote, StartTrainingRequest, Training, TrainingSpec},
+    proto::v1::{Promote, StartTrainingRequest, Training, TrainingSpec},
 };
 
 use self::{
@@ -22,8 +22,8 @@ use self::{
     runs::{Run, Runs},
 };
 use super::{
-    Context, Error, Outcome, absolute, fields::Assignment, json, names, observe::ctrl_c, report,
-    table,
+    Context, Error, Outcome, dataset_spec, fields::Assignment, json, names, observe::ctrl_c,
+    report, table,
 };
 
 /// Most runs of a sweep; a grid grows faster than one thinks.
@@ -46,7 +46,7 @@ runs succeeded.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
+    /// `datasets/ID`, or a folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
     #[arg(long, value_name = "PATH")]
     dataset: PathBuf,
     /// Values of a field; several fields are combined, each value with each
@@ -153,10 +153,7 @@ fn planned(args: &Args, id: &str) -> Result<Vec<Run>, Error> {
         None => plan::grid(&args.axes),
     };
     let mut common = TrainingSpec {
-        dataset: Some(DatasetSpec {
-            path: absolute(args.dataset.clone())?,
-            ..DatasetSpec::default()
-        }),
+        dataset: Some(dataset_spec(args.dataset.clone())?),
         promote: Promote::Never.into(),
         ..TrainingSpec::default()
     };

@@ -15,6 +15,7 @@ use crate::proto::v1::{
 use super::{
     Context, Error, Outcome, absolute,
     client::request_within,
+    dataset_spec,
     fields::Assignment,
     json, names,
     observe::{ctrl_c, observe},
@@ -38,7 +39,7 @@ The defaults are those of the recipe `reference`. Ctrl-C leaves the training run
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, allow_negative_numbers = true)]
 pub(super) struct Args {
-    /// Folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
+    /// `datasets/ID`, or a folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     dataset: PathBuf,
     /// Share of the images for validation, 0 to 0.9 [default: 0.1]
@@ -314,13 +315,13 @@ fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
         };
     let mut spec = TrainingSpec {
         dataset: Some(DatasetSpec {
-            path: absolute(args.dataset)?,
             validation_fraction: args.validation_fraction,
             test_fraction: args.test_fraction,
             min_age: args.min_age,
             max_age: args.max_age,
             max_reject_share: args.max_reject_share,
             split_grouping: split_grouping(args.split_grouping),
+            ..dataset_spec(args.dataset)?
         }),
         init: args.init.map(init_spec).transpose()?,
         trainable: args.trainable,

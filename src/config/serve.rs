@@ -62,6 +62,16 @@ pub struct ServeConfig {
     pub decode_threads: u32,
     /// Trainings that may wait for the device.
     pub max_queued_trainings: u32,
+    /// Whether archives of pictures may be uploaded.
+    pub uploads: bool,
+    /// Largest archive in bytes.
+    pub max_upload_bytes: usize,
+    /// Most bytes of an archive's files.
+    pub max_unpacked_bytes: usize,
+    /// Most entries of an archive.
+    pub max_archive_entries: u32,
+    /// How long an upload may lie without a change.
+    pub upload_expiry: Duration,
     /// Pause between two heartbeats of a stream.
     pub heartbeat_interval: Duration,
     /// Command before `visage worker`; empty to start it directly.
@@ -114,6 +124,11 @@ impl Default for ServeConfig {
             response_cache_bytes: 0,
             decode_threads: 0,
             max_queued_trainings: 100,
+            uploads: true,
+            max_upload_bytes: 8 * 1024 * MIB,
+            max_unpacked_bytes: 32 * 1024 * MIB,
+            max_archive_entries: 1_000_000,
+            upload_expiry: Duration::from_secs(24 * 3600),
             heartbeat_interval: Duration::from_secs(15),
             worker_launcher: Vec::new(),
             worker_threads: 0,

@@ -8,6 +8,7 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// One setting.
 #[derive(Debug)]
@@ -211,6 +212,31 @@ pub static SETTINGS: &[Setting] = &[
         "max_queued_trainings",
         "Trainings that may wait for the device before calls are refused.",
         Field::Count(1..=100_000, |c| &mut c.max_queued_trainings),
+    ),
+    setting(
+        "uploads",
+        "Take archives of pictures on the HTTP port, of which datasets are made in `data_dir`.",
+        Field::Switch(|c| &mut c.uploads),
+    ),
+    setting(
+        "max_upload_bytes",
+        "Largest archive that may be uploaded.",
+        Field::Bytes(KIB..=1024 * 1024 * MIB, |c| &mut c.max_upload_bytes),
+    ),
+    setting(
+        "max_unpacked_bytes",
+        "Most bytes of an archive's files once they are unpacked.",
+        Field::Bytes(KIB..=16 * 1024 * 1024 * MIB, |c| &mut c.max_unpacked_bytes),
+    ),
+    setting(
+        "max_archive_entries",
+        "Most entries of an archive, folders included.",
+        Field::Count(1..=100_000_000, |c| &mut c.max_archive_entries),
+    ),
+    setting(
+        "upload_expiry",
+        "An upload to which nothing was written for this long is deleted.",
+        Field::Duration(SECOND..=MONTH, |c| &mut c.upload_expiry),
     ),
     setting(
         "heartbeat_interval",

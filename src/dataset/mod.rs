@@ -43,6 +43,7 @@ pub use self::error::Error;
 pub use self::grouping::{NearGroup, NearMember};
 pub use self::labels::Labels;
 pub use self::load::{AgeRange, Dataset, Needs, Options, Sample, Step, load};
+pub use self::names::is_image;
 pub use self::near::{DEFAULT_NEAR_DISTANCE, MAX_NEAR_DISTANCE};
 pub use self::report::{
     AgeBand, AgeSummary, Duplicates, PartReport, RejectCount, RejectReason, Report, Source,

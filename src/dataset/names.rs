@@ -7,7 +7,8 @@ const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "jpe", "png", "webp", "bmp"]
 const STAMP_DIGITS: usize = 8;
 
 /// True for a name that ends in the extension of an image and is not hidden.
-pub(super) fn is_image(name: &str) -> bool {
+#[must_use]
+pub fn is_image(name: &str) -> bool {
     if name.starts_with('.') {
         return false;
     }

@@ -8,7 +8,10 @@ use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::{services::deadline::DeadlineLayer, telemetry::rpc::RpcMetricsLayer};
+use crate::{
+    services::{deadline::DeadlineLayer, uploads},
+    telemetry::rpc::RpcMetricsLayer,
+};
 
 /// How long a browser may go by the leave that it got.
 const LEAVE: Duration = Duration::from_secs(3600);
@@ -31,9 +34,15 @@ pub(super) fn cors(origins: &[String]) -> CorsLayer {
     ];
     CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([[Method::GET, Method::POST].as_slice(), &uploads::METHODS].concat())
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers(with_the_answer.map(HeaderName::from_static))
+        .expose_headers(
+            with_the_answer
+                .into_iter()
+                .chain(uploads::EXPOSED)
+                .map(HeaderName::from_static)
+                .collect::<Vec<_>>(),
+        )
         .max_age(LEAVE)
 }
 

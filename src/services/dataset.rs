@@ -1,8 +1,9 @@
-//! DatasetService: a dataset of the server looked through, beside what clients wait for.
+//! DatasetService: datasets with a name, and a dataset of the server looked through beside what clients wait for.
 //!
 //! A task for each check scans and compares on threads of the lowest priority, predicts in the background's share of the queue where it is asked to, and
 //! makes the report. It ends when its client leaves, when the server shuts down, or when the client does not take what is sent for a minute.
 
+mod named;
 mod report;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
@@ -22,6 +23,8 @@ use crate::{
         spec::{Spec, Violation},
     },
 };
+
+pub use self::named::Named;
 
 use self::report::{Limit, label_outliers, report};
 use super::{
@@ -46,6 +49,8 @@ type Sender = long_call::Sender<v1::CheckDatasetResponse>;
 pub struct DatasetApi {
     /// Checks that run beside Predict.
     pub checks: Checks,
+    /// Datasets with a name.
+    pub named: Named,
 }
 
 #[tonic::async_trait]
@@ -58,6 +63,46 @@ impl DatasetService for DatasetApi {
     ) -> Result<Response<Self::CheckDatasetStream>, Status> {
         let responses = self.checks.start(request.into_inner()).await?;
         Ok(Response::new(responses))
+    }
+
+    async fn register_dataset(
+        &self,
+        request: Request<v1::RegisterDatasetRequest>,
+    ) -> Result<Response<v1::RegisterDatasetResponse>, Status> {
+        let registered = self.named.register(request.into_inner());
+        registered.await.map(Response::new)
+    }
+
+    async fn create_dataset(
+        &self,
+        request: Request<v1::CreateDatasetRequest>,
+    ) -> Result<Response<v1::CreateDatasetResponse>, Status> {
+        let created = self.named.create(request.into_inner());
+        created.await.map(Response::new)
+    }
+
+    async fn get_dataset(
+        &self,
+        request: Request<v1::GetDatasetRequest>,
+    ) -> Result<Response<v1::GetDatasetResponse>, Status> {
+        let found = self.named.get(request.into_inner());
+        found.await.map(Response::new)
+    }
+
+    async fn list_datasets(
+        &self,
+        request: Request<v1::ListDatasetsRequest>,
+    ) -> Result<Response<v1::ListDatasetsResponse>, Status> {
+        let listed = self.named.list(request.into_inner());
+        listed.await.map(Response::new)
+    }
+
+    async fn delete_dataset(
+        &self,
+        request: Request<v1::DeleteDatasetRequest>,
+    ) -> Result<Response<v1::DeleteDatasetResponse>, Status> {
+        let deleted = self.named.delete(request.into_inner());
+        deleted.await.map(Response::new)
     }
 }
 
@@ -135,7 +180,8 @@ impl Check {
             },
         };
         let given = request.dataset.unwrap_or_default();
-        let spec = long_call::resolve(given, request.seed, &handles.data_roots, violations)?;
+        let places = (&handles.store, &handles.data_roots);
+        let spec = long_call::resolve(given, request.seed, places, violations).await?;
         let model = match name {
             None => None,
             Some(name) => {

@@ -26,6 +26,7 @@ use crate::{
     names::VersionName,
     proto::v1::{self, DatasetSplit, SplitGrouping, evaluate_model_version_response::Kind},
     registry::{DEFAULT_MODEL, LIVE, Registry},
+    store::Store,
     training::{
         report::{dataset_options, dataset_report},
         spec::{Spec, Violation},
@@ -61,6 +62,8 @@ pub struct Handles {
     pub predictor: Predictor,
     /// What the versions' names mean.
     pub registry: Registry,
+    /// Which datasets have a name.
+    pub store: Store,
     /// Where images may be read.
     pub data_roots: Roots,
     /// Limits on one image.
@@ -134,7 +137,8 @@ impl Evaluation {
             VersionName::parse(&model.name).map_err(|error| status::bad_name("name", &error))?;
         let version = handles.registry.version(&number).await;
         let version = version.map_err(status::from_registry)?;
-        let (spec, split) = check_fields(&request, &version, &handles.data_roots)?;
+        let places = (&handles.store, &handles.data_roots);
+        let (spec, split) = check_fields(&request, &version, places).await?;
         Ok(Evaluation {
             level: interval_level(&model, request.interval_level)?,
             handles,
@@ -345,10 +349,10 @@ struct Figures {
 }
 
 /// The dataset as a training would have it, with its path resolved, and the split; all violations at once.
-fn check_fields(
+async fn check_fields(
     request: &v1::EvaluateModelVersionRequest,
     version: &v1::ModelVersion,
-    roots: &Roots,
+    places: (&Store, &Roots),
 ) -> Result<(Spec, DatasetSplit), Status> {
     let mut violations = Vec::new();
     let mut refuse = |field: &str, description: String| {
@@ -379,7 +383,8 @@ fn check_fields(
         }
     }
     let seed = of_training.and_then(|spec| spec.seed);
-    Ok((long_call::resolve(given, seed, roots, violations)?, split))
+    let spec = long_call::resolve(given, seed, places, violations).await?;
+    Ok((spec, split))
 }
 
 fn phase(phase: &str, done: usize, total: usize) -> v1::EvaluationProgress {

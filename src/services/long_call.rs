@@ -11,10 +11,11 @@ use tonic::Status;
 use crate::{
     dataset::{self, Dataset, Roots, Step},
     proto::v1,
+    store::Store,
     training::spec::{Spec, Violation},
 };
 
-use super::status;
+use super::{named, status};
 
 /// Shortest pause between two reports of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
@@ -24,16 +25,22 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Where the messages of a call go.
 pub(super) type Sender<R> = mpsc::Sender<Result<R, Status>>;
 
-/// The dataset of a request as a training would have it, with its path resolved.
+/// The dataset of a request as a training would have it, with its name and its path resolved.
 ///
 /// # Errors
 /// All violations at once, those that were found before included.
-pub(super) fn resolve(
+pub(super) async fn resolve(
     mut given: v1::DatasetSpec,
     seed: Option<u64>,
-    roots: &Roots,
+    (store, roots): (&Store, &Roots),
     mut violations: Vec<Violation>,
 ) -> Result<Spec, Status> {
+    let misnamed = named::locate(store, &mut given, "dataset").await?;
+    if let Some(violation) = misnamed {
+        // Without a path nothing more could be said about the dataset.
+        violations.push(violation);
+        return Err(status::violations(&violations));
+    }
     if !given.path.is_empty() {
         match roots.resolve(&given.path) {
             Ok(path) => given.path = path.to_string_lossy().into_owned(),

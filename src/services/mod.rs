@@ -11,12 +11,14 @@ pub mod event_stream;
 mod interval;
 mod long_call;
 pub mod model;
+mod named;
 pub mod open_inference;
 pub mod predict_batch;
 pub mod prediction;
 pub mod status;
 pub mod system;
 pub mod training;
+pub mod uploads;
 
 /// Most items of a page, and the number when the client does not say.
 const MAX_PAGE: i32 = 1_000;

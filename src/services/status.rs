@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::{
     artifacts, dataset,
     evaluation::plots,
-    inference, model, names, registry, store,
+    files, inference, library, model, names, registry, store,
     training::{spec::Violation, supervisor},
 };
 
@@ -111,6 +111,14 @@ pub fn too_many_evaluations(limit: usize) -> Status {
     ))
 }
 
+/// The server takes no uploads.
+pub fn no_uploads() -> Status {
+    Row::new(Code::FailedPrecondition, "NO_UPLOADS").status(
+        "this server takes no uploads (its setting uploads is off); register a folder of the server instead"
+            .to_owned(),
+    )
+}
+
 /// As many checks of datasets as the server runs at once.
 pub fn too_many_checks(limit: usize) -> Status {
     Row::retry(Code::ResourceExhausted, "TOO_MANY_CHECKS").status(format!(
@@ -172,6 +180,9 @@ pub fn from_store(error: store::Error) -> Status {
         E::QueueFull { .. } => Row::retry(Code::ResourceExhausted, "TRAINING_QUEUE_FULL"),
         E::Terminal { .. } => Row::new(Code::FailedPrecondition, "TRAINING_TERMINAL"),
         E::StillLive { .. } => Row::new(Code::FailedPrecondition, "TRAINING_LIVE"),
+        E::DatasetInUse { .. } => Row::new(Code::FailedPrecondition, "DATASET_IN_USE"),
+        E::UploadUsed { .. } => Row::new(Code::FailedPrecondition, "UPLOAD_USED"),
+        E::TooManyDatasets { .. } => Row::retry(Code::ResourceExhausted, "TOO_MANY_DATASETS"),
         E::AliasMoved { .. } => Row::new(Code::Aborted, "ALIAS_MOVED"),
         E::CursorAhead { .. } => Row::new(Code::OutOfRange, "CURSOR_AHEAD"),
         E::BadToken { .. } => Row::new(Code::InvalidArgument, "BAD_TOKEN"),
@@ -221,6 +232,46 @@ pub fn from_registry(error: registry::Error) -> Status {
         }
         E::NoFile { .. } => Row::new(Code::DataLoss, "FILE_NOT_FOUND").status(error.to_string()),
     }
+}
+
+/// From the datasets with a name.
+pub fn from_library(error: library::Error) -> Status {
+    use library::Error as E;
+    match error {
+        E::Store(error) => from_store(error),
+        E::Path(error) => invalid("path", &error.to_string()),
+        E::NoUpload { .. } => Row::new(Code::NotFound, "NO_UPLOAD").status(error.to_string()),
+        E::NoSample { .. } => Row::new(Code::NotFound, "NOT_FOUND").status(error.to_string()),
+        E::Incomplete { .. } => {
+            Row::new(Code::FailedPrecondition, "UPLOAD_INCOMPLETE").status(error.to_string())
+        }
+        E::WrongOffset { .. } => Row::new(Code::Aborted, "UPLOAD_OFFSET").status(error.to_string()),
+        E::TooLong { .. } | E::UploadSize { .. } => {
+            Row::new(Code::OutOfRange, "UPLOAD_TOO_LARGE").status(error.to_string())
+        }
+        E::TooManyUploads { .. } => {
+            Row::retry(Code::ResourceExhausted, "TOO_MANY_UPLOADS").status(error.to_string())
+        }
+        E::Busy { .. } => Row::retry(Code::Aborted, "UPLOAD_BUSY").status(error.to_string()),
+        E::Io(cause) if files::is_disk_full(&cause) => {
+            Row::retry(Code::ResourceExhausted, "DISK_FULL")
+                .status("the server's disk is full; make room and try again".to_owned())
+        }
+        E::Io(_) => Row::new(Code::Internal, "DATASET_FILES").status(error.to_string()),
+    }
+}
+
+/// An upload whose client sends nothing for too long.
+pub fn upload_too_slow(patience: Duration) -> Status {
+    Row::new(Code::DeadlineExceeded, "UPLOAD_TOO_SLOW").status(format!(
+        "no byte came for {} seconds; ask for the offset of the upload and go on from there",
+        patience.as_secs()
+    ))
+}
+
+/// An upload that breaks off.
+pub fn upload_broken(cause: &str) -> Status {
+    Row::new(Code::Cancelled, "UPLOAD_BROKEN").status(format!("the upload broke off: {cause}"))
 }
 
 /// From the supervisor.

@@ -31,7 +31,7 @@ use crate::{
 use super::{
     download,
     event_stream::{self, EventStream},
-    next_page_token, page_size, page_token, status,
+    named, next_page_token, page_size, page_token, status,
 };
 
 /// The service over its handles.
@@ -84,7 +84,7 @@ impl TrainingService for TrainingApi {
                 }));
             }
         }
-        let spec = self.check(&request)?;
+        let spec = self.check(&request).await?;
         if request.validate_only {
             return self.validate(request, spec).await.map(Response::new);
         }
@@ -350,8 +350,13 @@ impl TrainingService for TrainingApi {
 
 impl TrainingApi {
     /// Checks everything that needs no look at the images; all violations at once.
-    fn check(&self, request: &v1::StartTrainingRequest) -> Result<Spec, Status> {
+    async fn check(&self, request: &v1::StartTrainingRequest) -> Result<Spec, Status> {
+        let mut asked = request.spec.clone().unwrap_or_default();
         let mut found = Vec::new();
+        if let Some(dataset) = &mut asked.dataset {
+            found.extend(named::locate(&self.store, dataset, "spec.dataset").await?);
+        }
+        let is_misnamed = !found.is_empty();
         let mut refuse = |field: &str, description: String| {
             found.push(Violation {
                 field: field.to_owned(),
@@ -384,10 +389,9 @@ impl TrainingApi {
                     .to_owned(),
             );
         }
-        let asked = request.spec.clone().unwrap_or_default();
         let (dataset, init) = (
-            asked.dataset.unwrap_or_default().path,
-            asked.init.unwrap_or_default().path,
+            asked.dataset.clone().unwrap_or_default().path,
+            asked.init.clone().unwrap_or_default().path,
         );
         // Whatever else is wrong; that a path is missing is said by the spec's own checks.
         let mut resolve = |roots: &Roots, field: &str, path: &str| {
@@ -402,7 +406,7 @@ impl TrainingApi {
         };
         let dataset = resolve(&self.data_roots, "spec.dataset.path", &dataset);
         let init = resolve(&self.weights_roots, "spec.init.path", &init);
-        let spec = match Spec::resolve(request.spec.as_ref()) {
+        let spec = match Spec::resolve(request.spec.as_ref().map(|_| &asked)) {
             Ok(mut spec) => {
                 spec.max_restarts.get_or_insert(self.max_restarts);
                 if let Some(dataset) = dataset {
@@ -413,7 +417,10 @@ impl TrainingApi {
                 }
                 Some(spec)
             }
-            Err(violations) => {
+            Err(mut violations) => {
+                // What is wrong with the name is why there is no path.
+                violations
+                    .retain(|violation| !is_misnamed || violation.field != "spec.dataset.path");
                 found.extend(violations);
                 None
             }

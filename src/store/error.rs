@@ -27,7 +27,7 @@ pub enum Error {
     /// The name is taken.
     #[error("{name} already exists; choose another id")]
     AlreadyExists {
-        /// `trainings/{id}`.
+        /// Such as `trainings/{id}`.
         name: String,
     },
     /// A training's name is not of its form.
@@ -45,6 +45,34 @@ pub enum Error {
         request_id: String,
         /// The training that the first request started.
         training: String,
+    },
+    /// A training that has not ended reads the dataset.
+    #[error(
+        "{name} is read by {training}, which has not ended; cancel it, or wait for its end, before deleting the dataset"
+    )]
+    DatasetInUse {
+        /// `datasets/{id}`.
+        name: String,
+        /// `trainings/{id}`.
+        training: String,
+    },
+    /// Another dataset was made of the upload.
+    #[error(
+        "{dataset} was made of the upload {upload:?}; upload the archive again for another dataset"
+    )]
+    UploadUsed {
+        /// The upload's id.
+        upload: String,
+        /// `datasets/{id}`.
+        dataset: String,
+    },
+    /// As many datasets are being unpacked and scanned as may.
+    #[error(
+        "{limit} datasets are being unpacked and scanned already, which is the limit; try again when one of them is ready"
+    )]
+    TooManyDatasets {
+        /// The limit.
+        limit: usize,
     },
     /// As many trainings wait as may.
     #[error(
@@ -190,6 +218,14 @@ impl Error {
         Self::NotFound {
             what: "training",
             name: format!("trainings/{id}"),
+        }
+    }
+
+    /// The error for a dataset that does not exist.
+    pub(super) fn no_dataset(id: &str) -> Self {
+        Self::NotFound {
+            what: "dataset",
+            name: format!("datasets/{id}"),
         }
     }
 

@@ -31,6 +31,7 @@
 //! - `trainings`: inserting, reading and deleting trainings; `change`: changing them.
 //! - `events`: appending and reading events; resume tokens.
 //! - `checkpoints`: checkpoints and the artifacts that are in use.
+//! - `datasets`: datasets with a name.
 //! - `resume_points`: where live trainings can go on.
 //! - `versions` and `aliases`: model versions, and who points to them.
 //!
@@ -41,6 +42,7 @@ mod aliases;
 mod change;
 mod checkpoints;
 mod database;
+mod datasets;
 mod error;
 mod events;
 mod lock;
@@ -55,6 +57,7 @@ pub use change::{Applied, Change, Rewind};
 pub use checkpoints::CheckpointRef;
 pub(crate) use database::uninterrupted;
 pub use database::{Page, Store};
+pub use datasets::NumberedDataset;
 pub use error::Error;
 pub use events::{Kind, encode_token, parse_token};
 pub use trainings::{Inserted, RequestId, is_final};

@@ -8,7 +8,7 @@ use sqlx::SqliteConnection;
 
 use super::database::{Write, uninterrupted};
 use super::events::{Kind, Log};
-use super::{Error, Page, Store, checkpoints};
+use super::{Error, Page, Store, checkpoints, datasets};
 use crate::proto::v1::{self as pb, TrainingState};
 
 /// What makes StartTraining idempotent.
@@ -34,7 +34,7 @@ impl Store {
     ///
     /// The message needs its `name`; the store sets state, times and sequence and appends the first event. At most `max_queued` may be
     /// QUEUED, this one included. Errors, in this order: [`Error::BadName`], [`Error::RequestIdReused`], [`Error::AlreadyExists`],
-    /// [`Error::QueueFull`].
+    /// [`Error::QueueFull`], [`Error::NotFound`] for a dataset that was deleted.
     pub async fn insert_training(
         &self,
         training: pb::Training,
@@ -105,13 +105,7 @@ impl Store {
     /// Every training that has not ended, oldest first, which is the order of the queue.
     pub async fn live_trainings(&self) -> Result<Vec<pb::Training>, Error> {
         let mut read = self.read().await?;
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT number, id, message, queue_position FROM placed_trainings WHERE state < ? ORDER BY number",
-        )
-        .bind(FIRST_FINAL as i32)
-        .fetch_all(&mut *read)
-        .await?;
-        rows.into_iter().map(|row| Ok(decode(row)?.1)).collect()
+        live(&mut read).await
     }
 
     /// Ids of the QUEUED trainings, the next to run first; the first one's queue position is 1.
@@ -210,6 +204,7 @@ async fn insert(
         return Ok(Inserted::Existing(existing));
     }
     let queued = insertable(write.connection(), &id, max_queued).await?;
+    datasets::check_used(write.connection(), &training).await?;
 
     let now = Timestamp::from(SystemTime::now());
     training.set_state(TrainingState::Queued);
@@ -247,6 +242,17 @@ async fn insert(
     // It is the newest, so all that are queued are ahead of it.
     training.queue_position = u32::try_from(queued + 1).unwrap_or(u32::MAX);
     Ok(Inserted::New(training))
+}
+
+/// Every training that has not ended, oldest first.
+pub(super) async fn live(connection: &mut SqliteConnection) -> Result<Vec<pb::Training>, Error> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT number, id, message, queue_position FROM placed_trainings WHERE state < ? ORDER BY number",
+    )
+    .bind(FIRST_FINAL as i32)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(|row| Ok(decode(row)?.1)).collect()
 }
 
 /// Checks that the id is free and the queue has room; the number of trainings in the queue.

@@ -8,7 +8,8 @@
 //! | `/endpoints` | these paths |
 //! | `/` | the dashboard, or these paths where there is none |
 //!
-//! Further pages come from whoever starts the port, such as predictions under `/v2` and the API for the dashboard, which can start and end trainings.
+//! Further pages come from whoever starts the port, such as predictions under `/v2`, uploads under `/datasets`, and the API for the dashboard, which can start and end
+//! trainings.
 //! Nothing here needs or checks a credential: the port is for a trusted network.
 
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ Visage
 /livez    200 while the process answers
 /readyz   200 when requests can be served, else 503; lists the components
 /v2       the Open Inference Protocol: models, their metadata, predictions
+/datasets uploads of datasets, where the setting `uploads` is on, and samples of their pictures
 /         the dashboard, where the program was built with it and the setting `dashboard` is on
 ";
 

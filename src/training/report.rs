@@ -1,7 +1,7 @@
 //! Between the API's words about a dataset and the dataset module's.
 
 use crate::{
-    dataset::{self, AgeRange, Dataset, PartReport, SplitFractions},
+    dataset::{self, AgeRange, Dataset, Part, PartReport, SplitFractions, SplitOrigin},
     imaging::Limits,
     proto::v1,
 };
@@ -34,9 +34,9 @@ pub fn dataset_report(dataset: &Dataset) -> v1::DatasetReport {
         digest: dataset.digest.clone(),
         val_digest: dataset.val_digest.clone(),
         splits: vec![
-            split("train", &report.train),
-            split("validation", &report.val),
-            split("test", &report.test),
+            split(split_name(Part::Train), &report.train),
+            split(split_name(Part::Val), &report.val),
+            split(split_name(Part::Test), &report.test),
         ],
         rejects: report
             .rejects
@@ -51,6 +51,37 @@ pub fn dataset_report(dataset: &Dataset) -> v1::DatasetReport {
         straddling_groups: report.duplicates.straddling,
         scan_seconds: report.seconds,
         warnings: report.warnings.clone(),
+    }
+}
+
+/// Its images by decade of age, as messages.
+pub fn age_bands(dataset: &Dataset) -> Vec<v1::AgeBand> {
+    let bands = dataset.report.ages.iter();
+    bands
+        .map(|band| v1::AgeBand {
+            // No accepted age is below 0.
+            from_age: band.from.unsigned_abs(),
+            train: band.train,
+            validation: band.val,
+            test: band.test,
+        })
+        .collect()
+}
+
+/// Where its parts are from.
+pub fn split_origin(dataset: &Dataset) -> v1::SplitOrigin {
+    match dataset.report.split {
+        SplitOrigin::Given => v1::SplitOrigin::Given,
+        SplitOrigin::Hashed => v1::SplitOrigin::Made,
+    }
+}
+
+/// What the API calls a part.
+pub fn split_name(part: Part) -> &'static str {
+    match part {
+        Part::Train => "train",
+        Part::Val => "validation",
+        Part::Test => "test",
     }
 }
 

@@ -28,6 +28,8 @@ mod faces;
 mod faults;
 /// Files that are made to harm.
 mod hostile;
+/// Datasets with a name: registered and uploaded ones, trainings on them, and uploads that survive a killed server.
+mod named_datasets;
 /// The Open Inference Protocol on the wire.
 mod open_inference;
 /// Machines that lose power, and with it what was not synced.

@@ -1,5 +1,6 @@
 /** The dashboard as people use it, in a real browser, with a real server. */
-import { readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { readFileSync, readdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Browser, type BrowserContext, type Locator, type Page, chromium } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -373,6 +374,94 @@ describe("the dashboard", () => {
     await page.getByRole("dialog").getByRole("button", { name: "Delete the training" }).click();
     await heading("Trainings").waitFor();
     expect(await page.locator(".card.training").count()).toBe(3);
+  });
+
+  it("names a folder of the server and shows what is in it", async () => {
+    await visit("#/datasets");
+    await page.getByText("No datasets with a name yet").waitFor();
+    await look(page, "datasets-empty");
+    await page.getByLabel("Folder or manifest").fill(faces);
+    await page.getByLabel("Id of the folder").fill("Not Good");
+    await page.getByRole("button", { name: "Name it" }).click();
+    await page.getByText("RegisterDataset failed").waitFor();
+    await page.getByLabel("Id of the folder").fill("drawn");
+    await page.getByRole("button", { name: "Name it" }).click();
+    await page.locator("[data-dataset=drawn] .chip", { hasText: "Ready" }).waitFor();
+    await page.getByRole("link", { name: "drawn" }).click();
+    await page.getByRole("heading", { level: 2, name: "Some of its pictures, by age" }).waitFor();
+    // Each of them came and is a picture.
+    await until(() => page.locator(".samples img").evaluateAll((all) => all.length === 24 && all.every((one) => (one as HTMLImageElement).naturalWidth > 0)), "24 pictures are shown");
+    const ages = await page.locator("table.ages tbody tr").evaluateAll((rows) => rows.map((row) => [...row.querySelectorAll("td.right")].map((cell) => Number(cell.textContent))));
+    expect(ages.flat().reduce((sum, one) => sum + one, 0)).toBe(60);
+    await look(page, "dataset");
+  });
+
+  it("uploads an archive, which goes on after the server was killed", async () => {
+    await visit("#/datasets");
+    const archive = server.path("New Faces.tar");
+    const padded = server.drawFaces("padded", 20, 64);
+    // So that more than one request is needed; it is no picture, and left out.
+    writeFileSync(join(padded, "notes.txt"), Buffer.alloc(28 << 20));
+    writeFileSync(join(padded, "0_broken.jpg"), "this is no picture");
+    const packed = spawnSync("tar", ["-cf", archive, "-C", server.folder, "padded"], { encoding: "utf8" });
+    expect(packed.stderr).toBe("");
+    await page.getByText("are stored on this server, in the folder").waitFor();
+    await page.getByRole("button", { name: "Upload", exact: true }).click();
+    await page.getByText("Choose an archive first").waitFor();
+    let patches = 0;
+    await page.route("**/datasets/uploads/*", async (route) => {
+      if (route.request().method() !== "PATCH") return route.continue();
+      patches += 1;
+      if (patches === 2) await server.kill();
+      if (patches === 2) setTimeout(() => void server.start(), 500);
+      return route.continue();
+    });
+    await page.getByLabel("Choose an archive").setInputFiles(archive);
+    expect(await page.getByLabel("Id", { exact: true }).inputValue()).toBe("new-faces");
+    await page.getByRole("button", { name: "Upload", exact: true }).click();
+    await page.locator("[data-dataset=new-faces] .chip", { hasText: "Ready" }).waitFor();
+    await page.unroute("**/datasets/uploads/*");
+    expect(patches).toBeGreaterThan(3);
+    await look(page, "datasets");
+    await page.getByRole("link", { name: "new-faces" }).click();
+    await page.getByText("1 left out: corrupt").or(page.getByText("1 left out: unsupported format")).waitFor();
+  });
+
+  it("tells which entry an archive is refused for", async () => {
+    await visit("#/datasets");
+    const archive = server.path("linked.tar");
+    symlinkSync("/etc/passwd", server.path("30_link.jpg"));
+    spawnSync("tar", ["-cf", archive, "-C", server.folder, "30_link.jpg"]);
+    await page.getByLabel("Choose an archive").setInputFiles(archive);
+    await page.getByRole("button", { name: "Upload", exact: true }).click();
+    await page.locator("[data-dataset=linked] .chip", { hasText: "Failed" }).waitFor();
+    await page.getByRole("link", { name: "linked" }).click();
+    await page.getByText('its entry "30_link.jpg": it is a symbolic link').waitFor();
+    await look(page, "dataset-failed");
+  });
+
+  it("trains on a dataset that is chosen by its name, and deletes it after a question", async () => {
+    await visit("#/datasets/new-faces");
+    await page.getByRole("link", { name: "Train on it" }).click();
+    await heading("New training").waitFor();
+    expect(await field("dataset.name").inputValue()).toBe("datasets/new-faces");
+    await field("dataset.name").locator("option", { hasText: "datasets/drawn" }).waitFor({ state: "attached" });
+    await field("init.kind").selectOption("RANDOM");
+    await field("input_size").fill("32");
+    await field("max_epochs").fill("1");
+    await page.getByRole("button", { name: "Start training" }).click();
+    await page.locator("h1 .chip", { hasText: "Succeeded" }).waitFor();
+    await page.getByRole("button", { name: "Delete…" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Delete the training" }).click();
+    for (const id of ["new-faces", "linked"]) {
+      await visit(`#/datasets/${id}`);
+      await page.getByRole("button", { name: "Delete…" }).click();
+      await page.getByRole("dialog").getByText("deleted from the server for good").waitFor();
+      await page.getByRole("dialog").getByRole("button", { name: "Delete the dataset" }).click();
+      await page.locator(`[data-dataset=${id}]`).waitFor({ state: "detached" });
+      await heading("Datasets").waitFor();
+    }
+    expect(await page.locator(".card.dataset").count()).toBe(1);
   });
 
   it("works at a sub-path behind a proxy", async () => {

@@ -5,6 +5,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { link, reconnectNow } from "./live/store";
 import { sentence } from "./format";
 import { ComparePage } from "./pages/compare";
+import { DatasetPage, DatasetsPage } from "./pages/datasets";
 import { ModelPage, ModelsPage } from "./pages/models";
 import { PredictPage } from "./pages/predict";
 import { ServerPage } from "./pages/server";
@@ -20,6 +21,7 @@ const NAMES: Readonly<Record<Page, string>> = {
   trainings: "Trainings",
   compare: "Compare",
   start: "Start",
+  datasets: "Datasets",
   models: "Models",
   predict: "Predict",
   server: "Server",
@@ -32,7 +34,9 @@ function pageOf({ page, id, query }: Route): ComponentChildren {
     case "compare":
       return <ComparePage />;
     case "start":
-      return <StartPage key={query.get("from") ?? ""} />;
+      return <StartPage key={`${query.get("from") ?? ""} ${query.get("dataset") ?? ""}`} />;
+    case "datasets":
+      return id === "" ? <DatasetsPage /> : <DatasetPage key={id} id={id} />;
     case "models":
       return id === "" ? <ModelsPage /> : <ModelPage key={id} id={id} />;
     case "predict":

@@ -1,11 +1,11 @@
 //! What a check found, as a message.
 
 use crate::{
-    dataset::{Dataset, NearMember, Part, Sample, SplitOrigin},
+    dataset::{Dataset, NearMember, Part, Sample},
     inference::{ServedModel, background::Verdict},
     model::calibration::Calibration,
     proto::v1,
-    training::report::dataset_report,
+    training::report::{age_bands, dataset_report, split_name, split_origin},
 };
 
 /// Pictures of a group that are named.
@@ -34,23 +34,8 @@ pub(super) fn report(dataset: &Dataset, near: Option<u32>, limit: Limit) -> v1::
     });
     v1::DatasetCheck {
         dataset: Some(dataset_report(dataset)),
-        ages: dataset
-            .report
-            .ages
-            .iter()
-            .map(|band| v1::AgeBand {
-                // No accepted age is below 0.
-                from_age: band.from.unsigned_abs(),
-                train: band.train,
-                validation: band.val,
-                test: band.test,
-            })
-            .collect(),
-        split_origin: match dataset.report.split {
-            SplitOrigin::Given => v1::SplitOrigin::Given,
-            SplitOrigin::Hashed => v1::SplitOrigin::Made,
-        }
-        .into(),
+        ages: age_bands(dataset),
+        split_origin: split_origin(dataset).into(),
         ignored_files: dataset.report.ignored,
         exact: Some(duplicates(exact, 0, limit)),
         near: near.map(|distance| duplicates(lookalikes, distance, limit)),
@@ -117,15 +102,6 @@ fn image(part: Part, sample: &Sample, distance: u32, mirrored: bool) -> v1::Dupl
         age: f64::from(sample.age),
         distance,
         mirrored,
-    }
-}
-
-/// As in the report of a dataset.
-fn split_name(part: Part) -> &'static str {
-    match part {
-        Part::Train => "train",
-        Part::Val => "validation",
-        Part::Test => "test",
     }
 }
 

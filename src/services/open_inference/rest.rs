@@ -177,9 +177,9 @@ impl FromRequestParts<Rest> for Named {
 }
 
 /// What goes wrong, and the status where HTTP has one that is more exact than that of the code.
-struct Failure {
-    status: Status,
-    http: StatusCode,
+pub(in crate::services) struct Failure {
+    pub(in crate::services) status: Status,
+    pub(in crate::services) http: StatusCode,
 }
 
 impl From<Status> for Failure {
@@ -217,7 +217,7 @@ impl Drop for Counted {
 }
 
 /// Waits for an answer and counts it.
-async fn answer(
+pub(in crate::services) async fn answer(
     route: &'static str,
     answering: impl Future<Output = Result<Response, Failure>>,
 ) -> Response {
@@ -470,6 +470,6 @@ fn parameters(body: &[u8]) -> Result<usize, Status> {
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-fn as_json(value: &Value) -> Response {
+pub(in crate::services) fn as_json(value: &Value) -> Response {
     ([(CONTENT_TYPE, JSON)], value.to_string()).into_response()
 }

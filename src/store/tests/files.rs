@@ -88,7 +88,7 @@ async fn a_newer_database_is_refused_and_left_as_it_is() {
         refused,
         Err(Error::NewerDatabase {
             found: 9000,
-            known: 2,
+            known: 3,
             ..
         })
     ));

@@ -161,7 +161,7 @@ impl Check {
         if given.path.is_empty() {
             self.refuse(
                 "spec.dataset.path",
-                "it is empty; name a folder of images or a CSV manifest on the server",
+                "it is empty; name a folder of images or a CSV manifest on the server, or a dataset in spec.dataset.name",
             );
         }
         let fraction = Range {
@@ -173,6 +173,7 @@ impl Check {
             text: "from 0 to 1000 years",
         };
         let dataset = DatasetSpec {
+            name: given.name.clone(),
             path: given.path.clone(),
             validation_fraction: self.number(
                 "spec.dataset.validation_fraction",

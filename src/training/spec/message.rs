@@ -55,6 +55,7 @@ impl Spec {
         let augmentation = &self.augmentation;
         v1::TrainingSpec {
             dataset: Some(v1::DatasetSpec {
+                name: self.dataset.name.clone(),
                 path: self.dataset.path.clone(),
                 validation_fraction: Some(self.dataset.validation_fraction),
                 test_fraction: Some(self.dataset.test_fraction),

@@ -109,7 +109,9 @@ pub struct Spec {
 /// The labelled images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DatasetSpec {
-    /// Folder or manifest.
+    /// The dataset's name where it has one, `datasets/{id}`; else empty.
+    pub name: String,
+    /// Folder or manifest; of a dataset with a name, where it was when the training was started.
     pub path: String,
     /// Share of images for validation.
     pub validation_fraction: f64,

@@ -1,6 +1,7 @@
 /** The clients of the server's services, over grpc-web from the page's own origin. */
 import { createClient, type Interceptor } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
+import { DatasetService } from "../gen/visage/v1/dataset_pb";
 import { ModelService } from "../gen/visage/v1/model_pb";
 import { PredictionService } from "../gen/visage/v1/prediction_pb";
 import { SystemService } from "../gen/visage/v1/system_pb";
@@ -37,6 +38,7 @@ const transport = createGrpcWebTransport({ baseUrl: baseUrl(document.baseURI), i
 export const brief = { timeoutMs: PATIENCE_MS } as const;
 
 export const trainingClient = createClient(TrainingService, transport);
+export const datasetClient = createClient(DatasetService, transport);
 export const modelClient = createClient(ModelService, transport);
 export const predictionClient = createClient(PredictionService, transport);
 export const systemClient = createClient(SystemService, transport);

@@ -4,21 +4,26 @@ import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { brief, trainingClient } from "../api/clients";
 import type { Violation } from "../api/errors";
 import { bytes, count, seconds, shortName, span } from "../format";
+import { type Dataset, DatasetState } from "../gen/visage/v1/dataset_pb";
 import { type StartTrainingResponse, TrainingSpecSchema } from "../gen/visage/v1/training_pb";
 import { learn, views } from "../live/store";
+import { made } from "../live/upload";
 import { flatten } from "../spec/describe";
 import { type FieldNode, type GroupNode, type Node, type RowsNode, type Values, formOf, fromMessage, hasValues, pathInForm, rowCount, toMessage, withoutRow } from "../spec/form";
-import { useAction } from "../ui/calls";
+import { useAction, useLoaded } from "../ui/calls";
 import { notify } from "../ui/notices";
 import { BusyButton, Facts, FailureBox, PageHead, Panel, Prose } from "../ui/parts";
 import { go, href, route } from "../ui/router";
 import { sentence } from "../format";
 import { DatasetSummary } from "./dataset";
+import { allDatasets } from "./datasets";
 
 /** What most people set, in this order; every other field of its own has its place under “More”. */
 const BASICS = ["recipe", "max_epochs", "batch_size", "input_size", "trainable"];
 /** Groups that are open from the beginning. */
 const OPEN = ["dataset", "init"];
+
+const DATASET_NAME = "dataset.name";
 
 const NODES = formOf(TrainingSpecSchema);
 const basics = BASICS.flatMap((name) => NODES.filter((node) => node.name === name));
@@ -65,12 +70,18 @@ export function StartPage() {
   const aborted = useRef<AbortController | undefined>(undefined);
 
   const from = route.value.query.get("from");
+  const named = route.value.query.get("dataset");
   const template = from ? views.value?.find(({ name }) => shortName(name) === from)?.training : undefined;
   useEffect(() => {
     if (!template?.spec) return;
     setValues(fromMessage(TrainingSpecSchema, template.spec));
     setOwn({ display_name: template.displayName });
   }, [template?.name]);
+
+  useEffect(() => {
+    if (named) setValues((old) => ({ ...old, "dataset.name": `datasets/${named}` }));
+  }, [named]);
+  const datasets = useLoaded(allDatasets, [made.value]);
 
   const request = () => {
     const { message, problems } = toMessage(TrainingSpecSchema, values);
@@ -137,7 +148,12 @@ export function StartPage() {
           void start.run();
         }}
       >
-        <Panel title="Dataset">{groupChildren(opened, "dataset").map((node) => draw(node, spec))}</Panel>
+        <Panel title="Dataset">
+          <DatasetChoice datasets={datasets.value ?? []} form={spec} />
+          {groupChildren(opened, "dataset")
+            .filter(({ path }) => path !== DATASET_NAME)
+            .map((node) => draw(node, spec))}
+        </Panel>
         <Panel title="How to train">
           {basics.map((node) => draw(node, spec))}
           <fieldset class="group">
@@ -178,6 +194,18 @@ export function StartPage() {
       </form>
     </>
   );
+}
+
+/** A dataset with a name, chosen from those that can be used; else there is the path. */
+function DatasetChoice(props: { datasets: Dataset[]; form: Form }) {
+  const node = groupChildren(opened, "dataset").find(({ path }) => path === DATASET_NAME);
+  if (node?.kind !== "field") return null;
+  const ready = props.datasets.filter(({ state }) => state === DatasetState.READY);
+  const options = ready.map(({ name, displayName, images }) => ({ value: name, help: `${displayName && `${displayName}, `}${count(images)} images.` }));
+  const chosen = props.form.values[DATASET_NAME] ?? "";
+  // Of a link or an earlier training; what is wrong with it the server says.
+  if (chosen !== "" && !options.some(({ value }) => value === chosen)) options.push({ value: chosen, help: "" });
+  return <Field node={{ ...node, name: "dataset", control: "choice", options }} form={props.form} none="None: the path below" />;
 }
 
 function groupChildren(nodes: Node[], name: string): Node[] {
@@ -266,7 +294,7 @@ function firstField(group: GroupNode): FieldNode | undefined {
   return group.children.find((child) => child.kind === "field");
 }
 
-function Field({ node, form }: { node: FieldNode; form: Form }) {
+function Field({ node, form, none }: { node: FieldNode; form: Form; none?: string }) {
   const id = `${form.id}-${node.path}`;
   const value = form.values[node.path] ?? "";
   const fallback = form.defaults.get(node.path) ?? "";
@@ -284,7 +312,7 @@ function Field({ node, form }: { node: FieldNode; form: Form }) {
         <label for={id}>{label(node.name)}</label>
         {node.control === "choice" || node.control === "toggle" ? (
           <select {...common} value={value} onChange={(event) => form.set(node.path, event.currentTarget.value)}>
-            <option value="">{fallback === "" ? "Default" : `Default: ${fallback === "true" ? "yes" : fallback === "false" ? "no" : fallback}`}</option>
+            <option value="">{none ?? (fallback === "" ? "Default" : `Default: ${fallback === "true" ? "yes" : fallback === "false" ? "no" : fallback}`)}</option>
             {node.control === "toggle" && (
               <>
                 <option value="true">Yes</option>

@@ -1,12 +1,12 @@
 /** Where the page stands, in the part of the address after `#`, which no server sees: it works at any path. */
 import { signal } from "@preact/signals";
 
-export const PAGES = ["trainings", "compare", "start", "models", "predict", "server"] as const;
+export const PAGES = ["trainings", "compare", "start", "datasets", "models", "predict", "server"] as const;
 export type Page = (typeof PAGES)[number];
 
 export interface Route {
   page: Page;
-  /** The training or version that is looked at; empty for the list. */
+  /** The training, dataset or version that is looked at; empty for the list. */
   id: string;
   query: URLSearchParams;
 }

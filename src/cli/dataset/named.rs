@@ -1,0 +1,273 @@
+//! `visage dataset register`, `list`, `get` and `delete`: datasets by their names.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::proto::v1::{
+    Dataset, DatasetKind, DatasetState, DeleteDatasetRequest, GetDatasetRequest,
+    ListDatasetsRequest, RegisterDatasetRequest,
+};
+
+use super::super::{
+    Context, Error, Outcome, absolute,
+    client::{Client, pages, request},
+    json, report, table,
+};
+
+/// How often a dataset that is being unpacked or scanned is looked at.
+const LOOK_PAUSE: Duration = Duration::from_millis(300);
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct RegisterArgs {
+    /// Folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk, where it stays
+    path: PathBuf,
+    /// The dataset's id, such as `faces-2` [default: made of the folder's name]
+    #[arg(long, value_name = "ID")]
+    name: Option<String>,
+    /// Text for people
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    display_name: String,
+    /// Return at once, without waiting until its pictures are scanned
+    #[arg(long)]
+    detach: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct ListArgs {
+    /// Most datasets to list
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+}
+
+pub(super) async fn register(args: RegisterArgs, context: &mut Context) -> Result<Outcome, Error> {
+    let id = match &args.name {
+        Some(name) => short(name).to_owned(),
+        None => made_of(&args.path)?,
+    };
+    let message = RegisterDatasetRequest {
+        dataset_id: id,
+        path: absolute(args.path)?,
+        display_name: args.display_name,
+    };
+    let client = context.connect().await?;
+    let registered = client.datasets().register_dataset(request(message)).await;
+    let dataset = client.answer(registered)?.dataset.ok_or_else(none)?;
+    show_when_done(dataset, args.detach, &client, context).await
+}
+
+/// An id from the last part of a path.
+fn made_of(path: &std::path::Path) -> Result<String, Error> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let id: String = stem
+        .to_lowercase()
+        .chars()
+        .map(|letter| match letter.is_ascii_alphanumeric() {
+            true => letter,
+            false => '-',
+        })
+        .collect();
+    let id = id.trim_matches(|letter: char| !letter.is_ascii_alphanumeric());
+    match crate::names::is_id(id) {
+        true => Ok(id.to_owned()),
+        false => Err(Error::Usage(format!(
+            "no id can be made of {stem:?}; give one with --name"
+        ))),
+    }
+}
+
+pub(super) async fn list(args: ListArgs, context: &Context) -> Result<Outcome, Error> {
+    let client = context.connect().await?;
+    let found = pages(args.limit, |page_size, page_token| {
+        let message = ListDatasetsRequest {
+            page_size,
+            page_token,
+        };
+        let client = client.clone();
+        async move {
+            let answer = client.datasets().list_datasets(request(message)).await;
+            client
+                .answer(answer)
+                .map(|page| (page.datasets, page.next_page_token))
+        }
+    })
+    .await?;
+    if context.output.is_json() {
+        for dataset in &found {
+            context.output.object(&json::value("Dataset", dataset))?;
+        }
+        return Ok(Outcome::Done);
+    }
+    if found.is_empty() {
+        context.output.note(
+            "No datasets with a name. Make one with `visage dataset push` or `visage dataset register`.",
+        );
+        return Ok(Outcome::Done);
+    }
+    let rows: Vec<Vec<String>> = found.iter().map(row).collect();
+    let header = ["ID", "STATE", "KIND", "IMAGES", "SIZE", "CREATED", "NAME"];
+    table::print(&context.output, &header, &rows)?;
+    Ok(Outcome::Done)
+}
+
+fn row(dataset: &Dataset) -> Vec<String> {
+    let is_ready = dataset.state() == DatasetState::Ready;
+    let when_ready = |text: String| if is_ready { text } else { String::new() };
+    vec![
+        short(&dataset.name).to_owned(),
+        state_text(dataset.state()).to_owned(),
+        kind_text(dataset.kind()).to_owned(),
+        when_ready(dataset.images.to_string()),
+        when_ready(report::size_text(dataset.bytes)),
+        dataset
+            .create_time
+            .map(|time| time.to_string())
+            .unwrap_or_default(),
+        dataset.display_name.clone(),
+    ]
+}
+
+pub(super) async fn get(name: &str, context: &Context) -> Result<Outcome, Error> {
+    let client = context.connect().await?;
+    let dataset = fetch(&full(name), &client, context).await?;
+    show(&dataset, context)
+}
+
+pub(super) async fn delete(name: &str, context: &Context) -> Result<Outcome, Error> {
+    let client = context.connect().await?;
+    let name = full(name);
+    let message = DeleteDatasetRequest { name: name.clone() };
+    client.answer(client.datasets().delete_dataset(request(message)).await)?;
+    context.output.note(&format!("Deleted {name}."));
+    Ok(Outcome::Done)
+}
+
+async fn fetch(name: &str, client: &Client, context: &Context) -> Result<Dataset, Error> {
+    let message = GetDatasetRequest {
+        name: name.to_owned(),
+    };
+    // A server that is being restarted comes back.
+    let answer = client
+        .repeat(&context.patience, || {
+            let call = request(message.clone());
+            let mut datasets = client.datasets();
+            async move { datasets.get_dataset(call).await }
+        })
+        .await?;
+    answer.dataset.ok_or_else(none)
+}
+
+/// Follows a dataset until it can be used, or cannot, and shows it.
+pub(super) async fn show_when_done(
+    mut dataset: Dataset,
+    detach: bool,
+    client: &Client,
+    context: &mut Context,
+) -> Result<Outcome, Error> {
+    let is_going_on = |dataset: &Dataset| match dataset.state() {
+        DatasetState::Unpacking | DatasetState::Scanning => true,
+        DatasetState::Unspecified | DatasetState::Ready | DatasetState::Failed => false,
+    };
+    while !detach && is_going_on(&dataset) {
+        if let Some(progress) = &dataset.progress {
+            let share = progress.done as f64 / progress.total.max(1) as f64;
+            let text = match progress.phase.as_str() {
+                "unpack" => format!("unpack {}", report::size_text(progress.done)),
+                phase => report::step_text(phase, progress.done, progress.total),
+            };
+            context.output.draw(share, text);
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+        dataset = match fetch(&dataset.name, client, context).await {
+            Ok(dataset) => dataset,
+            Err(error) => {
+                context.output.clear();
+                return Err(error);
+            }
+        };
+    }
+    context.output.clear();
+    show(&dataset, context)
+}
+
+fn show(dataset: &Dataset, context: &Context) -> Result<Outcome, Error> {
+    let outcome = match dataset.state() == DatasetState::Failed {
+        true => Outcome::Failed,
+        false => Outcome::Done,
+    };
+    let output = &context.output;
+    if output.is_json() {
+        output.object(&json::value("Dataset", dataset))?;
+        return Ok(outcome);
+    }
+    let title = match dataset.display_name.as_str() {
+        "" => dataset.name.clone(),
+        name => format!("{}, {name}", dataset.name),
+    };
+    output.line(&title)?;
+    output.line(&format!("State: {}", state_text(dataset.state())))?;
+    if !dataset.failure.is_empty() {
+        output.line(&format!("Reason: {}", dataset.failure))?;
+    }
+    let place = match dataset.kind() {
+        DatasetKind::Uploaded => "Uploaded to",
+        DatasetKind::Registered | DatasetKind::Unspecified => "Registered at",
+    };
+    output.line(&format!("{place}: {}", dataset.path))?;
+    if dataset.state() == DatasetState::Ready {
+        output.line(&format!(
+            "Images: {} ({}), {} other files",
+            dataset.images,
+            report::size_text(dataset.bytes),
+            dataset.ignored_files
+        ))?;
+    }
+    for line in dataset.report.iter().flat_map(report::dataset_lines) {
+        output.line(&line)?;
+    }
+    Ok(outcome)
+}
+
+fn state_text(state: DatasetState) -> &'static str {
+    match state {
+        DatasetState::Unspecified => "unknown",
+        DatasetState::Unpacking => "unpacking",
+        DatasetState::Scanning => "scanning",
+        DatasetState::Ready => "ready",
+        DatasetState::Failed => "failed",
+    }
+}
+
+fn kind_text(kind: DatasetKind) -> &'static str {
+    match kind {
+        DatasetKind::Unspecified => "unknown",
+        DatasetKind::Registered => "registered",
+        DatasetKind::Uploaded => "uploaded",
+    }
+}
+
+/// `ID` or `datasets/ID` to `datasets/ID`.
+fn full(name: &str) -> String {
+    format!("datasets/{}", short(name))
+}
+
+/// `ID` or `datasets/ID` to `ID`.
+fn short(name: &str) -> &str {
+    name.strip_prefix("datasets/").unwrap_or(name)
+}
+
+fn none() -> Error {
+    Error::Contract("the dataset came back empty".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_made_of_a_folder_or_asked_for() {
+        let made = |path: &str| made_of(std::path::Path::new(path)).ok();
+        assert_eq!(made("/data/UTK Face/"), Some("utk-face".to_owned()));
+        assert_eq!(made("faces.csv"), Some("faces".to_owned()));
+        assert_eq!(made("2026"), None);
+        assert_eq!(made("/"), None);
+    }
+}

@@ -1,0 +1,251 @@
+//! What unpacks and scans: one dataset after the other, and the rest of them after a restart of the server.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    proto::v1::{self, DatasetState},
+    store::{self, NumberedDataset},
+};
+
+use super::{
+    Error, Inner, Library, Running,
+    survey::{self, Survey},
+    unpack,
+};
+
+/// Pause after the database failed, before it is asked again.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+impl Library {
+    /// Works until the token is cancelled; what is not done then is begun again by the next server.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let inner = &self.inner;
+        let mut sweep = tokio::time::interval(inner.uploads.sweep_interval());
+        loop {
+            let pause = match inner.store.unfinished_datasets().await {
+                Ok(unfinished) => match unfinished.into_iter().next() {
+                    Some(next) => {
+                        inner.work(next, &shutdown).await;
+                        Duration::ZERO
+                    }
+                    None => Duration::MAX,
+                },
+                Err(store::Error::Closed) => return,
+                Err(error) => {
+                    tracing::error!(%error, "could not read which datasets are to be unpacked");
+                    STORE_PAUSE
+                }
+            };
+            if shutdown.is_cancelled() {
+                return;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = inner.wake.notified(), if pause == Duration::MAX => {}
+                () = tokio::time::sleep(pause), if pause < Duration::MAX => {}
+                _ = sweep.tick() => inner.sweep_uploads().await,
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Removes abandoned uploads, but not those that a dataset is still to be made of.
+    async fn sweep_uploads(&self) {
+        let waiting = match self.store.unfinished_datasets().await {
+            Ok(unfinished) => unfinished.into_iter().map(|next| next.dataset.upload),
+            Err(error) => {
+                tracing::warn!(%error, "could not read which uploads are needed");
+                return;
+            }
+        };
+        self.uploads.sweep(&waiting.collect()).await;
+    }
+
+    /// Brings a dataset one state further.
+    async fn work(self: &Arc<Self>, mut next: NumberedDataset, shutdown: &CancellationToken) {
+        let number = next.number;
+        let cancelled = shutdown.child_token();
+        self.running().insert(
+            number,
+            Running {
+                progress: v1::CheckProgress::default(),
+                cancelled: cancelled.clone(),
+            },
+        );
+        let done = match next.dataset.state() {
+            DatasetState::Unpacking => self.unpack(&mut next, &cancelled).await,
+            DatasetState::Scanning => self.survey(&mut next, &cancelled).await,
+            DatasetState::Unspecified | DatasetState::Ready | DatasetState::Failed => {
+                Err("it is in a state that this version does not know".to_owned())
+            }
+        };
+        self.running().remove(&number);
+        if cancelled.is_cancelled() {
+            // Deleted while it was worked on, or for the next server to begin again.
+            self.remove_if_deleted(&next).await;
+            return;
+        }
+        if let Err(failure) = done {
+            tracing::warn!(dataset = next.dataset.name, failure, "a dataset failed");
+            next.dataset.failure = failure;
+            next.dataset.set_state(DatasetState::Failed);
+        }
+        let upload = next.dataset.upload.clone();
+        let is_unpacked = next.dataset.state() != DatasetState::Unpacking;
+        match self.store.update_dataset(next.clone()).await {
+            Ok(true) => {}
+            Ok(false) => self.remove_if_deleted(&next).await,
+            Err(error) => {
+                tracing::error!(%error, dataset = next.dataset.name, "could not store a dataset");
+                tokio::time::sleep(STORE_PAUSE).await;
+                return;
+            }
+        }
+        if is_unpacked && !upload.is_empty() {
+            self.uploads.remove(&upload).await.ok();
+        }
+    }
+
+    /// Removes the files of a dataset that no longer has its row.
+    async fn remove_if_deleted(self: &Arc<Self>, next: &NumberedDataset) {
+        let id = next.dataset.name.trim_start_matches("datasets/");
+        let is_there = match self.store.dataset(id).await {
+            Ok(found) => found.number == next.number,
+            Err(store::Error::NotFound { .. }) => false,
+            Err(_) => true,
+        };
+        if is_there {
+            return;
+        }
+        let (inner, deleted) = (Arc::clone(self), next.clone());
+        if let Err(error) = blocking(move || inner.places.remove(&deleted)).await {
+            tracing::warn!(%error, "could not remove a deleted dataset");
+        }
+    }
+
+    /// Unpacks the upload of a dataset into its folder. The error is a sentence for the dataset's owner.
+    async fn unpack(
+        self: &Arc<Self>,
+        next: &mut NumberedDataset,
+        cancelled: &CancellationToken,
+    ) -> Result<(), String> {
+        let upload = self.uploads.file(&next.dataset.upload);
+        let upload = upload.map_err(|error| error.to_string())?;
+        let aside = self.places.aside(next.number);
+        let place = PathBuf::from(&next.dataset.path);
+        let (inner, number, cancelled) = (Arc::clone(self), next.number, cancelled.clone());
+        let unpacking = blocking(move || {
+            let unpacked = inner.unpack_into(&upload, &aside, &place, number, &cancelled);
+            if unpacked.is_err() {
+                // Whatever is wrong, half a dataset helps nobody; the next start clears what stays.
+                super::places::remove_folder(&aside).ok();
+            }
+            Ok(unpacked)
+        });
+        let unpacked = unpacking.await.map_err(|error| error.to_string())?;
+        let found = unpacked.map_err(|error| error.to_string())?;
+        next.dataset.ignored_files = found.ignored;
+        next.dataset.set_state(DatasetState::Scanning);
+        Ok(())
+    }
+
+    fn unpack_into(
+        &self,
+        upload: &Path,
+        aside: &Path,
+        place: &Path,
+        number: i64,
+        cancelled: &CancellationToken,
+    ) -> Result<unpack::Unpacked, unpack::Error> {
+        // Of a server that was killed between the renaming and the record of it.
+        super::places::remove_folder(place)?;
+        super::places::remove_folder(aside)?;
+        fs_err::create_dir_all(aside)?;
+        let mut tell = |done, total| {
+            self.tell(number, "unpack", done, total);
+            !cancelled.is_cancelled()
+        };
+        let found = unpack::unpack(upload, aside, &self.limits, &mut tell)?;
+        self.places.put(aside, place)?;
+        Ok(found)
+    }
+
+    /// Scans a dataset, and keeps small pictures of some of its images.
+    async fn survey(
+        self: &Arc<Self>,
+        next: &mut NumberedDataset,
+        cancelled: &CancellationToken,
+    ) -> Result<(), String> {
+        let (inner, number, cancelled) = (Arc::clone(self), next.number, cancelled.clone());
+        let path = next.dataset.path.clone();
+        let surveying = blocking(move || {
+            let mut tell = |done: usize, total: usize| {
+                inner.tell(number, "scan", done as u64, total as u64);
+            };
+            Ok(survey::survey(
+                Path::new(&path),
+                &inner.roots,
+                inner.images,
+                &inner.places.samples(number),
+                &mut tell,
+                &|| cancelled.is_cancelled(),
+            ))
+        });
+        let surveyed = surveying.await.map_err(|error| error.to_string())?;
+        let Survey {
+            images,
+            bytes,
+            report,
+            ages,
+            split_origin,
+            ignored,
+            samples,
+        } = surveyed.map_err(|error| error.to_string())?;
+        let dataset = &mut next.dataset;
+        dataset.images = images;
+        dataset.bytes = bytes;
+        dataset.report = Some(report);
+        dataset.ages = ages;
+        dataset.set_split_origin(split_origin);
+        dataset.ignored_files += ignored;
+        dataset.samples = samples;
+        dataset.set_state(DatasetState::Ready);
+        tracing::info!(dataset = dataset.name, images, "ready");
+        Ok(())
+    }
+
+    fn tell(&self, number: i64, phase: &str, done: u64, total: u64) {
+        if let Some(work) = self.running().get_mut(&number) {
+            work.progress = v1::CheckProgress {
+                phase: phase.to_owned(),
+                done,
+                total,
+            };
+        }
+    }
+}
+
+/// Reads and writes files on the runtime's pool for that; a panic becomes an error.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "reading and writing files is what the blocking pool is for, and the library does it for one dataset at a time"
+)]
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(error) => {
+            tracing::error!(%error, "work on a dataset panicked");
+            Err(io::Error::other("the work on the files ended unexpectedly").into())
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Datasets with a name: folders of the server that were registered, and archives that were uploaded.
+//!
+//! A [`Library`] keeps them. What it promises:
+//!
+//! - A registered folder stays where it is; nothing here writes to it or deletes from it.
+//! - An upload goes to disk as it comes, and can go on where it ended after either side was killed ([`uploads`]).
+//! - What an archive holds is not believed: an entry that would lie outside of the dataset, a link, a device, and more bytes or entries than allowed
+//!   end the unpacking with a sentence that names the entry ([`unpack`]).
+//! - A dataset is there whole or not at all: it is unpacked aside, made durable, and renamed into place. A server that was killed meanwhile begins that again.
+//! - One dataset at a time is unpacked or scanned, on threads that let everything else on the machine go first, and few may wait.
+//!
+//! On disk, in the data folder: `uploads/` has what is being uploaded, `datasets/{id}-{random}/` the pictures of an uploaded dataset, and `datasets/.samples/` small
+//! pictures to show of every dataset.
+//!
+//! - `jobs`: what unpacks and scans, one dataset after the other.
+//! - `survey`: the figures of a dataset, and its samples.
+//! - `places`: the folders, and what a killed server left in them.
+
+mod error;
+mod jobs;
+mod places;
+mod survey;
+#[cfg(test)]
+mod tests;
+pub mod unpack;
+pub mod uploads;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    dataset::Roots,
+    imaging,
+    proto::v1::{self, DatasetKind, DatasetState},
+    store::{NumberedDataset, Store},
+};
+
+pub use error::Error;
+
+use places::Places;
+use uploads::Uploads;
+
+/// Datasets that are unpacked and scanned, or wait for it.
+const MAX_UNFINISHED: usize = 64;
+
+/// What a library is made with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The server's data folder, absolute.
+    pub data_dir: PathBuf,
+    /// Largest upload in bytes.
+    pub max_upload_bytes: u64,
+    /// How long an upload may lie without a change.
+    pub upload_expiry: Duration,
+    /// What an archive may hold.
+    pub limits: unpack::Limits,
+    /// What each picture may cost.
+    pub images: imaging::Limits,
+}
+
+/// The datasets with a name. Cheap to clone.
+#[derive(Clone)]
+pub struct Library {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    places: Places,
+    uploads: Uploads,
+    /// Where datasets may be read, the uploaded ones included.
+    roots: Roots,
+    limits: unpack::Limits,
+    images: imaging::Limits,
+    wake: Notify,
+    /// What is being unpacked or scanned, by the number of its row.
+    running: Mutex<HashMap<i64, Running>>,
+}
+
+/// What is known of a dataset that is being worked on.
+#[derive(Clone)]
+struct Running {
+    progress: v1::CheckProgress,
+    cancelled: CancellationToken,
+}
+
+impl Library {
+    /// The folder under which uploaded datasets lie, which must be among the roots of whoever reads them. It is made when it is missing.
+    ///
+    /// # Errors
+    /// A folder that cannot be made.
+    pub fn prepare(data_dir: &std::path::Path) -> std::io::Result<PathBuf> {
+        let folder = places::datasets(data_dir);
+        fs_err::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    /// Opens the library and removes what a killed server left half made. Nothing is unpacked or scanned before [`Library::run`].
+    ///
+    /// # Errors
+    /// Folders that cannot be made or cleared, and what the store fails with.
+    pub async fn open(store: Store, roots: Roots, options: Options) -> Result<Self, Error> {
+        let places = Places::open(&options.data_dir)?;
+        places.sweep(&store.all_datasets().await?);
+        let uploads = Uploads::open(
+            places.uploads(),
+            options.max_upload_bytes,
+            options.upload_expiry,
+        )?;
+        Ok(Library {
+            inner: Arc::new(Inner {
+                store,
+                places,
+                uploads,
+                roots,
+                limits: options.limits,
+                images: options.images,
+                wake: Notify::new(),
+                running: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The archives that are on their way.
+    #[must_use]
+    pub fn uploads(&self) -> &Uploads {
+        &self.inner.uploads
+    }
+
+    /// Registers what lies at a path of the server.
+    ///
+    /// # Errors
+    /// [`Error::Path`] and what [`Store::insert_dataset`] fails with.
+    pub async fn register(
+        &self,
+        id: &str,
+        display_name: String,
+        path: &str,
+    ) -> Result<v1::Dataset, Error> {
+        let path = self.inner.roots.resolve(path).map_err(Error::Path)?;
+        self.insert(v1::Dataset {
+            name: format!("datasets/{id}"),
+            display_name,
+            kind: DatasetKind::Registered.into(),
+            state: DatasetState::Scanning.into(),
+            path: path.to_string_lossy().into_owned(),
+            ..Default::default()
+        })
+        .await
+    }
+
+    /// Makes a dataset of a complete upload.
+    ///
+    /// # Errors
+    /// [`Error::NoUpload`], [`Error::Incomplete`] and what [`Store::insert_dataset`] fails with.
+    pub async fn create(
+        &self,
+        id: &str,
+        display_name: String,
+        upload: &str,
+    ) -> Result<v1::Dataset, Error> {
+        let upload = self.inner.uploads.get(upload).await?;
+        if upload.offset < upload.length {
+            return Err(Error::Incomplete {
+                upload: upload.id.to_string(),
+                offset: upload.offset,
+                length: upload.length,
+            });
+        }
+        let path = self.inner.places.new_dataset(id);
+        self.insert(v1::Dataset {
+            name: format!("datasets/{id}"),
+            display_name,
+            kind: DatasetKind::Uploaded.into(),
+            state: DatasetState::Unpacking.into(),
+            path: path.to_string_lossy().into_owned(),
+            upload: upload.id.to_string(),
+            ..Default::default()
+        })
+        .await
+    }
+
+    async fn insert(&self, dataset: v1::Dataset) -> Result<v1::Dataset, Error> {
+        let inserted = self.inner.store.insert_dataset(dataset, MAX_UNFINISHED);
+        let dataset = inserted.await?.dataset;
+        tracing::info!(dataset = dataset.name, path = dataset.path, "accepted");
+        self.inner.wake.notify_one();
+        Ok(dataset)
+    }
+
+    /// One dataset, with the progress of its work.
+    ///
+    /// # Errors
+    /// What [`Store::dataset`] fails with.
+    pub async fn get(&self, id: &str) -> Result<v1::Dataset, Error> {
+        let NumberedDataset {
+            number,
+            mut dataset,
+        } = self.inner.store.dataset(id).await?;
+        let running = self.inner.running();
+        dataset.progress = running.get(&number).map(|work| work.progress.clone());
+        Ok(dataset)
+    }
+
+    /// Forgets a dataset, and deletes the pictures of an uploaded one.
+    ///
+    /// # Errors
+    /// What [`Store::delete_dataset`] fails with.
+    pub async fn delete(&self, id: &str) -> Result<(), Error> {
+        let deleted = self.inner.store.delete_dataset(id).await?;
+        if let Some(work) = self.inner.running().get(&deleted.number) {
+            work.cancelled.cancel();
+        }
+        tracing::info!(dataset = deleted.dataset.name, "deleted");
+        let inner = Arc::clone(&self.inner);
+        let upload = deleted.dataset.upload.clone();
+        // What cannot be removed now goes with the next start of the server.
+        jobs::blocking(move || inner.places.remove(&deleted)).await?;
+        if !upload.is_empty() {
+            self.inner.uploads.remove(&upload).await.ok();
+        }
+        Ok(())
+    }
+
+    /// The encoded small picture of a dataset's sample, a JPEG.
+    ///
+    /// # Errors
+    /// [`Error::NoSample`] and what [`Store::dataset`] fails with.
+    pub async fn sample(&self, id: &str, index: usize) -> Result<Vec<u8>, Error> {
+        let found = self.inner.store.dataset(id).await?;
+        let missing = || Error::NoSample {
+            dataset: format!("datasets/{id}"),
+            index,
+            samples: found.dataset.samples.len(),
+        };
+        if index >= found.dataset.samples.len() {
+            return Err(missing());
+        }
+        let path = self.inner.places.sample(found.number, index);
+        match fs_err::tokio::read(path).await {
+            Ok(bytes) => Ok(bytes),
+            // Deleted since it was looked up.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Inner {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Running>> {
+        // Half a change of one entry is nothing that a panic could leave.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,135 @@
+//! The figures of a dataset, and small pictures of some of its images.
+
+use std::{io, path::Path};
+
+use fs_err as fs;
+use image::{codecs::jpeg::JpegEncoder, imageops};
+
+use crate::{
+    dataset::{self, Dataset, Needs, Part, Roots, Sample, Verify},
+    imaging::{self, Limits},
+    proto::v1,
+    training::{
+        report::{age_bands, dataset_options, dataset_report, split_name, split_origin},
+        spec::Spec,
+    },
+};
+
+use super::places::remove_folder;
+
+/// Most samples of a dataset.
+const MAX_SAMPLES: usize = 24;
+/// Longest side of a small picture in pixels.
+const SAMPLE_SIDE: u32 = 96;
+/// Quality of a small picture, 1 to 100.
+const SAMPLE_QUALITY: u8 = 80;
+
+/// What a dataset was found to hold.
+pub(super) struct Survey {
+    pub(super) images: u64,
+    pub(super) bytes: u64,
+    pub(super) report: v1::DatasetReport,
+    pub(super) ages: Vec<v1::AgeBand>,
+    pub(super) split_origin: v1::SplitOrigin,
+    pub(super) ignored: u64,
+    pub(super) samples: Vec<v1::DatasetSample>,
+}
+
+/// Decodes every picture of a dataset and writes the small ones into a folder, which is made anew.
+///
+/// # Errors
+/// What [`dataset::load`] fails with; a dataset that a training would refuse has a warning instead.
+pub(super) fn survey(
+    path: &Path,
+    roots: &Roots,
+    limits: Limits,
+    samples: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Survey, dataset::Error> {
+    let options = dataset::Options {
+        verify: Verify::Decode,
+        needs: Needs::Check,
+        background: true,
+        ..default_options(path, limits)
+    };
+    let mut told = |_, done, total| progress(done, total);
+    let dataset = dataset::load(path, roots, &options, &mut told, cancelled)?;
+    let report = &dataset.report;
+    Ok(Survey {
+        images: report.accepted,
+        bytes: report.train.bytes + report.val.bytes + report.test.bytes,
+        ages: age_bands(&dataset),
+        split_origin: split_origin(&dataset),
+        ignored: report.ignored,
+        samples: write_samples(&dataset, limits, samples)?,
+        report: dataset_report(&dataset),
+    })
+}
+
+/// How a training that says nothing else reads its dataset, so that parts and digest are the same.
+fn default_options(path: &Path, limits: Limits) -> dataset::Options {
+    let asked = v1::TrainingSpec {
+        dataset: Some(v1::DatasetSpec {
+            path: path.to_string_lossy().into_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let spec = Spec::resolve(Some(&asked)).expect("all fields but the path have defaults");
+    dataset_options(&spec, limits)
+}
+
+/// Takes images at even steps through all ages and writes them small.
+fn write_samples(
+    dataset: &Dataset,
+    limits: Limits,
+    folder: &Path,
+) -> io::Result<Vec<v1::DatasetSample>> {
+    let parts = Part::ALL.into_iter();
+    let mut all: Vec<(Part, &Sample)> = parts
+        .flat_map(|part| dataset.part(part).iter().map(move |sample| (part, sample)))
+        .collect();
+    all.sort_by(|(_, one), (_, other)| {
+        let by_age = one.age.total_cmp(&other.age);
+        by_age.then_with(|| one.name.cmp(&other.name))
+    });
+    remove_folder(folder)?;
+    fs::create_dir_all(folder)?;
+    let count = all.len().min(MAX_SAMPLES);
+    let mut written = Vec::new();
+    for step in 0..count {
+        let (part, sample) = all[step * all.len() / count];
+        // A file that changed since the scan is left out.
+        let Some(small) = small(&sample.path, limits) else {
+            continue;
+        };
+        let name = format!("{}.jpg", written.len());
+        crate::files::write_durably(&folder.join(name), &small)?;
+        written.push(v1::DatasetSample {
+            file: sample.name.clone(),
+            split: split_name(part).to_owned(),
+            age: f64::from(sample.age),
+        });
+    }
+    Ok(written)
+}
+
+/// The picture as a small JPEG.
+fn small(path: &Path, limits: Limits) -> Option<Vec<u8>> {
+    let bytes = fs::read(path).ok()?;
+    let picture = imaging::decode(&bytes, &limits).ok()?;
+    let longest = picture.width().max(picture.height());
+    let side = |length: u32| {
+        let scaled = u64::from(length) * u64::from(SAMPLE_SIDE) / u64::from(longest.max(1));
+        u32::try_from(scaled).unwrap_or(SAMPLE_SIDE).max(1)
+    };
+    let picture = match longest > SAMPLE_SIDE {
+        true => imageops::thumbnail(&picture, side(picture.width()), side(picture.height())),
+        false => picture,
+    };
+    let mut encoded = Vec::new();
+    let encoder = JpegEncoder::new_with_quality(&mut encoded, SAMPLE_QUALITY);
+    picture.write_with_encoder(encoder).ok()?;
+    Some(encoded)
+}

@@ -1,0 +1,401 @@
+//! Behaviour of the library through its public door; the archives' own tests are in `unpack`.
+
+use std::path::Path;
+
+use fs_err as fs;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{store, synth};
+
+const LIMITS: unpack::Limits = unpack::Limits {
+    bytes: 64 << 20,
+    entries: 1_000,
+};
+
+struct Fixture {
+    folder: TempDir,
+    store: Store,
+    library: Library,
+}
+
+async fn open(folder: TempDir) -> Fixture {
+    let data_dir = fs::canonicalize(folder.path()).unwrap().join("data");
+    let store = Store::open(&data_dir).await.unwrap();
+    let datasets = Library::prepare(&data_dir).unwrap();
+    let roots = Roots::new([folder.path().to_owned(), datasets]).unwrap();
+    let options = Options {
+        data_dir,
+        max_upload_bytes: 8 << 20,
+        upload_expiry: Duration::from_secs(3600),
+        limits: LIMITS,
+        images: imaging::Limits::default(),
+    };
+    let library = Library::open(store.clone(), roots, options).await.unwrap();
+    Fixture {
+        folder,
+        store,
+        library,
+    }
+}
+
+async fn new() -> Fixture {
+    open(tempfile::tempdir().unwrap()).await
+}
+
+fn faces(folder: &Path, count: usize) -> PathBuf {
+    let options = synth::Options {
+        count,
+        seed: 3,
+        size: 64,
+        ..Default::default()
+    };
+    synth::write_faces(folder, &options, |_| {}).unwrap();
+    folder.to_owned()
+}
+
+fn tar_of(folder: &Path) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_dir_all("faces", folder).unwrap();
+    builder.into_inner().unwrap()
+}
+
+impl Fixture {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    async fn upload(&self, bytes: &[u8]) -> String {
+        let uploads = self.library.uploads();
+        let begun = uploads.begin(bytes.len() as u64).await.unwrap();
+        let id = begun.id.to_string();
+        let mut writer = uploads.write_at(&id, 0).await.unwrap();
+        writer.write(bytes).await.unwrap();
+        writer.finish().await.unwrap();
+        id
+    }
+
+    /// Works until the dataset is done with.
+    async fn done(&self, id: &str) -> v1::Dataset {
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn({
+            let (library, shutdown) = (self.library.clone(), shutdown.clone());
+            async move { library.run(shutdown).await }
+        });
+        let looking = async {
+            loop {
+                let dataset = self.library.get(id).await.unwrap();
+                if matches!(dataset.state(), DatasetState::Ready | DatasetState::Failed) {
+                    return dataset;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let dataset = tokio::time::timeout(Duration::from_secs(120), looking).await;
+        shutdown.cancel();
+        running.await.unwrap();
+        dataset.unwrap()
+    }
+
+    /// Folders of uploaded datasets, finished or not.
+    fn kept(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("data/datasets")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .filter(|name| name != ".visage" && name != ".samples")
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn a_registered_folder_is_scanned_and_outlives_its_dataset() {
+    let fixture = new().await;
+    let folder = faces(&fixture.path("faces"), 30);
+    fs::write(folder.join("40_broken.jpg"), b"no picture").unwrap();
+    let path = folder.to_str().unwrap();
+    let registered = fixture
+        .library
+        .register("faces", "Faces".to_owned(), path)
+        .await
+        .unwrap();
+    assert_eq!(registered.state(), DatasetState::Scanning);
+    let dataset = fixture.done("faces").await;
+    assert_eq!(
+        (dataset.state(), dataset.images),
+        (DatasetState::Ready, 30),
+        "{}",
+        dataset.failure
+    );
+    let report = dataset.report.unwrap();
+    assert_eq!(
+        report
+            .rejects
+            .iter()
+            .map(|reject| reject.count)
+            .sum::<u64>(),
+        1
+    );
+    assert_eq!(report.digest.len(), 64);
+    assert_eq!(dataset.samples.len(), 24);
+    assert!(dataset.samples.is_sorted_by_key(|sample| sample.age as u64));
+    let small = fixture.library.sample("faces", 23).await.unwrap();
+    assert!(image::load_from_memory(&small).unwrap().width() <= 96);
+    let beyond = fixture.library.sample("faces", 24).await;
+    assert!(matches!(beyond, Err(Error::NoSample { .. })), "{beyond:?}");
+
+    let again = fixture.library.register("faces", String::new(), path).await;
+    assert!(matches!(
+        again,
+        Err(Error::Store(store::Error::AlreadyExists { .. }))
+    ));
+    fixture.library.delete("faces").await.unwrap();
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 31);
+    assert_eq!(
+        fs::read_dir(fixture.path("data/datasets/.samples"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn an_upload_becomes_a_dataset_and_goes_with_it() {
+    let fixture = new().await;
+    let tar = tar_of(&faces(&fixture.path("faces"), 12));
+    let upload = fixture.upload(&tar).await;
+    fixture
+        .library
+        .create("faces", String::new(), &upload)
+        .await
+        .unwrap();
+    let second = fixture
+        .library
+        .create("other", String::new(), &upload)
+        .await;
+    assert!(
+        matches!(second, Err(Error::Store(store::Error::UploadUsed { .. }))),
+        "{second:?}"
+    );
+    let dataset = fixture.done("faces").await;
+    assert_eq!(
+        (dataset.state(), dataset.images),
+        (DatasetState::Ready, 12),
+        "{}",
+        dataset.failure
+    );
+    assert!(Path::new(&dataset.path).join("faces").is_dir());
+    assert!(matches!(
+        fixture.library.uploads().get(&upload).await,
+        Err(Error::NoUpload { .. })
+    ));
+    fixture.library.delete("faces").await.unwrap();
+    assert_eq!(fixture.kept(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_refused_archive_fails_its_dataset_with_the_entry_and_leaves_no_file() {
+    let fixture = new().await;
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_path("30_link.jpg").unwrap();
+    header.set_link_name("/etc/passwd").unwrap();
+    header.set_size(0);
+    header.set_cksum();
+    builder.append(&header, &b""[..]).unwrap();
+    let upload = fixture.upload(&builder.into_inner().unwrap()).await;
+    fixture
+        .library
+        .create("links", String::new(), &upload)
+        .await
+        .unwrap();
+    let dataset = fixture.done("links").await;
+    assert_eq!(dataset.state(), DatasetState::Failed);
+    assert!(
+        dataset
+            .failure
+            .contains("\"30_link.jpg\": it is a symbolic link"),
+        "{}",
+        dataset.failure
+    );
+    assert_eq!(fixture.kept(), [""; 0]);
+    assert!(matches!(
+        fixture.library.uploads().get(&upload).await,
+        Err(Error::NoUpload { .. })
+    ));
+}
+
+#[tokio::test]
+async fn what_a_killed_server_left_is_begun_again_and_the_rest_removed() {
+    let fixture = new().await;
+    let tar = tar_of(&faces(&fixture.path("faces"), 12));
+    let upload = fixture.upload(&tar).await;
+    let created = fixture
+        .library
+        .create("faces", String::new(), &upload)
+        .await
+        .unwrap();
+    // As if it had been killed behind the renaming, with another one half unpacked and one half deleted.
+    let half = Path::new(&created.path).join("half");
+    fs::create_dir_all(&half).unwrap();
+    for left in ["gone-01234567", ".aside-77", ".samples/77"] {
+        fs::create_dir_all(fixture.path("data/datasets").join(left)).unwrap();
+    }
+    fixture.store.close().await.unwrap();
+    let Fixture { folder, .. } = fixture;
+    let fixture = open(folder).await;
+    let dataset = fixture.done("faces").await;
+    assert_eq!(
+        (dataset.state(), dataset.images),
+        (DatasetState::Ready, 12),
+        "{}",
+        dataset.failure
+    );
+    assert!(!half.exists());
+    assert_eq!(fixture.kept().len(), 1);
+}
+
+#[tokio::test]
+async fn folders_of_others_in_the_data_folder_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let theirs = folder.path().join("data/datasets/mine-01234567");
+    fs::create_dir_all(&theirs).unwrap();
+    let fixture = open(folder).await;
+    assert_eq!(fixture.kept(), ["mine-01234567"]);
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_where_it_ended_and_nowhere_else() {
+    let fixture = new().await;
+    let uploads = fixture.library.uploads();
+    let id = uploads.begin(10).await.unwrap().id.to_string();
+    let mut writer = uploads.write_at(&id, 0).await.unwrap();
+    writer.write(b"0123").await.unwrap();
+    let busy = uploads.write_at(&id, 4).await;
+    assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
+    assert_eq!(writer.finish().await.unwrap().offset, 4);
+    for wrong in [0, 3, 5, u64::MAX] {
+        let refused = uploads.write_at(&id, wrong).await;
+        assert!(
+            matches!(refused, Err(Error::WrongOffset { offset: 4, .. })),
+            "{refused:?}"
+        );
+    }
+    let early = fixture.library.create("faces", String::new(), &id).await;
+    assert!(
+        matches!(
+            early,
+            Err(Error::Incomplete {
+                offset: 4,
+                length: 10,
+                ..
+            })
+        ),
+        "{early:?}"
+    );
+    let mut writer = uploads.write_at(&id, 4).await.unwrap();
+    let long = writer.write(b"4567890").await;
+    assert!(
+        matches!(long, Err(Error::TooLong { length: 10, .. })),
+        "{long:?}"
+    );
+    writer.write(b"456789").await.unwrap();
+    writer.finish().await.unwrap();
+    let whole = fs::read(uploads.file(&id).unwrap()).unwrap();
+    assert_eq!(whole, b"0123456789");
+}
+
+#[tokio::test]
+async fn uploads_are_bounded_in_number_and_size_and_expire() {
+    let fixture = new().await;
+    let uploads = fixture.library.uploads();
+    for length in [0, (8 << 20) + 1] {
+        let refused = uploads.begin(length).await;
+        assert!(
+            matches!(refused, Err(Error::UploadSize { .. })),
+            "{refused:?}"
+        );
+    }
+    let mut ids = Vec::new();
+    for _ in 0..16 {
+        ids.push(uploads.begin(1).await.unwrap().id.to_string());
+    }
+    let full = uploads.begin(1).await;
+    assert!(
+        matches!(full, Err(Error::TooManyUploads { limit: 16 })),
+        "{full:?}"
+    );
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(7200);
+    for id in &ids[..2] {
+        let file = fs::OpenOptions::new()
+            .append(true)
+            .open(uploads.file(id).unwrap())
+            .unwrap();
+        file.file().set_modified(long_ago).unwrap();
+    }
+    // The first one is still to be unpacked.
+    uploads.sweep(&[ids[0].clone()].into()).await;
+    assert!(uploads.get(&ids[0]).await.is_ok());
+    assert!(matches!(
+        uploads.get(&ids[1]).await,
+        Err(Error::NoUpload { .. })
+    ));
+    assert!(uploads.begin(1).await.is_ok());
+    for name in ["../x", "", "not-a-uuid"] {
+        assert!(
+            matches!(uploads.get(name).await, Err(Error::NoUpload { .. })),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_dataset_that_a_live_training_reads_is_not_deleted() {
+    let fixture = new().await;
+    let folder = faces(&fixture.path("faces"), 12);
+    let library = &fixture.library;
+    library
+        .register("faces", String::new(), folder.to_str().unwrap())
+        .await
+        .unwrap();
+    let training = |id: &str, dataset: &str| v1::Training {
+        name: format!("trainings/{id}"),
+        resolved_spec: Some(v1::TrainingSpec {
+            dataset: Some(v1::DatasetSpec {
+                name: dataset.to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let started = fixture
+        .store
+        .insert_training(training("t", "datasets/faces"), None, 10)
+        .await;
+    started.unwrap();
+    let refused = library.delete("faces").await.unwrap_err();
+    assert!(
+        matches!(refused, Error::Store(store::Error::DatasetInUse { .. })),
+        "{refused:?}"
+    );
+    let message = refused.to_string();
+    assert!(
+        message.contains("datasets/faces is read by trainings/t"),
+        "{message}"
+    );
+    let change = |training: &mut v1::Training| {
+        training.set_state(v1::TrainingState::Cancelled);
+        Ok::<_, store::Error>(store::Change::default())
+    };
+    fixture.store.update("t", change).await.unwrap();
+    library.delete("faces").await.unwrap();
+    let gone = fixture
+        .store
+        .insert_training(training("u", "datasets/faces"), None, 10)
+        .await;
+    assert!(
+        matches!(gone, Err(store::Error::NotFound { .. })),
+        "a deleted dataset cannot be trained on"
+    );
+}

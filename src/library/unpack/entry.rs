@@ -1,0 +1,259 @@
+//! What the name of an entry may be, and the one place that writes.
+
+use std::{
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use fs_err as fs;
+
+use crate::dataset::is_image;
+
+use super::{
+    Error, Limits, Unpacked,
+    error::{Stop, shorten, stopped},
+};
+
+/// Most folders that one lies in.
+const MAX_DEPTH: usize = 32;
+/// Most bytes of a part of a name; file systems take no more.
+const MAX_PART: usize = 255;
+/// Most bytes of a name.
+const MAX_NAME: usize = 2_048;
+/// Bytes that are copied at a time.
+const CHUNK: usize = 64 << 10;
+
+/// The folder that is filled.
+pub(super) struct Target<'a> {
+    folder: &'a Path,
+    limits: &'a Limits,
+    /// Most bytes of an archive of this size.
+    by_ratio: u64,
+    entries: u64,
+    found: Unpacked,
+    images: u64,
+    buffer: Vec<u8>,
+    /// The name of the entry at hand.
+    current: String,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    File,
+    Folder,
+    /// Such as `a symbolic link`.
+    Other(&'static str),
+}
+
+/// Where an entry goes.
+pub(super) enum Place {
+    /// To a file.
+    File(PathBuf),
+    /// Nowhere: a folder, or a file that no dataset is made of.
+    Nowhere,
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn new(folder: &'a Path, limits: &'a Limits, by_ratio: u64) -> Self {
+        Target {
+            folder,
+            limits,
+            by_ratio,
+            entries: 0,
+            found: Unpacked::default(),
+            images: 0,
+            buffer: vec![0; CHUNK],
+            current: String::new(),
+        }
+    }
+
+    /// Counts an entry and checks its name and kind.
+    pub(super) fn accept(&mut self, name: &[u8], kind: Kind) -> Result<Place, Error> {
+        self.count(name)?;
+        let parts = self.parts(name)?;
+        if let Kind::Other(what) = kind {
+            return Err(self.refuse(format!("it is {what}; only files and folders are taken")));
+        }
+        let is_hidden = parts
+            .iter()
+            .any(|part| part.starts_with('.') || *part == "__MACOSX");
+        let last = parts.last().copied().unwrap_or_default();
+        if kind == Kind::Folder {
+            return Ok(Place::Nowhere);
+        }
+        if parts.is_empty() {
+            return Err(self.refuse("it is a file without a name".to_owned()));
+        }
+        if is_hidden || !(is_image(last) || is_manifest(last)) {
+            self.found.ignored += 1;
+            return Ok(Place::Nowhere);
+        }
+        self.images += u64::from(is_image(last));
+        Ok(Place::File(self.folder.join(parts.join("/"))))
+    }
+
+    /// Counts an entry that is no file or folder of its own, such as a long name.
+    pub(super) fn count(&mut self, name: &[u8]) -> Result<(), Error> {
+        self.current = shorten(name);
+        self.entries += 1;
+        if self.entries > self.limits.entries {
+            return Err(Error::TooManyEntries {
+                entry: self.current.clone(),
+                limit: self.limits.entries,
+            });
+        }
+        Ok(())
+    }
+
+    /// The parts of a name that stays inside of the folder.
+    fn parts<'n>(&self, name: &'n [u8]) -> Result<Vec<&'n str>, Error> {
+        let refuse = |problem: &str| Err(self.refuse(problem.to_owned()));
+        let Ok(text) = std::str::from_utf8(name) else {
+            return refuse("its name is not UTF-8");
+        };
+        if text.len() > MAX_NAME {
+            return refuse("its name is longer than 2048 bytes");
+        }
+        if text.starts_with('/') {
+            return refuse("its name is an absolute path");
+        }
+        if text.contains('\\') {
+            return refuse("its name has a backslash");
+        }
+        if text.chars().any(char::is_control) {
+            return refuse("its name has a control character");
+        }
+        let is_drive = text.as_bytes().get(1) == Some(&b':');
+        if is_drive && text.as_bytes()[0].is_ascii_alphabetic() {
+            return refuse("its name is an absolute path");
+        }
+        let mut parts = Vec::new();
+        for part in text.split('/').filter(|part| !matches!(*part, "" | ".")) {
+            if part == ".." {
+                return refuse("its name leads out of the archive with `..`");
+            }
+            if part.len() > MAX_PART {
+                return refuse("a part of its name is longer than 255 bytes");
+            }
+            parts.push(part);
+        }
+        if parts.len() > MAX_DEPTH {
+            return refuse("it lies in more than 32 folders");
+        }
+        Ok(parts)
+    }
+
+    /// Writes the bytes of an entry, `expected` of them where the archive says so.
+    pub(super) fn write(
+        &mut self,
+        path: &Path,
+        mut bytes: impl Read,
+        expected: u64,
+    ) -> Result<(), Error> {
+        if let Some(parent) = path.parent() {
+            // Fails where a file of an earlier entry has the name of the folder.
+            fs::create_dir_all(parent).map_err(|error| self.unwritable(error))?;
+        }
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(|error| self.unwritable(error))?;
+        let mut written = 0;
+        loop {
+            let read = match bytes.read(&mut self.buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.unreadable(error)),
+            };
+            written += read as u64;
+            self.found.bytes += read as u64;
+            self.check_bytes()?;
+            file.write_all(&self.buffer[..read])?;
+        }
+        if written != expected {
+            return Err(self.damaged(format!("it has {written} bytes instead of {expected}")));
+        }
+        self.found.files += 1;
+        Ok(())
+    }
+
+    fn check_bytes(&self) -> Result<(), Error> {
+        if self.found.bytes > self.limits.bytes {
+            return Err(self.too_large());
+        }
+        if self.found.bytes > self.by_ratio {
+            return Err(Error::Bomb {
+                entry: self.current.clone(),
+                limit: self.by_ratio,
+            });
+        }
+        Ok(())
+    }
+
+    fn too_large(&self) -> Error {
+        Error::TooLarge {
+            entry: self.current.clone(),
+            limit: self.limits.bytes,
+        }
+    }
+
+    /// The error for the entry at hand.
+    pub(super) fn refuse(&self, problem: String) -> Error {
+        Error::Refused {
+            entry: self.current.clone(),
+            problem,
+        }
+    }
+
+    /// The error for an archive that is damaged where the entry at hand is.
+    pub(super) fn damaged(&self, problem: String) -> Error {
+        Error::Damaged {
+            entry: self.current.clone(),
+            problem,
+        }
+    }
+
+    /// What a failure to read the archive means.
+    pub(super) fn unreadable(&self, error: io::Error) -> Error {
+        match stopped(&error) {
+            Some(Stop::Cancelled) => Error::Cancelled,
+            Some(Stop::TooLarge) if self.by_ratio < self.limits.bytes => Error::Bomb {
+                entry: self.current.clone(),
+                limit: self.by_ratio,
+            },
+            Some(Stop::TooLarge) => self.too_large(),
+            None => self.damaged(error.to_string()),
+        }
+    }
+
+    /// What a failure to make a file or a folder means.
+    fn unwritable(&self, error: io::Error) -> Error {
+        let is_taken = matches!(
+            error.kind(),
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory
+        );
+        match is_taken {
+            true => self.refuse("an earlier entry has this name".to_owned()),
+            false => error.into(),
+        }
+    }
+
+    /// The end of the archive.
+    pub(super) fn finish(self) -> Result<Unpacked, Error> {
+        match self.images {
+            0 => Err(Error::NoImages {
+                ignored: self.found.ignored,
+            }),
+            _ => Ok(self.found),
+        }
+    }
+}
+
+/// True for a name that may be a manifest's.
+fn is_manifest(name: &str) -> bool {
+    name.rsplit_once('.')
+        .is_some_and(|(_, end)| end.eq_ignore_ascii_case("csv") || end.eq_ignore_ascii_case("tsv"))
+}

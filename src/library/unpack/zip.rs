@@ -1,0 +1,280 @@
+//! The entries of a zip, read one at a time from its directory.
+//!
+//! This is not left to the `zip` crate: it reserves memory for as many entries as an archive claims to have, keeps all of them, and looks for another directory where
+//! one is damaged, so that its memory is the archive's to choose. (APPNOTE.TXT of PKWARE, sections 4.3 to 4.5, describes the format.)
+
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+
+use flate2::read::DeflateDecoder;
+use fs_err as fs;
+
+use super::{
+    Error, Tell,
+    entry::{Kind, Place, Target},
+};
+
+/// Bytes of the record at the end, without its comment.
+const END: usize = 22;
+/// Bytes of what leads to the end record for more than 4 GB or 65,535 entries, and of that record.
+const LOCATOR_64: usize = 20;
+const END_64: usize = 56;
+/// Bytes of an entry in the directory, and of the header before its data, without names.
+const ENTRY: usize = 46;
+const LOCAL: usize = 30;
+/// A value that does not fit, and stands in an extra field instead.
+const ELSEWHERE: u32 = u32::MAX;
+/// The extra field for such values.
+const EXTRA_64: u16 = 1;
+/// Flags for encrypted data.
+const ENCRYPTED: u16 = 1 | 1 << 6;
+/// Systems whose attributes have the kind of a file: Unix, and Darwin.
+const UNIX: [u8; 2] = [3, 19];
+
+/// Where the directory is.
+struct Directory {
+    start: u64,
+    entries: u64,
+}
+
+/// What the directory says of an entry.
+struct Entry {
+    name: Vec<u8>,
+    kind: Kind,
+    method: u16,
+    is_encrypted: bool,
+    crc: u32,
+    compressed: u64,
+    size: u64,
+    header: u64,
+}
+
+/// Unpacks all entries.
+pub(super) fn unpack(
+    file: fs::File,
+    size: u64,
+    target: &mut Target<'_>,
+    tell: &mut Tell<'_, '_>,
+) -> Result<(), Error> {
+    let mut data = file;
+    let found = find(&mut data, size).map_err(|error| target.unreadable(error))?;
+    let Some(found) = found else {
+        return Err(target.damaged("it has no directory at its end".to_owned()));
+    };
+    // A handle of its own: the data is read in between.
+    let mut directory = fs::File::open(data.path())?;
+    directory.seek(SeekFrom::Start(found.start))?;
+    let mut directory = BufReader::new(directory);
+    let mut done = 0;
+    for _ in 0..found.entries {
+        let entry = read_entry(&mut directory).map_err(|error| target.unreadable(error))?;
+        let Some(entry) = entry else {
+            return Err(target.damaged("its directory is not whole".to_owned()));
+        };
+        let place = target.accept(&entry.name, entry.kind)?;
+        if entry.is_encrypted {
+            return Err(target.refuse("it is encrypted".to_owned()));
+        }
+        if let Place::File(path) = place {
+            let start = data_start(&mut data, &entry).map_err(|error| target.unreadable(error))?;
+            if start.is_none_or(|start| start.saturating_add(entry.compressed) > size) {
+                return Err(target.damaged("its data is not where it should be".to_owned()));
+            }
+            let raw = BufReader::new((&mut data).take(entry.compressed));
+            match entry.method {
+                0 => target.write(&path, Checked::new(raw, entry.crc), entry.size)?,
+                8 => {
+                    let inflated = Checked::new(DeflateDecoder::new(raw), entry.crc);
+                    target.write(&path, inflated, entry.size)?;
+                }
+                other => {
+                    return Err(target.refuse(format!(
+                        "it is compressed by the method {other}; stored and deflated ones are read"
+                    )));
+                }
+            }
+        }
+        done = entry.compressed.saturating_add(done);
+        tell.done(done).map_err(|error| target.unreadable(error))?;
+    }
+    Ok(())
+}
+
+/// Looks for the directory at the very end: whatever stands behind the end record is its comment.
+fn find(file: &mut fs::File, size: u64) -> io::Result<Option<Directory>> {
+    let tail_length = size.min((END + LOCATOR_64 + usize::from(u16::MAX)) as u64);
+    let tail_start = size - tail_length;
+    file.seek(SeekFrom::Start(tail_start))?;
+    let mut tail = Vec::new();
+    file.take(tail_length).read_to_end(&mut tail)?;
+    if tail.len() < END {
+        return Ok(None);
+    }
+    let is_end = |at: &usize| {
+        let record = &tail[*at..];
+        record.starts_with(b"PK\x05\x06") && usize::from(u16_at(record, 20)) == record.len() - END
+    };
+    let Some(at) = (0..=tail.len() - END).rev().find(is_end) else {
+        return Ok(None);
+    };
+    let record = &tail[at..];
+    let (entries, start) = (u16_at(record, 10), u32_at(record, 16));
+    let is_small = entries < u16::MAX && start < ELSEWHERE;
+    let locator = at
+        .checked_sub(LOCATOR_64)
+        .map(|before| &tail[before..at])
+        .filter(|locator| locator.starts_with(b"PK\x06\x07"));
+    let Some(locator) = locator.filter(|_| !is_small) else {
+        return Ok(Some(Directory {
+            start: u64::from(start),
+            entries: u64::from(entries),
+        }));
+    };
+    file.seek(SeekFrom::Start(u64_at(locator, 8)))?;
+    let Some(record) = block::<END_64>(file)? else {
+        return Ok(None);
+    };
+    Ok(record.starts_with(b"PK\x06\x06").then(|| Directory {
+        start: u64_at(&record, 48),
+        entries: u64_at(&record, 32),
+    }))
+}
+
+/// The next entry of the directory; `None` where it is none.
+fn read_entry(directory: &mut impl Read) -> io::Result<Option<Entry>> {
+    let Some(fixed) = block::<ENTRY>(directory)? else {
+        return Ok(None);
+    };
+    if !fixed.starts_with(b"PK\x01\x02") {
+        return Ok(None);
+    }
+    // At most 64 kB each.
+    let mut variable = |at: usize| -> io::Result<Vec<u8>> {
+        let length = u64::from(u16_at(&fixed, at));
+        let mut bytes = Vec::new();
+        directory.take(length).read_to_end(&mut bytes)?;
+        match bytes.len() as u64 == length {
+            true => Ok(bytes),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    };
+    let (name, extra, _comment) = (variable(28)?, variable(30)?, variable(32)?);
+    let flags = u16_at(&fixed, 8);
+    let mut wide = wide_values(&extra);
+    let mut value = |narrow: u32| match narrow {
+        ELSEWHERE => wide.next().unwrap_or(u64::from(narrow)),
+        narrow => u64::from(narrow),
+    };
+    // In the order in which they stand in the extra field.
+    let size = value(u32_at(&fixed, 24));
+    let compressed = value(u32_at(&fixed, 20));
+    let header = value(u32_at(&fixed, 42));
+    Ok(Some(Entry {
+        kind: kind(&name, fixed[5], u32_at(&fixed, 38)),
+        name,
+        method: u16_at(&fixed, 10),
+        is_encrypted: flags & ENCRYPTED != 0,
+        crc: u32_at(&fixed, 16),
+        compressed,
+        size,
+        header,
+    }))
+}
+
+/// Values of eight bytes in the extra field for them.
+fn wide_values(extra: &[u8]) -> impl Iterator<Item = u64> {
+    let mut rest = extra;
+    let mut found: &[u8] = &[];
+    while rest.len() >= 4 {
+        let (id, length) = (u16_at(rest, 0), usize::from(u16_at(rest, 2)));
+        let Some(body) = rest.get(4..4 + length) else {
+            break;
+        };
+        if id == EXTRA_64 {
+            found = body;
+            break;
+        }
+        rest = &rest[4 + length..];
+    }
+    found.chunks_exact(8).map(|value| u64_at(value, 0))
+}
+
+fn kind(name: &[u8], system: u8, attributes: u32) -> Kind {
+    if name.ends_with(b"/") {
+        return Kind::Folder;
+    }
+    // The kind is in the highest four bits of a Unix mode; many programs leave them out for files.
+    match attributes >> 28 {
+        _ if !UNIX.contains(&system) => Kind::File,
+        0 | 0o10 => Kind::File,
+        0o4 => Kind::Folder,
+        0o12 => Kind::Other("a symbolic link"),
+        0o2 | 0o6 => Kind::Other("a device"),
+        0o1 => Kind::Other("a pipe"),
+        _ => Kind::Other("of a kind that is not known"),
+    }
+}
+
+/// Goes to the data of an entry and returns where it begins; `None` where its header is not there.
+fn data_start(file: &mut fs::File, entry: &Entry) -> io::Result<Option<u64>> {
+    file.seek(SeekFrom::Start(entry.header))?;
+    let Some(header) = block::<LOCAL>(file)? else {
+        return Ok(None);
+    };
+    if !header.starts_with(b"PK\x03\x04") {
+        return Ok(None);
+    }
+    let names = u64::from(u16_at(&header, 26)) + u64::from(u16_at(&header, 28));
+    let start = entry.header + LOCAL as u64 + names;
+    file.seek(SeekFrom::Start(start))?;
+    Ok(Some(start))
+}
+
+/// Reads so many bytes; `None` where the file ends before.
+fn block<const N: usize>(file: &mut impl Read) -> io::Result<Option<[u8; N]>> {
+    let mut bytes = [0; N];
+    match file.read_exact(&mut bytes) {
+        Ok(()) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Fails at the end where the bytes have another checksum.
+struct Checked<R> {
+    inner: R,
+    hasher: crc32fast::Hasher,
+    expected: u32,
+}
+
+impl<R> Checked<R> {
+    fn new(inner: R, expected: u32) -> Self {
+        Checked {
+            inner,
+            hasher: crc32fast::Hasher::new(),
+            expected,
+        }
+    }
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        if read == 0 && !buffer.is_empty() && self.hasher.clone().finalize() != self.expected {
+            return Err(io::Error::other("its bytes have another checksum"));
+        }
+        Ok(read)
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}

@@ -1,0 +1,139 @@
+//! Datasets with a name: register, make, read, list and delete.
+
+use tonic::Status;
+
+use crate::{library::Library, names, proto::v1, store::Store, training::spec::Violation};
+
+use super::super::{next_page_token, page_size, page_token, status};
+
+/// Most characters of a text for people.
+const MAX_DISPLAY_NAME: usize = 256;
+
+/// The calls over their handles.
+#[derive(Clone)]
+pub struct Named {
+    /// The datasets.
+    pub library: Library,
+    /// Their records.
+    pub store: Store,
+    /// Whether datasets are made of uploads.
+    pub uploads: bool,
+}
+
+impl Named {
+    pub(super) async fn register(
+        &self,
+        request: v1::RegisterDatasetRequest,
+    ) -> Result<v1::RegisterDatasetResponse, Status> {
+        let required = ("path", request.path.as_str(), "name a folder or a manifest");
+        check(&request.dataset_id, &request.display_name, required)?;
+        let v1::RegisterDatasetRequest {
+            dataset_id,
+            path,
+            display_name,
+        } = request;
+        let registered = self.library.register(&dataset_id, display_name, &path);
+        let dataset = registered.await.map_err(status::from_library)?;
+        Ok(v1::RegisterDatasetResponse {
+            dataset: Some(dataset),
+        })
+    }
+
+    pub(super) async fn create(
+        &self,
+        request: v1::CreateDatasetRequest,
+    ) -> Result<v1::CreateDatasetResponse, Status> {
+        if !self.uploads {
+            return Err(status::no_uploads());
+        }
+        let required = (
+            "upload",
+            request.upload.as_str(),
+            "give what POST /datasets/uploads of the HTTP port returned",
+        );
+        check(&request.dataset_id, &request.display_name, required)?;
+        let v1::CreateDatasetRequest {
+            dataset_id,
+            upload,
+            display_name,
+        } = request;
+        let created = self.library.create(&dataset_id, display_name, &upload);
+        let dataset = created.await.map_err(status::from_library)?;
+        Ok(v1::CreateDatasetResponse {
+            dataset: Some(dataset),
+        })
+    }
+
+    pub(super) async fn get(
+        &self,
+        request: v1::GetDatasetRequest,
+    ) -> Result<v1::GetDatasetResponse, Status> {
+        let found = self.library.get(dataset_id(&request.name)?).await;
+        Ok(v1::GetDatasetResponse {
+            dataset: Some(found.map_err(status::from_library)?),
+        })
+    }
+
+    pub(super) async fn list(
+        &self,
+        request: v1::ListDatasetsRequest,
+    ) -> Result<v1::ListDatasetsResponse, Status> {
+        let limit = page_size(request.page_size, 50)?;
+        let before = page_token(&request.page_token)?;
+        let page = self.store.list_datasets(before, limit).await;
+        let page = page.map_err(status::from_store)?;
+        let without_samples = |dataset| v1::Dataset {
+            samples: Vec::new(),
+            ..dataset
+        };
+        Ok(v1::ListDatasetsResponse {
+            datasets: page.items.into_iter().map(without_samples).collect(),
+            next_page_token: next_page_token(page.next),
+        })
+    }
+
+    pub(super) async fn delete(
+        &self,
+        request: v1::DeleteDatasetRequest,
+    ) -> Result<v1::DeleteDatasetResponse, Status> {
+        let deleted = self.library.delete(dataset_id(&request.name)?).await;
+        deleted.map_err(status::from_library)?;
+        Ok(v1::DeleteDatasetResponse {})
+    }
+}
+
+/// All that is wrong with the fields of a new dataset; `required` is one that must not be empty, with a way out.
+fn check(
+    id: &str,
+    display_name: &str,
+    (field, value, way_out): (&str, &str, &str),
+) -> Result<(), Status> {
+    let mut violations = Vec::new();
+    let mut refuse = |field: &str, description: String| {
+        violations.push(Violation {
+            field: field.to_owned(),
+            description,
+        });
+    };
+    if !names::is_id(id) {
+        let shown: String = id.chars().take(100).collect();
+        let description =
+            format!("{shown:?} is no id: 1 to 63 of a-z, 0-9 and -, beginning with a letter");
+        refuse("dataset_id", description);
+    }
+    if value.is_empty() {
+        refuse(field, format!("it is empty; {way_out}"));
+    }
+    if display_name.chars().count() > MAX_DISPLAY_NAME {
+        let description = format!("it is longer than {MAX_DISPLAY_NAME} characters");
+        refuse("display_name", description);
+    }
+    match violations.is_empty() {
+        true => Ok(()),
+        false => Err(status::violations(&violations)),
+    }
+}
+
+fn dataset_id(name: &str) -> Result<&str, Status> {
+    names::dataset_id(name).map_err(|error| status::bad_name("name", &error))
+}
