@@ -16,7 +16,7 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores by itself, and two of it would only wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-accuracy bench-train bench-serve bench-pressure fuzz book book-reference lint deny clean
+.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-accuracy bench-train bench-serve bench-pressure bench-tracing fuzz book book-reference lint deny clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
@@ -118,6 +118,10 @@ bench-serve: build $(VENV)/bench-installed ## Compare the serving speed with raw
 bench-pressure: build $(VENV)/installed ## Measure predictions beside swaps, overload and a training (DATA=folder SECONDS=60 BENCH_JSON=file)
 	$(VENV)/bin/python tests/bench/pressure.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
+
+bench-tracing: build $(VENV)/installed ## Measure what traces cost (DATA=folder ROUNDS=10 SECONDS=5 BENCH_JSON=file)
+	$(VENV)/bin/python tests/bench/tracing.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
 $(VENV)/perf-analyzer/perf_analyzer: tests/python/setup_perf_analyzer.py | $(VENV)/installed
 	@echo "bringing perf_analyzer to $(VENV)/perf-analyzer"

@@ -55,7 +55,11 @@ use crate::{
         uploads::{self, Uploading},
     },
     store::{self, Store},
-    telemetry::{exporter, http, metrics, rpc::RpcMetricsLayer},
+    telemetry::{
+        exporter, http, metrics,
+        rpc::RpcMetricsLayer,
+        traces::{self, Traces},
+    },
     training::{
         machine::total_memory,
         supervisor::{self, Supervisor, SupervisorOptions},
@@ -106,6 +110,9 @@ pub enum Error {
     /// The metrics could not be installed.
     #[error(transparent)]
     Metrics(#[from] exporter::Error),
+    /// The traces cannot be sent where the setting says.
+    #[error(transparent)]
+    Traces(#[from] traces::Error),
     /// A port failed while it served.
     #[error("the gRPC port failed: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -166,7 +173,8 @@ pub async fn serve(
     }
     let metrics_handle = exporter::install()?;
     let (grpc_address, http_address) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
-    let parts = Parts::open(&config).await?;
+    let (traces, exporting) = traces_of(&config)?;
+    let parts = Parts::open(&config, traces.clone()).await?;
     let tasks = TaskTracker::new();
     let supervisor = parts.supervisor.clone();
     let supervising = tokio::spawn({
@@ -256,6 +264,7 @@ pub async fn serve(
             body: limit,
             requests: config.max_queued_images as usize,
         },
+        traces.clone(),
     );
     pages = pages.merge(uploads::router(
         Uploading {
@@ -287,7 +296,7 @@ pub async fn serve(
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
         .prepare();
-    let rpc_metrics = RpcMetricsLayer::new(method_names());
+    let rpc_metrics = RpcMetricsLayer::new(method_names()).with_traces(traces);
     if config.dashboard {
         pages = pages.merge(web::api(routes.clone(), rpc_metrics.clone()));
     }
@@ -333,6 +342,9 @@ pub async fn serve(
         store: parts.store,
     };
     let result = ended.wait(&shutdown, config.shutdown_grace).await;
+    if let Some(exporting) = exporting {
+        exporting.finish(traces::FLUSH_DEADLINE).await;
+    }
     if let Some(path) = &config.ready_file {
         files::remove_if_there(path)?;
     }
@@ -353,7 +365,7 @@ struct Parts {
 }
 
 impl Parts {
-    async fn open(config: &ServeConfig) -> Result<Self, Error> {
+    async fn open(config: &ServeConfig, traces: Traces) -> Result<Self, Error> {
         let store = Store::open(&config.data_dir).await?;
         // Absolute, because a training's process is told of them.
         let data_dir = fs_err::canonicalize(&config.data_dir)?;
@@ -416,6 +428,7 @@ impl Parts {
             weights_roots: weights_folders.iter().map(|path| text(path)).collect(),
             hub: hub_access(&config.hub, &data_dir),
             limits: limits(config),
+            traces,
         };
         let supervisor =
             Supervisor::new(store.clone(), artifacts.clone(), registry.clone(), options);
@@ -584,6 +597,24 @@ fn server_info(config: &ServeConfig, device: &str, http_port: u16) -> v1::GetSer
         live_model: String::new(),
         http_port: http_port.into(),
     }
+}
+
+/// The traces that the settings want, and the thread that sends them.
+fn traces_of(config: &ServeConfig) -> Result<(Traces, Option<traces::Exporting>), Error> {
+    let Some(endpoint) = &config.otlp_endpoint else {
+        return Ok((Traces::off(), None));
+    };
+    let options = traces::Options {
+        endpoint: endpoint.clone(),
+        sample_ratio: config.trace_sample_ratio,
+    };
+    let (traces, exporting) = Traces::start(&options)?;
+    tracing::info!(
+        endpoint,
+        sample_ratio = config.trace_sample_ratio,
+        "sends traces"
+    );
+    Ok((traces, Some(exporting)))
 }
 
 fn limits(config: &ServeConfig) -> Limits {

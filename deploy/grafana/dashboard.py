@@ -216,6 +216,9 @@ ROWS = [
               [(gauge("process_resident_memory_bytes"), "in RAM {{instance}}"), (gauge("process_virtual_memory_bytes"), "reserved {{instance}}")]),
         lines("File descriptors", "Open, and the limit.", "short",
               [(gauge("process_open_fds"), "open {{instance}}"), (gauge("process_max_fds"), "limit {{instance}}")]),
+        lines("Traces", "Spans in each second that the collector took, and those that were dropped. All 0 without `otlp_endpoint`.", "short",
+              [(rate("instance", "visage_trace_spans_total"), "taken {{instance}}"),
+               (rate("reason", "visage_trace_spans_lost_total"), "dropped: {{reason}}")]),
     ]),
 ]
 

@@ -8,10 +8,13 @@ use tonic::{
 };
 use uuid::Uuid;
 
-use crate::proto::v1::{
-    dataset_service_client::DatasetServiceClient, model_service_client::ModelServiceClient,
-    prediction_service_client::PredictionServiceClient, system_service_client::SystemServiceClient,
-    training_service_client::TrainingServiceClient,
+use crate::proto::{
+    open_inference::grpc_inference_service_client::GrpcInferenceServiceClient,
+    v1::{
+        dataset_service_client::DatasetServiceClient, model_service_client::ModelServiceClient,
+        prediction_service_client::PredictionServiceClient,
+        system_service_client::SystemServiceClient, training_service_client::TrainingServiceClient,
+    },
 };
 
 use super::error::{Error, is_lost, retry_delay, root_cause};
@@ -110,6 +113,11 @@ impl Client {
 
     pub(super) fn predictions(&self) -> PredictionServiceClient<Channel> {
         PredictionServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(super) fn open_inference(&self) -> GrpcInferenceServiceClient<Channel> {
+        GrpcInferenceServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 

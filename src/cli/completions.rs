@@ -1,9 +1,9 @@
 //! `visage completions`: what the shell needs to complete our commands.
 
-use clap::{CommandFactory as _, ValueEnum};
+use clap::ValueEnum;
 use clap_complete::{Shell, generate};
 
-use super::{Cli, Context, Error, Outcome};
+use super::{Context, Error, Outcome, command};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +31,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<Outcome, Error> {
         ShellArg::Fish => Shell::Fish,
     };
     let mut script = Vec::new();
-    generate(shell, &mut Cli::command(), "visage", &mut script);
+    generate(shell, &mut command(), "visage", &mut script);
     context
         .output
         .line(String::from_utf8_lossy(&script).trim_end())?;

@@ -9,6 +9,12 @@ use super::{
     report::{duration_text, size_text, std_duration},
 };
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  visage info
+  visage info --server gpu-1:50051
+  visage info --json | jq .limits";
+
 pub(super) async fn run(context: &mut Context) -> Result<Outcome, Error> {
     let client = context.connect().await?;
     let answer = client
@@ -40,6 +46,13 @@ fn lines(server: &str, info: &GetServerInfoResponse) -> Vec<(&'static str, Strin
         ("libtorch", info.libtorch_version.clone()),
         ("device", info.device.clone()),
         ("threads", info.threads.to_string()),
+        (
+            "HTTP port",
+            match info.http_port {
+                0 => or_none(String::new()),
+                port => port.to_string(),
+            },
+        ),
         ("live model", or_none(info.live_model.clone())),
         ("features", or_none(info.features.join(", "))),
         (

@@ -4,6 +4,7 @@
 //! other. Results go to stdout, everything else to stderr, both through `Output`. Exit codes: 0 done (for a training: SUCCEEDED),
 //! 1 failed, 2 wrong usage or settings, 3 no server, 130 interrupted, 141 the reader of stdout has left.
 
+mod again;
 mod client;
 mod completions;
 mod config;
@@ -11,12 +12,15 @@ mod dataset;
 mod download;
 mod error;
 mod evaluate;
+mod examples;
 mod export;
 mod fields;
 mod flags;
 mod follow;
 mod info;
 mod json;
+mod log_level;
+mod man;
 mod models;
 mod names;
 mod observe;
@@ -30,13 +34,14 @@ mod serve;
 mod sweep;
 mod synth;
 mod table;
+mod top;
 mod train;
 mod trainings;
 mod watch;
 
 use std::{env, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -60,6 +65,7 @@ Examples:
   visage predict me.jpg --annotate out.png      predict an age and draw it
   visage evaluate --dataset faces/ --split test see how well it predicts
   visage trainings list                         see what was trained
+  visage top                                    see what the server does now
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server answers, 130 interrupted.";
 
@@ -101,6 +107,8 @@ enum Command {
     Sweep(sweep::Args),
     /// Follow a training, or all of them
     Watch(watch::Args),
+    /// Show trainings and serving at a glance, again and again
+    Top(top::Args),
     /// Predict the age on pictures
     Predict(predict::Args),
     /// Tell how well a version predicts, on a dataset or on its training's test images
@@ -117,11 +125,16 @@ enum Command {
     /// Write a folder of synthetic faces with known ages
     Synth(synth::Args),
     /// Show the server's version, device and limits
+    #[command(after_help = info::EXAMPLES)]
     Info,
     /// Show the server's settings and where each comes from
     Config(config::Args),
+    /// Show or change what the running server logs
+    LogLevel(log_level::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Write a manual page for each command to a folder
+    Man(man::Args),
     /// Run one training; started by the server, which speaks to it over pipes
     #[command(hide = true)]
     Worker,
@@ -165,7 +178,10 @@ impl Outcome {
 /// Runs the program on the process's arguments and environment.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to stdout, whose reader may have left; there is nobody to tell then.
@@ -182,6 +198,11 @@ pub fn main() -> ExitCode {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
         Err(error) => ExitCode::from(output.fail(&error)),
     }
+}
+
+/// The command line with all that its help shows.
+fn command() -> clap::Command {
+    examples::hand_down(Cli::command())
 }
 
 fn prepare_and_run(cli: Cli, output: &mut Output) -> Result<Outcome, Error> {
@@ -206,6 +227,7 @@ async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> 
         Command::Serve(args) => Box::pin(serve::run(args, context)).await,
         Command::Train(args) => Box::pin(train::run(*args, context)).await,
         Command::Sweep(args) => Box::pin(sweep::run(args, context)).await,
+        Command::Top(args) => Box::pin(top::run(args, context)).await,
         Command::Watch(args) => Box::pin(watch::run(args, context)).await,
         Command::Predict(args) => Box::pin(predict::run(args, context)).await,
         Command::Evaluate(args) => Box::pin(evaluate::run(args, context)).await,
@@ -215,7 +237,9 @@ async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> 
         Command::Synth(args) => synth::run(args, context),
         Command::Info => Box::pin(info::run(context)).await,
         Command::Config(args) => config::run(&args, context),
+        Command::LogLevel(args) => Box::pin(log_level::run(args, context)).await,
         Command::Completions(args) => completions::run(args, context),
+        Command::Man(args) => man::run(&args, context),
         Command::Worker => unreachable!("`main` runs it without a runtime"),
     }
 }

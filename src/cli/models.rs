@@ -7,16 +7,19 @@ use crate::proto::v1::{
 
 use super::{
     Context, Error, Outcome,
-    client::{pages, request},
+    again::{self, Again, Shown},
+    client::{Client, pages, request},
     export, json, names, report, table,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   visage models list
+  visage models list --watch               again every 2 seconds, until Ctrl-C
   visage models get live
   visage models alias set live 3           serve version 3
   visage models alias set live previous    roll back
+  visage models alias delete canary
   visage models register faces-2 --epoch 7 make a version of a checkpoint
   visage models export live --format torchscript --output age.pt
   visage models export 7 --format starter --output assets/starter --check faces/*.jpg
@@ -26,7 +29,12 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(super) enum Command {
     /// List versions, newest first
-    List(ListArgs),
+    List {
+        #[command(flatten)]
+        list: ListArgs,
+        #[command(flatten)]
+        again: Again,
+    },
     /// Show one version
     Get {
         /// A number, an alias, or `models/MODEL/versions/VERSION`
@@ -96,7 +104,10 @@ pub(super) async fn run(command: Command, context: &mut Context) -> Result<Outco
     let client = context.connect().await?;
     let mut models = client.models();
     match command {
-        Command::List(args) => return list(args, context).await,
+        Command::List { list: args, again } => {
+            let context = &*context;
+            return again::show(&again, context, || list(&args, &client, context)).await;
+        }
         Command::History(args) => return history(args, context).await,
         Command::Export(args) => return export::run(args, &client, context).await,
         Command::Get { version, model } => {
@@ -144,8 +155,7 @@ pub(super) async fn run(command: Command, context: &mut Context) -> Result<Outco
     Ok(Outcome::Done)
 }
 
-async fn list(args: ListArgs, context: &Context) -> Result<Outcome, Error> {
-    let client = context.connect().await?;
+async fn list(args: &ListArgs, client: &Client, context: &Context) -> Result<Shown, Error> {
     let parent = names::model(&args.model.model);
     let found = pages(args.limit, |page_size, page_token| {
         let message = ListModelVersionsRequest {
@@ -163,12 +173,9 @@ async fn list(args: ListArgs, context: &Context) -> Result<Outcome, Error> {
     })
     .await?;
     if context.output.is_json() {
-        for version in &found {
-            context
-                .output
-                .object(&json::value("ModelVersion", version))?;
-        }
-        return Ok(Outcome::Done);
+        let objects = found.iter().map(|found| json::value("ModelVersion", found));
+        let lines = objects.map(|object| object.to_string());
+        return Ok(Shown::changing(lines.collect()));
     }
     let rows: Vec<Vec<String>> = found
         .iter()
@@ -199,8 +206,7 @@ async fn list(args: ListArgs, context: &Context) -> Result<Outcome, Error> {
     let header = [
         "VERSION", "ALIASES", "VAL LOSS", "VAL MAE", "TEST MAE", "CREATED", "MADE OF",
     ];
-    table::print(&context.output, &header, &rows)?;
-    Ok(Outcome::Done)
+    Ok(Shown::changing(table::lines(&header, &rows)))
 }
 
 async fn history(args: ListArgs, context: &Context) -> Result<Outcome, Error> {

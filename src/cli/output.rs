@@ -23,6 +23,8 @@ pub(super) struct Output {
     color: bool,
     /// Whether stderr is a terminal that a bar can be drawn on.
     can_draw: bool,
+    /// Whether stdout is a terminal whose text can be taken away again.
+    can_wipe: bool,
     bar: Option<ProgressBar>,
 }
 
@@ -37,6 +39,7 @@ impl Output {
         Self {
             can_draw: is_terminal && !quiet && !json,
             color: is_terminal,
+            can_wipe: io::stdout().is_terminal(),
             ..Self::new(Box::new(io::stdout()), Box::new(io::stderr()), json, quiet)
         }
     }
@@ -53,6 +56,7 @@ impl Output {
             quiet,
             color: false,
             can_draw: false,
+            can_wipe: false,
             bar: None,
         }
     }
@@ -76,8 +80,12 @@ impl Output {
     /// # Errors
     /// [`Error::BrokenPipe`] when its reader has left, [`Error::Stdout`] when it cannot be written, on a full disk for example.
     pub(super) fn line(&self, text: &str) -> Result<(), Error> {
+        self.write(&format!("{}\n", printable(text)))
+    }
+
+    fn write(&self, text: &str) -> Result<(), Error> {
         let written = self.undisturbed(|streams| {
-            writeln!(streams.stdout, "{}", printable(text))?;
+            streams.stdout.write_all(text.as_bytes())?;
             streams.stdout.flush()
         });
         written.map_err(|error| {
@@ -88,6 +96,19 @@ impl Output {
                 Error::BrokenPipe
             }
         })
+    }
+
+    /// Takes everything away that is on the terminal; false where stdout is none, or where JSON is printed.
+    ///
+    /// # Errors
+    /// As for [`Output::line`].
+    pub(super) fn wipe(&self) -> Result<bool, Error> {
+        let can_wipe = self.can_wipe && !self.json;
+        if can_wipe {
+            // To the upper left corner, then everything from there on.
+            self.write("\u{1b}[H\u{1b}[J")?;
+        }
+        Ok(can_wipe)
     }
 
     /// A JSON object of the result, on one line.

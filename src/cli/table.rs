@@ -6,6 +6,13 @@ const GAP: &str = "  ";
 
 /// Prints rows under a header, columns as wide as their widest cell.
 pub(super) fn print(output: &Output, header: &[&str], rows: &[Vec<String>]) -> Result<(), Error> {
+    lines(header, rows)
+        .iter()
+        .try_for_each(|line| output.line(line))
+}
+
+/// The same as lines.
+pub(super) fn lines(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let widths: Vec<usize> = header
         .iter()
         .enumerate()
@@ -18,10 +25,8 @@ pub(super) fn print(output: &Output, header: &[&str], rows: &[Vec<String>]) -> R
         })
         .collect();
     let titles: Vec<String> = header.iter().map(|&title| title.to_owned()).collect();
-    for row in std::iter::once(&titles).chain(rows) {
-        output.line(&line(row, &widths))?;
-    }
-    Ok(())
+    let all = std::iter::once(&titles).chain(rows);
+    all.map(|row| line(row, &widths)).collect()
 }
 
 /// One row; the last column is not padded.

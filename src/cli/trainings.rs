@@ -8,18 +8,24 @@ use crate::proto::v1::{
 
 use super::{
     Context, Error, Outcome,
-    client::{pages, request},
-    download, json, names, report, table,
+    again::{self, Again, Shown},
+    client::{Client, pages, request},
+    download, follow, json, names, report, table,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   visage trainings list --state running --state queued
+  visage trainings list --watch            again every 2 seconds, until Ctrl-C
   visage trainings get faces-2
+  visage trainings get faces-2 --watch=10s until it has ended
   visage trainings stop faces-2            end early, keep the best checkpoint
   visage trainings pause faces-2           let go of the device; `resume` goes on
+  visage trainings resume faces-2          back into the queue
   visage trainings update faces-2 --epochs 20
   visage trainings cancel faces-2 --force  give it up, kill its process
+  visage trainings delete faces-2          with its events and unused checkpoints
+  visage trainings checkpoints faces-2
   visage trainings download faces-2 --output resnet18.safetensors";
 
 #[derive(Debug, clap::Subcommand)]
@@ -31,6 +37,8 @@ pub(super) enum Command {
     Get {
         /// `ID` or `trainings/ID`
         id: String,
+        #[command(flatten)]
+        again: Again,
     },
     /// End a training early and keep its best checkpoint
     Stop {
@@ -94,21 +102,23 @@ pub(super) struct ListArgs {
     /// Only trainings in this state, such as `running`; may be given several times
     #[arg(long = "state", value_name = "STATE", value_parser = parse_state)]
     states: Vec<TrainingState>,
+    #[command(flatten)]
+    again: Again,
 }
 
 pub(super) async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> {
     let client = context.connect().await?;
     let mut trainings = client.trainings();
     match command {
-        Command::List(args) => return list(args, context).await,
+        Command::List(args) => {
+            let context = &*context;
+            return again::show(&args.again, context, || list(&args, &client, context)).await;
+        }
         Command::Checkpoints { id, limit } => return checkpoints(&id, limit, context).await,
         Command::Download(args) => return download::run(args, &client, context).await,
-        Command::Get { id } => {
-            let name = names::training(&id);
-            let answer = trainings
-                .get_training(request(GetTrainingRequest { name }))
-                .await;
-            show(client.answer(answer)?.training, context)?;
+        Command::Get { id, again } => {
+            let (name, context) = (names::training(&id), &*context);
+            return again::show(&again, context, || get(&name, &client, context)).await;
         }
         Command::Stop { id } => {
             let name = names::training(&id);
@@ -163,8 +173,22 @@ pub(super) async fn run(command: Command, context: &mut Context) -> Result<Outco
     Ok(Outcome::Done)
 }
 
-async fn list(args: ListArgs, context: &Context) -> Result<Outcome, Error> {
-    let client = context.connect().await?;
+async fn get(name: &str, client: &Client, context: &Context) -> Result<Shown, Error> {
+    let message = GetTrainingRequest {
+        name: name.to_owned(),
+    };
+    let answer = client.trainings().get_training(request(message)).await;
+    let training = client.answer(answer)?.training;
+    let is_final = training
+        .as_ref()
+        .is_some_and(|training| follow::is_final(training.state()));
+    Ok(Shown {
+        lines: lines(training, context)?,
+        is_final,
+    })
+}
+
+async fn list(args: &ListArgs, client: &Client, context: &Context) -> Result<Shown, Error> {
     let states: Vec<i32> = args.states.iter().map(|&state| state.into()).collect();
     let found = pages(args.limit, |page_size, page_token| {
         let message = ListTrainingsRequest {
@@ -182,23 +206,21 @@ async fn list(args: ListArgs, context: &Context) -> Result<Outcome, Error> {
     })
     .await?;
     if context.output.is_json() {
-        for training in &found {
-            context.output.object(&json::value("Training", training))?;
-        }
-        return Ok(Outcome::Done);
+        let objects = found.iter().map(|found| json::value("Training", found));
+        let lines = objects.map(|object| object.to_string());
+        return Ok(Shown::changing(lines.collect()));
     }
     if found.is_empty() {
         context
             .output
             .note("No trainings. Start one with `visage train --dataset DIR`.");
-        return Ok(Outcome::Done);
+        return Ok(Shown::changing(Vec::new()));
     }
     let rows: Vec<Vec<String>> = found.iter().map(row).collect();
     let header = [
         "ID", "STATE", "EPOCH", "VAL LOSS", "MAE", "VERSION", "CREATED", "NAME",
     ];
-    table::print(&context.output, &header, &rows)?;
-    Ok(Outcome::Done)
+    Ok(Shown::changing(table::lines(&header, &rows)))
 }
 
 fn row(training: &Training) -> Vec<String> {
@@ -225,31 +247,27 @@ fn row(training: &Training) -> Vec<String> {
 }
 
 fn show(training: Option<Training>, context: &Context) -> Result<(), Error> {
+    let lines = lines(training, context)?;
+    lines.iter().try_for_each(|line| context.output.line(line))
+}
+
+/// A training for people, or as JSON.
+fn lines(training: Option<Training>, context: &Context) -> Result<Vec<String>, Error> {
     let training =
         training.ok_or_else(|| Error::Contract("the training came back empty".to_owned()))?;
     if context.output.is_json() {
-        return context.output.object(&json::value("Training", &training));
+        return Ok(vec![json::value("Training", &training).to_string()]);
     }
-    for line in report::summary_lines(&training) {
-        context.output.line(&line)?;
-    }
+    let mut lines = report::summary_lines(&training);
     if training.queue_position > 0 {
-        context
-            .output
-            .line(&format!("Place in the queue: {}", training.queue_position))?;
+        lines.push(format!("Place in the queue: {}", training.queue_position));
     }
     if let Some(progress) = &training.progress {
-        context
-            .output
-            .line(&format!("Now: {}", report::progress_text(progress)))?;
+        lines.push(format!("Now: {}", report::progress_text(progress)));
     }
-    for line in training.dataset.iter().flat_map(report::dataset_lines) {
-        context.output.line(&line)?;
-    }
+    lines.extend(training.dataset.iter().flat_map(report::dataset_lines));
     if !training.init_source.is_empty() {
-        context
-            .output
-            .line(&format!("Initial weights: {}", training.init_source))?;
+        lines.push(format!("Initial weights: {}", training.init_source));
     }
     let mut labels: Vec<String> = training
         .labels
@@ -258,11 +276,12 @@ fn show(training: Option<Training>, context: &Context) -> Result<(), Error> {
         .collect();
     labels.sort();
     if !labels.is_empty() {
-        context
-            .output
-            .line(&format!("Labels: {}", labels.join(", ")))?;
+        lines.push(format!("Labels: {}", labels.join(", ")));
     }
-    Ok(())
+    if !training.trace_parent.is_empty() {
+        lines.push(format!("Trace: {}", training.trace_parent));
+    }
+    Ok(lines)
 }
 
 async fn checkpoints(id: &str, limit: usize, context: &Context) -> Result<Outcome, Error> {

@@ -21,6 +21,7 @@ impl Resolved {
                 Shown::Unset => format!("# {} is not set", setting.name),
                 shown @ (Shown::Text(_)
                 | Shown::Integer(_)
+                | Shown::Number(_)
                 | Shown::Boolean(_)
                 | Shown::List(_)) => {
                     format!("{} = {}", setting.name, toml_value(shown))
@@ -48,6 +49,7 @@ impl Resolved {
                 let value = match setting.field.shown(&mut config) {
                     Shown::Text(text) => json!(text),
                     Shown::Integer(number) => json!(number),
+                    Shown::Number(number) => json!(number),
                     Shown::Boolean(value) => json!(value),
                     Shown::List(items) => json!(items),
                     Shown::Unset => Value::Null,
@@ -73,6 +75,7 @@ impl Setting {
         match self.field.shown(&mut ServeConfig::default()) {
             Shown::Text(text) => format!("`{text}`"),
             Shown::Integer(number) => format!("`{number}`"),
+            Shown::Number(number) => format!("`{number}`"),
             Shown::Boolean(value) => format!("`{value}`"),
             Shown::List(items) if items.is_empty() => "none".to_owned(),
             Shown::List(items) => format!("`{}`", items.join(",")),
@@ -114,6 +117,7 @@ fn toml_value(shown: Shown) -> toml::Value {
         Shown::Text(text) => toml::Value::String(text),
         // No setting allows a number that does not fit.
         Shown::Integer(number) => toml::Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)),
+        Shown::Number(number) => toml::Value::Float(number),
         Shown::Boolean(value) => toml::Value::Boolean(value),
         Shown::List(items) => {
             toml::Value::Array(items.into_iter().map(toml::Value::String).collect())

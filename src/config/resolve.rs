@@ -46,6 +46,7 @@ impl Resolved {
         match setting.field.shown(&mut self.config.clone()) {
             Shown::Text(text) => text,
             Shown::Integer(number) => number.to_string(),
+            Shown::Number(number) => number.to_string(),
             Shown::Boolean(value) => value.to_string(),
             Shown::List(items) => items.join(","),
             Shown::Unset => "not set".to_owned(),
@@ -204,6 +205,7 @@ fn raw_of(value: toml::Value) -> Raw {
     match value {
         toml::Value::String(text) => Raw::Text(text),
         toml::Value::Integer(number) => Raw::Integer(number),
+        toml::Value::Float(number) => Raw::Number(number),
         toml::Value::Boolean(value) => Raw::Boolean(value),
         toml::Value::Array(items) => {
             let texts: Option<Vec<String>> = items
@@ -215,8 +217,6 @@ fn raw_of(value: toml::Value) -> Raw {
                 None => Raw::Other(toml::Value::Array(items).to_string()),
             }
         }
-        other @ (toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_)) => {
-            Raw::Other(other.to_string())
-        }
+        other @ (toml::Value::Datetime(_) | toml::Value::Table(_)) => Raw::Other(other.to_string()),
     }
 }

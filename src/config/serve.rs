@@ -92,6 +92,10 @@ pub struct ServeConfig {
     pub log_level: LogLevel,
     /// Shape of the log lines.
     pub log_format: LogFormat,
+    /// Where traces are sent over OTLP; `None` for no traces.
+    pub otlp_endpoint: Option<String>,
+    /// Share of the calls that are traced where the client does not say, 0 to 1.
+    pub trace_sample_ratio: f64,
     /// How weights are fetched.
     pub hub: HubConfig,
 }
@@ -132,13 +136,15 @@ impl Default for ServeConfig {
             heartbeat_interval: Duration::from_secs(15),
             worker_launcher: Vec::new(),
             worker_threads: 0,
-            worker_nice: 20,
+            worker_nice: 10,
             worker_silence_timeout: Duration::from_secs(15),
             worker_stall_timeout: Duration::from_secs(600),
             max_restarts: 3,
             shutdown_grace: Duration::from_secs(10),
             log_level: LogLevel::Info,
             log_format: LogFormat::Auto,
+            otlp_endpoint: None,
+            trace_sample_ratio: 0.01,
             hub: HubConfig::default(),
         }
     }

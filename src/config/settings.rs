@@ -77,6 +77,8 @@ pub(super) enum Field {
     Precision(Get<Precision>),
     LogLevel(Get<LogLevel>),
     LogFormat(Get<LogFormat>),
+    Endpoint(Get<Option<String>>),
+    Share(Get<f64>),
 }
 
 const fn setting(name: &'static str, doc: &'static str, field: Field) -> Setting {
@@ -92,7 +94,7 @@ const fn setting(name: &'static str, doc: &'static str, field: Field) -> Setting
 pub static SETTINGS: &[Setting] = &[
     setting(
         "data_dir",
-        "Folder of the database and the checkpoints; made when it is missing.",
+        "Folder of the database, the checkpoints and uploaded datasets; made when it is missing.",
         Field::Path(|c| &mut c.data_dir),
     ),
     setting(
@@ -257,7 +259,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "worker_nice",
-        "By how much a training gives way to predictions and everything else on the machine, as `nice` takes it: 0 for not at all, 10 for a tenth of a busy machine, 20 for only what nobody else wants.",
+        "By how much a training gives way to predictions and everything else on the machine, as `nice` takes it: 0 for not at all, 10 for a tenth of a busy machine, 20 for only what nobody else wants, which predictions notice least.",
         Field::Count(0..=20, |c| &mut c.worker_nice),
     ),
     setting(
@@ -295,5 +297,15 @@ pub static SETTINGS: &[Setting] = &[
         "log_format",
         "Shape of the log lines; `auto` is text on a terminal and JSON elsewhere.",
         Field::LogFormat(|c| &mut c.log_format),
+    ),
+    setting(
+        "otlp_endpoint",
+        "Collector that traces are sent to, over OTLP as gRPC; without it there are no traces. Headers for it, such as a key, come from `OTEL_EXPORTER_OTLP_HEADERS`.",
+        Field::Endpoint(|c| &mut c.otlp_endpoint),
+    ),
+    setting(
+        "trace_sample_ratio",
+        "Share of the calls that are traced where the client's `traceparent` does not say whether its call is.",
+        Field::Share(|c| &mut c.trace_sample_ratio),
     ),
 ];

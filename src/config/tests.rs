@@ -78,6 +78,41 @@ fn a_switch_is_true_or_false_in_every_source() {
 }
 
 #[test]
+fn share_of_traced_calls_is_a_number_from_0_to_1() {
+    let ratio = |file: &str| resolved(&[], &[], file).map(|found| found.config.trace_sample_ratio);
+    assert_eq!(ratio("").unwrap(), 0.01);
+    assert_eq!(ratio("trace_sample_ratio = 0.5").unwrap(), 0.5);
+    assert_eq!(ratio("trace_sample_ratio = 1").unwrap(), 1.0);
+    assert_eq!(ratio("trace_sample_ratio = \"0.25\"").unwrap(), 0.25);
+    for wrong in ["1.5", "-0.1", "nan", "true"] {
+        let error = ratio(&format!("trace_sample_ratio = {wrong}")).unwrap_err();
+        let text = error.to_string();
+        assert!(text.ends_with("expected a number from 0 to 1"), "{text}");
+    }
+}
+
+#[test]
+fn collector_of_traces_is_an_address_without_tls() {
+    let endpoint = |given| {
+        let variables = [("VISAGE_OTLP_ENDPOINT", given)];
+        resolved(&variables, &[], "").map(|found| found.config.otlp_endpoint)
+    };
+    assert_eq!(endpoint("").unwrap(), None);
+    let expected = Some("http://[::1]:4317".to_owned());
+    assert_eq!(endpoint("http://[::1]:4317/").unwrap(), expected);
+    for wrong in [
+        "collector:4317",
+        "http://collector",
+        "https://collector:4317",
+        "http://a:1/v1/traces",
+        "http://user@a:1",
+        "http://:4317",
+    ] {
+        assert!(endpoint(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn an_unknown_key_names_the_nearest_setting() {
     let error = resolved(&[], &[], "max_bacth = 4").unwrap_err();
     assert_eq!(

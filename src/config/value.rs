@@ -14,6 +14,7 @@ use super::{Device, EventFolder, LogFormat, LogLevel, Precision, ServeConfig, se
 pub(super) enum Raw {
     Text(String),
     Integer(i64),
+    Number(f64),
     Boolean(bool),
     List(Vec<String>),
     /// A TOML value of a kind that no setting takes.
@@ -26,6 +27,7 @@ impl Raw {
         match self {
             Self::Text(text) | Self::Other(text) => text.clone(),
             Self::Integer(number) => number.to_string(),
+            Self::Number(number) => number.to_string(),
             Self::Boolean(value) => value.to_string(),
             Self::List(items) => format!("{items:?}"),
         }
@@ -36,6 +38,7 @@ impl Raw {
             Self::Text(text) if !text.trim().is_empty() => Some(text.trim()),
             Self::Text(_)
             | Self::Integer(_)
+            | Self::Number(_)
             | Self::Boolean(_)
             | Self::List(_)
             | Self::Other(_) => None,
@@ -46,7 +49,7 @@ impl Raw {
         match self {
             Self::Boolean(value) => Some(*value),
             Self::Text(text) => text.trim().parse().ok(),
-            Self::Integer(_) | Self::List(_) | Self::Other(_) => None,
+            Self::Integer(_) | Self::Number(_) | Self::List(_) | Self::Other(_) => None,
         }
     }
 
@@ -55,6 +58,16 @@ impl Raw {
         match self {
             Self::Integer(number) => u64::try_from(*number).ok(),
             Self::Text(text) => text.trim().replace(['_', ','], "").parse().ok(),
+            Self::Number(_) | Self::Boolean(_) | Self::List(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// A number that need not be whole.
+    fn number(&self) -> Option<f64> {
+        match self {
+            Self::Integer(number) => Some(*number as f64),
+            Self::Number(number) => Some(*number),
+            Self::Text(text) => text.trim().parse().ok(),
             Self::Boolean(_) | Self::List(_) | Self::Other(_) => None,
         }
     }
@@ -74,7 +87,7 @@ impl Raw {
                     .map(str::to_owned)
                     .collect(),
             ),
-            Self::Integer(_) | Self::Boolean(_) | Self::Other(_) => None,
+            Self::Integer(_) | Self::Number(_) | Self::Boolean(_) | Self::Other(_) => None,
         }
     }
 }
@@ -84,6 +97,7 @@ impl Raw {
 pub(super) enum Shown {
     Text(String),
     Integer(u64),
+    Number(f64),
     Boolean(bool),
     List(Vec<String>),
     Unset,
@@ -125,9 +139,11 @@ impl Field {
             Self::Bytes(range, get) => {
                 let bytes = match raw {
                     Raw::Text(text) => parse_bytes(text)?,
-                    Raw::Integer(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => {
-                        raw.integer()?
-                    }
+                    Raw::Integer(_)
+                    | Raw::Number(_)
+                    | Raw::Boolean(_)
+                    | Raw::List(_)
+                    | Raw::Other(_) => raw.integer()?,
                 };
                 *get(config) = within(range, usize::try_from(bytes).ok()?)?;
             }
@@ -157,6 +173,8 @@ impl Field {
                     .into_iter()
                     .find(|format| format.as_str() == text)?;
             }
+            Self::Endpoint(get) => *get(config) = Some(parse_endpoint(raw.text()?)?),
+            Self::Share(get) => *get(config) = within(&(0.0..=1.0), raw.number()?)?,
         }
         Some(())
     }
@@ -182,6 +200,8 @@ impl Field {
             Self::LogLevel(get) => Shown::Text(get(config).as_str().to_owned()),
             Self::Precision(get) => Shown::Text(get(config).as_str().to_owned()),
             Self::LogFormat(get) => Shown::Text(get(config).as_str().to_owned()),
+            Self::Endpoint(get) => get(config).clone().map_or(Shown::Unset, Shown::Text),
+            Self::Share(get) => Shown::Number(*get(config)),
         }
     }
 
@@ -224,6 +244,10 @@ impl Field {
             Self::Precision(_) => Precision::ALL.map(Precision::as_str).join(", "),
             Self::LogLevel(_) => LogLevel::ALL.map(LogLevel::as_str).join(", "),
             Self::LogFormat(_) => LogFormat::ALL.map(LogFormat::as_str).join(", "),
+            Self::Endpoint(_) => {
+                "http://host:port (TLS begins at a collector or proxy on the way)".to_owned()
+            }
+            Self::Share(_) => "a number from 0 to 1".to_owned(),
         }
     }
 }
@@ -251,6 +275,16 @@ fn is_origin(text: &str) -> bool {
     let is_authority = !authority.contains(['/', '@', '?', '#', '*'])
         && authority.parse::<http::uri::Authority>().is_ok();
     matches!(scheme, "http" | "https") && is_authority
+}
+
+/// `http://host:port`, with or without a slash at the end.
+fn parse_endpoint(text: &str) -> Option<String> {
+    let authority = text.strip_prefix("http://")?;
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let parsed: http::uri::Authority = authority.parse().ok()?;
+    let is_whole = !authority.contains('@') && !parsed.host().is_empty();
+    let port = parsed.port_u16().filter(|port| *port > 0);
+    (is_whole && port.is_some()).then(|| format!("http://{authority}"))
 }
 
 fn parse_device(text: &str) -> Option<Device> {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     model::{self, checkpoint::LabelScale, fused::Threads, resnet18},
-    telemetry::metrics,
+    telemetry::{metrics, traces},
 };
 
 use super::{
@@ -25,6 +25,7 @@ use super::{
     loaded::{Loaded, Wanted},
     loader::{self, Delivery, Inventory, Loader},
     queue::{Item, Waiting},
+    spans,
     statistics::Statistics,
 };
 
@@ -231,8 +232,10 @@ impl Loop {
     fn compute(&mut self, batch: Vec<Item>) {
         let begun = Instant::now();
         let model = Arc::clone(&batch[0].model);
+        let followed = spans::followed(&batch);
         let outputs = self.forward(&model, &batch);
         let inference = begun.elapsed();
+        spans::batch(&followed, &model.name, batch.len(), begun, inference);
         metrics::batch_computed(batch.len(), inference);
         self.statistics
             .computed(&model.name, batch.len(), inference);
@@ -264,7 +267,10 @@ impl Loop {
                 }
             }
             Err(error) => {
-                tracing::error!(model = model.name, %error, "failed to compute a batch");
+                let first = followed.first().map(|(trace, _)| trace);
+                traces::on_behalf(first, || {
+                    tracing::error!(model = model.name, %error, "failed to compute a batch");
+                });
                 let source = Arc::new(error);
                 for item in batch {
                     let error = Error::Model {

@@ -30,6 +30,7 @@ use super::{
     explain,
     predictor::{Answer, DecodeJob, Explained, Predictor, Wishes, finite_age, interval},
     queue::Item,
+    spans,
 };
 
 /// Pictures whose faces are in memory at once: 64 faces of 224×224 pixels are 10 MB.
@@ -69,7 +70,7 @@ impl Predictor {
     pub(super) async fn predict_faces(&self, job: DecodeJob) -> Result<Answer, Error> {
         let (index, deadline, priority) = (job.index, job.deadline, job.priority);
         let (wishes, client) = (job.wishes, job.client.clone());
-        let model = Arc::clone(&job.model);
+        let (model, trace) = (Arc::clone(&job.model), job.trace.clone());
         let _turn = self.searches.acquire().await;
         let Searched {
             dimensions,
@@ -104,6 +105,7 @@ impl Predictor {
                     priority,
                     client: client.clone(),
                     enqueued: Instant::now(),
+                    trace: trace.clone(),
                     place,
                 })?;
                 pending.push(answer);
@@ -180,11 +182,14 @@ fn search(job: DecodeJob, limits: Limits, is_left: &dyn Fn() -> bool) -> Result<
         metrics::prediction_rejected(RejectionReason::InvalidImage);
     })?;
     let decoded = begun.elapsed();
+    let trace = job.trace.as_ref();
+    spans::step(trace, "decode", job.index, begun);
     if stop() {
         return Err(stopped());
     }
     let found = detection::find(&picture, &stop).ok_or_else(stopped)?;
     metrics::faces_found(found.len(), begun.elapsed() - decoded);
+    spans::step(trace, "detect", job.index, begun + decoded);
     let mut preprocessor = Preprocessor::new();
     let mut faces = Vec::with_capacity(found.len());
     for face in found {

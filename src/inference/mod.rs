@@ -7,7 +7,7 @@
 //! - `loader`: the thread that reads models beside it. `loaded`: a version's network in the fastest number format that changes its ages by little enough.
 //! - `faces`: the way of a picture whose faces are to be found.
 //! - [`annotate`]: draws ages on pictures. [`explain`]: which parts of a picture make its age.
-//! - [`statistics`]: what each version has done. `tally`: what became of a request's pictures.
+//! - [`statistics`]: what each version has done. `tally`: what became of a request's pictures. `spans`: what the trace of a call is told.
 //! - [`background`]: ages on many files, beside what clients wait for.
 //!
 //! Nothing here knows of trainings, aliases or the database: a caller hands over a [`ServedModel`] that says which weights to use.
@@ -37,6 +37,7 @@ mod loaded;
 mod loader;
 pub mod predictor;
 mod queue;
+mod spans;
 pub mod statistics;
 mod tally;
 

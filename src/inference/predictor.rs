@@ -15,7 +15,10 @@ use tokio::{
 
 use crate::{
     imaging::Limits,
-    telemetry::metrics::{self, ImageOutcome, RejectionReason},
+    telemetry::{
+        metrics::{self, ImageOutcome, RejectionReason},
+        traces::{self, Trace},
+    },
 };
 
 use super::{
@@ -29,6 +32,7 @@ use super::{
     explain::{self, Explanation},
     faces,
     queue::Item,
+    spans,
     statistics::Statistics,
     tally::{Tally, outcome},
 };
@@ -205,6 +209,7 @@ impl Predictor {
             deadline: None,
             priority: Priority::Batch,
             client: Client::unknown(),
+            trace: None,
             place,
         };
         let done = self.start(job).await.map_err(|_| Error::EngineGone)??;
@@ -239,6 +244,7 @@ impl Predictor {
         // Before anything is decoded: a version that is not loaded takes its time, and others go on meanwhile.
         let loaded = self.engine.ensure_loaded(&request.model).await;
         loaded.inspect_err(|_| tally.finish_all(ImageOutcome::Failed))?;
+        let trace = traces::current();
         let mut places = admission;
         let mut jobs = Vec::with_capacity(request.images.len());
         for (index, picture) in request.images.into_iter().enumerate() {
@@ -250,6 +256,7 @@ impl Predictor {
                 deadline: request.deadline,
                 priority: request.priority,
                 client: request.client.clone(),
+                trace: trace.clone(),
                 place: places.split().ok_or(Error::EngineGone)?,
             });
         }
@@ -295,6 +302,7 @@ impl Predictor {
                 deadline: None,
                 priority: Priority::Batch,
                 client,
+                trace: traces::current(),
                 place,
             };
             self.answer(job).await
@@ -348,7 +356,10 @@ impl Predictor {
                 metrics::prediction_rejected(RejectionReason::ClientGone);
                 return;
             }
-            let sent = match decode(&job, limits) {
+            let (trace, begun) = (job.trace.clone(), Instant::now());
+            let prepared = decode(&job, limits);
+            spans::step(trace.as_ref(), "decode", job.index, begun);
+            let sent = match prepared {
                 Ok(Prepared {
                     pixels,
                     mirrored,
@@ -364,6 +375,7 @@ impl Predictor {
                         priority: job.priority,
                         client: job.client,
                         enqueued: Instant::now(),
+                        trace,
                         place: job.place,
                     };
                     decoded_reply.send(engine.submit(item).map(|()| decoded))
@@ -494,6 +506,8 @@ pub(super) struct DecodeJob {
     pub(super) deadline: Option<Instant>,
     pub(super) priority: Priority,
     pub(super) client: Client,
+    /// The call's span, where it is followed.
+    pub(super) trace: Option<Trace>,
     pub(super) place: Place,
 }
 

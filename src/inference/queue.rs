@@ -11,7 +11,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::telemetry::metrics::{self, RejectionReason};
+use crate::telemetry::{
+    metrics::{self, RejectionReason},
+    traces::Trace,
+};
 
 use super::{Error, Priority, ServedModel, admission::Place, client::Client, engine::Output};
 
@@ -42,6 +45,8 @@ pub struct Item {
     pub client: Client,
     /// When it was put into the queue.
     pub enqueued: Instant,
+    /// The span of its call, where that is followed.
+    pub trace: Option<Trace>,
     /// Its place among the pictures that may be in the server; comes back with the answer.
     pub place: Place,
 }
@@ -240,6 +245,7 @@ mod tests {
                 priority,
                 client: client.clone(),
                 enqueued: Instant::now().checked_sub(waited).unwrap(),
+                trace: None,
                 place: self
                     .door
                     .admit(&client, 1, priority)

@@ -20,6 +20,8 @@ pub mod system;
 pub mod training;
 pub mod uploads;
 
+use crate::telemetry::traces;
+
 /// Most items of a page, and the number when the client does not say.
 const MAX_PAGE: i32 = 1_000;
 
@@ -64,6 +66,7 @@ fn next_page_token(next: Option<i64>) -> String {
 fn driven<T: Send + 'static>(
     work: impl Future<Output = Result<T, tonic::Status>> + Send + 'static,
 ) -> impl Future<Output = Result<T, tonic::Status>> {
-    let work = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(work));
+    let followed = traces::within(traces::current(), work);
+    let work = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(followed));
     async move { work.await.unwrap_or_else(|_| Err(status::panicked())) }
 }

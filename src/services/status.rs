@@ -12,6 +12,7 @@ use crate::{
     artifacts, dataset,
     evaluation::plots,
     files, inference, library, model, names, registry, store,
+    telemetry::logging,
     training::{spec::Violation, supervisor},
 };
 
@@ -85,6 +86,19 @@ pub fn violations(violations: &[Violation]) -> Status {
     let mut details = ErrorDetails::with_bad_request(fields.collect::<Vec<_>>());
     details.set_error_info("INVALID_FIELDS", DOMAIN, HashMap::new());
     Status::with_error_details(Code::InvalidArgument, shorten(&message), details)
+}
+
+/// A log filter that is refused.
+pub fn from_logging(error: &logging::Error) -> Status {
+    match error {
+        logging::Error::Filter { .. }
+        | logging::Error::Level { .. }
+        | logging::Error::Empty
+        | logging::Error::TooLong { .. } => invalid("directives", &logging::chain(error)),
+        logging::Error::NotBegun | logging::Error::Taken => {
+            Row::new(Code::FailedPrecondition, "LOG_LEVEL_FIXED").status(error.to_string())
+        }
+    }
 }
 
 /// The call's deadline has passed.

@@ -6,7 +6,10 @@ use crate::{
     names::VersionName,
     proto::v1::{self, system_service_server::SystemService},
     registry::{DEFAULT_MODEL, LIVE, Registry},
+    telemetry::logging,
 };
+
+use super::status;
 
 /// The service over its handles.
 #[derive(Clone)]
@@ -32,5 +35,34 @@ impl SystemService for SystemApi {
             info.live_model = live.name;
         }
         Ok(Response::new(info))
+    }
+
+    async fn get_log_level(
+        &self,
+        _request: Request<v1::GetLogLevelRequest>,
+    ) -> Result<Response<v1::GetLogLevelResponse>, Status> {
+        let directives = logging::filter();
+        let directives =
+            directives.ok_or_else(|| status::from_logging(&logging::Error::NotBegun))?;
+        Ok(Response::new(v1::GetLogLevelResponse { directives }))
+    }
+
+    async fn set_log_level(
+        &self,
+        request: Request<v1::SetLogLevelRequest>,
+    ) -> Result<Response<v1::SetLogLevelResponse>, Status> {
+        let directives = request.into_inner().directives.trim().to_owned();
+        let previous = logging::set_filter(&directives);
+        let previous = previous.map_err(|error| status::from_logging(&error))?;
+        // Not at INFO, which somebody may just have turned off: who reads the log wonders why it falls silent.
+        tracing::warn!(
+            from = previous,
+            to = directives,
+            "the log filter was changed"
+        );
+        Ok(Response::new(v1::SetLogLevelResponse {
+            directives,
+            previous,
+        }))
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     names,
     proto::v1::{self, TrainingState, training_service_server::TrainingService},
     store::{RequestId, Store},
+    telemetry::traces::{self, Trace},
     training::{
         estimate,
         report::{dataset_options, dataset_report},
@@ -92,12 +93,15 @@ impl TrainingService for TrainingApi {
             "" => new_id(),
             given => given.to_owned(),
         };
+        let trace = traces::current();
         let training = v1::Training {
             name: format!("trainings/{id}"),
             display_name: request.display_name,
             labels: request.labels,
             spec: request.spec,
             resolved_spec: Some(spec.to_message()),
+            trace_parent: trace.as_ref().map(Trace::parent_header).unwrap_or_default(),
+            trace_state: trace.as_ref().map(Trace::state_header).unwrap_or_default(),
             ..Default::default()
         };
         let training = self

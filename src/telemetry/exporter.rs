@@ -145,8 +145,8 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::super::metrics::{
-        EpochReport, ImageOutcome, RejectionReason, RpcCode, SkipReason, StopReason, TrainingPhase,
-        TrainingState,
+        EpochReport, ImageOutcome, RejectionReason, RpcCode, SkipReason, SpanLoss, StopReason,
+        TrainingPhase, TrainingState,
     };
     use super::*;
 
@@ -186,6 +186,8 @@ mod tests {
         metrics::live_model_changed("age", None, Some(1));
         metrics::model_versions(1);
         metrics::model_loaded(Duration::from_secs(2));
+        metrics::trace_spans_sent(3);
+        metrics::trace_spans_lost(SpanLoss::QueueFull, 1);
         metrics::build_info("0.1.0", "2.11.0", "cpu");
     }
 

@@ -207,3 +207,13 @@ label_values! {
         InvalidLabel = "invalid_label",
     }
 }
+
+label_values! {
+    /// Why a span of a trace never reached the collector.
+    SpanLoss {
+        /// There were more than the queue holds.
+        QueueFull = "queue_full",
+        /// The collector did not answer, or refused.
+        ExportFailed = "export_failed",
+    }
+}

@@ -21,7 +21,7 @@ use ::metrics::{Key, Level, Metadata, SharedString};
 pub use super::family::{Family, Kind, Unit};
 use super::family::{Label, Start};
 pub use super::labels::{
-    CacheResult, ImageOutcome, RejectionReason, RpcCode, SkipReason, Split, StopReason,
+    CacheResult, ImageOutcome, RejectionReason, RpcCode, SkipReason, SpanLoss, Split, StopReason,
     TrainingPhase, TrainingState,
 };
 
@@ -148,6 +148,12 @@ families! {
     MODEL_LOAD: Kind::Histogram(LOAD_SECONDS), Seconds, "visage_model_load_seconds", [],
         "Time to read, check and warm up a model before it serves.";
 
+    TRACE_SPANS: Kind::Counter, Count, "visage_trace_spans_total", [],
+        "Spans that the collector of traces took; 0 without `otlp_endpoint`.";
+    TRACE_SPANS_LOST: Kind::Counter, Count, "visage_trace_spans_lost_total",
+        [Label::one_of("reason", SpanLoss::VALUES)],
+        "Spans that were dropped because the queue was full or the collector did not take them, by reason.";
+
     BUILD: ABSENT, Count, "visage_build_info",
         [Label::open("version"), Label::open("libtorch"), Label::open("device")],
         "1, with the versions of Visage and libtorch and the device that serves.";
@@ -253,6 +259,16 @@ pub fn http_finished(route: &'static str, code: RpcCode, elapsed: Duration) {
 /// The prediction for one image ended, in whatever way.
 pub fn image_finished(outcome: ImageOutcome) {
     counter(&PREDICT_IMAGES, &[outcome.as_str().into()]).increment(1);
+}
+
+/// The collector took so many spans.
+pub(super) fn trace_spans_sent(count: u64) {
+    counter(&TRACE_SPANS, &[]).increment(count);
+}
+
+/// So many spans were dropped.
+pub(super) fn trace_spans_lost(reason: SpanLoss, count: u64) {
+    counter(&TRACE_SPANS_LOST, &[reason.as_str().into()]).increment(count);
 }
 
 /// One piece of prediction work was turned away. The images in it are counted by [`image_finished`] as well.

@@ -5,7 +5,8 @@
 //! - [`exporter`]: keeps the recorded values of this process and renders them as Prometheus text.
 //! - [`rpc`]: the layer around a gRPC server that counts calls, whatever service they are for.
 //! - [`http`]: the HTTP port with `/metrics`, `/livez` and `/readyz`.
-//! - [`logging`]: log lines on stderr, for a person or as JSON.
+//! - [`logging`]: log lines on stderr, for a person or as JSON, with a level that can change.
+//! - [`traces`]: where the time of single calls went, sent to a collector over OTLP.
 //!
 //! This module depends on none of the others, so that all of them may use it.
 
@@ -16,3 +17,4 @@ mod labels;
 pub mod logging;
 pub mod metrics;
 pub mod rpc;
+pub mod traces;

@@ -5,6 +5,8 @@
 //! shutdown. Either way it is counted exactly once, because the count hangs on a value that lives in the future first and in the
 //! body afterwards.
 //!
+//! Where the call is followed by a trace, the same value holds its span, and the call runs as that span's work.
+//!
 //! With grpc-web the layer belongs *inside* the translation (added to the server after it): outside, the trailers are already
 //! hidden in the body.
 
@@ -21,6 +23,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::metrics::{self, RpcCode};
+use super::traces::{self, CallKind, CallSpan, Traces};
 
 /// The method label of calls to methods that are not known, so that a client cannot create series by inventing paths.
 const OTHER: &str = "other";
@@ -29,6 +32,7 @@ const OTHER: &str = "other";
 #[derive(Clone, Debug)]
 pub struct RpcMetricsLayer {
     methods: Arc<Methods>,
+    traces: Traces,
 }
 
 impl RpcMetricsLayer {
@@ -46,7 +50,14 @@ impl RpcMetricsLayer {
         }
         Self {
             methods: Arc::new(Methods { known, other }),
+            traces: Traces::off(),
         }
+    }
+
+    /// The same layer, which also follows calls.
+    #[must_use]
+    pub fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 }
 
@@ -57,6 +68,7 @@ impl<S> Layer<S> for RpcMetricsLayer {
         RpcMetrics {
             inner,
             methods: Arc::clone(&self.methods),
+            traces: self.traces.clone(),
         }
     }
 }
@@ -66,6 +78,7 @@ impl<S> Layer<S> for RpcMetricsLayer {
 pub struct RpcMetrics<S> {
     inner: S,
     methods: Arc<Methods>,
+    traces: Traces,
 }
 
 impl<S, RequestBody, ResponseBody> Service<Request<RequestBody>> for RpcMetrics<S>
@@ -82,9 +95,16 @@ where
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-        let call = Call::begin(self.methods.label(request.uri().path()));
+        let path = request.uri().path();
+        let method = self.methods.label(path);
+        // Probes and reflection would be most of the traces and tell nothing.
+        let may_begin = !path.starts_with("/grpc.");
+        let kind = || CallKind::Rpc(Arc::clone(&method));
+        let span = self.traces.call(kind, request.headers(), may_begin);
+        let call = Call::begin(method, span);
+        let inner = traces::on_behalf(call.trace(), || self.inner.call(request));
         CountedFuture {
-            inner: self.inner.call(request),
+            inner,
             call: Some(call),
         }
     }
@@ -109,7 +129,8 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = ready!(this.inner.poll(context));
+        let trace = this.call.as_ref().and_then(Call::trace);
+        let result = ready!(traces::on_behalf(trace, || this.inner.poll(context)));
         let mut call = this.call.take();
         match result {
             Ok(response) => {
@@ -191,21 +212,30 @@ struct Call {
     method: Arc<str>,
     begun: Instant,
     code: RpcCode,
+    span: Option<Box<CallSpan>>,
 }
 
 impl Call {
-    fn begin(method: Arc<str>) -> Self {
+    fn begin(method: Arc<str>, span: Option<CallSpan>) -> Self {
         metrics::rpc_started(&method);
         Self {
             method,
             begun: Instant::now(),
             code: RpcCode::Cancelled,
+            span: span.map(Box::new),
         }
+    }
+
+    fn trace(&self) -> Option<&traces::Trace> {
+        self.span.as_ref().map(|span| span.trace())
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
+        if let Some(span) = self.span.take() {
+            span.finish(self.code);
+        }
         metrics::rpc_finished(&self.method, self.code, self.begun.elapsed());
     }
 }

@@ -8,6 +8,7 @@
 //! - [`trainer`]: the loop over epochs; `session` makes one, and `failure` says why there is none. [`feed`] brings it batches, which [`loader`] decodes
 //!   ahead of it or [`feature_cache`] has kept. [`objective`] is what [`optimizer`] makes small by changing the parameters in [`flat`], at a pace that [`schedule`]
 //!   sets. The figures are those of [`crate::evaluation`]; [`monitor`] says which of them counts, [`early_stopping`] gives the verdict on an epoch.
+//! - `spans`: where the time went, for the trace of a training that is traced.
 //! - [`full_checkpoint`]: what a later process needs to go on as if it were this one.
 //!
 //! Training and inference never import each other: the registry joins them.
@@ -29,6 +30,7 @@ pub mod process;
 pub mod report;
 pub mod schedule;
 mod session;
+mod spans;
 pub mod spec;
 pub mod supervisor;
 pub mod trainer;

@@ -6,7 +6,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use crate::{
@@ -24,6 +24,7 @@ use super::{
     process::{Control, Reporter, Wish},
     report::{dataset_options, dataset_report},
     session::{Pass, Session, limits},
+    spans::Spans,
     spec::Spec,
 };
 
@@ -52,15 +53,20 @@ pub fn run(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> Finished {
 
 fn train(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> Result<Finished, Error> {
     let begun = Instant::now();
+    let spans = Spans::new(job, reporter);
     let spec = Spec::resolve(job.spec.as_ref())
         .map_err(|violations| Error::Spec(format!("{violations:?}")))?;
     let device = device::select(&job.device)?;
+    let scanning = SystemTime::now();
     let Some(dataset) = scan(job, &spec, reporter, control)? else {
         return Ok(paused());
     };
+    spans.done("scan", scanning)?;
+    let loading = SystemTime::now();
     let restored = restore(job, &dataset, reporter)?;
     let process = (begun, reporter);
     let mut session = Session::prepare(job, spec, &dataset, device, process, restored)?;
+    spans.done("load", loading)?;
     let stop_reason = loop {
         if session.ending().is_some() {
             session.finish_saving()?;
@@ -70,13 +76,20 @@ fn train(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> Result<Finis
         if let Some(reason) = session.ending() {
             break reason;
         }
+        let (epoch_begun, spent_before) = (SystemTime::now(), session.spent());
         match session.epoch(reporter, control)? {
             Pass::Complete(done) => {
+                if let Some(metrics) = &done.metrics {
+                    spans.epoch(epoch_begun, spent_before, metrics)?;
+                }
                 reporter
                     .send(worker_event::Kind::Epoch(*done))
                     .map_err(Error::Pipe)?;
                 session.change(control.take_changes());
-                session.save_after_epoch()?;
+                let saving = SystemTime::now();
+                if session.save_after_epoch()? {
+                    spans.done("save", saving)?;
+                }
             }
             Pass::Broken(reason) => break reason,
             Pass::Paused => return Ok(paused()),
@@ -94,9 +107,14 @@ fn train(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> Result<Finis
             learning_rate: session.learning_rate(),
         });
     }
+    let testing = SystemTime::now();
+    let test = session.test(reporter, control)?;
+    if test.is_some() {
+        spans.done("test", testing)?;
+    }
     Ok(Finished {
         stop_reason: stop_reason.into(),
-        test: session.test(reporter, control)?,
+        test,
         ..Default::default()
     })
 }

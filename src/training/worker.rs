@@ -10,6 +10,7 @@ use rustix::{fd::OwnedFd, stdio};
 use crate::{
     priority,
     proto::worker_v1::{Job, Started, worker_event::Kind},
+    telemetry::logging,
 };
 
 use super::{
@@ -34,6 +35,11 @@ pub fn main() -> ExitCode {
             return ExitCode::from(worker_exit::NO_JOB as u8);
         }
     };
+    if !job.log_filter.is_empty()
+        && let Err(error) = logging::set_filter(&job.log_filter)
+    {
+        tracing::warn!(%error, "the server's log filter is not taken over");
+    }
     // Threads begin as the one that starts them, so this comes before there are any.
     let gave_way = priority::give_way(job.nice.min(priority::LEAST));
     let reporter = Arc::new(Reporter::new(File::from(pipe)));

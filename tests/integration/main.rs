@@ -52,5 +52,7 @@ mod starter;
 mod support;
 /// Many trainings by one command, through a queue that is short.
 mod sweeps;
+/// Traces as a collector gets them, and what the log says meanwhile.
+mod traces;
 /// Stop and cancel in every phase, and the queue.
 mod trainings;

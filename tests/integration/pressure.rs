@@ -120,9 +120,9 @@ fn priorities_of_threads(pid: u32) -> Vec<(i32, u32)> {
 async fn training_gives_way_to_predictions() {
     let (own, policy) = priorities_of_threads(std::process::id())[0];
     for (options, nice, is_idle) in [
-        (&[][..], 19, true),
-        (&["--worker-nice", "15"], 15, false),
+        (&[][..], 10, false),
         (&["--worker-nice", "0"], 0, false),
+        (&["--worker-nice", "20"], 19, true),
     ] {
         let server = Server::start(options);
         let faces = server.faces("faces", 60, 1);

@@ -282,7 +282,9 @@ fn spawn(
         ("--threads", "1"),
         ("--log-format", "text"),
     ] {
-        command.args([flag, value]);
+        if !options.iter().any(|option| option == flag) {
+            command.args([flag, value]);
+        }
     }
     let log = log.into_parts().0;
     command

@@ -195,6 +195,7 @@ class WithoutModelTest(ClientTest):
         self.assertEqual((list(info.data_roots), list(info.weights_roots)), (["/"], ["/"]))
         self.assertGreater(info.start_time.seconds, 1_700_000_000)
         self.assertEqual(info.live_model, "")
+        self.assertEqual(info.http_port, int(self.server.http_address.rsplit(":", 1)[1]))
 
     def test_health_is_told_for_each_service_and_prediction_does_not_serve_without_a_model(self):
         expected = {service: "SERVING" for service in [""] + SERVICES}

@@ -422,6 +422,7 @@ describe("the dashboard", () => {
     await page.locator("[data-dataset=new-faces] .chip", { hasText: "Ready" }).waitFor();
     await page.unroute("**/datasets/uploads/*");
     expect(patches).toBeGreaterThan(3);
+    await link("live").waitFor();
     await look(page, "datasets");
     await page.getByRole("link", { name: "new-faces" }).click();
     await page.getByText("1 left out: corrupt").or(page.getByText("1 left out: unsupported format")).waitFor();
@@ -453,6 +454,7 @@ describe("the dashboard", () => {
     await page.locator("h1 .chip", { hasText: "Succeeded" }).waitFor();
     await page.getByRole("button", { name: "Delete…" }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Delete the training" }).click();
+    await heading("Trainings").waitFor();
     for (const id of ["new-faces", "linked"]) {
       await visit(`#/datasets/${id}`);
       await page.getByRole("button", { name: "Delete…" }).click();

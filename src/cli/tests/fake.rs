@@ -54,6 +54,7 @@ pub(super) struct State {
     pub(super) predicted: Mutex<Vec<PredictRequest>>,
     pub(super) evaluated: Mutex<Vec<EvaluateModelVersionRequest>>,
     pub(super) aliased: Mutex<Vec<SetAliasRequest>>,
+    pub(super) log_level: Mutex<String>,
     pub(super) file: Vec<u8>,
     pub(super) sha256: String,
 }
@@ -457,6 +458,30 @@ impl SystemService for Service {
             limits: Some(self.0.limits),
             features: self.0.features.clone(),
             ..GetServerInfoResponse::default()
+        }))
+    }
+
+    async fn get_log_level(
+        &self,
+        _: Request<GetLogLevelRequest>,
+    ) -> Result<Response<GetLogLevelResponse>, Status> {
+        let directives = self.0.log_level.lock().unwrap().clone();
+        Ok(Response::new(GetLogLevelResponse { directives }))
+    }
+
+    async fn set_log_level(
+        &self,
+        request: Request<SetLogLevelRequest>,
+    ) -> Result<Response<SetLogLevelResponse>, Status> {
+        let directives = request.into_inner().directives;
+        if directives == "loud" {
+            return Err(Status::invalid_argument("directives: no such level"));
+        }
+        let mut level = self.0.log_level.lock().unwrap();
+        let previous = std::mem::replace(&mut *level, directives.clone());
+        Ok(Response::new(SetLogLevelResponse {
+            directives,
+            previous,
         }))
     }
 }

@@ -9,6 +9,8 @@ mod fake;
 mod fake_models;
 // Streams that break.
 mod following;
+// Commands that look again and again, help, and manual pages.
+mod looking;
 // Groups of pictures and bad ones among them.
 mod predicting;
 // Trainings and models, their lists and downloads.

@@ -43,7 +43,10 @@ use tonic_types::StatusExt;
 use crate::{
     proto::to_json,
     services::{caller::Caller, status},
-    telemetry::{metrics, rpc},
+    telemetry::{
+        metrics, rpc,
+        traces::{self, CallKind, CallSpan, Traces},
+    },
 };
 
 use super::{OpenInference, Wanted, check_load, describe, json, no_unload};
@@ -99,12 +102,13 @@ pub struct Limits {
 }
 
 /// The pages. The exporter must be installed: their series exist from now on.
-pub fn router(api: OpenInference, limits: Limits) -> Router {
+pub fn router(api: OpenInference, limits: Limits, traces: Traces) -> Router {
     route::ALL.into_iter().for_each(metrics::http_known);
     let rest = Rest {
         api,
         slots: Arc::new(Semaphore::new(limits.requests)),
         limits,
+        traces,
     };
     let mut router = Router::new()
         .route("/v2", get(server).fallback(wrong_method))
@@ -145,6 +149,7 @@ struct Rest {
     api: OpenInference,
     slots: Arc<Semaphore>,
     limits: Limits,
+    traces: Traces,
 }
 
 /// The version that a path names.
@@ -207,11 +212,15 @@ struct Counted {
     route: &'static str,
     begun: Instant,
     code: tonic::Code,
+    span: Option<CallSpan>,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let code = rpc::label_of(self.code);
+        if let Some(span) = self.span.take() {
+            span.finish(code);
+        }
         metrics::http_finished(self.route, code, self.begun.elapsed());
     }
 }
@@ -221,12 +230,23 @@ pub(in crate::services) async fn answer(
     route: &'static str,
     answering: impl Future<Output = Result<Response, Failure>>,
 ) -> Response {
+    follow(route, None, answering).await
+}
+
+/// The same, as the work of a span where the request is followed.
+async fn follow(
+    route: &'static str,
+    span: Option<CallSpan>,
+    answering: impl Future<Output = Result<Response, Failure>>,
+) -> Response {
+    let trace = span.as_ref().map(|span| span.trace().clone());
     let mut counted = Counted {
         route,
         begun: Instant::now(),
         code: tonic::Code::Cancelled,
+        span,
     };
-    match answering.await {
+    match traces::within(trace, answering).await {
         Ok(response) => {
             counted.code = tonic::Code::Ok;
             response
@@ -328,9 +348,13 @@ async fn unload() -> Response {
 }
 
 async fn infer(State(rest): State<Rest>, named: Named, request: Request) -> Response {
+    let span = rest
+        .traces
+        .call(|| CallKind::Post(route::INFER), request.headers(), true);
     // Boxed, because it holds everything on the way of a prediction.
-    answer(
+    follow(
         route::INFER,
+        span,
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let caller = Caller::new(&parts.headers, &parts.extensions)?;

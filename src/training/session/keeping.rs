@@ -86,11 +86,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Begins to write a full checkpoint after an epoch. Epochs of less than a second are made again sooner than their checkpoints are written.
-    pub(in super::super) fn save_after_epoch(&mut self) -> Result<(), Error> {
+    /// Begins to write a full checkpoint after an epoch, and says whether it did. Epochs of less than a second are made again sooner than their checkpoints
+    /// are written.
+    pub(in super::super) fn save_after_epoch(&mut self) -> Result<bool, Error> {
         const SHORTEST: Duration = Duration::from_secs(1);
         if self.saved.elapsed() < SHORTEST {
-            return Ok(());
+            return Ok(false);
         }
         let begun = Instant::now();
         self.save()?;
@@ -98,7 +99,7 @@ impl Session<'_> {
         let seconds = self.partial.seconds.get_or_insert_default();
         seconds.checkpoint += begun.elapsed().as_secs_f64();
         seconds.total += begun.elapsed().as_secs_f64();
-        Ok(())
+        Ok(true)
     }
 
     /// Begins to write a full checkpoint.

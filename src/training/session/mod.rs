@@ -300,6 +300,11 @@ impl<'a> Session<'a> {
         self.optimizer.learning_rate()
     }
 
+    /// What has been spent on the running epoch so far, by all processes.
+    pub(super) fn spent(&self) -> v1::EpochSeconds {
+        self.partial.seconds.unwrap_or_default()
+    }
+
     /// Whether there is a checkpoint.
     pub(super) fn has_best(&self) -> bool {
         self.best.is_some()

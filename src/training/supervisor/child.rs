@@ -22,6 +22,7 @@ use crate::proto::worker_v1::{
     CancelCommand, Job, PauseCommand, StopCommand, UpdateCommand, WorkerCommand, WorkerEvent,
     worker_command, worker_event,
 };
+use crate::telemetry::traces;
 use crate::training::frames::MAX_FRAME;
 
 use super::orphans;
@@ -120,7 +121,10 @@ impl Worker {
             pid,
             events: FramedRead::new(stdout.ok_or_else(missing)?, codec()),
             commands: Some(FramedWrite::new(stdin.ok_or_else(missing)?, codec())),
-            log: tokio::spawn(forward_log(stderr.ok_or_else(missing)?, training)),
+            log: tokio::spawn(traces::within(
+                traces::current(),
+                forward_log(stderr.ok_or_else(missing)?, training),
+            )),
             watch: Watch::new(silence_timeout, stall_timeout),
         };
         worker.send(worker_command::Kind::Job(job)).await;

@@ -8,7 +8,7 @@
 //! - `child`: one process: its pipes, its signs of life, its end.
 //! - `run`: one training: from PREPARING to a final state, a pause or another start.
 //! - `restart`: whether an interrupted training is started again, and from where.
-//! - `observe`: what the metrics say about it.
+//! - `observe`: what the metrics say about it. `spans`: what its trace is told.
 //! - `orphans`: processes that an earlier server left behind.
 //! - `reserve`: room for the last word on a full disk.
 //! - `tensorboard`: event files about the epochs, for TensorBoard.
@@ -19,6 +19,7 @@ mod orphans;
 mod reserve;
 mod restart;
 mod run;
+mod spans;
 mod tensorboard;
 
 use std::{
@@ -41,7 +42,7 @@ use crate::{
     },
     registry::{self, Registry},
     store::{self, Change, Inserted, RequestId, Store, is_final, uninterrupted},
-    telemetry::logging::chain,
+    telemetry::{logging::chain, traces::Traces},
     training::spec::{self, Changes},
 };
 
@@ -83,6 +84,8 @@ pub struct SupervisorOptions {
     pub hub: worker_v1::HubAccess,
     /// Limits on one image.
     pub limits: Limits,
+    /// Where the spans of trainings go that were started by a traced call.
+    pub traces: Traces,
 }
 
 /// Failures of what clients ask for.

@@ -19,7 +19,10 @@ use crate::{
         },
     },
     store::{self, Change, Kind, Rewind, is_final},
-    telemetry::logging::chain,
+    telemetry::{
+        logging::{self, chain},
+        traces,
+    },
     training::{
         spec::{Promote, Spec},
         supervisor::child::{Broken, Heard, Worker, describe, is_killed},
@@ -27,8 +30,9 @@ use crate::{
 };
 
 use super::{
-    Error, Inner, RETRY_PAUSE, Wish, observe, orphans,
+    Error, Inner, RETRY_PAUSE, Wish, id_of, observe, orphans,
     restart::{self, Cause},
+    spans,
 };
 
 /// How a training ends.
@@ -93,6 +97,22 @@ pub(super) async fn training(
         let state = inner.store.training(id).await?.state();
         return inner.end_if_asked(id, state).await;
     };
+    let (parent, state) = (&training.trace_parent, &training.trace_state);
+    let trace = inner.options.traces.adopt(parent, state);
+    let following = attempt(inner, training, resume, (wishes, changes), shutdown);
+    Box::pin(traces::within(trace, following)).await
+}
+
+/// Runs the training's process once, and records what became of it.
+async fn attempt(
+    inner: &Arc<Inner>,
+    training: v1::Training,
+    resume: Option<Resume>,
+    (wishes, changes): (watch::Receiver<Wish>, watch::Receiver<u64>),
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let id = id_of(&training.name);
+    spans::queued(&training);
     let work_dir = inner.options.work_dir.join(id);
     let ooms_before = oom_kills();
     let outcome = match start(inner, &training, resume, &work_dir).await {
@@ -320,6 +340,8 @@ async fn start(
         resume,
         check_memory: true,
         nice: options.nice,
+        log_filter: logging::filter().unwrap_or_default(),
+        traced: traces::current().is_some(),
     };
     tracing::info!(
         training = training.name,
@@ -400,6 +422,10 @@ impl Follow<'_> {
                 Ok(Heard::Event(event)) => {
                     if let worker_event::Kind::Finished(finished) = *event {
                         return Outcome::Finished(finished);
+                    }
+                    if let worker_event::Kind::Span(span) = *event {
+                        spans::told(&span);
+                        continue;
                     }
                     record(inner, id, *event).await
                 }
@@ -539,6 +565,7 @@ async fn record(
         }
         worker_event::Kind::Started(_)
         | worker_event::Kind::Beat(_)
+        | worker_event::Kind::Span(_)
         | worker_event::Kind::Finished(_) => Ok(()),
     };
     recorded.map_err(|error| failure_of_store(&error))

@@ -354,11 +354,16 @@ function Whole(props: { dataset: Dataset }) {
   );
 }
 
+const PARTS = [
+  { name: "Training", colour: "var(--series-1)", of: ({ train }: AgeBand) => train },
+  { name: "Validation", colour: "var(--series-2)", of: ({ validation }: AgeBand) => validation },
+  { name: "Test", colour: "var(--series-4)", of: ({ test }: AgeBand) => test },
+];
+
 /** How many images are of which ages, as bars of three parts. */
 function Ages(props: { bands: AgeBand[] }) {
   const sum = ({ train, validation, test }: AgeBand): number => Number(train + validation + test);
   const most = Math.max(...props.bands.map(sum), 1);
-  const share = (images: bigint): { flexGrow: number } => ({ flexGrow: Number(images) });
   return (
     <Scroll label="Images by age">
       <table class="ages">
@@ -366,9 +371,13 @@ function Ages(props: { bands: AgeBand[] }) {
           <tr>
             <th scope="col">Ages</th>
             <th scope="col" class="wide"><span class="unseen">Share</span></th>
-            <th scope="col" class="right">Training</th>
-            <th scope="col" class="right">Validation</th>
-            <th scope="col" class="right">Test</th>
+            {PARTS.map(({ name, colour }) => (
+              <th key={name} scope="col" class="right">
+                <span class="part-name">
+                  <span class="swatch block" style={{ "--colour": colour }} /> {name}
+                </span>
+              </th>
+            ))}
           </tr>
         </thead>
         <tbody>
@@ -379,14 +388,16 @@ function Ages(props: { bands: AgeBand[] }) {
               </th>
               <td class="wide" aria-hidden="true">
                 <div class="stacked" style={{ width: `${(sum(band) / most) * 100}%` }}>
-                  <span style={{ ...share(band.train), "--colour": "var(--series-1)" }} />
-                  <span style={{ ...share(band.validation), "--colour": "var(--series-2)" }} />
-                  <span style={{ ...share(band.test), "--colour": "var(--series-4)" }} />
+                  {PARTS.map(({ name, colour, of }) => (
+                    <span key={name} style={{ flexGrow: Number(of(band)), "--colour": colour }} />
+                  ))}
                 </div>
               </td>
-              <td class="right">{count(band.train)}</td>
-              <td class="right">{count(band.validation)}</td>
-              <td class="right">{count(band.test)}</td>
+              {PARTS.map(({ name, of }) => (
+                <td key={name} class="right">
+                  {count(of(band))}
+                </td>
+              ))}
             </tr>
           ))}
         </tbody>

@@ -1,0 +1,63 @@
+//! What the trace of a call is told about its pictures: decoding, the wait for the engine, and the forward pass with the batch that it was.
+//!
+//! A batch serves pictures of many calls. It is in the trace of the first of them that is followed, with a link to each that is, and each picture's span of the
+//! forward pass links to it.
+
+use std::time::{Duration, Instant};
+
+use crate::telemetry::traces::{Details, KeyValue, Trace};
+
+use super::queue::Item;
+
+/// A step of a picture that ended now: `decode` or `detect`.
+pub(super) fn step(trace: Option<&Trace>, name: &'static str, index: usize, begun: Instant) {
+    if let Some(trace) = trace {
+        let details = Details::of([number("visage.image.index", index)]);
+        trace.child().tell(name, begun, Instant::now(), details);
+    }
+}
+
+/// The pictures of a batch whose calls are followed, with the moments at which they came into the queue. Most batches have none.
+pub(super) fn followed(batch: &[Item]) -> Vec<(Trace, Instant)> {
+    let followed = |item: &Item| Some((item.trace.clone()?, item.enqueued));
+    batch.iter().filter_map(followed).collect()
+}
+
+/// A forward pass over `images` pictures which began at `begun` and took `inference`.
+pub(super) fn batch(
+    followed: &[(Trace, Instant)],
+    model: &str,
+    images: usize,
+    begun: Instant,
+    inference: Duration,
+) {
+    let Some((first, _)) = followed.first() else {
+        return;
+    };
+    let batch = first.child();
+    let ended = begun + inference;
+    let mut links = Vec::with_capacity(followed.len());
+    for (trace, enqueued) in followed {
+        let waiting = trace.child();
+        waiting.tell("queue", *enqueued, begun, Details::default());
+        let computing = trace.child();
+        links.push(computing.context());
+        let details = Details {
+            attributes: vec![number("visage.batch.images", images)],
+            links: vec![batch.context()],
+        };
+        computing.tell("inference", begun, ended, details);
+    }
+    let details = Details {
+        attributes: vec![
+            number("visage.batch.images", images),
+            KeyValue::new("visage.model", model.to_owned()),
+        ],
+        links,
+    };
+    batch.tell("batch", begun, ended, details);
+}
+
+fn number(key: &'static str, value: usize) -> KeyValue {
+    KeyValue::new(key, i64::try_from(value).unwrap_or(i64::MAX))
+}
