@@ -24,17 +24,26 @@ pub fn give_way(nice: u32) -> io::Result<()> {
 /// # Errors
 /// What the operating system refuses.
 pub fn only_when_idle() -> io::Result<()> {
-    give_way(LEAST)?;
     #[cfg(target_os = "linux")]
-    thread_priority::set_thread_priority_and_policy(
+    enter_idle_policy()?;
+    give_way(LEAST)
+}
+
+#[cfg(target_os = "linux")]
+fn enter_idle_policy() -> io::Result<()> {
+    use thread_priority::{
+        NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy::Normal,
+    };
+    let set = thread_priority::set_thread_priority_and_policy(
         thread_priority::thread_native_id(),
-        thread_priority::ThreadPriority::Min,
-        thread_priority::ThreadSchedulePolicy::Normal(
-            thread_priority::NormalThreadSchedulePolicy::Idle,
-        ),
-    )
-    .map_err(|error| io::Error::other(format!("{error:?}")))?;
-    Ok(())
+        ThreadPriority::Min,
+        Normal(Idle),
+    );
+    // It also sets the niceness back, which not everybody may; the policy is there all the same.
+    match thread_priority::thread_schedule_policy() {
+        Ok(policy) if policy == Normal(Idle) => Ok(()),
+        _ => Err(io::Error::other(format!("no idle policy: {set:?}"))),
+    }
 }
 
 /// One thread of a server gives way, where that does not slow down the others. Without it the work is the same, so a refusal is no error.

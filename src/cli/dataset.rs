@@ -23,6 +23,9 @@ const EXAMPLES: &str = "\
 Examples:
   visage dataset push faces/ --name faces              from this machine to the server
   visage dataset register /data/faces                  a folder of the server by the name datasets/faces
+  visage dataset list
+  visage dataset get faces                             its parts, its ages, and what was left out and why
+  visage dataset delete faces
   visage dataset check datasets/faces
   visage dataset check faces/
   visage dataset check faces/ --strict                 in a script: fails when a picture is in two parts

@@ -24,8 +24,17 @@ pub(super) fn of_headers(headers: &HeaderMap) -> Option<SpanContext> {
     parse(parent, &state.join(","))
 }
 
+/// Whether the parts have the lengths that W3C Trace Context says (section 3.2.2), which the library does not look at.
+fn is_whole(parent: &str) -> bool {
+    let lengths = parent.split('-').map(str::len);
+    lengths.take(4).eq([2, 32, 16, 2])
+}
+
 /// The span that the two headers name.
 pub(super) fn parse(parent: &str, state: &str) -> Option<SpanContext> {
+    if !is_whole(parent) {
+        return None;
+    }
     let pair = Pair { parent, state };
     let found = TraceContextPropagator::new().extract_with_context(&Context::new(), &pair);
     let span = found.span();
