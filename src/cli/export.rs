@@ -35,6 +35,10 @@ use super::{
 };
 
 const EXAMPLES: &str = "\
+Examples:
+  visage models export live --format torchscript --output age.pt
+  visage models export live --format pth --output age.pth
+
 Formats:
   torchscript   a module: torch.jit.load(FILE)(images) gives ages in years, without Visage and without torchvision
   pth           a state dict: torchvision.models.resnet18(num_classes=1).load_state_dict(torch.load(FILE, weights_only=True))
