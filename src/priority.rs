@@ -41,7 +41,7 @@ fn enter_idle_policy() -> io::Result<()> {
     );
     // It also sets the niceness back, which not everybody may; the policy is there all the same.
     match thread_priority::thread_schedule_policy() {
-        Ok(policy) if policy == Normal(Idle) => Ok(()),
+        Ok(Normal(Idle)) => Ok(()),
         _ => Err(io::Error::other(format!("no idle policy: {set:?}"))),
     }
 }
