@@ -511,7 +511,7 @@ class ExamplesTest(ServerTest):
         self.run_example("node", str(folder / "dist/main.js"))
 
     def test_go(self):
-        hint = "`apt install golang-go golang-google-grpc-dev golang-google-genproto-dev protobuf-compiler protoc-gen-go protoc-gen-go-grpc`"
+        hint = "`apt install golang-go golang-google-grpc-dev golang-google-genproto-dev golang-google-protobuf-dev protobuf-compiler protoc-gen-go protoc-gen-go-grpc`"
         self.need(["go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc"], hint)
         if not os.path.isdir("/usr/share/gocode/src/google.golang.org/grpc"):
             self.skipTest("golang-google-grpc-dev is not installed: " + hint)
