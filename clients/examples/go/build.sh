@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the example with Debian's packages alone:
 #
-#     apt install golang-go golang-google-grpc-dev golang-google-genproto-dev protobuf-compiler protoc-gen-go protoc-gen-go-grpc
+#     apt install golang-go golang-google-grpc-dev golang-google-genproto-dev golang-google-protobuf-dev protobuf-compiler protoc-gen-go protoc-gen-go-grpc
 #     ./build.sh && GRPC_GO_RETRY=on ./build/example localhost:50051 /data/faces pictures 10
 #
 # grpc-go 1.33, which these packages are of, minds the retries of a service config only with GRPC_GO_RETRY=on.
