@@ -104,7 +104,7 @@ fn spec_with_all(dataset: &Path) -> v1::TrainingSpec {
     v1::TrainingSpec {
         // In 16 bits where the processor multiplies in them, which other kernels do than those of f32; epochs are shorter then.
         precision: v1::Precision::Auto.into(),
-        max_epochs: Some(60),
+        max_epochs: Some(36),
         optimizer: Some(v1::OptimizerSpec {
             kind: v1::OptimizerKind::Adamw.into(),
             learning_rate: Some(1e-3),
@@ -225,9 +225,9 @@ async fn workers_killed_at_random_moments_change_nothing() {
 async fn servers_killed_at_random_moments_change_nothing() {
     const KILLS: u32 = 12;
     let mut random = ChaCha8Rng::seed_from_u64(12);
-    let expected = undisturbed(spec_with_all(Path::new("")), 150).await;
+    let expected = undisturbed(spec_with_all(Path::new("")), 100).await;
     let mut server = Server::start(&[]);
-    let folder = server.faces("faces", 150, 5);
+    let folder = server.faces("faces", 100, 5);
     let name = server
         .queue(at(spec_with_all(Path::new("")), &folder))
         .await;
