@@ -16,7 +16,7 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores by itself, and two of it would only wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-accuracy bench-train bench-serve bench-pressure bench-tracing fuzz book book-reference lint deny clean
+.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-accuracy bench-train bench-serve bench-peers bench-pressure bench-tracing fuzz book book-reference lint deny clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
@@ -111,8 +111,11 @@ $(VENV)/bench-installed: $(VENV)/torch-installed tests/bench/requirements.txt
 	@$(PIP_INSTALL) --requirement tests/bench/requirements.txt || { echo "bench: pip could not install tests/bench/requirements.txt (its reason is above): check the network" >&2; exit 1; }
 	@touch $@
 
+bench-peers: $(VENV)/bench-installed ## Install the servers that bench-serve compares with: MLServer, TorchServe (needs Java 17), Triton (2 GB)
+	$(VENV)/bin/python tests/bench/peers/install.py $(VENV)/peers
+
 bench-serve: build $(VENV)/bench-installed ## Compare the serving speed with raw engines and other servers (DATA=folder ROUNDS=3 BENCH_JSON=file)
-	$(VENV)/bin/python tests/bench/serve.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \
+	$(VENV)/bin/python tests/bench/serve.py --visage "$(abspath $(TARGET_DIR))/release/visage" --environments $(VENV)/peers $(if $(DATA),--data "$(DATA)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
 bench-pressure: build $(VENV)/installed ## Measure predictions beside swaps, overload and a training (DATA=folder SECONDS=60 BENCH_JSON=file)

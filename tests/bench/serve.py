@@ -9,9 +9,11 @@ JPEG bytes in, age out, a ResNet18 on 224x224 images. Each round measures all of
     grpc                 grpc.aio around PyTorch in f32, one request after the other: the server one writes first
     grpc bf16            the same around the raw libtorch engine
     grpc openvino bf16   the same around OpenVINO in bf16: the first tuned by hand
+    mlserver, torchserve, triton   as their documents say, batches of up to 32 collected for 5 ms, around PyTorch in f32
+    ... openvino bf16    the same three around OpenVINO in bf16: tuned by hand
     visage               with its default settings, over gRPC
 
-A peer whose package is not installed is left out, and the report says so. The load is closed: so many clients in one process, each of which sends its next
+What is not installed is left out, and the report says so; `make bench-peers` brings those three (TorchServe needs Java 17). The load is closed: so many clients in one process, each of which sends its next
 picture when the answer has come. Ratios are Visage over another at the same concurrency, round by round; a spread is the lowest and highest round.
 """
 
@@ -30,6 +32,7 @@ import sys
 import tempfile
 import time
 
+from peers import start
 from train import Server, machine, pictures_of, summary
 
 SIDE = 224
@@ -38,6 +41,9 @@ PICTURES = 64
 METHOD = "/visage.v1.PredictionService/Predict"
 # What each needs besides PyTorch.
 PEERS = {"grpc": "torch", "grpc bf16": "torch", "grpc openvino bf16": "openvino"}
+SERVERS = {server + suffix: package for server in ("mlserver", "torchserve", "triton") for suffix, package in (("", "torch"), (" openvino bf16", "openvino"))}
+# Those that one gets without thinking about number formats.
+AS_SHIPPED = ["grpc", "mlserver", "torchserve", "triton"]
 ENGINES = {"raw libtorch bf16": "torch", "raw openvino bf16": "openvino"}
 
 
@@ -103,6 +109,15 @@ def decode(data):
     mean, deviation = (numpy.array(values, numpy.float32) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     pixels = (numpy.asarray(picture, numpy.float32) / 255 - mean) / deviation
     return numpy.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def blank():
+    """A grey picture as JPEG, for warming up."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), "grey").save(data, "JPEG")
+    return data.getvalue()
 
 
 def raw(name, folder, paths, seconds):
@@ -175,6 +190,9 @@ async def callers(name, address, pictures):
     channel = grpc.aio.insecure_channel(address)
     if name == "visage":
         call, requests = channel.unary_unary(METHOD), [field(1, picture) for picture in pictures]
+    elif name in SERVERS:
+        calls = [start.call(name.split()[0], field, picture) for picture in pictures]
+        call, requests = channel.unary_unary(calls[0][0]), [request for _, request in calls]
     else:
         call, requests = channel.unary_unary("/bench.Age/Predict"), pictures
 
@@ -227,7 +245,11 @@ def resident(pid):
 class Peer:
     """A peer's process group and its address."""
 
-    def __init__(self, name, folder):
+    def __init__(self, name, folder, environments):
+        if name in SERVERS:
+            server, _, engine = name.partition(" ")
+            self.process, self.address = start.start(server, engine or "libtorch f32", environments, folder, os.path.join(folder, name.replace(" ", "-")))
+            return
         command = [sys.executable, __file__, "--serve", name, "--folder", folder]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True, start_new_session=True)
         self.address = self.process.stdout.readline().strip()
@@ -236,7 +258,11 @@ class Peer:
 
     def close(self):
         os.killpg(self.process.pid, signal.SIGTERM)
-        self.process.wait()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 async def until_it_answers(name, address, picture):
@@ -282,20 +308,23 @@ def measure(given, folder):
     listing = os.path.join(folder, "pictures.json")
     with open(listing, "w", encoding="utf-8") as file:
         json.dump(paths, file)
-    wanted = set(given.peers.split(",")) if given.peers else set(ENGINES) | set(PEERS)
+    every = [*ENGINES, *PEERS, *SERVERS]
+    wanted = set(given.peers.split(",")) if given.peers else set(every)
     there = lambda known: [name for name, package in known.items() if name in wanted and importlib.util.find_spec(package)]
     engines, peers = there(ENGINES), there(PEERS)
-    missing = sorted((set(ENGINES) | set(PEERS)) & wanted - set(engines) - set(peers))
+    complete = start.available(given.environments)
+    peers += [name for name in there(SERVERS) if name.split()[0] in complete]
+    missing = [name for name in every if name in wanted and name not in engines and name not in peers]
     if missing:
         print("not installed, left out: {}".format(", ".join(missing)))
     server, runs = trained(given, folder, paths), []
     try:
         for number in range(given.rounds):
             for name in [*engines, *peers, "visage"]:
-                for found in one(name, folder, listing, pictures, server, given.seconds):
+                for found in one(name, folder, listing, pictures, server, given):
                     found.update(name=name, round=number)
                     runs.append(found)
-                    told = "round {} {:20} {:2} at once {:7.1f} images/s".format(number + 1, name, found["concurrency"], found["rate"])
+                    told = "round {} {:24} {:2} at once {:7.1f} images/s".format(number + 1, name, found["concurrency"], found["rate"])
                     if "p50" in found:
                         told += ", p50 {p50:6.1f} ms, p95 {p95:6.1f}, p99 {p99:6.1f}, {mb} MB".format(**found)
                     print(told, flush=True)
@@ -304,20 +333,20 @@ def measure(given, folder):
     report(given, runs)
 
 
-def one(name, folder, listing, pictures, server, seconds):
+def one(name, folder, listing, pictures, server, given):
     """What is measured of one of them in a round."""
     if name in ENGINES:
-        command = [sys.executable, __file__, "--raw", name, "--folder", folder, "--pictures", listing, "--seconds", str(seconds)]
+        command = [sys.executable, __file__, "--raw", name, "--folder", folder, "--pictures", listing, "--seconds", str(given.seconds)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True).stdout
         rates = json.loads(output.splitlines()[-1])["rates"]
         return [{"concurrency": int(batch), "rate": rate} for batch, rate in rates.items()]
-    peer = None if name == "visage" else Peer(name, folder)
+    peer = None if name == "visage" else Peer(name, folder, given.environments)
     address, pid = (server.address, server.process.pid) if peer is None else (peer.address, peer.process.pid)
     found = []
     try:
         asyncio.run(until_it_answers(name, address, pictures[0]))
         for concurrency in CONCURRENCY:
-            result = asyncio.run(load(name, address, pictures, concurrency, seconds))
+            result = asyncio.run(load(name, address, pictures, concurrency, given.seconds))
             found.append({"concurrency": concurrency, "mb": resident(pid), **result})
     finally:
         if peer:
@@ -333,10 +362,10 @@ def report(given, runs):
     rounds = sorted({run["round"] for run in runs})
     spreads = {name: {concurrency: summary([rate("visage", concurrency, number) / rate(name, concurrency, number) for number in rounds])
                       for concurrency in CONCURRENCY} for name in names}
-    print("\nVisage over          " + "".join("{:>24}".format("{} at once".format(concurrency)) for concurrency in CONCURRENCY))
+    print("\nVisage over              " + "".join("{:>24}".format("{} at once".format(concurrency)) for concurrency in CONCURRENCY))
     for name, found in spreads.items():
         cells = ["{median:5.2f} ({low:.2f} to {high:.2f})".format(**found[concurrency]) for concurrency in CONCURRENCY]
-        print("{:21}{}".format(name, "".join("{:>24}".format(cell) for cell in cells)))
+        print("{:25}{}".format(name, "".join("{:>24}".format(cell) for cell in cells)))
     # Over the best of its kind in each round, at the concurrencies that fill the machine; the lesser of both.
     def over_best(known):
         kind = [name for name in names if name in known]
@@ -345,7 +374,8 @@ def report(given, runs):
         return min(statistics.median(rate("visage", concurrency, number) / max(rate(name, concurrency, number) for name in kind) for number in rounds)
                    for concurrency in (8, 32))
 
-    ratios = {"vs_raw_libtorch_bf16": over_best(["raw libtorch bf16"]), "vs_best_raw": over_best(ENGINES), "vs_best_peer": over_best(PEERS)}
+    ratios = {"vs_raw_libtorch_bf16": over_best(["raw libtorch bf16"]), "vs_best_raw": over_best(ENGINES), "vs_best_peer": over_best([*PEERS, *SERVERS]),
+              "vs_best_as_shipped": over_best(AS_SHIPPED)}
     for name, value in ratios.items():
         print("{}: {}".format(name, "not measured" if value is None else "{:.2f}".format(value)))
     if given.json:
@@ -362,6 +392,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
     parser.add_argument("--peers", help="only these engines and peers, by commas")
+    parser.add_argument("--environments", default="", help="folder with the environments of the other servers")
     parser.add_argument("--json", help="file for the figures")
     for hidden in ("--raw", "--serve", "--folder", "--pictures"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
