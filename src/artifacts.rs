@@ -13,7 +13,8 @@
 //! - **Repaired.** Storing bytes that are there already writes them again. That mends a damaged copy and renews the time that [`Artifacts::sweep`]
 //!   goes by; readers of the old file are not disturbed.
 //!
-//! Files are copied in, never linked: a link would share its bytes with a file that somebody else can still write to.
+//! A file is copied in by [`Artifacts::put_file`], or moved in by [`Artifacts::take_file`] when its writer has closed it and nobody else knows it. None is linked:
+//! a link would share its bytes with a file that somebody else can still write to.
 //!
 //! All reading, writing and hashing happens on the runtime's threads for blocking work.
 
@@ -142,6 +143,60 @@ impl Artifacts {
         let path = path.to_owned();
         let file = blocking(move || fs::File::open(path)).await?;
         self.put(Box::new(file)).await
+    }
+
+    /// Makes an artifact of a file that its writer has closed: in a local store it is moved, elsewhere copied and removed. It is hashed by a thread that gives way.
+    ///
+    /// After an error the file may be gone. Errors: [`Error::File`], [`Error::DiskFull`], [`Error::Store`].
+    pub async fn take_file(&self, path: &Path) -> Result<Digest, Error> {
+        if let Some(digest) = self.move_in(path).await? {
+            return Ok(digest);
+        }
+        let digest = self.put_file(path).await?;
+        let path = path.to_owned();
+        blocking(move || fs::remove_file(path)).await?;
+        Ok(digest)
+    }
+
+    /// Moves a file into the store's folder; `None`, and nothing has changed, where there is none or it is on another file system.
+    async fn move_in(&self, path: &Path) -> Result<Option<Digest>, Error> {
+        let Some(local) = &self.local else {
+            return Ok(None);
+        };
+        let aside = incoming();
+        let (from, place) = (path.to_owned(), local.path_to_filesystem(&aside)?);
+        let file = blocking(move || {
+            if let Some(folder) = place.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            match fs::rename(from, &place) {
+                Err(error) if error.kind() == ErrorKind::CrossesDevices => Ok(None),
+                renamed => renamed.and_then(|()| fs::File::open(place)).map(Some),
+            }
+        })
+        .await?;
+        let Some(file) = file else { return Ok(None) };
+        let hashed = giving_way(move || {
+            let digest = hash(&file)?;
+            file.sync_all()?;
+            Ok(digest)
+        });
+        let hashed = match hashed {
+            Ok(hashed) => hashed
+                .await
+                .unwrap_or_else(|_| Err(io::Error::other("the thread that hashes it panicked"))),
+            Err(error) => Err(error),
+        };
+        match hashed {
+            Ok(digest) => {
+                self.name(&aside, &digest).await?;
+                Ok(Some(digest))
+            }
+            Err(error) => {
+                discard(self.store.delete(&aside).await);
+                Err(error.into())
+            }
+        }
     }
 
     /// Stores bytes. Errors: [`Error::DiskFull`], [`Error::Store`].
@@ -273,7 +328,7 @@ impl Artifacts {
 
     /// Copies a source aside, then moves it to the name that its bytes turned out to have.
     async fn put(&self, source: Box<dyn Read + Send>) -> Result<Digest, Error> {
-        let aside = Key::from_iter([INCOMING, &Uuid::new_v4().simple().to_string()]);
+        let aside = incoming();
         let mut upload = self.store.put_multipart(&aside).await?;
         let copied = match copy(source, &mut *upload).await {
             Ok(digest) => upload.complete().await.map(|_| digest).map_err(Error::from),
@@ -286,11 +341,17 @@ impl Artifacts {
                 return Err(error);
             }
         };
-        if let Err(error) = self.store.rename(&aside, &key(&digest.sha256)?).await {
-            discard(self.store.delete(&aside).await);
+        self.name(&aside, &digest).await?;
+        Ok(digest)
+    }
+
+    /// Moves what lies aside to the name that its bytes have.
+    async fn name(&self, aside: &Key, digest: &Digest) -> Result<(), Error> {
+        if let Err(error) = self.store.rename(aside, &key(&digest.sha256)?).await {
+            discard(self.store.delete(aside).await);
             return Err(error.into());
         }
-        Ok(digest)
+        Ok(())
     }
 
     /// All artifacts with the time when each was last stored; files of other names are passed over.
@@ -322,6 +383,11 @@ impl fmt::Debug for Artifacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Artifacts").field(&self.store).finish()
     }
+}
+
+/// A place for what is being stored.
+fn incoming() -> Key {
+    Key::from_iter([INCOMING, &Uuid::new_v4().simple().to_string()])
 }
 
 /// Where an artifact lies. Refuses what is not a digest, so that no name leads out of the folder.
@@ -371,14 +437,7 @@ async fn copy(
     upload: &mut dyn MultipartUpload,
 ) -> Result<Digest, Error> {
     let (parts, mut receiver) = mpsc::channel(1);
-    let (done, digest) = oneshot::channel();
-    // A thread of its own, because it gives way: a checkpoint is hashed after each epoch, and predictions go on beside it.
-    std::thread::Builder::new()
-        .name("artifacts".to_owned())
-        .spawn(move || {
-            priority::thread_gives_way(NICE);
-            drop(done.send(read_parts(source, &parts)));
-        })?;
+    let digest = giving_way(move || read_parts(source, &parts))?;
     while let Some(part) = receiver.recv().await {
         upload.put_part(PutPayload::from(part)).await?;
     }
@@ -386,6 +445,30 @@ async fn copy(
         Ok(digest) => Ok(digest?),
         Err(_) => Err(io::Error::other("the thread that reads it panicked").into()),
     }
+}
+
+/// Runs on a thread of its own, because it gives way: a checkpoint is hashed after each epoch, and predictions go on beside it.
+fn giving_way<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<oneshot::Receiver<io::Result<T>>> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("artifacts".to_owned())
+        .spawn(move || {
+            priority::thread_gives_way(NICE);
+            drop(done.send(work()));
+        })?;
+    Ok(result)
+}
+
+/// Digest of a source's bytes, of which few are in memory at a time.
+fn hash(mut source: impl Read) -> io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let size = io::copy(&mut source, &mut hasher)?;
+    Ok(Digest {
+        sha256: hex(hasher.finalize()),
+        size,
+    })
 }
 
 /// Reads a source to its end, hands on its parts and returns their digest. It ends early when nobody takes them any more.

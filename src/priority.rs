@@ -1,4 +1,12 @@
-//! Lets others have the processor first, as `nice` does.
+//! Lets others have the processor first, as `nice` does, and soon.
+
+#![cfg_attr(
+    target_os = "linux",
+    expect(
+        unsafe_code,
+        reason = "no crate has the system call that sets how long a thread's turns are"
+    )
+)]
 
 use std::io;
 
@@ -46,10 +54,68 @@ fn enter_idle_policy() -> io::Result<()> {
     }
 }
 
+/// How long a thread computes before others that wait have their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turns {
+    /// A tenth of a millisecond, for whom others wait.
+    Short,
+    /// A tenth of a second, for whom nobody waits.
+    Long,
+}
+
+/// The thread that calls it, and those that it starts from now on, take turns of this length.
+///
+/// Niceness is about shares and not about delays: a thread that wakes up waits until the turn of the one that runs is over, some milliseconds, however nice that one is. Since Linux 6.12
+/// one with shorter turns interrupts one with longer turns (EEVDF's custom slices, sched_setattr(2)); older kernels and other systems take no notice.
+pub fn take_turns(turns: Turns) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = set_slice(turns) {
+        tracing::debug!(%error, ?turns, "the length of turns stays as it is");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = turns;
+}
+
+/// `struct sched_attr` in its first version.
+#[cfg(target_os = "linux")]
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Attributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime_ns: u64,
+    deadline_ns: u64,
+    period_ns: u64,
+}
+
+#[cfg(target_os = "linux")]
+fn set_slice(turns: Turns) -> io::Result<()> {
+    let attributes = Attributes {
+        size: u32::try_from(size_of::<Attributes>()).expect("it has 48 bytes"),
+        flags: libc::SCHED_FLAG_KEEP_POLICY as u64,
+        nice: rustix::process::getpriority_process(None)?,
+        runtime_ns: match turns {
+            Turns::Short => 100_000,
+            Turns::Long => 100_000_000,
+        },
+        ..Default::default()
+    };
+    // SAFETY: the kernel reads `size` bytes of the structure, which lives until it returns, and changes nothing but the calling thread's scheduling.
+    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// One thread of a server gives way, where that does not slow down the others. Without it the work is the same, so a refusal is no error.
 pub fn thread_gives_way(nice: u32) {
     if cfg!(target_os = "linux") {
         give_way(nice).ok();
+        take_turns(Turns::Long);
     }
 }
 
@@ -73,6 +139,42 @@ mod tests {
         });
         assert_eq!(thread.join().unwrap(), (19, 19));
         assert_eq!(own(), before);
+    }
+
+    /// Nanoseconds of the calling thread's turns, as the kernel tells them; 0 before Linux 6.12.
+    fn turns() -> u64 {
+        let mut attributes = Attributes::default();
+        let size = u32::try_from(size_of::<Attributes>()).unwrap();
+        // SAFETY: the kernel writes at most `size` bytes to the structure.
+        let done =
+            unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+        assert_eq!(done, 0);
+        attributes.runtime_ns
+    }
+
+    #[test]
+    fn turns_are_as_long_as_was_asked_and_handed_on() {
+        let release = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        let version: Vec<u32> = release
+            .split(['.', '-'])
+            .map_while(|part| part.parse().ok())
+            .collect();
+        let knows = version[..2] >= [6, 12];
+        let thread = std::thread::spawn(move || {
+            take_turns(Turns::Short);
+            let short = (turns(), std::thread::spawn(turns).join().unwrap());
+            thread_gives_way(1);
+            (short, turns(), own())
+        });
+        let (short, long, nice) = thread.join().unwrap();
+        match knows {
+            true => assert_eq!((short, long), ((100_000, 100_000), 100_000_000)),
+            false => assert_eq!((short, long), ((0, 0), 0)),
+        }
+        assert!(nice >= 1);
     }
 
     /// In /proc/thread-self/stat the policy is the 41st field, and the second may hold spaces; 5 is SCHED_IDLE (sched(7)).

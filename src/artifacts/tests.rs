@@ -83,6 +83,35 @@ async fn a_file_is_copied_and_its_source_stays() {
 }
 
 #[tokio::test]
+async fn a_file_is_taken_into_any_store_and_is_gone() {
+    let (folder, local) = open().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let source = elsewhere.path().join("source");
+    let memory = Artifacts::with_store(Arc::new(InMemory::new()));
+    for artifacts in [&local, &memory] {
+        for (content, sha256) in [(vec![b'a'; 1_000_000], MILLION_A), (Vec::new(), EMPTY)] {
+            // Twice, as when a training comes to the same weights again.
+            for _ in 0..2 {
+                fs::write(&source, &content).unwrap();
+                let digest = artifacts.take_file(&source).await.unwrap();
+                assert_eq!(
+                    (digest.sha256.as_str(), digest.size),
+                    (sha256, content.len() as u64)
+                );
+                assert!(!source.exists());
+            }
+            assert_eq!(artifacts.read(sha256).await.unwrap(), content);
+        }
+    }
+    assert_eq!(files(folder.path()).len(), 2, "nothing is left aside");
+    for artifacts in [&local, &memory] {
+        let missing = artifacts.take_file(&source).await;
+        assert!(matches!(missing, Err(Error::File { .. })), "{missing:?}");
+    }
+    assert_eq!(files(folder.path()).len(), 2);
+}
+
+#[tokio::test]
 async fn a_stream_has_even_chunks_from_any_store() {
     let (_folder, local) = open().await;
     let memory = Artifacts::with_store(Arc::new(InMemory::new()));

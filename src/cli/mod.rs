@@ -46,6 +46,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     config::{ClientConfig, Environment},
+    priority::{self, Turns},
     proto::v1::DatasetSpec,
 };
 
@@ -215,6 +216,10 @@ fn prepare_and_run(cli: Cli, output: &mut Output) -> Result<Outcome, Error> {
         patience: Patience::default(),
         output: output.clone(),
     };
+    if matches!(cli.command, Command::Serve(_)) {
+        // Before there are threads, which begin as this one is.
+        priority::take_turns(Turns::Short);
+    }
     let runtime = Runtime::new().map_err(Error::Runtime)?;
     let result = runtime.block_on(run(cli.command, &mut context));
     // A read of stdin that nobody waits for any more must not keep the program alive.

@@ -8,7 +8,7 @@ use std::{fs::File, io, process::ExitCode, sync::Arc};
 use rustix::{fd::OwnedFd, stdio};
 
 use crate::{
-    priority,
+    priority::{self, Turns},
     proto::worker_v1::{Job, Started, worker_event::Kind},
     telemetry::logging,
 };
@@ -42,6 +42,7 @@ pub fn main() -> ExitCode {
     }
     // Threads begin as the one that starts them, so this comes before there are any.
     let gave_way = priority::give_way(job.nice.min(priority::LEAST));
+    priority::take_turns(Turns::Long);
     let reporter = Arc::new(Reporter::new(File::from(pipe)));
     let control = Arc::new(Control::default());
     // Neither thread is waited for: both live exactly as long as the process.

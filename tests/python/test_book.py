@@ -41,6 +41,7 @@ NOT_RUN = {
     "how-to/imagenet-weights.md": ["curl -O https://download.pytorch.org/models/resnet18-f37072fd.pth"],
     "how-to/monitor.md": ["docker compose -f deploy/docker/compose.yml up --build"],
     "how-to/run.md": ["git clone REPOSITORY /opt/visage && cd /opt/visage && make build", "docker build -f deploy/docker/Dockerfile -t visage ."],
+    "how-to/trace.md": ["docker run --rm -p 4317:4317 -p 16686:16686 jaegertracing/all-in-one"],
     "how-to/upgrade.md": ["systemctl stop visage"],
     "tutorial/first-model.md": ["make build"],
 }

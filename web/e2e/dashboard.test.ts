@@ -155,7 +155,7 @@ describe("the dashboard", () => {
     await server.kill();
     await link("waiting").waitFor();
     expect(await link("waiting").innerText()).toContain("Reconnecting");
-    await page.screenshot({ path: "e2e/screenshots/reconnecting.png" });
+    await look(page, "reconnecting");
     await server.start();
     await link("live").waitFor();
     const last = await until(async () => {

@@ -115,7 +115,7 @@ function Connection() {
   return (
     <span class={`link ${current.state}`} title={detail} data-link={current.state}>
       <span class="dot" aria-hidden="true" />
-      {LINKS[current.state]}
+      <span class="link-name">{LINKS[current.state]}</span>
       {canHurry && (
         <button type="button" class="text-button" onClick={reconnectNow}>
           Try now

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::{
     dataset::SplitGrouping,
     imaging::augment::Augmentation,
-    model::{device::Precision, resnet18::Trained},
+    model::{device::Precision, resnet18::Trained, starter},
     proto::v1,
 };
 
@@ -168,6 +168,11 @@ impl Spec {
             Init::Starter => v1::HeadBias::Keep,
             Init::ImageNet | Init::Path(_) | Init::Random => v1::HeadBias::MeanAge,
         };
+        // The starter knows faces at its own size; its layers that stay frozen cannot learn another one.
+        let own_size = match init {
+            Init::Starter => starter::manifest().input.size,
+            Init::ImageNet | Init::Path(_) | Init::Random => 224,
+        };
         let resolved = Spec {
             recipe,
             dataset,
@@ -175,7 +180,7 @@ impl Spec {
             trained,
             max_epochs: check.max_epochs("spec.max_epochs", spec.max_epochs),
             batch_size: check.integer("spec.batch_size", spec.batch_size, 32, 1..=4_096) as usize,
-            input_size: check.integer("spec.input_size", spec.input_size, 224, 32..=1_024),
+            input_size: check.integer("spec.input_size", spec.input_size, own_size, 32..=1_024),
             optimizer: check.optimizer(spec.optimizer.as_ref(), trained),
             loss: check.loss(spec.loss.as_ref()),
             schedule: check.schedule(spec.schedule.as_ref()),

@@ -30,7 +30,6 @@ impl Recipe {
                 init: Some(starter),
                 trainable: parts(&["layer3", "layer4", "fc"]),
                 max_epochs: Some(15),
-                input_size: Some(224),
                 optimizer: Some(v1::OptimizerSpec {
                     kind: v1::OptimizerKind::Adamw.into(),
                     learning_rate: Some(3e-4),
@@ -64,7 +63,6 @@ impl Recipe {
                 init: Some(starter),
                 trainable: parts(&["layer4", "fc"]),
                 max_epochs: Some(5),
-                input_size: Some(128),
                 optimizer: Some(v1::OptimizerSpec {
                     kind: v1::OptimizerKind::Adamw.into(),
                     learning_rate: Some(1e-3),

@@ -622,7 +622,7 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
         let path = PathBuf::from(&file.path);
         let stored = inner
             .artifacts
-            .put_file(&path)
+            .take_file(&path)
             .await
             .map_err(|error| failure_of_artifacts(&error))?;
         if stored.sha256 != file.sha256 {
@@ -633,9 +633,6 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
                     file.name, stored.sha256, file.sha256
                 ),
             });
-        }
-        if let Err(error) = fs_err::tokio::remove_file(&path).await {
-            tracing::warn!(%error, "failed to remove a checkpoint that was taken over");
         }
         files.push(v1::CheckpointFile {
             name: file.name,
