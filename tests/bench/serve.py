@@ -1,6 +1,6 @@
 """Serving speed of Visage beside raw engines and the servers one would write or take: same pictures, same network, interleaved in one run.
 
-    make bench-serve [DATA=folder] [ROUNDS=3] [BENCH_JSON=file]
+    make bench-serve [DATA=folder] [ROUNDS=3] [BENCH_JSON=file.json]
 
 JPEG bytes in, age out, a ResNet18 on 224x224 images. Each round measures all of these once:
 
@@ -14,7 +14,7 @@ JPEG bytes in, age out, a ResNet18 on 224x224 images. Each round measures all of
     visage               with its default settings, over gRPC
 
 What is not installed is left out, and the report says so; `make bench-peers` brings those three (TorchServe needs Java 17). The load is closed: so many clients in one process, each of which sends its next
-picture when the answer has come. Ratios are Visage over another at the same concurrency, round by round; a spread is the lowest and highest round.
+picture when the answer has come. With BENCH_JSON there is a plot beside the file. Ratios are Visage over another at the same concurrency, round by round; a spread is the lowest and highest round.
 """
 
 import argparse
@@ -383,6 +383,30 @@ def report(given, runs):
         with open(given.json + ".tmp", "w", encoding="utf-8") as file:
             json.dump(content, file, indent=1)
         os.replace(given.json + ".tmp", given.json)
+        plot(runs, os.path.splitext(given.json)[0] + ".png")
+
+
+def plot(runs, path):
+    """Images per second of all, at each concurrency, the range of the rounds as a line."""
+    if not importlib.util.find_spec("matplotlib"):
+        print("not installed, so there is no plot: matplotlib")
+        return
+    from matplotlib.figure import Figure
+
+    names = sorted({run["name"] for run in runs}, key=lambda name: max(run["rate"] for run in runs if run["name"] == name))
+    figure = Figure(figsize=(9, 1.2 + 0.55 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for index, concurrency in enumerate(CONCURRENCY):
+        rates = [[run["rate"] for run in runs if (run["name"], run["concurrency"]) == (name, concurrency)] for name in names]
+        middles = [statistics.median(found) for found in rates]
+        spread = [[middle - min(found) for middle, found in zip(middles, rates)], [max(found) - middle for middle, found in zip(middles, rates)]]
+        places = [place + 0.26 * (1 - index) for place in range(len(names))]
+        axes.barh(places, middles, height=0.26, xerr=spread, label="{} at once".format(concurrency))
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("images/s")
+    axes.legend(loc="lower right")
+    axes.set_title("JPEG in, age out, ResNet18 at {0}x{0}".format(SIDE))
+    figure.savefig(path)
 
 
 def main():

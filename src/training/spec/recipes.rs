@@ -47,13 +47,13 @@ impl Recipe {
                     warmup_epochs: Some(1.0),
                     ..Default::default()
                 }),
-                ema_decay: Some(0.999),
+                ema_decay: Some(0.998),
                 augmentation: Some(v1::AugmentationSpec {
                     horizontal_flip: Some(true),
-                    min_crop_area: Some(0.8),
-                    brightness: Some(0.1),
-                    contrast: Some(0.1),
-                    saturation: Some(0.1),
+                    min_crop_area: Some(0.65),
+                    brightness: Some(0.2),
+                    contrast: Some(0.2),
+                    saturation: Some(0.2),
                     erasing: Some(0.1),
                 }),
                 monitor: v1::Metric::ValMae.into(),
@@ -79,6 +79,7 @@ impl Recipe {
                     ..Default::default()
                 }),
                 feature_cache: v1::FeatureCache::Auto.into(),
+                monitor: v1::Metric::ValMae.into(),
                 ..Default::default()
             },
         }
