@@ -162,7 +162,7 @@ mod tests {
             .split(['.', '-'])
             .map_while(|part| part.parse().ok())
             .collect();
-        let knows = version[..2] >= [6, 12];
+        let knows = version[..] >= [6, 12][..];
         let thread = std::thread::spawn(move || {
             take_turns(Turns::Short);
             let short = (turns(), std::thread::spawn(turns).join().unwrap());
