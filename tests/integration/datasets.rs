@@ -487,7 +487,10 @@ async fn a_check_leaves_predict_alone_and_ends_with_its_client() {
         let (_, found) = check(&server, request(&faces)).await.unwrap();
         assert_eq!(found.dataset.unwrap().splits.len(), 3);
     }
-    assert_eq!(niced_threads(server.pid()), 0);
+    wait_until("the threads of the last check have ended too", || async {
+        niced_threads(server.pid()) == 0
+    })
+    .await;
 }
 
 /// Threads of a process at the lowest priority (`proc(5)`: the 19th field of `stat`).
