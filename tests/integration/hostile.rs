@@ -140,6 +140,10 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
             png(1, 1, 8, 2, &[pixels(100)]),
         ),
         (
+            "PNG with a palette of a colour and a third, at which its decoder panics",
+            png(8, 8, 8, 3, &[png_chunk(b"PLTE", &[9, 9, 9, 9]), pixels(1)]),
+        ),
+        (
             "PNG with a compressed text of 500 MB",
             png(1, 1, 8, 0, &[text(b"zTXt", 500), pixels(1)]),
         ),
