@@ -16,7 +16,7 @@
 //! A file is copied in by [`Artifacts::put_file`], or moved in by [`Artifacts::take_file`] when its writer has closed it and nobody else knows it. None is linked:
 //! a link would share its bytes with a file that somebody else can still write to.
 //!
-//! All reading, writing and hashing happens on the runtime's threads for blocking work.
+//! All reading and writing happens on the runtime's threads for blocking work; what is stored is hashed by threads that give way.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
@@ -181,13 +181,7 @@ impl Artifacts {
             file.sync_all()?;
             Ok(digest)
         });
-        let hashed = match hashed {
-            Ok(hashed) => hashed
-                .await
-                .unwrap_or_else(|_| Err(io::Error::other("the thread that hashes it panicked"))),
-            Err(error) => Err(error),
-        };
-        match hashed {
+        match hashed.await {
             Ok(digest) => {
                 self.name(&aside, &digest).await?;
                 Ok(Some(digest))
@@ -437,28 +431,29 @@ async fn copy(
     upload: &mut dyn MultipartUpload,
 ) -> Result<Digest, Error> {
     let (parts, mut receiver) = mpsc::channel(1);
-    let digest = giving_way(move || read_parts(source, &parts))?;
+    let digest = giving_way(move || read_parts(source, &parts));
     while let Some(part) = receiver.recv().await {
         upload.put_part(PutPayload::from(part)).await?;
     }
-    match digest.await {
-        Ok(digest) => Ok(digest?),
-        Err(_) => Err(io::Error::other("the thread that reads it panicked").into()),
-    }
+    Ok(digest.await?)
 }
 
-/// Runs on a thread of its own, because it gives way: a checkpoint is hashed after each epoch, and predictions go on beside it.
+/// Starts work on a thread of its own, because it gives way: a checkpoint is hashed after each epoch, and predictions go on beside it.
 fn giving_way<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<oneshot::Receiver<io::Result<T>>> {
+) -> impl Future<Output = io::Result<T>> {
     let (done, result) = oneshot::channel();
-    std::thread::Builder::new()
+    let started = std::thread::Builder::new()
         .name("artifacts".to_owned())
         .spawn(move || {
             priority::thread_gives_way(NICE);
             drop(done.send(work()));
-        })?;
-    Ok(result)
+        });
+    async move {
+        started?;
+        let result = result.await;
+        result.unwrap_or_else(|_| Err(io::Error::other("the thread that hashes it panicked")))
+    }
 }
 
 /// Digest of a source's bytes, of which few are in memory at a time.

@@ -9,7 +9,7 @@ best checkpoint by `visage evaluate` on the images of `val`, which also chose th
     starter     the starter as it is
     finetuned   layer4 and the head, from the starter, as the reference says: MSE, Adam 1e-4 (EPOCHS at SIDE)
     random      the same from random weights, whose frozen layers have learned nothing
-    reference   the recipe REFERENCE, from the starter in place of ImageNet's weights, which a machine without network has not
+    reference   the recipe REFERENCE, from the starter at its own size in place of ImageNet's weights, which a machine without network has not
     best, fast  the recipes of these names as they are
 
 IMAGES takes so many training images, evenly spread, and 0 all. A row of several seeds has the mean and, behind it, the lowest and the highest.

@@ -100,6 +100,9 @@ def openvino_bf16(folder):
     return lambda images: request.infer({0: images})[0][:, 0]
 
 
+FORWARD = {"libtorch f32": libtorch_f32, "libtorch bf16": libtorch_bf16, "openvino bf16": openvino_bf16}
+
+
 def decode(data):
     """Encoded bytes to normalised float32 [3, 224, 224]."""
     import numpy
@@ -124,7 +127,7 @@ def raw(name, folder, paths, seconds):
     """Prints images per second of forward passes at the batch sizes that the concurrencies allow."""
     import numpy
 
-    engine = {"raw libtorch bf16": libtorch_bf16, "raw openvino bf16": openvino_bf16}[name](folder)
+    engine = FORWARD[name[len("raw "):]](folder)
     images = numpy.stack([decode(open(path, "rb").read()) for path in paths])
     rates = {}
     for batch in CONCURRENCY:

@@ -12,9 +12,6 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy  # noqa: E402
 import serve  # noqa: E402
 
-# What these servers collect to a batch, and how long they wait for it; Visage's own limits are the same or smaller.
-MAX_BATCH, MAX_DELAY = 32, 0.005
-
 
 class Engine:
     """A network, a thread that computes, and one for each core that decodes."""
@@ -23,8 +20,7 @@ class Engine:
         # One thread computes, warm-up included: a second one would make a second pool of OpenMP threads.
         self.computing = ThreadPoolExecutor(1)
         self.decoding = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-        make = {"libtorch f32": serve.libtorch_f32, "libtorch bf16": serve.libtorch_bf16, "openvino bf16": serve.openvino_bf16}[os.environ["BENCH_ENGINE"]]
-        self.forward = self.computing.submit(make, os.environ["BENCH_WEIGHTS"]).result()
+        self.forward = self.computing.submit(serve.FORWARD[os.environ["BENCH_ENGINE"]], os.environ["BENCH_WEIGHTS"]).result()
         self.ages([serve.blank()] * 2)
 
     def ages(self, pictures):

@@ -7,7 +7,7 @@ import struct
 import subprocess
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# The batches and waiting times of engine.py, which only their own processes can import.
+# What these servers collect to a batch, and how long they wait for it.
 MAX_BATCH, MAX_DELAY_MS = 32, 5
 TORCHSERVE = """\
 inference_address=http://127.0.0.1:{}

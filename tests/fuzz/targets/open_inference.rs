@@ -10,7 +10,7 @@ use visage::services::open_inference::fuzzing::{Form, pictures};
 const MOST_IMAGES: usize = 64;
 
 fuzz_target!(|bytes: &[u8]| {
-    let [form, length @ ..] = bytes else {
+    let [form, length @ .., ] = bytes else {
         return;
     };
     let (form, body) = match form % 3 {
