@@ -221,7 +221,8 @@ describe("the dashboard", () => {
     await page.getByRole("button", { name: "Roll back to version 1" }).click();
     await page.locator("[data-version='1'] .chip", { hasText: "live" }).waitFor();
     await second.locator(".chip", { hasText: "previous" }).waitFor();
-    expect(await page.getByRole("region", { name: "History of aliases" }).locator("tbody tr").count()).toBeGreaterThanOrEqual(4);
+    const moves = page.getByRole("region", { name: "History of aliases" }).locator("tbody tr");
+    await until(async () => (await moves.count()) >= 4, "the history has both moves of both aliases");
   });
 
   it("sets a free alias, refuses a bad one at its field and removes it", async () => {
@@ -373,7 +374,7 @@ describe("the dashboard", () => {
     await page.getByRole("button", { name: "Delete…" }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Delete the training" }).click();
     await heading("Trainings").waitFor();
-    expect(await page.locator(".card.training").count()).toBe(3);
+    await until(async () => (await page.locator(".card.training").count()) === 3, "three trainings are left");
   });
 
   it("names a folder of the server and shows what is in it", async () => {
@@ -463,7 +464,7 @@ describe("the dashboard", () => {
       await page.locator(`[data-dataset=${id}]`).waitFor({ state: "detached" });
       await heading("Datasets").waitFor();
     }
-    expect(await page.locator(".card.dataset").count()).toBe(1);
+    await until(async () => (await page.locator(".card.dataset").count()) === 1, "one dataset is listed");
   });
 
   it("works at a sub-path behind a proxy", async () => {
