@@ -122,7 +122,7 @@ bench-pressure: build $(VENV)/installed ## Measure predictions beside swaps, ove
 	$(VENV)/bin/python tests/bench/pressure.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
-bench-tracing: build $(VENV)/installed ## Measure what traces cost (DATA=folder ROUNDS=10 SECONDS=5 BENCH_JSON=file)
+bench-tracing: build $(VENV)/installed ## Measure what traces cost (DATA=folder ROUNDS=10 SECONDS=10 BENCH_JSON=file)
 	$(VENV)/bin/python tests/bench/tracing.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 

@@ -1,22 +1,26 @@
 """What traces cost: Predict of servers with and without them, side by side.
 
-    make bench-tracing [DATA=folder] [ROUNDS=10] [SECONDS=5] [BENCH_JSON=file]
+    make bench-tracing [DATA=folder] [ROUNDS=10] [SECONDS=10] [BENCH_JSON=file]
 
-The starter's network at its own 112x112, JPEG bytes through gRPC, the server's default settings. All servers run from beginning to end, and each round puts the
-same pictures to one after the other for some seconds, in an order that turns with every round, so that what the machine does beside this meets all of them alike:
+The starter's network at its own 112x112, JPEG bytes through gRPC, the server's default settings. Each round starts its servers anew, because two processes of the same
+program differ in speed by where their memory lies; then they get the same pictures in turns of a second, in an order that is drawn for each turn, so that what the
+machine does beside this meets all of them alike:
 
     off        without `otlp_endpoint`
+    off again  the same once more: what differs from `off` here is noise
     1 %        one call in a hundred is traced, as by default
     100 %      every call is traced
     away       one in a hundred, to a collector that is not there
 
-The collector is a process of its own that takes what comes and looks at nothing. The ratios are of the throughput in the same round to that of `off`; the median of
-the rounds and their range are reported. It fails nothing by itself: the ratios are for the reader.
+The collector is a process of its own that takes what comes and looks at nothing. Measured are the server's processor time for a call (the clock of clock_getcpuclockid(3),
+which other processes hardly touch) and the throughput (which they do). Both are compared with `off` of the same round; the geometric mean of the rounds is reported with
+its interval of 95 % by Student's distribution. It fails nothing by itself: the figures are for the reader.
 """
 
 import argparse
 import asyncio
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -24,6 +28,7 @@ import socket
 import statistics
 import subprocess
 import tempfile
+import time
 
 from pressure import PICTURES, closed
 from serve import field
@@ -31,6 +36,8 @@ from train import Server, machine, pictures_of
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 CLIENTS = 8
+# Seconds of load before the first turn, in which a server grows its buffers.
+WARM_UP = 1
 
 
 def collect(port):
@@ -73,40 +80,72 @@ def measure(given, folder):
     endpoint = ["--otlp-endpoint", "http://127.0.0.1:{}".format(told.get(timeout=60))]
     flags = {
         "off": [],
+        "off again": [],
         "1 %": [*endpoint, "--trace-sample-ratio", "0.01"],
         "100 %": [*endpoint, "--trace-sample-ratio", "1"],
         "away": ["--otlp-endpoint", "http://127.0.0.1:{}".format(away), "--trace-sample-ratio", "0.01"],
     }
-    servers, found = {}, {name: [] for name in flags}
+    found = {name: [] for name in flags}
     try:
-        for name, options in flags.items():
-            own = os.path.join(folder, name.replace(" %", ""))
-            os.mkdir(own)
-            servers[name] = Server(given.visage, own, "--starter", *options)
-            asyncio.run(closed(servers[name].address, requests, CLIENTS, 2))
-        names = list(flags)
         for number in range(given.rounds):
-            turn = number % len(names)
-            order = names[turn:] + names[:turn]
-            for name in order if number % 2 == 0 else reversed(order):
-                found[name].append(asyncio.run(closed(servers[name].address, requests, CLIENTS, given.seconds)))
-            print("round {:2}  ".format(number + 1) + "  ".join("{}: {:7.1f}/s p99 {:5.1f} ms".format(
-                name, found[name][-1]["rate"], found[name][-1]["p99"]) for name in names), flush=True)
+            for name, result in one_round(given, os.path.join(folder, str(number)), flags, requests).items():
+                found[name].append(result)
+            print("round {:2}  ".format(number + 1) + "  ".join("{}: {cpu_ms:.3f} ms, {rate:.0f}/s".format(
+                name, **runs[-1]) for name, runs in found.items()), flush=True)
     finally:
-        for server in servers.values():
-            server.close()
         collector.kill()
         held.close()
     report(given, found)
+
+
+def processor_time(process):
+    """Seconds of processor time that a process and its threads have used."""
+    return time.clock_gettime((~process.pid << 3) | 2)
+
+
+def one_round(given, folder, flags, requests):
+    """Servers of their own, and for each its processor time for a call in ms and its calls per second."""
+    servers, calls, used, took = {}, dict.fromkeys(flags, 0), dict.fromkeys(flags, 0.0), dict.fromkeys(flags, 0.0)
+    try:
+        for name, options in flags.items():
+            own = os.path.join(folder, name.replace(" ", ""))
+            os.makedirs(own)
+            servers[name] = Server(given.visage, own, "--starter", *options)
+            asyncio.run(closed(servers[name].address, requests, CLIENTS, WARM_UP))
+        for _ in range(given.seconds):
+            for name in random.sample(list(flags), len(flags)):
+                before, begun = processor_time(servers[name].process), time.perf_counter()
+                result = asyncio.run(closed(servers[name].address, requests, CLIENTS, 1))
+                took[name] += time.perf_counter() - begun
+                used[name] += processor_time(servers[name].process) - before
+                calls[name] += result["outcomes"]["OK"]
+    finally:
+        for server in servers.values():
+            server.close()
+    return {name: {"cpu_ms": 1000 * used[name] / calls[name], "rate": calls[name] / took[name]} for name in flags}
+
+
+def compared(runs, others, what):
+    """Geometric mean of the ratios of the rounds, and its interval of 95 %."""
+    logs = [math.log(run[what] / other[what]) for run, other in zip(runs, others)]
+    mean = statistics.fmean(logs)
+    half = student(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else float("nan")
+    return {"mean": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half)}
+
+
+def student(freedom):
+    """The 0.975 quantile of Student's distribution, from the usual table, rounded up to the next row that it has."""
+    table = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 15: 2.131, 20: 2.086, 30: 2.042}
+    return table[max(row for row in table if row <= freedom)]
 
 
 def report(given, found):
     ratios = {}
     for name, runs in found.items():
         if name != "off":
-            each = [run["rate"] / other["rate"] for run, other in zip(runs, found["off"])]
-            ratios[name] = {"median": statistics.median(each), "least": min(each), "most": max(each)}
-            print("{:6} throughput over off: median {median:.3f}, {least:.3f} to {most:.3f}".format(name, **ratios[name]))
+            ratios[name] = {what: compared(runs, found["off"], what) for what in ("cpu_ms", "rate")}
+            print("{:10}over off: processor time for a call {cpu[mean]:.4f} ({cpu[low]:.4f} to {cpu[high]:.4f}), throughput {rate[mean]:.3f} ({rate[low]:.3f} to {rate[high]:.3f})".format(
+                name, cpu=ratios[name]["cpu_ms"], rate=ratios[name]["rate"]))
     if given.json:
         content = {"ratios": ratios, "runs": found, "machine": machine(), "data": given.data or "drawn faces"}
         with open(given.json + ".tmp", "w", encoding="utf-8") as file:
@@ -119,7 +158,7 @@ def main():
     parser.add_argument("--visage", required=True, help="the release binary")
     parser.add_argument("--data", help="folder of pictures; drawn ones without it")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=5, help="of each server in each round")
+    parser.add_argument("--seconds", type=int, default=10, help="turns of a second of each server in each round")
     parser.add_argument("--json", help="file for the figures")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="visage-bench-") as folder:

@@ -122,6 +122,11 @@ export function shortName(name: string): string {
   return name.slice(name.lastIndexOf("/") + 1);
 }
 
+/** The words of a path, a field's name or a method's, each with the sign that ends it. */
+export function pieces(name: string): string[] {
+  return name.split(/(?<=[./_-])|(?<=[a-z0-9])(?=[A-Z])/);
+}
+
 /** `EARLY_STOPPED` as `early stopped`. */
 export function words(constant: string): string {
   return constant.toLowerCase().replaceAll("_", " ");

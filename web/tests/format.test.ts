@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { create } from "@bufbuild/protobuf";
 import { DurationSchema } from "@bufbuild/protobuf/wkt";
-import { bytes, count, figure, parseDuration, span, typedDuration } from "../src/format";
+import { bytes, count, figure, parseDuration, pieces, span, typedDuration } from "../src/format";
 
 describe("texts for people", () => {
   it("tell figures with decimals by their size", () => {
@@ -13,6 +13,11 @@ describe("texts for people", () => {
   });
   it("tell spans in their two largest units", () => {
     expect([0.25, 5.24, 61, 3600, 7500, 90_061].map(span)).toEqual(["250 ms", "5.2 s", "1 min 1 s", "1 h", "2 h 5 min", "1 d 1 h"]);
+  });
+  it("break long names between their words", () => {
+    expect(pieces("early_stopping.min_delta")).toEqual(["early_", "stopping.", "min_", "delta"]);
+    expect(pieces("ModelService/SetAlias")).toEqual(["Model", "Service/", "Set", "Alias"]);
+    expect(pieces("/tmp/a-b")).toEqual(["/", "tmp/", "a-", "b"]);
   });
 });
 

@@ -1,7 +1,7 @@
 /** What a dataset was found to hold. */
 import { count, sentence, span, words, years } from "../format";
 import type { DatasetReport } from "../gen/visage/v1/training_pb";
-import { Facts, Scroll } from "../ui/parts";
+import { Facts, Name, Scroll } from "../ui/parts";
 
 export function DatasetSummary(props: { report: DatasetReport; path?: string | undefined }) {
   const { report } = props;
@@ -54,7 +54,7 @@ export function DatasetSummary(props: { report: DatasetReport; path?: string | u
       )}
       <Facts
         items={[
-          ["Path", props.path && <code class="wrap">{props.path}</code>],
+          ["Path", props.path && <Name text={props.path} />, "wide"],
           ["Groups of identical pictures", report.duplicateGroups > 0n && `${count(report.duplicateGroups)}, ${count(report.straddlingGroups)} of them in more than one part`],
           ["Scanned in", span(report.scanSeconds)],
           ["Digest", report.digest && <code title={report.digest}>{report.digest.slice(0, 16)}…</code>],

@@ -9,7 +9,7 @@ import { current, dismiss, giveUp, made, send } from "../live/upload";
 import { useAction, useLoaded } from "../ui/calls";
 import { Dialog } from "../ui/dialog";
 import { notify } from "../ui/notices";
-import { BusyButton, Empty, Facts, FailureBox, Loading, Meter, PageHead, Panel, Scroll } from "../ui/parts";
+import { BusyButton, Empty, Facts, FailureBox, Loading, Meter, Name, PageHead, Panel, Scroll } from "../ui/parts";
 import { go, href, route } from "../ui/router";
 import { DatasetSummary } from "./dataset";
 
@@ -348,7 +348,7 @@ function Whole(props: { dataset: Dataset }) {
             ["Other files", dataset.ignoredFiles > 0n && count(dataset.ignoredFiles)],
           ]}
         />
-        {dataset.report ? <DatasetSummary report={dataset.report} path={dataset.path} /> : <Facts items={[["Path", <code class="wrap">{dataset.path}</code>]]} />}
+        {dataset.report ? <DatasetSummary report={dataset.report} path={dataset.path} /> : <Facts items={[["Path", <Name text={dataset.path} />, "wide"]]} />}
       </Panel>
     </>
   );

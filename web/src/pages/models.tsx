@@ -182,7 +182,7 @@ function PromoteDialog(props: { version: ModelVersion; live: ModelVersion | unde
           items={[
             [`MAE of version ${live.version}`, `${figure(live.metrics?.valMae)} years`],
             [`MAE of version ${version.version}`, `${figure(version.metrics?.valMae)} years`],
-            ["Validated on", live.valDigest === version.valDigest ? "the same images" : "different images, so these two cannot be held against each other"],
+            ["Validated on", live.valDigest === version.valDigest ? "the same images" : "different images, so these two cannot be held against each other", "wide"],
           ]}
         />
       )}

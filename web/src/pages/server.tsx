@@ -6,7 +6,7 @@ import { bytes, count, exactMoment, millis, seconds, shortName, span } from "../
 import { type Point, methodsOf, useMetrics } from "../metrics/watch";
 import { useLoaded } from "../ui/calls";
 import { Chart, type Curve } from "../ui/chart";
-import { FailureBox, Facts, Loading, PageHead, Panel, Scroll } from "../ui/parts";
+import { FailureBox, Facts, Loading, Name, PageHead, Panel, Scroll } from "../ui/parts";
 import { href } from "../ui/router";
 
 /** What `/readyz` says. */
@@ -115,7 +115,7 @@ export function ServerPage() {
                 {methods.map((one) => (
                   <tr key={one.method}>
                     <th scope="row">
-                      <code class="wrap">{one.method.replace("visage.v1.", "")}</code>
+                      <Name text={one.method.replace("visage.v1.", "")} />
                     </th>
                     <td class="right">{count(one.calls)}</td>
                     <td class="right">{count(one.faults)}</td>

@@ -1,6 +1,7 @@
 /** Every value of a spec, those that somebody asked for in bold. */
 import { type TrainingSpec, TrainingSpecSchema } from "../gen/visage/v1/training_pb";
 import { flatten } from "../spec/describe";
+import { Name } from "../ui/parts";
 
 export function SpecList(props: { asked?: TrainingSpec | undefined; resolved: TrainingSpec | undefined }) {
   if (!props.resolved) return null;
@@ -10,7 +11,7 @@ export function SpecList(props: { asked?: TrainingSpec | undefined; resolved: Tr
       {[...flatten(TrainingSpecSchema, props.resolved)].map(([path, value]) => (
         <div key={path} class={asked.has(path) ? "asked" : ""}>
           <dt>
-            <code>{path}</code>
+            <Name text={path} />
             {asked.has(path) && <span class="unseen"> (asked for)</span>}
           </dt>
           <dd>{value}</dd>

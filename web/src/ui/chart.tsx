@@ -107,11 +107,14 @@ export function Chart(props: ChartProps) {
     plot.current?.redraw(false);
   }, [mark?.x, mark?.label]);
 
-  const shown = at ?? x.length - 1;
+  // Curves of several trainings end at different epochs; over time, a curve without a value now has none.
+  const isRagged = !props.isTime && curves.some(({ values }) => (values.at(-1) ?? null) === null);
+  const lastOf = (values: (number | null)[]): number | undefined => (isRagged ? values.findLast((one) => one !== null) : values.at(-1)) ?? undefined;
+  const valueOf = ({ values }: Curve): number | undefined => (at === null ? lastOf(values) : (values[at] ?? undefined));
   const xText = (value: number | undefined): string =>
     value === undefined ? "" : props.isTime ? clock(value) : `${props.xLabel} ${value}`;
-  const summary = `${props.title}${props.unit && ` in ${props.unit}`}. ${hasValues ? `Last, at ${xText(x.at(-1))}: ` : "No values yet."}${
-    hasValues ? curves.map(({ label, values }) => `${label} ${format(values.at(-1) ?? undefined)}`).join(", ") : ""
+  const summary = `${props.title}${props.unit && ` in ${props.unit}`}. ${hasValues ? `Last${isRagged ? "" : `, at ${xText(x.at(-1))}`}: ` : "No values yet."}${
+    hasValues ? curves.map(({ label, values }) => `${label} ${format(lastOf(values))}`).join(", ") : ""
   }${mark && hasValues ? `. ${mark.label}: ${props.xLabel} ${mark.x}` : ""}.`;
   return (
     <figure class="chart">
@@ -119,12 +122,12 @@ export function Chart(props: ChartProps) {
         <span class="chart-title">
           {props.title} {props.unit && <span class="muted">{props.unit}</span>}
         </span>
-        <span class="muted chart-at">{hasValues ? xText(x[shown]) : ""}</span>
+        <span class="muted chart-at">{hasValues ? (at === null && isRagged ? "last of each" : xText(x[at ?? x.length - 1])) : ""}</span>
         <ul class="legend">
           {curves.map((curve, index) => (
             <li key={index}>
               <span class="swatch" style={{ "--colour": `var(--series-${curve.colour})` } as never} aria-hidden="true" />
-              <span class="legend-label">{curve.label}</span> <span class="number">{format(curve.values[shown] ?? undefined)}</span>
+              <span class="legend-label">{curve.label}</span> <span class="number">{format(valueOf(curve))}</span>
             </li>
           ))}
         </ul>

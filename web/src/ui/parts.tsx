@@ -1,9 +1,9 @@
 /** The small parts that pages are made of. */
 import { Code } from "@connectrpc/connect";
-import type { ComponentChildren } from "preact";
+import { type ComponentChildren, Fragment } from "preact";
 import type { Failure } from "../api/errors";
 import { StopReason, TrainingState } from "../gen/visage/v1/training_pb";
-import { percent, sentence, span, words } from "../format";
+import { percent, pieces, sentence, span, words } from "../format";
 
 /** A text with `code` in it, as the API's comments have it. */
 export function Prose(props: { text: string }) {
@@ -126,14 +126,31 @@ export function Meter(props: { share: number; label: string; tone?: string }) {
   );
 }
 
+/** A name of many words without spaces, which may be broken between them and only then within one. */
+export function Name(props: { text: string }) {
+  return (
+    <code class="wrap">
+      {pieces(props.text).map((piece, index) => (
+        <Fragment key={index}>
+          {index > 0 && <wbr />}
+          {piece}
+        </Fragment>
+      ))}
+    </code>
+  );
+}
+
+/** A name and its value; a wide one takes the whole line. */
+export type Fact = [name: string, value: ComponentChildren, width?: "wide"];
+
 /** Names and values, side by side. Those without a value are left out. */
-export function Facts(props: { items: [string, ComponentChildren][]; class?: string }) {
+export function Facts(props: { items: Fact[]; class?: string }) {
   return (
     <dl class={`facts ${props.class ?? ""}`}>
       {props.items
         .filter(([, value]) => value !== undefined && value !== "" && value !== false)
-        .map(([name, value]) => (
-          <div key={name}>
+        .map(([name, value, width]) => (
+          <div key={name} class={width}>
             <dt>{name}</dt>
             <dd>{value}</dd>
           </div>
