@@ -12,7 +12,8 @@ The starter's network at its own 112x112, JPEG bytes through gRPC, the server's 
     moderate    a quarter of the peak, sent at fixed times
     training    the same beside a training of layer4 and the head
 
-Latencies are those of calls that were answered. It fails nothing by itself: the ratios are for the reader.
+Latencies are those of calls that were answered. The clients compute on the same processors as the server, so the processor time of both is told for each: what the
+clients of an overload take is not there for the server. It fails nothing by itself: the ratios are for the reader.
 """
 
 import argparse
@@ -37,6 +38,11 @@ SET_ALIAS = "/visage.v1.ModelService/SetAlias"
 def quantile(values, share):
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def processor_time(process):
+    """Seconds of processor time that a process and its threads have used, by the clock of clock_getcpuclockid(3)."""
+    return time.clock_gettime((~process.pid << 3) | 2)
 
 
 class Load:
@@ -129,9 +135,14 @@ def measure(given, folder):
             requests.append(field(1, file.read()))
     found, seconds = {}, given.seconds
 
-    def tell(name, result):
-        found[name] = result
-        print("{:11}{rate:7.1f} images/s, p50 {p50:6.1f} ms, p99 {p99:6.1f}, max {max:6.1f}, {outcomes}".format(name, **result), flush=True)
+    def measured(name, calls):
+        clocks = (time.perf_counter, time.process_time, lambda: processor_time(server.process))
+        begun = [clock() for clock in clocks]
+        found[name] = result = asyncio.run(calls)
+        took, client, served = (clock() - before for clock, before in zip(clocks, begun))
+        result["cores"] = {"client": client / took, "server": served / took}
+        print("{:11}{rate:7.1f} images/s, p50 {p50:6.1f} ms, p99 {p99:6.1f}, max {max:6.1f}, {outcomes}, processors: clients {cores[client]:.2f}, server {cores[server]:.2f}".format(
+            name, **result), flush=True)
 
     server = Server(given.visage, folder, "--starter")
     client = [given.visage, "--server", server.address, "--quiet"]
@@ -141,21 +152,21 @@ def measure(given, folder):
         for seed in ("1", "2"):
             subprocess.run([*train, "--epochs", "1", "--set", "seed=" + seed], **quiet)
         asyncio.run(closed(server.address, requests, 4, 3))
-        tell("quiet", asyncio.run(closed(server.address, requests, 4, seconds / 2)))
+        measured("quiet", closed(server.address, requests, 4, seconds / 2))
         moves = []
-        tell("swaps", asyncio.run(closed(server.address, requests, 4, seconds / 2, mover(server.address, moves, 2))))
+        measured("swaps", closed(server.address, requests, 4, seconds / 2, mover(server.address, moves, 2)))
         found["swaps"]["moves"] = len(moves)
-        tell("peak", asyncio.run(closed(server.address, requests, 32, seconds / 4)))
+        measured("peak", closed(server.address, requests, 32, seconds / 4))
         before = resident(server.process.pid)
         peak = found["peak"]["rate"]
-        tell("overload", asyncio.run(opened(server.address, requests, 3 * peak, seconds, DEADLINE)))
+        measured("overload", opened(server.address, requests, 3 * peak, seconds, DEADLINE))
         found["overload"]["memory_mb"] = [before, resident(server.process.pid)]
-        tell("moderate", asyncio.run(opened(server.address, requests, peak / 4, seconds / 2, 60)))
+        measured("moderate", opened(server.address, requests, peak / 4, seconds / 2, 60))
         subprocess.run([*train, "--id", "beside", "--epochs", "1000", "--detach"], **quiet)
         # From the second epoch on the features are there, and the training computes all the time.
         while epochs_of(client, quiet) < 1:
             time.sleep(1)
-        tell("training", asyncio.run(opened(server.address, requests, peak / 4, seconds / 2, 60)))
+        measured("training", opened(server.address, requests, peak / 4, seconds / 2, 60))
         subprocess.run([*client, "trainings", "cancel", "beside"], **quiet)
     finally:
         server.close()
@@ -163,7 +174,7 @@ def measure(given, folder):
     try:
         asyncio.run(closed(server.address, requests, 4, 3))
         moves = []
-        tell("cold swaps", asyncio.run(closed(server.address, requests, 4, seconds / 2, mover(server.address, moves, 3))))
+        measured("cold swaps", closed(server.address, requests, 4, seconds / 2, mover(server.address, moves, 3)))
         found["cold swaps"]["moves"] = len(moves)
     finally:
         server.close()

@@ -12,8 +12,8 @@ machine does beside this meets all of them alike:
     100 %      every call is traced
     away       one in a hundred, to a collector that is not there
 
-The collector is a process of its own that takes what comes and looks at nothing. Measured are the server's processor time for a call (the clock of clock_getcpuclockid(3),
-which other processes hardly touch) and the throughput (which they do). Both are compared with `off` of the same round; the geometric mean of the rounds is reported with
+The collector is a process of its own that takes what comes and looks at nothing. Measured are the server's processor time for a call (which other processes
+hardly touch) and the throughput (which they do). Both are compared with `off` of the same round; the geometric mean of the rounds is reported with
 its interval of 95 % by Student's distribution. It fails nothing by itself: the figures are for the reader.
 """
 
@@ -30,7 +30,7 @@ import subprocess
 import tempfile
 import time
 
-from pressure import PICTURES, closed
+from pressure import PICTURES, closed, processor_time
 from serve import field
 from train import Server, machine, pictures_of
 
@@ -96,11 +96,6 @@ def measure(given, folder):
         collector.kill()
         held.close()
     report(given, found)
-
-
-def processor_time(process):
-    """Seconds of processor time that a process and its threads have used."""
-    return time.clock_gettime((~process.pid << 3) | 2)
 
 
 def one_round(given, folder, flags, requests):
