@@ -39,7 +39,7 @@ use crate::{
     dataset::Roots,
     imaging,
     proto::v1::{self, DatasetKind, DatasetState},
-    store::{NumberedDataset, Store},
+    store::{NumberedDataset, Store, uninterrupted},
 };
 
 pub use error::Error;
@@ -102,13 +102,24 @@ impl Library {
         Ok(folder)
     }
 
-    /// Opens the library and removes what a killed server left half made. Nothing is unpacked or scanned before [`Library::run`].
+    /// Opens the library, follows a data folder that was moved, and removes what a killed server left half made. Nothing is unpacked or scanned before
+    /// [`Library::run`].
     ///
     /// # Errors
     /// Folders that cannot be made or cleared, and what the store fails with.
     pub async fn open(store: Store, roots: Roots, options: Options) -> Result<Self, Error> {
         let places = Places::open(&options.data_dir)?;
-        places.sweep(&store.all_datasets().await?);
+        let known = store.all_datasets().await?;
+        places.sweep(&known);
+        for mut found in known {
+            let Some(path) = places.moved(&found.dataset) else {
+                continue;
+            };
+            let (dataset, before) = (&found.dataset.name, &found.dataset.path);
+            tracing::info!(dataset, before, path, "has moved with the data folder");
+            found.dataset.path = path;
+            store.update_dataset(found).await?;
+        }
         let uploads = Uploads::open(
             places.uploads(),
             options.max_upload_bytes,
@@ -188,11 +199,16 @@ impl Library {
     }
 
     async fn insert(&self, dataset: v1::Dataset) -> Result<v1::Dataset, Error> {
-        let inserted = self.inner.store.insert_dataset(dataset, MAX_UNFINISHED);
-        let dataset = inserted.await?.dataset;
-        tracing::info!(dataset = dataset.name, path = dataset.path, "accepted");
-        self.inner.wake.notify_one();
-        Ok(dataset)
+        let inner = Arc::clone(&self.inner);
+        // A client that leaves behind the commit must not keep the work from being begun.
+        uninterrupted(Box::pin(async move {
+            let inserted = inner.store.insert_dataset(dataset, MAX_UNFINISHED);
+            let dataset = inserted.await?.dataset;
+            tracing::info!(dataset = dataset.name, path = dataset.path, "accepted");
+            inner.wake.notify_one();
+            Ok(dataset)
+        }))
+        .await
     }
 
     /// One dataset, with the progress of its work.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsStr,
     io,
     path::{Path, PathBuf},
 };
@@ -9,7 +10,11 @@ use std::{
 use fs_err as fs;
 use uuid::Uuid;
 
-use crate::{files, proto::v1::DatasetKind, store::NumberedDataset};
+use crate::{
+    files,
+    proto::v1::{Dataset, DatasetKind},
+    store::NumberedDataset,
+};
 
 /// Tells that the folder is ours alone, so that what no dataset knows may be deleted from it.
 const OURS: &str = ".visage";
@@ -57,6 +62,17 @@ impl Places {
         self.datasets.join(format!("{id}-{}", &random[..8]))
     }
 
+    /// Where an uploaded dataset lies now, if the database has another path: it has the absolute one of the folder's first place, and the data folder may have
+    /// been moved, or be a restored copy.
+    pub(super) fn moved(&self, dataset: &Dataset) -> Option<String> {
+        if dataset.kind() != DatasetKind::Uploaded {
+            return None;
+        }
+        let name = Path::new(&dataset.path).file_name()?;
+        let path = self.datasets.join(name).to_string_lossy().into_owned();
+        (path != dataset.path).then_some(path)
+    }
+
     /// Where a dataset is unpacked before it is renamed into place.
     pub(super) fn aside(&self, number: i64) -> PathBuf {
         self.datasets.join(format!("{ASIDE}{number}"))
@@ -99,22 +115,24 @@ impl Places {
 
     /// Removes what belongs to no dataset. What cannot be removed is told in the log and stays.
     pub(super) fn sweep(&self, known: &[NumberedDataset]) {
-        let paths: HashSet<&Path> = known
+        // By name: the data folder may have been elsewhere when the paths were stored. A registered folder counts too, as it may lie here.
+        let folders: HashSet<&OsStr> = known
             .iter()
-            .map(|known| Path::new(&known.dataset.path))
+            .filter_map(|known| Path::new(&known.dataset.path).file_name())
             .collect();
         let numbers: HashSet<String> = known.iter().map(|known| known.number.to_string()).collect();
         let is_ours = self.datasets.join(OURS).exists();
-        let is_left = |path: &Path, name: &str| {
-            name.starts_with(ASIDE) || (is_ours && !name.starts_with('.') && !paths.contains(path))
+        let is_left = |name: &str| {
+            let is_known = name.starts_with('.') || folders.contains(OsStr::new(name));
+            name.starts_with(ASIDE) || (is_ours && !is_known)
         };
         clear(&self.datasets, is_left);
-        clear(&self.samples, |_, name| !numbers.contains(name));
+        clear(&self.samples, |name| !numbers.contains(name));
     }
 }
 
 /// Removes the folders of which `is_left` is true.
-fn clear(folder: &Path, is_left: impl Fn(&Path, &str) -> bool) {
+fn clear(folder: &Path, is_left: impl Fn(&str) -> bool) {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => {
@@ -125,7 +143,7 @@ fn clear(folder: &Path, is_left: impl Fn(&Path, &str) -> bool) {
     for entry in entries.flatten() {
         let path = entry.path();
         let name = entry.file_name();
-        if !path.is_dir() || !is_left(&path, &name.to_string_lossy()) {
+        if !path.is_dir() || !is_left(&name.to_string_lossy()) {
             continue;
         }
         match fs::remove_dir_all(&path) {

@@ -256,6 +256,31 @@ async fn what_a_killed_server_left_is_begun_again_and_the_rest_removed() {
 }
 
 #[tokio::test]
+async fn uploaded_pictures_move_with_the_data_folder() {
+    let fixture = new().await;
+    let tar = tar_of(&faces(&fixture.path("faces"), 12));
+    let upload = fixture.upload(&tar).await;
+    fixture
+        .library
+        .create("faces", String::new(), &upload)
+        .await
+        .unwrap();
+    let before = fixture.done("faces").await;
+    assert_eq!(before.state(), DatasetState::Ready, "{}", before.failure);
+    fixture.store.close().await.unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::rename(fixture.path("data"), elsewhere.path().join("data")).unwrap();
+    let fixture = open(elsewhere).await;
+    let after = fixture.library.get("faces").await.unwrap();
+    let datasets = fs::canonicalize(fixture.path("data/datasets")).unwrap();
+    assert_ne!(after.path, before.path);
+    assert_eq!(Path::new(&after.path).parent(), Some(datasets.as_path()));
+    assert!(Path::new(&after.path).join("faces").is_dir());
+    fixture.library.delete("faces").await.unwrap();
+    assert_eq!(fixture.kept(), [""; 0]);
+}
+
+#[tokio::test]
 async fn folders_of_others_in_the_data_folder_are_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let theirs = folder.path().join("data/datasets/mine-01234567");

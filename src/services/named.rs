@@ -1,10 +1,12 @@
 //! `datasets/{id}` in the place of a path, wherever a request has a DatasetSpec.
 
+use std::path::Path;
+
 use tonic::Status;
 
 use crate::{
     names,
-    proto::v1::{self, DatasetState},
+    proto::v1::{self, DatasetKind, DatasetState},
     store::{self, Store},
     training::spec::Violation,
 };
@@ -46,7 +48,10 @@ pub(super) async fn locate(
             return violation(name(), description);
         }
     }
-    if !given.path.is_empty() && given.path != dataset.path {
+    // A spec that was read before the data folder was moved has the path that an uploaded dataset had there.
+    let has_moved = dataset.kind() == DatasetKind::Uploaded
+        && Path::new(&given.path).file_name() == Path::new(&dataset.path).file_name();
+    if !given.path.is_empty() && given.path != dataset.path && !has_moved {
         let description = format!(
             "{:?} is not where {} is; leave the path out, or the name",
             given.path, dataset.name

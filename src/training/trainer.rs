@@ -67,6 +67,10 @@ fn train(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> Result<Finis
     let process = (begun, reporter);
     let mut session = Session::prepare(job, spec, &dataset, device, process, restored)?;
     spans.done("load", loading)?;
+    if !session.is_within_epoch() {
+        // What was asked for while the training prepared counts from the coming epoch on.
+        session.change(control.take_changes());
+    }
     let stop_reason = loop {
         if session.ending().is_some() {
             session.finish_saving()?;

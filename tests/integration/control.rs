@@ -188,6 +188,33 @@ async fn running_training_takes_changes_from_its_next_epoch_on() {
 }
 
 #[tokio::test]
+async fn training_that_prepares_takes_changes_from_its_first_epoch_on() {
+    let server = Server::start(&[]);
+    let name = server
+        .queue(small_spec(&server.faces("faces", 200, 1)))
+        .await;
+    // Its process starts from here on, with a job that has the spec as it was.
+    let has_begun = |training: &v1::Training| training.state() != TrainingState::Queued;
+    server.training_when(&name, "preparing", has_begun).await;
+    let slower = v1::UpdateTrainingRequest {
+        name: name.clone(),
+        learning_rate: Some(5e-5),
+        ..Default::default()
+    };
+    let changed = server.trainings().update_training(slower).await.unwrap();
+    let changed = changed.into_inner().training.unwrap();
+    assert_eq!(changed.state(), TrainingState::Preparing);
+    let training = server.ended(&name).await;
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
+    let rates = server.events(&name).await.into_iter();
+    let rates = rates.filter_map(|event| match event.kind {
+        Some(Kind::EpochCompleted(metrics)) => Some(metrics.learning_rate),
+        _ => None,
+    });
+    assert_eq!(rates.collect::<Vec<_>>(), [5e-5, 5e-5]);
+}
+
+#[tokio::test]
 async fn target_that_is_reached_ends_the_training() {
     let server = Server::start(&[]);
     let spec = v1::TrainingSpec {

@@ -300,6 +300,11 @@ impl<'a> Session<'a> {
         self.optimizer.learning_rate()
     }
 
+    /// Whether an epoch has begun and is not over.
+    pub(super) fn is_within_epoch(&self) -> bool {
+        self.partial.position > 0
+    }
+
     /// What has been spent on the running epoch so far, by all processes.
     pub(super) fn spent(&self) -> v1::EpochSeconds {
         self.partial.seconds.unwrap_or_default()

@@ -3,7 +3,7 @@
 use std::{
     io,
     os::unix::process::ExitStatusExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -86,14 +86,20 @@ impl Worker {
         silence_timeout: Duration,
         stall_timeout: Duration,
     ) -> io::Result<Self> {
-        let program = std::env::current_exe()?;
+        let named = std::env::current_exe()?;
+        let program = runnable(&named);
         let mut command = match launcher.split_first() {
             Some((first, rest)) => {
                 let mut command = Command::new(first);
                 command.args(rest).arg(&program);
                 command
             }
-            None => Command::new(&program),
+            None => {
+                let mut command = Command::new(&program);
+                // For `ps`: it says which program this is although it was replaced.
+                command.arg0(&named);
+                command
+            }
         };
         let mut process = command
             .arg("worker")
@@ -264,6 +270,17 @@ impl Watch {
     }
 }
 
+/// What starts the running program again. On Linux one that was replaced on disk is still there under the server's process id; its path comes first, because a
+/// launcher that starts on another machine or as another user cannot follow the id. Libtorch is found either way: its path in the program is absolute
+/// (`build.rs`).
+fn runnable(named: &Path) -> PathBuf {
+    let running = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
+    match !named.exists() && running.exists() {
+        true => running,
+        false => named.to_owned(),
+    }
+}
+
 /// Whether a process was ended by SIGKILL.
 pub(super) fn is_killed(status: Option<ExitStatus>) -> bool {
     status.and_then(|status| status.signal()) == Some(9)
@@ -382,6 +399,18 @@ mod tests {
             lines.push(String::from_utf8(line.clone()).unwrap());
         }
         assert_eq!(lines, ["first", &long[..LONGEST_LOG_LINE], "", "last"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn program_that_was_replaced_is_started_as_it_runs() {
+        let named = std::env::current_exe().unwrap();
+        assert_eq!(runnable(&named), named);
+        let replaced = runnable(&named.with_extension("replaced"));
+        assert_eq!(
+            fs_err::canonicalize(replaced).unwrap(),
+            fs_err::canonicalize(named).unwrap()
+        );
     }
 
     #[test]

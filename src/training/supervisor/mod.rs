@@ -193,16 +193,28 @@ impl Supervisor {
         training: v1::Training,
         request: Option<RequestId>,
     ) -> Result<v1::Training, Error> {
-        let inserted = self
-            .inner
-            .store
-            .insert_training(training, request, self.inner.options.max_queued)
-            .await?;
+        let this = self.clone();
+        uninterrupted(Box::pin(
+            async move { this.start_now(training, request).await },
+        ))
+        .await
+    }
+
+    async fn start_now(
+        &self,
+        training: v1::Training,
+        request: Option<RequestId>,
+    ) -> Result<v1::Training, Error> {
+        let inner = &self.inner;
+        let limit = inner.options.max_queued;
+        let inserted = inner.store.insert_training(training, request, limit);
+        let inserted = inserted.await?;
+        // For one that exists too: a call too many costs the loop a look at the queue, a missing one leaves the training there.
+        inner.wake.notify_one();
         match inserted {
             Inserted::New(training) => {
                 tracing::info!(training = training.name, "queued");
-                self.inner.wake.notify_one();
-                self.inner.count_states().await;
+                inner.count_states().await;
                 Ok(training)
             }
             Inserted::Existing(training) => Ok(training),
@@ -398,6 +410,11 @@ impl Supervisor {
     /// # Errors
     /// A training that does not exist or has not ended.
     pub async fn delete(&self, id: &str) -> Result<(), Error> {
+        let (this, id) = (self.clone(), id.to_owned());
+        uninterrupted(Box::pin(async move { this.delete_now(&id).await })).await
+    }
+
+    async fn delete_now(&self, id: &str) -> Result<(), Error> {
         let unreferenced = self.inner.store.delete_training(id).await?;
         self.inner.discard(&unreferenced).await;
         self.inner.event_files.delete(id).await;

@@ -128,7 +128,10 @@ async fn attempt(
             finish_process(inner, &work_dir, worker, outcome).await
         }
         Err(error) if files::is_disk_full(&error) => Outcome::Failed(disk_full(&error.to_string())),
-        Err(error) => Outcome::Died(Death::of(format!("failed to start the process: {error}"))),
+        Err(error) => {
+            pause_before_restart(training.idle_starts, wishes, shutdown).await;
+            Outcome::Died(Death::of(format!("failed to start the process: {error}")))
+        }
     };
     // Whoever ends the server may end all of its processes at once, as systemd does.
     let is_dead = matches!(outcome, Outcome::Died(_));
@@ -161,6 +164,21 @@ async fn attempt(
         Outcome::Died(death) => Aftermath::Died(death),
     };
     record_at_last(inner, id, &aftermath, shutdown).await
+}
+
+/// Waits after a process could not be started, longer each time: what was missing for a moment, such as room for one more process, must not use up all
+/// restarts. Whoever wants something of the training, or the end of the server, ends the pause.
+async fn pause_before_restart(
+    starts: u32,
+    mut wishes: watch::Receiver<Wish>,
+    shutdown: &CancellationToken,
+) {
+    const LONGEST: u32 = 30;
+    tokio::select! {
+        () = tokio::time::sleep(RETRY_PAUSE * starts.min(LONGEST)) => {}
+        _ = wishes.changed() => {}
+        () = shutdown.cancelled() => {}
+    }
 }
 
 /// What is to be recorded about a training whose process is gone.
@@ -322,9 +340,13 @@ async fn start(
     let options = &inner.options;
     let kept = resume.as_ref().and_then(|resume| resume.point.as_ref());
     restart::tidy(work_dir, kept).await?;
+    let mut spec = training.resolved_spec.clone();
+    if let Some(dataset) = spec.as_mut().and_then(|spec| spec.dataset.as_mut()) {
+        locate(inner, dataset).await;
+    }
     let job = Job {
         training: training.name.clone(),
-        spec: training.resolved_spec.clone(),
+        spec,
         attempt: training.attempt,
         work_dir: work_dir.to_string_lossy().into_owned(),
         data_roots: options.data_roots.clone(),
@@ -355,6 +377,19 @@ async fn start(
         options.stall_timeout,
     )
     .await
+}
+
+/// Puts the path into a dataset with a name that it has now: since the training was queued an uploaded one may have moved with the data folder.
+async fn locate(inner: &Inner, dataset: &mut v1::DatasetSpec) {
+    let Some(id) = dataset.name.strip_prefix("datasets/") else {
+        return;
+    };
+    match inner.store.dataset(id).await {
+        Ok(found) => dataset.path = found.dataset.path,
+        Err(error) => {
+            tracing::warn!(dataset = dataset.name, %error, "failed to look up where the dataset lies");
+        }
+    }
 }
 
 /// Follows one process.
