@@ -7,6 +7,7 @@ use super::{
     client::request,
     json,
     report::{duration_text, size_text, std_duration},
+    table,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -55,12 +56,7 @@ fn lines(server: &str, info: &GetServerInfoResponse) -> Vec<(&'static str, Strin
         ),
         ("live model", or_none(info.live_model.clone())),
         ("features", or_none(info.features.join(", "))),
-        (
-            "started",
-            info.start_time
-                .map(|time| time.to_string())
-                .unwrap_or_default(),
-        ),
+        ("started", table::moment(info.start_time)),
         ("data roots", info.data_roots.join(", ")),
         ("weights roots", info.weights_roots.join(", ")),
         ("largest request", size_text(limits.max_message_bytes)),

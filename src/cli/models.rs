@@ -195,10 +195,7 @@ async fn list(args: &ListArgs, client: &Client, context: &Context) -> Result<Sho
                     .as_ref()
                     .map(|test| format!("{:.2}", test.mae))
                     .unwrap_or_default(),
-                version
-                    .create_time
-                    .map(|time| time.to_string())
-                    .unwrap_or_default(),
+                table::moment(version.create_time),
                 origin(version),
             ]
         })
@@ -241,10 +238,7 @@ async fn history(args: ListArgs, context: &Context) -> Result<Outcome, Error> {
         .iter()
         .map(|event| {
             vec![
-                event
-                    .event_time
-                    .map(|time| time.to_string())
-                    .unwrap_or_default(),
+                table::moment(event.event_time),
                 event.alias.clone(),
                 number(event.from_version),
                 number(event.to_version),

@@ -24,7 +24,7 @@ pub(super) struct Targets {
     annotated: Vec<PathBuf>,
     /// The explained picture of each file; with faces its name goes on with the face's number.
     explained: Vec<PathBuf>,
-    /// Pictures that are read and must not be written over.
+    /// Pictures that are read and must not be written over, as [`real`] names them.
     read: HashSet<PathBuf>,
 }
 
@@ -47,7 +47,7 @@ impl Targets {
         has_faces: bool,
     ) -> Result<Self, Error> {
         if let (Some(one), Some(other)) = (annotate, explain)
-            && one == other
+            && real(one) == real(other)
             && !one.is_dir()
             && is_png(one)
         {
@@ -56,7 +56,7 @@ impl Targets {
                 one.display()
             )));
         }
-        let mut taken: HashSet<PathBuf> = files.iter().cloned().collect();
+        let mut taken: HashSet<PathBuf> = files.iter().map(|file| real(file)).collect();
         let mut targets = Targets {
             read: taken.clone(),
             ..Targets::default()
@@ -87,7 +87,7 @@ impl Targets {
         let base = self.explained.get(index)?;
         let stem = base.file_stem().unwrap_or_default().to_string_lossy();
         let mut target = base.with_file_name(format!("{stem}-face{face}.png"));
-        while self.read.contains(&target) {
+        while self.read.contains(&real(&target)) {
             let stem = target.file_stem().unwrap_or_default().to_string_lossy();
             target = base.with_file_name(format!("{stem}-explained.png"));
         }
@@ -110,7 +110,7 @@ impl Wanted<'_> {
                     out.display()
                 )));
             }
-            taken.insert(out.to_owned());
+            taken.insert(real(out));
             return Ok(vec![out.to_owned()]);
         }
         if (is_png(out) && !out.is_dir()) || out.is_file() {
@@ -137,13 +137,28 @@ impl Wanted<'_> {
             };
             let mut target = out.join(format!("{stem}.png"));
             let mut count = 2;
-            while !taken.insert(target.clone()) {
+            while !taken.insert(real(&target)) {
                 target = out.join(format!("{stem}-{count}.png"));
                 count += 1;
             }
             targets.push(target);
         }
         Ok(targets)
+    }
+}
+
+/// One name for a file that has several, as `faces/a.png` and `./faces/a.png` do; the file need not be there yet.
+fn real(path: &Path) -> PathBuf {
+    if let Ok(real) = fs::canonicalize(path) {
+        return real;
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    match (fs::canonicalize(folder), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
     }
 }
 
@@ -389,4 +404,45 @@ fn interval_text(interval: Option<&Interval>) -> String {
 
 fn interval_value(interval: Option<&Interval>) -> Value {
     interval.map_or(Value::Null, |interval| json::value("Interval", interval))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_that_are_read_are_not_written_over_whatever_their_paths_look_like() {
+        let folder = tempfile::tempdir().unwrap();
+        let faces = folder.path().join("faces");
+        fs::create_dir_all(&faces).unwrap();
+        let files = ["a.png", "b.jpg", "b-face1.png"].map(|name| {
+            fs::write(faces.join(name), b"theirs").unwrap();
+            // As `./faces/a.png` is beside `faces/`, without a change of the current folder.
+            faces.join("../faces").join(name)
+        });
+        let annotated = Targets::new(&files, Some(&faces), None, false).unwrap();
+        let expected = ["a-2.png", "b.png", "b-face1-2.png"].map(|name| faces.join(name));
+        assert_eq!(annotated.annotated, expected);
+        let explained = Targets::new(&files, None, Some(&faces), true).unwrap();
+        assert_eq!(
+            explained.explained_face(1, 1),
+            Some(faces.join("b-face1-explained.png"))
+        );
+        assert_eq!(
+            explained.explained_face(1, 2),
+            Some(faces.join("b-face2.png"))
+        );
+    }
+
+    #[test]
+    fn file_that_is_still_to_be_made_has_one_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let faces = folder.path().join("faces");
+        fs::create_dir_all(&faces).unwrap();
+        assert_eq!(
+            real(&faces.join("../faces/new.png")),
+            real(&faces.join("new.png"))
+        );
+        assert_eq!(real(Path::new("new.png")), real(Path::new("./new.png")));
+    }
 }

@@ -1,5 +1,7 @@
 //! Columns of text.
 
+use prost_types::Timestamp;
+
 use super::{Error, Output};
 
 const GAP: &str = "  ";
@@ -29,6 +31,12 @@ pub(super) fn lines(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     all.map(|row| line(row, &widths)).collect()
 }
 
+/// A moment to the second, such as `2026-01-31T12:00:00Z`; nothing when there is none.
+pub(super) fn moment(time: Option<Timestamp>) -> String {
+    time.map(|time| Timestamp { nanos: 0, ..time }.to_string())
+        .unwrap_or_default()
+}
+
 /// One row; the last column is not padded.
 pub(super) fn line(cells: &[String], widths: &[usize]) -> String {
     let padded: Vec<String> = cells
@@ -42,4 +50,20 @@ pub(super) fn line(cells: &[String], widths: &[usize]) -> String {
 /// Characters, which is the width for all but a few scripts.
 pub(super) fn width(text: &str) -> usize {
     text.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_told_to_the_second() {
+        // `date --utc --date=@1767225600` says when this is.
+        let time = Timestamp {
+            seconds: 1_767_225_600,
+            nanos: 123_456_789,
+        };
+        assert_eq!(moment(Some(time)), "2026-01-01T00:00:00Z");
+        assert_eq!(moment(None), "");
+    }
 }

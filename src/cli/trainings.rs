@@ -238,10 +238,7 @@ fn row(training: &Training) -> Vec<String> {
         best.map(|best| format!("{:.2}", best.val_mae))
             .unwrap_or_default(),
         names::version_id(&training.model_version).to_owned(),
-        training
-            .create_time
-            .map(|time| time.to_string())
-            .unwrap_or_default(),
+        table::moment(training.create_time),
         training.display_name.clone(),
     ]
 }
@@ -337,6 +334,6 @@ fn parse_state(text: &str) -> Result<TrainingState, String> {
     let name = format!("TRAINING_STATE_{}", text.to_ascii_uppercase());
     match TrainingState::from_str_name(&name) {
         Some(state) if state != TrainingState::Unspecified => Ok(state),
-        _ => Err("expected queued, preparing, running, stopping, cancelling, succeeded, failed or cancelled".to_owned()),
+        _ => Err("expected queued, preparing, running, pausing, paused, stopping, cancelling, succeeded, failed or cancelled".to_owned()),
     }
 }

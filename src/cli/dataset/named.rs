@@ -117,10 +117,7 @@ fn row(dataset: &Dataset) -> Vec<String> {
         kind_text(dataset.kind()).to_owned(),
         when_ready(dataset.images.to_string()),
         when_ready(report::size_text(dataset.bytes)),
-        dataset
-            .create_time
-            .map(|time| time.to_string())
-            .unwrap_or_default(),
+        table::moment(dataset.create_time),
         dataset.display_name.clone(),
     ]
 }

@@ -229,9 +229,17 @@ struct Upload {
 /// How a request ended that was not answered as it should be.
 enum Ended {
     /// Worth another try.
-    Lost(String),
+    Lost(Loss),
     /// Not.
     Refused(Error),
+}
+
+/// Why another try may go better.
+struct Loss {
+    /// In words; those of the server where it answered.
+    cause: String,
+    /// Whether the server answered, that it cannot take the request now.
+    was_answered: bool,
 }
 
 impl Upload {
@@ -252,25 +260,32 @@ impl Upload {
             match self.slices(&id, offset) {
                 Ok(()) => return Ok(id),
                 Err(Ended::Refused(error)) => return Err(error),
-                Err(Ended::Lost(cause)) => {
+                Err(Ended::Lost(loss)) => {
                     failures += 1;
                     let pause = self.patience.pause(failures, None);
                     if last_contact.elapsed() + pause > self.patience.stream {
-                        return Err(self.given_up(&cause, &id));
+                        let cause = format!("{}; go on later with --resume {id}", loss.cause);
+                        return Err(self.given_up(Loss { cause, ..loss }));
                     }
-                    note(&format!(
-                        "Connection lost ({cause}); trying again from where the server is."
-                    ));
+                    let begin = match loss.was_answered {
+                        true => format!("Not now: {}", loss.cause),
+                        false => format!("Connection lost ({})", loss.cause),
+                    };
+                    note(&format!("{begin}; trying again from where the server is."));
                     thread::sleep(pause);
                 }
             }
         }
     }
 
-    fn given_up(&self, cause: &str, id: &str) -> Error {
-        Error::Unreachable {
-            server: self.base.clone(),
-            cause: format!("{cause}; go on later with --resume {id}"),
+    /// What is told when another try would take too long.
+    fn given_up(&self, loss: Loss) -> Error {
+        match loss.was_answered {
+            true => refused(loss.cause),
+            false => Error::Unreachable {
+                server: self.base.clone(),
+                cause: loss.cause,
+            },
         }
     }
 
@@ -283,24 +298,22 @@ impl Upload {
         let begun = Instant::now();
         let mut failures = 0;
         loop {
-            let cause = match ask() {
+            let loss = match ask() {
                 Ok(answer) => return Ok(answer),
                 Err(Ended::Refused(error)) => return Err(error),
-                Err(Ended::Lost(cause)) => cause,
+                Err(Ended::Lost(loss)) => loss,
             };
             failures += 1;
             let pause = self.patience.pause(failures, None);
             if begun.elapsed() + pause > self.patience.stream {
-                return Err(Error::Unreachable {
-                    server: self.base.clone(),
-                    cause,
-                });
+                return Err(self.given_up(loss));
             }
             if failures == 1 {
-                note(&format!(
-                    "No answer from {} ({cause}); trying again.",
-                    self.base
-                ));
+                let (base, cause) = (&self.base, &loss.cause);
+                note(&match loss.was_answered {
+                    true => format!("Not now: {cause}; trying again."),
+                    false => format!("No answer from {base} ({cause}); trying again."),
+                });
             }
             thread::sleep(pause);
         }
@@ -397,15 +410,24 @@ fn answered(
     // Another request still holds the upload, the server is busy or ending, or it is at another byte than we thought.
     let may_pass = matches!(status.as_u16(), 408 | 409 | 423 | 429) || status.is_server_error();
     match may_pass {
-        true => Err(Ended::Lost(said)),
-        false => Err(Ended::Refused(Error::Refused(Box::new(Status::unknown(
-            said,
-        ))))),
+        true => Err(Ended::Lost(Loss {
+            cause: said,
+            was_answered: true,
+        })),
+        false => Err(Ended::Refused(refused(said))),
     }
 }
 
+/// The server's words as a refusal.
+fn refused(said: String) -> Error {
+    Error::Refused(Box::new(Status::unknown(said)))
+}
+
 fn lost(error: ureq::Error) -> Ended {
-    Ended::Lost(error.to_string())
+    Ended::Lost(Loss {
+        cause: error.to_string(),
+        was_answered: false,
+    })
 }
 
 fn broken(text: &str) -> Ended {
@@ -432,5 +454,66 @@ impl<R: Read> Read for Counted<'_, R> {
                 Err(told)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Write as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn upload(base: String) -> Upload {
+        let pause = Duration::from_millis(1);
+        Upload {
+            agent: agent(),
+            base,
+            archive: Archive::File {
+                path: PathBuf::from("faces.zip"),
+                length: 10,
+            },
+            sent: Arc::default(),
+            patience: Patience {
+                first_pause: pause,
+                longest_pause: pause,
+                stream: Duration::from_millis(50),
+                ..Patience::default()
+            },
+        }
+    }
+
+    #[test]
+    fn server_that_has_no_room_for_long_refuses_in_its_own_words() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                lines.take_while(|line| !line.is_empty()).for_each(drop);
+                let body = r#"{"error":"the disk is full"}"#;
+                let head = "HTTP/1.1 429 Too Many Requests\r\nconnection: close";
+                write!(
+                    stream,
+                    "{head}\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                )
+                .ok();
+            }
+        });
+        let error = upload(base).run(None, |_| {}).unwrap_err();
+        assert_eq!(error.exit_code(), 1, "{error}");
+        assert_eq!(error.to_string(), "the disk is full");
+    }
+
+    #[test]
+    fn server_that_is_not_there_is_unreachable() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let error = upload(base).run(None, |_| {}).unwrap_err();
+        assert_eq!(error.exit_code(), 3, "{error}");
     }
 }

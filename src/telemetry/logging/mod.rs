@@ -136,7 +136,8 @@ fn parse(filter: &str) -> Result<EnvFilter, Error> {
     }
     // A lone word is a target to the library, so "inof" would silence everything else, which nobody means.
     for word in &words {
-        let is_for_a_part = word.contains(['=', '[']);
+        // Without a level behind its sign, a target would be told everything.
+        let is_for_a_part = word.contains(['=', '[']) && !word.ends_with('=');
         if !is_for_a_part && word.parse::<LevelFilter>().is_err() {
             return Err(Error::Level {
                 word: (*word).to_owned(),
@@ -212,6 +213,8 @@ mod tests {
     fn misspelt_level_of_a_target_is_refused() {
         let error = parse("visage=loud").unwrap_err();
         assert!(matches!(error, Error::Filter { .. }), "{error}");
+        let error = parse("info,visage=").unwrap_err();
+        assert!(matches!(error, Error::Level { word } if word == "visage="));
     }
 
     #[test]
