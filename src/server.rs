@@ -6,7 +6,7 @@
 use std::{
     net::SocketAddr,
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -187,13 +187,8 @@ pub async fn serve(
         async move { registry.follow_aliases(shutdown).await }
     });
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let live = Arc::new(AtomicBool::new(false));
-    tasks.spawn(health::follow(
-        parts.store.clone(),
-        reporter,
-        Arc::clone(&live),
-        shutdown.clone(),
-    ));
+    let live = parts.registry.subscribe_live();
+    tasks.spawn(health::follow(live.clone(), reporter, shutdown.clone()));
 
     tasks.spawn({
         let (library, shutdown) = (parts.library.clone(), shutdown.clone());

@@ -121,13 +121,23 @@ impl Door {
         Ok(Admission(self.place(permit, share, Some(counted))))
     }
 
-    /// Takes as many places as are free, up to `most`, and waits for none: for work that has a place already and is only faster with more.
-    pub fn admit_more(&self, most: usize) -> Vec<Place> {
+    /// Takes as many places as are free for pictures of this priority, up to `most`, and waits for none: for work that has a place already and is only faster
+    /// with more.
+    pub fn admit_more(&self, most: usize, priority: Priority) -> Vec<Place> {
+        let take = |from: &Arc<Semaphore>| Arc::clone(from).try_acquire_owned().ok();
         let mut places = Vec::new();
-        while places.len() < most
-            && let Ok(permit) = Arc::clone(&self.free).try_acquire_owned()
-        {
-            places.push(self.place(permit, None, None));
+        while places.len() < most {
+            let share = match priority {
+                Priority::Interactive => None,
+                Priority::Batch => match take(&self.unhurried) {
+                    None => break,
+                    share => share,
+                },
+            };
+            let Some(permit) = take(&self.free) else {
+                break;
+            };
+            places.push(self.place(permit, share, None));
         }
         places
     }
@@ -302,13 +312,24 @@ mod tests {
     fn more_places_are_those_that_are_free() {
         let door = Door::new(5);
         let own = door.admit(&one(), 2, Priority::Interactive).unwrap();
-        assert_eq!(door.admit_more(2).len(), 2);
-        let more = door.admit_more(10);
+        assert_eq!(door.admit_more(2, Priority::Interactive).len(), 2);
+        let more = door.admit_more(10, Priority::Interactive);
         assert_eq!(more.len(), 3);
-        assert!(door.admit_more(1).is_empty());
+        assert!(door.admit_more(1, Priority::Interactive).is_empty());
         drop(more);
         drop(own);
         assert!(door.admit(&one(), 5, Priority::Interactive).is_ok());
+    }
+
+    #[test]
+    fn more_places_for_what_nobody_waits_for_leave_a_quarter_too() {
+        let door = Door::new(8);
+        let _own = door.admit(&one(), 2, Priority::Batch).unwrap();
+        let more = door.admit_more(10, Priority::Batch);
+        assert_eq!(more.len(), 4);
+        assert!(door.admit(&one(), 2, Priority::Interactive).is_ok());
+        drop(more);
+        assert_eq!(door.admit_more(1, Priority::Batch).len(), 1);
     }
 
     #[tokio::test]

@@ -223,6 +223,7 @@ impl Loop {
                 let told = installed
                     .map(|_| ())
                     .map_err(|error| loader::failed(&delivery.model, error));
+                delivery.is_taken.send(()).ok();
                 // A caller that no longer waits needs no answer.
                 drop(delivery.reply.send(told));
             }

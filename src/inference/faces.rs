@@ -71,7 +71,8 @@ impl Predictor {
         let (index, deadline, priority) = (job.index, job.deadline, job.priority);
         let (wishes, client) = (job.wishes, job.client.clone());
         let (model, trace) = (Arc::clone(&job.model), job.trace.clone());
-        let _turn = self.searches.acquire().await;
+        let turn = self.turn(priority).await;
+        let _searching = self.searches.acquire().await;
         let Searched {
             dimensions,
             faces,
@@ -79,11 +80,14 @@ impl Predictor {
             seconds,
             place,
         } = self.search(job).await?;
+        drop(turn);
         let mut predicted: Vec<(Face, RgbImage, Output)> = Vec::with_capacity(faces.len());
         let mut faces = faces.into_iter();
         let mut own = Some(place);
         while faces.len() > 0 {
-            let mut places = self.door.admit_more(faces.len().min(FACES_AT_ONCE) - 1);
+            let mut places = self
+                .door
+                .admit_more(faces.len().min(FACES_AT_ONCE) - 1, priority);
             places.extend(own.take());
             let together: Vec<(Face, RgbImage)> = faces.by_ref().take(places.len()).collect();
             let chips: Vec<RgbImage> = together.iter().map(|(_, chip)| chip.clone()).collect();

@@ -59,6 +59,8 @@ pub(super) struct Delivery {
     pub(super) pin: bool,
     /// Told once the engine has it.
     pub(super) reply: oneshot::Sender<Result<(), Error>>,
+    /// Told then too, so that the loader goes on.
+    pub(super) is_taken: oneshot::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -100,12 +102,18 @@ impl Loader {
                     false => read(&model, device, precision, &threads).map(Some),
                 };
                 match read {
-                    Ok(network) => deliver(Delivery {
-                        model,
-                        network,
-                        pin,
-                        reply,
-                    }),
+                    Ok(network) => {
+                        let (is_taken, taken) = oneshot::channel();
+                        deliver(Delivery {
+                            model,
+                            network,
+                            pin,
+                            reply,
+                            is_taken,
+                        });
+                        // Else the next wish for the same one would find it missing and read it again.
+                        taken.blocking_recv().ok();
+                    }
                     // A caller that no longer waits needs no answer.
                     Err(error) => drop(reply.send(Err(failed(&model, error)))),
                 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::{
     io::AsyncReadExt,
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
 
 use crate::{
@@ -114,6 +114,8 @@ pub struct Predictor {
     pub(super) limits: Limits,
     /// Pictures whose faces are in memory at once.
     pub(super) searches: Arc<Semaphore>,
+    /// One for each thread of the pool: what pictures that nobody waits for may take of it.
+    unhurried: Arc<Semaphore>,
     /// Answers that were given before, where they are kept.
     cache: Option<Cache>,
 }
@@ -137,6 +139,7 @@ impl Predictor {
             .build()?;
         Ok(Predictor {
             engine,
+            unhurried: Arc::new(Semaphore::new(pool.current_num_threads())),
             pool: Arc::new(pool),
             door: Door::new(max_queued),
             limits,
@@ -342,16 +345,28 @@ impl Predictor {
         self.finish(&model, wishes, index, done).await
     }
 
-    /// Decodes on the pool and hands over to the engine; dropping the receiver drops the work.
-    fn start(
+    /// A turn on the pool for a picture that nobody waits for, so that few of them stand there before one that somebody waits for, which needs none. It is to
+    /// be held until the pool is done with the picture.
+    pub(super) async fn turn(&self, priority: Priority) -> Option<OwnedSemaphorePermit> {
+        match priority {
+            Priority::Interactive => None,
+            // It is never closed.
+            Priority::Batch => Arc::clone(&self.unhurried).acquire_owned().await.ok(),
+        }
+    }
+
+    /// Decodes on the pool and hands over to the engine; dropping the future drops the work.
+    async fn start(
         &self,
         job: DecodeJob,
-    ) -> impl Future<Output = Result<Result<Done, Error>, oneshot::error::RecvError>> + use<> {
+    ) -> Result<Result<Done, Error>, oneshot::error::RecvError> {
+        let turn = self.turn(job.priority).await;
         let (reply, answer) = oneshot::channel();
         let (decoded_reply, decoded) = oneshot::channel();
         let engine = self.engine.clone();
         let limits = self.limits;
         self.pool.spawn(move || {
+            let _turn = turn;
             if decoded_reply.is_closed() {
                 metrics::prediction_rejected(RejectionReason::ClientGone);
                 return;
@@ -385,17 +400,15 @@ impl Predictor {
             // A client that has left needs no answer.
             drop(sent);
         });
-        async move {
-            let decoded = match decoded.await? {
-                Ok(decoded) => decoded,
-                Err(error) => return Ok(Err(error)),
-            };
-            Ok(answer.await?.map(|(output, place)| Done {
-                decoded,
-                output,
-                place,
-            }))
-        }
+        let decoded = match decoded.await? {
+            Ok(decoded) => decoded,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(answer.await?.map(|(output, place)| Done {
+            decoded,
+            output,
+            place,
+        }))
     }
 
     async fn finish(

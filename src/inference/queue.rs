@@ -138,31 +138,32 @@ impl Lines {
         waits.max().unwrap_or_default()
     }
 
-    /// Moves one picture of each client in turn until the batch has `most` rows; those that nobody wants any more are dropped.
+    /// Moves one picture of each client in turn until the batch has `most` rows; those that nobody wants any more are dropped. A client whose picture does not
+    /// fit keeps its turn for the next batch.
     fn take(&mut self, batch: &mut Batch, most: usize) {
-        let mut without = 0;
-        while batch.rows < most && without < self.turns.len() {
-            let Some(client) = self.turns.pop_front() else {
-                return;
-            };
+        let mut passed = Vec::new();
+        while batch.rows < most
+            && let Some(client) = self.turns.pop_front()
+        {
             let Some(line) = self.of_client.get_mut(&client) else {
                 continue;
             };
-            match line.pop_front_if(|item| batch.fits(item, most)) {
-                None => without += 1,
-                Some(item) => {
-                    without = 0;
-                    if let Some(item) = still_wanted(item) {
-                        batch.rows += item.rows();
-                        batch.items.push(item);
-                    }
-                }
+            let Some(item) = line.pop_front_if(|item| batch.fits(item, most)) else {
+                passed.push(client);
+                continue;
+            };
+            if let Some(item) = still_wanted(item) {
+                batch.rows += item.rows();
+                batch.items.push(item);
             }
             if line.is_empty() {
                 self.of_client.remove(&client);
             } else {
                 self.turns.push_back(client);
             }
+        }
+        for client in passed.into_iter().rev() {
+            self.turns.push_front(client);
         }
     }
 }
@@ -313,6 +314,26 @@ mod tests {
         assert_eq!(queue.next(8), [1.0, 2.0]);
         assert_eq!(queue.next(8), [3.0, 5.0]);
         assert_eq!(queue.next(8), [4.0]);
+    }
+
+    #[test]
+    fn client_of_another_version_waits_for_one_batch_however_many_there_are() {
+        let mut queue = Queue::new();
+        for number in 0..4_u8 {
+            for client in ["one", "two", "three"] {
+                queue.push_of(
+                    client,
+                    f32::from(number),
+                    "a",
+                    Priority::Interactive,
+                    NOT_LONG,
+                );
+            }
+        }
+        queue.push_of("other", 100.0, "b", Priority::Interactive, NOT_LONG);
+        assert_eq!(queue.next(4), [0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(queue.next(4), [100.0]);
+        assert_eq!(queue.next(4), [1.0, 1.0, 2.0, 2.0]);
     }
 
     #[test]

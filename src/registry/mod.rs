@@ -7,9 +7,11 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,6 +33,8 @@ use crate::{
 pub const DEFAULT_MODEL: &str = "age";
 /// The alias that Predict serves.
 pub const LIVE: &str = "live";
+/// Until the next attempt with a live version that did not load, or a database that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
 /// Why an alias points to the starter.
 const STARTER: &str = "starter";
 
@@ -65,6 +69,19 @@ pub enum Error {
     },
 }
 
+/// How the live version does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Live {
+    /// Nobody has looked yet.
+    Unknown,
+    /// There is none.
+    Missing,
+    /// It answers, at the latest when it is loaded, for which calls wait.
+    Served,
+    /// It does not load, and why.
+    Failed(String),
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
@@ -80,6 +97,7 @@ struct Inner {
     resolved: Mutex<Resolved>,
     /// The live version that the metrics show.
     reported_live: Mutex<Option<u64>>,
+    live: watch::Sender<Live>,
 }
 
 /// What names meant at a state of the aliases.
@@ -100,6 +118,7 @@ impl Registry {
                 cache,
                 resolved: Mutex::default(),
                 reported_live: Mutex::default(),
+                live: watch::Sender::new(Live::Unknown),
             }),
         }
     }
@@ -258,11 +277,17 @@ impl Registry {
         let mut moved = self.inner.store.subscribe_aliases();
         loop {
             moved.mark_unchanged();
-            if let Err(error) = self.refresh().await {
+            let done = self.refresh().await;
+            if let Err(error) = &done {
                 tracing::error!(%error, "failed to load the live version");
+                // A database that fails says nothing about the version.
+                if !matches!(error, Error::Store(_)) {
+                    self.tell_live(Live::Failed(error.to_string()));
+                }
             }
             tokio::select! {
                 changed = moved.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RETRY_PAUSE), if done.is_err() => {}
                 () = shutdown.cancelled() => return,
             }
         }
@@ -273,7 +298,11 @@ impl Registry {
         let live = VersionName::alias(DEFAULT_MODEL, LIVE);
         match self.served(&live).await {
             Ok(model) => {
+                if !matches!(*self.inner.live.borrow(), Live::Failed(_)) {
+                    self.tell_live(Live::Served);
+                }
                 self.inner.predictor.load_live(Arc::clone(&model)).await?;
+                self.tell_live(Live::Served);
                 let number = model
                     .name
                     .rsplit('/')
@@ -283,11 +312,25 @@ impl Registry {
                 Ok(())
             }
             Err(Error::NoLiveVersion { .. }) => {
+                self.tell_live(Live::Missing);
                 self.report_live(None);
                 Ok(())
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// How the live version does, while [`Registry::follow_aliases`] runs.
+    pub fn subscribe_live(&self) -> watch::Receiver<Live> {
+        self.inner.live.subscribe()
+    }
+
+    fn tell_live(&self, new: Live) {
+        self.inner.live.send_if_modified(|live| {
+            let is_new = *live != new;
+            *live = new;
+            is_new
+        });
     }
 
     fn report_live(&self, number: Option<u64>) {

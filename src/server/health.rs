@@ -1,16 +1,13 @@
 //! Health of the services and readiness of the server, which follow the live version.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    names::VersionName,
     proto::{
         open_inference::grpc_inference_service_server::GrpcInferenceServiceServer,
         v1::{
@@ -20,23 +17,20 @@ use crate::{
             training_service_server::TrainingServiceServer,
         },
     },
-    registry::{DEFAULT_MODEL, LIVE},
+    registry::Live,
     services::{
         dataset::DatasetApi, model::ModelApi, open_inference::OpenInference,
         prediction::PredictionApi, system::SystemApi, training::TrainingApi,
     },
-    store::Store,
     telemetry::http::{self, Component, Readiness},
 };
 
-/// What predicts is healthy while there is a live version; the rest as long as the server runs.
+/// What predicts is healthy while there is a live version that loads; the rest as long as the server runs.
 pub(super) async fn follow(
-    store: Store,
+    mut live: watch::Receiver<Live>,
     mut health: HealthReporter,
-    live: Arc<AtomicBool>,
     shutdown: CancellationToken,
 ) {
-    let name = VersionName::alias(DEFAULT_MODEL, LIVE);
     let always = [
         "",
         <TrainingServiceServer<TrainingApi> as NamedService>::NAME,
@@ -53,26 +47,24 @@ pub(super) async fn follow(
         <PredictionServiceServer<PredictionApi> as NamedService>::NAME,
         <GrpcInferenceServiceServer<OpenInference> as NamedService>::NAME,
     ];
-    let mut moved = store.subscribe_aliases();
     let mut told = None;
     loop {
-        moved.mark_unchanged();
-        let is_live = store.version(&name.model, &name.version).await.is_ok();
-        live.store(is_live, Ordering::Relaxed);
-        let status = if is_live {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
+        let status = match *live.borrow_and_update() {
+            Live::Unknown => None,
+            Live::Served => Some(ServingStatus::Serving),
+            Live::Missing | Live::Failed(_) => Some(ServingStatus::NotServing),
         };
         // Whoever watches is told of changes only.
-        if told != Some(status) {
+        if let Some(status) = status
+            && told != Some(status)
+        {
             for service in predict {
                 health.set_service_status(service, status).await;
             }
             told = Some(status);
         }
         tokio::select! {
-            changed = moved.changed() => if changed.is_err() { break },
+            changed = live.changed() => if changed.is_err() { break },
             () = shutdown.cancelled() => break,
         }
     }
@@ -89,16 +81,18 @@ pub(super) async fn follow(
 
 /// What the HTTP port says of it.
 pub(super) fn readiness(
-    live: Arc<AtomicBool>,
+    live: watch::Receiver<Live>,
     shutdown: CancellationToken,
 ) -> http::ReadinessProbe {
     Arc::new(move || {
         let serving = !shutdown.is_cancelled();
-        let has_model = live.load(Ordering::Relaxed);
-        let model = if has_model {
-            "a live version is loaded"
-        } else {
-            "no live version: Predict answers FAILED_PRECONDITION"
+        let model = match &*live.borrow() {
+            Live::Unknown => "the live version is looked for".to_owned(),
+            Live::Missing => "no live version: Predict answers FAILED_PRECONDITION".to_owned(),
+            Live::Served => "there is a live version".to_owned(),
+            Live::Failed(why) => format!(
+                "the live version does not load: {why}; roll back, or point the alias to another version"
+            ),
         };
         Readiness::of(vec![
             Component {
@@ -107,10 +101,10 @@ pub(super) fn readiness(
                 detail: if serving { "takes calls" } else { "is ending" }.to_owned(),
             },
             Component {
-                // A server without a model trains, so it is ready for that; the detail tells.
+                // A server without a model trains, and can be told to take another, so it is ready for that; the detail tells.
                 name: "model",
                 ready: true,
-                detail: model.to_owned(),
+                detail: model,
             },
         ])
     })

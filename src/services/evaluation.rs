@@ -140,7 +140,7 @@ impl Evaluation {
         let places = (&handles.store, &handles.data_roots);
         let (spec, split) = check_fields(&request, &version, places).await?;
         Ok(Evaluation {
-            level: interval_level(&model, request.interval_level)?,
+            level: interval_level(&model, request.interval_level, "interval_level")?,
             handles,
             model,
             version,

@@ -6,7 +6,7 @@ use crate::{inference::ServedModel, model::calibration::DEFAULT_LEVEL};
 
 use super::status;
 
-/// Reads `interval_level`: the smallest level of the version that is at least the wanted one. Without a wish it is the default, or `None` where the
+/// Reads an `interval_level`, which the request has as `field`: the smallest level of the version that is at least the wanted one. Without a wish it is the default, or `None` where the
 /// version cannot give that.
 ///
 /// # Errors
@@ -14,12 +14,13 @@ use super::status;
 pub(super) fn interval_level(
     model: &ServedModel,
     wanted: Option<f64>,
+    field: &str,
 ) -> Result<Option<f64>, Status> {
     let calibration = model.calibration.as_ref();
     let Some(wanted) = wanted else {
         return Ok(calibration.and_then(|calibration| calibration.level_for(DEFAULT_LEVEL)));
     };
-    let refuse = |description: String| Err(status::invalid("interval_level", &description));
+    let refuse = |description: String| Err(status::invalid(field, &description));
     let is_share = wanted > 0.0 && wanted < 1.0;
     if !is_share {
         return refuse(format!(

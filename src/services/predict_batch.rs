@@ -44,7 +44,7 @@ use super::{
 const IN_FLIGHT: usize = 16;
 /// Calls at once, so that what they have in memory is bounded.
 const MOST_CALLS: usize = 16;
-/// Longest wait for a client to take an answer, so that none holds a call's place for ever.
+/// Longest wait for a client to take an answer, or to send something while none of its pictures is on its way, so that none holds a call's place for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the calls have in common. Cheap to clone.
@@ -98,7 +98,10 @@ impl PredictionApi {
             .try_acquire_owned()
             .map_err(|_| status::too_many_batches(MOST_CALLS))?;
         let mut requests = request.into_inner();
-        let first = requests.message().await?;
+        let first = tokio::select! {
+            first = next(&mut requests, PATIENCE, || false) => first.transpose()?,
+            () = shutdown.cancelled() => return Err(status::stream_ends()),
+        };
         let (options, first) = match first.map(|request| request.part) {
             Some(Some(Part::Options(options))) => (options, None),
             Some(part) => (PredictBatchOptions::default(), Some(part)),
@@ -112,7 +115,16 @@ impl PredictionApi {
             client: caller.client,
             _slot: slot,
         });
-        let rest = requests.map(|request| request.map(|request| request.part));
+        let all = Arc::clone(&batch);
+        let rest = stream::unfold(requests, move |mut requests| {
+            let all = Arc::clone(&all);
+            async move {
+                // This one, those of the two closures around, and one for each picture on its way.
+                let busy = || Arc::strong_count(&all) > 3;
+                let request = next(&mut requests, PATIENCE, busy).await?;
+                Some((request.map(|request| request.part), requests))
+            }
+        });
         let answer = move |(index, part): (usize, Result<Option<Part>, Status>)| {
             let batch = Arc::clone(&batch);
             driven(async move { batch.answer(index, image(index, part?)?).await })
@@ -129,6 +141,21 @@ impl PredictionApi {
             .map(|_| Err(status::stream_ends()));
         let sent = sent(answers.chain(last), PATIENCE, &tasks);
         Ok(Response::new(Box::pin(sent)))
+    }
+}
+
+/// The next message, or an error when the client has sent nothing for as long as `patience` while it was not `busy`.
+async fn next<T>(
+    requests: &mut (impl Stream<Item = Result<T, Status>> + Unpin),
+    patience: Duration,
+    busy: impl Fn() -> bool,
+) -> Option<Result<T, Status>> {
+    loop {
+        match tokio::time::timeout(patience, requests.next()).await {
+            Ok(message) => return message,
+            Err(_) if busy() => {}
+            Err(_) => return Some(Err(status::not_sent(patience))),
+        }
     }
 }
 
@@ -208,7 +235,7 @@ fn wishes(model: &ServedModel, options: &PredictBatchOptions) -> Result<Wishes, 
         explain: options.explain,
         detect_faces: options.detect_faces,
         average_flip: options.average_flip,
-        interval_level: interval_level(model, options.interval_level)?,
+        interval_level: interval_level(model, options.interval_level, "options.interval_level")?,
     })
 }
 
@@ -271,5 +298,24 @@ mod tests {
         let sent = sent(answers, Duration::from_secs(60), &tasks);
         let found: Vec<i32> = sent.map(Result::unwrap).collect().await;
         assert_eq!(found, (0..10).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn client_that_sends_nothing_is_given_up_once_it_has_all_answers() {
+        let patience = Duration::from_millis(20);
+        let mut silent = Box::pin(stream::pending::<Result<(), Status>>());
+        let begun = std::time::Instant::now();
+        let asked = std::cell::Cell::new(0);
+        let busy = || asked.replace(asked.get() + 1) < 2;
+        let last = next(&mut silent, patience, busy).await;
+        let status = last.unwrap().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Aborted);
+        // Busy twice, then idle.
+        assert_eq!(asked.get(), 3);
+        assert!(begun.elapsed() >= 3 * patience);
+        let mut sending = stream::iter([Ok(7)]);
+        let first = next(&mut sending, patience, || false).await;
+        assert_eq!(first.unwrap().unwrap(), 7);
+        assert!(next(&mut sending, patience, || false).await.is_none());
     }
 }

@@ -44,6 +44,8 @@ pub struct PredictionApi {
 pub(super) struct Pictures {
     /// The pictures, as many as [`PredictionApi::check_count`] lets through.
     pub(super) images: Vec<Picture>,
+    /// Where in the request they are.
+    pub(super) field: &'static str,
     /// What is wanted of each beside its age; the level of the intervals as [`interval_level`] has read it.
     pub(super) wishes: Wishes,
     /// Who asks, and until when.
@@ -127,7 +129,8 @@ impl PredictionApi {
             },
             admission,
         );
-        work.await.map_err(|error| status::from_inference(&error))
+        work.await
+            .map_err(|error| status::from_inference_of(&error, pictures.field))
     }
 }
 
@@ -155,9 +158,10 @@ impl PredictionService for PredictionApi {
                 explain: request.explain,
                 detect_faces: request.detect_faces,
                 average_flip: request.average_flip,
-                interval_level: interval_level(&model, request.interval_level)?,
+                interval_level: interval_level(&model, request.interval_level, "interval_level")?,
             },
             images: request.images.into_iter().map(Picture::Encoded).collect(),
+            field: "images",
             caller,
             priority,
         };

@@ -160,6 +160,14 @@ pub fn not_taken(patience: Duration) -> Status {
     ))
 }
 
+/// A client that did not send what it had announced.
+pub fn not_sent(patience: Duration) -> Status {
+    Row::new(Code::Aborted, "NOT_SENT").status(format!(
+        "nothing was sent for {} seconds while no answer was due; end the call when you have no more images, and begin another one when there are some",
+        patience.as_secs()
+    ))
+}
+
 /// The work for a message panicked, which the log tells of.
 pub fn panicked() -> Status {
     Row::new(Code::Internal, "PANIC").status("the work for this message failed".to_owned())
@@ -306,10 +314,15 @@ pub fn from_supervisor(error: supervisor::Error) -> Status {
 
 /// From inference.
 pub fn from_inference(error: &inference::Error) -> Status {
+    from_inference_of(error, "images")
+}
+
+/// The same for a request whose pictures are in another field.
+pub fn from_inference_of(error: &inference::Error, images: &str) -> Status {
     use inference::Error as E;
     match error {
-        E::Image { index, source } => invalid_image(*index, &source.to_string(), error),
-        E::Pixels { index, reason } => invalid_image(*index, reason, error),
+        E::Image { index, source } => invalid_image(images, *index, &source.to_string(), error),
+        E::Pixels { index, reason } => invalid_image(images, *index, reason, error),
         E::File { .. } => Row::new(Code::Internal, "FILE_UNREADABLE").status(error.to_string()),
         E::QueueFull { .. } => {
             Row::retry(Code::ResourceExhausted, "QUEUE_FULL").status(error.to_string())
@@ -326,8 +339,13 @@ pub fn from_inference(error: &inference::Error) -> Status {
     }
 }
 
-fn invalid_image(index: usize, description: &str, error: &inference::Error) -> Status {
-    let status = invalid(&format!("images[{index}]"), description);
+fn invalid_image(
+    images: &str,
+    index: usize,
+    description: &str,
+    error: &inference::Error,
+) -> Status {
+    let status = invalid(&format!("{images}[{index}]"), description);
     let mut details = status.get_error_details();
     details.set_error_info(
         "INVALID_IMAGE",

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use visage::proto::v1::{self, HeadBias, InitKind, Promote, TrainingState, VersionOrigin};
 
-use crate::support::{Server, files_of, small_spec};
+use crate::support::{Server, files_of, small_spec, wait_until};
 
 /// A file of the starter as it lies in the repository.
 fn asset(name: &str) -> Vec<u8> {
@@ -102,6 +105,53 @@ async fn the_starter_is_registered_once_and_never_replaces_a_version() {
     server.start_again();
     assert!(server.predict().await.is_err());
     assert_eq!(count_versions(&server).await, 2);
+}
+
+/// Waits until this is the health of predictions.
+async fn predictions_are(server: &Server, wanted: ServingStatus) {
+    let health = HealthClient::new(server.channel());
+    let request = HealthCheckRequest {
+        service: "visage.v1.PredictionService".to_owned(),
+    };
+    wait_until("the health of predictions", || {
+        let (mut health, request) = (health.clone(), request.clone());
+        async move {
+            let answer = health.check(request).await;
+            answer.is_ok_and(|answer| answer.into_inner().status() == wanted)
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_live_version_that_does_not_load_is_told_of_until_another_one_is_live() {
+    let mut server = Server::start(&["--starter"]);
+    let own = server.train_small().await;
+    predictions_are(&server, ServingStatus::Serving).await;
+    server.kill();
+    let stored = sha256(&asset("model.safetensors"));
+    let path = server.path(&format!("data/artifacts/sha256/{}/{stored}", &stored[..2]));
+    let mut weights = fs_err::read(&path).unwrap();
+    let middle = weights.len() / 2;
+    weights[middle] ^= 1;
+    // It may be read-only.
+    fs_err::remove_file(&path).unwrap();
+    fs_err::write(&path, weights).unwrap();
+
+    server.start_again();
+    predictions_are(&server, ServingStatus::NotServing).await;
+    let told = server.page("/readyz").await;
+    assert!(told.contains("the live version does not load"), "{told}");
+    assert!(server.predict().await.is_err());
+
+    let request = v1::SetAliasRequest {
+        name: own.clone(),
+        alias: "live".to_owned(),
+        expected_version: None,
+    };
+    server.models().set_alias(request).await.unwrap();
+    predictions_are(&server, ServingStatus::Serving).await;
+    assert_eq!(server.predict().await.unwrap().model_version, own);
 }
 
 #[tokio::test]

@@ -76,13 +76,15 @@ impl OpenInference {
             field: "model_version",
         };
         let model = self.served(wanted).await?;
-        let level = interval_level(&model, call.interval_level)?;
+        let level = interval_level(&model, call.interval_level, tensors::LEVEL_FIELD)?;
         let outputs = tensors::outputs(call.outputs, &model, level)?;
         let images = tensors::pictures(call.inputs, &model, |field, count| {
             self.predictions.check_count(field, count)
         })?;
         let pictures = Pictures {
             images,
+            // There is one, as `pictures` has made sure.
+            field: "inputs[0]",
             wishes: Wishes {
                 interval_level: level,
                 ..Wishes::default()

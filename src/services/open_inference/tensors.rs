@@ -21,6 +21,9 @@ pub(super) const INPUT: &str = "input";
 pub(super) const AGE: &str = "age";
 /// Lower and upper ends in years, FP32.
 pub(super) const INTERVAL: &str = "interval";
+/// The parameter with the level of the intervals, and where a request has it.
+const LEVEL: &str = "interval_level";
+pub(super) const LEVEL_FIELD: &str = "parameters[interval_level]";
 
 pub(super) const BYTES: &str = "BYTES";
 pub(super) const FP32: &str = "FP32";
@@ -167,7 +170,7 @@ pub(super) fn read_parameters<'a>(
                     _ => Priority::Batch,
                 };
             }
-            "interval_level" => call.interval_level = Some(number_or_refuse()?),
+            LEVEL => call.interval_level = Some(number_or_refuse()?),
             // Clients send parameters that other servers understand.
             _ => {}
         }
@@ -216,10 +219,16 @@ pub(super) fn outputs(
             AGE => Output::Age,
             INTERVAL if level.is_some() => Output::Interval,
             INTERVAL => {
-                return Err(refuse(format!(
-                    "{} has no interval, for its training had too few validation images",
-                    model.name
-                )));
+                let why = match &model.calibration {
+                    Some(calibration) => format!(
+                        "has no interval of the usual level; ask for one of {} by the parameter {LEVEL}",
+                        calibration.listed_levels()
+                    ),
+                    None => {
+                        "has no interval, for its training had too few validation images".to_owned()
+                    }
+                };
+                return Err(refuse(format!("{} {why}", model.name)));
             }
             _ => {
                 return Err(refuse(format!(
