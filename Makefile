@@ -1,4 +1,5 @@
-# The commands of a fresh clone: `make demo` and `make test`. They need a Rust toolchain, a C++ compiler and python3 with pip.
+# The commands of a fresh clone: `make demo` and `make test`. They need Rust 1.94 or newer (rustup.rs), a C++ compiler and
+# python3 with pip.
 #
 #   GPU=1     also bring the CUDA libraries (2.5 GB to download)
 #   ARGS=...  handed on to the test runner, for example ARGS=status
@@ -27,14 +28,14 @@ setup: ## Check the tools and bring libtorch to .libtorch (an exported LIBTORCH 
 	@$(PYTHON) deploy/setup-libtorch.py
 
 # The dashboard is part of the program; without Node.js there is a program without one.
-dashboard: web/dist/index.html ## Build the dashboard to web/dist (with Node.js 20 or newer)
+dashboard: web/dist/index.html ## Build the dashboard to web/dist (with Node.js 20.19 or newer)
 
 web/dist/index.html: web/package-lock.json web/index.html $(shell find web/src web/scripts web/public proto/visage -type f 2>/dev/null)
 	@if command -v npm >/dev/null; then \
 		echo "building the dashboard"; \
 		{ cd web && npm ci --silent && npm run --silent build; } || { echo "build: the dashboard could not be built (npm's reason is above), so the program has none" >&2; }; \
 	else \
-		echo "build: npm is missing, so the program has no dashboard: install Node.js 20 or newer and run \`make build\` again" >&2; \
+		echo "build: npm is missing, so the program has no dashboard: install Node.js 20.19 or newer and run \`make build\` again" >&2; \
 	fi
 
 build: setup dashboard ## Build the release binary, with the dashboard where Node.js is there

@@ -134,7 +134,7 @@ ROWS = [
               "Calls per second that ended with another code than ok. Internal, unknown and data_loss are faults of the server.",
               "reqps", [(rate("code", "visage_rpc_requests_total", ', code!="ok"'), "gRPC {{code}}"),
                         (rate("code", "visage_http_requests_total", ', code!="ok"'), "HTTP {{code}}")]),
-        lines("HTTP requests by route", "Requests under /v2 that ended, per second. Routes without a request are left out.", "reqps",
+        lines("HTTP requests by route", "Requests under /v2 and /datasets that ended, per second. Routes without a request are left out.", "reqps",
               [(rate("route", "visage_http_requests_total") + " > 0", "{{route}}")]),
         lines("gRPC calls in flight", "Calls that have begun and not ended: predictions, and followers of trainings.", "short",
               [("sum(" + gauge("visage_rpc_in_flight", ", " + PREDICTING) + ")", "predictions"),
@@ -159,8 +159,8 @@ ROWS = [
         figure("Failed", "Trainings in the store that ended with an error.", "short", "sum(" + gauge("visage_trainings", ', state="failed"') + ")",
                limits=steps((None, GREEN), (1, YELLOW))),
         lines("Loss",
-              "Of the last finished epoch, on the images learned from and on those that choose the best epoch: mean squared error in square years, unless "
-              "another loss was chosen. Training falling and validation rising is overfitting.", "short",
+              "Of the last finished epoch, on the images learned from and on those that choose the best epoch: mean squared error in square years, whatever "
+              "loss is made small. Training falling and validation rising is overfitting.", "short",
               [(gauge("visage_training_loss_square_years"), "{{split}} {{instance}}")]),
         lines("Error", "On the validation images after the last finished epoch, in years.", "suffix: years",
               [(gauge("visage_training_rmse_years"), "RMSE {{instance}}"), (gauge("visage_training_mae_years"), "MAE {{instance}}")]),

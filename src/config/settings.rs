@@ -249,7 +249,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "worker_launcher",
-        "Command in front of `visage worker`, such as `nice -n 10` or `srun -n 4`.",
+        "Command in front of `visage worker`, such as `taskset -c 4-7` or `srun -n 1 -c 4`; it must hand on standard input and output. For niceness there is `worker_nice`.",
         Field::Words(|c| &mut c.worker_launcher),
     ),
     setting(

@@ -73,10 +73,10 @@ families! {
 
     HTTP_REQUESTS: Kind::Counter, Count, "visage_http_requests_total",
         [Label::open("route"), Label::one_of("code", RpcCode::VALUES)],
-        "HTTP requests under /v2 that ended, by path and by the status code that the same call over gRPC ends with.";
+        "HTTP requests under /v2 and /datasets that ended, by path and by the status code that the same call over gRPC ends with.";
     HTTP_DURATION: Kind::Histogram(REQUEST_SECONDS), Seconds, "visage_http_duration_seconds",
         [Label::open("route")],
-        "Time from the headers of an HTTP request under /v2 to its answer.";
+        "Time from the headers of an HTTP request under /v2 or /datasets to its answer.";
 
     PREDICT_IMAGES: Kind::Counter, Count, "visage_predict_images_total",
         [Label::one_of("outcome", ImageOutcome::VALUES)],
@@ -115,7 +115,7 @@ families! {
         "Epochs asked of the running training, or of the last one if none runs.";
     TRAINING_LOSS: ABSENT, SquareYears, "visage_training_loss_square_years",
         [Label::one_of("split", Split::VALUES)],
-        "Loss of the last finished epoch: the mean squared error in square years, unless another loss was chosen.";
+        "Mean squared error of the last finished epoch in square years, whatever loss is made small.";
     TRAINING_RMSE: ABSENT, Years, "visage_training_rmse_years", [],
         "Root mean squared error on the validation split after the last finished epoch.";
     TRAINING_MAE: ABSENT, Years, "visage_training_mae_years", [],

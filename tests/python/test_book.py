@@ -39,7 +39,12 @@ GENERATED = "reference"
 NOT_RUN = {
     "how-to/gpu.md": ["make setup GPU=1", "visage serve --device cuda:0", "visage train --dataset faces --set feature_cache=DEVICE"],
     "how-to/imagenet-weights.md": ["curl -O https://download.pytorch.org/models/resnet18-f37072fd.pth"],
+    "how-to/kubernetes.md": ["kubectl apply -f visage.yaml"],
     "how-to/monitor.md": ["docker compose -f deploy/docker/compose.yml up --build"],
+    "how-to/open-inference.md": [
+        "LD_LIBRARY_PATH=.venv/perf-analyzer .venv/perf-analyzer/perf_analyzer -m age -i grpc -u localhost:50051 --input-data images.json --concurrency-range 8 "
+        "--request-count 400"],
+    "how-to/proxy.md": ["import base64", "ssh -N -L 50051:127.0.0.1:50051 -L 9090:127.0.0.1:9090 SERVER"],
     "how-to/run.md": ["git clone REPOSITORY /opt/visage && cd /opt/visage && make build", "docker build -f deploy/docker/Dockerfile -t visage ."],
     "how-to/trace.md": ["docker run --rm -p 4317:4317 -p 16686:16686 jaegertracing/all-in-one"],
     "how-to/upgrade.md": ["systemctl stop visage"],
@@ -47,7 +52,7 @@ NOT_RUN = {
 }
 RUNNABLE = ("sh", "console", "python")
 # What else may stand in a block; nothing of it is a command.
-TEXTS = ("text", "toml", "csv", "promql", "json")
+TEXTS = ("text", "toml", "csv", "promql", "json", "yaml", "nginx")
 # For whoever writes a page: BOOK_PAGES=cursor runs that one alone, and shows all that it prints.
 ONLY = os.environ.get("BOOK_PAGES", "")
 # Pages that run at once: most of their time they wait for a process to start or to end.
@@ -350,6 +355,27 @@ class BookTest(unittest.TestCase):
                 self.assertIn(block.language, RUNNABLE + TEXTS, block.place)
                 if block.language in TEXTS and not page.startswith(GENERATED + "/"):
                     self.assertNotRegex(block.body, r"(?m)^\s*(\$ |visage |curl |docker |systemctl |make )", block.place)
+
+    def test_kubernetes_runs_one_server_as_the_image_and_the_composition_do(self):
+        try:
+            import yaml
+        except ImportError:
+            self.skipTest("pyyaml is not installed")
+        manifest, = (block.body for block in blocks("how-to/kubernetes.md") if block.language == "yaml")
+        service, stateful = yaml.safe_load_all(manifest)
+        self.assertEqual((service["kind"], stateful["kind"], stateful["spec"]["replicas"]), ("Service", "StatefulSet", 1))
+        self.assertEqual(service["spec"]["selector"], stateful["spec"]["template"]["metadata"]["labels"])
+        pod = stateful["spec"]["template"]["spec"]
+        container, = pod["containers"]
+        dockerfile = pathlib.Path(REPOSITORY, "deploy", "docker", "Dockerfile").read_text(encoding="utf-8")
+        composition = pathlib.Path(REPOSITORY, "deploy", "docker", "compose.yml").read_text(encoding="utf-8")
+        self.assertIn("USER {}\n".format(pod["securityContext"]["runAsUser"]), dockerfile)
+        self.assertIn("EXPOSE {}\n".format(" ".join(str(port["containerPort"]) for port in container["ports"])), dockerfile)
+        self.assertIn("VISAGE_DATA_DIR={} ".format(container["volumeMounts"][0]["mountPath"]), dockerfile)
+        self.assertIn("stop_grace_period: {}s".format(pod["terminationGracePeriodSeconds"]), composition)
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        made = [volume["name"] for volume in pod["volumes"]] + [claim["metadata"]["name"] for claim in stateful["spec"]["volumeClaimTemplates"]]
+        self.assertEqual(mounted, set(made))
 
     def test_every_page_is_in_the_summary_and_the_summary_has_no_other(self):
         linked = re.findall(r"\]\(([^)]+)\)", (SOURCE / "SUMMARY.md").read_text(encoding="utf-8"))
