@@ -60,6 +60,7 @@ CALLS = {
     "TRAINING_TERMINAL": "The training has ended and cannot change.",
     "TRAINING_LIVE": "The training has not ended, so it cannot be deleted. Cancel it first.",
     "TRAINING_NOT_NOW": "The training is about to pause or to end. Ask again when it has.",
+    "NOT_SENT": "A client of PredictBatch sent nothing for a minute while it had all answers. End the call when there are no more images, and begin another one when there are some.",
     "NOT_TAKEN": "A client of PredictBatch took no answer for a minute. Read the answers while you send, and send again what was not answered.",
     "ALIAS_MOVED": "The alias does not point to `expected_version` any more: somebody else moved it. Look again, then decide.",
     "NO_LIVE_MODEL": "No version has the alias `live`. Train one, point `live` to one, or start the server with `--starter`.",

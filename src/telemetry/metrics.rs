@@ -667,7 +667,7 @@ mod tests {
         assert_eq!(table.lines().count(), FAMILIES.len() + 2);
         assert!(table.lines().all(|row| row.matches('|').count() == 5));
         assert!(table.contains(
-            "| `visage_training_loss_square_years` | gauge | `split`: train, validation | Loss of the last"
+            "| `visage_training_loss_square_years` | gauge | `split`: train, validation | Mean squared error of the last"
         ));
         assert!(table.contains("| `visage_rpc_in_flight` | gauge | `method` | gRPC calls that"));
     }
