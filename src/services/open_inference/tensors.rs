@@ -221,7 +221,7 @@ pub(super) fn outputs(
             INTERVAL => {
                 let why = match &model.calibration {
                     Some(calibration) => format!(
-                        "has no interval of the usual level; ask for one of {} by the parameter {LEVEL}",
+                        "has no interval of the usual level, for its training had too few validation images; ask for one of {} by the parameter {LEVEL}",
                         calibration.listed_levels()
                     ),
                     None => {
