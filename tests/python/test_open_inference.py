@@ -430,7 +430,8 @@ class OpenInferenceTest(unittest.TestCase):
                 "no number": (dict(inputs=[image], parameters={"interval_level": "much"}), "interval_level"),
                 "a negative time": (dict(inputs=[image], timeout=-5), "timeout"),
                 "an interval of a version without": (
-                    dict(inputs=[image], outputs=[module.InferRequestedOutput("interval")], model_version="2"), "too few validation images; ask for one of 0.5, 0.8 by the parameter interval_level"),
+                    dict(inputs=[image], outputs=[module.InferRequestedOutput("interval")], model_version="2"),
+                    "too few validation images; ask for one of 0.5, 0.8 by the parameter interval_level"),
                 "no version": (dict(inputs=[image], model_version="1.5"), "model_version", "1.5"),
             }
             for what, (arguments, *words) in cases.items():
