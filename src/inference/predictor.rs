@@ -39,6 +39,9 @@ use super::{
 
 pub use super::{decoding::Picture, faces::FaceAnswer};
 
+/// Pictures that nobody waits for on the pool for each of its threads: one that is worked on, and the next, so that no thread waits for it.
+const TURNS_OF_A_THREAD: usize = 2;
+
 /// What one call asks.
 #[derive(Debug)]
 pub struct Request {
@@ -114,7 +117,7 @@ pub struct Predictor {
     pub(super) limits: Limits,
     /// Pictures whose faces are in memory at once.
     pub(super) searches: Arc<Semaphore>,
-    /// One for each thread of the pool: what pictures that nobody waits for may take of it.
+    /// What pictures that nobody waits for may take of the pool.
     unhurried: Arc<Semaphore>,
     /// Answers that were given before, where they are kept.
     cache: Option<Cache>,
@@ -139,7 +142,9 @@ impl Predictor {
             .build()?;
         Ok(Predictor {
             engine,
-            unhurried: Arc::new(Semaphore::new(pool.current_num_threads())),
+            unhurried: Arc::new(Semaphore::new(
+                TURNS_OF_A_THREAD * pool.current_num_threads(),
+            )),
             pool: Arc::new(pool),
             door: Door::new(max_queued),
             limits,
