@@ -129,7 +129,7 @@ def compared(runs, others, what):
 
 
 def student(freedom):
-    """The 0.975 quantile of Student's distribution, from the usual table, rounded up to the next row that it has."""
+    """The 0.975 quantile of Student's distribution, of the nearest row of the usual table that makes the interval no narrower than it is."""
     table = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 15: 2.131, 20: 2.086, 30: 2.042}
     return table[max(row for row in table if row <= freedom)]
 
