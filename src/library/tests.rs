@@ -75,6 +75,14 @@ impl Fixture {
         id
     }
 
+    /// Makes an upload of 12 pictures the dataset "faces": the upload's name, and the dataset before it is worked on.
+    async fn uploaded_faces(&self) -> (String, v1::Dataset) {
+        let tar = tar_of(&faces(&self.path("faces"), 12));
+        let upload = self.upload(&tar).await;
+        let created = self.library.create("faces", String::new(), &upload).await;
+        (upload, created.unwrap())
+    }
+
     /// Works until the dataset is done with.
     async fn done(&self, id: &str) -> v1::Dataset {
         let shutdown = CancellationToken::new();
@@ -161,13 +169,7 @@ async fn a_registered_folder_is_scanned_and_outlives_its_dataset() {
 #[tokio::test]
 async fn an_upload_becomes_a_dataset_and_goes_with_it() {
     let fixture = new().await;
-    let tar = tar_of(&faces(&fixture.path("faces"), 12));
-    let upload = fixture.upload(&tar).await;
-    fixture
-        .library
-        .create("faces", String::new(), &upload)
-        .await
-        .unwrap();
+    let (upload, _) = fixture.uploaded_faces().await;
     let second = fixture
         .library
         .create("other", String::new(), &upload)
@@ -228,13 +230,7 @@ async fn a_refused_archive_fails_its_dataset_with_the_entry_and_leaves_no_file()
 #[tokio::test]
 async fn what_a_killed_server_left_is_begun_again_and_the_rest_removed() {
     let fixture = new().await;
-    let tar = tar_of(&faces(&fixture.path("faces"), 12));
-    let upload = fixture.upload(&tar).await;
-    let created = fixture
-        .library
-        .create("faces", String::new(), &upload)
-        .await
-        .unwrap();
+    let (_, created) = fixture.uploaded_faces().await;
     // As if it had been killed behind the renaming, with another one half unpacked and one half deleted.
     let half = Path::new(&created.path).join("half");
     fs::create_dir_all(&half).unwrap();
@@ -258,13 +254,7 @@ async fn what_a_killed_server_left_is_begun_again_and_the_rest_removed() {
 #[tokio::test]
 async fn uploaded_pictures_move_with_the_data_folder() {
     let fixture = new().await;
-    let tar = tar_of(&faces(&fixture.path("faces"), 12));
-    let upload = fixture.upload(&tar).await;
-    fixture
-        .library
-        .create("faces", String::new(), &upload)
-        .await
-        .unwrap();
+    fixture.uploaded_faces().await;
     let before = fixture.done("faces").await;
     assert_eq!(before.state(), DatasetState::Ready, "{}", before.failure);
     fixture.store.close().await.unwrap();

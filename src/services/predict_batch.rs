@@ -115,19 +115,20 @@ impl PredictionApi {
             client: caller.client,
             _slot: slot,
         });
-        let all = Arc::clone(&batch);
-        let rest = stream::unfold(requests, move |mut requests| {
-            let all = Arc::clone(&all);
-            async move {
-                // This one, those of the two closures around, and one for each picture on its way.
-                let busy = || Arc::strong_count(&all) > 3;
-                let request = next(&mut requests, PATIENCE, busy).await?;
-                Some((request.map(|request| request.part), requests))
-            }
+        let on_their_way = TaskTracker::new();
+        let pictures = on_their_way.clone();
+        let rest = stream::unfold((requests, pictures), |(mut requests, pictures)| async {
+            let request = next(&mut requests, PATIENCE, || !pictures.is_empty()).await?;
+            Some((request.map(|request| request.part), (requests, pictures)))
         });
         let answer = move |(index, part): (usize, Result<Option<Part>, Status>)| {
             let batch = Arc::clone(&batch);
-            driven(async move { batch.answer(index, image(index, part?)?).await })
+            let picture = on_their_way.token();
+            driven(async move {
+                let answer = batch.answer(index, image(index, part?)?).await;
+                drop(picture);
+                answer
+            })
         };
         // What has been read is still answered when the server ends.
         let answers = stream::iter(first.map(Ok))

@@ -435,9 +435,9 @@ impl TrainingApi {
             let needed = estimate::memory_bytes(spec, 0, 0);
             if needed > total {
                 let description = format!(
-                    "the training needs about {} MB of memory at this batch and spec.input_size {}, and the machine has {} MB; lower either",
+                    "the training needs about {} MB of memory at this batch and {} pixels (spec.input_size, spec.augmentation.sizes), and the machine has {} MB; lower either",
                     needed >> 20,
-                    spec.input_size,
+                    spec.largest_size(),
                     total >> 20
                 );
                 found.push(Violation {

@@ -46,7 +46,7 @@ fn without_features(spec: &Spec) -> u64 {
     // Measured at 224 pixels and batch 32 with layer4 trained: 12 MB for each image, decoded batches included.
     const IMAGE_AT_224: u64 = 12 << 20;
     let trained = parameters(|name| spec.trained.contains_name(name));
-    let area = u64::from(spec.input_size).pow(2) as f64 / f64::from(224 * 224);
+    let area = u64::from(spec.largest_size()).pow(2) as f64 / f64::from(224 * 224);
     let activations = (spec.batch_size as u64 * IMAGE_AT_224) as f64 * area;
     let weights = 4 * (parameters(|_| true) + 4 * trained);
     LIBTORCH + weights + 2 * full_checkpoint(spec) + activations as u64

@@ -247,13 +247,13 @@ impl Upload {
     fn run(&self, resume: Option<String>, note: impl Fn(&str)) -> Result<String, Error> {
         let id = match resume {
             Some(id) => id,
-            None => self.again(&note, || self.begin())?,
+            None => self.again(&note, None, || self.begin())?,
         };
         let mut best = 0;
         let mut failures = 0;
         let mut last_contact = Instant::now();
         loop {
-            let offset = self.again(&note, || self.offset(&id))?;
+            let offset = self.again(&note, Some(&id), || self.offset(&id))?;
             if offset > best {
                 (best, failures, last_contact) = (offset, 0, Instant::now());
             }
@@ -264,8 +264,7 @@ impl Upload {
                     failures += 1;
                     let pause = self.patience.pause(failures, None);
                     if last_contact.elapsed() + pause > self.patience.stream {
-                        let cause = format!("{}; go on later with --resume {id}", loss.cause);
-                        return Err(self.given_up(Loss { cause, ..loss }));
+                        return Err(self.given_up(loss, Some(&id)));
                     }
                     let begin = match loss.was_answered {
                         true => format!("Not now: {}", loss.cause),
@@ -278,13 +277,17 @@ impl Upload {
         }
     }
 
-    /// What is told when another try would take too long.
-    fn given_up(&self, loss: Loss) -> Error {
+    /// What is told when another try would take too long, of an upload that has begun or before.
+    fn given_up(&self, loss: Loss, id: Option<&str>) -> Error {
+        let cause = match id {
+            Some(id) => format!("{}; go on later with --resume {id}", loss.cause),
+            None => loss.cause,
+        };
         match loss.was_answered {
-            true => refused(loss.cause),
+            true => refused(cause),
             false => Error::Unreachable {
                 server: self.base.clone(),
-                cause: loss.cause,
+                cause,
             },
         }
     }
@@ -293,6 +296,7 @@ impl Upload {
     fn again<T>(
         &self,
         note: &impl Fn(&str),
+        id: Option<&str>,
         ask: impl Fn() -> Result<T, Ended>,
     ) -> Result<T, Error> {
         let begun = Instant::now();
@@ -306,7 +310,7 @@ impl Upload {
             failures += 1;
             let pause = self.patience.pause(failures, None);
             if begun.elapsed() + pause > self.patience.stream {
-                return Err(self.given_up(loss));
+                return Err(self.given_up(loss, id));
             }
             if failures == 1 {
                 let (base, cause) = (&self.base, &loss.cause);

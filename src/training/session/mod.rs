@@ -432,7 +432,7 @@ fn check_memory(spec: &Spec) -> Result<(), Error> {
         needed,
         free,
         batch_size: spec.batch_size,
-        input_size: spec.input_size,
+        largest_size: spec.largest_size(),
     })
 }
 

@@ -55,6 +55,7 @@ impl Recipe {
                     contrast: Some(0.2),
                     saturation: Some(0.2),
                     erasing: Some(0.1),
+                    sizes: Vec::new(),
                 }),
                 monitor: v1::Metric::ValMae.into(),
                 ..Default::default()
