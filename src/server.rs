@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{codec::CompressionEncoding, service::Routes, transport::server::TcpIncoming};
 use tonic_web::GrpcWebLayer;
@@ -51,7 +51,7 @@ use crate::{
         predict_batch::BatchCalls,
         prediction::PredictionApi,
         system::SystemApi,
-        training::TrainingApi,
+        training::{MAX_VALIDATIONS, TrainingApi},
         uploads::{self, Uploading},
     },
     store::{self, Store},
@@ -67,6 +67,7 @@ use crate::{
 };
 
 mod health;
+mod reflection;
 mod web;
 
 /// Why the server does not start, or ended early.
@@ -195,8 +196,6 @@ pub async fn serve(
         async move { library.run(shutdown).await }
     });
 
-    let reflection_v1 = reflection().build_v1()?;
-    let reflection_v1alpha = reflection().build_v1alpha()?;
     let limit = config.max_message_bytes;
     let background = evaluation::Handles {
         predictor: parts.predictor.clone(),
@@ -226,6 +225,7 @@ pub async fn serve(
             .filter(|bytes| *bytes > 0),
         max_restarts: config.max_restarts,
         heartbeat: config.heartbeat_interval,
+        validations: Arc::new(Semaphore::new(MAX_VALIDATIONS)),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
     };
@@ -241,11 +241,12 @@ pub async fn serve(
         max_images: config.max_images_per_request as usize,
         batch_calls: BatchCalls::new(shutdown.clone(), tasks.clone()),
     };
-    let readiness = health::readiness(live, shutdown.clone());
+    let readiness = health::readiness(live.clone(), shutdown.clone());
     let open_inference = OpenInference {
         predictions: prediction.clone(),
         store: parts.store.clone(),
         readiness: Arc::clone(&readiness),
+        live: live.clone(),
         max_batch: config.max_batch as usize,
         shutdown: shutdown.clone(),
     };
@@ -287,10 +288,8 @@ pub async fn serve(
                 .accept_compressed(CompressionEncoding::Gzip)
                 .accept_compressed(CompressionEncoding::Deflate),
         )
-        .add_service(health_service)
-        .add_service(reflection_v1)
-        .add_service(reflection_v1alpha)
-        .prepare();
+        .add_service(health_service);
+    let routes = reflection::add_to(routes, &shutdown)?.prepare();
     let rpc_metrics = RpcMetricsLayer::new(method_names()).with_traces(traces);
     if config.dashboard {
         pages = pages.merge(web::api(routes.clone(), rpc_metrics.clone()));
@@ -306,6 +305,7 @@ pub async fn serve(
             cors: cors.clone(),
         },
         shutdown.clone(),
+        config.shutdown_grace,
     ));
     let grpc = tonic::transport::Server::builder()
         // Browsers that speak HTTP/1.1 only; everybody else begins with HTTP/2.
@@ -532,12 +532,6 @@ async fn cancel_on_signal(shutdown: CancellationToken) {
     }
     tracing::warn!("ended at once on a second signal");
     std::process::exit(130);
-}
-
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTOR)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// All methods of the API as `package.Service/Method`, for the metrics' labels.

@@ -23,11 +23,14 @@ use super::{
     Error, ServedModel,
     explain::Explanation,
     loaded::{Loaded, Wanted},
-    loader::{self, Delivery, Inventory, Loader},
+    loader::{Delivery, Inventory, Loader, Returns},
     queue::{Item, Waiting},
     spans,
     statistics::Statistics,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// How the engine computes.
 #[derive(Debug, Clone, Copy)]
@@ -59,8 +62,9 @@ pub struct Output {
     pub inference: Duration,
 }
 
+/// What the engine is told.
 #[derive(Debug)]
-enum Command {
+pub(super) enum Command {
     Predict(Item),
     Install(Delivery),
 }
@@ -84,6 +88,7 @@ impl Engine {
         let (commands, receiver) = mpsc::channel(options.max_queued + 1);
         let (statistics, inventory) = (Statistics::default(), Inventory::default());
         let (begun, has_begun) = std::sync::mpsc::sync_channel(1);
+        let (returns, returned) = mpsc::channel(options.max_queued + 1);
         let body = {
             let (statistics, inventory) = (statistics.clone(), inventory.clone());
             let threads = Threads::new(options.threads).map_err(std::io::Error::other)?;
@@ -96,7 +101,7 @@ impl Engine {
                 };
                 tch::set_num_threads(i32::try_from(count).unwrap_or(i32::MAX));
                 begun.send(()).ok();
-                Loop::new(options, threads, statistics, inventory).run(receiver);
+                Loop::new(options, threads, statistics, inventory, returns).run(receiver);
             }
         };
         let thread = std::thread::Builder::new()
@@ -117,6 +122,12 @@ impl Engine {
             inventory.clone(),
             deliver,
         )?;
+        Returns {
+            items: returned,
+            loader: loader.clone(),
+            engine: commands.downgrade(),
+        }
+        .start()?;
         let engine = Engine {
             commands,
             loader,
@@ -140,7 +151,7 @@ impl Engine {
         self.loader.load(model, pin).await
     }
 
-    /// Loads a version that is not loaded.
+    /// Loads a version that is not loaded. It may have been let go of again before its pictures reach the engine, which then has it loaded once more.
     ///
     /// # Errors
     /// When the weights cannot be read or do not compute.
@@ -173,6 +184,8 @@ struct Loop {
     /// Not libtorch's, which wait for the next operation without giving up the cores that decode.
     threads: Arc<Threads>,
     statistics: Statistics,
+    /// Takes pictures whose version was let go of while they waited.
+    returns: mpsc::Sender<Item>,
 }
 
 impl Loop {
@@ -181,6 +194,7 @@ impl Loop {
         threads: Threads,
         statistics: Statistics,
         inventory: Inventory,
+        returns: mpsc::Sender<Item>,
     ) -> Self {
         Loop {
             options,
@@ -189,6 +203,7 @@ impl Loop {
             inventory,
             threads: Arc::new(threads),
             statistics,
+            returns,
         }
     }
 
@@ -219,13 +234,21 @@ impl Loop {
                 if delivery.pin {
                     self.pinned = Some(delivery.model.sha256.clone());
                 }
-                let installed = self.install(&delivery.model, delivery.network);
-                let told = installed
-                    .map(|_| ())
-                    .map_err(|error| loader::failed(&delivery.model, error));
+                let sha256 = &delivery.model.sha256;
+                let has_it = match delivery.network {
+                    Some(network) => {
+                        self.install(sha256, network);
+                        true
+                    }
+                    None => self.use_now(sha256).is_some(),
+                };
                 delivery.is_taken.send(()).ok();
                 // A caller that no longer waits needs no answer.
-                drop(delivery.reply.send(told));
+                drop(
+                    delivery
+                        .reply
+                        .send(has_it.then_some(()).ok_or(Error::EngineGone)),
+                );
             }
         }
     }
@@ -233,6 +256,9 @@ impl Loop {
     fn compute(&mut self, batch: Vec<Item>) {
         let begun = Instant::now();
         let model = Arc::clone(&batch[0].model);
+        if self.use_now(&model.sha256).is_none() {
+            return self.give_back(batch);
+        }
         let followed = spans::followed(&batch);
         let outputs = self.forward(&model, &batch);
         let inference = begun.elapsed();
@@ -298,39 +324,34 @@ impl Loop {
             }
         }
         let threads = Arc::clone(&self.threads);
-        self.install(model, None)?
+        let network = self.use_now(&model.sha256);
+        network
+            .expect("it was there before the batch was begun")
             .forward(&images, &explain, model, &threads)
     }
 
-    /// The loaded network, from now on the one that was used last. It is the one given, if there is none yet, or read here: which happens only when it was let go
-    /// of while its pictures waited.
-    fn install(
-        &mut self,
-        model: &Arc<ServedModel>,
-        given: Option<Box<Loaded>>,
-    ) -> Result<&mut Loaded, model::Error> {
-        let found = self
-            .loaded
-            .iter()
-            .position(|(sha256, _)| *sha256 == model.sha256);
-        let entry = match found.and_then(|index| self.loaded.remove(index)) {
-            Some(entry) => entry,
-            None => {
-                let EngineOptions {
-                    device, precision, ..
-                } = self.options;
-                let network = match given {
-                    Some(network) => network,
-                    None => loader::read(model, device, precision, &self.threads)?,
-                };
-                self.inventory.add(&model.sha256);
-                (model.sha256.clone(), network)
-            }
-        };
+    /// Hands pictures on whose version was let go of while they waited, so that those of other versions do not wait until it is read again.
+    fn give_back(&self, batch: Vec<Item>) {
+        for item in batch {
+            // There is room for all that may be in the server; a picture that is dropped here has its caller told so.
+            drop(self.returns.try_send(item));
+        }
+    }
+
+    /// The network with these weights, if it is loaded, from now on the one that was used last.
+    fn use_now(&mut self, sha256: &str) -> Option<&mut Loaded> {
+        let found = self.loaded.iter().position(|(name, _)| name == sha256)?;
+        let entry = self.loaded.remove(found)?;
         self.loaded.push_back(entry);
+        self.loaded.back_mut().map(|(_, network)| &mut **network)
+    }
+
+    /// Takes over a network, as the one that was used last.
+    fn install(&mut self, sha256: &str, network: Box<Loaded>) {
+        self.loaded.retain(|(name, _)| name != sha256);
+        self.loaded.push_back((sha256.to_owned(), network));
+        self.inventory.add(sha256);
         self.let_go();
-        let last = self.loaded.back_mut().map(|(_, network)| network);
-        Ok(last.expect("it was pushed above"))
     }
 
     /// Lets go of what was not used for the longest time, but neither of the pinned one nor of the last.

@@ -29,7 +29,7 @@ use super::{
     engine::Output,
     explain,
     predictor::{Answer, DecodeJob, Explained, Predictor, Wishes, finite_age, interval},
-    queue::Item,
+    queue::{Item, unwanted},
     spans,
 };
 
@@ -166,17 +166,11 @@ impl Predictor {
 
 fn search(job: DecodeJob, limits: Limits, is_left: &dyn Fn() -> bool) -> Result<Searched, Error> {
     let begun = Instant::now();
-    let is_late = || {
-        job.deadline
-            .is_some_and(|deadline| deadline <= Instant::now())
-    };
-    let stop = || is_left() || is_late();
+    let deadline = job.deadline;
+    let stop = || unwanted(deadline, is_left()).is_some();
     let stopped = || {
-        let reason = match is_left() {
-            true => RejectionReason::ClientGone,
-            false => RejectionReason::DeadlineExceeded,
-        };
-        metrics::prediction_rejected(reason);
+        let reason = unwanted(deadline, is_left());
+        reason.into_iter().for_each(metrics::prediction_rejected);
         Error::DeadlineExceeded
     };
     if stop() {

@@ -20,7 +20,9 @@ use crate::{
 
 use super::{
     Error, ServedModel,
+    engine::Command,
     loaded::{Loaded, Wanted},
+    queue::Item,
 };
 
 /// Callers of [`Loader::load`] that are taken in before further ones wait at its door.
@@ -138,13 +140,69 @@ impl Loader {
             .map_err(|_| Error::EngineGone)?;
         answer.await.map_err(|_| Error::EngineGone)?
     }
+
+    /// [`Loader::load`] for a thread that may wait.
+    fn load_and_wait(&self, model: Arc<ServedModel>) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let wish = Wish {
+            model,
+            pin: false,
+            reply,
+        };
+        self.wishes
+            .blocking_send(wish)
+            .map_err(|_| Error::EngineGone)?;
+        answer.blocking_recv().map_err(|_| Error::EngineGone)?
+    }
+}
+
+/// Pictures whose version the engine let go of while they waited: they go there again when it is loaded once more.
+#[derive(Debug)]
+pub(super) struct Returns {
+    pub(super) items: mpsc::Receiver<Item>,
+    pub(super) loader: Loader,
+    pub(super) engine: mpsc::WeakSender<Command>,
+}
+
+impl Returns {
+    /// Starts the thread that waits for loads; it ends with the engine's.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub(super) fn start(self) -> std::io::Result<()> {
+        let Returns {
+            mut items,
+            loader,
+            engine,
+        } = self;
+        let body = move || {
+            while let Some(item) = items.blocking_recv() {
+                if item.reply.is_closed() {
+                    continue;
+                }
+                // Behind the first one of a version the others find it loaded.
+                if let Err(error) = loader.load_and_wait(Arc::clone(&item.model)) {
+                    drop(item.reply.send(Err(error)));
+                    continue;
+                }
+                // An engine that is gone answers nobody; the caller is told by the dropped reply.
+                if let Some(engine) = engine.upgrade() {
+                    drop(engine.blocking_send(Command::Predict(item)));
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("returns".to_owned())
+            .spawn(body)
+            .map(drop)
+    }
 }
 
 /// Reads, checks and warms a network, and tells of it.
 ///
 /// # Errors
 /// When the weights cannot be read or do not compute.
-pub(super) fn read(
+fn read(
     model: &ServedModel,
     device: Device,
     precision: Wanted,
@@ -164,7 +222,7 @@ pub(super) fn read(
 }
 
 /// Why a version cannot be computed with.
-pub(super) fn failed(model: &ServedModel, source: model::Error) -> Error {
+fn failed(model: &ServedModel, source: model::Error) -> Error {
     Error::Model {
         model: model.name.clone(),
         source: Arc::new(source),

@@ -141,7 +141,7 @@ pub enum Error {
         clients: usize,
     },
     /// The deadline passed before the work was done.
-    #[error("the deadline passed before the prediction was computed")]
+    #[error("the deadline passed before the call was answered")]
     DeadlineExceeded,
     /// The weights could not be loaded or the network failed.
     #[error("failed to compute with {model}: {source}")]

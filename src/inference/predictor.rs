@@ -31,7 +31,7 @@ use super::{
     engine::{Engine, Output},
     explain::{self, Explanation},
     faces,
-    queue::Item,
+    queue::{Item, unwanted},
     spans,
     statistics::Statistics,
     tally::{Tally, outcome},
@@ -373,7 +373,8 @@ impl Predictor {
         self.pool.spawn(move || {
             let _turn = turn;
             if decoded_reply.is_closed() {
-                metrics::prediction_rejected(RejectionReason::ClientGone);
+                let reason = unwanted(job.deadline, true);
+                reason.into_iter().for_each(metrics::prediction_rejected);
                 return;
             }
             let (trace, begun) = (job.trace.clone(), Instant::now());

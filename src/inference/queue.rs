@@ -170,19 +170,24 @@ impl Lines {
 
 /// Drops a picture whose client has left or whose deadline has passed, and counts it.
 fn still_wanted(item: Item) -> Option<Item> {
-    if item.reply.is_closed() {
-        metrics::prediction_rejected(RejectionReason::ClientGone);
-        return None;
+    match unwanted(item.deadline, item.reply.is_closed()) {
+        None => Some(item),
+        Some(reason) => {
+            metrics::prediction_rejected(reason);
+            if reason == RejectionReason::DeadlineExceeded {
+                drop(item.reply.send(Err(Error::DeadlineExceeded)));
+            }
+            None
+        }
     }
-    if item
-        .deadline
-        .is_some_and(|deadline| deadline <= Instant::now())
-    {
-        metrics::prediction_rejected(RejectionReason::DeadlineExceeded);
-        drop(item.reply.send(Err(Error::DeadlineExceeded)));
-        return None;
+}
+
+/// Why nobody wants a picture any more, if so. A deadline that has passed goes first: the call ends by it, so that its client seems to have left too.
+pub(super) fn unwanted(deadline: Option<Instant>, is_closed: bool) -> Option<RejectionReason> {
+    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return Some(RejectionReason::DeadlineExceeded);
     }
-    Some(item)
+    is_closed.then_some(RejectionReason::ClientGone)
 }
 
 #[cfg(test)]

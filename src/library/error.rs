@@ -21,6 +21,14 @@ pub enum Error {
         /// The id as given.
         upload: String,
     },
+    /// A dataset is being made of the upload.
+    #[error("{dataset} is being made of the upload {upload}; delete the dataset to be rid of both")]
+    Needed {
+        /// Its id.
+        upload: String,
+        /// `datasets/{id}`.
+        dataset: String,
+    },
     /// Not all bytes of the upload are there.
     #[error("the upload {upload} has {offset} of {length} bytes; send the rest first")]
     Incomplete {

@@ -198,6 +198,22 @@ impl Library {
         .await
     }
 
+    /// Removes an upload with all its bytes.
+    ///
+    /// # Errors
+    /// [`Error::NoUpload`], [`Error::Busy`], and [`Error::Needed`] while a dataset is being made of it.
+    pub async fn remove_upload(&self, upload: &str) -> Result<(), Error> {
+        let unfinished = self.inner.store.unfinished_datasets().await?;
+        let needs_it = unfinished.iter().find(|next| next.dataset.upload == upload);
+        match needs_it {
+            Some(next) => Err(Error::Needed {
+                upload: upload.to_owned(),
+                dataset: next.dataset.name.clone(),
+            }),
+            None => self.inner.uploads.remove(upload).await,
+        }
+    }
+
     async fn insert(&self, dataset: v1::Dataset) -> Result<v1::Dataset, Error> {
         let inner = Arc::clone(&self.inner);
         // A client that leaves behind the commit must not keep the work from being begun.

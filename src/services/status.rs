@@ -18,6 +18,14 @@ use crate::{
 
 const DOMAIN: &str = "visage";
 
+/// Clients take 8 KiB of trailers, and give up the answer with all that it says where there are more (grpc.max_metadata_size). The message is in them twice:
+/// by itself, each byte of another language as three, and within the details, which are in base64 and so a third larger.
+const MOST_OF_A_MESSAGE: usize = 1_500;
+/// Bytes of the name of a field, and of what is wrong with it.
+const MOST_OF_A_FIELD: usize = 500;
+/// Bytes of all fields with what is wrong with them.
+const MOST_DETAILS: usize = 2_500;
+
 /// How long a client should wait before it tries again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -50,7 +58,7 @@ impl Row {
         if matches!(self.code, Code::Internal | Code::DataLoss) {
             tracing::error!(reason = self.reason, message, "a call failed");
         }
-        let message = shorten(&message);
+        let message = shorten(&message, MOST_OF_A_MESSAGE);
         let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, HashMap::new());
         if self.retry {
             details.set_retry_info(Some(RETRY_DELAY));
@@ -80,12 +88,23 @@ pub fn violations(violations: &[Violation]) -> Status {
             more - 1
         ),
     };
-    let fields = violations
-        .iter()
-        .map(|violation| FieldViolation::new(&violation.field, shorten(&violation.description)));
-    let mut details = ErrorDetails::with_bad_request(fields.collect::<Vec<_>>());
+    let mut room = MOST_DETAILS;
+    let mut fields = Vec::new();
+    for violation in violations {
+        let (field, description) = (
+            shorten(&violation.field, MOST_OF_A_FIELD),
+            shorten(&violation.description, MOST_OF_A_FIELD),
+        );
+        let Some(left) = room.checked_sub(field.len() + description.len()) else {
+            break;
+        };
+        room = left;
+        fields.push(FieldViolation::new(field, description));
+    }
+    let mut details = ErrorDetails::with_bad_request(fields);
     details.set_error_info("INVALID_FIELDS", DOMAIN, HashMap::new());
-    Status::with_error_details(Code::InvalidArgument, shorten(&message), details)
+    let message = shorten(&message, MOST_OF_A_MESSAGE);
+    Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
 /// A log filter that is refused.
@@ -131,6 +150,13 @@ pub fn no_uploads() -> Status {
         "this server takes no uploads (its setting uploads is off); register a folder of the server instead"
             .to_owned(),
     )
+}
+
+/// As many starts that are only tried as the server looks through at once.
+pub fn too_many_validations(limit: usize) -> Status {
+    Row::retry(Code::ResourceExhausted, "TOO_MANY_VALIDATIONS").status(format!(
+        "{limit} trainings are being validated, which is the limit; try again when one has been"
+    ))
 }
 
 /// As many checks of datasets as the server runs at once.
@@ -189,6 +215,12 @@ pub fn stream_ends() -> Status {
 /// A field holds a name that is not of its form.
 pub fn bad_name(field: &str, error: &names::Error) -> Status {
     invalid(field, &error.to_string())
+}
+
+/// A version that is there and does not load.
+pub fn not_loadable(version: &str, why: &str) -> Status {
+    Row::retry(Code::Unavailable, "MODEL_NOT_LOADABLE")
+        .status(format!("{version} does not load: {why}"))
 }
 
 /// From the store.
@@ -274,7 +306,9 @@ pub fn from_library(error: library::Error) -> Status {
         E::TooManyUploads { .. } => {
             Row::retry(Code::ResourceExhausted, "TOO_MANY_UPLOADS").status(error.to_string())
         }
-        E::Busy { .. } => Row::retry(Code::Aborted, "UPLOAD_BUSY").status(error.to_string()),
+        E::Busy { .. } | E::Needed { .. } => {
+            Row::retry(Code::Aborted, "UPLOAD_BUSY").status(error.to_string())
+        }
         E::Io(cause) if files::is_disk_full(&cause) => {
             Row::retry(Code::ResourceExhausted, "DISK_FULL")
                 .status("the server's disk is full; make room and try again".to_owned())
@@ -352,7 +386,8 @@ fn invalid_image(
         DOMAIN,
         HashMap::from([("index".to_owned(), index.to_string())]),
     );
-    Status::with_error_details(Code::InvalidArgument, error.to_string(), details)
+    let message = shorten(&error.to_string(), MOST_OF_A_MESSAGE);
+    Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
 /// Something that the protocol has and Visage has not.
@@ -432,13 +467,21 @@ pub fn from_weights(error: &model::Error) -> Status {
     invalid("spec.init.path", &error.to_string())
 }
 
-/// Names of the client's own may be in the text, of any length; a trailer that is too large would be dropped whole.
-fn shorten(text: &str) -> String {
-    const LONGEST: usize = 1_000;
-    match text.char_indices().nth(LONGEST) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", &text[..end]),
+/// Cuts a text to so many bytes as a trailer has them. Names of the client's own may be in it, of any length.
+fn shorten(text: &str, most: usize) -> String {
+    let mut bytes = 0;
+    for (end, character) in text.char_indices() {
+        bytes += match character {
+            '%' => 3,
+            ' '..='~' => 1,
+            // Each byte is written as %XX, by gRPC's rules for messages.
+            other => 3 * other.len_utf8(),
+        };
+        if bytes > most {
+            return format!("{}…", &text[..end]);
+        }
     }
+    text.to_owned()
 }
 
 #[cfg(test)]
@@ -472,6 +515,32 @@ mod tests {
             ["spec.max_epochs", "spec.batch_size"]
         );
         assert_eq!(details.error_info().unwrap().reason, "INVALID_FIELDS");
+    }
+
+    #[test]
+    fn trailers_are_no_longer_than_clients_take() {
+        let name = "年".repeat(5_000);
+        let many: Vec<Violation> = (0..40)
+            .map(|_| Violation {
+                field: name.clone(),
+                description: name.clone(),
+            })
+            .collect();
+        for status in [violations(&many), not_found(&name)] {
+            let headers = status.clone().into_http::<()>().into_parts().0.headers;
+            let bytes: usize = headers
+                .iter()
+                // 32 for each entry, by the rules of HTTP/2 (RFC 7540, 6.5.2).
+                .map(|(name, value)| name.as_str().len() + value.len() + 32)
+                .sum();
+            assert!(bytes < 8_192, "{bytes}");
+            assert!(status.message().starts_with("年"), "{}", status.message());
+        }
+        // What fits stays whole.
+        let fields = violations(&many[..2]).get_error_details();
+        assert_eq!(fields.bad_request().unwrap().field_violations.len(), 2);
+        assert_eq!(shorten("years %", 9), "years %");
+        assert_eq!(shorten("years %", 8), "years …");
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use prost::Message;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
@@ -35,6 +36,9 @@ use super::{
     named, next_page_token, page_size, page_token, status,
 };
 
+/// Calls that only try a start and are looked through at once: each may scan a dataset.
+pub const MAX_VALIDATIONS: usize = 4;
+
 /// The service over its handles.
 #[derive(Clone)]
 pub struct TrainingApi {
@@ -56,6 +60,8 @@ pub struct TrainingApi {
     pub max_restarts: u32,
     /// Longest silence of a stream, unless the client asks for another.
     pub heartbeat: Duration,
+    /// Places for calls that only try a start, [`MAX_VALIDATIONS`] of them.
+    pub validations: Arc<Semaphore>,
     /// Ends the streams.
     pub shutdown: CancellationToken,
     /// Owns the streams' tasks.
@@ -462,6 +468,8 @@ impl TrainingApi {
             .check_start(&request.training_id)
             .await
             .map_err(status::from_supervisor)?;
+        let slot = self.validations.try_acquire();
+        let _slot = slot.map_err(|_| status::too_many_validations(MAX_VALIDATIONS))?;
         let dataset = self.scan(spec.clone()).await?;
         let report = dataset_report(&dataset);
         let estimate = self
@@ -529,7 +537,7 @@ impl TrainingApi {
         })
     }
 
-    /// Images per second of the latest complete epoch at the same input size.
+    /// Images per second of the latest complete epoch at the same sizes of the input.
     async fn latest_pace(&self, spec: &Spec) -> Result<Option<f64>, Status> {
         let page = self
             .store
@@ -538,7 +546,12 @@ impl TrainingApi {
             .map_err(status::from_store)?;
         let same = page.items.iter().find_map(|training| {
             let resolved = training.resolved_spec.as_ref()?;
+            let sizes = resolved
+                .augmentation
+                .as_ref()
+                .map(|changes| changes.sizes.as_slice());
             let same = resolved.input_size == Some(spec.input_size)
+                && sizes.unwrap_or_default() == spec.augmentation.sizes.as_slice()
                 && resolved.trainable == spec.trained.names();
             training
                 .last

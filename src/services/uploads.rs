@@ -218,7 +218,7 @@ async fn copy(writer: &mut Writer, body: Body) -> Result<(), Failure> {
 
 async fn remove(State(pages): State<Pages>, Path(upload): Path<String>) -> Response {
     answer(route::UPLOAD, async {
-        let removed = pages.library.uploads().remove(&upload).await;
+        let removed = pages.library.remove_upload(&upload).await;
         removed.map_err(refused)?;
         Ok((StatusCode::NO_CONTENT, [TUS_RESUMABLE]).into_response())
     })
@@ -279,7 +279,7 @@ fn refused(error: library::Error) -> Failure {
     use library::Error as E;
     let http = match &error {
         E::WrongOffset { .. } => Some(StatusCode::CONFLICT),
-        E::Busy { .. } => Some(StatusCode::LOCKED),
+        E::Busy { .. } | E::Needed { .. } => Some(StatusCode::LOCKED),
         E::TooLong { .. } | E::UploadSize { .. } => Some(StatusCode::PAYLOAD_TOO_LARGE),
         E::Store(_)
         | E::Path(_)

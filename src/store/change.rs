@@ -36,11 +36,16 @@ pub struct Change {
 
 /// How far a training goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rewind {
-    /// Epochs that stay. Checkpoints of later ones are forgotten; with 0 also where the training could go on.
-    pub epochs: u32,
-    /// The best of those that stay; 0 without one.
-    pub best_epoch: u32,
+pub enum Rewind {
+    /// To its beginning: all checkpoints are forgotten, and where the training could go on.
+    ToStart,
+    /// Into the epoch behind these, which may be the first: checkpoints of later ones are forgotten.
+    Behind {
+        /// Epochs that stay.
+        epochs: u32,
+        /// The best of those that stay; 0 without one.
+        best_epoch: u32,
+    },
 }
 
 /// What a change did.
@@ -147,10 +152,14 @@ async fn apply(
         events.push(log.append(write, kind).await?);
     }
     if let Some(rewind) = rewind {
-        released.append(&mut checkpoints::rewind(write, number, rewind).await?);
-        if rewind.epochs == 0 {
-            resume_points::forget(write, number).await?;
-        }
+        let (epochs, best_epoch) = match rewind {
+            Rewind::ToStart => {
+                resume_points::forget(write, number).await?;
+                (0, 0)
+            }
+            Rewind::Behind { epochs, best_epoch } => (epochs, best_epoch),
+        };
+        released.append(&mut checkpoints::rewind(write, number, epochs, best_epoch).await?);
     }
     for epoch in drop_checkpoints {
         released.append(&mut checkpoints::forget(write, number, epoch).await?);

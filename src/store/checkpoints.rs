@@ -6,7 +6,7 @@ use prost::Message;
 use sqlx::SqliteConnection;
 
 use super::database::Write;
-use super::{Error, Page, Rewind, Store};
+use super::{Error, Page, Store};
 use crate::proto::v1 as pb;
 
 /// Which checkpoint of a training.
@@ -164,17 +164,18 @@ pub(super) async fn forget(
     Ok(files)
 }
 
-/// Forgets the checkpoints of the epochs that are made again, and makes the best of the others the training's best. Returns the digests of the
+/// Forgets the checkpoints of the epochs behind the first `epochs`, which are made again, and makes the best of the others the training's best. Returns the digests of the
 /// files of those that were forgotten.
 pub(super) async fn rewind(
     write: &mut Write,
     training: i64,
-    rewind: Rewind,
+    epochs: u32,
+    best_epoch: u32,
 ) -> Result<BTreeSet<String>, Error> {
     let later: Vec<u32> =
         sqlx::query_scalar("SELECT epoch FROM checkpoints WHERE training = ? AND epoch > ?")
             .bind(training)
-            .bind(rewind.epochs)
+            .bind(epochs)
             .fetch_all(write.connection())
             .await?;
     let mut released = BTreeSet::new();
@@ -188,7 +189,7 @@ pub(super) async fn rewind(
     ] {
         sqlx::query(query)
             .bind(training)
-            .bind(rewind.best_epoch)
+            .bind(best_epoch)
             .execute(write.connection())
             .await?;
     }

@@ -29,9 +29,6 @@ use tower_http::cors::CorsLayer;
 
 use super::exporter;
 
-/// How long [`serve`] waits at the end for requests that have begun, be it a client that never finishes its own.
-const DRAIN: Duration = Duration::from_secs(5);
-
 const INDEX: &str = "\
 Visage
 
@@ -95,8 +92,8 @@ pub struct State {
     pub cors: CorsLayer,
 }
 
-/// Serves the pages on `listener` until `shutdown`, and does the metrics' upkeep meanwhile. Requests that have begun may end, for at
-/// most five seconds.
+/// Serves the pages on `listener` until `shutdown`, and does the metrics' upkeep meanwhile. Requests that have begun may end, for no longer than `grace`, be it a
+/// client that never finishes its own.
 ///
 /// # Errors
 ///
@@ -105,6 +102,7 @@ pub async fn serve(
     listener: TcpListener,
     state: State,
     shutdown: CancellationToken,
+    grace: Duration,
 ) -> std::io::Result<()> {
     let metrics = state.metrics.clone();
     // Without it the end of an answer may wait until the client has acknowledged its beginning.
@@ -118,12 +116,12 @@ pub async fn serve(
         axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let out_of_patience = async {
         metrics.upkeep(&shutdown).await;
-        tokio::time::sleep(DRAIN).await;
+        tokio::time::sleep(grace).await;
     };
     tokio::select! {
         served = serving => served,
         () = out_of_patience => {
-            tracing::warn!(seconds = DRAIN.as_secs(), "left open HTTP requests unanswered at shutdown");
+            tracing::warn!(seconds = grace.as_secs_f64(), "left open HTTP requests unanswered at shutdown");
             Ok(())
         }
     }
@@ -201,6 +199,8 @@ mod tests {
 
     use super::*;
 
+    const GRACE: Duration = Duration::from_secs(5);
+
     struct Server {
         address: SocketAddr,
         store_works: Arc<AtomicBool>,
@@ -241,7 +241,7 @@ mod tests {
                 cors: CorsLayer::new(),
             };
             let shutdown = CancellationToken::new();
-            let serving = tokio::spawn(serve(listener, state, shutdown.clone()));
+            let serving = tokio::spawn(serve(listener, state, shutdown.clone(), GRACE));
             Self {
                 address,
                 store_works,
@@ -264,7 +264,7 @@ mod tests {
 
         async fn stop(self) {
             self.shutdown.cancel();
-            tokio::time::timeout(DRAIN * 2, self.serving)
+            tokio::time::timeout(GRACE * 2, self.serving)
                 .await
                 .unwrap()
                 .unwrap()
@@ -364,7 +364,7 @@ mod tests {
         idle.read_exact(&mut first_byte).await.unwrap();
 
         server.shutdown.cancel();
-        tokio::time::timeout(DRAIN / 2, server.serving)
+        tokio::time::timeout(GRACE / 2, server.serving)
             .await
             .unwrap()
             .unwrap()

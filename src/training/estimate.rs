@@ -41,13 +41,22 @@ fn kept_features(spec: &Spec, images: usize) -> u64 {
 
 /// Peak memory of the process in bytes, kept features not counted: what libtorch and the weights take, three more copies of what is trained (gradient and both
 /// moments) and one of the best weights, a full checkpoint that is being written and the one that follows it, and the activations, which grow with the batch and the picture.
-fn without_features(spec: &Spec) -> u64 {
+pub(super) fn without_features(spec: &Spec) -> u64 {
     const LIBTORCH: u64 = 350 << 20;
-    // Measured at 224 pixels and batch 32 with layer4 trained: 12 MB for each image, decoded batches included.
-    const IMAGE_AT_224: u64 = 12 << 20;
+    // Measured at 224 pixels, decoded batches included: batch 32 with layer4 trained; batch 64 with all layers, in bf16, of which f32 has twice the bytes.
+    const IMAGE_WITH_LAYER4: u64 = 12 << 20;
+    const IMAGE_WITH_MORE: u64 = 20 << 20;
     let trained = parameters(|name| spec.trained.contains_name(name));
     let area = u64::from(spec.largest_size()).pow(2) as f64 / f64::from(224 * 224);
-    let activations = (spec.batch_size as u64 * IMAGE_AT_224) as f64 * area;
+    let image = match (
+        spec.trained.contains_name("layer3.0.conv1.weight"),
+        spec.precision,
+    ) {
+        (false, _) => IMAGE_WITH_LAYER4,
+        (true, Some(Precision::F32)) => 2 * IMAGE_WITH_MORE,
+        (true, _) => IMAGE_WITH_MORE,
+    };
+    let activations = (spec.batch_size as u64 * image) as f64 * area;
     let weights = 4 * (parameters(|_| true) + 4 * trained);
     LIBTORCH + weights + 2 * full_checkpoint(spec) + activations as u64
 }

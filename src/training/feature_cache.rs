@@ -62,7 +62,7 @@ pub fn bytes_of_features(
 pub struct Room {
     /// Of the spec; `None` without a limit of its own.
     pub budget: Option<u64>,
-    /// Memory that can be had without swapping.
+    /// Memory that can be had without swapping, beside what the training itself takes.
     pub memory: u64,
     /// On the disk of the training's folder.
     pub disk: u64,
@@ -70,7 +70,7 @@ pub struct Room {
 
 /// Chooses a place for this many bytes, and says why in a sentence for the log.
 ///
-/// Half of what is free is left to others, the page cache and the activations among them.
+/// Half of what is free is left to others, the page cache among them.
 pub fn choose(policy: CachePolicy, device: Device, needed: u64, room: Room) -> (Place, String) {
     let say = |place: Place, why: &str| (place, format!("{} MB of features: {why}", needed >> 20));
     if policy == CachePolicy::Off {

@@ -7,7 +7,13 @@ use sha2::{Digest as _, Sha256};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
-use visage::proto::v1::{self, HeadBias, InitKind, Promote, TrainingState, VersionOrigin};
+use visage::proto::{
+    open_inference::{
+        ModelReadyRequest, RepositoryIndexRequest,
+        grpc_inference_service_client::GrpcInferenceServiceClient,
+    },
+    v1::{self, HeadBias, InitKind, Promote, TrainingState, VersionOrigin},
+};
 
 use crate::support::{Server, files_of, small_spec, wait_until};
 
@@ -143,6 +149,26 @@ async fn a_live_version_that_does_not_load_is_told_of_until_another_one_is_live(
     let told = server.page("/readyz").await;
     assert!(told.contains("the live version does not load"), "{told}");
     assert!(server.predict().await.is_err());
+    let mut protocol = GrpcInferenceServiceClient::new(server.channel());
+    let index = protocol
+        .repository_index(RepositoryIndexRequest::default())
+        .await;
+    let index = index.unwrap().into_inner().models;
+    let of = |version: &str| index.iter().find(|one| one.version == version).unwrap();
+    assert_eq!(of("1").state, "UNAVAILABLE");
+    assert!(of("1").reason.contains("SHA-256"), "{}", of("1").reason);
+    assert_eq!(
+        (of("2").state.as_str(), of("2").reason.as_str()),
+        ("READY", "")
+    );
+    for (version, is_ready) in [("", false), ("1", false), ("2", true)] {
+        let request = ModelReadyRequest {
+            name: "age".to_owned(),
+            version: version.to_owned(),
+        };
+        let answer = protocol.model_ready(request).await.unwrap().into_inner();
+        assert_eq!(answer.ready, is_ready, "version {version:?}");
+    }
 
     let request = v1::SetAliasRequest {
         name: own.clone(),

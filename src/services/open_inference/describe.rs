@@ -155,11 +155,20 @@ impl OpenInference {
     }
 
     pub(super) async fn index(&self) -> Result<oi::RepositoryIndexResponse, Status> {
-        let entry = |(name, number): (String, u64)| ModelIndex {
-            name,
-            version: number.to_string(),
-            state: "READY".to_owned(),
-            reason: String::new(),
+        let broken = self.broken().await;
+        let entry = |(name, number): (String, u64)| {
+            let version = format!("models/{name}/versions/{number}");
+            let broken = broken.as_ref().filter(|(broken, _)| *broken == version);
+            let (state, reason) = match broken {
+                None => ("READY", String::new()),
+                Some((_, why)) => ("UNAVAILABLE", why.clone()),
+            };
+            ModelIndex {
+                name,
+                version: number.to_string(),
+                state: state.to_owned(),
+                reason,
+            }
         };
         let versions = self.versions(None).await?;
         Ok(oi::RepositoryIndexResponse {

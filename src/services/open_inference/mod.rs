@@ -12,13 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use crate::{
     inference::{ServedModel, predictor::Wishes},
     model::calibration::DEFAULT_LEVEL,
     names::{VersionName, is_id},
-    registry::{DEFAULT_MODEL, LIVE},
+    registry::{DEFAULT_MODEL, LIVE, Live},
     store::{Store, VersionRef},
     telemetry::http::ReadinessProbe,
 };
@@ -48,6 +49,8 @@ pub struct OpenInference {
     pub store: Store,
     /// Whether the server takes calls.
     pub readiness: ReadinessProbe,
+    /// How the live version does.
+    pub live: watch::Receiver<Live>,
     /// Most images in one forward pass.
     pub max_batch: usize,
     /// Ends streams with UNAVAILABLE.
@@ -136,7 +139,7 @@ impl OpenInference {
     async fn is_ready(&self, wanted: Wanted<'_>) -> Result<bool, Status> {
         match self.check_ready(wanted).await {
             Ok(()) => Ok(true),
-            Err(status) if status.code() == Code::NotFound => Ok(false),
+            Err(status) if matches!(status.code(), Code::NotFound | Code::Unavailable) => Ok(false),
             Err(status) => Err(status),
         }
     }
@@ -145,7 +148,22 @@ impl OpenInference {
     async fn check_ready(&self, wanted: Wanted<'_>) -> Result<(), Status> {
         let name = version_name(wanted)?;
         let version = self.predictions.registry.version(&name).await;
-        version.map(drop).map_err(status::from_registry)
+        let version = version.map_err(status::from_registry)?;
+        match self.broken().await {
+            Some((name, why)) if name == version.name => Err(status::not_loadable(&name, &why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The live version and why it does not load, if so; of the others nobody knows before they are asked for.
+    async fn broken(&self) -> Option<(String, String)> {
+        let Live::Failed(why) = self.live.borrow().clone() else {
+            return None;
+        };
+        let live = VersionName::alias(DEFAULT_MODEL, LIVE);
+        // The alias may be gone by now.
+        let version = self.predictions.registry.version(&live).await.ok()?;
+        Some((version.name, why))
     }
 
     fn is_server_ready(&self) -> bool {

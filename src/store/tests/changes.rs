@@ -263,20 +263,24 @@ async fn going_back_forgets_later_checkpoints_and_the_best_is_one_that_stays() {
         })
         .await
         .unwrap();
-    let go_back = async |epochs: u32, best_epoch: u32| {
+    let go_back = async |rewind: Rewind| {
         let decide = move |_: &mut pb::Training| {
             Ok::<_, Error>(Change {
-                rewind: Some(Rewind { epochs, best_epoch }),
+                rewind: Some(rewind),
                 ..Change::default()
             })
         };
         store.update("a", decide).await.unwrap().unreferenced
     };
-    assert_eq!(go_back(2, 1).await, ["f3"]);
+    let behind = |epochs, best_epoch| Rewind::Behind { epochs, best_epoch };
+    assert_eq!(go_back(behind(2, 1)).await, ["f3"]);
     let best = store.best_checkpoint("a").await.unwrap().unwrap();
     assert_eq!(best.epoch, 1);
-    assert_eq!(store.resume_point("a").await.unwrap(), Some(point));
-    assert_eq!(go_back(0, 0).await, ["f1", "f2"]);
+    assert_eq!(store.resume_point("a").await.unwrap(), Some(point.clone()));
+    // Within the first epoch, of which a full checkpoint can be too.
+    assert_eq!(go_back(behind(0, 0)).await, ["f1", "f2"]);
     assert_eq!(store.best_checkpoint("a").await.unwrap(), None);
+    assert_eq!(store.resume_point("a").await.unwrap(), Some(point));
+    assert!(go_back(Rewind::ToStart).await.is_empty());
     assert_eq!(store.resume_point("a").await.unwrap(), None);
 }

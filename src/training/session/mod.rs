@@ -170,7 +170,8 @@ impl<'a> Session<'a> {
             ..Default::default()
         });
         loading.map_err(Error::Pipe)?;
-        if job.check_memory && device == Device::Cpu {
+        // One that goes on has had room for itself; what is free in this moment is no reason to end it.
+        if job.check_memory && device == Device::Cpu && restored.is_none() {
             check_memory(&spec)?;
         }
         let mean_age = mean_age(&dataset.train);
@@ -464,7 +465,7 @@ impl Places {
         };
         let room = Room {
             budget: spec.cache_budget,
-            memory: free_memory(),
+            memory: free_memory().saturating_sub(estimate::without_features(spec)),
             disk: free_disk(Path::new(&job.work_dir)),
         };
         let (place, why) = feature_cache::choose(spec.feature_cache, device, needed, room);

@@ -221,7 +221,10 @@ impl Spec {
             ) == v1::OnOutOfMemory::ReduceBatch,
             checkpoint_interval: check.checkpoint_interval(spec.checkpoint_interval.as_ref()),
         };
-        if resolved.batch_size == 1 && resolved.smallest_size() <= SINGLE_VALUE_SIZE {
+        if resolved.batch_size == 1
+            && resolved.smallest_size() <= SINGLE_VALUE_SIZE
+            && !resolved.freeze_batch_norm
+        {
             check.refuse(
                 "spec.batch_size",
                 format!(
@@ -237,11 +240,11 @@ impl Spec {
         }
     }
 
-    /// The smallest side of the network's input in training and validation, in pixels.
+    /// The smallest side of the network's input in training, in pixels.
     pub fn smallest_size(&self) -> u32 {
         let sizes = self.augmentation.sizes;
         let smallest = sizes.as_slice().iter().min();
-        smallest.map_or(self.input_size, |size| self.input_size.min(*size))
+        smallest.copied().unwrap_or(self.input_size)
     }
 
     /// The largest side of the network's input in training and validation, in pixels.

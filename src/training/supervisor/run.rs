@@ -18,6 +18,7 @@ use crate::{
             EpochDone, Finished, ImageLimits, Job, Resume, Saved, UpdateCommand, worker_event,
         },
     },
+    registry,
     store::{self, Change, Kind, Rewind, is_final},
     telemetry::{
         logging::{self, chain},
@@ -155,7 +156,7 @@ async fn attempt(
                 failure: v1::Failure {
                     reason: OUT_OF_MEMORY.to_owned(),
                     message: format!(
-                        "{}; the machine ran out of memory: lower spec.batch_size or spec.input_size",
+                        "{}; the machine ran out of memory: lower spec.batch_size, or spec.input_size and spec.augmentation.sizes",
                         death.message
                     ),
                 },
@@ -267,8 +268,8 @@ async fn paused(inner: &Inner, id: &str) -> Result<(), Error> {
 async fn prepare(inner: &Inner, id: &str) -> Result<Option<(v1::Training, Option<Resume>)>, Error> {
     let resume = inner.resume(id).await?;
     let kept = match &resume {
-        Some(resume) => kept_epochs(inner, id, resume).await?,
-        None => KeptEpochs::default(),
+        Some(resume) => Some(kept_epochs(inner, id, resume).await?),
+        None => None,
     };
     let decide = move |training: &mut v1::Training| {
         let mut change = Change::default();
@@ -282,7 +283,7 @@ async fn prepare(inner: &Inner, id: &str) -> Result<Option<(v1::Training, Option
             .start_time
             .get_or_insert_with(|| SystemTime::now().into());
         if training.attempt > 1 && training.dataset.is_some() {
-            change = kept.rewind(training);
+            change = rewind(training, kept);
         }
         Ok(change)
     };
@@ -294,27 +295,28 @@ async fn prepare(inner: &Inner, id: &str) -> Result<Option<(v1::Training, Option
 }
 
 /// The epochs that a full checkpoint knows.
-#[derive(Default)]
 struct KeptEpochs {
     count: u32,
     last: Option<v1::EpochMetrics>,
     best: Option<v1::EpochMetrics>,
 }
 
-impl KeptEpochs {
-    /// Takes back what is known of later epochs, and says so.
-    fn rewind(self, training: &mut v1::Training) -> Change {
-        training.last = self.last;
-        training.best = self.best;
-        Change {
-            rewind: Some(Rewind {
-                epochs: self.count,
-                best_epoch: self.best.map_or(0, |best| best.epoch),
-            }),
-            ..event_change(Kind::MetricsRewound(v1::MetricsRewound {
-                from_epoch: self.count + 1,
-            }))
+/// Takes back what is known of epochs that are made again, behind those of a full checkpoint or all, and says so.
+fn rewind(training: &mut v1::Training, kept: Option<KeptEpochs>) -> Change {
+    let (last, best, from_epoch, rewind) = match kept {
+        None => (None, None, 1, Rewind::ToStart),
+        Some(kept) => {
+            let rewind = Rewind::Behind {
+                epochs: kept.count,
+                best_epoch: kept.best.map_or(0, |best| best.epoch),
+            };
+            (kept.last, kept.best, kept.count + 1, rewind)
         }
+    };
+    (training.last, training.best) = (last, best);
+    Change {
+        rewind: Some(rewind),
+        ..event_change(Kind::MetricsRewound(v1::MetricsRewound { from_epoch }))
     }
 }
 
@@ -469,8 +471,15 @@ impl Follow<'_> {
                     return Outcome::Died(Death::of(broken.to_string()));
                 }
             };
-            if let Err(failure) = recorded {
-                return Outcome::Failed(failure);
+            match recorded {
+                Ok(()) => {}
+                Err(Unrecorded::ForGood(failure)) => return Outcome::Failed(failure),
+                // It is started again from its last full checkpoint, when that can be recorded.
+                Err(Unrecorded::ForNow(cause)) => {
+                    return Outcome::Died(Death::of(format!(
+                        "what it did could not be recorded: {cause}"
+                    )));
+                }
             }
         }
     }
@@ -533,12 +542,16 @@ async fn finish_process(
     outcome
 }
 
+/// Why an event is not durable.
+enum Unrecorded {
+    /// It would not be at the next try either.
+    ForGood(v1::Failure),
+    /// It may be later, such as when nobody else has the database locked.
+    ForNow(String),
+}
+
 /// Makes one event durable.
-async fn record(
-    inner: &Arc<Inner>,
-    id: &str,
-    event: worker_event::Kind,
-) -> Result<(), v1::Failure> {
+async fn record(inner: &Arc<Inner>, id: &str, event: worker_event::Kind) -> Result<(), Unrecorded> {
     let recorded = match event {
         worker_event::Kind::Progress(progress) => {
             let begins = matches!(progress.phase.as_str(), "train");
@@ -558,14 +571,14 @@ async fn record(
             }
         }
         worker_event::Kind::Started(started) if started.version != env!("CARGO_PKG_VERSION") => {
-            return Err(v1::Failure {
+            return Err(Unrecorded::ForGood(v1::Failure {
                 reason: "WORKER_VERSION".to_owned(),
                 message: format!(
                     "the worker is version {}, the server {}",
                     started.version,
                     env!("CARGO_PKG_VERSION")
                 ),
-            });
+            }));
         }
         worker_event::Kind::Dataset(report) => {
             observe::rejects(&report);
@@ -586,9 +599,8 @@ async fn record(
         worker_event::Kind::Saved(saved) => return self::saved(inner, id, saved).await,
         worker_event::Kind::BegunAnew(anew) => {
             tracing::warn!(training = id, reason = anew.reason, "begins anew");
-            let decide = |training: &mut v1::Training| {
-                Ok::<_, store::Error>(KeptEpochs::default().rewind(training))
-            };
+            let decide =
+                |training: &mut v1::Training| Ok::<_, store::Error>(rewind(training, None));
             let applied = inner.store.update(id, decide).await;
             match applied {
                 Ok(applied) => {
@@ -603,7 +615,7 @@ async fn record(
         | worker_event::Kind::Span(_)
         | worker_event::Kind::Finished(_) => Ok(()),
     };
-    recorded.map_err(|error| failure_of_store(&error))
+    recorded.map_err(|error| Unrecorded::of_store(&error))
 }
 
 async fn running(inner: &Inner, id: &str) -> Result<(), store::Error> {
@@ -622,7 +634,7 @@ async fn running(inner: &Inner, id: &str) -> Result<(), store::Error> {
 }
 
 /// Records where the training can go on from now on, and removes where it could before.
-async fn saved(inner: &Inner, id: &str, saved: Saved) -> Result<(), v1::Failure> {
+async fn saved(inner: &Inner, id: &str, saved: Saved) -> Result<(), Unrecorded> {
     let point = saved.point.unwrap_or_default();
     let earlier = inner.store.resume_point(id).await;
     let file = point.file.clone();
@@ -635,7 +647,7 @@ async fn saved(inner: &Inner, id: &str, saved: Saved) -> Result<(), v1::Failure>
     };
     update(inner, id, decide)
         .await
-        .map_err(|error| failure_of_store(&error))?;
+        .map_err(|error| Unrecorded::of_store(&error))?;
     if let Ok(Some(earlier)) = earlier
         && earlier.file != file
     {
@@ -648,7 +660,7 @@ async fn saved(inner: &Inner, id: &str, saved: Saved) -> Result<(), v1::Failure>
 }
 
 /// Takes over the checkpoint's files, then records the epoch together with them.
-async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::Failure> {
+async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), Unrecorded> {
     let metrics = done.metrics.unwrap_or_default();
     // Until the files are recorded nobody may take them for unused.
     let storing = inner.artifacts.storing().await;
@@ -659,15 +671,15 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
             .artifacts
             .take_file(&path)
             .await
-            .map_err(|error| failure_of_artifacts(&error))?;
+            .map_err(|error| Unrecorded::of_artifacts(&error))?;
         if stored.sha256 != file.sha256 {
-            return Err(v1::Failure {
+            return Err(Unrecorded::ForGood(v1::Failure {
                 reason: "CHECKPOINT_CORRUPT".to_owned(),
                 message: format!(
                     "{} has the SHA-256 {} after it was written as {}",
                     file.name, stored.sha256, file.sha256
                 ),
-            });
+            }));
         }
         files.push(v1::CheckpointFile {
             name: file.name,
@@ -679,7 +691,7 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
     // An epoch may be over before a report of its steps was due.
     running(inner, id)
         .await
-        .map_err(|error| failure_of_store(&error))?;
+        .map_err(|error| Unrecorded::of_store(&error))?;
     let decide = move |training: &mut v1::Training| {
         training.last = Some(metrics);
         if metrics.is_best {
@@ -702,7 +714,7 @@ async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), v1::
         .store
         .update(id, decide)
         .await
-        .map_err(|error| failure_of_store(&error))?;
+        .map_err(|error| Unrecorded::of_store(&error))?;
     drop(storing);
     inner.discard(&applied.unreferenced).await;
     inner.event_files.epoch(&applied.training).await;
@@ -756,13 +768,17 @@ impl Inner {
             }
             match self.registry.publication(&finished, promote).await {
                 Ok(publication) => publish = Some(publication),
+                Err(error) if may_be_published_later(&error) => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(training = id, %error, "the best checkpoint cannot be served");
                     ending = Ending::Failed {
                         stop_reason: StopReason::Internal,
                         failure: v1::Failure {
                             reason: "CHECKPOINT_UNUSABLE".to_owned(),
-                            message: format!("the best checkpoint cannot be served: {error}"),
+                            message: format!(
+                                "the best checkpoint cannot be served: {}",
+                                chain(&error)
+                            ),
                         },
                     };
                 }
@@ -855,18 +871,59 @@ fn event_change(kind: Kind) -> Change {
     }
 }
 
-fn failure_of_store(error: &store::Error) -> v1::Failure {
-    if matches!(error, store::Error::DiskFull { .. }) {
-        return disk_full(&error.to_string());
+impl Unrecorded {
+    fn of_store(error: &store::Error) -> Self {
+        let message = chain(error);
+        if matches!(error, store::Error::Database { .. }) {
+            return Unrecorded::ForNow(message);
+        }
+        if matches!(error, store::Error::DiskFull { .. }) {
+            return Unrecorded::ForGood(disk_full(&message));
+        }
+        Unrecorded::ForGood(v1::Failure {
+            reason: "STORE".to_owned(),
+            message,
+        })
     }
-    v1::Failure {
-        reason: "STORE".to_owned(),
-        message: error.to_string(),
+
+    fn of_artifacts(error: &artifacts::Error) -> Self {
+        let message = chain(error);
+        match error {
+            artifacts::Error::File { .. } | artifacts::Error::Store { .. } => {
+                Unrecorded::ForNow(message)
+            }
+            artifacts::Error::DiskFull { .. } => Unrecorded::ForGood(disk_full(&message)),
+            artifacts::Error::NotFound { .. }
+            | artifacts::Error::Corrupt { .. }
+            | artifacts::Error::BadDigest { .. } => Unrecorded::ForGood(v1::Failure {
+                reason: "ARTIFACTS".to_owned(),
+                message,
+            }),
+        }
+    }
+}
+
+/// Whether a version that cannot be published now may be at another try.
+fn may_be_published_later(error: &registry::Error) -> bool {
+    match error {
+        registry::Error::Store(error) => matches!(
+            error,
+            store::Error::Database { .. } | store::Error::DiskFull { .. }
+        ),
+        registry::Error::Artifacts(error) => matches!(
+            error,
+            artifacts::Error::File { .. }
+                | artifacts::Error::Store { .. }
+                | artifacts::Error::DiskFull { .. }
+        ),
+        registry::Error::Model(_)
+        | registry::Error::Inference(_)
+        | registry::Error::NoLiveVersion { .. }
+        | registry::Error::NoFile { .. } => false,
     }
 }
 
 fn is_disk_full(error: &Error) -> bool {
-    use crate::registry;
     let is_full = |error: &store::Error| matches!(error, store::Error::DiskFull { .. });
     match error {
         Error::Store(error) | Error::Registry(registry::Error::Store(error)) => is_full(error),
@@ -874,16 +931,6 @@ fn is_disk_full(error: &Error) -> bool {
         | Error::Artifacts(_)
         | Error::AlreadyEnded { .. }
         | Error::NotNow { .. } => false,
-    }
-}
-
-fn failure_of_artifacts(error: &artifacts::Error) -> v1::Failure {
-    if matches!(error, artifacts::Error::DiskFull { .. }) {
-        return disk_full(&error.to_string());
-    }
-    v1::Failure {
-        reason: "ARTIFACTS".to_owned(),
-        message: error.to_string(),
     }
 }
 

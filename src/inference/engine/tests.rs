@@ -1,0 +1,109 @@
+//! The engine alone, with copies of the starter that differ by a bit.
+
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    inference::{
+        Priority,
+        admission::{Door, Place},
+        client::Client,
+    },
+    model::starter,
+};
+
+/// The starter with another last bit in its last tensor.
+fn copy(folder: &Path, bit: u8) -> Arc<ServedModel> {
+    let (_, weights) = starter::files()
+        .into_iter()
+        .find(|(name, _)| *name == "model.safetensors")
+        .unwrap();
+    let mut weights = weights.to_vec();
+    let lowest = weights.len() - size_of::<f32>();
+    weights[lowest] ^= bit;
+    let path = folder.join(format!("{bit}.safetensors"));
+    fs_err::write(&path, &weights).unwrap();
+    let sha256 = Sha256::digest(&weights)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let name = format!("models/age/versions/{}", bit + 1);
+    Arc::new(ServedModel::new(
+        name,
+        path,
+        sha256,
+        starter::manifest().clone(),
+    ))
+}
+
+/// A black picture for a version, on its way.
+fn submit(
+    engine: &Engine,
+    door: &Door,
+    model: &Arc<ServedModel>,
+) -> oneshot::Receiver<Result<(Output, Place), Error>> {
+    let (reply, answer) = oneshot::channel();
+    let client = Client::new("one");
+    let item = Item {
+        pixels: vec![0.0; model.input.values()],
+        mirrored: None,
+        model: Arc::clone(model),
+        explain: false,
+        deadline: None,
+        reply,
+        priority: Priority::Interactive,
+        client: client.clone(),
+        enqueued: Instant::now(),
+        trace: None,
+        place: door
+            .admit(&client, 1, Priority::Interactive)
+            .unwrap()
+            .split()
+            .unwrap(),
+    };
+    engine.submit(item).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn pictures_of_a_version_that_was_let_go_of_hold_up_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let [pinned, gone, last] = [0, 1, 2].map(|bit| copy(folder.path(), bit));
+    let options = EngineOptions {
+        device: Device::Cpu,
+        precision: Wanted::Fastest,
+        threads: 1,
+        max_batch: 4,
+        max_queued: 8,
+        max_loaded: 2,
+    };
+    let (engine, thread) = Engine::start(options).unwrap();
+    let door = Door::new(8);
+    engine.load(Arc::clone(&pinned), true).await.unwrap();
+    engine.load(Arc::clone(&gone), false).await.unwrap();
+    engine.load(Arc::clone(&last), false).await.unwrap();
+
+    let mut late = submit(&engine, &door, &gone);
+    let mut soon = submit(&engine, &door, &pinned);
+    let (age, first) = tokio::select! {
+        biased;
+        answer = &mut late => (answer, &gone),
+        answer = &mut soon => (answer, &pinned),
+    };
+    assert_eq!(first.name, pinned.name);
+    let age = age.unwrap().unwrap().0.age;
+    // It is loaded again and answered; one bit of a weight moves the age by next to nothing.
+    let again = late.await.unwrap().unwrap().0.age;
+    assert!((again - age).abs() < 0.01, "{again} and {age}");
+
+    // What cannot be loaded again is told so.
+    engine.load(last, false).await.unwrap();
+    fs_err::remove_file(&gone.weights).unwrap();
+    let refused = submit(&engine, &door, &gone).await.unwrap();
+    assert!(matches!(refused, Err(Error::Model { .. })), "{refused:?}");
+    drop(engine);
+    thread.join().unwrap();
+}

@@ -1,0 +1,69 @@
+//! Server reflection, whose streams end with the server: clients such as interactive ones keep them open.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http_body::Frame;
+use pin_project_lite::pin_project;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::{
+    body::Body,
+    service::{LayerExt as _, Routes},
+};
+use tonic_reflection::server::{Builder, Error};
+use tower::util::MapRequestLayer;
+
+use crate::proto::DESCRIPTOR;
+
+/// Adds both versions of the service.
+///
+/// # Errors
+/// Descriptors that do not belong together.
+pub(super) fn add_to(routes: Routes, shutdown: &CancellationToken) -> Result<Routes, Error> {
+    let shutdown = shutdown.clone();
+    let until_shutdown = MapRequestLayer::new(move |request: http::Request<Body>| {
+        let ended = shutdown.clone().cancelled_owned();
+        request.map(|inner| Body::new(Until { inner, ended }))
+    });
+    Ok(routes
+        .add_service(until_shutdown.named_layer(builder().build_v1()?))
+        .add_service(until_shutdown.named_layer(builder().build_v1alpha()?)))
+}
+
+fn builder() -> Builder<'static> {
+    Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+pin_project! {
+    /// What a client sends, until the server ends.
+    struct Until {
+        #[pin]
+        inner: Body,
+        #[pin]
+        ended: WaitForCancellationFutureOwned,
+    }
+}
+
+impl http_body::Body for Until {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = <Body as http_body::Body>::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.project();
+        match this.ended.poll(context) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => this.inner.poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        http_body::Body::is_end_stream(&self.inner)
+    }
+}
