@@ -459,7 +459,7 @@ impl Parts {
 /// The tasks that are waited for at the end.
 struct Ended {
     grpc: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
-    http: tokio::task::JoinHandle<std::io::Result<()>>,
+    http: tokio::task::JoinHandle<()>,
     supervising: tokio::task::JoinHandle<Result<(), supervisor::Error>>,
     tasks: TaskTracker,
     store: Store,
@@ -471,7 +471,7 @@ impl Ended {
         let failed = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             ended = &mut self.grpc => flatten(ended).map_err(Error::from),
-            ended = &mut self.http => flatten(ended).map_err(Error::from),
+            ended = &mut self.http => flatten(ended.map(Ok)),
             ended = &mut self.supervising => flatten(ended).map_err(Error::from),
         };
         shutdown.cancel();

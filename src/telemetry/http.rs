@@ -12,22 +12,30 @@
 //! trainings.
 //! Nothing here needs or checks a credential: the port is for a trusted network.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
+use axum::serve::Listener;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::{conn::auto, graceful::GracefulShutdown};
+use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use tower_http::cors::CorsLayer;
 
 use super::exporter;
+
+/// Longest wait for the head of a request, be it the next one on a connection.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const INDEX: &str = "\
 Visage
@@ -94,37 +102,65 @@ pub struct State {
 
 /// Serves the pages on `listener` until `shutdown`, and does the metrics' upkeep meanwhile. Requests that have begun may end, for no longer than `grace`, be it a
 /// client that never finishes its own.
-///
-/// # Errors
-///
-/// Those of the listener's socket.
 pub async fn serve(
     listener: TcpListener,
     state: State,
     shutdown: CancellationToken,
     grace: Duration,
-) -> std::io::Result<()> {
+) {
     let metrics = state.metrics.clone();
-    // Without it the end of an answer may wait until the client has acknowledged its beginning.
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "failed to send small packets at once");
-        }
-    });
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    let serving =
-        axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let serving = answer_connections(listener, router(state), PATIENCE, &shutdown);
     let out_of_patience = async {
         metrics.upkeep(&shutdown).await;
         tokio::time::sleep(grace).await;
     };
     tokio::select! {
-        served = serving => served,
+        () = serving => {}
         () = out_of_patience => {
             tracing::warn!(seconds = grace.as_secs_f64(), "left open HTTP requests unanswered at shutdown");
-            Ok(())
         }
     }
+}
+
+/// Answers on each connection, a task for each, until `shutdown`, and then what has begun. A connection whose client sends no whole head of a request for
+/// as long as `patience` is closed, so that those that were forgotten leave room for others.
+async fn answer_connections(
+    mut listener: TcpListener,
+    router: Router,
+    patience: Duration,
+    shutdown: &CancellationToken,
+) {
+    let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience);
+    let connections = GracefulShutdown::new();
+    loop {
+        // It waits a moment itself where the process has no descriptors left.
+        let (connection, peer) = tokio::select! {
+            accepted = Listener::accept(&mut listener) => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        // Without it the end of an answer may wait until the client has acknowledged its beginning.
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "failed to send small packets at once");
+        }
+        let pages = router.clone().map_request(move |request: Request<_>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request
+        });
+        let service = TowerToHyperService::new(pages);
+        let answering = http.serve_connection(TokioIo::new(connection), service);
+        let answering = connections.watch(answering.into_owned());
+        tokio::spawn(async move {
+            if let Err(error) = answering.await {
+                tracing::debug!(%error, "a connection of the HTTP port ended");
+            }
+        });
+    }
+    drop(listener);
+    connections.shutdown().await;
 }
 
 /// The pages alone, for a server that is not started by [`serve`]; whoever runs it also owes [`exporter::Handle::upkeep`].
@@ -205,7 +241,7 @@ mod tests {
         address: SocketAddr,
         store_works: Arc<AtomicBool>,
         shutdown: CancellationToken,
-        serving: JoinHandle<std::io::Result<()>>,
+        serving: JoinHandle<()>,
     }
 
     impl Server {
@@ -266,7 +302,6 @@ mod tests {
             self.shutdown.cancel();
             tokio::time::timeout(GRACE * 2, self.serving)
                 .await
-                .unwrap()
                 .unwrap()
                 .unwrap();
         }
@@ -367,7 +402,38 @@ mod tests {
         tokio::time::timeout(GRACE / 2, server.serving)
             .await
             .unwrap()
-            .unwrap()
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn connections_that_send_nothing_whole_are_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/livez", get(|| async { "ok" }));
+        let (patience, shutdown) = (Duration::from_millis(200), CancellationToken::new());
+        let serving = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { answer_connections(listener, router, patience, &shutdown).await }
+        });
+        for beginning in [
+            "",
+            "GET /livez HTTP/1.1\r\nhost:",
+            "GET /livez HTTP/1.1\r\nhost: test\r\n\r\n",
+        ] {
+            let mut connection = TcpStream::connect(address).await.unwrap();
+            connection.write_all(beginning.as_bytes()).await.unwrap();
+            let begun = std::time::Instant::now();
+            let mut answer = String::new();
+            let read = connection.read_to_string(&mut answer);
+            tokio::time::timeout(100 * patience, read)
+                .await
+                .unwrap()
+                .unwrap();
+            assert!(begun.elapsed() >= patience / 2, "{beginning:?}");
+            let is_answered = answer.ends_with("ok");
+            assert_eq!(is_answered, beginning.ends_with("\r\n\r\n"), "{answer}");
+        }
+        shutdown.cancel();
+        serving.await.unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{path::Path, process::Command, time::Instant};
 
+use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
 use visage::proto::v1::{self, StopReason, TrainingState, training_event::Kind};
 
 use crate::support::{Server, is_alive, long_spec, signal, small_spec, wait_until};
@@ -88,6 +89,33 @@ async fn training_that_dies_at_once_every_time_is_given_up() {
         message.contains("3 starts in a row") && message.contains("exit code 1"),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn a_database_that_others_lock_for_a_while_ends_no_training() {
+    let server = Server::start(&[]);
+    let name = server.queue(long_spec(&server.faces("faces", 40, 1))).await;
+    let has_epochs = |training: &v1::Training| training.best.is_some();
+    server.training_when(&name, "an epoch", has_epochs).await;
+    let options = SqliteConnectOptions::new().filename(server.path("data/visage.db"));
+    let mut other = options.connect().await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let id = name.trim_start_matches("trainings/");
+    let process = server.path(&format!("data/work/{id}/worker.pid"));
+    wait_until("its process is gone", || async { !process.exists() }).await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+
+    let goes_on = |training: &v1::Training| {
+        training.attempt == 2 && training.state() == TrainingState::Running
+    };
+    server.training_when(&name, "started again", goes_on).await;
+    let request = v1::StopTrainingRequest { name: name.clone() };
+    server.trainings().stop_training(request).await.unwrap();
+    let training = server.ended(&name).await;
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
 }
 
 /// The process may map so much memory that a batch of 64 does not fit and a smaller one does.
