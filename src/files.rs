@@ -49,7 +49,7 @@ pub fn write_durably_by<E: From<io::Error>>(
 }
 
 /// The folder that a file lies in.
-fn folder_of(path: &Path) -> &Path {
+pub fn folder_of(path: &Path) -> &Path {
     let folder = path.parent();
     folder
         .filter(|folder| !folder.as_os_str().is_empty())

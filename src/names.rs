@@ -1,6 +1,9 @@
 //! Resource names of the API, such as `trainings/{id}` and `models/{model}/versions/{n}`.
 
-use crate::store::{CheckpointRef, VersionRef};
+use crate::{
+    proto::v1::TrainingState,
+    store::{CheckpointRef, VersionRef},
+};
 
 /// A name that is not of its form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -135,6 +138,12 @@ pub fn checkpoint(name: &str) -> Result<(&str, CheckpointRef), Error> {
 /// Enough of a name to recognise it in a message.
 fn shorten(name: &str) -> String {
     name.chars().take(200).collect()
+}
+
+/// A state as people know it, such as `RUNNING`.
+pub fn of_state(state: TrainingState) -> &'static str {
+    let name = state.as_str_name();
+    name.strip_prefix("TRAINING_STATE_").unwrap_or(name)
 }
 
 #[cfg(test)]

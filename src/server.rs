@@ -5,7 +5,7 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -81,6 +81,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The ready file cannot be written.
+    #[error("ready_file {}: its folder does not exist; make it, or name another file", .0.display())]
+    ReadyFile(PathBuf),
     /// The database.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -171,6 +174,9 @@ pub async fn serve(
     if let Some(path) = &config.ready_file {
         // One that a killed server left behind would be believed.
         files::remove_if_there(path)?;
+        if !files::folder_of(path).is_dir() {
+            return Err(Error::ReadyFile(path.clone()));
+        }
     }
     let metrics_handle = exporter::install()?;
     let (grpc_address, http_address) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
@@ -374,7 +380,7 @@ impl Parts {
         fs_err::create_dir_all(&weights_folder)?;
         let mut weights_folders = vec![weights_folder];
         weights_folders.extend(config.weights_roots.iter().cloned());
-        let weights_roots = Roots::new(weights_folders.clone())?;
+        let weights_roots = Roots::of_weights(weights_folders.clone())?;
         let device = device::select(&config.device.to_string())?;
         let (engine, _thread) = Engine::start(EngineOptions {
             device,

@@ -263,7 +263,7 @@ def run(program, *arguments):
 
 
 def cli_page(program):
-    parts = ["# Commands\n", NOTE + "\n", "What `visage COMMAND --help` prints. All commands but `serve`, `synth`, `config` and `completions` call a server.\n"]
+    parts = ["# Commands\n", NOTE + "\n", "What `visage COMMAND --help` prints. All commands but `serve`, `synth`, `config`, `completions` and `man` call a server.\n"]
     waiting = [[]]
     while waiting:
         command = waiting.pop(0)

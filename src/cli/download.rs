@@ -34,7 +34,10 @@ pub(super) async fn run(
     context: &mut Context,
 ) -> Result<Outcome, Error> {
     let target = match args.output {
-        Some(target) => target,
+        Some(target) => {
+            check_target(&target)?;
+            target
+        }
         None => free_name(&args.file)?,
     };
     let message = DownloadCheckpointRequest {
@@ -73,6 +76,30 @@ pub(super) async fn run(
         ));
     }
     Ok(Outcome::Done)
+}
+
+/// Tells before anything is sent that no file can be written there.
+pub(super) fn check_target(target: &Path) -> Result<(), Error> {
+    let refuse = |why: &str| {
+        Err(Error::Usage(format!(
+            "--output {}: {why}",
+            target.display()
+        )))
+    };
+    let folder = match target.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    if target == Path::new("-") {
+        return refuse("standard output is not written to; name a file");
+    }
+    if target.is_dir() {
+        return refuse("it is a folder; name a file in it");
+    }
+    if !folder.is_dir() {
+        return refuse(&format!("the folder {} does not exist", folder.display()));
+    }
+    Ok(())
 }
 
 /// The file's bare name in the current folder, whatever the server calls it; never one that is taken.

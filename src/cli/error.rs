@@ -112,11 +112,13 @@ pub(super) fn describe(status: &Status) -> String {
         message => message.to_owned(),
     };
     if let Some(bad_request) = status.get_details_bad_request() {
-        for violation in bad_request.field_violations {
-            text.push_str(&format!(
-                "\n  {}: {}",
-                violation.field, violation.description
-            ));
+        let lines = bad_request
+            .field_violations
+            .into_iter()
+            .map(|violation| format!("{}: {}", violation.field, violation.description));
+        // A single one is the message already.
+        for line in lines.filter(|line| *line != status.message()) {
+            text.push_str(&format!("\n  {line}"));
         }
     }
     if let Some(delay) = retry_delay(status) {

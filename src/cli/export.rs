@@ -28,6 +28,7 @@ use crate::{
 use super::{
     Context, Error, Outcome,
     client::{Client, request},
+    download::check_target,
     models::ModelArg,
     names,
     receive::receive,
@@ -96,6 +97,9 @@ pub(super) async fn run(
         let format = args.format.name();
         let text = format!("--check is for --format starter; {format} rounds nothing");
         return Err(Error::Usage(text));
+    }
+    if !is_checked {
+        check_target(&args.output)?;
     }
     let name = names::version(&args.model.model, &args.version);
     let answer = client

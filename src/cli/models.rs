@@ -1,8 +1,8 @@
 //! `visage models`: versions, and the aliases that say which one serves.
 
 use crate::proto::v1::{
-    DeleteAliasRequest, GetModelVersionRequest, ListAliasEventsRequest, ListModelVersionsRequest,
-    ModelVersion, RegisterVersionRequest, SetAliasRequest, VersionOrigin,
+    DeleteAliasRequest, EpochMetrics, GetModelVersionRequest, ListAliasEventsRequest,
+    ListModelVersionsRequest, ModelVersion, RegisterVersionRequest, SetAliasRequest, VersionOrigin,
 };
 
 use super::{
@@ -200,6 +200,10 @@ async fn list(args: &ListArgs, client: &Client, context: &Context) -> Result<Sho
             ]
         })
         .collect();
+    if rows.is_empty() {
+        context.output.note(&format!("No versions of {parent}."));
+        return Ok(Shown::changing(Vec::new()));
+    }
     let header = [
         "VERSION", "ALIASES", "VAL LOSS", "VAL MAE", "TEST MAE", "CREATED", "MADE OF",
     ];
@@ -246,6 +250,12 @@ async fn history(args: ListArgs, context: &Context) -> Result<Outcome, Error> {
             ]
         })
         .collect();
+    if rows.is_empty() {
+        context
+            .output
+            .note(&format!("No alias of {parent} has ever moved."));
+        return Ok(Outcome::Done);
+    }
     table::print(
         &context.output,
         &["TIME", "ALIAS", "FROM", "TO", "CAUSE"],
@@ -278,8 +288,13 @@ fn show(version: Option<ModelVersion>, context: &Context) -> Result<(), Error> {
     };
     output.line(&format!("Aliases: {aliases}"))?;
     output.line(&format!("Made of: {}", origin(&version)))?;
-    if let Some(metrics) = &version.metrics {
-        output.line(&report::epoch_line(metrics))?;
+    if let Some(metrics) = version.metrics {
+        // Of an epoch behind which there may have been others, but not any more.
+        let metrics = EpochMetrics {
+            eta: None,
+            ..metrics
+        };
+        output.line(&report::epoch_line(&metrics))?;
     }
     if let Some(test) = &version.test {
         for line in report::evaluation_lines("Test", test) {

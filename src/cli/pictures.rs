@@ -1,7 +1,7 @@
 //! The pictures of a Predict run: which files, in which groups, and what became of each.
 
 use std::{
-    io::Read as _,
+    io::{ErrorKind, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -61,7 +61,10 @@ impl Picture {
                 source: Source::Memory(Bytes::from(data)),
             });
         }
-        let metadata = fs_err::metadata(name).map_err(|error| error.to_string())?;
+        let metadata = std::fs::metadata(name).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => "there is no such file".to_owned(),
+            _ => format!("cannot be read: {error}"),
+        })?;
         if metadata.is_dir() {
             return Err(format!(
                 "is a folder; name its files, such as {}",

@@ -155,8 +155,7 @@ pub(super) fn summary_lines(training: &Training) -> Vec<String> {
 
 /// `RUNNING` and the like.
 pub(super) fn state_name(state: TrainingState) -> &'static str {
-    let name = state.as_str_name();
-    name.strip_prefix("TRAINING_STATE_").unwrap_or(name)
+    crate::names::of_state(state)
 }
 
 fn state_text(state: TrainingState) -> &'static str {

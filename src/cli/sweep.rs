@@ -10,6 +10,7 @@ mod runs;
 use std::{path::PathBuf, pin::pin};
 
 use serde_json::json;
+use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
@@ -84,10 +85,15 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     let planned = planned(&args, &id)?;
     let client = context.connect().await?;
     let count = planned.len();
+    let mut runs = Runs::new(planned, is_resumed, args.queued as usize);
+    if is_resumed && !runs.any_exists(&client, context).await? {
+        return Err(Error::Refused(Box::new(Status::not_found(format!(
+            "there is no sweep {id:?}: none of trainings/{id}-1 to trainings/{id}-{count} exists; begin it with --id {id}"
+        )))));
+    }
     context.output.note(&format!(
         "Sweep {id}: {count} runs, trainings/{id}-1 to trainings/{id}-{count}. If this ends early, go on with the same command and `--resume {id}`."
     ));
-    let mut runs = Runs::new(planned, is_resumed, args.queued as usize);
     let is_interrupted = {
         let mut work = pin!(runs.finish(&client, context));
         tokio::select! {

@@ -211,9 +211,10 @@ async fn list(args: &ListArgs, client: &Client, context: &Context) -> Result<Sho
         return Ok(Shown::changing(lines.collect()));
     }
     if found.is_empty() {
-        context
-            .output
-            .note("No trainings. Start one with `visage train --dataset DIR`.");
+        context.output.note(match states.is_empty() {
+            true => "No trainings. Start one with `visage train --dataset DIR`.",
+            false => "No trainings in these states.",
+        });
         return Ok(Shown::changing(Vec::new()));
     }
     let rows: Vec<Vec<String>> = found.iter().map(row).collect();

@@ -18,20 +18,24 @@ pub enum Error {
     #[error("this server allows no dataset folder; configure at least one dataset root")]
     NoRoots,
     /// The path leads outside the configured roots.
-    #[error("{path:?} is outside the allowed dataset roots: {roots}")]
+    #[error("{path:?} is outside of the allowed folders ({setting}): {roots}")]
     OutsideRoots {
         /// The path as the user wrote it.
         path: String,
         /// The allowed roots, separated by commas.
         roots: String,
+        /// The setting that allows them.
+        setting: &'static str,
     },
     /// Nothing is at the path.
-    #[error("{path:?} does not exist under the allowed dataset roots: {roots}")]
+    #[error("{path:?} does not exist in the allowed folders ({setting}): {roots}")]
     NotFound {
         /// The path as the user wrote it.
         path: String,
         /// The allowed roots, separated by commas.
         roots: String,
+        /// The setting that allows them.
+        setting: &'static str,
     },
     /// The path names neither a folder nor a manifest.
     #[error("{path} is neither a folder of images nor a .csv or .tsv manifest")]

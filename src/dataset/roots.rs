@@ -7,16 +7,35 @@ use fs_err as fs;
 
 use super::Error;
 
-/// The folders under which data sets are allowed, with all links resolved.
+/// The folders under which data sets or weights are allowed, with all links resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Roots(Vec<PathBuf>);
+pub struct Roots {
+    folders: Vec<PathBuf>,
+    /// Of the server, for errors.
+    setting: &'static str,
+}
 
 impl Roots {
-    /// Resolves the configured folders.
+    /// Resolves the configured folders of datasets.
     ///
     /// # Errors
     /// [`Error::Root`] for one that does not exist or is not a folder.
     pub fn new(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
+        Roots::of("data_roots", folders)
+    }
+
+    /// Resolves the configured folders of weights.
+    ///
+    /// # Errors
+    /// As [`Roots::new`].
+    pub fn of_weights(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
+        Roots::of("weights_roots", folders)
+    }
+
+    fn of(
+        setting: &'static str,
+        folders: impl IntoIterator<Item = PathBuf>,
+    ) -> Result<Self, Error> {
         let mut roots = Vec::new();
         for path in folders {
             let resolved = fs::canonicalize(&path).and_then(|resolved| {
@@ -33,7 +52,10 @@ impl Roots {
                 Err(source) => return Err(Error::Root { path, source }),
             }
         }
-        Ok(Self(roots))
+        Ok(Roots {
+            folders: roots,
+            setting,
+        })
     }
 
     /// The real path of what a user names, which exists and is a root or under one.
@@ -44,11 +66,11 @@ impl Roots {
     /// [`Error::NoRoots`], [`Error::OutsideRoots`], [`Error::NotFound`], and [`Error::Io`] for a path under a root that the
     /// system refuses to resolve.
     pub fn resolve(&self, user_path: &str) -> Result<PathBuf, Error> {
-        if self.0.is_empty() {
+        if self.folders.is_empty() {
             return Err(Error::NoRoots);
         }
         let mut exists_outside = false;
-        for root in &self.0 {
+        for root in &self.folders {
             // Joining an absolute path gives that path.
             let candidate = root.join(user_path);
             match fs::canonicalize(&candidate) {
@@ -65,17 +87,25 @@ impl Roots {
                 }
             }
         }
-        let (path, roots) = (user_path.to_owned(), self.listed());
+        let (path, roots, setting) = (user_path.to_owned(), self.listed(), self.setting);
         if exists_outside {
-            return Err(Error::OutsideRoots { path, roots });
+            return Err(Error::OutsideRoots {
+                path,
+                roots,
+                setting,
+            });
         }
-        Err(Error::NotFound { path, roots })
+        Err(Error::NotFound {
+            path,
+            roots,
+            setting,
+        })
     }
 
     /// True for a resolved path that is a root or under one.
     #[must_use]
     pub fn contains(&self, resolved: &Path) -> bool {
-        self.0.iter().any(|root| resolved.starts_with(root))
+        self.folders.iter().any(|root| resolved.starts_with(root))
     }
 
     /// Whether the deepest folder of the path that exists is under a root.
@@ -95,7 +125,7 @@ impl Roots {
 
     fn listed(&self) -> String {
         let roots: Vec<String> = self
-            .0
+            .folders
             .iter()
             .map(|root| root.display().to_string())
             .collect();

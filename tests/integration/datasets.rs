@@ -412,7 +412,7 @@ async fn a_check_that_cannot_be_says_why() {
     assert!(
         outside
             .message()
-            .contains("outside the allowed dataset roots"),
+            .contains("outside of the allowed folders (data_roots)"),
         "{outside}"
     );
     let live = with(|asked| asked.model_version = "models/age/versions/live".to_owned());

@@ -119,6 +119,20 @@ impl Runs {
         }
     }
 
+    /// Whether the server has the training of any run.
+    pub(super) async fn any_exists(
+        &self,
+        client: &Client,
+        context: &Context,
+    ) -> Result<bool, Error> {
+        for (run, _) in &self.runs {
+            if find(&run.name, client, context).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Starts as many as may be started; returns why the server did not take the next one.
     async fn start_some(
         &mut self,

@@ -36,6 +36,7 @@ use self::{reserve::Reserve, tensorboard::EventFiles};
 use crate::{
     artifacts::{self, Artifacts},
     imaging::Limits,
+    names::of_state,
     proto::{
         v1::{self, StopReason, TrainingState},
         worker_v1,
@@ -101,7 +102,7 @@ pub enum Error {
     #[error(transparent)]
     Artifacts(#[from] artifacts::Error),
     /// The training has ended.
-    #[error("{name} has already ended as {}", .state.as_str_name())]
+    #[error("{name} has already ended as {}", of_state(*.state))]
     AlreadyEnded {
         /// `trainings/{id}`.
         name: String,
@@ -109,7 +110,7 @@ pub enum Error {
         state: TrainingState,
     },
     /// The training is about to end or to pause, so it cannot be asked for something else.
-    #[error("{name} is {}; it cannot be {wanted} now", .state.as_str_name())]
+    #[error("{name} is {}; it cannot be {wanted} now", of_state(*.state))]
     NotNow {
         /// `trainings/{id}`.
         name: String,
