@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Trains the starter anew: random weights on small pictures first, which is a third of the work, then from its best epoch on larger ones, then on batches of two
-# sizes, so that it knows faces of both.
+# Trains the starter anew: random weights on small pictures first, which is a third of the work, then from its best epoch on larger ones.
 #
 #   DATA=folder   with the folders `train` and `val`, pictures whose names begin with the age (required)
 #   OUT=folder    where everything is kept; a run that was broken off goes on where it was; default: starter-data
@@ -32,10 +31,10 @@ done
 VISAGE_SERVER=$(sed -n 's/.*"grpc": *"\([^"]*\)".*/\1/p' "$out/ready")
 export VISAGE_SERVER
 
-# What all stages have in common.
+# What both stages have in common.
 recipe=(--dataset "$data" --trainable ALL --batch-size 64 --optimizer adamw --weight-decay 0.05 --schedule cosine --loss smooth-l1
   --set target_scale=STANDARDISED --set ema_decay=0.998 --flip --set augmentation.brightness=0.2
-  --set augmentation.contrast=0.2 --set augmentation.saturation=0.2 --set monitor=VAL_MAE --promote never)
+  --set augmentation.contrast=0.2 --set augmentation.saturation=0.2 --set augmentation.erasing=0.1 --set monitor=VAL_MAE --promote never)
 
 # Starts a training, or follows the one that is there already; its model version.
 stage() {
@@ -47,12 +46,9 @@ stage() {
 }
 
 first=$(stage small --init RANDOM --input-size 64 --epochs 20 --lr 2e-3 --warmup-epochs 1 --set schedule.min_factor=0.02 \
-  --set augmentation.min_crop_area=0.6 --set augmentation.erasing=0.1)
+  --set augmentation.min_crop_area=0.6)
 "$visage" models export "$first" --format safetensors --output "$out/small.safetensors"
 second=$(stage large --init "$out/small.safetensors" --input-size 112 --epochs 22 --lr 1e-3 --warmup-epochs 0.5 \
-  --set schedule.min_factor=0.005 --set augmentation.min_crop_area=0.65 --set augmentation.erasing=0.1 --set loss.beta=0.15)
-"$visage" models export "$second" --format safetensors --output "$out/large.safetensors"
-third=$(stage sizes --init "$out/large.safetensors" --set head_bias=KEEP --input-size 112 --set 'augmentation.sizes=[112,112,224]' --epochs 5 --lr 5e-4 \
-  --warmup-epochs 0.2 --set schedule.min_factor=0.005 --set augmentation.min_crop_area=0.6 --set augmentation.erasing=0.2 --set loss.beta=0.15)
-find "$data/val" -type f | sort | head -"${CHECK:-200}" | xargs -d '\n' "$visage" models export "$third" --format starter --output "$out/starter" --check
+  --set schedule.min_factor=0.005 --set augmentation.min_crop_area=0.65 --set loss.beta=0.15)
+find "$data/val" -type f | sort | head -"${CHECK:-200}" | xargs -d '\n' "$visage" models export "$second" --format starter --output "$out/starter" --check
 echo "The starter is in $out/starter; copy its files to assets/starter and build."

@@ -61,10 +61,11 @@ impl Picture {
                 source: Source::Memory(Bytes::from(data)),
             });
         }
-        let metadata = std::fs::metadata(name).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => "there is no such file".to_owned(),
-            _ => format!("cannot be read: {error}"),
-        })?;
+        let metadata =
+            std::fs::metadata(name).map_err(|error| match error.kind() == ErrorKind::NotFound {
+                true => "there is no such file".to_owned(),
+                false => format!("cannot be read: {error}"),
+            })?;
         if metadata.is_dir() {
             return Err(format!(
                 "is a folder; name its files, such as {}",

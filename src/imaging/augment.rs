@@ -1,7 +1,7 @@
 //! Random changes of training pictures. What is drawn for a picture is a function of seed, epoch and position, so a repeated epoch sees the same pictures.
 
 use image::RgbImage;
-use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::InputSpec;
@@ -21,35 +21,6 @@ pub struct Augmentation {
     pub saturation: f64,
     /// Share of pictures of which a rectangle is erased, 0 to 1.
     pub erasing: f64,
-    /// Sides of the network's input of which each batch has one.
-    pub sizes: Sizes,
-}
-
-/// Sides of the network's input in pixels, none or some; one that is there twice is drawn twice as often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sizes {
-    sizes: [u32; Sizes::MOST],
-    count: usize,
-}
-
-impl Sizes {
-    /// Most sides.
-    pub const MOST: usize = 4;
-
-    /// These sides; `None` when there are more than [`Sizes::MOST`].
-    pub fn new(given: &[u32]) -> Option<Self> {
-        let mut sizes = [0; Sizes::MOST];
-        sizes.get_mut(..given.len())?.copy_from_slice(given);
-        Some(Sizes {
-            sizes,
-            count: given.len(),
-        })
-    }
-
-    /// All of them.
-    pub fn as_slice(&self) -> &[u32] {
-        &self.sizes[..self.count]
-    }
 }
 
 impl Default for Augmentation {
@@ -61,7 +32,6 @@ impl Default for Augmentation {
             contrast: 0.0,
             saturation: 0.0,
             erasing: 0.0,
-            sizes: Sizes::default(),
         }
     }
 }
@@ -143,21 +113,18 @@ impl Augmentation {
         *self == mirrored
     }
 
-    /// The side of the network's input for the batch that begins with the picture at this position of the dataset in this epoch; `usual` where none was asked for.
-    pub fn draw_size(&self, seed: u64, epoch: u64, position: u32, usual: u32) -> u32 {
-        let drawn =
-            self.sizes
-                .as_slice()
-                .choose(&mut random(seed, epoch, position, Purpose::Batch));
-        drawn.copied().unwrap_or(usual)
-    }
-
     /// What is done to the picture at this position of the dataset in this epoch, for an input of `size` × `size` pixels.
     pub fn draw(&self, seed: u64, epoch: u64, position: u32, size: u32) -> Transform {
         if self.is_none() {
             return Transform::NONE;
         }
-        let mut random = random(seed, epoch, position, Purpose::Picture);
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        key[8..16].copy_from_slice(&epoch.to_le_bytes());
+        key[16..20].copy_from_slice(&position.to_le_bytes());
+        // Apart from the order of images, which has the same seed and epoch.
+        key[31] = 1;
+        let mut random = ChaCha8Rng::from_seed(key);
         // Every number is drawn, wanted or not, so that one change does not move the others.
         let flip = random.random::<f64>() < 0.5;
         let side = between(&mut random, self.min_crop_area, 1.0).sqrt();
@@ -184,22 +151,6 @@ impl Augmentation {
                 .flatten(),
         }
     }
-}
-
-/// What is drawn; the order of images, which is drawn from the same seed and epoch, has 0.
-#[derive(Clone, Copy)]
-enum Purpose {
-    Picture = 1,
-    Batch = 2,
-}
-
-fn random(seed: u64, epoch: u64, position: u32, purpose: Purpose) -> ChaCha8Rng {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&epoch.to_le_bytes());
-    key[16..20].copy_from_slice(&position.to_le_bytes());
-    key[31] = purpose as u8;
-    ChaCha8Rng::from_seed(key)
 }
 
 fn between(random: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
@@ -294,10 +245,6 @@ mod tests {
         contrast: 0.3,
         saturation: 0.2,
         erasing: 0.5,
-        sizes: Sizes {
-            sizes: [64, 112, 112, 0],
-            count: 3,
-        },
     };
 
     #[test]
@@ -347,25 +294,6 @@ mod tests {
             // Rounding both sides moves the area by up to half a row and half a column.
             assert!((150..=3_450).contains(&area), "{erased:?}");
         }
-    }
-
-    #[test]
-    fn sizes_are_drawn_as_often_as_they_are_named() {
-        let drawn: Vec<u32> = (0..3_000)
-            .map(|first| ALL.draw_size(1, 2, first, 224))
-            .collect();
-        let small = drawn.iter().filter(|size| **size == 64).count();
-        // A third of 3,000, give or take five standard deviations.
-        assert!((870..=1_130).contains(&small), "{small}");
-        assert!(drawn.iter().all(|size| [64, 112].contains(size)));
-        assert_ne!(
-            drawn,
-            (0..3_000)
-                .map(|first| ALL.draw_size(1, 3, first, 224))
-                .collect::<Vec<_>>()
-        );
-        assert_eq!(Augmentation::default().draw_size(1, 2, 0, 224), 224);
-        assert_eq!(Sizes::new(&[1, 2, 3, 4, 5]), None);
     }
 
     /// torchvision 0.26's adjust_brightness(1.3), adjust_contrast(0.6) and adjust_saturation(1.7), one after the other, on these four pixels.

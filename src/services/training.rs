@@ -441,9 +441,9 @@ impl TrainingApi {
             let needed = estimate::memory_bytes(spec, 0, 0);
             if needed > total {
                 let description = format!(
-                    "the training needs about {} MB of memory at this batch and {} pixels (spec.input_size, spec.augmentation.sizes), and the machine has {} MB; lower either",
+                    "the training needs about {} MB of memory at this batch and spec.input_size {}, and the machine has {} MB; lower either",
                     needed >> 20,
-                    spec.largest_size(),
+                    spec.input_size,
                     total >> 20
                 );
                 found.push(Violation {
@@ -537,7 +537,7 @@ impl TrainingApi {
         })
     }
 
-    /// Images per second of the latest complete epoch at the same sizes of the input.
+    /// Images per second of the latest complete epoch at the same input size.
     async fn latest_pace(&self, spec: &Spec) -> Result<Option<f64>, Status> {
         let page = self
             .store
@@ -546,12 +546,7 @@ impl TrainingApi {
             .map_err(status::from_store)?;
         let same = page.items.iter().find_map(|training| {
             let resolved = training.resolved_spec.as_ref()?;
-            let sizes = resolved
-                .augmentation
-                .as_ref()
-                .map(|changes| changes.sizes.as_slice());
             let same = resolved.input_size == Some(spec.input_size)
-                && sizes.unwrap_or_default() == spec.augmentation.sizes.as_slice()
                 && resolved.trainable == spec.trained.names();
             training
                 .last

@@ -47,7 +47,7 @@ pub(super) fn without_features(spec: &Spec) -> u64 {
     const IMAGE_WITH_LAYER4: u64 = 12 << 20;
     const IMAGE_WITH_MORE: u64 = 20 << 20;
     let trained = parameters(|name| spec.trained.contains_name(name));
-    let area = u64::from(spec.largest_size()).pow(2) as f64 / f64::from(224 * 224);
+    let area = u64::from(spec.input_size).pow(2) as f64 / f64::from(224 * 224);
     let image = match (
         spec.trained.contains_name("layer3.0.conv1.weight"),
         spec.precision,

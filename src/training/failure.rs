@@ -45,7 +45,7 @@ pub(super) enum Error {
     #[error("spec.max_duration passed before there was a checkpoint; raise it")]
     OutOfTime,
     #[error(
-        "the training needs about {needed_mb} MB of memory and {free_mb} MB are free; lower spec.batch_size ({batch_size}), or spec.input_size and spec.augmentation.sizes (up to {largest_size})",
+        "the training needs about {needed_mb} MB of memory and {free_mb} MB are free; lower spec.batch_size ({batch_size}) or spec.input_size ({input_size})",
         needed_mb = needed >> 20,
         free_mb = free >> 20
     )]
@@ -53,7 +53,7 @@ pub(super) enum Error {
         needed: u64,
         free: u64,
         batch_size: usize,
-        largest_size: u32,
+        input_size: u32,
     },
     #[error("cancelled")]
     Cancelled,

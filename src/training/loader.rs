@@ -56,12 +56,6 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// The side of the network's input for the batch that begins with the picture at this position of the list.
-    pub fn size_of_batch(&self, first: u32, usual: u32) -> u32 {
-        self.augmentation
-            .draw_size(self.seed, u64::from(self.epoch), first, usual)
-    }
-
     /// What is done to the picture at this position of the list.
     pub fn of(&self, position: u32, size: u32) -> Transform {
         self.augmentation
@@ -169,11 +163,7 @@ fn decode(
     draws: Draws,
     preprocessor: &mut Preprocessor,
 ) -> Batch {
-    let input = &InputSpec {
-        size: draws.size_of_batch(batch[0], options.input.size),
-        ..options.input.clone()
-    };
-    let values = input.values();
+    let values = options.input.values();
     let mut loaded = Batch::default();
     // A vector that cannot be made would end the process; this way the training says what is missing.
     if loaded
@@ -191,8 +181,8 @@ fn decode(
         let pixels = &mut loaded.pixels[start..start + values];
         let failure = match fs_err::read(&picture.path) {
             Ok(bytes) => {
-                let transform = draws.of(index, input.size);
-                let limits = &options.limits;
+                let transform = draws.of(index, options.input.size);
+                let (limits, input) = (&options.limits, &options.input);
                 match preprocessor.preprocess_changed(&bytes, limits, input, &transform, pixels) {
                     Ok(()) => None,
                     Err(error) => Some(("undecodable", error.to_string())),

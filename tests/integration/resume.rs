@@ -159,7 +159,6 @@ fn spec_with_patience(dataset: &Path) -> v1::TrainingSpec {
             contrast: Some(0.2),
             saturation: Some(0.2),
             erasing: Some(0.3),
-            sizes: vec![64, 96],
         }),
         monitor: v1::Metric::ValMae.into(),
         ..spec(dataset)

@@ -112,7 +112,7 @@ async fn a_recipe_is_sent_with_what_is_set_beside_it() {
     assert_eq!(spec.recipe(), Recipe::Best);
     let init = spec.init.as_ref().unwrap();
     assert_eq!((init.kind(), init.path.as_str()), (InitKind::Starter, ""));
-    assert_eq!(spec.augmentation.as_ref().unwrap().erasing, Some(0.0));
+    assert_eq!(spec.augmentation.unwrap().erasing, Some(0.0));
     assert_eq!(spec.max_epochs, None);
 }
 

@@ -149,7 +149,8 @@ impl OpenInference {
         let name = version_name(wanted)?;
         let version = self.predictions.registry.version(&name).await;
         let version = version.map_err(status::from_registry)?;
-        match self.broken().await {
+        // A version is large.
+        match Box::pin(self.broken()).await {
             Some((name, why)) if name == version.name => Err(status::not_loadable(&name, &why)),
             _ => Ok(()),
         }

@@ -181,7 +181,7 @@ impl Session<'_> {
             self.partial.position = taken.min(self.train.len()) as u64;
             // A BatchNorm of layer4 would divide by the variance of a single value, which is zero.
             let is_single_value = fed.ages.len() == 1
-                && self.spec.smallest_size() <= SINGLE_VALUE_SIZE
+                && self.spec.input_size <= SINGLE_VALUE_SIZE
                 && !self.spec.freeze_batch_norm;
             if !fed.ages.is_empty() && !is_single_value {
                 let factor = self.learning_rate_factor(epoch, step, steps);

@@ -433,7 +433,7 @@ fn check_memory(spec: &Spec) -> Result<(), Error> {
         needed,
         free,
         batch_size: spec.batch_size,
-        largest_size: spec.largest_size(),
+        input_size: spec.input_size,
     })
 }
 

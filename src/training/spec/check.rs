@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     dataset::SplitGrouping,
-    imaging::augment::{Augmentation, Sizes},
+    imaging::augment::Augmentation,
     model::{
         device::Precision,
         resnet18::{Trained, is_parameter, layout},
@@ -23,9 +23,6 @@ use super::{DatasetSpec, Init, Promote, Recipe, Violation};
 
 /// Longest time that a protobuf Duration may hold, in seconds (google/protobuf/duration.proto).
 const LONGEST_DURATION: Duration = Duration::from_secs(315_576_000_000);
-
-/// Sides of the network's input in pixels.
-pub(super) const SIZES: std::ops::RangeInclusive<u32> = 32..=1_024;
 
 /// Groups of parameters with a learning rate of their own; the network has 62 parameters.
 const MAX_GROUPS: usize = 64;
@@ -422,7 +419,7 @@ impl Check {
     }
 
     pub(super) fn augmentation(&mut self, given: Option<&v1::AugmentationSpec>) -> Augmentation {
-        let given = given.cloned().unwrap_or_default();
+        let given = given.copied().unwrap_or_default();
         let mut share = |name: &str, given| {
             let field = format!("spec.augmentation.{name}");
             self.number(&field, given, 0.0, Range::SHARE)
@@ -437,21 +434,6 @@ impl Check {
             test: |value| value > 0.0 && value <= 1.0,
             text: "above 0 and at most 1",
         };
-        let field = "spec.augmentation.sizes";
-        for &size in &given.sizes {
-            self.integer(field, Some(size), size, SIZES);
-        }
-        let sizes = Sizes::new(&given.sizes).unwrap_or_else(|| {
-            let most = Sizes::MOST;
-            self.refuse(
-                field,
-                format!(
-                    "{} are too many; at most {most} are allowed",
-                    given.sizes.len()
-                ),
-            );
-            Sizes::default()
-        });
         Augmentation {
             horizontal_flip: given.horizontal_flip.unwrap_or(false),
             min_crop_area: self.number(
@@ -464,7 +446,6 @@ impl Check {
             contrast,
             saturation,
             erasing,
-            sizes,
         }
     }
 

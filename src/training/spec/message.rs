@@ -107,7 +107,6 @@ impl Spec {
                 contrast: Some(augmentation.contrast),
                 saturation: Some(augmentation.saturation),
                 erasing: Some(augmentation.erasing),
-                sizes: augmentation.sizes.as_slice().to_vec(),
             }),
             batch_norm: either(
                 self.freeze_batch_norm,

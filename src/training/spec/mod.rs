@@ -180,7 +180,7 @@ impl Spec {
             trained,
             max_epochs: check.max_epochs("spec.max_epochs", spec.max_epochs),
             batch_size: check.integer("spec.batch_size", spec.batch_size, 32, 1..=4_096) as usize,
-            input_size: check.integer("spec.input_size", spec.input_size, own_size, check::SIZES),
+            input_size: check.integer("spec.input_size", spec.input_size, own_size, 32..=1_024),
             optimizer: check.optimizer(spec.optimizer.as_ref(), trained),
             loss: check.loss(spec.loss.as_ref()),
             schedule: check.schedule(spec.schedule.as_ref()),
@@ -222,14 +222,14 @@ impl Spec {
             checkpoint_interval: check.checkpoint_interval(spec.checkpoint_interval.as_ref()),
         };
         if resolved.batch_size == 1
-            && resolved.smallest_size() <= SINGLE_VALUE_SIZE
+            && resolved.input_size <= SINGLE_VALUE_SIZE
             && !resolved.freeze_batch_norm
         {
             check.refuse(
                 "spec.batch_size",
                 format!(
-                    "1 leaves a BatchNorm of layer4 a single value at {} pixels; take 2 or more, or a larger input",
-                    resolved.smallest_size()
+                    "1 leaves a BatchNorm of layer4 a single value at input_size {}; take 2 or more, or a larger input",
+                    resolved.input_size
                 ),
             );
         }
@@ -238,19 +238,5 @@ impl Spec {
         } else {
             Err(check.violations)
         }
-    }
-
-    /// The smallest side of the network's input in training, in pixels.
-    pub fn smallest_size(&self) -> u32 {
-        let sizes = self.augmentation.sizes;
-        let smallest = sizes.as_slice().iter().min();
-        smallest.copied().unwrap_or(self.input_size)
-    }
-
-    /// The largest side of the network's input in training and validation, in pixels.
-    pub fn largest_size(&self) -> u32 {
-        let sizes = self.augmentation.sizes;
-        let largest = sizes.as_slice().iter().max();
-        largest.map_or(self.input_size, |size| self.input_size.max(*size))
     }
 }

@@ -55,7 +55,6 @@ impl Recipe {
                     contrast: Some(0.2),
                     saturation: Some(0.2),
                     erasing: Some(0.1),
-                    sizes: Vec::new(),
                 }),
                 monitor: v1::Metric::ValMae.into(),
                 ..Default::default()

@@ -96,7 +96,6 @@ fn a_recipe_fills_what_is_not_set_and_the_resolved_spec_tells_it() {
         contrast: Some(0.0),
         saturation: Some(0.0),
         erasing: Some(0.0),
-        sizes: vec![],
     };
     assert_eq!(augmentation, mirrored);
     assert_eq!(told.feature_cache, v1::FeatureCache::Auto as i32);
@@ -266,7 +265,6 @@ fn unusual() -> v1::TrainingSpec {
             contrast: Some(0.2),
             saturation: Some(0.3),
             erasing: Some(0.4),
-            sizes: vec![96, 224, 224],
         }),
         batch_norm: v1::BatchNormPolicy::Frozen.into(),
         monitor: v1::Metric::ValMae.into(),
@@ -344,7 +342,6 @@ fn values_of_the_recipe_that_cannot_be_used_are_named() {
         augmentation: Some(v1::AugmentationSpec {
             min_crop_area: Some(0.0),
             erasing: Some(2.0),
-            sizes: vec![8, 64, 64, 64, 64],
             ..Default::default()
         }),
         target: Some(v1::TargetSpec::default()),
@@ -365,8 +362,6 @@ fn values_of_the_recipe_that_cannot_be_used_are_named() {
         [
             "spec.augmentation.erasing",
             "spec.augmentation.min_crop_area",
-            "spec.augmentation.sizes",
-            "spec.augmentation.sizes",
             "spec.checkpoint_interval",
             "spec.dataset.split_grouping",
             "spec.ema_decay",

@@ -156,7 +156,7 @@ async fn attempt(
                 failure: v1::Failure {
                     reason: OUT_OF_MEMORY.to_owned(),
                     message: format!(
-                        "{}; the machine ran out of memory: lower spec.batch_size, or spec.input_size and spec.augmentation.sizes",
+                        "{}; the machine ran out of memory: lower spec.batch_size or spec.input_size",
                         death.message
                     ),
                 },
