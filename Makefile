@@ -46,10 +46,11 @@ demo: build ## Build, start a server, fine-tune on DATA, watch, predict, show th
 
 test: test-rust test-python ## Run all tests: Rust, then the Python client
 
+# One test more than cores at a time: many wait for processes and files.
 test-rust: setup ## Run the Rust tests, with cargo-nextest where it is installed
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -ex; \
-		cargo nextest run --release --workspace $(ARGS); \
+		cargo nextest run --release --workspace --test-threads $$(($$(nproc) + 1)) $(ARGS); \
 		if [ -z "$$ARGS" ]; then cargo test --release --workspace --doc; fi; \
 	else \
 		set -ex; \
