@@ -22,7 +22,7 @@ const DOMAIN: &str = "visage";
 /// by itself, each byte of another language as three, and within the details, which are in base64 and so a third larger.
 const MOST_OF_A_MESSAGE: usize = 1_500;
 /// Bytes of the name of a field, and of what is wrong with it.
-const MOST_OF_A_FIELD: usize = 500;
+const MOST_OF_A_FIELD: usize = 1_000;
 /// Bytes of all fields with what is wrong with them.
 const MOST_DETAILS: usize = 2_500;
 

@@ -9,8 +9,12 @@ use std::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
-use tokio_stream::StreamExt;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, transport::Channel};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
+};
 use visage::proto::v1::{
     self, StopReason, TrainingState, training_event::Kind,
     training_service_client::TrainingServiceClient,
@@ -287,4 +291,53 @@ fn pids_under(work: &std::path::Path) -> Vec<u32> {
         text.split_whitespace().next()?.parse().ok()
     };
     folders.filter_map(pid).collect()
+}
+
+#[tokio::test]
+async fn a_second_interruption_of_the_first_epoch_loses_no_more_than_the_first() {
+    let server = Server::start(&[]);
+    let name = server
+        .queue(long_spec(&server.faces("faces", 400, 1)))
+        .await;
+    server.in_epoch(&name).await;
+    let request = v1::PauseTrainingRequest { name: name.clone() };
+    server.trainings().pause_training(request).await.unwrap();
+    let is_paused = |training: &v1::Training| training.state() == TrainingState::Paused;
+    server.training_when(&name, "paused", is_paused).await;
+    let request = v1::ResumeTrainingRequest { name: name.clone() };
+    server.trainings().resume_training(request).await.unwrap();
+    let is_second = |training: &v1::Training| {
+        training.attempt == 2 && training.state() == TrainingState::Running
+    };
+    let training = server.training_when(&name, "resumed", is_second).await;
+    assert!(training.last.is_none(), "the first epoch is over already");
+    signal(server.worker_pid(&name), "KILL");
+    let is_third = |training: &v1::Training| {
+        training.attempt == 3 && training.state() == TrainingState::Running
+    };
+    server.training_when(&name, "started again", is_third).await;
+    let log = fs_err::read_to_string(server.path("log")).unwrap();
+    let resumed = log.matches("goes on from the last full checkpoint").count();
+    assert_eq!(resumed, 2);
+}
+
+#[tokio::test]
+async fn an_open_stream_of_reflection_does_not_hold_up_the_end() {
+    let mut server = Server::start(&["--shutdown-grace", "60s"]);
+    let (open, requests) = tokio::sync::mpsc::channel(1);
+    let list = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest {
+        message_request: Some(list),
+        ..Default::default()
+    };
+    open.send(request).await.unwrap();
+    let mut client = ServerReflectionClient::new(server.channel());
+    let answers = client.server_reflection_info(ReceiverStream::new(requests));
+    let mut answers = answers.await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some());
+    let begun = std::time::Instant::now();
+    signal(server.pid(), "TERM");
+    assert_eq!(server.wait(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    drop(open);
 }
