@@ -48,6 +48,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the same may work at another try.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Store { .. })
+    }
+}
+
 impl From<object_store::Error> for Error {
     fn from(source: object_store::Error) -> Self {
         if is_out_of_space(&source) {

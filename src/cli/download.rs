@@ -7,7 +7,7 @@ use tempfile::NamedTempFile;
 use tokio_stream::StreamExt as _;
 use tonic::Request;
 
-use crate::proto::v1::DownloadCheckpointRequest;
+use crate::{files::folder_of, proto::v1::DownloadCheckpointRequest};
 
 use super::{
     Context, Error, Outcome, client::Client, json, names, receive::receive, report::size_text,
@@ -51,11 +51,7 @@ pub(super) async fn run(
     let parts = client
         .answer(answer)?
         .map(|part| part.map(|part| (part.file, part.data)));
-    let folder = match target.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let mut aside = NamedTempFile::new_in(folder).map_err(Error::File)?;
+    let mut aside = NamedTempFile::new_in(folder_of(&target)).map_err(Error::File)?;
     let file = receive(client, parts, &mut aside, &target, context).await?;
     aside.as_file().sync_all().map_err(Error::File)?;
     // Temporary files are for their owner only; a downloaded one gets the permissions that new files here have.
@@ -86,10 +82,7 @@ pub(super) fn check_target(target: &Path) -> Result<(), Error> {
             target.display()
         )))
     };
-    let folder = match target.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(target);
     if target == Path::new("-") {
         return refuse("standard output is not written to; name a file");
     }

@@ -154,9 +154,7 @@ pub(super) fn summary_lines(training: &Training) -> Vec<String> {
 }
 
 /// `RUNNING` and the like.
-pub(super) fn state_name(state: TrainingState) -> &'static str {
-    crate::names::of_state(state)
-}
+pub(super) use crate::names::of_state as state_name;
 
 fn state_text(state: TrainingState) -> &'static str {
     match state {

@@ -256,11 +256,10 @@ impl Loop {
     fn compute(&mut self, batch: Vec<Item>) {
         let begun = Instant::now();
         let model = Arc::clone(&batch[0].model);
-        if self.use_now(&model.sha256).is_none() {
-            return self.give_back(batch);
-        }
         let followed = spans::followed(&batch);
-        let outputs = self.forward(&model, &batch);
+        let Some(outputs) = self.forward(&model, &batch) else {
+            return self.give_back(batch);
+        };
         let inference = begun.elapsed();
         spans::batch(&followed, &model.name, batch.len(), begun, inference);
         metrics::batch_computed(batch.len(), inference);
@@ -310,12 +309,14 @@ impl Loop {
         }
     }
 
-    /// One output for each row; a picture's mirror image comes behind it.
+    /// One output for each row; a picture's mirror image comes behind it. `None` when the version is not loaded.
     fn forward(
         &mut self,
         model: &Arc<ServedModel>,
         batch: &[Item],
-    ) -> Result<Vec<resnet18::Output>, model::Error> {
+    ) -> Option<Result<Vec<resnet18::Output>, model::Error>> {
+        let threads = Arc::clone(&self.threads);
+        let network = self.use_now(&model.sha256)?;
         let (mut images, mut explain) = (Vec::new(), Vec::new());
         for item in batch {
             for pixels in std::iter::once(&item.pixels).chain(&item.mirrored) {
@@ -323,11 +324,7 @@ impl Loop {
                 explain.push(item.explain);
             }
         }
-        let threads = Arc::clone(&self.threads);
-        let network = self.use_now(&model.sha256);
-        network
-            .expect("it was there before the batch was begun")
-            .forward(&images, &explain, model, &threads)
+        Some(network.forward(&images, &explain, model, &threads))
     }
 
     /// Hands pictures on whose version was let go of while they waited, so that those of other versions do not wait until it is read again.

@@ -213,6 +213,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the same may work at another try, such as when nobody else has the database locked.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Database { .. })
+    }
+
     /// The error for a training that does not exist.
     pub(super) fn no_training(id: &str) -> Self {
         Self::NotFound {

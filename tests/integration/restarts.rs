@@ -306,16 +306,10 @@ async fn a_second_interruption_of_the_first_epoch_loses_no_more_than_the_first()
     server.training_when(&name, "paused", is_paused).await;
     let request = v1::ResumeTrainingRequest { name: name.clone() };
     server.trainings().resume_training(request).await.unwrap();
-    let is_second = |training: &v1::Training| {
-        training.attempt == 2 && training.state() == TrainingState::Running
-    };
-    let training = server.training_when(&name, "resumed", is_second).await;
+    let training = server.running(&name, 2).await;
     assert!(training.last.is_none(), "the first epoch is over already");
     signal(server.worker_pid(&name), "KILL");
-    let is_third = |training: &v1::Training| {
-        training.attempt == 3 && training.state() == TrainingState::Running
-    };
-    server.training_when(&name, "started again", is_third).await;
+    server.running(&name, 3).await;
     let log = fs_err::read_to_string(server.path("log")).unwrap();
     let resumed = log.matches("goes on from the last full checkpoint").count();
     assert_eq!(resumed, 2);

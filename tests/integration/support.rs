@@ -191,10 +191,22 @@ impl Server {
 
     /// The process that works on a training now.
     pub(crate) fn worker_pid(&self, training: &str) -> u32 {
-        let id = training.trim_start_matches("trainings/");
-        let path = self.path("data").join("work").join(id).join("worker.pid");
-        let text = fs_err::read_to_string(path).unwrap();
+        let text = fs_err::read_to_string(self.worker_pid_file(training)).unwrap();
         text.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// The file that is there as long as a training has a process.
+    pub(crate) fn worker_pid_file(&self, training: &str) -> PathBuf {
+        let id = training.trim_start_matches("trainings/");
+        self.path("data").join("work").join(id).join("worker.pid")
+    }
+
+    /// Waits until a training runs for this time.
+    pub(crate) async fn running(&self, name: &str, attempt: u32) -> v1::Training {
+        let runs = |training: &v1::Training| {
+            training.attempt == attempt && training.state() == TrainingState::Running
+        };
+        self.training_when(name, "running again", runs).await
     }
 
     /// Predicts one drawn face with the live model.

@@ -874,7 +874,7 @@ fn event_change(kind: Kind) -> Change {
 impl Unrecorded {
     fn of_store(error: &store::Error) -> Self {
         let message = chain(error);
-        if matches!(error, store::Error::Database { .. }) {
+        if error.may_pass() {
             return Unrecorded::ForNow(message);
         }
         if matches!(error, store::Error::DiskFull { .. }) {
@@ -888,34 +888,28 @@ impl Unrecorded {
 
     fn of_artifacts(error: &artifacts::Error) -> Self {
         let message = chain(error);
-        match error {
-            artifacts::Error::File { .. } | artifacts::Error::Store { .. } => {
-                Unrecorded::ForNow(message)
-            }
-            artifacts::Error::DiskFull { .. } => Unrecorded::ForGood(disk_full(&message)),
-            artifacts::Error::NotFound { .. }
-            | artifacts::Error::Corrupt { .. }
-            | artifacts::Error::BadDigest { .. } => Unrecorded::ForGood(v1::Failure {
-                reason: "ARTIFACTS".to_owned(),
-                message,
-            }),
+        if error.may_pass() {
+            return Unrecorded::ForNow(message);
         }
+        if matches!(error, artifacts::Error::DiskFull { .. }) {
+            return Unrecorded::ForGood(disk_full(&message));
+        }
+        Unrecorded::ForGood(v1::Failure {
+            reason: "ARTIFACTS".to_owned(),
+            message,
+        })
     }
 }
 
 /// Whether a version that cannot be published now may be at another try.
 fn may_be_published_later(error: &registry::Error) -> bool {
     match error {
-        registry::Error::Store(error) => matches!(
-            error,
-            store::Error::Database { .. } | store::Error::DiskFull { .. }
-        ),
-        registry::Error::Artifacts(error) => matches!(
-            error,
-            artifacts::Error::File { .. }
-                | artifacts::Error::Store { .. }
-                | artifacts::Error::DiskFull { .. }
-        ),
+        registry::Error::Store(error) => {
+            error.may_pass() || matches!(error, store::Error::DiskFull { .. })
+        }
+        registry::Error::Artifacts(error) => {
+            error.may_pass() || matches!(error, artifacts::Error::DiskFull { .. })
+        }
         registry::Error::Model(_)
         | registry::Error::Inference(_)
         | registry::Error::NoLiveVersion { .. }
