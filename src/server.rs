@@ -23,12 +23,12 @@ use crate::{
     files,
     imaging::Limits,
     inference::{
-        Wanted,
+        NumberFormat, Wanted,
         engine::{Engine, EngineOptions},
         predictor::Predictor,
     },
     library::{self, Library, unpack},
-    model::{self, device, device::Precision},
+    model::{self, device},
     proto::{
         DESCRIPTOR,
         open_inference::grpc_inference_service_server::GrpcInferenceServiceServer,
@@ -382,13 +382,16 @@ impl Parts {
         weights_folders.extend(config.weights_roots.iter().cloned());
         let weights_roots = Roots::of_weights(weights_folders.clone())?;
         let device = device::select(&config.device.to_string())?;
+        let precision = match config.precision {
+            config::Precision::Auto => Wanted::Fastest,
+            config::Precision::F32 => Wanted::Only(NumberFormat::F32),
+            config::Precision::Bf16 => Wanted::Only(NumberFormat::Bf16),
+            config::Precision::F16 => Wanted::Only(NumberFormat::F16),
+        };
+        precision.check(device)?;
         let (engine, _thread) = Engine::start(EngineOptions {
             device,
-            precision: match config.precision {
-                config::Precision::Auto => Wanted::Fastest,
-                config::Precision::F32 => Wanted::Only(Precision::F32),
-                config::Precision::Bf16 => Wanted::Only(Precision::Bf16),
-            },
+            precision,
             threads: config.threads as usize,
             max_batch: config.max_batch as usize,
             max_queued: config.max_queued_images as usize,

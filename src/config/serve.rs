@@ -213,10 +213,12 @@ pub enum Precision {
     F32,
     /// 16 bits with the exponent of f32.
     Bf16,
+    /// 16 bits with a finer fraction and a smaller exponent.
+    F16,
 }
 
 impl Precision {
-    pub(super) const ALL: [Self; 3] = [Self::Auto, Self::F32, Self::Bf16];
+    pub(super) const ALL: [Self; 4] = [Self::Auto, Self::F32, Self::Bf16, Self::F16];
 
     /// The format's name in settings.
     #[must_use]
@@ -225,6 +227,7 @@ impl Precision {
             Self::Auto => "auto",
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         }
     }
 }

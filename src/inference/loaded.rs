@@ -1,7 +1,7 @@
 //! A version's network as the engine computes with it.
 //!
 //! In 16 bits a network answers up to four times faster, and not quite the same. How much it differs from f32 is measured on drawn faces when the
-//! version is loaded; a network that differs by more than [`MOST_DIFFERENCE`] is served in f32 instead, and the log says so.
+//! version is loaded; a network that differs by more than [`MOST_DIFFERENCE`] is served in the next format instead, and the log says so.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::{
     model::{
         self, checkpoint,
         device::Precision,
-        fused::{self, Threads},
+        fused::{self, Format, Threads},
         resnet18::{Output, ResNet18, Trained},
     },
     synth::Person,
@@ -29,13 +29,64 @@ const GOLDEN_SIDE: u32 = 128;
 /// Mean change in years by the number format that is accepted.
 const MOST_DIFFERENCE: f64 = 0.1;
 
+/// In which number format a network answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberFormat {
+    /// 32 bits.
+    F32,
+    /// 16 bits with the exponent of f32 (bfloat16).
+    Bf16,
+    /// 16 bits with a finer fraction and a smaller exponent (IEEE 754 binary16), on the processor only.
+    F16,
+}
+
+impl NumberFormat {
+    /// `f32`, `bf16` or `f16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            NumberFormat::F32 => "f32",
+            NumberFormat::Bf16 => "bf16",
+            NumberFormat::F16 => "f16",
+        }
+    }
+
+    /// Those that the device is faster in than in f32, the fastest first.
+    fn fast(device: Device) -> Vec<Self> {
+        let mut formats = Vec::new();
+        if device == Device::Cpu && Format::F16.is_available() {
+            formats.push(NumberFormat::F16);
+        }
+        if Precision::fastest(device) == Precision::Bf16 {
+            formats.push(NumberFormat::Bf16);
+        }
+        formats
+    }
+}
+
 /// Which number format the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// The fastest that changes the ages by little enough.
     Fastest,
     /// This one, whatever it changes.
-    Only(Precision),
+    Only(NumberFormat),
+}
+
+impl Wanted {
+    /// Refuses what no network on this device can be served in.
+    ///
+    /// # Errors
+    /// f16 on a GPU, or on a processor that does not multiply in it.
+    pub fn check(self, device: Device) -> Result<(), model::Error> {
+        let lacks_f16 = device != Device::Cpu || !Format::F16.is_available();
+        if self == Wanted::Only(NumberFormat::F16) && lacks_f16 {
+            return Err(model::Error::Precision {
+                wanted: NumberFormat::F16.name(),
+                reason: "it needs a processor with AVX512_FP16",
+            });
+        }
+        Ok(())
+    }
 }
 
 /// A network that answers.
@@ -43,7 +94,7 @@ pub enum Wanted {
 pub(super) struct Loaded {
     network: Network,
     /// Its number format.
-    pub(super) precision: Precision,
+    pub(super) precision: NumberFormat,
     /// Mean change in years against f32 on the drawn faces; zero for f32.
     pub(super) difference: f64,
 }
@@ -66,48 +117,59 @@ impl Loaded {
         threads: &Threads,
     ) -> Result<Self, model::Error> {
         let state = checkpoint::read_model(&model.weights, &model.sha256)?;
-        let exact = || {
-            let network = Network::libtorch(&state, device, Precision::F32)?;
-            Ok::<_, model::Error>(Loaded {
-                network,
-                precision: Precision::F32,
-                difference: 0.0,
-            })
-        };
-        let precision = match wanted {
-            Wanted::Fastest => Precision::fastest(device),
-            Wanted::Only(precision) => precision,
-        };
-        let faces = golden_faces(model);
-        let mut exact = exact()?;
-        let expected = exact.forward(&faces, &[], model, threads)?;
-        if precision == Precision::F32 {
-            return Ok(exact);
-        }
-        let mut rounded = Loaded {
-            network: Network::bf16(&state, device)?,
-            precision,
+        let mut exact = Loaded {
+            network: Network::libtorch(&state, device, Precision::F32)?,
+            precision: NumberFormat::F32,
             difference: 0.0,
         };
-        let found = rounded.forward(&faces, &[], model, threads)?;
-        let change =
-            |(found, expected): (&Output, &Output)| f64::from((found.value - expected.value).abs());
-        let changes = found.iter().zip(&expected).map(change);
-        rounded.difference = model.label.scale.abs() * changes.sum::<f64>() / expected.len() as f64;
-        let is_far = rounded.difference.is_nan() || rounded.difference > MOST_DIFFERENCE;
-        if is_far {
-            tracing::warn!(
-                model = model.name,
-                difference = rounded.difference,
-                limit = MOST_DIFFERENCE,
-                "bf16 changes the ages of drawn faces by too much"
-            );
+        let faces = golden_faces(model);
+        let expected = exact.forward(&faces, &[], model, threads)?;
+        let formats = match wanted {
+            Wanted::Fastest => NumberFormat::fast(device),
+            Wanted::Only(format) => vec![format],
+        };
+        for precision in formats {
+            if precision == NumberFormat::F32 {
+                break;
+            }
+            let Some(network) = Network::rounded(&state, device, precision)? else {
+                let error = model::Error::Precision {
+                    wanted: precision.name(),
+                    reason: "the network's numbers are too large for it",
+                };
+                if wanted != Wanted::Fastest {
+                    return Err(error);
+                }
+                tracing::warn!(model = model.name, %error, "trying the next number format");
+                continue;
+            };
+            let mut rounded = Loaded {
+                network,
+                precision,
+                difference: 0.0,
+            };
+            let found = rounded.forward(&faces, &[], model, threads)?;
+            let change = |(found, expected): (&Output, &Output)| {
+                f64::from((found.value - expected.value).abs())
+            };
+            let changes = found.iter().zip(&expected).map(change);
+            rounded.difference =
+                model.label.scale.abs() * changes.sum::<f64>() / expected.len() as f64;
+            let is_far = rounded.difference.is_nan() || rounded.difference > MOST_DIFFERENCE;
+            if is_far {
+                tracing::warn!(
+                    model = model.name,
+                    precision = precision.name(),
+                    difference = rounded.difference,
+                    limit = MOST_DIFFERENCE,
+                    "this number format changes the ages of drawn faces by too much"
+                );
+            }
+            if !is_far || wanted != Wanted::Fastest {
+                return Ok(rounded);
+            }
         }
-        Ok(if is_far && wanted == Wanted::Fastest {
-            exact
-        } else {
-            rounded
-        })
+        Ok(exact)
     }
 
     /// What the network says of normalised images `[3, S, S]` each, label scale not applied; with what each place adds to it for those images whose `explain`
@@ -144,13 +206,26 @@ impl Loaded {
 }
 
 impl Network {
-    fn bf16(state: &BTreeMap<String, Tensor>, device: Device) -> Result<Self, model::Error> {
+    /// A network in 16 bits; `None` where the format cannot hold its numbers.
+    fn rounded(
+        state: &BTreeMap<String, Tensor>,
+        device: Device,
+        precision: NumberFormat,
+    ) -> Result<Option<Self>, model::Error> {
+        let format = match precision {
+            NumberFormat::F16 => Format::F16,
+            NumberFormat::F32 | NumberFormat::Bf16 => Format::Bf16,
+        };
         if device == Device::Cpu
-            && let Some(network) = fused::Network::new(state, 4)?
+            && let Some(network) = fused::Network::new(format, state, 4)?
         {
-            return Ok(Network::Own(Box::new(network), fused::Workspace::new()));
+            let workspace = fused::Workspace::new();
+            return Ok(Some(Network::Own(Box::new(network), workspace)));
         }
-        Network::libtorch(state, device, Precision::Bf16)
+        match format {
+            Format::F16 => Ok(None),
+            Format::Bf16 => Network::libtorch(state, device, Precision::Bf16).map(Some),
+        }
     }
 
     fn libtorch(

@@ -41,7 +41,7 @@ mod spans;
 pub mod statistics;
 mod tally;
 
-pub use loaded::Wanted;
+pub use loaded::{NumberFormat, Wanted};
 
 /// Who goes first when pictures wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

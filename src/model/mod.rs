@@ -1,7 +1,7 @@
 //! The network: a ResNet18 with one output, its weights, and the device it runs on.
 //!
 //! - [`resnet18`]: the architecture with torchvision's parameter names, and which parts of it are trained.
-//! - `fused`: its forward pass on processors that multiply in bf16, faster than libtorch's.
+//! - `fused`: it again on processors that multiply in 16 bits, faster than libtorch's.
 //! - [`weights`]: reading `.pth` and `.safetensors` files, and the hub.
 //! - [`init`]: the choices of initial weights.
 //! - [`checkpoint`]: what Visage writes to disk and reads back: `model.safetensors` and `manifest.json`. [`calibration`]: the part of it that
@@ -64,6 +64,14 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// No network, or not this one, can be served in the wanted number format.
+    #[error("precision {wanted} cannot be had: {reason}; set `precision` to auto")]
+    Precision {
+        /// As the user wrote it.
+        wanted: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A name in `trainable` is no part of the network, or the parts leave a gap.
     #[error("trainable: {0}")]
     Trainable(String),
@@ -84,6 +92,7 @@ impl Error {
             | Error::Manifest { .. }
             | Error::Checksum { .. }
             | Error::Device { .. }
+            | Error::Precision { .. }
             | Error::Trainable(_) => false,
         }
     }

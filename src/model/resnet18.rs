@@ -264,7 +264,7 @@ impl Fused {
     fn new(state: &BTreeMap<String, Tensor>, trained: Trained) -> Result<Option<Self>, Error> {
         let frozen = LAYER_PARTS.into_iter();
         let layers = frozen.take_while(|part| !trained.contains(*part)).count();
-        let network = fused::Network::new(state, layers)?;
+        let network = fused::Network::fastest(state, layers)?;
         Ok(network.map(|network| Fused {
             network,
             workspace: RefCell::new(fused::Workspace::new()),
@@ -284,8 +284,13 @@ impl Fused {
             .features(&images, side as usize, threads, &mut workspace);
         let (side, channels) = (features.side as i64, features.channels as i64);
         let shape = [count, side, side, channels];
-        let mut pixels = Tensor::f_empty(shape, (Kind::BFloat16, Device::Cpu))?;
+        let kind = match self.network.format() {
+            fused::Format::Bf16 => Kind::BFloat16,
+            fused::Format::F16 => Kind::Half,
+        };
+        let mut pixels = Tensor::f_empty(shape, (kind, Device::Cpu))?;
         bits_mut(&mut pixels).copy_from_slice(features.values);
+        let pixels = pixels.f_to_kind(Kind::BFloat16)?;
         Ok(pixels.f_permute([0, 3, 1, 2])?)
     }
 }

@@ -20,13 +20,18 @@ pub(crate) fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
-/// The numbers of a contiguous bf16 tensor, as bits; otherwise as [`values_mut`].
+/// The numbers of a contiguous tensor of bf16 or f16, as bits; otherwise as [`values_mut`].
 ///
 /// # Panics
 /// As [`values_mut`].
 pub(crate) fn bits_mut(tensor: &mut Tensor) -> &mut [u16] {
-    check(tensor, Kind::BFloat16);
-    // SAFETY: as in `values_mut`; a bf16 is 16 bits of which each pattern is one.
+    let kind = tensor.kind();
+    assert!(
+        matches!(kind, Kind::BFloat16 | Kind::Half),
+        "a tensor of 16 bits"
+    );
+    check(tensor, kind);
+    // SAFETY: as in `values_mut`; both formats are 16 bits of which each pattern is a number.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 

@@ -450,6 +450,7 @@ pub fn from_model(error: &model::Error) -> Status {
         E::Manifest { .. } | E::Checksum { .. } | E::Weights(_) => {
             Row::new(Code::DataLoss, "CHECKPOINT_CORRUPT")
         }
+        E::Precision { .. } => Row::new(Code::FailedPrecondition, "PRECISION_UNAVAILABLE"),
         E::Torch(_) | E::Io(_) | E::Device { .. } | E::Trainable(_) => {
             Row::new(Code::Internal, "MODEL")
         }

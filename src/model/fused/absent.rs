@@ -16,6 +16,20 @@ use super::{
 #[derive(Debug)]
 pub(crate) enum Network {}
 
+/// The formats that other processors compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Bf16,
+    F16,
+}
+
+impl Format {
+    /// Never.
+    pub(crate) fn is_available(self) -> bool {
+        false
+    }
+}
+
 /// Nothing is kept.
 #[derive(Debug)]
 pub(crate) struct Workspace;
@@ -36,8 +50,21 @@ impl Workspace {
 
 impl Network {
     /// Always `None`.
-    pub(crate) fn new(_: &BTreeMap<String, Tensor>, _: usize) -> Result<Option<Self>, Error> {
+    pub(crate) fn new(
+        _: Format,
+        _: &BTreeMap<String, Tensor>,
+        _: usize,
+    ) -> Result<Option<Self>, Error> {
         Ok(None)
+    }
+
+    /// Always `None`.
+    pub(crate) fn fastest(_: &BTreeMap<String, Tensor>, _: usize) -> Result<Option<Self>, Error> {
+        Ok(None)
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        match *self {}
     }
 
     pub(crate) fn features<'a>(

@@ -6,9 +6,10 @@
 )]
 
 use super::{
-    kernel::{self, Finish, PANEL, ROWS, Rows},
+    format::Format,
+    kernel::{Finish, PANEL, ROWS, Rows},
     memory::{Aligned, BORDER, Shared},
-    pack,
+    pack, pack_f16,
     threads::Threads,
     winograd::Images,
 };
@@ -19,9 +20,10 @@ const BLOCK: usize = 8 * ROWS;
 /// A square filter with stride 2 and the bias behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
+    format: Format,
     /// `[outputs / PANEL][taps][inputs / 2][PANEL][2]`.
     panels: Aligned<u16>,
-    bias: Aligned<f32>,
+    bias: Aligned<u16>,
     inputs: usize,
     outputs: usize,
     /// 3 or 1.
@@ -31,23 +33,32 @@ pub(super) struct Filter {
 impl Filter {
     /// Arranges a filter `[outputs, width * width, inputs]` with a bias `[outputs]`; a filter of 3 has a padding of 1, one of 1 none.
     pub(super) fn new(
+        format: Format,
         weight: &[f32],
         bias: &[f32],
         inputs: usize,
         width: usize,
         threads: &Threads,
     ) -> Self {
-        let mut made = Filter::empty(inputs, bias.len(), width);
-        made.bias.as_mut_slice().copy_from_slice(bias);
-        pack::direct(weight, inputs, width * width, threads, made.panels_mut());
+        let mut made = Filter {
+            format,
+            bias: format.sums(bias),
+            ..Filter::empty(inputs, bias.len(), width)
+        };
+        let taps = width * width;
+        match format {
+            Format::Bf16 => pack::direct(weight, inputs, taps, threads, made.panels_mut()),
+            Format::F16 => pack_f16::direct(weight, inputs, taps, threads, made.panels_mut()),
+        }
         made
     }
 
-    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training.
+    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training, in bf16.
     pub(super) fn empty(inputs: usize, outputs: usize, width: usize) -> Self {
         Filter {
+            format: Format::Bf16,
             panels: Aligned::zeros(inputs * outputs * width * width),
-            bias: Aligned::zeros(outputs),
+            bias: Format::Bf16.sums(&vec![0.0; outputs]),
             inputs,
             outputs,
             width,
@@ -80,6 +91,7 @@ impl Filter {
         let groups = threads.count().div_ceil(blocks).clamp(1, panels);
         let group = panels.div_ceil(groups);
         let taps = self.width * self.width;
+        let of_row = PANEL * self.format.sum_width();
         let out = Shared::new(out);
         threads.for_each(blocks * groups, |job| {
             let first = job / groups * BLOCK;
@@ -89,7 +101,7 @@ impl Filter {
                 let length = taps * self.inputs * PANEL;
                 let factors = &self.panels.as_slice()[panel * length..(panel + 1) * length];
                 let finish = Finish {
-                    bias: self.bias.as_slice()[panel * PANEL..][..PANEL].as_ptr(),
+                    bias: self.bias.as_slice()[panel * of_row..][..of_row].as_ptr(),
                     relu,
                 };
                 for row in pixels.clone().step_by(ROWS) {
@@ -113,7 +125,10 @@ impl Filter {
                     };
                     // SAFETY: the network is made only where the instructions are available; sources hold `inputs` values, targets a panel each, and no
                     // other job has these pixels and this panel.
-                    unsafe { kernel::finished_product(rows, factors.as_ptr(), finish, &targets) };
+                    unsafe {
+                        self.format
+                            .finished_product(rows, factors.as_ptr(), finish, &targets);
+                    }
                 }
             }
         });

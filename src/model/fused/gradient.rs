@@ -22,12 +22,11 @@ use super::{
     memory::{Aligned, BORDER, Shared},
     threads::Threads,
     vectors,
-    winograd::{ELEMENTS, Grid, Images},
+    winograd::{ELEMENTS, Grid, Images, TAPS},
 };
 
 /// Rows of the gradient that a job computes at once for all elements of a tile.
 const BLOCK: usize = 14 * ROWS;
-const TAPS: usize = 9;
 
 /// What is kept from one step to the next, so that its memory need not be had anew.
 #[derive(Debug)]

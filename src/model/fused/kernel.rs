@@ -36,8 +36,8 @@ type Sums = [[__m512; 4]; ROWS];
 /// What is done with a row of sums before it is stored in bf16.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Finish {
-    /// `[PANEL]` in f32, added to each row.
-    pub(super) bias: *const f32,
+    /// `[PANEL]` as [`super::format::Format::sums`] makes them, added to each row.
+    pub(super) bias: *const u16,
     /// Negative values become zero.
     pub(super) relu: bool,
 }
@@ -128,7 +128,7 @@ pub(super) unsafe fn product(rows: Rows<'_>, panel: *const u16, out: *mut f32, s
 /// Stores rows of products, finished in bf16: row r at `out[r]`.
 ///
 /// # Safety
-/// As for [`sums_of`], and each of `out` holds [`PANEL`] values.
+/// As for [`sums_of`], each of `out` holds [`PANEL`] values, and the bias is in f32.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn finished_product(
     rows: Rows<'_>,
@@ -139,10 +139,11 @@ pub(super) unsafe fn finished_product(
     // SAFETY: the caller's promise.
     unsafe {
         let sums = sums(rows, panel);
+        let bias = finish.bias.cast::<f32>();
         for (sums, out) in sums.iter().zip(out).take(rows.count) {
             for half in 0..2 {
                 let add_bias = |column: usize| {
-                    _mm512_add_ps(sums[column], _mm512_loadu_ps(finish.bias.add(16 * column)))
+                    _mm512_add_ps(sums[column], _mm512_loadu_ps(bias.add(16 * column)))
                 };
                 let (low, high) = (add_bias(2 * half), add_bias(2 * half + 1));
                 store(low, high, finish.relu, out.add(CHUNK * half));
@@ -206,7 +207,7 @@ pub(super) fn transformed(d: &[__m512; 16]) -> [__m512; 16] {
 /// residual where there is one, and goes to its place where it has one.
 ///
 /// # Safety
-/// The processor is [`available`], and the pointers that are not null hold [`PANEL`] values.
+/// The processor is [`available`], the pointers that are not null hold [`PANEL`] values, and the bias is in f32.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn transform_output(
     products: *const f32,
@@ -217,13 +218,10 @@ pub(super) unsafe fn transform_output(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
+        let bias = finish.bias.cast::<f32>();
         for column in (0..PANEL).step_by(CHUNK) {
-            let low = pixels(products.add(column), stride, finish.bias.add(column));
-            let high = pixels(
-                products.add(column + 16),
-                stride,
-                finish.bias.add(column + 16),
-            );
+            let low = pixels(products.add(column), stride, bias.add(column));
+            let high = pixels(products.add(column + 16), stride, bias.add(column + 16));
             for pixel in 0..4 {
                 if out[pixel].is_null() {
                     continue;

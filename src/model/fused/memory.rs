@@ -83,6 +83,16 @@ impl<'a, T: Number> Shared<'a, T> {
         }
     }
 
+    /// Writes a run of values; whoever writes there must be the only one.
+    ///
+    /// # Panics
+    /// When the run does not lie in the buffer.
+    pub(super) fn write(&self, at: usize, values: &[T]) {
+        let place = self.place(at, values.len());
+        // SAFETY: the run lies in the buffer, which is borrowed exclusively, and so apart from the values.
+        unsafe { place.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
+    }
+
     /// The place of a run of values; whoever writes there must be the only one.
     ///
     /// # Panics

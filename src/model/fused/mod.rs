@@ -1,17 +1,23 @@
-//! The network on processors that multiply in bf16 (AVX512_BF16), faster than libtorch: its forward pass, and the training of layer4 and the head.
+//! The network on processors that multiply in 16 bits, faster than libtorch: its forward pass in f16 (AVX512_FP16) or bf16 (AVX512_BF16), and the training of
+//! layer4 and the head in bf16.
 //!
 //! Every BatchNorm is folded into its convolution, bias, residual and ReLU are added while the sums are in registers, convolutions of 3×3 take less than half of
-//! the multiplications ([`winograd`]), and blocks stay in the processor's cache. Activations are bf16 with the channels of a pixel side by side; sums, biases
-//! and the head are f32. It computes what [`super::resnet18`] does in eval mode in bf16, within that format's rounding.
+//! the multiplications ([`winograd`]), and blocks stay in the processor's cache. Activations have 16 bits, with the channels of a pixel side by side; the head is f32,
+//! and so are sums in bf16. It computes what [`super::resnet18`] does in eval mode in this format, within its rounding.
 //!
-//! - [`kernel`], [`vectors`]: the vector instructions, for x86-64 only.
+//! - [`kernel`], [`vectors`], [`f16`]: the vector instructions, for x86-64 only, and [`format`], which chooses.
 //! - [`winograd`], [`direct`], [`stem`]: the three kinds of convolution.
 //! - [`network`]: the whole, from normalised images to ages or features.
-//! - [`tail`]: layer4 and the head as they are trained, forward and backward, with [`norm`], [`gradient`] and [`pack`].
+//! - [`tail`]: layer4 and the head as they are trained, forward and backward, with [`norm`] and [`gradient`].
+//! - [`pack`], [`pack_f16`]: filters as the kernels read them.
 //! - [`memory`], [`threads`]: aligned buffers, and who computes.
 
 #[cfg(target_arch = "x86_64")]
 mod direct;
+#[cfg(target_arch = "x86_64")]
+mod f16;
+#[cfg(target_arch = "x86_64")]
+mod format;
 #[cfg(target_arch = "x86_64")]
 mod gradient;
 #[cfg(target_arch = "x86_64")]
@@ -25,6 +31,8 @@ mod norm;
 #[cfg(target_arch = "x86_64")]
 mod pack;
 #[cfg(target_arch = "x86_64")]
+mod pack_f16;
+#[cfg(target_arch = "x86_64")]
 mod stem;
 #[cfg(target_arch = "x86_64")]
 mod tail;
@@ -37,8 +45,9 @@ mod winograd;
 #[cfg(not(target_arch = "x86_64"))]
 mod absent;
 #[cfg(not(target_arch = "x86_64"))]
-use absent::{self as network, self as tail};
+use absent::{self as format, self as network, self as tail};
 
+pub(crate) use format::Format;
 pub(crate) use network::{Network, Workspace};
 pub(crate) use tail::Tail;
 pub(crate) use threads::Threads;

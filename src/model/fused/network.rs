@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use half::bf16;
 use tch::{Kind, Tensor};
 
 use super::{
@@ -10,7 +9,8 @@ use super::{
         Error,
         resnet18::{Output, folded},
     },
-    direct, kernel,
+    direct,
+    format::Format,
     memory::Aligned,
     stem::{self, Stem},
     threads::Threads,
@@ -19,10 +19,17 @@ use super::{
 
 /// Channels behind layer1 to layer4.
 const CHANNELS: [usize; 4] = [64, 128, 256, 512];
+/// How much brighter a picture may be than any is, without a number beyond f16.
+const HEADROOM: f32 = 16.0;
+/// The largest value of a normalised picture: white, (1 - 0.406) / 0.225.
+const BRIGHTEST: f32 = 2.64;
+/// Of the pictures that try this, in pixels.
+const PROBE_SIDE: usize = 64;
 
 /// The first layers of a network with all BatchNorms folded, and its head when all layers are there.
 #[derive(Debug)]
 pub(crate) struct Network {
+    format: Format,
     stem: Stem,
     layers: Vec<[Block; 2]>,
     head: Head,
@@ -34,7 +41,7 @@ pub(crate) struct Workspace {
     buffers: [Aligned<u16>; 4],
 }
 
-/// What the first layers make of images: `[count, side, side, channels]` in bf16.
+/// What the first layers make of images: `[count, side, side, channels]` in the network's format.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Features<'a> {
     /// The values' bits.
@@ -58,6 +65,7 @@ enum First {
 
 #[derive(Debug)]
 struct Head {
+    format: Format,
     weight: Vec<f32>,
     bias: f32,
 }
@@ -71,7 +79,8 @@ impl Workspace {
 }
 
 impl Network {
-    /// Arranges the first `layers` layers, 1 to 4, of a network on the processor; `None` where the processor lacks the instructions.
+    /// Arranges the first `layers` layers, 1 to 4, of a network on the processor; `None` where the processor lacks the instructions, and where the network's
+    /// numbers are so large that f16 may not hold them.
     ///
     /// # Errors
     /// Whatever libtorch refuses, such as a lack of memory.
@@ -79,24 +88,27 @@ impl Network {
     /// # Panics
     /// When a tensor is missing; callers check names and shapes where weights enter the program.
     pub(crate) fn new(
+        format: Format,
         state: &BTreeMap<String, Tensor>,
         layers: usize,
     ) -> Result<Option<Self>, Error> {
-        if !kernel::available() {
+        if !format.is_available() {
             return Ok(None);
         }
         let (weight, bias) = folded(state, "conv1", "bn1")?;
-        let stem = Stem::new(&values(&weight)?, &values(&bias)?);
+        let stem = Stem::new(format, &values(&weight)?, &values(&bias)?);
         let layer = |index: usize| {
             let input = CHANNELS[index.saturating_sub(1)];
             Ok::<_, Error>([
                 Block::new(
+                    format,
                     state,
                     &format!("layer{}.0", index + 1),
                     input,
                     CHANNELS[index],
                 )?,
                 Block::new(
+                    format,
                     state,
                     &format!("layer{}.1", index + 1),
                     CHANNELS[index],
@@ -104,14 +116,75 @@ impl Network {
                 )?,
             ])
         };
-        Ok(Some(Network {
+        let network = Network {
+            format,
             stem,
             layers: (0..layers).map(layer).collect::<Result<_, _>>()?,
             head: Head {
+                format,
                 weight: values(&state["fc.weight"])?,
                 bias: values(&state["fc.bias"])?[0],
             },
-        }))
+        };
+        let fits = format != Format::F16 || network.fits_f16();
+        Ok(fits.then_some(network))
+    }
+
+    /// The same in the format that the processor is fastest in, of those that hold the network's numbers.
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    ///
+    /// # Panics
+    /// As [`Network::new`].
+    pub(crate) fn fastest(
+        state: &BTreeMap<String, Tensor>,
+        layers: usize,
+    ) -> Result<Option<Self>, Error> {
+        match Network::new(Format::F16, state, layers)? {
+            Some(network) => Ok(Some(network)),
+            None => Network::new(Format::Bf16, state, layers),
+        }
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether all numbers on the way stay far from the largest of f16: pictures of noise, stripes and squares that are [`HEADROOM`] times as bright as any picture
+    /// is must still come to numbers. Convolutions and ReLU keep such a factor, but for what biases add.
+    fn fits_f16(&self) -> bool {
+        let side = PROBE_SIDE;
+        let mut random = 0x9E37_79B9_u32;
+        let mut noise = || {
+            // Marsaglia, 2003, Xorshift RNGs.
+            random ^= random << 13;
+            random ^= random >> 17;
+            random ^= random << 5;
+            random as f32 / u32::MAX as f32 * 2.0 - 1.0
+        };
+        let sign = |is_positive: bool| if is_positive { 1.0 } else { -1.0 };
+        let mut probes: Vec<Vec<f32>> = vec![Vec::new(); 6];
+        for place in 0..3 * side * side {
+            let (channel, y, x) = (place / (side * side), place / side % side, place % side);
+            let values = [
+                noise(),
+                1.0,
+                -1.0,
+                sign(x / 2 % 2 == 0),
+                sign((x / 4 + y / 4) % 2 == 0),
+                sign((x / 8 + y / 8 + channel) % 2 == 0),
+            ];
+            for (probe, value) in probes.iter_mut().zip(values) {
+                probe.push(HEADROOM * BRIGHTEST * value);
+            }
+        }
+        let probes: Vec<&[f32]> = probes.iter().map(Vec::as_slice).collect();
+        let mut workspace = Workspace::new();
+        let features = self.features(&probes, side, Threads::of_libtorch(), &mut workspace);
+        let mut widened = vec![0.0; features.values.len()];
+        self.format.widen_all(features.values, &mut widened);
+        widened.iter().all(|value| value.is_finite())
     }
 
     /// What the layers make of normalised images `[3, side, side]` each.
@@ -183,9 +256,11 @@ impl Head {
     /// The mean over all pixels, times the weight, plus the bias.
     fn forward(&self, image: &[u16], channels: usize) -> f32 {
         let mut sums = vec![0.0_f32; channels];
+        let mut values = sums.clone();
         for pixel in image.chunks_exact(channels) {
-            for (sum, value) in sums.iter_mut().zip(pixel) {
-                *sum += bf16::from_bits(*value).to_f32();
+            self.format.widen_all(pixel, &mut values);
+            for (sum, value) in sums.iter_mut().zip(&values) {
+                *sum += value;
             }
         }
         let pixels = (image.len() / channels) as f32;
@@ -199,11 +274,11 @@ impl Head {
     /// What each pixel adds to the value, row by row; with the bias they sum up to it.
     fn parts(&self, image: &[u16], channels: usize) -> Vec<f32> {
         let pixels = (image.len() / channels) as f32;
+        let mut values = vec![0.0; channels];
         let part = |pixel: &[u16]| {
-            let products = pixel.iter().zip(&self.weight);
-            let sum: f32 = products
-                .map(|(value, weight)| bf16::from_bits(*value).to_f32() * weight)
-                .sum();
+            self.format.widen_all(pixel, &mut values);
+            let products = values.iter().zip(&self.weight);
+            let sum: f32 = products.map(|(value, weight)| value * weight).sum();
             sum / pixels
         };
         image.chunks_exact(channels).map(part).collect()
@@ -212,6 +287,7 @@ impl Head {
 
 impl Block {
     fn new(
+        format: Format,
         state: &BTreeMap<String, Tensor>,
         prefix: &str,
         inputs: usize,
@@ -227,17 +303,23 @@ impl Block {
         let threads = Threads::of_libtorch();
         let (weight, bias) = unit("conv1", "bn1")?;
         let first = if inputs == outputs {
-            First::Same(winograd::Filter::new(&weight, &bias, inputs, threads))
+            First::Same(winograd::Filter::new(
+                format, &weight, &bias, inputs, threads,
+            ))
         } else {
-            First::Halving(direct::Filter::new(&weight, &bias, inputs, 3, threads))
+            First::Halving(direct::Filter::new(
+                format, &weight, &bias, inputs, 3, threads,
+            ))
         };
         let (weight, bias) = unit("conv2", "bn2")?;
-        let second = winograd::Filter::new(&weight, &bias, outputs, threads);
+        let second = winograd::Filter::new(format, &weight, &bias, outputs, threads);
         let downsample = if inputs == outputs {
             None
         } else {
             let (weight, bias) = unit("downsample.0", "downsample.1")?;
-            Some(direct::Filter::new(&weight, &bias, inputs, 1, threads))
+            Some(direct::Filter::new(
+                format, &weight, &bias, inputs, 1, threads,
+            ))
         };
         Ok(Block {
             first,

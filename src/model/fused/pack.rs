@@ -17,12 +17,11 @@ use super::{
     memory::Shared,
     threads::Threads,
     vectors,
-    winograd::ELEMENTS,
+    winograd::{ELEMENTS, TAPS},
 };
 
 /// Values of a vector of f32.
 const LANES: usize = 16;
-const TAPS: usize = 9;
 
 /// Transforms a filter of 3×3 for [`super::winograd`]: `[outputs / 64][16][inputs / 2][64][2]`.
 pub(super) fn winograd(weight: &[f32], inputs: usize, threads: &Threads, panels: &mut [u16]) {

@@ -9,9 +9,8 @@
 
 use std::cell::RefCell;
 
-use half::bf16;
-
 use super::{
+    format::Format,
     kernel::{self, Finish, PANEL, ROWS, Rows},
     memory::{Aligned, Shared},
     threads::Threads,
@@ -28,9 +27,10 @@ const PAIRS: usize = (WIDTH * CHANNELS).div_ceil(2);
 /// The filter and the bias behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Stem {
+    format: Format,
     /// `[7][11][PANEL][2]`.
     panel: Aligned<u16>,
-    bias: Aligned<f32>,
+    bias: Aligned<u16>,
 }
 
 thread_local! {
@@ -45,7 +45,7 @@ pub(super) fn pooled_side(side: usize) -> usize {
 
 impl Stem {
     /// Arranges a filter `[64, 3, 7, 7]` with a bias `[64]`.
-    pub(super) fn new(weight: &[f32], bias: &[f32]) -> Self {
+    pub(super) fn new(format: Format, weight: &[f32], bias: &[f32]) -> Self {
         let mut panel = Aligned::zeros(WIDTH * PAIRS * 2 * PANEL);
         let places = panel.as_mut_slice();
         for (index, value) in weight.iter().enumerate() {
@@ -56,14 +56,17 @@ impl Stem {
             );
             let column = x * CHANNELS + channel;
             let row = y * PAIRS + column / 2;
-            places[(row * PANEL + output) * 2 + column % 2] = bf16::from_f32(*value).to_bits();
+            let place = row * PANEL + format.place_of(output);
+            places[place * 2 + column % 2] = format.round(*value);
         }
-        let mut kept = Aligned::zeros(PANEL);
-        kept.as_mut_slice().copy_from_slice(bias);
-        Stem { panel, bias: kept }
+        Stem {
+            format,
+            panel,
+            bias: format.sums(bias),
+        }
     }
 
-    /// Normalised images `[3, side, side]` each, into `[count, pooled, pooled, 64]` in bf16.
+    /// Normalised images `[3, side, side]` each, into `[count, pooled, pooled, 64]`.
     ///
     /// # Panics
     /// When a buffer does not have the size that the others ask for.
@@ -95,7 +98,7 @@ impl Stem {
             let rectified_rows = (2 * first).saturating_sub(1)..half.min(2 * last);
             PADDED.with_borrow_mut(|padded| {
                 RECTIFIED.with_borrow_mut(|rectified| {
-                    pad(images[image], side, &rectified_rows, padded);
+                    pad(self.format, images[image], side, &rectified_rows, padded);
                     self.convolve(padded.as_slice(), side, &rectified_rows, rectified);
                     let rectified = rectified.as_slice();
                     for y in first..last {
@@ -146,7 +149,7 @@ impl Stem {
                 };
                 let panel = self.panel.as_slice().as_ptr();
                 // SAFETY: the network is made only where the instructions are available; sources hold 22 values and targets 64.
-                unsafe { kernel::finished_product(rows, panel, finish, &targets) };
+                unsafe { self.format.finished_product(rows, panel, finish, &targets) };
             }
         }
     }
@@ -157,9 +160,16 @@ fn padded_width(side: usize) -> usize {
     (side + 2 * PADDING + 1) * CHANNELS + 1
 }
 
-/// The rows under `rows` of the convolution, `[2 * rows + 5, padded width]` in bf16, the channels of a pixel side by side.
-fn pad(image: &[f32], side: usize, rows: &std::ops::Range<usize>, padded: &mut Aligned<u16>) {
+/// The rows under `rows` of the convolution, `[2 * rows + 5, padded width]`, the channels of a pixel side by side.
+fn pad(
+    format: Format,
+    image: &[f32],
+    side: usize,
+    rows: &std::ops::Range<usize>,
+    padded: &mut Aligned<u16>,
+) {
     let width = padded_width(side);
+    let mut rounded = vec![0; CHANNELS * side];
     let height = 2 * rows.len() + WIDTH - 2;
     padded.resize(height * width);
     let padded = padded.as_mut_slice();
@@ -173,12 +183,14 @@ fn pad(image: &[f32], side: usize, rows: &std::ops::Range<usize>, padded: &mut A
         let (middle, right) = rest.split_at_mut(side * CHANNELS);
         left.fill(0);
         right.fill(0);
-        let channel = |index: usize| &image[(index * side + y) * side..][..side];
-        let (red, green, blue) = (channel(0), channel(1), channel(2));
-        for (x, pixel) in middle.chunks_exact_mut(CHANNELS).enumerate() {
-            pixel[0] = bf16::from_f32(red[x]).to_bits();
-            pixel[1] = bf16::from_f32(green[x]).to_bits();
-            pixel[2] = bf16::from_f32(blue[x]).to_bits();
+        for (channel, rounded) in rounded.chunks_exact_mut(side).enumerate() {
+            format.round_all(&image[(channel * side + y) * side..][..side], rounded);
+        }
+        let (red, others) = rounded.split_at(side);
+        let (green, blue) = others.split_at(side);
+        let channels = red.iter().zip(green).zip(blue);
+        for (pixel, ((red, green), blue)) in middle.chunks_exact_mut(CHANNELS).zip(channels) {
+            pixel.copy_from_slice(&[*red, *green, *blue]);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Small whole numbers, for which bf16 and f32 are exact, against plain sums; the whole network is held against torchvision in `resnet18`'s tests.
+//! Small whole numbers, for which bf16, f16 and f32 are exact, against plain sums; the whole network is held against torchvision in `resnet18`'s tests.
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{
-    direct, gradient, kernel, memory::Aligned, pack, stem::Stem, threads::Threads, winograd,
-    winograd::Images,
+    direct, format::Format, gradient, kernel, memory::Aligned, pack, stem::Stem, threads::Threads,
+    winograd, winograd::Images,
 };
 
 /// SplitMix64, as whole numbers from -`most` to `most`.
@@ -24,11 +24,21 @@ fn whole_numbers(seed: u64, count: usize, most: i64) -> Vec<f32> {
 }
 
 fn in_bf16(values: &[f32]) -> Aligned<u16> {
+    in_format(Format::Bf16, values)
+}
+
+fn in_format(format: Format, values: &[f32]) -> Aligned<u16> {
     let mut made = Aligned::zeros(values.len());
-    for (place, value) in made.as_mut_slice().iter_mut().zip(values) {
-        *place = bf16::from_f32(*value).to_bits();
-    }
+    made.as_mut_slice().copy_from_slice(&bits(format, values));
     made
+}
+
+fn bits(format: Format, values: &[f32]) -> Vec<u16> {
+    let round = |value: &f32| match format {
+        Format::Bf16 => bf16::from_f32(*value).to_bits(),
+        Format::F16 => f16::from_f32(*value).to_bits(),
+    };
+    values.iter().map(round).collect()
 }
 
 /// A convolution as its definition says, of `[count, side, side, inputs]` with `[outputs, inputs, width, width]`, plus bias.
@@ -66,11 +76,16 @@ fn plain(
     out
 }
 
-fn rectified(values: &[f32]) -> Vec<u16> {
-    let rectified = values.iter().map(|value| value.max(0.0));
-    rectified
-        .map(|value| bf16::from_f32(value).to_bits())
-        .collect()
+fn rectified(format: Format, values: &[f32]) -> Vec<u16> {
+    let rectified: Vec<f32> = values.iter().map(|value| value.max(0.0)).collect();
+    bits(format, &rectified)
+}
+
+/// Those that this processor multiplies in; where there are none, nothing here is ever called, and there is nothing to compare.
+fn formats() -> impl Iterator<Item = Format> {
+    [Format::Bf16, Format::F16]
+        .into_iter()
+        .filter(|format| format.is_available())
 }
 
 /// Without the instructions nothing here is ever called, and there is nothing to compare.
@@ -80,9 +95,6 @@ fn is_unavailable() -> bool {
 
 #[test]
 fn winograd_convolution_is_the_plain_sum() {
-    if is_unavailable() {
-        return;
-    }
     for (count, side, inputs, outputs) in [
         (3, 7, 64, 128),
         (1, 8, 128, 64),
@@ -100,10 +112,10 @@ fn winograd_convolution_is_the_plain_sum() {
         let sums = plain((&values, count, side), &weight, &bias, (inputs, 3, 1));
         let added: Vec<f32> = sums.iter().zip(&residual).map(|(a, b)| a + b).collect();
         let arranged = taps_before_inputs(&weight, inputs, 9);
-        let (pixels, residual) = (in_bf16(&values), in_bf16(&residual));
-        for threads in [1, 3] {
+        for (format, threads) in formats().flat_map(|format| [(format, 1), (format, 3)]) {
+            let (pixels, residual) = (in_format(format, &values), in_format(format, &residual));
             let threads = Threads::new(threads).unwrap();
-            let filter = winograd::Filter::new(&arranged, &bias, inputs, &threads);
+            let filter = winograd::Filter::new(format, &arranged, &bias, inputs, &threads);
             let images = Images {
                 pixels: pixels.as_slice(),
                 count,
@@ -111,7 +123,11 @@ fn winograd_convolution_is_the_plain_sum() {
             };
             let mut out = Aligned::zeros(sums.len());
             filter.convolve(images, None, true, &threads, out.as_mut_slice());
-            assert_eq!(out.as_slice(), rectified(&sums), "side {side}");
+            assert_eq!(
+                out.as_slice(),
+                rectified(format, &sums),
+                "side {side} in {format:?}"
+            );
             filter.convolve(
                 images,
                 Some(residual.as_slice()),
@@ -121,8 +137,8 @@ fn winograd_convolution_is_the_plain_sum() {
             );
             assert_eq!(
                 out.as_slice(),
-                rectified(&added),
-                "side {side} with a residual"
+                rectified(format, &added),
+                "side {side} in {format:?} with a residual"
             );
         }
     }
@@ -130,9 +146,6 @@ fn winograd_convolution_is_the_plain_sum() {
 
 #[test]
 fn convolution_with_stride_is_the_plain_sum() {
-    if is_unavailable() {
-        return;
-    }
     for (count, side, inputs, outputs, width) in [
         (2, 14, 64, 128, 3),
         (1, 7, 128, 64, 3),
@@ -144,31 +157,27 @@ fn convolution_with_stride_is_the_plain_sum() {
         let bias = whole_numbers(7, outputs, 50);
         let sums = plain((&values, count, side), &weight, &bias, (inputs, width, 2));
         let arranged = taps_before_inputs(&weight, inputs, width * width);
-        let pixels = in_bf16(&values);
-        let images = Images {
-            pixels: pixels.as_slice(),
-            count,
-            side,
-        };
-        for threads in [1, 3] {
+        for (format, threads) in formats().flat_map(|format| [(format, 1), (format, 3)]) {
+            let pixels = in_format(format, &values);
+            let images = Images {
+                pixels: pixels.as_slice(),
+                count,
+                side,
+            };
             let threads = Threads::new(threads).unwrap();
-            let filter = direct::Filter::new(&arranged, &bias, inputs, width, &threads);
+            let filter = direct::Filter::new(format, &arranged, &bias, inputs, width, &threads);
             let mut out = Aligned::zeros(sums.len());
             filter.convolve(images, true, &threads, out.as_mut_slice());
             assert_eq!(
                 out.as_slice(),
-                rectified(&sums),
-                "side {side} width {width}"
+                rectified(format, &sums),
+                "side {side} width {width} in {format:?}"
             );
             filter.convolve(images, false, &threads, out.as_mut_slice());
-            let expected: Vec<u16> = sums
-                .iter()
-                .map(|sum| bf16::from_f32(*sum).to_bits())
-                .collect();
             assert_eq!(
                 out.as_slice(),
-                expected,
-                "side {side} width {width}, not rectified"
+                bits(format, &sums),
+                "side {side} width {width} in {format:?}, not rectified"
             );
         }
     }
@@ -176,9 +185,6 @@ fn convolution_with_stride_is_the_plain_sum() {
 
 #[test]
 fn stem_is_the_plain_sum_and_the_largest_of_nine() {
-    if is_unavailable() {
-        return;
-    }
     for (count, side) in [(2, 33), (1, 64), (3, 46)] {
         // `[count, 3, side, side]`, and the same with the channels of a pixel side by side.
         let planes = whole_numbers(8, count * 3 * side * side, 2);
@@ -209,12 +215,16 @@ fn stem_is_the_plain_sum_and_the_largest_of_nine() {
             expected.push(most);
         }
         let images: Vec<&[f32]> = planes.chunks_exact(3 * side * side).collect();
-        for threads in [1, 4] {
+        for (format, threads) in formats().flat_map(|format| [(format, 1), (format, 4)]) {
             let threads = Threads::new(threads).unwrap();
             let mut out = Aligned::zeros(expected.len());
-            let stem = Stem::new(&weight, &bias);
+            let stem = Stem::new(format, &weight, &bias);
             stem.forward(&images, side, &threads, out.as_mut_slice());
-            assert_eq!(out.as_slice(), rectified(&expected), "side {side}");
+            assert_eq!(
+                out.as_slice(),
+                rectified(format, &expected),
+                "side {side} in {format:?}"
+            );
         }
     }
 }
@@ -222,19 +232,22 @@ fn stem_is_the_plain_sum_and_the_largest_of_nine() {
 /// A damaged network must not look like one that answers.
 #[test]
 fn not_a_number_stays_one_through_rectifying_and_pooling() {
-    if is_unavailable() {
-        return;
-    }
-    for nan in [f32::NAN, -f32::NAN] {
+    let nans = [f32::NAN, -f32::NAN];
+    for (format, nan) in formats().flat_map(|format| nans.map(|nan| (format, nan))) {
         let threads = Threads::new(1).unwrap();
         let mut bias = vec![0.0; 64];
         bias[5] = nan;
-        let stem = Stem::new(&vec![0.0; 64 * 3 * 49], &bias);
+        let stem = Stem::new(format, &vec![0.0; 64 * 3 * 49], &bias);
         let mut out = Aligned::zeros(64);
         stem.forward(&[&[1.0; 3 * 16]], 4, &threads, out.as_mut_slice());
         for (channel, value) in out.as_slice().iter().enumerate() {
-            let value = bf16::from_bits(*value);
-            assert_eq!(value.is_nan(), channel == 5, "channel {channel}: {value}");
+            let mut widened = [0.0];
+            format.widen_all(&[*value], &mut widened);
+            assert_eq!(
+                widened[0].is_nan(),
+                channel == 5,
+                "channel {channel} in {format:?}"
+            );
         }
     }
 }
@@ -342,7 +355,8 @@ fn filter_packed_for_the_way_back_is_the_turned_one() {
         turned[(input * outputs + output) * 9 + 8 - tap] = *value;
     }
     let turned = taps_before_inputs(&turned, outputs, 9);
-    let mut made = winograd::Filter::new(&turned, &vec![0.0; inputs], outputs, &threads);
+    let mut made =
+        winograd::Filter::new(Format::Bf16, &turned, &vec![0.0; inputs], outputs, &threads);
     let mut packed = winograd::Filter::empty(outputs, inputs);
     let arranged = taps_before_inputs(&weight, inputs, 9);
     pack::winograd_backward(&arranged, inputs, &threads, packed.panels_mut());

@@ -1,8 +1,8 @@
 //! Convolutions of 3×3 with stride 1 and padding 1 by Winograd's minimal filtering F(2×2, 3×3) (Lavin and Gray, 2015, arXiv:1509.09308, section 4.1).
 //!
 //! Each tile of 4×4 pixels is transformed, multiplied with a filter that was transformed when the network was made, and transformed back into 2×2 pixels of the
-//! output: 16 multiplications where the plain sum takes 36. A block of tiles stays in the processor's cache from its transform to its pixels. Transforms and sums are in f32,
-//! the factors of products in bf16.
+//! output: 16 multiplications where the plain sum takes 36. A block of tiles stays in the processor's cache from its transform to its pixels. With factors in bf16, transforms and
+//! sums are in f32; with factors in f16 they are in f16.
 
 #![expect(
     unsafe_code,
@@ -12,26 +12,30 @@
 use std::cell::RefCell;
 
 use super::{
-    kernel::{self, Finish, PANEL, ROWS, Rows},
+    format::Format,
+    kernel::{Finish, PANEL, ROWS, Rows},
     memory::{Aligned, BORDER, Shared},
-    pack,
+    pack, pack_f16,
     threads::Threads,
 };
 
 /// Elements of a transformed tile.
 pub(super) const ELEMENTS: usize = 16;
+/// Of a filter.
+pub(super) const TAPS: usize = 9;
 
 /// A filter of 3×3, transformed, and the bias behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
+    format: Format,
     /// `[outputs / PANEL][16][inputs / 2][PANEL][2]`.
     panels: Aligned<u16>,
-    bias: Aligned<f32>,
+    bias: Aligned<u16>,
     inputs: usize,
     outputs: usize,
 }
 
-/// Images `[count, side, side, channels]` in bf16.
+/// Images `[count, side, side, channels]` in the format of the filter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Images<'a> {
     pub(super) pixels: &'a [u16],
@@ -43,7 +47,8 @@ pub(super) struct Images<'a> {
 #[derive(Debug)]
 struct Scratch {
     tiles: Aligned<u16>,
-    products: Aligned<f32>,
+    /// Sums of the format, which may take two places each.
+    products: Aligned<u16>,
 }
 
 thread_local! {
@@ -53,11 +58,12 @@ thread_local! {
 }
 
 impl Filter {
-    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training.
+    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training, in bf16.
     pub(super) fn empty(inputs: usize, outputs: usize) -> Self {
         Filter {
+            format: Format::Bf16,
             panels: Aligned::zeros(ELEMENTS * inputs * outputs),
-            bias: Aligned::zeros(outputs),
+            bias: Format::Bf16.sums(&vec![0.0; outputs]),
             inputs,
             outputs,
         }
@@ -68,10 +74,22 @@ impl Filter {
     }
 
     /// Transforms a filter `[outputs, 9, inputs]` of multiples of 64 and 32 channels, with a bias `[outputs]`.
-    pub(super) fn new(weight: &[f32], bias: &[f32], inputs: usize, threads: &Threads) -> Self {
-        let mut made = Filter::empty(inputs, bias.len());
-        made.bias.as_mut_slice().copy_from_slice(bias);
-        pack::winograd(weight, inputs, threads, made.panels_mut());
+    pub(super) fn new(
+        format: Format,
+        weight: &[f32],
+        bias: &[f32],
+        inputs: usize,
+        threads: &Threads,
+    ) -> Self {
+        let mut made = Filter {
+            format,
+            bias: format.sums(bias),
+            ..Filter::empty(inputs, bias.len())
+        };
+        match format {
+            Format::Bf16 => pack::winograd(weight, inputs, threads, made.panels_mut()),
+            Format::F16 => pack_f16::winograd(weight, inputs, threads, made.panels_mut()),
+        }
         made
     }
 
@@ -142,13 +160,15 @@ impl Filter {
         let count = tiles.len();
         let stride = count * self.inputs;
         scratch.tiles.resize(ELEMENTS * stride);
-        scratch.products.resize(ELEMENTS * count * PANEL);
+        // Places of a row of sums.
+        let of_row = PANEL * self.format.sum_width();
+        scratch.products.resize(ELEMENTS * count * of_row);
         let transformed = scratch.tiles.as_mut_slice().as_mut_ptr();
         for (row, tile) in tiles.clone().enumerate() {
             let sources = grid.sources(tile, pixels, self.inputs);
             // SAFETY: the network is made only where the instructions are available; each source has `inputs` values, and the scratch was given room.
             unsafe {
-                kernel::transform_input(
+                self.format.transform_input(
                     &sources,
                     self.inputs,
                     transformed.add(row * self.inputs),
@@ -178,13 +198,13 @@ impl Filter {
                             pairs: self.inputs / 2,
                             step: 2,
                         };
-                        let target = products.add((element * count + row) * PANEL);
-                        kernel::product(rows, factors.as_ptr(), target, PANEL);
+                        let target = products.add((element * count + row) * of_row);
+                        self.format.product(rows, factors.as_ptr(), target, PANEL);
                     }
                 }
             }
             let finish = Finish {
-                bias: self.bias.as_slice()[panel * PANEL..][..PANEL].as_ptr(),
+                bias: self.bias.as_slice()[panel * of_row..][..of_row].as_ptr(),
                 relu,
             };
             for (row, tile) in tiles.clone().enumerate() {
@@ -199,8 +219,8 @@ impl Filter {
                 }
                 // SAFETY: the places hold a panel each, and no other job has this tile and panel.
                 unsafe {
-                    kernel::transform_output(
-                        products.add(row * PANEL),
+                    self.format.transform_output(
+                        products.add(row * of_row),
                         count * PANEL,
                         finish,
                         &added,
