@@ -22,7 +22,7 @@ use crate::{
 use super::{
     Error, ServedModel,
     explain::Explanation,
-    loaded::{Loaded, Wanted},
+    loaded::{Loaded, Rounding, Wanted},
     loader::{Delivery, Inventory, Loader, Returns},
     queue::{Item, Waiting},
     spans,
@@ -140,6 +140,11 @@ impl Engine {
     /// What the versions have done.
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
+    }
+
+    /// What a version computes in, if it is loaded.
+    pub fn rounding(&self, model: &ServedModel) -> Option<Rounding> {
+        self.inventory.rounding(&model.sha256)
     }
 
     /// Loads and warms a version beside the predictions, so that its first prediction is as fast as any. One that is pinned stays loaded until another is
@@ -346,8 +351,8 @@ impl Loop {
     /// Takes over a network, as the one that was used last.
     fn install(&mut self, sha256: &str, network: Box<Loaded>) {
         self.loaded.retain(|(name, _)| name != sha256);
+        self.inventory.add(sha256, network.rounding);
         self.loaded.push_back((sha256.to_owned(), network));
-        self.inventory.add(sha256);
         self.let_go();
     }
 

@@ -93,10 +93,16 @@ impl Wanted {
 #[derive(Debug)]
 pub(super) struct Loaded {
     network: Network,
-    /// Its number format.
-    pub(super) precision: NumberFormat,
+    pub(super) rounding: Rounding,
+}
+
+/// What a network computes in, and what that costs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rounding {
+    /// The number format.
+    pub precision: NumberFormat,
     /// Mean change in years against f32 on the drawn faces; zero for f32.
-    pub(super) difference: f64,
+    pub difference: f64,
 }
 
 #[derive(Debug)]
@@ -119,8 +125,10 @@ impl Loaded {
         let state = checkpoint::read_model(&model.weights, &model.sha256)?;
         let mut exact = Loaded {
             network: Network::libtorch(&state, device, Precision::F32)?,
-            precision: NumberFormat::F32,
-            difference: 0.0,
+            rounding: Rounding {
+                precision: NumberFormat::F32,
+                difference: 0.0,
+            },
         };
         let faces = golden_faces(model);
         let expected = exact.forward(&faces, &[], model, threads)?;
@@ -143,24 +151,24 @@ impl Loaded {
                 tracing::warn!(model = model.name, %error, "trying the next number format");
                 continue;
             };
-            let mut rounded = Loaded {
-                network,
+            let rounding = Rounding {
                 precision,
                 difference: 0.0,
             };
+            let mut rounded = Loaded { network, rounding };
             let found = rounded.forward(&faces, &[], model, threads)?;
             let change = |(found, expected): (&Output, &Output)| {
                 f64::from((found.value - expected.value).abs())
             };
-            let changes = found.iter().zip(&expected).map(change);
-            rounded.difference =
-                model.label.scale.abs() * changes.sum::<f64>() / expected.len() as f64;
-            let is_far = rounded.difference.is_nan() || rounded.difference > MOST_DIFFERENCE;
+            let changes = found.iter().zip(&expected).map(change).sum::<f64>();
+            let difference = model.label.scale.abs() * changes / expected.len() as f64;
+            rounded.rounding.difference = difference;
+            let is_far = difference.is_nan() || difference > MOST_DIFFERENCE;
             if is_far {
                 tracing::warn!(
                     model = model.name,
                     precision = precision.name(),
-                    difference = rounded.difference,
+                    difference,
                     limit = MOST_DIFFERENCE,
                     "this number format changes the ages of drawn faces by too much"
                 );

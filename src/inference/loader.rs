@@ -4,7 +4,7 @@
 //! that becomes live so never makes a request wait.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -21,7 +21,7 @@ use crate::{
 use super::{
     Error, ServedModel,
     engine::Command,
-    loaded::{Loaded, Wanted},
+    loaded::{Loaded, Rounding, Wanted},
     queue::Item,
 };
 
@@ -30,24 +30,28 @@ const MAX_WISHES: usize = 16;
 /// As `nice -n 10`: a model is wanted soon, but not at the cost of predictions.
 const NICE: u32 = 10;
 
-/// Which networks the engine has, by the SHA-256 of their weights; the engine keeps it true.
+/// Which networks the engine has, by the SHA-256 of their weights, and what each computes in; the engine keeps it true.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Inventory(Arc<Mutex<BTreeSet<String>>>);
+pub(super) struct Inventory(Arc<Mutex<BTreeMap<String, Rounding>>>);
 
 impl Inventory {
     pub(super) fn has(&self, sha256: &str) -> bool {
-        self.all().contains(sha256)
+        self.all().contains_key(sha256)
     }
 
-    pub(super) fn add(&self, sha256: &str) {
-        self.all().insert(sha256.to_owned());
+    pub(super) fn rounding(&self, sha256: &str) -> Option<Rounding> {
+        self.all().get(sha256).copied()
+    }
+
+    pub(super) fn add(&self, sha256: &str, rounding: Rounding) {
+        self.all().insert(sha256.to_owned(), rounding);
     }
 
     pub(super) fn remove(&self, sha256: &str) {
         self.all().remove(sha256);
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Rounding>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -213,8 +217,8 @@ fn read(
     metrics::model_loaded(begun.elapsed());
     tracing::info!(
         model = model.name,
-        precision = network.precision.name(),
-        difference = network.difference,
+        precision = network.rounding.precision.name(),
+        difference = network.rounding.difference,
         seconds = begun.elapsed().as_secs_f64(),
         "loaded a model"
     );

@@ -41,7 +41,7 @@ mod spans;
 pub mod statistics;
 mod tally;
 
-pub use loaded::{NumberFormat, Wanted};
+pub use loaded::{NumberFormat, Rounding, Wanted};
 
 /// Who goes first when pictures wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

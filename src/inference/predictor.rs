@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    Error, Priority, ServedModel,
+    Error, Priority, Rounding, ServedModel,
     admission::{Admission, Door, Place},
     annotate,
     cache::{Cache, Key},
@@ -189,6 +189,11 @@ impl Predictor {
     /// What the versions have done.
     pub fn statistics(&self) -> &Statistics {
         self.engine.statistics()
+    }
+
+    /// What a version computes in, if it is loaded.
+    pub fn rounding(&self, model: &ServedModel) -> Option<Rounding> {
+        self.engine.rounding(model)
     }
 
     /// Places that background work may hold at once.

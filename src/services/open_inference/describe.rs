@@ -71,6 +71,11 @@ impl OpenInference {
         if let Some(level) = default_level(&model) {
             properties.insert("interval.confidence".to_owned(), level.to_string());
         }
+        if let Some(rounding) = self.predictions.predictor.rounding(&model) {
+            let difference = format!("{:.4}", rounding.difference);
+            properties.insert("precision".to_owned(), rounding.precision.name().to_owned());
+            properties.insert("precision.difference".to_owned(), difference);
+        }
         Ok(oi::ModelMetadataResponse {
             name: wanted.model.to_owned(),
             versions: numbers.map(|(_, number)| number.to_string()).collect(),
