@@ -72,6 +72,7 @@ CALLS = {
     "BODY_TOO_SLOW": "The HTTP body did not arrive in time.",
     "TOO_MANY_VALIDATIONS": "As many StartTraining calls with `validate_only` scan datasets as the server allows at once. Wait as `RetryInfo` says.",
     "MODEL_NOT_LOADABLE": "The version is there and does not load; the message says why. Point `live` to another one, or bring its checkpoint back.",
+    "PRECISION_UNAVAILABLE": "The version cannot be served in the number format that the setting `precision` asks for; the message says why. Set it to `auto`.",
     "SHUTTING_DOWN": "The server ends. Connect again as `RetryInfo` says; a stream of events goes on from its cursor.",
     "DATABASE_DAMAGED": "The database is damaged. Restore a backup.",
     "DATABASE": "The database failed. The server's log has the cause.",
