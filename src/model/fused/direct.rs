@@ -6,7 +6,7 @@
 )]
 
 use super::{
-    format::Format,
+    format::Arithmetic,
     kernel::{Finish, PANEL, ROWS, Rows},
     memory::{Aligned, BORDER, Shared},
     pack, pack_f16,
@@ -20,7 +20,7 @@ const BLOCK: usize = 8 * ROWS;
 /// A square filter with stride 2 and the bias behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
-    format: Format,
+    arithmetic: Arithmetic,
     /// `[outputs / PANEL][taps][inputs / 2][PANEL][2]`.
     panels: Aligned<u16>,
     bias: Aligned<u16>,
@@ -33,7 +33,7 @@ pub(super) struct Filter {
 impl Filter {
     /// Arranges a filter `[outputs, width * width, inputs]` with a bias `[outputs]`; a filter of 3 has a padding of 1, one of 1 none.
     pub(super) fn new(
-        format: Format,
+        arithmetic: Arithmetic,
         weight: &[f32],
         bias: &[f32],
         inputs: usize,
@@ -41,24 +41,37 @@ impl Filter {
         threads: &Threads,
     ) -> Self {
         let mut made = Filter {
-            format,
-            bias: format.sums(bias),
-            ..Filter::empty(inputs, bias.len(), width)
+            bias: arithmetic.sums(bias),
+            ..Filter::empty(arithmetic, inputs, bias.len(), width)
         };
-        let taps = width * width;
-        match format {
-            Format::Bf16 => pack::direct(weight, inputs, taps, threads, made.panels_mut()),
-            Format::F16 => pack_f16::direct(weight, inputs, taps, threads, made.panels_mut()),
+        let (taps, panels) = (width * width, made.panels_mut());
+        match arithmetic {
+            Arithmetic::F16 => pack_f16::direct(weight, inputs, taps, threads, panels),
+            Arithmetic::Bf16 | Arithmetic::Mixed => {
+                pack::direct(
+                    arithmetic.has_f16_factors(),
+                    weight,
+                    inputs,
+                    taps,
+                    threads,
+                    panels,
+                );
+            }
         }
         made
     }
 
-    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training, in bf16.
-    pub(super) fn empty(inputs: usize, outputs: usize, width: usize) -> Self {
+    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training.
+    pub(super) fn empty(
+        arithmetic: Arithmetic,
+        inputs: usize,
+        outputs: usize,
+        width: usize,
+    ) -> Self {
         Filter {
-            format: Format::Bf16,
+            arithmetic,
             panels: Aligned::zeros(inputs * outputs * width * width),
-            bias: Format::Bf16.sums(&vec![0.0; outputs]),
+            bias: arithmetic.sums(&vec![0.0; outputs]),
             inputs,
             outputs,
             width,
@@ -69,13 +82,14 @@ impl Filter {
         self.panels.as_mut_slice()
     }
 
-    /// Convolves into images of half the side, rounded up, adds the bias, and rectifies if asked to.
+    /// Convolves factors into images of half the side, rounded up, divided by the factors' scale, adds the bias, and rectifies if asked to.
     ///
     /// # Panics
     /// When a buffer does not have the size that the others ask for.
     pub(super) fn convolve(
         &self,
         images: Images<'_>,
+        scale: f32,
         relu: bool,
         threads: &Threads,
         out: &mut [u16],
@@ -91,7 +105,7 @@ impl Filter {
         let groups = threads.count().div_ceil(blocks).clamp(1, panels);
         let group = panels.div_ceil(groups);
         let taps = self.width * self.width;
-        let of_row = PANEL * self.format.sum_width();
+        let of_row = PANEL * self.arithmetic.sum_width();
         let out = Shared::new(out);
         threads.for_each(blocks * groups, |job| {
             let first = job / groups * BLOCK;
@@ -126,8 +140,13 @@ impl Filter {
                     // SAFETY: the network is made only where the instructions are available; sources hold `inputs` values, targets a panel each, and no
                     // other job has these pixels and this panel.
                     unsafe {
-                        self.format
-                            .finished_product(rows, factors.as_ptr(), finish, &targets);
+                        self.arithmetic.finished_product(
+                            rows,
+                            factors.as_ptr(),
+                            scale,
+                            finish,
+                            &targets,
+                        );
                     }
                 }
             }

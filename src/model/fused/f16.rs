@@ -1,4 +1,4 @@
-//! The vector instructions of processors that multiply in f16 (AVX512_FP16): what [`super::kernel`] does in bf16, for the forward pass.
+//! The vector instructions of processors that multiply in f16 (AVX512_FP16): what [`super::kernel`] does in bf16.
 //!
 //! Where they are there, they multiply four times as many numbers in a second as those of bf16, and f16 rounds eight times finer. Two things are dear: an f16 ends at 65,504,
 //! which [`super::network`] looks after, and sums are f16 too. A lane therefore adds up no more than [`CHAIN`] products before the sum is added to those before it, as in
@@ -13,16 +13,22 @@
 )]
 
 use std::arch::x86_64::{
-    __m512h, _mm256_storeu_si256, _mm512_add_ph, _mm512_castph_si512, _mm512_castsi512_ph,
-    _mm512_cvtps_ph, _mm512_fmadd_ph, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_blend_epi16,
-    _mm512_max_ph, _mm512_rol_epi32, _mm512_set1_epi32, _mm512_setzero_ph, _mm512_storeu_si512,
-    _mm512_sub_ph,
+    __m512, __m512h, _mm256_storeu_si256, _mm512_add_ph, _mm512_add_ps, _mm512_castph_si512,
+    _mm512_castsi512_ph, _mm512_castsi512_si256, _mm512_cvtph_ps, _mm512_cvtps_ph,
+    _mm512_extracti64x4_epi64, _mm512_fmadd_ph, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_blend_epi16, _mm512_max_ph, _mm512_mul_ps, _mm512_rol_epi32, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ph, _mm512_setzero_ps, _mm512_storeu_si512, _mm512_sub_ph,
 };
 
-use super::kernel::{CHUNK, Finish, PANEL, ROWS, Rows};
+use super::{
+    kernel::{self, CHUNK, Finish, PANEL, ROWS, Rows},
+    vectors,
+};
 
 /// Products that a lane adds up in f16 before its sum is added to others.
 const CHAIN: usize = 32;
+/// The same where sums of chains are added in f32, for which they are taken apart: of fewer chains the costs are less.
+const WIDE_CHAIN: usize = 64;
 /// Lanes with odd numbers.
 const ODD: u32 = 0xaaaa_aaaa;
 /// To the nearest, ties to even.
@@ -75,6 +81,37 @@ fn joined(even: __m512h, odd: __m512h) -> __m512h {
     _mm512_add_ph(_mm512_castsi512_ph(ones), _mm512_castsi512_ph(others))
 }
 
+/// Adds the products of a pair of each row, which begins `at` values behind the row's start, with a pair of rows of a panel.
+///
+/// # Safety
+/// The processor is [`available`], the rows hold the pair and the panel 128 values.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
+unsafe fn add_pair<const R: usize>(
+    sums: &mut [[__m512h; 4]; ROWS],
+    rows: &[*const u16; ROWS],
+    at: usize,
+    panel: *const u16,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let columns = [
+            load(panel),
+            load(panel.add(CHUNK)),
+            load(panel.add(2 * CHUNK)),
+            load(panel.add(3 * CHUNK)),
+        ];
+        for row in 0..R {
+            let two = rows[row].add(at).cast::<i32>();
+            let factor = _mm512_castsi512_ph(_mm512_set1_epi32(two.read_unaligned()));
+            for column in 0..4 {
+                let sum = sums[row][column];
+                sums[row][column] = _mm512_fmadd_ph(factor, columns[column], sum);
+            }
+        }
+    }
+}
+
 /// The sums over taps of rows times panels, for `R` rows.
 ///
 /// # Safety
@@ -93,21 +130,7 @@ unsafe fn sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> Sums
             while done < rows.pairs {
                 let now = (rows.pairs - done).min(CHAIN - chained);
                 for pair in done..done + now {
-                    let columns = [
-                        load(panel),
-                        load(panel.add(CHUNK)),
-                        load(panel.add(2 * CHUNK)),
-                        load(panel.add(3 * CHUNK)),
-                    ];
-                    for row in 0..R {
-                        let two = tap[row].add(rows.step * pair).cast::<i32>();
-                        let factor = _mm512_set1_epi32(two.read_unaligned());
-                        let factor = _mm512_castsi512_ph(factor);
-                        for column in 0..4 {
-                            let sum = sums[row][column];
-                            sums[row][column] = _mm512_fmadd_ph(factor, columns[column], sum);
-                        }
-                    }
+                    add_pair::<R>(&mut sums, tap, rows.step * pair, panel);
                     panel = panel.add(2 * PANEL);
                 }
                 done += now;
@@ -153,6 +176,130 @@ unsafe fn sums(rows: Rows<'_>, panel: *const u16) -> Sums {
             5 => sums_of::<5>(rows, panel),
             _ => sums_of::<ROWS>(rows, panel),
         }
+    }
+}
+
+/// The sums over taps of rows times panels with columns as in `kernel`, for `R` rows. Chains are added in f32.
+///
+/// # Safety
+/// As for [`sums_of`], and the processor has the instructions of [`super::kernel`] too.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
+unsafe fn wide_sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> kernel::Sums {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let zero = _mm512_setzero_ph();
+        let mut totals = [[_mm512_setzero_ps(); 4]; ROWS];
+        for tap in rows.taps {
+            for begin in (0..rows.pairs).step_by(WIDE_CHAIN) {
+                let mut sums = [[zero; 4]; ROWS];
+                for pair in begin..rows.pairs.min(begin + WIDE_CHAIN) {
+                    add_pair::<R>(&mut sums, tap, rows.step * pair, panel);
+                    panel = panel.add(2 * PANEL);
+                }
+                for row in 0..R {
+                    let [a, b, c, d] = sums[row];
+                    let [e, f] = widened(joined(a, b));
+                    let [g, h] = widened(joined(c, d));
+                    for (total, sum) in totals[row].iter_mut().zip([e, f, g, h]) {
+                        *total = _mm512_add_ps(*total, sum);
+                    }
+                }
+            }
+        }
+        totals
+    }
+}
+
+/// The sums of even and odd lanes that [`joined`] brought together, apart and in f32.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
+fn widened(sums: __m512h) -> [__m512; 2] {
+    let apart = vectors::even_before_odd(_mm512_castph_si512(sums));
+    [
+        _mm512_cvtph_ps(_mm512_castsi512_si256(apart)),
+        _mm512_cvtph_ps(_mm512_extracti64x4_epi64(apart, 1)),
+    ]
+}
+
+/// The same for as many rows as there are, times a factor.
+///
+/// # Safety
+/// As for [`wide_sums_of`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
+unsafe fn wide_sums(rows: Rows<'_>, panel: *const u16, factor: f32) -> kernel::Sums {
+    // SAFETY: the caller's promise.
+    let mut sums = unsafe {
+        match rows.count {
+            1 => wide_sums_of::<1>(rows, panel),
+            2 => wide_sums_of::<2>(rows, panel),
+            3 => wide_sums_of::<3>(rows, panel),
+            4 => wide_sums_of::<4>(rows, panel),
+            5 => wide_sums_of::<5>(rows, panel),
+            _ => wide_sums_of::<ROWS>(rows, panel),
+        }
+    };
+    for sum in sums.as_flattened_mut() {
+        *sum = _mm512_mul_ps(*sum, _mm512_set1_ps(factor));
+    }
+    sums
+}
+
+/// Stores rows of products times a factor in f32: row r at `out + r * stride`.
+///
+/// # Safety
+/// As for [`wide_sums_of`], and `out` holds the rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16,avx512bf16")]
+pub(super) unsafe fn wide_product(
+    rows: Rows<'_>,
+    panel: *const u16,
+    factor: f32,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { kernel::store_rows(&wide_sums(rows, panel, factor), rows.count, out, stride) };
+}
+
+/// Stores rows of products times a factor, finished in bf16: row r at `out[r]`.
+///
+/// # Safety
+/// As for [`wide_sums_of`], each of `out` holds [`PANEL`] values, and the bias is in f32.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16,avx512bf16")]
+pub(super) unsafe fn wide_finished_product(
+    rows: Rows<'_>,
+    panel: *const u16,
+    factor: f32,
+    finish: Finish,
+    out: &[*mut u16; ROWS],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = wide_sums(rows, panel, factor);
+        kernel::finish_rows(&sums, rows.count, finish, out);
+    }
+}
+
+/// Values in bf16 times a factor, in f16.
+///
+/// # Safety
+/// The processor is [`available`], and `out` holds as many.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16,avx512bf16")]
+pub(super) unsafe fn from_bf16(values: &[u16], factor: f32, out: *mut u16) {
+    let (chunks, rest) = values.as_chunks::<CHUNK>();
+    for (index, chunk) in chunks.iter().enumerate() {
+        // SAFETY: 32 values, and as much room.
+        unsafe {
+            let scaled = kernel::scaled::<true>(vectors::load(chunk.as_ptr()), factor);
+            let narrowed = vectors::narrowed::<true>(scaled);
+            _mm512_storeu_si512(out.add(index * CHUNK).cast(), narrowed);
+        }
+    }
+    for (index, value) in rest.iter().enumerate() {
+        let value = half::bf16::from_bits(*value).to_f32() * factor;
+        // SAFETY: the room goes on.
+        unsafe { *out.add(chunks.len() * CHUNK + index) = half::f16::from_f32(value).to_bits() };
     }
 }
 

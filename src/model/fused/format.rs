@@ -5,15 +5,21 @@
     reason = "it hands pointers to the vector kernels, whose promises are its callers'"
 )]
 
-use half::{bf16, f16, slice::HalfFloatSliceExt};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use half::{
+    bf16, f16,
+    slice::{HalfBitsSliceExt, HalfFloatSliceExt},
+};
 
 use super::{
     f16 as f16_kernel,
     kernel::{self, Finish, ROWS, Rows},
-    memory::Aligned,
+    memory::{Aligned, Shared},
+    threads::Threads,
 };
 
-/// What activations and filters are in.
+/// What a network's activations and filters are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// bf16, with sums in f32.
@@ -31,52 +37,122 @@ impl Format {
         }
     }
 
-    pub(super) fn round(self, value: f32) -> u16 {
-        match self {
-            Format::Bf16 => bf16::from_f32(value).to_bits(),
-            Format::F16 => f16::from_f32(value).to_bits(),
-        }
-    }
-
-    /// Rounds values, as many as there is room for.
-    ///
-    /// # Panics
-    /// When the two have not the same length.
-    pub(super) fn round_all(self, values: &[f32], out: &mut [u16]) {
-        match self {
-            Format::Bf16 => {
-                for (value, out) in values.iter().zip(out) {
-                    *out = bf16::from_f32(*value).to_bits();
-                }
-            }
-            // SAFETY: a network of this format is made only where the instructions are available.
-            Format::F16 => unsafe { f16_kernel::round(values, out) },
-        }
-    }
-
     /// # Panics
     /// When the two have not the same length.
     pub(super) fn widen_all(self, values: &[u16], out: &mut [f32]) {
-        use half::slice::HalfBitsSliceExt;
         match self {
             Format::Bf16 => values.reinterpret_cast::<bf16>().convert_to_f32_slice(out),
             Format::F16 => values.reinterpret_cast::<f16>().convert_to_f32_slice(out),
         }
     }
 
+    pub(super) fn arithmetic(self) -> Arithmetic {
+        match self {
+            Format::Bf16 => Arithmetic::Bf16,
+            Format::F16 => Arithmetic::F16,
+        }
+    }
+}
+
+/// How a convolution multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    /// Activations and factors in bf16, sums in f32.
+    Bf16,
+    /// All in f16.
+    F16,
+    /// Activations in bf16, factors in f16, sums in f32 but for short ones. Gradients are too small for f16 and activations may be too large, so the factors made of either are
+    /// multiplied with a power of two, by which their sums are divided.
+    Mixed,
+}
+
+impl Arithmetic {
+    /// The fastest whose activations are bf16, for trainings.
+    pub(super) fn of_training() -> Self {
+        if f16_kernel::available() {
+            Arithmetic::Mixed
+        } else {
+            Arithmetic::Bf16
+        }
+    }
+
+    /// Whether factors are in f16.
+    pub(super) fn has_f16_factors(self) -> bool {
+        match self {
+            Arithmetic::Bf16 => false,
+            Arithmetic::F16 | Arithmetic::Mixed => true,
+        }
+    }
+
+    /// Rounds a factor.
+    pub(super) fn round(self, value: f32) -> u16 {
+        match self {
+            Arithmetic::Bf16 => bf16::from_f32(value).to_bits(),
+            Arithmetic::F16 | Arithmetic::Mixed => f16::from_f32(value).to_bits(),
+        }
+    }
+
+    /// Rounds factors, as many as there is room for.
+    ///
+    /// # Panics
+    /// When the two have not the same length.
+    pub(super) fn round_all(self, values: &[f32], out: &mut [u16]) {
+        assert_eq!(values.len(), out.len());
+        match self {
+            Arithmetic::Bf16 => {
+                for (value, out) in values.iter().zip(out) {
+                    *out = bf16::from_f32(*value).to_bits();
+                }
+            }
+            // SAFETY: a network that multiplies so is made only where the instructions are available.
+            Arithmetic::F16 | Arithmetic::Mixed => unsafe { f16_kernel::round(values, out) },
+        }
+    }
+
+    /// What activations are multiplied with to become factors: a power of two, so that nothing is rounded.
+    pub(super) fn scale_of(self, activations: &[u16], threads: &Threads) -> f32 {
+        match self {
+            Arithmetic::Bf16 | Arithmetic::F16 => 1.0,
+            Arithmetic::Mixed => scale_of(largest(activations, threads)),
+        }
+    }
+
+    /// Activations as factors that are multiplied as they are, and their scale; `room` is used where they are not the same.
+    pub(super) fn factors<'a>(
+        self,
+        activations: &'a [u16],
+        threads: &Threads,
+        room: &'a mut Aligned<u16>,
+    ) -> (&'a [u16], f32) {
+        let scale = self.scale_of(activations, threads);
+        if self != Arithmetic::Mixed {
+            return (activations, scale);
+        }
+        room.resize(activations.len());
+        let out = Shared::new(room.as_mut_slice());
+        threads.for_each(activations.len().div_ceil(PIECE), |piece| {
+            let begin = piece * PIECE;
+            let values = &activations[begin..activations.len().min(begin + PIECE)];
+            let place = out.place(begin, values.len());
+            // SAFETY: the room is as large, and no other job has this piece; the instructions are available.
+            unsafe { f16_kernel::from_bf16(values, scale, place) };
+        });
+        (room.as_slice(), scale)
+    }
+
     /// Where a column of a panel lies among the 64 of a pair of rows.
     pub(super) fn place_of(self, column: usize) -> usize {
         match self {
-            Format::Bf16 => column,
-            Format::F16 => f16_kernel::place_of(column),
+            Arithmetic::Bf16 | Arithmetic::Mixed => column,
+            Arithmetic::F16 => f16_kernel::place_of(column),
         }
     }
 
     /// Numbers of 16 bits that a sum takes the room of.
     pub(super) const fn sum_width(self) -> usize {
         match self {
-            Format::Bf16 => 2,
-            Format::F16 => 1,
+            Arithmetic::Bf16 | Arithmetic::Mixed => 2,
+            Arithmetic::F16 => 1,
         }
     }
 
@@ -85,14 +161,14 @@ impl Format {
         let mut made = Aligned::zeros(values.len() * self.sum_width());
         let places = made.as_mut_slice();
         match self {
-            Format::Bf16 => {
+            Arithmetic::Bf16 | Arithmetic::Mixed => {
                 for (value, place) in values.iter().zip(places.chunks_exact_mut(2)) {
                     let [a, b, c, d] = value.to_ne_bytes();
                     place
                         .copy_from_slice(&[u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]);
                 }
             }
-            Format::F16 => {
+            Arithmetic::F16 => {
                 for (value, place) in values.iter().zip(places) {
                     *place = self.round(*value);
                 }
@@ -101,40 +177,52 @@ impl Format {
         made
     }
 
+    /// Sums of products, divided by the scale of their factors.
+    ///
     /// # Safety
-    /// As for [`kernel::product`], with room for sums of this format.
+    /// As for [`kernel::product`], with room for sums of this kind.
     #[inline]
     pub(super) unsafe fn product(
         self,
         rows: Rows<'_>,
         panel: *const u16,
+        scale: f32,
         out: *mut u16,
         stride: usize,
     ) {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Format::Bf16 => kernel::product(rows, panel, out.cast(), stride),
-                Format::F16 => f16_kernel::product(rows, panel, out, stride),
+                Arithmetic::Bf16 => kernel::product(rows, panel, out.cast(), stride),
+                Arithmetic::F16 => f16_kernel::product(rows, panel, out, stride),
+                Arithmetic::Mixed => {
+                    f16_kernel::wide_product(rows, panel, scale.recip(), out.cast(), stride)
+                }
             }
         }
     }
 
+    /// The same, finished as activations.
+    ///
     /// # Safety
-    /// As for [`kernel::finished_product`], with a bias of sums of this format.
+    /// As for [`kernel::finished_product`], with a bias of sums of this kind.
     #[inline]
     pub(super) unsafe fn finished_product(
         self,
         rows: Rows<'_>,
         panel: *const u16,
+        scale: f32,
         finish: Finish,
         out: &[*mut u16; ROWS],
     ) {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Format::Bf16 => kernel::finished_product(rows, panel, finish, out),
-                Format::F16 => f16_kernel::finished_product(rows, panel, finish, out),
+                Arithmetic::Bf16 => kernel::finished_product(rows, panel, finish, out),
+                Arithmetic::F16 => f16_kernel::finished_product(rows, panel, finish, out),
+                Arithmetic::Mixed => {
+                    f16_kernel::wide_finished_product(rows, panel, scale.recip(), finish, out)
+                }
             }
         }
     }
@@ -146,20 +234,26 @@ impl Format {
         self,
         pixels: &[*const u16; 16],
         channels: usize,
+        scale: f32,
         out: *mut u16,
         stride: usize,
     ) {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Format::Bf16 => kernel::transform_input(pixels, channels, out, stride),
-                Format::F16 => f16_kernel::transform_input(pixels, channels, out, stride),
+                Arithmetic::Bf16 => {
+                    kernel::transform_input::<false>(pixels, channels, scale, out, stride)
+                }
+                Arithmetic::F16 => f16_kernel::transform_input(pixels, channels, out, stride),
+                Arithmetic::Mixed => {
+                    kernel::transform_input::<true>(pixels, channels, scale, out, stride)
+                }
             }
         }
     }
 
     /// # Safety
-    /// As for [`kernel::transform_output`], with products and a bias of sums of this format.
+    /// As for [`kernel::transform_output`], with products and a bias of sums of this kind.
     #[inline]
     pub(super) unsafe fn transform_output(
         self,
@@ -172,13 +266,38 @@ impl Format {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Format::Bf16 => {
+                Arithmetic::Bf16 | Arithmetic::Mixed => {
                     kernel::transform_output(products.cast(), stride, finish, residual, out)
                 }
-                Format::F16 => {
+                Arithmetic::F16 => {
                     f16_kernel::transform_output(products, stride, finish, residual, out)
                 }
             }
         }
     }
+}
+
+/// Activations that a job looks at.
+const PIECE: usize = 1 << 16;
+
+/// The bits of the largest magnitude of bf16 values, which have the order of the magnitudes.
+fn largest(values: &[u16], threads: &Threads) -> u16 {
+    let most = AtomicU16::new(0);
+    threads.for_each(values.len().div_ceil(PIECE), |piece| {
+        let begin = piece * PIECE;
+        let piece = &values[begin..values.len().min(begin + PIECE)];
+        // SAFETY: a network is made only where the instructions are available.
+        most.fetch_max(unsafe { kernel::magnitude(piece) }, Ordering::Relaxed);
+    });
+    most.into_inner()
+}
+
+/// The power of two by which a value whose magnitude has these bits in bf16 comes between 2 and 4. Transforms of [`super::winograd`] then stay within 16, and a chain of
+/// products of two of them within 16,384.
+fn scale_of(largest: u16) -> f32 {
+    const BIAS: u16 = 127;
+    let exponent = largest >> 7;
+    // Zero and what is no number have none; those next to either have a scale that is still a number whose inverse is one.
+    let exponent = exponent.clamp(3, 2 * BIAS - 1);
+    f32::from_bits(u32::from(2 * BIAS + 1 - exponent) << 23)
 }

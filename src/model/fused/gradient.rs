@@ -18,6 +18,7 @@ use std::{
 
 use super::{
     direct,
+    format::Arithmetic,
     kernel::{self, CHUNK, PANEL, ROWS, Rows},
     memory::{Aligned, BORDER, Shared},
     threads::Threads,
@@ -56,6 +57,7 @@ impl Workspace {
 /// # Panics
 /// When a buffer does not have the size that the others ask for.
 pub(super) fn winograd(
+    arithmetic: Arithmetic,
     images: Images<'_>,
     gradient: &[u16],
     threads: &Threads,
@@ -66,6 +68,7 @@ pub(super) fn winograd(
     let pixels = images.count * images.side * images.side;
     let (inputs, outputs) = (images.pixels.len() / pixels, gradient.len() / pixels);
     assert_eq!(out.len(), TAPS * inputs * outputs);
+    let scales = [images.pixels, gradient].map(|values| arithmetic.scale_of(values, threads));
     let pairs = grid.all().div_ceil(2);
     workspace.panels.resize(ELEMENTS * pairs * 2 * inputs);
     workspace.rows.resize(ELEMENTS * pairs * 2 * outputs);
@@ -103,14 +106,26 @@ pub(super) fn winograd(
                 )
             };
             // SAFETY: the pixels have these channels, and no other job has this pair.
-            unsafe { input_pair(&sources, chunk, at) };
+            unsafe {
+                if arithmetic.has_f16_factors() {
+                    input_pair::<true>(&sources, chunk, scales[0], at);
+                } else {
+                    input_pair::<false>(&sources, chunk, scales[0], at);
+                }
+            };
         }
         for chunk in (0..outputs).step_by(CHUNK) {
             let at = |element: usize| {
                 rows.place(((element * pairs + pair) * outputs + chunk) * 2, 2 * CHUNK)
             };
             // SAFETY: likewise.
-            unsafe { output_pair(&targets, chunk, at) };
+            unsafe {
+                if arithmetic.has_f16_factors() {
+                    output_pair::<true>(&targets, chunk, scales[1], at);
+                } else {
+                    output_pair::<false>(&targets, chunk, scales[1], at);
+                }
+            };
         }
     });
     let (panels, rows) = (workspace.panels.as_slice(), workspace.rows.as_slice());
@@ -140,7 +155,8 @@ pub(super) fn winograd(
                             pairs,
                             step: 2 * outputs,
                         };
-                        kernel::product(rows, factors.as_ptr(), target, PANEL);
+                        let (scale, target) = (scales[0] * scales[1], target.cast());
+                        arithmetic.product(rows, factors.as_ptr(), scale, target, PANEL);
                     }
                 }
             }
@@ -161,18 +177,21 @@ pub(super) fn winograd(
     });
 }
 
-/// The gradient of a filter with stride 2, `[outputs, taps, inputs]`, from the images that it convolved and the gradient of what it made of them.
+/// The gradient of a filter with stride 2, `[outputs, taps, inputs]`, from the factors of the images that it convolved, with their scale,
+/// and the gradient of what it made of them.
 ///
 /// # Panics
 /// When a buffer does not have the size that the others ask for.
 pub(super) fn direct(
+    arithmetic: Arithmetic,
     filter: &direct::Filter,
-    images: Images<'_>,
+    (images, scale): (Images<'_>, f32),
     gradient: &[u16],
     threads: &Threads,
     workspace: &mut Workspace,
     out: &mut [f32],
 ) {
+    let own_scale = arithmetic.scale_of(gradient, threads);
     let side = images.side.div_ceil(2);
     let pixels = images.count * side * side;
     let inputs = images.pixels.len() / (images.count * images.side * images.side);
@@ -192,7 +211,13 @@ pub(super) fn direct(
         let both = [pixel(2 * pair), pixel(2 * pair + 1)];
         let target = rows.place(pair * 2 * outputs, 2 * outputs);
         // SAFETY: both hold `outputs` values, and no other job has this pair.
-        unsafe { interleave(both, outputs, target) };
+        unsafe {
+            if arithmetic.has_f16_factors() {
+                interleave::<true>(both, outputs, own_scale, target);
+            } else {
+                interleave::<false>(both, outputs, own_scale, target);
+            }
+        };
     });
     let rows = workspace.rows.as_slice();
     let out = Shared::new(out);
@@ -211,7 +236,10 @@ pub(super) fn direct(
                 };
                 let both = [source(2 * pair), source(2 * pair + 1)];
                 // SAFETY: both hold a panel's channels.
-                unsafe { interleave(both, PANEL, arranged.place(pair * 2 * PANEL, 2 * PANEL)) };
+                unsafe {
+                    let place = arranged.place(pair * 2 * PANEL, 2 * PANEL);
+                    interleave::<false>(both, PANEL, 1.0, place);
+                };
             }
             for row in (0..outputs).step_by(ROWS) {
                 let count = ROWS.min(outputs - row);
@@ -227,7 +255,8 @@ pub(super) fn direct(
                         pairs,
                         step: 2 * outputs,
                     };
-                    kernel::product(rows, factors.as_slice().as_ptr(), target, stride);
+                    let factors = factors.as_slice().as_ptr();
+                    arithmetic.product(rows, factors, scale * own_scale, target.cast(), stride);
                 }
             }
         });
@@ -252,18 +281,29 @@ unsafe fn rows_at(start: *const u16, count: usize) -> [*const u16; ROWS] {
     rows
 }
 
-/// Pairs of two vectors of channels, in their order.
+/// Pairs of two vectors of channels, in their order; where asked as factors in f16 of this scale, else as they are.
 ///
 /// # Safety
 /// The processor is available; both hold `channels` values, a multiple of [`CHUNK`], and `out` twice as many.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn interleave(both: [*const u16; 2], channels: usize, out: *mut u16) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn interleave<const IN_F16: bool>(
+    both: [*const u16; 2],
+    channels: usize,
+    scale: f32,
+    out: *mut u16,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         for channel in (0..channels).step_by(CHUNK) {
-            let first = _mm512_loadu_si512(both[0].add(channel).cast());
-            let second = _mm512_loadu_si512(both[1].add(channel).cast());
+            let [first, second] = both.map(|values| {
+                let values = values.add(channel);
+                if IN_F16 {
+                    let scaled = kernel::scaled::<true>(vectors::load(values), scale);
+                    return vectors::narrowed::<true>(scaled);
+                }
+                _mm512_loadu_si512(values.cast())
+            });
             let [lower, upper] = vectors::between(first, second);
             _mm512_storeu_si512(out.add(2 * channel).cast(), lower);
             _mm512_storeu_si512(out.add(2 * channel + CHUNK).cast(), upper);
@@ -276,9 +316,10 @@ unsafe fn interleave(both: [*const u16; 2], channels: usize, out: *mut u16) {
 /// # Safety
 /// The processor is available, the pixels have these channels, and `at` gives room for 32 pairs.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn input_pair(
+unsafe fn input_pair<const IN_F16: bool>(
     tiles: &[[*const u16; ELEMENTS]; 2],
     chunk: usize,
+    scale: f32,
     at: impl Fn(usize) -> *mut u16,
 ) {
     // SAFETY: the caller's promise.
@@ -297,7 +338,7 @@ unsafe fn input_pair(
                 kernel::transformed(&halves[1]),
             ];
         }
-        store_pairs(&done, at);
+        store_pairs::<IN_F16>(&done, scale, at);
     }
 }
 
@@ -306,7 +347,12 @@ unsafe fn input_pair(
 /// # Safety
 /// As for [`input_pair`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn output_pair(tiles: &[[*const u16; 4]; 2], chunk: usize, at: impl Fn(usize) -> *mut u16) {
+unsafe fn output_pair<const IN_F16: bool>(
+    tiles: &[[*const u16; 4]; 2],
+    chunk: usize,
+    scale: f32,
+    at: impl Fn(usize) -> *mut u16,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut done = [[[_mm512_setzero_ps(); ELEMENTS]; 2]; 2];
@@ -320,7 +366,7 @@ unsafe fn output_pair(tiles: &[[*const u16; 4]; 2], chunk: usize, at: impl Fn(us
             }
             *done = [spread(&halves[0]), spread(&halves[1])];
         }
-        store_pairs(&done, at);
+        store_pairs::<IN_F16>(&done, scale, at);
     }
 }
 
@@ -330,10 +376,15 @@ unsafe fn output_pair(tiles: &[[*const u16; 4]; 2], chunk: usize, at: impl Fn(us
 /// The processor is available, and `at` gives room for 32 pairs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn store_pairs(tiles: &[[[__m512; ELEMENTS]; 2]; 2], at: impl Fn(usize) -> *mut u16) {
+unsafe fn store_pairs<const IN_F16: bool>(
+    tiles: &[[[__m512; ELEMENTS]; 2]; 2],
+    scale: f32,
+    at: impl Fn(usize) -> *mut u16,
+) {
     for (half, (first, second)) in tiles[0].iter().zip(&tiles[1]).enumerate() {
         for (element, (first, second)) in first.iter().zip(second).enumerate() {
-            let pairs = vectors::pairs(*first, *second);
+            let [first, second] = kernel::scaled::<IN_F16>([*first, *second], scale);
+            let pairs = vectors::pairs::<IN_F16>(first, second);
             // SAFETY: the caller's promise.
             unsafe { _mm512_storeu_si512(at(element).add(CHUNK * half).cast(), pairs) };
         }

@@ -9,12 +9,13 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_max_epu16, _mm512_max_ps, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    __m512, _mm512_add_ps, _mm512_and_si512, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_max_epu16, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_epi16, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_ps,
 };
 
-use super::vectors::{self, as_bf16, as_integers};
+use super::vectors::{self, as_bf16};
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 64;
@@ -31,7 +32,8 @@ pub(super) fn available() -> bool {
         && std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
-type Sums = [[__m512; 4]; ROWS];
+/// Of a row four vectors of 16 columns.
+pub(super) type Sums = [[__m512; 4]; ROWS];
 
 /// What is done with a row of sums before it is stored in bf16.
 #[derive(Debug, Clone, Copy)]
@@ -117,7 +119,20 @@ pub(super) unsafe fn product(rows: Rows<'_>, panel: *const u16, out: *mut f32, s
     // SAFETY: the caller's promise.
     unsafe {
         let sums = sums(rows, panel);
-        for (row, sums) in sums.iter().enumerate().take(rows.count) {
+        store_rows(&sums, rows.count, out, stride);
+    }
+}
+
+/// Stores rows of sums: row r at `out + r * stride`.
+///
+/// # Safety
+/// The processor is [`available`], and `out` holds the first `count` rows.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn store_rows(sums: &Sums, count: usize, out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (row, sums) in sums.iter().enumerate().take(count) {
             for (column, sum) in sums.iter().enumerate() {
                 _mm512_storeu_ps(out.add(row * stride + 16 * column), *sum);
             }
@@ -138,9 +153,26 @@ pub(super) unsafe fn finished_product(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let sums = sums(rows, panel);
+        finish_rows(&sums(rows, panel), rows.count, finish, out);
+    }
+}
+
+/// Adds the bias to rows of sums, rectifies them if asked to, and stores them in bf16: row r at `out[r]`.
+///
+/// # Safety
+/// The processor is [`available`], each of the first `count` of `out` holds [`PANEL`] values, and the bias is in f32.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn finish_rows(
+    sums: &Sums,
+    count: usize,
+    finish: Finish,
+    out: &[*mut u16; ROWS],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
         let bias = finish.bias.cast::<f32>();
-        for (sums, out) in sums.iter().zip(out).take(rows.count) {
+        for (sums, out) in sums.iter().zip(out).take(count) {
             for half in 0..2 {
                 let add_bias = |column: usize| {
                     _mm512_add_ps(sums[column], _mm512_loadu_ps(bias.add(16 * column)))
@@ -154,14 +186,15 @@ pub(super) unsafe fn finished_product(
 
 /// Winograd's transform of a tile of 4×4 pixels for products: of channel c of pixel `pixels[4 * y + x]`, Bᵀ d B (Lavin and Gray, 2015, arXiv:1509.09308,
 /// equation 8), whose element i goes to `out + i * stride`. Within each [`CHUNK`] the even channels come before the odd ones, which [`super::winograd`]'s
-/// panels expect.
+/// panels expect. In f16 all are multiplied with the scale first.
 ///
 /// # Safety
 /// The processor is [`available`], each pixel has `channels` values, a multiple of [`CHUNK`], and `out` room for 16 rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn transform_input(
+pub(super) unsafe fn transform_input<const IN_F16: bool>(
     pixels: &[*const u16; 16],
     channels: usize,
+    scale: f32,
     out: *mut u16,
     stride: usize,
 ) {
@@ -175,11 +208,50 @@ pub(super) unsafe fn transform_input(
             }
             let (even, odd) = (transformed(&even), transformed(&odd));
             for (place, (even, odd)) in even.into_iter().zip(odd).enumerate() {
-                let both = _mm512_cvtne2ps_pbh(odd, even);
-                _mm512_storeu_si512(out.add(place * stride + channel).cast(), as_integers(both));
+                let both = scaled::<IN_F16>([even, odd], scale);
+                _mm512_storeu_si512(
+                    out.add(place * stride + channel).cast(),
+                    vectors::narrowed::<IN_F16>(both),
+                );
             }
         }
     }
+}
+
+/// Values times a scale, which those in bf16 do not need.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn scaled<const IN_F16: bool>(values: [__m512; 2], scale: f32) -> [__m512; 2] {
+    if !IN_F16 {
+        return values;
+    }
+    let scale = _mm512_set1_ps(scale);
+    [
+        _mm512_mul_ps(values[0], scale),
+        _mm512_mul_ps(values[1], scale),
+    ]
+}
+
+/// The bits of the largest magnitude of values in bf16.
+///
+/// # Safety
+/// The processor is [`available`].
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn magnitude(values: &[u16]) -> u16 {
+    const MAGNITUDE: u16 = 0x7fff;
+    let (chunks, rest) = values.as_chunks::<CHUNK>();
+    let mask = _mm512_set1_epi16(MAGNITUDE.cast_signed());
+    let mut most = _mm512_setzero_si512();
+    for chunk in chunks {
+        // SAFETY: 32 values.
+        let bits = unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) };
+        most = _mm512_max_epu16(most, _mm512_and_si512(bits, mask));
+    }
+    let mut found = [0; CHUNK];
+    // SAFETY: room for 32 values.
+    unsafe { _mm512_storeu_si512(found.as_mut_ptr().cast(), most) };
+    let rest = rest.iter().map(|bits| bits & MAGNITUDE);
+    found.into_iter().chain(rest).max().unwrap_or(0)
 }
 
 /// Bᵀ d B for 16 channels.

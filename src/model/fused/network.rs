@@ -10,7 +10,7 @@ use super::{
         resnet18::{Output, folded},
     },
     direct,
-    format::Format,
+    format::{Arithmetic, Format},
     memory::Aligned,
     stem::{self, Stem},
     threads::Threads,
@@ -96,19 +96,20 @@ impl Network {
             return Ok(None);
         }
         let (weight, bias) = folded(state, "conv1", "bn1")?;
-        let stem = Stem::new(format, &values(&weight)?, &values(&bias)?);
+        let arithmetic = format.arithmetic();
+        let stem = Stem::new(arithmetic, &values(&weight)?, &values(&bias)?);
         let layer = |index: usize| {
             let input = CHANNELS[index.saturating_sub(1)];
             Ok::<_, Error>([
                 Block::new(
-                    format,
+                    arithmetic,
                     state,
                     &format!("layer{}.0", index + 1),
                     input,
                     CHANNELS[index],
                 )?,
                 Block::new(
-                    format,
+                    arithmetic,
                     state,
                     &format!("layer{}.1", index + 1),
                     CHANNELS[index],
@@ -287,7 +288,7 @@ impl Head {
 
 impl Block {
     fn new(
-        format: Format,
+        arithmetic: Arithmetic,
         state: &BTreeMap<String, Tensor>,
         prefix: &str,
         inputs: usize,
@@ -304,21 +305,21 @@ impl Block {
         let (weight, bias) = unit("conv1", "bn1")?;
         let first = if inputs == outputs {
             First::Same(winograd::Filter::new(
-                format, &weight, &bias, inputs, threads,
+                arithmetic, &weight, &bias, inputs, threads,
             ))
         } else {
             First::Halving(direct::Filter::new(
-                format, &weight, &bias, inputs, 3, threads,
+                arithmetic, &weight, &bias, inputs, 3, threads,
             ))
         };
         let (weight, bias) = unit("conv2", "bn2")?;
-        let second = winograd::Filter::new(format, &weight, &bias, outputs, threads);
+        let second = winograd::Filter::new(arithmetic, &weight, &bias, outputs, threads);
         let downsample = if inputs == outputs {
             None
         } else {
             let (weight, bias) = unit("downsample.0", "downsample.1")?;
             Some(direct::Filter::new(
-                format, &weight, &bias, inputs, 1, threads,
+                arithmetic, &weight, &bias, inputs, 1, threads,
             ))
         };
         Ok(Block {
@@ -349,13 +350,15 @@ impl Block {
             First::Same(filter) => {
                 filter.convolve(input, None, true, threads, inner.as_mut_slice())
             }
-            First::Halving(filter) => filter.convolve(input, true, threads, inner.as_mut_slice()),
+            First::Halving(filter) => {
+                filter.convolve(input, 1.0, true, threads, inner.as_mut_slice())
+            }
         }
         let residual = match &self.downsample {
             None => input.pixels,
             Some(filter) => {
                 shortcut.resize(length);
-                filter.convolve(input, false, threads, shortcut.as_mut_slice());
+                filter.convolve(input, 1.0, false, threads, shortcut.as_mut_slice());
                 shortcut.as_slice()
             }
         };

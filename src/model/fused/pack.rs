@@ -1,4 +1,4 @@
-//! Panels from filters, which a training changes in every step.
+//! Panels of factors in bf16 or in f16 from filters, which a training changes in every step.
 //!
 //! A filter lies as the optimizer has it, `[outputs, taps, inputs]` in f32. For the backward pass outputs and inputs change places and the taps are turned round.
 
@@ -24,7 +24,13 @@ use super::{
 const LANES: usize = 16;
 
 /// Transforms a filter of 3×3 for [`super::winograd`]: `[outputs / 64][16][inputs / 2][64][2]`.
-pub(super) fn winograd(weight: &[f32], inputs: usize, threads: &Threads, panels: &mut [u16]) {
+pub(super) fn winograd(
+    in_f16: bool,
+    weight: &[f32],
+    inputs: usize,
+    threads: &Threads,
+    panels: &mut [u16],
+) {
     let outputs = weight.len() / (TAPS * inputs);
     assert!(inputs.is_multiple_of(CHUNK) && outputs.is_multiple_of(PANEL));
     assert_eq!(panels.len(), ELEMENTS * inputs * outputs);
@@ -40,7 +46,13 @@ pub(super) fn winograd(weight: &[f32], inputs: usize, threads: &Threads, panels:
                 panels.place(place, 2 * PANEL * (LANES - 1) + 2 * LANES)
             };
             // SAFETY: 16 filters with this chunk of channels, and the places are in the panels; no other job has these outputs.
-            unsafe { winograd_block(&filters[chunk..], inputs, at) };
+            unsafe {
+                if in_f16 {
+                    winograd_block::<true>(&filters[chunk..], inputs, at);
+                } else {
+                    winograd_block::<false>(&filters[chunk..], inputs, at);
+                }
+            };
         }
     });
 }
@@ -50,7 +62,11 @@ pub(super) fn winograd(weight: &[f32], inputs: usize, threads: &Threads, panels:
 /// # Safety
 /// The processor is available, the filters hold their channels, and `at` gives room for 16 rows of a panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn winograd_block(filters: &[f32], inputs: usize, at: impl Fn(usize) -> *mut u16) {
+unsafe fn winograd_block<const IN_F16: bool>(
+    filters: &[f32],
+    inputs: usize,
+    at: impl Fn(usize) -> *mut u16,
+) {
     let mut rows = [[_mm512_setzero_si512(); LANES]; ELEMENTS];
     for output in 0..LANES {
         let mut halves = [[_mm512_setzero_ps(); ELEMENTS]; 2];
@@ -64,7 +80,8 @@ unsafe fn winograd_block(filters: &[f32], inputs: usize, at: impl Fn(usize) -> *
             *transformed = transformed_filter(&taps);
         }
         for (element, rows) in rows.iter_mut().enumerate() {
-            rows[output] = vectors::rounded([halves[0][element], halves[1][element]], true);
+            rows[output] =
+                vectors::rounded::<IN_F16>([halves[0][element], halves[1][element]], true);
         }
     }
     for (element, rows) in rows.iter().enumerate() {
@@ -78,6 +95,7 @@ unsafe fn winograd_block(filters: &[f32], inputs: usize, at: impl Fn(usize) -> *
 
 /// Transforms the same filter for the gradient of the input: `[inputs / 64][16][outputs / 2][64][2]`.
 pub(super) fn winograd_backward(
+    in_f16: bool,
     weight: &[f32],
     inputs: usize,
     threads: &Threads,
@@ -101,7 +119,14 @@ pub(super) fn winograd_backward(
                     panels.place((row * PANEL + column % PANEL) * 2, 2 * LANES)
                 };
                 // SAFETY: both filters have 16 channels from there, and no other job has this pair.
-                unsafe { backward_pair(filter(first), filter(second), inputs, at) };
+                unsafe {
+                    let (first, second) = (filter(first), filter(second));
+                    if in_f16 {
+                        backward_pair::<true>(first, second, inputs, at);
+                    } else {
+                        backward_pair::<false>(first, second, inputs, at);
+                    }
+                };
             }
         }
     });
@@ -112,7 +137,7 @@ pub(super) fn winograd_backward(
 /// # Safety
 /// The processor is available, and `at` gives room for a vector.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn backward_pair(
+unsafe fn backward_pair<const IN_F16: bool>(
     first: &[f32],
     second: &[f32],
     inputs: usize,
@@ -130,7 +155,7 @@ unsafe fn backward_pair(
     let (first, second) = (turned(first), turned(second));
     for (element, (first, second)) in first.into_iter().zip(second).enumerate() {
         // SAFETY: the caller's promise.
-        unsafe { _mm512_storeu_si512(at(element).cast(), vectors::pairs(first, second)) };
+        unsafe { _mm512_storeu_si512(at(element).cast(), vectors::pairs::<IN_F16>(first, second)) };
     }
 }
 
@@ -163,6 +188,7 @@ fn transformed_filter(g: &[__m512; TAPS]) -> [__m512; ELEMENTS] {
 
 /// Arranges a filter for [`super::direct`]: `[outputs / 64][taps][inputs / 2][64][2]`.
 pub(super) fn direct(
+    in_f16: bool,
     weight: &[f32],
     inputs: usize,
     taps: usize,
@@ -184,7 +210,13 @@ pub(super) fn direct(
                     &weight[((first + output) * taps + tap) * inputs + chunk..][..CHUNK]
                 };
                 // SAFETY: each filter has 32 channels from there, and no other job has these outputs.
-                unsafe { direct_block(filter, out) };
+                unsafe {
+                    if in_f16 {
+                        direct_block::<true>(filter, out);
+                    } else {
+                        direct_block::<false>(filter, out);
+                    }
+                };
             }
         }
     });
@@ -195,7 +227,7 @@ pub(super) fn direct(
 /// # Safety
 /// The processor is available, and `out` has room for 16 rows of a panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn direct_block<'a>(filter: impl Fn(usize) -> &'a [f32], out: *mut u16) {
+unsafe fn direct_block<'a, const IN_F16: bool>(filter: impl Fn(usize) -> &'a [f32], out: *mut u16) {
     let mut rows: [__m512i; LANES] = [_mm512_setzero_si512(); LANES];
     for (output, row) in rows.iter_mut().enumerate() {
         let channels = filter(output);
@@ -206,7 +238,7 @@ unsafe fn direct_block<'a>(filter: impl Fn(usize) -> &'a [f32], out: *mut u16) {
                 _mm512_loadu_ps(channels[LANES..].as_ptr()),
             ]
         };
-        *row = vectors::rounded(halves, false);
+        *row = vectors::rounded::<IN_F16>(halves, false);
     }
     for (pair, columns) in vectors::transposed(&rows).into_iter().enumerate() {
         // SAFETY: the caller's promise.

@@ -1,7 +1,7 @@
 //! Panels in f16 from filters `[outputs, taps, inputs]` in f32, once for each network.
 
 use super::{
-    format::Format,
+    format::Arithmetic,
     kernel::PANEL,
     memory::Shared,
     threads::Threads,
@@ -67,14 +67,14 @@ fn pack(
                 }
                 transform(before, after);
                 for (element, value) in after.iter().enumerate() {
-                    rows[element * PAIR + 2 * Format::F16.place_of(column) + row] = *value;
+                    rows[element * PAIR + 2 * Arithmetic::F16.place_of(column) + row] = *value;
                 }
             }
         }
         for (element, values) in rows.chunks_exact(PAIR).enumerate() {
             let at = ((panel * elements + element) * pairs + pair) * PAIR;
             let mut rounded = [0; PAIR];
-            Format::F16.round_all(values, &mut rounded);
+            Arithmetic::F16.round_all(values, &mut rounded);
             panels.write(at, &rounded);
         }
     });

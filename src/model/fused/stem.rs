@@ -10,7 +10,7 @@
 use std::cell::RefCell;
 
 use super::{
-    format::Format,
+    format::Arithmetic,
     kernel::{self, Finish, PANEL, ROWS, Rows},
     memory::{Aligned, Shared},
     threads::Threads,
@@ -27,7 +27,7 @@ const PAIRS: usize = (WIDTH * CHANNELS).div_ceil(2);
 /// The filter and the bias behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Stem {
-    format: Format,
+    arithmetic: Arithmetic,
     /// `[7][11][PANEL][2]`.
     panel: Aligned<u16>,
     bias: Aligned<u16>,
@@ -45,7 +45,7 @@ pub(super) fn pooled_side(side: usize) -> usize {
 
 impl Stem {
     /// Arranges a filter `[64, 3, 7, 7]` with a bias `[64]`.
-    pub(super) fn new(format: Format, weight: &[f32], bias: &[f32]) -> Self {
+    pub(super) fn new(arithmetic: Arithmetic, weight: &[f32], bias: &[f32]) -> Self {
         let mut panel = Aligned::zeros(WIDTH * PAIRS * 2 * PANEL);
         let places = panel.as_mut_slice();
         for (index, value) in weight.iter().enumerate() {
@@ -56,13 +56,13 @@ impl Stem {
             );
             let column = x * CHANNELS + channel;
             let row = y * PAIRS + column / 2;
-            let place = row * PANEL + format.place_of(output);
-            places[place * 2 + column % 2] = format.round(*value);
+            let place = row * PANEL + arithmetic.place_of(output);
+            places[place * 2 + column % 2] = arithmetic.round(*value);
         }
         Stem {
-            format,
+            arithmetic,
             panel,
-            bias: format.sums(bias),
+            bias: arithmetic.sums(bias),
         }
     }
 
@@ -98,7 +98,13 @@ impl Stem {
             let rectified_rows = (2 * first).saturating_sub(1)..half.min(2 * last);
             PADDED.with_borrow_mut(|padded| {
                 RECTIFIED.with_borrow_mut(|rectified| {
-                    pad(self.format, images[image], side, &rectified_rows, padded);
+                    pad(
+                        self.arithmetic,
+                        images[image],
+                        side,
+                        &rectified_rows,
+                        padded,
+                    );
                     self.convolve(padded.as_slice(), side, &rectified_rows, rectified);
                     let rectified = rectified.as_slice();
                     for y in first..last {
@@ -149,7 +155,10 @@ impl Stem {
                 };
                 let panel = self.panel.as_slice().as_ptr();
                 // SAFETY: the network is made only where the instructions are available; sources hold 22 values and targets 64.
-                unsafe { self.format.finished_product(rows, panel, finish, &targets) };
+                unsafe {
+                    self.arithmetic
+                        .finished_product(rows, panel, 1.0, finish, &targets)
+                };
             }
         }
     }
@@ -162,7 +171,7 @@ fn padded_width(side: usize) -> usize {
 
 /// The rows under `rows` of the convolution, `[2 * rows + 5, padded width]`, the channels of a pixel side by side.
 fn pad(
-    format: Format,
+    arithmetic: Arithmetic,
     image: &[f32],
     side: usize,
     rows: &std::ops::Range<usize>,
@@ -184,7 +193,7 @@ fn pad(
         left.fill(0);
         right.fill(0);
         for (channel, rounded) in rounded.chunks_exact_mut(side).enumerate() {
-            format.round_all(&image[(channel * side + y) * side..][..side], rounded);
+            arithmetic.round_all(&image[(channel * side + y) * side..][..side], rounded);
         }
         let (red, others) = rounded.split_at(side);
         let (green, blue) = others.split_at(side);

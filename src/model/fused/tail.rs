@@ -14,7 +14,9 @@ use super::{
         resnet18::Mode,
         slices::{bits_mut, values_mut},
     },
-    direct, gradient, kernel,
+    direct,
+    format::Arithmetic,
+    gradient, kernel,
     memory::Aligned,
     norm::{Affine, After, Statistics, rectify_backward},
     pack,
@@ -34,6 +36,7 @@ const OUTPUTS: usize = 512;
 /// Layer4 and the head.
 #[derive(Debug)]
 pub(crate) struct Tail {
+    arithmetic: Arithmetic,
     places: Places,
     norms: [Running; UNITS],
     halving: direct::Filter,
@@ -60,6 +63,8 @@ struct Saved {
     blocks: [Aligned<u16>; 2],
     /// `[count, OUTPUTS]`.
     pooled: Vec<f32>,
+    /// The features as factors, where those are not the features themselves.
+    factors: Aligned<u16>,
     gradients: [Aligned<u16>; 3],
 }
 
@@ -75,13 +80,15 @@ impl Tail {
         if !kernel::available() || !is_on_processor {
             return None;
         }
+        let arithmetic = Arithmetic::of_training();
         Some(Tail {
+            arithmetic,
             places,
             norms: NAMES.map(|(_, norm)| Running::of(state, norm)),
-            halving: direct::Filter::empty(INPUTS, OUTPUTS, 3),
-            downsample: direct::Filter::empty(INPUTS, OUTPUTS, 1),
-            same: std::array::from_fn(|_| winograd::Filter::empty(OUTPUTS, OUTPUTS)),
-            backward: winograd::Filter::empty(OUTPUTS, OUTPUTS),
+            halving: direct::Filter::empty(arithmetic, INPUTS, OUTPUTS, 3),
+            downsample: direct::Filter::empty(arithmetic, INPUTS, OUTPUTS, 1),
+            same: std::array::from_fn(|_| winograd::Filter::empty(arithmetic, OUTPUTS, OUTPUTS)),
+            backward: winograd::Filter::empty(arithmetic, OUTPUTS, OUTPUTS),
             saved: Saved {
                 count: 0,
                 side: 0,
@@ -91,6 +98,7 @@ impl Tail {
                 shortcut: Aligned::new(),
                 blocks: [const { Aligned::new() }; 2],
                 pooled: Vec::new(),
+                factors: Aligned::new(),
                 gradients: [const { Aligned::new() }; 3],
             },
             workspace: gradient::Workspace::new(),
@@ -152,16 +160,14 @@ impl Tail {
     fn arrange(&mut self, parameters: &[f32]) {
         let threads = Threads::of_libtorch();
         let weight = |unit: usize| &parameters[self.places.weights[unit].clone()];
-        pack::direct(weight(FIRST), INPUTS, 9, threads, self.halving.panels_mut());
-        pack::direct(
-            weight(DOWNSAMPLE),
-            INPUTS,
-            1,
-            threads,
-            self.downsample.panels_mut(),
-        );
+        let (first, shortcut) = (weight(FIRST), weight(DOWNSAMPLE));
+        let (halving, downsample) = (self.halving.panels_mut(), self.downsample.panels_mut());
+        let in_f16 = self.arithmetic.has_f16_factors();
+        pack::direct(in_f16, first, INPUTS, 9, threads, halving);
+        pack::direct(in_f16, shortcut, INPUTS, 1, threads, downsample);
         for (filter, unit) in self.same.iter_mut().zip(SAME) {
-            pack::winograd(weight(unit), OUTPUTS, threads, filter.panels_mut());
+            let weight = weight(unit);
+            pack::winograd(in_f16, weight, OUTPUTS, threads, filter.panels_mut());
         }
     }
 
@@ -191,6 +197,7 @@ impl Tail {
             inner,
             shortcut,
             blocks,
+            factors,
             ..
         } = saved;
         let mut normalise = |unit: usize, values: &[u16], after: After<'_>, out: &mut [u16]| {
@@ -208,10 +215,11 @@ impl Tail {
         let [first, second, downsampled, third, fourth] = convolved;
         let [inner_first, inner_third] = inner;
         let [middle, last] = blocks;
+        let (features, scale) = self.arithmetic.factors(features, threads, factors);
         let features = images(features, count, input);
 
         self.halving
-            .convolve(features, false, threads, first.as_mut_slice());
+            .convolve(features, scale, false, threads, first.as_mut_slice());
         normalise(
             FIRST,
             first.as_slice(),
@@ -226,7 +234,7 @@ impl Tail {
             second.as_mut_slice(),
         );
         self.downsample
-            .convolve(features, false, threads, downsampled.as_mut_slice());
+            .convolve(features, scale, false, threads, downsampled.as_mut_slice());
         let as_it_is = After {
             residual: None,
             relu: false,
@@ -286,6 +294,7 @@ impl Tail {
         out: &mut [f32],
     ) {
         let threads = Threads::of_libtorch();
+        let arithmetic = self.arithmetic;
         let Tail {
             places,
             saved,
@@ -327,6 +336,7 @@ impl Tail {
         kept.as_mut_slice().copy_from_slice(gradient.as_slice());
         normalise_back(FOURTH, gradient.as_mut_slice(), out);
         gradient::winograd(
+            arithmetic,
             images(inner_third, count, side),
             gradient.as_slice(),
             threads,
@@ -337,13 +347,15 @@ impl Tail {
         let mut convolve_back =
             |unit: usize, gradient: &[u16], residual: Option<&[u16]>, out: &mut [u16]| {
                 let weight = &parameters[places.weights[unit].clone()];
-                pack::winograd_backward(weight, OUTPUTS, threads, back.panels_mut());
+                let in_f16 = arithmetic.has_f16_factors();
+                pack::winograd_backward(in_f16, weight, OUTPUTS, threads, back.panels_mut());
                 back.convolve(images(gradient, count, side), residual, false, threads, out);
             };
         convolve_back(FOURTH, gradient.as_slice(), None, inner.as_mut_slice());
         rectify_backward(inner_third, threads, inner.as_mut_slice());
         normalise_back(THIRD, inner.as_mut_slice(), out);
         gradient::winograd(
+            arithmetic,
             images(middle, count, side),
             inner.as_slice(),
             threads,
@@ -360,11 +372,13 @@ impl Tail {
         // The first block, whose shortcut has a convolution.
         rectify_backward(middle, threads, gradient.as_mut_slice());
         kept.as_mut_slice().copy_from_slice(gradient.as_slice());
+        let (features, scale) = arithmetic.factors(features, threads, &mut saved.factors);
         let features = images(features, count, side_of(features.len(), count, INPUTS));
         normalise_back(DOWNSAMPLE, kept.as_mut_slice(), out);
         gradient::direct(
+            arithmetic,
             &self.downsample,
-            features,
+            (features, scale),
             kept.as_slice(),
             threads,
             workspace,
@@ -372,6 +386,7 @@ impl Tail {
         );
         normalise_back(SECOND, gradient.as_mut_slice(), out);
         gradient::winograd(
+            arithmetic,
             images(inner_first, count, side),
             gradient.as_slice(),
             threads,
@@ -382,8 +397,9 @@ impl Tail {
         rectify_backward(inner_first, threads, inner.as_mut_slice());
         normalise_back(FIRST, inner.as_mut_slice(), out);
         gradient::direct(
+            arithmetic,
             &self.halving,
-            features,
+            (features, scale),
             inner.as_slice(),
             threads,
             workspace,

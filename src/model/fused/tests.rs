@@ -3,8 +3,15 @@
 use half::{bf16, f16};
 
 use super::{
-    direct, format::Format, gradient, kernel, memory::Aligned, pack, stem::Stem, threads::Threads,
-    winograd, winograd::Images,
+    direct,
+    format::{Arithmetic, Format},
+    gradient, kernel,
+    memory::Aligned,
+    pack,
+    stem::Stem,
+    threads::Threads,
+    winograd,
+    winograd::Images,
 };
 
 /// SplitMix64, as whole numbers from -`most` to `most`.
@@ -81,7 +88,35 @@ fn rectified(format: Format, values: &[f32]) -> Vec<u16> {
     bits(format, &rectified)
 }
 
-/// Those that this processor multiplies in; where there are none, nothing here is ever called, and there is nothing to compare.
+/// Those that this processor multiplies with; where there are none, nothing here is ever called, and there is nothing to compare.
+fn arithmetics() -> impl Iterator<Item = Arithmetic> {
+    let formats = formats().map(Format::arithmetic);
+    formats.chain(
+        [Arithmetic::Mixed]
+            .into_iter()
+            .filter(|_| arithmetics_of_trainings().count() > 1),
+    )
+}
+
+/// The ways in which layer4 may be trained here.
+fn arithmetics_of_trainings() -> impl Iterator<Item = Arithmetic> {
+    let bf16 = Format::Bf16.is_available();
+    let mixed = bf16 && Format::F16.is_available();
+    let both = [(Arithmetic::Bf16, bf16), (Arithmetic::Mixed, mixed)];
+    both.into_iter()
+        .filter(|(_, there)| *there)
+        .map(|(arithmetic, _)| arithmetic)
+}
+
+/// What activations are in.
+fn format_of(arithmetic: Arithmetic) -> Format {
+    match arithmetic {
+        Arithmetic::Bf16 | Arithmetic::Mixed => Format::Bf16,
+        Arithmetic::F16 => Format::F16,
+    }
+}
+
+/// Those that this processor multiplies in.
 fn formats() -> impl Iterator<Item = Format> {
     [Format::Bf16, Format::F16]
         .into_iter()
@@ -112,10 +147,11 @@ fn winograd_convolution_is_the_plain_sum() {
         let sums = plain((&values, count, side), &weight, &bias, (inputs, 3, 1));
         let added: Vec<f32> = sums.iter().zip(&residual).map(|(a, b)| a + b).collect();
         let arranged = taps_before_inputs(&weight, inputs, 9);
-        for (format, threads) in formats().flat_map(|format| [(format, 1), (format, 3)]) {
+        for (arithmetic, threads) in arithmetics().flat_map(|one| [(one, 1), (one, 3)]) {
+            let format = format_of(arithmetic);
             let (pixels, residual) = (in_format(format, &values), in_format(format, &residual));
             let threads = Threads::new(threads).unwrap();
-            let filter = winograd::Filter::new(format, &arranged, &bias, inputs, &threads);
+            let filter = winograd::Filter::new(arithmetic, &arranged, &bias, inputs, &threads);
             let images = Images {
                 pixels: pixels.as_slice(),
                 count,
@@ -126,7 +162,7 @@ fn winograd_convolution_is_the_plain_sum() {
             assert_eq!(
                 out.as_slice(),
                 rectified(format, &sums),
-                "side {side} in {format:?}"
+                "side {side} in {arithmetic:?}"
             );
             filter.convolve(
                 images,
@@ -138,7 +174,7 @@ fn winograd_convolution_is_the_plain_sum() {
             assert_eq!(
                 out.as_slice(),
                 rectified(format, &added),
-                "side {side} in {format:?} with a residual"
+                "side {side} in {arithmetic:?} with a residual"
             );
         }
     }
@@ -157,27 +193,30 @@ fn convolution_with_stride_is_the_plain_sum() {
         let bias = whole_numbers(7, outputs, 50);
         let sums = plain((&values, count, side), &weight, &bias, (inputs, width, 2));
         let arranged = taps_before_inputs(&weight, inputs, width * width);
-        for (format, threads) in formats().flat_map(|format| [(format, 1), (format, 3)]) {
+        for (arithmetic, threads) in arithmetics().flat_map(|one| [(one, 1), (one, 3)]) {
+            let format = format_of(arithmetic);
             let pixels = in_format(format, &values);
+            let threads = Threads::new(threads).unwrap();
+            let mut room = Aligned::new();
+            let (pixels, scale) = arithmetic.factors(pixels.as_slice(), &threads, &mut room);
             let images = Images {
-                pixels: pixels.as_slice(),
+                pixels,
                 count,
                 side,
             };
-            let threads = Threads::new(threads).unwrap();
-            let filter = direct::Filter::new(format, &arranged, &bias, inputs, width, &threads);
+            let filter = direct::Filter::new(arithmetic, &arranged, &bias, inputs, width, &threads);
             let mut out = Aligned::zeros(sums.len());
-            filter.convolve(images, true, &threads, out.as_mut_slice());
+            filter.convolve(images, scale, true, &threads, out.as_mut_slice());
             assert_eq!(
                 out.as_slice(),
                 rectified(format, &sums),
-                "side {side} width {width} in {format:?}"
+                "side {side} width {width} in {arithmetic:?}"
             );
-            filter.convolve(images, false, &threads, out.as_mut_slice());
+            filter.convolve(images, scale, false, &threads, out.as_mut_slice());
             assert_eq!(
                 out.as_slice(),
                 bits(format, &sums),
-                "side {side} width {width} in {format:?}, not rectified"
+                "side {side} width {width} in {arithmetic:?}, not rectified"
             );
         }
     }
@@ -218,7 +257,7 @@ fn stem_is_the_plain_sum_and_the_largest_of_nine() {
         for (format, threads) in formats().flat_map(|format| [(format, 1), (format, 4)]) {
             let threads = Threads::new(threads).unwrap();
             let mut out = Aligned::zeros(expected.len());
-            let stem = Stem::new(format, &weight, &bias);
+            let stem = Stem::new(format.arithmetic(), &weight, &bias);
             stem.forward(&images, side, &threads, out.as_mut_slice());
             assert_eq!(
                 out.as_slice(),
@@ -237,7 +276,7 @@ fn not_a_number_stays_one_through_rectifying_and_pooling() {
         let threads = Threads::new(1).unwrap();
         let mut bias = vec![0.0; 64];
         bias[5] = nan;
-        let stem = Stem::new(format, &vec![0.0; 64 * 3 * 49], &bias);
+        let stem = Stem::new(format.arithmetic(), &vec![0.0; 64 * 3 * 49], &bias);
         let mut out = Aligned::zeros(64);
         stem.forward(&[&[1.0; 3 * 16]], 4, &threads, out.as_mut_slice());
         for (channel, value) in out.as_slice().iter().enumerate() {
@@ -304,25 +343,49 @@ fn gradients_of_filters_are_the_plain_sums() {
             let given = whole_numbers(12, count * half * half * outputs, 2);
             let shape = (inputs, outputs, width, stride);
             let expected = plain_gradient((&values, count, side), &given, shape);
-            let (pixels, given) = (in_bf16(&values), in_bf16(&given));
-            let images = Images {
-                pixels: pixels.as_slice(),
-                count,
-                side,
-            };
-            for threads in [1, 3] {
+            let pixels = in_bf16(&values);
+            // Gradients and what they belong to may be far beyond what f16 holds.
+            let of_given = [1.0, 2.0_f32.powi(-40), 2.0_f32.powi(20)];
+            let ways = arithmetics_of_trainings().flat_map(|one| [(one, 1), (one, 3)]);
+            for ((arithmetic, threads), power) in
+                ways.flat_map(|way| of_given.map(|power| (way, power)))
+            {
+                let scaled = |values: &[f32]| -> Vec<f32> {
+                    values.iter().map(|value| value * power).collect()
+                };
+                let (given, expected) = (in_bf16(&scaled(&given)), scaled(&expected));
+                let given = given.as_slice();
                 let threads = Threads::new(threads).unwrap();
                 let mut workspace = gradient::Workspace::new();
                 let mut out = vec![f32::NAN; expected.len()];
+                let images = |pixels| Images {
+                    pixels,
+                    count,
+                    side,
+                };
                 if stride == 1 {
-                    let given = given.as_slice();
-                    gradient::winograd(images, given, &threads, &mut workspace, &mut out);
+                    let images = images(pixels.as_slice());
+                    let (workspace, out) = (&mut workspace, &mut out);
+                    gradient::winograd(arithmetic, images, given, &threads, workspace, out);
                 } else {
-                    let filter = direct::Filter::empty(inputs, outputs, width);
-                    let given = given.as_slice();
-                    gradient::direct(&filter, images, given, &threads, &mut workspace, &mut out);
+                    let mut room = Aligned::new();
+                    let (factors, scale) =
+                        arithmetic.factors(pixels.as_slice(), &threads, &mut room);
+                    let filter = direct::Filter::empty(arithmetic, inputs, outputs, width);
+                    gradient::direct(
+                        arithmetic,
+                        &filter,
+                        (images(factors), scale),
+                        given,
+                        &threads,
+                        &mut workspace,
+                        &mut out,
+                    );
                 }
-                assert_eq!(out, expected, "side {side}, width {width}, stride {stride}");
+                assert_eq!(
+                    out, expected,
+                    "side {side}, width {width}, stride {stride}, {arithmetic:?}, times {power}"
+                );
             }
         }
     }
@@ -355,10 +418,13 @@ fn filter_packed_for_the_way_back_is_the_turned_one() {
         turned[(input * outputs + output) * 9 + 8 - tap] = *value;
     }
     let turned = taps_before_inputs(&turned, outputs, 9);
-    let mut made =
-        winograd::Filter::new(Format::Bf16, &turned, &vec![0.0; inputs], outputs, &threads);
-    let mut packed = winograd::Filter::empty(outputs, inputs);
     let arranged = taps_before_inputs(&weight, inputs, 9);
-    pack::winograd_backward(&arranged, inputs, &threads, packed.panels_mut());
-    assert_eq!(packed.panels_mut(), made.panels_mut());
+    for arithmetic in arithmetics_of_trainings() {
+        let bias = vec![0.0; inputs];
+        let mut made = winograd::Filter::new(arithmetic, &turned, &bias, outputs, &threads);
+        let mut packed = winograd::Filter::empty(arithmetic, outputs, inputs);
+        let in_f16 = arithmetic.has_f16_factors();
+        pack::winograd_backward(in_f16, &arranged, inputs, &threads, packed.panels_mut());
+        assert_eq!(packed.panels_mut(), made.panels_mut(), "{arithmetic:?}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Vectors of bf16 and f32: the steps that several kernels have in common.
+//! Vectors of bf16, f16 and f32: the steps that several kernels have in common.
 
 #![expect(
     unsafe_code,
@@ -6,12 +6,16 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_castsi512_si256,
-    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
-    _mm512_permutex2var_epi16, _mm512_permutex2var_ps, _mm512_permutexvar_epi16, _mm512_set1_epi32,
-    _mm512_setr_epi32, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512, __m512bh, __m512i, _mm512_and_si512, _mm512_castsi256_si512, _mm512_castsi512_ps,
+    _mm512_castsi512_si256, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtps_ph,
+    _mm512_extracti64x4_epi64, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_permutex2var_epi16,
+    _mm512_permutex2var_ps, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setr_epi32,
+    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
+
+/// To the nearest, ties to even.
+const NEAREST: i32 = 0;
 
 /// Places of an even and an odd half, `[16 even][16 odd]`, for values in their order.
 pub(super) const EVEN_ODD: [u16; 32] = {
@@ -111,19 +115,38 @@ pub(super) unsafe fn store(values: [__m512; 2], out: *mut u16) {
     }
 }
 
-/// Pairs in bf16 of a first and a second value, 16 of them.
+/// 32 values in their order, in f16 where asked, else in bf16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn narrowed<const IN_F16: bool>(values: [__m512; 2]) -> __m512i {
+    if IN_F16 {
+        let [low, high] = values.map(|half| _mm512_cvtps_ph::<NEAREST>(half));
+        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+    } else {
+        as_integers(_mm512_cvtne2ps_pbh(values[1], values[0]))
+    }
+}
+
+/// Pairs of a first and a second value, 16 of them, in f16 or in bf16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn pairs(first: __m512, second: __m512) -> __m512i {
-    let both = as_integers(_mm512_cvtne2ps_pbh(second, first));
+pub(super) fn pairs<const IN_F16: bool>(first: __m512, second: __m512) -> __m512i {
+    let both = narrowed::<IN_F16>([first, second]);
     _mm512_permutexvar_epi16(indices(&INTERLEAVED), both)
 }
 
-/// 32 values in bf16, the even ones before the odd ones where asked, else in their order.
+/// 32 values of 16 bits, the even ones before the odd ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn even_before_odd(values: __m512i) -> __m512i {
+    _mm512_permutexvar_epi16(indices(&EVEN_ODD), values)
+}
+
+/// 32 values in f16 or in bf16, the even ones before the odd ones where asked, else in their order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn rounded(values: [__m512; 2], even_first: bool) -> __m512i {
-    let packed = as_integers(_mm512_cvtne2ps_pbh(values[1], values[0]));
+pub(super) fn rounded<const IN_F16: bool>(values: [__m512; 2], even_first: bool) -> __m512i {
+    let packed = narrowed::<IN_F16>(values);
     if even_first {
         _mm512_permutexvar_epi16(indices(&EVEN_ODD), packed)
     } else {

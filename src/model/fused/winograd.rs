@@ -1,8 +1,8 @@
 //! Convolutions of 3×3 with stride 1 and padding 1 by Winograd's minimal filtering F(2×2, 3×3) (Lavin and Gray, 2015, arXiv:1509.09308, section 4.1).
 //!
 //! Each tile of 4×4 pixels is transformed, multiplied with a filter that was transformed when the network was made, and transformed back into 2×2 pixels of the
-//! output: 16 multiplications where the plain sum takes 36. A block of tiles stays in the processor's cache from its transform to its pixels. With factors in bf16, transforms and
-//! sums are in f32; with factors in f16 they are in f16.
+//! output: 16 multiplications where the plain sum takes 36. A block of tiles stays in the processor's cache from its transform to its pixels. Transforms and
+//! sums are in f32 or in f16, as the arithmetic has them.
 
 #![expect(
     unsafe_code,
@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 
 use super::{
-    format::Format,
+    format::Arithmetic,
     kernel::{Finish, PANEL, ROWS, Rows},
     memory::{Aligned, BORDER, Shared},
     pack, pack_f16,
@@ -27,7 +27,7 @@ pub(super) const TAPS: usize = 9;
 /// A filter of 3×3, transformed, and the bias behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
-    format: Format,
+    arithmetic: Arithmetic,
     /// `[outputs / PANEL][16][inputs / 2][PANEL][2]`.
     panels: Aligned<u16>,
     bias: Aligned<u16>,
@@ -58,12 +58,12 @@ thread_local! {
 }
 
 impl Filter {
-    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training, in bf16.
-    pub(super) fn empty(inputs: usize, outputs: usize) -> Self {
+    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training.
+    pub(super) fn empty(arithmetic: Arithmetic, inputs: usize, outputs: usize) -> Self {
         Filter {
-            format: Format::Bf16,
+            arithmetic,
             panels: Aligned::zeros(ELEMENTS * inputs * outputs),
-            bias: Format::Bf16.sums(&vec![0.0; outputs]),
+            bias: arithmetic.sums(&vec![0.0; outputs]),
             inputs,
             outputs,
         }
@@ -75,20 +75,28 @@ impl Filter {
 
     /// Transforms a filter `[outputs, 9, inputs]` of multiples of 64 and 32 channels, with a bias `[outputs]`.
     pub(super) fn new(
-        format: Format,
+        arithmetic: Arithmetic,
         weight: &[f32],
         bias: &[f32],
         inputs: usize,
         threads: &Threads,
     ) -> Self {
         let mut made = Filter {
-            format,
-            bias: format.sums(bias),
-            ..Filter::empty(inputs, bias.len())
+            bias: arithmetic.sums(bias),
+            ..Filter::empty(arithmetic, inputs, bias.len())
         };
-        match format {
-            Format::Bf16 => pack::winograd(weight, inputs, threads, made.panels_mut()),
-            Format::F16 => pack_f16::winograd(weight, inputs, threads, made.panels_mut()),
+        let panels = made.panels_mut();
+        match arithmetic {
+            Arithmetic::F16 => pack_f16::winograd(weight, inputs, threads, panels),
+            Arithmetic::Bf16 | Arithmetic::Mixed => {
+                pack::winograd(
+                    arithmetic.has_f16_factors(),
+                    weight,
+                    inputs,
+                    threads,
+                    panels,
+                );
+            }
         }
         made
     }
@@ -117,6 +125,7 @@ impl Filter {
         assert_eq!(pixels.len(), count * side * side * self.inputs);
         assert_eq!(out.len(), count * side * side * self.outputs);
         assert!(residual.is_none_or(|residual| residual.len() == out.len()));
+        let scale = self.arithmetic.scale_of(pixels, threads);
         let grid = Grid::new(count, side);
         let all = grid.all();
         let panels = self.outputs / PANEL;
@@ -137,6 +146,7 @@ impl Filter {
                     panels: wanted,
                     residual,
                     relu,
+                    scale,
                 };
                 self.block(&grid, pixels, block, out, scratch);
             });
@@ -156,21 +166,23 @@ impl Filter {
             panels,
             residual,
             relu,
+            scale,
         } = block;
         let count = tiles.len();
         let stride = count * self.inputs;
         scratch.tiles.resize(ELEMENTS * stride);
         // Places of a row of sums.
-        let of_row = PANEL * self.format.sum_width();
+        let of_row = PANEL * self.arithmetic.sum_width();
         scratch.products.resize(ELEMENTS * count * of_row);
         let transformed = scratch.tiles.as_mut_slice().as_mut_ptr();
         for (row, tile) in tiles.clone().enumerate() {
             let sources = grid.sources(tile, pixels, self.inputs);
             // SAFETY: the network is made only where the instructions are available; each source has `inputs` values, and the scratch was given room.
             unsafe {
-                self.format.transform_input(
+                self.arithmetic.transform_input(
                     &sources,
                     self.inputs,
+                    scale,
                     transformed.add(row * self.inputs),
                     stride,
                 );
@@ -199,7 +211,8 @@ impl Filter {
                             step: 2,
                         };
                         let target = products.add((element * count + row) * of_row);
-                        self.format.product(rows, factors.as_ptr(), target, PANEL);
+                        self.arithmetic
+                            .product(rows, factors.as_ptr(), scale, target, PANEL);
                     }
                 }
             }
@@ -219,7 +232,7 @@ impl Filter {
                 }
                 // SAFETY: the places hold a panel each, and no other job has this tile and panel.
                 unsafe {
-                    self.format.transform_output(
+                    self.arithmetic.transform_output(
                         products.add(row * of_row),
                         count * PANEL,
                         finish,
@@ -239,6 +252,8 @@ struct Block<'a> {
     panels: std::ops::Range<usize>,
     residual: Option<&'a [u16]>,
     relu: bool,
+    /// Of the factors that pixels become.
+    scale: f32,
 }
 
 /// Tiles at once: as many as leave their transforms and products in the second-level cache, but enough blocks for the threads where there are tiles enough.
