@@ -158,7 +158,6 @@ fn own_features_in_16_bits_are_as_close_to_f32_as_libtorchs() {
                 relative_error(&own, &expected),
                 relative_error(&libtorchs, &expected),
             );
-            println!("{format:?} at {side}: own {own}, libtorch's in bf16 {libtorchs}");
             assert!(
                 own < 1.5 * libtorchs && libtorchs < 0.02,
                 "at {side} pixels the own features in {format:?} are off by {own}, libtorch's in bf16 by {libtorchs}"
@@ -217,7 +216,6 @@ fn own_predictions_in_16_bits_are_torchvisions_within_their_rounding() {
             let threads = Threads::new(threads).unwrap();
             let outputs = network.forward(&images, &[], side, &threads, &mut workspace);
             let ages: Vec<f32> = outputs.iter().map(|output| output.value).collect();
-            println!("{format:?} at {side}: {ages:?}, expected {}", expected[key]);
             assert_close(&Tensor::from_slice(&ages), &expected[key], most);
         }
     }
