@@ -21,8 +21,8 @@ use std::arch::x86_64::{
 };
 
 use super::{
-    kernel::{self, CHUNK, Finish, PANEL, ROWS, Rows},
-    vectors,
+    kernel::{self, CHUNK, Finish, PANEL, ROWS, Rows, for_rows},
+    vectors::{self, NEAREST},
 };
 
 /// Products that a lane adds up in f16 before its sum is added to others.
@@ -31,8 +31,6 @@ const CHAIN: usize = 32;
 const WIDE_CHAIN: usize = 64;
 /// Lanes with odd numbers.
 const ODD: u32 = 0xaaaa_aaaa;
-/// To the nearest, ties to even.
-const NEAREST: i32 = 0;
 
 /// Whether this processor has the instructions.
 pub(super) fn available() -> bool {
@@ -167,16 +165,7 @@ fn add_chains<const R: usize>(totals: &mut Sums, sums: &[[__m512h; 4]; ROWS]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 unsafe fn sums(rows: Rows<'_>, panel: *const u16) -> Sums {
     // SAFETY: the caller's promise.
-    unsafe {
-        match rows.count {
-            1 => sums_of::<1>(rows, panel),
-            2 => sums_of::<2>(rows, panel),
-            3 => sums_of::<3>(rows, panel),
-            4 => sums_of::<4>(rows, panel),
-            5 => sums_of::<5>(rows, panel),
-            _ => sums_of::<ROWS>(rows, panel),
-        }
-    }
+    unsafe { for_rows!(sums_of, rows, panel) }
 }
 
 /// The sums over taps of rows times panels with columns as in `kernel`, for `R` rows. Chains are added in f32.
@@ -230,16 +219,7 @@ fn widened(sums: __m512h) -> [__m512; 2] {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 unsafe fn wide_sums(rows: Rows<'_>, panel: *const u16, factor: f32) -> kernel::Sums {
     // SAFETY: the caller's promise.
-    let mut sums = unsafe {
-        match rows.count {
-            1 => wide_sums_of::<1>(rows, panel),
-            2 => wide_sums_of::<2>(rows, panel),
-            3 => wide_sums_of::<3>(rows, panel),
-            4 => wide_sums_of::<4>(rows, panel),
-            5 => wide_sums_of::<5>(rows, panel),
-            _ => wide_sums_of::<ROWS>(rows, panel),
-        }
-    };
+    let mut sums = unsafe { for_rows!(wide_sums_of, rows, panel) };
     for sum in sums.as_flattened_mut() {
         *sum = _mm512_mul_ps(*sum, _mm512_set1_ps(factor));
     }

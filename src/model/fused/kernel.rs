@@ -57,6 +57,21 @@ pub(super) struct Rows<'a> {
     pub(super) step: usize,
 }
 
+/// Calls a function that is made for a number of rows with the number that there are.
+macro_rules! for_rows {
+    ($sums:ident, $rows:ident, $panel:ident) => {
+        match $rows.count {
+            1 => $sums::<1>($rows, $panel),
+            2 => $sums::<2>($rows, $panel),
+            3 => $sums::<3>($rows, $panel),
+            4 => $sums::<4>($rows, $panel),
+            5 => $sums::<5>($rows, $panel),
+            _ => $sums::<ROWS>($rows, $panel),
+        }
+    };
+}
+pub(super) use for_rows;
+
 /// The sums over taps of rows times panels, for `R` rows.
 ///
 /// # Safety
@@ -98,16 +113,7 @@ unsafe fn sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> Sums
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn sums(rows: Rows<'_>, panel: *const u16) -> Sums {
     // SAFETY: the caller's promise.
-    unsafe {
-        match rows.count {
-            1 => sums_of::<1>(rows, panel),
-            2 => sums_of::<2>(rows, panel),
-            3 => sums_of::<3>(rows, panel),
-            4 => sums_of::<4>(rows, panel),
-            5 => sums_of::<5>(rows, panel),
-            _ => sums_of::<ROWS>(rows, panel),
-        }
-    }
+    unsafe { for_rows!(sums_of, rows, panel) }
 }
 
 /// Stores rows of products in f32: row r at `out + r * stride`.

@@ -15,7 +15,7 @@ use std::arch::x86_64::{
 };
 
 /// To the nearest, ties to even.
-const NEAREST: i32 = 0;
+pub(super) const NEAREST: i32 = 0;
 
 /// Places of an even and an odd half, `[16 even][16 odd]`, for values in their order.
 pub(super) const EVEN_ODD: [u16; 32] = {
@@ -148,7 +148,7 @@ pub(super) fn even_before_odd(values: __m512i) -> __m512i {
 pub(super) fn rounded<const IN_F16: bool>(values: [__m512; 2], even_first: bool) -> __m512i {
     let packed = narrowed::<IN_F16>(values);
     if even_first {
-        _mm512_permutexvar_epi16(indices(&EVEN_ODD), packed)
+        even_before_odd(packed)
     } else {
         packed
     }
