@@ -270,7 +270,7 @@ async fn server_that_ends_answers_what_it_has_read_and_says_so() {
     let status = end.unwrap().unwrap().unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(reason(&status), "SHUTTING_DOWN");
-    assert_eq!(server.wait(), Some(0));
+    assert_eq!(server.wait().await, Some(0));
 }
 
 /// The picture as a PNG of the network's size, and its mirror image: neither is resized, so that one is exactly the other's mirror image for the network too.

@@ -322,5 +322,5 @@ async fn an_end_of_the_server_ends_a_stream_with_a_time_to_come_back() {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(status.get_details_retry_info().is_some());
     drop(requests);
-    assert_eq!(server.wait(), Some(0));
+    assert_eq!(server.wait().await, Some(0));
 }

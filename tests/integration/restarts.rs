@@ -274,7 +274,7 @@ async fn server_that_is_asked_to_end_tells_its_watchers_and_goes_on_later() {
     assert_eq!(end.code(), tonic::Code::Unavailable, "{end:?}");
     assert_eq!(crate::support::reason(&end), "SHUTTING_DOWN");
     assert!(end.get_details_retry_info().is_some());
-    assert_eq!(server.wait(), Some(0));
+    assert_eq!(server.wait().await, Some(0));
     assert!(!is_alive(pid), "the worker outlived its server");
     assert!(!server.path("ready.json").exists());
     server.start_again();
@@ -334,6 +334,6 @@ async fn an_open_stream_of_reflection_does_not_hold_up_the_end() {
     assert!(matches!(answers.message().await, Ok(None)));
     // As a client does that has nothing else to ask.
     drop((client, answers, open));
-    assert_eq!(server.wait(), Some(0));
+    assert_eq!(server.wait().await, Some(0));
     assert!(begun.elapsed() < Duration::from_secs(30));
 }

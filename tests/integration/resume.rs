@@ -263,7 +263,7 @@ async fn pauses_and_orderly_restarts_at_random_moments_change_nothing() {
             pause_and_resume(&server, &name).await;
         } else {
             signal(server.pid(), "TERM");
-            assert_eq!(server.wait(), Some(0));
+            assert_eq!(server.wait().await, Some(0));
             server.start_again();
         }
     }

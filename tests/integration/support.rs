@@ -94,7 +94,11 @@ impl Server {
     }
 
     /// Waits for the server's own end and returns its exit code.
-    pub(crate) fn wait(&mut self) -> Option<i32> {
+    ///
+    /// The test's own connections are served meanwhile: a server that ends asks each of them whether it has heard so, and waits for the answer.
+    pub(crate) async fn wait(&mut self) -> Option<i32> {
+        let pid = self.pid();
+        wait_until("the server's end", || async { !is_alive(pid) }).await;
         self.process.wait().unwrap().code()
     }
 

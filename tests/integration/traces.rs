@@ -449,7 +449,7 @@ async fn collector_that_is_away_takes_nothing_from_serving_and_gets_spans_when_i
     }
     let asked = Instant::now();
     signal(server.pid(), "TERM");
-    assert_eq!(server.wait(), Some(0));
+    assert_eq!(server.wait().await, Some(0));
     assert!(
         asked.elapsed() < Duration::from_secs(30),
         "{:?}",
@@ -457,8 +457,7 @@ async fn collector_that_is_away_takes_nothing_from_serving_and_gets_spans_when_i
     );
 }
 
-// The collector answers while the test waits for the process.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn end_of_the_server_sends_what_waits() {
     let collector = Collector::start().await;
     let endpoint = collector.endpoint();
@@ -466,7 +465,7 @@ async fn end_of_the_server_sends_what_waits() {
     let request = within(pictures(&server, 1), &trace(0x77), "01");
     server.predictions().predict(request).await.unwrap();
     signal(server.pid(), "TERM");
-    assert_eq!(server.wait(), Some(0));
+    assert_eq!(server.wait().await, Some(0));
     // The process is gone, so nothing comes any more.
     let spans = collector.spans(&trace(0x77));
     let names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();
