@@ -310,7 +310,8 @@ pub fn feature_shape(trained: Trained, input_size: u32) -> Option<[u32; 3]> {
     Some([channels, side, side])
 }
 
-const LAYER_PARTS: [Part; 4] = [Part::Layer1, Part::Layer2, Part::Layer3, Part::Layer4];
+/// The parts that have blocks.
+pub(super) const LAYER_PARTS: [Part; 4] = [Part::Layer1, Part::Layer2, Part::Layer3, Part::Layer4];
 
 fn forward_layer(layer: &[Block; 2], input: &Tensor, train: bool) -> Result<Tensor, Error> {
     let middle = layer[0].forward(input, train)?;

@@ -22,10 +22,10 @@ use super::{
     timed,
 };
 
-/// What the frozen layers made of a batch.
+/// What the frozen layers made of a batch, or the batch itself where there are none.
 #[derive(Debug)]
 pub struct Fed {
-    /// `[N, C, H, W]`, on the device that trains.
+    /// `[N, C, H, W]` on the device that trains.
     pub features: Tensor,
     /// `[N]`, in years.
     pub ages: Vec<f32>,
@@ -104,7 +104,7 @@ impl Feed {
         &self.skipped
     }
 
-    /// The next batch, which the cache keeps; without images when none of it could be read, `None` at the end.
+    /// The next batch, which the cache keeps; without images when none of it could be read, `None` at the end. Without a network the features are the images.
     ///
     /// The time goes into `seconds`: waiting for decoded images to `data`, the frozen layers to `forward`.
     ///
@@ -112,7 +112,7 @@ impl Feed {
     /// Whatever libtorch refuses.
     pub fn next(
         &mut self,
-        network: &ResNet18,
+        network: Option<&ResNet18>,
         mode: Mode,
         device: Device,
         cache: &mut FeatureCache,
@@ -199,16 +199,16 @@ fn images(device: Device, batch: &Batch) -> Result<Tensor, Error> {
     Ok(images.f_to_device(device)?)
 }
 
-fn compute(network: &ResNet18, mode: Mode, images: &Tensor) -> Result<Tensor, Error> {
-    if images.size()[0] == 0 {
-        return Ok(images.shallow_clone());
+fn compute(network: Option<&ResNet18>, mode: Mode, images: &Tensor) -> Result<Tensor, Error> {
+    match network {
+        Some(network) if images.size()[0] > 0 => network.features(images, mode),
+        Some(_) | None => Ok(images.shallow_clone()),
     }
-    network.features(images, mode)
 }
 
 /// The features of the variants that are drawn; those of the other ones go to the cache.
 fn mirrored_features(
-    network: &ResNet18,
+    network: Option<&ResNet18>,
     mode: Mode,
     images: &Tensor,
     rows: &[u32],

@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::{
     super::{
         Error,
-        resnet18::{Mode, Output},
+        resnet18::{Mode, Output, Trained},
     },
     threads::Threads,
 };
@@ -97,9 +97,14 @@ impl Tail {
     /// Always `None`.
     pub(crate) fn new<'a>(
         _: impl Iterator<Item = (&'a str, usize)>,
+        _: Trained,
         _: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
         None
+    }
+
+    pub(crate) fn takes_images(&self) -> bool {
+        match *self {}
     }
 
     pub(crate) fn load(&mut self, _: &Tensor) {

@@ -1,4 +1,4 @@
-//! Convolutions with stride 2, as products of the pixels under each tap of the filter with the tap's panel.
+//! Convolutions with stride 2, as products of the pixels under each tap of the filter with the tap's panel, and their way back.
 
 #![expect(
     unsafe_code,
@@ -171,5 +171,205 @@ impl Filter {
             let at = ((image * images.side + y) * images.side + x) * self.inputs;
             &images.pixels[at..at + self.inputs]
         })
+    }
+}
+
+/// The way back through a block's two convolutions with stride 2, the one of 3×3 and the one of 1×1 beside it: from the gradients of what they made to that of what both
+/// were made of.
+#[derive(Debug)]
+pub(super) struct Backward {
+    arithmetic: Arithmetic,
+    /// `[inputs / PANEL][10][outputs / 2][PANEL][2]`, with the taps in the order of [`TAPS`].
+    panels: Aligned<u16>,
+    /// Zeros.
+    bias: Aligned<u16>,
+    inputs: usize,
+    outputs: usize,
+    factors: [Aligned<u16>; 2],
+}
+
+/// What a pixel of the input gets something from: a tap of the larger filter, row and column, or the smaller one.
+#[derive(Debug, Clone, Copy)]
+enum Tap {
+    Of([usize; 2]),
+    Shortcut,
+}
+
+/// Which pixels have something under them depends on whether their row and column are even: of these four kinds each has its taps side by side.
+const TAPS: [Tap; 10] = [
+    Tap::Of([1, 1]),
+    Tap::Shortcut,
+    Tap::Of([1, 0]),
+    Tap::Of([1, 2]),
+    Tap::Of([0, 1]),
+    Tap::Of([2, 1]),
+    Tap::Of([0, 0]),
+    Tap::Of([0, 2]),
+    Tap::Of([2, 0]),
+    Tap::Of([2, 2]),
+];
+/// Those of the pixels whose row is even or odd, and then whose column is even or odd.
+const TAPS_OF: [[std::ops::Range<usize>; 2]; 2] = [[0..2, 2..4], [4..6, 6..10]];
+
+impl Backward {
+    pub(super) fn new(arithmetic: Arithmetic, inputs: usize, outputs: usize) -> Self {
+        Backward {
+            arithmetic,
+            panels: Aligned::zeros(TAPS.len() * inputs * outputs),
+            bias: arithmetic.sums(&vec![0.0; inputs]),
+            inputs,
+            outputs,
+            factors: [const { Aligned::new() }; 2],
+        }
+    }
+
+    /// Takes over filters `[outputs, 9, inputs]` and `[outputs, 1, inputs]`.
+    pub(super) fn load(&mut self, weight: &[f32], shortcut: &[f32], threads: &Threads) {
+        let taps = TAPS.map(|tap| match tap {
+            Tap::Of([y, x]) => pack::Tap {
+                weight,
+                count: 9,
+                tap: 3 * y + x,
+            },
+            Tap::Shortcut => pack::Tap {
+                weight: shortcut,
+                count: 1,
+                tap: 0,
+            },
+        });
+        let in_f16 = self.arithmetic.has_f16_factors();
+        let (inputs, outputs) = (self.inputs, self.outputs);
+        let panels = self.panels.as_mut_slice();
+        pack::direct_backward(in_f16, &taps, inputs, outputs, threads, panels);
+    }
+
+    /// Makes the gradient of `count` images of this side, `[count, side, side, inputs]`, from those of what the two filters made of them.
+    ///
+    /// # Panics
+    /// When a buffer does not have the size that the others ask for.
+    pub(super) fn convolve(
+        &mut self,
+        [gradient, shortcut]: [&[u16]; 2],
+        count: usize,
+        side: usize,
+        threads: &Threads,
+        out: &mut [u16],
+    ) {
+        let half = side.div_ceil(2);
+        assert_eq!(gradient.len(), count * half * half * self.outputs);
+        assert_eq!(shortcut.len(), gradient.len());
+        assert_eq!(out.len(), count * side * side * self.inputs);
+        // Products of both are added up, so they have one scale.
+        let scale_of = |values| self.arithmetic.scale_of(values, threads);
+        let scale = scale_of(gradient).min(scale_of(shortcut));
+        let [room, other_room] = &mut self.factors;
+        let arithmetic = self.arithmetic;
+        let factors = [
+            arithmetic.factors_of_scale(gradient, scale, threads, room),
+            arithmetic.factors_of_scale(shortcut, scale, threads, other_room),
+        ];
+        let out = Shared::new(out);
+        let panels = self.panels.as_slice();
+        for (odd_row, taps) in TAPS_OF.iter().enumerate() {
+            for (odd_column, taps) in taps.iter().enumerate() {
+                let kind = Kind {
+                    odd: [odd_row, odd_column],
+                    taps: taps.clone(),
+                    side,
+                };
+                let all = count * kind.rows() * kind.columns();
+                threads.for_each(all.div_ceil(BLOCK), |block| {
+                    let pixels = block * BLOCK..all.min((block + 1) * BLOCK);
+                    for panel in 0..self.inputs / PANEL {
+                        let begin = panel * TAPS.len() + kind.taps.start;
+                        let panels = &panels[begin * self.outputs * PANEL..]
+                            [..kind.taps.len() * self.outputs * PANEL];
+                        let finish = Finish {
+                            bias: self.bias.as_slice()[..PANEL * arithmetic.sum_width()].as_ptr(),
+                            relu: false,
+                        };
+                        for first in pixels.clone().step_by(ROWS) {
+                            let rows = ROWS.min(pixels.end - first);
+                            let mut sources = [[BORDER.as_ptr(); ROWS]; 4];
+                            let mut targets = [std::ptr::null_mut(); ROWS];
+                            for place in 0..rows {
+                                let (image, y, x) = kind.pixel(first + place);
+                                let at = ((image * side + y) * side + x) * self.inputs;
+                                targets[place] = out.place(at + panel * PANEL, PANEL);
+                                for (sources, tap) in
+                                    sources.iter_mut().zip(&TAPS[kind.taps.clone()])
+                                {
+                                    if let Some((which, y, x)) = tap.source(y, x, half) {
+                                        let at = (image * half + y) * half + x;
+                                        sources[place] = factors[which][at * self.outputs..]
+                                            [..self.outputs]
+                                            .as_ptr();
+                                    }
+                                }
+                            }
+                            let rows = Rows {
+                                taps: &sources[..kind.taps.len()],
+                                count: rows,
+                                pairs: self.outputs / 2,
+                                step: 2,
+                            };
+                            // SAFETY: as in `Filter::convolve`, with inputs and outputs in each other's places.
+                            unsafe {
+                                arithmetic.finished_product(
+                                    rows,
+                                    panels.as_ptr(),
+                                    scale,
+                                    finish,
+                                    &targets,
+                                );
+                            }
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The pixels whose row and column are even or odd.
+#[derive(Debug, Clone)]
+struct Kind {
+    odd: [usize; 2],
+    taps: std::ops::Range<usize>,
+    side: usize,
+}
+
+impl Kind {
+    fn rows(&self) -> usize {
+        (self.side + 1 - self.odd[0]) / 2
+    }
+
+    fn columns(&self) -> usize {
+        (self.side + 1 - self.odd[1]) / 2
+    }
+
+    /// Image, row and column of one of them.
+    fn pixel(&self, number: usize) -> (usize, usize, usize) {
+        let (rows, columns) = (self.rows(), self.columns());
+        let image = number / (rows * columns);
+        let (y, x) = (number / columns % rows, number % columns);
+        (image, 2 * y + self.odd[0], 2 * x + self.odd[1])
+    }
+}
+
+impl Tap {
+    /// Which of the two gradients, and the row and column in it, that a pixel gets something from; `None` beyond the border.
+    fn source(self, y: usize, x: usize, half: usize) -> Option<(usize, usize, usize)> {
+        match self {
+            Tap::Shortcut => Some((1, y / 2, x / 2)),
+            Tap::Of([row, column]) => {
+                // The filter's tap lies on pixel 2 · output + tap - 1.
+                let (y, x) = (
+                    (y + 1).wrapping_sub(row) / 2,
+                    (x + 1).wrapping_sub(column) / 2,
+                );
+                (y < half && x < half).then_some((0, y, x))
+            }
+        }
     }
 }

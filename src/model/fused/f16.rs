@@ -242,6 +242,22 @@ pub(super) unsafe fn wide_product(
     unsafe { kernel::store_rows(&wide_sums(rows, panel, factor), rows.count, out, stride) };
 }
 
+/// Adds rows of products times a factor to rows of f32: row r at `out + r * stride`.
+///
+/// # Safety
+/// As for [`wide_product`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16,avx512bf16")]
+pub(super) unsafe fn add_wide_product(
+    rows: Rows<'_>,
+    panel: *const u16,
+    factor: f32,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { kernel::add_rows(&wide_sums(rows, panel, factor), rows.count, out, stride) };
+}
+
 /// Stores rows of products times a factor, finished in bf16: row r at `out[r]`.
 ///
 /// # Safety

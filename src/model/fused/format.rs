@@ -125,8 +125,22 @@ impl Arithmetic {
         room: &'a mut Aligned<u16>,
     ) -> (&'a [u16], f32) {
         let scale = self.scale_of(activations, threads);
+        (
+            self.factors_of_scale(activations, scale, threads, room),
+            scale,
+        )
+    }
+
+    /// The same with a scale that is given.
+    pub(super) fn factors_of_scale<'a>(
+        self,
+        activations: &'a [u16],
+        scale: f32,
+        threads: &Threads,
+        room: &'a mut Aligned<u16>,
+    ) -> &'a [u16] {
         if self != Arithmetic::Mixed {
-            return (activations, scale);
+            return activations;
         }
         room.resize(activations.len());
         let out = Shared::new(room.as_mut_slice());
@@ -137,7 +151,7 @@ impl Arithmetic {
             // SAFETY: the room is as large, and no other job has this piece; the instructions are available.
             unsafe { f16_kernel::from_bf16(values, scale, place) };
         });
-        (room.as_slice(), scale)
+        room.as_slice()
     }
 
     /// Where a column of a panel lies among the 64 of a pair of rows.
@@ -202,7 +216,30 @@ impl Arithmetic {
         }
     }
 
-    /// The same, finished as activations.
+    /// Adds sums of products, divided by the scale of their factors, to sums in f32. Only for trainings, whose activations are bf16.
+    ///
+    /// # Safety
+    /// As for [`kernel::add_product`].
+    #[inline]
+    pub(super) unsafe fn add_product(
+        self,
+        rows: Rows<'_>,
+        panel: *const u16,
+        scale: f32,
+        out: *mut f32,
+        stride: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.has_f16_factors() {
+                f16_kernel::add_wide_product(rows, panel, scale.recip(), out, stride);
+            } else {
+                kernel::add_product(rows, panel, out, stride);
+            }
+        }
+    }
+
+    /// Sums of products as [`Arithmetic::product`] has them, finished as activations.
     ///
     /// # Safety
     /// As for [`kernel::finished_product`], with a bias of sums of this kind.

@@ -28,17 +28,27 @@ use super::{
 
 /// Rows of the gradient that a job computes at once for all elements of a tile.
 const BLOCK: usize = 14 * ROWS;
+/// Inputs times outputs of which the sums of all elements, 1 MB of f32, fit into a core's cache.
+const FEW: usize = 128 * 128;
+/// Pairs of tiles that are arranged at once where channels are few.
+const PAIRS: usize = 64;
+/// Pairs of pixels that are arranged at once for a filter with stride 2.
+const PIECE: usize = 512;
 
 /// What is kept from one step to the next, so that its memory need not be had anew.
 #[derive(Debug)]
 pub(super) struct Workspace {
     rows: Aligned<u16>,
     panels: Aligned<u16>,
+    sums: Aligned<f32>,
 }
 
 thread_local! {
     static PRODUCTS: RefCell<Aligned<f32>> = const { RefCell::new(Aligned::new()) };
     static PANELS: RefCell<Aligned<u16>> = const { RefCell::new(Aligned::new()) };
+    /// Panels and rows.
+    static FEW_TILES: RefCell<(Aligned<u16>, Aligned<u16>)> =
+        const { RefCell::new((Aligned::new(), Aligned::new())) };
 }
 
 impl Workspace {
@@ -46,6 +56,7 @@ impl Workspace {
         Workspace {
             rows: Aligned::new(),
             panels: Aligned::new(),
+            sums: Aligned::new(),
         }
     }
 }
@@ -68,20 +79,54 @@ pub(super) fn winograd(
     let pixels = images.count * images.side * images.side;
     let (inputs, outputs) = (images.pixels.len() / pixels, gradient.len() / pixels);
     assert_eq!(out.len(), TAPS * inputs * outputs);
-    let scales = [images.pixels, gradient].map(|values| arithmetic.scale_of(values, threads));
-    let pairs = grid.all().div_ceil(2);
-    workspace.panels.resize(ELEMENTS * pairs * 2 * inputs);
-    workspace.rows.resize(ELEMENTS * pairs * 2 * outputs);
-    let (panels, rows) = (
-        Shared::new(workspace.panels.as_mut_slice()),
-        Shared::new(workspace.rows.as_mut_slice()),
-    );
-    threads.for_each(pairs, |pair| {
+    let arranger = Arranger {
+        arithmetic,
+        grid: &grid,
+        pixels: images.pixels,
+        gradient,
+        inputs,
+        outputs,
+        scales: [images.pixels, gradient].map(|values| arithmetic.scale_of(values, threads)),
+    };
+    if inputs * outputs <= FEW {
+        of_few_channels(&arranger, threads, workspace, out);
+    } else {
+        of_many_channels(&arranger, threads, workspace, out);
+    }
+}
+
+/// What pairs of tiles are arranged from.
+#[derive(Debug)]
+struct Arranger<'a> {
+    arithmetic: Arithmetic,
+    grid: &'a Grid,
+    pixels: &'a [u16],
+    gradient: &'a [u16],
+    inputs: usize,
+    outputs: usize,
+    /// Of the factors that pixels and gradients become.
+    scales: [f32; 2],
+}
+
+impl Arranger<'_> {
+    fn pairs(&self) -> usize {
+        self.grid.all().div_ceil(2)
+    }
+
+    /// Puts a pair of tiles into its slot of so many in panels `[element][inputs / 64][slots][64][2]` and rows `[element][slots][outputs][2]`.
+    fn arrange(
+        &self,
+        pair: usize,
+        (slot, slots): (usize, usize),
+        panels: Shared<'_, u16>,
+        rows: Shared<'_, u16>,
+    ) {
+        let (inputs, outputs) = (self.inputs, self.outputs);
         let tiles = [2 * pair, 2 * pair + 1];
-        let there = |tile: &usize| *tile < grid.all();
+        let there = |tile: &usize| *tile < self.grid.all();
         let sources = tiles.map(|tile| {
             if there(&tile) {
-                grid.sources(tile, images.pixels, inputs)
+                self.grid.sources(tile, self.pixels, inputs)
             } else {
                 [BORDER.as_ptr(); ELEMENTS]
             }
@@ -89,44 +134,74 @@ pub(super) fn winograd(
         let targets = tiles.map(|tile| {
             let mut targets = [BORDER.as_ptr(); 4];
             if there(&tile) {
-                for (target, pixel) in targets.iter_mut().zip(grid.targets(tile)) {
+                for (target, pixel) in targets.iter_mut().zip(self.grid.targets(tile)) {
                     if let Some(pixel) = pixel {
-                        *target = gradient[pixel * outputs..][..outputs].as_ptr();
+                        *target = self.gradient[pixel * outputs..][..outputs].as_ptr();
                     }
                 }
             }
             targets
         });
+        let in_f16 = self.arithmetic.has_f16_factors();
         for chunk in (0..inputs).step_by(CHUNK) {
             let at = |element: usize| {
                 let panel = element * (inputs / PANEL) + chunk / PANEL;
-                panels.place(
-                    ((panel * pairs + pair) * PANEL + chunk % PANEL) * 2,
-                    2 * CHUNK,
-                )
+                let place = ((panel * slots + slot) * PANEL + chunk % PANEL) * 2;
+                panels.place(place, 2 * CHUNK)
             };
-            // SAFETY: the pixels have these channels, and no other job has this pair.
+            // SAFETY: the pixels have these channels, and no other job has this slot.
             unsafe {
-                if arithmetic.has_f16_factors() {
-                    input_pair::<true>(&sources, chunk, scales[0], at);
+                if in_f16 {
+                    input_pair::<true>(&sources, chunk, self.scales[0], at);
                 } else {
-                    input_pair::<false>(&sources, chunk, scales[0], at);
+                    input_pair::<false>(&sources, chunk, self.scales[0], at);
                 }
             };
         }
         for chunk in (0..outputs).step_by(CHUNK) {
             let at = |element: usize| {
-                rows.place(((element * pairs + pair) * outputs + chunk) * 2, 2 * CHUNK)
+                let place = ((element * slots + slot) * outputs + chunk) * 2;
+                rows.place(place, 2 * CHUNK)
             };
             // SAFETY: likewise.
             unsafe {
-                if arithmetic.has_f16_factors() {
-                    output_pair::<true>(&targets, chunk, scales[1], at);
+                if in_f16 {
+                    output_pair::<true>(&targets, chunk, self.scales[1], at);
                 } else {
-                    output_pair::<false>(&targets, chunk, scales[1], at);
+                    output_pair::<false>(&targets, chunk, self.scales[1], at);
                 }
             };
         }
+    }
+
+    /// The scale of products.
+    fn scale(&self) -> f32 {
+        self.scales[0] * self.scales[1]
+    }
+}
+
+/// Where channels are many, sums take much room and tiles are few: all tiles are arranged at once, and each job has some of the sums.
+fn of_many_channels(
+    arranger: &Arranger<'_>,
+    threads: &Threads,
+    workspace: &mut Workspace,
+    out: &mut [f32],
+) {
+    let Arranger {
+        arithmetic,
+        inputs,
+        outputs,
+        ..
+    } = *arranger;
+    let pairs = arranger.pairs();
+    workspace.panels.resize(ELEMENTS * pairs * 2 * inputs);
+    workspace.rows.resize(ELEMENTS * pairs * 2 * outputs);
+    let (panels, rows) = (
+        Shared::new(workspace.panels.as_mut_slice()),
+        Shared::new(workspace.rows.as_mut_slice()),
+    );
+    threads.for_each(pairs, |pair| {
+        arranger.arrange(pair, (pair, pairs), panels, rows);
     });
     let (panels, rows) = (workspace.panels.as_slice(), workspace.rows.as_slice());
     let out = Shared::new(out);
@@ -155,26 +230,127 @@ pub(super) fn winograd(
                             pairs,
                             step: 2 * outputs,
                         };
-                        let (scale, target) = (scales[0] * scales[1], target.cast());
+                        let (scale, target) = (arranger.scale(), target.cast());
                         arithmetic.product(rows, factors.as_ptr(), scale, target, PANEL);
                     }
                 }
             }
             for row in 0..count {
-                // Both the rows and the panel's columns have their even channels before the odd ones.
-                let output = channel_at(first + row);
-                for chunk in (0..PANEL).step_by(CHUNK) {
-                    let from = products.place(row * PANEL + chunk, CHUNK);
-                    let at = |tap: usize| {
-                        let place = (output * TAPS + tap) * inputs + panel * PANEL + chunk;
-                        out.place(place, CHUNK)
-                    };
-                    // SAFETY: 16 elements of this row, and no other job has this output and panel.
-                    unsafe { filter_gradient(from, count * PANEL, at) };
+                let from = products.place(row * PANEL, ((ELEMENTS - 1) * count + 1) * PANEL);
+                // SAFETY: 16 elements of this row, and no other job has this output and panel.
+                unsafe { row_gradient(from, count * PANEL, (first + row, panel), inputs, out) };
+            }
+        });
+    });
+}
+
+/// Where channels are few, tiles are many and all sums fit into a core's cache: each job goes through a part of the tiles, with a few of them arranged at a time.
+fn of_few_channels(
+    arranger: &Arranger<'_>,
+    threads: &Threads,
+    workspace: &mut Workspace,
+    out: &mut [f32],
+) {
+    let Arranger {
+        arithmetic,
+        inputs,
+        outputs,
+        ..
+    } = *arranger;
+    let pairs = arranger.pairs();
+    let parts = threads.count().min(pairs);
+    let part = pairs.div_ceil(parts);
+    let all = ELEMENTS * inputs * outputs;
+    // `[part][inputs / 64][element][outputs][64]`.
+    workspace.sums.resize(parts * all);
+    let sums = Shared::new(workspace.sums.as_mut_slice());
+    let of_panel = ELEMENTS * outputs * PANEL;
+    threads.for_each(parts, |number| {
+        let start = sums.place(number * all, all);
+        // SAFETY: the run lies in the buffer, and no other job has this part.
+        unsafe { start.write_bytes(0, all) };
+        FEW_TILES.with_borrow_mut(|(panels, rows)| {
+            let end = pairs.min((number + 1) * part);
+            for begin in (number * part..end).step_by(PAIRS) {
+                let slots = PAIRS.min(end - begin);
+                panels.resize(ELEMENTS * slots * 2 * inputs);
+                rows.resize(ELEMENTS * slots * 2 * outputs);
+                let shared = (
+                    Shared::new(panels.as_mut_slice()),
+                    Shared::new(rows.as_mut_slice()),
+                );
+                for slot in 0..slots {
+                    arranger.arrange(begin + slot, (slot, slots), shared.0, shared.1);
+                }
+                let (panels, rows) = (panels.as_slice(), rows.as_slice());
+                for (job, panel) in panels.chunks_exact(slots * 2 * PANEL).enumerate() {
+                    let (element, of_inputs) = (job / (inputs / PANEL), job % (inputs / PANEL));
+                    let place = number * all + of_inputs * of_panel + element * outputs * PANEL;
+                    for row in (0..outputs).step_by(ROWS) {
+                        let count = ROWS.min(outputs - row);
+                        let start = (element * slots * outputs + row) * 2;
+                        let pointer =
+                            rows[start..start + ((slots - 1) * outputs + count) * 2].as_ptr();
+                        let target = sums.place(place + row * PANEL, count * PANEL);
+                        // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows.
+                        unsafe {
+                            let rows = Rows {
+                                taps: &[rows_at(pointer, count)],
+                                count,
+                                pairs: slots,
+                                step: 2 * outputs,
+                            };
+                            let panel = panel.as_ptr();
+                            arithmetic.add_product(rows, panel, arranger.scale(), target, PANEL);
+                        }
+                    }
                 }
             }
         });
     });
+    let (total, others) = workspace.sums.as_mut_slice().split_at_mut(all);
+    let total = Shared::new(total);
+    let out = Shared::new(out);
+    threads.for_each(inputs / PANEL * outputs, |job| {
+        let (panel, row) = (job / outputs, job % outputs);
+        for element in 0..ELEMENTS {
+            let place = panel * of_panel + (element * outputs + row) * PANEL;
+            let target = total.place(place, PANEL);
+            for other in others.chunks_exact(all) {
+                for (column, value) in other[place..][..PANEL].iter().enumerate() {
+                    // SAFETY: within the run, which no other job has.
+                    unsafe { *target.add(column) += value };
+                }
+            }
+        }
+        let length = ((ELEMENTS - 1) * outputs + 1) * PANEL;
+        let from = total.place(panel * of_panel + row * PANEL, length);
+        // SAFETY: 16 elements of this row, and no other job has this output and panel.
+        unsafe { row_gradient(from, outputs * PANEL, (row, panel), inputs, out) };
+    });
+}
+
+/// The gradient of one output's filter for the inputs of a panel, from sums whose element i is at `from + i * stride`.
+///
+/// # Safety
+/// The processor is available, all elements are there, and nobody else writes to this output's filter in this panel.
+unsafe fn row_gradient(
+    from: *const f32,
+    stride: usize,
+    (row, panel): (usize, usize),
+    inputs: usize,
+    out: Shared<'_, f32>,
+) {
+    // Both the rows and the panel's columns have their even channels before the odd ones.
+    let output = channel_at(row);
+    for chunk in (0..PANEL).step_by(CHUNK) {
+        let at = |tap: usize| {
+            let place = (output * TAPS + tap) * inputs + panel * PANEL + chunk;
+            out.place(place, CHUNK)
+        };
+        // SAFETY: the caller's promise.
+        unsafe { filter_gradient(from.add(chunk), stride, at) };
+    }
 }
 
 /// The gradient of a filter with stride 2, `[outputs, taps, inputs]`, from the factors of the images that it convolved, with their scale,
@@ -223,41 +399,52 @@ pub(super) fn direct(
     let out = Shared::new(out);
     threads.for_each(taps * (inputs / PANEL), |job| {
         let (tap, panel) = (job / (inputs / PANEL), job % (inputs / PANEL));
-        PANELS.with_borrow_mut(|factors| {
-            factors.resize(pairs * 2 * PANEL);
-            let arranged = Shared::new(factors.as_mut_slice());
-            for pair in 0..pairs {
-                let source = |pixel: usize| {
-                    let found = (pixel < pixels).then(|| filter.source(images, side, pixel, tap));
-                    match found.flatten() {
-                        Some(channels) => channels[panel * PANEL..][..PANEL].as_ptr(),
-                        None => BORDER.as_ptr(),
+        PRODUCTS.with_borrow_mut(|sums| {
+            sums.resize(outputs * PANEL);
+            let sums = sums.as_mut_slice();
+            sums.fill(0.0);
+            for begin in (0..pairs).step_by(PIECE) {
+                let piece = begin..pairs.min(begin + PIECE);
+                PANELS.with_borrow_mut(|factors| {
+                    factors.resize(piece.len() * 2 * PANEL);
+                    let arranged = Shared::new(factors.as_mut_slice());
+                    for pair in piece.clone() {
+                        let source = |pixel: usize| {
+                            let there = pixel < pixels;
+                            let found = there.then(|| filter.source(images, side, pixel, tap));
+                            match found.flatten() {
+                                Some(channels) => channels[panel * PANEL..][..PANEL].as_ptr(),
+                                None => BORDER.as_ptr(),
+                            }
+                        };
+                        let both = [source(2 * pair), source(2 * pair + 1)];
+                        let place = arranged.place((pair - begin) * 2 * PANEL, 2 * PANEL);
+                        // SAFETY: both hold a panel's channels.
+                        unsafe { interleave::<false>(both, PANEL, 1.0, place) };
                     }
-                };
-                let both = [source(2 * pair), source(2 * pair + 1)];
-                // SAFETY: both hold a panel's channels.
-                unsafe {
-                    let place = arranged.place(pair * 2 * PANEL, 2 * PANEL);
-                    interleave::<false>(both, PANEL, 1.0, place);
-                };
+                    for row in (0..outputs).step_by(ROWS) {
+                        let count = ROWS.min(outputs - row);
+                        let start = (begin * outputs + row) * 2;
+                        let length = ((piece.len() - 1) * outputs + count) * 2;
+                        let start = rows[start..start + length].as_ptr();
+                        let target = &mut sums[row * PANEL..][..count * PANEL];
+                        // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows.
+                        unsafe {
+                            let rows = Rows {
+                                taps: &[rows_at(start, count)],
+                                count,
+                                pairs: piece.len(),
+                                step: 2 * outputs,
+                            };
+                            let factors = factors.as_slice().as_ptr();
+                            let (scale, target) = (scale * own_scale, target.as_mut_ptr());
+                            arithmetic.add_product(rows, factors, scale, target, PANEL);
+                        }
+                    }
+                });
             }
-            for row in (0..outputs).step_by(ROWS) {
-                let count = ROWS.min(outputs - row);
-                let start = rows[2 * row..2 * row + ((pairs - 1) * outputs + count) * 2].as_ptr();
-                let place = (row * taps + tap) * inputs + panel * PANEL;
-                let stride = taps * inputs;
-                let target = out.place(place, (count - 1) * stride + PANEL);
-                // SAFETY: all pairs of these rows, a panel of as many; no other job has this tap and panel.
-                unsafe {
-                    let rows = Rows {
-                        taps: &[rows_at(start, count)],
-                        count,
-                        pairs,
-                        step: 2 * outputs,
-                    };
-                    let factors = factors.as_slice().as_ptr();
-                    arithmetic.product(rows, factors, scale * own_scale, target.cast(), stride);
-                }
+            for (row, sums) in sums.chunks_exact(PANEL).enumerate() {
+                out.write((row * taps + tap) * inputs + panel * PANEL, sums);
             }
         });
     });
@@ -272,7 +459,7 @@ fn channel_at(place: usize) -> usize {
 ///
 /// # Safety
 /// All of the rows' pairs are there.
-unsafe fn rows_at(start: *const u16, count: usize) -> [*const u16; ROWS] {
+pub(super) unsafe fn rows_at(start: *const u16, count: usize) -> [*const u16; ROWS] {
     let mut rows = [start; ROWS];
     for (row, place) in rows.iter_mut().enumerate().take(count) {
         // SAFETY: the caller's promise.
@@ -287,7 +474,7 @@ unsafe fn rows_at(start: *const u16, count: usize) -> [*const u16; ROWS] {
 /// The processor is available; both hold `channels` values, a multiple of [`CHUNK`], and `out` twice as many.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn interleave<const IN_F16: bool>(
+pub(super) unsafe fn interleave<const IN_F16: bool>(
     both: [*const u16; 2],
     channels: usize,
     scale: f32,

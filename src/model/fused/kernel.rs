@@ -116,6 +116,16 @@ unsafe fn sums(rows: Rows<'_>, panel: *const u16) -> Sums {
     unsafe { for_rows!(sums_of, rows, panel) }
 }
 
+/// Adds rows of products to rows of f32: row r at `out + r * stride`.
+///
+/// # Safety
+/// As for [`product`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn add_product(rows: Rows<'_>, panel: *const u16, out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { add_rows(&sums(rows, panel), rows.count, out, stride) };
+}
+
 /// Stores rows of products in f32: row r at `out + r * stride`.
 ///
 /// # Safety
@@ -141,6 +151,24 @@ pub(super) unsafe fn store_rows(sums: &Sums, count: usize, out: *mut f32, stride
         for (row, sums) in sums.iter().enumerate().take(count) {
             for (column, sum) in sums.iter().enumerate() {
                 _mm512_storeu_ps(out.add(row * stride + 16 * column), *sum);
+            }
+        }
+    }
+}
+
+/// Adds rows of sums: row r to that at `out + r * stride`.
+///
+/// # Safety
+/// As for [`store_rows`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn add_rows(sums: &Sums, count: usize, out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (row, sums) in sums.iter().enumerate().take(count) {
+            for (column, sum) in sums.iter().enumerate() {
+                let place = out.add(row * stride + 16 * column);
+                _mm512_storeu_ps(place, _mm512_add_ps(_mm512_loadu_ps(place), *sum));
             }
         }
     }

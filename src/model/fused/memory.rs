@@ -14,6 +14,7 @@ struct Line([u8; 64]);
 
 /// A number that every pattern of bits is a value of.
 pub(super) trait Number: Copy + Default + Send + Sync {}
+impl Number for u8 {}
 impl Number for u16 {}
 impl Number for f32 {}
 
@@ -40,10 +41,12 @@ impl<T: Number> Aligned<T> {
         made
     }
 
-    /// Makes room; what is new is zero, what was there may be anything of its own.
+    /// Makes room; what is new is zero, what was there may be anything of its own. Memory that is not needed now is kept for the next time.
     pub(super) fn resize(&mut self, length: usize) {
         let lines = (length * size_of::<T>()).div_ceil(size_of::<Line>());
-        self.lines.resize(lines, Line([0; 64]));
+        if lines > self.lines.len() {
+            self.lines.resize(lines, Line([0; 64]));
+        }
         self.length = length;
     }
 

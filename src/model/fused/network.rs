@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Channels behind layer1 to layer4.
-const CHANNELS: [usize; 4] = [64, 128, 256, 512];
+pub(super) const CHANNELS: [usize; 4] = [64, 128, 256, 512];
 /// How much brighter a picture may be than any is, without a number beyond f16.
 const HEADROOM: f32 = 16.0;
 /// The largest value of a normalised picture: white, (1 - 0.406) / 0.225.

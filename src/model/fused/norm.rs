@@ -1,6 +1,6 @@
 //! Batch normalisation (Ioffe and Szegedy, 2015, arXiv:1502.03167, algorithm 1) with what comes before and behind it: the residual, and ReLU.
 //!
-//! Each job has 32 channels of all pixels, which mostly stay in the processor's cache between the passes.
+//! Each job has 32 channels of a piece of the pixels, which stays in the processor's cache between its passes.
 
 #![expect(
     unsafe_code,
@@ -22,6 +22,8 @@ const MOMENTUM: f32 = 0.1;
 const LANES: usize = 16;
 /// Pixels whose values are added up by themselves first, so that sums of many stay exact.
 const RUN: usize = 256;
+/// Pixels of which a job has 32 channels: they stay in the processor's cache between two passes.
+const PIECE: usize = 8 * 1_024;
 
 /// Scale and shift, `[channels]`.
 #[derive(Debug, Clone, Copy)]
@@ -58,22 +60,32 @@ impl Statistics {
             deviation: vec![0.0; channels],
         };
         let pixels = values.len() / channels;
-        let mut variance = vec![0.0; channels];
+        let pieces = pixels.div_ceil(PIECE);
+        let (mut means, mut squares) = (vec![0.0; pieces * channels], vec![0.0; pieces * channels]);
         {
-            let (mean, variance) = (Shared::new(&mut made.mean), Shared::new(&mut variance));
-            threads.for_each(channels / CHUNK, |chunk| {
-                let at = chunk * CHUNK;
-                let (mean, variance) = (mean.place(at, CHUNK), variance.place(at, CHUNK));
+            let (means, squares) = (Shared::new(&mut means), Shared::new(&mut squares));
+            for_pieces(pixels, channels, threads, |piece, pixels, at| {
+                let place = piece * channels + at;
+                let (mean, squares) = (means.place(place, CHUNK), squares.place(place, CHUNK));
+                let values = &values[pixels.start * channels + at..];
                 // SAFETY: all pixels have these channels, which no other job has.
-                unsafe { moments(&values[at..], channels, pixels, mean, variance) };
+                unsafe { moments(values, channels, pixels.len(), mean, squares) };
             });
         }
         let unbiased = pixels as f32 / (pixels as f32 - 1.0);
         for channel in 0..channels {
-            made.deviation[channel] = 1.0 / (variance[channel] + EPSILON).sqrt();
+            let of_piece = |piece: usize| {
+                let place = piece * channels + channel;
+                let count = PIECE.min(pixels - piece * PIECE) as f64;
+                (count, f64::from(means[place]), f64::from(squares[place]))
+            };
+            let (_, mean, squares) = (0..pieces).map(of_piece).fold((0.0, 0.0, 0.0), joined);
+            let variance = (squares / pixels as f64) as f32;
+            made.mean[channel] = mean as f32;
+            made.deviation[channel] = 1.0 / (variance + EPSILON).sqrt();
             let move_to = |running: &mut f32, value: f32| *running += MOMENTUM * (value - *running);
             move_to(&mut running_mean[channel], made.mean[channel]);
-            move_to(&mut running_variance[channel], variance[channel] * unbiased);
+            move_to(&mut running_variance[channel], variance * unbiased);
         }
         made
     }
@@ -109,20 +121,10 @@ impl Statistics {
                 .residual
                 .is_none_or(|residual| residual.len() == values.len())
         );
-        let scale: Vec<f32> = self
-            .deviation
-            .iter()
-            .zip(affine.weight)
-            .map(|(a, b)| a * b)
-            .collect();
-        let shift = self.mean.iter().zip(&scale).zip(affine.bias);
-        let shift: Vec<f32> = shift
-            .map(|((mean, scale), bias)| bias - mean * scale)
-            .collect();
+        let (scale, shift) = self.scale_and_shift(affine);
         let out = Shared::new(out);
-        threads.for_each(channels / CHUNK, |chunk| {
-            let at = chunk * CHUNK;
-            for pixel in 0..pixels {
+        for_pieces(pixels, channels, threads, |_, pixels, at| {
+            for pixel in pixels {
                 let place = pixel * channels + at;
                 let residual = after
                     .residual
@@ -141,6 +143,16 @@ impl Statistics {
         });
     }
 
+    /// What normalised values are of the ones before: these times the scale plus the shift, `[channels]`.
+    pub(super) fn scale_and_shift(&self, affine: Affine<'_>) -> (Vec<f32>, Vec<f32>) {
+        let scale = self.deviation.iter().zip(affine.weight);
+        let scale: Vec<f32> = scale.map(|(a, b)| a * b).collect();
+        let shift = self.mean.iter().zip(&scale).zip(affine.bias);
+        let shift = shift.map(|((mean, scale), bias)| bias - mean * scale);
+        let shift = shift.collect();
+        (scale, shift)
+    }
+
     /// Takes the gradient of what [`Statistics::normalise`] made of this batch back to the batch, in place of the gradient, and gives those of scale and shift.
     ///
     /// # Panics
@@ -157,28 +169,78 @@ impl Statistics {
         let pixels = values.len() / channels;
         assert_eq!(gradient.len(), values.len());
         let gradient = Shared::new(gradient);
-        let (scales, shifts) = (Shared::new(weight_gradient), Shared::new(bias_gradient));
-        threads.for_each(channels / CHUNK, |chunk| {
-            let at = chunk * CHUNK;
-            // SAFETY: all pixels have these channels, which no other job has.
-            unsafe {
-                let start = gradient.place(at, (pixels - 1) * channels + CHUNK);
-                let whole = Whole {
-                    values: values[at..].as_ptr(),
-                    gradient: start,
-                    channels,
-                    pixels,
-                };
-                whole.backward(
-                    self.mean[at..][..CHUNK].as_ptr(),
-                    self.deviation[at..][..CHUNK].as_ptr(),
-                    weight[at..][..CHUNK].as_ptr(),
-                    scales.place(at, CHUNK),
-                    shifts.place(at, CHUNK),
-                );
+        let pieces = pixels.div_ceil(PIECE);
+        let mut sums = vec![0.0; 2 * pieces * channels];
+        let whole = |pixels: std::ops::Range<usize>, at: usize| {
+            let begin = pixels.start * channels + at;
+            let length = (pixels.len() - 1) * channels + CHUNK;
+            Whole {
+                values: values[begin..begin + length].as_ptr(),
+                gradient: gradient.place(begin, length),
+                channels,
+                pixels: pixels.len(),
             }
+        };
+        {
+            let sums = Shared::new(&mut sums);
+            for_pieces(pixels, channels, threads, |piece, pixels, at| {
+                let place = |which: usize| sums.place((2 * piece + which) * channels + at, CHUNK);
+                let mean = self.mean[at..][..CHUNK].as_ptr();
+                // SAFETY: all pixels have these channels, which no other job has.
+                unsafe { whole(pixels, at).sums(mean, place(0), place(1)) };
+            });
+        }
+        // Of each channel: the factor of all, Σ g x̂ deviation / n and Σ g / n.
+        let mut parts = [
+            vec![0.0; channels],
+            vec![0.0; channels],
+            vec![0.0; channels],
+        ];
+        for channel in 0..channels {
+            let sum = |which: usize| -> f32 {
+                let of_piece = |piece: usize| sums[(2 * piece + which) * channels + channel];
+                (0..pieces).map(of_piece).sum()
+            };
+            let deviation = self.deviation[channel];
+            let of_scale = sum(1) * deviation;
+            bias_gradient[channel] = sum(0);
+            weight_gradient[channel] = of_scale;
+            parts[0][channel] = weight[channel] * deviation;
+            parts[1][channel] = of_scale * deviation / pixels as f32;
+            parts[2][channel] = sum(0) / pixels as f32;
+        }
+        for_pieces(pixels, channels, threads, |_, pixels, at| {
+            let part = |values: &[f32]| values[at..][..CHUNK].as_ptr();
+            let parts = [part(&parts[0]), part(&parts[1]), part(&parts[2])];
+            // SAFETY: all pixels have these channels, which no other job has.
+            unsafe { whole(pixels, at).apply(part(&self.mean), parts) };
         });
     }
+}
+
+/// Calls for pieces of the pixels, with their number and the pixels, and for each [`CHUNK`] of channels, with the first of them. Pieces depend on nothing but
+/// the shape, so that sums of them do not depend on the number of threads.
+fn for_pieces(
+    pixels: usize,
+    channels: usize,
+    threads: &Threads,
+    work: impl Fn(usize, std::ops::Range<usize>, usize) + Sync + Send,
+) {
+    let chunks = channels / CHUNK;
+    threads.for_each(pixels.div_ceil(PIECE) * chunks, |job| {
+        let (piece, chunk) = (job / chunks, job % chunks);
+        let first = piece * PIECE;
+        work(piece, first..pixels.min(first + PIECE), chunk * CHUNK);
+    });
+}
+
+/// Count, mean and sum of squared deviations of two samples together (Chan, Golub and LeVeque, 1983, Algorithms for computing the sample variance, equation 1.5).
+fn joined(a: (f64, f64, f64), b: (f64, f64, f64)) -> (f64, f64, f64) {
+    let count = a.0 + b.0;
+    let apart = b.1 - a.1;
+    let mean = a.1 + apart * b.0 / count;
+    let squares = a.2 + b.2 + apart * apart * a.0 * b.0 / count;
+    (count, mean, squares)
 }
 
 /// Keeps the gradient of a rectified value where the value is above zero, in place.
@@ -203,7 +265,7 @@ pub(super) fn rectify_backward(rectified: &[u16], threads: &Threads, gradient: &
     });
 }
 
-/// Mean and variance, over pixels, of 32 channels.
+/// Mean and sum of the squared differences from it, over pixels, of 32 channels.
 ///
 /// # Safety
 /// The processor is available, and all pixels have the channels.
@@ -213,7 +275,7 @@ unsafe fn moments(
     channels: usize,
     pixels: usize,
     mean: *mut f32,
-    variance: *mut f32,
+    squared: *mut f32,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -252,10 +314,7 @@ unsafe fn moments(
         }
         for half in 0..2 {
             _mm512_storeu_ps(mean.add(half * LANES), means[half]);
-            _mm512_storeu_ps(
-                variance.add(half * LANES),
-                _mm512_mul_ps(squares[half], share),
-            );
+            _mm512_storeu_ps(squared.add(half * LANES), squares[half]);
         }
     }
 }
@@ -306,26 +365,17 @@ struct Whole {
 }
 
 impl Whole {
-    /// With x̂ = (x - mean) · deviation and g the gradient: those of scale and shift are Σ g x̂ and Σ g, that of x is
-    /// weight · deviation · (g - Σ g / n - x̂ Σ g x̂ / n).
+    /// Σ g and Σ g (x - mean).
     ///
     /// # Safety
     /// The processor is available, and all pointers hold what is read and written.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn backward(
-        self,
-        mean: *const f32,
-        deviation: *const f32,
-        weight: *const f32,
-        weight_gradient: *mut f32,
-        bias_gradient: *mut f32,
-    ) {
+    unsafe fn sums(self, mean: *const f32, sums: *mut f32, products: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe {
-            let both = |from: *const f32| [_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(LANES))];
-            let (mean, deviation, weight) = (both(mean), both(deviation), both(weight));
+            let mean = both(mean);
             let zero = [_mm512_setzero_ps(); 2];
-            let (mut sums, mut products) = (zero, zero);
+            let (mut all, mut all_products) = (zero, zero);
             for first in (0..self.pixels).step_by(RUN) {
                 let (mut run, mut run_products) = (zero, zero);
                 for pixel in first..self.pixels.min(first + RUN) {
@@ -339,25 +389,33 @@ impl Whole {
                     }
                 }
                 for half in 0..2 {
-                    sums[half] = _mm512_add_ps(sums[half], run[half]);
-                    products[half] = _mm512_add_ps(products[half], run_products[half]);
+                    all[half] = _mm512_add_ps(all[half], run[half]);
+                    all_products[half] = _mm512_add_ps(all_products[half], run_products[half]);
                 }
             }
-            let share = _mm512_set1_ps(1.0 / self.pixels as f32);
-            let (mut scale, mut slope, mut offset) = (zero, zero, zero);
             for half in 0..2 {
-                let of_scale = _mm512_mul_ps(products[half], deviation[half]);
-                _mm512_storeu_ps(bias_gradient.add(half * LANES), sums[half]);
-                _mm512_storeu_ps(weight_gradient.add(half * LANES), of_scale);
-                scale[half] = _mm512_mul_ps(weight[half], deviation[half]);
-                slope[half] = _mm512_mul_ps(_mm512_mul_ps(of_scale, deviation[half]), share);
-                offset[half] = _mm512_mul_ps(sums[half], share);
+                _mm512_storeu_ps(sums.add(half * LANES), all[half]);
+                _mm512_storeu_ps(products.add(half * LANES), all_products[half]);
             }
+        }
+    }
+
+    /// With x̂ = (x - mean) · deviation and g the gradient: those of scale and shift are Σ g x̂ and Σ g, that of x is
+    /// weight · deviation · (g - Σ g / n - x̂ Σ g x̂ / n), whose three parts that are the same for all pixels are given.
+    ///
+    /// # Safety
+    /// As for [`Whole::sums`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn apply(self, mean: *const f32, parts: [*const f32; 3]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mean = both(mean);
+            let [scale, slope, offset] = parts.map(|part| both(part));
             for pixel in 0..self.pixels {
                 let place = self.gradient.add(pixel * self.channels);
                 let gradient = vectors::load(place);
                 let value = vectors::load(self.values.add(pixel * self.channels));
-                let mut made = zero;
+                let mut made = [_mm512_setzero_ps(); 2];
                 for half in 0..2 {
                     let from_mean = _mm512_sub_ps(value[half], mean[half]);
                     let centred = _mm512_sub_ps(gradient[half], offset[half]);
@@ -368,6 +426,17 @@ impl Whole {
             }
         }
     }
+}
+
+/// 32 values in f32.
+///
+/// # Safety
+/// The processor is available, and the pointer holds them.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn both(from: *const f32) -> [__m512; 2] {
+    // SAFETY: the caller's promise.
+    unsafe { [_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(LANES))] }
 }
 
 /// Zeros 32 values where the others are not above zero.

@@ -159,6 +159,68 @@ unsafe fn backward_pair<const IN_F16: bool>(
     }
 }
 
+/// Arranges taps of filters `[outputs, taps, inputs]` for the gradient of the input: `[inputs / 64][taps][outputs / 2][64][2]`. Each tap is a filter and the
+/// number of one of its taps.
+///
+/// # Panics
+/// When a buffer does not have the size that the others ask for.
+pub(super) fn direct_backward(
+    in_f16: bool,
+    taps: &[Tap<'_>],
+    inputs: usize,
+    outputs: usize,
+    threads: &Threads,
+    panels: &mut [u16],
+) {
+    assert!(inputs.is_multiple_of(PANEL) && outputs.is_multiple_of(2));
+    assert_eq!(panels.len(), taps.len() * inputs * outputs);
+    let pairs = outputs / 2;
+    let panels = Shared::new(panels);
+    threads.for_each(taps.len() * pairs, |job| {
+        let (number, pair) = (job / pairs, job % pairs);
+        let Tap { weight, count, tap } = taps[number];
+        let filter = |output: usize| &weight[(output * count + tap) * inputs..][..inputs];
+        let (first, second) = (filter(2 * pair), filter(2 * pair + 1));
+        for column in (0..inputs).step_by(LANES) {
+            let row = (column / PANEL * taps.len() + number) * pairs + pair;
+            let place = panels.place((row * PANEL + column % PANEL) * 2, 2 * LANES);
+            let (first, second) = (&first[column..][..LANES], &second[column..][..LANES]);
+            // SAFETY: 16 values each, and no other job has this pair of this tap.
+            unsafe {
+                if in_f16 {
+                    direct_pair::<true>(first, second, place);
+                } else {
+                    direct_pair::<false>(first, second, place);
+                }
+            }
+        }
+    });
+}
+
+/// One of the `count` taps of a filter `[outputs, count, inputs]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tap<'a> {
+    pub(super) weight: &'a [f32],
+    pub(super) count: usize,
+    pub(super) tap: usize,
+}
+
+/// Pairs of the same 16 channels of two filters.
+///
+/// # Safety
+/// The processor is available, both hold 16 values, and `out` has room for a vector.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn direct_pair<const IN_F16: bool>(first: &[f32], second: &[f32], out: *mut u16) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (first, second) = (
+            _mm512_loadu_ps(first.as_ptr()),
+            _mm512_loadu_ps(second.as_ptr()),
+        );
+        _mm512_storeu_si512(out.cast(), vectors::pairs::<IN_F16>(first, second));
+    }
+}
+
 /// G g Gᵀ (Lavin and Gray, 2015, arXiv:1509.09308, section 4.1) for 16 filters.
 #[inline]
 #[target_feature(enable = "avx512f")]

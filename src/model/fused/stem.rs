@@ -17,12 +17,14 @@ use super::{
 };
 
 /// Rows and columns of the filter.
-const WIDTH: usize = 7;
+pub(super) const WIDTH: usize = 7;
 /// Pixels of padding on each side.
 const PADDING: usize = 3;
-const CHANNELS: usize = 3;
+pub(super) const CHANNELS: usize = 3;
 /// Values of a row of the filter, in pairs.
-const PAIRS: usize = (WIDTH * CHANNELS).div_ceil(2);
+const PAIRS: usize = ROW.div_ceil(2);
+/// The same, one by one.
+pub(super) const ROW: usize = WIDTH * CHANNELS;
 
 /// The filter and the bias behind it.
 #[derive(Debug, Clone)]
@@ -46,24 +48,43 @@ pub(super) fn pooled_side(side: usize) -> usize {
 impl Stem {
     /// Arranges a filter `[64, 3, 7, 7]` with a bias `[64]`.
     pub(super) fn new(arithmetic: Arithmetic, weight: &[f32], bias: &[f32]) -> Self {
-        let mut panel = Aligned::zeros(WIDTH * PAIRS * 2 * PANEL);
-        let places = panel.as_mut_slice();
+        let mut made = Stem {
+            bias: arithmetic.sums(bias),
+            ..Stem::empty(arithmetic)
+        };
         for (index, value) in weight.iter().enumerate() {
             let (x, y) = (index % WIDTH, index / WIDTH % WIDTH);
             let (channel, output) = (
                 index / (WIDTH * WIDTH) % CHANNELS,
                 index / (WIDTH * WIDTH * CHANNELS),
             );
-            let column = x * CHANNELS + channel;
-            let row = y * PAIRS + column / 2;
-            let place = row * PANEL + arithmetic.place_of(output);
-            places[place * 2 + column % 2] = arithmetic.round(*value);
+            made.put(output, y, x * CHANNELS + channel, *value);
         }
+        made
+    }
+
+    /// Room for a filter without a bias, which a training changes in every step.
+    pub(super) fn empty(arithmetic: Arithmetic) -> Self {
         Stem {
             arithmetic,
-            panel,
-            bias: arithmetic.sums(bias),
+            panel: Aligned::zeros(WIDTH * PAIRS * 2 * PANEL),
+            bias: arithmetic.sums(&[0.0; PANEL]),
         }
+    }
+
+    /// Takes over a filter as the optimizer has it, `[64, 7, 7, 3]`.
+    pub(super) fn load(&mut self, weight: &[f32]) {
+        for (index, value) in weight.iter().enumerate() {
+            let (column, y) = (index % ROW, index / ROW % WIDTH);
+            self.put(index / (ROW * WIDTH), y, column, *value);
+        }
+    }
+
+    /// Puts the weight of a value of a row of the filter into its place.
+    fn put(&mut self, output: usize, y: usize, column: usize, weight: f32) {
+        let row = y * PAIRS + column / 2;
+        let place = row * PANEL + self.arithmetic.place_of(output);
+        self.panel.as_mut_slice()[place * 2 + column % 2] = self.arithmetic.round(weight);
     }
 
     /// Normalised images `[3, side, side]` each, into `[count, pooled, pooled, 64]`.
@@ -105,7 +126,9 @@ impl Stem {
                         &rectified_rows,
                         padded,
                     );
-                    self.convolve(padded.as_slice(), side, &rectified_rows, rectified);
+                    rectified.resize(rectified_rows.len() * half * PANEL);
+                    let room = Shared::new(rectified.as_mut_slice());
+                    self.convolve(padded.as_slice(), side, true, room, 0..rectified_rows.len());
                     let rectified = rectified.as_slice();
                     for y in first..last {
                         for x in 0..pooled {
@@ -119,29 +142,30 @@ impl Stem {
         });
     }
 
-    /// `rows` of the rectified convolution, `[rows, half, 64]`.
-    fn convolve(
+    /// The convolution of padded rows, rectified if asked to, into rows of the output `[…, half, 64]`, which nobody else writes to.
+    pub(super) fn convolve(
         &self,
         padded: &[u16],
         side: usize,
-        rows: &std::ops::Range<usize>,
-        rectified: &mut Aligned<u16>,
+        relu: bool,
+        out: Shared<'_, u16>,
+        rows: std::ops::Range<usize>,
     ) {
         let half = side.div_ceil(2);
         let width = padded_width(side);
-        rectified.resize(rows.len() * half * PANEL);
-        let out = Shared::new(rectified.as_mut_slice());
         let finish = Finish {
             bias: self.bias.as_slice().as_ptr(),
-            relu: true,
+            relu,
         };
+        let begin = rows.start;
         for y in 0..rows.len() {
             for x in (0..half).step_by(ROWS) {
                 let count = ROWS.min(half - x);
                 let mut sources = [[std::ptr::null(); ROWS]; WIDTH];
                 let mut targets = [std::ptr::null_mut(); ROWS];
                 for place in 0..count {
-                    targets[place] = out.place((y * half + x + place) * PANEL, PANEL);
+                    let at = (begin + y) * half + x + place;
+                    targets[place] = out.place(at * PANEL, PANEL);
                     for (tap, sources) in sources.iter_mut().enumerate() {
                         let at = (2 * y + tap) * width + 2 * (x + place) * CHANNELS;
                         sources[place] = padded[at..at + 2 * PAIRS].as_ptr();
@@ -165,12 +189,12 @@ impl Stem {
 }
 
 /// Values in a padded row: three pixels on each side, one more where the side is odd, and the value that has no weight.
-fn padded_width(side: usize) -> usize {
+pub(super) fn padded_width(side: usize) -> usize {
     (side + 2 * PADDING + 1) * CHANNELS + 1
 }
 
 /// The rows under `rows` of the convolution, `[2 * rows + 5, padded width]`, the channels of a pixel side by side.
-fn pad(
+pub(super) fn pad(
     arithmetic: Arithmetic,
     image: &[f32],
     side: usize,

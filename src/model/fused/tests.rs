@@ -332,6 +332,9 @@ fn gradients_of_filters_are_the_plain_sums() {
         (1, 4, 128, 64, 3),
         (3, 1, 64, 64, 3),
         (2, 9, 64, 96, 1),
+        // Many channels; then more tiles, and more pixels of a stride, than are arranged at once.
+        (1, 5, 128, 192, 3),
+        (5, 30, 64, 64, 3),
     ] {
         for stride in [1, 2] {
             if stride == 1 && width == 1 {
@@ -387,6 +390,70 @@ fn gradients_of_filters_are_the_plain_sums() {
                     "side {side}, width {width}, stride {stride}, {arithmetic:?}, times {power}"
                 );
             }
+        }
+    }
+}
+
+/// The gradient of the input as its definition says: each product of the way there, the other way round.
+#[test]
+fn way_back_through_strides_is_the_plain_sum() {
+    if is_unavailable() {
+        return;
+    }
+    for (count, side, inputs, outputs) in [
+        (2, 8_usize, 64, 128),
+        (3, 7, 128, 64),
+        (1, 1, 64, 64),
+        (2, 17, 64, 64),
+    ] {
+        let half = side.div_ceil(2);
+        let weight = whole_numbers(15, outputs * inputs * 9, 2);
+        let shortcut = whole_numbers(16, outputs * inputs, 2);
+        let given = whole_numbers(17, count * half * half * outputs, 1);
+        let of_shortcut = whole_numbers(18, count * half * half * outputs, 2);
+        let mut expected = vec![0.0; count * side * side * inputs];
+        for position in 0..count * half * half {
+            let image = position / (half * half);
+            let (y, x) = (position / half % half, position % half);
+            let from = position * outputs..(position + 1) * outputs;
+            let mut add = |y: usize, x: usize, gradient: &[f32], weight: &dyn Fn(usize) -> f32| {
+                let place = ((image * side + y) * side + x) * inputs;
+                for (input, sum) in expected[place..place + inputs].iter_mut().enumerate() {
+                    let product = |(output, gradient): (usize, &f32)| {
+                        gradient * weight(output * inputs + input)
+                    };
+                    *sum += gradient.iter().enumerate().map(product).sum::<f32>();
+                }
+            };
+            for tap in 0..9 {
+                let (y, x) = (
+                    (2 * y + tap / 3).wrapping_sub(1),
+                    (2 * x + tap % 3).wrapping_sub(1),
+                );
+                if y < side && x < side {
+                    add(y, x, &given[from.clone()], &|at| weight[at * 9 + tap]);
+                }
+            }
+            add(2 * y, 2 * x, &of_shortcut[from], &|at| shortcut[at]);
+        }
+        let arranged = taps_before_inputs(&weight, inputs, 9);
+        let ways = arithmetics_of_trainings().flat_map(|one| [(one, 1), (one, 3)]);
+        // The smaller of the two scales must do for both.
+        for ((arithmetic, threads), power) in ways.flat_map(|way| [(way, 1.0), (way, 0.125)]) {
+            let threads = Threads::new(threads).unwrap();
+            let scaled =
+                |values: &[f32]| -> Vec<f32> { values.iter().map(|value| value * power).collect() };
+            let (given, of_shortcut) = (in_bf16(&scaled(&given)), in_bf16(&scaled(&of_shortcut)));
+            let mut back = direct::Backward::new(arithmetic, inputs, outputs);
+            back.load(&arranged, &shortcut, &threads);
+            let mut out = Aligned::zeros(expected.len());
+            let both = [given.as_slice(), of_shortcut.as_slice()];
+            back.convolve(both, count, side, &threads, out.as_mut_slice());
+            assert_eq!(
+                out.as_slice(),
+                in_bf16(&scaled(&expected)).as_slice(),
+                "side {side} in {arithmetic:?}, times {power}"
+            );
         }
     }
 }

@@ -93,7 +93,13 @@ fn indices(places: &[u16; 32]) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn load(from: *const u16) -> [__m512; 2] {
     // SAFETY: the caller's promise.
-    let packed = unsafe { _mm512_loadu_si512(from.cast()) };
+    widened(unsafe { _mm512_loadu_si512(from.cast()) })
+}
+
+/// 32 bf16 values in f32, in their order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn widened(packed: __m512i) -> [__m512; 2] {
     let widened = |half| _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
     [
         widened(_mm512_castsi512_si256(packed)),

@@ -43,6 +43,16 @@ pub(super) struct Images<'a> {
     pub(super) side: usize,
 }
 
+impl<'a> Images<'a> {
+    pub(super) fn new(pixels: &'a [u16], count: usize, side: usize) -> Self {
+        Images {
+            pixels,
+            count,
+            side,
+        }
+    }
+}
+
 /// What one thread keeps between blocks.
 #[derive(Debug)]
 struct Scratch {

@@ -22,7 +22,7 @@ use super::{
         spec::SINGLE_VALUE_SIZE,
         timed,
     },
-    Best, Session, duration_message,
+    Best, Session, duration_message, no_cache,
     scoring::{check_skipped, score},
 };
 
@@ -169,13 +169,11 @@ impl Session<'_> {
                 Wish::Cancel | Wish::Orphaned => return Err(Error::Cancelled),
             }
             let mode = self.train_mode();
-            let fed = feed.next(
-                &self.network,
-                mode,
-                self.device,
-                &mut self.train_cache,
-                &mut seconds,
-            )?;
+            // Taken out for the time of the call, which borrows the session too.
+            let mut cache = std::mem::replace(&mut self.train_cache, no_cache());
+            let fed = feed.next(self.feeder(), mode, self.device, &mut cache, &mut seconds);
+            self.train_cache = cache;
+            let fed = fed?;
             let Some(fed) = fed else { break };
             let taken = first + (step + 1 - done) * batch_size;
             self.partial.position = taken.min(self.train.len()) as u64;

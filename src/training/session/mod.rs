@@ -128,7 +128,7 @@ pub(super) struct Session<'a> {
     device: Device,
     state: BTreeMap<String, Tensor>,
     network: ResNet18,
-    /// Layer4 and the head again, where the processor trains them faster than libtorch.
+    /// The trained layers again, where the processor trains them faster than libtorch.
     tail: Option<Tail>,
     parameters: FlatParameters,
     optimizer: Optimizer,
@@ -213,7 +213,7 @@ impl<'a> Session<'a> {
         };
         let network = ResNet18::new(&parameters.computed(&state), spec.trained, precision)?;
         let tail = if precision == Precision::Bf16 && !spec.freeze_batch_norm {
-            Tail::new(parameters.lengths(), &state)
+            Tail::new(parameters.lengths(), spec.trained, &state)
         } else {
             None
         };
@@ -360,13 +360,19 @@ impl<'a> Session<'a> {
         Ok(self.parameters.renew_rounded()?)
     }
 
-    /// What layer4 and the head, or whatever is trained, make of features `[N, C, S, S]`: `[N]`. Who wants it of changed parameters calls
+    /// What the trained layers make of features `[N, C, S, S]`, or of images `[N, 3, S, S]`: `[N]`. Who wants it of changed parameters calls
     /// [`Session::load_tail`] before.
     fn predict(&mut self, features: &Tensor, mode: Mode) -> Result<Tensor, model::Error> {
         match &mut self.tail {
             Some(tail) => tail.forward(features, self.parameters.values(), mode),
             None => self.network.head(features.shallow_clone(), mode),
         }
+    }
+
+    /// What makes features of images; `None` where those that train take the images themselves.
+    fn feeder(&self) -> Option<&ResNet18> {
+        let takes_images = self.tail.as_ref().is_some_and(Tail::takes_images);
+        (!takes_images).then_some(&self.network)
     }
 
     fn load_tail(&mut self) {

@@ -71,7 +71,7 @@ impl Session<'_> {
                 Wish::Stop | Wish::Pause | Wish::GoOn => {}
             }
             let fed = tch::no_grad(|| {
-                feed.next(&self.network, Mode::Eval, self.device, cache, &mut seconds)
+                feed.next(self.feeder(), Mode::Eval, self.device, cache, &mut seconds)
             })?;
             let Some(fed) = fed else { break };
             if !fed.ages.is_empty() {
