@@ -17,7 +17,7 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .prefix(".visage-")
         .suffix(".tmp")
         .tempfile_in(folder)?;
-    aside.write_all(bytes)?;
+    write_in_pieces(&mut aside, bytes)?;
     aside.as_file().sync_all()?;
     let file = aside.persist(path)?;
     drop(file);
@@ -46,6 +46,18 @@ pub fn write_durably_by<E: From<io::Error>>(
     fs::File::open(&aside)?.sync_all()?;
     aside.persist(path).map_err(|error| error.error)?;
     Ok(sync_folder(folder)?)
+}
+
+/// Writes many bytes, few at a time: a call that copies tens of megabytes keeps its processor for all of the time where the kernel does not interrupt itself, and who waits
+/// for the processor, such as a prediction, waits as long.
+///
+/// # Errors
+/// What the writer fails with.
+pub fn write_in_pieces(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    const PIECE: usize = 128 << 10;
+    bytes
+        .chunks(PIECE)
+        .try_for_each(|piece| out.write_all(piece))
 }
 
 /// The folder that a file lies in.

@@ -14,8 +14,8 @@ use std::{
 
 use prost::Message;
 use safetensors::{
-    SafeTensorError, SafeTensors,
-    tensor::{Dtype, TensorView},
+    SafeTensors,
+    tensor::{Dtype, Metadata, TensorInfo, TensorView},
 };
 use tch::{Kind, Tensor};
 
@@ -87,14 +87,8 @@ impl Snapshot {
         let checksum = checksum(views.iter().map(|(name, view)| (*name, view.data())));
         let file = format!("trainer-{attempt}-{number}.safetensors");
         files::write_durably_by(&folder.join(&file), |aside| {
-            let written = safetensors::serialize_to_file(views, None, aside);
-            // A full disk must be known for one.
-            written.map_err(|error| {
-                if let SafeTensorError::IoError(error) = error {
-                    return Error::Io(error);
-                }
-                Error::Io(std::io::Error::other(error))
-            })
+            let mut file = fs_err::OpenOptions::new().write(true).open(aside)?;
+            write_tensors(views, &mut file)
         })?;
         Ok(ResumePoint {
             epochs: self.record.epochs,
@@ -103,6 +97,37 @@ impl Snapshot {
             checksum,
         })
     }
+}
+
+/// Writes the format of safetensors: the header's length, the header, the tensors' bytes. The crate's own function hands each tensor to the operating system whole.
+fn write_tensors(
+    mut views: Vec<(&str, TensorView<'_>)>,
+    out: &mut impl std::io::Write,
+) -> std::io::Result<()> {
+    const ALIGNMENT: usize = 8;
+    // Wider numbers first, so that all are aligned.
+    views.sort_by(|(name, view), (other_name, other)| {
+        other.dtype().cmp(&view.dtype()).then(name.cmp(other_name))
+    });
+    let mut end = 0;
+    let infos = views.iter().map(|(name, view)| {
+        let begin = end;
+        end += view.data().len();
+        let info = TensorInfo {
+            dtype: view.dtype(),
+            shape: view.shape().to_vec(),
+            data_offsets: (begin, end),
+        };
+        ((*name).to_owned(), info)
+    });
+    let metadata = Metadata::new(None, infos.collect()).map_err(std::io::Error::other)?;
+    let mut header = serde_json::to_vec(&metadata)?;
+    header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    views
+        .iter()
+        .try_for_each(|(_, view)| files::write_in_pieces(out, view.data()))
 }
 
 fn view(dtype: Dtype, shape: Vec<usize>, bytes: &[u8]) -> TensorView<'_> {
