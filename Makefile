@@ -91,9 +91,10 @@ fuzz: setup ## Fuzz what reads bytes of strangers (SECONDS=60 for each target; n
 			-max_total_time=$(or $(SECONDS),60) -timeout=20 -rss_limit_mb=2048 -max_len=65536 || exit 1; \
 	done
 
-bench-train: build $(VENV)/torch-installed ## Compare the training speed with PyTorch scripts (DATA=folder ROUNDS=3 IMAGES=1000 BENCH_JSON=file)
+bench-train: build $(VENV)/torch-installed ## Compare the training speed with PyTorch scripts (DATA=folder ROUNDS=3 IMAGES=1000 TRAINABLE=ALL BENCH_JSON=file)
 	$(VENV)/bin/python tests/bench/train.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \
-		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(IMAGES),--images $(IMAGES)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(IMAGES),--images $(IMAGES)) $(if $(TRAINABLE),--trainable "$(TRAINABLE)") \
+		$(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
 # Debian leaves pip out of its venv module, so the environment is made without and pip outside of it fills it.
 $(VENV)/installed: tests/python/requirements.txt

@@ -289,90 +289,143 @@ mod tests {
     #[test]
     fn own_gradient_in_bf16_is_as_close_to_f32_as_libtorchs() {
         for first in ["layer4", "layer3", "layer2", "layer1", "conv1"] {
-            let parts = Part::ALL.map(Part::name);
-            let from = parts.iter().position(|part| *part == first).unwrap();
-            compare_gradients(Trained::parse(&parts[from..]).unwrap());
+            for side in [100, 97] {
+                compare_gradients(trained_from(first), side);
+            }
         }
     }
 
-    fn compare_gradients(trained: Trained) {
+    fn trained_from(first: &str) -> Trained {
+        let parts = Part::ALL.map(Part::name);
+        let from = parts.iter().position(|part| *part == first).unwrap();
+        Trained::parse(&parts[from..]).unwrap()
+    }
+
+    type Way = fn(&FlatParameters, Trained, &BTreeMap<String, Tensor>) -> Option<Tail>;
+
+    /// The two ways in which processors train, where this one has them.
+    const WAYS: [Way; 2] = [
+        |parameters, trained, state| Tail::new(parameters.lengths(), trained, state),
+        |parameters, trained, state| Tail::in_bf16(parameters.lengths(), trained, state),
+    ];
+
+    fn gathered(
+        trained: Trained,
+        precision: Precision,
+    ) -> (BTreeMap<String, Tensor>, FlatParameters) {
         let mut state = formula_weights();
-        let mut parameters =
-            FlatParameters::gather(&mut state, trained, Device::Cpu, Precision::F32).unwrap();
-        let Some(mut tail) = Tail::new(parameters.lengths(), trained, &state) else {
-            // The processor lacks AVX512_BF16: there is nothing to compare.
-            return;
-        };
-        let images = formula_images(9, 100);
-        let ages = Tensor::from_slice(&[20.0f32, 50.0, 35.0, 5.0, 80.0, 42.0, 7.0, 61.0, 30.0]);
-        // The same features for all, or the images where nothing is frozen.
-        let input = match tail.takes_images() {
-            true => images.shallow_clone(),
-            false => ResNet18::new(&formula_weights(), trained, Precision::F32)
-                .unwrap()
-                .features(&images, Mode::Eval)
-                .unwrap()
-                .to_kind(Kind::BFloat16),
-        };
-        let with_autograd = |precision| {
-            let mut state = formula_weights();
-            let mut parameters =
-                FlatParameters::gather(&mut state, trained, Device::Cpu, precision).unwrap();
+        let parameters = FlatParameters::gather(&mut state, trained, Device::Cpu, precision);
+        (state, parameters.unwrap())
+    }
+
+    fn ages() -> Tensor {
+        Tensor::from_slice(&[20.0f32, 50.0, 35.0, 5.0, 80.0, 42.0, 7.0, 61.0, 30.0])
+    }
+
+    /// What the frozen layers make of images, or the images where nothing is frozen.
+    fn input(images: &Tensor, trained: Trained) -> Tensor {
+        if trained.contains(Part::Conv1) {
+            return images.shallow_clone();
+        }
+        let network = ResNet18::new(&formula_weights(), trained, Precision::F32).unwrap();
+        let features = network.features(images, Mode::Eval).unwrap();
+        features.to_kind(Kind::BFloat16)
+    }
+
+    /// Forward and backward; what was predicted.
+    fn step(tail: &mut Tail, parameters: &mut FlatParameters, input: &Tensor) -> Tensor {
+        tail.load(parameters.values());
+        let predicted = tail.forward(input, parameters.values(), Mode::Train);
+        let predicted = predicted.unwrap().requires_grad_(true);
+        let ages = ages().narrow(0, 0, input.size()[0]);
+        let loss = (&predicted - &ages).square().mean(Kind::Float);
+        let both = (&loss, &predicted);
+        parameters.backward_through(tail, input, both).unwrap();
+        predicted.detach()
+    }
+
+    /// Size of the difference over the size of what is expected.
+    fn off(found: &Tensor, expected: &Tensor) -> f64 {
+        let error = (found - expected).square().mean(Kind::Float);
+        let size = expected.square().mean(Kind::Float);
+        (error / size).sqrt().double_value(&[])
+    }
+
+    fn compare_gradients(trained: Trained, side: usize) {
+        let input = input(&formula_images(9, side), trained);
+        let with_autograd = |precision: Precision| {
+            let (state, mut parameters) = gathered(trained, precision);
             let network = ResNet18::new(&parameters.computed(&state), trained, precision).unwrap();
-            let output = match tail.takes_images() {
+            let output = match trained.contains(Part::Conv1) {
                 true => network.forward(&input, Mode::Train).unwrap(),
                 false => network
                     .head(input.to_kind(precision.kind()), Mode::Train)
                     .unwrap(),
             };
-            let loss = (&output - &ages).square().mean(Kind::Float);
+            let loss = (&output - &ages()).square().mean(Kind::Float);
             parameters.backward(&loss).unwrap();
             (output.detach(), parameters, state)
         };
         let (exact, expected, expected_state) = with_autograd(Precision::F32);
         let (rounded, found, _) = with_autograd(Precision::Bf16);
-
-        tail.load(parameters.values());
-        let mode = Mode::Train;
-        let mut predicted = tail.forward(&input, parameters.values(), mode).unwrap();
-        let predicted = predicted.requires_grad_(true);
-        let loss = (&predicted - &ages).square().mean(Kind::Float);
-        parameters
-            .backward_through(&mut tail, &input, (&loss, &predicted))
-            .unwrap();
-        let (predicted, gradient) = (predicted.detach(), &parameters.gradient);
-
-        let off = |found: &Tensor, expected: &Tensor| {
-            let error = (found - expected).square().mean(Kind::Float);
-            let size = expected.square().mean(Kind::Float);
-            (error / size).sqrt().double_value(&[])
-        };
-        let (of_own, of_libtorch) = (off(&predicted, &exact), off(&rounded, &exact));
-        assert!(
-            of_own < 1.5 * of_libtorch,
-            "{trained:?}, outputs: {of_own}, {of_libtorch}"
-        );
-        let mut at = 0;
-        for (name, length) in expected.lengths() {
-            let part = |gradient: &Tensor| gradient.narrow(0, at, length as i64);
-            let expected = part(&expected.gradient);
-            let of_own = off(&part(gradient), &expected);
-            let of_libtorch = off(&part(&found.gradient), &expected);
+        for (way, new) in WAYS.into_iter().enumerate() {
+            let (state, mut parameters) = gathered(trained, Precision::F32);
+            let Some(mut tail) = new(&parameters, trained, &state) else {
+                // The processor lacks the instructions: there is nothing to compare.
+                continue;
+            };
+            let predicted = step(&mut tail, &mut parameters, &input);
+            let (of_own, of_libtorch) = (off(&predicted, &exact), off(&rounded, &exact));
             assert!(
-                of_own < 1.5 * of_libtorch + 1e-3,
-                "{trained:?}, {name}: {of_own}, libtorch's {of_libtorch}"
+                of_own < 1.5 * of_libtorch,
+                "{trained:?}, side {side}, way {way}, outputs: {of_own}, {of_libtorch}"
             );
-            at += length as i64;
-        }
-        for (name, expected) in &expected_state {
-            let is_trained = trained.contains_name(name);
-            if is_trained && name.contains("running") {
-                let of_own = off(&state[name], expected);
-                assert!(of_own < 5e-3, "{trained:?}, {name}: {of_own}");
+            let mut at = 0;
+            for (name, length) in expected.lengths() {
+                let part = |gradient: &Tensor| gradient.narrow(0, at, length as i64);
+                let expected = part(&expected.gradient);
+                let of_own = off(&part(&parameters.gradient), &expected);
+                let of_libtorch = off(&part(&found.gradient), &expected);
+                assert!(
+                    of_own < 1.5 * of_libtorch + 1e-3,
+                    "{trained:?}, side {side}, way {way}, {name}: {of_own}, libtorch's {of_libtorch}"
+                );
+                at += length as i64;
             }
-            if is_trained && name.ends_with("num_batches_tracked") {
-                let (found, expected) = (&state[name], expected.int64_value(&[]));
-                assert_eq!(found.int64_value(&[]), expected, "{trained:?}, {name}");
+            for (name, expected) in &expected_state {
+                let is_trained = trained.contains_name(name);
+                if is_trained && name.contains("running") {
+                    let of_own = off(&state[name], expected);
+                    assert!(of_own < 5e-3, "{trained:?}, way {way}, {name}: {of_own}");
+                }
+                if is_trained && name.ends_with("num_batches_tracked") {
+                    let (found, expected) = (&state[name], expected.int64_value(&[]));
+                    assert_eq!(found.int64_value(&[]), expected, "{trained:?}, {name}");
+                }
+            }
+        }
+    }
+
+    /// Batches and images of other sizes before leave nothing behind in the buffers.
+    #[test]
+    fn own_gradient_does_not_depend_on_the_batches_before() {
+        let trained = trained_from("conv1");
+        for new in WAYS {
+            let (state, mut parameters) = gathered(trained, Precision::F32);
+            let Some(mut used) = new(&parameters, trained, &state) else {
+                continue;
+            };
+            drop(step(&mut used, &mut parameters, &formula_images(9, 100)));
+            let images = formula_images(7, 65);
+            drop(used.forward(&images, parameters.values(), Mode::Eval));
+            for (count, side) in [(1, 97), (3, 64)] {
+                let images = formula_images(count, side);
+                let found = step(&mut used, &mut parameters, &images);
+                let found = (found, parameters.gradient.copy());
+                let mut fresh = new(&parameters, trained, &state).unwrap();
+                let expected = step(&mut fresh, &mut parameters, &images);
+                assert!(found.0.equal(&expected), "{count} of {side}");
+                assert!(found.1.equal(&parameters.gradient), "{count} of {side}");
             }
         }
     }

@@ -1,12 +1,12 @@
 """Fine-tuning speed of Visage beside PyTorch scripts: same images, same trained layers, same batch size, interleaved in one run.
 
-    make bench-train [DATA=folder] [ROUNDS=3] [IMAGES=1000] [BENCH_JSON=file]
+    make bench-train [DATA=folder] [ROUNDS=3] [IMAGES=1000] [TRAINABLE=ALL] [BENCH_JSON=file]
 
-Both sides train layer4 and fc of a ResNet18 on 224x224 images in batches of 32 with Adam 1e-4 and MSE, and validate after each epoch. The scripts:
+Both sides train layer4 and fc of a ResNet18, or all of it, on 224x224 images in batches of 32 with Adam 1e-4 and MSE, and validate after each epoch. The scripts:
 
     plain    what one writes first: f32, a DataLoader with two workers, Pillow
     tuned    the same with bf16 autocast and channels last
-    cached   as tuned, with the frozen layers' outputs computed once and kept in memory
+    cached   as tuned, with the frozen layers' outputs computed once and kept in memory; not where all layers are trained
 
 A script's epochs cost the same from the second on, so each round runs two of them and ten are told as the first and nine times the second. Visage
 runs all ten, through its server, with its default settings. Ratios are Visage over the plain script; a spread is the lowest and highest round.
@@ -38,7 +38,7 @@ def age_of(path):
 
 # The scripts, each in a process of its own.
 
-def run_script(mode, train, validation):
+def run_script(mode, trainable, train, validation):
     """Trains two epochs and prints a JSON line with the images and seconds of each."""
     import numpy
     import torch
@@ -65,7 +65,7 @@ def run_script(mode, train, validation):
     network = torchvision.models.resnet18(weights=None)
     network.fc = torch.nn.Linear(512, 1)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad = name.startswith(("layer4", "fc"))
+        parameter.requires_grad = trainable == "ALL" or name.startswith(("layer4", "fc"))
     fast = mode != "plain"
     if fast:
         network = network.to(memory_format=torch.channels_last)
@@ -152,10 +152,10 @@ class Server:
             self.address = json.load(file)["grpc"]
         self.environment = environment
 
-    def train(self, manifest, *flags):
+    def train(self, manifest, trainable, *flags):
         """Runs a training; its epochs' messages and the peak memory of its process in MB."""
         command = [self.program, "train", "--server", self.address, "--json", "--dataset", manifest, "--init", "RANDOM", "--epochs", str(EPOCHS),
-                   "--batch-size", str(BATCH), "--input-size", str(SIDE), *flags]
+                   "--batch-size", str(BATCH), "--input-size", str(SIDE), "--trainable", trainable, *flags]
         peak, epochs = 0, []
         with subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, universal_newlines=True) as client:
             for line in client.stdout:
@@ -221,13 +221,16 @@ def main():
     parser.add_argument("--images", type=int, default=1000, help="training images; a fifth as many are validated")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--modes", default="plain,tuned,cached")
+    parser.add_argument("--trainable", default="layer4,fc", choices=["layer4,fc", "ALL"], help="what is trained")
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--script", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.trainable == "ALL":
+        given.modes = ",".join(mode for mode in given.modes.split(",") if mode != "cached")
     if given.script:
         with open(given.data, encoding="utf-8") as file:
             parts = json.load(file)
-        run_script(given.script, parts["train"], parts["val"])
+        run_script(given.script, given.trainable, parts["train"], parts["val"])
         return
     with tempfile.TemporaryDirectory(prefix="visage-bench-") as folder:
         measure(given, folder)
@@ -255,10 +258,10 @@ def measure(given, folder):
         for number in range(given.rounds):
             for mode in given.modes.split(",") + ["visage"]:
                 if mode == "visage":
-                    run = server.train(manifest)
+                    run = server.train(manifest, given.trainable)
                 else:
-                    output = subprocess.run([sys.executable, __file__, "--visage", given.visage, "--script", mode, "--data", listing], check=True,
-                                            stdout=subprocess.PIPE, universal_newlines=True).stdout
+                    command = [sys.executable, __file__, "--visage", given.visage, "--script", mode, "--data", listing, "--trainable", given.trainable]
+                    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, universal_newlines=True).stdout
                     run = json.loads(output.splitlines()[-1])
                 run.update(round=number, **figures(run, given.images))
                 runs.append(run)
@@ -288,7 +291,7 @@ def report(given, runs):
     if given.json:
         first = spreads.get("plain", {})
         content = {"ratios": {key: spread["median"] for key, spread in first.items()}, "spreads": spreads, "runs": runs, "machine": machine(),
-                   "images": given.images, "data": given.data or "drawn faces"}
+                   "images": given.images, "trainable": given.trainable, "data": given.data or "drawn faces"}
         with open(given.json + ".tmp", "w", encoding="utf-8") as file:
             json.dump(content, file, indent=1)
         os.replace(given.json + ".tmp", given.json)

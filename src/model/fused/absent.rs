@@ -103,6 +103,16 @@ impl Tail {
         None
     }
 
+    /// Always `None`.
+    #[cfg(test)]
+    pub(crate) fn in_bf16<'a>(
+        _: impl Iterator<Item = (&'a str, usize)>,
+        _: Trained,
+        _: &BTreeMap<String, Tensor>,
+    ) -> Option<Self> {
+        None
+    }
+
     pub(crate) fn takes_images(&self) -> bool {
         match *self {}
     }

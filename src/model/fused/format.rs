@@ -329,9 +329,9 @@ fn largest(values: &[u16], threads: &Threads) -> u16 {
     most.into_inner()
 }
 
-/// The power of two by which a value whose magnitude has these bits in bf16 comes between 2 and 4. Transforms of [`super::winograd`] then stay within 16, and a chain of
-/// products of two of them within 16,384; one with a transformed filter stays within f16 as long as no weight is beyond 28, which is far from what a network learns, and
-/// a training with larger ones ends as one that has diverged.
+/// The power of two by which a value whose magnitude has these bits in bf16 comes between 2 and 4. Transforms of [`super::winograd`] then stay within 16, and the sum of a
+/// pair of chains of products of two of them within 32,768; one with a transformed filter stays within f16 as long as no weight is beyond 14, which is far from what a
+/// network learns, and a training with larger ones ends as one that has diverged.
 fn scale_of(largest: u16) -> f32 {
     const BIAS: u16 = 127;
     let exponent = largest >> 7;

@@ -1,7 +1,7 @@
 //! Gradients of filters: sums over pixels, or over Winograd's tiles, of products of an output's gradient and an input.
 //!
-//! The sum runs over what lies far apart in memory, so both factors are first arranged in pairs of pixels (or tiles): the gradient as `[pairs][channels][2]`, of which
-//! single pairs are multiplied with panels `[pairs][64][2]` of the input.
+//! The sum runs over what lies far apart in memory, so both factors are first arranged in pairs of pixels (or tiles): the gradient as groups of rows
+//! `[pairs][16][2]`, a line of the cache for each pair, of which single pairs are multiplied with panels `[pairs][64][2]` of the input.
 
 #![expect(
     unsafe_code,
@@ -27,7 +27,11 @@ use super::{
 };
 
 /// Rows of the gradient that a job computes at once for all elements of a tile.
-const BLOCK: usize = 14 * ROWS;
+const BLOCK: usize = 4 * GROUP;
+/// Channels of the gradient in a group.
+const GROUP: usize = 16;
+/// Where in a group the rows begin that are multiplied at once, and how many they are.
+const PARTS_OF_GROUP: [(usize, usize); 3] = [(0, 6), (6, 5), (11, 5)];
 /// Inputs times outputs of which the sums of all elements, 1 MB of f32, fit into a core's cache.
 const FEW: usize = 128 * 128;
 /// Pairs of tiles that are arranged at once where channels are few.
@@ -113,7 +117,7 @@ impl Arranger<'_> {
         self.grid.all().div_ceil(2)
     }
 
-    /// Puts a pair of tiles into its slot of so many in panels `[element][inputs / 64][slots][64][2]` and rows `[element][slots][outputs][2]`.
+    /// Puts a pair of tiles into its slot of so many in panels `[element][inputs / 64][slots][64][2]` and groups `[element][outputs / 16][slots][16][2]`.
     fn arrange(
         &self,
         pair: usize,
@@ -144,10 +148,10 @@ impl Arranger<'_> {
         });
         let in_f16 = self.arithmetic.has_f16_factors();
         for chunk in (0..inputs).step_by(CHUNK) {
-            let at = |element: usize| {
+            let at = |element: usize, half: usize| {
                 let panel = element * (inputs / PANEL) + chunk / PANEL;
-                let place = ((panel * slots + slot) * PANEL + chunk % PANEL) * 2;
-                panels.place(place, 2 * CHUNK)
+                let channel = chunk % PANEL + half * GROUP;
+                panels.place(((panel * slots + slot) * PANEL + channel) * 2, 2 * GROUP)
             };
             // SAFETY: the pixels have these channels, and no other job has this slot.
             unsafe {
@@ -159,9 +163,9 @@ impl Arranger<'_> {
             };
         }
         for chunk in (0..outputs).step_by(CHUNK) {
-            let at = |element: usize| {
-                let place = ((element * slots + slot) * outputs + chunk) * 2;
-                rows.place(place, 2 * CHUNK)
+            let at = |element: usize, half: usize| {
+                let group = element * (outputs / GROUP) + chunk / GROUP + half;
+                rows.place((group * slots + slot) * 2 * GROUP, 2 * GROUP)
             };
             // SAFETY: likewise.
             unsafe {
@@ -216,23 +220,16 @@ fn of_many_channels(
                 let length = pairs * 2 * PANEL;
                 let start = (element * (inputs / PANEL) + panel) * length;
                 let factors = &panels[start..start + length];
-                for row in (0..count).step_by(ROWS) {
-                    let rows_now = ROWS.min(count - row);
-                    let start = (element * pairs * outputs + first + row) * 2;
-                    let pointer =
-                        rows[start..start + ((pairs - 1) * outputs + rows_now) * 2].as_ptr();
-                    let target = products.place((element * count + row) * PANEL, rows_now * PANEL);
-                    // SAFETY: all pairs of these rows, a panel of as many, and room for the rows.
-                    unsafe {
-                        let rows = Rows {
-                            taps: &[rows_at(pointer, rows_now)],
-                            count: rows_now,
-                            pairs,
-                            step: 2 * outputs,
-                        };
-                        let (scale, target) = (arranger.scale(), target.cast());
-                        arithmetic.product(rows, factors.as_ptr(), scale, target, PANEL);
-                    }
+                for row in (0..count).step_by(GROUP) {
+                    let group = element * (outputs / GROUP) + (first + row) / GROUP;
+                    let group = &rows[group * pairs * 2 * GROUP..][..pairs * 2 * GROUP];
+                    in_parts(group, |begin, rows| {
+                        let place = (element * count + row + begin) * PANEL;
+                        let target = products.place(place, rows.count * PANEL).cast();
+                        let (panel, scale) = (factors.as_ptr(), arranger.scale());
+                        // SAFETY: all pairs of these rows, a panel of as many, and room for the rows.
+                        unsafe { arithmetic.product(rows, panel, scale, target, PANEL) };
+                    });
                 }
             }
             for row in 0..count {
@@ -244,7 +241,8 @@ fn of_many_channels(
     });
 }
 
-/// Where channels are few, tiles are many and all sums fit into a core's cache: each job goes through a part of the tiles, with a few of them arranged at a time.
+/// Where channels are few, tiles are many and all sums fit into a core's cache: each job goes through a part of the tiles, with a few of them arranged at a time. There are as
+/// many parts as threads, so that sums are the same on a machine, and may differ in their last digits on another one.
 fn of_few_channels(
     arranger: &Arranger<'_>,
     threads: &Threads,
@@ -286,23 +284,16 @@ fn of_few_channels(
                 for (job, panel) in panels.chunks_exact(slots * 2 * PANEL).enumerate() {
                     let (element, of_inputs) = (job / (inputs / PANEL), job % (inputs / PANEL));
                     let place = number * all + of_inputs * of_panel + element * outputs * PANEL;
-                    for row in (0..outputs).step_by(ROWS) {
-                        let count = ROWS.min(outputs - row);
-                        let start = (element * slots * outputs + row) * 2;
-                        let pointer =
-                            rows[start..start + ((slots - 1) * outputs + count) * 2].as_ptr();
-                        let target = sums.place(place + row * PANEL, count * PANEL);
-                        // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows.
-                        unsafe {
-                            let rows = Rows {
-                                taps: &[rows_at(pointer, count)],
-                                count,
-                                pairs: slots,
-                                step: 2 * outputs,
-                            };
-                            let panel = panel.as_ptr();
-                            arithmetic.add_product(rows, panel, arranger.scale(), target, PANEL);
-                        }
+                    for row in (0..outputs).step_by(GROUP) {
+                        let group = (element * outputs + row) / GROUP;
+                        let group = &rows[group * slots * 2 * GROUP..][..slots * 2 * GROUP];
+                        in_parts(group, |begin, rows| {
+                            let place = place + (row + begin) * PANEL;
+                            let target = sums.place(place, rows.count * PANEL);
+                            let (panel, scale) = (panel.as_ptr(), arranger.scale());
+                            // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows.
+                            unsafe { arithmetic.add_product(rows, panel, scale, target, PANEL) };
+                        });
                     }
                 }
             }
@@ -385,13 +376,13 @@ pub(super) fn direct(
             }
         };
         let both = [pixel(2 * pair), pixel(2 * pair + 1)];
-        let target = rows.place(pair * 2 * outputs, 2 * outputs);
+        let at = |group: usize| rows.place((group * pairs + pair) * 2 * GROUP, 2 * GROUP);
         // SAFETY: both hold `outputs` values, and no other job has this pair.
         unsafe {
             if arithmetic.has_f16_factors() {
-                interleave::<true>(both, outputs, own_scale, target);
+                interleave::<true>(both, outputs, own_scale, at);
             } else {
-                interleave::<false>(both, outputs, own_scale, target);
+                interleave::<false>(both, outputs, own_scale, at);
             }
         };
     });
@@ -418,28 +409,22 @@ pub(super) fn direct(
                             }
                         };
                         let both = [source(2 * pair), source(2 * pair + 1)];
-                        let place = arranged.place((pair - begin) * 2 * PANEL, 2 * PANEL);
+                        let start = (pair - begin) * 2 * PANEL;
+                        let at =
+                            |group: usize| arranged.place(start + group * 2 * GROUP, 2 * GROUP);
                         // SAFETY: both hold a panel's channels.
-                        unsafe { interleave::<false>(both, PANEL, 1.0, place) };
+                        unsafe { interleave::<false>(both, PANEL, 1.0, at) };
                     }
-                    for row in (0..outputs).step_by(ROWS) {
-                        let count = ROWS.min(outputs - row);
-                        let start = (begin * outputs + row) * 2;
-                        let length = ((piece.len() - 1) * outputs + count) * 2;
-                        let start = rows[start..start + length].as_ptr();
-                        let target = &mut sums[row * PANEL..][..count * PANEL];
-                        // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows.
-                        unsafe {
-                            let rows = Rows {
-                                taps: &[rows_at(start, count)],
-                                count,
-                                pairs: piece.len(),
-                                step: 2 * outputs,
-                            };
-                            let factors = factors.as_slice().as_ptr();
-                            let (scale, target) = (scale * own_scale, target.as_mut_ptr());
-                            arithmetic.add_product(rows, factors, scale, target, PANEL);
-                        }
+                    let (panel, scale) = (factors.as_slice().as_ptr(), scale * own_scale);
+                    for row in (0..outputs).step_by(GROUP) {
+                        let start = (row / GROUP * pairs + begin) * 2 * GROUP;
+                        let group = &rows[start..][..piece.len() * 2 * GROUP];
+                        in_parts(group, |begin, rows| {
+                            let sums = &mut sums[(row + begin) * PANEL..][..rows.count * PANEL];
+                            let target = sums.as_mut_ptr();
+                            // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows.
+                            unsafe { arithmetic.add_product(rows, panel, scale, target, PANEL) };
+                        });
                     }
                 });
             }
@@ -455,30 +440,39 @@ fn channel_at(place: usize) -> usize {
     place - place % CHUNK + usize::from(vectors::EVEN_ODD[place % CHUNK])
 }
 
-/// Rows of a gradient `[pairs][channels][2]`, whose first channels begin there.
-///
-/// # Safety
-/// All of the rows' pairs are there.
-pub(super) unsafe fn rows_at(start: *const u16, count: usize) -> [*const u16; ROWS] {
-    let mut rows = [start; ROWS];
+/// Calls with the rows of a group `[pairs][16][2]` that are multiplied at once, and the number of the first of them.
+fn in_parts(group: &[u16], mut work: impl FnMut(usize, Rows<'_>)) {
+    for (first, count) in PARTS_OF_GROUP {
+        let rows = Rows {
+            taps: &[rows_of(&group[2 * first..], count)],
+            count,
+            pairs: group.len() / (2 * GROUP),
+            step: 2 * GROUP,
+        };
+        work(first, rows);
+    }
+}
+
+/// Where so many rows begin whose pairs lie one behind the other.
+pub(super) fn rows_of(values: &[u16], count: usize) -> [*const u16; ROWS] {
+    let mut rows = [values.as_ptr(); ROWS];
     for (row, place) in rows.iter_mut().enumerate().take(count) {
-        // SAFETY: the caller's promise.
-        *place = unsafe { start.add(2 * row) };
+        *place = values[2 * row..].as_ptr();
     }
     rows
 }
 
-/// Pairs of two vectors of channels, in their order; where asked as factors in f16 of this scale, else as they are.
+/// Pairs of two vectors of channels, in their order; where asked as factors in f16 of this scale, else as they are. Those of each [`GROUP`] go where it says.
 ///
 /// # Safety
-/// The processor is available; both hold `channels` values, a multiple of [`CHUNK`], and `out` twice as many.
+/// The processor is available; both hold `channels` values, a multiple of [`CHUNK`], and `at` gives room for a group of pairs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn interleave<const IN_F16: bool>(
     both: [*const u16; 2],
     channels: usize,
     scale: f32,
-    out: *mut u16,
+    at: impl Fn(usize) -> *mut u16,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -492,8 +486,8 @@ pub(super) unsafe fn interleave<const IN_F16: bool>(
                 _mm512_loadu_si512(values.cast())
             });
             let [lower, upper] = vectors::between(first, second);
-            _mm512_storeu_si512(out.add(2 * channel).cast(), lower);
-            _mm512_storeu_si512(out.add(2 * channel + CHUNK).cast(), upper);
+            _mm512_storeu_si512(at(channel / GROUP).cast(), lower);
+            _mm512_storeu_si512(at(channel / GROUP + 1).cast(), upper);
         }
     }
 }
@@ -501,13 +495,13 @@ pub(super) unsafe fn interleave<const IN_F16: bool>(
 /// Bᵀ d B of two tiles for 32 channels from `chunk` on, in pairs.
 ///
 /// # Safety
-/// The processor is available, the pixels have these channels, and `at` gives room for 32 pairs.
+/// The processor is available, the pixels have these channels, and `at` gives room for 16 pairs of the even and of the odd channels.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn input_pair<const IN_F16: bool>(
     tiles: &[[*const u16; ELEMENTS]; 2],
     chunk: usize,
     scale: f32,
-    at: impl Fn(usize) -> *mut u16,
+    at: impl Fn(usize, usize) -> *mut u16,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -538,7 +532,7 @@ unsafe fn output_pair<const IN_F16: bool>(
     tiles: &[[*const u16; 4]; 2],
     chunk: usize,
     scale: f32,
-    at: impl Fn(usize) -> *mut u16,
+    at: impl Fn(usize, usize) -> *mut u16,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -560,20 +554,20 @@ unsafe fn output_pair<const IN_F16: bool>(
 /// Stores the elements of two tiles in pairs, the even channels before the odd ones.
 ///
 /// # Safety
-/// The processor is available, and `at` gives room for 32 pairs.
+/// The processor is available, and `at` gives room for 16 pairs of the even and of the odd channels.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn store_pairs<const IN_F16: bool>(
     tiles: &[[[__m512; ELEMENTS]; 2]; 2],
     scale: f32,
-    at: impl Fn(usize) -> *mut u16,
+    at: impl Fn(usize, usize) -> *mut u16,
 ) {
     for (half, (first, second)) in tiles[0].iter().zip(&tiles[1]).enumerate() {
         for (element, (first, second)) in first.iter().zip(second).enumerate() {
             let [first, second] = kernel::scaled::<IN_F16>([*first, *second], scale);
             let pairs = vectors::pairs::<IN_F16>(first, second);
             // SAFETY: the caller's promise.
-            unsafe { _mm512_storeu_si512(at(element).add(CHUNK * half).cast(), pairs) };
+            unsafe { _mm512_storeu_si512(at(element, half).cast(), pairs) };
         }
     }
 }

@@ -5,7 +5,7 @@
     reason = "a line and its values are the same bytes, and threads write to different places of one buffer"
 )]
 
-use std::marker::PhantomData;
+use std::{io, marker::PhantomData};
 
 /// 64 bytes on a cache line.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +48,20 @@ impl<T: Number> Aligned<T> {
             self.lines.resize(lines, Line([0; 64]));
         }
         self.length = length;
+    }
+
+    /// The same for much, whose refusal is told: what is left of the process can halve its batch.
+    ///
+    /// # Errors
+    /// The kind of a lack of memory.
+    pub(super) fn try_resize(&mut self, length: usize) -> io::Result<()> {
+        let lines = (length * size_of::<T>()).div_ceil(size_of::<Line>());
+        let more = lines.saturating_sub(self.lines.len());
+        self.lines
+            .try_reserve_exact(more)
+            .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
+        self.resize(length);
+        Ok(())
     }
 
     pub(super) fn as_slice(&self) -> &[T] {

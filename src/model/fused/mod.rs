@@ -1,14 +1,13 @@
-//! The network on processors that multiply in 16 bits, faster than libtorch: its forward pass in f16 (AVX512_FP16) or bf16 (AVX512_BF16), and the training of
-//! layer4 and the head in bf16.
+//! The network on processors that multiply in 16 bits, faster than libtorch: its forward pass in f16 (AVX512_FP16) or bf16 (AVX512_BF16), and its training in bf16.
 //!
-//! Every BatchNorm is folded into its convolution, bias, residual and ReLU are added while the sums are in registers, convolutions of 3×3 take less than half of
+//! In the forward pass every BatchNorm is folded into its convolution, bias, residual and ReLU are added while the sums are in registers, convolutions of 3×3 take less than half of
 //! the multiplications ([`winograd`]), and blocks stay in the processor's cache. Activations have 16 bits, with the channels of a pixel side by side; the head is f32,
 //! and so are sums in bf16. It computes what [`super::resnet18`] does in eval mode in this format, within its rounding.
 //!
 //! - [`kernel`], [`vectors`], [`f16`]: the vector instructions, for x86-64 only, and [`format`], which chooses.
 //! - [`winograd`], [`direct`], [`stem`]: the three kinds of convolution.
 //! - [`network`]: the whole, from normalised images to ages or features.
-//! - [`tail`]: layer4 and the head as they are trained, forward and backward, with [`norm`] and [`gradient`].
+//! - [`tail`]: the layers that are trained, some or all, forward and backward, with [`norm`] and [`gradient`].
 //! - [`pack`], [`pack_f16`]: filters as the kernels read them.
 //! - [`memory`], [`threads`]: aligned buffers, and who computes.
 

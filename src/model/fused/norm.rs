@@ -355,7 +355,7 @@ unsafe fn scaled(
     }
 }
 
-/// 32 channels of all pixels.
+/// 32 channels of a piece of the pixels.
 #[derive(Debug, Clone, Copy)]
 struct Whole {
     values: *const u16,

@@ -57,13 +57,31 @@ impl Tail {
         trained: Trained,
         state: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
+        Tail::with(Arithmetic::of_training(), parameters, trained, state)
+    }
+
+    /// The same in bf16 alone, as processors without AVX512_FP16 have it.
+    #[cfg(test)]
+    pub(crate) fn in_bf16<'a>(
+        parameters: impl Iterator<Item = (&'a str, usize)>,
+        trained: Trained,
+        state: &BTreeMap<String, Tensor>,
+    ) -> Option<Self> {
+        Tail::with(Arithmetic::Bf16, parameters, trained, state)
+    }
+
+    fn with<'a>(
+        arithmetic: Arithmetic,
+        parameters: impl Iterator<Item = (&'a str, usize)>,
+        trained: Trained,
+        state: &BTreeMap<String, Tensor>,
+    ) -> Option<Self> {
         let is_on_processor = state.get("fc.weight")?.device() == Device::Cpu;
         let has_stem = trained.contains(Part::Conv1);
         let is_made_for = trained.contains(Part::Layer4) && trained.contains(Part::Bn1) == has_stem;
         if !kernel::available() || !is_on_processor || !is_made_for {
             return None;
         }
-        let arithmetic = Arithmetic::of_training();
         let places = Places::new(parameters);
         let mut blocks = Vec::new();
         for (index, part) in LAYER_PARTS.into_iter().enumerate() {
@@ -185,6 +203,12 @@ impl Tail {
             rest[0].forward(input_of(before, self.stem.as_ref(), input), step)?;
         }
         let last = input_of(&self.blocks, self.stem.as_ref(), input);
+        if step.mode == Mode::Train {
+            let outputs = self.blocks.iter().map(|block| block.output().pixels.len());
+            let first = input_of(&[], self.stem.as_ref(), input).pixels.len();
+            let most = outputs.chain([first]).max().unwrap_or(0);
+            self.gradients.make_room(most)?;
+        }
         Ok(self.head.forward(last, step))
     }
 

@@ -40,7 +40,7 @@ pub(super) struct Block {
 /// The first convolution, and what makes the input as large as the output.
 #[derive(Debug)]
 enum First {
-    Same(Unit<winograd::Filter>),
+    Same(Box<Unit<winograd::Filter>>),
     Halving(Box<Halving>),
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Gradients {
     pub(super) current: Aligned<u16>,
     inner: Aligned<u16>,
     kept: Aligned<u16>,
-    pub(super) workspace: gradient::Workspace,
+    workspace: gradient::Workspace,
 }
 
 impl Gradients {
@@ -83,6 +83,17 @@ impl Gradients {
             kept: Aligned::new(),
             workspace: gradient::Workspace::new(),
         }
+    }
+
+    /// Makes room for gradients of so many values.
+    ///
+    /// # Errors
+    /// A lack of memory.
+    pub(super) fn make_room(&mut self, length: usize) -> Result<(), Error> {
+        for buffer in [&mut self.current, &mut self.inner, &mut self.kept] {
+            buffer.try_resize(length)?;
+        }
+        Ok(())
     }
 }
 
@@ -159,7 +170,7 @@ impl Block {
             Unit::new(places, state, (&conv, &norm), filter)
         };
         let first = if inputs == outputs {
-            First::Same(same("conv1", "bn1"))
+            First::Same(Box::new(same("conv1", "bn1")))
         } else {
             First::Halving(Box::new(Halving {
                 unit: halving("conv1", "bn1", 3),
@@ -214,7 +225,7 @@ impl Block {
     }
 
     /// # Errors
-    /// Whatever libtorch refuses.
+    /// A lack of memory, and whatever libtorch refuses.
     pub(super) fn forward(&mut self, input: Images<'_>, step: Step<'_>) -> Result<(), Error> {
         let Block {
             outputs,
@@ -231,12 +242,12 @@ impl Block {
         (self.count, self.side) = (input.count, side);
         let length = input.count * side * side * *outputs;
         for buffer in [&mut *inner, &mut *output, &mut second.convolved] {
-            buffer.resize(length);
+            buffer.try_resize(length)?;
         }
         let threads = step.threads;
         let residual = match first {
             First::Same(unit) => {
-                unit.convolved.resize(length);
+                unit.convolved.try_resize(length)?;
                 let convolved = unit.convolved.as_mut_slice();
                 unit.filter.convolve(input, None, false, threads, convolved);
                 unit.normalise(RECTIFIED, step, inner.as_mut_slice())?;
@@ -253,13 +264,13 @@ impl Block {
                 let (pixels, scale) = self.arithmetic.factors(input.pixels, threads, factors);
                 let input = Images { pixels, ..input };
                 for unit in [&mut *unit, &mut *downsample] {
-                    unit.convolved.resize(length);
+                    unit.convolved.try_resize(length)?;
                     let convolved = unit.convolved.as_mut_slice();
                     unit.filter
                         .convolve(input, scale, false, threads, convolved);
                 }
                 unit.normalise(RECTIFIED, step, inner.as_mut_slice())?;
-                shortcut.resize(length);
+                shortcut.try_resize(length)?;
                 downsample.normalise(AS_IT_IS, step, shortcut.as_mut_slice())?;
                 shortcut.as_slice()
             }

@@ -22,9 +22,9 @@ use tch::Tensor;
 
 use super::{
     super::{
-        super::Error,
+        super::{Error, resnet18::Mode},
         format::Arithmetic,
-        gradient::{interleave, rows_at},
+        gradient::{interleave, rows_of},
         kernel::{CHUNK, PANEL, ROWS, Rows},
         memory::{Aligned, BORDER, Shared},
         norm::rectify_backward,
@@ -105,7 +105,7 @@ impl Stem {
     /// Normalised images `[3, side, side]` each.
     ///
     /// # Errors
-    /// Whatever libtorch refuses.
+    /// A lack of memory, and whatever libtorch refuses.
     pub(super) fn forward(
         &mut self,
         images: &[&[f32]],
@@ -114,7 +114,11 @@ impl Stem {
     ) -> Result<(), Error> {
         (self.count, self.side) = (images.len(), side);
         let (half, pooled) = (side.div_ceil(2), pooled_side(side));
-        self.convolved.resize(self.count * half * half * PANEL);
+        let of_convolution = self.count * half * half * PANEL;
+        self.convolved.try_resize(of_convolution)?;
+        if step.mode == Mode::Train {
+            self.gradient.try_resize(of_convolution)?;
+        }
         let (arithmetic, filter) = (self.arithmetic, &self.filter);
         let bands = step.threads.count().div_ceil(self.count).clamp(1, half);
         let band = half.div_ceil(bands);
@@ -132,8 +136,8 @@ impl Stem {
         let affine = self.norm.affine(step.parameters);
         let (scale, shift) = self.norm.statistics().scale_and_shift(affine);
         let length = self.count * pooled * pooled * PANEL;
-        self.output.resize(length);
-        self.largest.resize(length);
+        self.output.try_resize(length)?;
+        self.largest.try_resize(length)?;
         let (out, largest) = (
             Shared::new(self.output.as_mut_slice()),
             Shared::new(self.largest.as_mut_slice()),
@@ -232,13 +236,15 @@ impl Stem {
                             let panel = Shared::new(of_gradient.as_mut_slice());
                             for pair in 0..pairs {
                                 let both = [pixel(2 * pair), pixel(2 * pair + 1)];
-                                let place = panel.place(pair * 2 * PANEL, 2 * PANEL);
+                                let at = |group: usize| {
+                                    panel.place(pair * 2 * PANEL + group * CHUNK, CHUNK)
+                                };
                                 // SAFETY: both hold 64 values, and the panel is this thread's.
                                 unsafe {
                                     if in_f16 {
-                                        interleave::<true>(both, PANEL, scale, place);
+                                        interleave::<true>(both, PANEL, scale, at);
                                     } else {
-                                        interleave::<false>(both, PANEL, scale, place);
+                                        interleave::<false>(both, PANEL, scale, at);
                                     }
                                 }
                             }
@@ -253,7 +259,7 @@ impl Stem {
                                     // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows, which no other job has.
                                     unsafe {
                                         let rows = Rows {
-                                            taps: &[rows_at(row[2 * first..].as_ptr(), count)],
+                                            taps: &[rows_of(&row[2 * first..], count)],
                                             count,
                                             pairs,
                                             step: 2 * ROW,
