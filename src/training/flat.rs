@@ -285,13 +285,37 @@ mod tests {
         assert_eq!(state["layer4.0.conv1.weight"].kind(), Kind::Float);
     }
 
-    /// In bf16 each layer rounds; the own backward pass must not be further from f32 than libtorch's by more than chance.
+    /// In bf16 each layer rounds; the own passes must not be further from f32 than libtorch's by more than chance, which sums over pictures of several sides leave little of.
     #[test]
     fn own_gradient_in_bf16_is_as_close_to_f32_as_libtorchs() {
+        let mut outputs = Errors::default();
         for first in ["layer4", "layer3", "layer2", "layer1", "conv1"] {
-            for side in [100, 97] {
-                compare_gradients(trained_from(first), side);
+            let mut gradients = Errors::default();
+            for side in [100, 97, 66] {
+                compare(trained_from(first), side, &mut outputs, &mut gradients);
             }
+            gradients.assert_within(1.5, first);
+        }
+        outputs.assert_within(1.3, "all");
+    }
+
+    /// By way and name: how far the own figures and libtorch's are from those in f32, over all that were compared.
+    #[derive(Default)]
+    struct Errors(BTreeMap<(usize, String), (f64, f64)>);
+
+    impl Errors {
+        fn add(&mut self, way: usize, name: &str, of_own: f64, of_libtorch: f64) {
+            let sums = self.0.entry((way, name.to_owned())).or_default();
+            sums.0 += of_own;
+            sums.1 += of_libtorch;
+        }
+
+        fn assert_within(&self, factor: f64, what: &str) {
+            let far = |(_, (of_own, of_libtorch)): &(_, &(f64, f64))| {
+                *of_own >= factor * of_libtorch + 1e-3
+            };
+            let far: Vec<_> = self.0.iter().filter(far).collect();
+            assert!(far.is_empty(), "{what}: {far:?}");
         }
     }
 
@@ -318,8 +342,10 @@ mod tests {
         (state, parameters.unwrap())
     }
 
-    fn ages() -> Tensor {
-        Tensor::from_slice(&[20.0f32, 50.0, 35.0, 5.0, 80.0, 42.0, 7.0, 61.0, 30.0])
+    /// Of as many people.
+    fn ages(count: usize) -> Tensor {
+        let ages: Vec<f32> = (0..count).map(|one| (5 + 37 * one % 80) as f32).collect();
+        Tensor::from_slice(&ages)
     }
 
     /// What the frozen layers make of images, or the images where nothing is frozen.
@@ -337,7 +363,7 @@ mod tests {
         tail.load(parameters.values());
         let predicted = tail.forward(input, parameters.values(), Mode::Train);
         let predicted = predicted.unwrap().requires_grad_(true);
-        let ages = ages().narrow(0, 0, input.size()[0]);
+        let ages = ages(input.size()[0] as usize);
         let loss = (&predicted - &ages).square().mean(Kind::Float);
         let both = (&loss, &predicted);
         parameters.backward_through(tail, input, both).unwrap();
@@ -351,8 +377,9 @@ mod tests {
         (error / size).sqrt().double_value(&[])
     }
 
-    fn compare_gradients(trained: Trained, side: usize) {
-        let input = input(&formula_images(9, side), trained);
+    fn compare(trained: Trained, side: usize, outputs: &mut Errors, gradients: &mut Errors) {
+        const COUNT: usize = 18;
+        let input = input(&formula_images(COUNT, side), trained);
         let with_autograd = |precision: Precision| {
             let (state, mut parameters) = gathered(trained, precision);
             let network = ResNet18::new(&parameters.computed(&state), trained, precision).unwrap();
@@ -362,7 +389,7 @@ mod tests {
                     .head(input.to_kind(precision.kind()), Mode::Train)
                     .unwrap(),
             };
-            let loss = (&output - &ages()).square().mean(Kind::Float);
+            let loss = (&output - &ages(COUNT)).square().mean(Kind::Float);
             parameters.backward(&loss).unwrap();
             (output.detach(), parameters, state)
         };
@@ -375,10 +402,11 @@ mod tests {
                 continue;
             };
             let predicted = step(&mut tail, &mut parameters, &input);
-            let (of_own, of_libtorch) = (off(&predicted, &exact), off(&rounded, &exact));
-            assert!(
-                of_own < 1.5 * of_libtorch,
-                "{trained:?}, side {side}, way {way}, outputs: {of_own}, {of_libtorch}"
+            outputs.add(
+                way,
+                "outputs",
+                off(&predicted, &exact),
+                off(&rounded, &exact),
             );
             let mut at = 0;
             for (name, length) in expected.lengths() {
@@ -386,10 +414,7 @@ mod tests {
                 let expected = part(&expected.gradient);
                 let of_own = off(&part(&parameters.gradient), &expected);
                 let of_libtorch = off(&part(&found.gradient), &expected);
-                assert!(
-                    of_own < 1.5 * of_libtorch + 1e-3,
-                    "{trained:?}, side {side}, way {way}, {name}: {of_own}, libtorch's {of_libtorch}"
-                );
+                gradients.add(way, name, of_own, of_libtorch);
                 at += length as i64;
             }
             for (name, expected) in &expected_state {
