@@ -38,7 +38,7 @@ pub(super) type Sums = [[__m512; 4]; ROWS];
 /// What is done with a row of sums before it is stored in bf16.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Finish {
-    /// `[PANEL]` as [`super::format::Format::sums`] makes them, added to each row.
+    /// `[PANEL]` as [`super::format::Arithmetic::sums`] makes them, added to each row.
     pub(super) bias: *const u16,
     /// Negative values become zero.
     pub(super) relu: bool,

@@ -4,7 +4,7 @@
 //! the multiplications ([`winograd`]), and blocks stay in the processor's cache. Activations have 16 bits, with the channels of a pixel side by side; the head is f32,
 //! and so are sums in bf16. It computes what [`super::resnet18`] does in eval mode in this format, within its rounding.
 //!
-//! - [`kernel`], [`vectors`], [`f16`]: the vector instructions, for x86-64 only, and [`format`], which chooses.
+//! - [`kernel`], [`vectors`], [`mod@f16`]: the vector instructions, for x86-64 only, and [`format`], which chooses.
 //! - [`winograd`], [`direct`], [`stem`]: the three kinds of convolution.
 //! - [`network`]: the whole, from normalised images to ages or features.
 //! - [`tail`]: the layers that are trained, some or all, forward and backward, with [`norm`] and [`gradient`].
