@@ -154,6 +154,18 @@ impl Arithmetic {
         room.as_slice()
     }
 
+    /// What the latest [`Arithmetic::factors`] gave for these activations with this room.
+    pub(super) fn made_factors<'a>(
+        self,
+        activations: &'a [u16],
+        room: &'a Aligned<u16>,
+    ) -> &'a [u16] {
+        match self {
+            Arithmetic::Bf16 | Arithmetic::F16 => activations,
+            Arithmetic::Mixed => room.as_slice(),
+        }
+    }
+
     /// Where a column of a panel lies among the 64 of a pair of rows.
     pub(super) fn place_of(self, column: usize) -> usize {
         match self {

@@ -17,7 +17,6 @@ use std::{
 };
 
 use super::{
-    direct,
     format::Arithmetic,
     kernel::{self, CHUNK, PANEL, ROWS, Rows},
     memory::{Aligned, BORDER, Shared},
@@ -25,6 +24,10 @@ use super::{
     vectors,
     winograd::{ELEMENTS, Grid, Images, TAPS},
 };
+
+mod strided;
+
+pub(super) use strided::gradient as direct;
 
 /// Rows of the gradient that a job computes at once for all elements of a tile.
 const BLOCK: usize = 4 * GROUP;
@@ -36,8 +39,6 @@ const PARTS_OF_GROUP: [(usize, usize); 3] = [(0, 6), (6, 5), (11, 5)];
 const FEW: usize = 128 * 128;
 /// Pairs of tiles that are arranged at once where channels are few.
 const PAIRS: usize = 64;
-/// Pairs of pixels that are arranged at once for a filter with stride 2.
-const PIECE: usize = 512;
 
 /// What is kept from one step to the next, so that its memory need not be had anew.
 #[derive(Debug)]
@@ -49,7 +50,6 @@ pub(super) struct Workspace {
 
 thread_local! {
     static PRODUCTS: RefCell<Aligned<f32>> = const { RefCell::new(Aligned::new()) };
-    static PANELS: RefCell<Aligned<u16>> = const { RefCell::new(Aligned::new()) };
     /// Panels and rows.
     static FEW_TILES: RefCell<(Aligned<u16>, Aligned<u16>)> =
         const { RefCell::new((Aligned::new(), Aligned::new())) };
@@ -93,9 +93,9 @@ pub(super) fn winograd(
         scales: [images.pixels, gradient].map(|values| arithmetic.scale_of(values, threads)),
     };
     if inputs * outputs <= FEW {
-        of_few_channels(&arranger, threads, workspace, out);
+        arranger.of_few_channels(threads, workspace, out);
     } else {
-        of_many_channels(&arranger, threads, workspace, out);
+        arranger.of_many_channels(threads, workspace, out);
     }
 }
 
@@ -182,143 +182,125 @@ impl Arranger<'_> {
     fn scale(&self) -> f32 {
         self.scales[0] * self.scales[1]
     }
-}
 
-/// Where channels are many, sums take much room and tiles are few: all tiles are arranged at once, and each job has some of the sums.
-fn of_many_channels(
-    arranger: &Arranger<'_>,
-    threads: &Threads,
-    workspace: &mut Workspace,
-    out: &mut [f32],
-) {
-    let Arranger {
-        arithmetic,
-        inputs,
-        outputs,
-        ..
-    } = *arranger;
-    let pairs = arranger.pairs();
-    workspace.panels.resize(ELEMENTS * pairs * 2 * inputs);
-    workspace.rows.resize(ELEMENTS * pairs * 2 * outputs);
-    let (panels, rows) = (
-        Shared::new(workspace.panels.as_mut_slice()),
-        Shared::new(workspace.rows.as_mut_slice()),
-    );
-    threads.for_each(pairs, |pair| {
-        arranger.arrange(pair, (pair, pairs), panels, rows);
-    });
-    let (panels, rows) = (workspace.panels.as_slice(), workspace.rows.as_slice());
-    let out = Shared::new(out);
-    let blocks = outputs.div_ceil(BLOCK);
-    threads.for_each(inputs / PANEL * blocks, |job| {
-        let (panel, first) = (job / blocks, job % blocks * BLOCK);
-        let count = BLOCK.min(outputs - first);
-        PRODUCTS.with_borrow_mut(|products| {
-            products.resize(ELEMENTS * count * PANEL);
-            let products = Shared::new(products.as_mut_slice());
-            for element in 0..ELEMENTS {
-                let length = pairs * 2 * PANEL;
-                let start = (element * (inputs / PANEL) + panel) * length;
-                let factors = &panels[start..start + length];
-                for row in (0..count).step_by(GROUP) {
-                    let group = element * (outputs / GROUP) + (first + row) / GROUP;
-                    let group = &rows[group * pairs * 2 * GROUP..][..pairs * 2 * GROUP];
-                    in_parts(group, |begin, rows| {
-                        let place = (element * count + row + begin) * PANEL;
-                        let target = products.place(place, rows.count * PANEL).cast();
-                        let (panel, scale) = (factors.as_ptr(), arranger.scale());
-                        // SAFETY: all pairs of these rows, a panel of as many, and room for the rows.
-                        unsafe { arithmetic.product(rows, panel, scale, target, PANEL) };
-                    });
-                }
-            }
-            for row in 0..count {
-                let from = products.place(row * PANEL, ((ELEMENTS - 1) * count + 1) * PANEL);
-                // SAFETY: 16 elements of this row, and no other job has this output and panel.
-                unsafe { row_gradient(from, count * PANEL, (first + row, panel), inputs, out) };
-            }
+    /// Where channels are many, sums take much room and tiles are few: all tiles are arranged at once, and each job has some of the sums.
+    fn of_many_channels(&self, threads: &Threads, workspace: &mut Workspace, out: &mut [f32]) {
+        let (arithmetic, inputs, outputs, pairs) =
+            (self.arithmetic, self.inputs, self.outputs, self.pairs());
+        workspace.panels.resize(ELEMENTS * pairs * 2 * inputs);
+        workspace.rows.resize(ELEMENTS * pairs * 2 * outputs);
+        let (panels, rows) = (
+            Shared::new(workspace.panels.as_mut_slice()),
+            Shared::new(workspace.rows.as_mut_slice()),
+        );
+        threads.for_each(pairs, |pair| {
+            self.arrange(pair, (pair, pairs), panels, rows);
         });
-    });
-}
-
-/// Where channels are few, tiles are many and all sums fit into a core's cache: each job goes through a part of the tiles, with a few of them arranged at a time. There are as
-/// many parts as threads, so that sums are the same on a machine, and may differ in their last digits on another one.
-fn of_few_channels(
-    arranger: &Arranger<'_>,
-    threads: &Threads,
-    workspace: &mut Workspace,
-    out: &mut [f32],
-) {
-    let Arranger {
-        arithmetic,
-        inputs,
-        outputs,
-        ..
-    } = *arranger;
-    let pairs = arranger.pairs();
-    let parts = threads.count().min(pairs);
-    let part = pairs.div_ceil(parts);
-    let all = ELEMENTS * inputs * outputs;
-    // `[part][inputs / 64][element][outputs][64]`.
-    workspace.sums.resize(parts * all);
-    let sums = Shared::new(workspace.sums.as_mut_slice());
-    let of_panel = ELEMENTS * outputs * PANEL;
-    threads.for_each(parts, |number| {
-        let start = sums.place(number * all, all);
-        // SAFETY: the run lies in the buffer, and no other job has this part.
-        unsafe { start.write_bytes(0, all) };
-        FEW_TILES.with_borrow_mut(|(panels, rows)| {
-            let end = pairs.min((number + 1) * part);
-            for begin in (number * part..end).step_by(PAIRS) {
-                let slots = PAIRS.min(end - begin);
-                panels.resize(ELEMENTS * slots * 2 * inputs);
-                rows.resize(ELEMENTS * slots * 2 * outputs);
-                let shared = (
-                    Shared::new(panels.as_mut_slice()),
-                    Shared::new(rows.as_mut_slice()),
-                );
-                for slot in 0..slots {
-                    arranger.arrange(begin + slot, (slot, slots), shared.0, shared.1);
-                }
-                let (panels, rows) = (panels.as_slice(), rows.as_slice());
-                for (job, panel) in panels.chunks_exact(slots * 2 * PANEL).enumerate() {
-                    let (element, of_inputs) = (job / (inputs / PANEL), job % (inputs / PANEL));
-                    let place = number * all + of_inputs * of_panel + element * outputs * PANEL;
-                    for row in (0..outputs).step_by(GROUP) {
-                        let group = (element * outputs + row) / GROUP;
-                        let group = &rows[group * slots * 2 * GROUP..][..slots * 2 * GROUP];
+        let (panels, rows) = (workspace.panels.as_slice(), workspace.rows.as_slice());
+        let out = Shared::new(out);
+        let blocks = outputs.div_ceil(BLOCK);
+        threads.for_each(inputs / PANEL * blocks, |job| {
+            let (panel, first) = (job / blocks, job % blocks * BLOCK);
+            let count = BLOCK.min(outputs - first);
+            PRODUCTS.with_borrow_mut(|products| {
+                products.resize(ELEMENTS * count * PANEL);
+                let products = Shared::new(products.as_mut_slice());
+                for element in 0..ELEMENTS {
+                    let length = pairs * 2 * PANEL;
+                    let start = (element * (inputs / PANEL) + panel) * length;
+                    let factors = &panels[start..start + length];
+                    for row in (0..count).step_by(GROUP) {
+                        let group = element * (outputs / GROUP) + (first + row) / GROUP;
+                        let group = &rows[group * pairs * 2 * GROUP..][..pairs * 2 * GROUP];
                         in_parts(group, |begin, rows| {
-                            let place = place + (row + begin) * PANEL;
-                            let target = sums.place(place, rows.count * PANEL);
-                            let (panel, scale) = (panel.as_ptr(), arranger.scale());
-                            // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows.
-                            unsafe { arithmetic.add_product(rows, panel, scale, target, PANEL) };
+                            let place = (element * count + row + begin) * PANEL;
+                            let target = products.place(place, rows.count * PANEL).cast();
+                            let (panel, scale) = (factors.as_ptr(), self.scale());
+                            // SAFETY: all pairs of these rows, a panel of as many, and room for the rows.
+                            unsafe { arithmetic.product(rows, panel, scale, target, PANEL) };
                         });
                     }
                 }
-            }
+                for row in 0..count {
+                    let from = products.place(row * PANEL, ((ELEMENTS - 1) * count + 1) * PANEL);
+                    // SAFETY: 16 elements of this row, and no other job has this output and panel.
+                    unsafe { row_gradient(from, count * PANEL, (first + row, panel), inputs, out) };
+                }
+            });
         });
-    });
-    let (total, others) = workspace.sums.as_mut_slice().split_at_mut(all);
-    let total = Shared::new(total);
-    let out = Shared::new(out);
-    threads.for_each(inputs / PANEL * outputs, |job| {
-        let (panel, row) = (job / outputs, job % outputs);
-        for element in 0..ELEMENTS {
-            let place = panel * of_panel + (element * outputs + row) * PANEL;
-            let target = total.place(place, PANEL);
-            for other in others.chunks_exact(all) {
-                for (column, value) in other[place..][..PANEL].iter().enumerate() {
-                    // SAFETY: within the run, which no other job has.
-                    unsafe { *target.add(column) += value };
+    }
+
+    /// Where channels are few, tiles are many and all sums fit into a core's cache: each job goes through a part of the tiles, with a few of them arranged at a time. There are as
+    /// many parts as threads, so that sums are the same on a machine, and may differ in their last digits on another one.
+    fn of_few_channels(&self, threads: &Threads, workspace: &mut Workspace, out: &mut [f32]) {
+        let (arithmetic, inputs, outputs, pairs) =
+            (self.arithmetic, self.inputs, self.outputs, self.pairs());
+        let parts = threads.count().min(pairs);
+        let part = pairs.div_ceil(parts);
+        let all = ELEMENTS * inputs * outputs;
+        // `[part][inputs / 64][element][outputs][64]`.
+        workspace.sums.resize(parts * all);
+        let sums = Shared::new(workspace.sums.as_mut_slice());
+        let of_panel = ELEMENTS * outputs * PANEL;
+        threads.for_each(parts, |number| {
+            let start = sums.place(number * all, all);
+            // SAFETY: the run lies in the buffer, and no other job has this part.
+            unsafe { start.write_bytes(0, all) };
+            FEW_TILES.with_borrow_mut(|(panels, rows)| {
+                let end = pairs.min((number + 1) * part);
+                for begin in (number * part..end).step_by(PAIRS) {
+                    let slots = PAIRS.min(end - begin);
+                    panels.resize(ELEMENTS * slots * 2 * inputs);
+                    rows.resize(ELEMENTS * slots * 2 * outputs);
+                    let shared = (
+                        Shared::new(panels.as_mut_slice()),
+                        Shared::new(rows.as_mut_slice()),
+                    );
+                    for slot in 0..slots {
+                        self.arrange(begin + slot, (slot, slots), shared.0, shared.1);
+                    }
+                    let (panels, rows) = (panels.as_slice(), rows.as_slice());
+                    for (job, panel) in panels.chunks_exact(slots * 2 * PANEL).enumerate() {
+                        let (element, of_inputs) = (job / (inputs / PANEL), job % (inputs / PANEL));
+                        let place = number * all + of_inputs * of_panel + element * outputs * PANEL;
+                        for row in (0..outputs).step_by(GROUP) {
+                            let group = (element * outputs + row) / GROUP;
+                            let group = &rows[group * slots * 2 * GROUP..][..slots * 2 * GROUP];
+                            in_parts(group, |begin, rows| {
+                                let place = place + (row + begin) * PANEL;
+                                let target = sums.place(place, rows.count * PANEL);
+                                let (panel, scale) = (panel.as_ptr(), self.scale());
+                                // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows.
+                                unsafe {
+                                    arithmetic.add_product(rows, panel, scale, target, PANEL)
+                                };
+                            });
+                        }
+                    }
+                }
+            });
+        });
+        let (total, others) = workspace.sums.as_mut_slice().split_at_mut(all);
+        let total = Shared::new(total);
+        let out = Shared::new(out);
+        threads.for_each(inputs / PANEL * outputs, |job| {
+            let (panel, row) = (job / outputs, job % outputs);
+            for element in 0..ELEMENTS {
+                let place = panel * of_panel + (element * outputs + row) * PANEL;
+                let target = total.place(place, PANEL);
+                for other in others.chunks_exact(all) {
+                    for (column, value) in other[place..][..PANEL].iter().enumerate() {
+                        // SAFETY: within the run, which no other job has.
+                        unsafe { *target.add(column) += value };
+                    }
                 }
             }
-        }
-        let length = ((ELEMENTS - 1) * outputs + 1) * PANEL;
-        let from = total.place(panel * of_panel + row * PANEL, length);
-        // SAFETY: 16 elements of this row, and no other job has this output and panel.
-        unsafe { row_gradient(from, outputs * PANEL, (row, panel), inputs, out) };
-    });
+            let length = ((ELEMENTS - 1) * outputs + 1) * PANEL;
+            let from = total.place(panel * of_panel + row * PANEL, length);
+            // SAFETY: 16 elements of this row, and no other job has this output and panel.
+            unsafe { row_gradient(from, outputs * PANEL, (row, panel), inputs, out) };
+        });
+    }
 }
 
 /// The gradient of one output's filter for the inputs of a panel, from sums whose element i is at `from + i * stride`.
@@ -342,97 +324,6 @@ unsafe fn row_gradient(
         // SAFETY: the caller's promise.
         unsafe { filter_gradient(from.add(chunk), stride, at) };
     }
-}
-
-/// The gradient of a filter with stride 2, `[outputs, taps, inputs]`, from the factors of the images that it convolved, with their scale,
-/// and the gradient of what it made of them.
-///
-/// # Panics
-/// When a buffer does not have the size that the others ask for.
-pub(super) fn direct(
-    arithmetic: Arithmetic,
-    filter: &direct::Filter,
-    (images, scale): (Images<'_>, f32),
-    gradient: &[u16],
-    threads: &Threads,
-    workspace: &mut Workspace,
-    out: &mut [f32],
-) {
-    let own_scale = arithmetic.scale_of(gradient, threads);
-    let side = images.side.div_ceil(2);
-    let pixels = images.count * side * side;
-    let inputs = images.pixels.len() / (images.count * images.side * images.side);
-    let outputs = gradient.len() / pixels;
-    let taps = out.len() / (inputs * outputs);
-    let pairs = pixels.div_ceil(2);
-    workspace.rows.resize(pairs * 2 * outputs);
-    let rows = Shared::new(workspace.rows.as_mut_slice());
-    threads.for_each(pairs, |pair| {
-        let pixel = |pixel: usize| {
-            if pixel < pixels {
-                gradient[pixel * outputs..][..outputs].as_ptr()
-            } else {
-                BORDER.as_ptr()
-            }
-        };
-        let both = [pixel(2 * pair), pixel(2 * pair + 1)];
-        let at = |group: usize| rows.place((group * pairs + pair) * 2 * GROUP, 2 * GROUP);
-        // SAFETY: both hold `outputs` values, and no other job has this pair.
-        unsafe {
-            if arithmetic.has_f16_factors() {
-                interleave::<true>(both, outputs, own_scale, at);
-            } else {
-                interleave::<false>(both, outputs, own_scale, at);
-            }
-        };
-    });
-    let rows = workspace.rows.as_slice();
-    let out = Shared::new(out);
-    threads.for_each(taps * (inputs / PANEL), |job| {
-        let (tap, panel) = (job / (inputs / PANEL), job % (inputs / PANEL));
-        PRODUCTS.with_borrow_mut(|sums| {
-            sums.resize(outputs * PANEL);
-            let sums = sums.as_mut_slice();
-            sums.fill(0.0);
-            for begin in (0..pairs).step_by(PIECE) {
-                let piece = begin..pairs.min(begin + PIECE);
-                PANELS.with_borrow_mut(|factors| {
-                    factors.resize(piece.len() * 2 * PANEL);
-                    let arranged = Shared::new(factors.as_mut_slice());
-                    for pair in piece.clone() {
-                        let source = |pixel: usize| {
-                            let there = pixel < pixels;
-                            let found = there.then(|| filter.source(images, side, pixel, tap));
-                            match found.flatten() {
-                                Some(channels) => channels[panel * PANEL..][..PANEL].as_ptr(),
-                                None => BORDER.as_ptr(),
-                            }
-                        };
-                        let both = [source(2 * pair), source(2 * pair + 1)];
-                        let start = (pair - begin) * 2 * PANEL;
-                        let at =
-                            |group: usize| arranged.place(start + group * 2 * GROUP, 2 * GROUP);
-                        // SAFETY: both hold a panel's channels.
-                        unsafe { interleave::<false>(both, PANEL, 1.0, at) };
-                    }
-                    let (panel, scale) = (factors.as_slice().as_ptr(), scale * own_scale);
-                    for row in (0..outputs).step_by(GROUP) {
-                        let start = (row / GROUP * pairs + begin) * 2 * GROUP;
-                        let group = &rows[start..][..piece.len() * 2 * GROUP];
-                        in_parts(group, |begin, rows| {
-                            let sums = &mut sums[(row + begin) * PANEL..][..rows.count * PANEL];
-                            let target = sums.as_mut_ptr();
-                            // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows.
-                            unsafe { arithmetic.add_product(rows, panel, scale, target, PANEL) };
-                        });
-                    }
-                });
-            }
-            for (row, sums) in sums.chunks_exact(PANEL).enumerate() {
-                out.write((row * taps + tap) * inputs + panel * PANEL, sums);
-            }
-        });
-    });
 }
 
 /// Which channel is at a place where the even ones of a chunk come before the odd ones.

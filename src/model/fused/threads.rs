@@ -10,7 +10,10 @@ use std::{
     },
 };
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::{
+    iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator},
+    slice::ParallelSliceMut,
+};
 
 /// Who computes.
 #[derive(Debug)]
@@ -103,6 +106,25 @@ impl Threads {
                     panic: Mutex::new(None),
                 };
                 region.run(*parallel, *count);
+            }
+        }
+    }
+
+    /// Does work with each run of `length` values and its number, in any order; on the caller where there is no pool.
+    pub(crate) fn for_each_run<T: Send>(
+        &self,
+        values: &mut [T],
+        length: usize,
+        work: impl Fn(usize, &mut [T]) + Sync + Send,
+    ) {
+        match &self.kind {
+            Kind::Pool(pool) => pool.install(|| {
+                let runs = values.par_chunks_mut(length).enumerate();
+                runs.for_each(|(number, run)| work(number, run));
+            }),
+            Kind::Caller | Kind::Libtorch { .. } => {
+                let runs = values.chunks_mut(length).enumerate();
+                runs.for_each(|(number, run)| work(number, run));
             }
         }
     }

@@ -51,8 +51,9 @@ struct Halving {
     backward: direct::Backward,
     /// What the downsampling gave, normalised.
     shortcut: Aligned<u16>,
-    /// The input as factors, where those are not the input itself.
+    /// The input as factors, where those are not the input itself, and their scale.
     factors: Aligned<u16>,
+    scale: f32,
 }
 
 /// A convolution and the BatchNorm behind it.
@@ -178,6 +179,7 @@ impl Block {
                 backward: direct::Backward::new(arithmetic, inputs, outputs),
                 shortcut: Aligned::new(),
                 factors: Aligned::new(),
+                scale: 1.0,
             }))
         };
         Block {
@@ -259,15 +261,17 @@ impl Block {
                     downsample,
                     shortcut,
                     factors,
+                    scale,
                     ..
                 } = &mut **halving;
-                let (pixels, scale) = self.arithmetic.factors(input.pixels, threads, factors);
+                let pixels;
+                (pixels, *scale) = self.arithmetic.factors(input.pixels, threads, factors);
                 let input = Images { pixels, ..input };
                 for unit in [&mut *unit, &mut *downsample] {
                     unit.convolved.try_resize(length)?;
                     let convolved = unit.convolved.as_mut_slice();
                     unit.filter
-                        .convolve(input, scale, false, threads, convolved);
+                        .convolve(input, *scale, false, threads, convolved);
                 }
                 unit.normalise(RECTIFIED, step, inner.as_mut_slice())?;
                 shortcut.try_resize(length)?;
@@ -365,17 +369,18 @@ impl Block {
                     downsample,
                     backward,
                     factors,
+                    scale,
                     ..
                 } = &mut **halving;
                 unit.normalise_back(step, inner.as_mut_slice(), out);
                 downsample.normalise_back(step, kept.as_mut_slice(), out);
-                let (pixels, scale) = arithmetic.factors(input.pixels, threads, factors);
+                let pixels = arithmetic.made_factors(input.pixels, factors);
                 let factors = Images { pixels, ..input };
                 for (unit, gradient) in [(&*unit, &*inner), (&*downsample, &*kept)] {
                     gradient::direct(
                         arithmetic,
                         &unit.filter,
-                        (factors, scale),
+                        (factors, *scale),
                         gradient.as_slice(),
                         threads,
                         workspace,
