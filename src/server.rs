@@ -391,6 +391,7 @@ impl Parts {
         precision.check(device)?;
         let (engine, _thread) = Engine::start(EngineOptions {
             device,
+            begins_ahead: device != tch::Device::Cpu,
             precision,
             threads: config.threads as usize,
             max_batch: config.max_batch as usize,

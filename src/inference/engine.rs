@@ -22,7 +22,7 @@ use crate::{
 use super::{
     Error, ServedModel,
     explain::Explanation,
-    loaded::{Loaded, Rounding, Wanted},
+    loaded::{Begun, Loaded, Rounding, Wanted},
     loader::{Delivery, Inventory, Loader, Returns},
     queue::{Item, Waiting},
     spans,
@@ -37,6 +37,8 @@ mod tests;
 pub struct EngineOptions {
     /// CPU or GPU.
     pub device: Device,
+    /// Whether a batch is begun before the one before it is answered: for a device that computes by itself.
+    pub begins_ahead: bool,
     /// Number format.
     pub precision: Wanted,
     /// Threads of the processor; 0 for all.
@@ -58,7 +60,7 @@ pub struct Output {
     pub explanation: Option<Explanation>,
     /// From the queue's door to the start of the batch.
     pub queue: Duration,
-    /// The batch's forward pass.
+    /// The batch's forward pass, with what it waited for the one before it on a device that computes by itself.
     pub inference: Duration,
 }
 
@@ -214,8 +216,10 @@ impl Loop {
 
     fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut waiting = Waiting::default();
+        // At most one.
+        let mut ahead: Option<Computing> = None;
         loop {
-            if waiting.is_empty() {
+            if waiting.is_empty() && ahead.is_none() {
                 match commands.blocking_recv() {
                     Some(command) => self.accept(command, &mut waiting),
                     None => return,
@@ -226,8 +230,17 @@ impl Loop {
                 self.accept(command, &mut waiting);
             }
             let batch = waiting.next(self.options.max_batch);
-            if !batch.is_empty() {
-                self.compute(batch);
+            let begun = match batch.is_empty() {
+                true => None,
+                false => self.begin(batch),
+            };
+            if let Some(before) = std::mem::replace(&mut ahead, begun) {
+                self.finish(before);
+            }
+            if !self.options.begins_ahead
+                && let Some(begun) = ahead.take()
+            {
+                self.finish(begun);
             }
         }
     }
@@ -258,13 +271,34 @@ impl Loop {
         }
     }
 
-    fn compute(&mut self, batch: Vec<Item>) {
+    /// Begins a batch, unless its version is not loaded, in which case it goes back.
+    fn begin(&mut self, batch: Vec<Item>) -> Option<Computing> {
         let begun = Instant::now();
         let model = Arc::clone(&batch[0].model);
+        match self.forward(&model, &batch) {
+            Some(outputs) => Some(Computing {
+                batch,
+                model,
+                begun,
+                outputs,
+            }),
+            None => {
+                self.give_back(batch);
+                None
+            }
+        }
+    }
+
+    /// Waits for a batch's outputs and answers.
+    fn finish(&mut self, computing: Computing) {
+        let Computing {
+            batch,
+            model,
+            begun,
+            outputs,
+        } = computing;
+        let outputs = outputs.and_then(Begun::finish);
         let followed = spans::followed(&batch);
-        let Some(outputs) = self.forward(&model, &batch) else {
-            return self.give_back(batch);
-        };
         let inference = begun.elapsed();
         spans::batch(&followed, &model.name, batch.len(), begun, inference);
         metrics::batch_computed(batch.len(), inference);
@@ -314,12 +348,12 @@ impl Loop {
         }
     }
 
-    /// One output for each row; a picture's mirror image comes behind it. `None` when the version is not loaded.
+    /// Begins one output for each row; a picture's mirror image comes behind it. `None` when the version is not loaded.
     fn forward(
         &mut self,
         model: &Arc<ServedModel>,
         batch: &[Item],
-    ) -> Option<Result<Vec<resnet18::Output>, model::Error>> {
+    ) -> Option<Result<Begun, model::Error>> {
         let threads = Arc::clone(&self.threads);
         let network = self.use_now(&model.sha256)?;
         let (mut images, mut explain) = (Vec::new(), Vec::new());
@@ -329,7 +363,7 @@ impl Loop {
                 explain.push(item.explain);
             }
         }
-        Some(network.forward(&images, &explain, model, &threads))
+        Some(network.begin(&images, &explain, model, &threads))
     }
 
     /// Hands pictures on whose version was let go of while they waited, so that those of other versions do not wait until it is read again.
@@ -371,6 +405,14 @@ impl Loop {
             self.inventory.remove(&sha256);
         }
     }
+}
+
+/// A batch that was begun.
+struct Computing {
+    batch: Vec<Item>,
+    model: Arc<ServedModel>,
+    begun: Instant,
+    outputs: Result<Begun, model::Error>,
 }
 
 /// An output in years, and what each place of the picture adds to it.

@@ -3,11 +3,11 @@
 //! In 16 bits a network answers up to four times faster, and not quite the same. How much it differs from f32 is measured on drawn faces when the
 //! version is loaded; a network that differs by more than [`MOST_DIFFERENCE`] is served in the next format instead, and the log says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     imaging::{Preprocessor, normalise_into},
@@ -15,7 +15,8 @@ use crate::{
         self, checkpoint,
         device::Precision,
         fused::{self, Format, Threads},
-        resnet18::{Output, ResNet18, Trained},
+        resnet18::{Output, Pending, ResNet18, Trained},
+        slices::values_mut,
     },
     synth::Person,
 };
@@ -108,7 +109,86 @@ pub struct Rounding {
 #[derive(Debug)]
 enum Network {
     Own(Box<fused::Network>, fused::Workspace),
-    Libtorch(Box<ResNet18>, Device),
+    Libtorch(Box<ResNet18>, Staging),
+}
+
+/// A batch whose forward pass has begun.
+#[derive(Debug)]
+pub(super) enum Begun {
+    Done(Vec<Output>),
+    /// On a device that computes by itself.
+    Pending(Pending),
+}
+
+impl Begun {
+    /// Waits for the outputs.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub(super) fn finish(self) -> Result<Vec<Output>, model::Error> {
+        match self {
+            Begun::Done(outputs) => Ok(outputs),
+            Begun::Pending(pending) => pending.finish(),
+        }
+    }
+}
+
+/// Where batches are put together before the device gets them. For a GPU the memory is pinned, so that it copies by itself, and there are two of them: the
+/// next batch is put together while the GPU copies and computes the one before.
+#[derive(Debug)]
+struct Staging {
+    device: Device,
+    /// `[N, 3, S, S]` of f32, the one that was used last behind.
+    slots: VecDeque<Tensor>,
+}
+
+impl Staging {
+    fn new(device: Device) -> Self {
+        Staging {
+            device,
+            slots: VecDeque::new(),
+        }
+    }
+
+    /// The images on the device, in one tensor.
+    ///
+    /// # Errors
+    /// A lack of memory.
+    fn gather(
+        &mut self,
+        images: &[&[f32]],
+        side: i64,
+        threads: &Threads,
+    ) -> Result<Tensor, model::Error> {
+        let count = images.len() as i64;
+        let slots = if self.device == Device::Cpu { 1 } else { 2 };
+        let free = (self.slots.len() == slots).then(|| self.slots.pop_front());
+        let mut slot = match free.flatten() {
+            Some(slot) if slot.size()[0] >= count => slot,
+            _ => self.slot(count, side)?,
+        };
+        let length = 3 * (side * side) as usize;
+        let values = &mut values_mut(&mut slot)[..images.len() * length];
+        threads.for_each_run(values, length, |number, values| {
+            values.copy_from_slice(images[number]);
+        });
+        let batch = slot.f_narrow(0, 0, count)?;
+        let batch = match self.device {
+            // The network computes before this thread goes on.
+            Device::Cpu => batch,
+            device => batch.f_to_device_(device, Kind::Float, true, false)?,
+        };
+        self.slots.push_back(slot);
+        Ok(batch)
+    }
+
+    fn slot(&self, count: i64, side: i64) -> Result<Tensor, model::Error> {
+        let slot = Tensor::f_zeros([count, 3, side, side], (Kind::Float, Device::Cpu))?;
+        match self.device {
+            Device::Cpu => Ok(slot),
+            device => Ok(slot.f_pin_memory(device)?),
+        }
+    }
 }
 
 impl Loaded {
@@ -192,23 +272,32 @@ impl Loaded {
         model: &ServedModel,
         threads: &Threads,
     ) -> Result<Vec<Output>, model::Error> {
+        self.begin(images, explain, model, threads)?.finish()
+    }
+
+    /// The same for a device that computes by itself: no more than one batch may be begun before the one before it is finished.
+    ///
+    /// # Errors
+    /// As [`Loaded::forward`].
+    pub(super) fn begin<P: AsRef<[f32]>>(
+        &mut self,
+        images: &[P],
+        explain: &[bool],
+        model: &ServedModel,
+        threads: &Threads,
+    ) -> Result<Begun, model::Error> {
         let side = model.input.size;
+        let images: Vec<&[f32]> = images.iter().map(AsRef::as_ref).collect();
         match &mut self.network {
             Network::Own(network, workspace) => {
-                let images: Vec<&[f32]> = images.iter().map(AsRef::as_ref).collect();
-                Ok(network.forward(&images, explain, side as usize, threads, workspace))
+                let outputs = network.forward(&images, explain, side as usize, threads, workspace);
+                Ok(Begun::Done(outputs))
             }
-            Network::Libtorch(network, device) => {
-                let mut pixels = Vec::with_capacity(images.len() * model.input.values());
-                for image in images {
-                    pixels.extend_from_slice(image.as_ref());
-                }
-                let (count, side) = (images.len() as i64, i64::from(side));
-                tch::no_grad(|| {
-                    let images = Tensor::f_from_slice(&pixels)?.f_view([count, 3, side, side])?;
-                    network.forward_explained(&images.f_to_device(*device)?, explain)
-                })
-            }
+            Network::Libtorch(network, staging) => tch::no_grad(|| {
+                let images = staging.gather(&images, i64::from(side), threads)?;
+                let pending = network.begin_explained(&images, explain)?;
+                Ok(Begun::Pending(pending))
+            }),
         }
     }
 }
@@ -248,7 +337,7 @@ impl Network {
         let state = moved.collect::<Result<BTreeMap<_, _>, tch::TchError>>()?;
         // Nothing is trained here; with all but the head frozen, every BatchNorm can be folded.
         let network = ResNet18::new(&state, Trained::HEAD, precision)?;
-        Ok(Network::Libtorch(Box::new(network), device))
+        Ok(Network::Libtorch(Box::new(network), Staging::new(device)))
     }
 }
 

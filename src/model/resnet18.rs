@@ -37,6 +37,34 @@ pub struct Output {
     pub parts: Option<Vec<f32>>,
 }
 
+/// Outputs that the device may not have computed yet.
+#[derive(Debug)]
+pub struct Pending {
+    /// `[N]`.
+    values: Tensor,
+    /// For each of the first images what each place adds, where it was asked for.
+    parts: Vec<Option<Tensor>>,
+}
+
+impl Pending {
+    /// Waits for the device.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub fn finish(self) -> Result<Vec<Output>, Error> {
+        let read = |tensor: Tensor| -> Result<Vec<f32>, Error> {
+            Ok(Vec::try_from(tensor.f_to_device(Device::Cpu)?)?)
+        };
+        let values = read(self.values)?;
+        let mut parts = self.parts.into_iter();
+        let outputs = values.into_iter().map(|value| {
+            let parts = parts.next().flatten().map(read).transpose()?;
+            Ok(Output { value, parts })
+        });
+        outputs.collect()
+    }
+}
+
 /// Names and shapes of all parameters and buffers of a network with this many outputs, in torchvision's order.
 pub fn layout(outputs: usize) -> Vec<(String, Vec<usize>)> {
     let mut entries = Vec::new();
@@ -192,31 +220,26 @@ impl ResNet18 {
     }
 
     /// Predicts normalised images `[N, 3, S, S]` in eval mode, and says what each place of layer4 adds, for those images whose `explain` is there and true.
+    /// On a GPU it returns as soon as the work is in its queue.
     ///
     /// # Errors
     /// Whatever libtorch refuses, such as a wrong shape or a lack of memory.
-    pub fn forward_explained(
-        &self,
-        images: &Tensor,
-        explain: &[bool],
-    ) -> Result<Vec<Output>, Error> {
+    pub fn begin_explained(&self, images: &Tensor, explain: &[bool]) -> Result<Pending, Error> {
         let features = self.trained_layers(self.features(images, Mode::Eval)?, Mode::Eval)?;
         let values = self.pooled_head(&features)?;
-        let values = Vec::<f32>::try_from(values.f_to_device(Device::Cpu)?)?;
-        let parts = |index: usize| -> Result<Vec<f32>, Error> {
+        let parts = |index: usize| -> Result<Tensor, Error> {
             let cells = features.f_get(index as i64)?.f_to_kind(Kind::Float)?;
             let (channels, rows, columns) = cells.size3()?;
             let cells = cells.f_reshape([channels, rows * columns])?;
             let sums = self.fc_weight.f_matmul(&cells)?.f_squeeze_dim(0)?;
-            let parts = sums.f_div_scalar((rows * columns) as f64)?;
-            Ok(Vec::try_from(parts.f_to_device(Device::Cpu)?)?)
+            Ok(sums.f_div_scalar((rows * columns) as f64)?)
         };
-        let outputs = values.into_iter().enumerate().map(|(index, value)| {
-            let explain = explain.get(index).copied().unwrap_or(false);
-            let parts = explain.then(|| parts(index)).transpose()?;
-            Ok(Output { value, parts })
-        });
-        outputs.collect()
+        let parts = explain
+            .iter()
+            .enumerate()
+            .map(|(index, explain)| explain.then(|| parts(index)).transpose());
+        let parts = parts.collect::<Result<_, Error>>()?;
+        Ok(Pending { values, parts })
     }
 
     /// The frozen layers, without gradients.

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     inference::{
-        Priority,
+        NumberFormat, Priority,
         admission::{Door, Place},
         client::Client,
     },
@@ -39,16 +39,17 @@ fn copy(folder: &Path, bit: u8) -> Arc<ServedModel> {
     ))
 }
 
-/// A black picture for a version, on its way.
+/// A picture of one shade for a version, on its way.
 fn submit(
     engine: &Engine,
     door: &Door,
     model: &Arc<ServedModel>,
+    shade: f32,
 ) -> oneshot::Receiver<Result<(Output, Place), Error>> {
     let (reply, answer) = oneshot::channel();
     let client = Client::new("one");
     let item = Item {
-        pixels: vec![0.0; model.input.values()],
+        pixels: vec![shade; model.input.values()],
         mirrored: None,
         model: Arc::clone(model),
         explain: false,
@@ -74,6 +75,7 @@ async fn pictures_of_a_version_that_was_let_go_of_hold_up_no_others() {
     let [pinned, gone, last] = [0, 1, 2].map(|bit| copy(folder.path(), bit));
     let options = EngineOptions {
         device: Device::Cpu,
+        begins_ahead: false,
         precision: Wanted::Fastest,
         threads: 1,
         max_batch: 4,
@@ -86,8 +88,8 @@ async fn pictures_of_a_version_that_was_let_go_of_hold_up_no_others() {
     engine.load(Arc::clone(&gone), false).await.unwrap();
     engine.load(Arc::clone(&last), false).await.unwrap();
 
-    let mut late = submit(&engine, &door, &gone);
-    let mut soon = submit(&engine, &door, &pinned);
+    let mut late = submit(&engine, &door, &gone, 0.0);
+    let mut soon = submit(&engine, &door, &pinned, 0.0);
     let (age, first) = tokio::select! {
         biased;
         answer = &mut late => (answer, &gone),
@@ -102,8 +104,47 @@ async fn pictures_of_a_version_that_was_let_go_of_hold_up_no_others() {
     // What cannot be loaded again is told so.
     engine.load(last, false).await.unwrap();
     fs_err::remove_file(&gone.weights).unwrap();
-    let refused = submit(&engine, &door, &gone).await.unwrap();
+    let refused = submit(&engine, &door, &gone, 0.0).await.unwrap();
     assert!(matches!(refused, Err(Error::Model { .. })), "{refused:?}");
     drop(engine);
     thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn batches_that_are_begun_ahead_are_answered_all_and_each_with_its_own_ages() {
+    const PICTURES: u8 = 7;
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = [0, 1].map(|bit| copy(folder.path(), bit));
+    let mut ages = Vec::new();
+    for begins_ahead in [false, true] {
+        let options = EngineOptions {
+            device: Device::Cpu,
+            begins_ahead,
+            precision: Wanted::Only(NumberFormat::F32),
+            threads: 2,
+            max_batch: 2,
+            max_queued: 16,
+            max_loaded: 2,
+        };
+        let (engine, thread) = Engine::start(options).unwrap();
+        let door = Door::new(16);
+        engine.load(Arc::clone(&one), true).await.unwrap();
+        engine.load(Arc::clone(&other), false).await.unwrap();
+        let answers = Vec::from_iter((0..PICTURES).map(|shade| {
+            let model = if shade % 3 == 0 { &other } else { &one };
+            submit(&engine, &door, model, f32::from(shade) / 4.0)
+        }));
+        // Whoever has asked is answered, whether or not anything comes after it.
+        drop(engine);
+        let mut found = Vec::new();
+        for answer in answers {
+            found.push(answer.await.unwrap().unwrap().0.age);
+        }
+        thread.join().unwrap();
+        ages.push(found);
+    }
+    let is_apart = |pair: &[f64]| (pair[0] - pair[1]).abs() > 0.01;
+    assert!(ages[0].windows(2).all(is_apart), "{ages:?}");
+    let same = |(one, other): (&f64, &f64)| (one - other).abs() < 1e-3;
+    assert!(ages[0].iter().zip(&ages[1]).all(same), "{ages:?}");
 }
