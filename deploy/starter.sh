@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the starter anew: random weights on small pictures first, which is a third of the work, then from its best epoch on larger ones.
+# Trains the starter anew: random weights on small pictures first, then from the best epoch on larger ones, twice, and once more on those with the learning rate up again.
 #
 #   DATA=folder   with the folders `train` and `val`, pictures whose names begin with the age (required)
 #   OUT=folder    where everything is kept; a run that was broken off goes on where it was; default: starter-data
@@ -31,7 +31,7 @@ done
 VISAGE_SERVER=$(sed -n 's/.*"grpc": *"\([^"]*\)".*/\1/p' "$out/ready")
 export VISAGE_SERVER
 
-# What both stages have in common.
+# What all stages have in common.
 recipe=(--dataset "$data" --trainable ALL --batch-size 64 --optimizer adamw --weight-decay 0.05 --schedule cosine --loss smooth-l1
   --set target_scale=STANDARDISED --set ema_decay=0.998 --flip --set augmentation.brightness=0.2
   --set augmentation.contrast=0.2 --set augmentation.saturation=0.2 --set augmentation.erasing=0.1 --set monitor=VAL_MAE --promote never)
@@ -45,10 +45,19 @@ stage() {
   "$visage" trainings get "$id" --json | sed -n 's/.*"model_version": *"\([^"]*\)".*/\1/p' | head -1
 }
 
+# The weights of a version, for the next stage.
+weights() { "$visage" models export "$1" --format safetensors --output "$out/$2.safetensors"; }
+
 first=$(stage small --init RANDOM --input-size 64 --epochs 20 --lr 2e-3 --warmup-epochs 1 --set schedule.min_factor=0.02 \
   --set augmentation.min_crop_area=0.6)
-"$visage" models export "$first" --format safetensors --output "$out/small.safetensors"
-second=$(stage large --init "$out/small.safetensors" --input-size 112 --epochs 22 --lr 1e-3 --warmup-epochs 0.5 \
+weights "$first" small
+second=$(stage medium --init "$out/small.safetensors" --input-size 112 --epochs 22 --lr 1e-3 --warmup-epochs 0.5 \
   --set schedule.min_factor=0.005 --set augmentation.min_crop_area=0.65 --set loss.beta=0.15)
-find "$data/val" -type f | sort | head -"${CHECK:-200}" | xargs -d '\n' "$visage" models export "$second" --format starter --output "$out/starter" --check
+weights "$second" medium
+# All that a picture of 200 pixels has to show.
+large=(--set head_bias=KEEP --input-size 192 --warmup-epochs 0.3 --set schedule.min_factor=0.005 --set augmentation.min_crop_area=0.4 --set loss.beta=0.15)
+third=$(stage large --init "$out/medium.safetensors" "${large[@]}" --epochs 8 --lr 7e-4)
+weights "$third" large
+last=$(stage again --init "$out/large.safetensors" "${large[@]}" --epochs 12 --lr 8e-4)
+find "$data/val" -type f | sort | head -"${CHECK:-200}" | xargs -d '\n' "$visage" models export "$last" --format starter --output "$out/starter" --check
 echo "The starter is in $out/starter; copy its files to assets/starter and build."

@@ -75,7 +75,7 @@ pub(super) struct Args {
         help_heading = "Model"
     )]
     trainable: Vec<String>,
-    /// Side of the square network input in pixels, 32 to 1024 [default: 224, with STARTER its own 112]
+    /// Side of the square network input in pixels, 32 to 1024 [default: 224, with STARTER its own 192]
     #[arg(long, value_name = "PIXELS", help_heading = "Model")]
     input_size: Option<u32>,
     /// Bias of the last layer before the first step [default: mean-age, with STARTER keep]

@@ -14,18 +14,15 @@ use std::{
 use tch::Device;
 use tokio::sync::mpsc;
 
-use crate::{
-    model::{self, checkpoint::LabelScale, fused::Threads, resnet18},
-    telemetry::{metrics, traces},
-};
+use crate::model::fused::Threads;
 
 use super::{
     Error, ServedModel,
+    computing::Computing,
     explain::Explanation,
-    loaded::{Begun, Loaded, Rounding, Wanted},
+    loaded::{Loaded, Rounding, Wanted},
     loader::{Delivery, Inventory, Loader, Returns},
     queue::{Item, Waiting},
-    spans,
     statistics::Statistics,
 };
 
@@ -60,7 +57,7 @@ pub struct Output {
     pub explanation: Option<Explanation>,
     /// From the queue's door to the start of the batch.
     pub queue: Duration,
-    /// The batch's forward pass, with what it waited for the one before it on a device that computes by itself.
+    /// The batch's forward pass.
     pub inference: Duration,
 }
 
@@ -230,18 +227,21 @@ impl Loop {
                 self.accept(command, &mut waiting);
             }
             let batch = waiting.next(self.options.max_batch);
-            let begun = match batch.is_empty() {
-                true => None,
-                false => self.begin(batch),
-            };
-            if let Some(before) = std::mem::replace(&mut ahead, begun) {
+            let before = ahead.take();
+            if batch.is_empty() {
                 self.finish(before);
+            } else {
+                ahead = self.begin(batch, before);
             }
-            if !self.options.begins_ahead
-                && let Some(begun) = ahead.take()
-            {
-                self.finish(begun);
+            if !self.options.begins_ahead {
+                self.finish(ahead.take());
             }
+        }
+    }
+
+    fn finish(&self, begun: Option<Computing>) {
+        if let Some(begun) = begun {
+            begun.finish(&self.statistics);
         }
     }
 
@@ -271,11 +271,30 @@ impl Loop {
         }
     }
 
-    /// Begins a batch, unless its version is not loaded, in which case it goes back.
-    fn begin(&mut self, batch: Vec<Item>) -> Option<Computing> {
-        let begun = Instant::now();
+    /// Begins a batch, unless its version is not loaded, in which case it goes back. The batch before it is answered meanwhile, or at once.
+    fn begin(&mut self, batch: Vec<Item>, mut before: Option<Computing>) -> Option<Computing> {
+        let mut begun = Instant::now();
         let model = Arc::clone(&batch[0].model);
-        match self.forward(&model, &batch) {
+        let (threads, statistics) = (Arc::clone(&self.threads), self.statistics.clone());
+        let mut answer_before = || {
+            if let Some(before) = before.take() {
+                before.finish(&statistics);
+                begun = Instant::now();
+            }
+        };
+        let outputs = self.use_now(&model.sha256).map(|network| {
+            // A picture's mirror image comes behind it.
+            let (mut images, mut explain) = (Vec::new(), Vec::new());
+            for item in &batch {
+                for pixels in std::iter::once(&item.pixels).chain(&item.mirrored) {
+                    images.push(pixels.as_slice());
+                    explain.push(item.explain);
+                }
+            }
+            network.begin(&images, &explain, &model, &threads, &mut answer_before)
+        });
+        answer_before();
+        match outputs {
             Some(outputs) => Some(Computing {
                 batch,
                 model,
@@ -287,83 +306,6 @@ impl Loop {
                 None
             }
         }
-    }
-
-    /// Waits for a batch's outputs and answers.
-    fn finish(&mut self, computing: Computing) {
-        let Computing {
-            batch,
-            model,
-            begun,
-            outputs,
-        } = computing;
-        let outputs = outputs.and_then(Begun::finish);
-        let followed = spans::followed(&batch);
-        let inference = begun.elapsed();
-        spans::batch(&followed, &model.name, batch.len(), begun, inference);
-        metrics::batch_computed(batch.len(), inference);
-        self.statistics
-            .computed(&model.name, batch.len(), inference);
-        match outputs {
-            Ok(outputs) => {
-                let mut outputs = outputs.into_iter();
-                let mut next = || outputs.next().map(|output| years(output, &model.label));
-                for item in batch {
-                    let mirrored = item.mirrored.is_some();
-                    let Some((age, explanation)) = next() else {
-                        return;
-                    };
-                    let (age, explanation) = match mirrored.then(&mut next).flatten() {
-                        None => (age, explanation),
-                        Some((other, mirrored)) => {
-                            let both = explanation.zip(mirrored);
-                            let mean = both.map(|(plain, mirrored)| plain.mean(&mirrored));
-                            (age.midpoint(other), mean)
-                        }
-                    };
-                    let output = Output {
-                        age,
-                        explanation,
-                        queue: begun.saturating_duration_since(item.enqueued),
-                        inference,
-                    };
-                    // A client that has left needs no answer.
-                    drop(item.reply.send(Ok((output, item.place))));
-                }
-            }
-            Err(error) => {
-                let first = followed.first().map(|(trace, _)| trace);
-                traces::on_behalf(first, || {
-                    tracing::error!(model = model.name, %error, "failed to compute a batch");
-                });
-                let source = Arc::new(error);
-                for item in batch {
-                    let error = Error::Model {
-                        model: model.name.clone(),
-                        source: Arc::clone(&source),
-                    };
-                    drop(item.reply.send(Err(error)));
-                }
-            }
-        }
-    }
-
-    /// Begins one output for each row; a picture's mirror image comes behind it. `None` when the version is not loaded.
-    fn forward(
-        &mut self,
-        model: &Arc<ServedModel>,
-        batch: &[Item],
-    ) -> Option<Result<Begun, model::Error>> {
-        let threads = Arc::clone(&self.threads);
-        let network = self.use_now(&model.sha256)?;
-        let (mut images, mut explain) = (Vec::new(), Vec::new());
-        for item in batch {
-            for pixels in std::iter::once(&item.pixels).chain(&item.mirrored) {
-                images.push(pixels.as_slice());
-                explain.push(item.explain);
-            }
-        }
-        Some(network.begin(&images, &explain, model, &threads))
     }
 
     /// Hands pictures on whose version was let go of while they waited, so that those of other versions do not wait until it is read again.
@@ -405,19 +347,4 @@ impl Loop {
             self.inventory.remove(&sha256);
         }
     }
-}
-
-/// A batch that was begun.
-struct Computing {
-    batch: Vec<Item>,
-    model: Arc<ServedModel>,
-    begun: Instant,
-    outputs: Result<Begun, model::Error>,
-}
-
-/// An output in years, and what each place of the picture adds to it.
-fn years(output: resnet18::Output, label: &LabelScale) -> (f64, Option<Explanation>) {
-    let age = f64::from(output.value) * label.scale + label.offset;
-    let explain = |parts| Explanation::new(age, parts, label.scale);
-    (age, output.parts.map(explain))
 }

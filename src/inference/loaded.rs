@@ -134,7 +134,7 @@ impl Begun {
 }
 
 /// Where batches are put together before the device gets them. For a GPU the memory is pinned, so that it copies by itself, and there are two of them: the
-/// next batch is put together while the GPU copies and computes the one before.
+/// next batch is put together and copied while the GPU computes the one before.
 #[derive(Debug)]
 struct Staging {
     device: Device,
@@ -272,10 +272,12 @@ impl Loaded {
         model: &ServedModel,
         threads: &Threads,
     ) -> Result<Vec<Output>, model::Error> {
-        self.begin(images, explain, model, threads)?.finish()
+        self.begin(images, explain, model, threads, &mut || ())?
+            .finish()
     }
 
-    /// The same for a device that computes by itself: no more than one batch may be begun before the one before it is finished.
+    /// The same for a device that computes by itself: calls `before` when it has the images, before it is given anything to compute. The batch that was begun
+    /// before this one is to be finished there, since what is read from a device waits for all that it was given, and two batches may be on it at most.
     ///
     /// # Errors
     /// As [`Loaded::forward`].
@@ -285,16 +287,19 @@ impl Loaded {
         explain: &[bool],
         model: &ServedModel,
         threads: &Threads,
+        before: &mut dyn FnMut(),
     ) -> Result<Begun, model::Error> {
         let side = model.input.size;
         let images: Vec<&[f32]> = images.iter().map(AsRef::as_ref).collect();
         match &mut self.network {
             Network::Own(network, workspace) => {
+                before();
                 let outputs = network.forward(&images, explain, side as usize, threads, workspace);
                 Ok(Begun::Done(outputs))
             }
             Network::Libtorch(network, staging) => tch::no_grad(|| {
                 let images = staging.gather(&images, i64::from(side), threads)?;
+                before();
                 let pending = network.begin_explained(&images, explain)?;
                 Ok(Begun::Pending(pending))
             }),

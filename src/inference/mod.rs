@@ -28,6 +28,7 @@ pub mod annotate;
 pub mod background;
 mod cache;
 pub mod client;
+mod computing;
 mod decoding;
 pub mod engine;
 pub mod explain;

@@ -2,7 +2,7 @@
 
     make bench-pressure [DATA=folder] [SECONDS=60] [BENCH_JSON=file]
 
-The starter's network at its own 112x112, JPEG bytes through gRPC, the server's default settings. Everything is measured in one run against the same server:
+The starter's network at its own size, JPEG bytes through gRPC, the server's default settings. Everything is measured in one run against the same server:
 
     quiet       four clients, each of which sends its next picture when the answer has come
     swaps       the same while the alias `live` moves between two versions twice a second, both of which stay loaded
@@ -146,7 +146,7 @@ def measure(given, folder):
 
     server = Server(given.visage, folder, "--starter")
     client = [given.visage, "--server", server.address, "--quiet"]
-    train = [*client, "train", "--dataset", faces, "--init", "STARTER", "--input-size", "112", "--promote", "never"]
+    train = [*client, "train", "--dataset", faces, "--init", "STARTER", "--promote", "never"]
     quiet = dict(env=server.environment, check=True, stdout=subprocess.DEVNULL)
     try:
         for seed in ("1", "2"):

@@ -2,7 +2,7 @@
 
     make bench-tracing [DATA=folder] [ROUNDS=10] [SECONDS=10] [BENCH_JSON=file]
 
-The starter's network at its own 112x112, JPEG bytes through gRPC, the server's default settings. Each round starts its servers anew, because two processes of the same
+The starter's network at its own size, JPEG bytes through gRPC, the server's default settings. Each round starts its servers anew, because two processes of the same
 program differ in speed by where their memory lies; then they get the same pictures in turns of a second, in an order that is drawn for each turn, so that what the
 machine does beside this meets all of them alike:
 

@@ -276,7 +276,7 @@ async fn server_that_ends_answers_what_it_has_read_and_says_so() {
 /// The picture as a PNG of the network's size, and its mirror image: neither is resized, so that one is exactly the other's mirror image for the network too.
 fn with_mirror_image(face: &[u8]) -> [Vec<u8>; 2] {
     let picture = image::load_from_memory(face).unwrap().to_rgb8();
-    let plain = imageops::resize(&picture, 112, 112, imageops::FilterType::Triangle);
+    let plain = imageops::resize(&picture, 192, 192, imageops::FilterType::Triangle);
     let mirrored = imageops::flip_horizontal(&plain);
     [plain, mirrored].map(|picture| {
         let mut file = std::io::Cursor::new(Vec::new());

@@ -282,7 +282,7 @@ async fn rest_prediction_belongs_to_the_trace_of_its_header() {
     let collector = Collector::start().await;
     let endpoint = collector.endpoint();
     let server = Server::start(&["--starter", "--otlp-endpoint", &endpoint]);
-    let side = 112;
+    let side = 192;
     let body = serde_json::json!({ "inputs": [{
         "name": "input", "datatype": "FP32", "shape": [1, 3, side, side], "data": vec![0.5; 3 * side * side],
     }]});

@@ -37,8 +37,6 @@ SOURCE = BOOK / "src"
 GENERATED = "reference"
 # Blocks that are not run, by page and first line; each says why in the page.
 NOT_RUN = {
-    "explanation/accuracy.md": ["visage train --dataset utkface --init STARTER --input-size 192 --trainable ALL --epochs 8 --batch-size 64 --optimizer adamw "
-                                "--weight-decay 0.05 --lr 7e-4 --schedule cosine --warmup-epochs 0.3 \\"],
     "how-to/gpu.md": ["make setup GPU=1", "visage serve --device cuda:0", "visage train --dataset faces --set feature_cache=DEVICE"],
     "how-to/imagenet-weights.md": ["curl -O https://download.pytorch.org/models/resnet18-f37072fd.pth"],
     "how-to/kubernetes.md": ["kubectl apply -f visage.yaml"],

@@ -62,7 +62,7 @@ fn a_recipe_fills_what_is_not_set_and_the_resolved_spec_tells_it() {
     assert_eq!(told.recipe(), v1::Recipe::Best);
     assert_eq!(told.init.unwrap().kind(), v1::InitKind::Starter);
     assert_eq!(told.trainable, ["layer3", "layer4", "fc"]);
-    assert_eq!((told.max_epochs, told.input_size), (Some(15), Some(112)));
+    assert_eq!((told.max_epochs, told.input_size), (Some(15), Some(192)));
     let optimizer = told.optimizer.unwrap();
     assert_eq!(optimizer.kind(), v1::OptimizerKind::Adamw);
     assert_eq!(
@@ -85,7 +85,7 @@ fn a_recipe_fills_what_is_not_set_and_the_resolved_spec_tells_it() {
         .unwrap()
         .to_message();
     assert_eq!(told.trainable, ["layer4", "fc"]);
-    assert_eq!((told.max_epochs, told.input_size), (Some(5), Some(112)));
+    assert_eq!((told.max_epochs, told.input_size), (Some(5), Some(192)));
     assert_eq!(told.optimizer.unwrap().learning_rate, Some(1e-3));
     // With any other change of the images nothing could be kept.
     let augmentation = told.augmentation.unwrap();

@@ -1,0 +1,89 @@
+//! A batch from the beginning of its forward pass to its answers.
+
+use std::{sync::Arc, time::Instant};
+
+use crate::{
+    model::{self, checkpoint::LabelScale, resnet18},
+    telemetry::{metrics, traces},
+};
+
+use super::{
+    Error, ServedModel, engine::Output, explain::Explanation, loaded::Begun, queue::Item, spans,
+    statistics::Statistics,
+};
+
+/// A batch that was begun.
+pub(super) struct Computing {
+    pub(super) batch: Vec<Item>,
+    pub(super) model: Arc<ServedModel>,
+    pub(super) begun: Instant,
+    /// One for each row; that of a picture's mirror image comes behind its own.
+    pub(super) outputs: Result<Begun, model::Error>,
+}
+
+impl Computing {
+    /// Waits for the outputs and answers.
+    pub(super) fn finish(self, statistics: &Statistics) {
+        let Computing {
+            batch,
+            model,
+            begun,
+            outputs,
+        } = self;
+        let outputs = outputs.and_then(Begun::finish);
+        let followed = spans::followed(&batch);
+        let inference = begun.elapsed();
+        spans::batch(&followed, &model.name, batch.len(), begun, inference);
+        metrics::batch_computed(batch.len(), inference);
+        statistics.computed(&model.name, batch.len(), inference);
+        match outputs {
+            Ok(outputs) => {
+                let mut outputs = outputs.into_iter();
+                let mut next = || outputs.next().map(|output| years(output, &model.label));
+                for item in batch {
+                    let mirrored = item.mirrored.is_some();
+                    let Some((age, explanation)) = next() else {
+                        return;
+                    };
+                    let (age, explanation) = match mirrored.then(&mut next).flatten() {
+                        None => (age, explanation),
+                        Some((other, mirrored)) => {
+                            let both = explanation.zip(mirrored);
+                            let mean = both.map(|(plain, mirrored)| plain.mean(&mirrored));
+                            (age.midpoint(other), mean)
+                        }
+                    };
+                    let output = Output {
+                        age,
+                        explanation,
+                        queue: begun.saturating_duration_since(item.enqueued),
+                        inference,
+                    };
+                    // A client that has left needs no answer.
+                    drop(item.reply.send(Ok((output, item.place))));
+                }
+            }
+            Err(error) => {
+                let first = followed.first().map(|(trace, _)| trace);
+                traces::on_behalf(first, || {
+                    tracing::error!(model = model.name, %error, "failed to compute a batch");
+                });
+                let source = Arc::new(error);
+                for item in batch {
+                    let error = Error::Model {
+                        model: model.name.clone(),
+                        source: Arc::clone(&source),
+                    };
+                    drop(item.reply.send(Err(error)));
+                }
+            }
+        }
+    }
+}
+
+/// An output in years, and what each place of the picture adds to it.
+fn years(output: resnet18::Output, label: &LabelScale) -> (f64, Option<Explanation>) {
+    let age = f64::from(output.value) * label.scale + label.offset;
+    let explain = |parts| Explanation::new(age, parts, label.scale);
+    (age, output.parts.map(explain))
+}
