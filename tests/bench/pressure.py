@@ -1,6 +1,6 @@
 """Predict of Visage under pressure: while versions are swapped, at three times the load that it can bear, and beside a training.
 
-    make bench-pressure [DATA=folder] [SECONDS=60] [BENCH_JSON=file]
+    make bench-pressure [DATA=folder] [SECONDS=60] [APART=1] [BENCH_JSON=file]
 
 The starter's network at its own size, JPEG bytes through gRPC, the server's default settings. Everything is measured in one run against the same server:
 
@@ -13,7 +13,8 @@ The starter's network at its own size, JPEG bytes through gRPC, the server's def
     training    the same beside a training of layer4 and the head
 
 Latencies are those of calls that were answered. The clients compute on the same processors as the server, so the processor time of both is told for each: what the
-clients of an overload take is not there for the server. It fails nothing by itself: the ratios are for the reader.
+clients of an overload take is not there for the server. With APART they are apart, as on machines of their own: the server and its trainings have the first half of the
+processors, the clients the second. It fails nothing by itself: the ratios are for the reader.
 """
 
 import argparse
@@ -124,6 +125,18 @@ def mover(address, moves, versions):
     return move
 
 
+def starter(given, folder, *flags):
+    """A server, with APART on processors of its own, which the clients then keep off."""
+    every = sorted(os.sched_getaffinity(0))
+    half = len(every) // 2
+    if given.apart:
+        os.sched_setaffinity(0, every[:half])
+    try:
+        return Server(given.visage, folder, "--starter", *flags)
+    finally:
+        os.sched_setaffinity(0, every[half:] if given.apart else every)
+
+
 def measure(given, folder):
     faces = os.path.join(folder, "faces")
     subprocess.run([given.visage, "synth", faces, "--count", "400", "--size", "200", "--quiet"], check=True, stdout=subprocess.DEVNULL)
@@ -144,7 +157,8 @@ def measure(given, folder):
         print("{:11}{rate:7.1f} images/s, p50 {p50:6.1f} ms, p99 {p99:6.1f}, max {max:6.1f}, {outcomes}, processors: clients {cores[client]:.2f}, server {cores[server]:.2f}".format(
             name, **result), flush=True)
 
-    server = Server(given.visage, folder, "--starter")
+    processors = os.sched_getaffinity(0)
+    server = starter(given, folder)
     client = [given.visage, "--server", server.address, "--quiet"]
     train = [*client, "train", "--dataset", faces, "--init", "STARTER", "--promote", "never"]
     quiet = dict(env=server.environment, check=True, stdout=subprocess.DEVNULL)
@@ -170,7 +184,8 @@ def measure(given, folder):
         subprocess.run([*client, "trainings", "cancel", "beside"], **quiet)
     finally:
         server.close()
-    server = Server(given.visage, folder, "--starter", "--max-loaded-models", "2")
+    os.sched_setaffinity(0, processors)
+    server = starter(given, folder, "--max-loaded-models", "2")
     try:
         asyncio.run(closed(server.address, requests, 4, 3))
         moves = []
@@ -199,7 +214,7 @@ def report(given, found):
     for name, value in ratios.items():
         print("{}: {:.2f}".format(name, value))
     if given.json:
-        content = {"ratios": ratios, "runs": found, "machine": machine(), "data": given.data or "drawn faces"}
+        content = {"ratios": ratios, "runs": found, "apart": given.apart, "machine": machine(), "data": given.data or "drawn faces"}
         with open(given.json + ".tmp", "w", encoding="utf-8") as file:
             json.dump(content, file, indent=1)
         os.replace(given.json + ".tmp", given.json)
@@ -210,8 +225,11 @@ def main():
     parser.add_argument("--visage", required=True, help="the release binary")
     parser.add_argument("--data", help="folder of pictures; drawn ones without it")
     parser.add_argument("--seconds", type=float, default=60, help="of overload; the others take a half or a quarter")
+    parser.add_argument("--apart", action="store_true", help="the server and the clients on processors of their own")
     parser.add_argument("--json", help="file for the figures")
     given = parser.parse_args()
+    if given.apart and len(os.sched_getaffinity(0)) < 2:
+        parser.error("--apart needs two processors")
     with tempfile.TemporaryDirectory(prefix="visage-bench-") as folder:
         measure(given, folder)
 
