@@ -173,21 +173,18 @@ impl Staging {
             values.copy_from_slice(images[number]);
         });
         let batch = slot.f_narrow(0, 0, count)?;
-        let batch = match self.device {
-            // The network computes before this thread goes on.
-            Device::Cpu => batch,
-            device => batch.f_to_device_(device, Kind::Float, true, false)?,
-        };
+        // On a processor it is the slot itself, with which the network has computed before this thread goes on.
+        let batch = batch.f_to_device_(self.device, Kind::Float, true, false)?;
         self.slots.push_back(slot);
         Ok(batch)
     }
 
     fn slot(&self, count: i64, side: i64) -> Result<Tensor, model::Error> {
         let slot = Tensor::f_zeros([count, 3, side, side], (Kind::Float, Device::Cpu))?;
-        match self.device {
-            Device::Cpu => Ok(slot),
-            device => Ok(slot.f_pin_memory(device)?),
+        if self.device == Device::Cpu {
+            return Ok(slot);
         }
+        Ok(slot.f_pin_memory(self.device)?)
     }
 }
 
