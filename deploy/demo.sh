@@ -22,7 +22,7 @@ trap 'exit 130' INT TERM
 say() { printf '\n\033[1m%s\033[0m  (%s s)\n' "$*" "$SECONDS"; }
 fail() { echo "demo: $*" >&2; exit 1; }
 
-# Without a size it is 112, which takes a quarter of the time of 224; from the starter its own, the only one at which its frozen layers know faces.
+# Without a size it is 112, which takes a quarter of the time of 224; from the starter its own, for its frozen layers know faces at no smaller one.
 count=800 epochs=${EPOCHS:-10} size=${SIZE:-}
 if [ -n "${QUICK:-}" ]; then count=240 epochs=${EPOCHS:-2} size=${SIZE:-64}; fi
 

@@ -125,16 +125,13 @@ def mover(address, moves, versions):
     return move
 
 
-def starter(given, folder, *flags):
-    """A server, with APART on processors of its own, which the clients then keep off."""
-    every = sorted(os.sched_getaffinity(0))
-    half = len(every) // 2
-    if given.apart:
-        os.sched_setaffinity(0, every[:half])
-    try:
-        return Server(given.visage, folder, "--starter", *flags)
-    finally:
-        os.sched_setaffinity(0, every[half:] if given.apart else every)
+def starter(given, folder, processors, *flags):
+    """A server on the processors; with APART on the first half of them, and this process from now on on the others."""
+    half = len(processors) // 2 if given.apart else 0
+    os.sched_setaffinity(0, processors[:half] or processors)
+    server = Server(given.visage, folder, "--starter", *flags)
+    os.sched_setaffinity(0, processors[half:])
+    return server
 
 
 def measure(given, folder):
@@ -157,8 +154,8 @@ def measure(given, folder):
         print("{:11}{rate:7.1f} images/s, p50 {p50:6.1f} ms, p99 {p99:6.1f}, max {max:6.1f}, {outcomes}, processors: clients {cores[client]:.2f}, server {cores[server]:.2f}".format(
             name, **result), flush=True)
 
-    processors = os.sched_getaffinity(0)
-    server = starter(given, folder)
+    processors = sorted(os.sched_getaffinity(0))
+    server = starter(given, folder, processors)
     client = [given.visage, "--server", server.address, "--quiet"]
     train = [*client, "train", "--dataset", faces, "--init", "STARTER", "--promote", "never"]
     quiet = dict(env=server.environment, check=True, stdout=subprocess.DEVNULL)
@@ -184,8 +181,7 @@ def measure(given, folder):
         subprocess.run([*client, "trainings", "cancel", "beside"], **quiet)
     finally:
         server.close()
-    os.sched_setaffinity(0, processors)
-    server = starter(given, folder, "--max-loaded-models", "2")
+    server = starter(given, folder, processors, "--max-loaded-models", "2")
     try:
         asyncio.run(closed(server.address, requests, 4, 3))
         moves = []

@@ -15,6 +15,17 @@ use crate::{
     model::starter,
 };
 
+/// On a processor, with room for two versions.
+const OPTIONS: EngineOptions = EngineOptions {
+    device: Device::Cpu,
+    begins_ahead: false,
+    precision: Wanted::Fastest,
+    threads: 1,
+    max_batch: 4,
+    max_queued: 8,
+    max_loaded: 2,
+};
+
 /// The starter with another last bit in its last tensor.
 fn copy(folder: &Path, bit: u8) -> Arc<ServedModel> {
     let (_, weights) = starter::files()
@@ -73,16 +84,7 @@ fn submit(
 async fn pictures_of_a_version_that_was_let_go_of_hold_up_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let [pinned, gone, last] = [0, 1, 2].map(|bit| copy(folder.path(), bit));
-    let options = EngineOptions {
-        device: Device::Cpu,
-        begins_ahead: false,
-        precision: Wanted::Fastest,
-        threads: 1,
-        max_batch: 4,
-        max_queued: 8,
-        max_loaded: 2,
-    };
-    let (engine, thread) = Engine::start(options).unwrap();
+    let (engine, thread) = Engine::start(OPTIONS).unwrap();
     let door = Door::new(8);
     engine.load(Arc::clone(&pinned), true).await.unwrap();
     engine.load(Arc::clone(&gone), false).await.unwrap();
@@ -118,16 +120,14 @@ async fn batches_that_are_begun_ahead_are_answered_all_and_each_with_its_own_age
     let mut ages = Vec::new();
     for begins_ahead in [false, true] {
         let options = EngineOptions {
-            device: Device::Cpu,
             begins_ahead,
             precision: Wanted::Only(NumberFormat::F32),
             threads: 2,
             max_batch: 2,
-            max_queued: 16,
-            max_loaded: 2,
+            ..OPTIONS
         };
         let (engine, thread) = Engine::start(options).unwrap();
-        let door = Door::new(16);
+        let door = Door::new(8);
         engine.load(Arc::clone(&one), true).await.unwrap();
         engine.load(Arc::clone(&other), false).await.unwrap();
         let answers = Vec::from_iter((0..PICTURES).map(|shade| {
