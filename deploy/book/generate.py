@@ -55,6 +55,7 @@ CALLS = {
     "TOO_MANY_REQUESTS": "The HTTP port answers as many requests with bodies as it takes. Try again in a moment.",
     "QUEUE_FULL": "More images wait than `max_queued_images` allows (for `PRIORITY_BATCH`, than three quarters of it). Wait as `RetryInfo` says, and send fewer at once.",
     "CLIENT_SHARE_FULL": "There is room, but this client has its share of it and others want theirs. Wait as `RetryInfo` says, and send fewer at once.",
+    "WAIT_TOO_LONG": "The images that are computed before will hardly be done before the call's deadline, judged by how long others waited. Wait as `RetryInfo` says, or give the call more time.",
     "OUT_OF_MEMORY": "The forward pass found too little memory. Send fewer images at once, or lower `max_batch`.",
     "DISK_FULL": "The server's disk is full; nothing was written. Make room.",
     "TRAINING_TERMINAL": "The training has ended and cannot change.",

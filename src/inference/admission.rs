@@ -2,7 +2,10 @@
 //!
 //! A place is an argument of whatever costs memory or time, so no path can skip the door; it is free again when it is dropped.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -12,6 +15,7 @@ use super::{
     Error, Priority,
     client::Client,
     fairness::{Full, Shares},
+    pace::Pace,
 };
 
 /// One place in so many is all that background work gets, so that a client's pictures wait for few others.
@@ -19,6 +23,10 @@ const BACKGROUND_SHARE: usize = 16;
 
 /// Of so many places one is kept for pictures that somebody waits for.
 const KEPT_SHARE: usize = 4;
+
+/// A picture that is to be computed so much longer than the time that it is expected to take is let in: what is expected is off by a fifth easily, and an answer
+/// that comes too late is worth nothing and costs as much as any.
+const SPARE: f64 = 1.25;
 
 /// Hands out places. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,6 +39,8 @@ pub struct Door {
     background: Arc<Semaphore>,
     /// How many each client has.
     shares: Shares,
+    /// How fast they become free.
+    pace: Pace,
 }
 
 impl Door {
@@ -42,6 +52,7 @@ impl Door {
             unhurried: Arc::new(Semaphore::new(unhurried_places(places))),
             background: Arc::new(Semaphore::new(background_places(places))),
             shares: Shares::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -74,16 +85,19 @@ impl Door {
         Ok(self.place(permit.await.map_err(closed)?, Some(share), None))
     }
 
-    /// Takes places for the pictures of a client's request, or refuses at once.
+    /// Takes places for the pictures of a client's request, or refuses at once. Those that are alone in the server are never refused for their deadline.
     ///
     /// # Errors
-    /// `QueueFull`; `ShareFull` when there is room, and the client has its share of it while others want theirs.
+    /// `QueueFull`; `ShareFull` when there is room, and the client has its share of it while others want theirs; `WaitTooLong` when their turn will hardly come
+    /// before the deadline.
     pub fn admit(
         &self,
         client: &Client,
         images: usize,
         priority: Priority,
+        deadline: Option<Instant>,
     ) -> Result<Admission, Error> {
+        let now = Instant::now();
         let take = |from: &Arc<Semaphore>| {
             let wanted = u32::try_from(images).ok()?;
             Arc::clone(from).try_acquire_many_owned(wanted).ok()
@@ -96,18 +110,24 @@ impl Door {
                 limit,
             }
         };
-        let client = self
+        let all_before = self.places - self.free.available_permits();
+        let taken = self
             .shares
-            .take(client.clone(), images, self.places, Instant::now())
+            .take(client.clone(), images, priority, self.places, now)
             .map_err(|full| {
                 metrics::prediction_rejected(RejectionReason::ShareFull);
                 share_full(&full, images)
             })?;
         // Counts them back wherever this is left.
         let counted = Counted {
-            client,
+            client: taken.client,
             places: images,
+            priority,
             shares: self.shares.clone(),
+        };
+        let before = match priority {
+            Priority::Interactive => taken.before,
+            Priority::Batch => all_before,
         };
         let share = match priority {
             Priority::Interactive => None,
@@ -118,7 +138,24 @@ impl Door {
             }
         };
         let permit = take(&self.free).ok_or_else(|| refuse(&self.free, self.places))?;
-        Ok(Admission(self.place(permit, share, Some(counted))))
+        if before > 0
+            && let Some(deadline) = deadline
+        {
+            let left = deadline.saturating_duration_since(now);
+            let expected = self.pace.expected(before + images);
+            if expected.mul_f64(SPARE) > left {
+                metrics::prediction_rejected(RejectionReason::WaitTooLong);
+                return Err(Error::WaitTooLong {
+                    before,
+                    expected,
+                    left,
+                });
+            }
+        }
+        Ok(Admission {
+            all: self.place(permit, share, Some(counted)),
+            before: (priority == Priority::Interactive).then_some(before),
+        })
     }
 
     /// Takes as many places as are free for pictures of this priority, up to `most`, and waits for none: for work that has a place already and is only faster
@@ -152,6 +189,7 @@ impl Door {
             permit: Some(permit),
             share,
             counted,
+            depth: None,
             door: self.clone(),
         };
         self.report();
@@ -165,16 +203,23 @@ impl Door {
 
 /// The right to have this many pictures in the server; without it nothing is decoded.
 #[derive(Debug)]
-pub struct Admission(Place);
+pub struct Admission {
+    all: Place,
+    /// How many others are before the next picture, where somebody waits for it.
+    before: Option<usize>,
+}
 
 impl Admission {
     /// The place of one picture; `None` when all have been taken.
     pub fn split(&mut self) -> Option<Place> {
+        let permit = self.all.permit.as_mut()?.split(1)?;
+        self.before = self.before.map(|before| before + 1);
         Some(Place {
-            permit: Some(self.0.permit.as_mut()?.split(1)?),
-            share: self.0.share.as_mut().and_then(|share| share.split(1)),
-            counted: self.0.counted.as_mut().and_then(Counted::split),
-            door: self.0.door.clone(),
+            permit: Some(permit),
+            share: self.all.share.as_mut().and_then(|share| share.split(1)),
+            counted: self.all.counted.as_mut().and_then(Counted::split),
+            depth: self.before,
+            door: self.all.door.clone(),
         })
     }
 }
@@ -188,7 +233,18 @@ pub struct Place {
     share: Option<OwnedSemaphorePermit>,
     /// Whose it is; unset for what no client is to be refused for.
     counted: Option<Counted>,
+    /// How many had to be computed until it was, itself included; unset for what nobody waits for, which lets others go before it.
+    depth: Option<usize>,
     door: Door,
+}
+
+impl Place {
+    /// The picture was computed so long after it was ready to be, by which others are told how long they will wait.
+    pub fn was_computed(&self, took: Duration) {
+        if let Some(depth) = self.depth {
+            self.door.pace.saw(depth, took);
+        }
+    }
 }
 
 /// Places that count as a client's until this is dropped.
@@ -196,6 +252,7 @@ pub struct Place {
 struct Counted {
     client: Client,
     places: usize,
+    priority: Priority,
     shares: Shares,
 }
 
@@ -205,6 +262,7 @@ impl Counted {
         Some(Counted {
             client: self.client.clone(),
             places: 1,
+            priority: self.priority,
             shares: self.shares.clone(),
         })
     }
@@ -212,7 +270,8 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.shares.give_back(&self.client, self.places);
+        self.shares
+            .give_back(&self.client, self.places, self.priority);
     }
 }
 
@@ -254,8 +313,10 @@ mod tests {
     #[test]
     fn places_are_refused_when_all_are_taken_and_free_again_when_dropped() {
         let door = Door::new(3);
-        let mut two = door.admit(&one(), 2, Priority::Interactive).unwrap();
-        let refused = door.admit(&one(), 2, Priority::Interactive).unwrap_err();
+        let mut two = door.admit(&one(), 2, Priority::Interactive, None).unwrap();
+        let refused = door
+            .admit(&one(), 2, Priority::Interactive, None)
+            .unwrap_err();
         assert!(
             matches!(
                 refused,
@@ -269,16 +330,16 @@ mod tests {
         );
         let first = two.split().unwrap();
         drop(two);
-        drop(door.admit(&one(), 2, Priority::Interactive).unwrap());
+        drop(door.admit(&one(), 2, Priority::Interactive, None).unwrap());
         drop(first);
-        assert!(door.admit(&one(), 3, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 3, Priority::Interactive, None).is_ok());
     }
 
     #[test]
     fn what_nobody_waits_for_leaves_a_quarter_of_the_places() {
         let door = Door::new(8);
-        let mut six = door.admit(&one(), 6, Priority::Batch).unwrap();
-        let refused = door.admit(&one(), 1, Priority::Batch).unwrap_err();
+        let mut six = door.admit(&one(), 6, Priority::Batch, None).unwrap();
+        let refused = door.admit(&one(), 1, Priority::Batch, None).unwrap_err();
         assert!(
             matches!(
                 refused,
@@ -290,18 +351,18 @@ mod tests {
             ),
             "{refused:?}"
         );
-        let _two = door.admit(&one(), 2, Priority::Interactive).unwrap();
-        assert!(door.admit(&one(), 1, Priority::Interactive).is_err());
+        let _two = door.admit(&one(), 2, Priority::Interactive, None).unwrap();
+        assert!(door.admit(&one(), 1, Priority::Interactive, None).is_err());
         // Each picture gives back its own place.
         drop(six.split().unwrap());
-        assert!(door.admit(&one(), 1, Priority::Batch).is_ok());
-        assert!(door.admit(&one(), 2, Priority::Batch).is_err());
+        assert!(door.admit(&one(), 1, Priority::Batch, None).is_ok());
+        assert!(door.admit(&one(), 2, Priority::Batch, None).is_err());
     }
 
     #[test]
     fn a_request_has_as_many_places_as_it_was_given() {
         let mut admission = Door::new(5)
-            .admit(&one(), 2, Priority::Interactive)
+            .admit(&one(), 2, Priority::Interactive, None)
             .unwrap();
         assert!(admission.split().is_some());
         assert!(admission.split().is_some());
@@ -311,23 +372,23 @@ mod tests {
     #[test]
     fn more_places_are_those_that_are_free() {
         let door = Door::new(5);
-        let own = door.admit(&one(), 2, Priority::Interactive).unwrap();
+        let own = door.admit(&one(), 2, Priority::Interactive, None).unwrap();
         assert_eq!(door.admit_more(2, Priority::Interactive).len(), 2);
         let more = door.admit_more(10, Priority::Interactive);
         assert_eq!(more.len(), 3);
         assert!(door.admit_more(1, Priority::Interactive).is_empty());
         drop(more);
         drop(own);
-        assert!(door.admit(&one(), 5, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 5, Priority::Interactive, None).is_ok());
     }
 
     #[test]
     fn more_places_for_what_nobody_waits_for_leave_a_quarter_too() {
         let door = Door::new(8);
-        let _own = door.admit(&one(), 2, Priority::Batch).unwrap();
+        let _own = door.admit(&one(), 2, Priority::Batch, None).unwrap();
         let more = door.admit_more(10, Priority::Batch);
         assert_eq!(more.len(), 4);
-        assert!(door.admit(&one(), 2, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 2, Priority::Interactive, None).is_ok());
         drop(more);
         assert_eq!(door.admit_more(1, Priority::Batch).len(), 1);
     }
@@ -338,7 +399,7 @@ mod tests {
         let first = door.admit_background().await.unwrap();
         let _second = door.admit_background().await.unwrap();
         // Others go on, also when they take all places that are left.
-        let all_others = door.admit(&one(), 30, Priority::Interactive).unwrap();
+        let all_others = door.admit(&one(), 30, Priority::Interactive, None).unwrap();
         let third = door.admit_background();
         tokio::pin!(third);
         let soon = std::time::Duration::from_millis(20);
@@ -346,21 +407,23 @@ mod tests {
         drop(first);
         let third = third.await.unwrap();
         drop(all_others);
-        assert!(door.admit(&one(), 30, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 30, Priority::Interactive, None).is_ok());
         drop(third);
-        assert!(door.admit(&one(), 31, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 31, Priority::Interactive, None).is_ok());
     }
 
     #[test]
     fn client_that_asks_much_leaves_room_for_another() {
         let door = Door::new(8);
-        let mut all = door.admit(&one(), 7, Priority::Interactive).unwrap();
+        let mut all = door.admit(&one(), 7, Priority::Interactive, None).unwrap();
         let other = Client::new("other");
-        let _little = door.admit(&other, 1, Priority::Interactive).unwrap();
+        let _little = door.admit(&other, 1, Priority::Interactive, None).unwrap();
         drop((0..4).map(|_| all.split().unwrap()).collect::<Vec<_>>());
         // Four places are free, and three of its own share of four are taken.
-        let fourth = door.admit(&one(), 1, Priority::Interactive).unwrap();
-        let refused = door.admit(&one(), 1, Priority::Interactive).unwrap_err();
+        let fourth = door.admit(&one(), 1, Priority::Interactive, None).unwrap();
+        let refused = door
+            .admit(&one(), 1, Priority::Interactive, None)
+            .unwrap_err();
         assert!(
             matches!(
                 refused,
@@ -373,20 +436,22 @@ mod tests {
             ),
             "{refused:?}"
         );
-        assert!(door.admit(&other, 3, Priority::Interactive).is_ok());
+        assert!(door.admit(&other, 3, Priority::Interactive, None).is_ok());
         drop(fourth);
-        assert!(door.admit(&one(), 1, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 1, Priority::Interactive, None).is_ok());
     }
 
     #[test]
     fn request_that_is_refused_takes_nothing_of_its_clients_share() {
         let door = Door::new(4);
-        let _other = door.admit(&Client::new("other"), 3, Priority::Interactive);
+        let _other = door.admit(&Client::new("other"), 3, Priority::Interactive, None);
         for _ in 0..3 {
-            let refused = door.admit(&one(), 2, Priority::Interactive).unwrap_err();
+            let refused = door
+                .admit(&one(), 2, Priority::Interactive, None)
+                .unwrap_err();
             assert!(matches!(refused, Error::QueueFull { .. }), "{refused:?}");
         }
-        assert!(door.admit(&one(), 1, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 1, Priority::Interactive, None).is_ok());
     }
 
     #[tokio::test]
@@ -399,8 +464,85 @@ mod tests {
         let fourth = door.admit_patiently();
         tokio::pin!(fourth);
         assert!(futures_util::poll!(&mut fourth).is_pending());
-        assert!(door.admit(&one(), 1, Priority::Interactive).is_ok());
+        assert!(door.admit(&one(), 1, Priority::Interactive, None).is_ok());
         places.pop();
         assert!(futures_util::poll!(&mut fourth).is_ready());
+    }
+
+    fn in_ms(milliseconds: u64) -> Option<Instant> {
+        Some(Instant::now() + Duration::from_millis(milliseconds))
+    }
+
+    /// A door behind which eight pictures take 80 ms.
+    fn door_with_pace() -> Door {
+        let door = Door::new(100);
+        let mut eight = door.admit(&one(), 8, Priority::Interactive, None).unwrap();
+        let places = Vec::from_iter(std::iter::from_fn(|| eight.split()));
+        for (before, place) in places.iter().enumerate() {
+            let each = Duration::from_millis(10);
+            place.was_computed(each * u32::try_from(before + 1).unwrap());
+        }
+        door
+    }
+
+    #[test]
+    fn what_cannot_be_computed_before_its_deadline_is_refused_at_once() {
+        let door = door_with_pace();
+        let _before = door.admit(&one(), 9, Priority::Interactive, None).unwrap();
+        // Ten take 100 ms, and a quarter more is asked for.
+        let refused = door.admit(&one(), 1, Priority::Interactive, in_ms(120));
+        let refused = refused.unwrap_err();
+        let Error::WaitTooLong {
+            before,
+            expected,
+            left,
+        } = refused
+        else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(before, 9);
+        assert!((expected.as_secs_f64() - 0.1).abs() < 1e-6, "{expected:?}");
+        assert!(left <= Duration::from_millis(120), "{left:?}");
+        // It took nothing: there is room for all that are left.
+        drop(door.admit(&one(), 91, Priority::Interactive, None).unwrap());
+        assert!(
+            door.admit(&one(), 1, Priority::Interactive, in_ms(10_000))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn picture_that_is_alone_is_never_refused_for_its_deadline() {
+        let door = door_with_pace();
+        let late = door.admit(&one(), 1, Priority::Interactive, in_ms(0));
+        assert!(late.is_ok(), "{late:?}");
+    }
+
+    #[test]
+    fn picture_of_another_client_has_its_turn_before_its_deadline() {
+        let door = door_with_pace();
+        let _much = door.admit(&one(), 30, Priority::Interactive, None).unwrap();
+        let other = Client::new("other");
+        // One before it and itself: 20 ms.
+        let little = door.admit(&other, 1, Priority::Interactive, in_ms(200));
+        assert!(little.is_ok(), "{little:?}");
+        let refused = door.admit(&one(), 1, Priority::Interactive, in_ms(200));
+        assert!(
+            matches!(refused, Err(Error::WaitTooLong { before: 31, .. })),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn what_nobody_waits_for_comes_behind_all_others() {
+        let door = door_with_pace();
+        let _before = door.admit(&one(), 20, Priority::Batch, None).unwrap();
+        let batch = door.admit(&one(), 1, Priority::Batch, in_ms(200));
+        assert!(
+            matches!(batch, Err(Error::WaitTooLong { before: 20, .. })),
+            "{batch:?}"
+        );
+        let interactive = door.admit(&one(), 1, Priority::Interactive, in_ms(200));
+        assert!(interactive.is_ok(), "{interactive:?}");
     }
 }

@@ -39,6 +39,7 @@ pub async fn predict_files(
                 error @ (Error::Pixels { .. }
                 | Error::QueueFull { .. }
                 | Error::ShareFull { .. }
+                | Error::WaitTooLong { .. }
                 | Error::DeadlineExceeded
                 | Error::Model { .. }
                 | Error::NotFinite { .. }

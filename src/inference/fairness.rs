@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::client::Client;
+use super::{Priority, client::Client};
 
 /// A client uses the server until so long after its last request.
 const IN_USE: Duration = Duration::from_secs(2);
@@ -24,6 +24,8 @@ pub(super) struct Shares(Arc<Mutex<HashMap<Client, Holding>>>);
 #[derive(Debug)]
 struct Holding {
     places: usize,
+    /// Those of them that somebody waits for.
+    interactive: usize,
     last_request: Instant,
 }
 
@@ -38,6 +40,15 @@ pub(super) struct Full {
     pub(super) clients: usize,
 }
 
+/// Places that a client was given.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Whose they count as.
+    pub(super) client: Client,
+    /// Pictures that somebody waits for and that have their turn before the last of these, as far as the places tell: a client has one for each one of another.
+    pub(super) before: usize,
+}
+
 impl Shares {
     /// Counts so many of all the server's `places` as the client's, until [`Shares::give_back`].
     ///
@@ -47,9 +58,10 @@ impl Shares {
         &self,
         client: Client,
         wanted: usize,
+        priority: Priority,
         places: usize,
         now: Instant,
-    ) -> Result<Client, Full> {
+    ) -> Result<Taken, Full> {
         let mut holdings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         holdings.retain(|_, holding| {
             holding.places > 0 || now.saturating_duration_since(holding.last_request) < IN_USE
@@ -61,6 +73,7 @@ impl Shares {
         };
         let holding = holdings.entry(client.clone()).or_insert(Holding {
             places: 0,
+            interactive: 0,
             last_request: now,
         });
         holding.last_request = now;
@@ -74,17 +87,31 @@ impl Shares {
                 clients,
             });
         }
+        let own = holdings.get(&client).map_or(0, |own| own.interactive);
+        let turns = holdings
+            .iter()
+            .map(|(other, holding)| match *other == client {
+                true => own,
+                false => holding.interactive.min(own + wanted),
+            });
+        let before = turns.sum();
         if let Some(holding) = holdings.get_mut(&client) {
             holding.places += wanted;
+            if priority == Priority::Interactive {
+                holding.interactive += wanted;
+            }
         }
-        Ok(client)
+        Ok(Taken { client, before })
     }
 
     /// So many places are no longer the client's.
-    pub(super) fn give_back(&self, client: &Client, places: usize) {
+    pub(super) fn give_back(&self, client: &Client, places: usize, priority: Priority) {
         let mut holdings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(holding) = holdings.get_mut(client) {
             holding.places = holding.places.saturating_sub(places);
+            if priority == Priority::Interactive {
+                holding.interactive = holding.interactive.saturating_sub(places);
+            }
         }
     }
 }
@@ -107,13 +134,20 @@ mod tests {
         }
 
         fn take(&self, client: &str, wanted: usize) -> Result<(), Full> {
+            self.line(client, wanted, Priority::Interactive).map(|_| ())
+        }
+
+        /// How many are before the last of so many pictures, which are given places.
+        fn line(&self, client: &str, wanted: usize, priority: Priority) -> Result<usize, Full> {
             let client = Client::new(client);
-            let taken = self.shares.take(client, wanted, 12, self.now);
-            taken.map(|_| ())
+            let taken = self.shares.take(client, wanted, priority, 12, self.now);
+            taken.map(|taken| taken.before)
         }
 
         fn give_back(&self, client: &str, places: usize) {
-            self.shares.give_back(&Client::new(client), places);
+            let client = Client::new(client);
+            self.shares
+                .give_back(&client, places, Priority::Interactive);
         }
     }
 
@@ -151,6 +185,27 @@ mod tests {
         assert_eq!(clock.take("a", 1), full(4));
         clock.now += Duration::from_millis(1);
         assert_eq!(clock.take("a", 1), Ok(()));
+    }
+
+    #[test]
+    fn others_have_a_turn_for_each_picture_of_a_client() {
+        let clock = Clock::new();
+        assert_eq!(clock.line("much", 6, Priority::Interactive), Ok(0));
+        // One of the six goes first, and then the only one of this client.
+        assert_eq!(clock.line("little", 1, Priority::Interactive), Ok(1));
+        // Its own three and two of the others, as long as they have so many.
+        assert_eq!(clock.line("other", 2, Priority::Interactive), Ok(2 + 1));
+        assert_eq!(clock.line("other", 1, Priority::Interactive), Ok(2 + 3 + 1));
+    }
+
+    #[test]
+    fn pictures_that_nobody_waits_for_are_before_none() {
+        let clock = Clock::new();
+        assert_eq!(clock.line("bulk", 4, Priority::Batch), Ok(0));
+        assert_eq!(clock.line("one", 2, Priority::Interactive), Ok(0));
+        assert_eq!(clock.line("one", 1, Priority::Interactive), Ok(2));
+        clock.give_back("one", 3);
+        assert_eq!(clock.line("one", 1, Priority::Interactive), Ok(0));
     }
 
     #[test]

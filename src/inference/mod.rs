@@ -1,6 +1,6 @@
 //! Predict: encoded pictures in, ages out.
 //!
-//! - [`admission`]: how many pictures may be in the server at once, and how many of them one [`client`] may have there.
+//! - [`admission`]: how many pictures may be in the server at once, and how many of them one [`client`] may have there (`fairness`). `pace`: how long they wait.
 //! - [`predictor`]: decoding on a bounded pool (`decoding`), the way to the engine and back.
 //! - `cache`: answers that were given before.
 //! - [`engine`]: the one thread that owns the loaded models and computes batches. `queue`: which pictures go first.
@@ -12,7 +12,7 @@
 //!
 //! Nothing here knows of trainings, aliases or the database: a caller hands over a [`ServedModel`] that says which weights to use.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use crate::{
     imaging::{self, InputSpec},
@@ -36,6 +36,7 @@ mod faces;
 mod fairness;
 mod loaded;
 mod loader;
+mod pace;
 pub mod predictor;
 mod queue;
 mod spans;
@@ -140,6 +141,20 @@ pub enum Error {
         share: usize,
         /// Clients that use the server at this moment.
         clients: usize,
+    },
+    /// The turn of the pictures will hardly come before the deadline.
+    #[error(
+        "{before} images are to be computed before, so the answer would take about {:.1} s, and the deadline is in {:.1} s; try again in a moment or give the call more time",
+        expected.as_secs_f64(),
+        left.as_secs_f64()
+    )]
+    WaitTooLong {
+        /// Pictures that are computed before.
+        before: usize,
+        /// Time until the last picture of the request is computed.
+        expected: Duration,
+        /// Time until the deadline.
+        left: Duration,
     },
     /// The deadline passed before the work was done.
     #[error("the deadline passed before the call was answered")]

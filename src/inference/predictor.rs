@@ -172,15 +172,17 @@ impl Predictor {
     /// Takes places for the pictures of a client's request, or refuses at once.
     ///
     /// # Errors
-    /// `QueueFull`, `ShareFull`.
+    /// Those of [`Door::admit`].
     pub fn admit(
         &self,
         model: &ServedModel,
         client: &Client,
         images: usize,
         priority: Priority,
+        deadline: Option<Instant>,
     ) -> Result<Admission, Error> {
-        self.door.admit(client, images, priority).inspect_err(|_| {
+        let admission = self.door.admit(client, images, priority, deadline);
+        admission.inspect_err(|_| {
             // One that is refused has failed.
             drop(self.statistics().begin(&model.name));
         })
@@ -370,6 +372,7 @@ impl Predictor {
         &self,
         job: DecodeJob,
     ) -> Result<Result<Done, Error>, oneshot::error::RecvError> {
+        let begun = Instant::now();
         let turn = self.turn(job.priority).await;
         let (reply, answer) = oneshot::channel();
         let (decoded_reply, decoded) = oneshot::channel();
@@ -415,10 +418,13 @@ impl Predictor {
             Ok(decoded) => decoded,
             Err(error) => return Ok(Err(error)),
         };
-        Ok(answer.await?.map(|(output, place)| Done {
-            decoded,
-            output,
-            place,
+        Ok(answer.await?.map(|(output, place)| {
+            place.was_computed(begun.elapsed());
+            Done {
+                decoded,
+                output,
+                place,
+            }
         }))
     }
 

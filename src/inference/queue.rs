@@ -254,7 +254,7 @@ mod tests {
                 trace: None,
                 place: self
                     .door
-                    .admit(&client, 1, priority)
+                    .admit(&client, 1, priority, None)
                     .unwrap()
                     .split()
                     .unwrap(),

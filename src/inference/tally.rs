@@ -13,7 +13,9 @@ pub(super) fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
         Err(Error::Image { .. } | Error::File { .. } | Error::Pixels { .. }) => {
             ImageOutcome::InvalidImage
         }
-        Err(Error::QueueFull { .. } | Error::ShareFull { .. }) => ImageOutcome::Overloaded,
+        Err(Error::QueueFull { .. } | Error::ShareFull { .. } | Error::WaitTooLong { .. }) => {
+            ImageOutcome::Overloaded
+        }
         Err(Error::DeadlineExceeded) => ImageOutcome::Expired,
         Err(Error::Model { .. } | Error::NotFinite { .. } | Error::EngineGone) => {
             ImageOutcome::Failed

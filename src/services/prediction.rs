@@ -112,7 +112,7 @@ impl PredictionApi {
         let Caller { client, deadline } = pictures.caller;
         let admission = self
             .predictor
-            .admit(&model, &client, count, pictures.priority);
+            .admit(&model, &client, count, pictures.priority, deadline);
         let admission = admission.map_err(|error| {
             (0..count).for_each(|_| metrics::image_finished(ImageOutcome::Overloaded));
             status::from_inference(&error)

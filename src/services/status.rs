@@ -364,6 +364,9 @@ pub fn from_inference_of(error: &inference::Error, images: &str) -> Status {
         E::ShareFull { .. } => {
             Row::retry(Code::ResourceExhausted, "CLIENT_SHARE_FULL").status(error.to_string())
         }
+        E::WaitTooLong { .. } => {
+            Row::retry(Code::ResourceExhausted, "WAIT_TOO_LONG").status(error.to_string())
+        }
         E::DeadlineExceeded => {
             Row::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED").status(error.to_string())
         }

@@ -99,6 +99,8 @@ label_values! {
         QueueFull = "queue_full",
         /// The client had its share of the queue, and others wanted theirs.
         ShareFull = "share_full",
+        /// Its turn would hardly have come before its deadline.
+        WaitTooLong = "wait_too_long",
         /// The image could not be decoded.
         InvalidImage = "invalid_image",
         /// The deadline passed while it waited.

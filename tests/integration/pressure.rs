@@ -1,8 +1,9 @@
 //! Predictions while the server has other things to do: versions that are loaded, pictures that nobody waits for.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
+use tonic_types::StatusExt;
 use visage::proto::v1::{self, Priority, Promote};
 
 use crate::support::{Server, code, files_of, long_spec, reason, small_spec};
@@ -84,6 +85,49 @@ async fn pictures_that_nobody_waits_for_leave_places_to_others() {
     assert_eq!(batch.predictions.len(), 6);
     // Other batch sizes may change the last digits.
     assert!((batch.predictions[0].age - age).abs() < 0.05);
+}
+
+#[tokio::test]
+async fn call_that_cannot_be_answered_before_its_deadline_is_refused_at_once() {
+    let server = Server::start(&["--starter", "--threads", "1"]);
+    let images = |count| request(&server, count, Priority::Interactive);
+    let fill = || {
+        let calls = (0..16).map(|_| {
+            let (mut client, request) = (server.predictions(), images(8));
+            async move { client.predict(request).await }
+        });
+        futures_util::future::join_all(calls)
+    };
+    let hurried = async || {
+        let mut request = tonic::Request::new(images(1));
+        // No processor computes a hundred pictures on one core in that time.
+        request.set_timeout(Duration::from_millis(60));
+        server.predictions().predict(request).await
+    };
+    // What the server is seen to do with many pictures, which all have the time that they take.
+    for answer in fill().await {
+        answer.unwrap();
+    }
+    let many = fill();
+    tokio::pin!(many);
+    let refused = loop {
+        tokio::select! {
+            biased;
+            _ = &mut many => panic!("128 pictures were computed, and no call was refused"),
+            answer = hurried() => match answer {
+                Err(status) if status.code() == Code::ResourceExhausted => break status,
+                // It came before the others, or was let in and not answered in time.
+                Ok(_) | Err(_) => {}
+            },
+        }
+    };
+    assert_eq!(reason(&refused), "WAIT_TOO_LONG", "{refused:?}");
+    let retry = refused.get_details_retry_info().unwrap().retry_delay;
+    assert!(retry.unwrap() > Duration::ZERO);
+    // Those that were let in are answered.
+    for answer in many.await {
+        answer.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -783,8 +783,13 @@ class WithModelTest(ClientTest):
             self.client.predict(*65 * [read_face(0)])
         self.assertEqual(len(self.client.ages(*64 * [read_face(0)])), 64)
 
+    def until_none_waits(self):
+        """A call that finds others waiting is refused at once if its deadline is too soon for both."""
+        server.wait_for(lambda: self.server.metrics()["visage_predict_queue_depth"] == 0, "no picture is said to wait", seconds=METRICS_SECONDS)
+
     def test_a_deadline_that_passes_ends_the_call_and_drops_its_work(self):
         series = ['visage_predict_images_total{{outcome="{}"}}'.format(outcome) for outcome in ("cancelled", "expired")]
+        self.until_none_waits()
         before = self.server.metrics()
         with self.refused(Code.DEADLINE_EXCEEDED):
             self.client.predict(*seconds_of_work(), timeout=0.2)
@@ -798,6 +803,7 @@ class WithModelTest(ClientTest):
 
     def test_every_picture_is_counted_when_a_deadline_passes(self):
         series = ['visage_predict_images_total{{outcome="{}"}}'.format(outcome) for outcome in ("ok", "cancelled", "expired")]
+        self.until_none_waits()
         before = self.server.metrics()
         with self.assertRaises(grpc.RpcError):
             self.client.predict(*seconds_of_work(), timeout=0.5)
@@ -812,18 +818,16 @@ class WithModelTest(ClientTest):
         # The header of a client with a deadline, from one that waits on: only the server can end the call. Several timers may end it.
         request = prediction.PredictRequest(images=seconds_of_work())
         for _ in range(5):
+            self.until_none_waits()
             with self.refused(Code.DEADLINE_EXCEEDED):
                 self.client.predictions.Predict(request, metadata=[("grpc-timeout", "200m")])
 
     def test_no_picture_is_said_to_wait_once_all_calls_have_ended(self):
-        def none_waits():
-            return self.server.metrics()["visage_predict_queue_depth"] == 0
-
         self.client.predict(read_face(0))
-        server.wait_for(none_waits, "no picture is said to wait after a call", seconds=METRICS_SECONDS)
+        self.until_none_waits()
         with self.assertRaises(grpc.RpcError):
             self.client.predict(*seconds_of_work(), timeout=0.2)
-        server.wait_for(none_waits, "no picture is said to wait after a call that ran out of time", seconds=METRICS_SECONDS)
+        self.until_none_waits()
 
     def test_calls_beyond_the_queue_are_refused_at_once_with_a_time_to_come_back(self):
         # Four of them fill the queue of 256 pictures for seconds.

@@ -71,7 +71,7 @@ fn submit(
         enqueued: Instant::now(),
         trace: None,
         place: door
-            .admit(&client, 1, Priority::Interactive)
+            .admit(&client, 1, Priority::Interactive, None)
             .unwrap()
             .split()
             .unwrap(),
