@@ -99,6 +99,8 @@ impl Engine {
                     options.threads
                 };
                 tch::set_num_threads(i32::try_from(count).unwrap_or(i32::MAX));
+                // With its first computation a thread takes the number that libtorch was last told, whoever told it; asking is such a first one.
+                tch::get_num_threads();
                 begun.send(()).ok();
                 Loop::new(options, threads, statistics, inventory, returns).run(receiver);
             }
@@ -106,7 +108,7 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name("inference".to_owned())
             .spawn(body)?;
-        // A thread takes the number of threads that libtorch was last told, unless it has one; the loader tells another.
+        // The loader tells libtorch another number.
         has_begun.recv().map_err(std::io::Error::other)?;
         let to_engine = commands.downgrade();
         let deliver = move |delivery: Delivery| {

@@ -1,6 +1,6 @@
 //! A version's network as the engine computes with it.
 //!
-//! In 16 bits a network answers up to four times faster, and not quite the same. How much it differs from f32 is measured on drawn faces when the
+//! In 16 bits a network answers up to four times faster, and not quite the same. How much it differs from libtorch's f32 is measured on drawn faces when the
 //! version is loaded; a network that differs by more than [`MOST_DIFFERENCE`] is served in the next format instead, and the log says so.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -51,7 +51,7 @@ impl NumberFormat {
         }
     }
 
-    /// Those that the device is faster in than in f32, the fastest first.
+    /// Those that are worth trying on the device, the fastest first.
     fn fast(device: Device) -> Vec<Self> {
         let mut formats = Vec::new();
         if device == Device::Cpu && Format::F16.is_available() {
@@ -60,6 +60,7 @@ impl NumberFormat {
         if Precision::fastest(device) == Precision::Bf16 {
             formats.push(NumberFormat::Bf16);
         }
+        formats.push(NumberFormat::F32);
         formats
     }
 }
@@ -102,7 +103,7 @@ pub(super) struct Loaded {
 pub struct Rounding {
     /// The number format.
     pub precision: NumberFormat,
-    /// Mean change in years against f32 on the drawn faces; zero for f32.
+    /// Mean change in years against libtorch's f32 on the drawn faces.
     pub difference: f64,
 }
 
@@ -214,10 +215,10 @@ impl Loaded {
             Wanted::Only(format) => vec![format],
         };
         for precision in formats {
-            if precision == NumberFormat::F32 {
-                break;
-            }
-            let Some(network) = Network::rounded(&state, device, precision)? else {
+            let Some(network) = Network::of_format(&state, device, precision)? else {
+                if precision == NumberFormat::F32 {
+                    break;
+                }
                 let error = model::Error::Precision {
                     wanted: precision.name(),
                     reason: "the network's numbers are too large for it",
@@ -305,15 +306,16 @@ impl Loaded {
 }
 
 impl Network {
-    /// A network in 16 bits; `None` where the format cannot hold its numbers.
-    fn rounded(
+    /// A network that computes in the format; `None` where the format cannot hold its numbers, or where f32 is libtorch's.
+    fn of_format(
         state: &BTreeMap<String, Tensor>,
         device: Device,
         precision: NumberFormat,
     ) -> Result<Option<Self>, model::Error> {
         let format = match precision {
             NumberFormat::F16 => Format::F16,
-            NumberFormat::F32 | NumberFormat::Bf16 => Format::Bf16,
+            NumberFormat::Bf16 => Format::Bf16,
+            NumberFormat::F32 => Format::F32,
         };
         if device == Device::Cpu
             && let Some(network) = fused::Network::new(format, state, 4)?
@@ -322,7 +324,7 @@ impl Network {
             return Ok(Some(Network::Own(Box::new(network), workspace)));
         }
         match format {
-            Format::F16 => Ok(None),
+            Format::F16 | Format::F32 => Ok(None),
             Format::Bf16 => Network::libtorch(state, device, Precision::Bf16).map(Some),
         }
     }

@@ -97,7 +97,7 @@ impl Loader {
         let threads = Threads::new(1).map_err(std::io::Error::other)?;
         let body = move || {
             priority::thread_gives_way(NICE);
-            // Holds for this thread alone.
+            // Holds for this thread, and for those that compute for the first time after it.
             tch::set_num_threads(1);
             while let Some(Wish { model, pin, reply }) = receiver.blocking_recv() {
                 if reply.is_closed() {

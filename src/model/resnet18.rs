@@ -165,8 +165,8 @@ impl ResNet18 {
             is_frozen: !trained.contains(Part::Bn1),
         };
         let is_on_processor = entry(state, "conv1.weight").device() == Device::Cpu;
-        let fused = if precision == Precision::Bf16 && format.is_frozen && is_on_processor {
-            Fused::new(state, trained)?
+        let fused = if format.is_frozen && is_on_processor {
+            Fused::new(state, trained, precision)?
         } else {
             None
         };
@@ -284,10 +284,17 @@ struct Fused {
 }
 
 impl Fused {
-    fn new(state: &BTreeMap<String, Tensor>, trained: Trained) -> Result<Option<Self>, Error> {
+    fn new(
+        state: &BTreeMap<String, Tensor>,
+        trained: Trained,
+        precision: Precision,
+    ) -> Result<Option<Self>, Error> {
         let frozen = LAYER_PARTS.into_iter();
         let layers = frozen.take_while(|part| !trained.contains(*part)).count();
-        let network = fused::Network::fastest(state, layers)?;
+        let network = match precision {
+            Precision::Bf16 => fused::Network::fastest(state, layers)?,
+            Precision::F32 => fused::Network::new(fused::Format::F32, state, layers)?,
+        };
         Ok(network.map(|network| Fused {
             network,
             workspace: RefCell::new(fused::Workspace::new()),
@@ -307,13 +314,21 @@ impl Fused {
             .features(&images, side as usize, threads, &mut workspace);
         let (side, channels) = (features.side as i64, features.channels as i64);
         let shape = [count, side, side, channels];
-        let kind = match self.network.format() {
-            fused::Format::Bf16 => Kind::BFloat16,
-            fused::Format::F16 => Kind::Half,
+        let made = |kind| Tensor::f_empty(shape, (kind, Device::Cpu));
+        let in_16_bits = |kind| {
+            let mut pixels = made(kind)?;
+            bits_mut(&mut pixels).copy_from_slice(features.values);
+            pixels.f_to_kind(Kind::BFloat16)
         };
-        let mut pixels = Tensor::f_empty(shape, (kind, Device::Cpu))?;
-        bits_mut(&mut pixels).copy_from_slice(features.values);
-        let pixels = pixels.f_to_kind(Kind::BFloat16)?;
+        let pixels = match self.network.format() {
+            fused::Format::Bf16 => in_16_bits(Kind::BFloat16)?,
+            fused::Format::F16 => in_16_bits(Kind::Half)?,
+            format @ fused::Format::F32 => {
+                let mut pixels = made(Kind::Float)?;
+                format.widen_all(features.values, values_mut(&mut pixels));
+                pixels
+            }
+        };
         Ok(pixels.f_permute([0, 3, 1, 2])?)
     }
 }

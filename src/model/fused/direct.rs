@@ -9,7 +9,7 @@ use super::{
     format::Arithmetic,
     kernel::{Finish, PANEL, ROWS, Rows},
     memory::{Aligned, BORDER, Shared},
-    pack, pack_f16,
+    pack, pack_plain,
     threads::Threads,
     winograd::Images,
 };
@@ -21,7 +21,7 @@ const BLOCK: usize = 8 * ROWS;
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     arithmetic: Arithmetic,
-    /// `[outputs / PANEL][taps][inputs / 2][PANEL][2]`.
+    /// `[outputs / PANEL][taps]` panels of `inputs` rows.
     panels: Aligned<u16>,
     bias: Aligned<u16>,
     inputs: usize,
@@ -46,7 +46,9 @@ impl Filter {
         };
         let (taps, panels) = (width * width, made.panels_mut());
         match arithmetic {
-            Arithmetic::F16 => pack_f16::direct(weight, inputs, taps, threads, panels),
+            Arithmetic::F16 | Arithmetic::F32(_) => {
+                pack_plain::direct(arithmetic, weight, inputs, taps, threads, panels);
+            }
             Arithmetic::Bf16 | Arithmetic::Mixed => {
                 pack::direct(
                     arithmetic.has_f16_factors(),
@@ -70,7 +72,7 @@ impl Filter {
     ) -> Self {
         Filter {
             arithmetic,
-            panels: Aligned::zeros(inputs * outputs * width * width),
+            panels: Aligned::zeros(inputs * outputs * width * width * arithmetic.width()),
             bias: arithmetic.sums(&vec![0.0; outputs]),
             inputs,
             outputs,
@@ -96,11 +98,13 @@ impl Filter {
     ) {
         let side = images.side.div_ceil(2);
         let all = images.count * side * side;
+        // Places of a number.
+        let width = self.arithmetic.width();
         assert_eq!(
             images.pixels.len(),
-            images.count * images.side * images.side * self.inputs
+            images.count * images.side * images.side * self.inputs * width
         );
-        assert_eq!(out.len(), all * self.outputs);
+        assert_eq!(out.len(), all * self.outputs * width);
         let (blocks, panels) = (all.div_ceil(BLOCK), self.outputs / PANEL);
         let groups = threads.count().div_ceil(blocks).clamp(1, panels);
         let group = panels.div_ceil(groups);
@@ -112,7 +116,7 @@ impl Filter {
             let pixels = first..all.min(first + BLOCK);
             let begin = job % groups * group;
             for panel in begin..panels.min(begin + group) {
-                let length = taps * self.inputs * PANEL;
+                let length = taps * self.inputs * PANEL * width;
                 let factors = &self.panels.as_slice()[panel * length..(panel + 1) * length];
                 let finish = Finish {
                     bias: self.bias.as_slice()[panel * of_row..][..of_row].as_ptr(),
@@ -124,7 +128,8 @@ impl Filter {
                     let mut targets = [std::ptr::null_mut(); ROWS];
                     for place in 0..rows {
                         let pixel = row + place;
-                        targets[place] = out.place(pixel * self.outputs + panel * PANEL, PANEL);
+                        let at = (pixel * self.outputs + panel * PANEL) * width;
+                        targets[place] = out.place(at, PANEL * width);
                         for (tap, sources) in sources.iter_mut().enumerate().take(taps) {
                             if let Some(source) = self.source(images, side, pixel, tap) {
                                 sources[place] = source.as_ptr();
@@ -168,8 +173,9 @@ impl Filter {
         let x = (2 * x + tap % self.width).wrapping_sub(padding);
         let inside = y < images.side && x < images.side;
         inside.then(|| {
-            let at = ((image * images.side + y) * images.side + x) * self.inputs;
-            &images.pixels[at..at + self.inputs]
+            let places = self.inputs * self.arithmetic.width();
+            let at = ((image * images.side + y) * images.side + x) * places;
+            &images.pixels[at..at + places]
         })
     }
 }

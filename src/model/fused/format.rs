@@ -1,4 +1,4 @@
-//! The number formats of 16 bits that processors multiply in, and which instructions do it.
+//! The number formats that the network is computed in, and which instructions do it.
 
 #![expect(
     unsafe_code,
@@ -14,8 +14,9 @@ use half::{
 
 use super::{
     f16 as f16_kernel,
-    kernel::{self, Finish, ROWS, Rows},
+    kernel::{self, Finish, PANEL, ROWS, Rows},
     memory::{Aligned, Shared},
+    single::Lanes,
     threads::Threads,
 };
 
@@ -26,32 +27,58 @@ pub(crate) enum Format {
     Bf16,
     /// f16, with sums in f16.
     F16,
+    /// f32, for processors that have neither.
+    F32,
 }
 
 impl Format {
     /// Whether this processor multiplies in it.
     pub(crate) fn is_available(self) -> bool {
+        self.arithmetic().is_some()
+    }
+
+    /// Places of 16 bits that a number takes.
+    pub(crate) fn width(self) -> usize {
         match self {
-            Format::Bf16 => kernel::available(),
-            Format::F16 => f16_kernel::available(),
+            Format::Bf16 | Format::F16 => 1,
+            Format::F32 => 2,
         }
     }
 
     /// # Panics
-    /// When the two have not the same length.
-    pub(super) fn widen_all(self, values: &[u16], out: &mut [f32]) {
+    /// When there are not as many values as there is room for.
+    pub(crate) fn widen_all(self, values: &[u16], out: &mut [f32]) {
         match self {
             Format::Bf16 => values.reinterpret_cast::<bf16>().convert_to_f32_slice(out),
             Format::F16 => values.reinterpret_cast::<f16>().convert_to_f32_slice(out),
+            Format::F32 => {
+                let (values, _) = values.as_chunks::<2>();
+                assert_eq!(values.len(), out.len());
+                for (value, out) in values.iter().zip(out) {
+                    *out = from_places(*value);
+                }
+            }
         }
     }
 
-    pub(super) fn arithmetic(self) -> Arithmetic {
+    /// How this processor multiplies in it, if it does.
+    pub(super) fn arithmetic(self) -> Option<Arithmetic> {
         match self {
-            Format::Bf16 => Arithmetic::Bf16,
-            Format::F16 => Arithmetic::F16,
+            Format::Bf16 => kernel::available().then_some(Arithmetic::Bf16),
+            Format::F16 => f16_kernel::available().then_some(Arithmetic::F16),
+            Format::F32 => Lanes::most().map(Arithmetic::F32),
         }
     }
+}
+
+fn to_places(value: f32) -> [u16; 2] {
+    let [a, b, c, d] = value.to_ne_bytes();
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
+}
+
+fn from_places([first, second]: [u16; 2]) -> f32 {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    f32::from_ne_bytes([a, b, c, d])
 }
 
 /// How a convolution multiplies.
@@ -64,6 +91,8 @@ pub(super) enum Arithmetic {
     /// Activations in bf16, factors in f16, sums in f32 but for short ones. Gradients are too small for f16 and activations may be too large, so the factors made of either are
     /// multiplied with a power of two, by which their sums are divided.
     Mixed,
+    /// All in f32. Not for trainings.
+    F32(Lanes),
 }
 
 impl Arithmetic {
@@ -79,26 +108,31 @@ impl Arithmetic {
     /// Whether factors are in f16.
     pub(super) fn has_f16_factors(self) -> bool {
         match self {
-            Arithmetic::Bf16 => false,
+            Arithmetic::Bf16 | Arithmetic::F32(_) => false,
             Arithmetic::F16 | Arithmetic::Mixed => true,
         }
     }
 
-    /// Rounds a factor.
-    pub(super) fn round(self, value: f32) -> u16 {
+    /// Places of 16 bits that an activation or a factor takes.
+    pub(super) const fn width(self) -> usize {
         match self {
-            Arithmetic::Bf16 => bf16::from_f32(value).to_bits(),
-            Arithmetic::F16 | Arithmetic::Mixed => f16::from_f32(value).to_bits(),
+            Arithmetic::Bf16 | Arithmetic::F16 | Arithmetic::Mixed => 1,
+            Arithmetic::F32(_) => 2,
         }
     }
 
     /// Rounds factors, as many as there is room for.
     ///
     /// # Panics
-    /// When the two have not the same length.
+    /// When the two have not the same length in numbers.
     pub(super) fn round_all(self, values: &[f32], out: &mut [u16]) {
-        assert_eq!(values.len(), out.len());
+        assert_eq!(values.len() * self.width(), out.len());
         match self {
+            Arithmetic::F32(_) => {
+                for (value, out) in values.iter().zip(out.as_chunks_mut::<2>().0) {
+                    *out = to_places(*value);
+                }
+            }
             Arithmetic::Bf16 => {
                 for (value, out) in values.iter().zip(out) {
                     *out = bf16::from_f32(*value).to_bits();
@@ -112,7 +146,7 @@ impl Arithmetic {
     /// What activations are multiplied with to become factors: a power of two, so that nothing is rounded.
     pub(super) fn scale_of(self, activations: &[u16], threads: &Threads) -> f32 {
         match self {
-            Arithmetic::Bf16 | Arithmetic::F16 => 1.0,
+            Arithmetic::Bf16 | Arithmetic::F16 | Arithmetic::F32(_) => 1.0,
             Arithmetic::Mixed => scale_of(largest(activations, threads)),
         }
     }
@@ -161,23 +195,25 @@ impl Arithmetic {
         room: &'a Aligned<u16>,
     ) -> &'a [u16] {
         match self {
-            Arithmetic::Bf16 | Arithmetic::F16 => activations,
+            Arithmetic::Bf16 | Arithmetic::F16 | Arithmetic::F32(_) => activations,
             Arithmetic::Mixed => room.as_slice(),
         }
     }
 
-    /// Where a column of a panel lies among the 64 of a pair of rows.
-    pub(super) fn place_of(self, column: usize) -> usize {
+    /// Which number of a panel the factor of a row and a column is.
+    pub(super) fn place_of(self, row: usize, column: usize) -> usize {
+        let of_pair = |column: usize| (row / 2 * PANEL + column) * 2 + row % 2;
         match self {
-            Arithmetic::Bf16 | Arithmetic::Mixed => column,
-            Arithmetic::F16 => f16_kernel::place_of(column),
+            Arithmetic::Bf16 | Arithmetic::Mixed => of_pair(column),
+            Arithmetic::F16 => of_pair(f16_kernel::place_of(column)),
+            Arithmetic::F32(_) => row * PANEL + column,
         }
     }
 
     /// Numbers of 16 bits that a sum takes the room of.
     pub(super) const fn sum_width(self) -> usize {
         match self {
-            Arithmetic::Bf16 | Arithmetic::Mixed => 2,
+            Arithmetic::Bf16 | Arithmetic::Mixed | Arithmetic::F32(_) => 2,
             Arithmetic::F16 => 1,
         }
     }
@@ -187,18 +223,12 @@ impl Arithmetic {
         let mut made = Aligned::zeros(values.len() * self.sum_width());
         let places = made.as_mut_slice();
         match self {
-            Arithmetic::Bf16 | Arithmetic::Mixed => {
-                for (value, place) in values.iter().zip(places.chunks_exact_mut(2)) {
-                    let [a, b, c, d] = value.to_ne_bytes();
-                    place
-                        .copy_from_slice(&[u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]);
+            Arithmetic::Bf16 | Arithmetic::Mixed | Arithmetic::F32(_) => {
+                for (value, place) in values.iter().zip(places.as_chunks_mut::<2>().0) {
+                    *place = to_places(*value);
                 }
             }
-            Arithmetic::F16 => {
-                for (value, place) in values.iter().zip(places) {
-                    *place = self.round(*value);
-                }
-            }
+            Arithmetic::F16 => self.round_all(values, places),
         }
         made
     }
@@ -224,6 +254,7 @@ impl Arithmetic {
                 Arithmetic::Mixed => {
                     f16_kernel::wide_product(rows, panel, scale.recip(), out.cast(), stride)
                 }
+                Arithmetic::F32(lanes) => lanes.product(rows, panel.cast(), out.cast(), stride),
             }
         }
     }
@@ -272,6 +303,7 @@ impl Arithmetic {
                 Arithmetic::Mixed => {
                     f16_kernel::wide_finished_product(rows, panel, scale.recip(), finish, out)
                 }
+                Arithmetic::F32(lanes) => lanes.finished_product(rows, panel.cast(), finish, out),
             }
         }
     }
@@ -297,6 +329,9 @@ impl Arithmetic {
                 Arithmetic::Mixed => {
                     kernel::transform_input::<true>(pixels, channels, scale, out, stride)
                 }
+                Arithmetic::F32(lanes) => {
+                    lanes.transform_input(pixels, channels, out.cast(), stride);
+                }
             }
         }
     }
@@ -321,6 +356,24 @@ impl Arithmetic {
                 Arithmetic::F16 => {
                     f16_kernel::transform_output(products, stride, finish, residual, out)
                 }
+                Arithmetic::F32(lanes) => {
+                    lanes.transform_output(products.cast(), stride, finish, residual, out);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`kernel::largest`].
+    #[inline]
+    pub(super) unsafe fn largest(self, pixels: &[*const u16], channels: usize, out: *mut u16) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Arithmetic::Bf16 | Arithmetic::F16 | Arithmetic::Mixed => {
+                    kernel::largest(pixels, channels, out);
+                }
+                Arithmetic::F32(lanes) => lanes.largest(pixels, channels, out),
             }
         }
     }

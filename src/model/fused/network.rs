@@ -41,7 +41,7 @@ pub(crate) struct Workspace {
     buffers: [Aligned<u16>; 4],
 }
 
-/// What the first layers make of images: `[count, side, side, channels]` in the network's format.
+/// What the first layers make of images: `[count, side, side, channels]` in the network's format, each number in as many places as that has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Features<'a> {
     /// The values' bits.
@@ -92,11 +92,10 @@ impl Network {
         state: &BTreeMap<String, Tensor>,
         layers: usize,
     ) -> Result<Option<Self>, Error> {
-        if !format.is_available() {
+        let Some(arithmetic) = format.arithmetic() else {
             return Ok(None);
-        }
+        };
         let (weight, bias) = folded(state, "conv1", "bn1")?;
-        let arithmetic = format.arithmetic();
         let stem = Stem::new(arithmetic, &values(&weight)?, &values(&bias)?);
         let layer = |index: usize| {
             let input = CHANNELS[index.saturating_sub(1)];
@@ -131,7 +130,7 @@ impl Network {
         Ok(fits.then_some(network))
     }
 
-    /// The same in the format that the processor is fastest in, of those that hold the network's numbers.
+    /// The same in the format of 16 bits that the processor is fastest in, of those that hold the network's numbers.
     ///
     /// # Errors
     /// As [`Network::new`].
@@ -203,7 +202,8 @@ impl Network {
         let mut side_now = stem::pooled_side(side);
         let mut channels = CHANNELS[0];
         let [current, inner, shortcut, next] = &mut workspace.buffers;
-        current.resize(count * side_now * side_now * channels);
+        let width = self.format.width();
+        current.resize(count * side_now * side_now * channels * width);
         self.stem
             .forward(images, side, threads, current.as_mut_slice());
         for block in self.layers.iter().flatten() {
@@ -239,7 +239,8 @@ impl Network {
         threads.together(|| {
             let features = self.features(images, side, threads, workspace);
             assert_eq!(features.channels, self.head.weight.len());
-            let of_image = features.side * features.side * features.channels;
+            let of_pixel = features.channels * self.format.width();
+            let of_image = features.side * features.side * of_pixel;
             let images = features.values.chunks_exact(of_image);
             let explain = explain.iter().copied().chain(std::iter::repeat(false));
             images
@@ -258,13 +259,14 @@ impl Head {
     fn forward(&self, image: &[u16], channels: usize) -> f32 {
         let mut sums = vec![0.0_f32; channels];
         let mut values = sums.clone();
-        for pixel in image.chunks_exact(channels) {
+        let of_pixel = channels * self.format.width();
+        for pixel in image.chunks_exact(of_pixel) {
             self.format.widen_all(pixel, &mut values);
             for (sum, value) in sums.iter_mut().zip(&values) {
                 *sum += value;
             }
         }
-        let pixels = (image.len() / channels) as f32;
+        let pixels = (image.len() / of_pixel) as f32;
         let products = sums.iter().zip(&self.weight);
         products
             .map(|(sum, weight)| sum / pixels * weight)
@@ -274,7 +276,8 @@ impl Head {
 
     /// What each pixel adds to the value, row by row; with the bias they sum up to it.
     fn parts(&self, image: &[u16], channels: usize) -> Vec<f32> {
-        let pixels = (image.len() / channels) as f32;
+        let of_pixel = channels * self.format.width();
+        let pixels = (image.len() / of_pixel) as f32;
         let mut values = vec![0.0; channels];
         let part = |pixel: &[u16]| {
             self.format.widen_all(pixel, &mut values);
@@ -282,7 +285,7 @@ impl Head {
             let sum: f32 = products.map(|(value, weight)| value * weight).sum();
             sum / pixels
         };
-        image.chunks_exact(channels).map(part).collect()
+        image.chunks_exact(of_pixel).map(part).collect()
     }
 }
 
@@ -344,7 +347,7 @@ impl Block {
         } else {
             input.side
         };
-        let length = input.count * side * side * self.second.outputs();
+        let length = input.count * side * side * self.second.places();
         inner.resize(length);
         match &self.first {
             First::Same(filter) => {

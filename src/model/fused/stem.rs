@@ -11,7 +11,7 @@ use std::cell::RefCell;
 
 use super::{
     format::Arithmetic,
-    kernel::{self, Finish, PANEL, ROWS, Rows},
+    kernel::{Finish, PANEL, ROWS, Rows},
     memory::{Aligned, Shared},
     threads::Threads,
 };
@@ -30,7 +30,7 @@ pub(super) const ROW: usize = WIDTH * CHANNELS;
 #[derive(Debug, Clone)]
 pub(super) struct Stem {
     arithmetic: Arithmetic,
-    /// `[7][11][PANEL][2]`.
+    /// A panel of 22 rows for each row of the filter.
     panel: Aligned<u16>,
     bias: Aligned<u16>,
 }
@@ -67,7 +67,7 @@ impl Stem {
     pub(super) fn empty(arithmetic: Arithmetic) -> Self {
         Stem {
             arithmetic,
-            panel: Aligned::zeros(WIDTH * PAIRS * 2 * PANEL),
+            panel: Aligned::zeros(WIDTH * PAIRS * 2 * PANEL * arithmetic.width()),
             bias: arithmetic.sums(&[0.0; PANEL]),
         }
     }
@@ -82,9 +82,10 @@ impl Stem {
 
     /// Puts the weight of a value of a row of the filter into its place.
     fn put(&mut self, output: usize, y: usize, column: usize, weight: f32) {
-        let row = y * PAIRS + column / 2;
-        let place = row * PANEL + self.arithmetic.place_of(output);
-        self.panel.as_mut_slice()[place * 2 + column % 2] = self.arithmetic.round(weight);
+        let width = self.arithmetic.width();
+        let place = self.arithmetic.place_of(y * 2 * PAIRS + column, output);
+        let places = &mut self.panel.as_mut_slice()[place * width..][..width];
+        self.arithmetic.round_all(&[weight], places);
     }
 
     /// Normalised images `[3, side, side]` each, into `[count, pooled, pooled, 64]`.
@@ -100,7 +101,8 @@ impl Stem {
     ) {
         let half = side.div_ceil(2);
         let pooled = pooled_side(side);
-        assert_eq!(out.len(), images.len() * pooled * pooled * PANEL);
+        let of_pixel = PANEL * self.arithmetic.width();
+        assert_eq!(out.len(), images.len() * pooled * pooled * of_pixel);
         assert!(
             images
                 .iter()
@@ -126,15 +128,16 @@ impl Stem {
                         &rectified_rows,
                         padded,
                     );
-                    rectified.resize(rectified_rows.len() * half * PANEL);
+                    rectified.resize(rectified_rows.len() * half * of_pixel);
                     let room = Shared::new(rectified.as_mut_slice());
                     self.convolve(padded.as_slice(), side, true, room, 0..rectified_rows.len());
                     let rectified = rectified.as_slice();
                     for y in first..last {
                         for x in 0..pooled {
-                            let at = ((image * pooled + y) * pooled + x) * PANEL;
-                            let target = out.place(at, PANEL);
-                            pool(rectified, half, &rectified_rows, (y, x), target);
+                            let at = ((image * pooled + y) * pooled + x) * of_pixel;
+                            let target = out.place(at, of_pixel);
+                            let of = (self.arithmetic, rectified, half);
+                            pool(of, &rectified_rows, (y, x), target);
                         }
                     }
                 });
@@ -152,7 +155,7 @@ impl Stem {
         rows: std::ops::Range<usize>,
     ) {
         let half = side.div_ceil(2);
-        let width = padded_width(side);
+        let (width, places) = (padded_width(side), self.arithmetic.width());
         let finish = Finish {
             bias: self.bias.as_slice().as_ptr(),
             relu,
@@ -165,10 +168,10 @@ impl Stem {
                 let mut targets = [std::ptr::null_mut(); ROWS];
                 for place in 0..count {
                     let at = (begin + y) * half + x + place;
-                    targets[place] = out.place(at * PANEL, PANEL);
+                    targets[place] = out.place(at * PANEL * places, PANEL * places);
                     for (tap, sources) in sources.iter_mut().enumerate() {
                         let at = (2 * y + tap) * width + 2 * (x + place) * CHANNELS;
-                        sources[place] = padded[at..at + 2 * PAIRS].as_ptr();
+                        sources[place] = padded[at * places..][..2 * PAIRS * places].as_ptr();
                     }
                 }
                 let rows = Rows {
@@ -188,7 +191,7 @@ impl Stem {
     }
 }
 
-/// Values in a padded row: three pixels on each side, one more where the side is odd, and the value that has no weight.
+/// Numbers in a padded row: three pixels on each side, one more where the side is odd, and the value that has no weight.
 pub(super) fn padded_width(side: usize) -> usize {
     (side + 2 * PADDING + 1) * CHANNELS + 1
 }
@@ -201,8 +204,10 @@ pub(super) fn pad(
     rows: &std::ops::Range<usize>,
     padded: &mut Aligned<u16>,
 ) {
-    let width = padded_width(side);
-    let mut rounded = vec![0; CHANNELS * side];
+    let places = arithmetic.width();
+    let width = padded_width(side) * places;
+    let of_row = side * places;
+    let mut rounded = vec![0; CHANNELS * of_row];
     let height = 2 * rows.len() + WIDTH - 2;
     padded.resize(height * width);
     let padded = padded.as_mut_slice();
@@ -212,26 +217,39 @@ pub(super) fn pad(
             target.fill(0);
             continue;
         }
-        let (left, rest) = target.split_at_mut(PADDING * CHANNELS);
-        let (middle, right) = rest.split_at_mut(side * CHANNELS);
+        let (left, rest) = target.split_at_mut(PADDING * CHANNELS * places);
+        let (middle, right) = rest.split_at_mut(CHANNELS * of_row);
         left.fill(0);
         right.fill(0);
-        for (channel, rounded) in rounded.chunks_exact_mut(side).enumerate() {
+        for (channel, rounded) in rounded.chunks_exact_mut(of_row).enumerate() {
             arithmetic.round_all(&image[(channel * side + y) * side..][..side], rounded);
         }
-        let (red, others) = rounded.split_at(side);
-        let (green, blue) = others.split_at(side);
-        let channels = red.iter().zip(green).zip(blue);
-        for (pixel, ((red, green), blue)) in middle.chunks_exact_mut(CHANNELS).zip(channels) {
-            pixel.copy_from_slice(&[*red, *green, *blue]);
+        if places == 1 {
+            side_by_side::<1>(&rounded, middle);
+        } else {
+            side_by_side::<2>(&rounded, middle);
         }
+    }
+}
+
+/// Puts the channels of a row, which are one behind the other, side by side.
+fn side_by_side<const PLACES: usize>(channels: &[u16], pixels: &mut [u16]) {
+    let (numbers, _) = channels.as_chunks::<PLACES>();
+    let (red, others) = numbers.split_at(numbers.len() / CHANNELS);
+    let (green, blue) = others.split_at(red.len());
+    let channels = red.iter().zip(green).zip(blue);
+    let pixels = pixels
+        .as_chunks_mut::<PLACES>()
+        .0
+        .as_chunks_mut::<CHANNELS>();
+    for (pixel, ((red, green), blue)) in pixels.0.iter_mut().zip(channels) {
+        *pixel = [*red, *green, *blue];
     }
 }
 
 /// The largest of 3×3 rectified pixels around (2y, 2x).
 fn pool(
-    rectified: &[u16],
-    half: usize,
+    (arithmetic, rectified, half): (Arithmetic, &[u16], usize),
     rows: &std::ops::Range<usize>,
     (y, x): (usize, usize),
     target: *mut u16,
@@ -240,11 +258,12 @@ fn pool(
     let mut count = 0;
     for row in (2 * y).saturating_sub(1)..half.min(2 * y + 2) {
         for column in (2 * x).saturating_sub(1)..half.min(2 * x + 2) {
-            let at = ((row - rows.start) * half + column) * PANEL;
-            sources[count] = rectified[at..at + PANEL].as_ptr();
+            let of_pixel = PANEL * arithmetic.width();
+            let at = ((row - rows.start) * half + column) * of_pixel;
+            sources[count] = rectified[at..at + of_pixel].as_ptr();
             count += 1;
         }
     }
     // SAFETY: the network is made only where the instructions are available; all pointers hold 64 values, and no other job has this pixel.
-    unsafe { kernel::largest(&sources[..count], PANEL, target) }
+    unsafe { arithmetic.largest(&sources[..count], PANEL, target) }
 }

@@ -8,6 +8,7 @@ use super::{
     gradient, kernel,
     memory::Aligned,
     pack,
+    single::Lanes,
     stem::Stem,
     threads::Threads,
     winograd,
@@ -35,17 +36,26 @@ fn in_bf16(values: &[f32]) -> Aligned<u16> {
 }
 
 fn in_format(format: Format, values: &[f32]) -> Aligned<u16> {
-    let mut made = Aligned::zeros(values.len());
+    let mut made = Aligned::zeros(values.len() * format.width());
     made.as_mut_slice().copy_from_slice(&bits(format, values));
     made
 }
 
 fn bits(format: Format, values: &[f32]) -> Vec<u16> {
-    let round = |value: &f32| match format {
-        Format::Bf16 => bf16::from_f32(*value).to_bits(),
-        Format::F16 => f16::from_f32(*value).to_bits(),
+    let halves = |value: &f32| {
+        let bits = value.to_bits();
+        let (low, high) = (bits as u16, (bits >> 16) as u16);
+        if cfg!(target_endian = "little") {
+            [low, high]
+        } else {
+            [high, low]
+        }
     };
-    values.iter().map(round).collect()
+    match format {
+        Format::Bf16 => Vec::from_iter(values.iter().map(|value| bf16::from_f32(*value).to_bits())),
+        Format::F16 => Vec::from_iter(values.iter().map(|value| f16::from_f32(*value).to_bits())),
+        Format::F32 => values.iter().flat_map(halves).collect(),
+    }
 }
 
 /// A convolution as its definition says, of `[count, side, side, inputs]` with `[outputs, inputs, width, width]`, plus bias.
@@ -90,12 +100,21 @@ fn rectified(format: Format, values: &[f32]) -> Vec<u16> {
 
 /// Those that this processor multiplies with; where there are none, nothing here is ever called, and there is nothing to compare.
 fn arithmetics() -> impl Iterator<Item = Arithmetic> {
-    let formats = formats().map(Format::arithmetic);
-    formats.chain(
+    of_networks().chain(
         [Arithmetic::Mixed]
             .into_iter()
             .filter(|_| arithmetics_of_trainings().count() > 1),
     )
+}
+
+/// Those that whole networks are computed in.
+fn of_networks() -> impl Iterator<Item = Arithmetic> {
+    let lanes = [Lanes::Eight, Lanes::Sixteen];
+    let single = lanes.into_iter().filter(|lanes| lanes.are_available());
+    let formats = [Format::Bf16, Format::F16].into_iter();
+    formats
+        .filter_map(Format::arithmetic)
+        .chain(single.map(Arithmetic::F32))
 }
 
 /// The ways in which layer4 may be trained here.
@@ -113,14 +132,8 @@ fn format_of(arithmetic: Arithmetic) -> Format {
     match arithmetic {
         Arithmetic::Bf16 | Arithmetic::Mixed => Format::Bf16,
         Arithmetic::F16 => Format::F16,
+        Arithmetic::F32(_) => Format::F32,
     }
-}
-
-/// Those that this processor multiplies in.
-fn formats() -> impl Iterator<Item = Format> {
-    [Format::Bf16, Format::F16]
-        .into_iter()
-        .filter(|format| format.is_available())
 }
 
 /// Without the instructions nothing here is ever called, and there is nothing to compare.
@@ -157,7 +170,7 @@ fn winograd_convolution_is_the_plain_sum() {
                 count,
                 side,
             };
-            let mut out = Aligned::zeros(sums.len());
+            let mut out = Aligned::zeros(sums.len() * format.width());
             filter.convolve(images, None, true, &threads, out.as_mut_slice());
             assert_eq!(
                 out.as_slice(),
@@ -205,7 +218,7 @@ fn convolution_with_stride_is_the_plain_sum() {
                 side,
             };
             let filter = direct::Filter::new(arithmetic, &arranged, &bias, inputs, width, &threads);
-            let mut out = Aligned::zeros(sums.len());
+            let mut out = Aligned::zeros(sums.len() * format.width());
             filter.convolve(images, scale, true, &threads, out.as_mut_slice());
             assert_eq!(
                 out.as_slice(),
@@ -254,15 +267,16 @@ fn stem_is_the_plain_sum_and_the_largest_of_nine() {
             expected.push(most);
         }
         let images: Vec<&[f32]> = planes.chunks_exact(3 * side * side).collect();
-        for (format, threads) in formats().flat_map(|format| [(format, 1), (format, 4)]) {
+        for (arithmetic, threads) in of_networks().flat_map(|one| [(one, 1), (one, 4)]) {
+            let format = format_of(arithmetic);
             let threads = Threads::new(threads).unwrap();
-            let mut out = Aligned::zeros(expected.len());
-            let stem = Stem::new(format.arithmetic(), &weight, &bias);
+            let mut out = Aligned::zeros(expected.len() * format.width());
+            let stem = Stem::new(arithmetic, &weight, &bias);
             stem.forward(&images, side, &threads, out.as_mut_slice());
             assert_eq!(
                 out.as_slice(),
                 rectified(format, &expected),
-                "side {side} in {format:?}"
+                "side {side} in {arithmetic:?}"
             );
         }
     }
@@ -272,20 +286,21 @@ fn stem_is_the_plain_sum_and_the_largest_of_nine() {
 #[test]
 fn not_a_number_stays_one_through_rectifying_and_pooling() {
     let nans = [f32::NAN, -f32::NAN];
-    for (format, nan) in formats().flat_map(|format| nans.map(|nan| (format, nan))) {
+    for (arithmetic, nan) in of_networks().flat_map(|one| nans.map(|nan| (one, nan))) {
+        let format = format_of(arithmetic);
         let threads = Threads::new(1).unwrap();
         let mut bias = vec![0.0; 64];
         bias[5] = nan;
-        let stem = Stem::new(format.arithmetic(), &vec![0.0; 64 * 3 * 49], &bias);
-        let mut out = Aligned::zeros(64);
+        let stem = Stem::new(arithmetic, &vec![0.0; 64 * 3 * 49], &bias);
+        let mut out = Aligned::zeros(64 * format.width());
         stem.forward(&[&[1.0; 3 * 16]], 4, &threads, out.as_mut_slice());
-        for (channel, value) in out.as_slice().iter().enumerate() {
-            let mut widened = [0.0];
-            format.widen_all(&[*value], &mut widened);
+        let mut widened = [0.0; 64];
+        format.widen_all(out.as_slice(), &mut widened);
+        for (channel, value) in widened.iter().enumerate() {
             assert_eq!(
-                widened[0].is_nan(),
+                value.is_nan(),
                 channel == 5,
-                "channel {channel} in {format:?}"
+                "channel {channel} in {arithmetic:?}"
             );
         }
     }

@@ -15,7 +15,7 @@ use super::{
     format::Arithmetic,
     kernel::{Finish, PANEL, ROWS, Rows},
     memory::{Aligned, BORDER, Shared},
-    pack, pack_f16,
+    pack, pack_plain,
     threads::Threads,
 };
 
@@ -28,14 +28,14 @@ pub(super) const TAPS: usize = 9;
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     arithmetic: Arithmetic,
-    /// `[outputs / PANEL][16][inputs / 2][PANEL][2]`.
+    /// `[outputs / PANEL][16]` panels of `inputs` rows.
     panels: Aligned<u16>,
     bias: Aligned<u16>,
     inputs: usize,
     outputs: usize,
 }
 
-/// Images `[count, side, side, channels]` in the format of the filter.
+/// Images `[count, side, side, channels]` in the format of the filter, each number in as many places as that has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Images<'a> {
     pub(super) pixels: &'a [u16],
@@ -72,7 +72,7 @@ impl Filter {
     pub(super) fn empty(arithmetic: Arithmetic, inputs: usize, outputs: usize) -> Self {
         Filter {
             arithmetic,
-            panels: Aligned::zeros(ELEMENTS * inputs * outputs),
+            panels: Aligned::zeros(ELEMENTS * inputs * outputs * arithmetic.width()),
             bias: arithmetic.sums(&vec![0.0; outputs]),
             inputs,
             outputs,
@@ -97,7 +97,9 @@ impl Filter {
         };
         let panels = made.panels_mut();
         match arithmetic {
-            Arithmetic::F16 => pack_f16::winograd(weight, inputs, threads, panels),
+            Arithmetic::F16 | Arithmetic::F32(_) => {
+                pack_plain::winograd(arithmetic, weight, inputs, threads, panels);
+            }
             Arithmetic::Bf16 | Arithmetic::Mixed => {
                 pack::winograd(
                     arithmetic.has_f16_factors(),
@@ -113,6 +115,11 @@ impl Filter {
 
     pub(super) fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// Places of a pixel of the output.
+    pub(super) fn places(&self) -> usize {
+        self.outputs * self.arithmetic.width()
     }
 
     /// Convolves into images of the same size, adds the bias and the residual (images of the output's shape), and rectifies if asked to.
@@ -132,14 +139,15 @@ impl Filter {
             count,
             side,
         } = images;
-        assert_eq!(pixels.len(), count * side * side * self.inputs);
-        assert_eq!(out.len(), count * side * side * self.outputs);
+        let width = self.arithmetic.width();
+        assert_eq!(pixels.len(), count * side * side * self.inputs * width);
+        assert_eq!(out.len(), count * side * side * self.outputs * width);
         assert!(residual.is_none_or(|residual| residual.len() == out.len()));
         let scale = self.arithmetic.scale_of(pixels, threads);
         let grid = Grid::new(count, side);
         let all = grid.all();
         let panels = self.outputs / PANEL;
-        let block = block_size(self.inputs, all, threads.count());
+        let block = block_size(self.inputs * width, all, threads.count());
         let blocks = all.div_ceil(block);
         // Where blocks are fewer than threads, each takes a part of the panels, and transforms the tiles for itself.
         let groups = (threads.count().div_ceil(blocks)).clamp(1, panels);
@@ -179,21 +187,23 @@ impl Filter {
             scale,
         } = block;
         let count = tiles.len();
+        let width = self.arithmetic.width();
+        // Numbers of an element of all tiles.
         let stride = count * self.inputs;
-        scratch.tiles.resize(ELEMENTS * stride);
+        scratch.tiles.resize(ELEMENTS * stride * width);
         // Places of a row of sums.
         let of_row = PANEL * self.arithmetic.sum_width();
         scratch.products.resize(ELEMENTS * count * of_row);
         let transformed = scratch.tiles.as_mut_slice().as_mut_ptr();
         for (row, tile) in tiles.clone().enumerate() {
-            let sources = grid.sources(tile, pixels, self.inputs);
+            let sources = grid.sources(tile, pixels, self.inputs * width);
             // SAFETY: the network is made only where the instructions are available; each source has `inputs` values, and the scratch was given room.
             unsafe {
                 self.arithmetic.transform_input(
                     &sources,
                     self.inputs,
                     scale,
-                    transformed.add(row * self.inputs),
+                    transformed.add(row * self.inputs * width),
                     stride,
                 );
             }
@@ -201,7 +211,7 @@ impl Filter {
         let products = scratch.products.as_mut_slice().as_mut_ptr();
         for panel in panels {
             for element in 0..ELEMENTS {
-                let length = self.inputs * PANEL;
+                let length = self.inputs * PANEL * width;
                 let at = (panel * ELEMENTS + element) * length;
                 let factors = &self.panels.as_slice()[at..at + length];
                 for row in (0..count).step_by(ROWS) {
@@ -210,9 +220,8 @@ impl Filter {
                     unsafe {
                         let mut starts = [std::ptr::null::<u16>(); ROWS];
                         for (place, start) in starts.iter_mut().enumerate().take(rows) {
-                            *start = transformed
-                                .add(element * stride + (row + place) * self.inputs)
-                                .cast_const();
+                            let at = element * stride + (row + place) * self.inputs;
+                            *start = transformed.add(at * width).cast_const();
                         }
                         let rows = Rows {
                             taps: &[starts],
@@ -234,10 +243,10 @@ impl Filter {
                 let (mut added, mut targets) = ([std::ptr::null(); 4], [std::ptr::null_mut(); 4]);
                 for (place, pixel) in grid.targets(tile).into_iter().enumerate() {
                     let Some(pixel) = pixel else { continue };
-                    let at = pixel * self.outputs + panel * PANEL;
-                    targets[place] = out.place(at, PANEL);
+                    let at = (pixel * self.outputs + panel * PANEL) * width;
+                    targets[place] = out.place(at, PANEL * width);
                     if let Some(residual) = residual {
-                        added[place] = residual[at..at + PANEL].as_ptr();
+                        added[place] = residual[at..at + PANEL * width].as_ptr();
                     }
                 }
                 // SAFETY: the places hold a panel each, and no other job has this tile and panel.
@@ -267,10 +276,11 @@ struct Block<'a> {
 }
 
 /// Tiles at once: as many as leave their transforms and products in the second-level cache, but enough blocks for the threads where there are tiles enough.
-fn block_size(inputs: usize, all: usize, threads: usize) -> usize {
+/// A pixel has so many places.
+fn block_size(places: usize, all: usize, threads: usize) -> usize {
     const CACHE: usize = 512 * 1_024;
     const MOST: usize = 10 * ROWS;
-    let fitting = CACHE / (ELEMENTS * 2 * inputs) / ROWS * ROWS;
+    let fitting = CACHE / (ELEMENTS * 2 * places) / ROWS * ROWS;
     let shared = all.div_ceil(threads).div_ceil(ROWS) * ROWS;
     fitting.clamp(ROWS, MOST).min(shared.max(4 * ROWS))
 }
@@ -305,8 +315,8 @@ impl Grid {
         (image, 2 * y, 2 * x)
     }
 
-    /// The 4×4 pixels around a tile.
-    pub(super) fn sources(&self, tile: usize, pixels: &[u16], channels: usize) -> [*const u16; 16] {
+    /// The 4×4 pixels around a tile, of so many places each.
+    pub(super) fn sources(&self, tile: usize, pixels: &[u16], places: usize) -> [*const u16; 16] {
         let (image, y, x) = self.position(tile);
         let mut sources = [BORDER.as_ptr(); 16];
         for (place, source) in sources.iter_mut().enumerate() {
@@ -316,8 +326,8 @@ impl Grid {
                 (x + place % 4).wrapping_sub(1),
             );
             if y < self.side && x < self.side {
-                let at = ((image * self.side + y) * self.side + x) * channels;
-                *source = pixels[at..at + channels].as_ptr();
+                let at = ((image * self.side + y) * self.side + x) * places;
+                *source = pixels[at..at + places].as_ptr();
             }
         }
         sources

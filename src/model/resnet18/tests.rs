@@ -138,9 +138,10 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
 fn own_features_in_16_bits_are_as_close_to_f32_as_libtorchs() {
     let state = formula_weights();
     let trained = Trained::DEFAULT;
-    let exact = ResNet18::new(&state, trained, Precision::F32).unwrap();
+    let mut exact = ResNet18::new(&state, trained, Precision::F32).unwrap();
+    exact.fused = None;
     let mut rounded = ResNet18::new(&state, trained, Precision::Bf16).unwrap();
-    for format in formats() {
+    for format in formats_of_16_bits() {
         for (count, side) in [(3, 224), (2, 97), (1, 32)] {
             let images = formula_images(count, side);
             let expected = exact.features(&images, Mode::Eval).unwrap();
@@ -166,8 +167,33 @@ fn own_features_in_16_bits_are_as_close_to_f32_as_libtorchs() {
     }
 }
 
+#[test]
+fn own_features_in_f32_are_libtorchs() {
+    let state = formula_weights();
+    let own = ResNet18::new(&state, Trained::DEFAULT, Precision::F32).unwrap();
+    if own.fused.is_none() {
+        return;
+    }
+    let mut libtorchs = ResNet18::new(&state, Trained::DEFAULT, Precision::F32).unwrap();
+    libtorchs.fused = None;
+    for (count, side) in [(3, 224), (2, 97), (1, 32)] {
+        let images = formula_images(count, side);
+        let expected = libtorchs.features(&images, Mode::Eval).unwrap();
+        let own = own.features(&images, Mode::Eval).unwrap();
+        assert_eq!(own.size(), expected.size());
+        assert_eq!(own.kind(), expected.kind());
+        assert_eq!(own.stride(), channels_last(&own).unwrap().stride());
+        let error = relative_error(&own, &expected);
+        assert!(error < 1e-5, "at {side} pixels they are off by {error}");
+    }
+}
+
 /// Those that this processor multiplies in; where there are none, there is nothing to compare.
 fn formats() -> impl Iterator<Item = fused::Format> {
+    formats_of_16_bits().chain(Some(fused::Format::F32).filter(|format| format.is_available()))
+}
+
+fn formats_of_16_bits() -> impl Iterator<Item = fused::Format> {
     [fused::Format::Bf16, fused::Format::F16]
         .into_iter()
         .filter(|format| format.is_available())
@@ -176,7 +202,7 @@ fn formats() -> impl Iterator<Item = fused::Format> {
 /// Weights with which numbers on the way grow beyond f16 are refused, and bf16, which holds them, is taken.
 #[test]
 fn numbers_too_large_for_f16_are_in_bf16() {
-    if formats().count() < 2 {
+    if formats_of_16_bits().count() < 2 {
         return;
     }
     let mut state = formula_weights();
@@ -198,7 +224,7 @@ fn numbers_too_large_for_f16_are_in_bf16() {
 }
 
 #[test]
-fn own_predictions_in_16_bits_are_torchvisions_within_their_rounding() {
+fn own_predictions_are_torchvisions_within_their_rounding() {
     let expected = expected();
     let sides = [(224, "eval_224"), (96, "eval_96")];
     for (format, (side, key)) in formats().flat_map(|format| sides.map(|side| (format, side))) {
@@ -208,6 +234,7 @@ fn own_predictions_in_16_bits_are_torchvisions_within_their_rounding() {
         let most = match format {
             fused::Format::Bf16 => 0.0625,
             fused::Format::F16 => 0.0156,
+            fused::Format::F32 => 1e-4,
         };
         let images = Vec::<f32>::try_from(formula_images(2, side).reshape([-1])).unwrap();
         let images: Vec<&[f32]> = images.chunks_exact(3 * side * side).collect();

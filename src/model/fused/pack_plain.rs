@@ -1,4 +1,4 @@
-//! Panels in f16 from filters `[outputs, taps, inputs]` in f32, once for each network.
+//! Panels in f16 and f32 from filters `[outputs, taps, inputs]`, once for each network.
 
 use super::{
     format::Arithmetic,
@@ -15,8 +15,15 @@ const PAIR: usize = 2 * PANEL;
 ///
 /// # Panics
 /// When a buffer does not have the size that the others ask for.
-pub(super) fn winograd(weight: &[f32], inputs: usize, threads: &Threads, panels: &mut [u16]) {
-    pack(weight, [inputs, TAPS, ELEMENTS], threads, panels, transform);
+pub(super) fn winograd(
+    arithmetic: Arithmetic,
+    weight: &[f32],
+    inputs: usize,
+    threads: &Threads,
+    panels: &mut [u16],
+) {
+    let sizes = [inputs, TAPS, ELEMENTS];
+    pack(arithmetic, weight, sizes, threads, panels, transform);
 }
 
 /// Arranges a filter for [`super::direct`]: `[outputs / 64][taps][inputs / 2]`, each a pair of rows of a panel.
@@ -24,6 +31,7 @@ pub(super) fn winograd(weight: &[f32], inputs: usize, threads: &Threads, panels:
 /// # Panics
 /// As [`winograd`].
 pub(super) fn direct(
+    arithmetic: Arithmetic,
     weight: &[f32],
     inputs: usize,
     taps: usize,
@@ -31,6 +39,7 @@ pub(super) fn direct(
     panels: &mut [u16],
 ) {
     pack(
+        arithmetic,
         weight,
         [inputs, taps, taps],
         threads,
@@ -43,6 +52,7 @@ pub(super) fn direct(
 
 /// Makes `elements` of the taps between each input and output, and puts them where a panel has them.
 fn pack(
+    arithmetic: Arithmetic,
     weight: &[f32],
     [inputs, taps, elements]: [usize; 3],
     threads: &Threads,
@@ -51,7 +61,8 @@ fn pack(
 ) {
     let outputs = weight.len() / (taps * inputs);
     assert!(inputs.is_multiple_of(2) && outputs.is_multiple_of(PANEL));
-    assert_eq!(panels.len(), elements * inputs * outputs);
+    let width = arithmetic.width();
+    assert_eq!(panels.len(), elements * inputs * outputs * width);
     let panels = Shared::new(panels);
     let pairs = inputs / 2;
     threads.for_each(outputs / PANEL * pairs, |job| {
@@ -67,15 +78,16 @@ fn pack(
                 }
                 transform(before, after);
                 for (element, value) in after.iter().enumerate() {
-                    rows[element * PAIR + 2 * Arithmetic::F16.place_of(column) + row] = *value;
+                    rows[element * PAIR + arithmetic.place_of(row, column)] = *value;
                 }
             }
         }
         for (element, values) in rows.chunks_exact(PAIR).enumerate() {
-            let at = ((panel * elements + element) * pairs + pair) * PAIR;
-            let mut rounded = [0; PAIR];
-            Arithmetic::F16.round_all(values, &mut rounded);
-            panels.write(at, &rounded);
+            let at = ((panel * elements + element) * pairs + pair) * PAIR * width;
+            let mut rounded = [0; 2 * PAIR];
+            let rounded = &mut rounded[..PAIR * width];
+            arithmetic.round_all(values, rounded);
+            panels.write(at, rounded);
         }
     });
 }

@@ -1,0 +1,351 @@
+//! The kernels in f32, for processors that do not multiply in 16 bits: what [`super::kernel`] does, with AVX-512 or with AVX2 and FMA.
+//!
+//! All numbers are f32, so whatever is a place of 16 bits elsewhere is half of a number here. A panel is 64 columns of a matrix, row by row: `[K][64]`.
+
+#![expect(
+    unsafe_code,
+    reason = "vector instructions work on pointers and need a processor that has them, which `widest` tells"
+)]
+
+use super::kernel::{Finish, PANEL, ROWS, Rows, for_rows};
+
+/// How many numbers an instruction works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lanes {
+    /// Eight, with AVX2 and FMA.
+    Eight,
+    /// 16, with AVX-512.
+    Sixteen,
+}
+
+impl Lanes {
+    /// Whether this processor has the instructions.
+    pub(super) fn are_available(self) -> bool {
+        match self {
+            Lanes::Eight => {
+                std::arch::is_x86_feature_detected!("avx2")
+                    && std::arch::is_x86_feature_detected!("fma")
+            }
+            Lanes::Sixteen => std::arch::is_x86_feature_detected!("avx512f"),
+        }
+    }
+
+    /// The most that this processor has.
+    pub(super) fn most() -> Option<Self> {
+        let all = [Lanes::Sixteen, Lanes::Eight];
+        all.into_iter().find(|lanes| lanes.are_available())
+    }
+
+    /// Stores rows of products in f32: row r at `out + r * stride`.
+    ///
+    /// # Safety
+    /// The lanes are available, the rows hold their pairs, `panel` begins `taps * pairs * 2 * PANEL` numbers, and `out` holds the rows.
+    #[inline]
+    pub(super) unsafe fn product(
+        self,
+        rows: Rows<'_>,
+        panel: *const f32,
+        out: *mut f32,
+        stride: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Lanes::Eight => eight::product(rows, panel, out, stride),
+                Lanes::Sixteen => sixteen::product(rows, panel, out, stride),
+            }
+        }
+    }
+
+    /// Stores rows of products, finished: row r at `out[r]`.
+    ///
+    /// # Safety
+    /// As for [`Lanes::product`], and each of `out` holds [`PANEL`] numbers.
+    #[inline]
+    pub(super) unsafe fn finished_product(
+        self,
+        rows: Rows<'_>,
+        panel: *const f32,
+        finish: Finish,
+        out: &[*mut u16; ROWS],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Lanes::Eight => eight::finished_product(rows, panel, finish, out),
+                Lanes::Sixteen => sixteen::finished_product(rows, panel, finish, out),
+            }
+        }
+    }
+
+    /// Winograd's transform of a tile of 4×4 pixels, as [`super::kernel::transform_input`], but with the channels in their order.
+    ///
+    /// # Safety
+    /// The lanes are available, each pixel has `channels` numbers, a multiple of 16, and `out` room for 16 rows.
+    #[inline]
+    pub(super) unsafe fn transform_input(
+        self,
+        pixels: &[*const u16; 16],
+        channels: usize,
+        out: *mut f32,
+        stride: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Lanes::Eight => eight::transform_input(pixels, channels, out, stride),
+                Lanes::Sixteen => sixteen::transform_input(pixels, channels, out, stride),
+            }
+        }
+    }
+
+    /// The way back, as [`super::kernel::transform_output`].
+    ///
+    /// # Safety
+    /// The lanes are available, and the pointers that are not null hold [`PANEL`] numbers.
+    #[inline]
+    pub(super) unsafe fn transform_output(
+        self,
+        products: *const f32,
+        stride: usize,
+        finish: Finish,
+        residual: &[*const u16; 4],
+        out: &[*mut u16; 4],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Lanes::Eight => eight::transform_output(products, stride, finish, residual, out),
+                Lanes::Sixteen => {
+                    sixteen::transform_output(products, stride, finish, residual, out);
+                }
+            }
+        }
+    }
+
+    /// The largest of each channel over pixels.
+    ///
+    /// # Safety
+    /// The lanes are available, and all pointers hold `channels` numbers, a multiple of 16.
+    #[inline]
+    pub(super) unsafe fn largest(self, pixels: &[*const u16], channels: usize, out: *mut u16) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Lanes::Eight => eight::largest(pixels, channels, out),
+                Lanes::Sixteen => sixteen::largest(pixels, channels, out),
+            }
+        }
+    }
+}
+
+/// The same kernels for vectors of each length. `at_once` are the vectors of a row that a product has in registers, beside as many of the panel and one factor.
+macro_rules! kernels {
+    (
+        $name:ident, $feature:literal, $vector:ident, $lanes:literal lanes, $at_once:literal at_once,
+        $zero:ident, $load:ident, $store:ident, $set:ident, $fmadd:ident, $add:ident, $sub:ident, $max:ident
+    ) => {
+        mod $name {
+            use std::arch::x86_64::{
+                $add, $fmadd, $load, $max, $set, $store, $sub, $vector, $zero,
+            };
+
+            use super::{Finish, PANEL, ROWS, Rows, for_rows};
+
+            /// Columns of a panel that are computed at once.
+            const COLUMNS: usize = $lanes * $at_once;
+
+            type Sums = [[$vector; $at_once]; ROWS];
+
+            /// The sums over taps of rows times the first columns of panels, for `R` rows.
+            ///
+            /// # Safety
+            /// The instructions are available, and the rows and the panels hold what is read of them.
+            #[inline]
+            #[target_feature(enable = $feature)]
+            unsafe fn sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const f32) -> Sums {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let mut sums = [[$zero(); $at_once]; ROWS];
+                    for tap in rows.taps {
+                        for place in 0..2 * rows.pairs {
+                            let mut columns = [$zero(); $at_once];
+                            for (column, values) in columns.iter_mut().enumerate() {
+                                *values = $load(panel.add($lanes * column));
+                            }
+                            for row in 0..R {
+                                let factor = $set(*tap[row].cast::<f32>().add(place));
+                                for column in 0..$at_once {
+                                    sums[row][column] =
+                                        $fmadd(factor, columns[column], sums[row][column]);
+                                }
+                            }
+                            panel = panel.add(PANEL);
+                        }
+                    }
+                    sums
+                }
+            }
+
+            /// # Safety
+            /// As for [`super::Lanes::product`].
+            #[target_feature(enable = $feature)]
+            pub(super) unsafe fn product(
+                rows: Rows<'_>,
+                panel: *const f32,
+                out: *mut f32,
+                stride: usize,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    for begin in (0..PANEL).step_by(COLUMNS) {
+                        let panel = panel.add(begin);
+                        let sums = for_rows!(sums_of, rows, panel);
+                        for (row, sums) in sums.iter().enumerate().take(rows.count) {
+                            for (column, sum) in sums.iter().enumerate() {
+                                $store(out.add(row * stride + begin + $lanes * column), *sum);
+                            }
+                        }
+                    }
+                }
+            }
+
+            /// # Safety
+            /// As for [`super::Lanes::finished_product`].
+            #[target_feature(enable = $feature)]
+            pub(super) unsafe fn finished_product(
+                rows: Rows<'_>,
+                panel: *const f32,
+                finish: Finish,
+                out: &[*mut u16; ROWS],
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let bias = finish.bias.cast::<f32>();
+                    for begin in (0..PANEL).step_by(COLUMNS) {
+                        let panel = panel.add(begin);
+                        let sums = for_rows!(sums_of, rows, panel);
+                        for (sums, out) in sums.iter().zip(out).take(rows.count) {
+                            for (column, sum) in sums.iter().enumerate() {
+                                let at = begin + $lanes * column;
+                                let value = $add(*sum, $load(bias.add(at)));
+                                $store(out.cast::<f32>().add(at), rectified(value, finish.relu));
+                            }
+                        }
+                    }
+                }
+            }
+
+            /// Negative values become zero where asked; a NaN stays one.
+            #[inline]
+            #[target_feature(enable = $feature)]
+            fn rectified(value: $vector, relu: bool) -> $vector {
+                if relu { $max($zero(), value) } else { value }
+            }
+
+            /// # Safety
+            /// As for [`super::Lanes::transform_input`].
+            #[target_feature(enable = $feature)]
+            pub(super) unsafe fn transform_input(
+                pixels: &[*const u16; 16],
+                channels: usize,
+                out: *mut f32,
+                stride: usize,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    for channel in (0..channels).step_by($lanes) {
+                        let mut rows = [$zero(); 16];
+                        for x in 0..4 {
+                            let d = |y: usize| $load(pixels[4 * y + x].cast::<f32>().add(channel));
+                            let (d0, d1, d2, d3) = (d(0), d(1), d(2), d(3));
+                            rows[x] = $sub(d0, d2);
+                            rows[4 + x] = $add(d1, d2);
+                            rows[8 + x] = $sub(d2, d1);
+                            rows[12 + x] = $sub(d1, d3);
+                        }
+                        for y in (0..16).step_by(4) {
+                            let at = |x: usize| out.add((y + x) * stride + channel);
+                            $store(at(0), $sub(rows[y], rows[y + 2]));
+                            $store(at(1), $add(rows[y + 1], rows[y + 2]));
+                            $store(at(2), $sub(rows[y + 2], rows[y + 1]));
+                            $store(at(3), $sub(rows[y + 1], rows[y + 3]));
+                        }
+                    }
+                }
+            }
+
+            /// # Safety
+            /// As for [`super::Lanes::transform_output`].
+            #[target_feature(enable = $feature)]
+            pub(super) unsafe fn transform_output(
+                products: *const f32,
+                stride: usize,
+                finish: Finish,
+                residual: &[*const u16; 4],
+                out: &[*mut u16; 4],
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    for column in (0..PANEL).step_by($lanes) {
+                        let mut rows = [$zero(); 8];
+                        for x in 0..4 {
+                            let m = |y: usize| $load(products.add((4 * y + x) * stride + column));
+                            let (m1, m2) = (m(1), m(2));
+                            rows[x] = $add(m(0), $add(m1, m2));
+                            rows[4 + x] = $sub($sub(m1, m2), m(3));
+                        }
+                        let bias = $load(finish.bias.cast::<f32>().add(column));
+                        for y in 0..2 {
+                            let row = &rows[4 * y..];
+                            let both = [
+                                $add(row[0], $add(row[1], row[2])),
+                                $sub($sub(row[1], row[2]), row[3]),
+                            ];
+                            for (x, value) in both.into_iter().enumerate() {
+                                let pixel = 2 * y + x;
+                                if out[pixel].is_null() {
+                                    continue;
+                                }
+                                let mut value = $add(value, bias);
+                                if !residual[pixel].is_null() {
+                                    let added = residual[pixel].cast::<f32>().add(column);
+                                    value = $add(value, $load(added));
+                                }
+                                let place = out[pixel].cast::<f32>().add(column);
+                                $store(place, rectified(value, finish.relu));
+                            }
+                        }
+                    }
+                }
+            }
+
+            /// # Safety
+            /// As for [`super::Lanes::largest`].
+            #[target_feature(enable = $feature)]
+            pub(super) unsafe fn largest(pixels: &[*const u16], channels: usize, out: *mut u16) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    for channel in (0..channels).step_by($lanes) {
+                        let mut most = $load(pixels[0].cast::<f32>().add(channel));
+                        for pixel in &pixels[1..] {
+                            most = $max(most, $load(pixel.cast::<f32>().add(channel)));
+                        }
+                        $store(out.cast::<f32>().add(channel), most);
+                    }
+                }
+            }
+        }
+    };
+}
+
+kernels!(
+    sixteen, "avx512f", __m512, 16 lanes, 4 at_once,
+    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps,
+    _mm512_fmadd_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_max_ps
+);
+kernels!(
+    eight, "avx2,fma", __m256, 8 lanes, 2 at_once,
+    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps,
+    _mm256_fmadd_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_max_ps
+);
