@@ -14,7 +14,7 @@ use std::{
 use tch::Device;
 use tokio::sync::mpsc;
 
-use crate::model::fused::Threads;
+use crate::model::{device::compute_with_threads, fused::Threads};
 
 use super::{
     Error, ServedModel,
@@ -98,9 +98,7 @@ impl Engine {
                 } else {
                     options.threads
                 };
-                tch::set_num_threads(i32::try_from(count).unwrap_or(i32::MAX));
-                // With its first computation a thread takes the number that libtorch was last told, whoever told it; asking is such a first one.
-                tch::get_num_threads();
+                compute_with_threads(count);
                 begun.send(()).ok();
                 Loop::new(options, threads, statistics, inventory, returns).run(receiver);
             }

@@ -13,7 +13,7 @@ use tch::Device;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    model::{self, fused::Threads},
+    model::{self, device::compute_with_threads, fused::Threads},
     priority,
     telemetry::metrics,
 };
@@ -97,8 +97,7 @@ impl Loader {
         let threads = Threads::new(1).map_err(std::io::Error::other)?;
         let body = move || {
             priority::thread_gives_way(NICE);
-            // Holds for this thread, and for those that compute for the first time after it.
-            tch::set_num_threads(1);
+            compute_with_threads(1);
             while let Some(Wish { model, pin, reply }) = receiver.blocking_recv() {
                 if reply.is_closed() {
                     continue;

@@ -50,6 +50,13 @@ pub fn name(device: Device) -> String {
     }
 }
 
+/// Lets libtorch compute with so many threads when this thread calls it, whatever other threads tell it for themselves later.
+pub fn compute_with_threads(count: usize) {
+    tch::set_num_threads(i32::try_from(count).unwrap_or(i32::MAX));
+    // A thread takes the number that libtorch was last told when it computes for the first time, which may be another one's; asking is such a first time.
+    tch::get_num_threads();
+}
+
 /// In which number format convolutions compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
@@ -129,4 +136,35 @@ fn open_cuda_library() -> Result<(), String> {
 #[cfg(not(target_os = "linux"))]
 fn open_cuda_library() -> Result<(), String> {
     Err("CUDA is supported on Linux only".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tch::Tensor;
+
+    use super::*;
+
+    #[test]
+    fn number_of_threads_is_not_that_which_another_thread_tells_later() {
+        let (told, is_told) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel();
+        let first = std::thread::spawn(move || {
+            compute_with_threads(3);
+            told.send(()).unwrap();
+            goes_on.recv().unwrap();
+            // The first time that this thread computes anything.
+            drop(Tensor::ones([64, 64], (Kind::Float, Device::Cpu)) * 2.0);
+            tch::get_num_threads()
+        });
+        is_told.recv().unwrap();
+        let second = std::thread::spawn(|| {
+            compute_with_threads(1);
+            tch::get_num_threads()
+        });
+        assert_eq!(second.join().unwrap(), 1);
+        go_on.send(()).unwrap();
+        assert_eq!(first.join().unwrap(), 3);
+    }
 }

@@ -8,6 +8,7 @@ use std::{fs::File, io, process::ExitCode, sync::Arc};
 use rustix::{fd::OwnedFd, stdio};
 
 use crate::{
+    model::device::compute_with_threads,
     priority::{self, Turns},
     proto::worker_v1::{Job, Started, worker_event::Kind},
     telemetry::logging,
@@ -78,7 +79,7 @@ fn run(job: &Job, reporter: &Arc<Reporter>, control: &Control) -> io::Result<()>
     };
     reporter.send(Kind::Started(started))?;
     if job.threads > 0 {
-        tch::set_num_threads(i32::try_from(job.threads).unwrap_or(i32::MAX));
+        compute_with_threads(usize::try_from(job.threads).unwrap_or(usize::MAX));
     }
     let finished = trainer::run(job, reporter, control);
     reporter.send(Kind::Finished(finished))
