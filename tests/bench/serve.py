@@ -4,15 +4,16 @@
 
 JPEG bytes in, age out, a ResNet18 on 224x224 images. Each round measures all of these once:
 
-    raw libtorch bf16    torch.jit, frozen and optimized for inference, channels last: forward passes alone, without decoding, server or network
-    raw openvino bf16    OpenVINO likewise
+    raw libtorch         torch.jit, frozen and optimized for inference, channels last: forward passes alone, without decoding, server or network
+    raw openvino         OpenVINO likewise
     grpc                 grpc.aio around PyTorch in f32, one request after the other: the server one writes first
-    grpc bf16            the same around the raw libtorch engine
-    grpc openvino bf16   the same around OpenVINO in bf16: the first tuned by hand
+    grpc frozen          the same around the raw libtorch engine
+    grpc openvino        the same around OpenVINO: the first tuned by hand
     mlserver, torchserve, triton   as their documents say, batches of up to 32 collected for 5 ms, around PyTorch in f32
-    ... openvino bf16    the same three around OpenVINO in bf16: tuned by hand
+    ... openvino         the same three around OpenVINO: tuned by hand
     visage               with its default settings, over gRPC
 
+The raw engines and what is tuned by hand compute in bf16 where the processor multiplies in it, else in f32, which is faster there than an imitation.
 What is not installed is left out, and the report says so; `make bench-peers` brings those three (TorchServe needs Java 17). The load is closed: so many clients in one process, each of which sends its next
 picture when the answer has come. With BENCH_JSON there is a plot beside the file. Ratios are Visage over another at the same concurrency, round by round; a spread is the lowest and highest round.
 """
@@ -40,11 +41,18 @@ CONCURRENCY = (1, 8, 32)
 PICTURES = 64
 METHOD = "/visage.v1.PredictionService/Predict"
 # What each needs besides PyTorch.
-PEERS = {"grpc": "torch", "grpc bf16": "torch", "grpc openvino bf16": "openvino"}
-SERVERS = {server + suffix: package for server in ("mlserver", "torchserve", "triton") for suffix, package in (("", "torch"), (" openvino bf16", "openvino"))}
+PEERS = {"grpc": "torch", "grpc frozen": "torch", "grpc openvino": "openvino"}
+SERVERS = {server + suffix: package for server in ("mlserver", "torchserve", "triton") for suffix, package in (("", "torch"), (" openvino", "openvino"))}
 # Those that one gets without thinking about number formats.
 AS_SHIPPED = ["grpc", "mlserver", "torchserve", "triton"]
-ENGINES = {"raw libtorch bf16": "torch", "raw openvino bf16": "openvino"}
+ENGINES = {"raw libtorch": "torch", "raw openvino": "openvino"}
+
+
+def tuned_format():
+    """The number format in which libtorch and OpenVINO are fastest on this processor."""
+    with open("/proc/cpuinfo", encoding="ascii") as file:
+        flags = file.read().split()
+    return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "f32"
 
 
 # The engines: functions of float32 [n, 3, 224, 224] to n ages.
@@ -73,12 +81,12 @@ def libtorch_f32(folder):
     return ages
 
 
-def libtorch_bf16(folder):
+def libtorch_frozen(folder):
     import torch
 
     made = network(folder).to(memory_format=torch.channels_last)
     example = torch.zeros(8, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False, enabled=tuned_format() == "bf16"):
         traced = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(made, example, check_trace=False)))
 
     def ages(images):
@@ -88,19 +96,19 @@ def libtorch_bf16(folder):
     return ages
 
 
-def openvino_bf16(folder):
+def openvino_tuned(folder):
     import openvino
     import torch
 
     core = openvino.Core()
     converted = openvino.convert_model(network(folder), example_input=torch.zeros(1, 3, SIDE, SIDE), input=[-1, 3, SIDE, SIDE])
     compiled = core.compile_model(converted, "CPU", {
-        "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16"})
+        "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": tuned_format()})
     request = compiled.create_infer_request()
     return lambda images: request.infer({0: images})[0][:, 0]
 
 
-FORWARD = {"libtorch f32": libtorch_f32, "libtorch bf16": libtorch_bf16, "openvino bf16": openvino_bf16}
+FORWARD = {"libtorch f32": libtorch_f32, "libtorch": libtorch_frozen, "openvino": openvino_tuned}
 
 
 def decode(data):
@@ -171,7 +179,7 @@ def serve_grpc(engine):
 
 
 def serve(name, folder):
-    engine = {"grpc": libtorch_f32, "grpc bf16": libtorch_bf16, "grpc openvino bf16": openvino_bf16}[name]
+    engine = {"grpc": libtorch_f32, "grpc frozen": libtorch_frozen, "grpc openvino": openvino_tuned}[name]
     serve_grpc(lambda: engine(folder))
 
 
@@ -377,12 +385,12 @@ def report(given, runs):
         return min(statistics.median(rate("visage", concurrency, number) / max(rate(name, concurrency, number) for name in kind) for number in rounds)
                    for concurrency in (8, 32))
 
-    ratios = {"vs_raw_libtorch_bf16": over_best(["raw libtorch bf16"]), "vs_best_raw": over_best(ENGINES), "vs_best_peer": over_best([*PEERS, *SERVERS]),
+    ratios = {"vs_raw_libtorch_bf16": over_best(["raw libtorch"]), "vs_best_raw": over_best(ENGINES), "vs_best_peer": over_best([*PEERS, *SERVERS]),
               "vs_best_as_shipped": over_best(AS_SHIPPED)}
     for name, value in ratios.items():
         print("{}: {}".format(name, "not measured" if value is None else "{:.2f}".format(value)))
     if given.json:
-        content = {"ratios": ratios, "spreads": spreads, "runs": runs, "machine": machine(), "data": given.data or "drawn faces"}
+        content = {"ratios": ratios, "spreads": spreads, "runs": runs, "machine": machine(), "tuned_format": tuned_format(), "data": given.data or "drawn faces"}
         with open(given.json + ".tmp", "w", encoding="utf-8") as file:
             json.dump(content, file, indent=1)
         os.replace(given.json + ".tmp", given.json)

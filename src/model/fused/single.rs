@@ -9,6 +9,11 @@
 
 use super::kernel::{Finish, PANEL, ROWS, Rows, for_rows};
 
+/// Rows of a panel by which it is fetched ahead: most panels are larger than the first-level cache.
+const AHEAD: usize = 6;
+/// Numbers of a cache line.
+const LINE: usize = 16;
+
 /// How many numbers an instruction works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lanes {
@@ -147,10 +152,11 @@ macro_rules! kernels {
     ) => {
         mod $name {
             use std::arch::x86_64::{
-                $add, $fmadd, $load, $max, $set, $store, $sub, $vector, $zero,
+                _MM_HINT_T0, _mm_prefetch, $add, $fmadd, $load, $max, $set, $store, $sub, $vector,
+                $zero,
             };
 
-            use super::{Finish, PANEL, ROWS, Rows, for_rows};
+            use super::{AHEAD, Finish, LINE, PANEL, ROWS, Rows, for_rows};
 
             /// Columns of a panel that are computed at once.
             const COLUMNS: usize = $lanes * $at_once;
@@ -169,6 +175,10 @@ macro_rules! kernels {
                     let mut sums = [[$zero(); $at_once]; ROWS];
                     for tap in rows.taps {
                         for place in 0..2 * rows.pairs {
+                            let ahead = panel.wrapping_add(AHEAD * PANEL);
+                            for line in (0..COLUMNS).step_by(LINE) {
+                                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
+                            }
                             let mut columns = [$zero(); $at_once];
                             for (column, values) in columns.iter_mut().enumerate() {
                                 *values = $load(panel.add($lanes * column));

@@ -147,7 +147,7 @@ impl Filter {
         let grid = Grid::new(count, side);
         let all = grid.all();
         let panels = self.outputs / PANEL;
-        let block = block_size(self.inputs * width, all, threads.count());
+        let block = block_size(self.inputs, all, threads.count());
         let blocks = all.div_ceil(block);
         // Where blocks are fewer than threads, each takes a part of the panels, and transforms the tiles for itself.
         let groups = (threads.count().div_ceil(blocks)).clamp(1, panels);
@@ -275,12 +275,12 @@ struct Block<'a> {
     scale: f32,
 }
 
-/// Tiles at once: as many as leave their transforms and products in the second-level cache, but enough blocks for the threads where there are tiles enough.
-/// A pixel has so many places.
-fn block_size(places: usize, all: usize, threads: usize) -> usize {
+/// Tiles at once: as many as leave their transforms and products in the second-level cache (half of them in f32, where a panel is read for each block too, and is
+/// twice as large), but enough blocks for the threads where there are tiles enough.
+fn block_size(inputs: usize, all: usize, threads: usize) -> usize {
     const CACHE: usize = 512 * 1_024;
     const MOST: usize = 10 * ROWS;
-    let fitting = CACHE / (ELEMENTS * 2 * places) / ROWS * ROWS;
+    let fitting = CACHE / (ELEMENTS * 2 * inputs) / ROWS * ROWS;
     let shared = all.div_ceil(threads).div_ceil(ROWS) * ROWS;
     fitting.clamp(ROWS, MOST).min(shared.max(4 * ROWS))
 }
