@@ -64,7 +64,7 @@ pub struct Output {
 /// What the engine is told.
 #[derive(Debug)]
 pub(super) enum Command {
-    Predict(Item),
+    Predict(Box<Item>),
     Install(Delivery),
 }
 
@@ -172,7 +172,7 @@ impl Engine {
     /// When the engine's thread has died.
     pub fn submit(&self, item: Item) -> Result<(), Error> {
         self.commands
-            .try_send(Command::Predict(item))
+            .try_send(Command::Predict(Box::new(item)))
             .map_err(|_| Error::EngineGone)
     }
 }
@@ -247,7 +247,7 @@ impl Loop {
 
     fn accept(&mut self, command: Command, waiting: &mut Waiting) {
         match command {
-            Command::Predict(item) => waiting.push(item),
+            Command::Predict(item) => waiting.push(*item),
             Command::Install(delivery) => {
                 if delivery.pin {
                     self.pinned = Some(delivery.model.sha256.clone());

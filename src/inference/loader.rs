@@ -190,6 +190,7 @@ impl Returns {
                 }
                 // An engine that is gone answers nobody; the caller is told by the dropped reply.
                 if let Some(engine) = engine.upgrade() {
+                    let item = Box::new(item);
                     drop(engine.blocking_send(Command::Predict(item)));
                 }
             }
