@@ -189,6 +189,14 @@ impl ResNet18 {
         self.head(self.features(images, mode)?, mode)
     }
 
+    /// The same without kernels of our own, which libtorch cannot record.
+    pub(super) fn by_libtorch(self) -> Self {
+        ResNet18 {
+            fused: None,
+            ..self
+        }
+    }
+
     /// What the frozen layers make of normalised images: `[N, C, H, W]` as in [`feature_shape`], channels last, without gradients. It is a fixed function
     /// of each image as long as anything is frozen; else it is what the first layers make of them, with gradients.
     ///

@@ -138,8 +138,8 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
 fn own_features_in_16_bits_are_as_close_to_f32_as_libtorchs() {
     let state = formula_weights();
     let trained = Trained::DEFAULT;
-    let mut exact = ResNet18::new(&state, trained, Precision::F32).unwrap();
-    exact.fused = None;
+    let exact = ResNet18::new(&state, trained, Precision::F32).unwrap();
+    let exact = exact.by_libtorch();
     let mut rounded = ResNet18::new(&state, trained, Precision::Bf16).unwrap();
     for format in formats_of_16_bits() {
         for (count, side) in [(3, 224), (2, 97), (1, 32)] {
@@ -174,8 +174,8 @@ fn own_features_in_f32_are_libtorchs() {
     if own.fused.is_none() {
         return;
     }
-    let mut libtorchs = ResNet18::new(&state, Trained::DEFAULT, Precision::F32).unwrap();
-    libtorchs.fused = None;
+    let libtorchs = ResNet18::new(&state, Trained::DEFAULT, Precision::F32).unwrap();
+    let libtorchs = libtorchs.by_libtorch();
     for (count, side) in [(3, 224), (2, 97), (1, 32)] {
         let images = formula_images(count, side);
         let expected = libtorchs.features(&images, Mode::Eval).unwrap();
