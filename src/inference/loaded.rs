@@ -262,7 +262,7 @@ impl Loaded {
     /// is there and true.
     ///
     /// # Errors
-    /// Whatever libtorch refuses, such as a lack of memory.
+    /// A lack of memory, or whatever else libtorch refuses.
     pub(super) fn forward<P: AsRef<[f32]>>(
         &mut self,
         images: &[P],
@@ -292,7 +292,8 @@ impl Loaded {
         match &mut self.network {
             Network::Own(network, workspace) => {
                 before();
-                let outputs = network.forward(&images, explain, side as usize, threads, workspace);
+                let outputs =
+                    network.forward(&images, explain, side as usize, threads, workspace)?;
                 Ok(Begun::Done(outputs))
             }
             Network::Libtorch(network, staging) => tch::no_grad(|| {

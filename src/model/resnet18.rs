@@ -319,7 +319,7 @@ impl Fused {
         let threads = Threads::of_libtorch();
         let features = self
             .network
-            .features(&images, side as usize, threads, &mut workspace);
+            .features(&images, side as usize, threads, &mut workspace)?;
         let (side, channels) = (features.side as i64, features.channels as i64);
         let shape = [count, side, side, channels];
         let made = |kind| Tensor::f_empty(shape, (kind, Device::Cpu));

@@ -1,6 +1,6 @@
 //! What stands for the network where processors have other instructions: there is none.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use tch::Tensor;
 
@@ -79,7 +79,7 @@ impl Network {
         _: usize,
         _: &Threads,
         _: &'a mut Workspace,
-    ) -> Features<'a> {
+    ) -> io::Result<Features<'a>> {
         match *self {}
     }
 
@@ -90,7 +90,7 @@ impl Network {
         _: usize,
         _: &Threads,
         _: &mut Workspace,
-    ) -> Vec<Output> {
+    ) -> io::Result<Vec<Output>> {
         match *self {}
     }
 }

@@ -1,6 +1,6 @@
 //! The network: stem, blocks of two convolutions, head.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use tch::{Kind, Tensor};
 
@@ -126,7 +126,7 @@ impl Network {
                 bias: values(&state["fc.bias"])?[0],
             },
         };
-        let fits = format != Format::F16 || network.fits_f16();
+        let fits = format != Format::F16 || network.fits_f16()?;
         Ok(fits.then_some(network))
     }
 
@@ -153,7 +153,10 @@ impl Network {
 
     /// Whether all numbers on the way stay far from the largest of f16: pictures of noise, stripes and squares that are [`HEADROOM`] times as bright as any picture
     /// is must still come to numbers. Convolutions and ReLU keep such a factor, but for what biases add.
-    fn fits_f16(&self) -> bool {
+    ///
+    /// # Errors
+    /// A lack of memory.
+    fn fits_f16(&self) -> io::Result<bool> {
         let side = PROBE_SIDE;
         let mut random = 0x9E37_79B9_u32;
         let mut noise = || {
@@ -181,13 +184,16 @@ impl Network {
         }
         let probes: Vec<&[f32]> = probes.iter().map(Vec::as_slice).collect();
         let mut workspace = Workspace::new();
-        let features = self.features(&probes, side, Threads::of_libtorch(), &mut workspace);
+        let features = self.features(&probes, side, Threads::of_libtorch(), &mut workspace)?;
         let mut widened = vec![0.0; features.values.len()];
         self.format.widen_all(features.values, &mut widened);
-        widened.iter().all(|value| value.is_finite())
+        Ok(widened.iter().all(|value| value.is_finite()))
     }
 
     /// What the layers make of normalised images `[3, side, side]` each.
+    ///
+    /// # Errors
+    /// A lack of memory.
     ///
     /// # Panics
     /// When an image does not have this side.
@@ -197,13 +203,13 @@ impl Network {
         side: usize,
         threads: &Threads,
         workspace: &'a mut Workspace,
-    ) -> Features<'a> {
+    ) -> io::Result<Features<'a>> {
         let count = images.len();
         let mut side_now = stem::pooled_side(side);
         let mut channels = CHANNELS[0];
         let [current, inner, shortcut, next] = &mut workspace.buffers;
         let width = self.format.width();
-        current.resize(count * side_now * side_now * channels * width);
+        current.try_resize(count * side_now * side_now * channels * width)?;
         self.stem
             .forward(images, side, threads, current.as_mut_slice());
         for block in self.layers.iter().flatten() {
@@ -212,19 +218,22 @@ impl Network {
                 count,
                 side: side_now,
             };
-            side_now = block.forward(input, threads, inner, shortcut, next);
+            side_now = block.forward(input, threads, inner, shortcut, next)?;
             channels = block.second.outputs();
             std::mem::swap(current, next);
         }
-        Features {
+        Ok(Features {
             values: current.as_slice(),
             side: side_now,
             channels,
-        }
+        })
     }
 
     /// What the head makes of normalised images `[3, side, side]` each, in f32, and what each place of the last layer adds to that, for those images whose
     /// `explain` is there and true.
+    ///
+    /// # Errors
+    /// A lack of memory.
     ///
     /// # Panics
     /// When an image does not have this side, or when the network was made without its last layer.
@@ -235,21 +244,19 @@ impl Network {
         side: usize,
         threads: &Threads,
         workspace: &mut Workspace,
-    ) -> Vec<Output> {
+    ) -> io::Result<Vec<Output>> {
         threads.together(|| {
-            let features = self.features(images, side, threads, workspace);
+            let features = self.features(images, side, threads, workspace)?;
             assert_eq!(features.channels, self.head.weight.len());
             let of_pixel = features.channels * self.format.width();
             let of_image = features.side * features.side * of_pixel;
             let images = features.values.chunks_exact(of_image);
             let explain = explain.iter().copied().chain(std::iter::repeat(false));
-            images
-                .zip(explain)
-                .map(|(image, explain)| Output {
-                    value: self.head.forward(image, features.channels),
-                    parts: explain.then(|| self.head.parts(image, features.channels)),
-                })
-                .collect()
+            let outputs = images.zip(explain).map(|(image, explain)| Output {
+                value: self.head.forward(image, features.channels),
+                parts: explain.then(|| self.head.parts(image, features.channels)),
+            });
+            Ok(outputs.collect())
         })
     }
 }
@@ -333,6 +340,9 @@ impl Block {
     }
 
     /// Computes into `out` and returns its side.
+    ///
+    /// # Errors
+    /// A lack of memory.
     fn forward(
         &self,
         input: Images<'_>,
@@ -340,7 +350,7 @@ impl Block {
         inner: &mut Aligned<u16>,
         shortcut: &mut Aligned<u16>,
         out: &mut Aligned<u16>,
-    ) -> usize {
+    ) -> io::Result<usize> {
         let halves = matches!(self.first, First::Halving(_));
         let side = if halves {
             input.side.div_ceil(2)
@@ -348,7 +358,7 @@ impl Block {
             input.side
         };
         let length = input.count * side * side * self.second.places();
-        inner.resize(length);
+        inner.try_resize(length)?;
         match &self.first {
             First::Same(filter) => {
                 filter.convolve(input, None, true, threads, inner.as_mut_slice())
@@ -360,12 +370,12 @@ impl Block {
         let residual = match &self.downsample {
             None => input.pixels,
             Some(filter) => {
-                shortcut.resize(length);
+                shortcut.try_resize(length)?;
                 filter.convolve(input, 1.0, false, threads, shortcut.as_mut_slice());
                 shortcut.as_slice()
             }
         };
-        out.resize(length);
+        out.try_resize(length)?;
         let middle = Images {
             pixels: inner.as_slice(),
             count: input.count,
@@ -373,7 +383,7 @@ impl Block {
         };
         self.second
             .convolve(middle, Some(residual), true, threads, out.as_mut_slice());
-        side
+        Ok(side)
     }
 }
 

@@ -242,6 +242,7 @@ fn own_predictions_are_torchvisions_within_their_rounding() {
         for threads in [1, 2] {
             let threads = Threads::new(threads).unwrap();
             let outputs = network.forward(&images, &[], side, &threads, &mut workspace);
+            let outputs = outputs.unwrap();
             let ages: Vec<f32> = outputs.iter().map(|output| output.value).collect();
             assert_close(&Tensor::from_slice(&ages), &expected[key], most);
         }
