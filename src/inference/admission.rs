@@ -24,8 +24,8 @@ const BACKGROUND_SHARE: usize = 16;
 /// Of so many places one is kept for pictures that somebody waits for.
 const KEPT_SHARE: usize = 4;
 
-/// A picture that is to be computed so much longer than the time that it is expected to take is let in: what is expected is off by a fifth easily, and an answer
-/// that comes too late is worth nothing and costs as much as any.
+/// A call is let in when its deadline leaves so many times the time that it is expected to take: what is expected is off by a fifth easily, and an answer that
+/// comes too late is worth nothing and costs as much as any.
 const SPARE: f64 = 1.25;
 
 /// Hands out places. Cheap to clone.

@@ -341,7 +341,7 @@ impl Network {
         });
         let state = moved.collect::<Result<BTreeMap<_, _>, tch::TchError>>()?;
         // Nothing is trained here; with all but the head frozen, every BatchNorm can be folded.
-        let network = ResNet18::new(&state, Trained::HEAD, precision)?;
+        let network = ResNet18::new(&state, Trained::HEAD, precision)?.by_libtorch();
         Ok(Network::Libtorch(Box::new(network), Staging::new(device)))
     }
 }

@@ -189,8 +189,8 @@ impl ResNet18 {
         self.head(self.features(images, mode)?, mode)
     }
 
-    /// The same without kernels of our own, which libtorch cannot record.
-    pub(super) fn by_libtorch(self) -> Self {
+    /// The same without kernels of our own: they cannot be recorded, and not compared with themselves.
+    pub(crate) fn by_libtorch(self) -> Self {
         ResNet18 {
             fused: None,
             ..self
