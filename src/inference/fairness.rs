@@ -45,7 +45,7 @@ pub(super) struct Full {
 pub(super) struct Taken {
     /// Whose they count as.
     pub(super) client: Client,
-    /// Pictures that somebody waits for and that have their turn before the last of these, as far as the places tell: a client has one for each one of another.
+    /// Pictures that somebody waits for and that have their turn before the last of these.
     pub(super) before: usize,
 }
 
@@ -77,7 +77,7 @@ impl Shares {
             last_request: now,
         });
         holding.last_request = now;
-        let held = holding.places;
+        let (held, own) = (holding.places, holding.interactive);
         let clients = holdings.len();
         let share = (places / clients).max(1);
         if clients > 1 && held > 0 && held + wanted > share {
@@ -87,14 +87,12 @@ impl Shares {
                 clients,
             });
         }
-        let own = holdings.get(&client).map_or(0, |own| own.interactive);
-        let turns = holdings
-            .iter()
-            .map(|(other, holding)| match *other == client {
-                true => own,
-                false => holding.interactive.min(own + wanted),
-            });
-        let before = turns.sum();
+        // Until the last of these every client has so many turns. The client itself has no more than its own yet.
+        let turns = own + wanted;
+        let used = holdings
+            .values()
+            .map(|holding| holding.interactive.min(turns));
+        let before = used.sum();
         if let Some(holding) = holdings.get_mut(&client) {
             holding.places += wanted;
             if priority == Priority::Interactive {

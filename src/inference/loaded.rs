@@ -51,8 +51,8 @@ impl NumberFormat {
         }
     }
 
-    /// Those that are worth trying on the device, the fastest first.
-    fn fast(device: Device) -> Vec<Self> {
+    /// Those that are worth trying on the device.
+    fn fastest_first(device: Device) -> Vec<Self> {
         let mut formats = Vec::new();
         if device == Device::Cpu && Format::F16.is_available() {
             formats.push(NumberFormat::F16);
@@ -211,7 +211,7 @@ impl Loaded {
         let faces = golden_faces(model);
         let expected = exact.forward(&faces, &[], model, threads)?;
         let formats = match wanted {
-            Wanted::Fastest => NumberFormat::fast(device),
+            Wanted::Fastest => NumberFormat::fastest_first(device),
             Wanted::Only(format) => vec![format],
         };
         for precision in formats {

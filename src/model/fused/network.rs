@@ -248,13 +248,12 @@ impl Network {
         threads.together(|| {
             let features = self.features(images, side, threads, workspace)?;
             assert_eq!(features.channels, self.head.weight.len());
-            let of_pixel = features.channels * self.format.width();
-            let of_image = features.side * features.side * of_pixel;
+            let of_image = features.side * features.side * self.head.places();
             let images = features.values.chunks_exact(of_image);
             let explain = explain.iter().copied().chain(std::iter::repeat(false));
             let outputs = images.zip(explain).map(|(image, explain)| Output {
-                value: self.head.forward(image, features.channels),
-                parts: explain.then(|| self.head.parts(image, features.channels)),
+                value: self.head.forward(image),
+                parts: explain.then(|| self.head.parts(image)),
             });
             Ok(outputs.collect())
         })
@@ -262,18 +261,22 @@ impl Network {
 }
 
 impl Head {
+    /// Places of a pixel.
+    fn places(&self) -> usize {
+        self.weight.len() * self.format.width()
+    }
+
     /// The mean over all pixels, times the weight, plus the bias.
-    fn forward(&self, image: &[u16], channels: usize) -> f32 {
-        let mut sums = vec![0.0_f32; channels];
+    fn forward(&self, image: &[u16]) -> f32 {
+        let mut sums = vec![0.0_f32; self.weight.len()];
         let mut values = sums.clone();
-        let of_pixel = channels * self.format.width();
-        for pixel in image.chunks_exact(of_pixel) {
+        for pixel in image.chunks_exact(self.places()) {
             self.format.widen_all(pixel, &mut values);
             for (sum, value) in sums.iter_mut().zip(&values) {
                 *sum += value;
             }
         }
-        let pixels = (image.len() / of_pixel) as f32;
+        let pixels = (image.len() / self.places()) as f32;
         let products = sums.iter().zip(&self.weight);
         products
             .map(|(sum, weight)| sum / pixels * weight)
@@ -282,17 +285,16 @@ impl Head {
     }
 
     /// What each pixel adds to the value, row by row; with the bias they sum up to it.
-    fn parts(&self, image: &[u16], channels: usize) -> Vec<f32> {
-        let of_pixel = channels * self.format.width();
-        let pixels = (image.len() / of_pixel) as f32;
-        let mut values = vec![0.0; channels];
+    fn parts(&self, image: &[u16]) -> Vec<f32> {
+        let pixels = (image.len() / self.places()) as f32;
+        let mut values = vec![0.0; self.weight.len()];
         let part = |pixel: &[u16]| {
             self.format.widen_all(pixel, &mut values);
             let products = values.iter().zip(&self.weight);
             let sum: f32 = products.map(|(value, weight)| value * weight).sum();
             sum / pixels
         };
-        image.chunks_exact(of_pixel).map(part).collect()
+        image.chunks_exact(self.places()).map(part).collect()
     }
 }
 

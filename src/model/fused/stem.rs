@@ -136,8 +136,7 @@ impl Stem {
                         for x in 0..pooled {
                             let at = ((image * pooled + y) * pooled + x) * of_pixel;
                             let target = out.place(at, of_pixel);
-                            let of = (self.arithmetic, rectified, half);
-                            pool(of, &rectified_rows, (y, x), target);
+                            self.pool(rectified, half, &rectified_rows, (y, x), target);
                         }
                     }
                 });
@@ -188,6 +187,29 @@ impl Stem {
                 };
             }
         }
+    }
+
+    /// The largest of 3×3 rectified pixels around (2y, 2x).
+    fn pool(
+        &self,
+        rectified: &[u16],
+        half: usize,
+        rows: &std::ops::Range<usize>,
+        (y, x): (usize, usize),
+        target: *mut u16,
+    ) {
+        let mut sources = [std::ptr::null(); 9];
+        let mut count = 0;
+        for row in (2 * y).saturating_sub(1)..half.min(2 * y + 2) {
+            for column in (2 * x).saturating_sub(1)..half.min(2 * x + 2) {
+                let of_pixel = PANEL * self.arithmetic.width();
+                let at = ((row - rows.start) * half + column) * of_pixel;
+                sources[count] = rectified[at..at + of_pixel].as_ptr();
+                count += 1;
+            }
+        }
+        // SAFETY: the network is made only where the instructions are available; all pointers hold 64 values, and no other job has this pixel.
+        unsafe { self.arithmetic.largest(&sources[..count], PANEL, target) }
     }
 }
 
@@ -245,25 +267,4 @@ fn side_by_side<const PLACES: usize>(channels: &[u16], pixels: &mut [u16]) {
     for (pixel, ((red, green), blue)) in pixels.0.iter_mut().zip(channels) {
         *pixel = [*red, *green, *blue];
     }
-}
-
-/// The largest of 3×3 rectified pixels around (2y, 2x).
-fn pool(
-    (arithmetic, rectified, half): (Arithmetic, &[u16], usize),
-    rows: &std::ops::Range<usize>,
-    (y, x): (usize, usize),
-    target: *mut u16,
-) {
-    let mut sources = [std::ptr::null(); 9];
-    let mut count = 0;
-    for row in (2 * y).saturating_sub(1)..half.min(2 * y + 2) {
-        for column in (2 * x).saturating_sub(1)..half.min(2 * x + 2) {
-            let of_pixel = PANEL * arithmetic.width();
-            let at = ((row - rows.start) * half + column) * of_pixel;
-            sources[count] = rectified[at..at + of_pixel].as_ptr();
-            count += 1;
-        }
-    }
-    // SAFETY: the network is made only where the instructions are available; all pointers hold 64 values, and no other job has this pixel.
-    unsafe { arithmetic.largest(&sources[..count], PANEL, target) }
 }

@@ -44,12 +44,7 @@ fn in_format(format: Format, values: &[f32]) -> Aligned<u16> {
 fn bits(format: Format, values: &[f32]) -> Vec<u16> {
     let halves = |value: &f32| {
         let bits = value.to_bits();
-        let (low, high) = (bits as u16, (bits >> 16) as u16);
-        if cfg!(target_endian = "little") {
-            [low, high]
-        } else {
-            [high, low]
-        }
+        [bits as u16, (bits >> 16) as u16]
     };
     match format {
         Format::Bf16 => Vec::from_iter(values.iter().map(|value| bf16::from_f32(*value).to_bits())),

@@ -275,8 +275,8 @@ struct Block<'a> {
     scale: f32,
 }
 
-/// Tiles at once: as many as leave their transforms and products in the second-level cache (half of them in f32, where a panel is read for each block too, and is
-/// twice as large), but enough blocks for the threads where there are tiles enough.
+/// Tiles at once: as many as leave their transforms and products in the second-level cache, but enough blocks for the threads where there are tiles enough. In f32,
+/// where they take twice the room, they are as many: a panel is read once for each block, and is twice as large too.
 fn block_size(inputs: usize, all: usize, threads: usize) -> usize {
     const CACHE: usize = 512 * 1_024;
     const MOST: usize = 10 * ROWS;

@@ -190,13 +190,12 @@ fn own_features_in_f32_are_libtorchs() {
 
 /// Those that this processor multiplies in; where there are none, there is nothing to compare.
 fn formats() -> impl Iterator<Item = fused::Format> {
-    formats_of_16_bits().chain(Some(fused::Format::F32).filter(|format| format.is_available()))
+    let all = [fused::Format::Bf16, fused::Format::F16, fused::Format::F32];
+    all.into_iter().filter(|format| format.is_available())
 }
 
 fn formats_of_16_bits() -> impl Iterator<Item = fused::Format> {
-    [fused::Format::Bf16, fused::Format::F16]
-        .into_iter()
-        .filter(|format| format.is_available())
+    formats().filter(|format| *format != fused::Format::F32)
 }
 
 /// Weights with which numbers on the way grow beyond f16 are refused, and bf16, which holds them, is taken.
