@@ -66,7 +66,7 @@ CALLS = {
     "ALIAS_MOVED": "The alias does not point to `expected_version` any more: somebody else moved it. Look again, then decide.",
     "NO_LIVE_MODEL": "No version has the alias `live`. Train one, point `live` to one, or start the server with `--starter`.",
     "CURSOR_AHEAD": "The cursor is past the last event: it is of another training or another database. Begin from 0.",
-    "DEADLINE_EXCEEDED": "The call's deadline passed. What was not computed yet is dropped.",
+    "DEADLINE_EXCEEDED": "The call's deadline passed, or leaves less time than the images take by themselves. What was not computed yet is dropped.",
     "INVALID_IMAGE": "An image cannot be read; `index` in the metadata of `ErrorInfo` says which.",
     "NOT_SUPPORTED": "A part of the Open Inference Protocol that Visage does not have.",
     "BODY_TOO_LARGE": "The HTTP body is larger than `max_message_bytes`. Send fewer images at once.",

@@ -92,7 +92,7 @@ impl Door {
     ///
     /// # Errors
     /// `QueueFull`; `ShareFull` when there is room, and the client has its share of it while others want theirs; `WaitTooLong` when their turn will hardly come
-    /// before the deadline.
+    /// before the deadline, `DeadlineExceeded` when it would not even without those before them.
     pub fn admit(
         &self,
         client: &Client,
@@ -145,6 +145,11 @@ impl Door {
             && let Some(deadline) = deadline
         {
             let left = deadline.saturating_duration_since(now);
+            // Trying again would not help.
+            if self.pace.expected(images) > left {
+                metrics::prediction_rejected(RejectionReason::DeadlineExceeded);
+                return Err(Error::DeadlineExceeded);
+            }
             let expected = self.pace.expected(before + images);
             if expected.mul_f64(SPARE) > left {
                 metrics::prediction_rejected(RejectionReason::WaitTooLong);

@@ -156,8 +156,8 @@ pub enum Error {
         /// Time until the deadline.
         left: Duration,
     },
-    /// The deadline passed before the work was done.
-    #[error("the deadline passed before the call was answered")]
+    /// The deadline passed before the work was done, or leaves less time than the work takes by itself.
+    #[error("the call cannot be answered before its deadline")]
     DeadlineExceeded,
     /// The weights could not be loaded or the network failed.
     #[error("failed to compute with {model}: {source}")]

@@ -103,7 +103,7 @@ label_values! {
         WaitTooLong = "wait_too_long",
         /// The image could not be decoded.
         InvalidImage = "invalid_image",
-        /// The deadline passed while it waited.
+        /// The deadline passed while it waited, or leaves less time than it takes by itself.
         DeadlineExceeded = "deadline_exceeded",
         /// The client left while it waited.
         ClientGone = "client_gone",

@@ -206,6 +206,23 @@ fn what_cannot_be_computed_before_its_deadline_is_refused_at_once() {
 }
 
 #[test]
+fn deadline_that_is_too_near_without_others_is_told_as_such() {
+    let door = door_with_pace();
+    let _before = door.admit(&one(), 1, Priority::Interactive, None).unwrap();
+    // Five take 50 ms, and six with the one before them 60.
+    let hopeless = door.admit(&one(), 5, Priority::Interactive, in_ms(45));
+    assert!(
+        matches!(hopeless, Err(Error::DeadlineExceeded)),
+        "{hopeless:?}"
+    );
+    let late = door.admit(&one(), 5, Priority::Interactive, in_ms(70));
+    assert!(
+        matches!(late, Err(Error::WaitTooLong { before: 1, .. })),
+        "{late:?}"
+    );
+}
+
+#[test]
 fn picture_that_is_alone_is_never_refused_for_its_deadline() {
     let door = door_with_pace();
     let late = door.admit(&one(), 1, Priority::Interactive, in_ms(0));
