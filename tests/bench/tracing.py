@@ -30,8 +30,7 @@ import subprocess
 import tempfile
 import time
 
-from pressure import PICTURES, closed, processor_time
-from serve import field
+from pressure import PICTURES, Load, processor_time
 from train import Server, machine, pictures_of
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -67,10 +66,6 @@ def measure(given, folder):
     subprocess.run([given.visage, "synth", faces, "--count", "200", "--size", "200", "--quiet"], check=True, stdout=subprocess.DEVNULL)
     paths = pictures_of(os.path.abspath(given.data or faces), PICTURES)
     random.Random(0).shuffle(paths)
-    requests = []
-    for path in paths:
-        with open(path, "rb") as file:
-            requests.append(field(1, file.read()))
     # Before there are threads, which a fork would not take along.
     process = multiprocessing.get_context("spawn")
     told = process.Queue()
@@ -88,7 +83,7 @@ def measure(given, folder):
     found = {name: [] for name in flags}
     try:
         for number in range(given.rounds):
-            for name, result in one_round(given, os.path.join(folder, str(number)), flags, requests).items():
+            for name, result in one_round(given, os.path.join(folder, str(number)), flags, paths).items():
                 found[name].append(result)
             print("round {:2}  ".format(number + 1) + "  ".join("{}: {cpu_ms:.3f} ms, {rate:.0f}/s".format(
                 name, **runs[-1]) for name, runs in found.items()), flush=True)
@@ -98,7 +93,7 @@ def measure(given, folder):
     report(given, found)
 
 
-def one_round(given, folder, flags, requests):
+def one_round(given, folder, flags, paths):
     """Servers of their own, and for each its processor time for a call in ms and its calls per second."""
     servers, calls, used, took = {}, dict.fromkeys(flags, 0), dict.fromkeys(flags, 0.0), dict.fromkeys(flags, 0.0)
     try:
@@ -106,14 +101,14 @@ def one_round(given, folder, flags, requests):
             own = os.path.join(folder, name.replace(" ", ""))
             os.makedirs(own)
             servers[name] = Server(given.visage, own, "--starter", *options)
-            asyncio.run(closed(servers[name].address, requests, CLIENTS, WARM_UP))
+            asyncio.run(Load(given.load, servers[name].address, paths).closed(CLIENTS, WARM_UP))
         for _ in range(given.seconds):
             for name in random.sample(list(flags), len(flags)):
                 before, begun = processor_time(servers[name].process), time.perf_counter()
-                result = asyncio.run(closed(servers[name].address, requests, CLIENTS, 1))
+                result = asyncio.run(Load(given.load, servers[name].address, paths).closed(CLIENTS, 1))
                 took[name] += time.perf_counter() - begun
                 used[name] += processor_time(servers[name].process) - before
-                calls[name] += result["outcomes"]["OK"]
+                calls[name] += result["outcomes"].get("Ok", 0)
     finally:
         for server in servers.values():
             server.close()
@@ -151,6 +146,7 @@ def report(given, found):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visage", required=True, help="the release binary")
+    parser.add_argument("--load", required=True, help="the binary visage-load")
     parser.add_argument("--data", help="folder of pictures; drawn ones without it")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=int, default=10, help="turns of a second of each server in each round")

@@ -1,0 +1,167 @@
+//! Calls Predict at a given load and tells what became of the calls, as one line of JSON.
+//!
+//! It takes a fraction of what a Python client takes of the processors, which it shares with the server.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    error::Error,
+    fs,
+    path::PathBuf,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use clap::Parser;
+use http::uri::PathAndQuery;
+use serde::Serialize;
+use tokio::{
+    task::{LocalSet, yield_now},
+    time::{MissedTickBehavior, interval},
+};
+use tonic::{Request, Status, client::Grpc, transport::Channel};
+use tonic_prost::ProstCodec;
+
+const METHOD: &str = "/visage.v1.PredictionService/Predict";
+
+#[derive(Debug, Parser)]
+#[command(about)]
+struct Options {
+    /// HOST:PORT of the server.
+    address: String,
+    /// So many clients, each of which sends its next picture when the answer has come.
+    #[arg(long, required_unless_present = "rate", conflicts_with = "rate")]
+    clients: Option<usize>,
+    /// So many calls a second, sent at fixed times whatever becomes of them.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// For so long calls are begun.
+    #[arg(long)]
+    seconds: f64,
+    /// Deadline of each call, in seconds.
+    #[arg(long, default_value_t = 60.0)]
+    timeout: f64,
+    /// Encoded pictures, sent one after another.
+    #[arg(required = true)]
+    pictures: Vec<PathBuf>,
+}
+
+/// What is needed of the request; the answer is not looked at.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PredictRequest {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    images: Vec<Bytes>,
+}
+
+/// What became of the calls.
+#[derive(Debug, Default, Serialize)]
+struct Found {
+    /// Until the last answer.
+    seconds: f64,
+    /// Calls by their status codes.
+    outcomes: BTreeMap<String, u64>,
+    /// Of the calls that were answered with OK.
+    latencies_ms: Vec<f64>,
+}
+
+/// Calls to one server. Cheap to clone.
+#[derive(Clone)]
+struct Load {
+    channel: Channel,
+    pictures: Rc<[Bytes]>,
+    timeout: Duration,
+    found: Rc<RefCell<Found>>,
+}
+
+impl Load {
+    async fn call(self, number: usize) {
+        let begun = Instant::now();
+        let answer = self.answer(number).await;
+        let mut found = self.found.borrow_mut();
+        let code = match answer {
+            Ok(()) => {
+                found
+                    .latencies_ms
+                    .push(begun.elapsed().as_secs_f64() * 1000.0);
+                tonic::Code::Ok
+            }
+            Err(status) => status.code(),
+        };
+        *found.outcomes.entry(format!("{code:?}")).or_default() += 1;
+    }
+
+    async fn answer(&self, number: usize) -> Result<(), Status> {
+        let mut request = Request::new(PredictRequest {
+            images: vec![self.pictures[number % self.pictures.len()].clone()],
+        });
+        request.set_timeout(self.timeout);
+        let mut grpc = Grpc::new(self.channel.clone());
+        let gone = |error| Status::unavailable(format!("{error}"));
+        grpc.ready().await.map_err(gone)?;
+        let codec = ProstCodec::<PredictRequest, ()>::default();
+        let method = PathAndQuery::from_static(METHOD);
+        grpc.unary(request, method, codec).await.map(|_| ())
+    }
+
+    /// Clients that wait for their answers.
+    async fn closed(&self, clients: usize, limit: Instant) {
+        let client = |number| async move {
+            let mut number = number;
+            while Instant::now() < limit {
+                self.clone().call(number).await;
+                number += clients;
+            }
+        };
+        futures_util::future::join_all((0..clients).map(client)).await;
+    }
+
+    /// Calls at fixed times.
+    async fn opened(&self, rate: f64, limit: Instant) {
+        let mut clock = interval(Duration::from_secs_f64(1.0 / rate));
+        clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut calls = tokio::task::JoinSet::new();
+        let mut number = 0;
+        while Instant::now() < limit {
+            clock.tick().await;
+            calls.spawn_local(self.clone().call(number));
+            while calls.try_join_next().is_some() {}
+            number += 1;
+            // After a pause of the machine many calls are due at once.
+            yield_now().await;
+        }
+        calls.join_all().await;
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let read = |path: &PathBuf| {
+        let told = |error| format!("cannot read {}: {error}", path.display());
+        fs::read(path).map(Bytes::from).map_err(told)
+    };
+    let pictures = options.pictures.iter().map(read);
+    let load = Load {
+        channel: Channel::from_shared(format!("http://{}", options.address))?
+            .connect()
+            .await?,
+        pictures: pictures.collect::<Result<_, _>>()?,
+        timeout: Duration::try_from_secs_f64(options.timeout)?,
+        found: Rc::default(),
+    };
+    let begun = Instant::now();
+    let limit = begun + Duration::try_from_secs_f64(options.seconds)?;
+    let calls = async {
+        match (options.clients, options.rate) {
+            (Some(clients), _) => load.closed(clients, limit).await,
+            (None, Some(rate)) => load.opened(rate, limit).await,
+            (None, None) => {}
+        }
+    };
+    LocalSet::new().run_until(calls).await;
+    let mut found = load.found.take();
+    found.seconds = begun.elapsed().as_secs_f64();
+    serde_json::to_writer(std::io::stdout(), &found)?;
+    Ok(())
+}
