@@ -41,7 +41,7 @@ impl Computing {
                 let mut outputs = outputs.into_iter();
                 let mut next = || outputs.next().map(|output| years(output, &model.label));
                 for item in batch {
-                    let mirrored = item.mirrored.is_some();
+                    let mirrored = item.average_flip;
                     let Some((age, explanation)) = next() else {
                         return;
                     };

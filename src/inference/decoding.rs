@@ -9,11 +9,11 @@ use bytes::Bytes;
 use image::RgbImage;
 
 use crate::{
-    imaging::{self, Limits, Preprocessor, normalise_into},
+    imaging::{self, Limits, Preprocessor},
     telemetry::metrics::{self, RejectionReason},
 };
 
-use super::{Error, ServedModel, annotate, predictor::DecodeJob};
+use super::{Error, ServedModel, annotate, input::Input, predictor::DecodeJob};
 
 /// A picture as a client sends it.
 #[derive(Debug, Clone)]
@@ -48,16 +48,13 @@ pub(super) struct Decoded {
     pub(super) seconds: Duration,
 }
 
-/// The network's input.
+/// What the network needs of a picture.
 pub(super) struct Prepared {
-    /// `[3, S, S]`, normalised.
-    pub(super) pixels: Vec<f32>,
-    /// The same of the mirror image, where it is wanted.
-    pub(super) mirrored: Option<Vec<f32>>,
+    pub(super) input: Input,
     pub(super) decoded: Decoded,
 }
 
-/// Makes the network's input of a picture. Numbers that a client has prepared are checked and copied.
+/// Makes of a picture what the network's input is made of. Numbers that a client has prepared are checked and copied.
 ///
 /// # Errors
 /// A deadline that has passed, or a picture or numbers that cannot be used.
@@ -76,41 +73,30 @@ pub(super) fn decode(job: &DecodeJob, limits: Limits) -> Result<Prepared, Error>
             let (values, rest) = bytes.as_chunks::<4>();
             let values = values.iter().map(|value| f32::from_le_bytes(*value));
             let whole = rest.is_empty().then(|| values.collect());
-            check_values(index, model, whole).map(|pixels| (pixels, (size, size), None))
+            check_values(index, model, whole)
+                .map(|numbers| (Input::Numbers(numbers), (size, size), None))
         }
         Picture::Values(all, number) => {
             let count = model.input.values();
             let begin = number.saturating_mul(count);
             let values = all.get(begin..begin.saturating_add(count));
             check_values(index, model, values.map(<[f32]>::to_vec))
-                .map(|pixels| (pixels, (size, size), None))
+                .map(|numbers| (Input::Numbers(numbers), (size, size), None))
         }
     };
-    let (pixels, dimensions, kept) = made.inspect_err(|_| {
+    let (input, dimensions, kept) = made.inspect_err(|_| {
         metrics::prediction_rejected(RejectionReason::InvalidImage);
     })?;
-    let flip = job.wishes.average_flip;
-    let mirrored = flip.then(|| mirrored(&pixels, size as usize));
     let decoded = Decoded {
         dimensions,
         picture: kept,
         is_prepared: job.picture.is_prepared(),
         seconds: begun.elapsed(),
     };
-    Ok(Prepared {
-        pixels,
-        mirrored,
-        decoded,
-    })
+    Ok(Prepared { input, decoded })
 }
 
-/// The network's input of the mirror image: every row of every channel, `side` numbers, the other way round.
-pub(super) fn mirrored(pixels: &[f32], side: usize) -> Vec<f32> {
-    let rows = pixels.chunks(side);
-    rows.flat_map(|row| row.iter().rev().copied()).collect()
-}
-
-type Read = (Vec<f32>, (u32, u32), Option<RgbImage>);
+type Read = (Input, (u32, u32), Option<RgbImage>);
 
 fn read(
     bytes: &[u8],
@@ -123,9 +109,7 @@ fn read(
     // Small at once: hundreds of decoded photographs would not fit into memory.
     let kept = keep_picture.then(|| annotate::fit(&picture));
     let resized = Preprocessor::new().resize(picture, model.input.size);
-    let mut pixels = vec![0.0; model.input.values()];
-    normalise_into(&resized, &model.input, &mut pixels);
-    Ok((pixels, dimensions, kept))
+    Ok((Input::Picture(resized), dimensions, kept))
 }
 
 /// Refuses numbers that are too few or too many, or that are none.
@@ -144,17 +128,5 @@ fn check_values(
             "number {place} of {wanted} is {}, not finite",
             values[place]
         ))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mirror_image_turns_every_row_of_every_channel() {
-        let pixels: Vec<f32> = (1..=12_u8).map(f32::from).collect();
-        let expected = [2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11].map(|value: u8| f32::from(value));
-        assert_eq!(mirrored(&pixels, 2), expected);
     }
 }

@@ -20,6 +20,7 @@ use super::{
     Error, ServedModel,
     computing::Computing,
     explain::Explanation,
+    input::Inputs,
     loaded::{Loaded, Rounding, Wanted},
     loader::{Delivery, Inventory, Loader, Returns},
     queue::{Item, Waiting},
@@ -187,6 +188,7 @@ struct Loop {
     inventory: Inventory,
     /// Not libtorch's, which wait for the next operation without giving up the cores that decode.
     threads: Arc<Threads>,
+    inputs: Inputs,
     statistics: Statistics,
     /// Takes pictures whose version was let go of while they waited.
     returns: mpsc::Sender<Item>,
@@ -206,6 +208,7 @@ impl Loop {
             pinned: None,
             inventory,
             threads: Arc::new(threads),
+            inputs: Inputs::default(),
             statistics,
             returns,
         }
@@ -282,17 +285,16 @@ impl Loop {
                 begun = Instant::now();
             }
         };
+        let mut inputs = std::mem::take(&mut self.inputs);
         let outputs = self.use_now(&model.sha256).map(|network| {
-            // A picture's mirror image comes behind it.
-            let (mut images, mut explain) = (Vec::new(), Vec::new());
-            for item in &batch {
-                for pixels in std::iter::once(&item.pixels).chain(&item.mirrored) {
-                    images.push(pixels.as_slice());
-                    explain.push(item.explain);
-                }
-            }
+            let images = inputs.of(&batch, &model.input, &threads);
+            let explain = batch
+                .iter()
+                .flat_map(|item| std::iter::repeat_n(item.explain, item.rows()));
+            let explain = Vec::from_iter(explain);
             network.begin(&images, &explain, &model, &threads, &mut answer_before)
         });
+        self.inputs = inputs;
         answer_before();
         match outputs {
             Some(outputs) => Some(Computing {

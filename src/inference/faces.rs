@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     detection::{self, Face},
-    imaging::{self, Limits, Preprocessor, normalise_into},
+    imaging::{self, Limits, Preprocessor},
     telemetry::metrics::{self, RejectionReason},
 };
 
@@ -25,9 +25,10 @@ use super::{
     Error, ServedModel,
     admission::Place,
     annotate::{self, Marked},
-    decoding::{Picture, mirrored},
+    decoding::Picture,
     engine::Output,
     explain,
+    input::Input,
     predictor::{Answer, DecodeJob, Explained, Predictor, Wishes, finite_age, interval},
     queue::{Item, unwanted},
     spans,
@@ -90,18 +91,12 @@ impl Predictor {
                 .admit_more(faces.len().min(FACES_AT_ONCE) - 1, priority);
             places.extend(own.take());
             let together: Vec<(Face, RgbImage)> = faces.by_ref().take(places.len()).collect();
-            let chips: Vec<RgbImage> = together.iter().map(|(_, chip)| chip.clone()).collect();
-            let prepared = {
-                let model = Arc::clone(&model);
-                let flip = wishes.average_flip;
-                self.compute(move || prepare(&chips, &model, flip)).await?
-            };
-            let mut pending = Vec::with_capacity(prepared.len());
-            for ((pixels, mirrored), place) in prepared.into_iter().zip(places) {
+            let mut pending = Vec::with_capacity(together.len());
+            for ((_, chip), place) in together.iter().zip(places) {
                 let (reply, answer) = oneshot::channel();
                 self.engine.submit(Item {
-                    pixels,
-                    mirrored,
+                    input: Input::Picture(chip.clone()),
+                    average_flip: wishes.average_flip,
                     model: Arc::clone(&model),
                     explain: wishes.explain,
                     deadline,
@@ -218,21 +213,6 @@ fn decode(job: &DecodeJob, limits: Limits) -> Result<RgbImage, Error> {
             reason: "faces are looked for in encoded images, not in prepared numbers".to_owned(),
         }),
     }
-}
-
-/// The network's input of each, and of its mirror image where that is wanted.
-fn prepare(
-    chips: &[RgbImage],
-    model: &ServedModel,
-    flip: bool,
-) -> Vec<(Vec<f32>, Option<Vec<f32>>)> {
-    let normalised = |chip: &RgbImage| {
-        let mut pixels = vec![0.0; model.input.values()];
-        normalise_into(chip, &model.input, &mut pixels);
-        let other = flip.then(|| mirrored(&pixels, model.input.size as usize));
-        (pixels, other)
-    };
-    chips.iter().map(normalised).collect()
 }
 
 type Concluded = (Vec<FaceAnswer>, Option<Vec<u8>>);

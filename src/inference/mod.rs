@@ -34,6 +34,7 @@ pub mod engine;
 pub mod explain;
 mod faces;
 mod fairness;
+mod input;
 mod loaded;
 mod loader;
 mod pace;

@@ -389,14 +389,10 @@ impl Predictor {
             let prepared = decode(&job, limits);
             spans::step(trace.as_ref(), "decode", job.index, begun);
             let sent = match prepared {
-                Ok(Prepared {
-                    pixels,
-                    mirrored,
-                    decoded,
-                }) => {
+                Ok(Prepared { input, decoded }) => {
                     let item = Item {
-                        pixels,
-                        mirrored,
+                        input,
+                        average_flip: job.wishes.average_flip,
                         model: job.model,
                         explain: job.wishes.explain,
                         deadline: job.deadline,

@@ -16,7 +16,9 @@ use crate::telemetry::{
     traces::Trace,
 };
 
-use super::{Error, Priority, ServedModel, admission::Place, client::Client, engine::Output};
+use super::{
+    Error, Priority, ServedModel, admission::Place, client::Client, engine::Output, input::Input,
+};
 
 /// Rows of a batch that has none that somebody waits for: those that come meanwhile wait no longer than for this many, which take a third of the time of
 /// the largest batch and nine tenths of its speed.
@@ -27,10 +29,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// One preprocessed picture on its way to the engine.
 #[derive(Debug)]
 pub struct Item {
-    /// `[3, S, S]`, normalised.
-    pub pixels: Vec<f32>,
-    /// The same of its mirror image, where the mean over both is wanted.
-    pub mirrored: Option<Vec<f32>>,
+    /// What the network's input is made of.
+    pub input: Input,
+    /// Whether the mean over the picture and its mirror image is wanted.
+    pub average_flip: bool,
     /// Which weights to use.
     pub model: Arc<ServedModel>,
     /// Whether it is also wanted what each place of the picture adds to the age.
@@ -54,7 +56,7 @@ pub struct Item {
 impl Item {
     /// What it takes of a batch.
     pub(super) fn rows(&self) -> usize {
-        1 + usize::from(self.mirrored.is_some())
+        1 + usize::from(self.average_flip)
     }
 }
 
@@ -242,8 +244,8 @@ mod tests {
                 mean_training_age: None,
             };
             self.waiting.push(Item {
-                pixels: vec![number],
-                mirrored: None,
+                input: Input::Numbers(vec![number]),
+                average_flip: false,
                 model: Arc::new(model),
                 explain: false,
                 deadline: None,
@@ -263,7 +265,11 @@ mod tests {
 
         fn next(&mut self, most: usize) -> Vec<f32> {
             let batch = self.waiting.next(most);
-            batch.iter().map(|item| item.pixels[0]).collect()
+            let number = |item: &Item| match &item.input {
+                Input::Numbers(numbers) => numbers[0],
+                Input::Picture(picture) => panic!("{picture:?} was not sent"),
+            };
+            batch.iter().map(number).collect()
         }
     }
 
@@ -390,7 +396,7 @@ mod tests {
             queue.push(number, "a", Priority::Interactive, NOT_LONG);
             let line = queue.waiting.interactive.of_client.values_mut().next();
             let item = line.unwrap().back_mut().unwrap();
-            item.mirrored = Some(item.pixels.clone());
+            item.average_flip = true;
         }
         assert_eq!(queue.next(5), [1.0, 2.0]);
         // One goes also where there is room for half of it.

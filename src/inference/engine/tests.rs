@@ -11,6 +11,7 @@ use crate::{
         NumberFormat, Priority,
         admission::{Door, Place},
         client::Client,
+        input::Input,
     },
     model::starter,
 };
@@ -60,8 +61,8 @@ fn submit(
     let (reply, answer) = oneshot::channel();
     let client = Client::new("one");
     let item = Item {
-        pixels: vec![shade; model.input.values()],
-        mirrored: None,
+        input: Input::Numbers(vec![shade; model.input.values()]),
+        average_flip: false,
         model: Arc::clone(model),
         explain: false,
         deadline: None,

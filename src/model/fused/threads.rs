@@ -92,7 +92,7 @@ impl Threads {
     }
 
     /// Does all jobs, in any order.
-    pub(super) fn for_each(&self, jobs: usize, work: impl Fn(usize) + Sync + Send) {
+    pub(crate) fn for_each(&self, jobs: usize, work: impl Fn(usize) + Sync + Send) {
         match &self.kind {
             Kind::Caller => (0..jobs).for_each(work),
             Kind::Pool(pool) => pool.install(|| {
