@@ -33,8 +33,8 @@ struct Row<'a> {
 }
 
 impl Inputs {
-    /// The network's inputs, `[3, S, S]` each: of each picture in turn, and behind it of its mirror image where the mean over both is wanted. All are of one
-    /// version, whose input this is.
+    /// The network's inputs, `[3, S, S]` each: of each picture in turn, and behind it of its mirror image where the mean over both is wanted. `spec`
+    /// is that of all.
     pub(super) fn of<'a>(
         &'a mut self,
         batch: &'a [Item],

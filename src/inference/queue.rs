@@ -105,10 +105,12 @@ struct Batch {
 }
 
 impl Batch {
-    /// Whether a picture is of the batch's version and has room; one alone always has.
+    /// Whether a picture has room and is for the batch's weights with the same input; one alone always has.
     fn fits(&self, item: &Item, most: usize) -> bool {
         self.items.first().is_none_or(|first| {
-            first.model.sha256 == item.model.sha256 && self.rows + item.rows() <= most
+            first.model.sha256 == item.model.sha256
+                && first.model.input == item.model.input
+                && self.rows + item.rows() <= most
         })
     }
 }
@@ -387,6 +389,21 @@ mod tests {
         assert_eq!(queue.next(2), [1.0, 2.0]);
         assert_eq!(queue.next(2), [4.0]);
         assert_eq!(queue.next(2), [3.0]);
+    }
+
+    #[test]
+    fn pictures_for_the_same_weights_with_another_input_are_in_batches_of_their_own() {
+        let mut queue = Queue::new();
+        for number in [1.0, 2.0] {
+            queue.push(number, "a", Priority::Interactive, NOT_LONG);
+        }
+        let line = queue.waiting.interactive.of_client.values_mut().next();
+        let model = &mut line.unwrap().back_mut().unwrap().model;
+        let mut other = ServedModel::clone(model);
+        other.input.mean = [0.5; 3];
+        *model = Arc::new(other);
+        assert_eq!(queue.next(5), [1.0]);
+        assert_eq!(queue.next(5), [2.0]);
     }
 
     #[test]
