@@ -6,7 +6,6 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     error::Error,
-    fs,
     path::PathBuf,
     rc::Rc,
     time::{Duration, Instant},
@@ -137,10 +136,7 @@ impl Load {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
-    let read = |path: &PathBuf| {
-        let told = |error| format!("cannot read {}: {error}", path.display());
-        fs::read(path).map(Bytes::from).map_err(told)
-    };
+    let read = |path: &PathBuf| fs_err::read(path).map(Bytes::from);
     let pictures = options.pictures.iter().map(read);
     let load = Load {
         channel: Channel::from_shared(format!("http://{}", options.address))?
