@@ -116,8 +116,8 @@ impl Load {
     }
 
     /// Calls at fixed times.
-    async fn opened(&self, rate: f64, limit: Instant) {
-        let mut clock = interval(Duration::from_secs_f64(1.0 / rate));
+    async fn opened(&self, period: Duration, limit: Instant) {
+        let mut clock = interval(period);
         clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut calls = tokio::task::JoinSet::new();
         let mut number = 0;
@@ -133,15 +133,31 @@ impl Load {
     }
 }
 
+/// The time from one call to the next.
+fn period_of(rate: f64) -> Result<Duration, String> {
+    match Duration::try_from_secs_f64(rate.recip()) {
+        Ok(period) if !period.is_zero() => Ok(period),
+        Ok(_) | Err(_) => Err(format!(
+            "`--rate` {rate} is no number of calls a second between 0 and a thousand million"
+        )),
+    }
+}
+
+async fn connected(address: &str) -> Result<Channel, String> {
+    let told = |error| format!("cannot reach {address}: {error:?}");
+    let endpoint = Channel::from_shared(format!("http://{address}"))
+        .map_err(|error| format!("`{address}` is no HOST:PORT: {error}"))?;
+    endpoint.connect().await.map_err(told)
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
+    let period = options.rate.map(period_of).transpose()?;
     let read = |path: &PathBuf| fs_err::read(path).map(Bytes::from);
     let pictures = options.pictures.iter().map(read);
     let load = Load {
-        channel: Channel::from_shared(format!("http://{}", options.address))?
-            .connect()
-            .await?,
+        channel: connected(&options.address).await?,
         pictures: pictures.collect::<Result<_, _>>()?,
         timeout: Duration::try_from_secs_f64(options.timeout)?,
         found: Rc::default(),
@@ -149,9 +165,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
     let limit = begun + Duration::try_from_secs_f64(options.seconds)?;
     let calls = async {
-        match (options.clients, options.rate) {
+        match (options.clients, period) {
             (Some(clients), _) => load.closed(clients, limit).await,
-            (None, Some(rate)) => load.opened(rate, limit).await,
+            (None, Some(period)) => load.opened(period, limit).await,
             (None, None) => {}
         }
     };
