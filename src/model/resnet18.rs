@@ -289,6 +289,8 @@ impl ResNet18 {
 struct Fused {
     network: fused::Network,
     workspace: RefCell<fused::Workspace>,
+    /// Of the features, whatever the network computes in.
+    kind: Kind,
 }
 
 impl Fused {
@@ -306,6 +308,7 @@ impl Fused {
         Ok(network.map(|network| Fused {
             network,
             workspace: RefCell::new(fused::Workspace::new()),
+            kind: precision.kind(),
         }))
     }
 
@@ -334,7 +337,7 @@ impl Fused {
             format @ fused::Format::F32 => {
                 let mut pixels = made(Kind::Float)?;
                 format.widen_all(features.values, values_mut(&mut pixels));
-                pixels
+                pixels.f_to_kind(self.kind)?
             }
         };
         Ok(pixels.f_permute([0, 3, 1, 2])?)

@@ -327,10 +327,11 @@ mod tests {
 
     type Way = fn(&FlatParameters, Trained, &BTreeMap<String, Tensor>) -> Option<Tail>;
 
-    /// The two ways in which processors train, where this one has them.
-    const WAYS: [Way; 2] = [
+    /// The ways in which processors train, where this one has them.
+    const WAYS: [Way; 3] = [
         |parameters, trained, state| Tail::new(parameters.lengths(), trained, state),
         |parameters, trained, state| Tail::in_bf16(parameters.lengths(), trained, state),
+        |parameters, trained, state| Tail::widened(parameters.lengths(), trained, state),
     ];
 
     fn gathered(

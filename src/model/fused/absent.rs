@@ -119,6 +119,21 @@ impl Tail {
         None
     }
 
+    /// Always `None`.
+    #[cfg(test)]
+    pub(crate) fn widened<'a>(
+        _: impl Iterator<Item = (&'a str, usize)>,
+        _: Trained,
+        _: &BTreeMap<String, Tensor>,
+    ) -> Option<Self> {
+        None
+    }
+
+    /// Never.
+    pub(crate) fn can_train(_: Trained) -> bool {
+        false
+    }
+
     pub(crate) fn takes_images(&self) -> bool {
         match *self {}
     }

@@ -49,7 +49,7 @@ impl Filter {
             Arithmetic::F16 | Arithmetic::F32(_) => {
                 pack_plain::direct(arithmetic, weight, inputs, taps, threads, panels);
             }
-            Arithmetic::Bf16 | Arithmetic::Mixed => {
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => {
                 pack::direct(
                     arithmetic.has_f16_factors(),
                     weight,

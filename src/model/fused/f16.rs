@@ -230,7 +230,7 @@ unsafe fn wide_sums(rows: Rows<'_>, panel: *const u16, factor: f32) -> kernel::S
 ///
 /// # Safety
 /// As for [`wide_sums_of`], and `out` holds the rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 pub(super) unsafe fn wide_product(
     rows: Rows<'_>,
     panel: *const u16,
@@ -246,7 +246,7 @@ pub(super) unsafe fn wide_product(
 ///
 /// # Safety
 /// As for [`wide_product`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 pub(super) unsafe fn add_wide_product(
     rows: Rows<'_>,
     panel: *const u16,
@@ -262,7 +262,7 @@ pub(super) unsafe fn add_wide_product(
 ///
 /// # Safety
 /// As for [`wide_sums_of`], each of `out` holds [`PANEL`] values, and the bias is in f32.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 pub(super) unsafe fn wide_finished_product(
     rows: Rows<'_>,
     panel: *const u16,
@@ -281,7 +281,7 @@ pub(super) unsafe fn wide_finished_product(
 ///
 /// # Safety
 /// The processor is [`available`], and `out` holds as many.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 pub(super) unsafe fn from_bf16(values: &[u16], factor: f32, out: *mut u16) {
     let (chunks, rest) = values.as_chunks::<CHUNK>();
     for (index, chunk) in chunks.iter().enumerate() {

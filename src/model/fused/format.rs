@@ -16,6 +16,7 @@ use super::{
     f16 as f16_kernel,
     kernel::{self, Finish, PANEL, ROWS, Rows},
     memory::{Aligned, Shared},
+    products::{native, widened},
     single::Lanes,
     threads::Threads,
 };
@@ -64,7 +65,7 @@ impl Format {
     /// How this processor multiplies in it, if it does.
     pub(super) fn arithmetic(self) -> Option<Arithmetic> {
         match self {
-            Format::Bf16 => kernel::available().then_some(Arithmetic::Bf16),
+            Format::Bf16 => kernel::multiplies_in_bf16().then_some(Arithmetic::Bf16),
             Format::F16 => f16_kernel::available().then_some(Arithmetic::F16),
             Format::F32 => Lanes::most().map(Arithmetic::F32),
         }
@@ -86,6 +87,8 @@ fn from_places([first, second]: [u16; 2]) -> f32 {
 pub(super) enum Arithmetic {
     /// Activations and factors in bf16, sums in f32.
     Bf16,
+    /// The same on processors that must widen the factors before they multiply. For trainings alone.
+    Widened,
     /// All in f16.
     F16,
     /// Activations in bf16, factors in f16, sums in f32 but for short ones. Gradients are too small for f16 and activations may be too large, so the factors made of either are
@@ -96,19 +99,26 @@ pub(super) enum Arithmetic {
 }
 
 impl Arithmetic {
-    /// The fastest whose activations are bf16, for trainings.
-    pub(super) fn of_training() -> Self {
-        if f16_kernel::available() {
-            Arithmetic::Mixed
-        } else {
-            Arithmetic::Bf16
+    /// The fastest whose activations are bf16, for trainings; `None` where the processor has none.
+    pub(super) fn of_training() -> Option<Self> {
+        let mut all = [Arithmetic::Mixed, Arithmetic::Bf16, Arithmetic::Widened].into_iter();
+        all.find(|arithmetic| arithmetic.can_train())
+    }
+
+    /// Whether this processor trains with it.
+    pub(super) fn can_train(self) -> bool {
+        match self {
+            Arithmetic::Bf16 => kernel::multiplies_in_bf16(),
+            Arithmetic::Widened => kernel::available(),
+            Arithmetic::Mixed => kernel::available() && f16_kernel::available(),
+            Arithmetic::F16 | Arithmetic::F32(_) => false,
         }
     }
 
     /// Whether factors are in f16.
     pub(super) fn has_f16_factors(self) -> bool {
         match self {
-            Arithmetic::Bf16 | Arithmetic::F32(_) => false,
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F32(_) => false,
             Arithmetic::F16 | Arithmetic::Mixed => true,
         }
     }
@@ -116,7 +126,7 @@ impl Arithmetic {
     /// Places of 16 bits that an activation or a factor takes.
     pub(super) const fn width(self) -> usize {
         match self {
-            Arithmetic::Bf16 | Arithmetic::F16 | Arithmetic::Mixed => 1,
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::Mixed => 1,
             Arithmetic::F32(_) => 2,
         }
     }
@@ -133,7 +143,7 @@ impl Arithmetic {
                     *out = to_places(*value);
                 }
             }
-            Arithmetic::Bf16 => {
+            Arithmetic::Bf16 | Arithmetic::Widened => {
                 for (value, out) in values.iter().zip(out) {
                     *out = bf16::from_f32(*value).to_bits();
                 }
@@ -146,7 +156,7 @@ impl Arithmetic {
     /// What activations are multiplied with to become factors: a power of two, so that nothing is rounded.
     pub(super) fn scale_of(self, activations: &[u16], threads: &Threads) -> f32 {
         match self {
-            Arithmetic::Bf16 | Arithmetic::F16 | Arithmetic::F32(_) => 1.0,
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::F32(_) => 1.0,
             Arithmetic::Mixed => scale_of(largest(activations, threads)),
         }
     }
@@ -195,7 +205,9 @@ impl Arithmetic {
         room: &'a Aligned<u16>,
     ) -> &'a [u16] {
         match self {
-            Arithmetic::Bf16 | Arithmetic::F16 | Arithmetic::F32(_) => activations,
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::F32(_) => {
+                activations
+            }
             Arithmetic::Mixed => room.as_slice(),
         }
     }
@@ -204,7 +216,7 @@ impl Arithmetic {
     pub(super) fn place_of(self, row: usize, column: usize) -> usize {
         let of_pair = |column: usize| (row / 2 * PANEL + column) * 2 + row % 2;
         match self {
-            Arithmetic::Bf16 | Arithmetic::Mixed => of_pair(column),
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => of_pair(column),
             Arithmetic::F16 => of_pair(f16_kernel::place_of(column)),
             Arithmetic::F32(_) => row * PANEL + column,
         }
@@ -213,7 +225,7 @@ impl Arithmetic {
     /// Numbers of 16 bits that a sum takes the room of.
     pub(super) const fn sum_width(self) -> usize {
         match self {
-            Arithmetic::Bf16 | Arithmetic::Mixed | Arithmetic::F32(_) => 2,
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed | Arithmetic::F32(_) => 2,
             Arithmetic::F16 => 1,
         }
     }
@@ -223,7 +235,7 @@ impl Arithmetic {
         let mut made = Aligned::zeros(values.len() * self.sum_width());
         let places = made.as_mut_slice();
         match self {
-            Arithmetic::Bf16 | Arithmetic::Mixed | Arithmetic::F32(_) => {
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed | Arithmetic::F32(_) => {
                 for (value, place) in values.iter().zip(places.as_chunks_mut::<2>().0) {
                     *place = to_places(*value);
                 }
@@ -236,7 +248,7 @@ impl Arithmetic {
     /// Sums of products, divided by the scale of their factors.
     ///
     /// # Safety
-    /// As for [`kernel::product`], with room for sums of this kind.
+    /// As for [`native::product`], with room for sums of this kind.
     #[inline]
     pub(super) unsafe fn product(
         self,
@@ -249,7 +261,8 @@ impl Arithmetic {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Arithmetic::Bf16 => kernel::product(rows, panel, out.cast(), stride),
+                Arithmetic::Bf16 => native::product(rows, panel, out.cast(), stride),
+                Arithmetic::Widened => widened::product(rows, panel, out.cast(), stride),
                 Arithmetic::F16 => f16_kernel::product(rows, panel, out, stride),
                 Arithmetic::Mixed => {
                     f16_kernel::wide_product(rows, panel, scale.recip(), out.cast(), stride)
@@ -262,7 +275,7 @@ impl Arithmetic {
     /// Adds sums of products, divided by the scale of their factors, to sums in f32. Only for trainings, whose activations are bf16.
     ///
     /// # Safety
-    /// As for [`kernel::add_product`].
+    /// As for [`native::add_product`].
     #[inline]
     pub(super) unsafe fn add_product(
         self,
@@ -274,10 +287,14 @@ impl Arithmetic {
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            if self.has_f16_factors() {
-                f16_kernel::add_wide_product(rows, panel, scale.recip(), out, stride);
-            } else {
-                kernel::add_product(rows, panel, out, stride);
+            match self {
+                Arithmetic::Bf16 => native::add_product(rows, panel, out, stride),
+                Arithmetic::Widened | Arithmetic::F32(_) => {
+                    widened::add_product(rows, panel, out, stride);
+                }
+                Arithmetic::F16 | Arithmetic::Mixed => {
+                    f16_kernel::add_wide_product(rows, panel, scale.recip(), out, stride);
+                }
             }
         }
     }
@@ -285,7 +302,7 @@ impl Arithmetic {
     /// Sums of products as [`Arithmetic::product`] has them, finished as activations.
     ///
     /// # Safety
-    /// As for [`kernel::finished_product`], with a bias of sums of this kind.
+    /// As for [`native::finished_product`], with a bias of sums of this kind.
     #[inline]
     pub(super) unsafe fn finished_product(
         self,
@@ -298,7 +315,8 @@ impl Arithmetic {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Arithmetic::Bf16 => kernel::finished_product(rows, panel, finish, out),
+                Arithmetic::Bf16 => native::finished_product(rows, panel, finish, out),
+                Arithmetic::Widened => widened::finished_product(rows, panel, finish, out),
                 Arithmetic::F16 => f16_kernel::finished_product(rows, panel, finish, out),
                 Arithmetic::Mixed => {
                     f16_kernel::wide_finished_product(rows, panel, scale.recip(), finish, out)
@@ -322,7 +340,7 @@ impl Arithmetic {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Arithmetic::Bf16 => {
+                Arithmetic::Bf16 | Arithmetic::Widened => {
                     kernel::transform_input::<false>(pixels, channels, scale, out, stride)
                 }
                 Arithmetic::F16 => f16_kernel::transform_input(pixels, channels, out, stride),
@@ -350,7 +368,7 @@ impl Arithmetic {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Arithmetic::Bf16 | Arithmetic::Mixed => {
+                Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => {
                     kernel::transform_output(products.cast(), stride, finish, residual, out)
                 }
                 Arithmetic::F16 => {
@@ -370,7 +388,7 @@ impl Arithmetic {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Arithmetic::Bf16 | Arithmetic::F16 | Arithmetic::Mixed => {
+                Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::Mixed => {
                     kernel::largest(pixels, channels, out);
                 }
                 Arithmetic::F32(lanes) => lanes.largest(pixels, channels, out),

@@ -358,7 +358,7 @@ pub(super) fn rows_of(values: &[u16], count: usize) -> [*const u16; ROWS] {
 /// # Safety
 /// The processor is available; both hold `channels` values, a multiple of [`CHUNK`], and `at` gives room for a group of pairs.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn interleave<const IN_F16: bool>(
     both: [*const u16; 2],
     channels: usize,
@@ -387,7 +387,7 @@ pub(super) unsafe fn interleave<const IN_F16: bool>(
 ///
 /// # Safety
 /// The processor is available, the pixels have these channels, and `at` gives room for 16 pairs of the even and of the odd channels.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn input_pair<const IN_F16: bool>(
     tiles: &[[*const u16; ELEMENTS]; 2],
     chunk: usize,
@@ -418,7 +418,7 @@ unsafe fn input_pair<const IN_F16: bool>(
 ///
 /// # Safety
 /// As for [`input_pair`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn output_pair<const IN_F16: bool>(
     tiles: &[[*const u16; 4]; 2],
     chunk: usize,
@@ -447,7 +447,7 @@ unsafe fn output_pair<const IN_F16: bool>(
 /// # Safety
 /// The processor is available, and `at` gives room for 16 pairs of the even and of the odd channels.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn store_pairs<const IN_F16: bool>(
     tiles: &[[[__m512; ELEMENTS]; 2]; 2],
     scale: f32,

@@ -1,4 +1,4 @@
-//! The vector instructions: products of bf16 rows and panels, and Winograd's transforms.
+//! The vector instructions for bf16: Winograd's transforms, and what becomes of sums of [`super::products`].
 //!
 //! A panel is 64 columns of a matrix, its rows in pairs: `[K/2][64][2]`, so that one instruction multiplies two rows of 16 columns with two values of a row of
 //! the other factor and adds to f32 sums. All pointers are to bf16 values as `u16`, unless they say otherwise.
@@ -9,13 +9,12 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_and_si512, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_max_epu16, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_epi16, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
-    _mm512_sub_ps,
+    __m512, _mm512_add_ps, _mm512_and_si512, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_epu16,
+    _mm512_max_ps, _mm512_mul_ps, _mm512_set1_epi16, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
 };
 
-use super::vectors::{self, as_bf16};
+use super::vectors;
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 64;
@@ -24,12 +23,16 @@ pub(super) const ROWS: usize = 6;
 /// Channels that a vector of bf16 holds; all counts of channels are multiples of it.
 pub(super) const CHUNK: usize = 32;
 
-/// Whether this processor has the instructions.
+/// Whether this processor has the instructions, but for the products.
 pub(super) fn available() -> bool {
     std::arch::is_x86_feature_detected!("avx512f")
         && std::arch::is_x86_feature_detected!("avx512bw")
         && std::arch::is_x86_feature_detected!("avx512vl")
-        && std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+/// Whether it has those of AVX512_BF16 too.
+pub(super) fn multiplies_in_bf16() -> bool {
+    available() && std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
 /// Of a row four vectors of 16 columns.
@@ -72,73 +75,6 @@ macro_rules! for_rows {
 }
 pub(super) use for_rows;
 
-/// The sums over taps of rows times panels, for `R` rows.
-///
-/// # Safety
-/// The processor is [`available`], the rows hold their pairs and `panel` begins `taps * pairs * 2 * PANEL` values.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> Sums {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
-        for tap in rows.taps {
-            for pair in 0..rows.pairs {
-                let columns = [
-                    as_bf16(_mm512_loadu_si512(panel.cast())),
-                    as_bf16(_mm512_loadu_si512(panel.add(CHUNK).cast())),
-                    as_bf16(_mm512_loadu_si512(panel.add(2 * CHUNK).cast())),
-                    as_bf16(_mm512_loadu_si512(panel.add(3 * CHUNK).cast())),
-                ];
-                for row in 0..R {
-                    let two = tap[row].add(rows.step * pair).cast::<i32>();
-                    let factor = as_bf16(_mm512_set1_epi32(two.read_unaligned()));
-                    for column in 0..4 {
-                        sums[row][column] =
-                            _mm512_dpbf16_ps(sums[row][column], factor, columns[column]);
-                    }
-                }
-                panel = panel.add(2 * PANEL);
-            }
-        }
-        sums
-    }
-}
-
-/// The same for as many rows as there are.
-///
-/// # Safety
-/// As for [`sums_of`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn sums(rows: Rows<'_>, panel: *const u16) -> Sums {
-    // SAFETY: the caller's promise.
-    unsafe { for_rows!(sums_of, rows, panel) }
-}
-
-/// Adds rows of products to rows of f32: row r at `out + r * stride`.
-///
-/// # Safety
-/// As for [`product`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn add_product(rows: Rows<'_>, panel: *const u16, out: *mut f32, stride: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { add_rows(&sums(rows, panel), rows.count, out, stride) };
-}
-
-/// Stores rows of products in f32: row r at `out + r * stride`.
-///
-/// # Safety
-/// As for [`sums_of`], and `out` holds the rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn product(rows: Rows<'_>, panel: *const u16, out: *mut f32, stride: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let sums = sums(rows, panel);
-        store_rows(&sums, rows.count, out, stride);
-    }
-}
-
 /// Stores rows of sums: row r at `out + r * stride`.
 ///
 /// # Safety
@@ -174,29 +110,12 @@ pub(super) unsafe fn add_rows(sums: &Sums, count: usize, out: *mut f32, stride: 
     }
 }
 
-/// Stores rows of products, finished in bf16: row r at `out[r]`.
-///
-/// # Safety
-/// As for [`sums_of`], each of `out` holds [`PANEL`] values, and the bias is in f32.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn finished_product(
-    rows: Rows<'_>,
-    panel: *const u16,
-    finish: Finish,
-    out: &[*mut u16; ROWS],
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        finish_rows(&sums(rows, panel), rows.count, finish, out);
-    }
-}
-
 /// Adds the bias to rows of sums, rectifies them if asked to, and stores them in bf16: row r at `out[r]`.
 ///
 /// # Safety
 /// The processor is [`available`], each of the first `count` of `out` holds [`PANEL`] values, and the bias is in f32.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn finish_rows(
     sums: &Sums,
     count: usize,
@@ -224,7 +143,7 @@ pub(super) unsafe fn finish_rows(
 ///
 /// # Safety
 /// The processor is [`available`], each pixel has `channels` values, a multiple of [`CHUNK`], and `out` room for 16 rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn transform_input<const IN_F16: bool>(
     pixels: &[*const u16; 16],
     channels: usize,
@@ -314,7 +233,7 @@ pub(super) fn transformed(d: &[__m512; 16]) -> [__m512; 16] {
 ///
 /// # Safety
 /// The processor is [`available`], the pointers that are not null hold [`PANEL`] values, and the bias is in f32.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn transform_output(
     products: *const f32,
     stride: usize,
@@ -400,7 +319,7 @@ pub(super) unsafe fn largest(pixels: &[*const u16], channels: usize, out: *mut u
 /// # Safety
 /// The processor is [`available`], and `out` holds them.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn store(mut low: __m512, mut high: __m512, relu: bool, out: *mut u16) {
     if relu {
         let zero = _mm512_setzero_ps();

@@ -1,10 +1,10 @@
-//! The network, faster than libtorch: its forward pass in f16 (AVX512_FP16), bf16 (AVX512_BF16) or f32 (AVX-512 or AVX2 with FMA), and its training in bf16.
+//! The network, faster than libtorch: its forward pass in f16 (AVX512_FP16), bf16 (AVX512_BF16) or f32 (AVX-512 or AVX2 with FMA), and its training in bf16 (AVX-512).
 //!
 //! In the forward pass every BatchNorm is folded into its convolution, bias, residual and ReLU are added while the sums are in registers, convolutions of 3×3 take less than half of
 //! the multiplications ([`winograd`]), and blocks stay in the processor's cache. Activations are in the same format, with the channels of a pixel side by side; the head is f32,
 //! and so are sums in bf16. Buffers count places of 16 bits, of which a number in f32 takes two. It computes what [`super::resnet18`] does in eval mode in this format, within its rounding.
 //!
-//! - [`kernel`], [`vectors`], [`mod@f16`], [`single`]: the vector instructions, for x86-64 only, and [`format`], which chooses.
+//! - [`kernel`], [`products`], [`vectors`], [`mod@f16`], [`single`]: the vector instructions, for x86-64 only, and [`format`], which chooses.
 //! - [`winograd`], [`direct`], [`stem`]: the three kinds of convolution.
 //! - [`network`]: the whole, from normalised images to ages or features.
 //! - [`tail`]: the layers that are trained, some or all, forward and backward, with [`norm`] and [`gradient`].
@@ -31,6 +31,8 @@ mod norm;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod pack_plain;
+#[cfg(target_arch = "x86_64")]
+mod products;
 #[cfg(target_arch = "x86_64")]
 mod single;
 #[cfg(target_arch = "x86_64")]

@@ -130,7 +130,7 @@ impl Network {
         Ok(fits.then_some(network))
     }
 
-    /// The same in the format of 16 bits that the processor is fastest in, of those that hold the network's numbers.
+    /// The same in the format that the processor is fastest in, of those that hold the network's numbers.
     ///
     /// # Errors
     /// As [`Network::new`].
@@ -141,10 +141,12 @@ impl Network {
         state: &BTreeMap<String, Tensor>,
         layers: usize,
     ) -> Result<Option<Self>, Error> {
-        match Network::new(Format::F16, state, layers)? {
-            Some(network) => Ok(Some(network)),
-            None => Network::new(Format::Bf16, state, layers),
+        for format in [Format::F16, Format::Bf16, Format::F32] {
+            if let Some(network) = Network::new(format, state, layers)? {
+                return Ok(Some(network));
+            }
         }
+        Ok(None)
     }
 
     pub(crate) fn format(&self) -> Format {

@@ -269,7 +269,7 @@ pub(super) fn rectify_backward(rectified: &[u16], threads: &Threads, gradient: &
 ///
 /// # Safety
 /// The processor is available, and all pixels have the channels.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn moments(
     values: &[u16],
     channels: usize,
@@ -324,7 +324,7 @@ unsafe fn moments(
 /// # Safety
 /// The processor is available, and all pointers hold 32 values.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn scaled(
     values: *const u16,
     (scale, shift): (*const f32, *const f32),
@@ -369,7 +369,7 @@ impl Whole {
     ///
     /// # Safety
     /// The processor is available, and all pointers hold what is read and written.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn sums(self, mean: *const f32, sums: *mut f32, products: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -405,7 +405,7 @@ impl Whole {
     ///
     /// # Safety
     /// As for [`Whole::sums`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn apply(self, mean: *const f32, parts: [*const f32; 3]) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -444,7 +444,7 @@ unsafe fn both(from: *const f32) -> [__m512; 2] {
 /// # Safety
 /// The processor is available, and both hold 32 values.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn masked(rectified: *const u16, gradient: *mut u16) {
     // SAFETY: the caller's promise.
     unsafe {

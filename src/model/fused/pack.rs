@@ -61,7 +61,7 @@ pub(super) fn winograd(
 ///
 /// # Safety
 /// The processor is available, the filters hold their channels, and `at` gives room for 16 rows of a panel.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn winograd_block<const IN_F16: bool>(
     filters: &[f32],
     inputs: usize,
@@ -136,7 +136,7 @@ pub(super) fn winograd_backward(
 ///
 /// # Safety
 /// The processor is available, and `at` gives room for a vector.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn backward_pair<const IN_F16: bool>(
     first: &[f32],
     second: &[f32],
@@ -209,7 +209,7 @@ pub(super) struct Tap<'a> {
 ///
 /// # Safety
 /// The processor is available, both hold 16 values, and `out` has room for a vector.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn direct_pair<const IN_F16: bool>(first: &[f32], second: &[f32], out: *mut u16) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -288,7 +288,7 @@ pub(super) fn direct(
 ///
 /// # Safety
 /// The processor is available, and `out` has room for 16 rows of a panel.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn direct_block<'a, const IN_F16: bool>(filter: impl Fn(usize) -> &'a [f32], out: *mut u16) {
     let mut rows: [__m512i; LANES] = [_mm512_setzero_si512(); LANES];
     for (output, row) in rows.iter_mut().enumerate() {

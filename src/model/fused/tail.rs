@@ -14,7 +14,6 @@ use super::{
         slices::{bits_mut, values_mut},
     },
     format::Arithmetic,
-    kernel,
     network::CHANNELS,
     stem::CHANNELS as COLOURS,
     threads::Threads,
@@ -41,6 +40,11 @@ pub(crate) struct Tail {
     gradients: Gradients,
 }
 
+/// Convolutions are trained, and the first BatchNorm not without the one before it.
+fn is_made_for(trained: Trained) -> bool {
+    trained.contains(Part::Layer4) && trained.contains(Part::Bn1) == trained.contains(Part::Conv1)
+}
+
 /// What the first of the layers gets.
 #[derive(Debug, Clone, Copy)]
 enum Input<'a> {
@@ -57,7 +61,7 @@ impl Tail {
         trained: Trained,
         state: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
-        Tail::with(Arithmetic::of_training(), parameters, trained, state)
+        Tail::with(Arithmetic::of_training()?, parameters, trained, state)
     }
 
     /// The same in bf16 alone, as processors without AVX512_FP16 have it.
@@ -70,6 +74,21 @@ impl Tail {
         Tail::with(Arithmetic::Bf16, parameters, trained, state)
     }
 
+    /// The same as processors without AVX512_BF16 have it.
+    #[cfg(test)]
+    pub(crate) fn widened<'a>(
+        parameters: impl Iterator<Item = (&'a str, usize)>,
+        trained: Trained,
+        state: &BTreeMap<String, Tensor>,
+    ) -> Option<Self> {
+        Tail::with(Arithmetic::Widened, parameters, trained, state)
+    }
+
+    /// Whether it can be made here for these layers, if they are on the processor.
+    pub(crate) fn can_train(trained: Trained) -> bool {
+        Arithmetic::of_training().is_some() && is_made_for(trained)
+    }
+
     fn with<'a>(
         arithmetic: Arithmetic,
         parameters: impl Iterator<Item = (&'a str, usize)>,
@@ -77,11 +96,10 @@ impl Tail {
         state: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
         let is_on_processor = state.get("fc.weight")?.device() == Device::Cpu;
-        let has_stem = trained.contains(Part::Conv1);
-        let is_made_for = trained.contains(Part::Layer4) && trained.contains(Part::Bn1) == has_stem;
-        if !kernel::available() || !is_on_processor || !is_made_for {
+        if !arithmetic.can_train() || !is_on_processor || !is_made_for(trained) {
             return None;
         }
+        let has_stem = trained.contains(Part::Conv1);
         let places = Places::new(parameters);
         let mut blocks = Vec::new();
         for (index, part) in LAYER_PARTS.into_iter().enumerate() {

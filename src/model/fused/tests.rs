@@ -1,17 +1,25 @@
 //! Small whole numbers, for which bf16, f16 and f32 are exact, against plain sums; the whole network is held against torchvision in `resnet18`'s tests.
 
+#![expect(
+    unsafe_code,
+    reason = "vector instructions need a processor that has them"
+)]
+
+use std::arch::x86_64::{_mm512_loadu_ps, _mm512_storeu_si512};
+
 use half::{bf16, f16};
 
 use super::{
     direct,
     format::{Arithmetic, Format},
-    gradient, kernel,
+    gradient,
+    kernel::{self, CHUNK},
     memory::Aligned,
     pack,
     single::Lanes,
     stem::Stem,
     threads::Threads,
-    winograd,
+    vectors, winograd,
     winograd::Images,
 };
 
@@ -95,11 +103,8 @@ fn rectified(format: Format, values: &[f32]) -> Vec<u16> {
 
 /// Those that this processor multiplies with; where there are none, nothing here is ever called, and there is nothing to compare.
 fn arithmetics() -> impl Iterator<Item = Arithmetic> {
-    of_networks().chain(
-        [Arithmetic::Mixed]
-            .into_iter()
-            .filter(|_| arithmetics_of_trainings().count() > 1),
-    )
+    let others = arithmetics_of_trainings().filter(|one| of_networks().all(|other| other != *one));
+    of_networks().chain(others)
 }
 
 /// Those that whole networks are computed in.
@@ -112,20 +117,16 @@ fn of_networks() -> impl Iterator<Item = Arithmetic> {
         .chain(single.map(Arithmetic::F32))
 }
 
-/// The ways in which layer4 may be trained here.
+/// The ways in which layers may be trained here.
 fn arithmetics_of_trainings() -> impl Iterator<Item = Arithmetic> {
-    let bf16 = Format::Bf16.is_available();
-    let mixed = bf16 && Format::F16.is_available();
-    let both = [(Arithmetic::Bf16, bf16), (Arithmetic::Mixed, mixed)];
-    both.into_iter()
-        .filter(|(_, there)| *there)
-        .map(|(arithmetic, _)| arithmetic)
+    let all = [Arithmetic::Bf16, Arithmetic::Widened, Arithmetic::Mixed];
+    all.into_iter().filter(|arithmetic| arithmetic.can_train())
 }
 
 /// What activations are in.
 fn format_of(arithmetic: Arithmetic) -> Format {
     match arithmetic {
-        Arithmetic::Bf16 | Arithmetic::Mixed => Format::Bf16,
+        Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => Format::Bf16,
         Arithmetic::F16 => Format::F16,
         Arithmetic::F32(_) => Format::F32,
     }
@@ -134,6 +135,31 @@ fn format_of(arithmetic: Arithmetic) -> Format {
 /// Without the instructions nothing here is ever called, and there is nothing to compare.
 fn is_unavailable() -> bool {
     !kernel::available()
+}
+
+/// For every upper half that an f32 can have, with lower halves around the middle between two values of bf16.
+#[test]
+fn values_rounded_by_hand_are_the_nearest_in_bf16() {
+    if is_unavailable() {
+        return;
+    }
+    for lower in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+        for first in (0..=u16::MAX).step_by(CHUNK) {
+            let value = |place| f32::from_bits(u32::from(first + place) << 16 | lower);
+            let values: [f32; CHUNK] = std::array::from_fn(|place| value(place as u16));
+            let mut found = [0; CHUNK];
+            // SAFETY: the processor has the instructions, and both hold 32 values.
+            unsafe {
+                let halves = [
+                    _mm512_loadu_ps(values.as_ptr()),
+                    _mm512_loadu_ps(values[CHUNK / 2..].as_ptr()),
+                ];
+                let rounded = vectors::in_bf16_by_hand(halves);
+                _mm512_storeu_si512(found.as_mut_ptr().cast(), rounded);
+            }
+            assert_eq!(found, values.map(|value| bf16::from_f32(value).to_bits()));
+        }
+    }
 }
 
 #[test]

@@ -5,14 +5,21 @@
     reason = "vector instructions work on pointers and need a processor that has them, which `kernel::available` tells"
 )]
 
-use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_and_si512, _mm512_castsi256_si512, _mm512_castsi512_ps,
-    _mm512_castsi512_si256, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtps_ph,
-    _mm512_extracti64x4_epi64, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_permutex2var_epi16,
-    _mm512_permutex2var_ps, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setr_epi32,
-    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+use std::arch::{
+    asm,
+    x86_64::{
+        __m512, __m512bh, __m512i, _CMP_UNORD_Q, _mm512_add_epi32, _mm512_and_si512,
+        _mm512_castps_si512, _mm512_castsi256_si512, _mm512_castsi512_ps, _mm512_castsi512_si256,
+        _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtps_ph,
+        _mm512_extracti64x4_epi64, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_or_epi32,
+        _mm512_permutex2var_epi16, _mm512_permutex2var_ps, _mm512_permutexvar_epi16,
+        _mm512_set1_epi32, _mm512_setr_epi32, _mm512_shuffle_i32x4, _mm512_slli_epi32,
+        _mm512_srli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+        _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    },
 };
+
+use super::kernel;
 
 /// To the nearest, ties to even.
 pub(super) const NEAREST: i32 = 0;
@@ -73,13 +80,6 @@ pub(super) fn as_bf16(bits: __m512i) -> __m512bh {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn as_integers(values: __m512bh) -> __m512i {
-    // SAFETY: the same 512 bits, every pattern of which is a value of the other type.
-    unsafe { std::mem::transmute(values) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
 fn indices(places: &[u16; 32]) -> __m512i {
     // SAFETY: 32 values of 16 bits.
     unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }
@@ -112,30 +112,78 @@ pub(super) fn widened(packed: __m512i) -> [__m512; 2] {
 /// # Safety
 /// `out` holds 32 values.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn store(values: [__m512; 2], out: *mut u16) {
     // SAFETY: the caller's promise.
-    unsafe {
-        let packed = _mm512_cvtne2ps_pbh(values[1], values[0]);
-        _mm512_storeu_si512(out.cast(), as_integers(packed));
+    unsafe { _mm512_storeu_si512(out.cast(), in_bf16(values)) }
+}
+
+/// 32 values in bf16, in their order: the nearest, of two the even one. A NaN stays one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn in_bf16(values: [__m512; 2]) -> __m512i {
+    if kernel::multiplies_in_bf16() {
+        let [low, high] = values;
+        let packed: __m512i;
+        // SAFETY: the processor has AVX512_BF16, and the instruction changes nothing but its result. As a function of its own it could not become a part of its callers,
+        // which are made for processors without it too.
+        unsafe {
+            asm!(
+                "vcvtne2ps2bf16 {packed}, {high}, {low}",
+                packed = lateout(zmm_reg) packed,
+                high = in(zmm_reg) high,
+                low = in(zmm_reg) low,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        packed
+    } else {
+        in_bf16_by_hand(values)
     }
+}
+
+/// The same with what every processor with AVX-512 has.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn in_bf16_by_hand(values: [__m512; 2]) -> __m512i {
+    let [low, high] = values.map(|half| _mm512_cvtepi32_epi16(upper_half(half)));
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+}
+
+/// The bits of bf16 of 16 values, rounded as [`in_bf16`] says.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn upper_half(values: __m512) -> __m512i {
+    const QUIET: i32 = 1 << 22;
+    // Of the lower half what is more than a half of the last place kept, or a half and that place is odd, carries over into it.
+    const JUST_BELOW_HALF: i32 = 0x7fff;
+    let bits = _mm512_castps_si512(values);
+    let is_odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    let rounded = _mm512_add_epi32(
+        _mm512_add_epi32(bits, is_odd),
+        _mm512_set1_epi32(JUST_BELOW_HALF),
+    );
+    let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+    // Without this bit a NaN whose other bits are in the lower half would become an infinity, and one that has all bits a zero.
+    let rounded = _mm512_mask_or_epi32(rounded, is_nan, bits, _mm512_set1_epi32(QUIET));
+    _mm512_srli_epi32(rounded, 16)
 }
 
 /// 32 values in their order, in f16 where asked, else in bf16.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn narrowed<const IN_F16: bool>(values: [__m512; 2]) -> __m512i {
     if IN_F16 {
         let [low, high] = values.map(|half| _mm512_cvtps_ph::<NEAREST>(half));
         _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
     } else {
-        as_integers(_mm512_cvtne2ps_pbh(values[1], values[0]))
+        in_bf16(values)
     }
 }
 
 /// Pairs of a first and a second value, 16 of them, in f16 or in bf16.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn pairs<const IN_F16: bool>(first: __m512, second: __m512) -> __m512i {
     let both = narrowed::<IN_F16>([first, second]);
     _mm512_permutexvar_epi16(indices(&INTERLEAVED), both)
@@ -150,7 +198,7 @@ pub(super) fn even_before_odd(values: __m512i) -> __m512i {
 
 /// 32 values in f16 or in bf16, the even ones before the odd ones where asked, else in their order.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn rounded<const IN_F16: bool>(values: [__m512; 2], even_first: bool) -> __m512i {
     let packed = narrowed::<IN_F16>(values);
     if even_first {

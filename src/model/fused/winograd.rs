@@ -100,7 +100,7 @@ impl Filter {
             Arithmetic::F16 | Arithmetic::F32(_) => {
                 pack_plain::winograd(arithmetic, weight, inputs, threads, panels);
             }
-            Arithmetic::Bf16 | Arithmetic::Mixed => {
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => {
                 pack::winograd(
                     arithmetic.has_f16_factors(),
                     weight,

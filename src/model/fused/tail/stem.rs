@@ -305,7 +305,7 @@ fn pair_pixels(padded: &[u16], side: usize, out: &mut Aligned<u16>) {
 ///
 /// # Safety
 /// The processor is available, all pointers that are not null hold 64 values, and so do scale and shift.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn pool(
     sources: &[*const u16; WINDOW],
     scale: &[f32],
@@ -360,7 +360,7 @@ unsafe fn pool(
 ///
 /// # Safety
 /// The processor is available, and `out` has room for 64 values.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn unpool(gradient: &[u16], largest: &[u8], sources: &[(usize, usize)], out: *mut u16) {
     // SAFETY: the caller's promise.
     unsafe {

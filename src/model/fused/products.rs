@@ -1,0 +1,191 @@
+//! Products of rows and panels in bf16, with sums in f32: with AVX512_BF16, or with what AVX-512 has without it.
+//!
+//! The latter widens the numbers to f32 in registers, which makes a third of its work and leaves products that are exact. It is for trainings alone, for what a
+//! network only predicts with is faster in f32 from the beginning ([`super::single`]).
+
+#![expect(
+    unsafe_code,
+    reason = "vector instructions work on pointers and need a processor that has them, which `kernel` tells"
+)]
+
+/// What can be done with sums of products, once there is a `sums_of` for each number of rows.
+macro_rules! products {
+    ($features:literal) => {
+        /// The sums over taps of rows times panels, for as many rows as there are.
+        ///
+        /// # Safety
+        /// As for [`sums_of`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn sums(rows: Rows<'_>, panel: *const u16) -> Sums {
+            // SAFETY: the caller's promise.
+            unsafe { for_rows!(sums_of, rows, panel) }
+        }
+
+        /// Adds rows of products to rows of f32: row r at `out + r * stride`.
+        ///
+        /// # Safety
+        /// As for [`product`].
+        #[target_feature(enable = $features)]
+        pub(in super::super) unsafe fn add_product(
+            rows: Rows<'_>,
+            panel: *const u16,
+            out: *mut f32,
+            stride: usize,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { kernel::add_rows(&sums(rows, panel), rows.count, out, stride) };
+        }
+
+        /// Stores rows of products in f32: row r at `out + r * stride`.
+        ///
+        /// # Safety
+        /// As for [`sums_of`], and `out` holds the rows.
+        #[target_feature(enable = $features)]
+        pub(in super::super) unsafe fn product(
+            rows: Rows<'_>,
+            panel: *const u16,
+            out: *mut f32,
+            stride: usize,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { kernel::store_rows(&sums(rows, panel), rows.count, out, stride) };
+        }
+
+        /// Stores rows of products, finished in bf16: row r at `out[r]`.
+        ///
+        /// # Safety
+        /// As for [`sums_of`], each of `out` holds [`kernel::PANEL`] values, and the bias is in f32.
+        #[target_feature(enable = $features)]
+        pub(in super::super) unsafe fn finished_product(
+            rows: Rows<'_>,
+            panel: *const u16,
+            finish: Finish,
+            out: &[*mut u16; ROWS],
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { kernel::finish_rows(&sums(rows, panel), rows.count, finish, out) };
+        }
+    };
+}
+
+/// With AVX512_BF16.
+pub(super) mod native {
+    use std::arch::x86_64::{
+        _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps,
+    };
+
+    use super::super::{
+        kernel::{self, CHUNK, Finish, PANEL, ROWS, Rows, Sums, for_rows},
+        vectors::as_bf16,
+    };
+
+    /// The sums over taps of rows times panels, for `R` rows.
+    ///
+    /// # Safety
+    /// The processor [`kernel::multiplies_in_bf16`], the rows hold their pairs and `panel` begins `taps * pairs * 2 * PANEL` values.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> Sums {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
+            for tap in rows.taps {
+                for pair in 0..rows.pairs {
+                    let columns = [
+                        as_bf16(_mm512_loadu_si512(panel.cast())),
+                        as_bf16(_mm512_loadu_si512(panel.add(CHUNK).cast())),
+                        as_bf16(_mm512_loadu_si512(panel.add(2 * CHUNK).cast())),
+                        as_bf16(_mm512_loadu_si512(panel.add(3 * CHUNK).cast())),
+                    ];
+                    for row in 0..R {
+                        let two = tap[row].add(rows.step * pair).cast::<i32>();
+                        let factor = as_bf16(_mm512_set1_epi32(two.read_unaligned()));
+                        for column in 0..4 {
+                            sums[row][column] =
+                                _mm512_dpbf16_ps(sums[row][column], factor, columns[column]);
+                        }
+                    }
+                    panel = panel.add(2 * PANEL);
+                }
+            }
+            sums
+        }
+    }
+
+    products!("avx512f,avx512bw,avx512vl,avx512bf16");
+}
+
+/// With AVX-512 alone.
+pub(super) mod widened {
+    use std::arch::x86_64::{
+        __m512, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_fmadd_ps,
+        _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32,
+    };
+
+    use super::super::kernel::{self, CHUNK, Finish, PANEL, ROWS, Rows, Sums, for_rows};
+
+    /// The sums over taps of rows times panels, for `R` rows.
+    ///
+    /// # Safety
+    /// The processor is [`kernel::available`], the rows hold their pairs and `panel` begins `taps * pairs * 2 * PANEL` values.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> Sums {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
+            for tap in rows.taps {
+                for pair in 0..rows.pairs {
+                    // One half after the other, for there are not registers enough for both.
+                    add_half::<R, true>(&mut sums, tap, rows.step * pair, panel);
+                    add_half::<R, false>(&mut sums, tap, rows.step * pair, panel);
+                    panel = panel.add(2 * PANEL);
+                }
+            }
+            sums
+        }
+    }
+
+    /// Adds the products of the first or the second number of each pair.
+    ///
+    /// # Safety
+    /// As for [`sums_of`], of the pairs that begin `at` numbers behind the rows' beginnings.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn add_half<const R: usize, const IS_FIRST: bool>(
+        sums: &mut Sums,
+        tap: &[*const u16; ROWS],
+        at: usize,
+        panel: *const u16,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut columns = [_mm512_setzero_ps(); 4];
+            for (column, values) in columns.iter_mut().enumerate() {
+                *values = half::<IS_FIRST>(_mm512_loadu_si512(panel.add(CHUNK * column).cast()));
+            }
+            for row in 0..R {
+                let two = tap[row].add(at).cast::<i32>();
+                let factor = half::<IS_FIRST>(_mm512_set1_epi32(two.read_unaligned()));
+                for column in 0..4 {
+                    sums[row][column] = _mm512_fmadd_ps(factor, columns[column], sums[row][column]);
+                }
+            }
+        }
+    }
+
+    /// The first or the second number of each pair in f32, whose upper half bf16 is.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn half<const IS_FIRST: bool>(pairs: __m512i) -> __m512 {
+        const SECOND: i32 = 0xffff_0000_u32.cast_signed();
+        _mm512_castsi512_ps(if IS_FIRST {
+            _mm512_slli_epi32(pairs, 16)
+        } else {
+            _mm512_and_si512(pairs, _mm512_set1_epi32(SECOND))
+        })
+    }
+
+    products!("avx512f,avx512bw,avx512vl");
+}
