@@ -122,12 +122,12 @@ bench-serve: build $(VENV)/bench-installed ## Compare the serving speed with raw
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
 bench-pressure: build $(VENV)/installed ## Measure predictions beside swaps, overload and a training (DATA=folder SECONDS=60 APART=1 BENCH_JSON=file)
-	cargo build --release --package visage-load
+	cargo build --release --workspace
 	$(VENV)/bin/python tests/bench/pressure.py --visage "$(abspath $(TARGET_DIR))/release/visage" --load "$(abspath $(TARGET_DIR))/release/visage-load" $(if $(DATA),--data "$(DATA)") \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(APART),--apart) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
 bench-tracing: build $(VENV)/installed ## Measure what traces cost (DATA=folder ROUNDS=10 SECONDS=10 BENCH_JSON=file)
-	cargo build --release --package visage-load
+	cargo build --release --workspace
 	$(VENV)/bin/python tests/bench/tracing.py --visage "$(abspath $(TARGET_DIR))/release/visage" --load "$(abspath $(TARGET_DIR))/release/visage-load" $(if $(DATA),--data "$(DATA)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 

@@ -41,11 +41,11 @@ impl Computing {
                 let mut outputs = outputs.into_iter();
                 let mut next = || outputs.next().map(|output| years(output, &model.label));
                 for item in batch {
-                    let mirrored = item.average_flip;
                     let Some((age, explanation)) = next() else {
                         return;
                     };
-                    let (age, explanation) = match mirrored.then(&mut next).flatten() {
+                    let of_mirror_image = item.average_flip.then(&mut next).flatten();
+                    let (age, explanation) = match of_mirror_image {
                         None => (age, explanation),
                         Some((other, mirrored)) => {
                             let both = explanation.zip(mirrored);

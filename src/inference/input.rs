@@ -26,12 +26,6 @@ pub(super) struct Inputs {
     numbers: Vec<f32>,
 }
 
-/// One input of a batch.
-struct Row<'a> {
-    input: &'a Input,
-    is_mirrored: bool,
-}
-
 impl Inputs {
     /// The network's inputs, `[3, S, S]` each: of each picture in turn, and behind it of its mirror image where the mean over both is wanted. `spec`
     /// is that of all.
@@ -41,51 +35,60 @@ impl Inputs {
         spec: &InputSpec,
         threads: &Threads,
     ) -> Vec<&'a [f32]> {
-        let rows = batch.iter().flat_map(|item| {
-            let both = [false, true].into_iter().take(item.rows());
-            both.map(|is_mirrored| Row {
-                input: &item.input,
-                is_mirrored,
-            })
-        });
-        let rows = Vec::from_iter(rows);
-        let to_make = rows.iter().filter(|row| row.as_is().is_none());
-        self.numbers.resize(to_make.count() * spec.values(), 0.0);
-        let rooms = self.numbers.chunks_exact_mut(spec.values());
-        let to_make = rows.iter().filter(|row| row.as_is().is_none());
-        let jobs = Vec::from_iter(to_make.zip(rooms).map(Mutex::new));
+        let to_make = batch.iter().map(rows_to_make).sum::<usize>();
+        self.numbers.resize(to_make * spec.values(), 0.0);
+        let mut rooms = self.numbers.as_mut_slice();
+        let mut jobs = Vec::with_capacity(batch.len());
+        for item in batch {
+            let length = rows_to_make(item) * spec.values();
+            let (room, others) = rooms.split_at_mut(length);
+            rooms = others;
+            if length > 0 {
+                jobs.push(Mutex::new((item, room)));
+            }
+        }
         threads.for_each(jobs.len(), |job| {
             let mut job = jobs[job].lock().unwrap_or_else(PoisonError::into_inner);
-            let (row, room) = &mut *job;
-            row.write(spec, room);
+            let (item, room) = &mut *job;
+            make(&item.input, item.average_flip, spec, room);
         });
         drop(jobs);
         let mut made = self.numbers.chunks_exact(spec.values());
-        let rows = rows.iter().map(|row| row.as_is().or_else(|| made.next()));
-        rows.flatten().collect()
+        let mut rows = Vec::with_capacity(batch.iter().map(Item::rows).sum());
+        for item in batch {
+            if let Input::Numbers(numbers) = &item.input {
+                rows.push(numbers.as_slice());
+            }
+            rows.extend(made.by_ref().take(rows_to_make(item)));
+        }
+        rows
     }
 }
 
-impl<'a> Row<'a> {
-    /// The numbers, where they need not be made.
-    fn as_is(&self) -> Option<&'a [f32]> {
-        match self.input {
-            Input::Numbers(numbers) if !self.is_mirrored => Some(numbers),
-            Input::Numbers(_) | Input::Picture(_) => None,
-        }
+/// Of an item's rows those that are not there already.
+fn rows_to_make(item: &Item) -> usize {
+    match item.input {
+        Input::Picture(_) => item.rows(),
+        Input::Numbers(_) => item.rows() - 1,
     }
+}
 
-    /// Makes the numbers.
-    fn write(&self, spec: &InputSpec, out: &mut [f32]) {
-        match self.input {
-            Input::Picture(picture) => normalise_into(picture, spec, out),
-            Input::Numbers(numbers) => out.copy_from_slice(numbers),
+/// Makes what is not there already: a picture's numbers, and those of the mirror image where it is wanted.
+fn make(input: &Input, is_mirrored: bool, spec: &InputSpec, room: &mut [f32]) {
+    let (own, mirror_image) = match input {
+        Input::Picture(picture) => {
+            let (own, mirror_image) = room.split_at_mut(spec.values());
+            normalise_into(picture, spec, own);
+            (&*own, mirror_image)
         }
-        if self.is_mirrored {
-            // Every row of every channel the other way round.
-            out.chunks_exact_mut(spec.size as usize)
-                .for_each(<[f32]>::reverse);
-        }
+        Input::Numbers(numbers) => (numbers.as_slice(), room),
+    };
+    if is_mirrored {
+        mirror_image.copy_from_slice(own);
+        // Every row of every channel the other way round.
+        mirror_image
+            .chunks_exact_mut(spec.size as usize)
+            .for_each(<[f32]>::reverse);
     }
 }
 
@@ -96,16 +99,12 @@ mod tests {
     #[test]
     fn mirror_image_turns_every_row_of_every_channel() {
         let numbers = (1..=12_u8).map(f32::from).collect();
-        let row = Row {
-            input: &Input::Numbers(numbers),
-            is_mirrored: true,
-        };
         let spec = InputSpec {
             size: 2,
             ..InputSpec::default()
         };
         let mut made = [0.0; 12];
-        row.write(&spec, &mut made);
+        make(&Input::Numbers(numbers), true, &spec, &mut made);
         assert_eq!(
             made,
             [2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11].map(|value: u8| f32::from(value))
@@ -123,17 +122,18 @@ mod tests {
         let picture = RgbImage::from_fn(2, 2, |x, y| {
             image::Rgb([255, 51, if x > y { 0 } else { 51 }])
         });
-        let row = Row {
-            input: &Input::Picture(picture),
-            is_mirrored: true,
-        };
-        let mut made = [0.0; 12];
-        row.write(&spec, &mut made);
+        let mut made = [0.0; 24];
+        make(&Input::Picture(picture), true, &spec, &mut made);
         // (1 - 0.5) / 0.5 = 1, (0.2 - 0.4) / 0.2 = -1, and of blue (0 - 0.2) / 0.1 = -2 on the right of the first row, which is on the left of the mirror image.
         let expected = [
-            1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0, -2.0, 0.0, 0.0, 0.0,
+            [
+                1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 0.0, -2.0, 0.0, 0.0,
+            ],
+            [
+                1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0, -2.0, 0.0, 0.0, 0.0,
+            ],
         ];
-        for (made, expected) in made.iter().zip(expected) {
+        for (made, expected) in made.iter().zip(expected.as_flattened()) {
             assert!((made - expected).abs() < 1e-5, "{made} {expected}");
         }
     }
