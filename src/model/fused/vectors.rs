@@ -19,8 +19,6 @@ use std::arch::{
     },
 };
 
-use super::kernel;
-
 /// To the nearest, ties to even.
 pub(super) const NEAREST: i32 = 0;
 
@@ -122,7 +120,8 @@ pub(super) unsafe fn store(values: [__m512; 2], out: *mut u16) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn in_bf16(values: [__m512; 2]) -> __m512i {
-    if kernel::multiplies_in_bf16() {
+    // Of all that `kernel::multiplies_in_bf16` asks for, the part that is not known here: this is done for every few numbers.
+    if std::arch::is_x86_feature_detected!("avx512bf16") {
         let [low, high] = values;
         let packed: __m512i;
         // SAFETY: the processor has AVX512_BF16, and the instruction changes nothing but its result. As a function of its own it could not become a part of its callers,
