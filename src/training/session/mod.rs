@@ -430,7 +430,6 @@ fn initial_state(
     Ok(loaded.state)
 }
 
-/// Refuses to begin what will not fit.
 /// The one that costs no accuracy that matters and takes least time: bf16 also on processors that do not multiply in it, where the own passes make up for that.
 fn fastest_precision(spec: &Spec, device: Device) -> Precision {
     let has_own_passes =
@@ -442,6 +441,7 @@ fn fastest_precision(spec: &Spec, device: Device) -> Precision {
     }
 }
 
+/// Refuses to begin what will not fit.
 fn check_memory(spec: &Spec) -> Result<(), Error> {
     let needed = estimate::memory_bytes(spec, 0, 0);
     let free = free_memory();
