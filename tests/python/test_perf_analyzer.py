@@ -73,8 +73,11 @@ class PerfAnalyzerTest(unittest.TestCase):
                 self.assertEqual(after["success"] - before["success"], REQUESTS, words)
                 self.assertEqual(after["fail"] - before["fail"], 0, words)
                 self.assertEqual(after["images"] - before["images"], size * REQUESTS, words)
-                # What the server says of itself, as perf_analyzer understood it.
-                self.assertEqual(int(re.search(r"Inference count: (\d+)", words).group(1)), size * REQUESTS, words)
+                # What the server says of itself, as perf_analyzer understood it. Its senders run before it asks the first time, so what was answered by
+                # then is missing in its difference.
+                inferences, requests = (int(re.search(f"{what} count: (\\d+)", words).group(1)) for what in ("Inference", "Successful request"))
+                self.assertEqual(inferences, size * requests, words)
+                self.assertIn(requests, range(1, REQUESTS + 1), words)
                 self.assertGreater(float(row["Server Compute Infer"]), 0, row)
 
     def test_a_version_that_is_not_there_is_told(self):
