@@ -199,6 +199,7 @@ impl<'a> Session<'a> {
         tracing::info!(
             trained = parameters.count(),
             device = device::name(device),
+            precision = precision.name(),
             "ready to train"
         );
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
