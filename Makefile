@@ -83,10 +83,12 @@ bench-accuracy: build $(VENV)/installed ## Train from every beginning and by eve
 		$(if $(SIDE),--side $(SIDE)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
 # What the fuzzer finds is kept in tests/fuzz/corpus for the next run. Without a sanitizer: nothing of ours is unsafe there, and it is several times as fast.
+# Only the program itself and its tests know where libtorch is, so the fuzzers are told.
 fuzz: setup ## Fuzz what reads bytes of strangers (SECONDS=60 for each target; needs cargo-fuzz and a nightly compiler)
 	@for target in picture open_inference; do \
 		seeds=tests/fixtures/imaging; [ $$target = picture ] || seeds=tests/fuzz/seeds/$$target; \
 		mkdir -p tests/fuzz/corpus/$$target; \
+		LD_LIBRARY_PATH="$$(dirname "$$(readlink -f "$${LIBTORCH:-$(CURDIR)/.libtorch/sdk}/lib/libtorch_cpu.so")")" \
 		cargo +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none --release $$target tests/fuzz/corpus/$$target $$seeds -- \
 			-max_total_time=$(or $(SECONDS),60) -timeout=20 -rss_limit_mb=2048 -max_len=65536 || exit 1; \
 	done
