@@ -106,7 +106,7 @@ impl Filter {
         );
         assert_eq!(out.len(), all * self.outputs * width);
         let (blocks, panels) = (all.div_ceil(BLOCK), self.outputs / PANEL);
-        let groups = threads.count().div_ceil(blocks).clamp(1, panels);
+        let groups = threads.parts_of(blocks).min(panels);
         let group = panels.div_ceil(groups);
         let taps = self.width * self.width;
         let of_row = PANEL * self.arithmetic.sum_width();

@@ -108,8 +108,8 @@ impl Stem {
                 .iter()
                 .all(|image| image.len() == CHANNELS * side * side)
         );
-        // Bands of pooled rows, so that few images too are enough for all threads; neighbouring bands share a rectified row, which both make.
-        let bands = threads.count().div_ceil(images.len()).clamp(1, pooled);
+        // Bands of pooled rows, so that few images too are the same work for all threads; neighbouring bands share a rectified row, which both make.
+        let bands = threads.parts_of(images.len()).min(pooled);
         let band = pooled.div_ceil(bands);
         let out = Shared::new(out);
         threads.for_each(images.len() * bands, |job| {

@@ -15,6 +15,9 @@ use rayon::{
     slice::ParallelSliceMut,
 };
 
+/// Jobs for each thread that are many.
+const MANY: usize = 8;
+
 /// Who computes.
 #[derive(Debug)]
 pub(crate) struct Threads {
@@ -89,6 +92,20 @@ impl Threads {
             Kind::Pool(pool) => pool.current_num_threads(),
             Kind::Libtorch { count, .. } => *count,
         }
+    }
+
+    /// In how many parts each of so many equal jobs is to be done, so that every thread has as many of them as the others. Of many jobs each is one: a
+    /// thread that waits for the last of them waits for little.
+    pub(super) fn parts_of(&self, jobs: usize) -> usize {
+        let threads = self.count();
+        if jobs >= MANY * threads {
+            return 1;
+        }
+        let (mut divisor, mut rest) = (threads, jobs);
+        while rest > 0 {
+            (divisor, rest) = (rest, divisor % rest);
+        }
+        threads / divisor
     }
 
     /// Does all jobs, in any order.
@@ -185,4 +202,28 @@ fn gomp_parallel() -> Option<GompParallel> {
 #[cfg(not(unix))]
 fn gomp_parallel() -> Option<GompParallel> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_jobs_are_divided_until_all_threads_have_the_same() {
+        // Jobs, threads, parts; worked out by hand.
+        for (jobs, threads, parts) in [
+            (1, 2, 2),
+            (3, 2, 2),
+            (4, 2, 1),
+            (15, 2, 2),
+            (17, 2, 1),
+            (2, 3, 3),
+            (4, 6, 3),
+            (12, 6, 1),
+            (7, 1, 1),
+        ] {
+            let found = Threads::new(threads).unwrap().parts_of(jobs);
+            assert_eq!(found, parts, "{jobs} jobs on {threads} threads");
+        }
+    }
 }

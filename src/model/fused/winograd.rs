@@ -149,8 +149,8 @@ impl Filter {
         let panels = self.outputs / PANEL;
         let block = block_size(self.inputs, all, threads.count());
         let blocks = all.div_ceil(block);
-        // Where blocks are fewer than threads, each takes a part of the panels, and transforms the tiles for itself.
-        let groups = (threads.count().div_ceil(blocks)).clamp(1, panels);
+        // Where blocks are few, each job does a part of the panels, and transforms the tiles for itself.
+        let groups = threads.parts_of(blocks).min(panels);
         let group = panels.div_ceil(groups);
         let out = Shared::new(out);
         threads.for_each(blocks * groups, |job| {
@@ -282,7 +282,9 @@ fn block_size(inputs: usize, all: usize, threads: usize) -> usize {
     const MOST: usize = 10 * ROWS;
     let fitting = CACHE / (ELEMENTS * 2 * inputs) / ROWS * ROWS;
     let shared = all.div_ceil(threads).div_ceil(ROWS) * ROWS;
-    fitting.clamp(ROWS, MOST).min(shared.max(4 * ROWS))
+    let most = fitting.clamp(ROWS, MOST).min(shared.max(4 * ROWS));
+    // As many blocks of one size, in place of a small one behind large ones.
+    all.div_ceil(all.div_ceil(most)).next_multiple_of(ROWS)
 }
 
 /// How the tiles lie over the images.

@@ -120,7 +120,7 @@ impl Stem {
             self.gradient.try_resize(of_convolution)?;
         }
         let (arithmetic, filter) = (self.arithmetic, &self.filter);
-        let bands = step.threads.count().div_ceil(self.count).clamp(1, half);
+        let bands = step.threads.parts_of(self.count).min(half);
         let band = half.div_ceil(bands);
         let out = Shared::new(self.convolved.as_mut_slice());
         step.threads.for_each(self.count * bands, |job| {
