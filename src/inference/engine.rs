@@ -256,14 +256,15 @@ impl Loop {
                     self.pinned = Some(delivery.model.sha256.clone());
                 }
                 let sha256 = &delivery.model.sha256;
+                let mut gone = Vec::new();
                 let has_it = match delivery.network {
                     Some(network) => {
-                        self.install(sha256, network);
+                        gone = self.install(sha256, network);
                         true
                     }
                     None => self.use_now(sha256).is_some(),
                 };
-                delivery.is_taken.send(()).ok();
+                delivery.is_taken.send(gone).ok();
                 // A caller that no longer waits needs no answer.
                 drop(
                     delivery
@@ -326,16 +327,17 @@ impl Loop {
         self.loaded.back_mut().map(|(_, network)| &mut **network)
     }
 
-    /// Takes over a network, as the one that was used last.
-    fn install(&mut self, sha256: &str, network: Box<Loaded>) {
+    /// Takes over a network, as the one that was used last, and returns those that are in its place no more.
+    fn install(&mut self, sha256: &str, network: Box<Loaded>) -> Vec<Box<Loaded>> {
         self.loaded.retain(|(name, _)| name != sha256);
         self.inventory.add(sha256, network.rounding);
         self.loaded.push_back((sha256.to_owned(), network));
-        self.let_go();
+        self.let_go()
     }
 
     /// Lets go of what was not used for the longest time, but neither of the pinned one nor of the last.
-    fn let_go(&mut self) {
+    fn let_go(&mut self) -> Vec<Box<Loaded>> {
+        let mut gone = Vec::new();
         while self.loaded.len() > self.options.max_loaded.max(1) {
             let pinned = self.pinned.as_ref();
             let candidates = self.loaded.iter().take(self.loaded.len() - 1);
@@ -343,10 +345,12 @@ impl Loop {
                 .enumerate()
                 .find(|(_, (sha256, _))| Some(sha256) != pinned)
                 .map(|(index, _)| index);
-            let Some((sha256, _)) = oldest.and_then(|index| self.loaded.remove(index)) else {
-                return;
+            let Some((sha256, network)) = oldest.and_then(|index| self.loaded.remove(index)) else {
+                break;
             };
             self.inventory.remove(&sha256);
+            gone.push(network);
         }
+        gone
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
-use super::{Error, calibration::Calibration, init};
+use super::{Error, calibration::Calibration, init, weights};
 use crate::{files, imaging::InputSpec};
 
 /// Name of the file with the tensors.
@@ -144,7 +144,8 @@ pub fn parse_manifest(bytes: &[u8], path: &Path) -> Result<Manifest, Error> {
 /// # Errors
 /// When the file is missing, damaged, or of another network.
 pub fn read_model(path: &Path, sha256: &str) -> Result<BTreeMap<String, Tensor>, Error> {
-    let found = format!("{:x}", Sha256::digest(fs_err::read(path)?));
+    let bytes = fs_err::read(path)?;
+    let found = format!("{:x}", Sha256::digest(&bytes));
     if found != sha256 {
         return Err(Error::Checksum {
             path: path.display().to_string(),
@@ -152,7 +153,7 @@ pub fn read_model(path: &Path, sha256: &str) -> Result<BTreeMap<String, Tensor>,
             found,
         });
     }
-    init::read_exact(path)
+    init::exact(&weights::parse(&bytes, path)?)
 }
 
 fn write_file(folder: &Path, name: &'static str, bytes: &[u8]) -> Result<WrittenFile, Error> {

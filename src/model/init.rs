@@ -88,14 +88,6 @@ pub fn check(path: &Path) -> Result<(), Error> {
     Ok(check_shapes(&without_head(found), &layout(1), &FILLABLE)?)
 }
 
-/// Reads a whole network from a file, head included.
-///
-/// # Errors
-/// A file that is missing, damaged or of another network.
-pub fn read_exact(path: &Path) -> Result<BTreeMap<String, Tensor>, Error> {
-    exact(&weights::read(path)?)
-}
-
 /// A whole network from what a file holds, head included.
 ///
 /// # Errors
