@@ -387,6 +387,7 @@ impl Parts {
             config::Precision::F32 => Wanted::Only(NumberFormat::F32),
             config::Precision::Bf16 => Wanted::Only(NumberFormat::Bf16),
             config::Precision::F16 => Wanted::Only(NumberFormat::F16),
+            config::Precision::F16Weights => Wanted::Only(NumberFormat::F16Weights),
         };
         precision.check(device)?;
         let (engine, _thread) = Engine::start(EngineOptions {

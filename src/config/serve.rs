@@ -215,10 +215,18 @@ pub enum Precision {
     Bf16,
     /// 16 bits with a finer fraction and a smaller exponent.
     F16,
+    /// 32 bits, with large filters kept in f16.
+    F16Weights,
 }
 
 impl Precision {
-    pub(super) const ALL: [Self; 4] = [Self::Auto, Self::F32, Self::Bf16, Self::F16];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Auto,
+        Self::F32,
+        Self::Bf16,
+        Self::F16,
+        Self::F16Weights,
+    ];
 
     /// The format's name in settings.
     #[must_use]
@@ -228,6 +236,7 @@ impl Precision {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
+            Self::F16Weights => "f16-weights",
         }
     }
 }

@@ -152,7 +152,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "precision",
-        "Number format of predictions; `auto` takes f16 or bf16 where the device is fast in it, unless that changes the ages of drawn faces by more than 0.1 years on average.",
+        "Number format of predictions; `auto` takes f16 or bf16 where the device is fast in it, else f32 with large filters in f16 (`f16-weights`), unless that changes the ages of drawn faces by more than 0.1 years on average.",
         Field::Precision(|c| &mut c.precision),
     ),
     setting(

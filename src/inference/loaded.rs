@@ -39,15 +39,18 @@ pub enum NumberFormat {
     Bf16,
     /// 16 bits with a finer fraction and a smaller exponent (IEEE 754 binary16), on the processor only.
     F16,
+    /// 32 bits, with large filters kept in f16, on the processor only.
+    F16Weights,
 }
 
 impl NumberFormat {
-    /// `f32`, `bf16` or `f16`.
+    /// `f32`, `bf16`, `f16` or `f16-weights`.
     pub fn name(self) -> &'static str {
         match self {
             NumberFormat::F32 => "f32",
             NumberFormat::Bf16 => "bf16",
             NumberFormat::F16 => "f16",
+            NumberFormat::F16Weights => "f16-weights",
         }
     }
 
@@ -59,6 +62,9 @@ impl NumberFormat {
         }
         if Precision::fastest(device) == Precision::Bf16 {
             formats.push(NumberFormat::Bf16);
+        }
+        if device == Device::Cpu && Format::F16Weights.is_available() {
+            formats.push(NumberFormat::F16Weights);
         }
         formats.push(NumberFormat::F32);
         formats
@@ -78,16 +84,28 @@ impl Wanted {
     /// Refuses what no network on this device can be served in.
     ///
     /// # Errors
-    /// f16 on a GPU, or on a processor that does not multiply in it.
+    /// f16, or filters in f16, on a GPU, or on a processor that lacks the instructions.
     pub fn check(self, device: Device) -> Result<(), model::Error> {
-        let lacks_f16 = device != Device::Cpu || !Format::F16.is_available();
-        if self == Wanted::Only(NumberFormat::F16) && lacks_f16 {
-            return Err(model::Error::Precision {
-                wanted: NumberFormat::F16.name(),
-                reason: "it needs a processor with AVX512_FP16",
-            });
+        let (format, wanted, reason) = match self {
+            Wanted::Only(wanted @ NumberFormat::F16) => {
+                let reason = "it needs a processor with AVX512_FP16";
+                (Format::F16, wanted, reason)
+            }
+            Wanted::Only(wanted @ NumberFormat::F16Weights) => {
+                let reason = "it needs a processor with AVX-512, or with AVX2, FMA and F16C";
+                (Format::F16Weights, wanted, reason)
+            }
+            Wanted::Fastest | Wanted::Only(NumberFormat::F32 | NumberFormat::Bf16) => {
+                return Ok(());
+            }
+        };
+        if device == Device::Cpu && format.is_available() {
+            return Ok(());
         }
-        Ok(())
+        Err(model::Error::Precision {
+            wanted: wanted.name(),
+            reason,
+        })
     }
 }
 
@@ -315,6 +333,7 @@ impl Network {
     ) -> Result<Option<Self>, model::Error> {
         let format = match precision {
             NumberFormat::F16 => Format::F16,
+            NumberFormat::F16Weights => Format::F16Weights,
             NumberFormat::Bf16 => Format::Bf16,
             NumberFormat::F32 => Format::F32,
         };
@@ -325,7 +344,7 @@ impl Network {
             return Ok(Some(Network::Own(Box::new(network), workspace)));
         }
         match format {
-            Format::F16 | Format::F32 => Ok(None),
+            Format::F16 | Format::F32 | Format::F16Weights => Ok(None),
             Format::Bf16 => Network::libtorch(state, device, Precision::Bf16).map(Some),
         }
     }

@@ -334,7 +334,7 @@ impl Fused {
         let pixels = match self.network.format() {
             fused::Format::Bf16 => in_16_bits(Kind::BFloat16)?,
             fused::Format::F16 => in_16_bits(Kind::Half)?,
-            format @ fused::Format::F32 => {
+            format @ (fused::Format::F32 | fused::Format::F16Weights) => {
                 let mut pixels = made(Kind::Float)?;
                 format.widen_all(features.values, values_mut(&mut pixels));
                 pixels.f_to_kind(self.kind)?

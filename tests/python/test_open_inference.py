@@ -152,7 +152,7 @@ class OpenInferenceTest(unittest.TestCase):
                 self.assertEqual((properties["input.mean"], properties["input.std"]), ("0.485,0.456,0.406", "0.229,0.224,0.225"))
                 self.assertEqual(properties.get("interval.confidence"), "0.9" if interval in outputs else None)
                 if version in ("", "live"):  # Which is always loaded.
-                    self.assertIn(properties["precision"], ("f32", "bf16", "f16"))
+                    self.assertIn(properties["precision"], ("f32", "bf16", "f16", "f16-weights"))
                     self.assertLessEqual(float(properties["precision.difference"]), 0.1)
                 message = self.grpc.get_model_metadata("age", version)
                 self.assertEqual([[tensor.name, tensor.datatype, list(tensor.shape)] for tensor in [*message.inputs, *message.outputs]],

@@ -22,6 +22,7 @@ pub(crate) enum Format {
     Bf16,
     F16,
     F32,
+    F16Weights,
 }
 
 impl Format {

@@ -7,7 +7,7 @@
 
 use super::{
     format::Arithmetic,
-    kernel::{Finish, PANEL, ROWS, Rows},
+    kernel::{Finish, PANEL, ROWS, Rows, Turn},
     memory::{Aligned, BORDER, Shared},
     pack, pack_plain,
     threads::Threads,
@@ -40,14 +40,19 @@ impl Filter {
         width: usize,
         threads: &Threads,
     ) -> Self {
+        let arithmetic = arithmetic.with_exact_filters();
         let mut made = Filter {
             bias: arithmetic.sums(bias),
             ..Filter::empty(arithmetic, inputs, bias.len(), width)
         };
         let (taps, panels) = (width * width, made.panels_mut());
         match arithmetic {
-            Arithmetic::F16 | Arithmetic::F32(_) => {
-                pack_plain::direct(arithmetic, weight, inputs, taps, threads, panels);
+            Arithmetic::F16 | Arithmetic::F32(_) | Arithmetic::F16Weights(_) => {
+                if width == 1 {
+                    pack_plain::direct::<1>(arithmetic, weight, inputs, threads, panels);
+                } else {
+                    pack_plain::direct::<9>(arithmetic, weight, inputs, threads, panels);
+                }
             }
             Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => {
                 pack::direct(
@@ -141,6 +146,10 @@ impl Filter {
                         count: rows,
                         pairs: self.inputs / 2,
                         step: 2,
+                        turn: Some(Turn {
+                            number: (row - first) / ROWS,
+                            count: pixels.len().div_ceil(ROWS),
+                        }),
                     };
                     // SAFETY: the network is made only where the instructions are available; sources hold `inputs` values, targets a panel each, and no
                     // other job has these pixels and this panel.
@@ -318,6 +327,7 @@ impl Backward {
                                 count: rows,
                                 pairs: self.outputs / 2,
                                 step: 2,
+                                turn: None,
                             };
                             // SAFETY: as in `Filter::convolve`, with inputs and outputs in each other's places.
                             unsafe {

@@ -30,6 +30,8 @@ pub(crate) enum Format {
     F16,
     /// f32, for processors that have neither.
     F32,
+    /// The same with large filters in f16, which are widened when they are multiplied: one image takes the time in which the filters come from memory.
+    F16Weights,
 }
 
 impl Format {
@@ -42,7 +44,7 @@ impl Format {
     pub(crate) fn width(self) -> usize {
         match self {
             Format::Bf16 | Format::F16 => 1,
-            Format::F32 => 2,
+            Format::F32 | Format::F16Weights => 2,
         }
     }
 
@@ -52,7 +54,7 @@ impl Format {
         match self {
             Format::Bf16 => values.reinterpret_cast::<bf16>().convert_to_f32_slice(out),
             Format::F16 => values.reinterpret_cast::<f16>().convert_to_f32_slice(out),
-            Format::F32 => {
+            Format::F32 | Format::F16Weights => {
                 let (values, _) = values.as_chunks::<2>();
                 assert_eq!(values.len(), out.len());
                 for (value, out) in values.iter().zip(out) {
@@ -68,6 +70,7 @@ impl Format {
             Format::Bf16 => kernel::multiplies_in_bf16().then_some(Arithmetic::Bf16),
             Format::F16 => f16_kernel::available().then_some(Arithmetic::F16),
             Format::F32 => Lanes::most().map(Arithmetic::F32),
+            Format::F16Weights => Lanes::most().map(Arithmetic::F16Weights),
         }
     }
 }
@@ -96,7 +99,12 @@ pub(super) enum Arithmetic {
     Mixed,
     /// All in f32. Not for trainings.
     F32(Lanes),
+    /// All in f32 but large filters of [`super::winograd`], which are in f16. Not for trainings.
+    F16Weights(Lanes),
 }
+
+/// Inputs of the filters that are worth having in f16. Smaller ones come from the caches, or are multiplied with so many rows that to widen them costs what is won.
+const LARGE: usize = 512;
 
 impl Arithmetic {
     /// The fastest whose activations are bf16, for trainings; `None` where the processor has none.
@@ -111,23 +119,92 @@ impl Arithmetic {
             Arithmetic::Bf16 => kernel::multiplies_in_bf16(),
             Arithmetic::Widened => kernel::available(),
             Arithmetic::Mixed => kernel::available() && f16_kernel::available(),
-            Arithmetic::F16 | Arithmetic::F32(_) => false,
+            Arithmetic::F16 | Arithmetic::F32(_) | Arithmetic::F16Weights(_) => false,
+        }
+    }
+
+    /// How [`super::winograd`] multiplies with a filter of so many inputs in a network that is computed so.
+    pub(super) fn of_winograd(self, inputs: usize) -> Self {
+        if inputs < LARGE {
+            self.with_exact_filters()
+        } else {
+            self
+        }
+    }
+
+    /// The same with filters in the format of the activations.
+    pub(super) fn with_exact_filters(self) -> Self {
+        match self {
+            Arithmetic::F16Weights(lanes) => Arithmetic::F32(lanes),
+            Arithmetic::Bf16
+            | Arithmetic::Widened
+            | Arithmetic::F16
+            | Arithmetic::Mixed
+            | Arithmetic::F32(_) => self,
         }
     }
 
     /// Whether factors are in f16.
     pub(super) fn has_f16_factors(self) -> bool {
         match self {
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F32(_) => false,
+            Arithmetic::Bf16
+            | Arithmetic::Widened
+            | Arithmetic::F32(_)
+            | Arithmetic::F16Weights(_) => false,
             Arithmetic::F16 | Arithmetic::Mixed => true,
         }
     }
 
-    /// Places of 16 bits that an activation or a factor takes.
+    /// Places of 16 bits that an activation takes, and so does a factor made of it.
     pub(super) const fn width(self) -> usize {
         match self {
             Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::Mixed => 1,
-            Arithmetic::F32(_) => 2,
+            Arithmetic::F32(_) | Arithmetic::F16Weights(_) => 2,
+        }
+    }
+
+    /// Places that a number of a filter takes.
+    pub(super) const fn filter_width(self) -> usize {
+        match self {
+            Arithmetic::F16Weights(_) => 1,
+            Arithmetic::Bf16
+            | Arithmetic::Widened
+            | Arithmetic::F16
+            | Arithmetic::Mixed
+            | Arithmetic::F32(_) => self.width(),
+        }
+    }
+
+    /// Rounds numbers of a filter, as many as there is room for.
+    ///
+    /// # Panics
+    /// When the two have not the same length in numbers.
+    pub(super) fn round_filter(self, values: &[f32], out: &mut [u16]) {
+        match self {
+            Arithmetic::F16Weights(_) => out
+                .reinterpret_cast_mut::<f16>()
+                .convert_from_f32_slice(values),
+            Arithmetic::Bf16
+            | Arithmetic::Widened
+            | Arithmetic::F16
+            | Arithmetic::Mixed
+            | Arithmetic::F32(_) => self.round_all(values, out),
+        }
+    }
+
+    /// Whether a filter holds what it was made of: none of its numbers is beyond f16.
+    pub(super) fn holds(self, filter: &[u16]) -> bool {
+        match self {
+            Arithmetic::F16Weights(_) => filter
+                .reinterpret_cast::<f16>()
+                .iter()
+                .all(|value| value.is_finite()),
+            // Where activations are in f16 too, [`super::network`] looks at those.
+            Arithmetic::Bf16
+            | Arithmetic::Widened
+            | Arithmetic::F16
+            | Arithmetic::Mixed
+            | Arithmetic::F32(_) => true,
         }
     }
 
@@ -138,7 +215,7 @@ impl Arithmetic {
     pub(super) fn round_all(self, values: &[f32], out: &mut [u16]) {
         assert_eq!(values.len() * self.width(), out.len());
         match self {
-            Arithmetic::F32(_) => {
+            Arithmetic::F32(_) | Arithmetic::F16Weights(_) => {
                 for (value, out) in values.iter().zip(out.as_chunks_mut::<2>().0) {
                     *out = to_places(*value);
                 }
@@ -156,7 +233,11 @@ impl Arithmetic {
     /// What activations are multiplied with to become factors: a power of two, so that nothing is rounded.
     pub(super) fn scale_of(self, activations: &[u16], threads: &Threads) -> f32 {
         match self {
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::F32(_) => 1.0,
+            Arithmetic::Bf16
+            | Arithmetic::Widened
+            | Arithmetic::F16
+            | Arithmetic::F32(_)
+            | Arithmetic::F16Weights(_) => 1.0,
             Arithmetic::Mixed => scale_of(largest(activations, threads)),
         }
     }
@@ -205,9 +286,11 @@ impl Arithmetic {
         room: &'a Aligned<u16>,
     ) -> &'a [u16] {
         match self {
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::F32(_) => {
-                activations
-            }
+            Arithmetic::Bf16
+            | Arithmetic::Widened
+            | Arithmetic::F16
+            | Arithmetic::F32(_)
+            | Arithmetic::F16Weights(_) => activations,
             Arithmetic::Mixed => room.as_slice(),
         }
     }
@@ -218,14 +301,18 @@ impl Arithmetic {
         match self {
             Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => of_pair(column),
             Arithmetic::F16 => of_pair(f16_kernel::place_of(column)),
-            Arithmetic::F32(_) => row * PANEL + column,
+            Arithmetic::F32(_) | Arithmetic::F16Weights(_) => row * PANEL + column,
         }
     }
 
     /// Numbers of 16 bits that a sum takes the room of.
     pub(super) const fn sum_width(self) -> usize {
         match self {
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed | Arithmetic::F32(_) => 2,
+            Arithmetic::Bf16
+            | Arithmetic::Widened
+            | Arithmetic::Mixed
+            | Arithmetic::F32(_)
+            | Arithmetic::F16Weights(_) => 2,
             Arithmetic::F16 => 1,
         }
     }
@@ -235,7 +322,11 @@ impl Arithmetic {
         let mut made = Aligned::zeros(values.len() * self.sum_width());
         let places = made.as_mut_slice();
         match self {
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed | Arithmetic::F32(_) => {
+            Arithmetic::Bf16
+            | Arithmetic::Widened
+            | Arithmetic::Mixed
+            | Arithmetic::F32(_)
+            | Arithmetic::F16Weights(_) => {
                 for (value, place) in values.iter().zip(places.as_chunks_mut::<2>().0) {
                     *place = to_places(*value);
                 }
@@ -267,7 +358,10 @@ impl Arithmetic {
                 Arithmetic::Mixed => {
                     f16_kernel::wide_product(rows, panel, scale.recip(), out.cast(), stride)
                 }
-                Arithmetic::F32(lanes) => lanes.product(rows, panel.cast(), out.cast(), stride),
+                Arithmetic::F32(lanes) => lanes.product::<false>(rows, panel, out.cast(), stride),
+                Arithmetic::F16Weights(lanes) => {
+                    lanes.product::<true>(rows, panel, out.cast(), stride);
+                }
             }
         }
     }
@@ -289,7 +383,7 @@ impl Arithmetic {
         unsafe {
             match self {
                 Arithmetic::Bf16 => native::add_product(rows, panel, out, stride),
-                Arithmetic::Widened | Arithmetic::F32(_) => {
+                Arithmetic::Widened | Arithmetic::F32(_) | Arithmetic::F16Weights(_) => {
                     widened::add_product(rows, panel, out, stride);
                 }
                 Arithmetic::F16 | Arithmetic::Mixed => {
@@ -299,7 +393,7 @@ impl Arithmetic {
         }
     }
 
-    /// Sums of products as [`Arithmetic::product`] has them, finished as activations.
+    /// Sums of products as [`Arithmetic::product`] has them, finished as activations. Filters are exact here.
     ///
     /// # Safety
     /// As for [`native::finished_product`], with a bias of sums of this kind.
@@ -321,7 +415,9 @@ impl Arithmetic {
                 Arithmetic::Mixed => {
                     f16_kernel::wide_finished_product(rows, panel, scale.recip(), finish, out)
                 }
-                Arithmetic::F32(lanes) => lanes.finished_product(rows, panel.cast(), finish, out),
+                Arithmetic::F32(lanes) | Arithmetic::F16Weights(lanes) => {
+                    lanes.finished_product(rows, panel, finish, out);
+                }
             }
         }
     }
@@ -347,7 +443,7 @@ impl Arithmetic {
                 Arithmetic::Mixed => {
                     kernel::transform_input::<true>(pixels, channels, scale, out, stride)
                 }
-                Arithmetic::F32(lanes) => {
+                Arithmetic::F32(lanes) | Arithmetic::F16Weights(lanes) => {
                     lanes.transform_input(pixels, channels, out.cast(), stride);
                 }
             }
@@ -374,7 +470,7 @@ impl Arithmetic {
                 Arithmetic::F16 => {
                     f16_kernel::transform_output(products, stride, finish, residual, out)
                 }
-                Arithmetic::F32(lanes) => {
+                Arithmetic::F32(lanes) | Arithmetic::F16Weights(lanes) => {
                     lanes.transform_output(products.cast(), stride, finish, residual, out);
                 }
             }
@@ -391,7 +487,9 @@ impl Arithmetic {
                 Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::Mixed => {
                     kernel::largest(pixels, channels, out);
                 }
-                Arithmetic::F32(lanes) => lanes.largest(pixels, channels, out),
+                Arithmetic::F32(lanes) | Arithmetic::F16Weights(lanes) => {
+                    lanes.largest(pixels, channels, out)
+                }
             }
         }
     }

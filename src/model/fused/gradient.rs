@@ -339,6 +339,7 @@ fn in_parts(group: &[u16], mut work: impl FnMut(usize, Rows<'_>)) {
             count,
             pairs: group.len() / (2 * GROUP),
             step: 2 * GROUP,
+            turn: None,
         };
         work(first, rows);
     }

@@ -58,18 +58,28 @@ pub(super) struct Rows<'a> {
     pub(super) pairs: usize,
     /// Values from one pair of a row to the next; 2 where they lie side by side.
     pub(super) step: usize,
+    /// Where another panel follows, with which rows are multiplied next.
+    pub(super) turn: Option<Turn>,
 }
 
-/// Calls a function that is made for a number of rows with the number that there are.
+/// Which rows of those that are multiplied with a panel one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn {
+    /// From 0.
+    pub(super) number: usize,
+    pub(super) count: usize,
+}
+
+/// Calls a function that is made for a number of rows, and for one of two kinds, with the number that there are.
 macro_rules! for_rows {
-    ($sums:ident, $rows:ident, $panel:ident) => {
+    ($sums:ident, $rows:ident, $panel:ident $(, $kind:expr, $store:expr)?) => {
         match $rows.count {
-            1 => $sums::<1>($rows, $panel),
-            2 => $sums::<2>($rows, $panel),
-            3 => $sums::<3>($rows, $panel),
-            4 => $sums::<4>($rows, $panel),
-            5 => $sums::<5>($rows, $panel),
-            _ => $sums::<ROWS>($rows, $panel),
+            1 => $sums::<1 $(, $kind)?>($rows, $panel $(, $store)?),
+            2 => $sums::<2 $(, $kind)?>($rows, $panel $(, $store)?),
+            3 => $sums::<3 $(, $kind)?>($rows, $panel $(, $store)?),
+            4 => $sums::<4 $(, $kind)?>($rows, $panel $(, $store)?),
+            5 => $sums::<5 $(, $kind)?>($rows, $panel $(, $store)?),
+            _ => $sums::<ROWS $(, $kind)?>($rows, $panel $(, $store)?),
         }
     };
 }

@@ -126,7 +126,11 @@ impl Network {
                 bias: values(&state["fc.bias"])?[0],
             },
         };
-        let fits = format != Format::F16 || network.fits_f16()?;
+        let fits = match format {
+            Format::F16 => network.fits_f16()?,
+            Format::F16Weights => network.layers.iter().flatten().all(Block::fits),
+            Format::Bf16 | Format::F32 => true,
+        };
         Ok(fits.then_some(network))
     }
 
@@ -341,6 +345,15 @@ impl Block {
             second,
             downsample,
         })
+    }
+
+    /// Whether its filters are what they were made of, within their format.
+    fn fits(&self) -> bool {
+        let first = match &self.first {
+            First::Same(filter) => filter.fits(),
+            First::Halving(_) => true,
+        };
+        first && self.second.fits()
     }
 
     /// Computes into `out` and returns its side.

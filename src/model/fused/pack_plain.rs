@@ -8,8 +8,11 @@ use super::{
     winograd::{ELEMENTS, TAPS},
 };
 
-/// Values of a pair of rows of a panel.
+/// Numbers of a pair of rows of a panel.
 const PAIR: usize = 2 * PANEL;
+
+/// A number of a filter for each place of such a pair.
+type Places = [f32; PAIR];
 
 /// Transforms a filter of 3×3 for [`super::winograd`]: `[outputs / 64][16][inputs / 2]`, each a pair of rows of a panel.
 ///
@@ -22,81 +25,80 @@ pub(super) fn winograd(
     threads: &Threads,
     panels: &mut [u16],
 ) {
-    let sizes = [inputs, TAPS, ELEMENTS];
-    pack(arithmetic, weight, sizes, threads, panels, transform);
+    pack(arithmetic, weight, inputs, threads, panels, transform);
 }
 
-/// Arranges a filter for [`super::direct`]: `[outputs / 64][taps][inputs / 2]`, each a pair of rows of a panel.
+/// Arranges a filter for [`super::direct`]: `[outputs / 64][taps][inputs / 2]`, each a pair of rows of a panel; `TAPS` of them.
 ///
 /// # Panics
 /// As [`winograd`].
-pub(super) fn direct(
+pub(super) fn direct<const COUNT: usize>(
     arithmetic: Arithmetic,
     weight: &[f32],
     inputs: usize,
-    taps: usize,
     threads: &Threads,
     panels: &mut [u16],
 ) {
     pack(
         arithmetic,
         weight,
-        [inputs, taps, taps],
+        inputs,
         threads,
         panels,
-        |taps, out| {
-            out.copy_from_slice(taps);
-        },
+        <[Places; COUNT]>::clone,
     );
 }
 
-/// Makes `elements` of the taps between each input and output, and puts them where a panel has them.
-fn pack(
+/// Makes `AFTER` elements of the `BEFORE` taps between each input and output, and puts them where a panel has them.
+fn pack<const BEFORE: usize, const AFTER: usize>(
     arithmetic: Arithmetic,
     weight: &[f32],
-    [inputs, taps, elements]: [usize; 3],
+    inputs: usize,
     threads: &Threads,
     panels: &mut [u16],
-    transform: impl Fn(&[f32], &mut [f32]) + Sync + Send,
+    transform: impl Fn(&[Places; BEFORE]) -> [Places; AFTER] + Sync + Send,
 ) {
-    let outputs = weight.len() / (taps * inputs);
+    let outputs = weight.len() / (BEFORE * inputs);
     assert!(inputs.is_multiple_of(2) && outputs.is_multiple_of(PANEL));
-    let width = arithmetic.width();
-    assert_eq!(panels.len(), elements * inputs * outputs * width);
+    let width = arithmetic.filter_width();
+    assert_eq!(panels.len(), AFTER * inputs * outputs * width);
     let panels = Shared::new(panels);
     let pairs = inputs / 2;
     threads.for_each(outputs / PANEL * pairs, |job| {
         let (panel, pair) = (job / pairs, job % pairs);
-        let mut rows = vec![0.0; elements * PAIR];
-        let (mut before, mut after) = ([0.0; TAPS], [0.0; ELEMENTS]);
-        let (before, after) = (&mut before[..taps], &mut after[..elements]);
+        let mut before = [[0.0; PAIR]; BEFORE];
         for column in 0..PANEL {
-            let output = panel * PANEL + column;
-            for row in 0..2 {
-                for (tap, value) in before.iter_mut().enumerate() {
-                    *value = weight[(output * taps + tap) * inputs + 2 * pair + row];
-                }
-                transform(before, after);
-                for (element, value) in after.iter().enumerate() {
-                    rows[element * PAIR + arithmetic.place_of(row, column)] = *value;
+            let places = [0, 1].map(|row| arithmetic.place_of(row, column));
+            for (tap, values) in before.iter_mut().enumerate() {
+                let at = ((panel * PANEL + column) * BEFORE + tap) * inputs + 2 * pair;
+                for (place, value) in places.into_iter().zip(&weight[at..at + 2]) {
+                    values[place] = *value;
                 }
             }
         }
-        for (element, values) in rows.chunks_exact(PAIR).enumerate() {
-            let at = ((panel * elements + element) * pairs + pair) * PAIR * width;
+        for (element, values) in transform(&before).iter().enumerate() {
+            let at = ((panel * AFTER + element) * pairs + pair) * PAIR * width;
             let mut rounded = [0; 2 * PAIR];
             let rounded = &mut rounded[..PAIR * width];
-            arithmetic.round_all(values, rounded);
+            arithmetic.round_filter(values, rounded);
             panels.write(at, rounded);
         }
     });
 }
 
-/// G g Gᵀ (Lavin and Gray, 2015, arXiv:1509.09308, section 4.1).
-fn transform(g: &[f32], out: &mut [f32]) {
-    let combine = |a: f32, b: f32, c: f32| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
-    let columns = [0, 1, 2].map(|x| combine(g[x], g[3 + x], g[6 + x]));
-    for (y, row) in out.chunks_exact_mut(4).enumerate() {
-        row.copy_from_slice(&combine(columns[0][y], columns[1][y], columns[2][y]));
+/// G g Gᵀ (Lavin and Gray, 2015, arXiv:1509.09308, section 4.1), for many filters at once.
+fn transform(g: &[Places; TAPS]) -> [Places; ELEMENTS] {
+    let mut made = [[0.0; PAIR]; ELEMENTS];
+    for place in 0..PAIR {
+        let combine = |a: f32, b: f32, c: f32| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
+        let tap = |tap: usize| g[tap][place];
+        let columns = [0, 1, 2].map(|x| combine(tap(x), tap(3 + x), tap(6 + x)));
+        for y in 0..4 {
+            let row = combine(columns[0][y], columns[1][y], columns[2][y]);
+            for (x, value) in row.into_iter().enumerate() {
+                made[4 * y + x][place] = value;
+            }
+        }
     }
+    made
 }

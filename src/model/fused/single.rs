@@ -1,23 +1,59 @@
 //! The kernels in f32, for processors that do not multiply in 16 bits: what [`super::kernel`] does, with AVX-512 or with AVX2 and FMA.
 //!
-//! All numbers are f32, so whatever is a place of 16 bits elsewhere is half of a number here. A panel is 64 columns of a matrix, row by row: `[K][64]`.
+//! All numbers are f32, so whatever is a place of 16 bits elsewhere is half of a number here. A panel is 64 columns of a matrix, row by row: `[K][64]`;
+//! it may be in f16 instead, which is exact in f32.
 
 #![expect(
     unsafe_code,
     reason = "vector instructions work on pointers and need a processor that has them, which `widest` tells"
 )]
 
-use super::kernel::{Finish, PANEL, ROWS, Rows, for_rows};
+use super::kernel::{Finish, PANEL, ROWS, Rows, Turn, for_rows};
 
 /// Rows of a panel by which it is fetched ahead: most panels are larger than the first-level cache.
 const AHEAD: usize = 6;
-/// Numbers of a cache line.
-const LINE: usize = 16;
+/// Places of a cache line.
+const LINE: usize = 32;
+
+/// Places of 16 bits that a number of a panel takes.
+const fn places(in_f16: bool) -> usize {
+    if in_f16 { 1 } else { 2 }
+}
+
+/// A panel, and what is fetched into the second-level cache while rows are multiplied with it. Filters of the last layers come from the outermost cache or from memory; the
+/// processor, which sees rows come again, fetches too little of a panel before its first rows need it.
+#[derive(Clone, Copy)]
+struct Panel {
+    start: *const u16,
+    next: *const u16,
+    /// With each pair of the panel's rows.
+    lines: usize,
+}
+
+impl Panel {
+    /// `next_fits` says whether the second-level cache has room for another panel.
+    fn new(start: *const u16, rows: Rows<'_>, in_f16: bool, next_fits: bool) -> Self {
+        let of_pair = 2 * PANEL * places(in_f16);
+        let length = rows.taps.len() * rows.pairs * of_pair;
+        match rows.turn {
+            Some(Turn { number, count }) if next_fits => Panel {
+                start,
+                next: start.wrapping_add(length + number * (length / LINE / count) * LINE),
+                lines: (of_pair / LINE).div_ceil(count),
+            },
+            Some(_) | None => Panel {
+                start,
+                next: start,
+                lines: 0,
+            },
+        }
+    }
+}
 
 /// How many numbers an instruction works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lanes {
-    /// Eight, with AVX2 and FMA.
+    /// Eight, with AVX2, FMA and F16C.
     Eight,
     /// 16, with AVX-512.
     Sixteen,
@@ -30,6 +66,7 @@ impl Lanes {
             Lanes::Eight => {
                 std::arch::is_x86_feature_detected!("avx2")
                     && std::arch::is_x86_feature_detected!("fma")
+                    && std::arch::is_x86_feature_detected!("f16c")
             }
             Lanes::Sixteen => std::arch::is_x86_feature_detected!("avx512f"),
         }
@@ -44,25 +81,26 @@ impl Lanes {
     /// Stores rows of products in f32: row r at `out + r * stride`.
     ///
     /// # Safety
-    /// The lanes are available, the rows hold their pairs, `panel` begins `taps * pairs * 2 * PANEL` numbers, and `out` holds the rows.
+    /// The lanes are available, the rows hold their pairs, `panel` begins `taps * pairs * 2 * PANEL` numbers in f32, or in f16 if so said, and `out` holds
+    /// the rows.
     #[inline]
-    pub(super) unsafe fn product(
+    pub(super) unsafe fn product<const IN_F16: bool>(
         self,
         rows: Rows<'_>,
-        panel: *const f32,
+        panel: *const u16,
         out: *mut f32,
         stride: usize,
     ) {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Lanes::Eight => eight::product(rows, panel, out, stride),
-                Lanes::Sixteen => sixteen::product(rows, panel, out, stride),
+                Lanes::Eight => eight::product::<IN_F16>(rows, panel, out, stride),
+                Lanes::Sixteen => sixteen::product::<IN_F16>(rows, panel, out, stride),
             }
         }
     }
 
-    /// Stores rows of products, finished: row r at `out[r]`.
+    /// Stores rows of products with a panel in f32, finished: row r at `out[r]`.
     ///
     /// # Safety
     /// As for [`Lanes::product`], and each of `out` holds [`PANEL`] numbers.
@@ -70,7 +108,7 @@ impl Lanes {
     pub(super) unsafe fn finished_product(
         self,
         rows: Rows<'_>,
-        panel: *const f32,
+        panel: *const u16,
         finish: Finish,
         out: &[*mut u16; ROWS],
     ) {
@@ -144,44 +182,66 @@ impl Lanes {
     }
 }
 
-/// The same kernels for vectors of each length. `at_once` are the vectors of a row that a product has in registers, beside as many of the panel and one factor.
+/// The same kernels for vectors of each length. `at_once` are the vectors of a row that a product has in registers, beside as many of the panel and one factor. The last
+/// value says whether two panels fit into the second-level cache: processors with AVX-512 have at least 512 KiB, others half as much.
 macro_rules! kernels {
     (
         $name:ident, $feature:literal, $vector:ident, $lanes:literal lanes, $at_once:literal at_once,
-        $zero:ident, $load:ident, $store:ident, $set:ident, $fmadd:ident, $add:ident, $sub:ident, $max:ident
+        $zero:ident, $load:ident, $store:ident, $set:ident, $fmadd:ident, $add:ident, $sub:ident, $max:ident,
+        $load_halves:ident, $widen:ident, $next_fits:literal
     ) => {
         mod $name {
             use std::arch::x86_64::{
-                _MM_HINT_T0, _mm_prefetch, $add, $fmadd, $load, $max, $set, $store, $sub, $vector,
-                $zero,
+                _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, $add, $fmadd, $load, $load_halves, $max,
+                $set, $store, $sub, $vector, $widen, $zero,
             };
 
-            use super::{AHEAD, Finish, LINE, PANEL, ROWS, Rows, for_rows};
+            use super::{AHEAD, Finish, LINE, PANEL, Panel, ROWS, Rows, for_rows, places};
 
             /// Columns of a panel that are computed at once.
             const COLUMNS: usize = $lanes * $at_once;
 
-            type Sums = [[$vector; $at_once]; ROWS];
-
-            /// The sums over taps of rows times the first columns of panels, for `R` rows.
+            /// The sums over taps of rows times the first columns of panels, for `R` rows: `store` gets the row, which vector of it, and the sums. That they are
+            /// handed over one by one leaves them in registers until then.
             ///
             /// # Safety
             /// The instructions are available, and the rows and the panels hold what is read of them.
             #[inline]
             #[target_feature(enable = $feature)]
-            unsafe fn sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const f32) -> Sums {
+            unsafe fn sums_of<const R: usize, const IN_F16: bool>(
+                rows: Rows<'_>,
+                panel: Panel,
+                mut store: impl FnMut(usize, usize, $vector),
+            ) {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let mut sums = [[$zero(); $at_once]; ROWS];
+                    let Panel {
+                        start: mut panel,
+                        mut next,
+                        lines,
+                    } = panel;
+                    let mut sums = [[$zero(); $at_once]; R];
                     for tap in rows.taps {
                         for place in 0..2 * rows.pairs {
-                            let ahead = panel.wrapping_add(AHEAD * PANEL);
-                            for line in (0..COLUMNS).step_by(LINE) {
+                            if place % 2 == 0 {
+                                for line in 0..lines {
+                                    let line = next.wrapping_add(line * LINE);
+                                    _mm_prefetch::<_MM_HINT_T1>(line.cast());
+                                }
+                                next = next.wrapping_add(lines * LINE);
+                            }
+                            let ahead = panel.wrapping_add(AHEAD * PANEL * places(IN_F16));
+                            for line in (0..COLUMNS * places(IN_F16)).step_by(LINE) {
                                 _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
                             }
                             let mut columns = [$zero(); $at_once];
                             for (column, values) in columns.iter_mut().enumerate() {
-                                *values = $load(panel.add($lanes * column));
+                                let place = panel.add($lanes * column * places(IN_F16));
+                                *values = if IN_F16 {
+                                    $widen($load_halves(place.cast()))
+                                } else {
+                                    $load(place.cast())
+                                };
                             }
                             for row in 0..R {
                                 let factor = $set(*tap[row].cast::<f32>().add(place));
@@ -190,32 +250,34 @@ macro_rules! kernels {
                                         $fmadd(factor, columns[column], sums[row][column]);
                                 }
                             }
-                            panel = panel.add(PANEL);
+                            panel = panel.add(PANEL * places(IN_F16));
                         }
                     }
-                    sums
+                    for (row, sums) in sums.into_iter().enumerate() {
+                        for (column, sum) in sums.into_iter().enumerate() {
+                            store(row, column, sum);
+                        }
+                    }
                 }
             }
 
             /// # Safety
             /// As for [`super::Lanes::product`].
             #[target_feature(enable = $feature)]
-            pub(super) unsafe fn product(
+            pub(super) unsafe fn product<const IN_F16: bool>(
                 rows: Rows<'_>,
-                panel: *const f32,
+                panel: *const u16,
                 out: *mut f32,
                 stride: usize,
             ) {
                 // SAFETY: the caller's promise.
                 unsafe {
                     for begin in (0..PANEL).step_by(COLUMNS) {
-                        let panel = panel.add(begin);
-                        let sums = for_rows!(sums_of, rows, panel);
-                        for (row, sums) in sums.iter().enumerate().take(rows.count) {
-                            for (column, sum) in sums.iter().enumerate() {
-                                $store(out.add(row * stride + begin + $lanes * column), *sum);
-                            }
-                        }
+                        let panel = panel.add(begin * places(IN_F16));
+                        let panel = Panel::new(panel, rows, IN_F16, $next_fits);
+                        for_rows!(sums_of, rows, panel, IN_F16, |row, column, sum| {
+                            $store(out.add(row * stride + begin + $lanes * column), sum);
+                        });
                     }
                 }
             }
@@ -225,7 +287,7 @@ macro_rules! kernels {
             #[target_feature(enable = $feature)]
             pub(super) unsafe fn finished_product(
                 rows: Rows<'_>,
-                panel: *const f32,
+                panel: *const u16,
                 finish: Finish,
                 out: &[*mut u16; ROWS],
             ) {
@@ -233,15 +295,14 @@ macro_rules! kernels {
                 unsafe {
                     let bias = finish.bias.cast::<f32>();
                     for begin in (0..PANEL).step_by(COLUMNS) {
-                        let panel = panel.add(begin);
-                        let sums = for_rows!(sums_of, rows, panel);
-                        for (sums, out) in sums.iter().zip(out).take(rows.count) {
-                            for (column, sum) in sums.iter().enumerate() {
-                                let at = begin + $lanes * column;
-                                let value = $add(*sum, $load(bias.add(at)));
-                                $store(out.cast::<f32>().add(at), rectified(value, finish.relu));
-                            }
-                        }
+                        let panel = panel.add(begin * places(false));
+                        let panel = Panel::new(panel, rows, false, $next_fits);
+                        for_rows!(sums_of, rows, panel, false, |row, column, sum| {
+                            let at = begin + $lanes * column;
+                            let value = $add(sum, $load(bias.add(at)));
+                            let place = out[row].cast::<f32>().add(at);
+                            $store(place, rectified(value, finish.relu));
+                        });
                     }
                 }
             }
@@ -352,10 +413,12 @@ macro_rules! kernels {
 kernels!(
     sixteen, "avx512f", __m512, 16 lanes, 4 at_once,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps,
-    _mm512_fmadd_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_max_ps
+    _mm512_fmadd_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_max_ps,
+    _mm256_loadu_si256, _mm512_cvtph_ps, true
 );
 kernels!(
-    eight, "avx2,fma", __m256, 8 lanes, 2 at_once,
+    eight, "avx2,fma,f16c", __m256, 8 lanes, 2 at_once,
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps,
-    _mm256_fmadd_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_max_ps
+    _mm256_fmadd_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_max_ps,
+    _mm_loadu_si128, _mm256_cvtph_ps, false
 );

@@ -178,6 +178,7 @@ impl Stem {
                     count,
                     pairs: PAIRS,
                     step: 2,
+                    turn: None,
                 };
                 let panel = self.panel.as_slice().as_ptr();
                 // SAFETY: the network is made only where the instructions are available; sources hold 22 values and targets 64.

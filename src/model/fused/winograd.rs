@@ -13,7 +13,7 @@ use std::cell::RefCell;
 
 use super::{
     format::Arithmetic,
-    kernel::{Finish, PANEL, ROWS, Rows},
+    kernel::{Finish, PANEL, ROWS, Rows, Turn},
     memory::{Aligned, BORDER, Shared},
     pack, pack_plain,
     threads::Threads,
@@ -72,7 +72,7 @@ impl Filter {
     pub(super) fn empty(arithmetic: Arithmetic, inputs: usize, outputs: usize) -> Self {
         Filter {
             arithmetic,
-            panels: Aligned::zeros(ELEMENTS * inputs * outputs * arithmetic.width()),
+            panels: Aligned::zeros(ELEMENTS * inputs * outputs * arithmetic.filter_width()),
             bias: arithmetic.sums(&vec![0.0; outputs]),
             inputs,
             outputs,
@@ -91,13 +91,14 @@ impl Filter {
         inputs: usize,
         threads: &Threads,
     ) -> Self {
+        let arithmetic = arithmetic.of_winograd(inputs);
         let mut made = Filter {
             bias: arithmetic.sums(bias),
             ..Filter::empty(arithmetic, inputs, bias.len())
         };
         let panels = made.panels_mut();
         match arithmetic {
-            Arithmetic::F16 | Arithmetic::F32(_) => {
+            Arithmetic::F16 | Arithmetic::F32(_) | Arithmetic::F16Weights(_) => {
                 pack_plain::winograd(arithmetic, weight, inputs, threads, panels);
             }
             Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => {
@@ -111,6 +112,11 @@ impl Filter {
             }
         }
         made
+    }
+
+    /// Whether its format holds all its numbers.
+    pub(super) fn fits(&self) -> bool {
+        self.arithmetic.holds(self.panels.as_slice())
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -211,7 +217,7 @@ impl Filter {
         let products = scratch.products.as_mut_slice().as_mut_ptr();
         for panel in panels {
             for element in 0..ELEMENTS {
-                let length = self.inputs * PANEL * width;
+                let length = self.inputs * PANEL * self.arithmetic.filter_width();
                 let at = (panel * ELEMENTS + element) * length;
                 let factors = &self.panels.as_slice()[at..at + length];
                 for row in (0..count).step_by(ROWS) {
@@ -228,6 +234,10 @@ impl Filter {
                             count: rows,
                             pairs: self.inputs / 2,
                             step: 2,
+                            turn: Some(Turn {
+                                number: row / ROWS,
+                                count: count.div_ceil(ROWS),
+                            }),
                         };
                         let target = products.add((element * count + row) * of_row);
                         self.arithmetic

@@ -263,6 +263,7 @@ impl Stem {
                                             count,
                                             pairs,
                                             step: 2 * ROW,
+                                            turn: None,
                                         };
                                         arithmetic.add_product(rows, panel, scale, target, PANEL);
                                     }
