@@ -208,7 +208,8 @@ impl Staging {
 }
 
 impl Loaded {
-    /// Reads the weights, chooses the number format, and computes once what the first prediction would have to allocate.
+    /// Reads the weights, chooses the number format, and computes once what the first prediction would have to allocate. Weights whose rounding is `known` are not
+    /// compared once more, which is half of the work.
     ///
     /// # Errors
     /// Weights that cannot be read or do not compute.
@@ -216,9 +217,18 @@ impl Loaded {
         model: &ServedModel,
         device: Device,
         wanted: Wanted,
+        known: Option<Rounding>,
         threads: &Threads,
     ) -> Result<Self, model::Error> {
         let state = checkpoint::read_model(&model.weights, &model.sha256)?;
+        if let Some(rounding) = known
+            && let Some(network) = Network::of_format(&state, device, rounding.precision)?
+        {
+            let mut again = Loaded { network, rounding };
+            let blank = vec![0.0; model.input.values()];
+            again.forward(&[blank], &[], model, threads)?;
+            return Ok(again);
+        }
         let mut exact = Loaded {
             network: Network::libtorch(&state, device, Precision::F32)?,
             rounding: Rounding {
@@ -274,6 +284,14 @@ impl Loaded {
             }
         }
         Ok(exact)
+    }
+
+    /// What the same weights would be compared for once more; nothing where libtorch computes, in whose place another network might be made.
+    pub(super) fn known(&self) -> Option<Rounding> {
+        match self.network {
+            Network::Own(..) => Some(self.rounding),
+            Network::Libtorch(..) => None,
+        }
     }
 
     /// What the network says of normalised images `[3, S, S]` each, label scale not applied; with what each place adds to it for those images whose `explain`

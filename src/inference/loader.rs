@@ -31,6 +31,9 @@ const MAX_WISHES: usize = 16;
 /// in four with a niceness of 10, which takes more from those requests.
 const NICE: u32 = priority::LEAST;
 
+/// Weights whose rounding is remembered after the engine has let go of them.
+const MAX_KNOWN: usize = 1_000;
+
 /// Which networks the engine has, by the SHA-256 of their weights, and what each computes in; the engine keeps it true.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Inventory(Arc<Mutex<BTreeMap<String, Rounding>>>);
@@ -100,14 +103,27 @@ impl Loader {
         let body = move || {
             priority::thread_gives_way(NICE);
             compute_with_threads(1);
+            // By the SHA-256 of the weights.
+            let mut known = BTreeMap::new();
             while let Some(Wish { model, pin, reply }) = receiver.blocking_recv() {
                 if reply.is_closed() {
                     continue;
                 }
                 let read = match inventory.has(&model.sha256) {
                     true => Ok(None),
-                    false => read(&model, device, precision, &threads).map(Some),
+                    false => {
+                        let known = known.get(&model.sha256).copied();
+                        read(&model, device, precision, known, &threads).map(Some)
+                    }
                 };
+                if let Ok(Some(network)) = &read
+                    && let Some(rounding) = network.known()
+                {
+                    if known.len() == MAX_KNOWN {
+                        known.pop_first();
+                    }
+                    known.insert(model.sha256.clone(), rounding);
+                }
                 match read {
                     Ok(network) => {
                         let (is_taken, taken) = oneshot::channel();
@@ -212,10 +228,11 @@ fn read(
     model: &ServedModel,
     device: Device,
     precision: Wanted,
+    known: Option<Rounding>,
     threads: &Threads,
 ) -> Result<Box<Loaded>, model::Error> {
     let begun = Instant::now();
-    let network = Loaded::read(model, device, precision, threads)?;
+    let network = Loaded::read(model, device, precision, known, threads)?;
     metrics::model_loaded(begun.elapsed());
     tracing::info!(
         model = model.name,

@@ -89,7 +89,10 @@ async fn pictures_of_a_version_that_was_let_go_of_hold_up_no_others() {
     let door = Door::new(8);
     engine.load(Arc::clone(&pinned), true).await.unwrap();
     engine.load(Arc::clone(&gone), false).await.unwrap();
+    let rounding = engine.rounding(&gone);
+    assert!(rounding.is_some());
     engine.load(Arc::clone(&last), false).await.unwrap();
+    assert_eq!(engine.rounding(&gone), None);
 
     let mut late = submit(&engine, &door, &gone, 0.0);
     let mut soon = submit(&engine, &door, &pinned, 0.0);
@@ -103,6 +106,8 @@ async fn pictures_of_a_version_that_was_let_go_of_hold_up_no_others() {
     // It is loaded again and answered; one bit of a weight moves the age by next to nothing.
     let again = late.await.unwrap().unwrap().0.age;
     assert!((again - age).abs() < 0.01, "{again} and {age}");
+    // Whoever asks for its metadata is told the same as before.
+    assert_eq!(engine.rounding(&gone), rounding);
 
     // What cannot be loaded again is told so.
     engine.load(last, false).await.unwrap();
