@@ -27,10 +27,9 @@ use super::{
 
 /// Callers of [`Loader::load`] that are taken in before further ones wait at its door.
 const MAX_WISHES: usize = 16;
-/// A model is wanted soon, but not at the cost of predictions: on two cores that three times as many requests as they can answer keep busy, one is loaded in eight seconds, and
-/// in four with a niceness of 10, which takes more from those requests.
-const NICE: u32 = priority::LEAST;
-
+/// A model is wanted sooner than a dataset's check, but not at the cost of predictions: on two cores that three times as many requests as they can answer keep busy, one was
+/// loaded in eight seconds so, and in four with a niceness of 10, which takes more from those requests.
+const NICE: u32 = priority::LEAST - 1;
 /// Weights whose rounding is remembered after the engine has let go of them.
 const MAX_KNOWN: usize = 1_000;
 

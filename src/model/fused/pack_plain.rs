@@ -28,7 +28,7 @@ pub(super) fn winograd(
     pack(arithmetic, weight, inputs, threads, panels, transform);
 }
 
-/// Arranges a filter for [`super::direct`]: `[outputs / 64][taps][inputs / 2]`, each a pair of rows of a panel; `TAPS` of them.
+/// Arranges a filter for [`super::direct`]: `[outputs / 64][taps][inputs / 2]`, each a pair of rows of a panel, of `COUNT` taps.
 ///
 /// # Panics
 /// As [`winograd`].
