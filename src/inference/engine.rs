@@ -328,7 +328,7 @@ impl Loop {
     }
 
     /// Takes over a network, as the one that was used last, and returns those that are in its place no more.
-    fn install(&mut self, sha256: &str, network: Box<Loaded>) -> Vec<Box<Loaded>> {
+    fn install(&mut self, sha256: &str, network: Box<Loaded>) -> Vec<Loaded> {
         self.loaded.retain(|(name, _)| name != sha256);
         self.inventory.add(sha256, network.rounding);
         self.loaded.push_back((sha256.to_owned(), network));
@@ -336,7 +336,7 @@ impl Loop {
     }
 
     /// Lets go of what was not used for the longest time, but neither of the pinned one nor of the last.
-    fn let_go(&mut self) -> Vec<Box<Loaded>> {
+    fn let_go(&mut self) -> Vec<Loaded> {
         let mut gone = Vec::new();
         while self.loaded.len() > self.options.max_loaded.max(1) {
             let pinned = self.pinned.as_ref();
@@ -349,7 +349,7 @@ impl Loop {
                 break;
             };
             self.inventory.remove(&sha256);
-            gone.push(network);
+            gone.push(*network);
         }
         gone
     }

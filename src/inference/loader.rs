@@ -70,7 +70,7 @@ pub(super) struct Delivery {
     pub(super) reply: oneshot::Sender<Result<(), Error>>,
     /// Told then too, so that the loader goes on, and given what the engine has let go of for it: to give back a network's memory takes some milliseconds, for
     /// which predictions need not wait.
-    pub(super) is_taken: oneshot::Sender<Vec<Box<Loaded>>>,
+    pub(super) is_taken: oneshot::Sender<Vec<Loaded>>,
 }
 
 #[derive(Debug)]
