@@ -118,7 +118,7 @@ impl Loader {
                 if let Ok(Some(network)) = &read
                     && let Some(rounding) = network.known()
                 {
-                    if known.len() == MAX_KNOWN {
+                    if known.len() == MAX_KNOWN && !known.contains_key(&model.sha256) {
                         known.pop_first();
                     }
                     known.insert(model.sha256.clone(), rounding);

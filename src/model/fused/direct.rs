@@ -47,7 +47,7 @@ impl Filter {
         };
         let (taps, panels) = (width * width, made.panels_mut());
         match arithmetic {
-            Arithmetic::F16 | Arithmetic::F32(_) | Arithmetic::F16Weights(_) => {
+            Arithmetic::F16 | Arithmetic::F32(..) => {
                 if width == 1 {
                     pack_plain::direct::<1>(arithmetic, weight, inputs, threads, panels);
                 } else {

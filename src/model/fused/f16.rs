@@ -46,6 +46,8 @@ pub(super) const fn place_of(column: usize) -> usize {
 }
 
 type Sums = [[__m512h; 2]; ROWS];
+/// The same in f32.
+type WideSums = [kernel::Sums; ROWS];
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
@@ -174,7 +176,7 @@ unsafe fn sums(rows: Rows<'_>, panel: *const u16) -> Sums {
 /// As for [`sums_of`], and the processor has the instructions of [`super::kernel`] too.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
-unsafe fn wide_sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> kernel::Sums {
+unsafe fn wide_sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> WideSums {
     // SAFETY: the caller's promise.
     unsafe {
         let zero = _mm512_setzero_ph();
@@ -217,7 +219,7 @@ fn widened(sums: __m512h) -> [__m512; 2] {
 /// As for [`wide_sums_of`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
-unsafe fn wide_sums(rows: Rows<'_>, panel: *const u16, factor: f32) -> kernel::Sums {
+unsafe fn wide_sums(rows: Rows<'_>, panel: *const u16, factor: f32) -> WideSums {
     // SAFETY: the caller's promise.
     let mut sums = unsafe { for_rows!(wide_sums_of, rows, panel) };
     for sum in sums.as_flattened_mut() {
@@ -239,7 +241,12 @@ pub(super) unsafe fn wide_product(
     stride: usize,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { kernel::store_rows(&wide_sums(rows, panel, factor), rows.count, out, stride) };
+    unsafe {
+        let sums = wide_sums(rows, panel, factor);
+        for (row, sums) in sums.into_iter().enumerate().take(rows.count) {
+            kernel::store_row(sums, out.add(row * stride));
+        }
+    }
 }
 
 /// Adds rows of products times a factor to rows of f32: row r at `out + r * stride`.
@@ -255,7 +262,12 @@ pub(super) unsafe fn add_wide_product(
     stride: usize,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { kernel::add_rows(&wide_sums(rows, panel, factor), rows.count, out, stride) };
+    unsafe {
+        let sums = wide_sums(rows, panel, factor);
+        for (row, sums) in sums.into_iter().enumerate().take(rows.count) {
+            kernel::add_row(sums, out.add(row * stride));
+        }
+    }
 }
 
 /// Stores rows of products times a factor, finished in bf16: row r at `out[r]`.
@@ -273,7 +285,9 @@ pub(super) unsafe fn wide_finished_product(
     // SAFETY: the caller's promise.
     unsafe {
         let sums = wide_sums(rows, panel, factor);
-        kernel::finish_rows(&sums, rows.count, finish, out);
+        for (sums, out) in sums.into_iter().zip(out).take(rows.count) {
+            kernel::finish_row(sums, finish, *out);
+        }
     }
 }
 

@@ -5,8 +5,6 @@
     reason = "it hands pointers to the vector kernels, whose promises are its callers'"
 )]
 
-use std::sync::atomic::{AtomicU16, Ordering};
-
 use half::{
     bf16, f16,
     slice::{HalfBitsSliceExt, HalfFloatSliceExt},
@@ -15,10 +13,9 @@ use half::{
 use super::{
     f16 as f16_kernel,
     kernel::{self, Finish, PANEL, ROWS, Rows},
-    memory::{Aligned, Shared},
+    memory::Aligned,
     products::{native, widened},
     single::Lanes,
-    threads::Threads,
 };
 
 /// What a network's activations and filters are in.
@@ -69,8 +66,8 @@ impl Format {
         match self {
             Format::Bf16 => kernel::multiplies_in_bf16().then_some(Arithmetic::Bf16),
             Format::F16 => f16_kernel::available().then_some(Arithmetic::F16),
-            Format::F32 => Lanes::most().map(Arithmetic::F32),
-            Format::F16Weights => Lanes::most().map(Arithmetic::F16Weights),
+            Format::F32 => Lanes::most().map(|lanes| Arithmetic::F32(lanes, Filters::Exact)),
+            Format::F16Weights => Lanes::most().map(|lanes| Arithmetic::F32(lanes, Filters::InF16)),
         }
     }
 }
@@ -97,10 +94,17 @@ pub(super) enum Arithmetic {
     /// Activations in bf16, factors in f16, sums in f32 but for short ones. Gradients are too small for f16 and activations may be too large, so the factors made of either are
     /// multiplied with a power of two, by which their sums are divided.
     Mixed,
-    /// All in f32. Not for trainings.
-    F32(Lanes),
-    /// All in f32 but large filters of [`super::winograd`], which are in f16. Not for trainings.
-    F16Weights(Lanes),
+    /// Activations, factors and sums in f32, and the filters as told. Not for trainings.
+    F32(Lanes, Filters),
+}
+
+/// How filters are kept where all else is in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filters {
+    /// In f32.
+    Exact,
+    /// Large ones of [`super::winograd`] in f16.
+    InF16,
 }
 
 /// Inputs of the filters that are worth having in f16. Smaller ones come from the caches, or are multiplied with so many rows that to widen them costs what is won.
@@ -119,7 +123,7 @@ impl Arithmetic {
             Arithmetic::Bf16 => kernel::multiplies_in_bf16(),
             Arithmetic::Widened => kernel::available(),
             Arithmetic::Mixed => kernel::available() && f16_kernel::available(),
-            Arithmetic::F16 | Arithmetic::F32(_) | Arithmetic::F16Weights(_) => false,
+            Arithmetic::F16 | Arithmetic::F32(..) => false,
         }
     }
 
@@ -135,22 +139,20 @@ impl Arithmetic {
     /// The same with filters in the format of the activations.
     pub(super) fn with_exact_filters(self) -> Self {
         match self {
-            Arithmetic::F16Weights(lanes) => Arithmetic::F32(lanes),
-            Arithmetic::Bf16
-            | Arithmetic::Widened
-            | Arithmetic::F16
-            | Arithmetic::Mixed
-            | Arithmetic::F32(_) => self,
+            Arithmetic::F32(lanes, _) => Arithmetic::F32(lanes, Filters::Exact),
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::Mixed => self,
         }
+    }
+
+    /// Whether filters are in f16 and all else in f32.
+    const fn has_f16_filters(self) -> bool {
+        matches!(self, Arithmetic::F32(_, Filters::InF16))
     }
 
     /// Whether factors are in f16.
     pub(super) fn has_f16_factors(self) -> bool {
         match self {
-            Arithmetic::Bf16
-            | Arithmetic::Widened
-            | Arithmetic::F32(_)
-            | Arithmetic::F16Weights(_) => false,
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F32(..) => false,
             Arithmetic::F16 | Arithmetic::Mixed => true,
         }
     }
@@ -159,19 +161,16 @@ impl Arithmetic {
     pub(super) const fn width(self) -> usize {
         match self {
             Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::Mixed => 1,
-            Arithmetic::F32(_) | Arithmetic::F16Weights(_) => 2,
+            Arithmetic::F32(..) => 2,
         }
     }
 
     /// Places that a number of a filter takes.
     pub(super) const fn filter_width(self) -> usize {
-        match self {
-            Arithmetic::F16Weights(_) => 1,
-            Arithmetic::Bf16
-            | Arithmetic::Widened
-            | Arithmetic::F16
-            | Arithmetic::Mixed
-            | Arithmetic::F32(_) => self.width(),
+        if self.has_f16_filters() {
+            1
+        } else {
+            self.width()
         }
     }
 
@@ -180,32 +179,21 @@ impl Arithmetic {
     /// # Panics
     /// When the two have not the same length in numbers.
     pub(super) fn round_filter(self, values: &[f32], out: &mut [u16]) {
-        match self {
-            Arithmetic::F16Weights(_) => out
-                .reinterpret_cast_mut::<f16>()
-                .convert_from_f32_slice(values),
-            Arithmetic::Bf16
-            | Arithmetic::Widened
-            | Arithmetic::F16
-            | Arithmetic::Mixed
-            | Arithmetic::F32(_) => self.round_all(values, out),
+        if self.has_f16_filters() {
+            let out = out.reinterpret_cast_mut::<f16>();
+            out.convert_from_f32_slice(values);
+        } else {
+            self.round_all(values, out);
         }
     }
 
-    /// Whether a filter holds what it was made of: none of its numbers is beyond f16.
+    /// Whether a filter holds what it was made of: none of its numbers is beyond f16. Where activations are in f16 too, [`super::network`] looks at those.
     pub(super) fn holds(self, filter: &[u16]) -> bool {
-        match self {
-            Arithmetic::F16Weights(_) => filter
-                .reinterpret_cast::<f16>()
-                .iter()
-                .all(|value| value.is_finite()),
-            // Where activations are in f16 too, [`super::network`] looks at those.
-            Arithmetic::Bf16
-            | Arithmetic::Widened
-            | Arithmetic::F16
-            | Arithmetic::Mixed
-            | Arithmetic::F32(_) => true,
-        }
+        let is_finite = || {
+            let numbers = filter.reinterpret_cast::<f16>();
+            numbers.iter().all(|number| number.is_finite())
+        };
+        !self.has_f16_filters() || is_finite()
     }
 
     /// Rounds factors, as many as there is room for.
@@ -215,7 +203,7 @@ impl Arithmetic {
     pub(super) fn round_all(self, values: &[f32], out: &mut [u16]) {
         assert_eq!(values.len() * self.width(), out.len());
         match self {
-            Arithmetic::F32(_) | Arithmetic::F16Weights(_) => {
+            Arithmetic::F32(..) => {
                 for (value, out) in values.iter().zip(out.as_chunks_mut::<2>().0) {
                     *out = to_places(*value);
                 }
@@ -230,89 +218,20 @@ impl Arithmetic {
         }
     }
 
-    /// What activations are multiplied with to become factors: a power of two, so that nothing is rounded.
-    pub(super) fn scale_of(self, activations: &[u16], threads: &Threads) -> f32 {
-        match self {
-            Arithmetic::Bf16
-            | Arithmetic::Widened
-            | Arithmetic::F16
-            | Arithmetic::F32(_)
-            | Arithmetic::F16Weights(_) => 1.0,
-            Arithmetic::Mixed => scale_of(largest(activations, threads)),
-        }
-    }
-
-    /// Activations as factors that are multiplied as they are, and their scale; `room` is used where they are not the same.
-    pub(super) fn factors<'a>(
-        self,
-        activations: &'a [u16],
-        threads: &Threads,
-        room: &'a mut Aligned<u16>,
-    ) -> (&'a [u16], f32) {
-        let scale = self.scale_of(activations, threads);
-        (
-            self.factors_of_scale(activations, scale, threads, room),
-            scale,
-        )
-    }
-
-    /// The same with a scale that is given.
-    pub(super) fn factors_of_scale<'a>(
-        self,
-        activations: &'a [u16],
-        scale: f32,
-        threads: &Threads,
-        room: &'a mut Aligned<u16>,
-    ) -> &'a [u16] {
-        if self != Arithmetic::Mixed {
-            return activations;
-        }
-        room.resize(activations.len());
-        let out = Shared::new(room.as_mut_slice());
-        threads.for_each(activations.len().div_ceil(PIECE), |piece| {
-            let begin = piece * PIECE;
-            let values = &activations[begin..activations.len().min(begin + PIECE)];
-            let place = out.place(begin, values.len());
-            // SAFETY: the room is as large, and no other job has this piece; the instructions are available.
-            unsafe { f16_kernel::from_bf16(values, scale, place) };
-        });
-        room.as_slice()
-    }
-
-    /// What the latest [`Arithmetic::factors`] gave for these activations with this room.
-    pub(super) fn made_factors<'a>(
-        self,
-        activations: &'a [u16],
-        room: &'a Aligned<u16>,
-    ) -> &'a [u16] {
-        match self {
-            Arithmetic::Bf16
-            | Arithmetic::Widened
-            | Arithmetic::F16
-            | Arithmetic::F32(_)
-            | Arithmetic::F16Weights(_) => activations,
-            Arithmetic::Mixed => room.as_slice(),
-        }
-    }
-
     /// Which number of a panel the factor of a row and a column is.
     pub(super) fn place_of(self, row: usize, column: usize) -> usize {
         let of_pair = |column: usize| (row / 2 * PANEL + column) * 2 + row % 2;
         match self {
             Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => of_pair(column),
             Arithmetic::F16 => of_pair(f16_kernel::place_of(column)),
-            Arithmetic::F32(_) | Arithmetic::F16Weights(_) => row * PANEL + column,
+            Arithmetic::F32(..) => row * PANEL + column,
         }
     }
 
     /// Numbers of 16 bits that a sum takes the room of.
     pub(super) const fn sum_width(self) -> usize {
         match self {
-            Arithmetic::Bf16
-            | Arithmetic::Widened
-            | Arithmetic::Mixed
-            | Arithmetic::F32(_)
-            | Arithmetic::F16Weights(_) => 2,
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed | Arithmetic::F32(..) => 2,
             Arithmetic::F16 => 1,
         }
     }
@@ -322,11 +241,7 @@ impl Arithmetic {
         let mut made = Aligned::zeros(values.len() * self.sum_width());
         let places = made.as_mut_slice();
         match self {
-            Arithmetic::Bf16
-            | Arithmetic::Widened
-            | Arithmetic::Mixed
-            | Arithmetic::F32(_)
-            | Arithmetic::F16Weights(_) => {
+            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed | Arithmetic::F32(..) => {
                 for (value, place) in values.iter().zip(places.as_chunks_mut::<2>().0) {
                     *place = to_places(*value);
                 }
@@ -358,8 +273,10 @@ impl Arithmetic {
                 Arithmetic::Mixed => {
                     f16_kernel::wide_product(rows, panel, scale.recip(), out.cast(), stride)
                 }
-                Arithmetic::F32(lanes) => lanes.product::<false>(rows, panel, out.cast(), stride),
-                Arithmetic::F16Weights(lanes) => {
+                Arithmetic::F32(lanes, Filters::Exact) => {
+                    lanes.product::<false>(rows, panel, out.cast(), stride);
+                }
+                Arithmetic::F32(lanes, Filters::InF16) => {
                     lanes.product::<true>(rows, panel, out.cast(), stride);
                 }
             }
@@ -383,7 +300,7 @@ impl Arithmetic {
         unsafe {
             match self {
                 Arithmetic::Bf16 => native::add_product(rows, panel, out, stride),
-                Arithmetic::Widened | Arithmetic::F32(_) | Arithmetic::F16Weights(_) => {
+                Arithmetic::Widened | Arithmetic::F32(..) => {
                     widened::add_product(rows, panel, out, stride);
                 }
                 Arithmetic::F16 | Arithmetic::Mixed => {
@@ -415,7 +332,7 @@ impl Arithmetic {
                 Arithmetic::Mixed => {
                     f16_kernel::wide_finished_product(rows, panel, scale.recip(), finish, out)
                 }
-                Arithmetic::F32(lanes) | Arithmetic::F16Weights(lanes) => {
+                Arithmetic::F32(lanes, _) => {
                     lanes.finished_product(rows, panel, finish, out);
                 }
             }
@@ -443,7 +360,7 @@ impl Arithmetic {
                 Arithmetic::Mixed => {
                     kernel::transform_input::<true>(pixels, channels, scale, out, stride)
                 }
-                Arithmetic::F32(lanes) | Arithmetic::F16Weights(lanes) => {
+                Arithmetic::F32(lanes, _) => {
                     lanes.transform_input(pixels, channels, out.cast(), stride);
                 }
             }
@@ -470,7 +387,7 @@ impl Arithmetic {
                 Arithmetic::F16 => {
                     f16_kernel::transform_output(products, stride, finish, residual, out)
                 }
-                Arithmetic::F32(lanes) | Arithmetic::F16Weights(lanes) => {
+                Arithmetic::F32(lanes, _) => {
                     lanes.transform_output(products.cast(), stride, finish, residual, out);
                 }
             }
@@ -487,36 +404,8 @@ impl Arithmetic {
                 Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::Mixed => {
                     kernel::largest(pixels, channels, out);
                 }
-                Arithmetic::F32(lanes) | Arithmetic::F16Weights(lanes) => {
-                    lanes.largest(pixels, channels, out)
-                }
+                Arithmetic::F32(lanes, _) => lanes.largest(pixels, channels, out),
             }
         }
     }
-}
-
-/// Activations that a job looks at.
-const PIECE: usize = 1 << 16;
-
-/// The bits of the largest magnitude of bf16 values, which have the order of the magnitudes.
-fn largest(values: &[u16], threads: &Threads) -> u16 {
-    let most = AtomicU16::new(0);
-    threads.for_each(values.len().div_ceil(PIECE), |piece| {
-        let begin = piece * PIECE;
-        let piece = &values[begin..values.len().min(begin + PIECE)];
-        // SAFETY: a network is made only where the instructions are available.
-        most.fetch_max(unsafe { kernel::magnitude(piece) }, Ordering::Relaxed);
-    });
-    most.into_inner()
-}
-
-/// The power of two by which a value whose magnitude has these bits in bf16 comes between 2 and 4. Transforms of [`super::winograd`] then stay within 16, and the sum of a
-/// pair of chains of products of two of them within 32,768; one with a transformed filter stays within f16 as long as no weight is beyond 14, which is far from what a
-/// network learns, and a training with larger ones ends as one that has diverged.
-fn scale_of(largest: u16) -> f32 {
-    const BIAS: u16 = 127;
-    let exponent = largest >> 7;
-    // Zero and what is no number have none; those next to either have a scale that is still a number whose inverse is one.
-    let exponent = exponent.clamp(3, 2 * BIAS - 1);
-    f32::from_bits(u32::from(2 * BIAS + 1 - exponent) << 23)
 }

@@ -9,9 +9,10 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_and_si512, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_epu16,
-    _mm512_max_ps, _mm512_mul_ps, _mm512_set1_epi16, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    __m512, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_and_si512, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_max_epu16, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_epi16,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_ps,
 };
 
 use super::vectors;
@@ -35,8 +36,8 @@ pub(super) fn multiplies_in_bf16() -> bool {
     available() && std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
-/// Of a row four vectors of 16 columns.
-pub(super) type Sums = [[__m512; 4]; ROWS];
+/// A row of sums in four vectors of 16 columns.
+pub(super) type Sums = [__m512; 4];
 
 /// What is done with a row of sums before it is stored in bf16.
 #[derive(Debug, Clone, Copy)]
@@ -70,9 +71,67 @@ pub(super) struct Turn {
     pub(super) count: usize,
 }
 
+/// Places of a cache line.
+pub(super) const LINE: usize = 32;
+/// Rows of a panel in f32, or pairs of rows of one in bf16, by which it is fetched into the first-level cache before it is multiplied: most panels are larger than that.
+pub(super) const SOON: usize = 6;
+
+/// A panel, and what is fetched while rows are multiplied with it.
+#[derive(Clone, Copy)]
+pub(super) struct Panel {
+    pub(super) start: *const u16,
+    pub(super) ahead: Ahead,
+}
+
+impl Panel {
+    /// A pair of rows takes so many places. `next_fits` says whether the second-level cache has room for another panel.
+    #[inline]
+    pub(super) fn new(start: *const u16, rows: Rows<'_>, of_pair: usize, next_fits: bool) -> Self {
+        let length = rows.taps.len() * rows.pairs * of_pair;
+        let ahead = match rows.turn {
+            Some(Turn { number, count }) if next_fits && count > 1 => Ahead {
+                next: start.wrapping_add(length + number * (length / LINE / count) * LINE),
+                lines: (of_pair / LINE).div_ceil(count),
+            },
+            Some(_) | None => Ahead {
+                next: start,
+                lines: 0,
+            },
+        };
+        Panel { start, ahead }
+    }
+}
+
+/// A part of the next panel, which is fetched into the second-level cache. Filters of the last layers come from the outermost cache or from memory; the processor, which sees
+/// rows come again, fetches too little of a panel before its first rows need it. What is read once it fetches well by itself.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    next: *const u16,
+    /// With each pair of the panel's rows.
+    lines: usize,
+}
+
+impl Ahead {
+    /// Whether there is such a part.
+    #[inline]
+    pub(super) fn is_any(self) -> bool {
+        self.lines > 0
+    }
+
+    /// Fetches the lines of a pair.
+    #[inline]
+    pub(super) fn fetch(&mut self) {
+        for line in 0..self.lines {
+            // SAFETY: a hint, whose address need not be anybody's.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.next.wrapping_add(line * LINE).cast()) };
+        }
+        self.next = self.next.wrapping_add(self.lines * LINE);
+    }
+}
+
 /// Calls a function that is made for a number of rows, and for one of two kinds, with the number that there are.
 macro_rules! for_rows {
-    ($sums:ident, $rows:ident, $panel:ident $(, $kind:expr, $store:expr)?) => {
+    ($sums:ident, $rows:ident, $panel:ident $(; $kind:expr)? $(, $store:expr)?) => {
         match $rows.count {
             1 => $sums::<1 $(, $kind)?>($rows, $panel $(, $store)?),
             2 => $sums::<2 $(, $kind)?>($rows, $panel $(, $store)?),
@@ -85,64 +144,50 @@ macro_rules! for_rows {
 }
 pub(super) use for_rows;
 
-/// Stores rows of sums: row r at `out + r * stride`.
+/// Stores a row of sums.
 ///
 /// # Safety
-/// The processor is [`available`], and `out` holds the first `count` rows.
+/// The processor is [`available`], and `out` holds the row.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn store_rows(sums: &Sums, count: usize, out: *mut f32, stride: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        for (row, sums) in sums.iter().enumerate().take(count) {
-            for (column, sum) in sums.iter().enumerate() {
-                _mm512_storeu_ps(out.add(row * stride + 16 * column), *sum);
-            }
+pub(super) unsafe fn store_row(sums: Sums, out: *mut f32) {
+    for (column, sum) in sums.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_storeu_ps(out.add(16 * column), sum) };
+    }
+}
+
+/// Adds a row of sums to another.
+///
+/// # Safety
+/// As for [`store_row`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn add_row(sums: Sums, out: *mut f32) {
+    for (column, sum) in sums.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let place = out.add(16 * column);
+            _mm512_storeu_ps(place, _mm512_add_ps(_mm512_loadu_ps(place), sum));
         }
     }
 }
 
-/// Adds rows of sums: row r to that at `out + r * stride`.
+/// Adds the bias to a row of sums, rectifies it if asked to, and stores it in bf16.
 ///
 /// # Safety
-/// As for [`store_rows`].
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn add_rows(sums: &Sums, count: usize, out: *mut f32, stride: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        for (row, sums) in sums.iter().enumerate().take(count) {
-            for (column, sum) in sums.iter().enumerate() {
-                let place = out.add(row * stride + 16 * column);
-                _mm512_storeu_ps(place, _mm512_add_ps(_mm512_loadu_ps(place), *sum));
-            }
-        }
-    }
-}
-
-/// Adds the bias to rows of sums, rectifies them if asked to, and stores them in bf16: row r at `out[r]`.
-///
-/// # Safety
-/// The processor is [`available`], each of the first `count` of `out` holds [`PANEL`] values, and the bias is in f32.
+/// The processor is [`available`], `out` holds [`PANEL`] values, and the bias is in f32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn finish_rows(
-    sums: &Sums,
-    count: usize,
-    finish: Finish,
-    out: &[*mut u16; ROWS],
-) {
+pub(super) unsafe fn finish_row(sums: Sums, finish: Finish, out: *mut u16) {
     // SAFETY: the caller's promise.
     unsafe {
         let bias = finish.bias.cast::<f32>();
-        for (sums, out) in sums.iter().zip(out).take(count) {
-            for half in 0..2 {
-                let add_bias = |column: usize| {
-                    _mm512_add_ps(sums[column], _mm512_loadu_ps(bias.add(16 * column)))
-                };
-                let (low, high) = (add_bias(2 * half), add_bias(2 * half + 1));
-                store(low, high, finish.relu, out.add(CHUNK * half));
-            }
+        for half in 0..2 {
+            let add_bias =
+                |column: usize| _mm512_add_ps(sums[column], _mm512_loadu_ps(bias.add(16 * column)));
+            let (low, high) = (add_bias(2 * half), add_bias(2 * half + 1));
+            store(low, high, finish.relu, out.add(CHUNK * half));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the multiplications ([`winograd`]), and blocks stay in the processor's cache. Activations are in the same format, with the channels of a pixel side by side; the head is f32,
 //! and so are sums in bf16. Buffers count places of 16 bits, of which a number in f32 takes two. It computes what [`super::resnet18`] does in eval mode in this format, within its rounding.
 //!
-//! - [`kernel`], [`products`], [`vectors`], [`mod@f16`], [`single`]: the vector instructions, for x86-64 only, and [`format`], which chooses.
+//! - [`kernel`], [`products`], [`vectors`], [`mod@f16`], [`single`]: the vector instructions, for x86-64 only, and [`format`], which chooses; [`scale`], where factors need one.
 //! - [`winograd`], [`direct`], [`stem`]: the three kinds of convolution.
 //! - [`network`]: the whole, from normalised images to ages or features.
 //! - [`tail`]: the layers that are trained, some or all, forward and backward, with [`norm`] and [`gradient`].
@@ -33,6 +33,8 @@ mod pack;
 mod pack_plain;
 #[cfg(target_arch = "x86_64")]
 mod products;
+#[cfg(target_arch = "x86_64")]
+mod scale;
 #[cfg(target_arch = "x86_64")]
 mod single;
 #[cfg(target_arch = "x86_64")]

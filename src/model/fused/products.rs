@@ -8,20 +8,9 @@
     reason = "vector instructions work on pointers and need a processor that has them, which `kernel` tells"
 )]
 
-/// What can be done with sums of products, once there is a `sums_of` for each number of rows.
+/// What can be done with sums of products, once there is a `sums_of` for each number of rows: `store` gets the row and its sums, which are in registers until then.
 macro_rules! products {
     ($features:literal) => {
-        /// The sums over taps of rows times panels, for as many rows as there are.
-        ///
-        /// # Safety
-        /// As for [`sums_of`].
-        #[inline]
-        #[target_feature(enable = $features)]
-        unsafe fn sums(rows: Rows<'_>, panel: *const u16) -> Sums {
-            // SAFETY: the caller's promise.
-            unsafe { for_rows!(sums_of, rows, panel) }
-        }
-
         /// Adds rows of products to rows of f32: row r at `out + r * stride`.
         ///
         /// # Safety
@@ -34,7 +23,11 @@ macro_rules! products {
             stride: usize,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { kernel::add_rows(&sums(rows, panel), rows.count, out, stride) };
+            unsafe {
+                for_rows!(sums_of, rows, panel, |row, sums| {
+                    kernel::add_row(sums, out.add(row * stride));
+                });
+            }
         }
 
         /// Stores rows of products in f32: row r at `out + r * stride`.
@@ -49,7 +42,11 @@ macro_rules! products {
             stride: usize,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { kernel::store_rows(&sums(rows, panel), rows.count, out, stride) };
+            unsafe {
+                for_rows!(sums_of, rows, panel, |row, sums| {
+                    kernel::store_row(sums, out.add(row * stride));
+                });
+            }
         }
 
         /// Stores rows of products, finished in bf16: row r at `out[r]`.
@@ -64,7 +61,11 @@ macro_rules! products {
             out: &[*mut u16; ROWS],
         ) {
             // SAFETY: the caller's promise.
-            unsafe { kernel::finish_rows(&sums(rows, panel), rows.count, finish, out) };
+            unsafe {
+                for_rows!(sums_of, rows, panel, |row, sums| {
+                    kernel::finish_row(sums, finish, out[row]);
+                });
+            }
         }
     };
 }
@@ -72,11 +73,12 @@ macro_rules! products {
 /// With AVX512_BF16.
 pub(super) mod native {
     use std::arch::x86_64::{
-        _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps,
+        _MM_HINT_T0, _mm_prefetch, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+        _mm512_setzero_ps,
     };
 
     use super::super::{
-        kernel::{self, CHUNK, Finish, PANEL, ROWS, Rows, Sums, for_rows},
+        kernel::{self, CHUNK, Finish, LINE, PANEL, Panel, ROWS, Rows, SOON, Sums, for_rows},
         vectors::as_bf16,
     };
 
@@ -86,12 +88,27 @@ pub(super) mod native {
     /// The processor [`kernel::multiplies_in_bf16`], the rows hold their pairs and `panel` begins `taps * pairs * 2 * PANEL` values.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> Sums {
+    unsafe fn sums_of<const R: usize>(
+        rows: Rows<'_>,
+        panel: *const u16,
+        mut store: impl FnMut(usize, Sums),
+    ) {
+        let Panel {
+            start: mut panel,
+            mut ahead,
+        } = Panel::new(panel, rows, 2 * PANEL, true);
         // SAFETY: the caller's promise.
         unsafe {
-            let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
+            let mut sums = [[_mm512_setzero_ps(); 4]; R];
             for tap in rows.taps {
                 for pair in 0..rows.pairs {
+                    if ahead.is_any() {
+                        let soon = panel.wrapping_add(SOON * 2 * PANEL);
+                        for line in (0..2 * PANEL).step_by(LINE) {
+                            _mm_prefetch::<_MM_HINT_T0>(soon.wrapping_add(line).cast());
+                        }
+                        ahead.fetch();
+                    }
                     let columns = [
                         as_bf16(_mm512_loadu_si512(panel.cast())),
                         as_bf16(_mm512_loadu_si512(panel.add(CHUNK).cast())),
@@ -109,7 +126,9 @@ pub(super) mod native {
                     panel = panel.add(2 * PANEL);
                 }
             }
-            sums
+            for (row, sums) in sums.into_iter().enumerate() {
+                store(row, sums);
+            }
         }
     }
 
@@ -131,10 +150,14 @@ pub(super) mod widened {
     /// The processor is [`kernel::available`], the rows hold their pairs and `panel` begins `taps * pairs * 2 * PANEL` values.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> Sums {
+    unsafe fn sums_of<const R: usize>(
+        rows: Rows<'_>,
+        mut panel: *const u16,
+        mut store: impl FnMut(usize, Sums),
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
-            let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
+            let mut sums = [[_mm512_setzero_ps(); 4]; R];
             for tap in rows.taps {
                 for pair in 0..rows.pairs {
                     // One half after the other, for there are not registers enough for both.
@@ -143,7 +166,9 @@ pub(super) mod widened {
                     panel = panel.add(2 * PANEL);
                 }
             }
-            sums
+            for (row, sums) in sums.into_iter().enumerate() {
+                store(row, sums);
+            }
         }
     }
 
@@ -154,7 +179,7 @@ pub(super) mod widened {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn add_half<const R: usize, const IS_FIRST: bool>(
-        sums: &mut Sums,
+        sums: &mut [Sums; R],
         tap: &[*const u16; ROWS],
         at: usize,
         panel: *const u16,

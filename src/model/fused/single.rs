@@ -8,46 +8,11 @@
     reason = "vector instructions work on pointers and need a processor that has them, which `widest` tells"
 )]
 
-use super::kernel::{Finish, PANEL, ROWS, Rows, Turn, for_rows};
-
-/// Rows of a panel by which it is fetched ahead: most panels are larger than the first-level cache.
-const AHEAD: usize = 6;
-/// Places of a cache line.
-const LINE: usize = 32;
+use super::kernel::{Finish, LINE, PANEL, Panel, ROWS, Rows, SOON, for_rows};
 
 /// Places of 16 bits that a number of a panel takes.
 const fn places(in_f16: bool) -> usize {
     if in_f16 { 1 } else { 2 }
-}
-
-/// A panel, and what is fetched into the second-level cache while rows are multiplied with it. Filters of the last layers come from the outermost cache or from memory; the
-/// processor, which sees rows come again, fetches too little of a panel before its first rows need it.
-#[derive(Clone, Copy)]
-struct Panel {
-    start: *const u16,
-    next: *const u16,
-    /// With each pair of the panel's rows.
-    lines: usize,
-}
-
-impl Panel {
-    /// `next_fits` says whether the second-level cache has room for another panel.
-    fn new(start: *const u16, rows: Rows<'_>, in_f16: bool, next_fits: bool) -> Self {
-        let of_pair = 2 * PANEL * places(in_f16);
-        let length = rows.taps.len() * rows.pairs * of_pair;
-        match rows.turn {
-            Some(Turn { number, count }) if next_fits => Panel {
-                start,
-                next: start.wrapping_add(length + number * (length / LINE / count) * LINE),
-                lines: (of_pair / LINE).div_ceil(count),
-            },
-            Some(_) | None => Panel {
-                start,
-                next: start,
-                lines: 0,
-            },
-        }
-    }
 }
 
 /// How many numbers an instruction works on.
@@ -192,11 +157,11 @@ macro_rules! kernels {
     ) => {
         mod $name {
             use std::arch::x86_64::{
-                _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, $add, $fmadd, $load, $load_halves, $max,
-                $set, $store, $sub, $vector, $widen, $zero,
+                _MM_HINT_T0, _mm_prefetch, $add, $fmadd, $load, $load_halves, $max, $set, $store,
+                $sub, $vector, $widen, $zero,
             };
 
-            use super::{AHEAD, Finish, LINE, PANEL, Panel, ROWS, Rows, for_rows, places};
+            use super::{Finish, LINE, PANEL, Panel, ROWS, Rows, SOON, for_rows, places};
 
             /// Columns of a panel that are computed at once.
             const COLUMNS: usize = $lanes * $at_once;
@@ -217,22 +182,17 @@ macro_rules! kernels {
                 unsafe {
                     let Panel {
                         start: mut panel,
-                        mut next,
-                        lines,
+                        mut ahead,
                     } = panel;
                     let mut sums = [[$zero(); $at_once]; R];
                     for tap in rows.taps {
                         for place in 0..2 * rows.pairs {
                             if place % 2 == 0 {
-                                for line in 0..lines {
-                                    let line = next.wrapping_add(line * LINE);
-                                    _mm_prefetch::<_MM_HINT_T1>(line.cast());
-                                }
-                                next = next.wrapping_add(lines * LINE);
+                                ahead.fetch();
                             }
-                            let ahead = panel.wrapping_add(AHEAD * PANEL * places(IN_F16));
+                            let soon = panel.wrapping_add(SOON * PANEL * places(IN_F16));
                             for line in (0..COLUMNS * places(IN_F16)).step_by(LINE) {
-                                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
+                                _mm_prefetch::<_MM_HINT_T0>(soon.wrapping_add(line).cast());
                             }
                             let mut columns = [$zero(); $at_once];
                             for (column, values) in columns.iter_mut().enumerate() {
@@ -274,8 +234,8 @@ macro_rules! kernels {
                 unsafe {
                     for begin in (0..PANEL).step_by(COLUMNS) {
                         let panel = panel.add(begin * places(IN_F16));
-                        let panel = Panel::new(panel, rows, IN_F16, $next_fits);
-                        for_rows!(sums_of, rows, panel, IN_F16, |row, column, sum| {
+                        let panel = Panel::new(panel, rows, 2 * PANEL * places(IN_F16), $next_fits);
+                        for_rows!(sums_of, rows, panel; IN_F16, |row, column, sum| {
                             $store(out.add(row * stride + begin + $lanes * column), sum);
                         });
                     }
@@ -296,8 +256,8 @@ macro_rules! kernels {
                     let bias = finish.bias.cast::<f32>();
                     for begin in (0..PANEL).step_by(COLUMNS) {
                         let panel = panel.add(begin * places(false));
-                        let panel = Panel::new(panel, rows, false, $next_fits);
-                        for_rows!(sums_of, rows, panel, false, |row, column, sum| {
+                        let panel = Panel::new(panel, rows, 2 * PANEL * places(false), $next_fits);
+                        for_rows!(sums_of, rows, panel; false, |row, column, sum| {
                             let at = begin + $lanes * column;
                             let value = $add(sum, $load(bias.add(at)));
                             let place = out[row].cast::<f32>().add(at);

@@ -11,7 +11,7 @@ use half::{bf16, f16};
 
 use super::{
     direct,
-    format::{Arithmetic, Format},
+    format::{Arithmetic, Filters, Format},
     gradient,
     kernel::{self, CHUNK},
     memory::Aligned,
@@ -114,7 +114,10 @@ fn of_networks() -> impl Iterator<Item = Arithmetic> {
     let formats = [Format::Bf16, Format::F16].into_iter();
     formats
         .filter_map(Format::arithmetic)
-        .chain(single.flat_map(|lanes| [Arithmetic::F32(lanes), Arithmetic::F16Weights(lanes)]))
+        .chain(single.flat_map(|lanes| {
+            let filters = [Filters::Exact, Filters::InF16];
+            filters.map(|filters| Arithmetic::F32(lanes, filters))
+        }))
 }
 
 /// The ways in which layers may be trained here.
@@ -128,7 +131,7 @@ fn format_of(arithmetic: Arithmetic) -> Format {
     match arithmetic {
         Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => Format::Bf16,
         Arithmetic::F16 => Format::F16,
-        Arithmetic::F32(_) | Arithmetic::F16Weights(_) => Format::F32,
+        Arithmetic::F32(..) => Format::F32,
     }
 }
 

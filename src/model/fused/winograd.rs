@@ -98,7 +98,7 @@ impl Filter {
         };
         let panels = made.panels_mut();
         match arithmetic {
-            Arithmetic::F16 | Arithmetic::F32(_) | Arithmetic::F16Weights(_) => {
+            Arithmetic::F16 | Arithmetic::F32(..) => {
                 pack_plain::winograd(arithmetic, weight, inputs, threads, panels);
             }
             Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => {
