@@ -40,7 +40,8 @@ enum Kind {
 type GompParallel = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint);
 
 impl Threads {
-    /// So many threads of their own; 0 for one for each core.
+    /// So many threads of their own; 0 for one for each core. As many as there are cores keep to one each: while something else runs on a core, the scheduler,
+    /// which finds none idle, would leave two of them on another for milliseconds, and each layer is over when the last thread is.
     ///
     /// # Errors
     /// When the operating system refuses them.
@@ -48,9 +49,20 @@ impl Threads {
         if count == 1 {
             return Ok(Threads { kind: Kind::Caller });
         }
+        let count = match count {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let cores = affinity::allowed();
+        let own = move |index: usize| (cores.len() == count).then(|| cores[index]);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(count)
             .thread_name(|index| format!("convolution-{index}"))
+            .start_handler(move |index| {
+                if let Some(core) = own(index) {
+                    affinity::keep_to(core);
+                }
+            })
             .build()?;
         let kind = if pool.current_num_threads() > 1 {
             Kind::Pool(pool)
@@ -189,6 +201,40 @@ extern "C" fn take_jobs(data: *mut c_void) {
     }
 }
 
+/// Which cores a thread may run on. Without it the work is the same, so what the system does not tell or refuses is no error.
+#[cfg(target_os = "linux")]
+mod affinity {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    /// The numbers of the calling thread's.
+    pub(super) fn allowed() -> Vec<usize> {
+        let Ok(set) = sched_getaffinity(None) else {
+            return Vec::new();
+        };
+        (0..CpuSet::MAX_CPU)
+            .filter(|core| set.is_set(*core))
+            .collect()
+    }
+
+    /// The calling thread runs on no other from now on.
+    pub(super) fn keep_to(core: usize) {
+        let mut set = CpuSet::new();
+        set.set(core);
+        if let Err(error) = sched_setaffinity(None, &set) {
+            tracing::debug!(%error, core, "a thread does not keep to one core");
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod affinity {
+    pub(super) fn allowed() -> Vec<usize> {
+        Vec::new()
+    }
+
+    pub(super) fn keep_to(_core: usize) {}
+}
+
 /// Finds libgomp in the process, if libtorch was built with it.
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "a symbol has the type that its caller knows")]
@@ -207,6 +253,25 @@ fn gomp_parallel() -> Option<GompParallel> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn as_many_threads_as_cores_keep_to_one_each() {
+        let cores = affinity::allowed();
+        let of_each = |count: usize| {
+            let Kind::Pool(pool) = Threads::new(count).unwrap().kind else {
+                return vec![affinity::allowed()];
+            };
+            pool.broadcast(|_| affinity::allowed())
+        };
+        let apart: Vec<Vec<usize>> = cores.iter().map(|core| vec![*core]).collect();
+        assert_eq!(of_each(cores.len()), apart);
+        assert_eq!(
+            of_each(cores.len() + 1),
+            vec![cores.clone(); cores.len() + 1]
+        );
+        assert_eq!(affinity::allowed(), cores);
+    }
 
     #[test]
     fn few_jobs_are_divided_until_all_threads_have_the_same() {
