@@ -91,7 +91,7 @@ impl Engine {
         let (returns, returned) = mpsc::channel(options.max_queued + 1);
         let body = {
             let (statistics, inventory) = (statistics.clone(), inventory.clone());
-            let threads = Threads::new(options.threads).map_err(std::io::Error::other)?;
+            let threads = Threads::new(options.threads)?;
             move || {
                 let cores = std::thread::available_parallelism().map_or(1, usize::from);
                 let count = if options.threads == 0 {
@@ -100,6 +100,7 @@ impl Engine {
                     options.threads
                 };
                 compute_with_threads(count);
+                threads.join();
                 begun.send(()).ok();
                 Loop::new(options, threads, statistics, inventory, returns).run(receiver);
             }

@@ -98,7 +98,7 @@ impl Loader {
         deliver: impl Fn(Delivery) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (wishes, mut receiver) = mpsc::channel::<Wish>(MAX_WISHES);
-        let threads = Threads::new(1).map_err(std::io::Error::other)?;
+        let threads = Threads::new(1)?;
         let body = move || {
             priority::thread_gives_way(NICE);
             compute_with_threads(1);

@@ -251,18 +251,16 @@ impl Network {
         threads: &Threads,
         workspace: &mut Workspace,
     ) -> io::Result<Vec<Output>> {
-        threads.together(|| {
-            let features = self.features(images, side, threads, workspace)?;
-            assert_eq!(features.channels, self.head.weight.len());
-            let of_image = features.side * features.side * self.head.places();
-            let images = features.values.chunks_exact(of_image);
-            let explain = explain.iter().copied().chain(std::iter::repeat(false));
-            let outputs = images.zip(explain).map(|(image, explain)| Output {
-                value: self.head.forward(image),
-                parts: explain.then(|| self.head.parts(image)),
-            });
-            Ok(outputs.collect())
-        })
+        let features = self.features(images, side, threads, workspace)?;
+        assert_eq!(features.channels, self.head.weight.len());
+        let of_image = features.side * features.side * self.head.places();
+        let images = features.values.chunks_exact(of_image);
+        let explain = explain.iter().copied().chain(std::iter::repeat(false));
+        let outputs = images.zip(explain).map(|(image, explain)| Output {
+            value: self.head.forward(image),
+            parts: explain.then(|| self.head.parts(image)),
+        });
+        Ok(outputs.collect())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     ffi::{c_uint, c_void},
+    io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Mutex, OnceLock, PoisonError,
@@ -10,10 +11,9 @@ use std::{
     },
 };
 
-use rayon::{
-    iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator},
-    slice::ParallelSliceMut,
-};
+use team::Team;
+
+mod team;
 
 /// Jobs for each thread that are many.
 const MANY: usize = 8;
@@ -27,7 +27,7 @@ pub(crate) struct Threads {
 #[derive(Debug)]
 enum Kind {
     Caller,
-    Pool(rayon::ThreadPool),
+    Team(Team),
     /// The threads that libtorch computes with when the same thread calls it: a pool beside them would compete with theirs, which wait for the next
     /// operation without giving up their core.
     Libtorch {
@@ -40,36 +40,28 @@ enum Kind {
 type GompParallel = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint);
 
 impl Threads {
-    /// So many threads of their own; 0 for one for each core. As many as there are cores keep to one each: while something else runs on a core, the scheduler,
-    /// which finds none idle, would leave two of them on another for milliseconds, and each layer is over when the last thread is.
+    /// So many threads, of which the caller of [`Threads::for_each`] is one; 0 for one for each core. As many as there are cores keep to one each: while something
+    /// else runs on a core, the scheduler, which finds none idle, would leave two of them on another for milliseconds, and each layer is over when the last thread is.
     ///
     /// # Errors
     /// When the operating system refuses them.
-    pub(crate) fn new(count: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
-        if count == 1 {
-            return Ok(Threads { kind: Kind::Caller });
-        }
+    pub(crate) fn new(count: usize) -> io::Result<Self> {
         let count = match count {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
-        let cores = affinity::allowed();
-        let own = move |index: usize| (cores.len() == count).then(|| cores[index]);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(count)
-            .thread_name(|index| format!("convolution-{index}"))
-            .start_handler(move |index| {
-                if let Some(core) = own(index) {
-                    affinity::keep_to(core);
-                }
-            })
-            .build()?;
-        let kind = if pool.current_num_threads() > 1 {
-            Kind::Pool(pool)
-        } else {
-            Kind::Caller
+        let kind = match count {
+            1 => Kind::Caller,
+            count => Kind::Team(Team::new(count)?),
         };
         Ok(Threads { kind })
+    }
+
+    /// The calling thread keeps to the core that is left for it: it is the one that computes with the others from now on.
+    pub(crate) fn join(&self) {
+        if let Kind::Team(team) = &self.kind {
+            team.keep_caller();
+        }
     }
 
     /// Those of libtorch, as many as it computes with when this is first asked.
@@ -90,18 +82,10 @@ impl Threads {
         })
     }
 
-    /// Runs work of many parts, so that a pool wakes up once for all of them.
-    pub(super) fn together<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        match &self.kind {
-            Kind::Pool(pool) => pool.install(work),
-            Kind::Caller | Kind::Libtorch { .. } => work(),
-        }
-    }
-
     pub(super) fn count(&self) -> usize {
         match &self.kind {
             Kind::Caller => 1,
-            Kind::Pool(pool) => pool.current_num_threads(),
+            Kind::Team(team) => team.count(),
             Kind::Libtorch { count, .. } => *count,
         }
     }
@@ -124,35 +108,33 @@ impl Threads {
     pub(crate) fn for_each(&self, jobs: usize, work: impl Fn(usize) + Sync + Send) {
         match &self.kind {
             Kind::Caller => (0..jobs).for_each(work),
-            Kind::Pool(pool) => pool.install(|| {
-                (0..jobs).into_par_iter().with_max_len(1).for_each(work);
-            }),
+            Kind::Team(team) => Region::new(&work, jobs).run(|region| team.run(region)),
             Kind::Libtorch { parallel, count } => {
-                let region = Region {
-                    work: &work,
-                    jobs,
-                    next: AtomicUsize::new(0),
-                    panic: Mutex::new(None),
-                };
-                region.run(*parallel, *count);
+                Region::new(&work, jobs).run(|region| region.run_by_libtorch(*parallel, *count));
             }
         }
     }
 
-    /// Does work with each run of `length` values and its number, in any order; on the caller where there is no pool.
+    /// Does work with each run of `length` values and its number, in any order; on the caller where there is no team.
     pub(crate) fn for_each_run<T: Send>(
         &self,
         values: &mut [T],
         length: usize,
         work: impl Fn(usize, &mut [T]) + Sync + Send,
     ) {
+        let runs = values.chunks_mut(length).enumerate();
         match &self.kind {
-            Kind::Pool(pool) => pool.install(|| {
-                let runs = values.par_chunks_mut(length).enumerate();
-                runs.for_each(|(number, run)| work(number, run));
-            }),
+            Kind::Team(_) => {
+                let count = runs.len();
+                let runs = Mutex::new(runs);
+                self.for_each(count, |_| {
+                    let next = runs.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    if let Some((number, run)) = next {
+                        work(number, run);
+                    }
+                });
+            }
             Kind::Caller | Kind::Libtorch { .. } => {
-                let runs = values.chunks_mut(length).enumerate();
                 runs.for_each(|(number, run)| work(number, run));
             }
         }
@@ -167,38 +149,55 @@ struct Region<'a> {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl Region<'_> {
-    #[expect(unsafe_code, reason = "libgomp takes a C function and a pointer")]
-    fn run(self, parallel: GompParallel, count: usize) {
-        let data = (&raw const self).cast_mut().cast();
-        let threads = c_uint::try_from(count.min(self.jobs)).unwrap_or(c_uint::MAX);
-        // SAFETY: `take_jobs` gets the region, which lives until the call returns, which it does when no thread uses it any more.
-        unsafe { parallel(take_jobs, data, threads.max(1), 0) };
+impl<'a> Region<'a> {
+    fn new(work: &'a (dyn Fn(usize) + Sync), jobs: usize) -> Self {
+        Region {
+            work,
+            jobs,
+            next: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+        }
+    }
+
+    /// Goes on with the panic of a job, if there was one.
+    fn run(self, by: impl FnOnce(&Self)) {
+        by(&self);
         let panic = self.panic.into_inner();
         if let Some(panic) = panic.unwrap_or_else(PoisonError::into_inner) {
             resume_unwind(panic);
         }
     }
 
+    #[expect(unsafe_code, reason = "libgomp takes a C function and a pointer")]
+    fn run_by_libtorch(&self, parallel: GompParallel, count: usize) {
+        let data = std::ptr::from_ref(self).cast_mut().cast();
+        let threads = c_uint::try_from(count.min(self.jobs)).unwrap_or(c_uint::MAX);
+        // SAFETY: `take_jobs` gets the region, which lives until the call returns, which it does when no thread uses it any more.
+        unsafe { parallel(take_jobs, data, threads.max(1), 0) };
+    }
+
+    /// What each thread does: takes jobs until there are none. A panic is kept for [`Region::run`].
     fn take(&self) {
-        loop {
-            let job = self.next.fetch_add(1, Ordering::Relaxed);
-            if job >= self.jobs {
-                return;
+        let all = || {
+            loop {
+                let job = self.next.fetch_add(1, Ordering::Relaxed);
+                if job >= self.jobs {
+                    return;
+                }
+                (self.work)(job);
             }
-            (self.work)(job);
+        };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(all)) {
+            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
         }
     }
 }
 
-/// What each thread does. A panic must not pass through C; it goes on in the caller.
+/// [`Region::take`] for libgomp.
 #[expect(unsafe_code, reason = "libgomp hands on a pointer")]
 extern "C" fn take_jobs(data: *mut c_void) {
-    // SAFETY: `run` made it of a region, which is only read and lives on.
-    let region = unsafe { &*data.cast_const().cast::<Region<'_>>() };
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| region.take())) {
-        *region.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
-    }
+    // SAFETY: it was made of a region, which is only read and lives on.
+    unsafe { &*data.cast_const().cast::<Region<'_>>() }.take();
 }
 
 /// Which cores a thread may run on. Without it the work is the same, so what the system does not tell or refuses is no error.
@@ -253,25 +252,6 @@ fn gomp_parallel() -> Option<GompParallel> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn as_many_threads_as_cores_keep_to_one_each() {
-        let cores = affinity::allowed();
-        let of_each = |count: usize| {
-            let Kind::Pool(pool) = Threads::new(count).unwrap().kind else {
-                return vec![affinity::allowed()];
-            };
-            pool.broadcast(|_| affinity::allowed())
-        };
-        let apart: Vec<Vec<usize>> = cores.iter().map(|core| vec![*core]).collect();
-        assert_eq!(of_each(cores.len()), apart);
-        assert_eq!(
-            of_each(cores.len() + 1),
-            vec![cores.clone(); cores.len() + 1]
-        );
-        assert_eq!(affinity::allowed(), cores);
-    }
 
     #[test]
     fn few_jobs_are_divided_until_all_threads_have_the_same() {

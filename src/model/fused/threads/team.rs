@@ -1,0 +1,299 @@
+//! Threads that help the one that calls.
+//!
+//! A forward pass has some thirty regions of jobs, one right after the other. A helper that has done its part of one looks for the next for a moment, without
+//! giving up its core, and sleeps then; a thread that yields instead, as those of a pool of tasks do, leaves the core to a training beside it for a whole turn. Who has not
+//! begun when all jobs are taken is not waited for.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, TryLockError,
+        atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering},
+    },
+    thread::{JoinHandle, Thread},
+    time::{Duration, Instant},
+};
+
+use super::{Region, affinity};
+
+/// How long a thread looks for what it waits for before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// Looks at a time between two looks at the clock.
+const LOOKS: usize = 32;
+
+/// Helpers, one fewer than threads.
+#[derive(Debug)]
+pub(super) struct Team {
+    helpers: Vec<Helper>,
+    /// Held while they have a region; another caller does its jobs alone meanwhile.
+    busy: Mutex<()>,
+    /// What is left for the caller, where each has a core.
+    core: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Helper {
+    post: Arc<Post>,
+    thread: JoinHandle<()>,
+}
+
+/// Where a helper looks for work.
+#[derive(Debug, Default)]
+struct Post {
+    /// Null when there is none.
+    call: AtomicPtr<Call<'static>>,
+    is_over: AtomicBool,
+}
+
+/// A region with what its caller waits for.
+struct Call<'a> {
+    region: &'a Region<'a>,
+    caller: Thread,
+    /// Helpers that may use it.
+    users: AtomicUsize,
+}
+
+impl Team {
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub(super) fn new(count: usize) -> io::Result<Self> {
+        let cores = affinity::allowed();
+        let has_own = cores.len() == count;
+        let own = |index: usize| has_own.then(|| cores[index]);
+        let mut team = Team {
+            helpers: Vec::with_capacity(count - 1),
+            busy: Mutex::new(()),
+            core: own(0),
+        };
+        for index in 1..count {
+            let post = Arc::new(Post::default());
+            let (work, core) = (Arc::clone(&post), own(index));
+            let thread = std::thread::Builder::new()
+                .name(format!("convolution-{index}"))
+                .spawn(move || {
+                    if let Some(core) = core {
+                        affinity::keep_to(core);
+                    }
+                    help(&work);
+                })?;
+            team.helpers.push(Helper { post, thread });
+        }
+        Ok(team)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
+    pub(super) fn keep_caller(&self) {
+        if let Some(core) = self.core {
+            affinity::keep_to(core);
+        }
+    }
+
+    /// Does all jobs of a region.
+    pub(super) fn run(&self, region: &Region<'_>) {
+        let wanted = self.helpers.len().min(region.jobs.saturating_sub(1));
+        let guard = match self.busy.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+            Err(TryLockError::WouldBlock) => return region.take(),
+        };
+        let helpers = &self.helpers[..wanted];
+        let call = Call {
+            region,
+            caller: std::thread::current(),
+            users: AtomicUsize::new(wanted),
+        };
+        let pointer = std::ptr::from_ref(&call).cast_mut().cast();
+        for Helper { post, thread } in helpers {
+            post.call.store(pointer, Ordering::Release);
+            thread.thread().unpark();
+        }
+        region.take();
+        for Helper { post, .. } in helpers {
+            let is_unused = post.call.compare_exchange(
+                pointer,
+                std::ptr::null_mut(),
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
+            if is_unused.is_ok() {
+                call.users.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        // No helper knows of the call when this is over, so it may end.
+        wait_until(|| call.users.load(Ordering::Acquire) == 0);
+        drop(guard);
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        for Helper { post, thread } in &self.helpers {
+            post.is_over.store(true, Ordering::Release);
+            thread.thread().unpark();
+        }
+        for Helper { thread, .. } in self.helpers.drain(..) {
+            // It catches what its jobs panic with.
+            drop(thread.join());
+        }
+    }
+}
+
+/// What a helper does until the team is dropped.
+fn help(post: &Post) {
+    loop {
+        wait_until(|| {
+            !post.call.load(Ordering::Relaxed).is_null() || post.is_over.load(Ordering::Acquire)
+        });
+        let call = post.call.swap(std::ptr::null_mut(), Ordering::AcqRel);
+        if !call.is_null() {
+            take_part(call);
+        } else if post.is_over.load(Ordering::Acquire) {
+            return;
+        }
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the caller of a region waits until nobody uses it"
+)]
+fn take_part(call: *const Call<'static>) {
+    // SAFETY: `run` left it at the helper's post, and does not return before this helper has taken back its use below.
+    let Call {
+        region,
+        caller,
+        users,
+    } = unsafe { &*call };
+    region.take();
+    let caller = caller.clone();
+    // The call may be gone after this.
+    if users.fetch_sub(1, Ordering::Release) == 1 {
+        caller.unpark();
+    }
+}
+
+/// Returns when it is done; who makes it so unparks the calling thread afterwards.
+fn wait_until(is_done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while begun.elapsed() < SPIN {
+        for _ in 0..LOOKS {
+            if is_done() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+    while !is_done() {
+        std::thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Barrier};
+
+    use super::*;
+
+    fn run(team: &Team, jobs: usize, work: impl Fn(usize) + Sync) {
+        Region::new(&work, jobs).run(|region| team.run(region));
+    }
+
+    #[test]
+    fn every_job_is_done_once_whoever_is_there() {
+        let team = Team::new(3).unwrap();
+        for jobs in [0, 1, 2, 3, 100] {
+            let done: Vec<AtomicUsize> = (0..jobs).map(|_| AtomicUsize::new(0)).collect();
+            run(&team, jobs, |job| {
+                done[job].fetch_add(1, Ordering::Relaxed);
+            });
+            let done: Vec<usize> = done.into_iter().map(AtomicUsize::into_inner).collect();
+            assert_eq!(done, vec![1; jobs]);
+        }
+    }
+
+    #[test]
+    fn jobs_that_wait_for_one_another_are_done_by_all_at_once() {
+        let team = Team::new(3).unwrap();
+        let (all, threads) = (Barrier::new(3), Mutex::new(BTreeSet::new()));
+        for _ in 0..1_000 {
+            run(&team, 3, |_| {
+                all.wait();
+                let name = std::thread::current().name().map(str::to_owned);
+                threads.lock().unwrap().insert(name);
+            });
+        }
+        assert_eq!(threads.into_inner().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn jobs_of_another_caller_and_of_jobs_are_done_by_who_asks() {
+        let team = Team::new(2).unwrap();
+        let count = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        run(&team, 4, |_| {
+                            run(&team, 3, |_| {
+                                count.fetch_add(1, Ordering::Relaxed);
+                            });
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(count.into_inner(), 4 * 100 * 4 * 3);
+    }
+
+    #[test]
+    fn panic_of_a_job_goes_on_in_the_caller_and_the_team_works_on() {
+        let team = Team::new(2).unwrap();
+        let all = Barrier::new(2);
+        for panicking in 0..2 {
+            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                run(&team, 2, |job| {
+                    all.wait();
+                    assert_ne!(job, panicking, "as it should");
+                });
+            }));
+            assert!(caught.is_err());
+        }
+        let count = AtomicUsize::new(0);
+        run(&team, 5, |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.into_inner(), 5);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn as_many_threads_as_cores_keep_to_one_each() {
+        let cores = affinity::allowed();
+        let of_each = |count: usize| {
+            let team = Team::new(count).unwrap();
+            let (all, found) = (Barrier::new(count), Mutex::new(Vec::new()));
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    team.keep_caller();
+                    run(&team, count, |_| {
+                        all.wait();
+                        found.lock().unwrap().push(affinity::allowed());
+                    });
+                });
+            });
+            let mut found = found.into_inner().unwrap();
+            found.sort();
+            found
+        };
+        let apart: Vec<Vec<usize>> = cores.iter().map(|core| vec![*core]).collect();
+        assert_eq!(of_each(cores.len()), apart);
+        assert_eq!(
+            of_each(cores.len() + 1),
+            vec![cores.clone(); cores.len() + 1]
+        );
+        assert_eq!(affinity::allowed(), cores);
+    }
+}
