@@ -100,7 +100,6 @@ impl Engine {
                     options.threads
                 };
                 compute_with_threads(count);
-                threads.join();
                 begun.send(()).ok();
                 Loop::new(options, threads, statistics, inventory, returns).run(receiver);
             }

@@ -327,12 +327,15 @@ impl Loaded {
         let images: Vec<&[f32]> = images.iter().map(AsRef::as_ref).collect();
         match &mut self.network {
             Network::Own(network, workspace) => {
+                threads.keep_caller();
                 before();
                 let outputs =
                     network.forward(&images, explain, side as usize, threads, workspace)?;
                 Ok(Begun::Done(outputs))
             }
             Network::Libtorch(network, staging) => tch::no_grad(|| {
+                // Libtorch's threads, too, may run where the one may that starts them.
+                threads.free_caller();
                 let images = staging.gather(&images, i64::from(side), threads)?;
                 before();
                 let pending = network.begin_explained(&images, explain)?;

@@ -57,10 +57,17 @@ impl Threads {
         Ok(Threads { kind })
     }
 
-    /// The calling thread keeps to the core that is left for it: it is the one that computes with the others from now on.
-    pub(crate) fn join(&self) {
+    /// The calling thread, which computes with the others from now on, keeps to the core that they leave, if each has one.
+    pub(crate) fn keep_caller(&self) {
         if let Kind::Team(team) = &self.kind {
             team.keep_caller();
+        }
+    }
+
+    /// The calling thread does not any more.
+    pub(crate) fn free_caller(&self) {
+        if let Kind::Team(team) = &self.kind {
+            team.free_caller();
         }
     }
 
@@ -215,12 +222,14 @@ mod affinity {
             .collect()
     }
 
-    /// The calling thread runs on no other from now on.
-    pub(super) fn keep_to(core: usize) {
+    /// The calling thread runs on no others from now on.
+    pub(super) fn keep_to(cores: &[usize]) {
         let mut set = CpuSet::new();
-        set.set(core);
+        for core in cores {
+            set.set(*core);
+        }
         if let Err(error) = sched_setaffinity(None, &set) {
-            tracing::debug!(%error, core, "a thread does not keep to one core");
+            tracing::debug!(%error, ?cores, "a thread runs where it did");
         }
     }
 }
@@ -231,7 +240,7 @@ mod affinity {
         Vec::new()
     }
 
-    pub(super) fn keep_to(_core: usize) {}
+    pub(super) fn keep_to(_cores: &[usize]) {}
 }
 
 /// Finds libgomp in the process, if libtorch was built with it.

@@ -27,8 +27,9 @@ pub(super) struct Team {
     helpers: Vec<Helper>,
     /// Held while they have a region; another caller does its jobs alone meanwhile.
     busy: Mutex<()>,
-    /// What is left for the caller, where each has a core.
-    core: Option<usize>,
+    /// Of all threads, the caller's first, where each has one.
+    cores: Vec<usize>,
+    keeps_caller: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -57,22 +58,24 @@ impl Team {
     /// # Errors
     /// When the operating system refuses a thread.
     pub(super) fn new(count: usize) -> io::Result<Self> {
-        let cores = affinity::allowed();
-        let has_own = cores.len() == count;
-        let own = |index: usize| has_own.then(|| cores[index]);
+        let mut cores = affinity::allowed();
+        if cores.len() != count {
+            cores.clear();
+        }
         let mut team = Team {
             helpers: Vec::with_capacity(count - 1),
             busy: Mutex::new(()),
-            core: own(0),
+            cores,
+            keeps_caller: AtomicBool::new(false),
         };
         for index in 1..count {
             let post = Arc::new(Post::default());
-            let (work, core) = (Arc::clone(&post), own(index));
+            let (work, core) = (Arc::clone(&post), team.cores.get(index).copied());
             let thread = std::thread::Builder::new()
                 .name(format!("convolution-{index}"))
                 .spawn(move || {
                     if let Some(core) = core {
-                        affinity::keep_to(core);
+                        affinity::keep_to(&[core]);
                     }
                     help(&work);
                 })?;
@@ -86,8 +89,16 @@ impl Team {
     }
 
     pub(super) fn keep_caller(&self) {
-        if let Some(core) = self.core {
-            affinity::keep_to(core);
+        if let Some(core) = self.cores.first()
+            && !self.keeps_caller.swap(true, Ordering::Relaxed)
+        {
+            affinity::keep_to(&[*core]);
+        }
+    }
+
+    pub(super) fn free_caller(&self) {
+        if self.keeps_caller.swap(false, Ordering::Relaxed) {
+            affinity::keep_to(&self.cores);
         }
     }
 
@@ -272,28 +283,27 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn as_many_threads_as_cores_keep_to_one_each() {
         let cores = affinity::allowed();
+        // While they keep to them, and the caller when it does not any more.
         let of_each = |count: usize| {
             let team = Team::new(count).unwrap();
             let (all, found) = (Barrier::new(count), Mutex::new(Vec::new()));
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    team.keep_caller();
-                    run(&team, count, |_| {
-                        all.wait();
-                        found.lock().unwrap().push(affinity::allowed());
-                    });
+            let caller = || {
+                team.keep_caller();
+                run(&team, count, |_| {
+                    all.wait();
+                    found.lock().unwrap().push(affinity::allowed());
                 });
-            });
+                team.free_caller();
+                affinity::allowed()
+            };
+            let free = std::thread::scope(|scope| scope.spawn(caller).join().unwrap());
             let mut found = found.into_inner().unwrap();
             found.sort();
-            found
+            (found, free)
         };
         let apart: Vec<Vec<usize>> = cores.iter().map(|core| vec![*core]).collect();
-        assert_eq!(of_each(cores.len()), apart);
-        assert_eq!(
-            of_each(cores.len() + 1),
-            vec![cores.clone(); cores.len() + 1]
-        );
-        assert_eq!(affinity::allowed(), cores);
+        assert_eq!(of_each(cores.len()), (apart, cores.clone()));
+        let together = vec![cores.clone(); cores.len() + 1];
+        assert_eq!(of_each(cores.len() + 1), (together, cores));
     }
 }
