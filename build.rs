@@ -19,6 +19,7 @@ use flate2::{Compression, write::GzEncoder};
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    check_jpeg_simd()?;
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=src/store/migrations");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
@@ -26,6 +27,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     embed_dashboard()?;
     copy_face_detector()?;
     link_libtorch();
+    Ok(())
+}
+
+/// Stops a build whose JPEG decoder was compiled without SIMD: it is several times slower, and mozjpeg-sys only warns.
+fn check_jpeg_simd() -> Result<(), Box<dyn Error>> {
+    let has_simd_code = matches!(
+        env::var("CARGO_CFG_TARGET_ARCH")?.as_str(),
+        "x86" | "x86_64" | "arm" | "aarch64"
+    );
+    // Set by the build script of mozjpeg-sys: where it wrote its configuration and where its sources are.
+    let directories = env::var_os("DEP_JPEG_INCLUDE").unwrap_or_default();
+    let is_simd = env::split_paths(&directories).any(|directory| {
+        fs::read_to_string(directory.join("jconfig.h"))
+            .is_ok_and(|configuration| configuration.contains("#define WITH_SIMD 1"))
+    });
+    if has_simd_code && !is_simd {
+        return Err(
+            "libjpeg-turbo was compiled without SIMD, because nasm was missing; install nasm (`sudo apt install nasm`, \
+             `sudo dnf install nasm`), run `cargo clean --package mozjpeg-sys` and build again"
+                .into(),
+        );
+    }
     Ok(())
 }
 

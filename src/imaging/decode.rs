@@ -6,10 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
-use super::{Error, jpeg};
-
-/// Scans that a JPEG of the most pixels may have: encoders write a dozen at most. One of fewer pixels may have more in proportion.
-const SCANS: u64 = 16;
+use super::{Error, formats, jpeg, orientation, webp};
 
 /// What the decoder of PNG may allocate beside the pixels.
 const PNG_MEMORY: u64 = 16 * 1024 * 1024;
@@ -53,7 +50,7 @@ impl Limits {
         Ok(())
     }
 
-    fn check_dimensions(&self, width: u32, height: u32) -> Result<(), Error> {
+    pub(super) fn check_dimensions(&self, width: u32, height: u32) -> Result<(), Error> {
         let side_is_fine = |side: u32| (1..=self.max_dimension).contains(&side);
         let pixels = u64::from(width) * u64::from(height);
         if side_is_fine(width) && side_is_fine(height) && pixels <= self.max_pixels {
@@ -68,7 +65,7 @@ impl Limits {
     }
 
     /// What a decoder may allocate: the widest pixel we accept has 8 bytes, and a decoder needs some room of its own.
-    fn decoder_memory(&self) -> u64 {
+    pub(super) fn decoder_memory(&self) -> u64 {
         self.max_pixels
             .saturating_mul(8)
             .saturating_add(64 * 1024 * 1024)
@@ -86,17 +83,24 @@ pub struct Header {
     pub height: u32,
 }
 
-/// Reads the header only: the format, the dimensions, the limits and, for a JPEG, whether the end of the file is there.
+/// Checks an image without producing pixels: the format, the dimensions and the limits; of a JPEG also that no image data
+/// is missing or damaged.
 ///
-/// A picture that passes can still turn out corrupt in [`decode`].
+/// A PNG, WebP or BMP that passes can still turn out corrupt in [`decode`].
 ///
 /// # Errors
 /// Every variant of [`Error`] but [`Error::InputSpec`].
 pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
     let format = recognise(bytes, limits)?;
     guarded(format, || {
-        let decoder = open(bytes, format, limits)?;
-        let (width, height) = decoder.dimensions();
+        let (width, height) = if format == ImageFormat::Jpeg {
+            let decoder = jpeg::Decoder::open(bytes, limits)?;
+            let dimensions = decoder.dimensions();
+            decoder.verify()?;
+            dimensions
+        } else {
+            open(bytes, format, limits)?.dimensions()
+        };
         Ok(Header {
             format: name(format),
             width,
@@ -110,51 +114,63 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
 /// - The format is taken from the content.
 /// - The EXIF orientation is applied; one that cannot be read counts as upright.
 /// - Alpha is dropped and not blended with a background, which is what Pillow's `convert("RGB")` does.
-/// - 16-bit samples keep their upper 8 bits. Grey, palette and CMYK pictures become RGB. Of an animation the first
-///   picture is taken. Colour profiles are not applied.
+/// - 16-bit samples keep their upper 8 bits. Grey, palette and CMYK images become RGB. Of an animation the first frame is
+///   taken, at its place on the canvas. Colour profiles (ICC) are not applied, as in torchvision.
 ///
 /// # Errors
 /// Every variant of [`Error`] but [`Error::InputSpec`]. A decoder that panics on hostile bytes is [`Error::Corrupt`] too.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
     let format = recognise(bytes, limits)?;
     guarded(format, || {
-        let mut decoder = open(bytes, format, limits)?;
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let picture =
-            DynamicImage::from_decoder(decoder).map_err(|error| corrupt(format, &error))?;
-        let mut upright = DynamicImage::ImageRgb8(into_rgb(picture));
-        upright.apply_orientation(orientation);
+        let (image, orientation) = if format == ImageFormat::Jpeg {
+            let decoder = jpeg::Decoder::open(bytes, limits)?;
+            let orientation = decoder.exif().map(orientation::of_exif);
+            (decoder.decode()?, orientation)
+        } else {
+            let content = match format {
+                ImageFormat::WebP => webp::without_blending(bytes),
+                _ => bytes.into(),
+            };
+            let decoder = open(&content, format, limits)?;
+            let image =
+                DynamicImage::from_decoder(decoder).map_err(|error| corrupt(format, &error))?;
+            let orientation = match format {
+                ImageFormat::Png => Some(orientation::of_png(bytes)),
+                ImageFormat::WebP => Some(orientation::of_webp(bytes)),
+                _ => None,
+            };
+            (image, orientation)
+        };
+        let mut upright = DynamicImage::ImageRgb8(into_rgb(image));
+        upright.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
         Ok(upright.into_rgb8())
     })
 }
 
-/// The format of the content, once its size is known to be allowed and, for a JPEG, its end to be there.
+/// The format of the content, once its size is known to be allowed.
 fn recognise(bytes: &[u8], limits: &Limits) -> Result<ImageFormat, Error> {
     limits.check_bytes(bytes.len() as u64)?;
-    let Ok(format) = image::guess_format(bytes) else {
+    let format = image::guess_format(bytes).ok().filter(|format| {
+        matches!(
+            format,
+            ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp
+        )
+    });
+    let Some(format) = format else {
         return Err(Error::UnsupportedFormat {
-            found: describe_unknown(bytes),
+            found: formats::describe(bytes),
         });
     };
-    let is_ours = matches!(
-        format,
-        ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp
-    );
-    if !is_ours {
+    // Xcode writes PNG files that no standard decoder reads, marked by a chunk in front of the header.
+    if format == ImageFormat::Png && bytes.get(12..16) == Some(b"CgBI") {
         return Err(Error::UnsupportedFormat {
-            found: format!("of the format {}", format.to_mime_type()),
-        });
-    }
-    if format == ImageFormat::Jpeg && jpeg::scans(bytes).is_none() {
-        return Err(Error::Corrupt {
-            format: name(format),
-            reason: "the file ends before the picture does".to_owned(),
+            found: "a PNG image in Apple's own variant (CgBI)".to_owned(),
         });
     }
     Ok(format)
 }
 
-/// A decoder that has read the header, with the dimensions checked.
+/// A decoder of a PNG, WebP or BMP that has read the header, with the dimensions checked.
 fn open<'a>(
     bytes: &'a [u8],
     format: ImageFormat,
@@ -163,7 +179,7 @@ fn open<'a>(
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // The sides are checked below, where the message can say what was found.
     let mut decoder_limits = image::Limits::no_limits();
-    // That of PNG reads row by row; what else it unpacks, such as a colour profile, no picture needs.
+    // That of PNG reads row by row; what else it unpacks, such as a colour profile, no image needs.
     decoder_limits.max_alloc = Some(if format == ImageFormat::Png {
         PNG_MEMORY
     } else {
@@ -175,24 +191,7 @@ fn open<'a>(
         .map_err(|error| corrupt(format, &error))?;
     let (width, height) = decoder.dimensions();
     limits.check_dimensions(width, height)?;
-    if format == ImageFormat::Jpeg {
-        check_scans(bytes, width, height, limits)?;
-    }
     Ok(decoder)
-}
-
-/// Refuses a progressive JPEG of so many scans that it takes longer than any picture that a camera makes: a hundred of them fit into a hundred kilobytes, and each
-/// goes over all pixels.
-fn check_scans(bytes: &[u8], width: u32, height: u32, limits: &Limits) -> Result<(), Error> {
-    let scans = jpeg::scans(bytes).unwrap_or_default();
-    let work = u64::from(scans) * u64::from(width) * u64::from(height);
-    if work <= SCANS * limits.max_pixels {
-        return Ok(());
-    }
-    Err(Error::Corrupt {
-        format: name(ImageFormat::Jpeg),
-        reason: format!("it goes over its {width}x{height} pixels {scans} times"),
-    })
 }
 
 /// Runs a third-party decoder so that a panic in it costs one picture and not the thread.
@@ -269,35 +268,4 @@ fn name(format: ImageFormat) -> &'static str {
     } else {
         "BMP"
     }
-}
-
-/// What content that no decoder knows looks like, for the commonest mistakes.
-fn describe_unknown(bytes: &[u8]) -> String {
-    let brand = bytes.get(4..12).unwrap_or_default();
-    let is_heif = [
-        b"ftypheic",
-        b"ftypheix",
-        b"ftyphevc",
-        b"ftypmif1",
-        b"ftypmsf1",
-    ]
-    .iter()
-    .any(|known| brand == known.as_slice());
-    if is_heif {
-        return "a HEIC image".to_owned();
-    }
-    if bytes.starts_with(b"%PDF") {
-        return "a PDF document".to_owned();
-    }
-    let text = bytes.trim_ascii_start();
-    if text.starts_with(b"<svg") || text.starts_with(b"<?xml") {
-        return "an SVG or XML document".to_owned();
-    }
-    if text.starts_with(b"<") {
-        return "an HTML page".to_owned();
-    }
-    if text.starts_with(b"/9j/") || text.starts_with(b"iVBOR") || text.starts_with(b"data:") {
-        return "base64 text (send the bytes it encodes)".to_owned();
-    }
-    "of no known image format".to_owned()
 }

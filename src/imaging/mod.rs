@@ -6,7 +6,7 @@
 //!
 //! 1. [`decode`]: JPEG, PNG, WebP or BMP, known by content and never by name. The limits are checked on the header,
 //!    before a pixel is decoded. The EXIF orientation is applied, alpha is dropped, grey becomes RGB, 16 bits become 8.
-//!    A file that ends before its picture does is an error and not a picture with a grey lower half.
+//!    A file that ends before its image does is an error and not an image with a grey lower half.
 //! 2. [`Preprocessor::resize`]: the whole picture to a square, without keeping its aspect, by an antialiased bilinear filter.
 //! 3. [`normalise_into`]: planes of red, green and blue, `(v / 255 - mean) / std`.
 //!
@@ -17,10 +17,15 @@
 pub mod augment;
 mod decode;
 mod error;
+mod formats;
 mod input;
 mod jpeg;
 #[cfg(test)]
+mod jpeg_tests;
+mod orientation;
+#[cfg(test)]
 mod tests;
+mod webp;
 
 pub use self::decode::{Header, Limits, decode, inspect};
 pub use self::error::Error;

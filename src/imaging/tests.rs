@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::*;
 
-/// Greatest difference of one 8-bit sample after decoding and resizing. Without loss only the resizing rounds differently;
-/// JPEG and lossy WebP leave the last bits of colour to the decoder, where 2 is the greatest difference of these pictures.
+/// Greatest difference of one 8-bit sample after decoding and resizing. Without loss, and for JPEG, only the resizing rounds
+/// differently; lossy WebP leaves the last bits of colour to the decoder, where 2 is the greatest difference of these images.
 const LOSSLESS_TOLERANCE: u8 = 1;
 const LOSSY_TOLERANCE: u8 = 3;
 
@@ -197,7 +197,7 @@ fn a_jpeg_without_its_end_marker_is_corrupt_also_in_the_header_check() {
         let error = inspect(&whole[..whole.len() - missing], &Limits::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the JPEG image cannot be decoded: the file ends before the picture does"
+            "the JPEG image cannot be decoded: the file ends before the image does"
         );
     }
 }

@@ -1,7 +1,8 @@
 """Draws the pictures under tests/fixtures/imaging and writes what Pillow makes of them.
 
 Run with Python 3.11 or later, Pillow and numpy:  python tests/python/make_imaging_fixtures.py
-The files in the repository were made with Pillow 13.0.0 and numpy 2.4.6.
+The files in the repository were made with Pillow 13.0.0 and numpy 2.4.6. "lossless" are the files whose decoding the
+format fixes, and JPEG, whose decoder is Pillow's own.
 
 Every picture is drawn here. For each, expected.json names the file and a .bin beside it with the RGB bytes (rows from the
 top, three bytes a pixel) that Pillow gives after: open, exif_transpose, convert("RGB"), resize((32, 32), BILINEAR).
@@ -58,6 +59,36 @@ def png_of_16_bits(samples, colour_type):
     )
 
 
+def png_chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def raw_profile(exif):
+    """EXIF data as ImageMagick writes it to a PNG: hexadecimal digits in a compressed text chunk."""
+    digits = exif.hex().encode()
+    lines = b"\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
+    text = b"\nexif\n%8d\n" % len(exif) + lines + b"\n"
+    return png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text))
+
+
+def webp_chunk(kind, body):
+    return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+
+
+def extended_webp(canvas, flags, *chunks):
+    """A WebP of the extended kind (RFC 9649, section 2.7)."""
+    sides = b"".join(struct.pack("<I", side - 1)[:3] for side in canvas)
+    body = b"WEBP" + webp_chunk(b"VP8X", bytes([flags, 0, 0, 0]) + sides) + b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def webp_frame(image_chunk, place, size, flags=0):
+    """A frame of an animation at an even place of the canvas, shown for 100 ms."""
+    numbers = [place[0] // 2, place[1] // 2, size[0] - 1, size[1] - 1, 100]
+    head = b"".join(struct.pack("<I", number)[:3] for number in numbers) + bytes([flags])
+    return webp_chunk(b"ANMF", head + image_chunk)
+
+
 def pattern(width, height):
     """The same integers as `pattern` in src/imaging/tests.rs, for a picture too large to be stored."""
     x, y = np.meshgrid(np.arange(width, dtype=np.int64), np.arange(height, dtype=np.int64))
@@ -70,7 +101,9 @@ def pattern(width, height):
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     for old in OUT.iterdir():
-        old.unlink()
+        # Not from here: torchvision's numbers.
+        if old.name != "colours.in":
+            old.unlink()
     entries = []
 
     def add(name, content, kind, expected=None):
@@ -133,14 +166,47 @@ def main():
     add("oriented_3.webp", encoded(wide, "WEBP", lossless=True, exif=exif(3)), "lossless")
     add("lossy.webp", encoded(wide, "WEBP", quality=80), "lossy")
 
-    add("full_chroma.jpg", encoded(wide, "JPEG", quality=92, subsampling=0), "lossy")
-    add("half_chroma.jpg", encoded(wide, "JPEG", quality=85, subsampling=2), "lossy")
-    add("progressive.jpg", encoded(wide, "JPEG", quality=85, progressive=True), "lossy")
-    add("grey.jpg", encoded(wide.convert("L"), "JPEG", quality=90), "lossy")
-    add("cmyk.jpg", encoded(wide.convert("CMYK"), "JPEG", quality=92), "lossy")
+    # Orientation 6 as other tools than Pillow store it; Pillow reads all but the last two.
+    prefixed = exif(6)
+    assert prefixed.startswith(b"Exif\0\0")
+    bare = prefixed[6:]
+    png = encoded(wide, "PNG")
+    header, end = 33, len(png) - 12
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(wide, "PNG", exif=bare)))).convert("RGB")
+    add("exif_with_prefix.png", png[:header] + png_chunk(b"eXIf", prefixed) + png[header:], "lossless", turned)
+    add("exif_behind_pixels.png", png[:end] + png_chunk(b"eXIf", bare) + png[end:], "lossless", turned)
+    add("exif_in_text.png", png[:header] + raw_profile(prefixed) + png[header:], "lossless", turned)
+    lossless_chunk = encoded(wide, "WEBP", lossless=True)[12:]
+    exif_flag, animation_flag, alpha_flag = 0x08, 0x02, 0x10
+    prefixed_webp = extended_webp(wide.size, exif_flag, lossless_chunk, webp_chunk(b"EXIF", prefixed))
+    add("exif_with_prefix.webp", prefixed_webp, "lossless", turned)
+
+    # The first frame of an animation stands at its place on a canvas that is transparent, as browsers show it, whatever
+    # background the file suggests.
+    small = drawing(30, 20)
+    faint = small.copy()
+    faint.putalpha(Image.fromarray(np.arange(600).reshape(20, 30).astype(np.uint8)))
+    small_chunk = encoded(small, "WEBP", lossless=True)[12:]
+    faint_chunk = encoded(faint, "WEBP", lossless=True, exact=True)[12:]
+    other_chunk = encoded(noise(30, 20, 5), "WEBP", lossless=True)[12:]
+    white = webp_chunk(b"ANIM", b"\xff\xff\xff\xff\0\0")
+    for name, flags, first_chunk in [
+        ("animated", animation_flag, small_chunk),
+        ("animated_alpha", animation_flag | alpha_flag, faint_chunk),
+    ]:
+        frames = [webp_frame(first_chunk, (10, 16), small.size), webp_frame(other_chunk, (0, 0), small.size)]
+        animated = extended_webp((61, 47), flags, white, *frames)
+        add(f"{name}.webp", animated, "lossless")
+
+    add("full_chroma.jpg", encoded(wide, "JPEG", quality=92, subsampling=0), "lossless")
+    add("half_chroma.jpg", encoded(wide, "JPEG", quality=85, subsampling=2), "lossless")
+    add("progressive.jpg", encoded(wide, "JPEG", quality=85, progressive=True), "lossless")
+    add("grey.jpg", encoded(wide.convert("L"), "JPEG", quality=90), "lossless")
+    add("cmyk.jpg", encoded(wide.convert("CMYK"), "JPEG", quality=92), "lossless")
+    # Each kind of JPEG is in make_jpeg_fixtures.py.
     for orientation in range(2, 9):
         content = encoded(wide, "JPEG", quality=92, subsampling=0, exif=exif(orientation))
-        add(f"oriented_{orientation}.jpg", content, "lossy")
+        add(f"oriented_{orientation}.jpg", content, "lossless")
 
     normalised = (np.asarray(first).astype(np.float32) / np.float32(255) - MEAN) / STD
     planes = np.ascontiguousarray(normalised.transpose(2, 0, 1)).astype("<f4")
