@@ -1,5 +1,5 @@
-# The commands of a fresh clone: `make demo` and `make test`. They need Rust 1.94 or newer (rustup.rs), a C++ compiler and
-# python3 with pip.
+# The commands of a fresh clone: `make demo` and `make test`. They need Rust 1.94 or newer (rustup.rs), a C++ compiler,
+# nasm (on x86-64) and python3 with pip.
 #
 #   GPU=1     also bring the CUDA libraries (2.5 GB to download)
 #   ARGS=...  handed on to the test runner, for example ARGS=status

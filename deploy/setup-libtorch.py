@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Brings libtorch, the one thing that cargo cannot fetch, to `.libtorch`.
 
-`make setup` runs this before anything is built. It first looks for what a build needs (cargo, a C++ compiler) and then takes
+`make setup` runs this before anything is built. It first looks for what a build needs (cargo, a C++ compiler, nasm) and then takes
 libtorch out of the wheels that PyPI has of PyTorch, because pip is on more machines than any other way to get it. It needs
 Python 3.8 and nothing but its standard library. What it promises:
 
@@ -216,7 +216,7 @@ def main():
 def parse_arguments():
     parser = argparse.ArgumentParser(description="Brings libtorch to .libtorch, or checks the one in LIBTORCH.")
     parser.add_argument("--gpu", action="store_true", help="also install the CUDA libraries (the same as GPU=1)")
-    parser.add_argument("--libtorch-only", action="store_true", help="do not look for cargo and a C++ compiler")
+    parser.add_argument("--libtorch-only", action="store_true", help="do not look for cargo, a C++ compiler and nasm")
     parser.add_argument("--root", default=os.path.join(REPOSITORY, ".libtorch"), help="where to install (default: %(default)s)")
     parser.add_argument("--pins", help="a JSON file with other packages, checksums and sizes than the built-in ones")
     return parser.parse_args()
@@ -235,6 +235,9 @@ def check_tools():
             missing.append("the C++ compiler `{}` is missing, but {} is here: run `export CXX={}`".format(compiler, other, other))
         else:
             missing.append("a C++ compiler is missing: " + package_hint("g++", "gcc-c++"))
+    # The JPEG decoder's SIMD code for Intel and AMD is written for it; other processors' is for the C compiler.
+    if platform.machine().lower() in ("x86_64", "amd64") and not shutil.which("nasm"):
+        missing.append("nasm is missing: " + package_hint("nasm", "nasm"))
     missing += cargo_problem()
     if missing:
         raise SetupError("\nsetup: ".join(missing))

@@ -23,7 +23,8 @@ use crate::{imaging, priority};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verify {
-    /// Format, dimensions and, for a JPEG, the end of the file. A picture that is damaged inside is found by the trainer.
+    /// Format and dimensions; of a JPEG also that no image data is missing. Damage inside of other formats is found by the
+    /// trainer.
     #[default]
     HeaderOnly,
     /// The whole picture is decoded, which takes several times as long.

@@ -23,8 +23,8 @@ use super::{Error, Limits};
 const SCANS: u64 = 16;
 
 const EXIF_MARKER: c_int = 0xE1;
-/// Most components that the library decodes.
-const MAX_COMPONENTS: usize = 10;
+/// Most components of a JPEG that is decoded: CMYK.
+const MAX_COMPONENTS: usize = 4;
 /// Start of a JPEG-LS frame (ITU-T T.87), which the library does not know.
 const JPEG_LS_MARKER: c_int = 0xF7;
 const EXIF_PREFIX: &[u8] = b"Exif\0\0";
@@ -114,6 +114,12 @@ impl<'a> Decoder<'a> {
         })?;
         let (width, height) = decoder.dimensions();
         limits.check_dimensions(width, height)?;
+        let components = decoder.library().num_components;
+        if !matches!(components, 1 | 3 | 4) {
+            let found =
+                format!("a JPEG image with {components} components, which is not supported");
+            return Err(Error::UnsupportedFormat { found });
+        }
         let pixels = u64::from(width) * u64::from(height);
         // SAFETY: as above; the library runs only inside of calls.
         unsafe {
@@ -154,11 +160,7 @@ impl<'a> Decoder<'a> {
         let colours = match count {
             1 => ffi::J_COLOR_SPACE::JCS_GRAYSCALE,
             3 => ffi::J_COLOR_SPACE::JCS_RGB,
-            4 => ffi::J_COLOR_SPACE::JCS_CMYK,
-            _ => {
-                let found = format!("a JPEG image with {count} components, which is not supported");
-                return Err(Error::UnsupportedFormat { found });
-            }
+            _ => ffi::J_COLOR_SPACE::JCS_CMYK,
         };
         let row_bytes = width as usize * count as usize;
         let samples = self.samples(colours, row_bytes, height as usize)?;

@@ -14,6 +14,10 @@
 //!
 //! Nothing here knows about tensors, files or threads; a thread that prepares many pictures keeps one [`Preprocessor`].
 
+/// Raised whenever a decoder gives other pixels for the same file. Checkpoints record it: 1 decoded JPEG with zune-jpeg, 2 does
+/// so with libjpeg-turbo. Caches of features and of answers need not: both end with the process that filled them.
+pub const DECODER_REVISION: u32 = 2;
+
 pub mod augment;
 mod decode;
 mod error;

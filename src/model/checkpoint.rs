@@ -40,6 +40,9 @@ pub struct Manifest {
     pub metrics: serde_json::Value,
     /// How a picture becomes the network's input.
     pub input: InputSpec,
+    /// [`imaging::DECODER_REVISION`] of the program that decoded the training images.
+    #[serde(default = "first_decoder_revision")]
+    pub decoder_revision: u32,
     /// How an output becomes an age: age = output · scale + offset, in years.
     pub label: LabelScale,
     /// For prediction intervals; absent with too few validation images.
@@ -53,6 +56,11 @@ pub struct Manifest {
     pub test: Option<serde_json::Value>,
     /// SHA-256 of the files beside it, in hex.
     pub sha256: BTreeMap<String, String>,
+}
+
+/// Programs that did not write the revision had the first.
+fn first_decoder_revision() -> u32 {
+    1
 }
 
 /// How an output becomes an age in years.
@@ -198,7 +206,7 @@ fn serialize(state: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, Error> {
 mod tests {
     use super::*;
 
-    /// As the first programs wrote it: no levels, no mean age.
+    /// As the first programs wrote it: no levels, no mean age, no revision of the decoder.
     const OLD: &str = r#"{
         "format_version": 1, "visage_version": "0.1.0", "architecture": "resnet18", "training": "trainings/t", "epoch": 3, "metrics": {},
         "input": null,
@@ -221,9 +229,10 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_of_before_there_were_levels_is_read() {
+    fn a_manifest_of_an_older_program_is_read() {
         let manifest = read(&old().to_string()).unwrap();
         assert_eq!(manifest.dataset.mean_training_age, None);
+        assert_eq!(manifest.decoder_revision, 1);
         let calibration = manifest.calibration.unwrap();
         assert_eq!(calibration.level_for(0.9), Some(0.9));
         assert_eq!(calibration.half_width(0.9, 70.0), Some(7.5));

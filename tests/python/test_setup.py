@@ -95,6 +95,7 @@ class SetupTest(unittest.TestCase):
         self.write("modules/pip/__main__.py", STAND_IN_PIP)
         self.tool("cargo", "echo 'cargo 1.999.0 (0000000 2030-01-01)'")
         self.tool("c++", "exit 1")
+        self.tool("nasm", "exit 1")
         self.sizes = {"cpu": [1e6, 2e6, 1e6], "gpu": [1e6, 2e6, 1e6]}
         self.wheels_made = {}
         for (name, version, _), names in WHEELS.items():
@@ -280,8 +281,10 @@ class SetupTest(unittest.TestCase):
     def test_missing_tools_are_all_named_with_what_to_install(self):
         os.unlink(self.path("bin/c++"))
         os.unlink(self.path("bin/cargo"))
+        os.unlink(self.path("bin/nasm"))
+        assembler = ["nasm is missing", "apt install nasm"] if platform.machine() == "x86_64" else []
         self.run_setup(code=1, says=["C++ compiler is missing", "apt install g++", "dnf install gcc-c++",
-                                       "cargo is missing", "https://rustup.rs"])
+                                       "cargo is missing", "https://rustup.rs", *assembler])
         self.run_setup("--libtorch-only", says=["is ready"])
 
     def test_another_compiler_is_offered_and_an_old_or_broken_cargo_refused(self):

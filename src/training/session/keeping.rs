@@ -9,6 +9,7 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 use crate::{
+    imaging::DECODER_REVISION,
     model::{
         self,
         calibration::Calibration,
@@ -194,6 +195,7 @@ impl Session<'_> {
             epoch: metrics.epoch,
             metrics: proto::to_json(metrics),
             input: self.loader.input.clone(),
+            decoder_revision: DECODER_REVISION,
             // Whatever the scale of the targets was, it is folded into the head.
             label: YEARS,
             calibration: calibration.cloned(),
