@@ -42,14 +42,14 @@ struct State {
     scans: Scans,
 }
 
-/// The scans that were begun, counted from the messages that the library emits for each.
+/// The scans so far, from the messages that the library emits for the frame and for each scan.
 struct Scans {
     begun: u64,
     allowed: u64,
     /// Components of the scan whose header is being read.
     current: Vec<c_int>,
-    /// Components whose constant coefficients were sent: without them a component is a grey plane.
-    complete: Vec<c_int>,
+    /// Components of the image whose constant coefficients have not come: without them a component is a grey plane.
+    missing: Vec<c_int>,
 }
 
 /// Why a JPEG cannot be decoded.
@@ -85,7 +85,7 @@ impl<'a> Decoder<'a> {
                 begun: 0,
                 allowed: u64::MAX,
                 current: Vec::new(),
-                complete: Vec::new(),
+                missing: Vec::new(),
             },
         });
         let decoder = Decoder {
@@ -243,27 +243,14 @@ impl<'a> Decoder<'a> {
             ffi::jpeg_finish_decompress(&mut *library);
             (row_bytes, (*library).output_height as usize)
         })?;
-        self.check_components()?;
-        Ok(rows)
-    }
-
-    /// Refuses a file whose scans leave out a component: the library shows it as grey, without a warning.
-    #[expect(unsafe_code, reason = "libjpeg is a C library")]
-    fn check_components(&self) -> Result<(), Failure> {
-        let count = self.library().num_components as usize;
-        // SAFETY: the library allocated an array of this length when it read the frame header.
-        let components = unsafe { std::slice::from_raw_parts(self.library().comp_info, count) };
         // SAFETY: `state` is live, and the library does not run.
-        let scans = unsafe { &(*self.state).scans };
-        for component in components {
-            if !scans.complete.contains(&component.component_id) {
-                return Err(Failure::Corrupt(format!(
-                    "the file ends before the image does: it has no data for component {}",
-                    component.component_id
-                )));
-            }
+        match unsafe { (*state).scans.missing.first() } {
+            // The library shows such a component as grey, without a warning.
+            Some(component) => Err(Failure::Corrupt(format!(
+                "the file ends before the image does: it has no data for component {component}"
+            ))),
+            None => Ok(rows),
         }
-        Ok(())
     }
 
     #[expect(unsafe_code, reason = "libjpeg is a C library")]
@@ -360,7 +347,10 @@ extern "C-unwind" fn emit_message(common: &mut ffi::jpeg_common_struct, _level: 
             "the file ends before the image does".to_owned(),
         )),
         ffi::JWRN_HUFF_BAD_CODE | ffi::JWRN_MUST_RESYNC => fail(Failure::Corrupt(message(common))),
-        ffi::JTRC_SOS | ffi::JTRC_SOS_COMPONENT | ffi::JTRC_SOS_PARAMS => {
+        ffi::JTRC_SOF_COMPONENT
+        | ffi::JTRC_SOS
+        | ffi::JTRC_SOS_COMPONENT
+        | ffi::JTRC_SOS_PARAMS => {
             // SAFETY: as in `error_exit`; `client_data` is the State, whose `scans` the library does not touch.
             let (scans, parameters) = unsafe {
                 let state = common.client_data.cast::<State>();
@@ -374,7 +364,8 @@ extern "C-unwind" fn emit_message(common: &mut ffi::jpeg_common_struct, _level: 
 }
 
 impl Scans {
-    /// Follows the messages about the header of a scan: its start, its components, its coefficients.
+    /// Follows the messages about the frame's components and about the header of a scan: its start, its components, its
+    /// coefficients.
     fn message(&mut self, code: c_int, parameters: [c_int; 8]) {
         match code {
             ffi::JTRC_SOS => {
@@ -388,14 +379,12 @@ impl Scans {
                 }
             }
             ffi::JTRC_SOS_COMPONENT => self.current.push(parameters[0]),
+            ffi::JTRC_SOF_COMPONENT => self.missing.push(parameters[0]),
             _ => {
                 let (first_coefficient, refines) = (parameters[0], parameters[2] != 0);
                 if first_coefficient == 0 && !refines {
-                    for component in self.current.drain(..) {
-                        if !self.complete.contains(&component) {
-                            self.complete.push(component);
-                        }
-                    }
+                    let sent = &self.current;
+                    self.missing.retain(|component| !sent.contains(component));
                 }
             }
         }
