@@ -242,14 +242,14 @@ fn description(format: Format, manifest: &Manifest) -> Vec<String> {
     )];
     let label = manifest.label;
     lines.push(match format {
-        Format::Torchscript => "Output: [N], ages in years.".to_owned(),
+        Format::Torchscript => "Output: [N], ages in years, at least 0.".to_owned(),
         Format::Pth | Format::Safetensors | Format::Starter
             if label.scale == 1.0 && label.offset == 0.0 =>
         {
-            "Output of the network: [N, 1], ages in years.".to_owned()
+            "Output of the network: [N, 1], ages in years; negative ones mean 0.".to_owned()
         }
         Format::Pth | Format::Safetensors | Format::Starter => format!(
-            "Output of the network: [N, 1]; ages in years are {} times it plus {}.",
+            "Output of the network: [N, 1]; ages in years are {} times it plus {}; negative ones mean 0.",
             label.scale, label.offset
         ),
     });

@@ -83,7 +83,34 @@ impl Computing {
 
 /// An output in years, and what each place of the picture adds to it.
 fn years(output: resnet18::Output, label: &LabelScale) -> (f64, Option<Explanation>) {
-    let age = f64::from(output.value) * label.scale + label.offset;
+    let age = label.age(f64::from(output.value));
     let explain = |parts| Explanation::new(age, parts, label.scale);
     (age, output.parts.map(explain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negative_output_is_an_age_of_0_that_its_explanation_sums_up_to() {
+        let label = LabelScale {
+            scale: 10.0,
+            offset: 30.0,
+        };
+        let output = |value| resnet18::Output {
+            value,
+            parts: Some(vec![-2.0, 0.5, -3.0, 0.25]),
+        };
+        // 30 - 34.5 years, and 30 + 10 years.
+        for (value, expected) in [(-3.45, 0.0), (1.0, 40.0)] {
+            let (age, explanation) = years(output(value), &label);
+            assert_eq!(age, expected);
+            let explanation = explanation.unwrap();
+            assert_eq!(explanation.years, [-20.0, 5.0, -30.0, 2.5]);
+            assert_eq!(explanation.base - 42.5, expected);
+        }
+        let (age, _) = years(output(f32::NAN), &label);
+        assert!(age.is_nan());
+    }
 }

@@ -40,10 +40,10 @@ pub struct Manifest {
     pub metrics: serde_json::Value,
     /// How a picture becomes the network's input.
     pub input: InputSpec,
-    /// [`imaging::DECODER_REVISION`] of the program that decoded the training images.
+    /// [`crate::imaging::DECODER_REVISION`] of the program that decoded the training images.
     #[serde(default = "first_decoder_revision")]
     pub decoder_revision: u32,
-    /// How an output becomes an age: age = output · scale + offset, in years.
+    /// How an output becomes an age: age = output · scale + offset in years, and 0 where that is negative.
     pub label: LabelScale,
     /// For prediction intervals; absent with too few validation images.
     pub calibration: Option<Calibration>,
@@ -70,6 +70,22 @@ pub struct LabelScale {
     pub scale: f64,
     /// Added after it.
     pub offset: f64,
+}
+
+impl LabelScale {
+    /// The age in years that an output of the network predicts: never negative.
+    ///
+    /// A regression has no lower bound, but an age has one, and prediction intervals start there. Outputs that are not finite stay so, because callers report
+    /// them as errors.
+    pub fn age(&self, output: f64) -> f64 {
+        let years = output * self.scale + self.offset;
+        // Not `max`, which would turn NaN into 0 and might keep -0.
+        if years.is_finite() && years <= 0.0 {
+            0.0
+        } else {
+            years
+        }
+    }
 }
 
 /// Which data a model was trained on.
@@ -226,6 +242,25 @@ mod tests {
         let path = folder.path().join(MANIFEST_FILE);
         fs_err::write(&path, text).unwrap();
         read_manifest(&path)
+    }
+
+    #[test]
+    fn an_age_is_never_negative_and_an_output_that_is_not_finite_stays_so() {
+        let label = LabelScale {
+            scale: 2.0,
+            offset: 1.0,
+        };
+        let ages = [3.0, -0.25, -0.5, -4.5, -1e30].map(|output| label.age(output));
+        assert_eq!(ages, [7.0, 0.5, 0.0, 0.0, 0.0]);
+        assert!(label.age(-4.5).is_sign_positive());
+        let minus_zero = LabelScale {
+            scale: 1.0,
+            offset: -0.0,
+        };
+        assert!(minus_zero.age(-0.0).is_sign_positive());
+        assert!(label.age(f64::NAN).is_nan());
+        assert_eq!(label.age(f64::INFINITY), f64::INFINITY);
+        assert_eq!(label.age(f64::NEG_INFINITY), f64::NEG_INFINITY);
     }
 
     #[test]

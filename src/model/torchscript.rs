@@ -15,7 +15,7 @@ use super::{
 const MODULE: &str = "Visage";
 
 /// Writes the network over these tensors as a module whose `forward` takes normalised images `[N, 3, S, S]` in f32, for any N, and returns ages in
-/// years, `[N]`.
+/// years, `[N]`, at least 0.
 ///
 /// # Errors
 /// Whatever libtorch refuses, such as a lack of memory or of disk.
@@ -38,7 +38,9 @@ pub fn write(
             let output = tch::no_grad(|| network.forward(&inputs[0], Mode::Eval))?;
             Ok(output
                 .f_mul_scalar(label.scale)?
-                .f_add_scalar(label.offset)?)
+                .f_add_scalar(label.offset)?
+                // As `LabelScale::age`; NaN stays NaN.
+                .f_clamp_min(0.0)?)
         };
         let ages = ages().unwrap_or_else(|error| {
             failure = Some(error);
@@ -91,5 +93,21 @@ mod tests {
             (plain * 2.0 + 30.0 - scaled).abs() < 1e-4,
             "{plain} {scaled}"
         );
+    }
+
+    #[test]
+    fn the_module_predicts_no_negative_ages() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("age.pt");
+        let label = LabelScale {
+            scale: 1.0,
+            offset: -3.1,
+        };
+        write(&formula_weights(), label, 96, &path).unwrap();
+        let module = CModule::load(&path).unwrap();
+        let ages = module.forward_ts(&[formula_images(2, 96)]).unwrap();
+        // torchvision's outputs are 3.0327 and 3.2271.
+        assert_close(&ages, &serde_json::json!([0.0, 0.127_064_8]), 1e-4);
+        assert_eq!(ages.double_value(&[0]), 0.0);
     }
 }

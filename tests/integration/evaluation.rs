@@ -8,7 +8,14 @@ use std::{
 };
 
 use tonic::{Code, Status};
-use visage::proto::v1::{self, DatasetSplit, evaluate_model_version_response::Kind};
+use visage::proto::{
+    open_inference::{
+        InferTensorContents, ModelInferRequest,
+        grpc_inference_service_client::GrpcInferenceServiceClient,
+        model_infer_request::InferInputTensor,
+    },
+    v1::{self, DatasetSplit, evaluate_model_version_response::Kind},
+};
 
 use crate::support::{Server, code, files_of, reason, small_spec, wait_until};
 
@@ -307,6 +314,92 @@ fn command_line(server: &Server, faces: &Path, mae: f64) {
     for name in ["predicted.png", "residuals.png"] {
         let plot = fs_err::read(plots.join(name)).unwrap();
         assert!(plot.starts_with(b"\x89PNG"), "{name}");
+    }
+}
+
+/// The ages that the Open Inference Protocol gives.
+async fn infer(server: &Server, files: &[PathBuf]) -> Vec<f32> {
+    let images = files.iter().map(|file| fs_err::read(file).unwrap().into());
+    let request = ModelInferRequest {
+        model_name: "age".to_owned(),
+        inputs: vec![InferInputTensor {
+            name: "image".to_owned(),
+            datatype: "BYTES".to_owned(),
+            shape: vec![files.len() as i64],
+            contents: Some(InferTensorContents {
+                bytes_contents: images.collect(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let mut client = GrpcInferenceServiceClient::new(server.channel());
+    let response = client.model_infer(request).await.unwrap().into_inner();
+    assert_eq!(response.outputs[0].name, "age");
+    let (values, _) = response.raw_output_contents[0].as_chunks::<4>();
+    values
+        .iter()
+        .map(|value| f32::from_le_bytes(*value))
+        .collect()
+}
+
+#[tokio::test]
+async fn no_age_is_negative_or_outside_of_its_interval_whatever_predicts_it() {
+    let server = Server::start(&[]);
+    // All but a tenth of the faces are said to be newborns, so that outputs of the network lie on both sides of 0.
+    let faces = server.path("newborns");
+    fs_err::create_dir(&faces).unwrap();
+    for (index, file) in files_of(&server.faces("drawn", 200, 5)).iter().enumerate() {
+        let name = format!("{}_{index:03}.png", u32::from(index % 10 == 0));
+        fs_err::copy(file, faces.join(name)).unwrap();
+    }
+    let training = train(&server, &faces).await;
+    let files = files_of(&faces);
+    let predicted = predict(&server, &files, None).await;
+    for (age, interval) in &predicted {
+        assert!(age.is_sign_positive(), "{age}");
+        let range = interval.lower..=interval.upper;
+        assert!(range.contains(age), "{age} {interval:?}");
+    }
+    let is_zero = |(age, _): &&(f64, v1::Interval)| *age == 0.0;
+    let zeros = predicted.iter().filter(is_zero).count();
+    assert!((1..200).contains(&zeros), "{zeros} ages are 0");
+
+    let mut asked = request(&faces);
+    asked.include_predictions = true;
+    let sent = evaluate(&server, asked).await.unwrap();
+    for (found, (age, _)) in sent.predictions.iter().zip(&predicted) {
+        assert!(found.predicted.is_sign_positive(), "{found:?}");
+        assert_near(found.predicted, *age, &found.file);
+    }
+    same_split_as_the_training(&server, &training, &faces).await;
+    let ages = infer(&server, &files[..40]).await;
+    for (found, (age, _)) in ages.iter().zip(&predicted) {
+        assert!(found.is_sign_positive(), "{found}");
+        assert_near(f64::from(*found), *age, "the Open Inference Protocol");
+    }
+    // What is explained is the age that is given, also that of a picture and its mirror image.
+    for average_flip in [false, true] {
+        let images = files[..40]
+            .iter()
+            .map(|file| fs_err::read(file).unwrap().into());
+        let request = v1::PredictRequest {
+            images: images.collect(),
+            explain: true,
+            average_flip,
+            ..Default::default()
+        };
+        let answer = server.predictions().predict(request).await.unwrap();
+        for one in answer.into_inner().predictions {
+            let interval = one.interval.unwrap();
+            assert!(one.age.is_sign_positive(), "{}", one.age);
+            assert!((interval.lower..=interval.upper).contains(&one.age));
+            let explanation = one.explanation.unwrap();
+            let years = explanation.years.iter().map(|years| f64::from(*years));
+            let sum = explanation.base_years + years.sum::<f64>();
+            assert_near(sum, one.age, "the explained age");
+        }
     }
 }
 

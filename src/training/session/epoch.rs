@@ -23,7 +23,7 @@ use super::{
         timed,
     },
     Best, Session, duration_message, no_cache,
-    scoring::{check_skipped, score},
+    scoring::{check_skipped, score, served},
 };
 
 /// How an epoch ended.
@@ -88,7 +88,7 @@ impl Session<'_> {
             let trained = self.export()?;
             // As it is so far: the time of writing cannot be among what is written.
             metrics.seconds = Some(seconds);
-            let calibration = calibrate(&scored);
+            let calibration = calibrate(&served(scored));
             files = self.write_checkpoint(&metrics, &trained, calibration.as_ref())?;
             let written = writing.elapsed().as_secs_f64();
             seconds.checkpoint += written;

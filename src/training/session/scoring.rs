@@ -134,7 +134,8 @@ impl Session<'_> {
                 scored: *scored,
             }
         };
-        let images: Vec<_> = scored.iter().zip(&indices).map(image).collect();
+        let served = served(scored);
+        let images: Vec<_> = served.iter().zip(&indices).map(image).collect();
         Ok(Some(evaluate(
             &images,
             Baseline::new(Some(self.mean_age), &images),
@@ -164,6 +165,16 @@ pub(super) fn check_skipped(
     })
 }
 
+/// The same images with the ages that the model predicts once it is served.
+///
+/// The metrics of an epoch are computed from the network's outputs, as the loss is. Intervals and the evaluation on test images are about served ages.
+pub(super) fn served(mut scored: Vec<Scored>) -> Vec<Scored> {
+    for one in &mut scored {
+        one.predicted = YEARS.age(one.predicted);
+    }
+    scored
+}
+
 /// True and predicted ages in years, side by side.
 pub(super) fn score(predicted: &Tensor, ages: &[f32]) -> Result<Vec<Scored>, Error> {
     let predicted = predicted.f_to_device(Device::Cpu);
@@ -175,4 +186,19 @@ pub(super) fn score(predicted: &Tensor, ages: &[f32]) -> Result<Vec<Scored>, Err
         predicted: f64::from(predicted),
     });
     Ok(scored.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negative_output_is_a_served_age_of_0_and_others_stay_as_they_are() {
+        let scored = [(1.0, -4.5), (2.0, 0.25), (30.0, 41.0)]
+            .map(|(age, predicted)| Scored { age, predicted });
+        let found = served(scored.to_vec());
+        let expected = [(1.0, 0.0), (2.0, 0.25), (30.0, 41.0)]
+            .map(|(age, predicted)| Scored { age, predicted });
+        assert_eq!(found, expected);
+    }
 }
