@@ -391,6 +391,63 @@ class OpenInferenceTest(unittest.TestCase):
         self.assertEqual((age["name"], age["datatype"], age["shape"], interval["shape"]), ("age", "FP32", [1, 1], [1, 2]))
         self.assertAlmostEqual(age["data"][0], self.client.ages(face)[0], places=3)
 
+    def test_images_in_json_get_their_age_in_every_form_that_clients_write(self):
+        face, = self.read_faces(1)
+        text, url_safe = base64.b64encode(face).decode(), base64.urlsafe_b64encode(face).decode()
+        self.assertNotEqual(text, url_safe)
+        forms = {
+            "base64": [text], "URL-safe": [url_safe], "unpadded": [url_safe.rstrip("=")], "lines": [base64.encodebytes(face).decode()],
+            "MIME lines": ["\r\n".join(text[start:start + 76] for start in range(0, len(text), 76))], "nested": [[text]],
+            "data URL": ["data:image/png;base64," + text], "URL-safe data URL": ["data:image/png;base64," + url_safe],
+            "TensorFlow Serving": [{"b64": text}], "bytes": list(face), "nested bytes": [list(face)], "a list in a list": [[list(face)]],
+        }
+        expected = self.client.ages(face)[0]
+        for name, data in forms.items():
+            with self.subTest(name):
+                status, answer = self.post("/v2/models/age/infer", json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": data}]}).encode())
+                self.assertEqual(status, 200, answer)
+                self.assertAlmostEqual(answer["outputs"][0]["data"][0], expected, places=3)
+        # Two images, by lists of bytes and by texts.
+        for data in ([list(face), list(face)], [text, "data:image/png;base64," + url_safe]):
+            status, answer = self.post("/v2/models/age/infer", json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2, 1], "data": data}]}).encode())
+            self.assertEqual((status, len(answer.get("outputs", [{"data": []}])[0]["data"])), (200, 2), answer)
+
+    def test_images_in_json_that_are_in_no_such_form_are_refused_with_what_to_send(self):
+        face, = self.read_faces(1)
+        refused = {
+            "a file name": ([1], ["me.jpg"]), "percent-encoded": ([1], ["data:image/png,%89PNG"]), "signed bytes": ([1], [-119, 80, 78, 71]),
+            "fractions": ([1], [0.5, 1.5]), "mixed": ([2], [list(face), base64.b64encode(face).decode()]), "an object": ([1], [{"url": "https://example.org"}]),
+            "latin-1": ([1], [face.decode("latin-1")]),
+        }
+        for name, (shape, data) in refused.items():
+            with self.subTest(name):
+                status, answer = self.post("/v2/models/age/infer", json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": shape, "data": data}]}).encode())
+                self.assertEqual(status, 400, answer)
+                self.assertIn("base64", answer["error"])
+        # The shape counts images and not bytes.
+        status, answer = self.post("/v2/models/age/infer", json.dumps(
+            {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [len(face)], "data": list(face)}]}).encode())
+        self.assertEqual(status, 400, answer)
+        self.assertIn("the shape of 1 images is [1] or [1,1]", answer["error"])
+
+    def test_an_image_alone_is_a_request(self):
+        face, = self.read_faces(1)
+        expected = self.client.ages(face)[0]
+        for body in (face, len(face).to_bytes(4, "little") + face):
+            status, answer = self.post("/v2/models/age/infer", body, {"Inference-Header-Content-Length": "0"})
+            self.assertEqual(status, 200, answer)
+            self.assertAlmostEqual(answer["outputs"][0]["data"][0], expected, places=3)
+        status, answer = self.post("/v2/models/age/infer", face)
+        self.assertEqual(status, 400, answer)
+        self.assertIn("Inference-Header-Content-Length: 0", answer["error"])
+
+    def test_a_refused_coding_is_answered_with_the_codings_that_are_read(self):
+        request = urllib.request.Request("http://{}/v2/models/age/infer".format(self.server.http_address), b"{}", {"Content-Encoding": "gzip"}, method="POST")
+        with self.assertRaises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=api.DEADLINE_SECONDS)
+        with caught.exception as refused:
+            self.assertEqual((refused.code, refused.headers["Accept-Encoding"]), (415, "identity"))
+
     # Errors.
 
     def post(self, path, body, headers=()):

@@ -11,7 +11,7 @@ use crate::{
         grpc_inference_service_server::GrpcInferenceService, infer_parameter::ParameterChoice,
         model_infer_request::InferInputTensor, model_infer_response::InferOutputTensor,
     },
-    services::{caller::Caller, driven, status},
+    services::{caller::Caller, compressed_if_large, driven, status, uncompressed},
 };
 
 use super::{
@@ -78,7 +78,7 @@ impl GrpcInferenceService for OpenInference {
     ) -> Result<Response<oi::ModelInferResponse>, Status> {
         let caller = Caller::of(&request)?;
         let response = self.infer_message(request.into_inner(), caller).await?;
-        Ok(Response::new(response))
+        Ok(compressed_if_large(response))
     }
 
     async fn model_stream_infer(
@@ -103,7 +103,7 @@ impl GrpcInferenceService for OpenInference {
         let last = stream::once(async move { shutdown.is_cancelled() })
             .filter(|is_ending| ready(*is_ending))
             .map(|_| Err(status::stream_ends()));
-        Ok(Response::new(Box::pin(answers.chain(last))))
+        Ok(uncompressed(Box::pin(answers.chain(last))))
     }
 
     async fn model_config(

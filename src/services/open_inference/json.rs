@@ -1,22 +1,22 @@
 //! The bodies of the protocol's REST form: JSON, and behind it tensors as bytes where a client has them so (Triton's binary tensor data).
 
-use std::fmt;
-
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{DeserializeSeed, Error, SeqAccess, Visitor},
-};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tonic::Status;
 
 use crate::services::status;
 
-use super::tensors::{self, BYTES, Call, Data, FP32, Inferred, OutputTensor, Tensor};
+use super::{
+    elements::Elements,
+    tensors::{self, BYTES, Call, Data, FP32, IMAGE, Inferred, OutputTensor, PREFIX, Tensor},
+};
 
 /// Parameter of a tensor: how many of the bytes behind the JSON are its.
 const SIZE: &str = "binary_data_size";
+
+/// A request, for errors.
+const EXAMPLE: &str = r#"{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["<base64 of an image file>"]}]}"#;
 
 /// Which outputs a client wants as bytes.
 #[derive(Debug, Default)]
@@ -71,13 +71,6 @@ struct WantedOutput {
     parameters: Map<String, Value>,
 }
 
-/// The elements of a tensor as JSON has them: in one list, or nested as deep as the tensor.
-#[derive(Default)]
-struct Elements {
-    numbers: Vec<f32>,
-    texts: Vec<String>,
-}
-
 /// Reads a request whose first `json_bytes` are JSON, all of them when it is `None`.
 ///
 /// # Errors
@@ -96,11 +89,17 @@ pub(super) fn read(
             &format!("it says {json_bytes} bytes and the body has {whole}"),
         ));
     }
+    if json_bytes == 0 && !body.is_empty() {
+        return Ok((raw(model, version, body), Form::default()));
+    }
     let text = body.split_to(json_bytes);
     let request: Request = serde_json::from_slice(&text).map_err(|error| {
         status::invalid(
             "body",
-            &format!("it is not the JSON of an inference request: {error}"),
+            &format!(
+                "it is not the JSON of an inference request: {error}; send {EXAMPLE}, or an image file alone with the header \
+                 Inference-Header-Content-Length: 0"
+            ),
         )
     })?;
     let mut call = Call {
@@ -144,6 +143,27 @@ pub(super) fn read(
     Ok((call, form))
 }
 
+/// A request without JSON, whose body is one image (Triton's raw binary request); some clients put its length in front of it, as in a tensor.
+fn raw(model: String, version: String, mut body: Bytes) -> Call {
+    if let Some((length, rest)) = body.split_first_chunk::<PREFIX>()
+        && u32::from_le_bytes(*length) as usize == rest.len()
+    {
+        body = body.split_off(PREFIX);
+    }
+    let image = Tensor {
+        name: IMAGE.to_owned(),
+        datatype: BYTES.to_owned(),
+        shape: vec![1],
+        data: Data::Elements(vec![body]),
+    };
+    Call {
+        model,
+        version,
+        inputs: vec![image],
+        ..Default::default()
+    }
+}
+
 /// Reads a tensor, whose bytes are taken from what follows the JSON.
 fn tensor(field: &str, input: Input, rest: &mut Bytes) -> Result<Tensor, Status> {
     let data = match (input.parameters.get(SIZE), input.data) {
@@ -168,7 +188,7 @@ fn tensor(field: &str, input: Input, rest: &mut Bytes) -> Result<Tensor, Status>
             })?;
             Data::Raw(rest.split_to(taken))
         }
-        (None, Some(elements)) => data(field, &input.datatype, elements)?,
+        (None, Some(elements)) => elements.into_data(field, &input.datatype)?,
         (None, None) => Data::Missing,
     };
     Ok(Tensor {
@@ -177,26 +197,6 @@ fn tensor(field: &str, input: Input, rest: &mut Bytes) -> Result<Tensor, Status>
         shape: input.shape,
         data,
     })
-}
-
-fn data(field: &str, datatype: &str, elements: Elements) -> Result<Data, Status> {
-    let Elements { numbers, texts } = elements;
-    match (datatype, numbers.is_empty(), texts.is_empty()) {
-        (_, true, true) => Ok(Data::Missing),
-        (FP32, false, true) => Ok(Data::Numbers(numbers)),
-        (BYTES, true, false) => {
-            // No image is a text, so a text is an image in base64.
-            let decode = |(index, text): (usize, &String)| {
-                STANDARD.decode(text).map(Bytes::from).map_err(|error| {
-                    let why = format!("it is not base64, in which JSON carries images: {error}");
-                    status::invalid(&format!("{field}.data[{index}]"), &why)
-                })
-            };
-            let images = texts.iter().enumerate().map(decode);
-            Ok(Data::Elements(images.collect::<Result<_, _>>()?))
-        }
-        _ => Ok(Data::OfAnotherType),
-    }
 }
 
 /// Writes an answer.
@@ -271,56 +271,6 @@ impl<'a> Output<'a> {
     }
 }
 
-impl<'de> Deserialize<'de> for Elements {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut elements = Elements::default();
-        Flat(&mut elements).deserialize(deserializer)?;
-        Ok(elements)
-    }
-}
-
-/// Adds whatever comes, from however deep, to the elements.
-struct Flat<'a>(&'a mut Elements);
-
-impl<'de> DeserializeSeed<'de> for Flat<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Flat<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("numbers, images in base64, or lists of them")
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.0.numbers.push(value as f32);
-        Ok(())
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.visit_f64(value as f64)
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.visit_f64(value as f64)
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
-        self.0.texts.push(value.to_owned());
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(Flat(self.0))?.is_some() {}
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,6 +305,59 @@ mod tests {
                 .message()
                 .starts_with("inputs[0].data[1]: it is not base64"),
             "{status:?}"
+        );
+    }
+
+    #[test]
+    fn a_body_without_json_is_one_image_with_or_without_its_length() {
+        let of = |body: &'static [u8]| {
+            let body = Bytes::from_static(body);
+            let read = read("age".to_owned(), "2".to_owned(), body, Some(0));
+            read.map(|(mut call, _)| (call.inputs.pop().unwrap(), call.version))
+        };
+        for body in [&b"hello"[..], b"\x05\0\0\0hello"] {
+            let (tensor, version) = of(body).unwrap();
+            let Data::Elements(images) = tensor.data else {
+                panic!("{tensor:?}");
+            };
+            assert_eq!(images, [&b"hello"[..]]);
+            assert_eq!((tensor.name.as_str(), version.as_str()), ("image", "2"));
+        }
+        // A body of a few bytes, and a length that is not that of the rest, are the image.
+        let (tensor, _) = of(b"abc").unwrap();
+        assert!(matches!(&tensor.data, Data::Elements(images) if images[0] == b"abc"[..]));
+        let (tensor, _) = of(b"\x04\0\0\0hello").unwrap();
+        assert!(matches!(&tensor.data, Data::Elements(images) if images[0].len() == 9));
+        let empty = of(b"").unwrap_err();
+        assert!(
+            empty.message().contains("is not the JSON"),
+            "{}",
+            empty.message()
+        );
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_with_one_that_is() {
+        for body in [
+            &b"\xff\xd8\xff\xe0"[..],
+            br#"{"instances": [{"b64": "AA=="}]}"#,
+        ] {
+            let body = Bytes::from_static(body);
+            let refused = read(String::new(), String::new(), body, None).unwrap_err();
+            let message = refused.message();
+            assert!(
+                message.contains(EXAMPLE) && message.contains("Inference-Header-Content-Length: 0"),
+                "{message}"
+            );
+        }
+        let example = read(String::new(), String::new(), EXAMPLE.into(), None).unwrap_err();
+        // Its image is a sentence, which is all that is wrong with it.
+        assert!(
+            example
+                .message()
+                .starts_with("inputs[0].data[0]: it is not base64"),
+            "{}",
+            example.message()
         );
     }
 

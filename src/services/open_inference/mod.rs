@@ -3,7 +3,7 @@
 //! - `tensors`: from the tensors of a request to pictures, and from answers to tensors.
 //! - `describe`: metadata, configuration and statistics of versions.
 //! - `grpc`: the service `inference.GRPCInferenceService`.
-//! - [`rest`]: the paths under `/v2` on the HTTP port; `json` reads and writes their bodies.
+//! - [`rest`]: the paths under `/v2` on the HTTP port; `json` reads and writes their bodies, `elements` the images and numbers in them.
 //!
 //! Both forms turn a request into a `Call` and go on with one `infer`, so they cannot differ in what they accept.
 
@@ -33,6 +33,7 @@ use super::{
 };
 
 mod describe;
+mod elements;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod grpc;

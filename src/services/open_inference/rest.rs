@@ -26,7 +26,7 @@ use axum::{
     extract::{FromRequestParts, Path, Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+        header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
         request::Parts,
     },
     response::{IntoResponse, Response},
@@ -198,6 +198,13 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body = json!({ "error": self.status.message() });
         let mut response = (self.http, as_json(&body)).into_response();
+        let is_coding = self.http == StatusCode::UNSUPPORTED_MEDIA_TYPE
+            && self.status.code() == tonic::Code::Unimplemented;
+        if is_coding {
+            // RFC 9110, section 15.5.16: the codings that are read.
+            let identity = HeaderValue::from_static("identity");
+            response.headers_mut().insert(ACCEPT_ENCODING, identity);
+        }
         let wait = self.status.get_details_retry_info();
         if let Some(wait) = wait.and_then(|info| info.retry_delay) {
             let seconds = HeaderValue::from(wait.as_secs().max(1));

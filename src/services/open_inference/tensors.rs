@@ -32,7 +32,7 @@ pub(super) const FP32: &str = "FP32";
 const SHARED_MEMORY: &str = "shared_memory_";
 
 /// Bytes of the length in front of each element of BYTES.
-const PREFIX: usize = 4;
+pub(super) const PREFIX: usize = 4;
 
 /// A request of either form.
 #[derive(Debug, Default)]
@@ -301,6 +301,16 @@ impl<F: Fn(&str, usize) -> Result<(), Status>> Reader<'_, F> {
             [count] | [count, 1] => usize::try_from(count).ok().filter(|count| *count > 0),
             _ => None,
         };
+        // Also where the shape is that of the bytes of one image.
+        if let Data::Elements(elements) = &data
+            && count != Some(elements.len())
+        {
+            return Err(self.bad_data(&format!(
+                "{0} were given and the shape is {1:?}; the shape of {0} images is [{0}] or [{0},1]",
+                elements.len(),
+                self.tensor.shape
+            )));
+        }
         let count = count.ok_or_else(|| self.bad_shape("[N] or [N,1]"))?;
         (self.check_count)("inputs[0].shape", count)?;
         let elements = match data {
@@ -311,13 +321,6 @@ impl<F: Fn(&str, usize) -> Result<(), Status>> Reader<'_, F> {
             }
             Data::Missing => return Err(self.no_data()),
         };
-        if elements.len() != count {
-            return Err(self.bad_data(&format!(
-                "{} were given and the shape is {:?}",
-                elements.len(),
-                self.tensor.shape
-            )));
-        }
         Ok(elements.into_iter().map(Picture::Encoded).collect())
     }
 
