@@ -9,7 +9,8 @@
 //!   `_total` exactly if they are counters.
 //! - Labels are bounded. Most have an enum here; the open ones (an RPC's method, a model, a version) are bounded by whoever sets
 //!   them. A training, a request or a user is never a label.
-//! - A series whose labels are all enums exists from the start, at 0, so that the first increment shows up as a rate.
+//! - A series whose labels are all enums exists from the start, at 0, so that the first increment shows up as a rate. Of each RPC method and HTTP route,
+//!   the series of success and of the server's own faults do so too; `deploy/prometheus/rules.yml` computes rates of them.
 //! - A gauge set to NaN has no value now, and the exporter leaves it out. That is how a series ends: the recorder beneath
 //!   cannot delete one.
 
@@ -221,13 +222,19 @@ pub fn markdown_table() -> String {
     table
 }
 
+/// The codes whose series of a method or route exist before its first call: success, and the faults of the server, of which an alert must see the first.
+const KNOWN_CODES: [RpcCode; 4] = [
+    RpcCode::Ok,
+    RpcCode::Internal,
+    RpcCode::Unknown,
+    RpcCode::DataLoss,
+];
+
 /// Makes the series of a method exist before its first call.
 pub(super) fn rpc_known(method: &Arc<str>) {
-    counter(
-        &RPC_REQUESTS,
-        &[shared(method), RpcCode::Ok.as_str().into()],
-    )
-    .absolute(0);
+    for code in KNOWN_CODES {
+        counter(&RPC_REQUESTS, &[shared(method), code.as_str().into()]).absolute(0);
+    }
     drop(histogram(&RPC_DURATION, &[shared(method)]));
     gauge(&RPC_IN_FLIGHT, &[shared(method)]).increment(0.0);
 }
@@ -246,7 +253,9 @@ pub(super) fn rpc_finished(method: &Arc<str>, code: RpcCode, elapsed: Duration) 
 
 /// Makes the series of an HTTP route exist before its first request.
 pub fn http_known(route: &'static str) {
-    counter(&HTTP_REQUESTS, &[route.into(), RpcCode::Ok.as_str().into()]).absolute(0);
+    for code in KNOWN_CODES {
+        counter(&HTTP_REQUESTS, &[route.into(), code.as_str().into()]).absolute(0);
+    }
     drop(histogram(&HTTP_DURATION, &[route.into()]));
 }
 

@@ -1,6 +1,7 @@
 //! What Prometheus' own tools say about the metrics.
 
 use std::{
+    collections::BTreeSet,
     io::Write,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -48,6 +49,39 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
     let output = promtool.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+/// The codes of which the recording rules compute rates.
+fn codes_of_rules() -> BTreeSet<&'static str> {
+    let rules = include_str!("../../deploy/prometheus/rules.yml");
+    let after = rules.split("_requests_total{code=~\"").skip(1);
+    let codes = after.filter_map(|text| text.split('"').next());
+    codes.flat_map(|codes| codes.split('|')).collect()
+}
+
+#[tokio::test]
+async fn the_codes_of_the_rules_are_at_0_for_every_method_and_route_of_a_new_server() {
+    let codes = codes_of_rules();
+    assert_eq!(codes, BTreeSet::from(["data_loss", "internal", "unknown"]));
+    let server = Server::start(&[]);
+    let text = server.page("/metrics").await;
+    for (metric, label, least) in [
+        ("visage_rpc_requests_total", "method", 40),
+        ("visage_http_requests_total", "route", 13),
+    ] {
+        let prefix = format!("{metric}{{{label}=\"");
+        let labels: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(&prefix)?.split('"').next())
+            .collect();
+        assert!(labels.len() >= least, "{labels:?}");
+        for value in labels {
+            for code in &codes {
+                let series = format!("\n{metric}{{{label}=\"{value}\",code=\"{code}\"}} 0\n");
+                assert!(text.contains(&series), "{series} is missing in\n{text}");
+            }
+        }
+    }
 }
 
 /// Kills the process at the end of the test.
