@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{codec::CompressionEncoding, service::Routes, transport::server::TcpIncoming};
+use tonic::{service::Routes, transport::server::TcpIncoming};
 use tonic_web::GrpcWebLayer;
 
 use crate::{
@@ -69,6 +69,19 @@ use crate::{
 mod health;
 mod reflection;
 mod web;
+
+/// Lets a generated server read gzip and deflate, and compress its responses with gzip for clients that accept it.
+///
+/// A message may be as large decompressed as without compression: decompression stops at the limit. The generated servers have no trait in common.
+macro_rules! compressed {
+    ($server:expr) => {
+        $server
+            .accept_compressed(::tonic::codec::CompressionEncoding::Gzip)
+            .accept_compressed(::tonic::codec::CompressionEncoding::Deflate)
+            .send_compressed(::tonic::codec::CompressionEncoding::Gzip)
+    };
+}
+use compressed;
 
 /// Why the server does not start, or ended early.
 #[derive(Debug, thiserror::Error)]
@@ -277,24 +290,29 @@ pub async fn serve(
         config.uploads,
     ));
     let routes = Routes::default()
-        .add_service(TrainingServiceServer::new(training).max_decoding_message_size(limit))
-        .add_service(ModelServiceServer::new(model).max_decoding_message_size(limit))
-        .add_service(
+        .add_service(compressed!(
+            TrainingServiceServer::new(training).max_decoding_message_size(limit)
+        ))
+        .add_service(compressed!(
+            ModelServiceServer::new(model).max_decoding_message_size(limit)
+        ))
+        .add_service(compressed!(
             PredictionServiceServer::new(prediction)
                 .max_decoding_message_size(limit)
-                .max_encoding_message_size(usize::MAX),
-        )
-        .add_service(DatasetServiceServer::new(dataset).max_decoding_message_size(limit))
-        .add_service(SystemServiceServer::new(system).max_decoding_message_size(limit))
-        .add_service(
+                .max_encoding_message_size(usize::MAX)
+        ))
+        .add_service(compressed!(
+            DatasetServiceServer::new(dataset).max_decoding_message_size(limit)
+        ))
+        .add_service(compressed!(
+            SystemServiceServer::new(system).max_decoding_message_size(limit)
+        ))
+        .add_service(compressed!(
             GrpcInferenceServiceServer::new(open_inference)
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(usize::MAX)
-                // Triton's clients compress when they are told to.
-                .accept_compressed(CompressionEncoding::Gzip)
-                .accept_compressed(CompressionEncoding::Deflate),
-        )
-        .add_service(health_service);
+        ))
+        .add_service(compressed!(health_service));
     let routes = reflection::add_to(routes, &shutdown)?.prepare();
     let rpc_metrics = RpcMetricsLayer::new(method_names()).with_traces(traces);
     if config.dashboard {

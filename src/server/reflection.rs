@@ -7,6 +7,8 @@ use std::{
 
 use http_body::Frame;
 use pin_project_lite::pin_project;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{
     body::Body,
@@ -15,6 +17,7 @@ use tonic::{
 use tonic_reflection::server::{Builder, Error};
 use tower::util::MapRequestLayer;
 
+use super::compressed;
 use crate::proto::DESCRIPTOR;
 
 /// Adds both versions of the service.
@@ -28,14 +31,27 @@ pub(super) fn add_to(routes: Routes, shutdown: &CancellationToken) -> Result<Rou
         request.map(|inner| Body::new(Until { inner, ended }))
     });
     Ok(routes
-        .add_service(until_shutdown.named_layer(builder().build_v1()?))
-        .add_service(until_shutdown.named_layer(builder().build_v1alpha()?)))
+        .add_service(until_shutdown.named_layer(compressed!(builder()?.build_v1()?)))
+        .add_service(until_shutdown.named_layer(compressed!(builder()?.build_v1alpha()?))))
 }
 
-fn builder() -> Builder<'static> {
-    Builder::configure()
+fn builder() -> Result<Builder<'static>, Error> {
+    Ok(Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTOR)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_file_descriptor_set(error_details()?))
+}
+
+/// The types of `google.rpc` that errors carry, by which clients without their descriptors, such as grpcurl, print the reason and the fields of an error.
+fn error_details() -> Result<FileDescriptorSet, Error> {
+    let mut files = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
+    for file in &mut files.file {
+        // The crate compiles these files outside of the directory that Google's have.
+        if file.package() == "google.rpc" {
+            file.name = Some(format!("google/rpc/{}", file.name()));
+        }
+    }
+    Ok(files)
 }
 
 pin_project! {

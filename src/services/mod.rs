@@ -58,6 +58,24 @@ fn next_page_token(next: Option<i64>) -> String {
     next.map(crate::store::encode_token).unwrap_or_default()
 }
 
+/// Smallest message in bytes that is compressed where predictions are answered; setting up a compressor costs more than it saves on smaller ones.
+const LEAST_COMPRESSED: usize = 1024;
+
+/// A response that is not compressed although its client accepts that: its messages are small, or compressed already, as PNGs are.
+fn uncompressed<T>(message: T) -> tonic::Response<T> {
+    let mut response = tonic::Response::new(message);
+    response.disable_compression();
+    response
+}
+
+/// A response that is compressed, where its client accepts that, unless it is small.
+fn compressed_if_large<M: prost::Message>(message: M) -> tonic::Response<M> {
+    match message.encoded_len() < LEAST_COMPRESSED {
+        true => uncompressed(message),
+        false => tonic::Response::new(message),
+    }
+}
+
 /// Work for one message of a stream, which goes on whether or not the client reads what came before it: what waits for a client must hold nothing that others wait
 /// for. Dropping it ends the work.
 ///

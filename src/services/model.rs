@@ -13,7 +13,7 @@ use crate::{
 use super::{
     download,
     evaluation::{self, Evaluations},
-    next_page_token, page_size, page_token, status,
+    next_page_token, page_size, page_token, status, uncompressed,
 };
 
 /// The service over its handles.
@@ -79,7 +79,7 @@ impl ModelService for ModelApi {
         let file = download::choose(&version.name, &version.files, &request.file)?;
         let response = |file, data| v1::DownloadModelFileResponse { file, data };
         let stream = download::stream(&self.artifacts, file, response).await?;
-        Ok(Response::new(stream))
+        Ok(uncompressed(stream))
     }
 
     async fn register_version(

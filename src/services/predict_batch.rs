@@ -37,7 +37,7 @@ use super::{
     driven,
     interval::interval_level,
     prediction::{PredictionApi, prediction},
-    status,
+    status, uncompressed,
 };
 
 /// Pictures of a call that are on their way at once: twice what the engine computes together of pictures that nobody waits for, so that it never waits for the next.
@@ -141,7 +141,7 @@ impl PredictionApi {
             .filter(|is_ending| ready(*is_ending))
             .map(|_| Err(status::stream_ends()));
         let sent = sent(answers.chain(last), PATIENCE, &tasks);
-        Ok(Response::new(Box::pin(sent)))
+        Ok(uncompressed(Box::pin(sent)))
     }
 }
 

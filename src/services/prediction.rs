@@ -22,9 +22,10 @@ use crate::{
 
 use super::{
     caller::Caller,
+    compressed_if_large,
     interval::interval_level,
     predict_batch::{Answers, BatchCalls},
-    status,
+    status, uncompressed,
 };
 
 /// The service over its handles.
@@ -152,6 +153,7 @@ impl PredictionService for PredictionApi {
         }
         self.check_count("images", request.images.len())?;
         let model = self.named(&request.model).await?;
+        let has_pngs = request.annotate || request.explain;
         let pictures = Pictures {
             wishes: Wishes {
                 annotate: request.annotate,
@@ -168,11 +170,15 @@ impl PredictionService for PredictionApi {
         let model_version = model.name.clone();
         let answers = self.compute(model, pictures).await?;
         let durations = durations(&answers, arrived.elapsed());
-        Ok(Response::new(v1::PredictResponse {
+        let response = v1::PredictResponse {
             predictions: answers.into_iter().map(prediction).collect(),
             model_version,
             durations: Some(durations),
-        }))
+        };
+        Ok(match has_pngs {
+            true => uncompressed(response),
+            false => compressed_if_large(response),
+        })
     }
 
     type PredictBatchStream = Answers;

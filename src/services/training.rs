@@ -33,7 +33,7 @@ use crate::{
 use super::{
     download,
     event_stream::{self, EventStream},
-    named, next_page_token, page_size, page_token, status,
+    named, next_page_token, page_size, page_token, status, uncompressed,
 };
 
 /// Calls that only try a start and are looked through at once: each may scan a dataset.
@@ -354,7 +354,7 @@ impl TrainingService for TrainingApi {
         let file = download::choose(&checkpoint.name, &checkpoint.files, &request.file)?;
         let response = |file, data| v1::DownloadCheckpointResponse { file, data };
         let stream = download::stream(&self.artifacts, file, response).await?;
-        Ok(Response::new(stream))
+        Ok(uncompressed(stream))
     }
 }
 
