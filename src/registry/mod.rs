@@ -447,7 +447,7 @@ impl Registry {
         let mut after = 0;
         let mut found = None;
         loop {
-            let events = self.inner.store.events_after(id, after, 1_000).await?;
+            let events = self.inner.store.events_after(id, after, 1_000).await?.items;
             let Some(last) = events.last() else {
                 return Ok(found);
             };

@@ -26,7 +26,7 @@ use crate::{
     names::VersionName,
     proto::v1::{self, DatasetSplit, SplitGrouping, evaluate_model_version_response::Kind},
     registry::{DEFAULT_MODEL, LIVE, Registry},
-    store::Store,
+    store::{MAX_PAGE_BYTES, Room, Store},
     training::{
         report::{dataset_options, dataset_report},
         spec::{Spec, Violation},
@@ -397,9 +397,11 @@ fn phase(phase: &str, done: usize, total: usize) -> v1::EvaluationProgress {
 
 /// Sends the pages and the report; false when the client has left.
 async fn send_found(found: Found, sender: &Sender) -> bool {
-    let mut predictions = found.predictions.into_iter();
+    let mut predictions = found.predictions.into_iter().peekable();
     loop {
-        let page: Vec<_> = predictions.by_ref().take(PAGE).collect();
+        let mut room = Room::new(PAGE, MAX_PAGE_BYTES);
+        let page: Vec<_> =
+            std::iter::from_fn(|| predictions.next_if(|next| room.take(next))).collect();
         if page.is_empty() {
             break;
         }

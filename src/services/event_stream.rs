@@ -139,7 +139,7 @@ impl EventStream {
             Subject::Training { id, after } => self.store.events_after(id, *after, limit).await,
             Subject::All { after } => self.store.events_after_global(*after, limit).await,
         };
-        page.map_err(status::from_store)
+        Ok(page.map_err(status::from_store)?.items)
     }
 
     fn advance(&mut self, event: &v1::TrainingEvent) -> Result<(), Status> {

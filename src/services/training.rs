@@ -291,10 +291,10 @@ impl TrainingService for TrainingApi {
         let token = page_token(&request.page_token)?;
         let subject =
             event_stream::subject(&self.store, &request.name, request.after_sequence, "").await?;
-        let events = match subject {
+        let page = match subject {
             event_stream::Subject::All { .. } => {
                 self.store
-                    .events_after_global(token.unwrap_or(0), limit + 1)
+                    .events_after_global(token.unwrap_or(0), limit)
                     .await
             }
             event_stream::Subject::Training { id, after } => {
@@ -306,20 +306,13 @@ impl TrainingService for TrainingApi {
                         .map_err(status::from_store)?,
                     None => after,
                 };
-                self.store.events_after(&id, after, limit + 1).await
+                self.store.events_after(&id, after, limit).await
             }
         };
-        let mut events = events.map_err(status::from_store)?;
-        // One more than asked for tells whether there is a next page.
-        let has_more = events.len() > limit as usize;
-        events.truncate(limit as usize);
-        let last = events.last().filter(|_| has_more);
-        let next_page_token = last
-            .map(|event| event.resume_token.clone())
-            .unwrap_or_default();
+        let page = page.map_err(status::from_store)?;
         Ok(Response::new(v1::ListEpochMetricsResponse {
-            events,
-            next_page_token,
+            events: page.items,
+            next_page_token: next_page_token(page.next),
         }))
     }
 

@@ -114,21 +114,22 @@ impl Store {
         limit: u32,
     ) -> Result<Page<pb::AliasEvent>, Error> {
         let mut read = self.read().await?;
-        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        let rows = sqlx::query_as(
             "SELECT number, message FROM alias_events WHERE model = ? AND number < ? ORDER BY number DESC LIMIT ?",
         )
         .bind(model)
         .bind(before.unwrap_or(i64::MAX))
         .bind(i64::from(limit) + 1)
-        .fetch_all(&mut *read)
-        .await?;
-        Page::cut(rows, limit, |row| row.0).try_map(|(number, message)| {
-            pb::AliasEvent::decode(message.as_slice()).map_err(|source| Error::Damaged {
+        .fetch(&mut *read);
+        let item = |(number, message): (i64, Vec<u8>)| match pb::AliasEvent::decode(&*message) {
+            Ok(event) => Ok((number, event)),
+            Err(source) => Err(Error::Damaged {
                 what: "alias event",
                 name: number.to_string(),
                 source,
-            })
-        })
+            }),
+        };
+        Page::read(rows, limit, item).await
     }
 
     /// A receiver that changes after an alias of any model has moved; its value is the number of the latest move.

@@ -32,15 +32,14 @@ impl Store {
             .fetch_optional(&mut *read)
             .await?
             .ok_or_else(|| Error::no_training(id))?;
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows = sqlx::query_as(
             "SELECT epoch, best, message FROM checkpoints WHERE training = ? AND epoch < ? ORDER BY epoch DESC LIMIT ?",
         )
         .bind(number)
         .bind(before.unwrap_or(i64::MAX))
         .bind(i64::from(limit) + 1)
-        .fetch_all(&mut *read)
-        .await?;
-        Page::cut(rows, limit, |row| row.0).try_map(|row| decode(id, row))
+        .fetch(&mut *read);
+        Page::read(rows, limit, |row: Row| Ok((row.0, decode(id, row)?))).await
     }
 
     /// One checkpoint of a training. Errors: [`Error::NotFound`].

@@ -40,15 +40,6 @@ pub struct Store {
     pub(super) inner: Arc<Inner>,
 }
 
-/// A part of a list.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Page<T> {
-    /// The items in the list's order.
-    pub items: Vec<T>,
-    /// What to give as `before` for the next part; `None` on the last one.
-    pub next: Option<i64>,
-}
-
 #[derive(Debug)]
 pub(super) struct Inner {
     folder: PathBuf,
@@ -114,29 +105,6 @@ impl Store {
     /// A consistent view for one or several reads.
     pub(super) async fn read(&self) -> Result<Transaction<'static, Sqlite>, Error> {
         Ok(self.inner.readers.begin().await?)
-    }
-}
-
-impl<T> Page<T> {
-    /// Makes a page of up to `limit` items out of `limit + 1` rows or fewer; `position` tells where an item stands.
-    pub(super) fn cut(mut items: Vec<T>, limit: u32, position: impl FnOnce(&T) -> i64) -> Self {
-        let limit = limit as usize;
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next = items.last().filter(|_| more).map(position);
-        Self { items, next }
-    }
-
-    /// Changes the items, not their order.
-    pub(super) fn try_map<U, E>(self, change: impl FnMut(T) -> Result<U, E>) -> Result<Page<U>, E> {
-        Ok(Page {
-            items: self
-                .items
-                .into_iter()
-                .map(change)
-                .collect::<Result<_, E>>()?,
-            next: self.next,
-        })
     }
 }
 

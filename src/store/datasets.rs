@@ -53,14 +53,14 @@ impl Store {
         limit: u32,
     ) -> Result<Page<pb::Dataset>, Error> {
         let mut read = self.read().await?;
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows = sqlx::query_as(
             "SELECT number, id, message FROM datasets WHERE number < ? ORDER BY number DESC LIMIT ?",
         )
         .bind(before.unwrap_or(i64::MAX))
         .bind(i64::from(limit) + 1)
-        .fetch_all(&mut *read)
-        .await?;
-        Page::cut(rows, limit, |row| row.0).try_map(|row| Ok(decode(row)?.dataset))
+        .fetch(&mut *read);
+        let item = |row| decode(row).map(|found| (found.number, found.dataset));
+        Page::read(rows, limit, item).await
     }
 
     /// Every dataset that is being unpacked or scanned, oldest first.

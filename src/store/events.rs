@@ -8,7 +8,7 @@ use sqlx::SqliteConnection;
 use tokio::sync::watch;
 
 use super::database::Write;
-use super::{Error, Store};
+use super::{Error, Page, Store};
 use crate::proto::v1 as pb;
 
 /// What happened.
@@ -18,7 +18,7 @@ pub use crate::proto::v1::training_event::Kind;
 const TOKEN_VERSION: u8 = 1;
 
 impl Store {
-    /// Up to `limit` events of a training after a sequence (0 for all), in order.
+    /// Up to `limit` events of a training after a sequence (0 for all), in order; `next` is a cursor.
     ///
     /// Errors: [`Error::NotFound`], [`Error::CursorAhead`] when the training has no event of that sequence yet.
     pub async fn events_after(
@@ -26,19 +26,18 @@ impl Store {
         id: &str,
         sequence: u64,
         limit: u32,
-    ) -> Result<Vec<pb::TrainingEvent>, Error> {
+    ) -> Result<Page<pb::TrainingEvent>, Error> {
         let mut read = self.read().await?;
         let (number, head) = training_head(&mut read, id).await?;
         let after = not_ahead(sequence, head)?;
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows = sqlx::query_as(
             "SELECT cursor, sequence, message FROM events WHERE training = ? AND sequence > ? ORDER BY sequence LIMIT ?",
         )
         .bind(number)
         .bind(after)
-        .bind(limit)
-        .fetch_all(&mut *read)
-        .await?;
-        rows.into_iter().map(decode).collect()
+        .bind(i64::from(limit) + 1)
+        .fetch(&mut *read);
+        Page::read(rows, limit, |row: Row| Ok((row.0, decode(row)?))).await
     }
 
     /// Up to `limit` events of all trainings after a cursor (0 for all), in the order in which they were appended.
@@ -48,18 +47,17 @@ impl Store {
         &self,
         cursor: i64,
         limit: u32,
-    ) -> Result<Vec<pb::TrainingEvent>, Error> {
+    ) -> Result<Page<pb::TrainingEvent>, Error> {
         let mut read = self.read().await?;
         let head = log_head(&mut read).await?;
         let after = not_ahead(cursor.max(0).cast_unsigned(), head)?;
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows = sqlx::query_as(
             "SELECT cursor, sequence, message FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?",
         )
         .bind(after)
-        .bind(limit)
-        .fetch_all(&mut *read)
-        .await?;
-        rows.into_iter().map(decode).collect()
+        .bind(i64::from(limit) + 1)
+        .fetch(&mut *read);
+        Page::read(rows, limit, |row: Row| Ok((row.0, decode(row)?))).await
     }
 
     /// Sequence of a training's latest event. Errors: [`Error::NotFound`].

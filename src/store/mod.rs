@@ -29,6 +29,7 @@
 //! - `database`: [`Store`], opening and closing it, the checks before that, and the transaction that every write goes through.
 //! - `lock`: one server for one data folder.
 //! - `trainings`: inserting, reading and deleting trainings; `change`: changing them.
+//! - `page`: pages of a list, cut by number and by bytes.
 //! - `events`: appending and reading events; resume tokens.
 //! - `checkpoints`: checkpoints and the artifacts that are in use.
 //! - `datasets`: datasets with a name.
@@ -46,6 +47,7 @@ mod datasets;
 mod error;
 mod events;
 mod lock;
+mod page;
 mod resume_points;
 mod trainings;
 mod versions;
@@ -55,10 +57,11 @@ mod tests;
 
 pub use change::{Applied, Change, Rewind};
 pub use checkpoints::CheckpointRef;
+pub use database::Store;
 pub(crate) use database::uninterrupted;
-pub use database::{Page, Store};
 pub use datasets::NumberedDataset;
 pub use error::Error;
 pub use events::{Kind, encode_token, parse_token};
+pub use page::{MAX_PAGE_BYTES, Page, Room};
 pub use trainings::{Inserted, RequestId, is_final};
 pub use versions::{Promotion, Publish, VersionRef};

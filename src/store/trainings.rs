@@ -89,7 +89,7 @@ impl Store {
             .iter()
             .fold(0_i64, |mask, &state| mask | 1 << state as i64);
         let mut read = self.read().await?;
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows = sqlx::query_as(
             "SELECT number, id, message, queue_position FROM placed_trainings \
              WHERE number < ? AND (? OR (? >> state) & 1) ORDER BY number DESC LIMIT ?",
         )
@@ -97,9 +97,8 @@ impl Store {
         .bind(any_state)
         .bind(mask)
         .bind(i64::from(limit) + 1)
-        .fetch_all(&mut *read)
-        .await?;
-        Page::cut(rows, limit, |row| row.0).try_map(|row| Ok(decode(row)?.1))
+        .fetch(&mut *read);
+        Page::read(rows, limit, decode).await
     }
 
     /// Every training that has not ended, oldest first, which is the order of the queue.

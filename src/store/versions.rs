@@ -137,15 +137,14 @@ impl Store {
         limit: u32,
     ) -> Result<Page<pb::ModelVersion>, Error> {
         let mut read = self.read().await?;
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows = sqlx::query_as(
             "SELECT number, message, aliases FROM aliased_versions WHERE model = ? AND number < ? ORDER BY number DESC LIMIT ?",
         )
         .bind(model)
         .bind(before.unwrap_or(i64::MAX))
         .bind(i64::from(limit) + 1)
-        .fetch_all(&mut *read)
-        .await?;
-        Page::cut(rows, limit, |row| row.0).try_map(|row| decode(model, row))
+        .fetch(&mut *read);
+        Page::read(rows, limit, |row: Row| Ok((row.0, decode(model, row)?))).await
     }
 }
 

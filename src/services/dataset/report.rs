@@ -5,8 +5,13 @@ use crate::{
     inference::{ServedModel, background::Verdict},
     model::calibration::Calibration,
     proto::v1,
+    store::{MAX_PAGE_BYTES, Room},
     training::report::{age_bands, dataset_report, split_name, split_origin},
 };
+
+/// Most bytes of each of the three lists of a report, so that the report fits into a message that
+/// every client accepts.
+const MAX_LIST_BYTES: usize = MAX_PAGE_BYTES / 3;
 
 /// Pictures of a group that are named.
 const MAX_OF_GROUP: usize = 20;
@@ -81,10 +86,11 @@ fn duplicates(
         let straddles = other.straddles.cmp(&one.straddles);
         straddles.then(other_gap.total_cmp(gap))
     });
+    let mut room = Room::new(limit.0, MAX_LIST_BYTES);
     found.listed = listed
         .into_iter()
-        .take(limit.0)
         .map(|(_, group)| group)
+        .take_while(|group| room.take(group))
         .collect();
     found
 }
@@ -139,7 +145,13 @@ pub(super) fn label_outliers(
     found
         .listed
         .sort_by(|one, other| other.ratio.total_cmp(&one.ratio));
-    found.listed.truncate(limit.0);
+    let mut room = Room::new(limit.0, MAX_LIST_BYTES);
+    let fitting = found
+        .listed
+        .iter()
+        .take_while(|outlier| room.take(*outlier));
+    let fitting = fitting.count();
+    found.listed.truncate(fitting);
     found
 }
 
@@ -206,6 +218,16 @@ mod tests {
             (large.listed[0].size, large.listed[0].images.len()),
             (50, 20)
         );
+    }
+
+    #[test]
+    fn a_list_of_long_names_is_cut_by_bytes() {
+        let name = |number: u32| format!("{number:04}{}", "x".repeat(2_000));
+        let twins = |number| vec![picture(&name(number), "train", 3.0); 20];
+        let found = duplicates((0..1000).map(twins), 0, Limit(1000));
+        assert_eq!(found.groups, 1000);
+        let bytes = prost::Message::encoded_len(&found);
+        assert!((900_000..1_100_000).contains(&bytes), "{bytes}");
     }
 
     #[test]

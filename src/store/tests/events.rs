@@ -23,12 +23,12 @@ async fn sequences_are_dense_while_tasks_append_to_several_trainings() {
 
     let expected: Vec<u64> = (1..=81).collect();
     for id in ["a", "b", "c"] {
-        let events = store.events_after(id, 0, 1000).await.unwrap();
+        let events = store.events_after(id, 0, 1000).await.unwrap().items;
         assert_eq!(sequences(&events), expected);
         assert_eq!(store.head(id).await.unwrap(), 81);
         assert_eq!(store.training(id).await.unwrap().last_sequence, 81);
     }
-    let all = store.events_after_global(0, 1000).await.unwrap();
+    let all = store.events_after_global(0, 1000).await.unwrap().items;
     let cursors: Vec<i64> = all
         .iter()
         .map(|event| parse_token(&event.resume_token).unwrap())
@@ -48,7 +48,7 @@ async fn a_follower_sees_each_event_once_and_in_order() {
             let mut wake = None;
             loop {
                 let last = seen.last().copied().unwrap_or(0);
-                let batch = store.events_after("a", last, 3).await.unwrap();
+                let batch = store.events_after("a", last, 3).await.unwrap().items;
                 seen.extend(sequences(&batch));
                 if seen.last() == Some(&202) {
                     return seen;
@@ -92,13 +92,13 @@ async fn cursors_past_the_head_are_refused() {
     insert(&store, "b").await;
     append(&store, "a", vec![epoch(1)]).await;
 
-    assert_eq!(store.events_after("a", 2, 10).await.unwrap(), []);
+    assert_eq!(store.events_after("a", 2, 10).await.unwrap().items, []);
     for cursor in [3, u64::MAX] {
         let refused = store.events_after("a", cursor, 10).await;
         assert!(matches!(refused, Err(Error::CursorAhead { head: 2, cursor: c }) if c == cursor));
     }
     assert_eq!(store.global_head().await.unwrap(), 3);
-    assert_eq!(store.events_after_global(3, 10).await.unwrap(), []);
+    assert_eq!(store.events_after_global(3, 10).await.unwrap().items, []);
     let refused = store.events_after_global(4, 10).await;
     assert!(matches!(refused, Err(Error::CursorAhead { head: 3, .. })));
     assert!(matches!(

@@ -49,7 +49,7 @@ async fn a_crash_loses_no_committed_event() {
         let survivor = Store::open(copy.path()).await.unwrap();
         let head = u64::from(n) + 1;
         assert_eq!(survivor.head("a").await.unwrap(), head);
-        let events = survivor.events_after("a", 0, 100).await.unwrap();
+        let events = survivor.events_after("a", 0, 100).await.unwrap().items;
         assert_eq!(sequences(&events), (1..=head).collect::<Vec<u64>>());
         survivor.close().await.unwrap();
     }

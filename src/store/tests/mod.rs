@@ -22,6 +22,8 @@ mod events;
 mod files;
 // Model versions and aliases.
 mod models;
+// Pages of lists whose items are large.
+mod pages;
 // The life of trainings but for their changes.
 mod trainings;
 

@@ -214,7 +214,7 @@ async fn deleting_a_training_keeps_what_a_version_uses() {
         head,
         "cursors stay valid"
     );
-    let left = store.events_after_global(0, 100).await.unwrap();
+    let left = store.events_after_global(0, 100).await.unwrap().items;
     assert!(left.iter().all(|event| event.training == "trainings/b"));
     assert!(store.is_referenced("f1").await.unwrap());
 

@@ -21,7 +21,7 @@ const PREVIOUS = "previous";
 const versionName = (version: string | bigint): string => `${MODEL}/versions/${version}`;
 
 /** Follows a list to its last page. */
-async function allVersions(signal: AbortSignal): Promise<ModelVersion[]> {
+export async function allVersions(signal: AbortSignal): Promise<ModelVersion[]> {
   const versions: ModelVersion[] = [];
   let pageToken = "";
   do {

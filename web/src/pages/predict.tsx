@@ -1,7 +1,7 @@
 /** Ages on pictures that are dropped, pasted, chosen or taken. */
 import { Code } from "@connectrpc/connect";
 import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
-import { brief, modelClient, systemClient } from "../api/clients";
+import { brief, systemClient } from "../api/clients";
 import { type Failure, failureOf } from "../api/errors";
 import { type Answer, type Face, HAS_EXPLAIN, HAS_FACES, type Question, predict } from "../api/predict";
 import { NOTHING, bytes, percent, seconds, shortName, span, years } from "../format";
@@ -11,6 +11,7 @@ import { announce } from "../ui/notices";
 import { BusyButton, FailureBox, Facts, PageHead, Panel } from "../ui/parts";
 import { href, route } from "../ui/router";
 import { CameraDialog, hasCamera } from "./camera";
+import { allVersions } from "./models";
 
 /** A picture and what became of it. */
 interface Item {
@@ -31,7 +32,7 @@ let lastId = 0;
 export function PredictPage() {
   const id = useId();
   const info = useLoaded((signal) => systemClient.getServerInfo({}, { ...brief, signal }), []);
-  const versions = useLoaded(async (signal) => (await modelClient.listModelVersions({ pageSize: 1000 }, { ...brief, signal })).versions, []);
+  const versions = useLoaded(allVersions, []);
   const [items, setItems] = useState<Item[]>([]);
   const [model, setModel] = useState(route.value.query.get("model") ?? "");
   const [level, setLevel] = useState("");
