@@ -6,14 +6,17 @@ mod evaluation;
 use std::time::Duration;
 
 use crate::proto::v1::{
-    DatasetReport, EpochMetrics, Estimate, Progress, RejectReport, StopReason, Training,
-    TrainingState,
+    DatasetReport, EpochMetrics, Estimate, LeftOutColumns, Progress, RejectReport, StopReason,
+    Training, TrainingState,
 };
 
 pub(super) use dataset::check_sections;
 pub(super) use evaluation::{
     evaluation_lines, evaluation_report_lines, predicted_lines, worst_lines,
 };
+
+/// Columns that are no labels which a line names.
+const MAX_LEFT_OUT_COLUMNS: usize = 10;
 
 /// What to say when a stream of events broke off.
 pub(super) fn lost_sentence(cause: &str) -> String {
@@ -84,6 +87,7 @@ pub(super) fn dataset_lines(report: &DatasetReport) -> Vec<String> {
         .collect();
     let mut lines = vec![format!("Dataset: {} images", splits.join(", "))];
     lines.extend(rejects_line(&report.rejects));
+    lines.extend(left_out_columns_line(report.left_out_columns.as_ref()));
     lines.extend(
         report
             .warnings
@@ -91,6 +95,20 @@ pub(super) fn dataset_lines(report: &DatasetReport) -> Vec<String> {
             .map(|warning| format!("  warning: {warning}")),
     );
     lines
+}
+
+/// Columns that are not used as labels, and why; none when there are none.
+fn left_out_columns_line(columns: Option<&LeftOutColumns>) -> Option<String> {
+    let columns = columns.filter(|columns| columns.count > 0)?;
+    let shown = columns.listed.iter().take(MAX_LEFT_OUT_COLUMNS);
+    let shown: Vec<String> = shown
+        .map(|column| format!("{} ({})", column.name, column.description))
+        .collect();
+    let more = match columns.count - shown.len() as u64 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!("  not labels: {}{more}", shown.join(", ")))
 }
 
 /// How many files were left out, and why; none when there are none.

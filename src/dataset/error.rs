@@ -49,6 +49,14 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// The names of the parts can be understood in more than one way.
+    #[error("the split of {path} is ambiguous: {problem}")]
+    AmbiguousSplit {
+        /// The directory or manifest.
+        path: PathBuf,
+        /// The names and the remedy.
+        problem: String,
+    },
     /// The manifest as a whole cannot be read.
     #[error("the manifest {path} cannot be read: {reason}")]
     Manifest {
@@ -87,13 +95,16 @@ pub enum Error {
     },
     /// Not a single image with an age.
     #[error(
-        "{path} holds no usable image ({ignored} other files were ignored); expected images whose names begin with the age, like 34_1_0.jpg, or a manifest.csv with the columns path and age"
+        "{path} holds no usable image ({ignored} other files were ignored); expected images whose names begin with the age, like 34_1_0.jpg, or a manifest.csv with the columns path and age{}",
+        skipped.iter().map(|sentence| format!("; {sentence}")).collect::<String>()
     )]
     Empty {
         /// The data set.
         path: PathBuf,
-        /// Files without the extension of an image.
+        /// Files that are no images.
         ignored: u64,
+        /// Sentences about those of them that may have been meant as images.
+        skipped: Vec<String>,
     },
     /// More files were rejected than allowed.
     #[error(

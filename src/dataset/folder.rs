@@ -1,16 +1,19 @@
-//! The pictures of a folder: ages from the names, the split from the sub-folders `train`, `val` and `test`.
+//! The images of a directory: ages from the names, the split from sub-directories such as `train`, `val` and `test`.
 
 use std::collections::HashSet;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
+use super::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
 use super::labels::LabelPool;
 use super::load::Options;
 use super::names;
 use super::report::{RejectReason, Rejects};
 use super::scan::{Candidate, Listing};
-use super::{Error, Part, Roots};
+use super::split_directories::SplitDirectories;
+use super::{Error, LeftOutColumns, Part, Roots, Skipped};
 
 /// One folder still to be listed. `path` has its links resolved; `name` is how the user sees it, relative and with `/`.
 struct Pending {
@@ -19,28 +22,39 @@ struct Pending {
     part: Option<Part>,
 }
 
-/// Lists the images under a resolved folder, in all its visible sub-folders, sorted by name.
+/// Lists the images under a resolved directory, in all its visible sub-directories, sorted by name.
 ///
-/// Where the folder has a sub-folder `train`, `val` (`valid`, `validation`) or `test`, the split is taken from these and an
-/// image beside them is rejected, since nobody knows where it belongs.
+/// Where there are directories of a split (see [`SplitDirectories`]), an image beside them is
+/// rejected, since its part cannot be known.
+///
+/// Files of an extension that is not known are images if their content is. None of them is opened
+/// here where the scan will open it.
 pub(super) fn list(
     folder: &Path,
     roots: &Roots,
     options: &Options,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Listing, Error> {
+    let split = SplitDirectories::find(folder, roots)?;
+    let split_given = split.parts.is_some();
+    let warnings = split.warnings.clone();
+    let top = Pending {
+        path: folder.to_path_buf(),
+        name: String::new(),
+        part: None,
+    };
     let mut walk = Walk {
         roots,
         options,
         candidates: Vec::new(),
         rejects: Rejects::default(),
         ignored: 0,
+        skipped: Skipped::default(),
         labels: LabelPool::default(),
-        pending: Vec::new(),
+        pending: vec![top],
         seen: HashSet::from([folder.to_path_buf()]),
-        split_given: false,
+        split,
     };
-    walk.top(folder)?;
     while let Some(next) = walk.pending.pop() {
         if cancelled() {
             return Err(Error::Cancelled);
@@ -59,7 +73,10 @@ pub(super) fn list(
         candidates: walk.candidates,
         rejects: walk.rejects,
         ignored: walk.ignored,
-        split_given: walk.split_given,
+        skipped: walk.skipped,
+        split_given,
+        left_out_columns: LeftOutColumns::default(),
+        warnings,
     })
 }
 
@@ -69,30 +86,15 @@ struct Walk<'a> {
     candidates: Vec<Candidate>,
     rejects: Rejects,
     ignored: u64,
+    skipped: Skipped,
     labels: LabelPool,
     pending: Vec<Pending>,
     /// Folders met, resolved: a link to a parent must not lead round in circles.
     seen: HashSet<PathBuf>,
-    split_given: bool,
+    split: SplitDirectories,
 }
 
 impl Walk<'_> {
-    /// Looks for the folders of a split, then queues the whole folder.
-    fn top(&mut self, folder: &Path) -> Result<(), Error> {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            self.split_given |=
-                Part::from_name(&name.to_string_lossy()).is_some() && entry.path().is_dir();
-        }
-        self.pending.push(Pending {
-            path: folder.to_path_buf(),
-            name: String::new(),
-            part: None,
-        });
-        Ok(())
-    }
-
     fn folder(&mut self, folder: &Pending) -> Result<(), Error> {
         let read =
             fs::read_dir(&folder.path).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
@@ -108,7 +110,8 @@ impl Walk<'_> {
         };
         // The order of a directory is the file system's; the examples in the report should not depend on it.
         entries.sort_unstable_by_key(fs::DirEntry::file_name);
-        for entry in entries {
+        let copies = copies(&entries);
+        for (entry, is_copy) in entries.into_iter().zip(copies) {
             let file_name = entry.file_name().to_string_lossy().into_owned();
             let name = if folder.name.is_empty() {
                 file_name.clone()
@@ -120,6 +123,9 @@ impl Walk<'_> {
             let is_folder = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
             if is_folder {
                 self.sub_folder(folder, &entry.path(), &file_name, name)?;
+            } else if is_copy {
+                self.ignored += 1;
+                self.skipped.copy(name);
             } else {
                 self.file(folder.part, entry.path(), &file_name, name);
             }
@@ -146,11 +152,9 @@ impl Walk<'_> {
         if !self.seen.insert(resolved.clone()) {
             return Ok(());
         }
-        let is_top = parent.name.is_empty();
-        let part = if is_top {
-            Part::from_name(file_name)
-        } else {
-            parent.part
+        let part = match &self.split.parts {
+            Some(parts) if parent.name == self.split.within => parts.part(file_name),
+            _ => parent.part,
         };
         self.pending.push(Pending {
             path: resolved,
@@ -161,29 +165,87 @@ impl Walk<'_> {
     }
 
     fn file(&mut self, part: Option<Part>, path: PathBuf, file_name: &str, name: String) {
-        if !names::is_image(file_name) {
+        let kind = file_kind(file_name);
+        if kind == FileKind::Other {
             self.ignored += 1;
             return;
         }
-        if self.split_given && part.is_none() {
-            self.rejects.add(RejectReason::NoPart, name);
-            return;
+        match self.age(part, file_name, &name) {
+            Ok(age) => {
+                let labels = self.labels.labels(names::utkface_labels(file_name));
+                self.candidates.push(Candidate {
+                    name,
+                    path,
+                    age,
+                    labels,
+                    part,
+                    by_content: kind == FileKind::Unknown,
+                });
+            }
+            // A file that is not an image needs no age.
+            Err(_) if kind == FileKind::Unknown && !self.is_image(&path) => {
+                self.ignored += 1;
+                self.skipped.not_an_image(name);
+            }
+            Err((reason, example)) => self.rejects.add(reason, example),
         }
-        let Some(age) = names::age(file_name) else {
-            self.rejects.add(RejectReason::NoAge, name);
-            return;
-        };
-        if !self.options.ages.contains(age) {
-            self.rejects.add(RejectReason::AgeOutOfRange, name);
-            return;
-        }
-        let labels = self.labels.labels(names::utkface_labels(file_name));
-        self.candidates.push(Candidate {
-            name,
-            path,
-            age,
-            labels,
-            part,
-        });
     }
+
+    /// The age of an image, or the reason why it cannot be used, with an example for the report.
+    fn age(
+        &self,
+        part: Option<Part>,
+        file_name: &str,
+        name: &str,
+    ) -> Result<f32, (RejectReason, String)> {
+        let reject = |reason| (reason, name.to_owned());
+        if self.split.parts.is_some() && part.is_none() {
+            return Err(reject(RejectReason::NoPart));
+        }
+        let age = names::age(file_name).ok_or_else(|| reject(RejectReason::NoAge))?;
+        match self.options.ages.contains(age) {
+            true => Ok(age),
+            false => Err(reject(RejectReason::AgeOutOfRange)),
+        }
+    }
+
+    /// True for a file under a root that begins as an image does.
+    fn is_image(&self, path: &Path) -> bool {
+        let head = || {
+            let path = fs::canonicalize(path)?;
+            // Opening a named pipe would wait for ever.
+            if !self.roots.contains(&path) || !fs::metadata(&path)?.is_file() {
+                return Ok(Vec::new());
+            }
+            let mut head = Vec::new();
+            fs::File::open(&path)?
+                .take(HEAD_BYTES)
+                .read_to_end(&mut head)?;
+            Ok::<_, io::Error>(head)
+        };
+        // A file that cannot be read cannot be shown to be an image.
+        head().is_ok_and(|head| is_image_content(&head))
+    }
+}
+
+/// For each entry of a sorted directory, whether it is a copy of an image beside it: its name is that of
+/// the image with something appended, such as `_original` or `~`.
+fn copies(entries: &[fs::DirEntry]) -> Vec<bool> {
+    let names: Vec<_> = entries.iter().map(fs::DirEntry::file_name).collect();
+    let is_copy = |name: &std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        if file_kind(&name) != FileKind::Unknown {
+            return false;
+        }
+        let ends = name
+            .match_indices(['_', '~', '.', ' '])
+            .map(|(at, _)| &name[..at]);
+        ends.rev().any(|original| {
+            file_kind(original) == FileKind::Image
+                && names
+                    .binary_search_by(|other| other.as_os_str().cmp(original.as_ref()))
+                    .is_ok()
+        })
+    };
+    names.iter().map(is_copy).collect()
 }

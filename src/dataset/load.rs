@@ -9,7 +9,7 @@ use fs_err as fs;
 
 use super::grouping::{Lookalikes, NearGroup, Wanted, warning};
 use super::near::MAX_NEAR_DISTANCE;
-use super::report::{age_bands, duplicates, identical, part_report};
+use super::report::{RejectReason, age_bands, duplicates, identical, part_report};
 use super::scan::{Candidate, Listing, Scanned, scan};
 use super::{
     Error, Labels, Part, Report, Roots, Source, SplitFractions, SplitGrouping, SplitOrigin, Verify,
@@ -236,8 +236,11 @@ pub fn load(
     let Listing {
         candidates,
         mut rejects,
-        ignored,
+        mut ignored,
+        mut skipped,
         split_given,
+        left_out_columns,
+        mut warnings,
     } = listing;
     let wanted = Wanted::of(options, split_given);
     let verify = match wanted.is_any() {
@@ -250,6 +253,10 @@ pub fn load(
     for (candidate, outcome) in candidates.into_iter().zip(outcomes) {
         match outcome {
             Ok(scanned) => accepted.push((candidate, scanned)),
+            Err(RejectReason::UnsupportedFormat) if candidate.by_content => {
+                ignored += 1;
+                skipped.not_an_image(candidate.name);
+            }
             Err(reason) => rejects.add(reason, candidate.name),
         }
     }
@@ -269,10 +276,13 @@ pub fn load(
     let rejected = rejects.total();
     let considered = usable as u64 + rejected;
     if considered == 0 {
-        let path = path.clone();
-        return Err(Error::Empty { path, ignored });
+        return Err(Error::Empty {
+            path: path.clone(),
+            ignored,
+            skipped: skipped.warnings(),
+        });
     }
-    let mut warnings = Vec::new();
+    warnings.extend(skipped.warnings());
     if usable == 0 || rejected as f64 > options.max_reject_share * considered as f64 {
         let error = Error::TooManyRejects {
             path: path.clone(),
@@ -317,6 +327,7 @@ pub fn load(
         val: part_report(&val),
         test: part_report(&test),
         ages: age_bands(&parts),
+        left_out_columns,
         warnings,
         duplicates,
         seconds: started.elapsed().as_secs_f64(),

@@ -1,7 +1,7 @@
 //! The pictures of a manifest: a CSV or TSV file with a path and an age in each row.
 //!
 //! The header names the columns, in any order and case: `path` (or `file`, `image`, `filename`) and `age`; optionally
-//! `split`; every further column is a group label. Paths are relative to the folder of the manifest and stay
+//! `split`; every further column that defines groups is a label (see `label_columns`). Paths are relative to the folder of the manifest and stay
 //! under it, or absolute and under a root.
 //! Fields are separated by commas, tabs in a `.tsv`; a `.csv` whose header has no comma may use tabs or semicolons.
 
@@ -13,14 +13,19 @@ use fs_err as fs;
 
 use super::labels::LabelPool;
 use super::load::Options;
+use super::manifest_survey::{self, Survey, Wanted};
 use super::report::{RejectReason, Rejects};
 use super::scan::{Candidate, Listing};
-use super::{Error, Part, Roots};
+use super::split_names::{ACCEPTED, Parts};
+use super::{Error, LeftOutColumns, Roots, Skipped};
 
 /// The accepted names of the column with the path, best first.
 const PATH_COLUMNS: [&str; 4] = ["path", "file", "image", "filename"];
 const AGE_COLUMN: &str = "age";
 const SPLIT_COLUMN: &str = "split";
+
+/// Characters of an unknown split that a message shows.
+const SHOWN_SPLIT: usize = 40;
 
 /// A manifest of ten million rows has about this size; a larger file is something else.
 const MAX_MANIFEST_BYTES: u64 = 1 << 30;
@@ -38,20 +43,43 @@ pub(super) fn list(
         reason,
     };
     let bytes = read(manifest, &fail)?;
-    let mut reader = ReaderBuilder::new()
-        .delimiter(delimiter(manifest, &bytes))
-        .flexible(true)
-        .from_reader(bytes.as_slice());
+    let open = || {
+        ReaderBuilder::new()
+            .delimiter(delimiter(manifest, &bytes))
+            .flexible(true)
+            .from_reader(bytes.as_slice())
+    };
+    let mut reader = open();
     let header = reader
         .byte_headers()
         .map_err(|error| fail(error.to_string()))?;
-    let columns = Columns::find(manifest, header)?;
+    let mut columns = Columns::find(manifest, header)?;
+    let count = columns.count;
+    let wanted = Wanted {
+        labels: &columns.labels,
+        split: columns.split,
+        cell: String::from_utf8_lossy,
+        is_row: &|record| record.len() == count,
+    };
+    let survey = Survey::of(open(), &wanted, cancelled).map_err(|error| match error {
+        manifest_survey::Error::Cancelled => Error::Cancelled,
+        manifest_survey::Error::Csv(error) => fail(error.to_string()),
+    })?;
+    let (labels, left_out_columns) = survey.labels.finish();
+    columns.labels = labels;
+    let parts = survey.split_names.resolve();
+    let parts = parts.map_err(|problem| Error::AmbiguousSplit {
+        path: manifest.to_path_buf(),
+        problem,
+    })?;
+    let warnings = parts.warnings.clone();
 
     let mut rows = Rows {
         folder,
         roots,
         options,
         columns: &columns,
+        parts: &parts,
         labels: LabelPool::default(),
         seen: HashSet::new(),
         candidates: Vec::new(),
@@ -81,7 +109,11 @@ pub(super) fn list(
             });
         }
     }
-    Ok(rows.finish())
+    Ok(Listing {
+        left_out_columns,
+        warnings,
+        ..rows.finish()
+    })
 }
 
 fn read(manifest: &Path, fail: &dyn Fn(String) -> Error) -> Result<Vec<u8>, Error> {
@@ -178,6 +210,7 @@ struct Rows<'a> {
     roots: &'a Roots,
     options: &'a Options,
     columns: &'a Columns,
+    parts: &'a Parts,
     labels: LabelPool,
     seen: HashSet<String>,
     candidates: Vec<Candidate>,
@@ -234,11 +267,10 @@ impl Rows<'_> {
             return Err((RejectReason::AgeOutOfRange, name));
         }
         let split = self.columns.split.map_or("", cell);
-        let part = Part::from_name(split);
+        let part = self.parts.part(split);
         if part.is_none() && !split.is_empty() {
-            return Err(bad(format!(
-                "the split {split:?} is not train, val, validation or test"
-            )));
+            let shown: String = split.chars().take(SHOWN_SPLIT).collect();
+            return Err(bad(format!("the split must be {ACCEPTED}, got {shown:?}")));
         }
         if !self.seen.insert(name.clone()) {
             return Err((RejectReason::DuplicateRow, name));
@@ -254,6 +286,7 @@ impl Rows<'_> {
             age,
             labels: self.labels.labels(labels),
             part,
+            by_content: false,
         })
     }
 
@@ -274,7 +307,10 @@ impl Rows<'_> {
             candidates: self.candidates,
             rejects: self.rejects,
             ignored: 0,
+            skipped: Skipped::default(),
             split_given,
+            left_out_columns: LeftOutColumns::default(),
+            warnings: Vec::new(),
         }
     }
 }

@@ -3,9 +3,9 @@
 //! [`load`] takes either source:
 //!
 //! - **A folder** whose file names begin with the age (`34_1_0_20170103230340961.jpg.chip.jpg`, the names of UTKFace). With
-//!   the sub-folders `train`, `val` and `test` the split is theirs; without them every picture is put into a part by its content.
+//!   sub-directories such as `train`, `val` and `test` the split is theirs; without them every picture is put into a part by its content.
 //! - **A manifest**, a CSV or TSV file with the columns `path` and `age`, optionally `split`, and any further columns, which
-//!   become group labels. A folder that holds one `manifest.csv` or `manifest.tsv` is read through it.
+//!   become labels where their values define groups. A folder that holds one `manifest.csv` or `manifest.tsv` is read through it.
 //!
 //! What it promises:
 //!
@@ -25,9 +25,12 @@ mod error;
 mod fingerprint;
 mod folder;
 mod grouping;
+mod kind;
+mod label_columns;
 mod labels;
 mod load;
 mod manifest;
+mod manifest_survey;
 mod names;
 mod near;
 #[cfg(test)]
@@ -35,15 +38,19 @@ mod near_tests;
 mod report;
 mod roots;
 mod scan;
+mod skipped;
 mod split;
+mod split_directories;
+mod split_names;
 #[cfg(test)]
 mod tests;
 
 pub use self::error::Error;
 pub use self::grouping::{NearGroup, NearMember};
+pub use self::kind::{FileKind, HEAD_BYTES, file_kind, is_image, is_image_content};
+pub use self::label_columns::{LeftOutColumn, LeftOutColumns, LeftOutReason};
 pub use self::labels::Labels;
 pub use self::load::{AgeRange, Dataset, Needs, Options, Sample, Step, load};
-pub use self::names::is_image;
 pub use self::near::{DEFAULT_NEAR_DISTANCE, MAX_NEAR_DISTANCE};
 pub use self::report::{
     AgeBand, AgeSummary, Duplicates, PartReport, RejectCount, RejectReason, Report, Source,
@@ -51,4 +58,5 @@ pub use self::report::{
 };
 pub use self::roots::Roots;
 pub use self::scan::Verify;
+pub use self::skipped::Skipped;
 pub use self::split::{Part, SplitFractions, SplitGrouping, epoch_order};

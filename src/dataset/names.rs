@@ -1,23 +1,7 @@
-//! What the name of a file says: whether it is an image, the age, and UTKFace's group labels.
-
-/// The extensions that make a file in a folder an image. The content decides later what it really is.
-const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "jpe", "png", "webp", "bmp"];
+//! What the name of a file says: the age and UTKFace's group labels.
 
 /// The shortest run of digits that is taken for the time stamp at the end of a name of UTKFace.
 const STAMP_DIGITS: usize = 8;
-
-/// True for a name that ends in the extension of an image and is not hidden.
-#[must_use]
-pub fn is_image(name: &str) -> bool {
-    if name.starts_with('.') {
-        return false;
-    }
-    name.rsplit_once('.').is_some_and(|(_, extension)| {
-        IMAGE_EXTENSIONS
-            .iter()
-            .any(|known| extension.eq_ignore_ascii_case(known))
-    })
-}
 
 /// The age at the beginning of a name, in years: digits, optionally with a point and one or two decimals, then one of `_`, `-`,
 /// `.` or a blank.
@@ -136,23 +120,6 @@ mod tests {
         ];
         for (name, expected) in cases {
             assert_eq!(utkface_labels(name), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn only_visible_files_with_an_extension_of_an_image_are_images() {
-        for name in ["1_a.jpg", "1_a.JPEG", "1_a.Png", "1_a.webp", "1_a.bmp"] {
-            assert!(is_image(name), "{name}");
-        }
-        for name in [
-            ".1_a.jpg",
-            "Thumbs.db",
-            "notes.txt",
-            "jpg",
-            "1_a.gif",
-            "1_a.jpg.txt",
-        ] {
-            assert!(!is_image(name), "{name}");
         }
     }
 }

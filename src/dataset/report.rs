@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Part, Sample};
+use super::{LeftOutColumns, Part, Sample};
 
 /// How many examples are named for each reason and each kind of duplicates.
 const EXAMPLES: usize = 5;
@@ -36,6 +36,9 @@ pub struct Report {
     pub ages: Vec<AgeBand>,
     /// Byte-identical pictures.
     pub duplicates: Duplicates,
+    /// Columns of the manifest that define no groups and are not used as labels.
+    #[serde(default)]
+    pub left_out_columns: LeftOutColumns,
     /// What a person should know before trusting a number from this data set, as sentences.
     pub warnings: Vec<String>,
     /// How long the listing and the scan took, in seconds.

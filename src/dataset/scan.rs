@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::fingerprint::{Fingerprint, Fingerprinter};
+use super::kind::{HEAD_BYTES, is_image_content};
 use super::labels::Labels;
 use super::load::Options;
 use super::report::{RejectReason, Rejects};
-use super::{Error, Part, Roots};
+use super::{Error, LeftOutColumns, Part, Roots, Skipped};
 use crate::{imaging, priority};
 
 /// How thoroughly the scan looks at each picture.
@@ -43,6 +44,8 @@ pub(super) struct Candidate {
     pub(super) age: f32,
     pub(super) labels: Labels,
     pub(super) part: Option<Part>,
+    /// Whether the name leaves open if it is an image.
+    pub(super) by_content: bool,
 }
 
 /// What a folder or a manifest holds. The candidates are sorted by name.
@@ -52,8 +55,14 @@ pub(super) struct Listing {
     pub(super) rejects: Rejects,
     /// Files that are no images.
     pub(super) ignored: u64,
+    /// Those of them that may have been meant as images.
+    pub(super) skipped: Skipped,
     /// Whether the candidates have a part already.
     pub(super) split_given: bool,
+    /// Columns that are not used as labels.
+    pub(super) left_out_columns: LeftOutColumns,
+    /// Sentences for the owner of the data.
+    pub(super) warnings: Vec<String>,
 }
 
 /// A picture that can be used.
@@ -191,13 +200,24 @@ impl Shared<'_> {
             return Err(RejectReason::Unreadable);
         }
         let limits = &self.options.limits;
+        let mut file = fs::File::open(&path).map_err(|error| reason_of_io(&error))?;
+        buffer.clear();
+        if candidate.by_content {
+            (&mut file)
+                .take(HEAD_BYTES)
+                .read_to_end(buffer)
+                .map_err(|error| reason_of_io(&error))?;
+            if !is_image_content(buffer) {
+                return Err(RejectReason::UnsupportedFormat);
+            }
+        }
         limits
             .check_bytes(metadata.len())
             .map_err(|error| reason_of_image(&error))?;
-        buffer.clear();
-        fs::File::open(&path)
-            // A file that grows meanwhile is cut one byte past the limit and refused by it below.
-            .and_then(|file| file.take(limits.max_bytes + 1).read_to_end(buffer))
+        // A file that grows meanwhile is cut one byte past the limit and refused by it below.
+        let rest = (limits.max_bytes + 1).saturating_sub(buffer.len() as u64);
+        file.take(rest)
+            .read_to_end(buffer)
             .map_err(|error| reason_of_io(&error))?;
         let fingerprint = match self.verify {
             Verify::HeaderOnly => imaging::inspect(buffer, limits).map(|_| None),

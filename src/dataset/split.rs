@@ -32,16 +32,6 @@ impl Part {
             Self::Test => "test",
         }
     }
-
-    /// The part a folder or a cell of a manifest names, whatever the case; `valid` and `validation` are `val`.
-    pub(super) fn from_name(name: &str) -> Option<Self> {
-        match name.trim().to_ascii_lowercase().as_str() {
-            "train" | "training" => Some(Self::Train),
-            "val" | "valid" | "validation" => Some(Self::Val),
-            "test" => Some(Self::Test),
-            _ => None,
-        }
-    }
 }
 
 /// Which pictures stay in one part of a split that is made here.

@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use super::digest::digest;
 use super::*;
 
+mod files;
+mod labels;
 mod manifest;
 mod roots;
 

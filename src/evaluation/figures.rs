@@ -74,10 +74,12 @@ impl<'a> Intervals<'a> {
 }
 
 /// Evaluates a model on a set of images, of which there must be at least one; without, most figures are not numbers.
+/// `left_out` are columns of the dataset that are not labels.
 pub fn evaluate(
     images: &[Image<'_>],
     baseline: Baseline,
     intervals: Option<Intervals<'_>>,
+    left_out: Option<v1::LeftOutColumns>,
 ) -> v1::Evaluation {
     let sums: Sums = images.iter().map(|image| image.scored).collect();
     let mean_age = mean(images.iter().map(|image| image.scored.age));
@@ -93,8 +95,9 @@ pub fn evaluate(
             predicted: baseline.age,
         })
         .collect();
-    let groups = groups(images);
+    let (groups, single) = groups(images);
     v1::Evaluation {
+        left_out_columns: with_single(left_out, single),
         images: sums.images(),
         mse: sums.mse(),
         rmse: sums.mse().sqrt(),
@@ -176,8 +179,11 @@ fn worst_group(groups: &[v1::EvaluationGroup]) -> Option<v1::EvaluationGroup> {
         .cloned()
 }
 
-/// Bands of ten years of true age, then each value of each label column.
-fn groups(images: &[Image<'_>]) -> Vec<v1::EvaluationGroup> {
+/// Bands of ten years of true age, then each value of each label that two or more images have. The
+/// error of one image says nothing about a group.
+///
+/// Also returns the labels of which no value is left.
+fn groups<'a>(images: &[Image<'a>]) -> (Vec<v1::EvaluationGroup>, Vec<&'a str>) {
     let mut bands: BTreeMap<u64, Vec<Scored>> = BTreeMap::new();
     for image in images {
         bands
@@ -189,28 +195,43 @@ fn groups(images: &[Image<'_>]) -> Vec<v1::EvaluationGroup> {
         .iter()
         .map(|(band, members)| group("age", &format!("{}-{}", band * 10, band * 10 + 9), members))
         .collect();
-    let mut by_label: BTreeMap<(&str, &str), Vec<Scored>> = BTreeMap::new();
+    let mut by_label: BTreeMap<&str, BTreeMap<&str, Vec<Scored>>> = BTreeMap::new();
     for image in images {
         for (key, value) in &image.labels {
-            by_label
-                .entry((*key, *value))
-                .or_default()
-                .push(image.scored);
+            let values = by_label.entry(*key).or_default();
+            values.entry(*value).or_default().push(image.scored);
         }
     }
-    // A column with a value for nearly every image is an identifier, not a group.
-    const MAX_GROUPS: usize = 100;
-    let mut values: BTreeMap<&str, usize> = BTreeMap::new();
-    for (key, _) in by_label.keys() {
-        *values.entry(*key).or_default() += 1;
+    let mut single = Vec::new();
+    for (key, values) in &by_label {
+        let before = groups.len();
+        let shared = values.iter().filter(|(_, members)| members.len() > 1);
+        groups.extend(shared.map(|(value, members)| group(key, value, members)));
+        if groups.len() == before {
+            single.push(*key);
+        }
     }
-    groups.extend(
-        by_label
-            .iter()
-            .filter(|((key, _), _)| values.get(key).is_some_and(|count| *count <= MAX_GROUPS))
-            .map(|((key, value), members)| group(key, value, members)),
-    );
-    groups
+    (groups, single)
+}
+
+/// The columns that are left out, with the labels whose values have one image each.
+fn with_single(
+    left_out: Option<v1::LeftOutColumns>,
+    single: Vec<&str>,
+) -> Option<v1::LeftOutColumns> {
+    if single.is_empty() {
+        return left_out;
+    }
+    let mut all = left_out.unwrap_or_default();
+    all.count += single.len() as u64;
+    // There are at most as many labels as the columns of a dataset may be.
+    all.listed
+        .extend(single.into_iter().map(|name| v1::LeftOutColumn {
+            name: name.to_owned(),
+            reason: "single_images".to_owned(),
+            description: "each of its values has one of these images".to_owned(),
+        }));
+    Some(all)
 }
 
 fn group(key: &str, value: &str, members: &[Scored]) -> v1::EvaluationGroup {
@@ -254,7 +275,7 @@ mod tests {
     fn evaluation_figures_match_a_hand_calculation() {
         // Errors 2, -6, 5 and -1: squares 4, 36, 25, 1; ages 20, 40, 25, 35 have mean 30 and variance 62.5.
         let images = images(&[(20.0, 22.0), (40.0, 34.0), (25.0, 30.0), (35.0, 34.0)]);
-        let found = evaluate(&images, mean_of_training(31.0), None);
+        let found = evaluate(&images, mean_of_training(31.0), None, None);
         assert_eq!(found.images, 4);
         assert!((found.mse - 16.5).abs() < 1e-12);
         assert!((found.rmse - 4.062_019_202_317_98).abs() < 1e-12);
@@ -273,7 +294,7 @@ mod tests {
     #[test]
     fn the_evaluated_images_give_the_baseline_where_the_training_does_not() {
         let images = images(&[(20.0, 22.0), (40.0, 34.0), (30.0, 30.0)]);
-        let found = evaluate(&images, Baseline::new(None, &images), None);
+        let found = evaluate(&images, Baseline::new(None, &images), None, None);
         assert_eq!(found.baseline_age, 30.0);
         assert!((found.baseline_mae - 20.0 / 3.0).abs() < 1e-12);
         let source = v1::BaselineSource::DatasetMean;
@@ -281,18 +302,23 @@ mod tests {
     }
 
     #[test]
-    fn evaluation_groups_are_bands_of_ten_years_and_label_values() {
-        let mut images = images(&[(9.0, 10.0), (10.0, 12.0), (19.0, 15.0)]);
-        images[0].labels = vec![("gender", "1")];
-        images[1].labels = vec![("gender", "0")];
-        images[2].labels = vec![("gender", "0")];
-        let found = evaluate(&images, mean_of_training(12.0), None).groups;
-        let root_of_ten = 10.0_f64.sqrt();
+    fn evaluation_groups_are_bands_of_ten_years_and_label_values_of_several_images() {
+        let mut images = images(&[(9.0, 10.0), (10.0, 12.0), (19.0, 15.0), (9.0, 10.0)]);
+        images[0].labels = vec![("camera", "a"), ("gender", "1"), ("name", "anna")];
+        images[1].labels = vec![("camera", "a"), ("gender", "0"), ("name", "bert")];
+        images[2].labels = vec![("camera", "b"), ("gender", "0")];
+        images[3].labels = vec![("gender", "1")];
+        let others = v1::LeftOutColumns {
+            count: 60,
+            listed: vec![v1::LeftOutColumn::default(); 50],
+        };
+        let found = evaluate(&images, mean_of_training(12.0), None, Some(others));
         let expected = [
-            ("age", "0-9", 1, 1.0, 1.0, 1.0),
-            ("age", "10-19", 2, 3.0, root_of_ten, -1.0),
-            ("gender", "0", 2, 3.0, root_of_ten, -1.0),
-            ("gender", "1", 1, 1.0, 1.0, 1.0),
+            ("age", "0-9", 2, 1.0, 1.0, 1.0),
+            ("age", "10-19", 2, 3.0, 10.0_f64.sqrt(), -1.0),
+            ("camera", "a", 2, 1.5, 2.5_f64.sqrt(), 1.5),
+            ("gender", "0", 2, 3.0, 10.0_f64.sqrt(), -1.0),
+            ("gender", "1", 2, 1.0, 1.0, 1.0),
         ];
         let expected = expected.map(
             |(key, value, images, mae, rmse, bias)| v1::EvaluationGroup {
@@ -304,7 +330,14 @@ mod tests {
                 rmse,
             },
         );
-        assert_eq!(found, expected);
+        assert_eq!(found.groups, expected);
+        let left_out = found.left_out_columns.unwrap();
+        assert_eq!((left_out.count, left_out.listed.len()), (61, 51));
+        let last = left_out.listed.last().unwrap();
+        assert_eq!(
+            (last.name.as_str(), last.reason.as_str()),
+            ("name", "single_images")
+        );
     }
 
     #[test]
@@ -313,11 +346,11 @@ mod tests {
         let mut pairs = vec![(20.0, 22.0); 10];
         pairs.extend([(30.0, 27.0); 10]);
         pairs.extend([(40.0, 49.0); 9]);
-        let found = evaluate(&images(&pairs), mean_of_training(30.0), None);
+        let found = evaluate(&images(&pairs), mean_of_training(30.0), None, None);
         let worst = found.worst_group.unwrap();
         assert_eq!((worst.key.as_str(), worst.value.as_str()), ("age", "30-39"));
         assert_eq!((worst.images, worst.mae, worst.bias), (10, 3.0, -3.0));
-        let few = evaluate(&images(&pairs[..9]), mean_of_training(30.0), None);
+        let few = evaluate(&images(&pairs[..9]), mean_of_training(30.0), None, None);
         assert_eq!(few.worst_group, None);
     }
 
@@ -337,7 +370,7 @@ mod tests {
                 },
             })
             .collect();
-        let found = evaluate(&images, mean_of_training(30.0), None).worst_predictions;
+        let found = evaluate(&images, mean_of_training(30.0), None, None).worst_predictions;
         assert_eq!(found.len(), WORST_PREDICTIONS);
         let named: Vec<&str> = found.iter().map(|one| one.file.as_str()).collect();
         assert_eq!(named[..3], ["02.jpg", "05.jpg", "08.jpg"]);
@@ -363,7 +396,7 @@ mod tests {
         let images = images(&[(20.0, 22.0), (40.0, 34.0), (25.0, 31.5), (3.0, 2.0)]);
         let coverage = |wanted: f64| {
             let intervals = Intervals::at(Some(&calibration), wanted);
-            let found = evaluate(&images, mean_of_training(30.0), intervals);
+            let found = evaluate(&images, mean_of_training(30.0), intervals, None);
             let coverage = found.interval_coverage.unwrap();
             (coverage.level, coverage.coverage, coverage.mean_width)
         };
@@ -375,6 +408,9 @@ mod tests {
     #[test]
     fn equal_ages_have_no_r2() {
         let images = images(&[(30.0, 31.0), (30.0, 29.0)]);
-        assert_eq!(evaluate(&images, mean_of_training(30.0), None).r2, None);
+        assert_eq!(
+            evaluate(&images, mean_of_training(30.0), None, None).r2,
+            None
+        );
     }
 }

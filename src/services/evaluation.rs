@@ -28,7 +28,7 @@ use crate::{
     registry::{DEFAULT_MODEL, LIVE, Registry},
     store::{MAX_PAGE_BYTES, Room, Store},
     training::{
-        report::{dataset_options, dataset_report},
+        report::{dataset_options, dataset_report, left_out_columns},
         spec::{Spec, Violation},
     },
 };
@@ -180,7 +180,8 @@ impl Evaluation {
         let verdicts = verdicts.map_err(|error| status::from_inference(&error))?;
         let skipped = self.check_skipped(&samples, &verdicts)?;
         progress.send_replace(phase("report", 0, total));
-        let figures = self.figures(samples, verdicts).await?;
+        let left_out = left_out_columns(&dataset);
+        let figures = self.figures(samples, verdicts, left_out).await?;
         let described = dataset_report(&dataset);
         Ok(Found {
             predictions: figures.predictions,
@@ -268,6 +269,7 @@ impl Evaluation {
         &self,
         samples: Vec<Sample>,
         verdicts: Vec<Verdict>,
+        left_out: Option<v1::LeftOutColumns>,
     ) -> Result<Figures, Status> {
         let model = Arc::clone(&self.model);
         let (level, wants_plots, wants_predictions) =
@@ -291,7 +293,7 @@ impl Evaluation {
                 level.and_then(|level| Intervals::at(model.calibration.as_ref(), level));
             let baseline = Baseline::new(model.mean_training_age, &images);
             let mut figures = Figures {
-                evaluation: evaluate(&images, baseline, intervals),
+                evaluation: evaluate(&images, baseline, intervals, left_out),
                 predictions: Vec::new(),
                 predicted_plot: Vec::new(),
                 residual_plot: Vec::new(),

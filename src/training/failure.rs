@@ -118,6 +118,7 @@ fn dataset_reason(error: &dataset::Error) -> &'static str {
         E::NoValidation { .. } => "NO_VALIDATION_IMAGES",
         E::NotADataset { .. }
         | E::AmbiguousManifest { .. }
+        | E::AmbiguousSplit { .. }
         | E::Manifest { .. }
         | E::MissingColumns { .. } => "BAD_DATASET",
         E::Option { .. } | E::TooManyImages { .. } => "BAD_DATASET_OPTIONS",

@@ -51,7 +51,25 @@ pub fn dataset_report(dataset: &Dataset) -> v1::DatasetReport {
         straddling_groups: report.duplicates.straddling,
         scan_seconds: report.seconds,
         warnings: report.warnings.clone(),
+        left_out_columns: left_out_columns(dataset),
     }
+}
+
+/// Columns of its manifest that define no groups, as a message; none where there are none.
+pub fn left_out_columns(dataset: &Dataset) -> Option<v1::LeftOutColumns> {
+    let found = &dataset.report.left_out_columns;
+    (found.count > 0).then(|| v1::LeftOutColumns {
+        count: found.count,
+        listed: found
+            .listed
+            .iter()
+            .map(|column| v1::LeftOutColumn {
+                name: column.name.clone(),
+                reason: column.reason.label().to_owned(),
+                description: column.reason.description().to_owned(),
+            })
+            .collect(),
+    })
 }
 
 /// Its images by decade of age, as messages.

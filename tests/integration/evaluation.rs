@@ -229,6 +229,58 @@ async fn an_evaluation_has_the_figures_that_follow_from_predict() {
     same_split_as_the_training(&server, &training, &faces).await;
     levels(&server, &files[0], &training.model_version).await;
     command_line(&server, &faces, found.mae);
+    columns(&server, &files).await;
+}
+
+/// Of the columns of a manifest those that define groups are shown, and the others are listed.
+async fn columns(server: &Server, files: &[PathBuf]) {
+    let manifest = server.path("columns.csv");
+    let mut table = "Unnamed: 0,path,age,camera,name,pixels\n".to_owned();
+    for (row, file) in files.iter().take(31).enumerate() {
+        table += &format!(
+            "{row},{},{},{},person {row},{}\n",
+            file.display(),
+            age_of(file),
+            // One image of the third camera.
+            ["left", "right", "top"][if row == 30 { 2 } else { row % 2 }],
+            "128 ".repeat(2304)
+        );
+    }
+    fs_err::write(&manifest, table).unwrap();
+    let sent = evaluate(server, request(&manifest)).await.unwrap();
+    let evaluation = sent.evaluation();
+    let groups = evaluation.groups.iter().filter(|group| group.key != "age");
+    let groups: Vec<(&str, &str, u64)> = groups
+        .map(|group| (group.key.as_str(), group.value.as_str(), group.images))
+        .collect();
+    assert_eq!(groups, [("camera", "left", 15), ("camera", "right", 15)]);
+    let left_out = evaluation.left_out_columns.as_ref().unwrap();
+    let reasons: Vec<(&str, &str)> = left_out
+        .listed
+        .iter()
+        .map(|column| (column.name.as_str(), column.reason.as_str()))
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            ("unnamed: 0", "unnamed"),
+            ("name", "unique_values"),
+            ("pixels", "long_values")
+        ]
+    );
+    let output = Command::new(env!("CARGO_BIN_EXE_visage"))
+        .args(["--server", &server.grpc, "evaluate", "--dataset"])
+        .arg(&manifest)
+        .env_remove("VISAGE_SERVER")
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        shown.contains(
+            "not labels: unnamed: 0 (it has no name), name (most rows have a value of their own)"
+        ),
+        "{shown}"
+    );
 }
 
 /// The test images are those of the training, and so are the figures.

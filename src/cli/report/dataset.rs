@@ -2,7 +2,7 @@
 
 use crate::proto::v1::{DatasetCheck, DuplicateReport, LabelOutliers, SplitOrigin};
 
-use super::{duration_text, rejects_line, std_duration};
+use super::{duration_text, left_out_columns_line, rejects_line, std_duration};
 
 /// Width of the longest bar of the histogram.
 const BAR: f64 = 40.0;
@@ -56,6 +56,7 @@ fn parts(check: &DatasetCheck) -> Section {
             .map(|warning| format!("  warning: {warning}")),
     );
     lines.extend(rejects_line(&dataset.rejects));
+    lines.extend(left_out_columns_line(dataset.left_out_columns.as_ref()));
     if check.ignored_files > 0 {
         lines.push(format!(
             "  {} other files are no images",

@@ -4,7 +4,7 @@ use crate::proto::v1::{
     BaselineSource, DatasetSplit, Evaluation, EvaluationReport, PredictedImage,
 };
 
-use super::{duration_text, rejects_line, std_duration};
+use super::{duration_text, left_out_columns_line, rejects_line, std_duration};
 
 /// The figures over all images, how the interval does, and a table of the groups; `title` says what was evaluated on.
 pub(in crate::cli) fn evaluation_lines(title: &str, evaluation: &Evaluation) -> Vec<String> {
@@ -53,6 +53,7 @@ pub(in crate::cli) fn evaluation_lines(title: &str, evaluation: &Evaluation) -> 
             worst.key, worst.value, worst.mae
         ));
     }
+    lines.extend(left_out_columns_line(evaluation.left_out_columns.as_ref()));
     lines
 }
 

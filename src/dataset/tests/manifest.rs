@@ -62,7 +62,7 @@ fn a_manifest_without_a_split_is_divided_by_content() {
 fn bad_rows_are_rejected_with_their_line() {
     let fixture = Fixture::with_images(&["a.png", "b.png", "c.png"]);
     let table = "path,age,split\na.png,1,train\nb.png,2,train\nc.png,3,val\n\
-        d.png,old,train\ne.png,NaN,train\n,5,train\nf.png,6,dev\ng.png,7\nh.png,8,\n\
+        d.png,old,train\ne.png,NaN,train\n,5,train\nf.png,6,third\ng.png,7\nh.png,8,\n\
         a.png,9,train\ni.png,130,train\nmissing.png,10,train\n/etc/hostname,11,train\n../secret.png,12,train\nx/../a.png,13,val\n";
     fixture.put("manifest.csv", table.as_bytes());
     let dataset = fixture.load_tolerant();
@@ -77,7 +77,7 @@ fn bad_rows_are_rejected_with_their_line() {
                     "line 5: the age \"old\" is not a number",
                     "line 6: the age \"NaN\" is not a number",
                     "line 7: the path is empty",
-                    "line 8: the split \"dev\" is not train, val, validation or test",
+                    "line 8: the split must be train, training, val, valid, validation, dev, test, testing, eval, evaluation or holdout, got \"third\"",
                     "line 9: 2 fields, the header has 3",
                 ]
             ),

@@ -21,6 +21,7 @@ use super::{
         loader::{Draws, Picture},
         objective::YEARS,
         process::{Control, Reporter, Wish},
+        report::left_out_columns,
         spec::Spec,
     },
     Mode, Session, no_cache, pictures,
@@ -140,6 +141,7 @@ impl Session<'_> {
             &images,
             Baseline::new(Some(self.mean_age), &images),
             Intervals::at(best.calibration.as_ref(), DEFAULT_LEVEL),
+            left_out_columns(&self.dataset),
         )))
     }
 }

@@ -1,6 +1,7 @@
 /** What a dataset was found to hold. */
 import { count, sentence, span, words, years } from "../format";
 import type { DatasetReport } from "../gen/visage/v1/training_pb";
+import { LeftOut } from "./left-out";
 import { Facts, Name, Scroll } from "../ui/parts";
 
 export function DatasetSummary(props: { report: DatasetReport; path?: string | undefined }) {
@@ -52,6 +53,7 @@ export function DatasetSummary(props: { report: DatasetReport; path?: string | u
           ))}
         </ul>
       )}
+      <LeftOut columns={report.leftOutColumns} />
       <Facts
         items={[
           ["Path", props.path && <Name text={props.path} />, "wide"],

@@ -348,7 +348,7 @@ function Whole(props: { dataset: Dataset }) {
             ["Other files", dataset.ignoredFiles > 0n && count(dataset.ignoredFiles)],
           ]}
         />
-        {dataset.report ? <DatasetSummary report={dataset.report} path={dataset.path} /> : <Facts items={[["Path", <Name text={dataset.path} />, "wide"]]} />}
+        {dataset.state === DatasetState.READY && dataset.report ? <DatasetSummary report={dataset.report} path={dataset.path} /> : <Facts items={[["Path", <Name text={dataset.path} />, "wide"]]} />}
       </Panel>
     </>
   );

@@ -1,6 +1,7 @@
 /** How well predictions fit. */
 import { count, figure, percent, years } from "../format";
 import { BaselineSource, type Evaluation } from "../gen/visage/v1/training_pb";
+import { LeftOut } from "./left-out";
 import { Facts, Scroll } from "../ui/parts";
 
 export function EvaluationTables(props: { evaluation: Evaluation }) {
@@ -56,6 +57,7 @@ export function EvaluationTables(props: { evaluation: Evaluation }) {
           </table>
         </Scroll>
       ))}
+      <LeftOut columns={found.leftOutColumns} />
       {found.worstPredictions.length > 0 && (
         <details>
           <summary>The {found.worstPredictions.length} images it is furthest off on</summary>

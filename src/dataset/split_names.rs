@@ -1,0 +1,301 @@
+//! Names of the parts of a split, as directories and manifests spell them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Part;
+
+/// Spellings of a word that are kept for a message.
+const SPELLINGS: usize = 5;
+
+/// The accepted words, for messages.
+pub(super) const ACCEPTED: &str =
+    "train, training, val, valid, validation, dev, test, testing, eval, evaluation or holdout";
+
+/// A word that names a part, whatever its ending and its companions (`train_set`, `images-test`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    Train,
+    Val,
+    Dev,
+    Test,
+    /// Either the validation or the test part, whichever no other word names.
+    Eval,
+    /// The same.
+    Holdout,
+}
+
+/// Words beside that of the part that say nothing: `test_images`.
+const FILLERS: [&str; 15] = [
+    "set", "sets", "split", "part", "subset", "data", "dataset", "images", "image", "imgs", "img",
+    "faces", "face", "files", "samples",
+];
+
+impl Word {
+    /// The word that a name consists of, apart from case, separators, [`FILLERS`] and a year
+    /// (`val2017`); none for any other name.
+    fn of(name: &str) -> Option<Self> {
+        let lower = name.trim().to_ascii_lowercase();
+        let joined = lower
+            .replace("hold-out", "holdout")
+            .replace("hold_out", "holdout");
+        let joined = joined
+            .replace("held-out", "holdout")
+            .replace("held_out", "holdout");
+        let mut words = joined
+            .split(|letter: char| !letter.is_alphanumeric())
+            .filter(|word| !word.is_empty() && !FILLERS.contains(word));
+        let word = words.next()?;
+        match words.next() {
+            None => Self::of_word(without_year(word)),
+            Some(year) if is_year(year) && words.next().is_none() => Self::of_word(word),
+            Some(_) => None,
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        let filler = FILLERS.iter().find_map(|filler| word.strip_suffix(filler));
+        match filler.filter(|rest| !rest.is_empty()).unwrap_or(word) {
+            "train" | "training" | "trn" => Some(Self::Train),
+            "val" | "valid" | "validation" | "validate" => Some(Self::Val),
+            "dev" | "devel" | "development" => Some(Self::Dev),
+            "test" | "testing" | "tst" => Some(Self::Test),
+            "eval" | "evaluation" => Some(Self::Eval),
+            "holdout" | "heldout" => Some(Self::Holdout),
+            _ => None,
+        }
+    }
+}
+
+fn is_year(text: &str) -> bool {
+    text.len() == 4
+        && (text.starts_with("19") || text.starts_with("20"))
+        && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn without_year(word: &str) -> &str {
+    match word
+        .len()
+        .checked_sub(4)
+        .and_then(|at| word.split_at_checked(at))
+    {
+        Some((rest, year)) if is_year(year) => rest,
+        _ => word,
+    }
+}
+
+/// Collects the names that occur, before any of them is interpreted.
+#[derive(Debug, Default)]
+pub(super) struct SplitNames(BTreeMap<Word, BTreeSet<String>>);
+
+impl SplitNames {
+    /// Adds a name; one that does not name a part is left out.
+    pub(super) fn add(&mut self, name: &str) {
+        let Some(word) = Word::of(name) else { return };
+        let spellings = self.0.entry(word).or_default();
+        if spellings.len() < SPELLINGS {
+            spellings.insert(name.trim().to_owned());
+        }
+    }
+
+    /// True when no name of a part occurred.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The part of each word.
+    ///
+    /// `eval` and `holdout` are the validation part where no other word names it, else the test
+    /// part. Spellings of one word (`val`, `valid`) are one part, with a warning.
+    ///
+    /// # Errors
+    /// A sentence about two words for one part: whether they mean the same cannot be known.
+    pub(super) fn resolve(self) -> Result<Parts, String> {
+        let mut parts = Parts::default();
+        let mut by_part: BTreeMap<Part, (Word, String)> = BTreeMap::new();
+        // In the order of the words, so that those with two meanings come last.
+        for (word, spellings) in &self.0 {
+            let shown = quoted(spellings);
+            let part = match word {
+                Word::Train => Part::Train,
+                Word::Val | Word::Dev => Part::Val,
+                Word::Test => Part::Test,
+                Word::Eval | Word::Holdout => {
+                    let part = match by_part.contains_key(&Part::Val) {
+                        false => Part::Val,
+                        true => Part::Test,
+                    };
+                    parts.warnings.push(format!(
+                        "the split {shown} is used as the {} part; rename it to test or validation if that is not meant",
+                        name_of(part)
+                    ));
+                    part
+                }
+            };
+            if let Some((_, earlier)) = by_part.insert(part, (*word, shown.clone())) {
+                return Err(format!(
+                    "{earlier} and {shown} both name the {} part; rename one of them or join them under one name",
+                    name_of(part)
+                ));
+            }
+            let lower: BTreeSet<String> = spellings
+                .iter()
+                .map(|one| one.to_ascii_lowercase())
+                .collect();
+            if lower.len() > 1 {
+                parts.warnings.push(format!(
+                    "the splits {shown} are used together as the {} part",
+                    name_of(part)
+                ));
+            }
+            parts.words.insert(*word, part);
+        }
+        Ok(parts)
+    }
+}
+
+/// What names mean in one dataset.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    words: BTreeMap<Word, Part>,
+    /// Sentences for the owner of the data.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Parts {
+    /// The part that a name means; none for a name that does not name a part.
+    pub(super) fn part(&self, name: &str) -> Option<Part> {
+        self.words.get(&Word::of(name)?).copied()
+    }
+}
+
+/// True for a name that has a word for a part in it without being one, such as `my_test` or
+/// `trainval`.
+pub(super) fn is_like_a_part(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let mut words = lower.split(|letter: char| !letter.is_alphanumeric());
+    Word::of(name).is_none() && (lower == "trainval" || words.any(|word| Word::of(word).is_some()))
+}
+
+fn name_of(part: Part) -> &'static str {
+    match part {
+        Part::Train => "training",
+        Part::Val => "validation",
+        Part::Test => "test",
+    }
+}
+
+fn quoted(spellings: &BTreeSet<String>) -> String {
+    let quoted: Vec<String> = spellings.iter().map(|one| format!("{one:?}")).collect();
+    quoted.join(" and ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(names: &[&str]) -> Result<Vec<Option<Part>>, String> {
+        let mut collected = SplitNames::default();
+        for name in names {
+            collected.add(name);
+        }
+        let parts = collected.resolve()?;
+        Ok(names.iter().map(|name| parts.part(name)).collect())
+    }
+
+    #[test]
+    fn common_names_of_the_three_parts_are_recognised() {
+        let all = Ok(vec![Some(Part::Train), Some(Part::Val), Some(Part::Test)]);
+        for names in [
+            ["train", "val", "test"],
+            ["Train", "VALID", "Test"],
+            ["training", "validation", "testing"],
+            ["train", "dev", "test"],
+            ["train", "development", "test"],
+            ["train", "val", "eval"],
+            ["train", "eval", "test"],
+            ["train", "validation", "holdout"],
+            ["train", "held-out", "test"],
+            ["train_set", "val_set", "test_set"],
+            ["train-set", "dev-set", "test-set"],
+            ["trainset", "validset", "testset"],
+            ["TrainSet", "ValSet", "TestSet"],
+            ["Training Set", "Validation Set", "Test Set"],
+            ["train_images", "val_images", "test_images"],
+            ["images-train", "images-val", "images-test"],
+            ["train2017", "val2017", "test2017"],
+            ["train_2017", "val_2017", "test_2017"],
+            ["training_data", "validation_data", "evaluation_data"],
+            [" train ", "val", "test"],
+        ] {
+            assert_eq!(parts(&names), all, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn other_names_are_not_parts() {
+        for name in [
+            "",
+            "a",
+            "30",
+            "trainer",
+            "invalid",
+            "latest",
+            "contest",
+            "trainval",
+            "train_val",
+            "my_test",
+            "test2",
+            "2017",
+            "set",
+            "images",
+            "развитие",
+        ] {
+            assert_eq!(Word::of(name), None, "{name:?}");
+        }
+        for name in ["my_test", "trainval", "train_val", "utkface-train"] {
+            assert!(is_like_a_part(name), "{name:?}");
+        }
+        for name in ["train", "invalid", "contest", "images", "a", ""] {
+            assert!(!is_like_a_part(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn eval_is_the_part_that_no_other_name_has() {
+        assert_eq!(
+            parts(&["train", "eval"]),
+            Ok(vec![Some(Part::Train), Some(Part::Val)])
+        );
+        assert_eq!(
+            parts(&["train", "dev", "eval"]),
+            Ok(vec![Some(Part::Train), Some(Part::Val), Some(Part::Test)])
+        );
+        let error = parts(&["train", "val", "test", "eval"]).unwrap_err();
+        assert!(
+            error.contains("\"test\" and \"eval\" both name the test part"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn two_words_for_one_part_are_refused_and_two_spellings_are_one_part() {
+        let error = parts(&["train", "val", "dev"]).unwrap_err();
+        assert!(
+            error.contains("\"val\" and \"dev\" both name the validation part"),
+            "{error}"
+        );
+        let mut names = SplitNames::default();
+        for name in ["train", "Train", "val", "valid"] {
+            names.add(name);
+        }
+        let parts = names.resolve().unwrap();
+        assert_eq!(
+            (parts.part("val"), parts.part("valid")),
+            (Some(Part::Val), Some(Part::Val))
+        );
+        assert_eq!(
+            parts.warnings,
+            ["the splits \"val\" and \"valid\" are used together as the validation part"]
+        );
+    }
+}
