@@ -108,12 +108,6 @@ pub fn file_kind(name: &str) -> FileKind {
     }
 }
 
-/// True for a name that ends in the extension of an image and is not hidden.
-#[must_use]
-pub fn is_image(name: &str) -> bool {
-    file_kind(name) == FileKind::Image
-}
-
 /// True for the first [`HEAD_BYTES`] bytes of a JPEG, PNG, WebP or BMP file.
 #[must_use]
 pub fn is_image_content(head: &[u8]) -> bool {

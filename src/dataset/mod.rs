@@ -47,7 +47,7 @@ mod tests;
 
 pub use self::error::Error;
 pub use self::grouping::{NearGroup, NearMember};
-pub use self::kind::{FileKind, HEAD_BYTES, file_kind, is_image, is_image_content};
+pub use self::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
 pub use self::label_columns::{LeftOutColumn, LeftOutColumns, LeftOutReason};
 pub use self::labels::Labels;
 pub use self::load::{AgeRange, Dataset, Needs, Options, Sample, Step, load};

@@ -153,6 +153,12 @@ impl Inner {
         let unpacked = unpacking.await.map_err(|error| error.to_string())?;
         let found = unpacked.map_err(|error| error.to_string())?;
         next.dataset.ignored_files = found.ignored;
+        let warnings = found.skipped.warnings();
+        // Kept for the report of the scan, which may happen after a restart.
+        next.dataset.report = (!warnings.is_empty()).then(|| v1::DatasetReport {
+            warnings,
+            ..Default::default()
+        });
         next.dataset.set_state(DatasetState::Scanning);
         Ok(())
     }
@@ -212,7 +218,11 @@ impl Inner {
         let dataset = &mut next.dataset;
         dataset.images = images;
         dataset.bytes = bytes;
-        dataset.report = Some(report);
+        let unpacking = dataset.report.take().unwrap_or_default();
+        dataset.report = Some(v1::DatasetReport {
+            warnings: [unpacking.warnings, report.warnings].concat(),
+            ..report
+        });
         dataset.ages = ages;
         dataset.set_split_origin(split_origin);
         dataset.ignored_files += ignored;

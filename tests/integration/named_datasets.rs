@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{
         Arc, Mutex,
@@ -759,6 +759,8 @@ async fn a_pushed_archive_with_a_manifest_is_a_dataset_and_a_hostile_one_is_told
         .collect();
     assert_eq!(images, [9, 3, 0]);
 
+    pushed_without_extensions(&server, &files_of(&faces));
+
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.as_gnu_mut().unwrap().name[..16].copy_from_slice(b"../../30_out.jpg");
@@ -789,4 +791,38 @@ async fn a_pushed_archive_with_a_manifest_is_a_dataset_and_a_hostile_one_is_told
         .await
         .unwrap()
         .unwrap();
+}
+
+/// Images are recognised by their content on both sides, and the report of an archive tells what it
+/// had beside them.
+fn pushed_without_extensions(server: &Server, files: &[PathBuf]) {
+    let folder = server.path("no-extensions");
+    let mut archive = tar::Builder::new(Vec::new());
+    for (part, files) in [("training", &files[..9]), ("dev", &files[9..])] {
+        fs_err::create_dir_all(folder.join(part)).unwrap();
+        for file in files {
+            let name = Path::new(part).join(file.file_stem().unwrap());
+            fs_err::copy(file, folder.join(&name)).unwrap();
+            archive
+                .append_path_with_name(file, Path::new("faces").join(name))
+                .unwrap();
+        }
+    }
+    fs_err::write(folder.join("40_a.heic"), b"\0\0\0\x18ftypheic").unwrap();
+    archive
+        .append_path_with_name(folder.join("40_a.heic"), "faces/40_a.heic")
+        .unwrap();
+    let tar = server.path("no-extensions.tar");
+    fs_err::write(&tar, archive.into_inner().unwrap()).unwrap();
+    for (source, name) in [(folder, "of-directory"), (tar, "of-archive")] {
+        let pushed = server.visage(&["dataset", "push", source.to_str().unwrap(), "--name", name]);
+        let shown = said(&pushed);
+        assert!(pushed.status.success(), "{shown}");
+        assert!(
+            shown.contains("9 train, 3 validation, 0 test images"),
+            "{shown}"
+        );
+        let warning = "warning: 1 file is ignored because the content is not a JPEG";
+        assert!(shown.contains(warning), "{shown}");
+    }
 }

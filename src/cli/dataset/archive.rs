@@ -12,7 +12,7 @@ use std::{
 use fs_err as fs;
 use tar::{EntryType, Header};
 
-use crate::dataset::is_image;
+use crate::dataset::{FileKind, HEAD_BYTES, Skipped, file_kind, is_image_content};
 
 /// Bytes of a block of a tar.
 const BLOCK: u64 = 512;
@@ -59,6 +59,14 @@ impl Archive {
         }
     }
 
+    /// Sentences about files that may have been meant as images and are not sent.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        match self {
+            Self::File { .. } => Vec::new(),
+            Self::Folder(folder) => folder.skipped.warnings(),
+        }
+    }
+
     /// Its bytes from an offset on.
     pub(super) fn read_from(&self, offset: u64) -> io::Result<Box<dyn Read + '_>> {
         match self {
@@ -81,6 +89,7 @@ impl Archive {
 pub(super) struct FolderTar {
     members: Vec<Member>,
     length: u64,
+    skipped: Skipped,
 }
 
 /// A file in it.
@@ -153,6 +162,7 @@ impl FolderTar {
     /// Lists the images and manifests under a folder that are not hidden, links followed.
     fn open(folder: &Path) -> io::Result<Self> {
         let mut found = Vec::new();
+        let (mut has_images, mut skipped) = (false, Skipped::default());
         let mut seen = HashSet::new();
         let mut pending = vec![(folder.to_owned(), String::new())];
         while let Some((path, name)) = pending.pop() {
@@ -177,12 +187,18 @@ impl FolderTar {
                 let kind = fs::metadata(&path)?;
                 if kind.is_dir() {
                     pending.push((path, name));
-                } else if kind.is_file() && is_wanted(file_name) {
-                    found.push((path, name, kind.len()));
+                } else if kind.is_file() {
+                    let is_image = is_image(&path, file_name)?;
+                    has_images |= is_image;
+                    if is_image || is_manifest(file_name) {
+                        found.push((path, name, kind.len()));
+                    } else if file_kind(file_name) == FileKind::Unknown {
+                        skipped.not_an_image(name);
+                    }
                 }
             }
         }
-        if !found.iter().any(|(_, name, _)| is_image(last(name))) {
+        if !has_images {
             let text = format!(
                 "{} holds no image; expected .jpg, .png, .webp or .bmp files whose names begin with the age, or which a manifest.csv names",
                 folder.display()
@@ -205,17 +221,28 @@ impl FolderTar {
         Ok(FolderTar {
             members,
             length: length + TRAILER,
+            skipped,
         })
     }
 }
 
-fn last(name: &str) -> &str {
-    name.rsplit_once('/').map_or(name, |(_, last)| last)
+/// True for an image, by its extension or else by its first bytes, as the server decides.
+fn is_image(path: &Path, name: &str) -> io::Result<bool> {
+    match file_kind(name) {
+        FileKind::Image => Ok(true),
+        FileKind::Other => Ok(false),
+        FileKind::Unknown => {
+            let mut head = Vec::new();
+            let mut start = fs::File::open(path)?.take(HEAD_BYTES);
+            start.read_to_end(&mut head)?;
+            Ok(is_image_content(&head))
+        }
+    }
 }
 
-fn is_wanted(name: &str) -> bool {
+fn is_manifest(name: &str) -> bool {
     let end = name.rsplit_once('.').map_or("", |(_, end)| end);
-    is_image(name) || end.eq_ignore_ascii_case("csv") || end.eq_ignore_ascii_case("tsv")
+    end.eq_ignore_ascii_case("csv") || end.eq_ignore_ascii_case("tsv")
 }
 
 /// Reads a folder's tar from a position on.
@@ -305,6 +332,8 @@ mod tests {
             (folder.path().join("manifest.csv"), &b"path,age\n"[..]),
             (inner.join("30_a.jpg"), &[7; 512]),
             (inner.join("31_b.png"), &[8; 1000]),
+            (inner.join("32_c"), b"\xFF\xD8\xFF and so on"),
+            (inner.join("33_d.gif"), b"GIF89a"),
             (folder.path().join("train").join("32_empty.jpg"), b""),
             (folder.path().join("notes.txt"), b"no"),
             (folder.path().join(".hidden").join("33_c.jpg"), b"no"),
@@ -349,6 +378,10 @@ mod tests {
                 ("train/32_empty.jpg".to_owned(), Vec::new()),
                 (format!("train/{long}/30_a.jpg"), vec![7; 512]),
                 (format!("train/{long}/31_b.png"), vec![8; 1000]),
+                (
+                    format!("train/{long}/32_c"),
+                    b"\xFF\xD8\xFF and so on".to_vec()
+                ),
             ]
         );
     }

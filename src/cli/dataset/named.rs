@@ -216,9 +216,9 @@ fn show(dataset: &Dataset, context: &Context) -> Result<Outcome, Error> {
             report::size_text(dataset.bytes),
             dataset.ignored_files
         ))?;
-    }
-    for line in dataset.report.iter().flat_map(report::dataset_lines) {
-        output.line(&line)?;
+        for line in dataset.report.iter().flat_map(report::dataset_lines) {
+            output.line(&line)?;
+        }
     }
     Ok(outcome)
 }

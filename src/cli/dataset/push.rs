@@ -78,6 +78,9 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         )));
     }
     let archive = Archive::open(&args.source).map_err(Error::File)?;
+    for warning in archive.warnings() {
+        context.output.note(&format!("warning: {warning}"));
+    }
     let client = context.connect().await?;
     check_free(id, &client).await?;
     let base = match args.http {

@@ -7,7 +7,7 @@ use std::{
 
 use fs_err as fs;
 
-use crate::dataset::is_image;
+use crate::dataset::{FileKind, HEAD_BYTES, file_kind, is_image_content};
 
 use super::{
     Error, Limits, Unpacked,
@@ -20,6 +20,8 @@ const MAX_DEPTH: usize = 32;
 const MAX_PART: usize = 255;
 /// Most bytes of a name.
 const MAX_NAME: usize = 2_048;
+/// Extensions of archives, which are not unpacked inside of another one.
+const ARCHIVES: [&str; 8] = ["zip", "tar", "tgz", "gz", "bz2", "xz", "7z", "rar"];
 /// Bytes that are copied at a time.
 const CHUNK: usize = 64 << 10;
 
@@ -50,6 +52,8 @@ pub(super) enum Kind {
 pub(super) enum Place {
     /// To a file.
     File(PathBuf),
+    /// To a file if the content is that of an image, with the name for a report.
+    Unknown(PathBuf, String),
     /// Nowhere: a folder, or a file that no dataset is made of.
     Nowhere,
 }
@@ -68,33 +72,54 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Counts an entry and checks its name and kind.
-    pub(super) fn accept(&mut self, name: &[u8], kind: Kind) -> Result<Place, Error> {
+    /// Counts an entry and checks its name and kind. `separators` stand between the parts of a name.
+    pub(super) fn accept(
+        &mut self,
+        name: &str,
+        separators: &[char],
+        kind: Kind,
+    ) -> Result<Place, Error> {
         self.count(name)?;
-        let parts = self.parts(name)?;
+        let parts = self.parts(name, separators)?;
         if let Kind::Other(what) = kind {
             return Err(self.refuse(format!("it is {what}; only files and folders are taken")));
         }
         let is_hidden = parts
             .iter()
             .any(|part| part.starts_with('.') || *part == "__MACOSX");
-        let last = parts.last().copied().unwrap_or_default();
         if kind == Kind::Folder {
             return Ok(Place::Nowhere);
         }
-        if parts.is_empty() {
+        let Some(last) = parts.last() else {
             return Err(self.refuse("it is a file without a name".to_owned()));
+        };
+        let joined = parts.join("/");
+        let path = self.folder.join(&joined);
+        let kind = match is_hidden {
+            true => FileKind::Other,
+            false => file_kind(last),
+        };
+        match kind {
+            FileKind::Image => {
+                self.images += 1;
+                Ok(Place::File(path))
+            }
+            FileKind::Unknown => Ok(Place::Unknown(path, joined)),
+            FileKind::Other if !is_hidden && has_extension(last, &["csv", "tsv"]) => {
+                Ok(Place::File(path))
+            }
+            FileKind::Other => {
+                if !is_hidden && has_extension(last, &ARCHIVES) {
+                    self.found.skipped.archive(joined);
+                }
+                self.found.ignored += 1;
+                Ok(Place::Nowhere)
+            }
         }
-        if is_hidden || !(is_image(last) || is_manifest(last)) {
-            self.found.ignored += 1;
-            return Ok(Place::Nowhere);
-        }
-        self.images += u64::from(is_image(last));
-        Ok(Place::File(self.folder.join(parts.join("/"))))
     }
 
     /// Counts an entry that is no file or folder of its own, such as a long name.
-    pub(super) fn count(&mut self, name: &[u8]) -> Result<(), Error> {
+    pub(super) fn count(&mut self, name: &str) -> Result<(), Error> {
         self.current = shorten(name);
         self.entries += 1;
         if self.entries > self.limits.entries {
@@ -107,41 +132,67 @@ impl<'a> Target<'a> {
     }
 
     /// The parts of a name that stays inside of the folder.
-    fn parts<'n>(&self, name: &'n [u8]) -> Result<Vec<&'n str>, Error> {
+    fn parts<'n>(&self, name: &'n str, separators: &[char]) -> Result<Vec<&'n str>, Error> {
         let refuse = |problem: &str| Err(self.refuse(problem.to_owned()));
-        let Ok(text) = std::str::from_utf8(name) else {
-            return refuse("its name is not UTF-8");
-        };
-        if text.len() > MAX_NAME {
+        if name.len() > MAX_NAME {
             return refuse("its name is longer than 2048 bytes");
         }
-        if text.starts_with('/') {
+        if name.starts_with(separators) {
             return refuse("its name is an absolute path");
         }
-        if text.contains('\\') {
+        if name.contains('\\') && !separators.contains(&'\\') {
             return refuse("its name has a backslash");
         }
-        if text.chars().any(char::is_control) {
-            return refuse("its name has a control character");
-        }
-        let is_drive = text.as_bytes().get(1) == Some(&b':');
-        if is_drive && text.as_bytes()[0].is_ascii_alphabetic() {
-            return refuse("its name is an absolute path");
-        }
         let mut parts = Vec::new();
-        for part in text.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        for part in name
+            .split(separators)
+            .filter(|part| !matches!(*part, "" | "."))
+        {
             if part == ".." {
                 return refuse("its name leads out of the archive with `..`");
+            }
+            if parts.is_empty() && is_drive(part) {
+                return refuse("its name is an absolute path");
             }
             if part.len() > MAX_PART {
                 return refuse("a part of its name is longer than 255 bytes");
             }
             parts.push(part);
         }
+        // macOS gives the icon of a folder such a name; it is never written.
+        let is_icon = matches!(parts.last(), Some(&"Icon\r" | &"._Icon\r"));
+        let inspected = &parts[..parts.len() - usize::from(is_icon)];
+        if inspected
+            .iter()
+            .any(|part| part.chars().any(char::is_control))
+        {
+            return refuse("its name has a control character");
+        }
         if parts.len() > MAX_DEPTH {
             return refuse("it lies in more than 32 folders");
         }
         Ok(parts)
+    }
+
+    /// Writes the bytes of an entry if they are those of an image, `expected` of them where the
+    /// archive says so.
+    pub(super) fn write_image(
+        &mut self,
+        path: &Path,
+        name: String,
+        mut bytes: impl Read,
+        expected: u64,
+    ) -> Result<(), Error> {
+        let mut head = Vec::new();
+        let read = (&mut bytes).take(HEAD_BYTES).read_to_end(&mut head);
+        read.map_err(|error| self.unreadable(error))?;
+        if !is_image_content(&head) {
+            self.found.skipped.not_an_image(name);
+            self.found.ignored += 1;
+            return Ok(());
+        }
+        self.images += 1;
+        self.write(path, head.as_slice().chain(bytes), expected)
     }
 
     /// Writes the bytes of an entry, `expected` of them where the archive says so.
@@ -246,14 +297,23 @@ impl<'a> Target<'a> {
         match self.images {
             0 => Err(Error::NoImages {
                 ignored: self.found.ignored,
+                skipped: self.found.skipped.warnings(),
             }),
             _ => Ok(self.found),
         }
     }
 }
 
-/// True for a name that may be a manifest's.
-fn is_manifest(name: &str) -> bool {
-    name.rsplit_once('.')
-        .is_some_and(|(_, end)| end.eq_ignore_ascii_case("csv") || end.eq_ignore_ascii_case("tsv"))
+/// True for `C:` and what follows it.
+fn is_drive(part: &str) -> bool {
+    let bytes = part.as_bytes();
+    bytes.get(1) == Some(&b':') && bytes[0].is_ascii_alphabetic()
+}
+
+fn has_extension(name: &str, extensions: &[&str]) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, end)| {
+        extensions
+            .iter()
+            .any(|extension| end.eq_ignore_ascii_case(extension))
+    })
 }

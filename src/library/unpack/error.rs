@@ -58,11 +58,14 @@ pub enum Error {
     },
     /// Nothing in it can be part of a dataset.
     #[error(
-        "the archive holds no image ({ignored} other files were left out); expected .jpg, .png, .webp or .bmp files"
+        "the archive holds no image ({ignored} other files were left out); expected .jpg, .png, .webp or .bmp files{}",
+        skipped.iter().map(|sentence| format!("; {sentence}")).collect::<String>()
     )]
     NoImages {
         /// Other files.
         ignored: u64,
+        /// Sentences about those of them that may have been meant as images.
+        skipped: Vec<String>,
     },
     /// The disk has no room.
     #[error("the server's disk is full; make room there and upload the archive again")]
@@ -110,6 +113,6 @@ fn after(entry: &str) -> String {
 }
 
 /// Enough of a name to recognise it.
-pub(super) fn shorten(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).chars().take(200).collect()
+pub(super) fn shorten(name: &str) -> String {
+    name.chars().take(200).collect()
 }

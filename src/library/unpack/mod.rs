@@ -1,16 +1,20 @@
 //! Archives of pictures, which are not believed: a zip, a tar or a gzipped tar becomes a folder, or a sentence that says which entry it is refused for.
 //!
-//! - Only regular files and folders are taken, and their names must stay inside: no absolute path, no `..`, no backslash, no control character. A link, a device or
-//!   anything else refuses the whole archive, and so does a second file of the same name.
+//! - Only regular files and folders are taken, and their names must stay inside: no absolute path, no `..`, no control character. In a zip a backslash separates
+//!   the parts of a name as `/` does, and names without a mark are read as `names` says; all checks are of the resulting parts. A link, a device or anything else
+//!   refuses the whole archive, and so does a second file of the same name.
 //! - What an archive says about sizes is not trusted: the bytes that come out are counted while they come, and so are the entries.
 //! - Working memory does not depend on the archive: entries are read one at a time.
-//! - Only files that a dataset is made of are written: images and `.csv` and `.tsv` files that are not hidden. The rest is counted as ignored.
+//! - Only files that a dataset is made of are written: images, by their extension or else by their first bytes, and `.csv` and `.tsv` files that are not hidden.
+//!   The rest is counted as ignored, such as what macOS adds (`__MACOSX`, `._*`).
 //!
+//! - `names`: the names of entries as text.
 //! - `entry`: what a name may be, and the one place that writes.
 //! - `tar` and `zip`: what the entries of an archive are.
 
 mod entry;
 mod error;
+mod names;
 mod tar;
 mod zip;
 
@@ -23,6 +27,8 @@ use flate2::bufread::MultiGzDecoder;
 use fs_err as fs;
 
 pub use error::Error;
+
+use crate::dataset::Skipped;
 
 use entry::Target;
 
@@ -49,7 +55,7 @@ pub struct Limits {
 }
 
 /// What was found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unpacked {
     /// Files that were written.
     pub files: u64,
@@ -57,6 +63,8 @@ pub struct Unpacked {
     pub bytes: u64,
     /// Files that no dataset is made of, and that were left out.
     pub ignored: u64,
+    /// Those of them that may have been meant as images.
+    pub skipped: Skipped,
 }
 
 /// Hears how many bytes of the archive are done, of how many, and says whether to go on.

@@ -9,8 +9,11 @@ use tar::{Archive, Entry, EntryType, PaxExtensions};
 use super::{
     Error,
     entry::{Kind, Place, Target},
+    names,
 };
 
+/// A backslash is refused: on the systems that write tars it is a letter like any other.
+const SEPARATORS: &[char] = &['/'];
 /// Most bytes of a long name or of extensions that are believed.
 const MAX_EXTENSION: u64 = 16 << 10;
 
@@ -28,27 +31,29 @@ pub(super) fn unpack(reader: impl Read, target: &mut Target<'_>) -> Result<(), E
         let size = size.map_err(|error| target.unreadable(error))?;
         let kind = entry.header().entry_type();
         if kind.is_gnu_longname() {
-            target.count(b"(a long name)")?;
+            target.count("(a long name)")?;
             let mut name = extension(&mut entry, size, target)?;
             while name.last() == Some(&0) {
                 name.pop();
             }
             long_name = Some(name);
         } else if kind.is_pax_local_extensions() {
-            target.count(b"(extensions)")?;
+            target.count("(extensions)")?;
             let text = extension(&mut entry, size, target)?;
             if let Some(name) = pax_name(&text, target)? {
                 long_name = Some(name);
             }
         } else if kind.is_pax_global_extensions() {
             // Of all entries that follow; nothing in them matters here.
-            target.count(b"(global extensions)")?;
+            target.count("(global extensions)")?;
         } else {
             let name = long_name
                 .take()
                 .unwrap_or_else(|| entry.path_bytes().into_owned());
-            if let Place::File(path) = target.accept(&name, meaning(kind))? {
-                target.write(&path, entry, size)?;
+            match target.accept(&names::of_tar(&name), SEPARATORS, meaning(kind))? {
+                Place::File(path) => target.write(&path, entry, size)?,
+                Place::Unknown(path, name) => target.write_image(&path, name, entry, size)?,
+                Place::Nowhere => {}
             }
         }
     }

@@ -199,7 +199,6 @@ fn a_name_that_leads_out_is_refused_and_told() {
         ("a/../../30_o.jpg", "leads out of the archive with `..`"),
         ("/tmp/30_abs.jpg", "is an absolute path"),
         ("C:/30_drive.jpg", "is an absolute path"),
-        ("a\\..\\30_back.jpg", "has a backslash"),
         ("30_new\nline.jpg", "has a control character"),
     ] {
         let zip = zip_of(
@@ -217,6 +216,16 @@ fn a_name_that_leads_out_is_refused_and_told() {
                 said.contains(&format!("entry {name:?}")),
                 "{name:?}: {said}"
             );
+        }
+    }
+}
+
+#[test]
+fn a_backslash_in_the_name_of_a_tar_is_refused() {
+    for name in ["a\\..\\30_back.jpg", "a\\30_back.jpg", "C:\\30_drive.jpg"] {
+        for archive in [tar_file(name), gzip(&tar_file(name))] {
+            let said = refusal(&archive);
+            assert!(said.contains("has a backslash"), "{name:?}: {said}");
         }
     }
 }
@@ -451,4 +460,248 @@ fn unpacking_ends_when_it_is_cancelled() {
         let ended = unpack(&path, out.path(), &LIMITS, &mut |_, _| false);
         assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
     }
+}
+
+/// A zip of entries whose names go in as they are, without the mark for UTF-8.
+fn raw_zip(names: &[&[u8]]) -> Vec<u8> {
+    let letters = ('a'..='z').map(String::from);
+    let texts: Vec<String> = letters
+        .zip(names)
+        .map(|(letter, name)| letter.repeat(name.len()))
+        .collect();
+    let entries: Vec<(&str, &[u8])> = texts.iter().map(|text| (text.as_str(), PICTURE)).collect();
+    let mut zip = zip_of(&entries, CompressionMethod::Deflated);
+    for (text, name) in texts.iter().zip(names) {
+        let mut found = 0;
+        for at in 0..=zip.len() - text.len() {
+            if &zip[at..at + text.len()] == text.as_bytes() {
+                zip[at..at + text.len()].copy_from_slice(name);
+                found += 1;
+            }
+        }
+        assert_eq!(found, 2, "{text}");
+    }
+    zip
+}
+
+/// A zip of one stored entry whose directory has this extra field for Unicode.
+fn zip_with_extra(name: &[u8], body: &[u8]) -> Vec<u8> {
+    let short = |value: usize| u16::try_from(value).unwrap().to_le_bytes();
+    let long = |value: usize| u32::try_from(value).unwrap().to_le_bytes();
+    let extra = [&0x7075_u16.to_le_bytes()[..], &short(body.len()), body].concat();
+    let checksum = crc32fast::hash(PICTURE).to_le_bytes();
+    let size = long(PICTURE.len());
+    // Version, flags, method, time and date.
+    let common = [
+        &[20, 0][..],
+        &[0; 8],
+        &checksum,
+        &size,
+        &size,
+        &short(name.len()),
+    ]
+    .concat();
+    let local = [&b"PK\x03\x04"[..], &common, &[0; 2], name, PICTURE].concat();
+    let lengths = [&short(extra.len())[..], &[0; 14]].concat();
+    let entry = [
+        &b"PK\x01\x02"[..],
+        &[20, 0],
+        &common,
+        &lengths,
+        name,
+        &extra,
+    ]
+    .concat();
+    let counts = [
+        &[0; 4][..],
+        &[1, 0, 1, 0],
+        &long(entry.len()),
+        &long(local.len()),
+        &[0; 2],
+    ];
+    [&local[..], &entry, b"PK\x05\x06", &counts.concat()].concat()
+}
+
+fn names_of(archive: &[u8]) -> Vec<String> {
+    let (_, files) = unpacked(archive, LIMITS).unwrap();
+    files.into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn names_of_a_zip_in_other_code_pages_and_with_backslashes_are_read() {
+    let zip = raw_zip(&[
+        b"faces\\train\\30_M\x81ller.jpg",
+        b"faces\\val/31_Andr\x82.jpg",
+        "faces/val/32_Jörg.jpg".as_bytes(),
+        // 本 in Shift JIS.
+        b"faces/33_\x96\x7b.jpg",
+        b"faces\\test\\",
+    ]);
+    assert_eq!(
+        names_of(&zip),
+        [
+            "faces/33_û{.jpg",
+            "faces/train/30_Müller.jpg",
+            "faces/val/31_André.jpg",
+            "faces/val/32_Jörg.jpg",
+        ]
+    );
+    let tar = tar_of(&[("30_M?ller.jpg", EntryType::Regular, PICTURE)]);
+    let mut latin = tar.clone();
+    let at = tar.iter().position(|byte| *byte == b'?').unwrap();
+    latin[at] = 0xFC;
+    // The checksum of the header is the sum of its bytes.
+    let checksum = latin[..512].iter().enumerate().map(|(index, byte)| {
+        u32::from(if (148..156).contains(&index) {
+            b' '
+        } else {
+            *byte
+        })
+    });
+    let checksum = format!("{:06o}\0 ", checksum.sum::<u32>());
+    latin[148..156].copy_from_slice(checksum.as_bytes());
+    assert_eq!(names_of(&latin), ["30_Müller.jpg"]);
+}
+
+#[test]
+fn a_name_of_a_zip_that_leads_out_after_its_conversion_is_refused() {
+    let cases: [(&[u8], &str); 12] = [
+        (b"..\\30_x.jpg", "leads out of the archive"),
+        (b"..\\..\\30_x.jpg", "leads out of the archive"),
+        (b"a\\..\\..\\30_x.jpg", "leads out of the archive"),
+        (b"a/..\\30_x.jpg", "leads out of the archive"),
+        (b"\x81\x81/..\\30_x.jpg", "leads out of the archive"),
+        (b"__MACOSX\\..\\30_x.jpg", "leads out of the archive"),
+        (b"C:\\30_x.jpg", "an absolute path"),
+        (b".\\C:\\30_x.jpg", "an absolute path"),
+        (b"c:30_x.jpg", "an absolute path"),
+        (b"\\30_x.jpg", "an absolute path"),
+        (b"\\\\server\\share\\30_x.jpg", "an absolute path"),
+        (b"30_\x81\x01x.jpg", "a control character"),
+    ];
+    for (name, problem) in cases {
+        let said = refusal(&raw_zip(&[b"1_first_of_them.jpg", name]));
+        assert!(said.contains(problem), "{name:?}: {said}");
+    }
+    // What the extra field says is checked as well.
+    let raw = b"30_plain.jpg";
+    let mut body = vec![1];
+    body.extend(crc32fast::hash(raw).to_le_bytes());
+    body.extend(b"../30_out.jpg");
+    let said = refusal(&zip_with_extra(raw, &body));
+    assert!(said.contains("leads out of the archive"), "{said}");
+    body.splice(5.., *b"30_other.jpg");
+    assert_eq!(names_of(&zip_with_extra(raw, &body)), ["30_other.jpg"]);
+}
+
+#[test]
+fn names_of_a_zip_that_become_equal_are_refused() {
+    let utf_8 = "30_ü.jpg".as_bytes();
+    let cases: [[&[u8]; 2]; 4] = [
+        [b"a/30_x.jpg", b"a\\30_x.jpg"],
+        [b"a\\\\30_x.jpg", b"a\\.\\30_x.jpg"],
+        [b"30_\x81.jpg", utf_8],
+        [b"30_x.jpg", b"30_x.jpg\\31_y.jpg"],
+    ];
+    for names in cases {
+        let said = refusal(&raw_zip(&names));
+        assert!(
+            said.contains("an earlier entry has this name"),
+            "{names:?}: {said}"
+        );
+    }
+}
+
+#[test]
+fn files_that_macos_adds_are_ignored_and_never_written() {
+    let zip = raw_zip(&[
+        b"faces/30_a.jpg",
+        b"__MACOSX/faces/._30_a.jpg",
+        b"faces/._31_b.jpg",
+        b"faces/.DS_Store",
+        b"faces/Icon\r",
+        b"__MACOSX/faces/._Icon\r",
+    ]);
+    let (found, files) = unpacked(&zip, LIMITS).unwrap();
+    assert_eq!(files.len(), 1);
+    assert_eq!((found.files, found.ignored), (1, 5));
+    assert_eq!(found.skipped, Skipped::default());
+    let said = refusal(&raw_zip(&[b"30_a.jpg", b"faces/Icon\r/30_b.jpg"]));
+    assert!(said.contains("a control character"), "{said}");
+}
+
+#[test]
+fn the_content_decides_about_files_of_an_archive_whose_extension_is_not_known() {
+    const JPEG: &[u8] = b"\xFF\xD8\xFF\xE0 and more than the first bytes of an image";
+    let entries: [(&str, &[u8]); 6] = [
+        ("30_a.jpg", PICTURE),
+        ("31_b", JPEG),
+        ("32_c.jpg_large", JPEG),
+        ("33_d.heic", b"\0\0\0\x18ftypheic"),
+        ("LICENSE", b""),
+        ("inner/faces.zip", b"PK\x03\x04"),
+    ];
+    let tar = tar_of(&entries.map(|(name, bytes)| (name, EntryType::Regular, bytes)));
+    for archive in [
+        gzip(&tar),
+        tar,
+        zip_of(&entries, CompressionMethod::Stored),
+        zip_of(&entries, CompressionMethod::Deflated),
+    ] {
+        let (found, files) = unpacked(&archive, LIMITS).unwrap();
+        let expected = [
+            ("30_a.jpg", PICTURE),
+            ("31_b", JPEG),
+            ("32_c.jpg_large", JPEG),
+        ];
+        let expected = expected.map(|(name, bytes)| (name.to_owned(), bytes.to_vec()));
+        assert_eq!(files, expected);
+        assert_eq!((found.files, found.ignored), (3, 3));
+        let warnings = found.skipped.warnings();
+        assert!(
+            warnings[0].starts_with("2 files are ignored")
+                && warnings[0].contains("33_d.heic, LICENSE")
+                && warnings[1].contains("inner/faces.zip"),
+            "{warnings:?}"
+        );
+    }
+    let only_inner = zip_of(&entries[5..], CompressionMethod::Stored);
+    let said = refusal(&only_inner);
+    assert!(
+        said.contains("holds no image") && said.contains("for example inner/faces.zip"),
+        "{said}"
+    );
+}
+
+#[test]
+fn files_whose_content_decides_are_limited_as_others_are() {
+    let mut large = vec![0; 2 << 20];
+    large[..4].copy_from_slice(b"\xFF\xD8\xFF\xE0");
+    let entries = [("30_a.jpg", PICTURE), ("31_large", &large[..])];
+    let tar = tar_of(&entries.map(|(name, bytes)| (name, EntryType::Regular, bytes)));
+    for archive in [tar, zip_of(&entries, CompressionMethod::Deflated)] {
+        let said = refusal(&archive);
+        assert!(
+            said.contains("\"31_large\": its files have more than 1048576 bytes"),
+            "{said}"
+        );
+    }
+    let zip = zip_of(
+        &[
+            ("30_a.jpg", PICTURE),
+            ("31_b", b"\xFF\xD8\xFF\xE0 an image"),
+        ],
+        CompressionMethod::Stored,
+    );
+    let at = zip
+        .windows(8)
+        .position(|bytes| bytes == b"an image")
+        .unwrap();
+    let mut changed = zip;
+    changed[at] ^= 1;
+    let said = refusal(&changed);
+    assert!(
+        said.contains("\"31_b\"") && said.contains("another checksum"),
+        "{said}"
+    );
 }

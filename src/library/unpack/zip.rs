@@ -11,6 +11,7 @@ use fs_err as fs;
 use super::{
     Error, Tell,
     entry::{Kind, Place, Target},
+    names,
 };
 
 /// Bytes of the record at the end, without its comment.
@@ -25,6 +26,10 @@ const LOCAL: usize = 30;
 const ELSEWHERE: u32 = u32::MAX;
 /// The extra field for such values.
 const EXTRA_64: u16 = 1;
+/// Between the parts of a name. The format prescribes `/`, and programs of Windows write `\` too.
+const SEPARATORS: &[char] = &['/', '\\'];
+/// Flag for a name in UTF-8.
+const UTF_8: u16 = 1 << 11;
 /// Flags for encrypted data.
 const ENCRYPTED: u16 = 1 | 1 << 6;
 /// Systems whose attributes have the kind of a file: Unix, and Darwin.
@@ -39,6 +44,8 @@ struct Directory {
 /// What the directory says of an entry.
 struct Entry {
     name: Vec<u8>,
+    /// None where it is not in UTF-8, as it should be.
+    text: Option<String>,
     kind: Kind,
     method: u16,
     is_encrypted: bool,
@@ -70,27 +77,38 @@ pub(super) fn unpack(
         let Some(entry) = entry else {
             return Err(target.damaged("its directory is not whole".to_owned()));
         };
-        let place = target.accept(&entry.name, entry.kind)?;
+        let Some(name) = &entry.text else {
+            target.count(&String::from_utf8_lossy(&entry.name))?;
+            return Err(target.refuse("its name is not UTF-8".to_owned()));
+        };
+        let place = target.accept(name, SEPARATORS, entry.kind)?;
         if entry.is_encrypted {
             return Err(target.refuse("it is encrypted".to_owned()));
         }
-        if let Place::File(path) = place {
+        let wanted = match place {
+            Place::File(path) => Some((path, None)),
+            Place::Unknown(path, name) => Some((path, Some(name))),
+            Place::Nowhere => None,
+        };
+        if let Some((path, unknown)) = wanted {
             let start = data_start(&mut data, &entry).map_err(|error| target.unreadable(error))?;
             if start.is_none_or(|start| start.saturating_add(entry.compressed) > size) {
                 return Err(target.damaged("its data is not where it should be".to_owned()));
             }
             let raw = BufReader::new((&mut data).take(entry.compressed));
-            match entry.method {
-                0 => target.write(&path, Checked::new(raw, entry.crc), entry.size)?,
-                8 => {
-                    let inflated = Checked::new(DeflateDecoder::new(raw), entry.crc);
-                    target.write(&path, inflated, entry.size)?;
-                }
+            let bytes: Box<dyn Read> = match entry.method {
+                0 => Box::new(raw),
+                8 => Box::new(DeflateDecoder::new(raw)),
                 other => {
                     return Err(target.refuse(format!(
                         "it is compressed by the method {other}; stored and deflated ones are read"
                     )));
                 }
+            };
+            let bytes = Checked::new(bytes, entry.crc);
+            match unknown {
+                None => target.write(&path, bytes, entry.size)?,
+                Some(name) => target.write_image(&path, name, bytes, entry.size)?,
             }
         }
         done = entry.compressed.saturating_add(done);
@@ -168,8 +186,16 @@ fn read_entry(directory: &mut impl Read) -> io::Result<Option<Entry>> {
     let size = value(u32_at(&fixed, 24));
     let compressed = value(u32_at(&fixed, 20));
     let header = value(u32_at(&fixed, 42));
+    let text = names::of_zip(&name, flags & UTF_8 != 0, &extra);
+    let is_folder = text
+        .as_deref()
+        .is_some_and(|text| text.ends_with(SEPARATORS));
     Ok(Some(Entry {
-        kind: kind(&name, fixed[5], u32_at(&fixed, 38)),
+        kind: match is_folder {
+            true => Kind::Folder,
+            false => kind(fixed[5], u32_at(&fixed, 38)),
+        },
+        text,
         name,
         method: u16_at(&fixed, 10),
         is_encrypted: flags & ENCRYPTED != 0,
@@ -182,26 +208,12 @@ fn read_entry(directory: &mut impl Read) -> io::Result<Option<Entry>> {
 
 /// Values of eight bytes in the extra field for them.
 fn wide_values(extra: &[u8]) -> impl Iterator<Item = u64> {
-    let mut rest = extra;
-    let mut found: &[u8] = &[];
-    while rest.len() >= 4 {
-        let (id, length) = (u16_at(rest, 0), usize::from(u16_at(rest, 2)));
-        let Some(body) = rest.get(4..4 + length) else {
-            break;
-        };
-        if id == EXTRA_64 {
-            found = body;
-            break;
-        }
-        rest = &rest[4 + length..];
-    }
-    found.chunks_exact(8).map(|value| u64_at(value, 0))
+    let found = names::extra_fields(extra).find(|(id, _)| *id == EXTRA_64);
+    let body = found.map_or(&[][..], |(_, body)| body);
+    body.chunks_exact(8).map(|value| u64_at(value, 0))
 }
 
-fn kind(name: &[u8], system: u8, attributes: u32) -> Kind {
-    if name.ends_with(b"/") {
-        return Kind::Folder;
-    }
+fn kind(system: u8, attributes: u32) -> Kind {
     // The kind is in the highest four bits of a Unix mode; many programs leave them out for files.
     match attributes >> 28 {
         _ if !UNIX.contains(&system) => Kind::File,
