@@ -1,10 +1,12 @@
-//! The pictures of a folder: ages from the names, the split from the sub-folders `train`, `val` and `test`.
+//! The pictures of a folder: ages from the names, by default from their start, the split from the sub-folders `train`, `val` and `test`.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
+use super::AgePattern;
+use super::default_reading::DefaultReading;
 use super::labels::LabelPool;
 use super::load::Options;
 use super::names;
@@ -39,6 +41,7 @@ pub(super) fn list(
         pending: Vec::new(),
         seen: HashSet::from([folder.to_path_buf()]),
         split_given: false,
+        default_reading: DefaultReading::default(),
     };
     walk.top(folder)?;
     while let Some(next) = walk.pending.pop() {
@@ -60,6 +63,7 @@ pub(super) fn list(
         rejects: walk.rejects,
         ignored: walk.ignored,
         split_given: walk.split_given,
+        doubts: walk.default_reading.doubt().into_iter().collect(),
     })
 }
 
@@ -74,6 +78,8 @@ struct Walk<'a> {
     /// Folders met, resolved: a link to a parent must not lead round in circles.
     seen: HashSet<PathBuf>,
     split_given: bool,
+    /// Filled where no pattern says where the age is.
+    default_reading: DefaultReading,
 }
 
 impl Walk<'_> {
@@ -169,15 +175,33 @@ impl Walk<'_> {
             self.rejects.add(RejectReason::NoPart, name);
             return;
         }
-        let Some(age) = names::age(file_name) else {
-            self.rejects.add(RejectReason::NoAge, name);
-            return;
+        let pattern = self.options.age_pattern.as_ref();
+        let age = match pattern.map(|pattern| pattern.read(&name)) {
+            None => {
+                let age = names::age(file_name);
+                self.default_reading.add(&name, age);
+                age.ok_or_else(|| name.clone())
+            }
+            Some(read) => read.map_err(|reason| format!("{name}: {reason}")),
+        };
+        let age = match age {
+            Ok(age) => age,
+            Err(example) => {
+                self.rejects.add(RejectReason::NoAge, example);
+                return;
+            }
         };
         if !self.options.ages.contains(age) {
-            self.rejects.add(RejectReason::AgeOutOfRange, name);
+            let example = match pattern {
+                None => name,
+                Some(_) => format!("{name}: age {age}"),
+            };
+            self.rejects.add(RejectReason::AgeOutOfRange, example);
             return;
         }
-        let labels = self.labels.labels(names::utkface_labels(file_name));
+        let has_labels = pattern.is_none_or(AgePattern::is_utkface);
+        let labels = has_labels.then(|| names::utkface_labels(file_name));
+        let labels = self.labels.labels(labels.unwrap_or_default());
         self.candidates.push(Candidate {
             name,
             path,

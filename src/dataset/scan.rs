@@ -54,6 +54,8 @@ pub(super) struct Listing {
     pub(super) ignored: u64,
     /// Whether the candidates have a part already.
     pub(super) split_given: bool,
+    /// Sentences about how the ages or the text were read: warnings, and the explanation of a refusal.
+    pub(super) doubts: Vec<String>,
 }
 
 /// A picture that can be used.

@@ -120,7 +120,10 @@ fn dataset_reason(error: &dataset::Error) -> &'static str {
         | E::AmbiguousManifest { .. }
         | E::Manifest { .. }
         | E::MissingColumns { .. } => "BAD_DATASET",
-        E::Option { .. } | E::TooManyImages { .. } => "BAD_DATASET_OPTIONS",
+        E::Option { .. }
+        | E::PatternOfManifest { .. }
+        | E::ColumnsOfFolder { .. }
+        | E::TooManyImages { .. } => "BAD_DATASET_OPTIONS",
         E::Io(_) => "DATASET_UNREADABLE",
         E::Cancelled => "CANCELLED",
     }
