@@ -14,6 +14,8 @@ mod batches;
 mod browsers;
 /// Pausing, resuming and changing trainings, and what ends them by their own spec.
 mod control;
+/// Where the ages of a dataset are: patterns for paths, and columns of manifests.
+mod dataset_reading;
 /// Datasets that are checked: what is found in them, and what the checks leave alone.
 mod datasets;
 /// The README's tables are those of the program, and the imports go the way that the design says.
