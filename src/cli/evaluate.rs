@@ -75,7 +75,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     let name = names::version("age", &args.version);
     let Some(dataset) = args.dataset else {
         if args.reading.is_given() {
-            let text = "--age-pattern and --column say how a dataset is read; give --dataset";
+            let text = "--age-pattern and --column belong to a dataset; give --dataset";
             return Err(Error::Usage(text.to_owned()));
         }
         return show_stored(name, context).await;

@@ -1,15 +1,15 @@
-//! Options of the commands that read a dataset: where the ages are.
+//! Options of the commands that read a dataset: age pattern and columns.
 
 use crate::{dataset::ColumnNames, proto::v1::ManifestColumns, training::report::manifest_columns};
 
-/// Where the ages of a dataset are.
+/// Options for reading the ages of a dataset.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct ReadingArgs {
-    /// Where the age is in the paths of the images: a regular expression with a group `age`, such as '_(?<age>\d+)\.', or agedb, morph, fgnet, cacd, afad,
-    /// directory (a folder per age) or utkface (the age comes first) [default: that of `datasets/ID`, else the file names begin with the age]
+    /// Pattern that reads the age from the path of an image: a regular expression with a group `age`, such as '_(?<age>\d+)\.', or agedb, morph, fgnet, cacd,
+    /// afad, directory (a directory per age) or utkface (the age comes first) [default: that of `datasets/ID`, else the file names begin with the age]
     #[arg(long, value_name = "PATTERN")]
     pub(super) age_pattern: Option<String>,
-    /// Columns of the manifest, such as `age=years,path=image_file`; also `split=` [default: those of `datasets/ID`, else path, file, image or filename, and age and
+    /// Columns to read from the manifest, such as `age=years,path=image_file`; also `split=` [default: those of `datasets/ID`, else path, file, image or filename, and age and
     /// split]
     #[arg(long = "column", value_name = "ROLE=HEADING", value_parser = parse_columns)]
     columns: Vec<ColumnNames>,

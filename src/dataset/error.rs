@@ -68,12 +68,12 @@ pub enum Error {
         missing: String,
         /// The columns of the header, separated by commas.
         found: String,
-        /// How to name the missing ones, such as `age=years`.
+        /// An assignment of the missing ones, such as `age=years`.
         example: String,
     },
     /// A pattern for file names, and ages in a column.
     #[error(
-        "{path} is a manifest, which gives the ages in a column; leave age_pattern out, or name a folder without a manifest"
+        "{path} is a manifest, which gives the ages in a column; leave age_pattern out, or name a directory without a manifest"
     )]
     PatternOfManifest {
         /// The manifest.
@@ -81,10 +81,10 @@ pub enum Error {
     },
     /// Names of columns, and no manifest.
     #[error(
-        "{path} is a folder without a manifest.csv or manifest.tsv, so it has no columns; leave columns out, or name the manifest itself"
+        "{path} is a directory without a manifest.csv or manifest.tsv, so it has no columns; leave columns out, or name the manifest itself"
     )]
-    ColumnsOfFolder {
-        /// The folder.
+    ColumnsOfDirectory {
+        /// The directory.
         path: PathBuf,
     },
     /// An option is out of its range.

@@ -77,7 +77,7 @@ pub struct Sample {
 /// How a data set is read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// Where the age is in the paths of a folder's images. Default: the file names begin with it.
+    /// Pattern that reads the age from the path of an image in a directory. Default: the file names begin with the age.
     pub age_pattern: Option<AgePattern>,
     /// Headings of a manifest's columns. Default: `path` or a synonym, `age`, `split`.
     pub columns: ColumnNames,
@@ -345,8 +345,7 @@ pub fn load(
     })
 }
 
-/// Checks what a training can be refused for before an image is read: the path, that its kind fits the options, and the
-/// header of a manifest.
+/// Checks a dataset without reading rows or images: its path, that its kind fits the options, and the header of a manifest.
 ///
 /// Reads at most one megabyte, but blocks, so it does not belong on an async thread.
 ///
@@ -354,29 +353,31 @@ pub fn load(
 /// As [`load`], of these.
 pub fn check_source(path: &Path, roots: &Roots, options: &Options) -> Result<(), Error> {
     match place(&roots.resolve(&path.to_string_lossy())?, roots, options)? {
-        Place::Folder => Ok(()),
+        Place::Directory => Ok(()),
         Place::Manifest { file, .. } => manifest::check_header(&file, options),
     }
 }
 
-/// Where the ages of a dataset are.
+/// Source of the ages of a dataset, with its files.
 enum Place {
-    /// In the names of the files in the folder.
-    Folder,
-    /// In a manifest, whose relative paths count from the folder.
+    /// The names of the files in the directory.
+    Directory,
+    /// A manifest, whose relative paths count from the directory.
     Manifest { file: PathBuf, folder: PathBuf },
 }
 
 fn place(path: &Path, roots: &Roots, options: &Options) -> Result<Place, Error> {
     let place = find_place(path, roots)?;
     match &place {
-        Place::Folder if options.columns != ColumnNames::default() => Err(Error::ColumnsOfFolder {
-            path: path.to_path_buf(),
-        }),
+        Place::Directory if options.columns != ColumnNames::default() => {
+            Err(Error::ColumnsOfDirectory {
+                path: path.to_path_buf(),
+            })
+        }
         Place::Manifest { file, .. } if options.age_pattern.is_some() => {
             Err(Error::PatternOfManifest { path: file.clone() })
         }
-        Place::Folder | Place::Manifest { .. } => Ok(place),
+        Place::Directory | Place::Manifest { .. } => Ok(place),
     }
 }
 
@@ -384,7 +385,7 @@ fn find_place(path: &Path, roots: &Roots) -> Result<Place, Error> {
     if fs::metadata(path)?.is_dir() {
         let [csv, tsv] = ["manifest.csv", "manifest.tsv"].map(|name| path.join(name));
         let manifest = match (csv.is_file(), tsv.is_file()) {
-            (false, false) => return Ok(Place::Folder),
+            (false, false) => return Ok(Place::Directory),
             (true, true) => {
                 let path = path.to_path_buf();
                 return Err(Error::AmbiguousManifest { path });
@@ -419,7 +420,7 @@ fn list(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Source, Listing), Error> {
     match place(path, roots, options)? {
-        Place::Folder => {
+        Place::Directory => {
             let listing = folder::list(path, roots, options, cancelled)?;
             Ok((Source::Folder, listing))
         }

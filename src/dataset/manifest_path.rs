@@ -19,7 +19,7 @@ pub(super) struct Found {
     pub(super) on_disk: String,
 }
 
-/// Finds files relative to the folder of a manifest.
+/// Finds files relative to the directory of a manifest.
 pub(super) struct Paths<'a> {
     folder: &'a Path,
     roots: &'a Roots,
@@ -48,7 +48,7 @@ impl<'a> Paths<'a> {
         let outside = |example: String| (RejectReason::OutsideRoot, example);
         if has_drive(written) {
             let example = format!(
-                "{written}: a path with a drive letter; write it relative to the folder of the manifest"
+                "{written}: a path with a drive letter; write it relative to the directory of the manifest"
             );
             return Err(outside(example));
         }

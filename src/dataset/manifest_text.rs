@@ -21,19 +21,19 @@ const WINDOWS_1252: [char; 32] = [
 /// The bytes of a manifest, UTF-8 but for cells in a legacy encoding, and lines that end with a line feed.
 pub(super) struct Text {
     bytes: Vec<u8>,
-    /// Where the header begins.
+    /// Offset of the header in bytes.
     start: usize,
     /// Lines before the header.
     pub(super) skipped_lines: u64,
-    /// What the line `sep=` declares.
+    /// Delimiter that the line `sep=` declares.
     declared: Option<u8>,
 }
 
 impl Text {
-    /// Decodes what a file holds.
+    /// Decodes the bytes of a file.
     ///
     /// # Errors
-    /// What is wrong with the encoding, as a sentence with a remedy.
+    /// A sentence about the encoding, with a remedy.
     pub(super) fn new(bytes: Vec<u8>) -> Result<Self, String> {
         let mut bytes = decode(bytes)?;
         // Without any line feed, carriage returns end the lines, as on old Macs. The csv crate would read them too, but
@@ -60,7 +60,7 @@ impl Text {
         &self.bytes[self.start..]
     }
 
-    /// Whether the last line lacks its end, as in a file that was cut off.
+    /// True if the last line has no line end, as in a truncated file.
     pub(super) fn ends_within_line(&self) -> bool {
         !matches!(self.bytes.last(), None | Some(b'\n' | b'\r'))
     }

@@ -13,7 +13,7 @@ pub enum Error {
     /// The path cannot be registered.
     #[error(transparent)]
     Path(dataset::Error),
-    /// How the dataset is to be read, which an older version may have accepted.
+    /// The dataset's pattern or columns, which an older version may have accepted, cannot be used.
     #[error("{0}")]
     Reading(String),
     /// There is no such upload.

@@ -50,14 +50,14 @@ use uploads::Uploads;
 /// Datasets that are unpacked and scanned, or wait for it.
 const MAX_UNFINISHED: usize = 64;
 
-/// What a client says about a new dataset.
+/// Properties of a new dataset that a client chooses.
 #[derive(Debug, Clone, Default)]
 pub struct About {
     /// Text for people.
     pub display_name: String,
-    /// Where the age is in the paths of its images, checked; empty for the default.
+    /// Pattern that reads the ages of its images, checked; empty for the default.
     pub age_pattern: String,
-    /// Which columns of its manifest are read, checked.
+    /// Columns to read from its manifest, checked.
     pub columns: Option<v1::ManifestColumns>,
 }
 
@@ -287,7 +287,7 @@ impl Library {
     }
 }
 
-/// A dataset with what a client says about it.
+/// A dataset with the properties that a client chose.
 fn described(id: &str, about: About) -> v1::Dataset {
     v1::Dataset {
         name: format!("datasets/{id}"),
@@ -299,7 +299,7 @@ fn described(id: &str, about: About) -> v1::Dataset {
 }
 
 impl Inner {
-    /// How a dataset is read.
+    /// Options to read a dataset with.
     fn options(&self, dataset: &v1::Dataset) -> Result<dataset::Options, Error> {
         survey::options(dataset, self.images).map_err(Error::Reading)
     }

@@ -67,10 +67,10 @@ pub(super) fn survey(
     })
 }
 
-/// How a training that says nothing else reads a dataset, so that parts and digest are the same.
+/// Options of a training that sets nothing else, so that parts and digest are the same.
 ///
 /// # Errors
-/// What is wrong with the dataset's own pattern or columns.
+/// A sentence about the dataset's own pattern or columns.
 pub(super) fn options(dataset: &v1::Dataset, limits: Limits) -> Result<dataset::Options, String> {
     let asked = v1::TrainingSpec {
         dataset: Some(v1::DatasetSpec {

@@ -473,7 +473,7 @@ pub fn dataset_field(error: &dataset::Error) -> &'static str {
     if let dataset::Error::PatternOfManifest { .. } = error {
         return "age_pattern";
     }
-    if let dataset::Error::ColumnsOfFolder { .. } = error {
+    if let dataset::Error::ColumnsOfDirectory { .. } = error {
         return "columns";
     }
     "path"

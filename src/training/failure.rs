@@ -122,7 +122,7 @@ fn dataset_reason(error: &dataset::Error) -> &'static str {
         | E::MissingColumns { .. } => "BAD_DATASET",
         E::Option { .. }
         | E::PatternOfManifest { .. }
-        | E::ColumnsOfFolder { .. }
+        | E::ColumnsOfDirectory { .. }
         | E::TooManyImages { .. } => "BAD_DATASET_OPTIONS",
         E::Io(_) => "DATASET_UNREADABLE",
         E::Cancelled => "CANCELLED",

@@ -14,7 +14,7 @@ mod batches;
 mod browsers;
 /// Pausing, resuming and changing trainings, and what ends them by their own spec.
 mod control;
-/// Where the ages of a dataset are: patterns for paths, and columns of manifests.
+/// Age patterns for the paths of images, and columns of manifests.
 mod dataset_reading;
 /// Datasets that are checked: what is found in them, and what the checks leave alone.
 mod datasets;

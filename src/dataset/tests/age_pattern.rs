@@ -120,12 +120,12 @@ fn a_pattern_and_columns_are_for_one_kind_of_dataset_each() {
     assert!(check(&options("agedb")).is_ok());
     let refused = check(&columns).unwrap_err();
     assert!(
-        matches!(refused, Error::ColumnsOfFolder { .. }),
+        matches!(refused, Error::ColumnsOfDirectory { .. }),
         "{refused}"
     );
     assert!(matches!(
         fixture.load(&columns),
-        Err(Error::ColumnsOfFolder { .. })
+        Err(Error::ColumnsOfDirectory { .. })
     ));
 
     fixture.put("manifest.csv", b"path,years\n1_a.png,1\n");

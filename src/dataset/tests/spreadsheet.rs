@@ -257,7 +257,7 @@ fn backslashes_do_not_lead_out_of_the_dataset() {
             vec![
                 "..\\secret.png",
                 "\\etc\\hostname",
-                "C:\\faces\\1.png: a path with a drive letter; write it relative to the folder of the manifest",
+                "C:\\faces\\1.png: a path with a drive letter; write it relative to the directory of the manifest",
                 "\\\\server\\share\\1.png",
             ]
         )]

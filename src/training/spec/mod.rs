@@ -125,7 +125,7 @@ pub struct DatasetSpec {
     pub max_reject_share: f64,
     /// Which pictures stay in one part of a split that is made.
     pub split_grouping: SplitGrouping,
-    /// Where the age is in the paths of a folder's images.
+    /// Pattern that reads the age from the path of an image in a directory.
     pub age_pattern: Option<AgePattern>,
     /// Headings of a manifest's columns.
     pub columns: ColumnNames,

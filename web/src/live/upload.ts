@@ -14,7 +14,7 @@ export const made = signal(0);
 
 let abort: AbortController | undefined;
 
-/** What the form of an upload asks for beside the archive. */
+/** Properties of a new dataset, beside its archive. */
 export interface About {
   datasetId: string;
   displayName: string;

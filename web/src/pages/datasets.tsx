@@ -222,7 +222,7 @@ function UploadPanel(props: { largest: number }) {
   );
 }
 
-/** Where the age is in the paths of the images, if the file names do not begin with it. */
+/** Input of the age pattern, for images whose file names do not begin with the age. */
 function AgePatternField(props: { id: string; value: string; disabled: boolean; onChange: (pattern: string) => void }) {
   return (
     <label class="field-stack" for={props.id}>
