@@ -15,7 +15,9 @@ use crate::proto::v1::{
 use super::{
     Context, Error, Outcome,
     client::Client,
-    dataset_spec, json, names, report, table,
+    dataset_spec, json, names,
+    reading::ReadingArgs,
+    report, table,
     train::{SplitGroupingArg, split_grouping},
 };
 
@@ -60,6 +62,8 @@ pub(super) enum Command {
 pub(super) struct CheckArgs {
     /// `datasets/ID`, or a folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
     path: PathBuf,
+    #[command(flatten)]
+    reading: ReadingArgs,
     /// Also list images whose age lies outside of this version's widest interval: a number, an alias, or `models/MODEL/versions/VERSION`
     #[arg(long, value_name = "VERSION")]
     model: Option<String>,
@@ -114,7 +118,7 @@ async fn check(args: CheckArgs, context: &mut Context) -> Result<Outcome, Error>
             min_age: args.min_age,
             max_age: args.max_age,
             split_grouping: split_grouping(args.split_grouping),
-            ..dataset_spec(args.path)?
+            ..dataset_spec(args.path, &args.reading)?
         }),
         seed: args.seed,
         skip_near_duplicates: args.no_near,

@@ -15,7 +15,9 @@ use crate::proto::v1::{
 use super::{
     Context, Error, Outcome,
     client::{Client, request},
-    dataset_spec, json, names, report,
+    dataset_spec, json, names,
+    reading::ReadingArgs,
+    report,
 };
 
 const EXAMPLES: &str = "\
@@ -35,6 +37,8 @@ pub(super) struct Args {
     /// figures of the version's training are shown
     #[arg(long, value_name = "PATH")]
     dataset: Option<PathBuf>,
+    #[command(flatten)]
+    reading: ReadingArgs,
     /// Which images; a split that the dataset does not say is made as in the version's training [default: all]
     #[arg(long, value_name = "SPLIT", requires = "dataset")]
     split: Option<SplitArg>,
@@ -70,6 +74,10 @@ enum SplitArg {
 pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Error> {
     let name = names::version("age", &args.version);
     let Some(dataset) = args.dataset else {
+        if args.reading.is_given() {
+            let text = "--age-pattern and --column belong to a dataset; give --dataset";
+            return Err(Error::Usage(text.to_owned()));
+        }
         return show_stored(name, context).await;
     };
     // Made before the work, so that a folder that cannot be made is told at once.
@@ -82,7 +90,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
             min_age: args.min_age,
             max_age: args.max_age,
             max_reject_share: args.max_reject_share,
-            ..dataset_spec(dataset)?
+            ..dataset_spec(dataset, &args.reading)?
         }),
         split: match args.split {
             None => DatasetSplit::Unspecified,

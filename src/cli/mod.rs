@@ -28,6 +28,7 @@ mod output;
 mod pictures;
 mod predict;
 mod printer;
+mod reading;
 mod receive;
 mod report;
 mod serve;
@@ -54,6 +55,7 @@ use self::{
     client::{Client, Patience},
     error::Error,
     output::Output,
+    reading::ReadingArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -250,15 +252,20 @@ async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> 
 }
 
 /// The dataset that is meant: `datasets/ID` is one with a name, wherever the command runs; everything else is a path, such as `./datasets/ID`.
-fn dataset_spec(given: std::path::PathBuf) -> Result<DatasetSpec, Error> {
+fn dataset_spec(given: std::path::PathBuf, reading: &ReadingArgs) -> Result<DatasetSpec, Error> {
+    let spec = DatasetSpec {
+        age_pattern: reading.age_pattern.clone().unwrap_or_default(),
+        columns: reading.columns(),
+        ..DatasetSpec::default()
+    };
     match given.to_str() {
         Some(name) if crate::names::dataset_id(name).is_ok() => Ok(DatasetSpec {
             name: name.to_owned(),
-            ..DatasetSpec::default()
+            ..spec
         }),
         _ => Ok(DatasetSpec {
             path: absolute(given)?,
-            ..DatasetSpec::default()
+            ..spec
         }),
     }
 }

@@ -24,7 +24,7 @@ use self::{
 };
 use super::{
     Context, Error, Outcome, dataset_spec, fields::Assignment, json, names, observe::ctrl_c,
-    report, table,
+    reading::ReadingArgs, report, table,
 };
 
 /// Most runs of a sweep; a grid grows faster than one thinks.
@@ -50,6 +50,8 @@ pub(super) struct Args {
     /// `datasets/ID`, or a folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
     #[arg(long, value_name = "PATH")]
     dataset: PathBuf,
+    #[command(flatten)]
+    reading: ReadingArgs,
     /// Values of a field; several fields are combined, each value with each
     #[arg(long = "grid", value_name = "FIELD=VALUE,...", value_parser = Axis::parse)]
     axes: Vec<Axis>,
@@ -159,7 +161,7 @@ fn planned(args: &Args, id: &str) -> Result<Vec<Run>, Error> {
         None => plan::grid(&args.axes),
     };
     let mut common = TrainingSpec {
-        dataset: Some(dataset_spec(args.dataset.clone())?),
+        dataset: Some(dataset_spec(args.dataset.clone(), &args.reading)?),
         promote: Promote::Never.into(),
         ..TrainingSpec::default()
     };

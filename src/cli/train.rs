@@ -19,6 +19,7 @@ use super::{
     fields::Assignment,
     json, names,
     observe::{ctrl_c, observe},
+    reading::ReadingArgs,
     report,
 };
 
@@ -162,6 +163,9 @@ pub(super) struct Args {
     /// Do every check, the scan of the dataset included, and start nothing
     #[arg(long)]
     validate_only: bool,
+    // Last: the heading would be that of all options behind it.
+    #[command(flatten, next_help_heading = "Data")]
+    reading: ReadingArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -321,7 +325,7 @@ fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
             max_age: args.max_age,
             max_reject_share: args.max_reject_share,
             split_grouping: split_grouping(args.split_grouping),
-            ..dataset_spec(args.dataset)?
+            ..dataset_spec(args.dataset, &args.reading)?
         }),
         init: args.init.map(init_spec).transpose()?,
         trainable: args.trainable,

@@ -66,14 +66,34 @@ pub enum Error {
         reason: String,
     },
     /// The manifest lacks a column that is needed.
-    #[error("the manifest {path} has no column {missing}; its columns are: {found}")]
+    #[error(
+        "the manifest {path} has no column {missing}; its columns are: {found}; say which column it is with --column {example} (columns of the dataset in the API)"
+    )]
     MissingColumns {
         /// The manifest.
         path: PathBuf,
         /// The missing columns with the accepted spellings.
         missing: String,
-        /// All columns of the header, separated by commas.
+        /// The columns of the header, separated by commas.
         found: String,
+        /// An assignment of the missing ones, such as `age=years`.
+        example: String,
+    },
+    /// A pattern for file names, and ages in a column.
+    #[error(
+        "{path} is a manifest, which gives the ages in a column; leave age_pattern out, or name a directory without a manifest"
+    )]
+    PatternOfManifest {
+        /// The manifest.
+        path: PathBuf,
+    },
+    /// Names of columns, and no manifest.
+    #[error(
+        "{path} is a directory without a manifest.csv or manifest.tsv, so it has no columns; leave columns out, or name the manifest itself"
+    )]
+    ColumnsOfDirectory {
+        /// The directory.
+        path: PathBuf,
     },
     /// An option is out of its range.
     #[error("the dataset option {name} is {found}; expected {expected}")]

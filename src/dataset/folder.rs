@@ -1,4 +1,5 @@
-//! The images of a directory: ages from the names, the split from sub-directories such as `train`, `val` and `test`.
+//! The images of a directory: ages from the names, by default from their start, the split from sub-directories such as
+//! `train`, `val` and `test`.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -6,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
+use super::AgePattern;
+use super::default_reading::DefaultReading;
 use super::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
 use super::labels::LabelPool;
 use super::load::Options;
@@ -54,6 +57,7 @@ pub(super) fn list(
         pending: vec![top],
         seen: HashSet::from([folder.to_path_buf()]),
         split,
+        default_reading: DefaultReading::default(),
     };
     while let Some(next) = walk.pending.pop() {
         if cancelled() {
@@ -77,6 +81,7 @@ pub(super) fn list(
         split_given,
         left_out_columns: LeftOutColumns::default(),
         warnings,
+        doubts: walk.default_reading.doubt().into_iter().collect(),
     })
 }
 
@@ -92,6 +97,8 @@ struct Walk<'a> {
     /// Folders met, resolved: a link to a parent must not lead round in circles.
     seen: HashSet<PathBuf>,
     split: SplitDirectories,
+    /// Filled where no pattern says where the age is.
+    default_reading: DefaultReading,
 }
 
 impl Walk<'_> {
@@ -172,7 +179,10 @@ impl Walk<'_> {
         }
         match self.age(part, file_name, &name) {
             Ok(age) => {
-                let labels = self.labels.labels(names::utkface_labels(file_name));
+                let pattern = self.options.age_pattern.as_ref();
+                let has_labels = pattern.is_none_or(AgePattern::is_utkface);
+                let labels = has_labels.then(|| names::utkface_labels(file_name));
+                let labels = self.labels.labels(labels.unwrap_or_default());
                 self.candidates.push(Candidate {
                     name,
                     path,
@@ -193,20 +203,32 @@ impl Walk<'_> {
 
     /// The age of an image, or the reason why it cannot be used, with an example for the report.
     fn age(
-        &self,
+        &mut self,
         part: Option<Part>,
         file_name: &str,
         name: &str,
     ) -> Result<f32, (RejectReason, String)> {
-        let reject = |reason| (reason, name.to_owned());
         if self.split.parts.is_some() && part.is_none() {
-            return Err(reject(RejectReason::NoPart));
+            return Err((RejectReason::NoPart, name.to_owned()));
         }
-        let age = names::age(file_name).ok_or_else(|| reject(RejectReason::NoAge))?;
-        match self.options.ages.contains(age) {
-            true => Ok(age),
-            false => Err(reject(RejectReason::AgeOutOfRange)),
+        let pattern = self.options.age_pattern.as_ref();
+        let age = match pattern.map(|pattern| pattern.read(name)) {
+            None => {
+                let age = names::age(file_name);
+                self.default_reading.add(name, age);
+                age.ok_or_else(|| name.to_owned())
+            }
+            Some(read) => read.map_err(|reason| format!("{name}: {reason}")),
+        };
+        let age = age.map_err(|example| (RejectReason::NoAge, example))?;
+        if self.options.ages.contains(age) {
+            return Ok(age);
         }
+        let example = match pattern {
+            None => name.to_owned(),
+            Some(_) => format!("{name}: age {age}"),
+        };
+        Err((RejectReason::AgeOutOfRange, example))
     }
 
     /// True for a file under a root that begins as an image does.

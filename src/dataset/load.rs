@@ -1,5 +1,6 @@
 //! Puts it together: list, scan, split, check, report.
 
+use std::iter;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -12,8 +13,8 @@ use super::near::MAX_NEAR_DISTANCE;
 use super::report::{RejectReason, age_bands, duplicates, identical, part_report};
 use super::scan::{Candidate, Listing, Scanned, scan};
 use super::{
-    Error, Labels, Part, Report, Roots, Source, SplitFractions, SplitGrouping, SplitOrigin, Verify,
-    digest::digest, folder, manifest,
+    AgePattern, ColumnNames, Error, Labels, Part, Report, Roots, Source, SplitFractions,
+    SplitGrouping, SplitOrigin, Verify, digest::digest, folder, manifest,
 };
 use crate::imaging;
 
@@ -76,6 +77,10 @@ pub struct Sample {
 /// How a data set is read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
+    /// Pattern that reads the age from the path of an image in a directory. Default: the file names begin with the age.
+    pub age_pattern: Option<AgePattern>,
+    /// Headings of a manifest's columns. Default: `path` or a synonym, `age`, `split`.
+    pub columns: ColumnNames,
     /// Ages outside are rejected. Default 0 to 120 years.
     pub ages: AgeRange,
     /// The shares of a split made here. Default 0.1 and 0.1.
@@ -106,6 +111,8 @@ impl Default for Options {
     fn default() -> Self {
         let available = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Self {
+            age_pattern: None,
+            columns: ColumnNames::default(),
             ages: AgeRange::default(),
             split: SplitFractions::default(),
             seed: 0,
@@ -241,6 +248,7 @@ pub fn load(
         split_given,
         left_out_columns,
         mut warnings,
+        doubts,
     } = listing;
     let wanted = Wanted::of(options, split_given);
     let verify = match wanted.is_any() {
@@ -289,12 +297,17 @@ pub fn load(
             rejected,
             considered,
             limit: options.max_reject_share,
-            reasons: rejects.sentence(),
+            reasons: iter::once(rejects.sentence())
+                .chain(doubts)
+                .collect::<Vec<_>>()
+                .join("; "),
         };
         if usable == 0 || options.needs != Needs::Check {
             return Err(error);
         }
         warnings.push(format!("a training would fail: {error}"));
+    } else {
+        warnings.extend(doubts);
     }
     let trainable = check_parts(path, source, split, &train, &val, usable);
     match options.needs {
@@ -343,19 +356,47 @@ pub fn load(
     })
 }
 
-fn list(
-    path: &Path,
-    roots: &Roots,
-    options: &Options,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<(Source, Listing), Error> {
+/// Checks a dataset without reading rows or images: its path, that its kind fits the options, and the header of a manifest.
+///
+/// Reads at most one megabyte, but blocks, so it does not belong on an async thread.
+///
+/// # Errors
+/// As [`load`], of these.
+pub fn check_source(path: &Path, roots: &Roots, options: &Options) -> Result<(), Error> {
+    match place(&roots.resolve(&path.to_string_lossy())?, roots, options)? {
+        Place::Directory => Ok(()),
+        Place::Manifest { file, .. } => manifest::check_header(&file, options),
+    }
+}
+
+/// Source of the ages of a dataset, with its files.
+enum Place {
+    /// The names of the files in the directory.
+    Directory,
+    /// A manifest, whose relative paths count from the directory.
+    Manifest { file: PathBuf, folder: PathBuf },
+}
+
+fn place(path: &Path, roots: &Roots, options: &Options) -> Result<Place, Error> {
+    let place = find_place(path, roots)?;
+    match &place {
+        Place::Directory if options.columns != ColumnNames::default() => {
+            Err(Error::ColumnsOfDirectory {
+                path: path.to_path_buf(),
+            })
+        }
+        Place::Manifest { file, .. } if options.age_pattern.is_some() => {
+            Err(Error::PatternOfManifest { path: file.clone() })
+        }
+        Place::Directory | Place::Manifest { .. } => Ok(place),
+    }
+}
+
+fn find_place(path: &Path, roots: &Roots) -> Result<Place, Error> {
     if fs::metadata(path)?.is_dir() {
         let [csv, tsv] = ["manifest.csv", "manifest.tsv"].map(|name| path.join(name));
         let manifest = match (csv.is_file(), tsv.is_file()) {
-            (false, false) => {
-                let listing = folder::list(path, roots, options, cancelled)?;
-                return Ok((Source::Folder, listing));
-            }
+            (false, false) => return Ok(Place::Directory),
             (true, true) => {
                 let path = path.to_path_buf();
                 return Err(Error::AmbiguousManifest { path });
@@ -364,20 +405,41 @@ fn list(
             (false, true) => tsv,
         };
         // The manifest may be a link, and must not lead out of the roots either.
-        let resolved = roots.resolve(&manifest.to_string_lossy())?;
-        let listing = manifest::list(&resolved, path, roots, options, cancelled)?;
-        return Ok((Source::Manifest, listing));
+        return Ok(Place::Manifest {
+            file: roots.resolve(&manifest.to_string_lossy())?,
+            folder: path.to_path_buf(),
+        });
     }
     let is_manifest = path.is_file()
         && path.extension().is_some_and(|extension| {
             extension.eq_ignore_ascii_case("csv") || extension.eq_ignore_ascii_case("tsv")
         });
-    let Some(folder) = path.parent().filter(|_| is_manifest) else {
-        let path = path.to_path_buf();
-        return Err(Error::NotADataset { path });
-    };
-    let listing = manifest::list(path, folder, roots, options, cancelled)?;
-    Ok((Source::Manifest, listing))
+    let path = path.to_path_buf();
+    match path.parent().filter(|_| is_manifest) {
+        Some(folder) => Ok(Place::Manifest {
+            folder: folder.to_path_buf(),
+            file: path,
+        }),
+        None => Err(Error::NotADataset { path }),
+    }
+}
+
+fn list(
+    path: &Path,
+    roots: &Roots,
+    options: &Options,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Source, Listing), Error> {
+    match place(path, roots, options)? {
+        Place::Directory => {
+            let listing = folder::list(path, roots, options, cancelled)?;
+            Ok((Source::Folder, listing))
+        }
+        Place::Manifest { file, folder } => {
+            let listing = manifest::list(&file, &folder, roots, options, cancelled)?;
+            Ok((Source::Manifest, listing))
+        }
+    }
 }
 
 /// The usable candidates by part, still sorted by name, and where each of them went.

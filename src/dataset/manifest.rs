@@ -1,19 +1,24 @@
 //! The pictures of a manifest: a CSV or TSV file with a path and an age in each row.
 //!
 //! The header names the columns, in any order and case: `path` (or `file`, `image`, `filename`) and `age`; optionally
-//! `split`; every further column that defines groups is a label (see `label_columns`). Paths are relative to the folder of the manifest and stay
-//! under it, or absolute and under a root.
-//! Fields are separated by commas, tabs in a `.tsv`; a `.csv` whose header has no comma may use tabs or semicolons.
+//! `split`; every further column that defines groups is a label (see `label_columns`). [`Options::columns`] may name other
+//! columns. Paths are relative to the folder of the manifest and stay under it, or absolute and under a root; see
+//! `manifest_path`. Encoding, line ends and delimiters are those of spreadsheets; see `manifest_text`.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
-use std::path::{Component, Path};
+use std::io::Read;
+use std::path::Path;
 
-use csv::{ByteRecord, ReaderBuilder};
+use csv::ByteRecord;
 use fs_err as fs;
 
+use super::columns::{ColumnNames, likely, listed, normal};
 use super::labels::LabelPool;
 use super::load::Options;
+use super::manifest_path::Paths;
 use super::manifest_survey::{self, Survey, Wanted};
+use super::manifest_text::{self, MAX_HEADER_BYTES, Text};
 use super::report::{RejectReason, Rejects};
 use super::scan::{Candidate, Listing};
 use super::split_names::{ACCEPTED, Parts};
@@ -30,6 +35,13 @@ const SHOWN_SPLIT: usize = 40;
 /// A manifest of ten million rows has about this size; a larger file is something else.
 const MAX_MANIFEST_BYTES: u64 = 1 << 30;
 
+/// Checks the header alone, of which it reads little.
+pub(super) fn check_header(manifest: &Path, options: &Options) -> Result<(), Error> {
+    let bytes = read(manifest, MAX_HEADER_BYTES as u64)?;
+    let text = Text::new(bytes).map_err(|reason| failed(manifest, reason))?;
+    find_columns(manifest, &text, &options.columns).map(drop)
+}
+
 /// Reads a manifest; `folder` is what its relative paths are relative to.
 pub(super) fn list(
     manifest: &Path,
@@ -38,30 +50,23 @@ pub(super) fn list(
     options: &Options,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Listing, Error> {
-    let fail = |reason: String| Error::Manifest {
-        path: manifest.to_path_buf(),
-        reason,
-    };
-    let bytes = read(manifest, &fail)?;
-    let open = || {
-        ReaderBuilder::new()
-            .delimiter(delimiter(manifest, &bytes))
-            .flexible(true)
-            .from_reader(bytes.as_slice())
-    };
-    let mut reader = open();
-    let header = reader
-        .byte_headers()
-        .map_err(|error| fail(error.to_string()))?;
-    let mut columns = Columns::find(manifest, header)?;
-    let count = columns.count;
+    let fail = |reason: String| failed(manifest, reason);
+    let text = Text::new(read(manifest, MAX_MANIFEST_BYTES)?).map_err(fail)?;
+    let (delimiter, mut columns) = find_columns(manifest, &text, &options.columns)?;
+    // Shorter rows are rejected below.
+    let needed = columns.needed();
     let wanted = Wanted {
         labels: &columns.labels,
         split: columns.split,
-        cell: String::from_utf8_lossy,
-        is_row: &|record| record.len() == count,
+        cell: manifest_text::cell,
+        is_row: &|record| record.len() >= needed,
     };
-    let survey = Survey::of(open(), &wanted, cancelled).map_err(|error| match error {
+    let mut rows_only = manifest_text::reader(text.table(), delimiter);
+    let mut header = ByteRecord::new();
+    rows_only
+        .read_byte_record(&mut header)
+        .map_err(|error| fail(error.to_string()))?;
+    let survey = Survey::of(rows_only, &wanted, cancelled).map_err(|error| match error {
         manifest_survey::Error::Cancelled => Error::Cancelled,
         manifest_survey::Error::Csv(error) => fail(error.to_string()),
     })?;
@@ -73,35 +78,43 @@ pub(super) fn list(
         problem,
     })?;
     let warnings = parts.warnings.clone();
-
     let mut rows = Rows {
-        folder,
-        roots,
         options,
         columns: &columns,
         parts: &parts,
+        delimiter,
+        paths: Paths::new(folder, roots, options.max_images),
+        folder,
         labels: LabelPool::default(),
         seen: HashSet::new(),
         candidates: Vec::new(),
         rejects: Rejects::default(),
         without_part: Vec::new(),
+        legacy: 0,
     };
+    let mut reader = manifest_text::reader(text.table(), delimiter);
     let mut record = ByteRecord::new();
+    // The header.
+    reader
+        .read_byte_record(&mut record)
+        .map_err(|error| fail(error.to_string()))?;
     while reader
         .read_byte_record(&mut record)
         .map_err(|error| fail(error.to_string()))?
     {
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = record.position().map_or(0, csv::Position::line) + text.skipped_lines;
         // A quote that is never closed swallows all the rows after it, and one reject would hide them.
         if record.iter().any(|field| field.contains(&b'\n')) {
             return Err(fail(format!(
-                "line {line}: a field goes over several lines; is a quote not closed?"
+                "line {line}: a field goes over several lines; close its quote, or take the line breaks out of it"
             )));
         }
         if line.is_multiple_of(4096) && cancelled() {
             return Err(Error::Cancelled);
         }
-        rows.add(&record, line);
+        let is_cut_off =
+            text.ends_within_line() && reader.position().byte() == text.table().len() as u64;
+        rows.add(&record, line, is_cut_off);
         if rows.candidates.len() > options.max_images {
             return Err(Error::TooManyImages {
                 path: manifest.to_path_buf(),
@@ -116,38 +129,41 @@ pub(super) fn list(
     })
 }
 
-fn read(manifest: &Path, fail: &dyn Fn(String) -> Error) -> Result<Vec<u8>, Error> {
+fn failed(manifest: &Path, reason: String) -> Error {
+    Error::Manifest {
+        path: manifest.to_path_buf(),
+        reason,
+    }
+}
+
+/// The first bytes of a manifest.
+fn read(manifest: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let size = fs::metadata(manifest)?.len();
     if size > MAX_MANIFEST_BYTES {
-        return Err(fail(format!(
-            "it has {size} bytes and the limit is {MAX_MANIFEST_BYTES}"
-        )));
+        return Err(failed(
+            manifest,
+            format!("it has {size} bytes and the limit is {MAX_MANIFEST_BYTES}"),
+        ));
     }
-    let mut bytes = fs::read(manifest)?;
-    if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
-        return Err(fail("it is in UTF-16; save it as UTF-8".to_owned()));
-    }
-    if bytes.starts_with(&[0xEF, 0xBB, 0xBF]) {
-        bytes.drain(..3);
-    }
+    let mut bytes = Vec::new();
+    // A file that grows meanwhile is read as far as the limit.
+    fs::File::open(manifest)?
+        .take(limit)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn delimiter(manifest: &Path, bytes: &[u8]) -> u8 {
+/// The delimiter, and where each column is.
+fn find_columns(manifest: &Path, text: &Text, names: &ColumnNames) -> Result<(u8, Columns), Error> {
     let is_tsv = manifest
         .extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
-    if is_tsv {
-        return b'\t';
-    }
-    let header = bytes
-        .split(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    [b',', b'\t', b';']
-        .into_iter()
-        .find(|delimiter| header.contains(delimiter))
-        .unwrap_or(b',')
+    let usable = |header: &ByteRecord| Columns::find(manifest, header, names).is_ok();
+    let (delimiter, header) = text
+        .header(is_tsv, &usable)
+        .map_err(|error| failed(manifest, error.to_string()))?;
+    let columns = Columns::find(manifest, &header, names)?;
+    Ok((delimiter, columns))
 }
 
 /// Where each column is.
@@ -160,37 +176,86 @@ struct Columns {
 }
 
 impl Columns {
-    fn find(manifest: &Path, header: &ByteRecord) -> Result<Self, Error> {
-        let shown: Vec<String> = header
-            .iter()
-            .map(|name| String::from_utf8_lossy(name).trim().to_owned())
-            .collect();
-        let names: Vec<String> = shown.iter().map(|name| name.to_lowercase()).collect();
-        let position = |wanted: &str| names.iter().position(|name| name == wanted);
+    /// Fields that a row must have at least.
+    fn needed(&self) -> usize {
+        1 + self.path.max(self.age).max(self.split.unwrap_or(0))
+    }
 
-        let path = PATH_COLUMNS.iter().find_map(|name| position(name));
-        let age = position(AGE_COLUMN);
-        let (Some(path), Some(age)) = (path, age) else {
-            let mut missing = Vec::new();
-            if path.is_none() {
-                missing.push("path (or file, image, filename)");
-            }
-            if age.is_none() {
-                missing.push(AGE_COLUMN);
-            }
+    fn find(manifest: &Path, header: &ByteRecord, names: &ColumnNames) -> Result<Self, Error> {
+        let mut shown: Vec<String> = header
+            .iter()
+            .map(|name| manifest_text::cell(name).trim().to_owned())
+            .collect();
+        // Spreadsheets write a delimiter for every column that ever held something.
+        while shown.last().is_some_and(String::is_empty) {
+            shown.pop();
+        }
+        let headings: Vec<String> = shown.iter().map(|name| normal(name)).collect();
+        let position = |wanted: &str| headings.iter().position(|name| name == wanted);
+        let named = |name: &str, usual: &[&str]| match name {
+            "" => usual.iter().find_map(|usual| position(usual)),
+            name => position(&normal(name)),
+        };
+        let path = named(&names.path, &PATH_COLUMNS);
+        let age = named(&names.age, &[AGE_COLUMN]);
+        let split = named(&names.split, &[SPLIT_COLUMN]);
+        let is_split_missing = split.is_none() && !names.split.is_empty();
+        let (Some(path), Some(age), false) = (path, age, is_split_missing) else {
+            let usual = |name: &str, usual: &str| match name {
+                "" => usual.to_owned(),
+                name => format!("{name:?}"),
+            };
+            let missing = [
+                (
+                    path.is_none(),
+                    "path",
+                    usual(&names.path, "path (or file, image, filename)"),
+                ),
+                (age.is_none(), "age", usual(&names.age, AGE_COLUMN)),
+                (is_split_missing, "split", usual(&names.split, SPLIT_COLUMN)),
+            ];
+            let missing: Vec<_> = missing
+                .iter()
+                .filter(|(is_missing, ..)| *is_missing)
+                .collect();
+            let wanted: Vec<&str> = missing
+                .iter()
+                .map(|(_, _, wanted)| wanted.as_str())
+                .collect();
+            let example = missing
+                .iter()
+                .map(|(_, role, _)| format!("{role}={}", likely(role, &shown)));
             return Err(Error::MissingColumns {
                 path: manifest.to_path_buf(),
-                missing: missing.join(" and "),
-                found: shown.join(", "),
+                missing: wanted.join(" and "),
+                found: listed(&shown),
+                example: example.collect::<Vec<_>>().join(","),
             });
         };
-        let split = position(SPLIT_COLUMN);
+        let used: Vec<usize> = [Some(path), Some(age), split]
+            .into_iter()
+            .flatten()
+            .collect();
+        for index in &used {
+            if used.iter().filter(|other| *other == index).count() > 1 {
+                let reason = format!(
+                    "its column {} cannot be two of path, age and split",
+                    shown[*index]
+                );
+                return Err(failed(manifest, reason));
+            }
+            let heading = &headings[*index];
+            if headings.iter().filter(|other| *other == heading).count() > 1 {
+                let reason = format!("two of its columns are named {heading}; rename one of them");
+                return Err(failed(manifest, reason));
+            }
+        }
         let is_label = |index: usize, name: &str| {
             let is_used = index == path || index == age || Some(index) == split;
             !is_used && !name.is_empty() && !PATH_COLUMNS.contains(&name)
         };
-        let count = names.len();
-        let labels = names
+        let count = headings.len();
+        let labels = headings
             .into_iter()
             .enumerate()
             .filter(|(index, name)| is_label(*index, name))
@@ -206,22 +271,56 @@ impl Columns {
 }
 
 struct Rows<'a> {
-    folder: &'a Path,
-    roots: &'a Roots,
     options: &'a Options,
     columns: &'a Columns,
     parts: &'a Parts,
+    delimiter: u8,
+    paths: Paths<'a>,
+    folder: &'a Path,
     labels: LabelPool,
+    /// Names on disk.
     seen: HashSet<String>,
     candidates: Vec<Candidate>,
     rejects: Rejects,
     /// Lines whose cell in the split column is empty: rejected if any other row names a part.
     without_part: Vec<u64>,
+    /// Rows that are not UTF-8.
+    legacy: u64,
 }
 
 impl Rows<'_> {
-    fn add(&mut self, record: &ByteRecord, line: u64) {
-        match self.candidate(record, line) {
+    fn add(&mut self, record: &ByteRecord, line: u64, is_cut_off: bool) {
+        let mut cells: Vec<Cow<'_, str>> = record.iter().map(manifest_text::cell).collect();
+        // Spreadsheets write rows of delimiters below the last one, and delimiters behind the last column.
+        let is_blank = |cell: &Cow<'_, str>| cell.trim().is_empty();
+        if cells.iter().all(is_blank) {
+            return;
+        }
+        let fields = cells.len();
+        while cells.len() > self.columns.count && cells.last().is_some_and(is_blank) {
+            cells.pop();
+        }
+        // They leave out empty cells at the end, too, but a row that was cut off is as short.
+        if !is_cut_off && cells.len() >= self.columns.needed() {
+            cells.resize(cells.len().max(self.columns.count), Cow::Borrowed(""));
+        }
+        if record
+            .iter()
+            .any(|field| std::str::from_utf8(field).is_err())
+        {
+            self.legacy += 1;
+        }
+        let candidate = match cells.len() == self.columns.count {
+            true => self.candidate(&cells, line),
+            false => Err((
+                RejectReason::BadRow,
+                format!(
+                    "line {line}: {fields} fields, the header has {}",
+                    self.columns.count
+                ),
+            )),
+        };
+        match candidate {
             Ok(candidate) => {
                 if candidate.part.is_none() {
                     self.without_part.push(line);
@@ -234,37 +333,23 @@ impl Rows<'_> {
 
     fn candidate(
         &mut self,
-        record: &ByteRecord,
+        cells: &[Cow<'_, str>],
         line: u64,
     ) -> Result<Candidate, (RejectReason, String)> {
         let bad = |what: String| (RejectReason::BadRow, format!("line {line}: {what}"));
-        if record.len() != self.columns.count {
-            return Err(bad(format!(
-                "{} fields, the header has {}",
-                record.len(),
-                self.columns.count
-            )));
-        }
-        let cells = record
-            .iter()
-            .map(std::str::from_utf8)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| bad("it is not UTF-8".to_owned()))?;
         let cell = |index: usize| cells[index].trim();
 
         let path = cell(self.columns.path);
         if path.is_empty() {
             return Err(bad("the path is empty".to_owned()));
         }
-        let name = plain(path, self.roots).ok_or((RejectReason::OutsideRoot, path.to_owned()))?;
+        let found = self.paths.find(path)?;
         let age_text = cell(self.columns.age);
-        let age = age_text
-            .parse::<f32>()
-            .ok()
-            .filter(|age| age.is_finite())
+        let age = manifest_text::number(age_text, self.delimiter)
             .ok_or_else(|| bad(format!("the age {age_text:?} is not a number")))?;
         if !self.options.ages.contains(age) {
-            return Err((RejectReason::AgeOutOfRange, name));
+            let example = format!("{}: age {age_text}", found.name);
+            return Err((RejectReason::AgeOutOfRange, example));
         }
         let split = self.columns.split.map_or("", cell);
         let part = self.parts.part(split);
@@ -272,17 +357,18 @@ impl Rows<'_> {
             let shown: String = split.chars().take(SHOWN_SPLIT).collect();
             return Err(bad(format!("the split must be {ACCEPTED}, got {shown:?}")));
         }
-        if !self.seen.insert(name.clone()) {
-            return Err((RejectReason::DuplicateRow, name));
+        // Joining an absolute path gives that path.
+        let path = self.folder.join(&found.on_disk);
+        if !self.seen.insert(found.on_disk) {
+            return Err((RejectReason::DuplicateRow, found.name));
         }
         let labels = self.columns.labels.iter();
         let labels = labels
             .map(|(index, label)| (label.as_str(), cell(*index)))
             .filter(|(_, value)| !value.is_empty());
         Ok(Candidate {
-            // Joining an absolute path gives that path.
-            path: self.folder.join(&name),
-            name,
+            path,
+            name: found.name,
             age,
             labels: self.labels.labels(labels),
             part,
@@ -303,6 +389,13 @@ impl Rows<'_> {
         }
         self.candidates
             .sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let legacy = (self.legacy > 0).then(|| {
+            format!(
+                "{} rows of the manifest are not in UTF-8 and were read as Windows-1252; if names with accents are missing, save it as UTF-8",
+                self.legacy
+            )
+        });
+        let doubts = legacy.into_iter().collect();
         Listing {
             candidates: self.candidates,
             rejects: self.rejects,
@@ -311,30 +404,7 @@ impl Rows<'_> {
             split_given,
             left_out_columns: LeftOutColumns::default(),
             warnings: Vec::new(),
+            doubts,
         }
     }
-}
-
-/// The path with `/` between its parts and without `.`, or none where it is absolute without being under a root, or climbs with `..`. Where links lead
-/// is looked at when the file is read.
-fn plain(path: &str, roots: &Roots) -> Option<String> {
-    let mut parts = Vec::new();
-    let mut is_absolute = false;
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(part) => parts.push(part.to_str()?),
-            Component::CurDir => {}
-            Component::RootDir => is_absolute = true,
-            Component::ParentDir | Component::Prefix(_) => return None,
-        }
-    }
-    if parts.is_empty() {
-        return None;
-    }
-    let joined = parts.join("/");
-    if !is_absolute {
-        return Some(joined);
-    }
-    let absolute = format!("/{joined}");
-    roots.contains(Path::new(&absolute)).then_some(absolute)
 }

@@ -20,6 +20,9 @@
 //!
 //! Batches, augmentation and caches are the trainer's; this module decodes a picture only for [`Verify::Decode`] and for what it looks like.
 
+mod age_pattern;
+mod columns;
+mod default_reading;
 mod digest;
 mod error;
 mod fingerprint;
@@ -30,7 +33,9 @@ mod label_columns;
 mod labels;
 mod load;
 mod manifest;
+mod manifest_path;
 mod manifest_survey;
+mod manifest_text;
 mod names;
 mod near;
 #[cfg(test)]
@@ -45,12 +50,14 @@ mod split_names;
 #[cfg(test)]
 mod tests;
 
+pub use self::age_pattern::AgePattern;
+pub use self::columns::ColumnNames;
 pub use self::error::Error;
 pub use self::grouping::{NearGroup, NearMember};
 pub use self::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
 pub use self::label_columns::{LeftOutColumn, LeftOutColumns, LeftOutReason};
 pub use self::labels::Labels;
-pub use self::load::{AgeRange, Dataset, Needs, Options, Sample, Step, load};
+pub use self::load::{AgeRange, Dataset, Needs, Options, Sample, Step, check_source, load};
 pub use self::near::{DEFAULT_NEAR_DISTANCE, MAX_NEAR_DISTANCE};
 pub use self::report::{
     AgeBand, AgeSummary, Duplicates, PartReport, RejectCount, RejectReason, Report, Source,

@@ -63,6 +63,8 @@ pub(super) struct Listing {
     pub(super) left_out_columns: LeftOutColumns,
     /// Sentences for the owner of the data.
     pub(super) warnings: Vec<String>,
+    /// Sentences about how the ages or the text were read: warnings, and the explanation of a refusal.
+    pub(super) doubts: Vec<String>,
 }
 
 /// A picture that can be used.

@@ -14,10 +14,12 @@ use tempfile::TempDir;
 use super::digest::digest;
 use super::*;
 
+mod age_pattern;
 mod files;
 mod labels;
 mod manifest;
 mod roots;
+mod spreadsheet;
 
 /// A small PNG whose content is different for each number.
 fn png(number: u32) -> Vec<u8> {
@@ -600,6 +602,11 @@ fn utkface_is_read_completely() {
     assert_eq!((dataset.train.len(), dataset.val.len()), (18_928, 2_344));
     assert!(dataset.test.is_empty());
     assert_eq!(dataset.report.rejected, 0, "{:?}", rejects(&dataset));
+    let warnings = &dataset.report.warnings;
+    let has_doubt = warnings
+        .iter()
+        .any(|warning| warning.contains("age_pattern"));
+    assert!(!has_doubt, "{warnings:?}");
     let labelled = |label: &str| {
         let samples = dataset.train.iter().chain(&dataset.val);
         samples

@@ -13,6 +13,9 @@ pub enum Error {
     /// The path cannot be registered.
     #[error(transparent)]
     Path(dataset::Error),
+    /// The dataset's pattern or columns, which an older version may have accepted, cannot be used.
+    #[error("{0}")]
+    Reading(String),
     /// There is no such upload.
     #[error(
         "there is no upload {upload:?}; it may have been abandoned for too long: begin another one with POST /datasets/uploads on the HTTP port"

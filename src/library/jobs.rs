@@ -192,6 +192,8 @@ impl Inner {
     ) -> Result<(), String> {
         let (inner, number, cancelled) = (Arc::clone(self), next.number, cancelled.clone());
         let path = next.dataset.path.clone();
+        let options = self.options(&next.dataset);
+        let options = options.map_err(|error| error.to_string())?;
         let surveying = blocking(move || {
             let mut tell = |done: usize, total: usize| {
                 inner.tell(number, "scan", done as u64, total as u64);
@@ -199,7 +201,7 @@ impl Inner {
             Ok(survey::survey(
                 Path::new(&path),
                 &inner.roots,
-                inner.images,
+                options,
                 &inner.places.samples(number),
                 &mut tell,
                 &|| cancelled.is_cancelled(),

@@ -36,7 +36,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dataset::Roots,
+    dataset::{self, Roots},
     imaging,
     proto::v1::{self, DatasetKind, DatasetState},
     store::{NumberedDataset, Store, uninterrupted},
@@ -49,6 +49,17 @@ use uploads::Uploads;
 
 /// Datasets that are unpacked and scanned, or wait for it.
 const MAX_UNFINISHED: usize = 64;
+
+/// Properties of a new dataset that a client chooses.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// Text for people.
+    pub display_name: String,
+    /// Pattern that reads the ages of its images, checked; empty for the default.
+    pub age_pattern: String,
+    /// Columns to read from its manifest, checked.
+    pub columns: Option<v1::ManifestColumns>,
+}
 
 /// What a library is made with.
 #[derive(Debug, Clone)]
@@ -149,34 +160,27 @@ impl Library {
     ///
     /// # Errors
     /// [`Error::Path`] and what [`Store::insert_dataset`] fails with.
-    pub async fn register(
-        &self,
-        id: &str,
-        display_name: String,
-        path: &str,
-    ) -> Result<v1::Dataset, Error> {
+    pub async fn register(&self, id: &str, about: About, path: &str) -> Result<v1::Dataset, Error> {
         let path = self.inner.roots.resolve(path).map_err(Error::Path)?;
-        self.insert(v1::Dataset {
-            name: format!("datasets/{id}"),
-            display_name,
+        let dataset = v1::Dataset {
             kind: DatasetKind::Registered.into(),
             state: DatasetState::Scanning.into(),
             path: path.to_string_lossy().into_owned(),
-            ..Default::default()
-        })
-        .await
+            ..described(id, about)
+        };
+        let (inner, options) = (Arc::clone(&self.inner), self.inner.options(&dataset)?);
+        // A header without the columns is refused now, and not by the scan.
+        let checked =
+            jobs::blocking(move || Ok(dataset::check_source(&path, &inner.roots, &options)));
+        checked.await?.map_err(Error::Path)?;
+        self.insert(dataset).await
     }
 
     /// Makes a dataset of a complete upload.
     ///
     /// # Errors
     /// [`Error::NoUpload`], [`Error::Incomplete`] and what [`Store::insert_dataset`] fails with.
-    pub async fn create(
-        &self,
-        id: &str,
-        display_name: String,
-        upload: &str,
-    ) -> Result<v1::Dataset, Error> {
+    pub async fn create(&self, id: &str, about: About, upload: &str) -> Result<v1::Dataset, Error> {
         let upload = self.inner.uploads.get(upload).await?;
         if upload.offset < upload.length {
             return Err(Error::Incomplete {
@@ -187,13 +191,11 @@ impl Library {
         }
         let path = self.inner.places.new_dataset(id);
         self.insert(v1::Dataset {
-            name: format!("datasets/{id}"),
-            display_name,
             kind: DatasetKind::Uploaded.into(),
             state: DatasetState::Unpacking.into(),
             path: path.to_string_lossy().into_owned(),
             upload: upload.id.to_string(),
-            ..Default::default()
+            ..described(id, about)
         })
         .await
     }
@@ -285,7 +287,23 @@ impl Library {
     }
 }
 
+/// A dataset with the properties that a client chose.
+fn described(id: &str, about: About) -> v1::Dataset {
+    v1::Dataset {
+        name: format!("datasets/{id}"),
+        display_name: about.display_name,
+        age_pattern: about.age_pattern,
+        columns: about.columns,
+        ..Default::default()
+    }
+}
+
 impl Inner {
+    /// Options to read a dataset with.
+    fn options(&self, dataset: &v1::Dataset) -> Result<dataset::Options, Error> {
+        survey::options(dataset, self.images).map_err(Error::Reading)
+    }
+
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Running>> {
         // Half a change of one entry is nothing that a panic could leave.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)

@@ -42,7 +42,7 @@ pub(super) struct Survey {
 pub(super) fn survey(
     path: &Path,
     roots: &Roots,
-    limits: Limits,
+    options: dataset::Options,
     samples: &Path,
     progress: &mut dyn FnMut(usize, usize),
     cancelled: &dyn Fn() -> bool,
@@ -51,7 +51,7 @@ pub(super) fn survey(
         verify: Verify::Decode,
         needs: Needs::Check,
         background: true,
-        ..default_options(path, limits)
+        ..options
     };
     let mut told = |_, done, total| progress(done, total);
     let dataset = dataset::load(path, roots, &options, &mut told, cancelled)?;
@@ -62,22 +62,35 @@ pub(super) fn survey(
         ages: age_bands(&dataset),
         split_origin: split_origin(&dataset),
         ignored: report.ignored,
-        samples: write_samples(&dataset, limits, samples)?,
+        samples: write_samples(&dataset, options.limits, samples)?,
         report: dataset_report(&dataset),
     })
 }
 
-/// How a training that says nothing else reads its dataset, so that parts and digest are the same.
-fn default_options(path: &Path, limits: Limits) -> dataset::Options {
+/// Options of a training that sets nothing else, so that parts and digest are the same.
+///
+/// # Errors
+/// A sentence about the dataset's own pattern or columns.
+pub(super) fn options(dataset: &v1::Dataset, limits: Limits) -> Result<dataset::Options, String> {
     let asked = v1::TrainingSpec {
         dataset: Some(v1::DatasetSpec {
-            path: path.to_string_lossy().into_owned(),
+            path: dataset.path.clone(),
+            age_pattern: dataset.age_pattern.clone(),
+            columns: dataset.columns.clone(),
             ..Default::default()
         }),
         ..Default::default()
     };
-    let spec = Spec::resolve(Some(&asked)).expect("all fields but the path have defaults");
-    dataset_options(&spec, limits)
+    match Spec::resolve(Some(&asked)) {
+        Ok(spec) => Ok(dataset_options(&spec, limits)),
+        Err(violations) => {
+            let sentences = violations.iter().map(|violation| {
+                let field = violation.field.trim_start_matches("spec.dataset.");
+                format!("{field} {}", violation.description)
+            });
+            Err(sentences.collect::<Vec<_>>().join("; "))
+        }
+    }
 }
 
 /// Takes images at even steps through all ages and writes them small.

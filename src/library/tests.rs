@@ -79,7 +79,10 @@ impl Fixture {
     async fn uploaded_faces(&self) -> (String, v1::Dataset) {
         let tar = tar_of(&faces(&self.path("faces"), 12));
         let upload = self.upload(&tar).await;
-        let created = self.library.create("faces", String::new(), &upload).await;
+        let created = self
+            .library
+            .create("faces", About::default(), &upload)
+            .await;
         (upload, created.unwrap())
     }
 
@@ -123,7 +126,14 @@ async fn a_registered_folder_is_scanned_and_outlives_its_dataset() {
     let path = folder.to_str().unwrap();
     let registered = fixture
         .library
-        .register("faces", "Faces".to_owned(), path)
+        .register(
+            "faces",
+            About {
+                display_name: "Faces".to_owned(),
+                ..About::default()
+            },
+            path,
+        )
         .await
         .unwrap();
     assert_eq!(registered.state(), DatasetState::Scanning);
@@ -151,7 +161,10 @@ async fn a_registered_folder_is_scanned_and_outlives_its_dataset() {
     let beyond = fixture.library.sample("faces", 24).await;
     assert!(matches!(beyond, Err(Error::NoSample { .. })), "{beyond:?}");
 
-    let again = fixture.library.register("faces", String::new(), path).await;
+    let again = fixture
+        .library
+        .register("faces", About::default(), path)
+        .await;
     assert!(matches!(
         again,
         Err(Error::Store(store::Error::AlreadyExists { .. }))
@@ -172,7 +185,7 @@ async fn an_upload_becomes_a_dataset_and_goes_with_it() {
     let (upload, _) = fixture.uploaded_faces().await;
     let second = fixture
         .library
-        .create("other", String::new(), &upload)
+        .create("other", About::default(), &upload)
         .await;
     assert!(
         matches!(second, Err(Error::Store(store::Error::UploadUsed { .. }))),
@@ -208,7 +221,7 @@ async fn a_refused_archive_fails_its_dataset_with_the_entry_and_leaves_no_file()
     let upload = fixture.upload(&builder.into_inner().unwrap()).await;
     fixture
         .library
-        .create("links", String::new(), &upload)
+        .create("links", About::default(), &upload)
         .await
         .unwrap();
     let dataset = fixture.done("links").await;
@@ -296,7 +309,7 @@ async fn an_upload_goes_on_where_it_ended_and_nowhere_else() {
             "{refused:?}"
         );
     }
-    let early = fixture.library.create("faces", String::new(), &id).await;
+    let early = fixture.library.create("faces", About::default(), &id).await;
     assert!(
         matches!(
             early,
@@ -370,7 +383,7 @@ async fn a_dataset_that_a_live_training_reads_is_not_deleted() {
     let folder = faces(&fixture.path("faces"), 12);
     let library = &fixture.library;
     library
-        .register("faces", String::new(), folder.to_str().unwrap())
+        .register("faces", About::default(), folder.to_str().unwrap())
         .await
         .unwrap();
     let training = |id: &str, dataset: &str| v1::Training {

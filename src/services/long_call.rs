@@ -102,7 +102,10 @@ pub(super) async fn scan(
         Status::internal("the scan of the dataset failed")
     })?;
     drop(guard);
-    dataset.map_err(|error| status::invalid("dataset.path", &error.to_string()))
+    dataset.map_err(|error| {
+        let field = format!("dataset.{}", status::dataset_field(&error));
+        status::invalid(&field, &error.to_string())
+    })
 }
 
 /// Room for so many calls of one kind at once. Cheap to clone.

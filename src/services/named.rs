@@ -13,7 +13,7 @@ use crate::{
 
 use super::status;
 
-/// Puts the path of the dataset that a spec names into it; a spec without a name stays as it is. `field` is where the spec stands in the request.
+/// Puts the path of the dataset that a spec names into it, and how the dataset is read unless the spec says it; a spec without a name stays as it is. `field` is where the spec stands in the request.
 ///
 /// # Errors
 /// What the store fails with. A name of nothing that can be used is a violation.
@@ -59,5 +59,11 @@ pub(super) async fn locate(
         return violation(format!("{field}.path"), description);
     }
     given.path = dataset.path;
+    if given.age_pattern.is_empty() {
+        given.age_pattern = dataset.age_pattern;
+    }
+    if given.columns.is_none() {
+        given.columns = dataset.columns;
+    }
     Ok(None)
 }

@@ -293,7 +293,8 @@ pub fn from_library(error: library::Error) -> Status {
     use library::Error as E;
     match error {
         E::Store(error) => from_store(error),
-        E::Path(error) => invalid("path", &error.to_string()),
+        E::Path(error) => invalid(dataset_field(&error), &error.to_string()),
+        E::Reading(description) => invalid("age_pattern", &description),
         E::NoUpload { .. } => Row::new(Code::NotFound, "NO_UPLOAD").status(error.to_string()),
         E::NoSample { .. } => Row::new(Code::NotFound, "NOT_FOUND").status(error.to_string()),
         E::Incomplete { .. } => {
@@ -463,7 +464,19 @@ pub fn from_model(error: &model::Error) -> Status {
 
 /// From the dataset, in a call that only checks it.
 pub fn from_dataset(error: &dataset::Error) -> Status {
-    invalid("spec.dataset.path", &error.to_string())
+    let field = format!("spec.dataset.{}", dataset_field(error));
+    invalid(&field, &error.to_string())
+}
+
+/// The field of a DatasetSpec that does not fit the dataset.
+pub fn dataset_field(error: &dataset::Error) -> &'static str {
+    if let dataset::Error::PatternOfManifest { .. } = error {
+        return "age_pattern";
+    }
+    if let dataset::Error::ColumnsOfDirectory { .. } = error {
+        return "columns";
+    }
+    "path"
 }
 
 /// From initial weights, in a call that only checks them.

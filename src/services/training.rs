@@ -92,6 +92,7 @@ impl TrainingService for TrainingApi {
             }
         }
         let spec = self.check(&request).await?;
+        self.check_source(spec.clone()).await?;
         if request.validate_only {
             return self.validate(request, spec).await.map(Response::new);
         }
@@ -449,6 +450,24 @@ impl TrainingApi {
             Some(spec) if found.is_empty() => Ok(spec),
             _ => Err(status::violations(&found)),
         }
+    }
+
+    /// Refuses a dataset that no scan could read, such as a manifest without the columns, before there is a training of it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "reading files is what the blocking pool is for, and only the header of a manifest is read"
+    )]
+    async fn check_source(&self, spec: Spec) -> Result<(), Status> {
+        let (roots, limits) = (self.data_roots.clone(), self.limits);
+        let check = tokio::task::spawn_blocking(move || {
+            let options = dataset_options(&spec, limits);
+            dataset::check_source(Path::new(&spec.dataset.path), &roots, &options)
+        });
+        let checked = check.await.map_err(|error| {
+            tracing::error!(%error, "a check of a dataset panicked");
+            Status::internal("the check of the dataset failed")
+        })?;
+        checked.map_err(|error| status::from_dataset(&error))
     }
 
     /// Every check, the scan of the dataset included, without a change.

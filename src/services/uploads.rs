@@ -283,6 +283,7 @@ fn refused(error: library::Error) -> Failure {
         E::TooLong { .. } | E::UploadSize { .. } => Some(StatusCode::PAYLOAD_TOO_LARGE),
         E::Store(_)
         | E::Path(_)
+        | E::Reading(_)
         | E::NoUpload { .. }
         | E::Incomplete { .. }
         | E::TooManyUploads { .. }

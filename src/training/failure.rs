@@ -121,7 +121,10 @@ fn dataset_reason(error: &dataset::Error) -> &'static str {
         | E::AmbiguousSplit { .. }
         | E::Manifest { .. }
         | E::MissingColumns { .. } => "BAD_DATASET",
-        E::Option { .. } | E::TooManyImages { .. } => "BAD_DATASET_OPTIONS",
+        E::Option { .. }
+        | E::PatternOfManifest { .. }
+        | E::ColumnsOfDirectory { .. }
+        | E::TooManyImages { .. } => "BAD_DATASET_OPTIONS",
         E::Io(_) => "DATASET_UNREADABLE",
         E::Cancelled => "CANCELLED",
     }

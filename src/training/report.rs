@@ -1,7 +1,9 @@
 //! Between the API's words about a dataset and the dataset module's.
 
 use crate::{
-    dataset::{self, AgeRange, Dataset, Part, PartReport, SplitFractions, SplitOrigin},
+    dataset::{
+        self, AgeRange, ColumnNames, Dataset, Part, PartReport, SplitFractions, SplitOrigin,
+    },
     imaging::Limits,
     proto::v1,
 };
@@ -11,6 +13,8 @@ use super::spec::Spec;
 /// How a spec wants its dataset read.
 pub fn dataset_options(spec: &Spec, limits: Limits) -> dataset::Options {
     dataset::Options {
+        age_pattern: spec.dataset.age_pattern.clone(),
+        columns: spec.dataset.columns.clone(),
         ages: AgeRange {
             min: spec.dataset.min_age as f32,
             max: spec.dataset.max_age as f32,
@@ -25,6 +29,27 @@ pub fn dataset_options(spec: &Spec, limits: Limits) -> dataset::Options {
         limits,
         ..dataset::Options::default()
     }
+}
+
+/// The headings of a manifest's columns that a message names.
+pub fn column_names(columns: Option<&v1::ManifestColumns>) -> ColumnNames {
+    let Some(columns) = columns else {
+        return ColumnNames::default();
+    };
+    ColumnNames {
+        path: columns.path.clone(),
+        age: columns.age.clone(),
+        split: columns.split.clone(),
+    }
+}
+
+/// The same as a message; none for the usual ones.
+pub fn manifest_columns(names: &ColumnNames) -> Option<v1::ManifestColumns> {
+    (*names != ColumnNames::default()).then(|| v1::ManifestColumns {
+        path: names.path.clone(),
+        age: names.age.clone(),
+        split: names.split.clone(),
+    })
 }
 
 /// What a dataset was found to hold, as a message.

@@ -16,6 +16,8 @@ mod browsers;
 mod clients;
 /// Pausing, resuming and changing trainings, and what ends them by their own spec.
 mod control;
+/// Age patterns for the paths of images, and columns of manifests.
+mod dataset_reading;
 /// Datasets that are checked: what is found in them, and what the checks leave alone.
 mod datasets;
 /// The README's tables are those of the program, and the imports go the way that the design says.

@@ -31,6 +31,7 @@ impl Server {
             dataset_id: id.to_owned(),
             path: path.to_str().unwrap().to_owned(),
             display_name: format!("The dataset {id}"),
+            ..Default::default()
         };
         let answer = self.datasets().register_dataset(request).await?;
         Ok(answer.into_inner().dataset.unwrap())

@@ -10,7 +10,9 @@ use crate::proto::v1::{
 use super::super::{
     Context, Error, Outcome, absolute,
     client::{Client, pages, request},
-    json, report, table,
+    json,
+    reading::ReadingArgs,
+    report, table,
 };
 
 /// How often a dataset that is being unpacked or scanned is looked at.
@@ -26,6 +28,8 @@ pub(in crate::cli) struct RegisterArgs {
     /// Text for people
     #[arg(long, value_name = "TEXT", default_value = "")]
     display_name: String,
+    #[command(flatten)]
+    reading: ReadingArgs,
     /// Return at once, without waiting until its pictures are scanned
     #[arg(long)]
     detach: bool,
@@ -47,6 +51,8 @@ pub(super) async fn register(args: RegisterArgs, context: &mut Context) -> Resul
         dataset_id: id,
         path: absolute(args.path)?,
         display_name: args.display_name,
+        columns: args.reading.columns(),
+        age_pattern: args.reading.age_pattern.unwrap_or_default(),
     };
     let client = context.connect().await?;
     let registered = client.datasets().register_dataset(request(message)).await;
@@ -209,6 +215,21 @@ fn show(dataset: &Dataset, context: &Context) -> Result<Outcome, Error> {
         DatasetKind::Registered | DatasetKind::Unspecified => "Registered at",
     };
     output.line(&format!("{place}: {}", dataset.path))?;
+    if !dataset.age_pattern.is_empty() {
+        output.line(&format!("Age pattern: {}", dataset.age_pattern))?;
+    }
+    if let Some(columns) = &dataset.columns {
+        let roles = [
+            ("path", &columns.path),
+            ("age", &columns.age),
+            ("split", &columns.split),
+        ];
+        let named = roles.iter().filter(|(_, heading)| !heading.is_empty());
+        let named: Vec<String> = named
+            .map(|(role, heading)| format!("{role}={heading}"))
+            .collect();
+        output.line(&format!("Columns: {}", named.join(",")))?;
+    }
     if dataset.state() == DatasetState::Ready {
         output.line(&format!(
             "Images: {} ({}), {} other files",

@@ -25,6 +25,7 @@ use super::{
     super::{
         Context, Error, Outcome,
         client::{Client, Patience, request},
+        reading::ReadingArgs,
         report,
     },
     archive::Archive,
@@ -59,6 +60,8 @@ pub(in crate::cli) struct Args {
     /// Text for people
     #[arg(long, value_name = "TEXT", default_value = "")]
     display_name: String,
+    #[command(flatten)]
+    reading: ReadingArgs,
     /// Go on with this upload of the same folder or archive, which broke off
     #[arg(long, value_name = "UPLOAD")]
     resume: Option<String>,
@@ -99,6 +102,8 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         dataset_id: id.to_owned(),
         upload,
         display_name: args.display_name,
+        columns: args.reading.columns(),
+        age_pattern: args.reading.age_pattern.unwrap_or_default(),
     };
     let dataset = create(message, &client, context).await?;
     named::show_when_done(dataset, args.detach, &client, context).await

@@ -69,7 +69,7 @@ fn bad_rows_are_rejected_with_their_line() {
     assert_eq!(
         rejects(&dataset),
         [
-            ("age_out_of_range", 1, vec!["i.png"]),
+            ("age_out_of_range", 1, vec!["i.png: age 130"]),
             (
                 "bad_row",
                 6,
@@ -110,11 +110,12 @@ fn paths_of_a_manifest_may_be_absolute_under_a_root() {
 
 #[test]
 fn a_manifest_that_cannot_be_understood_is_an_error_that_says_why() {
-    let utf16: Vec<u8> = "\u{feff}path,age\n"
+    let utf16_cut_off: Vec<u8> = "\u{feff}path,age\n"
         .encode_utf16()
         .flat_map(u16::to_le_bytes)
+        .take(17)
         .collect();
-    let cases: [(&[u8], &[&str]); 5] = [
+    let cases: [(&[u8], &[&str]); 7] = [
         (
             b"Name,Years,split\na.png,3,train\n",
             &[
@@ -126,8 +127,13 @@ fn a_manifest_that_cannot_be_understood_is_an_error_that_says_why() {
             b"file,years\n",
             &["no column age", "columns are: file, years"],
         ),
+        (b"Name,Years\n", &["with --column path=Name,age=Years"]),
+        (
+            b"path,age,Age\n",
+            &["two of its columns are named age", "rename one"],
+        ),
         (b"", &["no column path"]),
-        (&utf16, &["UTF-16"]),
+        (&utf16_cut_off, &["UTF-16"]),
         (
             b"path,age\na.png,1\n\"b.png,2\nc.png,3\nd.png,4\n",
             &["line 3", "quote"],

@@ -2,7 +2,14 @@
 
 use tonic::Status;
 
-use crate::{library::Library, names, proto::v1, store::Store, training::spec::Violation};
+use crate::{
+    dataset::AgePattern,
+    library::{About, Library},
+    names,
+    proto::v1,
+    store::Store,
+    training::{report::column_names, spec::Violation},
+};
 
 use super::super::{next_page_token, page_size, page_token, status};
 
@@ -25,14 +32,21 @@ impl Named {
         &self,
         request: v1::RegisterDatasetRequest,
     ) -> Result<v1::RegisterDatasetResponse, Status> {
-        let required = ("path", request.path.as_str(), "name a folder or a manifest");
-        check(&request.dataset_id, &request.display_name, required)?;
         let v1::RegisterDatasetRequest {
             dataset_id,
             path,
             display_name,
+            age_pattern,
+            columns,
         } = request;
-        let registered = self.library.register(&dataset_id, display_name, &path);
+        let about = About {
+            display_name,
+            age_pattern,
+            columns,
+        };
+        let required = ("path", path.as_str(), "name a folder or a manifest");
+        check(&dataset_id, &about, required)?;
+        let registered = self.library.register(&dataset_id, about, &path);
         let dataset = registered.await.map_err(status::from_library)?;
         Ok(v1::RegisterDatasetResponse {
             dataset: Some(dataset),
@@ -46,18 +60,25 @@ impl Named {
         if !self.uploads {
             return Err(status::no_uploads());
         }
-        let required = (
-            "upload",
-            request.upload.as_str(),
-            "give what POST /datasets/uploads of the HTTP port returned",
-        );
-        check(&request.dataset_id, &request.display_name, required)?;
         let v1::CreateDatasetRequest {
             dataset_id,
             upload,
             display_name,
+            age_pattern,
+            columns,
         } = request;
-        let created = self.library.create(&dataset_id, display_name, &upload);
+        let about = About {
+            display_name,
+            age_pattern,
+            columns,
+        };
+        let required = (
+            "upload",
+            upload.as_str(),
+            "give what POST /datasets/uploads of the HTTP port returned",
+        );
+        check(&dataset_id, &about, required)?;
+        let created = self.library.create(&dataset_id, about, &upload);
         let dataset = created.await.map_err(status::from_library)?;
         Ok(v1::CreateDatasetResponse {
             dataset: Some(dataset),
@@ -105,7 +126,7 @@ impl Named {
 /// All that is wrong with the fields of a new dataset; `required` is one that must not be empty, with a way out.
 fn check(
     id: &str,
-    display_name: &str,
+    about: &About,
     (field, value, way_out): (&str, &str, &str),
 ) -> Result<(), Status> {
     let mut violations = Vec::new();
@@ -124,7 +145,13 @@ fn check(
     if value.is_empty() {
         refuse(field, format!("it is empty; {way_out}"));
     }
-    if display_name.chars().count() > MAX_DISPLAY_NAME {
+    if let Err(description) = AgePattern::parse(&about.age_pattern) {
+        refuse("age_pattern", description);
+    }
+    if let Err((role, description)) = column_names(about.columns.as_ref()).validate() {
+        refuse(&format!("columns.{role}"), description);
+    }
+    if about.display_name.chars().count() > MAX_DISPLAY_NAME {
         let description = format!("it is longer than {MAX_DISPLAY_NAME} characters");
         refuse("display_name", description);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    dataset::SplitGrouping,
+    dataset::{AgePattern, ColumnNames, SplitGrouping},
     imaging::augment::Augmentation,
     model::{
         device::Precision,
@@ -15,6 +15,7 @@ use crate::{
         monitor::Metric,
         objective::{Function, Loss},
         optimizer::{OptimizerOptions, Rule},
+        report::column_names,
         schedule::{Course, Schedule},
     },
 };
@@ -196,6 +197,8 @@ impl Check {
                 Range::SHARE,
             ),
             split_grouping: self.split_grouping(given.split_grouping),
+            age_pattern: self.age_pattern(&given.age_pattern),
+            columns: self.columns(given.columns.as_ref()),
         };
         let held_out = dataset.validation_fraction + dataset.test_fraction;
         if held_out > 0.95 {
@@ -222,6 +225,21 @@ impl Check {
             v1::SplitGrouping::Unspecified | v1::SplitGrouping::Exact => SplitGrouping::Exact,
             v1::SplitGrouping::Near => SplitGrouping::Near,
         }
+    }
+
+    fn age_pattern(&mut self, given: &str) -> Option<AgePattern> {
+        AgePattern::parse(given).unwrap_or_else(|description| {
+            self.refuse("spec.dataset.age_pattern", description);
+            None
+        })
+    }
+
+    fn columns(&mut self, given: Option<&v1::ManifestColumns>) -> ColumnNames {
+        let columns = column_names(given);
+        if let Err((role, description)) = columns.validate() {
+            self.refuse(&format!("spec.dataset.columns.{role}"), description);
+        }
+        columns
     }
 
     pub(super) fn recipe(&mut self, given: i32) -> Recipe {

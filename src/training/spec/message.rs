@@ -11,6 +11,7 @@ use crate::{
         monitor::Metric,
         objective::{Function, Loss},
         optimizer::{OptimizerOptions, Rule},
+        report::manifest_columns,
         schedule::{Course, Schedule},
     },
 };
@@ -67,6 +68,13 @@ impl Spec {
                     SplitGrouping::Near => v1::SplitGrouping::Near,
                 }
                 .into(),
+                age_pattern: self
+                    .dataset
+                    .age_pattern
+                    .as_ref()
+                    .map(|pattern| pattern.text().to_owned())
+                    .unwrap_or_default(),
+                columns: manifest_columns(&self.dataset.columns),
             }),
             init: Some(v1::InitSpec {
                 kind: kind.into(),

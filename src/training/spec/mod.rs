@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use crate::{
-    dataset::SplitGrouping,
+    dataset::{AgePattern, ColumnNames, SplitGrouping},
     imaging::augment::Augmentation,
     model::{device::Precision, resnet18::Trained, starter},
     proto::v1,
@@ -125,6 +125,10 @@ pub struct DatasetSpec {
     pub max_reject_share: f64,
     /// Which pictures stay in one part of a split that is made.
     pub split_grouping: SplitGrouping,
+    /// Pattern that reads the age from the path of an image in a directory.
+    pub age_pattern: Option<AgePattern>,
+    /// Headings of a manifest's columns.
+    pub columns: ColumnNames,
 }
 
 /// Whether a new version becomes live.

@@ -14,16 +14,24 @@ export const made = signal(0);
 
 let abort: AbortController | undefined;
 
+/** Properties of a new dataset, beside its archive. */
+export interface About {
+  datasetId: string;
+  displayName: string;
+  /** Empty: the file names begin with the age. */
+  agePattern: string;
+}
+
 /** Sends an archive and makes a dataset of it; whether it was made. */
-export async function send(file: File, datasetId: string, displayName: string): Promise<boolean> {
+export async function send(file: File, about: About): Promise<boolean> {
   if (current.value?.kind === "sending") return false;
   const ended = new AbortController();
   abort = ended;
-  const name = `datasets/${datasetId}`;
+  const name = `datasets/${about.datasetId}`;
   current.value = { kind: "sending", name, sent: 0, total: file.size };
   try {
     const id = await upload(file, (sent) => (current.value = { kind: "sending", name, sent, total: file.size }), ended.signal);
-    await datasetClient.createDataset({ datasetId, upload: id, displayName }, brief);
+    await datasetClient.createDataset({ ...about, upload: id }, brief);
     current.value = undefined;
     made.value += 1;
     notify(`All of ${name} is on the server, which unpacks it now.`);

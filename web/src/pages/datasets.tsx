@@ -117,6 +117,7 @@ function UploadPanel(props: { largest: number }) {
   const [file, setFile] = useState<File | undefined>();
   const [name, setName] = useState("");
   const [title, setTitle] = useState("");
+  const [agePattern, setAgePattern] = useState("");
   const [wrong, setWrong] = useState("");
   const state = current.value;
   const isSending = state?.kind === "sending";
@@ -130,10 +131,11 @@ function UploadPanel(props: { largest: number }) {
     if (!/^[a-z][a-z0-9-]{0,62}$/.test(name)) return setWrong("the id needs 1 to 63 of a-z, 0-9 and -, beginning with a letter");
     if (file.size > props.largest) return setWrong(`the archive has ${bytes(file.size)}, and this server takes ${bytes(props.largest)} at most`);
     setWrong("");
-    if (await send(file, name, title)) {
+    if (await send(file, { datasetId: name, displayName: title, agePattern })) {
       setFile(undefined);
       setName("");
       setTitle("");
+      setAgePattern("");
     }
   };
   return (
@@ -182,6 +184,7 @@ function UploadPanel(props: { largest: number }) {
             Text for people
             <input id={`${id}-title`} type="text" autocomplete="off" value={title} disabled={isSending} onInput={(event) => setTitle(event.currentTarget.value)} />
           </label>
+          <AgePatternField id={`${id}-pattern`} value={agePattern} disabled={isSending} onChange={setAgePattern} />
           <BusyButton type="submit" class="primary" isBusy={isSending} busyText="Uploading…">
             Upload
           </BusyButton>
@@ -219,15 +222,36 @@ function UploadPanel(props: { largest: number }) {
   );
 }
 
+/** Input of the age pattern, for images whose file names do not begin with the age. */
+function AgePatternField(props: { id: string; value: string; disabled: boolean; onChange: (pattern: string) => void }) {
+  return (
+    <label class="field-stack" for={props.id}>
+      Age pattern
+      <input
+        id={props.id}
+        type="text"
+        autocomplete="off"
+        spellcheck={false}
+        placeholder="age first, or e.g. agedb, directory"
+        value={props.value}
+        disabled={props.disabled}
+        onInput={(event) => props.onChange(event.currentTarget.value)}
+      />
+    </label>
+  );
+}
+
 function RegisterPanel(props: { onDone: () => void }) {
   const id = useId();
   const [path, setPath] = useState("");
   const [name, setName] = useState("");
+  const [agePattern, setAgePattern] = useState("");
   const register = useAction(async () => {
-    const { dataset } = await datasetClient.registerDataset({ datasetId: name, path }, brief);
+    const { dataset } = await datasetClient.registerDataset({ datasetId: name, path, agePattern }, brief);
     notify(`${dataset?.name} is scanned now.`);
     setPath("");
     setName("");
+    setAgePattern("");
     props.onDone();
   });
   return (
@@ -249,6 +273,7 @@ function RegisterPanel(props: { onDone: () => void }) {
           Id of the folder
           <input id={`${id}-id`} type="text" autocomplete="off" spellcheck={false} value={name} onInput={(event) => setName(event.currentTarget.value)} />
         </label>
+        <AgePatternField id={`${id}-pattern`} value={agePattern} disabled={false} onChange={setAgePattern} />
         <BusyButton type="submit" isBusy={register.isRunning} busyText="Naming…">
           Name it
         </BusyButton>

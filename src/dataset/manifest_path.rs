@@ -1,0 +1,187 @@
+//! Finds the file that a manifest names, as other systems write paths: with backslashes, and with another normalization
+//! of Unicode than the names on this disk.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use fs_err as fs;
+use unicode_normalization::UnicodeNormalization;
+
+use super::Roots;
+use super::report::RejectReason;
+
+/// The image of a row.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// As the manifest writes it, with `/` between its parts and without `.`.
+    pub(super) name: String,
+    /// The same as the disk writes it: two rows with the same one name the same image.
+    pub(super) on_disk: String,
+}
+
+/// Finds files relative to the directory of a manifest.
+pub(super) struct Paths<'a> {
+    folder: &'a Path,
+    roots: &'a Roots,
+    /// Names of files and directories beyond ASCII, by directory and by their NFC.
+    listed: HashMap<PathBuf, HashMap<String, Vec<String>>>,
+    /// Entries of directories that may still be listed.
+    budget: usize,
+}
+
+impl<'a> Paths<'a> {
+    /// `budget` bounds the entries of directories that are kept.
+    pub(super) fn new(folder: &'a Path, roots: &'a Roots, budget: usize) -> Self {
+        Paths {
+            folder,
+            roots,
+            listed: HashMap::new(),
+            budget,
+        }
+    }
+
+    /// Finds the file of a row. A file that does not exist is found under its own name: the scan reports it.
+    ///
+    /// # Errors
+    /// The reason and the example of a reject.
+    pub(super) fn find(&mut self, written: &str) -> Result<Found, (RejectReason, String)> {
+        let outside = |example: String| (RejectReason::OutsideRoot, example);
+        if has_drive(written) {
+            let example = format!(
+                "{written}: a path with a drive letter; write it relative to the directory of the manifest"
+            );
+            return Err(outside(example));
+        }
+        let slashed = written.replace('\\', "/");
+        let name = plain(&slashed, self.roots).ok_or_else(|| outside(written.to_owned()))?;
+        if name.is_ascii() && !written.contains('\\') || self.folder.join(&name).exists() {
+            return Ok(same(name));
+        }
+        // On this system a backslash may be a part of the name; archives of Windows are unpacked to such names.
+        if written.contains('\\')
+            && let Some(literal) = plain(written, self.roots)
+            && self.folder.join(&literal).exists()
+        {
+            return Ok(same(literal));
+        }
+        match self.normalized(&name) {
+            Normalized::One(on_disk) => Ok(Found { name, on_disk }),
+            Normalized::None => Ok(same(name)),
+            Normalized::Several(count) => Err((
+                RejectReason::Missing,
+                format!(
+                    "{name}: {count} files have this name in other normalizations of Unicode; rename all but one, or write its exact name"
+                ),
+            )),
+        }
+    }
+
+    /// The name on disk that is the same after normalization, part by part.
+    fn normalized(&mut self, name: &str) -> Normalized {
+        let mut path = match name.starts_with('/') {
+            true => PathBuf::from("/"),
+            false => self.folder.to_path_buf(),
+        };
+        let mut on_disk: Vec<String> = Vec::new();
+        for part in name.split('/').filter(|part| !part.is_empty()) {
+            let mut found = part.to_owned();
+            if !part.is_ascii() && !path.join(part).exists() {
+                match self.in_directory(&path, part).as_deref() {
+                    None | Some([]) => return Normalized::None,
+                    Some([one]) => found.clone_from(one),
+                    Some(several) => return Normalized::Several(several.len()),
+                }
+            }
+            path.push(&found);
+            on_disk.push(found);
+        }
+        let joined = on_disk.join("/");
+        Normalized::One(match name.starts_with('/') {
+            true => format!("/{joined}"),
+            false => joined,
+        })
+    }
+
+    /// The names in a directory that are the same after normalization; none where it must not or cannot be listed.
+    fn in_directory(&mut self, directory: &Path, part: &str) -> Option<Vec<String>> {
+        let resolved = fs::canonicalize(directory).ok()?;
+        if !self.roots.contains(&resolved) {
+            return None;
+        }
+        if !self.listed.contains_key(&resolved) {
+            let names = self.list(&resolved);
+            self.listed.insert(resolved.clone(), names);
+        }
+        let names = self.listed.get(&resolved)?;
+        Some(names.get(&nfc(part)).cloned().unwrap_or_default())
+    }
+
+    fn list(&mut self, directory: &Path) -> HashMap<String, Vec<String>> {
+        let mut names: HashMap<String, Vec<String>> = HashMap::new();
+        let Ok(entries) = fs::read_dir(directory) else {
+            return names;
+        };
+        for entry in entries.flatten() {
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                continue;
+            };
+            // A name of ASCII alone is the same in every normalization.
+            if name.is_ascii() {
+                continue;
+            }
+            let Some(left) = self.budget.checked_sub(1) else {
+                break;
+            };
+            self.budget = left;
+            names.entry(nfc(&name)).or_default().push(name);
+        }
+        names
+    }
+}
+
+/// What a name is on disk after normalization.
+enum Normalized {
+    None,
+    One(String),
+    Several(usize),
+}
+
+fn same(name: String) -> Found {
+    Found {
+        on_disk: name.clone(),
+        name,
+    }
+}
+
+fn nfc(text: &str) -> String {
+    text.nfc().collect()
+}
+
+/// True for a path such as `C:\faces\1.jpg`.
+fn has_drive(path: &str) -> bool {
+    matches!(path.as_bytes(), [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic())
+}
+
+/// The path with `/` between its parts and without `.`, or none where it is absolute without being under a root, or climbs with `..`. Where links lead
+/// is looked at when the file is read.
+fn plain(path: &str, roots: &Roots) -> Option<String> {
+    let mut parts = Vec::new();
+    let mut is_absolute = false;
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(part) => parts.push(part.to_str()?),
+            Component::CurDir => {}
+            Component::RootDir => is_absolute = true,
+            Component::ParentDir | Component::Prefix(_) => return None,
+        }
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    let joined = parts.join("/");
+    if !is_absolute {
+        return Some(joined);
+    }
+    let absolute = format!("/{joined}");
+    roots.contains(Path::new(&absolute)).then_some(absolute)
+}
