@@ -12,6 +12,8 @@
 mod batches;
 /// Browsers: gRPC-Web on both ports, and origins.
 mod browsers;
+/// Files of initial weights as other programs and this one write them.
+mod checkpoints;
 /// Pausing, resuming and changing trainings, and what ends them by their own spec.
 mod control;
 /// Datasets that are checked: what is found in them, and what the checks leave alone.

@@ -5,84 +5,222 @@ use std::collections::BTreeMap;
 use super::archive::Archive;
 use super::error::quoted;
 use super::pickle::unpickle;
+use super::select::{self, Group, Other, TOP, Wanted};
 use super::value::{Id, Recipe, Storage, Value, Values};
-use super::{FormatError, StateDict, TensorData};
+use super::{FormatError, Found, StateDict, TensorData};
 
-/// Keys under which training scripts nest a state dict, in the order in which they are tried.
-const NESTED_KEYS: [&str; 2] = ["state_dict", "model"];
+/// The entry beside the tensors that describes a model of Visage; torch ignores it.
+pub(super) const DESCRIPTION_ENTRY: &str = "visage.json";
+/// Longest description that is read, in bytes.
+const MAX_DESCRIPTION: usize = 65_536;
+/// Dictionaries within dictionaries that are searched for tensors.
+const MAX_DEPTH: usize = 5;
+/// Entries of dictionaries that are searched for tensors; those of a dictionary that lies in many others count each time.
+const MAX_SEARCHED: usize = 1_000_000;
+/// Dictionaries with tensors in one file.
+const MAX_GROUPS: usize = 1_000;
+/// Ways to the same dictionary that are kept.
+const MAX_PATHS: usize = 8;
+/// Longest name of a tensor and longest key that leads to one, in bytes; torchvision's names have at most 40.
+const MAX_NAME: usize = 1_024;
+/// Entries beside the tensors of a group that are kept for an error.
+const MAX_OTHERS: usize = 100;
 /// How many times the file's size its tensors may take in memory: views that overlap or repeat a storage unfold when
 /// they are made contiguous.
 const UNFOLD_FACTOR: usize = 4;
 /// Small files may unfold to this many bytes whatever their size.
 const UNFOLD_MINIMUM: usize = 1 << 20;
 
-/// Reads a state dict, at the top level of the file or under `state_dict` or `model`.
-pub(super) fn read(file: &[u8]) -> Result<StateDict, FormatError> {
+/// Reads the wanted tensors of a file.
+pub(super) fn read(file: &[u8], wanted: Wanted<'_>) -> Result<Found, FormatError> {
     let archive = Archive::open(file)?;
     let folder = top_folder(&archive)?;
+    if is_torchscript(&archive, folder) {
+        return Err(FormatError::TorchScript);
+    }
     let program = archive.bytes(&format!("{folder}/data.pkl"))?;
     let mut storages = Storages::new(&archive, folder, file.len())?;
-    tensors(program, &mut storages)
+    Ok(Found {
+        description: description(&archive, folder),
+        ..tensors(program, &mut storages, wanted)?
+    })
 }
 
-/// Runs the pickle and makes each tensor of its state dict contiguous.
+/// Runs the pickle and makes each of the wanted tensors contiguous.
 pub(super) fn tensors(
     program: &[u8],
     storages: &mut Storages<'_>,
-) -> Result<StateDict, FormatError> {
+    wanted: Wanted<'_>,
+) -> Result<Found, FormatError> {
     let (values, root) = unpickle(program)?;
-    let mut state = StateDict::new();
-    for (name, value) in state_dict(&values, root)? {
-        let Value::Text(name) = values.get(*name) else {
-            return Err(FormatError::malformed(
-                "a key of its state dict is not a string",
-            ));
-        };
-        let Value::Tensor(recipe) = values.get(*value) else {
-            return Err(FormatError::malformed(format!(
-                "entry {} of its state dict is not a tensor",
-                quoted(name)
-            )));
-        };
-        let tensor = storages
-            .tensor(&values, recipe)
-            .map_err(|error| name_tensor(error, name))?;
-        state.insert(name.clone(), tensor);
-    }
-    Ok(state)
-}
-
-/// The entries of the state dict within the pickled value.
-fn state_dict(values: &Values, root: Id) -> Result<&[(Id, Id)], FormatError> {
-    let Value::Dict(top) = values.get(root) else {
-        return Err(FormatError::Unsupported(
-            "a pickled value that is not a dictionary of tensors".to_owned(),
-        ));
+    let Some(top) = values.items(root) else {
+        return Err(not_a_dictionary(&values, root));
     };
-    let has_tensors = |items: &[(Id, Id)]| {
-        items
+    let (groups, entries): (Vec<Group<'_>>, Vec<&[(Id, Id)]>) = groups(&values, root);
+    if groups.is_empty() {
+        let others: Vec<Other<'_>> = top
             .iter()
-            .any(|(_, value)| matches!(values.get(*value), Value::Tensor(_)))
-    };
-    if has_tensors(top) {
-        return Ok(top);
+            .map(|(key, value)| other(&values, *key, *value))
+            .collect();
+        return Err(select::instead_of_tensors(others.iter()).unwrap_or_else(|| {
+            FormatError::malformed(
+                "it holds no tensors, neither directly nor under state_dict or model",
+            )
+        }));
     }
-    for wanted in NESTED_KEYS {
-        for (key, value) in top {
-            if let (Value::Text(key), Value::Dict(inner)) = (values.get(*key), values.get(*value))
-                && key == wanted
-                && has_tensors(inner)
-            {
-                return Ok(inner);
-            }
+    let choice = select::choose(&groups, wanted)?;
+    let mut state = StateDict::new();
+    for (key, value) in entries[choice.group] {
+        if let Some(name) = name(&values, *key)
+            && let Some(stripped) = name.strip_prefix(&choice.prefix)
+            && let Value::Tensor(recipe) = values.get(*value)
+        {
+            let tensor = storages
+                .tensor(&values, recipe)
+                .map_err(|error| name_tensor(error, name))?;
+            state.insert(stripped.to_owned(), tensor);
         }
     }
-    Err(FormatError::malformed(
-        "it holds no tensors, neither directly nor under state_dict or model",
-    ))
+    Ok(Found {
+        state,
+        place: groups[choice.group].paths[0].clone(),
+        prefix: choice.prefix,
+        description: None,
+    })
 }
 
-/// The folder in which the archive holds everything; torch names it after the file.
+/// A dictionary on the search for tensors.
+struct Node {
+    id: Id,
+    /// The node and the key that lead to it; `None` for the top level.
+    from: Option<(usize, Id)>,
+    depth: usize,
+}
+
+/// The dictionaries with tensors, and their entries. A file can nest a dictionary in itself, so depth and work are limited;
+/// what is nested less deeply is found first.
+fn groups(values: &Values, root: Id) -> (Vec<Group<'_>>, Vec<&[(Id, Id)]>) {
+    let (mut found, mut entries) = (Vec::<Group<'_>>::new(), Vec::new());
+    // By dictionary, where it was found to have tensors.
+    let mut known: BTreeMap<Id, Option<usize>> = BTreeMap::new();
+    let mut nodes = vec![Node {
+        id: root,
+        from: None,
+        depth: 0,
+    }];
+    let mut next = 0;
+    let mut left = MAX_SEARCHED;
+    while let Some(Node { id, depth, .. }) = nodes.get(next) {
+        let (id, depth, items) = (*id, *depth, values.items(*id).unwrap_or_default());
+        let Some(rest) = left.checked_sub(items.len() + 1) else {
+            break;
+        };
+        left = rest;
+        let index = *known.entry(id).or_insert_with(|| {
+            let group = group(values, items);
+            let is_kept = !group.tensors.is_empty() && found.len() < MAX_GROUPS;
+            is_kept.then(|| {
+                found.push(group);
+                entries.push(items);
+                found.len() - 1
+            })
+        });
+        if let Some(index) = index
+            && found[index].paths.len() < MAX_PATHS
+        {
+            found[index].paths.push(path(values, &nodes, next));
+        }
+        if depth < MAX_DEPTH {
+            let inner = items.iter().filter(|(key, value)| {
+                name(values, *key).is_some()
+                    && values.items(*value).is_some_and(|items| !items.is_empty())
+            });
+            nodes.extend(inner.map(|(key, value)| Node {
+                id: *value,
+                from: Some((next, *key)),
+                depth: depth + 1,
+            }));
+        }
+        next += 1;
+    }
+    (found, entries)
+}
+
+/// The keys that lead to a node, joined by dots.
+fn path(values: &Values, nodes: &[Node], mut node: usize) -> String {
+    let mut keys = Vec::new();
+    while let Some((parent, key)) = nodes[node].from {
+        keys.push(name(values, key).unwrap_or_default());
+        node = parent;
+    }
+    if keys.is_empty() {
+        return TOP.to_owned();
+    }
+    keys.reverse();
+    keys.join(".")
+}
+
+fn group<'v>(values: &'v Values, items: &[(Id, Id)]) -> Group<'v> {
+    let mut group = Group::default();
+    for (key, value) in items {
+        if let Some(name) = name(values, *key)
+            && let Value::Tensor(recipe) = values.get(*value)
+        {
+            // Without a readable shape it fits nothing, and is the error where it is wanted.
+            let shape = values.dimensions(recipe).map(|(shape, _)| shape);
+            group.tensors.insert(name, shape.unwrap_or_default());
+        } else if group.others.len() < MAX_OTHERS {
+            group.others.push(other(values, *key, *value));
+        }
+    }
+    group
+}
+
+fn other(values: &Values, key: Id, value: Id) -> Other<'_> {
+    Other {
+        name: name(values, key),
+        object: values.python_name(value),
+    }
+}
+
+/// A key that can be a name.
+fn name(values: &Values, key: Id) -> Option<&str> {
+    values.text(key).ok().filter(|name| name.len() <= MAX_NAME)
+}
+
+fn not_a_dictionary(values: &Values, root: Id) -> FormatError {
+    match values.python_name(root) {
+        Some((module, name)) => FormatError::ForbiddenGlobal {
+            name: quoted(&format!("{module}.{name}")),
+        },
+        None => FormatError::Unsupported(
+            "a pickled value that is not a dictionary of tensors".to_owned(),
+        ),
+    }
+}
+
+/// TorchScript keeps its code beside the pickle.
+fn is_torchscript(archive: &Archive<'_>, folder: &str) -> bool {
+    let code = format!("{folder}/code/");
+    archive.contains(&format!("{folder}/constants.pkl"))
+        || archive.names().any(|name| name.starts_with(&code))
+}
+
+/// Before torch 1.4 TorchScript had a `model.json` in place of the pickle.
+fn is_old_torchscript(name: &str) -> bool {
+    name.strip_suffix("/model.json")
+        .is_some_and(|folder| !folder.contains('/'))
+}
+
+/// What a file says of itself; a description that cannot be read is none.
+fn description(archive: &Archive<'_>, folder: &str) -> Option<String> {
+    let name = format!("{folder}/{DESCRIPTION_ENTRY}");
+    let bytes = archive.contains(&name).then(|| archive.bytes(&name).ok())??;
+    let text = (bytes.len() <= MAX_DESCRIPTION).then(|| std::str::from_utf8(bytes).ok())??;
+    Some(text.to_owned())
+}
+
+/// The directory in which the archive holds everything; torch names it after the file.
 fn top_folder<'a>(archive: &'a Archive<'_>) -> Result<&'a str, FormatError> {
     let mut folders = archive
         .names()
@@ -90,6 +228,7 @@ fn top_folder<'a>(archive: &'a Archive<'_>) -> Result<&'a str, FormatError> {
         .filter(|folder| !folder.contains('/'));
     match (folders.next(), folders.next()) {
         (Some(folder), None) => Ok(folder),
+        (None, _) if archive.names().any(is_old_torchscript) => Err(FormatError::TorchScript),
         (None, _) => Err(FormatError::malformed(
             "it is a zip archive without data.pkl, so torch.save did not write it",
         )),
