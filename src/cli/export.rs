@@ -241,11 +241,7 @@ fn write_safetensors(
     }
 }
 
-fn write_pth(
-    weights: &Path,
-    description: Description,
-    target: &Path,
-) -> Result<(), model::Error> {
+fn write_pth(weights: &Path, description: Description, target: &Path) -> Result<(), model::Error> {
     let state = weights::read(weights)?;
     let in_torchvisions_order = layout(1);
     let entries = in_torchvisions_order.iter().filter_map(|(name, _)| {

@@ -68,12 +68,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "WEIGHTS", help_heading = "Model")]
     init: Option<String>,
     /// Place of the network within a file of --init that has several, such as `model_ema` or `state_dict.module.encoder_q`
-    #[arg(
-        long,
-        value_name = "KEY",
-        requires = "init",
-        help_heading = "Model"
-    )]
+    #[arg(long, value_name = "KEY", requires = "init", help_heading = "Model")]
     init_key: Option<String>,
     /// Parts that are trained, such as `layer4,fc` or `ALL` [default: layer4,fc]
     #[arg(

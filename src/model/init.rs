@@ -13,7 +13,9 @@ use super::{
     description::Description,
     resnet18::layout,
     starter,
-    weights::{self, DType, HubOptions, Mismatch, StateDict, check_shapes, check_values, without_head},
+    weights::{
+        self, DType, HubOptions, Mismatch, StateDict, check_shapes, check_values, without_head,
+    },
 };
 
 /// Which weights to begin with.
@@ -134,7 +136,7 @@ fn read(path: &str, key: &str) -> Result<(StateDict, File), Error> {
         source += "; the last layer is random";
         if !head.is_empty() {
             source += &format!(
-                ", since the file's is not one output named fc.weight and fc.bias: {}",
+                ", because the file has {} instead of fc.weight [1, 512]",
                 head.join(", ")
             );
         }
@@ -289,12 +291,13 @@ mod tests {
             assert!(file.source.contains(part), "{}", file.source);
         }
 
-        for change in [
-            |description: &mut Description| description.format_version += 1,
+        let changes: [fn(&mut Description); 4] = [
+            |description| description.format_version += 1,
             |description| description.architecture = "resnet50".to_owned(),
             |description| description.label.scale = 0.0,
             |description| description.input.size = 0,
-        ] {
+        ];
+        for change in changes {
             let mut unusable = description();
             change(&mut unusable);
             write(&path, &ones(1), Some(&unusable));
@@ -351,7 +354,10 @@ mod tests {
         // By hand: 1 · 2, and 1 · 2 + 30.
         assert_eq!(loaded.state["fc.weight"].double_value(&[0, 511]), 2.0);
         assert_eq!(loaded.state["fc.bias"].double_value(&[0]), 32.0);
-        assert_eq!(loaded.state["conv1.weight"].double_value(&[0, 0, 0, 0]), 1.0);
+        assert_eq!(
+            loaded.state["conv1.weight"].double_value(&[0, 0, 0, 0]),
+            1.0
+        );
     }
 
     #[test]
@@ -365,7 +371,10 @@ mod tests {
         }
         write(&path, &state, None);
         let source = check_file(&path).unwrap().source;
-        assert!(source.contains("random") && source.contains("fc.1.weight [1, 512]"), "{source}");
+        assert!(
+            source.contains("random") && source.contains("fc.1.weight [1, 512]"),
+            "{source}"
+        );
     }
 
     #[test]
@@ -381,7 +390,10 @@ mod tests {
         state.insert("bn1.running_var".to_owned(), nan(vec![64]));
         write(&path, &state, None);
         let message = check_file(&path).unwrap_err().to_string();
-        assert!(message.contains("tensor \"bn1.running_var\" has NaN at [0]"), "{message}");
+        assert!(
+            message.contains("tensor \"bn1.running_var\" has NaN at [0]"),
+            "{message}"
+        );
 
         // A head of 1000 classes is not used.
         let mut state = ones(1000);

@@ -476,7 +476,11 @@ pub fn from_weights(error: &model::Error) -> Status {
             ..
         })
     );
-    let field = if is_about_key { "spec.init.key" } else { "spec.init.path" };
+    let field = if is_about_key {
+        "spec.init.key"
+    } else {
+        "spec.init.path"
+    };
     invalid(field, &error.to_string())
 }
 

@@ -39,7 +39,11 @@ async fn validated(server: &Server, request: v1::StartTrainingRequest) -> v1::Tr
 
 /// The fields that a call is refused for, with what is wrong with them.
 async fn refused(server: &Server, request: v1::StartTrainingRequest) -> Vec<(String, String)> {
-    let status = server.trainings().start_training(request).await.unwrap_err();
+    let status = server
+        .trainings()
+        .start_training(request)
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
     let details = status.get_error_details();
     let violations = details.bad_request().unwrap().field_violations.iter();
@@ -91,7 +95,11 @@ async fn a_training_on_a_downloaded_model_starts_where_that_model_is() {
         let resolved = described.resolved_spec.unwrap();
         assert_eq!(resolved.head_bias(), HeadBias::Keep, "{name}");
         assert_eq!(resolved.input_size, Some(192), "{name}");
-        assert!(described.init_source.contains(name), "{}", described.init_source);
+        assert!(
+            described.init_source.contains(name),
+            "{}",
+            described.init_source
+        );
 
         // Steps that are too small to move anything.
         let spec = v1::TrainingSpec {
@@ -128,14 +136,23 @@ async fn the_spec_decides_about_the_head_of_an_age_model_and_other_heads_get_the
     spec.set_head_bias(HeadBias::MeanAge);
     spec.input_size = Some(64);
     let resolved = validated(&server, asked).await.resolved_spec.unwrap();
-    assert_eq!((resolved.head_bias(), resolved.input_size), (HeadBias::MeanAge, Some(64)));
+    assert_eq!(
+        (resolved.head_bias(), resolved.input_size),
+        (HeadBias::MeanAge, Some(64))
+    );
 
     // The same tensors without a description might predict anything.
     let state = weights::read(&path).unwrap();
     let plain = server.path("plain.pth");
     write_pth(&plain, &state);
-    let resolved = validated(&server, dry_run(&faces, &plain)).await.resolved_spec.unwrap();
-    assert_eq!((resolved.head_bias(), resolved.input_size), (HeadBias::MeanAge, Some(224)));
+    let resolved = validated(&server, dry_run(&faces, &plain))
+        .await
+        .resolved_spec
+        .unwrap();
+    assert_eq!(
+        (resolved.head_bias(), resolved.input_size),
+        (HeadBias::MeanAge, Some(224))
+    );
 }
 
 #[tokio::test]
@@ -146,7 +163,15 @@ async fn an_exported_model_is_an_age_model_in_every_format() {
         let path = server.path(&format!("export.{format}"));
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_visage"));
         command
-            .args(["--server", &server.grpc, "models", "export", "1", "--format", format])
+            .args([
+                "--server",
+                &server.grpc,
+                "models",
+                "export",
+                "1",
+                "--format",
+                format,
+            ])
             .arg("--output")
             .arg(&path)
             .kill_on_drop(true);
@@ -197,7 +222,10 @@ async fn values_that_are_no_numbers_are_refused_before_a_training_is_queued() {
             "{description}"
         );
     }
-    let listed = server.trainings().list_trainings(v1::ListTrainingsRequest::default()).await;
+    let listed = server
+        .trainings()
+        .list_trainings(v1::ListTrainingsRequest::default())
+        .await;
     assert!(listed.unwrap().into_inner().trainings.is_empty());
 }
 
@@ -233,6 +261,13 @@ async fn the_key_chooses_a_network_and_is_refused_where_it_names_none() {
     assert_eq!(violations[0].0, "spec.init.key");
 
     let training = validated(&server, with_key("encoder_q")).await;
-    assert!(training.init_source.contains("\"encoder_q.\""), "{}", training.init_source);
-    assert_eq!(training.resolved_spec.unwrap().init.unwrap().key, "encoder_q");
+    assert!(
+        training.init_source.contains("\"encoder_q.\""),
+        "{}",
+        training.init_source
+    );
+    assert_eq!(
+        training.resolved_spec.unwrap().init.unwrap().key,
+        "encoder_q"
+    );
 }

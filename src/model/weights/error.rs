@@ -112,7 +112,9 @@ pub enum FormatError {
         places: String,
     },
     /// The key of the request names no place in the file.
-    #[error("key must name a place in the file that has tensors, got {key}; it has them at {places}")]
+    #[error(
+        "key must name a place in the file that has tensors, got {key}; it has tensors at {places}"
+    )]
     UnknownKey {
         /// As requested, quoted.
         key: String,

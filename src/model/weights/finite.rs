@@ -152,7 +152,12 @@ mod tests {
     fn further_tensors_are_counted() {
         let bad = || floats(&[1], &[f32::NAN]);
         let names = ["a", "b", "c"].map(|name| (name.to_owned(), bad()));
-        let text = check_values(&StateDict::from(names)).unwrap_err().to_string();
-        assert!(text.contains("tensor \"a\"") && text.contains("2 more tensors"), "{text}");
+        let text = check_values(&StateDict::from(names))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("tensor \"a\"") && text.contains("2 more tensors"),
+            "{text}"
+        );
     }
 }

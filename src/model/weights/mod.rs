@@ -4,8 +4,8 @@
 //! a pickle names is ever run, and a damaged file is an [`Error`] with a sentence, never a panic. Nothing here touches
 //! libtorch; the model copies from [`TensorData`] into its own parameters.
 //!
-//! Reading order: [`read`] decides what a file is by its content and hands it to `pth` (with `archive`, `pickle`
-//! and `value` below it) or to `safetensors`; both ask `select` which of the tensors are wanted. `shapes` compares names and
+//! Reading order: [`read`] decides what a file is by its content and hands it to `pth` (with `archive`, `pickle`,
+//! `value` and `search` below it) or to `safetensors`; both ask `select` which of the tensors are wanted. `shapes` compares names and
 //! shapes, `finite` looks at the values; [`imagenet()`] looks for torchvision's weights on disk and then asks `hub`.
 
 mod archive;
@@ -18,6 +18,7 @@ mod pickle;
 mod pth;
 mod pth_writer;
 mod safetensors;
+mod search;
 mod select;
 mod shapes;
 mod tensor;

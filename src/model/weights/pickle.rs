@@ -222,12 +222,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn call(
-        &self,
-        global: Global,
-        callable: Id,
-        arguments: &[Id],
-    ) -> Result<Built, FormatError> {
+    fn call(&self, global: Global, callable: Id, arguments: &[Id]) -> Result<Built, FormatError> {
         let placeholder = Built::New(Value::Object {
             class: callable,
             items: Vec::new(),
@@ -251,7 +246,10 @@ impl<'a> Machine<'a> {
             (Global::RebuildParameter, [data, _requires_grad, _hooks])
             | (Global::RebuildParameterWithState, [data, _requires_grad, _hooks, _]) => {
                 let data = *data;
-                if !matches!(self.values.get(data), Value::Tensor(_) | Value::Object { .. }) {
+                if !matches!(
+                    self.values.get(data),
+                    Value::Tensor(_) | Value::Object { .. }
+                ) {
                     return Err(FormatError::malformed(
                         "a parameter in its pickle has no tensor",
                     ));
@@ -259,9 +257,8 @@ impl<'a> Machine<'a> {
                 Built::Same(data)
             }
             (Global::RebuildFromType, [function, _class, inner, _attributes]) => {
-                let Value::Global(
-                    rebuild @ (Global::RebuildTensor | Global::RebuildParameter),
-                ) = self.values.get(*function)
+                let Value::Global(rebuild @ (Global::RebuildTensor | Global::RebuildParameter)) =
+                    self.values.get(*function)
                 else {
                     return Ok(placeholder);
                 };

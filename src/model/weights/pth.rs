@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::archive::Archive;
 use super::error::quoted;
 use super::pickle::unpickle;
-use super::select::{self, Group, Other, TOP, Wanted};
+use super::search::{Search, name, other};
+use super::select::{self, Other, Wanted};
 use super::value::{Id, Recipe, Storage, Value, Values};
 use super::{FormatError, Found, StateDict, TensorData};
 
@@ -13,18 +14,6 @@ use super::{FormatError, Found, StateDict, TensorData};
 pub(super) const DESCRIPTION_ENTRY: &str = "visage.json";
 /// Longest description that is read, in bytes.
 const MAX_DESCRIPTION: usize = 65_536;
-/// Dictionaries within dictionaries that are searched for tensors.
-const MAX_DEPTH: usize = 5;
-/// Entries of dictionaries that are searched for tensors; those of a dictionary that lies in many others count each time.
-const MAX_SEARCHED: usize = 1_000_000;
-/// Dictionaries with tensors in one file.
-const MAX_GROUPS: usize = 1_000;
-/// Ways to the same dictionary that are kept.
-const MAX_PATHS: usize = 8;
-/// Longest name of a tensor and longest key that leads to one, in bytes; torchvision's names have at most 40.
-const MAX_NAME: usize = 1_024;
-/// Entries beside the tensors of a group that are kept for an error.
-const MAX_OTHERS: usize = 100;
 /// How many times the file's size its tensors may take in memory: views that overlap or repeat a storage unfold when
 /// they are made contiguous.
 const UNFOLD_FACTOR: usize = 4;
@@ -56,17 +45,19 @@ pub(super) fn tensors(
     let Some(top) = values.items(root) else {
         return Err(not_a_dictionary(&values, root));
     };
-    let (groups, entries): (Vec<Group<'_>>, Vec<&[(Id, Id)]>) = groups(&values, root);
+    let Search { groups, entries } = Search::from(&values, root);
     if groups.is_empty() {
         let others: Vec<Other<'_>> = top
             .iter()
             .map(|(key, value)| other(&values, *key, *value))
             .collect();
-        return Err(select::instead_of_tensors(others.iter()).unwrap_or_else(|| {
-            FormatError::malformed(
-                "it holds no tensors, neither directly nor under state_dict or model",
-            )
-        }));
+        return Err(
+            select::instead_of_tensors(others.iter()).unwrap_or_else(|| {
+                FormatError::malformed(
+                    "it holds no tensors, neither directly nor under state_dict or model",
+                )
+            }),
+        );
     }
     let choice = select::choose(&groups, wanted)?;
     let mut state = StateDict::new();
@@ -87,105 +78,6 @@ pub(super) fn tensors(
         prefix: choice.prefix,
         description: None,
     })
-}
-
-/// A dictionary on the search for tensors.
-struct Node {
-    id: Id,
-    /// The node and the key that lead to it; `None` for the top level.
-    from: Option<(usize, Id)>,
-    depth: usize,
-}
-
-/// The dictionaries with tensors, and their entries. A file can nest a dictionary in itself, so depth and work are limited;
-/// what is nested less deeply is found first.
-fn groups(values: &Values, root: Id) -> (Vec<Group<'_>>, Vec<&[(Id, Id)]>) {
-    let (mut found, mut entries) = (Vec::<Group<'_>>::new(), Vec::new());
-    // By dictionary, where it was found to have tensors.
-    let mut known: BTreeMap<Id, Option<usize>> = BTreeMap::new();
-    let mut nodes = vec![Node {
-        id: root,
-        from: None,
-        depth: 0,
-    }];
-    let mut next = 0;
-    let mut left = MAX_SEARCHED;
-    while let Some(Node { id, depth, .. }) = nodes.get(next) {
-        let (id, depth, items) = (*id, *depth, values.items(*id).unwrap_or_default());
-        let Some(rest) = left.checked_sub(items.len() + 1) else {
-            break;
-        };
-        left = rest;
-        let index = *known.entry(id).or_insert_with(|| {
-            let group = group(values, items);
-            let is_kept = !group.tensors.is_empty() && found.len() < MAX_GROUPS;
-            is_kept.then(|| {
-                found.push(group);
-                entries.push(items);
-                found.len() - 1
-            })
-        });
-        if let Some(index) = index
-            && found[index].paths.len() < MAX_PATHS
-        {
-            found[index].paths.push(path(values, &nodes, next));
-        }
-        if depth < MAX_DEPTH {
-            let inner = items.iter().filter(|(key, value)| {
-                name(values, *key).is_some()
-                    && values.items(*value).is_some_and(|items| !items.is_empty())
-            });
-            nodes.extend(inner.map(|(key, value)| Node {
-                id: *value,
-                from: Some((next, *key)),
-                depth: depth + 1,
-            }));
-        }
-        next += 1;
-    }
-    (found, entries)
-}
-
-/// The keys that lead to a node, joined by dots.
-fn path(values: &Values, nodes: &[Node], mut node: usize) -> String {
-    let mut keys = Vec::new();
-    while let Some((parent, key)) = nodes[node].from {
-        keys.push(name(values, key).unwrap_or_default());
-        node = parent;
-    }
-    if keys.is_empty() {
-        return TOP.to_owned();
-    }
-    keys.reverse();
-    keys.join(".")
-}
-
-fn group<'v>(values: &'v Values, items: &[(Id, Id)]) -> Group<'v> {
-    let mut group = Group::default();
-    for (key, value) in items {
-        if let Some(name) = name(values, *key)
-            && let Value::Tensor(recipe) = values.get(*value)
-        {
-            // Without a readable shape it fits nothing, and is the error where it is wanted.
-            let shape = values.dimensions(recipe).map(|(shape, _)| shape);
-            group.tensors.insert(name, shape.unwrap_or_default());
-        } else if group.others.len() < MAX_OTHERS {
-            group.others.push(other(values, *key, *value));
-        }
-    }
-    group
-}
-
-fn other(values: &Values, key: Id, value: Id) -> Other<'_> {
-    Other {
-        name: name(values, key),
-        object: values.python_name(value),
-    }
-}
-
-/// A key that can be a name.
-fn name(values: &Values, key: Id) -> Option<&str> {
-    values.text(key).ok().filter(|name| name.len() <= MAX_NAME)
 }
 
 fn not_a_dictionary(values: &Values, root: Id) -> FormatError {
@@ -215,7 +107,9 @@ fn is_old_torchscript(name: &str) -> bool {
 /// What a file says of itself; a description that cannot be read is none.
 fn description(archive: &Archive<'_>, folder: &str) -> Option<String> {
     let name = format!("{folder}/{DESCRIPTION_ENTRY}");
-    let bytes = archive.contains(&name).then(|| archive.bytes(&name).ok())??;
+    let bytes = archive
+        .contains(&name)
+        .then(|| archive.bytes(&name).ok())??;
     let text = (bytes.len() <= MAX_DESCRIPTION).then(|| std::str::from_utf8(bytes).ok())??;
     Some(text.to_owned())
 }

@@ -204,7 +204,10 @@ mod tests {
         let state = tensors();
         let tensors = || state.iter().map(|(name, tensor)| (name.as_str(), tensor));
         let found = pth::read(&to_pth(tensors(), Some("{}")), Wanted::Whole).unwrap();
-        assert_eq!((&found.state, found.description.as_deref()), (&state, Some("{}")));
+        assert_eq!(
+            (&found.state, found.description.as_deref()),
+            (&state, Some("{}"))
+        );
         let found = pth::read(&to_pth(tensors(), None), Wanted::Whole).unwrap();
         assert_eq!((found.state, found.description), (state.clone(), None));
     }
@@ -212,8 +215,12 @@ mod tests {
     #[test]
     fn the_same_tensors_make_the_same_file() {
         let state = tensors();
-        let [first, second] =
-            [(); 2].map(|()| to_pth(state.iter().map(|(name, tensor)| (name.as_str(), tensor)), None));
+        let [first, second] = [(); 2].map(|()| {
+            to_pth(
+                state.iter().map(|(name, tensor)| (name.as_str(), tensor)),
+                None,
+            )
+        });
         assert!(first == second);
     }
 

@@ -33,8 +33,7 @@ pub fn metadata(description: String) -> HashMap<String, String> {
 /// # Errors
 /// A damaged file.
 pub fn described(bytes: &[u8], description: String) -> Result<Option<Vec<u8>>, FormatError> {
-    let damaged =
-        |error: ::safetensors::SafeTensorError| FormatError::malformed(error.to_string());
+    let damaged = |error: ::safetensors::SafeTensorError| FormatError::malformed(error.to_string());
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let entries = header.metadata().clone().unwrap_or_default();
     if entries.contains_key(DESCRIPTION_KEY) {
@@ -56,8 +55,7 @@ pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
 
 /// Copies the wanted tensors out of a safetensors file.
 pub(super) fn read(bytes: &[u8], wanted: Wanted<'_>) -> Result<Found, FormatError> {
-    let damaged =
-        |error: ::safetensors::SafeTensorError| FormatError::malformed(error.to_string());
+    let damaged = |error: ::safetensors::SafeTensorError| FormatError::malformed(error.to_string());
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
     let tensors = file
         .iter()

@@ -111,22 +111,32 @@ struct Scope {
     prefix: String,
 }
 
-fn resnet18(groups: &[Group<'_>], key: Option<&str>) -> Result<Choice, FormatError> {
-    let network = resnet18_shapes(1);
-    let scopes = scopes(groups, key)?;
-    let mut fitting = Vec::new();
-    for scope in &scopes {
-        let tensors = &groups[scope.group].tensors;
-        for prefix in prefixes(tensors, &scope.prefix) {
-            let choice = Choice {
-                group: scope.group,
-                prefix: prefix.to_owned(),
-            };
-            if fits(tensors, prefix, &network) && !fitting.contains(&choice) {
-                fitting.push(choice);
-            }
+impl Scope {
+    fn all_of(group: usize) -> Self {
+        Scope {
+            group,
+            prefix: String::new(),
         }
     }
+}
+
+fn resnet18(groups: &[Group<'_>], key: Option<&str>) -> Result<Choice, FormatError> {
+    let network = resnet18_shapes(1);
+    let everywhere: Vec<Scope> = (0..groups.len()).map(Scope::all_of).collect();
+    let scopes = match key {
+        None => everywhere,
+        Some(key) => {
+            let at_key = scopes_at(groups, key);
+            if at_key.is_empty() {
+                return Err(FormatError::UnknownKey {
+                    key: quoted(key),
+                    places: listed_places(groups, &fitting(groups, &everywhere, &network)),
+                });
+            }
+            at_key
+        }
+    };
+    let fitting = fitting(groups, &scopes, &network);
     match fitting.as_slice() {
         [] => nearest(groups, &scopes, &network),
         [only] => {
@@ -148,34 +158,60 @@ fn resnet18(groups: &[Group<'_>], key: Option<&str>) -> Result<Choice, FormatErr
             }
             Ok(only.clone())
         }
-        several => {
-            let places = several
-                .iter()
-                .map(|choice| place(&groups[choice.group], &choice.prefix));
-            Err(FormatError::SeveralNetworks {
-                places: listed(places.map(|place| quoted(&place)).collect()),
-            })
-        }
+        several => Err(FormatError::SeveralNetworks {
+            places: listed_places(groups, several),
+        }),
     }
 }
 
-/// Where to look: everywhere, or where the key says.
-fn scopes(groups: &[Group<'_>], key: Option<&str>) -> Result<Vec<Scope>, FormatError> {
-    let everything = |group: usize| Scope {
-        group,
-        prefix: String::new(),
+/// The places within the scopes that fit the network.
+fn fitting(
+    groups: &[Group<'_>],
+    scopes: &[Scope],
+    network: &[(String, Vec<usize>)],
+) -> Vec<Choice> {
+    let mut found = Vec::new();
+    for scope in scopes {
+        let tensors = &groups[scope.group].tensors;
+        for prefix in prefixes(tensors, &scope.prefix) {
+            let choice = Choice {
+                group: scope.group,
+                prefix: prefix.to_owned(),
+            };
+            if fits(tensors, prefix, network) && !found.contains(&choice) {
+                found.push(choice);
+            }
+        }
+    }
+    found
+}
+
+/// The keys of places, or of all groups where there is no place.
+fn listed_places(groups: &[Group<'_>], places: &[Choice]) -> String {
+    if places.is_empty() {
+        let paths = groups.iter().filter_map(|group| group.paths.first());
+        return listed(paths.map(|path| quoted(path)).collect());
+    }
+    let keys = places
+        .iter()
+        .map(|choice| place(&groups[choice.group], &choice.prefix));
+    listed(keys.map(|key| quoted(&key)).collect())
+}
+
+/// Where a key says to look; nowhere for one that names nothing.
+fn scopes_at(groups: &[Group<'_>], key: &str) -> Vec<Scope> {
+    let key = if key == TOP {
+        key
+    } else {
+        key.trim_end_matches('.')
     };
-    let Some(key) = key else {
-        return Ok((0..groups.len()).map(everything).collect());
-    };
-    let key = if key == TOP { key } else { key.trim_end_matches('.') };
     let is_at_key = |group: &usize| groups[*group].paths.iter().any(|path| path == key);
     let exact: Vec<Scope> = (0..groups.len())
         .filter(is_at_key)
-        .map(everything)
+        .map(Scope::all_of)
         .collect();
     if !exact.is_empty() {
-        return Ok(exact);
+        return exact;
     }
     // The rest of the key behind the path of a group, or all of it, is a prefix of names.
     let mut found = Vec::new();
@@ -189,20 +225,15 @@ fn scopes(groups: &[Group<'_>], key: Option<&str>) -> Result<Vec<Scope>, FormatE
                 group: index,
                 prefix: format!("{rest}."),
             };
-            let is_there = starting_with(&group.tensors, &scope.prefix).next().is_some();
+            let is_there = starting_with(&group.tensors, &scope.prefix)
+                .next()
+                .is_some();
             if is_there && !found.contains(&scope) {
                 found.push(scope);
             }
         }
     }
-    if found.is_empty() {
-        let places = groups.iter().filter_map(|group| group.paths.first());
-        return Err(FormatError::UnknownKey {
-            key: quoted(key),
-            places: listed(places.map(|place| quoted(place)).collect()),
-        });
-    }
-    Ok(found)
+    found
 }
 
 /// The prefixes behind which a network may begin.
@@ -233,9 +264,9 @@ fn fits(
     prefix: &str,
     network: &[(String, Vec<usize>)],
 ) -> bool {
-    let needed = network.iter().filter(|(name, _)| {
-        !name.starts_with(HEAD_PREFIX) && !name.ends_with(COUNTER_SUFFIX)
-    });
+    let needed = network
+        .iter()
+        .filter(|(name, _)| !name.starts_with(HEAD_PREFIX) && !name.ends_with(COUNTER_SUFFIX));
     let mut full = prefix.to_owned();
     needed.into_iter().all(|(name, shape)| {
         full.truncate(prefix.len());
@@ -278,9 +309,15 @@ fn nearest(
     });
     let (mut here, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
     for (name, at) in placed {
-        if at == prefix { &mut here } else { &mut elsewhere }.insert(name);
+        if at == prefix {
+            &mut here
+        } else {
+            &mut elsewhere
+        }
+        .insert(name);
     }
-    let is_needed = |name: &&&str| !name.starts_with(HEAD_PREFIX) && !name.ends_with(COUNTER_SUFFIX);
+    let is_needed =
+        |name: &&&str| !name.starts_with(HEAD_PREFIX) && !name.ends_with(COUNTER_SUFFIX);
     let is_mixed = elsewhere.difference(&here).any(|name| is_needed(&name));
     if is_mixed && here.union(&elsewhere).count() * 2 > names.len() {
         return Err(FormatError::MixedPrefixes {
@@ -308,7 +345,10 @@ pub(super) fn instead_of_tensors<'a>(
     let objects = entries.filter_map(|entry| {
         let (module, name) = entry.object?;
         let is_at = entry.name.map_or("an entry".to_owned(), quoted);
-        Some(format!("{is_at} is {}", quoted(&format!("{module}.{name}"))))
+        Some(format!(
+            "{is_at} is {}",
+            quoted(&format!("{module}.{name}"))
+        ))
     });
     let objects: Vec<String> = objects.take(LISTED).collect();
     (!objects.is_empty()).then(|| FormatError::Objects {

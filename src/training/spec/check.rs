@@ -252,13 +252,19 @@ impl Check {
         if given.key.len() > MAX_INIT_KEY {
             self.refuse(
                 "spec.init.key",
-                format!("it must have at most {MAX_INIT_KEY} bytes, got {}", given.key.len()),
+                format!(
+                    "it must have at most {MAX_INIT_KEY} bytes, got {}",
+                    given.key.len()
+                ),
             );
         }
         if !given.key.is_empty() && !matches!(init, Init::Path { .. }) {
             self.refuse(
                 "spec.init.key",
-                format!("it must be empty unless spec.init.kind is PATH, got {:?}", given.key),
+                format!(
+                    "it must be empty unless spec.init.kind is PATH, got {:?}",
+                    given.key
+                ),
             );
         }
         match &init {

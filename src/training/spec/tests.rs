@@ -180,7 +180,12 @@ fn the_key_of_a_file_is_kept_and_belongs_to_files_only() {
     let init = |kind: v1::InitKind, key: &str| v1::TrainingSpec {
         init: Some(v1::InitSpec {
             kind: kind.into(),
-            path: if kind == v1::InitKind::Path { "w.pth" } else { "" }.to_owned(),
+            path: if kind == v1::InitKind::Path {
+                "w.pth"
+            } else {
+                ""
+            }
+            .to_owned(),
             key: key.to_owned(),
         }),
         ..minimal()

@@ -24,7 +24,12 @@ fn dict<'a>(entries: impl IntoIterator<Item = (&'a str, Vec<u8>)>) -> Vec<u8> {
     let entries = entries
         .into_iter()
         .map(|(key, value)| [text(key), value].concat());
-    [b"}(".to_vec(), entries.collect::<Vec<_>>().concat(), b"u".to_vec()].concat()
+    [
+        b"}(".to_vec(),
+        entries.collect::<Vec<_>>().concat(),
+        b"u".to_vec(),
+    ]
+    .concat()
 }
 
 /// Instructions that push a tensor whose elements are all the storage's first byte.
@@ -58,7 +63,11 @@ fn network(prefix: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 fn named(tensors: &[(String, Vec<u8>)]) -> Vec<u8> {
-    dict(tensors.iter().map(|(name, value)| (name.as_str(), value.clone())))
+    dict(
+        tensors
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.clone())),
+    )
 }
 
 /// A `.pth` file of this value.
@@ -117,7 +126,11 @@ fn a_state_dict_is_found_in_containers_within_containers() {
         "ema",
         "some thing",
     ] {
-        let others = [("epoch", b"K\x03".to_vec()), ("best", tensor(&[])), ("queue", tensor(&[128, 9]))];
+        let others = [
+            ("epoch", b"K\x03".to_vec()),
+            ("best", tensor(&[])),
+            ("queue", tensor(&[128, 9])),
+        ];
         let once = dict(others.clone().into_iter().chain([(key, plain())]));
         assert_eq!(found(&once, None).place, key);
         let state = dict([("exp_avg", tensor(&[64])), ("step", tensor(&[]))]);
@@ -132,22 +145,35 @@ fn a_state_dict_is_found_in_containers_within_containers() {
 #[test]
 fn several_networks_are_listed_and_the_key_names_one() {
     let state = || named(&network(""));
-    let two = dict([("model", state()), ("model_ema", dict([("module", state())]))]);
+    let two = dict([
+        ("model", state()),
+        ("model_ema", dict([("module", state())])),
+    ]);
     let message = refusal(&two, None);
     assert!(
         message.contains("\"model\", \"model_ema.module\"") && message.contains("spec.init.key"),
         "{message}"
     );
-    assert_eq!(found(&two, Some("model_ema.module")).place, "model_ema.module");
+    assert_eq!(
+        found(&two, Some("model_ema.module")).place,
+        "model_ema.module"
+    );
     assert_eq!(found(&two, Some("model")).place, "model");
 
     let momentum = [network("module.encoder_q."), network("module.encoder_k.")].concat();
     let momentum = dict([("state_dict", named(&momentum))]);
     let message = refusal(&momentum, None);
-    for place in ["\"state_dict.module.encoder_q\"", "\"state_dict.module.encoder_k\""] {
+    for place in [
+        "\"state_dict.module.encoder_q\"",
+        "\"state_dict.module.encoder_k\"",
+    ] {
         assert!(message.contains(place), "{message}");
     }
-    for key in ["state_dict.module.encoder_q", "module.encoder_q", "module.encoder_q."] {
+    for key in [
+        "state_dict.module.encoder_q",
+        "module.encoder_q",
+        "module.encoder_q.",
+    ] {
         assert_eq!(found(&momentum, Some(key)).prefix, "module.encoder_q.");
     }
     assert!(refusal(&momentum, Some("state_dict")).contains("several networks"));
@@ -155,7 +181,11 @@ fn several_networks_are_listed_and_the_key_names_one() {
     let nested = dict(
         [("student", dict([("backbone", state())]))]
             .into_iter()
-            .chain(network("").iter().map(|(name, value)| (name.as_str(), value.clone()))),
+            .chain(
+                network("")
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.clone())),
+            ),
     );
     assert!(refusal(&nested, None).contains("\".\", \"student.backbone\""));
     assert_eq!(found(&nested, Some(".")).place, ".");
@@ -171,7 +201,10 @@ fn the_same_dictionary_under_two_keys_is_one_network() {
 
 #[test]
 fn a_key_that_names_nothing_is_refused_with_the_places() {
-    let file = dict([("model", named(&network(""))), ("teacher", named(&network("")))]);
+    let file = dict([
+        ("model", named(&network(""))),
+        ("teacher", named(&network(""))),
+    ]);
     let message = refusal(&file, Some("student"));
     assert!(
         message.contains("got \"student\"") && message.contains("\"model\", \"teacher\""),
@@ -182,11 +215,15 @@ fn a_key_that_names_nothing_is_refused_with_the_places() {
 #[test]
 fn names_with_different_prefixes_are_refused_with_the_prefixes() {
     let mut mixed = network("");
-    let moved = mixed.iter().position(|(name, _)| name == "bn1.weight").unwrap();
+    let moved = mixed
+        .iter()
+        .position(|(name, _)| name == "bn1.weight")
+        .unwrap();
     mixed[moved].0 = "module.bn1.weight".to_owned();
     let message = refusal(&named(&mixed), None);
     assert!(
-        message.contains("no prefix (121 names") && message.contains("\"module.\" (1 name \"module.bn1.weight\")"),
+        message.contains("no prefix (121 names")
+            && message.contains("\"module.\" (1 name \"module.bn1.weight\")"),
         "{message}"
     );
 
@@ -196,7 +233,10 @@ fn names_with_different_prefixes_are_refused_with_the_prefixes() {
         name.insert_str(0, "module.");
     }
     let message = refusal(&named(&halves), None);
-    assert!(message.contains("no prefix (61") && message.contains("\"module.\" (61"), "{message}");
+    assert!(
+        message.contains("no prefix (61") && message.contains("\"module.\" (61"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -219,7 +259,10 @@ fn tensors_outside_the_prefix_are_refused_and_the_key_leaves_them_out() {
 #[test]
 fn tensors_within_the_prefix_that_the_network_lacks_are_surplus() {
     let mut more = network("net.");
-    more.push(("net.layer3.2.conv1.weight".to_owned(), tensor(&[256, 256, 3, 3])));
+    more.push((
+        "net.layer3.2.conv1.weight".to_owned(),
+        tensor(&[256, 256, 3, 3]),
+    ));
     more.push(("net.fc.2.weight".to_owned(), tensor(&[128, 512])));
     let found = find(&named(&more), None).unwrap();
     let error = check_shapes(&found.state, &resnet18_shapes(1), &Mismatch::default());
@@ -276,8 +319,17 @@ fn tensors_are_read_beside_objects_of_any_class() {
         let file = fs::read(fixture(name)).unwrap();
         let archive = Archive::open(&file).unwrap();
         let program = archive.bytes("archive/data.pkl").unwrap();
-        for class in ["argparse", "PosixPath", "datetime", "defaultdict", "Attributes", "Namespace"] {
-            let is_named = program.windows(class.len()).any(|part| part == class.as_bytes());
+        for class in [
+            "argparse",
+            "PosixPath",
+            "datetime",
+            "defaultdict",
+            "Attributes",
+            "Namespace",
+        ] {
+            let is_named = program
+                .windows(class.len())
+                .any(|part| part == class.as_bytes());
             assert!(is_named, "{name} has no {class}");
         }
         let found = decode(&file, Wanted::Whole).unwrap();
@@ -336,7 +388,10 @@ fn a_history_of_many_numbers_is_no_obstacle() {
     let number = b"G?\xe0\0\0\0\0\0\0".repeat(1_000);
     let batch = [b"(".as_slice(), &number, b"e"].concat();
     let history = [b"]".to_vec(), batch.repeat(600)].concat();
-    found(&dict([("losses", history), ("state_dict", named(&network("")))]), None);
+    found(
+        &dict([("losses", history), ("state_dict", named(&network("")))]),
+        None,
+    );
 }
 
 /// Files made to run something, each with a network beside it.
@@ -348,27 +403,63 @@ fn nothing_that_a_pickle_names_is_run_beside_a_network() {
     let wrapped = |before: &[u8], after: &[u8]| [before, &command, after].concat();
     let hostile: BTreeMap<&str, Vec<u8>> = BTreeMap::from([
         ("reduce", wrapped(b"cos\nsystem\n", b"\x85R")),
-        ("stack global", wrapped(&[text("posix"), text("system"), b"\x93".to_vec()].concat(), b"\x85R")),
+        (
+            "stack global",
+            wrapped(
+                &[text("posix"), text("system"), b"\x93".to_vec()].concat(),
+                b"\x85R",
+            ),
+        ),
         ("new object", wrapped(b"csubprocess\nPopen\n", b"\x85\x81")),
-        ("new object by keywords", wrapped(b"csubprocess\nPopen\n)}(X\x04\0\0\0args", b"u\x92")),
-        ("state", wrapped(b"cbuiltins\nobject\n)\x81}(X\x0c\0\0\0__setstate__", b"ub")),
+        (
+            "new object by keywords",
+            wrapped(b"csubprocess\nPopen\n)}(X\x04\0\0\0args", b"u\x92"),
+        ),
+        (
+            "state",
+            wrapped(b"cbuiltins\nobject\n)\x81}(X\x0c\0\0\0__setstate__", b"ub"),
+        ),
         ("state of eval", wrapped(b"cbuiltins\neval\n", b"\x85R}b")),
         (
             "call of a result",
-            wrapped(b"c__builtin__\ngetattr\ncos\npath\nX\x06\0\0\0system\x86R", b"\x85R"),
+            wrapped(
+                b"c__builtin__\ngetattr\ncos\npath\nX\x06\0\0\0system\x86R",
+                b"\x85R",
+            ),
         ),
-        ("items", wrapped(b"cos\n_Environ\n)\x81X\x04\0\0\0PATH", b"s")),
+        (
+            "items",
+            wrapped(b"cos\n_Environ\n)\x81X\x04\0\0\0PATH", b"s"),
+        ),
         ("appended", wrapped(b"cos\nsystem\n)\x81", b"a")),
-        ("copyreg", wrapped(b"ccopyreg\n_reconstructor\n(cos\nsystem\nc__builtin__\nobject\nNtR(", b"e")),
-        ("bytes to storage", wrapped(b"ctorch.storage\n_load_from_bytes\n", b"\x85R")),
-        ("known name with other arguments", wrapped(b"ctorch._utils\n_rebuild_tensor_v2\n", b"\x85R")),
+        (
+            "copyreg",
+            wrapped(
+                b"ccopyreg\n_reconstructor\n(cos\nsystem\nc__builtin__\nobject\nNtR(",
+                b"e",
+            ),
+        ),
+        (
+            "bytes to storage",
+            wrapped(b"ctorch.storage\n_load_from_bytes\n", b"\x85R"),
+        ),
+        (
+            "known name with other arguments",
+            wrapped(b"ctorch._utils\n_rebuild_tensor_v2\n", b"\x85R"),
+        ),
         (
             "type of another function",
-            wrapped(b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nctorch\nTensor\n", b"\x85}tR"),
+            wrapped(
+                b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nctorch\nTensor\n",
+                b"\x85}tR",
+            ),
         ),
     ]);
     for (name, object) in hostile {
-        let file = dict([("extra", object.clone()), ("state_dict", named(&network("")))]);
+        let file = dict([
+            ("extra", object.clone()),
+            ("state_dict", named(&network(""))),
+        ]);
         let found = find(&file, None).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(found.state.len(), 122, "{name}");
         assert!(!marker.exists(), "{name} ran its command");
@@ -384,7 +475,7 @@ fn nothing_that_a_pickle_names_is_run_beside_a_network() {
 #[test]
 fn a_search_through_dictionaries_within_dictionaries_ends() {
     // Each holds the one before it a thousand times, and the last one also itself.
-    let mut program = [dict([("w", tensor(&[1]))], b"q\0".to_vec()].concat();
+    let mut program = [dict([("w", tensor(&[1]))]), b"q\0".to_vec()].concat();
     for level in 1..=6u8 {
         program.push(b'}');
         program.extend([b'q', level, b'(']);

@@ -427,7 +427,11 @@ fn mutated_pickles_never_panic() {
         let program = archive.bytes(&format!("{folder}/data.pkl")).unwrap();
         let run = |program: &[u8]| -> Result<StateDict, FormatError> {
             let mut storages = Storages::new(&archive, folder, file.len())?;
-            drop(tensors(program, &mut storages, Wanted::ResNet18 { key: None }));
+            drop(tensors(
+                program,
+                &mut storages,
+                Wanted::ResNet18 { key: None },
+            ));
             tensors(program, &mut storages, Wanted::Whole).map(|found| found.state)
         };
         run(program).unwrap();
