@@ -259,6 +259,10 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         for line in training.dataset.iter().flat_map(report::dataset_lines) {
             context.output.line(&line)?;
         }
+        if !training.init_source.is_empty() {
+            let line = format!("Initial weights: {}", training.init_source);
+            context.output.line(&line)?;
+        }
         if let Some(estimate) = &response.estimate {
             context.output.line(&report::estimate_line(estimate))?;
         }
