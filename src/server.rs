@@ -51,7 +51,7 @@ use crate::{
         predict_batch::BatchCalls,
         prediction::PredictionApi,
         system::SystemApi,
-        training::{MAX_VALIDATIONS, TrainingApi},
+        training::{MAX_VALIDATIONS, MAX_WEIGHTS_CHECKS, TrainingApi},
         uploads::{self, Uploading},
     },
     store::{self, Store},
@@ -245,6 +245,7 @@ pub async fn serve(
         max_restarts: config.max_restarts,
         heartbeat: config.heartbeat_interval,
         validations: Arc::new(Semaphore::new(MAX_VALIDATIONS)),
+        weights_checks: Arc::new(Semaphore::new(MAX_WEIGHTS_CHECKS)),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
     };

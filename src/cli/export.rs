@@ -15,6 +15,7 @@ use crate::{
     model::{
         self,
         checkpoint::{MANIFEST_FILE, MODEL_FILE, Manifest, read_manifest, read_model},
+        description::Description,
         resnet18::layout,
         starter::{self, Original},
         torchscript, weights,
@@ -130,10 +131,14 @@ pub(super) async fn run(
             let state = read_model(&weights, &stored.sha256)?;
             torchscript::write(&state, manifest.label, manifest.input.size, aside)
         })?,
-        Format::Pth => write_file(&args.output, |aside| write_pth(&weights, aside))?,
+        Format::Pth => write_file(&args.output, |aside| {
+            write_pth(&weights, Description::of(&manifest), aside)
+        })?,
+        Format::Safetensors if stored.sha256 == starter::sha256() => {
+            write_file(&args.output, |aside| copy(&weights, aside))?
+        }
         Format::Safetensors => write_file(&args.output, |aside| {
-            fs_err::copy(&weights, aside)?;
-            Ok(())
+            write_safetensors(&weights, Description::of(&manifest), aside)
         })?,
     };
     let output = &context.output;
@@ -214,14 +219,37 @@ fn write_file(
     })
 }
 
-fn write_pth(weights: &Path, target: &Path) -> Result<(), model::Error> {
+fn copy(weights: &Path, target: &Path) -> Result<(), model::Error> {
+    fs_err::copy(weights, target)?;
+    Ok(())
+}
+
+/// Writes the file as it is stored, with the description that older programs did not write.
+fn write_safetensors(
+    weights: &Path,
+    description: Description,
+    target: &Path,
+) -> Result<(), model::Error> {
+    let refused = |reason| weights::Error::Format {
+        path: weights.to_owned(),
+        reason,
+    };
+    let described = weights::described(&fs_err::read(weights)?, description.to_json()?);
+    match described.map_err(refused)? {
+        Some(described) => Ok(fs_err::write(target, described)?),
+        None => copy(weights, target),
+    }
+}
+
+fn write_pth(weights: &Path, description: Description, target: &Path) -> Result<(), model::Error> {
     let state = weights::read(weights)?;
     let in_torchvisions_order = layout(1);
     let entries = in_torchvisions_order.iter().filter_map(|(name, _)| {
         let tensor = state.get(name)?;
         Some((name.as_str(), tensor))
     });
-    Ok(fs_err::write(target, weights::to_pth(entries))?)
+    let file = weights::to_pth(entries, Some(&description.to_json()?));
+    Ok(fs_err::write(target, file)?)
 }
 
 fn write_starter(args: &Args, original: Original<'_>) -> Result<Written, Error> {

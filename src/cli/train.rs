@@ -68,6 +68,9 @@ pub(super) struct Args {
     /// Weights to begin with: IMAGENET1K_V1, STARTER (the face model that is part of the server's program), RANDOM, or a .pth or .safetensors file on the server's disk [default: IMAGENET1K_V1]
     #[arg(long, value_name = "WEIGHTS", help_heading = "Model")]
     init: Option<String>,
+    /// Place of the network within a file of --init that has several, such as `model_ema` or `state_dict.module.encoder_q`
+    #[arg(long, value_name = "KEY", requires = "init", help_heading = "Model")]
+    init_key: Option<String>,
     /// Parts that are trained, such as `layer4,fc` or `ALL` [default: layer4,fc]
     #[arg(
         long,
@@ -76,10 +79,10 @@ pub(super) struct Args {
         help_heading = "Model"
     )]
     trainable: Vec<String>,
-    /// Side of the square network input in pixels, 32 to 1024 [default: 224, with STARTER its own 192]
+    /// Side of the square network input in pixels, 32 to 1024 [default: 224; with STARTER or a file of a Visage model, its own]
     #[arg(long, value_name = "PIXELS", help_heading = "Model")]
     input_size: Option<u32>,
-    /// Bias of the last layer before the first step [default: mean-age, with STARTER keep]
+    /// Bias of the last layer before the first step [default: mean-age; with STARTER or a file of a Visage model, keep]
     #[arg(long, value_name = "BIAS", help_heading = "Model")]
     head_bias: Option<HeadBiasArg>,
     /// Passes over the training images, 1 to 10000 [default: 10]
@@ -260,6 +263,10 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         for line in training.dataset.iter().flat_map(report::dataset_lines) {
             context.output.line(&line)?;
         }
+        if !training.init_source.is_empty() {
+            let line = format!("Initial weights: {}", training.init_source);
+            context.output.line(&line)?;
+        }
         if let Some(estimate) = &response.estimate {
             context.output.line(&report::estimate_line(estimate))?;
         }
@@ -327,7 +334,10 @@ fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
             split_grouping: split_grouping(args.split_grouping),
             ..dataset_spec(args.dataset, &args.reading)?
         }),
-        init: args.init.map(init_spec).transpose()?,
+        init: args
+            .init
+            .map(|init| init_spec(init, args.init_key))
+            .transpose()?,
         trainable: args.trainable,
         max_epochs: args.epochs,
         batch_size: args.batch_size,
@@ -426,7 +436,7 @@ pub(super) fn split_grouping(given: Option<SplitGroupingArg>) -> i32 {
     .into()
 }
 
-fn init_spec(text: String) -> Result<InitSpec, Error> {
+fn init_spec(text: String, key: Option<String>) -> Result<InitSpec, Error> {
     let (kind, path) = match text.to_ascii_uppercase().as_str() {
         "IMAGENET1K_V1" => (InitKind::Imagenet1kV1, String::new()),
         "RANDOM" => (InitKind::Random, String::new()),
@@ -436,6 +446,7 @@ fn init_spec(text: String) -> Result<InitSpec, Error> {
     Ok(InitSpec {
         kind: kind.into(),
         path,
+        key: key.unwrap_or_default(),
     })
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
-use super::{Error, calibration::Calibration, init, weights};
+use super::{Error, calibration::Calibration, description::Description, init, weights};
 use crate::{files, imaging::InputSpec};
 
 /// Name of the file with the tensors.
@@ -125,7 +125,8 @@ pub fn write(
     mut manifest: Manifest,
 ) -> Result<Vec<WrittenFile>, Error> {
     fs_err::create_dir_all(folder)?;
-    let model = write_file(folder, MODEL_FILE, &serialize(state)?)?;
+    let description = Description::of(&manifest).to_json()?;
+    let model = write_file(folder, MODEL_FILE, &serialize(state, description)?)?;
     manifest.sha256 = BTreeMap::from([(MODEL_FILE.to_owned(), model.sha256.clone())]);
     let text = serde_json::to_vec_pretty(&manifest).map_err(std::io::Error::other)?;
     let manifest = write_file(folder, MANIFEST_FILE, &text)?;
@@ -191,8 +192,8 @@ fn write_file(folder: &Path, name: &'static str, bytes: &[u8]) -> Result<Written
     })
 }
 
-/// The tensors in the safetensors format, parameters in f32 and counts in i64.
-fn serialize(state: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, Error> {
+/// The tensors in the safetensors format, parameters in f32 and counts in i64, with the description of the model.
+fn serialize(state: &BTreeMap<String, Tensor>, description: String) -> Result<Vec<u8>, Error> {
     let mut entries = Vec::with_capacity(state.len());
     for (name, tensor) in state {
         let (kind, dtype, width) = if tensor.kind() == Kind::Int64 {
@@ -215,7 +216,8 @@ fn serialize(state: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, Error> {
         let view = TensorView::new(*dtype, shape.clone(), bytes);
         (*name, view.expect("the bytes were made for this shape"))
     });
-    safetensors::serialize(views, None).map_err(|error| std::io::Error::other(error).into())
+    let metadata = Some(weights::metadata(description));
+    safetensors::serialize(views, metadata).map_err(|error| std::io::Error::other(error).into())
 }
 
 #[cfg(test)]

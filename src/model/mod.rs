@@ -6,6 +6,7 @@
 //! - [`init`]: the choices of initial weights.
 //! - [`checkpoint`]: what Visage writes to disk and reads back: `model.safetensors` and `manifest.json`. [`calibration`]: the part of it that
 //!   prediction intervals are made of.
+//! - [`description`]: the part of the manifest that a file of weights carries itself.
 //! - [`starter`]: a face model that is part of this program.
 //! - [`torchscript`]: a model that PyTorch runs without Visage.
 //! - `slices`: the numbers of a tensor, for passes over memory.
@@ -15,6 +16,7 @@
 
 pub mod calibration;
 pub mod checkpoint;
+pub mod description;
 pub mod device;
 pub(crate) mod fused;
 pub mod init;

@@ -18,6 +18,7 @@ use tch::Tensor;
 
 use super::{
     checkpoint::{self, MANIFEST_FILE, MODEL_FILE, Manifest},
+    description::Description,
     device::Precision,
     init,
     resnet18::{Mode, ResNet18, Trained},
@@ -132,7 +133,9 @@ pub fn write(
     pictures: &[PathBuf],
     limits: &Limits,
 ) -> Result<Rounded, Error> {
-    let bytes = serialize(original.state)?;
+    let description = Description::of(&original.manifest).to_json();
+    let description = description.map_err(model::Error::from)?;
+    let bytes = serialize(original.state, description)?;
     let rounded = weights::parse(&bytes, &folder.join(MODEL_FILE)).map_err(model::Error::from)?;
     let change = check(
         original.state,
@@ -205,7 +208,7 @@ fn prepare(path: &Path, input: &InputSpec, limits: &Limits) -> Result<Vec<f32>, 
 
 /// The safetensors file with the weights of convolutions in IEEE half precision, which rounds eight times finer than bfloat16 does and holds every weight
 /// below 65,504. BatchNorms and the head are small, and their errors would be those of whole channels and ages: they stay in 32 bits.
-fn serialize(state: &StateDict) -> Result<Vec<u8>, model::Error> {
+fn serialize(state: &StateDict, description: String) -> Result<Vec<u8>, model::Error> {
     let tensors: BTreeMap<&str, (Dtype, &[usize], Vec<u8>)> = state
         .iter()
         .map(|(name, tensor)| (name.as_str(), rounded(tensor)))
@@ -214,7 +217,7 @@ fn serialize(state: &StateDict) -> Result<Vec<u8>, model::Error> {
         let view = TensorView::new(*dtype, shape.to_vec(), bytes);
         (*name, view.expect("the bytes were made for this shape"))
     });
-    safetensors::serialize(views, None).map_err(io_error)
+    safetensors::serialize(views, Some(weights::metadata(description))).map_err(io_error)
 }
 
 fn io_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> model::Error {

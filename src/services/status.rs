@@ -481,7 +481,20 @@ pub fn dataset_field(error: &dataset::Error) -> &'static str {
 
 /// From initial weights, in a call that only checks them.
 pub fn from_weights(error: &model::Error) -> Status {
-    invalid("spec.init.path", &error.to_string())
+    use model::weights::{Error, FormatError};
+    let is_about_key = matches!(
+        error,
+        model::Error::Weights(Error::Format {
+            reason: FormatError::UnknownKey { .. },
+            ..
+        })
+    );
+    let field = if is_about_key {
+        "spec.init.key"
+    } else {
+        "spec.init.path"
+    };
+    invalid(field, &error.to_string())
 }
 
 /// Cuts a text to so many bytes as a trailer has them. Names of the client's own may be in it, of any length.

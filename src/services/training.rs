@@ -1,7 +1,7 @@
 //! TrainingService.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -38,6 +38,8 @@ use super::{
 
 /// Calls that only try a start and are looked through at once: each may scan a dataset.
 pub const MAX_VALIDATIONS: usize = 4;
+/// Files of initial weights that are read at once; each may take twice [`MAX_FILE_BYTES`](crate::model::weights::MAX_FILE_BYTES) of memory. Others wait.
+pub const MAX_WEIGHTS_CHECKS: usize = 2;
 
 /// The service over its handles.
 #[derive(Clone)]
@@ -62,6 +64,8 @@ pub struct TrainingApi {
     pub heartbeat: Duration,
     /// Places for calls that only try a start, [`MAX_VALIDATIONS`] of them.
     pub validations: Arc<Semaphore>,
+    /// Places for files of initial weights that are read at once, [`MAX_WEIGHTS_CHECKS`] of them.
+    pub weights_checks: Arc<Semaphore>,
     /// Ends the streams.
     pub shutdown: CancellationToken,
     /// Owns the streams' tasks.
@@ -91,10 +95,14 @@ impl TrainingService for TrainingApi {
                 }));
             }
         }
-        let spec = self.check(&request).await?;
+        let Checked { spec, init_source } = self.check(&request).await?;
         self.check_source(spec.clone()).await?;
         if request.validate_only {
-            return self.validate(request, spec).await.map(Response::new);
+            let mut response = self.validate(request, spec).await?;
+            if let Some(training) = &mut response.training {
+                training.init_source = init_source;
+            }
+            return Ok(Response::new(response));
         }
         let id = match request.training_id.as_str() {
             "" => new_id(),
@@ -352,9 +360,16 @@ impl TrainingService for TrainingApi {
     }
 }
 
+/// A request without violations.
+struct Checked {
+    spec: Spec,
+    /// The weights of a file; empty where the spec names none.
+    init_source: String,
+}
+
 impl TrainingApi {
-    /// Checks everything that needs no look at the images; all violations at once.
-    async fn check(&self, request: &v1::StartTrainingRequest) -> Result<Spec, Status> {
+    /// Checks everything that needs no look at the images; all violations at once, those of a file of weights behind all others.
+    async fn check(&self, request: &v1::StartTrainingRequest) -> Result<Checked, Status> {
         let mut asked = request.spec.clone().unwrap_or_default();
         let mut found = Vec::new();
         if let Some(dataset) = &mut asked.dataset {
@@ -410,17 +425,19 @@ impl TrainingApi {
         };
         let dataset = resolve(&self.data_roots, "spec.dataset.path", &dataset);
         let init = resolve(&self.weights_roots, "spec.init.path", &init);
-        let spec = match Spec::resolve(request.spec.as_ref().map(|_| &asked)) {
-            Ok(mut spec) => {
-                spec.max_restarts.get_or_insert(self.max_restarts);
-                if let Some(dataset) = dataset {
-                    spec.dataset.path = dataset;
-                }
-                if let (Init::Path(path), Some(init)) = (&mut spec.init, init) {
-                    *path = init;
-                }
-                Some(spec)
+        let with_paths = |mut spec: Spec| {
+            spec.max_restarts.get_or_insert(self.max_restarts);
+            if let Some(dataset) = &dataset {
+                spec.dataset.path.clone_from(dataset);
             }
+            if let (Init::Path { path, .. }, Some(init)) = (&mut spec.init, &init) {
+                path.clone_from(init);
+            }
+            spec
+        };
+        let mut init_source = String::new();
+        let mut spec = match Spec::resolve(request.spec.as_ref().map(|_| &asked)) {
+            Ok(spec) => Some(with_paths(spec)),
             Err(mut violations) => {
                 // What is wrong with the name is why there is no path.
                 violations
@@ -429,6 +446,24 @@ impl TrainingApi {
                 None
             }
         };
+        if let Some(spec) = &mut spec
+            && found.is_empty()
+            && let Init::Path { path, key } = spec.init.clone()
+        {
+            let file = self.check_weights(path, key).await?;
+            init_source = file.source;
+            if let Some(description) = file.description {
+                // The training starts where the age model was, unless the request says otherwise.
+                if asked.head_bias() == v1::HeadBias::Unspecified {
+                    asked.set_head_bias(v1::HeadBias::Keep);
+                }
+                asked.input_size.get_or_insert(description.input.size);
+                match Spec::resolve(Some(&asked)) {
+                    Ok(resolved) => *spec = with_paths(resolved),
+                    Err(violations) => found.extend(violations),
+                }
+            }
+        }
         if let Some(spec) = &spec
             && let Some(total) = self.memory
         {
@@ -447,7 +482,7 @@ impl TrainingApi {
             }
         }
         match spec {
-            Some(spec) if found.is_empty() => Ok(spec),
+            Some(spec) if found.is_empty() => Ok(Checked { spec, init_source }),
             _ => Err(status::violations(&found)),
         }
     }
@@ -500,6 +535,26 @@ impl TrainingApi {
         })
     }
 
+    /// Reads a file of initial weights.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "reading files is what the blocking pool is for; calls are as rare as trainings"
+    )]
+    async fn check_weights(&self, path: String, key: String) -> Result<init::File, Status> {
+        let place = self.weights_checks.clone().acquire_owned().await;
+        let place = place.map_err(|_| Status::unavailable("the server is stopping"))?;
+        let check = tokio::task::spawn_blocking(move || {
+            // Held until the file is read, also when the client has left.
+            let _place = place;
+            init::check(&path, &key)
+        });
+        let checked = check.await.map_err(|error| {
+            tracing::error!(%error, "a check of weights panicked");
+            Status::internal("failed to check the initial weights")
+        })?;
+        checked.map_err(|error| status::from_weights(&error))
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "reading files is what the blocking pool is for; calls are as rare as trainings"
@@ -515,9 +570,6 @@ impl TrainingApi {
                 ..dataset_options(&spec, limits)
             };
             let path = PathBuf::from(&spec.dataset.path);
-            if let Init::Path(weights) = &spec.init {
-                init::check(Path::new(weights)).map_err(|error| status::from_weights(&error))?;
-            }
             dataset::load(&path, &roots, &options, &mut |_, _, _| {}, &|| {
                 left.is_cancelled()
             })

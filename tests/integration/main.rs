@@ -12,6 +12,8 @@
 mod batches;
 /// Browsers: gRPC-Web on both ports, and origins.
 mod browsers;
+/// Files of initial weights as other programs and this one write them.
+mod checkpoints;
 /// Compressed calls, and reflection on the details of errors.
 mod clients;
 /// Pausing, resuming and changing trainings, and what ends them by their own spec.

@@ -1,20 +1,30 @@
 """Writes the weight files under tests/fixtures/weights with real torch, and what they must read as.
 
-Run with torch 2.11.0 and safetensors installed:
+Run with torch 2.11.0, numpy and safetensors installed:
 
     python tests/python/make_weight_fixtures.py
+
+objects.pth, objects4.pth and torchscript.pt were written by torch 1.12.1, the others by 2.11.0; both write the same format.
 
 expected.json maps each readable file to its tensors: dtype, shape, the elements as little-endian bytes in hexadecimal
 (row-major) and as numbers.
 """
 
+import argparse
+import collections
+import datetime
+import decimal
+import enum
+import functools
 import json
 import os
+import pathlib
 import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy
 import torch
 from safetensors.torch import save_file
 
@@ -84,6 +94,57 @@ class Malicious:
         return os.system, ("echo this must never run",)
 
 
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Attributes(dict):
+    """A dictionary of a class of its own, as Lightning's hyperparameters."""
+
+
+class Plain:
+    def __init__(self):
+        self.number, self.tensor = 1, torch.ones(3)
+
+
+class Keywords:
+    """Made with keywords only, for which protocol 4 has an instruction of its own."""
+
+    def __new__(cls, *, number):
+        return object.__new__(cls)
+
+    def __getnewargs_ex__(self):
+        return (), {"number": 1}
+
+
+def objects():
+    """What training scripts put beside a state dict, and each way in which pickle builds an object."""
+    within_itself = []
+    within_itself.append(within_itself)
+    tuple_within_itself = ([],)
+    tuple_within_itself[0].append(tuple_within_itself)
+    dictionary = {}
+    dictionary["itself"] = dictionary
+    return {
+        "numpy": [numpy.float64(71.25), numpy.int64(3), numpy.arange(12).reshape(3, 4), numpy.array(["a", "bb"]), numpy.array([{}, []], dtype=object)],
+        "numpy_type": numpy.dtype("f4"),
+        "arguments": argparse.Namespace(lr=0.1, arch="resnet18", out=pathlib.PurePosixPath("/runs/1")),
+        "path": pathlib.PosixPath("/runs/1"),
+        "sets": [{1, 2, 3}, frozenset([1]), set()],
+        "times": [datetime.datetime(2024, 1, 31), datetime.timedelta(1), datetime.date(2024, 1, 31)],
+        "collections": [collections.defaultdict(list, loss=[1.5]), collections.Counter("abc"), collections.deque([1, 2])],
+        "ordered": OrderedDict(a=1),
+        "hyper_parameters": Attributes(lr=0.1),
+        "classes": [Colour.RED, Plain(), Keywords(number=1), Plain, decimal.Decimal("1.5"), functools.partial(print, 1), os.path.join],
+        "python": [b"\x00\xff" * 10, bytearray(b"abc"), 1j, 1 << 70, 1 << 3000, -1, range(4), slice(1, 2), ..., True, None, "café"],
+        "torch": [torch.device("cpu"), torch.float32, torch.Size([1, 2]), torch.ones(2, dtype=torch.complex64), torch.eye(3).to_sparse()],
+        "quantised": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8),
+        "module": torch.nn.Linear(2, 1),
+        "within_itself": [within_itself, tuple_within_itself, dictionary],
+        "history": [0.5, 1, None],
+    }
+
+
 def big_endian(little, big):
     """Rewrites an archive as a big-endian machine would have written it, for storages of four-byte elements."""
     with zipfile.ZipFile(little) as source, zipfile.ZipFile(big, "w", zipfile.ZIP_STORED) as target:
@@ -143,7 +204,12 @@ def main():
     save_file(every_dtype(), FOLDER / "every_dtype.safetensors", metadata={"format": "pt"})
     expected["every_dtype.safetensors"] = describe(every_dtype())
 
+    beside = {**objects(), "state_dict": model.state_dict()}
+    save("objects.pth", beside, model.state_dict())
+    save("objects4.pth", beside, model.state_dict(), pickle_protocol=4)
+
     # Files that must be refused.
+    torch.jit.save(torch.jit.script(model), FOLDER / "torchscript.pt")
     torch.save(model.state_dict(), FOLDER / "old_format.pth", _use_new_zipfile_serialization=False)
     torch.save(torch.nn.Linear(2, 1), FOLDER / "whole_module.pth")
     torch.save({"weight": torch.ones(2), "extra": Malicious()}, FOLDER / "os_system.pth")

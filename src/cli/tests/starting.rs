@@ -82,6 +82,8 @@ async fn paths_that_are_not_here_are_still_made_absolute() {
         "absent/./faces",
         "--init",
         "w.pth",
+        "--init-key",
+        "model_ema",
         "--detach",
     ];
     let run = visage(&server.url(), &arguments).await;
@@ -98,6 +100,7 @@ async fn paths_that_are_not_here_are_still_made_absolute() {
         (init.kind(), Path::new(&init.path)),
         (InitKind::Path, here.join("w.pth").as_path())
     );
+    assert_eq!(init.key, "model_ema");
 }
 
 #[tokio::test]

@@ -47,6 +47,11 @@ pub enum Error {
         /// The whole digest found.
         found: String,
     },
+    /// A value is not a number, or not one that the network can compute with.
+    #[error(
+        "weights hold values that no training can continue from: {0}; a training that diverged leaves such values, so give a checkpoint from before"
+    )]
+    Values(String),
     /// Names or shapes differ from those of the model.
     #[error("weights do not fit the model: {0}")]
     Shapes(String),
@@ -84,6 +89,46 @@ pub enum FormatError {
          \"import torch; torch.save(torch.load('old.pth', weights_only=True), 'new.pth')\""
     )]
     OldPickle,
+    /// A program of TorchScript.
+    #[error(
+        "it is a TorchScript archive, a program whose tensors have no names of their own; give a state dict instead: \
+         torch.save(model.state_dict(), 'weights.pth') of the model that was scripted, or of a model of Visage \
+         `visage models export --format safetensors`"
+    )]
+    TorchScript,
+    /// Python objects where tensors were looked for.
+    #[error(
+        "it has Python objects and no network of tensors: {objects}; Python objects are never executed here, \
+         so save the state dict: torch.save(model.state_dict(), 'weights.pth')"
+    )]
+    Objects {
+        /// Keys and the objects' names, quoted.
+        objects: String,
+    },
+    /// More than one place in the file fits the network.
+    #[error("it has several networks that fit, at {places}; set spec.init.key to one of them")]
+    SeveralNetworks {
+        /// The keys, quoted.
+        places: String,
+    },
+    /// The key of the request names no place in the file.
+    #[error(
+        "key must name a place in the file that has tensors, got {key}; it has tensors at {places}"
+    )]
+    UnknownKey {
+        /// As requested, quoted.
+        key: String,
+        /// The keys that there are, quoted.
+        places: String,
+    },
+    /// The names of one network have more than one prefix.
+    #[error("the names of its tensors have different prefixes: {found}; {way_out}")]
+    MixedPrefixes {
+        /// The prefixes with counts and examples.
+        found: String,
+        /// The remedy.
+        way_out: String,
+    },
     /// The pickle names something other than the few objects that tensors need.
     #[error(
         "its pickle names the Python object {name}, which is never executed here; only tensors are read, \

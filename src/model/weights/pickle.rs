@@ -1,8 +1,8 @@
 //! A restricted unpickler: a machine that can build plain values and descriptions of tensors, and nothing else.
 //!
 //! A pickle is a program. The ordinary unpickler imports and calls whatever that program names; this one knows only the
-//! names that tensors need ([`Global::named`]), runs nothing, and answers any other name with
-//! [`FormatError::ForbiddenGlobal`].
+//! names that tensors need ([`Global::named`]) and runs nothing. An object of any other name becomes a placeholder
+//! ([`Value::Object`]), so that a checkpoint is readable whatever lies beside its tensors.
 //!
 //! Values live in one vector and refer to each other by index ([`Id`]). So a value that contains itself, thousands of
 //! nested lists or a long string that is fetched from the memo thousands of times cost no recursion and no copies,
@@ -28,6 +28,7 @@ pub(super) fn unpickle(program: &[u8]) -> Result<(Values, Id), FormatError> {
         stack: Vec::new(),
         marks: Vec::new(),
         memo: BTreeMap::new(),
+        started: 0,
     };
     while machine.step()? {}
     let root = machine.pop()?;
@@ -42,12 +43,21 @@ struct Machine<'a> {
     /// Heights of the stack at which a mark was set.
     marks: Vec<usize>,
     memo: BTreeMap<u32, Id>,
+    /// Where the running instruction starts.
+    started: usize,
+}
+
+/// The result of a call.
+enum Built {
+    New(Value),
+    /// One of the arguments.
+    Same(Id),
 }
 
 impl<'a> Machine<'a> {
     /// Runs one instruction; false after the last.
     fn step(&mut self) -> Result<bool, FormatError> {
-        let started = self.at;
+        self.started = self.at;
         match self.byte()? {
             opcode::PROTO => {
                 let version = self.byte()?;
@@ -69,7 +79,8 @@ impl<'a> Machine<'a> {
             }
             opcode::BININT1 => self.push_unsigned(1)?,
             opcode::BININT2 => self.push_unsigned(2)?,
-            opcode::LONG1 => self.long()?,
+            opcode::LONG1 => self.long(1)?,
+            opcode::LONG4 => self.long(4)?,
             opcode::BINFLOAT => {
                 self.take(8)?;
                 self.push(Value::Opaque)?;
@@ -90,13 +101,23 @@ impl<'a> Machine<'a> {
                 let items = self.pop_to_mark()?;
                 self.push(Value::Tuple(items))?;
             }
-            // What a list holds no tensor depends on, so its items are dropped.
-            opcode::EMPTY_LIST => self.push(Value::List)?,
+            opcode::POP => self.discard()?,
+            opcode::POP_MARK => drop(self.pop_to_mark()?),
+            opcode::DUP => {
+                let id = self.top()?;
+                self.push_id(id)?;
+            }
+            // What a list or a set holds no tensor depends on, so its items are dropped.
+            opcode::EMPTY_LIST | opcode::EMPTY_SET => self.push(Value::List)?,
+            opcode::FROZENSET => {
+                self.pop_to_mark()?;
+                self.push(Value::List)?;
+            }
             opcode::APPEND => {
                 self.pop()?;
                 self.expect_list()?;
             }
-            opcode::APPENDS => {
+            opcode::APPENDS | opcode::ADDITEMS => {
                 self.pop_to_mark()?;
                 self.expect_list()?;
             }
@@ -104,7 +125,7 @@ impl<'a> Machine<'a> {
             opcode::SETITEM => {
                 let value = self.pop()?;
                 let key = self.pop()?;
-                self.dict_on_top()?.push((key, value));
+                self.items_on_top()?.push((key, value));
             }
             opcode::SETITEMS => {
                 let items = self.pop_to_mark()?;
@@ -114,7 +135,7 @@ impl<'a> Machine<'a> {
                         "its pickle has a dictionary key without a value",
                     ));
                 }
-                self.dict_on_top()?
+                self.items_on_top()?
                     .extend(pairs.iter().map(|[key, value]| (*key, *value)));
             }
 
@@ -124,75 +145,171 @@ impl<'a> Machine<'a> {
             opcode::LONG_BINPUT => self.memorize(4)?,
             opcode::MEMOIZE => {
                 let key = u32::try_from(self.memo.len()).map_err(|_| too_many())?;
-                self.memo.insert(key, self.top()?);
+                self.keep(key)?;
             }
 
             opcode::GLOBAL => {
-                let module = self.line()?;
-                let name = self.line()?;
-                self.push(Value::Global(Global::named(module, name)?))?;
+                let (module, name) = (self.line()?, self.line()?);
+                let global = match Global::named(module, name) {
+                    Some(known) => known,
+                    None => Global::Unknown {
+                        module: self.values.add(Value::Text(module.to_owned()))?,
+                        name: self.values.add(Value::Text(name.to_owned()))?,
+                    },
+                };
+                self.push(Value::Global(global))?;
             }
             opcode::STACK_GLOBAL => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let global = Global::named(self.values.text(module)?, self.values.text(name)?)?;
+                let known = Global::named(self.values.text(module)?, self.values.text(name)?);
+                let global = known.unwrap_or(Global::Unknown { module, name });
                 self.push(Value::Global(global))?;
             }
             opcode::BINPERSID => {
                 let reference = self.pop()?;
                 let storage = self.storage(reference)?;
-                self.push(Value::Storage(storage))?;
+                self.push(storage)?;
             }
             opcode::REDUCE => self.reduce()?,
-            // A state dict carries its modules' versions as an attribute; no tensor depends on it.
+            opcode::NEWOBJ => {
+                let arguments = self.pop()?;
+                self.instantiate(arguments)?;
+            }
+            opcode::NEWOBJ_EX => {
+                let (_keywords, arguments) = (self.pop()?, self.pop()?);
+                self.instantiate(arguments)?;
+            }
+            // Attributes: a state dict carries its modules' versions as one. No tensor depends on them.
             opcode::BUILD => {
                 self.pop()?;
-                self.dict_on_top()?;
+                self.items_on_top()?;
             }
             other => {
                 return Err(FormatError::Unsupported(format!(
-                    "pickle instruction 0x{other:02x} at byte {started}, which torch.save does not write for a state dict,"
+                    "pickle instruction 0x{other:02x} at byte {}, which torch.save does not write,",
+                    self.started
                 )));
             }
         }
         Ok(true)
     }
 
-    /// Calls one of the allowed callables, each of which only rearranges values.
+    /// Calls one of the allowed callables, each of which only rearranges values; the result of any other is a placeholder.
     fn reduce(&mut self) -> Result<(), FormatError> {
         let arguments = self.pop()?;
         let callable = self.pop()?;
-        let Value::Global(global) = self.values.get(callable) else {
-            return Err(FormatError::malformed(
-                "its pickle calls something that is not callable",
-            ));
-        };
-        let arguments = self.values.tuple(arguments)?;
-        match (global, arguments) {
-            (Global::OrderedDict, []) => self.push(Value::Dict(Vec::new())),
-            (Global::RebuildTensor, [storage, offset, shape, strides, _requires_grad, _hooks]) => {
-                let recipe = self.recipe(*storage, *offset, *shape, *strides)?;
-                self.push(Value::Tensor(recipe))
+        let global = match self.values.get(callable) {
+            Value::Global(global) => *global,
+            Value::Object { .. } => return self.instance_of(callable, arguments),
+            Value::Null
+            | Value::Bool
+            | Value::Int(_)
+            | Value::Text(_)
+            | Value::Opaque
+            | Value::Tuple(_)
+            | Value::List
+            | Value::Dict(_)
+            | Value::Storage(_)
+            | Value::Tensor(_) => {
+                return Err(FormatError::malformed(
+                    "its pickle calls something that is not callable",
+                ));
             }
-            (Global::RebuildParameter, [data, _requires_grad, _hooks]) => {
+        };
+        match self.call(global, callable, self.values.tuple(arguments)?)? {
+            Built::New(value) => self.push(value),
+            Built::Same(id) => self.push_id(id),
+        }
+    }
+
+    fn call(&self, global: Global, callable: Id, arguments: &[Id]) -> Result<Built, FormatError> {
+        let placeholder = Built::New(Value::Object {
+            class: callable,
+            items: Vec::new(),
+        });
+        Ok(match (global, arguments) {
+            (Global::OrderedDict, []) => Built::New(Value::Dict(Vec::new())),
+            (Global::OrderedDict, _) => {
+                return Err(FormatError::Unsupported(format!(
+                    "{global:?} with {} arguments",
+                    arguments.len()
+                )));
+            }
+            (Global::RebuildTensor, [storage, offset, shape, strides, _requires_grad, _hooks]) => {
+                // Of an element type that no network here has.
+                if matches!(self.values.get(*storage), Value::Object { .. }) {
+                    return Ok(placeholder);
+                }
+                let recipe = self.recipe(*storage, *offset, *shape, *strides)?;
+                Built::New(Value::Tensor(recipe))
+            }
+            (Global::RebuildParameter, [data, _requires_grad, _hooks])
+            | (Global::RebuildParameterWithState, [data, _requires_grad, _hooks, _]) => {
                 let data = *data;
-                if !matches!(self.values.get(data), Value::Tensor(_)) {
+                if !matches!(
+                    self.values.get(data),
+                    Value::Tensor(_) | Value::Object { .. }
+                ) {
                     return Err(FormatError::malformed(
                         "a parameter in its pickle has no tensor",
                     ));
                 }
-                self.push_id(data)
+                Built::Same(data)
+            }
+            (Global::RebuildFromType, [function, _class, inner, _attributes]) => {
+                let Value::Global(rebuild @ (Global::RebuildTensor | Global::RebuildParameter)) =
+                    self.values.get(*function)
+                else {
+                    return Ok(placeholder);
+                };
+                self.call(*rebuild, *function, self.values.tuple(*inner)?)?
             }
             (Global::StorageOf(_), _) => {
-                Err(FormatError::malformed("its pickle calls a storage type"))
+                return Err(FormatError::malformed("its pickle calls a storage type"));
             }
-            (Global::OrderedDict | Global::RebuildTensor | Global::RebuildParameter, _) => Err(
-                FormatError::Unsupported(format!("{global:?} with {} arguments", arguments.len())),
-            ),
-        }
+            (
+                Global::RebuildTensor
+                | Global::RebuildParameter
+                | Global::RebuildParameterWithState
+                | Global::RebuildFromType
+                | Global::Unknown { .. },
+                _,
+            ) => placeholder,
+        })
     }
 
-    /// The storage that a persistent reference `("storage", type, key, location, elements)` stands for.
-    fn storage(&self, reference: Id) -> Result<Storage, FormatError> {
+    /// What Python's `cls.__new__(cls, *arguments)` makes, with the class on top of the stack.
+    fn instantiate(&mut self, arguments: Id) -> Result<(), FormatError> {
+        let class = self.pop()?;
+        self.instance_of(class, arguments)
+    }
+
+    /// Pushes the placeholder for an object of this class, or for the result of a call of this object.
+    fn instance_of(&mut self, class: Id, arguments: Id) -> Result<(), FormatError> {
+        self.values.tuple(arguments)?;
+        let class = match self.values.get(class) {
+            Value::Object { class, .. } => *class,
+            Value::Global(_) => class,
+            Value::Null
+            | Value::Bool
+            | Value::Int(_)
+            | Value::Text(_)
+            | Value::Opaque
+            | Value::Tuple(_)
+            | Value::List
+            | Value::Dict(_)
+            | Value::Storage(_)
+            | Value::Tensor(_) => return Err(self.values.unexpected("a class", class)),
+        };
+        self.push(Value::Object {
+            class,
+            items: Vec::new(),
+        })
+    }
+
+    /// What a persistent reference `("storage", type, key, location, elements)` stands for; a placeholder for a type that
+    /// no network here has.
+    fn storage(&self, reference: Id) -> Result<Value, FormatError> {
         let [kind, class, key, _location, elements] = self.values.tuple(reference)? else {
             return Err(FormatError::malformed(
                 "a storage reference does not have five parts",
@@ -203,17 +320,23 @@ impl<'a> Machine<'a> {
                 "a persistent reference is not to a storage",
             ));
         }
-        let Value::Global(Global::StorageOf(dtype)) = self.values.get(*class) else {
+        let Value::Global(named) = self.values.get(*class) else {
             return Err(FormatError::malformed(
                 "a storage reference has no storage type",
             ));
         };
+        let Global::StorageOf(dtype) = named else {
+            return Ok(Value::Object {
+                class: *class,
+                items: Vec::new(),
+            });
+        };
         self.values.text(*key)?;
-        Ok(Storage {
+        Ok(Value::Storage(Storage {
             dtype: *dtype,
             key: *key,
             elements: self.values.size(*elements)?,
-        })
+        }))
     }
 
     fn recipe(
@@ -263,10 +386,20 @@ impl Machine<'_> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.get(floor..).and_then(<[Id]>::last) {
             Some(id) => Ok(*id),
-            None => Err(FormatError::malformed(
-                "its pickle takes more from the stack than there is",
-            )),
+            None => Err(FormatError::malformed(format!(
+                "its pickle instruction 0x{:02x} at byte {} takes more from the stack than there is",
+                self.program[self.started], self.started
+            ))),
         }
+    }
+
+    /// Drops the topmost value, or the mark where that is topmost.
+    fn discard(&mut self) -> Result<(), FormatError> {
+        if self.marks.last() == Some(&self.stack.len()) {
+            self.marks.pop();
+            return Ok(());
+        }
+        self.pop().map(drop)
     }
 
     fn mark(&mut self) -> Result<(), FormatError> {
@@ -305,6 +438,10 @@ impl Machine<'_> {
 
     fn memorize(&mut self, key_bytes: usize) -> Result<(), FormatError> {
         let key = self.memo_key(key_bytes)?;
+        self.keep(key)
+    }
+
+    fn keep(&mut self, key: u32) -> Result<(), FormatError> {
         if self.memo.len() >= MAX_VALUES {
             return Err(too_many());
         }
@@ -319,15 +456,15 @@ impl Machine<'_> {
 
     fn expect_list(&self) -> Result<(), FormatError> {
         let id = self.top()?;
-        if !matches!(self.values.get(id), Value::List) {
+        if !matches!(self.values.get(id), Value::List | Value::Object { .. }) {
             return Err(self.values.unexpected("a list", id));
         }
         Ok(())
     }
 
-    fn dict_on_top(&mut self) -> Result<&mut Vec<(Id, Id)>, FormatError> {
+    fn items_on_top(&mut self) -> Result<&mut Vec<(Id, Id)>, FormatError> {
         let id = self.top()?;
-        self.values.dict_mut(id)
+        self.values.items_mut(id)
     }
 }
 
@@ -375,8 +512,8 @@ impl<'a> Machine<'a> {
     }
 
     /// An integer of any length in two's complement; longer ones than 64 bits have no use in a tensor.
-    fn long(&mut self) -> Result<(), FormatError> {
-        let length = usize::from(self.byte()?);
+    fn long(&mut self, length_bytes: usize) -> Result<(), FormatError> {
+        let length = self.length(length_bytes)?;
         let bytes = self.take(length)?;
         if length > 8 {
             return self.push(Value::Opaque);

@@ -5,84 +5,116 @@ use std::collections::BTreeMap;
 use super::archive::Archive;
 use super::error::quoted;
 use super::pickle::unpickle;
+use super::search::{Search, name, other};
+use super::select::{self, Other, Wanted};
 use super::value::{Id, Recipe, Storage, Value, Values};
-use super::{FormatError, StateDict, TensorData};
+use super::{FormatError, Found, StateDict, TensorData};
 
-/// Keys under which training scripts nest a state dict, in the order in which they are tried.
-const NESTED_KEYS: [&str; 2] = ["state_dict", "model"];
+/// The entry beside the tensors that describes a model of Visage; torch ignores it.
+pub(super) const DESCRIPTION_ENTRY: &str = "visage.json";
+/// Longest description that is read, in bytes.
+const MAX_DESCRIPTION: usize = 65_536;
 /// How many times the file's size its tensors may take in memory: views that overlap or repeat a storage unfold when
 /// they are made contiguous.
 const UNFOLD_FACTOR: usize = 4;
 /// Small files may unfold to this many bytes whatever their size.
 const UNFOLD_MINIMUM: usize = 1 << 20;
 
-/// Reads a state dict, at the top level of the file or under `state_dict` or `model`.
-pub(super) fn read(file: &[u8]) -> Result<StateDict, FormatError> {
+/// Reads the wanted tensors of a file.
+pub(super) fn read(file: &[u8], wanted: Wanted<'_>) -> Result<Found, FormatError> {
     let archive = Archive::open(file)?;
     let folder = top_folder(&archive)?;
+    if is_torchscript(&archive, folder) {
+        return Err(FormatError::TorchScript);
+    }
     let program = archive.bytes(&format!("{folder}/data.pkl"))?;
     let mut storages = Storages::new(&archive, folder, file.len())?;
-    tensors(program, &mut storages)
+    Ok(Found {
+        description: description(&archive, folder),
+        ..tensors(program, &mut storages, wanted)?
+    })
 }
 
-/// Runs the pickle and makes each tensor of its state dict contiguous.
+/// Runs the pickle and makes each of the wanted tensors contiguous.
 pub(super) fn tensors(
     program: &[u8],
     storages: &mut Storages<'_>,
-) -> Result<StateDict, FormatError> {
+    wanted: Wanted<'_>,
+) -> Result<Found, FormatError> {
     let (values, root) = unpickle(program)?;
-    let mut state = StateDict::new();
-    for (name, value) in state_dict(&values, root)? {
-        let Value::Text(name) = values.get(*name) else {
-            return Err(FormatError::malformed(
-                "a key of its state dict is not a string",
-            ));
-        };
-        let Value::Tensor(recipe) = values.get(*value) else {
-            return Err(FormatError::malformed(format!(
-                "entry {} of its state dict is not a tensor",
-                quoted(name)
-            )));
-        };
-        let tensor = storages
-            .tensor(&values, recipe)
-            .map_err(|error| name_tensor(error, name))?;
-        state.insert(name.clone(), tensor);
-    }
-    Ok(state)
-}
-
-/// The entries of the state dict within the pickled value.
-fn state_dict(values: &Values, root: Id) -> Result<&[(Id, Id)], FormatError> {
-    let Value::Dict(top) = values.get(root) else {
-        return Err(FormatError::Unsupported(
-            "a pickled value that is not a dictionary of tensors".to_owned(),
-        ));
+    let Some(top) = values.items(root) else {
+        return Err(not_a_dictionary(&values, root));
     };
-    let has_tensors = |items: &[(Id, Id)]| {
-        items
+    let Search { groups, entries } = Search::from(&values, root);
+    if groups.is_empty() {
+        let others: Vec<Other<'_>> = top
             .iter()
-            .any(|(_, value)| matches!(values.get(*value), Value::Tensor(_)))
-    };
-    if has_tensors(top) {
-        return Ok(top);
+            .map(|(key, value)| other(&values, *key, *value))
+            .collect();
+        return Err(
+            select::instead_of_tensors(others.iter()).unwrap_or_else(|| {
+                FormatError::malformed(
+                    "it holds no tensors, neither directly nor under state_dict or model",
+                )
+            }),
+        );
     }
-    for wanted in NESTED_KEYS {
-        for (key, value) in top {
-            if let (Value::Text(key), Value::Dict(inner)) = (values.get(*key), values.get(*value))
-                && key == wanted
-                && has_tensors(inner)
-            {
-                return Ok(inner);
-            }
+    let choice = select::choose(&groups, wanted)?;
+    let mut state = StateDict::new();
+    for (key, value) in entries[choice.group] {
+        if let Some(name) = name(&values, *key)
+            && let Some(stripped) = name.strip_prefix(&choice.prefix)
+            && let Value::Tensor(recipe) = values.get(*value)
+        {
+            let tensor = storages
+                .tensor(&values, recipe)
+                .map_err(|error| name_tensor(error, name))?;
+            state.insert(stripped.to_owned(), tensor);
         }
     }
-    Err(FormatError::malformed(
-        "it holds no tensors, neither directly nor under state_dict or model",
-    ))
+    Ok(Found {
+        state,
+        place: groups[choice.group].paths[0].clone(),
+        prefix: choice.prefix,
+        description: None,
+    })
 }
 
-/// The folder in which the archive holds everything; torch names it after the file.
+fn not_a_dictionary(values: &Values, root: Id) -> FormatError {
+    match values.python_name(root) {
+        Some((module, name)) => FormatError::ForbiddenGlobal {
+            name: quoted(&format!("{module}.{name}")),
+        },
+        None => FormatError::Unsupported(
+            "a pickled value that is not a dictionary of tensors".to_owned(),
+        ),
+    }
+}
+
+/// TorchScript keeps its code beside the pickle.
+fn is_torchscript(archive: &Archive<'_>, folder: &str) -> bool {
+    let code = format!("{folder}/code/");
+    archive.contains(&format!("{folder}/constants.pkl"))
+        || archive.names().any(|name| name.starts_with(&code))
+}
+
+/// Before torch 1.4 TorchScript had a `model.json` in place of the pickle.
+fn is_old_torchscript(name: &str) -> bool {
+    name.strip_suffix("/model.json")
+        .is_some_and(|folder| !folder.contains('/'))
+}
+
+/// What a file says of itself; a description that cannot be read is none.
+fn description(archive: &Archive<'_>, folder: &str) -> Option<String> {
+    let name = format!("{folder}/{DESCRIPTION_ENTRY}");
+    let bytes = archive
+        .contains(&name)
+        .then(|| archive.bytes(&name).ok())??;
+    let text = (bytes.len() <= MAX_DESCRIPTION).then(|| std::str::from_utf8(bytes).ok())??;
+    Some(text.to_owned())
+}
+
+/// The directory in which the archive holds everything; torch names it after the file.
 fn top_folder<'a>(archive: &'a Archive<'_>) -> Result<&'a str, FormatError> {
     let mut folders = archive
         .names()
@@ -90,6 +122,7 @@ fn top_folder<'a>(archive: &'a Archive<'_>) -> Result<&'a str, FormatError> {
         .filter(|folder| !folder.contains('/'));
     match (folders.next(), folders.next()) {
         (Some(folder), None) => Ok(folder),
+        (None, _) if archive.names().any(is_old_torchscript) => Err(FormatError::TorchScript),
         (None, _) => Err(FormatError::malformed(
             "it is a zip archive without data.pkl, so torch.save did not write it",
         )),

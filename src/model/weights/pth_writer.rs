@@ -6,7 +6,7 @@ use std::io::{Cursor, Write as _};
 
 use zip::{CompressionMethod, ZipWriter, result::ZipResult, write::SimpleFileOptions};
 
-use super::{DType, TensorData, opcode};
+use super::{DType, TensorData, opcode, pth::DESCRIPTION_ENTRY};
 
 /// The folder of all entries; torch takes any name.
 const FOLDER: &str = "archive";
@@ -15,16 +15,19 @@ const LAYOUT_VERSION: &str = "3\n";
 /// Where torch begins the bytes of an entry, so that a tensor can be mapped into memory.
 const ALIGNMENT: u16 = 64;
 
-/// A `.pth` file with these tensors, in this order.
+/// A `.pth` file with these tensors, in this order, and the description of a model of Visage.
 ///
 /// # Panics
 /// When a tensor does not have the bytes of its shape and type, as every [`TensorData`] promises.
-pub fn to_pth<'a>(state: impl IntoIterator<Item = (&'a str, &'a TensorData)>) -> Vec<u8> {
+pub fn to_pth<'a>(
+    state: impl IntoIterator<Item = (&'a str, &'a TensorData)>,
+    description: Option<&str>,
+) -> Vec<u8> {
     let state: Vec<_> = state.into_iter().collect();
-    archive(&state).expect("a zip archive in memory can be written")
+    archive(&state, description).expect("a zip archive in memory can be written")
 }
 
-fn archive(state: &[(&str, &TensorData)]) -> ZipResult<Vec<u8>> {
+fn archive(state: &[(&str, &TensorData)], description: Option<&str>) -> ZipResult<Vec<u8>> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
@@ -41,6 +44,9 @@ fn archive(state: &[(&str, &TensorData)]) -> ZipResult<Vec<u8>> {
         add(&format!("data/{key}"), &tensor.data)?;
     }
     add("version", LAYOUT_VERSION.as_bytes())?;
+    if let Some(description) = description {
+        add(DESCRIPTION_ENTRY, description.as_bytes())?;
+    }
     Ok(zip.finish()?.into_inner())
 }
 
@@ -159,7 +165,7 @@ fn storage_class(dtype: DType) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{StateDict, pth};
+    use super::super::{StateDict, pth, select::Wanted};
     use super::*;
 
     const DTYPES: [DType; 10] = [
@@ -196,15 +202,25 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let state = tensors();
-        let file = to_pth(state.iter().map(|(name, tensor)| (name.as_str(), tensor)));
-        assert_eq!(pth::read(&file).unwrap(), state);
+        let tensors = || state.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        let found = pth::read(&to_pth(tensors(), Some("{}")), Wanted::Whole).unwrap();
+        assert_eq!(
+            (&found.state, found.description.as_deref()),
+            (&state, Some("{}"))
+        );
+        let found = pth::read(&to_pth(tensors(), None), Wanted::Whole).unwrap();
+        assert_eq!((found.state, found.description), (state.clone(), None));
     }
 
     #[test]
     fn the_same_tensors_make_the_same_file() {
         let state = tensors();
-        let [first, second] =
-            [(); 2].map(|()| to_pth(state.iter().map(|(name, tensor)| (name.as_str(), tensor))));
+        let [first, second] = [(); 2].map(|()| {
+            to_pth(
+                state.iter().map(|(name, tensor)| (name.as_str(), tensor)),
+                None,
+            )
+        });
         assert!(first == second);
     }
 

@@ -1,9 +1,12 @@
 //! safetensors files, through the crate of that name, which checks every offset.
 
+use std::collections::HashMap;
+
 use ::safetensors::{Dtype, SafeTensors};
 
 use super::error::quoted;
-use super::{DType, FormatError, StateDict, TensorData};
+use super::select::{self, Group, TOP, Wanted};
+use super::{DESCRIPTION_KEY, DType, FormatError, Found, StateDict, TensorData};
 
 /// The element types in common.
 const DTYPES: [(Dtype, DType); 10] = [
@@ -19,6 +22,29 @@ const DTYPES: [(Dtype, DType); 10] = [
     (Dtype::BOOL, DType::Bool),
 ];
 
+/// The metadata of a file that carries the description of a model of Visage. A second entry would come in random order, and
+/// the same model would make different files.
+pub fn metadata(description: String) -> HashMap<String, String> {
+    HashMap::from([(DESCRIPTION_KEY.to_owned(), description)])
+}
+
+/// A copy of a safetensors file that carries a description; `None` if it carries one already.
+///
+/// # Errors
+/// A damaged file.
+pub fn described(bytes: &[u8], description: String) -> Result<Option<Vec<u8>>, FormatError> {
+    let damaged = |error: ::safetensors::SafeTensorError| FormatError::malformed(error.to_string());
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let entries = header.metadata().clone().unwrap_or_default();
+    if entries.contains_key(DESCRIPTION_KEY) {
+        return Ok(None);
+    }
+    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+    let entries = entries.into_iter().chain(metadata(description)).collect();
+    let copy = ::safetensors::serialize(file.iter(), Some(entries)).map_err(damaged)?;
+    Ok(Some(copy))
+}
+
 /// Whether a file begins with the length of a JSON object that lies within it.
 pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
     let Some((length, rest)) = bytes.split_first_chunk() else {
@@ -27,12 +53,25 @@ pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
     rest.first() == Some(&b'{') && u64::from_le_bytes(*length) <= rest.len() as u64
 }
 
-/// Copies every tensor out of a safetensors file.
-pub(super) fn read(bytes: &[u8]) -> Result<StateDict, FormatError> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|error| FormatError::malformed(error.to_string()))?;
+/// Copies the wanted tensors out of a safetensors file.
+pub(super) fn read(bytes: &[u8], wanted: Wanted<'_>) -> Result<Found, FormatError> {
+    let damaged = |error: ::safetensors::SafeTensorError| FormatError::malformed(error.to_string());
+    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+    let tensors = file
+        .iter()
+        .map(|(name, view)| (name, view.shape().to_vec()))
+        .collect();
+    let group = Group {
+        paths: vec![TOP.to_owned()],
+        tensors,
+        others: Vec::new(),
+    };
+    let choice = select::choose(&[group], wanted)?;
     let mut state = StateDict::new();
     for (name, view) in file.iter() {
+        let Some(stripped) = name.strip_prefix(&choice.prefix) else {
+            continue;
+        };
         let Some((_, dtype)) = DTYPES.iter().find(|(theirs, _)| *theirs == view.dtype()) else {
             return Err(FormatError::Unsupported(format!(
                 "element type {} of tensor {}",
@@ -45,7 +84,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<StateDict, FormatError> {
             shape: view.shape().to_vec(),
             data: view.data().to_vec(),
         };
-        state.insert(name.to_owned(), tensor);
+        state.insert(stripped.to_owned(), tensor);
     }
-    Ok(state)
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let metadata = header.metadata().as_ref();
+    Ok(Found {
+        state,
+        place: TOP.to_owned(),
+        prefix: choice.prefix,
+        description: metadata.and_then(|entries| entries.get(DESCRIPTION_KEY).cloned()),
+    })
 }

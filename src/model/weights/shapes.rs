@@ -8,8 +8,8 @@ use super::{Error, StateDict};
 /// Names listed for each kind of difference before the rest is only counted.
 const LISTED: usize = 10;
 /// BatchNorm's batch counters, which files from before torch 0.4.1 lack and inference ignores.
-const COUNTER_SUFFIX: &str = ".num_batches_tracked";
-const HEAD_PREFIX: &str = "fc.";
+pub(super) const COUNTER_SUFFIX: &str = ".num_batches_tracked";
+pub(super) const HEAD_PREFIX: &str = "fc.";
 
 /// Which differences between a file and the model are tolerated; by default none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! Tests of the weights reader. What the files must read as was written by torch, see
 //! `tests/python/make_weight_fixtures.py`.
 
+/// Networks within other things: other state dicts, objects of any class, prefixes.
+mod containers;
 /// Files written by torch and safetensors read exactly; other files are refused with a sentence that helps.
 mod formats;
 /// Files made to harm: pickles that call, sizes that lie, bytes that were flipped.

@@ -1,6 +1,6 @@
-//! What the restricted unpickler can build: plain values and descriptions of tensors, which refer to each other by index.
+//! What the restricted unpickler can build: plain values, descriptions of tensors, and placeholders for all other objects; they refer to each other by
+//! index.
 
-use super::error::quoted;
 use super::{DType, FormatError};
 
 /// The most values a pickle may build. A state dict needs about 20 for each tensor, so this is enough for 12,000
@@ -10,7 +10,7 @@ pub(super) const MAX_VALUES: usize = 250_000;
 const MAX_DIMENSIONS: usize = 64;
 
 /// A value by its place in [`Values`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Id(u32);
 
 /// What a pickle can build here.
@@ -23,8 +23,16 @@ pub(super) enum Value {
     /// A number or bytes whose content no tensor depends on.
     Opaque,
     Tuple(Vec<Id>),
+    /// A list or a set, whose items no tensor depends on.
     List,
     Dict(Vec<(Id, Id)>),
+    /// The placeholder for an object of any other class. Nothing of the class is looked up or
+    /// executed; only the items that a subclass of `dict` would hold are kept.
+    Object {
+        /// The class or function that the pickle names, a [`Value::Global`].
+        class: Id,
+        items: Vec<(Id, Id)>,
+    },
     Global(Global),
     Storage(Storage),
     Tensor(Recipe),
@@ -36,7 +44,16 @@ pub(super) enum Global {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
+    /// A parameter with Python attributes.
+    RebuildParameterWithState,
+    /// A tensor of a subclass or with Python attributes.
+    RebuildFromType,
     StorageOf(DType),
+    /// Any other name: a [`Value::Text`] each.
+    Unknown {
+        module: Id,
+        name: Id,
+    },
 }
 
 /// A storage: one archive entry with elements of one type.
@@ -62,21 +79,46 @@ pub(super) struct Recipe {
 
 /// All values of a pickle.
 #[derive(Debug, Default)]
-pub(super) struct Values(Vec<Value>);
+pub(super) struct Values {
+    all: Vec<Value>,
+    /// The one [`Value::Null`], [`Value::Bool`] and [`Value::Opaque`]: histories of hundreds of
+    /// thousands of numbers lie beside weights, and no number of them is needed.
+    shared: [Option<Id>; 3],
+}
 
 impl Values {
     /// Keeps a value and says where.
     pub(super) fn add(&mut self, value: Value) -> Result<Id, FormatError> {
-        let id = u32::try_from(self.0.len()).map_err(|_| too_many())?;
-        if self.0.len() >= MAX_VALUES {
+        let shared = match value {
+            Value::Null => Some(0),
+            Value::Bool => Some(1),
+            Value::Opaque => Some(2),
+            Value::Int(_)
+            | Value::Text(_)
+            | Value::Tuple(_)
+            | Value::List
+            | Value::Dict(_)
+            | Value::Object { .. }
+            | Value::Global(_)
+            | Value::Storage(_)
+            | Value::Tensor(_) => None,
+        };
+        if let Some(known) = shared.and_then(|place| self.shared[place]) {
+            return Ok(known);
+        }
+        let id = Id(u32::try_from(self.all.len()).map_err(|_| too_many())?);
+        if self.all.len() >= MAX_VALUES {
             return Err(too_many());
         }
-        self.0.push(value);
-        Ok(Id(id))
+        self.all.push(value);
+        if let Some(place) = shared {
+            self.shared[place] = Some(id);
+        }
+        Ok(id)
     }
 
     pub(super) fn get(&self, id: Id) -> &Value {
-        &self.0[id.0 as usize]
+        &self.all[id.0 as usize]
     }
 
     pub(super) fn text(&self, id: Id) -> Result<&str, FormatError> {
@@ -93,12 +135,73 @@ impl Values {
         Ok(items)
     }
 
-    pub(super) fn dict_mut(&mut self, id: Id) -> Result<&mut Vec<(Id, Id)>, FormatError> {
+    /// The entries of a dictionary, or of an object that may be one.
+    pub(super) fn items(&self, id: Id) -> Option<&[(Id, Id)]> {
+        match self.get(id) {
+            Value::Dict(items) | Value::Object { items, .. } => Some(items),
+            Value::Null
+            | Value::Bool
+            | Value::Int(_)
+            | Value::Text(_)
+            | Value::Opaque
+            | Value::Tuple(_)
+            | Value::List
+            | Value::Global(_)
+            | Value::Storage(_)
+            | Value::Tensor(_) => None,
+        }
+    }
+
+    pub(super) fn items_mut(&mut self, id: Id) -> Result<&mut Vec<(Id, Id)>, FormatError> {
         let wrong = self.unexpected("a dictionary", id);
-        let Value::Dict(items) = &mut self.0[id.0 as usize] else {
-            return Err(wrong);
+        match &mut self.all[id.0 as usize] {
+            Value::Dict(items) | Value::Object { items, .. } => Ok(items),
+            Value::Null
+            | Value::Bool
+            | Value::Int(_)
+            | Value::Text(_)
+            | Value::Opaque
+            | Value::Tuple(_)
+            | Value::List
+            | Value::Global(_)
+            | Value::Storage(_)
+            | Value::Tensor(_) => Err(wrong),
+        }
+    }
+
+    /// The module and name of an object's class, or of a name that stands by itself; `None` for
+    /// plain values and what tensors need.
+    pub(super) fn python_name(&self, id: Id) -> Option<(&str, &str)> {
+        let global = match self.get(id) {
+            Value::Object { class, .. } => *class,
+            Value::Global(_) => id,
+            Value::Null
+            | Value::Bool
+            | Value::Int(_)
+            | Value::Text(_)
+            | Value::Opaque
+            | Value::Tuple(_)
+            | Value::List
+            | Value::Dict(_)
+            | Value::Storage(_)
+            | Value::Tensor(_) => return None,
         };
-        Ok(items)
+        let Value::Global(global) = self.get(global) else {
+            return None;
+        };
+        match global {
+            Global::Unknown { module, name } => {
+                Some((self.text(*module).ok()?, self.text(*name).ok()?))
+            }
+            Global::OrderedDict => Some(("collections", "OrderedDict")),
+            Global::RebuildTensor => Some(("torch._utils", "_rebuild_tensor_v2")),
+            Global::RebuildParameter => Some(("torch._utils", "_rebuild_parameter")),
+            Global::RebuildParameterWithState => {
+                Some(("torch._utils", "_rebuild_parameter_with_state"))
+            }
+            Global::RebuildFromType => Some(("torch._tensor", "_rebuild_from_type_v2")),
+            Global::StorageOf(_) => None,
+        }
     }
 
     /// An integer that is not negative.
@@ -155,6 +258,7 @@ impl Values {
             Value::Tuple(_) => "a tuple",
             Value::List => "a list",
             Value::Dict(_) => "a dictionary",
+            Value::Object { .. } => "an object",
             Value::Global(_) => "a name",
             Value::Storage(_) => "a storage",
             Value::Tensor(_) => "a tensor",
@@ -165,11 +269,15 @@ impl Values {
 
 impl Global {
     /// The object of this name, if it is one of those that tensors need.
-    pub(super) fn named(module: &str, name: &str) -> Result<Self, FormatError> {
-        let global = match (module, name) {
+    pub(super) fn named(module: &str, name: &str) -> Option<Self> {
+        Some(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensor,
             ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
+            ("torch._utils", "_rebuild_parameter_with_state") => Self::RebuildParameterWithState,
+            ("torch._tensor", "_rebuild_from_type" | "_rebuild_from_type_v2") => {
+                Self::RebuildFromType
+            }
             ("torch", "FloatStorage") => Self::StorageOf(DType::F32),
             ("torch", "HalfStorage") => Self::StorageOf(DType::F16),
             ("torch", "BFloat16Storage") => Self::StorageOf(DType::BF16),
@@ -180,13 +288,8 @@ impl Global {
             ("torch", "CharStorage") => Self::StorageOf(DType::I8),
             ("torch", "ByteStorage") => Self::StorageOf(DType::U8),
             ("torch", "BoolStorage") => Self::StorageOf(DType::Bool),
-            _ => {
-                return Err(FormatError::ForbiddenGlobal {
-                    name: quoted(&format!("{module}.{name}")),
-                });
-            }
-        };
-        Ok(global)
+            _ => return None,
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
         self,
         calibration::Calibration,
         checkpoint::{self, DatasetRecord, LabelScale, Manifest},
+        description::ARCHITECTURE,
         resnet18::{is_parameter, layout},
     },
     proto::{
@@ -190,7 +191,7 @@ impl Session<'_> {
         let manifest = Manifest {
             format_version: checkpoint::FORMAT_VERSION,
             visage_version: env!("CARGO_PKG_VERSION").to_owned(),
-            architecture: "resnet18".to_owned(),
+            architecture: ARCHITECTURE.to_owned(),
             training: self.job.training.clone(),
             epoch: metrics.epoch,
             metrics: proto::to_json(metrics),

@@ -25,6 +25,9 @@ use super::{DatasetSpec, Init, Promote, Recipe, Violation};
 /// Longest time that a protobuf Duration may hold, in seconds (google/protobuf/duration.proto).
 const LONGEST_DURATION: Duration = Duration::from_secs(315_576_000_000);
 
+/// Longest place of a network within a file, in bytes.
+const MAX_INIT_KEY: usize = 1_024;
+
 /// Groups of parameters with a learning rate of their own; the network has 62 parameters.
 const MAX_GROUPS: usize = 64;
 
@@ -259,10 +262,31 @@ impl Check {
             v1::InitKind::Unspecified | v1::InitKind::Imagenet1kV1 => Init::ImageNet,
             v1::InitKind::Random => Init::Random,
             v1::InitKind::Starter => Init::Starter,
-            v1::InitKind::Path => Init::Path(given.path.clone()),
+            v1::InitKind::Path => Init::Path {
+                path: given.path.clone(),
+                key: given.key.clone(),
+            },
         };
+        if given.key.len() > MAX_INIT_KEY {
+            self.refuse(
+                "spec.init.key",
+                format!(
+                    "it must have at most {MAX_INIT_KEY} bytes, got {}",
+                    given.key.len()
+                ),
+            );
+        }
+        if !given.key.is_empty() && !matches!(init, Init::Path { .. }) {
+            self.refuse(
+                "spec.init.key",
+                format!(
+                    "it must be empty unless spec.init.kind is PATH, got {:?}",
+                    given.key
+                ),
+            );
+        }
         match &init {
-            Init::Path(path) if path.is_empty() => {
+            Init::Path { path, .. } if path.is_empty() => {
                 self.refuse(
                     "spec.init.path",
                     "it is empty; name a .pth or .safetensors file on the server",
@@ -274,7 +298,7 @@ impl Check {
                     format!("{:?} is given but spec.init.kind is not PATH", given.path),
                 );
             }
-            Init::Path(_) | Init::ImageNet | Init::Random | Init::Starter => {}
+            Init::Path { .. } | Init::ImageNet | Init::Random | Init::Starter => {}
         }
         init
     }

@@ -21,11 +21,11 @@ use super::{Init, Promote, Recipe, Spec};
 impl Spec {
     /// The same as a message with every field set; resolving it again gives the same `Spec`.
     pub fn to_message(&self) -> v1::TrainingSpec {
-        let (kind, path) = match &self.init {
-            Init::ImageNet => (v1::InitKind::Imagenet1kV1, String::new()),
-            Init::Path(path) => (v1::InitKind::Path, path.clone()),
-            Init::Random => (v1::InitKind::Random, String::new()),
-            Init::Starter => (v1::InitKind::Starter, String::new()),
+        let (kind, path, key) = match &self.init {
+            Init::ImageNet => (v1::InitKind::Imagenet1kV1, "", ""),
+            Init::Path { path, key } => (v1::InitKind::Path, path.as_str(), key.as_str()),
+            Init::Random => (v1::InitKind::Random, "", ""),
+            Init::Starter => (v1::InitKind::Starter, "", ""),
         };
         let recipe = match self.recipe {
             Recipe::Reference => v1::Recipe::Reference,
@@ -78,7 +78,8 @@ impl Spec {
             }),
             init: Some(v1::InitSpec {
                 kind: kind.into(),
-                path,
+                path: path.to_owned(),
+                key: key.to_owned(),
             }),
             trainable: self.trained.names(),
             max_epochs: Some(self.max_epochs),

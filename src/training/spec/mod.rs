@@ -170,12 +170,12 @@ impl Spec {
         // The head of the starter has learned ages, which a new bias would throw away.
         let head_bias = match init {
             Init::Starter => v1::HeadBias::Keep,
-            Init::ImageNet | Init::Path(_) | Init::Random => v1::HeadBias::MeanAge,
+            Init::ImageNet | Init::Path { .. } | Init::Random => v1::HeadBias::MeanAge,
         };
         // The starter knows faces at its own size; its layers that stay frozen cannot learn another one.
         let own_size = match init {
             Init::Starter => starter::manifest().input.size,
-            Init::ImageNet | Init::Path(_) | Init::Random => 224,
+            Init::ImageNet | Init::Path { .. } | Init::Random => 224,
         };
         let resolved = Spec {
             recipe,

@@ -176,6 +176,34 @@ fn the_head_of_the_starter_is_kept_unless_another_bias_is_asked_for() {
 }
 
 #[test]
+fn the_key_of_a_file_is_kept_and_belongs_to_files_only() {
+    let init = |kind: v1::InitKind, key: &str| v1::TrainingSpec {
+        init: Some(v1::InitSpec {
+            kind: kind.into(),
+            path: if kind == v1::InitKind::Path {
+                "w.pth"
+            } else {
+                ""
+            }
+            .to_owned(),
+            key: key.to_owned(),
+        }),
+        ..minimal()
+    };
+    let spec = Spec::resolve(Some(&init(v1::InitKind::Path, "model_ema"))).unwrap();
+    assert_eq!(spec.to_message().init.unwrap().key, "model_ema");
+    let long = "k".repeat(1_025);
+    for refused in [
+        init(v1::InitKind::Starter, "model_ema"),
+        init(v1::InitKind::Path, &long),
+    ] {
+        let violations = Spec::resolve(Some(&refused)).unwrap_err();
+        assert_eq!(violations.len(), 1, "{violations:?}");
+        assert_eq!(violations[0].field, "spec.init.key");
+    }
+}
+
+#[test]
 fn all_violations_are_told_at_once_with_their_paths() {
     let spec = v1::TrainingSpec {
         max_epochs: Some(0),
@@ -190,7 +218,7 @@ fn all_violations_are_told_at_once_with_their_paths() {
         }),
         init: Some(v1::InitSpec {
             kind: v1::InitKind::Path.into(),
-            path: String::new(),
+            ..Default::default()
         }),
         promote: 77,
         ..Default::default()

@@ -33,7 +33,7 @@ fn zeros(shape: &[usize]) -> TensorData {
 #[test]
 fn every_file_reads_as_python_wrote_it() {
     let expected = expected();
-    assert_eq!(expected.len(), 9);
+    assert_eq!(expected.len(), 11);
     for (file, tensors) in expected {
         let found = read(&fixture(&file)).unwrap();
         assert_eq!(found.len(), tensors.len(), "{file}");
@@ -139,14 +139,16 @@ fn a_file_too_large_is_refused_unread() {
 }
 
 #[test]
-fn a_digest_in_the_name_must_be_the_content_s() {
+fn a_digest_in_a_name_that_torch_hub_publishes_must_be_the_content_s() {
     let dir = tempfile::tempdir().unwrap();
     let (_, sha256) = load(&fixture("state_dict.pth")).unwrap();
-    let right = dir.path().join(format!("tiny-{}.pth", &sha256[..8]));
-    fs::copy(fixture("state_dict.pth"), &right).unwrap();
-    assert_eq!(load(&right).unwrap().1, sha256);
-
-    for wrong in ["tiny-00000000.pth", "resnet18-f37072fd.pth"] {
+    for published in [
+        "resnet18-f37072fd.pth",
+        "resnet18-5c106cde.pth",
+        "semi_supervised_resnet18-d92f0530.pth",
+        "semi_weakly_supervised_resnet18-118f1556.pth",
+    ] {
+        let wrong = published;
         let path = dir.path().join(wrong);
         fs::copy(fixture("state_dict.pth"), &path).unwrap();
         let message = read(&path).unwrap_err().to_string();
@@ -156,6 +158,34 @@ fn a_digest_in_the_name_must_be_the_content_s() {
             "{message}"
         );
     }
+}
+
+#[test]
+fn a_number_in_any_other_name_promises_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, sha256) = load(&fixture("state_dict.pth")).unwrap();
+    for name in [
+        "age-20240131.pth",
+        "run-7-2024013118.pth",
+        "epoch-00000012.pth",
+        "mymodel-deadbeef.pth",
+        "resnet18-00000000.pth",
+        "my-resnet18-f37072fd.pth",
+        "resnet18-f37072fd.safetensors",
+    ] {
+        let path = dir.path().join(name);
+        fs::copy(fixture("state_dict.pth"), &path).unwrap();
+        assert_eq!(load(&path).unwrap().1, sha256, "{name}");
+    }
+}
+
+#[test]
+fn a_torchscript_archive_is_refused_by_name() {
+    let message = read(&fixture("torchscript.pt")).unwrap_err().to_string();
+    assert!(
+        message.contains("TorchScript") && message.contains("state_dict()"),
+        "{message}"
+    );
 }
 
 #[test]
