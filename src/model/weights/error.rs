@@ -161,9 +161,18 @@ impl FormatError {
     }
 }
 
+/// Longest part of a name in a message, in characters.
+const LONGEST: usize = 80;
+
+/// The name of a Python object, as [`quoted`].
+pub(super) fn quoted_object(module: &str, name: &str) -> String {
+    // Cut before they are joined: a name may have megabytes, and be listed many times.
+    let cut = |part: &str| -> String { part.chars().take(LONGEST).collect() };
+    quoted(&format!("{}.{}", cut(module), cut(name)))
+}
+
 /// A name from an untrusted file, quoted, escaped and cut to a printable length.
 pub(super) fn quoted(name: &str) -> String {
-    const LONGEST: usize = 80;
     let mut short: String = name.chars().take(LONGEST).collect();
     if short.len() < name.len() {
         short.push('…');

@@ -14,6 +14,9 @@ use super::FormatError;
 use super::opcode;
 use super::value::{Global, Id, MAX_VALUES, Recipe, Storage, Value, Values, too_many};
 
+/// The most instructions that are run: a few seconds. A checkpoint with its optimizer's state has about 100,000.
+const MAX_INSTRUCTIONS: usize = 50_000_000;
+
 /// Whether a file begins as a pickle of protocol 2 or later does.
 pub(super) fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [opcode::PROTO, 2..=5, ..])
@@ -30,7 +33,14 @@ pub(super) fn unpickle(program: &[u8]) -> Result<(Values, Id), FormatError> {
         memo: BTreeMap::new(),
         started: 0,
     };
-    while machine.step()? {}
+    let mut left = MAX_INSTRUCTIONS;
+    while machine.step()? {
+        left = left.checked_sub(1).ok_or_else(|| {
+            FormatError::malformed(format!(
+                "its pickle has more than {MAX_INSTRUCTIONS} instructions"
+            ))
+        })?;
+    }
     let root = machine.pop()?;
     Ok((machine.values, root))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::archive::Archive;
-use super::error::quoted;
+use super::error::{quoted, quoted_object};
 use super::pickle::unpickle;
 use super::search::{Search, name, other};
 use super::select::{self, Other, Wanted};
@@ -83,7 +83,7 @@ pub(super) fn tensors(
 fn not_a_dictionary(values: &Values, root: Id) -> FormatError {
     match values.python_name(root) {
         Some((module, name)) => FormatError::ForbiddenGlobal {
-            name: quoted(&format!("{module}.{name}")),
+            name: quoted_object(module, name),
         },
         None => FormatError::Unsupported(
             "a pickled value that is not a dictionary of tensors".to_owned(),

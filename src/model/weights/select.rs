@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::FormatError;
-use super::error::quoted;
+use super::error::{quoted, quoted_object};
 use super::shapes::{COUNTER_SUFFIX, HEAD_PREFIX, resnet18_shapes};
 
 /// The top level of a file, in keys and messages.
@@ -85,7 +85,7 @@ fn whole(groups: &[Group<'_>]) -> Result<Choice, FormatError> {
                 object: Some((module, name)),
                 ..
             } => FormatError::ForbiddenGlobal {
-                name: quoted(&format!("{module}.{name}")),
+                name: quoted_object(module, name),
             },
             Other {
                 name: Some(name), ..
@@ -345,10 +345,7 @@ pub(super) fn instead_of_tensors<'a>(
     let objects = entries.filter_map(|entry| {
         let (module, name) = entry.object?;
         let is_at = entry.name.map_or("an entry".to_owned(), quoted);
-        Some(format!(
-            "{is_at} is {}",
-            quoted(&format!("{module}.{name}"))
-        ))
+        Some(format!("{is_at} is {}", quoted_object(module, name)))
     });
     let objects: Vec<String> = objects.take(LISTED).collect();
     (!objects.is_empty()).then(|| FormatError::Objects {

@@ -267,6 +267,17 @@ fn bombs_run_out_of_room_and_not_of_memory() {
     let unstacked = [b"\x80\x02]".as_slice(), &b")a".repeat(250_000)].concat();
     assert!(refusal(&unstacked).contains("more than 250000 values"));
 
+    let endless = [b"\x80\x02".as_slice(), &b"N0".repeat(25_000_001), b"."].concat();
+    assert!(refusal(&endless).contains("more than 50000000 instructions"));
+    let kept = [b"\x80\x04N".as_slice(), &[0x94].repeat(250_001)].concat();
+    assert!(refusal(&kept).contains("more than 250000 values"));
+    let objects = [
+        b"\x80\x02cm\nn\nq\0".as_slice(),
+        &b"h\0)\x81".repeat(250_001),
+    ]
+    .concat();
+    assert!(refusal(&objects).contains("more than 250000 values"));
+
     // One list doubled forty times would have 2^40 entries; here it is forty small values.
     let mut doubled = b"\x80\x02]q\0".to_vec();
     for key in 1..=40u8 {
