@@ -127,17 +127,20 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
             let orientation = decoder.exif().map(orientation::of_exif);
             (decoder.decode()?, orientation)
         } else {
-            let content = match format {
-                ImageFormat::WebP => webp::without_blending(bytes),
-                _ => bytes.into(),
+            let content = if format == ImageFormat::WebP {
+                webp::without_blending(bytes)
+            } else {
+                bytes.into()
             };
             let decoder = open(&content, format, limits)?;
             let image =
                 DynamicImage::from_decoder(decoder).map_err(|error| corrupt(format, &error))?;
-            let orientation = match format {
-                ImageFormat::Png => Some(orientation::of_png(bytes)),
-                ImageFormat::WebP => Some(orientation::of_webp(bytes)),
-                _ => None,
+            let orientation = if format == ImageFormat::Png {
+                Some(orientation::of_png(bytes))
+            } else if format == ImageFormat::WebP {
+                Some(orientation::of_webp(bytes))
+            } else {
+                None
             };
             (image, orientation)
         };
