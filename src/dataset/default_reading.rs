@@ -27,11 +27,16 @@ const FEWEST_DISTINCT: usize = 60;
 /// Oldest age that a range or a directory may name, in years.
 const OLDEST: u32 = 120;
 
+/// A name relative to the dataset, with the age that was read by default.
+type Read = (String, Option<f32>);
+
+/// Finds another possible age in a name, and returns it with the one that was read; none without another.
+type OtherAge<'a> = dyn Fn(&Read) -> Option<(f32, Option<f32>)> + 'a;
+
 /// File names whose ages were read by default.
 #[derive(Debug, Default)]
 pub(super) struct DefaultReading {
-    /// Relative to the dataset, with the age that was read.
-    names: Vec<(String, Option<f32>)>,
+    names: Vec<Read>,
 }
 
 impl DefaultReading {
@@ -65,7 +70,7 @@ impl DefaultReading {
                 example,
                 pattern,
             } = convention(known)?;
-            let ages = |(path, age): &(String, Option<f32>)| Some((pattern.read(path).ok()?, *age));
+            let ages = |(path, age): &Read| Some((pattern.read(path).ok()?, *age));
             if self.is_most(self.count_other_ages(&ages).0) && self.differ(&ages) {
                 return Some(format!(
                     "the file names look like those of {} ({example}), whose age does not come first; set age_pattern to {name:?}",
@@ -77,10 +82,7 @@ impl DefaultReading {
     }
 
     /// How many names have another possible age, and of how many it is not the one that was read.
-    fn count_other_ages(
-        &self,
-        ages: &dyn Fn(&(String, Option<f32>)) -> Option<(f32, Option<f32>)>,
-    ) -> (usize, usize) {
+    fn count_other_ages(&self, ages: &OtherAge<'_>) -> (usize, usize) {
         let mut counts = (0, 0);
         for (other, read) in self.names.iter().filter_map(ages) {
             counts.0 += 1;
@@ -90,7 +92,7 @@ impl DefaultReading {
     }
 
     /// True where more than half of the other ages are not those that were read.
-    fn differ(&self, ages: &dyn Fn(&(String, Option<f32>)) -> Option<(f32, Option<f32>)>) -> bool {
+    fn differ(&self, ages: &OtherAge<'_>) -> bool {
         let (all, different) = self.count_other_ages(ages);
         different * 2 > all
     }
@@ -184,7 +186,7 @@ impl DefaultReading {
             let age = pattern.read(path).ok()?;
             (age <= OLDEST as f32).then_some(age)
         };
-        let ages = |(path, age): &(String, Option<f32>)| Some((directory_age(path)?, *age));
+        let ages = |(path, age): &Read| Some((directory_age(path)?, *age));
         if !self.is_most(self.count_other_ages(&ages).0) || !self.differ(&ages) {
             return None;
         }

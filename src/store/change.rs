@@ -84,7 +84,8 @@ impl Store {
                 .ok_or_else(|| Error::no_training(&id))?;
             let mut after = before.clone();
             let change = decide(&mut after)?;
-            let applied = apply(&mut write, number, &before, after, change).await?;
+            // A training is large, and the future holds two of them.
+            let applied = Box::pin(apply(&mut write, number, &before, after, change)).await?;
             write.commit().await.map_err(E::from)?;
             Ok(applied)
         }))
