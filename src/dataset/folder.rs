@@ -177,7 +177,7 @@ impl Walk<'_> {
             self.ignored += 1;
             return;
         }
-        match self.age(part, file_name, &name) {
+        match self.age(part, kind, file_name, &name) {
             Ok(age) => {
                 let pattern = self.options.age_pattern.as_ref();
                 let has_labels = pattern.is_none_or(AgePattern::is_utkface);
@@ -205,6 +205,7 @@ impl Walk<'_> {
     fn age(
         &mut self,
         part: Option<Part>,
+        kind: FileKind,
         file_name: &str,
         name: &str,
     ) -> Result<f32, (RejectReason, String)> {
@@ -215,7 +216,10 @@ impl Walk<'_> {
         let age = match pattern.map(|pattern| pattern.read(name)) {
             None => {
                 let age = names::age(file_name);
-                self.default_reading.add(name, age);
+                // A file without an age may be something else than an image.
+                if kind == FileKind::Image || age.is_some() {
+                    self.default_reading.add(name, age);
+                }
                 age.ok_or_else(|| name.to_owned())
             }
             Some(read) => read.map_err(|reason| format!("{name}: {reason}")),

@@ -53,20 +53,25 @@ pub(super) fn list(
     let fail = |reason: String| failed(manifest, reason);
     let text = Text::new(read(manifest, MAX_MANIFEST_BYTES)?).map_err(fail)?;
     let (delimiter, mut columns) = find_columns(manifest, &text, &options.columns)?;
-    // Shorter rows are rejected below.
-    let needed = columns.needed();
+    let below_header = || {
+        let mut reader = manifest_text::reader(text.table(), delimiter);
+        match reader.read_byte_record(&mut ByteRecord::new()) {
+            Ok(_) => Ok(reader),
+            Err(error) => Err(fail(error.to_string())),
+        }
+    };
+    let (needed, count) = (columns.needed(), columns.count);
     let wanted = Wanted {
         labels: &columns.labels,
         split: columns.split,
         cell: manifest_text::cell,
-        is_row: &|record| record.len() >= needed,
+        is_row: &|record| {
+            let is_blank = |field: &[u8]| field.trim_ascii().is_empty();
+            record.len() >= needed && record.iter().skip(count).all(is_blank)
+        },
     };
-    let mut rows_only = manifest_text::reader(text.table(), delimiter);
-    let mut header = ByteRecord::new();
-    rows_only
-        .read_byte_record(&mut header)
-        .map_err(|error| fail(error.to_string()))?;
-    let survey = Survey::of(rows_only, &wanted, cancelled).map_err(|error| match error {
+    let survey = Survey::of(below_header()?, &wanted, cancelled);
+    let survey = survey.map_err(|error| match error {
         manifest_survey::Error::Cancelled => Error::Cancelled,
         manifest_survey::Error::Csv(error) => fail(error.to_string()),
     })?;
@@ -78,6 +83,7 @@ pub(super) fn list(
         problem,
     })?;
     let warnings = parts.warnings.clone();
+
     let mut rows = Rows {
         options,
         columns: &columns,
@@ -92,12 +98,8 @@ pub(super) fn list(
         without_part: Vec::new(),
         legacy: 0,
     };
-    let mut reader = manifest_text::reader(text.table(), delimiter);
+    let mut reader = below_header()?;
     let mut record = ByteRecord::new();
-    // The header.
-    reader
-        .read_byte_record(&mut record)
-        .map_err(|error| fail(error.to_string()))?;
     while reader
         .read_byte_record(&mut record)
         .map_err(|error| fail(error.to_string()))?

@@ -169,11 +169,15 @@ impl Parts {
 }
 
 /// True for a name that has a word for a part in it without being one, such as `my_test` or
-/// `trainval`.
+/// `trainval`. Val and Dev are also names of people, after whom directories are called.
 pub(super) fn is_like_a_part(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let mut words = lower.split(|letter: char| !letter.is_alphanumeric());
-    Word::of(name).is_none() && (lower == "trainval" || words.any(|word| Word::of(word).is_some()))
+    let is_part = |word| {
+        let found = Word::of(word);
+        found.is_some_and(|word| !matches!(word, Word::Val | Word::Dev))
+    };
+    Word::of(name).is_none() && (lower == "trainval" || words.any(is_part))
 }
 
 fn name_of(part: Part) -> &'static str {
@@ -255,7 +259,15 @@ mod tests {
         for name in ["my_test", "trainval", "train_val", "utkface-train"] {
             assert!(is_like_a_part(name), "{name:?}");
         }
-        for name in ["train", "invalid", "contest", "images", "a", ""] {
+        for name in [
+            "train",
+            "invalid",
+            "contest",
+            "images",
+            "Val_Kilmer",
+            "a",
+            "",
+        ] {
             assert!(!is_like_a_part(name), "{name:?}");
         }
     }
