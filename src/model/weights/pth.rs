@@ -47,6 +47,10 @@ pub(super) fn tensors(
     };
     let Search { groups, entries } = Search::from(&values, root);
     if groups.is_empty() {
+        // An object without items is not a dictionary of another class.
+        if top.is_empty() && values.python_name(root).is_some() {
+            return Err(not_a_dictionary(&values, root));
+        }
         let others: Vec<Other<'_>> = top
             .iter()
             .map(|(key, value)| other(&values, *key, *value))
