@@ -77,6 +77,19 @@ fn a_split_column_may_use_common_words_and_other_words_are_named() {
 }
 
 #[test]
+fn rows_that_are_rejected_for_their_fields_decide_nothing_about_a_column() {
+    // The comma in the name moves a text into the column of the camera.
+    let camera = |row| match row % 3 {
+        0 => format!("anna,{}", ["left", "right"][row as usize % 2]),
+        _ => format!("{row} Smith, John,left"),
+    };
+    let dataset = with_columns(120, "name,camera", camera).load_tolerant();
+    assert_eq!(rejects(&dataset)[0].1, 80);
+    let left_out = &dataset.report.left_out_columns;
+    assert_eq!(left_out.count, 0, "{left_out:?}");
+}
+
+#[test]
 fn a_split_column_with_two_words_for_one_part_is_refused() {
     let word = |row| ["train", "train", "val", "dev"][row as usize % 4].to_owned();
     let error = with_columns(8, "split", word)
