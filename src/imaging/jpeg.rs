@@ -16,7 +16,7 @@ use std::ptr::{addr_of, addr_of_mut, null_mut};
 use image::{DynamicImage, GrayImage, RgbImage};
 use mozjpeg_sys as ffi;
 
-use super::{Error, Limits};
+use super::{Error, Limits, jpeg_markers};
 
 /// Scans that a JPEG of the largest allowed size may have: encoders write a dozen. A smaller one may have more in
 /// proportion. Each scan of a progressive JPEG visits every pixel, and hundreds fit into a file of 100 kB.
@@ -121,9 +121,13 @@ impl<'a> Decoder<'a> {
             return Err(Error::UnsupportedFormat { found });
         }
         let pixels = u64::from(width) * u64::from(height);
+        let allowed = (SCANS * limits.max_pixels / pixels).max(1);
+        if jpeg_markers::scans(bytes) > allowed {
+            Err(too_many_scans(allowed))?;
+        }
         // SAFETY: as above; the library runs only inside of calls.
         unsafe {
-            (*state).scans.allowed = (SCANS * limits.max_pixels / pixels).max(1);
+            (*state).scans.allowed = allowed;
         }
         Ok(decoder)
     }
@@ -294,6 +298,12 @@ fn catch<T>(calls: impl FnOnce() -> T) -> Result<T, Failure> {
     })
 }
 
+fn too_many_scans(allowed: u64) -> Failure {
+    Failure::Corrupt(format!(
+        "it has more than the {allowed} scans that are allowed for its size"
+    ))
+}
+
 fn fail(failure: Failure) -> ! {
     // Does not run the panic hook: a damaged image is not a defect of the program.
     resume_unwind(Box::new(failure))
@@ -372,10 +382,7 @@ impl Scans {
                 self.begun += 1;
                 self.current.clear();
                 if self.begun > self.allowed {
-                    fail(Failure::Corrupt(format!(
-                        "it has more than the {} scans that are allowed for its size",
-                        self.allowed
-                    )));
+                    fail(too_many_scans(self.allowed));
                 }
             }
             ffi::JTRC_SOS_COMPONENT => self.current.push(parameters[0]),

@@ -24,6 +24,7 @@ mod error;
 mod formats;
 mod input;
 mod jpeg;
+mod jpeg_markers;
 #[cfg(test)]
 mod jpeg_tests;
 mod orientation;
