@@ -283,7 +283,7 @@ mod tests {
         columns: &[(&str, &dyn Fn(usize) -> String)],
     ) -> (Vec<String>, Vec<(String, &'static str)>) {
         let names = columns.iter().map(|(name, _)| (*name).to_owned());
-        let mut labels = LabelColumns::new(names.enumerate().map(|(index, name)| (index, name)));
+        let mut labels = LabelColumns::new(names.enumerate());
         for row in 0..rows {
             let cells: Vec<String> = columns.iter().map(|(_, value)| value(row)).collect();
             labels.add_row(|index| Cow::Borrowed(&cells[index]));
@@ -335,7 +335,8 @@ mod tests {
 
     #[test]
     fn each_column_is_left_out_for_its_own_reason() {
-        let cases: [(usize, &dyn Fn(usize) -> String, Option<&str>); 14] = [
+        type Case<'a> = (usize, &'a dyn Fn(usize) -> String, Option<&'a str>);
+        let cases: [Case<'_>; 14] = [
             (1000, &|row| format!("id-{row}"), Some("too_many_values")),
             (50, &|row| format!("id-{row}"), Some("unique_values")),
             // Half of the rows share their value with another one.

@@ -141,7 +141,7 @@ impl Session<'_> {
             &images,
             Baseline::new(Some(self.mean_age), &images),
             Intervals::at(best.calibration.as_ref(), DEFAULT_LEVEL),
-            left_out_columns(&self.dataset),
+            left_out_columns(self.dataset),
         )))
     }
 }

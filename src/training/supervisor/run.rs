@@ -54,7 +54,7 @@ pub(super) enum Ending {
 /// Why the loop over events ended.
 enum Outcome {
     /// The worker said how it ended.
-    Finished(Finished),
+    Finished(Box<Finished>),
     /// It was killed on request.
     Killed,
     /// The server ends; the next one goes on.
@@ -144,7 +144,7 @@ async fn attempt(
     let aftermath = match outcome {
         Outcome::Interrupted => return Ok(()),
         Outcome::Finished(finished) if finished.paused => Aftermath::Paused,
-        Outcome::Finished(finished) => Aftermath::Ended(ending_of(finished)),
+        Outcome::Finished(finished) => Aftermath::Ended(ending_of(*finished)),
         Outcome::Killed => Aftermath::Ended(Ending::Cancelled),
         Outcome::Failed(failure) => Aftermath::Ended(Ending::Failed {
             stop_reason: StopReason::Internal,
@@ -458,7 +458,7 @@ impl Follow<'_> {
             let recorded = match heard {
                 Ok(Heard::Event(event)) => {
                     if let worker_event::Kind::Finished(finished) = *event {
-                        return Outcome::Finished(finished);
+                        return Outcome::Finished(Box::new(finished));
                     }
                     if let worker_event::Kind::Span(span) = *event {
                         spans::told(&span);
