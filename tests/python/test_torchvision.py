@@ -92,11 +92,15 @@ class Trained:
         opened = [ImageOps.exif_transpose(Image.open(io.BytesIO(picture))).convert("RGB") for picture in pictures]
         return torch.stack([prepare(picture) for picture in opened])
 
-    def predict(self, pictures):
-        """Ages in years."""
+    def outputs(self, pictures):
+        """The network's outputs in years, of which a training's figures are made."""
         with torch.no_grad():
             outputs = self.network(self.prepare(pictures)).squeeze(1).double().numpy()
         return outputs * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
+
+    def predict(self, pictures):
+        """Ages in years, which are not negative."""
+        return numpy.maximum(self.outputs(pictures), 0.0)
 
     def assert_same_ages(self, pictures, tolerance=TOLERANCE_YEARS):
         ours, theirs = numpy.array(self.client.ages(*pictures)), self.predict(pictures)
@@ -150,7 +154,10 @@ class TorchvisionTest(Trained, unittest.TestCase):
         return (weights * features).sum(dim=1).detach().double().numpy(), ages.detach().double().numpy()
 
     def test_autograd_explains_ages_as_the_server_does(self):
-        pictures = [as_png(picture) for picture in self.read_faces(self.names[:8])]
+        pictures = [as_png(picture) for picture in self.read_faces(self.names)]
+        # The parts of a negative output do not add up to the age of 0 that is predicted.
+        pictures = [picture for picture, output in zip(pictures, self.outputs(pictures)) if output > 0.0]
+        self.assertGreater(len(pictures), 40)
         expected, ages = self.grad_cam(pictures)
         predictions = self.client.predict(*pictures, explain=True).predictions
         found = numpy.array([numpy.reshape(one.explanation.years, (one.explanation.rows, one.explanation.columns)) for one in predictions])
@@ -170,7 +177,7 @@ class TorchvisionTest(Trained, unittest.TestCase):
 
     def test_torchvision_finds_the_validation_error_that_the_training_reported(self):
         names = self.names[::4]
-        errors = self.predict(self.read_faces(names)) - numpy.array([age_of(name) for name in names])
+        errors = self.outputs(self.read_faces(names)) - numpy.array([age_of(name) for name in names])
         self.assertEqual(self.best.val_images, len(names))
         self.assertAlmostEqual(numpy.abs(errors).mean(), self.best.val_mae, delta=TOLERANCE_YEARS)
         self.assertAlmostEqual(numpy.sqrt((errors ** 2).mean()), self.best.val_rmse, delta=TOLERANCE_YEARS)
