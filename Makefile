@@ -86,7 +86,7 @@ bench-accuracy: build $(VENV)/installed ## Train from every beginning and by eve
 # Only the program itself and its tests know where libtorch is, so the fuzzers are told.
 fuzz: setup ## Fuzz what reads bytes of strangers (SECONDS=60 for each target; needs cargo-fuzz and a nightly compiler)
 	@for target in picture open_inference; do \
-		seeds=tests/fixtures/imaging; [ $$target = picture ] || seeds=tests/fuzz/seeds/$$target; \
+		seeds="tests/fixtures/imaging tests/fixtures/jpeg"; [ $$target = picture ] || seeds=tests/fuzz/seeds/$$target; \
 		mkdir -p tests/fuzz/corpus/$$target; \
 		LD_LIBRARY_PATH="$$(dirname "$$(readlink -f "$${LIBTORCH:-$(CURDIR)/.libtorch/sdk}/lib/libtorch_cpu.so")")" \
 		cargo +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none --release $$target tests/fuzz/corpus/$$target $$seeds -- \
