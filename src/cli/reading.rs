@@ -16,7 +16,7 @@ pub(super) struct ReadingArgs {
 }
 
 impl ReadingArgs {
-    /// Whether any of them was given.
+    /// True if any of them is set.
     pub(super) fn is_given(&self) -> bool {
         self.age_pattern.is_some() || !self.columns.is_empty()
     }

@@ -15,7 +15,7 @@ pub(super) use evaluation::{
     evaluation_lines, evaluation_report_lines, predicted_lines, worst_lines,
 };
 
-/// Columns that are no labels which a line names.
+/// Columns named in the line about columns that are not labels.
 const MAX_LEFT_OUT_COLUMNS: usize = 10;
 
 /// What to say when a stream of events broke off.

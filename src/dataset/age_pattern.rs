@@ -43,7 +43,7 @@ const SHIPPED: [Shipped; 7] = [
         pattern: r"(?i)(?:^|/)[0-9]+_[0-9]+[mf](?<age>[0-9]{1,3})\.[^/.]+$",
         example: "009055_1M54.JPG",
     },
-    // Person, age; a letter tells apart several images of one age.
+    // Person, age; a letter distinguishes several images of one age.
     Shipped {
         name: "fgnet",
         pattern: r"(?i)(?:^|/)[0-9]{3}a(?<age>[0-9]{2})[a-z]?\.[^/.]+$",
@@ -83,7 +83,7 @@ impl PartialEq for AgePattern {
 }
 
 impl AgePattern {
-    /// Reads a pattern or the name of a shipped one; an empty text is no pattern.
+    /// Reads a pattern or the name of a shipped one; an empty text means none.
     ///
     /// # Errors
     /// A sentence about a pattern that is too long, is not a regular expression, lacks the group or compiles to too much.

@@ -57,7 +57,7 @@ impl DefaultReading {
             .or_else(|| self.one_age())
     }
 
-    /// True where the share of so many names is that of a rule.
+    /// True if this number of names is the share that a rule needs.
     fn is_most(&self, count: usize) -> bool {
         count > 0 && count * 100 >= self.names.len() * MOST
     }
@@ -361,7 +361,7 @@ impl Ranges {
     }
 }
 
-/// Both ends of a range of ages; none where the second is not larger or is no age.
+/// Both ends of a range of ages; `None` if the second is not larger or not an age.
 fn ends(found: &Captures<'_>) -> Option<(u32, u32)> {
     let (from, to) = (found["from"].parse().ok()?, found["to"].parse().ok()?);
     (from < to && to <= OLDEST).then_some((from, to))

@@ -121,7 +121,7 @@ pub enum Error {
     Empty {
         /// The data set.
         path: PathBuf,
-        /// Files that are no images.
+        /// Files that are not images.
         ignored: u64,
         /// Sentences about those of them that may have been meant as images.
         skipped: Vec<String>,

@@ -1,4 +1,4 @@
-//! What a file is by its name, and by its first bytes where the name does not say.
+//! The kind of a file, by its name, or by its first bytes if the name leaves it open.
 
 /// Extensions of images. The content decides later which format it really is.
 const IMAGE_EXTENSIONS: [&str; 12] = [
@@ -77,7 +77,7 @@ const BMP_HEADERS: [u32; 8] = [12, 16, 40, 52, 56, 64, 108, 124];
 /// First bytes of a file that [`is_image_content`] needs.
 pub const HEAD_BYTES: u64 = 18;
 
-/// What a file is by its name.
+/// The kind of a file by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// An image.
@@ -88,7 +88,7 @@ pub enum FileKind {
     Unknown,
 }
 
-/// What a file is by its name.
+/// The kind of a file by its name.
 #[must_use]
 pub fn file_kind(name: &str) -> FileKind {
     // macOS stores the icon of a directory in a file of this name.

@@ -35,7 +35,7 @@ const SHOWN_SPLIT: usize = 40;
 /// A manifest of ten million rows has about this size; a larger file is something else.
 const MAX_MANIFEST_BYTES: u64 = 1 << 30;
 
-/// Checks the header alone, of which it reads little.
+/// Checks the header alone, reading at most [`MAX_HEADER_BYTES`].
 pub(super) fn check_header(manifest: &Path, options: &Options) -> Result<(), Error> {
     let bytes = read(manifest, MAX_HEADER_BYTES as u64)?;
     let text = Text::new(bytes).map_err(|reason| failed(manifest, reason))?;

@@ -139,7 +139,7 @@ impl<'a> Paths<'a> {
     }
 }
 
-/// What a name is on disk after normalization.
+/// The names on disk that are equal to a name after normalization.
 enum Normalized {
     None,
     One(String),

@@ -34,7 +34,7 @@ pub(super) struct Wanted<'a> {
     pub(super) split: Option<usize>,
     /// Text of a cell.
     pub(super) cell: fn(&[u8]) -> Cow<'_, str>,
-    /// Whether a row has the right number of fields; others are rejected later.
+    /// True for a row with the right number of fields; others are rejected later.
     pub(super) is_row: &'a dyn Fn(&ByteRecord) -> bool,
 }
 

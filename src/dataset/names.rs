@@ -1,4 +1,4 @@
-//! What the name of a file says: the age and UTKFace's group labels.
+//! The age and UTKFace's group labels in the name of a file.
 
 /// The shortest run of digits that is taken for the time stamp at the end of a name of UTKFace.
 const STAMP_DIGITS: usize = 8;

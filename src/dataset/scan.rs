@@ -44,7 +44,7 @@ pub(super) struct Candidate {
     pub(super) age: f32,
     pub(super) labels: Labels,
     pub(super) part: Option<Part>,
-    /// Whether the name leaves open if it is an image.
+    /// True if the name does not decide whether it is an image.
     pub(super) by_content: bool,
 }
 

@@ -72,7 +72,7 @@ impl Skipped {
             self.copies.sentence(
                 "file",
                 "the name extends that of an image beside it, as that of a backup does",
-                "rename images that are no copies",
+                "rename images that are not copies",
             ),
             self.archives.sentence(
                 "archive",
@@ -104,7 +104,7 @@ mod tests {
                  for example 0.heic, 1.heic, 2.heic, 3.heic, 4.heic; \
                  convert images of other formats to have them used",
                 "1 file is ignored because the name extends that of an image beside it, as that \
-                 of a backup does, for example 20_a.jpg_original; rename images that are no copies",
+                 of a backup does, for example 20_a.jpg_original; rename images that are not copies",
             ]
         );
     }

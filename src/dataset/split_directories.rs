@@ -67,7 +67,7 @@ impl SplitDirectories {
     }
 }
 
-/// What a directory holds.
+/// Contents of a directory.
 struct Content {
     /// Names and paths of the directories that are not hidden, by name.
     directories: Vec<(String, PathBuf)>,

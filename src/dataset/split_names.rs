@@ -153,7 +153,7 @@ impl SplitNames {
     }
 }
 
-/// What names mean in one dataset.
+/// The part that each name stands for in one dataset.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     words: BTreeMap<Word, Part>,

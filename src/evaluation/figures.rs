@@ -182,7 +182,7 @@ fn worst_group(groups: &[v1::EvaluationGroup]) -> Option<v1::EvaluationGroup> {
 /// Bands of ten years of true age, then each value of each label that two or more images have. The
 /// error of one image says nothing about a group.
 ///
-/// Also returns the labels of which no value is left.
+/// Also returns the labels without a remaining value.
 fn groups<'a>(images: &[Image<'a>]) -> (Vec<v1::EvaluationGroup>, Vec<&'a str>) {
     let mut bands: BTreeMap<u64, Vec<Scored>> = BTreeMap::new();
     for image in images {

@@ -100,7 +100,7 @@ pub struct File {
     pub description: Option<Description>,
 }
 
-/// Whether a file can be used as [`Init::Path`]: reads all of it, values included.
+/// Checks that a file can be used as [`Init::Path`]: reads all of it, values included.
 ///
 /// # Errors
 /// A file that is missing, damaged or of another network, or whose values no training can continue from.

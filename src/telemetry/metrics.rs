@@ -222,7 +222,7 @@ pub fn markdown_table() -> String {
     table
 }
 
-/// The codes whose series of a method or route exist before its first call: success, and the faults of the server, of which an alert must see the first.
+/// The codes whose series of a method or route exist before its first call: success, and the faults of the server, so that an alert sees the first one.
 const KNOWN_CODES: [RpcCode; 4] = [
     RpcCode::Ok,
     RpcCode::Internal,

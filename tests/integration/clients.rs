@@ -1,4 +1,4 @@
-//! What other languages' clients do by default: compressed calls, and error details that are known by reflection alone.
+//! Clients of other languages: compressed calls, and error details that are known by reflection alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -431,7 +431,7 @@ async fn no_age_is_negative_or_outside_of_its_interval_whatever_predicts_it() {
         assert!(found.is_sign_positive(), "{found}");
         assert_near(f64::from(*found), *age, "the Open Inference Protocol");
     }
-    // What is explained is the age that is given, also that of a picture and its mirror image.
+    // The explanation adds up to the returned age, also for the mean of an image and its mirror image.
     for average_flip in [false, true] {
         let images = files[..40]
             .iter()

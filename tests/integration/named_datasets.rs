@@ -794,7 +794,7 @@ async fn a_pushed_archive_with_a_manifest_is_a_dataset_and_a_hostile_one_is_told
         .unwrap();
 }
 
-/// Images are recognised by their content on both sides, and the report of an archive tells what it
+/// Images are recognised by their content on both sides, and the report of an archive lists what it
 /// had beside them.
 fn pushed_without_extensions(server: &Server, files: &[PathBuf]) {
     let folder = server.path("no-extensions");

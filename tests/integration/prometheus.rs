@@ -51,7 +51,7 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
-/// The codes of which the recording rules compute rates.
+/// The codes whose rates the recording rules compute.
 fn codes_of_rules() -> BTreeSet<&'static str> {
     let rules = include_str!("../../deploy/prometheus/rules.yml");
     let after = rules.split("_requests_total{code=~\"").skip(1);

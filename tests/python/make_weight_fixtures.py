@@ -118,7 +118,7 @@ class Keywords:
 
 
 def objects():
-    """What training scripts put beside a state dict, and each way in which pickle builds an object."""
+    """Objects that training scripts put beside a state dict, built in each way that pickle has."""
     within_itself = []
     within_itself.append(within_itself)
     tuple_within_itself = ([],)

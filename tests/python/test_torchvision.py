@@ -93,7 +93,7 @@ class Trained:
         return torch.stack([prepare(picture) for picture in opened])
 
     def outputs(self, pictures):
-        """The network's outputs in years, of which a training's figures are made."""
+        """The network's outputs in years, which a training's metrics are computed from."""
         with torch.no_grad():
             outputs = self.network(self.prepare(pictures)).squeeze(1).double().numpy()
         return outputs * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
@@ -132,7 +132,7 @@ class TorchvisionTest(Trained, unittest.TestCase):
 
     def test_torchvision_predicts_the_ages_of_the_server(self):
         self.assert_same_ages([as_png(picture) for picture in self.read_faces(self.names)])
-        # The server decodes JPEG with Pillow's library, so it is no further away than PNG.
+        # The server decodes JPEG with Pillow's library, so JPEG is as close as PNG.
         self.assert_same_ages(self.read_faces(self.names))
 
     def grad_cam(self, pictures):

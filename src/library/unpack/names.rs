@@ -63,8 +63,8 @@ fn unicode_path<'a>(raw: &[u8], extra: &'a [u8]) -> Option<&'a str> {
     (is_of_this_name && !name.is_empty()).then_some(name)
 }
 
-/// Decodes code page 437. Most other code pages come out as other letters, of which only the sameness
-/// matters. In those of East Asia a backslash can be the second byte of a letter; there it does not
+/// Decodes code page 437. Most other code pages come out as other letters, which matters only
+/// where two names become equal. In those of East Asia a backslash can be the second byte of a letter; there it does not
 /// separate parts of a name, so it becomes the wide one.
 fn decode(raw: &[u8]) -> String {
     let mut before = 0;

@@ -583,7 +583,7 @@ fn a_name_of_a_zip_that_leads_out_after_its_conversion_is_refused() {
         let said = refusal(&raw_zip(&[b"1_first_of_them.jpg", name]));
         assert!(said.contains(problem), "{name:?}: {said}");
     }
-    // What the extra field says is checked as well.
+    // The name in the extra field is checked as well.
     let raw = b"30_plain.jpg";
     let mut body = vec![1];
     body.extend(crc32fast::hash(raw).to_le_bytes());

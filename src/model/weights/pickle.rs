@@ -117,7 +117,7 @@ impl<'a> Machine<'a> {
                 let id = self.top()?;
                 self.push_id(id)?;
             }
-            // What a list or a set holds no tensor depends on, so its items are dropped.
+            // No tensor depends on the items of a list or a set, so they are dropped.
             opcode::EMPTY_LIST | opcode::EMPTY_SET => self.push(Value::List)?,
             opcode::FROZENSET => {
                 self.pop_to_mark()?;
@@ -204,7 +204,7 @@ impl<'a> Machine<'a> {
         Ok(true)
     }
 
-    /// Calls one of the allowed callables, each of which only rearranges values; the result of any other is a placeholder.
+    /// Calls one of the allowed callables, which only rearrange values; the result of any other is a placeholder.
     fn reduce(&mut self) -> Result<(), FormatError> {
         let arguments = self.pop()?;
         let callable = self.pop()?;
@@ -317,7 +317,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// What a persistent reference `("storage", type, key, location, elements)` stands for; a placeholder for a type that
+    /// The storage of a persistent reference `("storage", type, key, location, elements)`; a placeholder for a type that
     /// no network here has.
     fn storage(&self, reference: Id) -> Result<Value, FormatError> {
         let [kind, class, key, _location, elements] = self.values.tuple(reference)? else {

@@ -108,7 +108,7 @@ fn is_old_torchscript(name: &str) -> bool {
         .is_some_and(|folder| !folder.contains('/'))
 }
 
-/// What a file says of itself; a description that cannot be read is none.
+/// The description stored in a file; `None` if it cannot be read.
 fn description(archive: &Archive<'_>, folder: &str) -> Option<String> {
     let name = format!("{folder}/{DESCRIPTION_ENTRY}");
     let bytes = archive

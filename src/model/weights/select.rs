@@ -186,7 +186,7 @@ fn fitting(
     found
 }
 
-/// The keys of places, or of all groups where there is no place.
+/// The keys of places, or of all groups without any place.
 fn listed_places(groups: &[Group<'_>], places: &[Choice]) -> String {
     if places.is_empty() {
         let paths = groups.iter().filter_map(|group| group.paths.first());
@@ -258,7 +258,7 @@ fn starting_with<'g>(
         .take_while(move |name| name.starts_with(prefix))
 }
 
-/// Whether the network without its head, which may be another one, lies behind the prefix.
+/// True if the network lies behind the prefix; its head is not compared, which may be another one.
 fn fits(
     tensors: &BTreeMap<&str, Vec<usize>>,
     prefix: &str,
@@ -353,7 +353,7 @@ pub(super) fn instead_of_tensors<'a>(
     })
 }
 
-/// What stands before the longest name of the network with which a name ends.
+/// The prefix in front of the longest name of the network that a name ends with.
 fn prefix_of<'n>(name: &'n str, names: &BTreeSet<&str>) -> Option<&'n str> {
     let dots = name.rmatch_indices('.').map(|(at, _)| at + 1);
     let starts: Vec<usize> = dots.take(MOST_PARTS).collect();

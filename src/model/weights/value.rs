@@ -1,4 +1,4 @@
-//! What the restricted unpickler can build: plain values, descriptions of tensors, and placeholders for all other objects; they refer to each other by
+//! Values that the restricted unpickler can build: plain values, descriptions of tensors, and placeholders for all other objects; they refer to each other by
 //! index.
 
 use super::{DType, FormatError};

@@ -20,7 +20,7 @@ use crate::services::status;
 
 use super::tensors::{BYTES, Data, FP32};
 
-/// What to send, for errors.
+/// Forms that are accepted, for errors.
 const FORMS: &str = "send each image file as base64 text, as a data URL (data:image/jpeg;base64,...), or as a list of its bytes as numbers from 0 to 255";
 
 /// Most images of a request that are kept; `max_images_per_request` cannot be set higher.
@@ -67,7 +67,7 @@ impl Elements {
         }
     }
 
-    /// The images of which each is a list of byte values.
+    /// Images given as lists of byte values.
     fn byte_lists(&self) -> Result<Vec<Bytes>, String> {
         let in_lists: usize = self.lists.iter().map(Range::len).sum();
         if self.lists.len() > MOST_IMAGES {
@@ -123,7 +123,7 @@ fn decode(text: &str) -> Result<Bytes, String> {
     }
 }
 
-/// The base64 of a data URL (RFC 2397), or the text itself where it is none.
+/// The base64 of a data URL (RFC 2397), or the text itself if it is not one.
 fn payload(text: &str) -> Result<&str, String> {
     const SCHEME: &str = "data:";
     let text = text.trim_ascii();

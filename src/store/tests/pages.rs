@@ -5,7 +5,7 @@ use prost::Message;
 use super::*;
 use crate::store::page::MAX_PAGE_BYTES;
 
-/// What a gRPC client accepts unless it is configured otherwise.
+/// Largest message in bytes that a gRPC client accepts by default.
 const CLIENT_LIMIT: usize = 4 << 20;
 
 fn large(id: &str, bytes: usize) -> pb::Training {
