@@ -24,9 +24,6 @@ mod error;
 mod formats;
 mod input;
 mod jpeg;
-mod jpeg_markers;
-#[cfg(test)]
-mod jpeg_tests;
 mod orientation;
 #[cfg(test)]
 mod tests;

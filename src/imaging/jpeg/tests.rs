@@ -7,7 +7,7 @@ use fs_err as fs;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::*;
+use crate::imaging::{Error, Limits, decode, inspect};
 
 #[derive(Deserialize)]
 struct Expected {
