@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_long, c_ulong, c_void};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::ptr::{addr_of, addr_of_mut, null_mut};
+use std::ptr::{addr_of, addr_of_mut};
 
 use image::{DynamicImage, GrayImage, RgbImage};
 use mozjpeg_sys as ffi;
@@ -229,7 +229,6 @@ impl Drop for Decoder<'_> {
             ffi::jpeg_destroy_decompress(&mut (*self.state).library);
             drop(Box::from_raw(self.state));
         }
-        self.state = null_mut();
     }
 }
 

@@ -297,19 +297,8 @@ impl<'a> Machine<'a> {
     /// Pushes the placeholder for an object of this class, or for the result of a call of this object.
     fn instance_of(&mut self, class: Id, arguments: Id) -> Result<(), FormatError> {
         self.values.tuple(arguments)?;
-        let class = match self.values.get(class) {
-            Value::Object { class, .. } => *class,
-            Value::Global(_) => class,
-            Value::Null
-            | Value::Bool
-            | Value::Int(_)
-            | Value::Text(_)
-            | Value::Opaque
-            | Value::Tuple(_)
-            | Value::List
-            | Value::Dict(_)
-            | Value::Storage(_)
-            | Value::Tensor(_) => return Err(self.values.unexpected("a class", class)),
+        let Some(class) = self.values.class(class) else {
+            return Err(self.values.unexpected("a class", class));
         };
         self.push(Value::Object {
             class,

@@ -169,12 +169,12 @@ impl Values {
         }
     }
 
-    /// The module and name of an object's class, or of a name that stands by itself; `None` for
-    /// plain values and what tensors need.
-    pub(super) fn python_name(&self, id: Id) -> Option<(&str, &str)> {
-        let global = match self.get(id) {
-            Value::Object { class, .. } => *class,
-            Value::Global(_) => id,
+    /// The class of an object, or a name that stands by itself; `None` for plain values and what
+    /// tensors need.
+    pub(super) fn class(&self, id: Id) -> Option<Id> {
+        match self.get(id) {
+            Value::Object { class, .. } => Some(*class),
+            Value::Global(_) => Some(id),
             Value::Null
             | Value::Bool
             | Value::Int(_)
@@ -184,8 +184,14 @@ impl Values {
             | Value::List
             | Value::Dict(_)
             | Value::Storage(_)
-            | Value::Tensor(_) => return None,
-        };
+            | Value::Tensor(_) => None,
+        }
+    }
+
+    /// The module and name of an object's class, or of a name that stands by itself; `None` for
+    /// plain values and what tensors need.
+    pub(super) fn python_name(&self, id: Id) -> Option<(&str, &str)> {
+        let global = self.class(id)?;
         let Value::Global(global) = self.get(global) else {
             return None;
         };
