@@ -25,15 +25,15 @@ help: ## List these targets
 
 setup: ## Check the tools and bring libtorch to .libtorch (an exported LIBTORCH is used instead)
 	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) is missing: install it with \`sudo apt install python3 python3-pip\` (Debian, Ubuntu) or \`sudo dnf install python3 python3-pip\` (Fedora, RHEL)" >&2; exit 1; }
-	@$(PYTHON) deploy/setup-libtorch.py
+	@$(PYTHON) deploy/tools/setup-libtorch.py
 
 # The dashboard is part of the program; without Node.js there is a program without one.
-dashboard: web/dist/index.html ## Build the dashboard to web/dist (with Node.js 20.19 or newer)
+dashboard: src/dashboard/web/dist/index.html ## Build the dashboard to src/dashboard/web/dist (with Node.js 20.19 or newer)
 
-web/dist/index.html: web/package-lock.json web/index.html $(shell find web/src web/scripts web/public proto/visage -type f 2>/dev/null)
+src/dashboard/web/dist/index.html: src/dashboard/web/package-lock.json src/dashboard/web/index.html $(shell find src/dashboard/web/src src/dashboard/web/scripts src/dashboard/web/public proto/visage -type f 2>/dev/null)
 	@if command -v npm >/dev/null; then \
 		echo "building the dashboard"; \
-		{ cd web && npm ci --silent && npm run --silent build; } || { echo "build: the dashboard could not be built (npm's reason is above), so the program has none" >&2; }; \
+		{ cd src/dashboard/web && npm ci --silent && npm run --silent build; } || { echo "build: the dashboard could not be built (npm's reason is above), so the program has none" >&2; }; \
 	else \
 		echo "build: npm is missing, so the program has no dashboard: install Node.js 20.19 or newer and run \`make build\` again" >&2; \
 	fi
@@ -42,7 +42,7 @@ build: setup dashboard ## Build the release binary, with the dashboard where Nod
 	cargo build --release
 
 demo: build ## Build, start a server, fine-tune on DATA, watch, predict, show the metrics
-	deploy/demo.sh
+	deploy/tools/demo.sh
 
 test: test-rust test-python ## Run all tests: Rust, then the Python client
 
@@ -63,8 +63,8 @@ test-python: setup $(VENV)/installed ## Run the tests of the Python client
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python
 
 test-dashboard: build ## Test the dashboard: its logic, and its pages in Chromium (Debian's package chromium)
-	cd web && npm run check && npm test
-	cd web && VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" npm run e2e
+	cd src/dashboard/web && npm run check && npm test
+	cd src/dashboard/web && VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" npm run e2e
 
 # torchvision is the reference for what a checkpoint must predict; with its CUDA libraries it is too large for every run.
 test-torch: setup $(VENV)/torch-installed ## Compare a checkpoint with torchvision (2.5 GB to download)

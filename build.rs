@@ -1,4 +1,4 @@
-//! Compiles the protos without protoc, brings the face detector's numbers, and lets the binary find libtorch where it was linked.
+//! Compiles the protos without protoc, embeds the dashboard, and sets the search path of libtorch.
 
 #![expect(
     clippy::disallowed_methods,
@@ -10,9 +10,7 @@ use std::{
     error::Error,
     fs,
     io::Write,
-    panic,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
 };
 
 use flate2::{Compression, write::GzEncoder};
@@ -25,7 +23,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     compile_protos()?;
     embed_dashboard()?;
-    copy_face_detector()?;
     link_libtorch();
     Ok(())
 }
@@ -96,10 +93,10 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
 
 /// Lists the files of the built dashboard, each as it is and compressed, for `src/dashboard.rs` to include; none where it was not built.
 fn embed_dashboard() -> Result<(), Box<dyn Error>> {
-    let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("web/dist");
+    let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("src/dashboard/web/dist");
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     // A folder that is not there would make every build run this anew.
-    let watched = if folder.is_dir() { "web/dist" } else { "web" };
+    let watched = if folder.is_dir() { "src/dashboard/web/dist" } else { "src/dashboard/web" };
     if Path::new(watched).is_dir() {
         println!("cargo:rerun-if-changed={watched}");
     }
@@ -134,51 +131,6 @@ fn files_under(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Er
         }
     }
     Ok(())
-}
-
-/// Copies what the face detector has learned out of the folder of the crate `rustface`, which publishes it as a file.
-///
-/// Cargo tells a build script nothing of where its dependencies lie, and its own list (`cargo metadata`) wants the manifests of all of them, those for other
-/// systems too, which a fresh machine without a network may lack. The compiler knows: it writes the path of the source into every panic.
-fn copy_face_detector() -> Result<(), Box<dyn Error>> {
-    const MODEL: &str = "model/seeta_fd_frontal_v1.0.bin";
-    let source = source_of_rustface();
-    let folder = source.as_deref().map(Path::new).and_then(|source| {
-        let mut folders = source.ancestors();
-        folders.find(|folder| folder.join(MODEL).is_file())
-    });
-    let folder = folder.ok_or_else(|| {
-        format!(
-            "the face detector's model, {MODEL}, is not in the folder of the crate rustface, whose source is {}; run `cargo fetch`, and compile without a \
-             remapping of paths",
-            source.as_deref().unwrap_or("unknown")
-        )
-    })?;
-    let model = fs::canonicalize(folder.join(MODEL))?;
-    println!("cargo:rerun-if-changed={}", model.display());
-    // For the tests: a photograph with faces lies in it too.
-    let folder = fs::canonicalize(folder)?;
-    println!("cargo:rustc-env=RUSTFACE_FOLDER={}", folder.display());
-    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
-    fs::copy(&model, out_dir.join("face_detector.bin"))
-        .map_err(|error| format!("cannot copy {}: {error}", model.display()))?;
-    Ok(())
-}
-
-/// A source file of the crate, which says so when it is given a picture that has fewer bytes than pixels.
-fn source_of_rustface() -> Option<String> {
-    let place = Arc::new(Mutex::new(None));
-    let told = Arc::clone(&place);
-    let before = panic::take_hook();
-    panic::set_hook(Box::new(move |panicked| {
-        if let (Some(location), Ok(mut place)) = (panicked.location(), told.lock()) {
-            *place = Some(location.file().to_owned());
-        }
-    }));
-    let made = panic::catch_unwind(|| rustface::ImageData::new(&[], 1, 1).width());
-    panic::set_hook(before);
-    debug_assert!(made.is_err());
-    place.lock().ok()?.take()
 }
 
 /// Adds the folder of libtorch to the binary's search path, resolved, so that libtorch finds its own neighbours.

@@ -45,7 +45,7 @@ Formats:
   torchscript   a module: torch.jit.load(FILE)(images) gives ages in years, without Visage and without torchvision
   pth           a state dict: torchvision.models.resnet18(num_classes=1).load_state_dict(torch.load(FILE, weights_only=True))
   safetensors   the same tensors as they are stored: safetensors.torch.load_file(FILE)
-  starter       a folder with model.safetensors, its convolutions in 16 bits, and manifest.json, to build a program with as assets/starter;
+  starter       a folder with model.safetensors, its convolutions in 16 bits, and manifest.json, to build a program with as src/model/starter;
                 only if no age of the --check pictures changes by 0.05 years
 
 Pictures are put in as `manifest.json` of the version says; the command prints it.";

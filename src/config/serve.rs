@@ -106,7 +106,7 @@ impl Default for ServeConfig {
         Self {
             data_dir: PathBuf::from("./visage-data"),
             grpc_listen: SocketAddr::new(loopback, 50051),
-            http_listen: SocketAddr::new(loopback, 9090),
+            http_listen: SocketAddr::new(loopback, 50052),
             dashboard: true,
             cors_origins: Vec::new(),
             ready_file: None,

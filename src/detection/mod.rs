@@ -2,8 +2,7 @@
 //!
 //! The detector is SeetaFace's for frontal faces: a funnel of boosted classifiers over a sliding window and of small neural networks that keep, move and resize
 //! what is left (Wu, Kan, He, Shan, Chen, "Funnel-structured cascade for multi-view face detection with alignment awareness", Neurocomputing 221, 2017). Its
-//! learned numbers come from the crate `rustface`, whose folder `build.rs` finds; they are not in the repository. Copyright (c) 2016, Visual Information
-//! Processing and Learning (VIPL) group, Institute of Computing Technology, Chinese Academy of Sciences, Beijing; BSD-2-Clause, the text is in that crate.
+//! learned numbers are `model/seeta_fd_frontal_v1.0.bin`, as the crate `rustface` publishes them, with the licence (BSD-2-Clause) beside them.
 //!
 //! The computation is our own, and in safe Rust: the crate's reads and writes outside of its buffers when a network moves a window out of the picture, and here
 //! pictures come from strangers. A test compares both on a photograph.
@@ -121,7 +120,7 @@ fn shrink(picture: &RgbImage) -> (GrayImage, f64) {
 
 /// The learned numbers, read when the first face is looked for.
 fn model() -> &'static Model {
-    const FILE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/face_detector.bin"));
+    const FILE: &[u8] = include_bytes!("model/seeta_fd_frontal_v1.0.bin");
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| Model::read(FILE).expect("the file is part of the program and tested"))
 }

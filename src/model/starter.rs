@@ -1,6 +1,6 @@
 //! The starter: a face model that is part of this program, so that one file trains and predicts without any other and without a network.
 //!
-//! `assets/starter` holds it as a checkpoint does: `model.safetensors`, with the convolutions in 16 bits, and `manifest.json`, which says what it was
+//! `src/model/starter` holds it as a checkpoint does: `model.safetensors`, with the convolutions in 16 bits, and `manifest.json`, which says what it was
 //! trained on and how well it does. [`write()`] makes both of the files of an ordinary training. A test compares the tensors with the manifest's SHA-256, so
 //! that a program with a damaged starter is never built.
 
@@ -31,9 +31,9 @@ use crate::{
 };
 
 /// The tensors, in the safetensors format.
-static MODEL: &[u8] = include_bytes!("../../assets/starter/model.safetensors");
+static MODEL: &[u8] = include_bytes!("starter/model.safetensors");
 /// The description.
-static MANIFEST: &[u8] = include_bytes!("../../assets/starter/manifest.json");
+static MANIFEST: &[u8] = include_bytes!("starter/manifest.json");
 
 /// The most that a prediction may change by the rounding to 16 bits, in years.
 pub const MAX_CHANGE: f64 = 0.05;
@@ -98,7 +98,7 @@ pub fn state() -> Result<StateDict, model::Error> {
 }
 
 fn path_of(file: &str) -> PathBuf {
-    Path::new("assets/starter").join(file)
+    Path::new("src/model/starter").join(file)
 }
 
 /// A model to make a starter of.

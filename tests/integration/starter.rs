@@ -19,7 +19,7 @@ use crate::support::{Server, files_of, small_spec, wait_until};
 
 /// A file of the starter as it lies in the repository.
 fn asset(name: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/starter");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/starter");
     fs_err::read(folder.join(name)).unwrap()
 }
 

@@ -44,7 +44,7 @@ NOT_RUN = {
     "how-to/open-inference.md": [
         "LD_LIBRARY_PATH=.venv/perf-analyzer .venv/perf-analyzer/perf_analyzer -m age -i grpc -u localhost:50051 --input-data images.json --concurrency-range 8 "
         "--request-count 400"],
-    "how-to/proxy.md": ["import base64", "ssh -N -L 50051:127.0.0.1:50051 -L 9090:127.0.0.1:9090 SERVER"],
+    "how-to/proxy.md": ["import base64", "ssh -N -L 50051:127.0.0.1:50051 -L 50052:127.0.0.1:50052 SERVER"],
     "how-to/run.md": ["git clone REPOSITORY /opt/visage && cd /opt/visage && make build", "docker build -f deploy/docker/Dockerfile -t visage ."],
     "how-to/trace.md": ["docker run --rm -p 4317:4317 -p 16686:16686 jaegertracing/all-in-one"],
     "how-to/upgrade.md": ["systemctl stop visage"],
@@ -169,7 +169,7 @@ class Terminal:
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="visage-book-home-"))
         self.faces = faces
         grpc, self.http = ("127.0.0.1:{}".format(port) for port in free_ports(2))
-        self.addresses = {"localhost:50051": grpc, "127.0.0.1:50051": grpc, "localhost:9090": self.http, "127.0.0.1:9090": self.http}
+        self.addresses = {"localhost:50051": grpc, "127.0.0.1:50051": grpc, "localhost:50052": self.http, "127.0.0.1:50052": self.http}
         programs = self.home / "bin"
         programs.mkdir()
         (programs / "visage").symlink_to(os.path.abspath(server.binary()))
@@ -320,7 +320,7 @@ class PagesTest(unittest.TestCase):
         # The stubs that `api` has made, the package for Python, and what is installed.
         stubs = [entry for entry in sys.path if os.path.isdir(os.path.join(entry, "visage", "v1"))]
         installed = [entry for entry in sys.path if entry.endswith("-packages")]
-        modules = os.pathsep.join([*stubs, os.path.join(REPOSITORY, "clients", "python", "src"), *installed])
+        modules = os.pathsep.join([*stubs, os.path.join(REPOSITORY, "deploy", "clients", "python", "src"), *installed])
         runnable = [page for page in pages() if any(block.language in RUNNABLE and block.not_run is None for block in blocks(page))]
         runnable = [page for page in runnable if re.search(ONLY, page)]
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:

@@ -1,4 +1,4 @@
-"""The clients in `clients/`: the Python package and the examples, run as their users run them, with servers that are killed in between.
+"""The clients in `deploy/clients/`: the Python package and the examples, run as their users run them, with servers that are killed in between.
 
 They are built in a copy of the repository's `clients` and `proto`, so that nothing is left in the work tree.
 """
@@ -41,7 +41,7 @@ def setUpModule():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="visage-clients-"))
     unittest.addModuleCleanup(shutil.rmtree, folder)
     checkout, site = folder / "checkout", folder / "site"
-    for name in ("clients", "proto"):
+    for name in ("deploy/clients", "proto"):
         shutil.copytree(os.path.join(REPOSITORY, name), checkout / name, ignore=shutil.ignore_patterns("node_modules", "build", "dist", "*.egg-info"))
     faces = server.draw_faces(str(folder / "faces"), count=40, seed=5, size=64)
     if sys.version_info >= (3, 10):
@@ -51,7 +51,7 @@ def setUpModule():
 def build_package(folder):
     """Builds the wheel by the hook that pip calls, and puts what is in it where Python finds it, as pip does."""
     code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    finished([sys.executable, "-c", code, str(folder)], cwd=checkout / "clients" / "python")
+    finished([sys.executable, "-c", code, str(folder)], cwd=checkout / "deploy" / "clients" / "python")
     wheel, = folder.glob("visage_client-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
@@ -414,7 +414,7 @@ class PackageTest(ServerTest):
             self.assertEqual(saved.format, "PNG")
 
     def test_the_readme_runs_as_it_is_printed(self):
-        code, = re.findall(r"```python\n(.*?)```", (checkout / "clients" / "python" / "README.md").read_text(encoding="utf-8"), re.S)
+        code, = re.findall(r"```python\n(.*?)```", (checkout / "deploy" / "clients" / "python" / "README.md").read_text(encoding="utf-8"), re.S)
         self.assertLessEqual(len(code.splitlines()), 12)
         for printed, here in [("localhost:50051", self.server.grpc_address), ("/data/faces", faces), ("me.jpg", face_paths()[0]), ('"pictures"', repr(faces)),
                               # ImageNet's weights need a network, and ten epochs need time.
@@ -430,7 +430,7 @@ class PackageTest(ServerTest):
     def test_all_types_hold(self):
         if importlib.util.find_spec("mypy") is None:
             self.skipTest("mypy is not installed: `pip install mypy types-grpcio types-protobuf`")
-        printed = finished([sys.executable, "-m", "mypy", "--cache-dir", str(site.parent / "mypy"), "-p", "visage_client"], cwd=checkout / "clients" / "python",
+        printed = finished([sys.executable, "-m", "mypy", "--cache-dir", str(site.parent / "mypy"), "-p", "visage_client"], cwd=checkout / "deploy" / "clients" / "python",
                            env={**os.environ, "MYPYPATH": str(site)})
         self.assertIn("no issues found", printed)
 
@@ -496,16 +496,16 @@ class ExamplesTest(ServerTest):
 
     @unittest.skipIf(sys.version_info < (3, 9), "asyncio.to_thread came with Python 3.9")
     def test_python_by_asyncio(self):
-        self.run_example(sys.executable, str(checkout / "clients/examples/python_asyncio.py"))
+        self.run_example(sys.executable, str(checkout / "deploy/clients/examples/python_asyncio.py"))
 
     def test_python(self):
-        self.run_example(sys.executable, str(checkout / "clients/examples/python_sync.py"))
+        self.run_example(sys.executable, str(checkout / "deploy/clients/examples/python_sync.py"))
 
     def test_node(self):
         self.need(["node", "npm"], "`apt install nodejs npm`, 20 or newer")
         if int(finished(["node", "--version"]).lstrip("v").split(".")[0]) < 20:
             self.skipTest("node is older than 20")
-        folder = checkout / "clients/examples/node"
+        folder = checkout / "deploy/clients/examples/node"
         finished(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder)
         finished(["npm", "run", "build"], cwd=folder)
         self.run_example("node", str(folder / "dist/main.js"))
@@ -515,7 +515,7 @@ class ExamplesTest(ServerTest):
         self.need(["go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc"], hint)
         if not os.path.isdir("/usr/share/gocode/src/google.golang.org/grpc"):
             self.skipTest("golang-google-grpc-dev is not installed: " + hint)
-        folder = checkout / "clients/examples/go"
+        folder = checkout / "deploy/clients/examples/go"
         environment = {**os.environ, "GOCACHE": str(checkout / "go-cache")} if "HOME" not in os.environ else os.environ
         finished([str(folder / "build.sh")], env=environment)
         self.run_example(str(folder / "build/example"), GRPC_GO_RETRY="on")

@@ -93,7 +93,7 @@ class Prometheus:
             self.spawn(EXPORTERS[job], "--web.listen-address=" + addresses[job], *options[job])
         config = deployed("prometheus/prometheus.yml")
         replacements = {
-            '"visage:9090"': '"{}"'.format(target), '"node-exporter:9100"': '"{}"'.format(addresses["node"]),
+            '"visage:50052"': '"{}"'.format(target), '"node-exporter:9100"': '"{}"'.format(addresses["node"]),
             "blackbox-exporter:9115": addresses["visage-ready"],
             "scrape_interval: 15s": "scrape_interval: 2s", "scrape_timeout: 10s": "scrape_timeout: 2s",
             "evaluation_interval: 15s": "evaluation_interval: 1s",
@@ -602,10 +602,10 @@ class FilesTest(unittest.TestCase):
 
     def test_health_check_of_the_image_follows_the_server(self):
         command = json.loads(re.search(r"HEALTHCHECK .*\\\n\s+CMD (\[.*\])", deployed("docker/Dockerfile")).group(1))
-        self.assertIn("/9090 ", command[-1])
+        self.assertIn("/50052 ", command[-1])
         running = server.Server("--threads", "1")
         try:
-            check = [part.replace("/9090 ", "/{} ".format(running.http_address.split(":")[1])) for part in command]
+            check = [part.replace("/50052 ", "/{} ".format(running.http_address.split(":")[1])) for part in command]
             self.assertEqual(run(*check)[0], 0)
         finally:
             running.close()

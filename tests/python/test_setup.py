@@ -1,4 +1,4 @@
-"""Tests of deploy/setup-libtorch.py: the program runs as a user runs it, in a temporary folder and without network.
+"""Tests of deploy/tools/setup-libtorch.py: the program runs as a user runs it, in a temporary folder and without network.
 
 A stand-in for pip copies small wheels that are made here; a pins file gives their checksums. Only the standard library is used.
 """
@@ -18,7 +18,7 @@ import time
 import unittest
 import zipfile
 
-SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "deploy", "setup-libtorch.py")
+SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "deploy", "tools", "setup-libtorch.py")
 MACHINE = platform.machine().lower()
 DEADLINE_SECONDS = 20
 

@@ -44,7 +44,7 @@ Examples:
   visage top                                   until q or Ctrl-C
   visage top --interval 5s
   visage top --once                            one look as plain text, for pipes and mails
-  visage top --server gpu-1:50051 --metrics gpu-1:9090
+  visage top --server gpu-1:50051 --metrics gpu-1:50052
 
 Rates and times are those of the last interval; times without a call since then are shown as -. They come from the server's metrics page.";
 

@@ -236,8 +236,8 @@ mod tests {
 
     #[test]
     fn metrics_page_is_on_the_host_that_is_called() {
-        let address = page_address("http://gpu-1:50051", 9090);
-        assert_eq!(address.unwrap(), "gpu-1:9090");
+        let address = page_address("http://gpu-1:50051", 50052);
+        assert_eq!(address.unwrap(), "gpu-1:50052");
         let address = page_address("http://[::1]:50051", 9091);
         assert_eq!(address.unwrap(), "[::1]:9091");
         let of_before = page_address("http://gpu-1:50051", 0);

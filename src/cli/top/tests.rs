@@ -193,7 +193,7 @@ fn trainings_that_do_not_fit_are_counted() {
 #[test]
 fn server_without_trainings_or_metrics_says_what_to_do() {
     let mut now = sample(Vec::new());
-    now.page = Err("gpu-1:9090: it does not answer".to_owned());
+    now.page = Err("gpu-1:50052: it does not answer".to_owned());
     now.info.live_model = String::new();
     let lines = lines(&frame(&now, None, Some("connection refused"), false));
     let text = lines.join("\n");
@@ -203,7 +203,7 @@ fn server_without_trainings_or_metrics_says_what_to_do() {
         "{text}"
     );
     assert!(
-        text.contains("no metrics page (gpu-1:9090: it does not answer)"),
+        text.contains("no metrics page (gpu-1:50052: it does not answer)"),
         "{text}"
     );
     assert_eq!(lines[23], "no answer (connection refused); trying again");

@@ -1,0 +1,99 @@
+"""Visage with nothing but grpcio and asyncio: train, follow across a restart of the server, predict a folder.
+
+    pip install grpcio-tools
+    python python_asyncio.py localhost:50051 /data/faces pictures 10
+
+The dataset is a folder of the server, the pictures are files of this machine.
+"""
+
+import asyncio
+import json
+import pathlib
+import sys
+import time
+import uuid
+
+import grpc
+
+# Makes the modules of the protos in memory; a larger program has protoc write them, as `python -m grpc_tools.protoc` does.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[3] / "proto"))
+prediction_pb2, prediction_grpc = grpc.protos_and_services("visage/v1/prediction.proto")
+training_pb2, training_grpc = grpc.protos_and_services("visage/v1/training.proto")
+
+RETRY = {"maxAttempts": 5, "initialBackoff": "0.5s", "maxBackoff": "5s", "backoffMultiplier": 2}
+SERVICE_CONFIG = {"methodConfig": [
+    # Predict changes nothing, so that a full queue (RESOURCE_EXHAUSTED) may be tried again too.
+    {"name": [{"service": "visage.v1.PredictionService"}], "timeout": "60s",
+     "retryPolicy": {**RETRY, "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]}},
+    # StartTraining starts nothing twice, because it carries a request id.
+    {"name": [{"service": "visage.v1.TrainingService"}], "retryPolicy": {**RETRY, "retryableStatusCodes": ["UNAVAILABLE"]}}]}
+# Seconds without a server after which following ends, and between two tries.
+PATIENCE, PAUSE = 300, 0.5
+PICTURES_IN_A_CALL, CALLS_AT_ONCE = 16, 4
+
+
+async def follow(trainings, name):
+    """Yields what happens to a training, each event once; the cursor is the sequence of the last one."""
+    cursor, last_word = 0, time.monotonic()
+    while True:
+        try:
+            async for response in trainings.StreamEpochMetrics(training_pb2.StreamEpochMetricsRequest(name=name, after_sequence=cursor)):
+                last_word = time.monotonic()
+                # Heartbeats have no sequence.
+                if response.event.sequence:
+                    cursor = response.event.sequence
+                    yield response.event
+            # The stream ends by itself after the last event only.
+            return
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() - last_word > PATIENCE:
+                raise
+            print("reconnecting after event", cursor, file=sys.stderr, flush=True)
+            await asyncio.sleep(PAUSE)
+
+
+async def train(channel, dataset, epochs):
+    trainings = training_grpc.TrainingServiceStub(channel)
+    spec = training_pb2.TrainingSpec(dataset=training_pb2.DatasetSpec(path=dataset), max_epochs=epochs, recipe=training_pb2.RECIPE_FAST)
+    request = training_pb2.StartTrainingRequest(spec=spec, request_id=str(uuid.uuid4()))
+    name = (await trainings.StartTraining(request)).training.name
+    print("training", name, flush=True)
+    async for event in follow(trainings, name):
+        kind = event.WhichOneof("kind")
+        if kind == "epoch_completed":
+            print(f"epoch {event.epoch_completed.epoch}/{epochs}: {event.epoch_completed.val_mae:.2f} years", flush=True)
+        elif kind == "metrics_rewound":
+            # The server goes on from a checkpoint; epochs from here on are made anew.
+            print("rewound to epoch", event.metrics_rewound.from_epoch, flush=True)
+        elif kind == "model_version_created":
+            print("model", event.model_version_created.model_version, flush=True)
+        elif kind == "state_changed" and event.state_changed.state == training_pb2.TRAINING_STATE_FAILED:
+            raise SystemExit(f"{event.state_changed.failure.reason}: {event.state_changed.failure.message}")
+
+
+async def predict(channel, folder):
+    predictions = prediction_grpc.PredictionServiceStub(channel)
+    paths = sorted(path for path in pathlib.Path(folder).iterdir() if path.suffix in (".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+    places = asyncio.Semaphore(CALLS_AT_ONCE)
+
+    async def one_call(part):
+        async with places:
+            # Read inside, so that no more pictures are in memory than are under way.
+            content = await asyncio.to_thread(lambda: [path.read_bytes() for path in part])
+            return part, (await predictions.Predict(prediction_pb2.PredictRequest(images=content))).predictions
+
+    calls = [one_call(paths[start:start + PICTURES_IN_A_CALL]) for start in range(0, len(paths), PICTURES_IN_A_CALL)]
+    for part, answers in await asyncio.gather(*calls):
+        for path, prediction in zip(part, answers):
+            print(f"{path.name} {prediction.age:.1f}", flush=True)
+
+
+async def main(target, dataset, pictures, epochs="10"):
+    options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.max_reconnect_backoff_ms", 2000)]
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
+        await train(channel, dataset, int(epochs))
+        await predict(channel, pictures)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

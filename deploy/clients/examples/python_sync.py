@@ -1,0 +1,110 @@
+"""Visage with nothing but grpcio: train, follow across a restart of the server, predict a folder.
+
+    pip install grpcio-tools grpcio-status
+    python python_sync.py localhost:50051 /data/faces pictures 10
+
+The dataset is a folder of the server, the pictures are files of this machine.
+"""
+
+import concurrent.futures
+import json
+import pathlib
+import sys
+import time
+import uuid
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+# Makes the modules of the protos in memory; a larger program has protoc write them, as `python -m grpc_tools.protoc` does.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[3] / "proto"))
+prediction_pb2, prediction_grpc = grpc.protos_and_services("visage/v1/prediction.proto")
+training_pb2, training_grpc = grpc.protos_and_services("visage/v1/training.proto")
+
+RETRY = {"maxAttempts": 5, "initialBackoff": "0.5s", "maxBackoff": "5s", "backoffMultiplier": 2}
+SERVICE_CONFIG = {"methodConfig": [
+    # Predict changes nothing, so that a full queue (RESOURCE_EXHAUSTED) may be tried again too.
+    {"name": [{"service": "visage.v1.PredictionService"}], "timeout": "60s",
+     "retryPolicy": {**RETRY, "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]}},
+    # StartTraining starts nothing twice, because it carries a request id.
+    {"name": [{"service": "visage.v1.TrainingService"}], "retryPolicy": {**RETRY, "retryableStatusCodes": ["UNAVAILABLE"]}}]}
+# Seconds without a server after which following ends.
+PATIENCE = 300
+PICTURES_IN_A_CALL, CALLS_AT_ONCE = 16, 4
+
+
+def follow(trainings, name):
+    """Yields what happens to a training, each event once; the cursor is the sequence of the last one."""
+    cursor, last_word = 0, time.monotonic()
+    while True:
+        try:
+            for response in trainings.StreamEpochMetrics(training_pb2.StreamEpochMetricsRequest(name=name, after_sequence=cursor)):
+                last_word = time.monotonic()
+                # Heartbeats have no sequence.
+                if response.event.sequence:
+                    cursor = response.event.sequence
+                    yield response.event
+            # The stream ends by itself after the last event only.
+            return
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() - last_word > PATIENCE:
+                raise
+            print("reconnecting after event", cursor, file=sys.stderr, flush=True)
+            time.sleep(retry_delay(error))
+
+
+def retry_delay(error):
+    """The seconds that the server asks to wait, else half a one."""
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else ():
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(retry):
+            return retry.retry_delay.ToTimedelta().total_seconds()
+    return 0.5
+
+
+def train(channel, dataset, epochs):
+    trainings = training_grpc.TrainingServiceStub(channel)
+    spec = training_pb2.TrainingSpec(dataset=training_pb2.DatasetSpec(path=dataset), max_epochs=epochs, recipe=training_pb2.RECIPE_FAST)
+    request = training_pb2.StartTrainingRequest(spec=spec, request_id=str(uuid.uuid4()))
+    name = trainings.StartTraining(request).training.name
+    print("training", name, flush=True)
+    for event in follow(trainings, name):
+        kind = event.WhichOneof("kind")
+        if kind == "epoch_completed":
+            print(f"epoch {event.epoch_completed.epoch}/{epochs}: {event.epoch_completed.val_mae:.2f} years", flush=True)
+        elif kind == "metrics_rewound":
+            # The server goes on from a checkpoint; epochs from here on are made anew.
+            print("rewound to epoch", event.metrics_rewound.from_epoch, flush=True)
+        elif kind == "model_version_created":
+            print("model", event.model_version_created.model_version, flush=True)
+        elif kind == "state_changed" and event.state_changed.state == training_pb2.TRAINING_STATE_FAILED:
+            raise SystemExit(f"{event.state_changed.failure.reason}: {event.state_changed.failure.message}")
+
+
+def predict(channel, folder):
+    predictions = prediction_grpc.PredictionServiceStub(channel)
+    paths = sorted(path for path in pathlib.Path(folder).iterdir() if path.suffix in (".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+    calls = [paths[start:start + PICTURES_IN_A_CALL] for start in range(0, len(paths), PICTURES_IN_A_CALL)]
+
+    def one_call(part):
+        # Read here, so that no more pictures are in memory than are under way.
+        request = prediction_pb2.PredictRequest(images=[path.read_bytes() for path in part])
+        return zip(part, predictions.Predict(request).predictions)
+
+    with concurrent.futures.ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
+        for answers in threads.map(one_call, calls):
+            for path, prediction in answers:
+                print(f"{path.name} {prediction.age:.1f}", flush=True)
+
+
+def main(target, dataset, pictures, epochs="10"):
+    options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.max_reconnect_backoff_ms", 2000)]
+    with grpc.insecure_channel(target, options=options) as channel:
+        train(channel, dataset, int(epochs))
+        predict(channel, pictures)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,495 @@
+/** The dashboard as people use it, in a real browser, with a real server. */
+import { spawnSync } from "node:child_process";
+import { readFileSync, readdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { type Browser, type BrowserContext, type Locator, type Page, chromium } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { look } from "./look";
+import { Proxy, hasThisDashboard } from "./proxy";
+import { Server, until } from "./server";
+
+const server = new Server();
+let browser: Browser;
+let context: BrowserContext;
+let page: Page;
+let atRoot: Proxy;
+let atSubPath: Proxy;
+let root: string;
+let subPath: string;
+let faces: string;
+const faults: string[] = [];
+
+const flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const cameras = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
+
+beforeAll(async () => {
+  faces = server.drawFaces("faces", 60, 64);
+  await server.start();
+  const ownFiles = !(await hasThisDashboard(server.http));
+  if (ownFiles) console.log("the program has another dashboard; these tests use the one in dist");
+  atRoot = new Proxy("/", () => server.http, ownFiles);
+  atSubPath = new Proxy("/some/where/", () => server.http, ownFiles);
+  root = ownFiles ? await atRoot.listen() : `http://${server.http}/`;
+  subPath = await atSubPath.listen();
+  browser = await chromium.launch({ executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: [...flags, ...cameras] });
+  context = await browser.newContext({ viewport: { width: 1280, height: 860 }, permissions: ["camera"], acceptDownloads: true, reducedMotion: "reduce" });
+  page = await context.newPage();
+  page.on("pageerror", (error) => faults.push(String(error)));
+  page.setDefaultTimeout(90_000);
+  await page.goto(root);
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await atRoot?.close();
+  await atSubPath?.close();
+  await server.close();
+});
+
+const link = (state: string): Locator => page.locator(`[data-link=${state}]`);
+const visit = (hash: string): Promise<void> => page.evaluate((next) => void (location.hash = next), hash);
+const field = (path: string): Locator => page.locator(`[name="${path}"]`);
+const heading = (text: string | RegExp): Locator => page.getByRole("heading", { level: 1, name: text });
+
+/** The table of the first chart: epoch, training and validation loss. */
+async function figures(of: Page): Promise<(string | null)[][]> {
+  const table = of.locator(".figures").first();
+  if (!(await table.evaluate((one: HTMLDetailsElement) => one.open))) await table.locator("summary").click();
+  return table.locator("tbody tr").evaluateAll((rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent)));
+}
+async function epochs(): Promise<number[]> {
+  return (await figures(page)).map(([epoch]) => parseInt(epoch ?? "", 10));
+}
+const upTo = (last: number): number[] => Array.from({ length: last }, (_, index) => index + 1);
+
+async function startTraining(values: Record<string, string>): Promise<void> {
+  await visit("#/start");
+  await heading("New training").waitFor();
+  for (const [path, value] of Object.entries(values)) {
+    const input = field(path);
+    const fold = page.locator("details.fold", { has: input });
+    if ((await fold.count()) > 0 && !(await fold.first().evaluate((one: HTMLDetailsElement) => one.open))) await fold.first().locator("summary").click();
+    if ((await input.evaluate((one) => one.tagName)) === "SELECT") await input.selectOption(value);
+    else await input.fill(value);
+  }
+  for (const [path, value] of Object.entries(values)) expect(await field(path).inputValue(), path).toBe(value);
+  await page.getByRole("button", { name: "Start training" }).click();
+}
+
+describe("the dashboard", () => {
+  it("says what to do where nothing is yet", async () => {
+    await link("live").waitFor();
+    await page.getByText("No trainings yet").waitFor();
+    await look(page, "trainings-empty");
+  });
+
+  it("can be used from the keyboard", async () => {
+    await page.evaluate(() => (document.activeElement as HTMLElement | null)?.blur());
+    await page.keyboard.press("Tab");
+    expect(await page.evaluate(() => document.activeElement?.textContent)).toBe("Skip to the content");
+    await page.keyboard.press("Enter");
+    expect(await page.evaluate(() => document.activeElement?.id)).toBe("content");
+    await page.keyboard.press("Tab");
+    expect(await page.evaluate(() => document.querySelector("main")?.contains(document.activeElement))).toBe(true);
+  });
+
+  it("remembers the choice of colours", async () => {
+    await page.getByLabel("Colours").selectOption("dark");
+    await page.reload();
+    expect(await page.evaluate(() => document.documentElement.dataset["theme"])).toBe("dark");
+    await page.getByLabel("Colours").selectOption("system");
+    await page.emulateMedia({ colorScheme: "dark" });
+    await page.waitForFunction(() => document.documentElement.dataset["theme"] === "dark");
+    await page.emulateMedia({ colorScheme: "light" });
+    await page.waitForFunction(() => document.documentElement.dataset["theme"] === "light");
+  });
+
+  it("shows what is wrong at its field", async () => {
+    await startTraining({ "dataset.path": faces, max_epochs: "ten" });
+    await page.locator(".field", { has: field("max_epochs") }).getByText("is not a whole number").waitFor();
+    expect(await field("max_epochs").getAttribute("aria-invalid")).toBe("true");
+    await field("max_epochs").fill("3");
+    await page.locator("summary", { has: page.getByText("Optimizer", { exact: true }) }).click();
+    await field("optimizer.learning_rate").fill("-1");
+    await field("dataset.test_fraction").fill("7");
+    await page.locator("summary", { has: page.getByText("Optimizer", { exact: true }) }).click();
+    await page.getByRole("button", { name: "Check" }).click();
+    await page.getByText("StartTraining failed").waitFor();
+    // The folded group opens for it.
+    for (const path of ["optimizer.learning_rate", "dataset.test_fraction"]) {
+      await page.locator(".field.is-wrong", { has: field(path) }).locator(".wrong").waitFor();
+      expect(await field(path).getAttribute("aria-invalid")).toBe("true");
+    }
+    expect(await field("batch_size").getAttribute("aria-invalid")).toBe("false");
+    await look(page, "start-wrong");
+  });
+
+  it("checks a spec and shows the dataset and the defaults", async () => {
+    await field("optimizer.learning_rate").fill("");
+    await field("dataset.test_fraction").fill("");
+    await field("init.kind").selectOption("STARTER");
+    await page.getByRole("button", { name: "Check" }).click();
+    const found = page.locator(".checked");
+    await found.waitFor();
+    // 60 faces were drawn.
+    const images = await found.locator("tbody td:nth-child(2)").allInnerTexts();
+    expect(images.map(Number).reduce((sum, one) => sum + one, 0)).toBe(60);
+    // The API's documented defaults.
+    expect(await field("batch_size").getAttribute("placeholder")).toBe("32");
+    expect(await field("optimizer.learning_rate").getAttribute("placeholder")).toBe("0.0001");
+    await look(page, "start");
+  });
+
+  it("starts a training and shows its curve grow", async () => {
+    await startTraining({ "dataset.path": faces, "init.kind": "STARTER", input_size: "64", batch_size: "8", max_epochs: "9000", feature_cache: "OFF", display_name: "Drawn faces" });
+    await heading(/Drawn faces/).waitFor();
+    await until(async () => (await epochs()).length >= 2, "two epochs are shown");
+    const before = (await epochs()).length;
+    await until(async () => (await epochs()).length > before, "the curve grows");
+    await look(page, "training-running");
+  });
+
+  it("goes on after the server was killed, without a reload, a gap or a repeat", async () => {
+    await page.evaluate(() => Object.assign(window, { isSamePage: true }));
+    const before = (await epochs()).at(-1) ?? 0;
+    await server.kill();
+    await link("waiting").waitFor();
+    expect(await link("waiting").innerText()).toContain("Reconnecting");
+    await look(page, "reconnecting");
+    await server.start();
+    await link("live").waitFor();
+    const last = await until(async () => {
+      const now = (await epochs()).at(-1) ?? 0;
+      return now > before + 2 && now;
+    }, "epochs come after the restart");
+    const shown = await epochs();
+    expect(shown).toEqual(upTo(shown.length));
+    expect(shown.length).toBeGreaterThanOrEqual(last);
+    expect(await page.evaluate(() => "isSamePage" in window)).toBe(true);
+    await page.getByText(/\(start 2\)/).first().waitFor();
+  });
+
+  it("pauses and resumes", async () => {
+    await page.getByRole("button", { name: "Pause" }).click();
+    await page.getByRole("button", { name: "Resume" }).click();
+    await page.locator("h1 .chip", { hasText: "Running" }).waitFor();
+    const before = (await epochs()).length;
+    await until(async () => (await epochs()).length > before, "the curve grows again");
+  });
+
+  it("changes a training that runs", async () => {
+    await page.getByRole("button", { name: "Change…" }).click();
+    await page.getByRole("dialog").getByLabel("Patience of early stopping").fill("5000");
+    await page.getByRole("dialog").getByRole("button", { name: "Change", exact: true }).click();
+    await page.getByText(/of 5000 without improvement/).waitFor();
+  });
+
+  it("stops with the best checkpoint, which becomes a version", async () => {
+    await page.getByRole("button", { name: "Stop…" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Stop and keep the best" }).click();
+    await page.locator("h1 .chip", { hasText: "Succeeded" }).waitFor();
+    await page.locator(".tile", { hasText: "Model version" }).getByRole("link", { name: "2" }).waitFor();
+    const shown = await epochs();
+    expect(shown).toEqual(upTo(shown.length));
+    // What was heard over three connections is what a new page reads in one go.
+    const fresh = await context.newPage();
+    await fresh.goto(page.url());
+    await until(async () => (await fresh.locator(".figures").count()) > 0 && (await figures(fresh)).length === shown.length, "the new page has read everything");
+    expect(await figures(page)).toEqual(await figures(fresh));
+    await fresh.close();
+    await page.locator(".figures summary").first().click();
+    await look(page, "training");
+  });
+
+  it("downloads a checkpoint", async () => {
+    const arrives = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Download manifest.json" }).first().click();
+    const download = await arrives;
+    expect(statSync(await download.path()).size).toBeGreaterThan(100);
+    expect(download.suggestedFilename()).toMatch(/manifest\.json$/);
+  });
+
+  it("promotes a version and rolls back", async () => {
+    await visit("#/models");
+    const second = page.locator("[data-version='2']");
+    await second.getByRole("button", { name: "Promote… version 2" }).click();
+    await look(page, "promote");
+    await page.getByRole("dialog").getByRole("button", { name: "Make it live" }).click();
+    await second.locator(".chip", { hasText: "live" }).waitFor();
+    await page.locator("[data-version='1'] .chip", { hasText: "previous" }).waitFor();
+    await look(page, "models");
+    await page.getByRole("button", { name: "Roll back to version 1" }).click();
+    await page.locator("[data-version='1'] .chip", { hasText: "live" }).waitFor();
+    await second.locator(".chip", { hasText: "previous" }).waitFor();
+    const moves = page.getByRole("region", { name: "History of aliases" }).locator("tbody tr");
+    await until(async () => (await moves.count()) >= 4, "the history has both moves of both aliases");
+  });
+
+  it("sets a free alias, refuses a bad one at its field and removes it", async () => {
+    const second = page.locator("[data-version='2']");
+    await second.getByRole("button", { name: "Add alias… to version 2" }).click();
+    await page.getByLabel("Alias", { exact: true }).fill("Not Good");
+    await page.getByRole("dialog").getByRole("button", { name: "Add alias" }).click();
+    await page.getByRole("dialog").locator(".field-stack .wrong").waitFor();
+    await page.getByLabel("Alias", { exact: true }).fill("candidate");
+    await page.getByRole("dialog").getByRole("button", { name: "Add alias" }).click();
+    await second.locator(".chip", { hasText: "candidate" }).waitFor();
+    await second.getByRole("button", { name: "Remove the alias candidate" }).click();
+    await second.locator(".chip", { hasText: "candidate" }).waitFor({ state: "detached" });
+  });
+
+  it("shows a version with its evaluation", async () => {
+    await visit("#/models/2");
+    await page.getByText("On the test images of its training").waitFor();
+    await page.getByRole("region", { name: "By age" }).waitFor();
+    await look(page, "model");
+    await visit("#/models/99");
+    await page.getByText("There is no such version").waitFor();
+  });
+
+  it("predicts drawn faces and says which picture cannot be read", async () => {
+    await visit("#/predict");
+    const pictures = readdirSync(faces).sort().slice(0, 2).map((name) => join(faces, name));
+    const broken = server.path("broken.jpg");
+    writeFileSync(broken, "this is no picture");
+    const bigger = join(server.drawFaces("portrait", 1, 200), readdirSync(server.path("portrait"))[0] ?? "");
+    await page.getByLabel("Choose pictures").setInputFiles([bigger, ...pictures, broken]);
+    await until(async () => (await page.locator(".age-value").count()) === 3, "three ages are shown");
+    for (const text of await page.locator(".age-value").allInnerTexts()) expect(parseFloat(text)).toBeGreaterThan(0);
+    await page.locator(".prediction", { hasText: "broken.jpg" }).getByText("Predict failed").waitFor();
+    await look(page, "predict");
+  });
+
+  it("offers heat maps and faces where the server has them, and only there", async () => {
+    await visit("#/server");
+    const features = await page.locator(".facts div", { hasText: "Features" }).locator("dd").innerText();
+    const api = readFileSync("../../../proto/visage/v1/prediction.proto", "utf8");
+    const has = (feature: string): boolean => features.split(", ").includes(feature) && api.includes(`bool ${feature} =`);
+    await visit("#/predict");
+    await page.getByLabel("Version").locator("option", { hasText: "live" }).first().waitFor({ state: "attached" });
+    await page.getByText(/at most .* each/).waitFor();
+    expect(await page.getByLabel("Explain").count()).toBe(has("explain") ? 1 : 0);
+    expect(await page.getByLabel("Detect faces").count()).toBe(has("detect_faces") ? 1 : 0);
+    const portrait = join(server.path("portrait"), readdirSync(server.path("portrait"))[0] ?? "");
+    if (has("explain")) {
+      await page.getByLabel("Explain").check();
+      await page.getByLabel("Choose pictures").setInputFiles(portrait);
+      await page.locator(".heat img").first().waitFor();
+      await page.getByLabel("Explain").uncheck();
+    }
+    if (has("detect_faces")) {
+      await page.getByLabel("Detect faces").check();
+      await page.getByLabel("Choose pictures").setInputFiles(portrait);
+      await page.locator(".face").or(page.getByText("No face was found")).first().waitFor();
+      // The next tests take pictures that show no face.
+      await page.getByLabel("Detect faces").uncheck();
+    }
+  });
+
+  it("takes pictures that are dropped and pasted", async () => {
+    const face = readFileSync(join(faces, readdirSync(faces)[0] ?? "")).toString("base64");
+    const carry = (name: string) =>
+      page.evaluateHandle(
+        ([text, file]) => {
+          const data = new DataTransfer();
+          data.items.add(new File([Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0))], file, { type: "image/jpeg" }));
+          return data;
+        },
+        [face, name] as const,
+      );
+    await page.dispatchEvent(".drop", "drop", { dataTransfer: await carry("dropped.jpg") });
+    await page.locator(".prediction", { hasText: "dropped.jpg" }).locator(".age-value").waitFor();
+    await (await carry("pasted.jpg")).evaluate((clipboardData) => document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true })));
+    await page.locator(".prediction", { hasText: "pasted.jpg" }).locator(".age-value").waitFor();
+  });
+
+  it("takes a picture with the camera", async () => {
+    await page.getByRole("button", { name: "Take a picture" }).click();
+    await page.getByRole("button", { name: "Take it" }).click();
+    await page.locator(".prediction", { hasText: "camera" }).locator(".age-value").waitFor();
+  });
+
+  it("compares two trainings and shows what was set differently", async () => {
+    await startTraining({ "dataset.path": faces, "init.kind": "STARTER", input_size: "64", max_epochs: "6", "optimizer.learning_rate": "0.0005", display_name: "Faster steps" });
+    await heading(/Faster steps/).waitFor();
+    await page.locator("h1 .chip", { hasText: "Succeeded" }).waitFor({ timeout: 120_000 });
+    await visit("#/trainings");
+    await page.getByLabel("Mark Drawn faces for comparison").check();
+    await page.getByLabel("Mark Faster steps for comparison").check();
+    await look(page, "trainings");
+    await page.getByRole("button", { name: "Compare 2" }).click();
+    await heading("Compare").waitFor();
+    expect((await page.locator(".chart .legend-label").allInnerTexts()).sort()).toEqual(["Drawn faces", "Faster steps"]);
+    const rows = await page.locator("#spec-differences tbody tr").evaluateAll((all) => all.map((row) => [...row.querySelectorAll("code, td")].map((cell) => cell.textContent)));
+    // The later one stands first; what was not set has the API's documented default.
+    expect(rows).toEqual([
+      ["max_epochs", "6", "9000"],
+      ["batch_size", "32", "8"],
+      ["optimizer.learning_rate", "0.0005", "0.0001"],
+      ["early_stopping.patience", "0", "5000"],
+      ["feature_cache", "AUTO", "OFF"],
+    ]);
+    await look(page, "compare");
+  });
+
+  it("shows the server and its figures", async () => {
+    await visit("#/server");
+    await page.locator(".readiness").getByText("takes calls").waitFor();
+    await page.locator(".chart .legend .number", { hasText: /[0-9]/ }).first().waitFor();
+    await until(async () => {
+      const at = await page.locator(".chart").first().locator(".plot").getAttribute("aria-label");
+      return at && /Calls [1-9]|Calls 0\.[0-9]*[1-9]/.test(at);
+    }, "calls are counted");
+    await look(page, "server");
+  });
+
+  it("cancels what waits, whose place in the queue it shows", async () => {
+    await startTraining({ "dataset.path": faces, "init.kind": "RANDOM", input_size: "64", max_epochs: "9000", display_name: "Given up" });
+    await heading(/Given up/).waitFor();
+    await page.locator("h1 .chip", { hasText: "Running" }).waitFor();
+    await startTraining({ "dataset.path": faces, "init.kind": "RANDOM", display_name: "Waits" });
+    await heading(/Waits/).waitFor();
+    await page.getByText("next in the queue").waitFor();
+    await page.getByRole("button", { name: "Cancel…" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Cancel the training" }).click();
+    await page.locator("h1 .chip", { hasText: "Cancelled" }).waitFor();
+  });
+
+  it("cancels by force what runs", async () => {
+    await visit("#/trainings");
+    await page.getByRole("link", { name: "Given up" }).click();
+    await page.getByRole("button", { name: "Cancel…" }).click();
+    await page.getByLabel(/Kill its process/).check();
+    await look(page, "cancel");
+    await page.getByRole("dialog").getByRole("button", { name: "Cancel the training" }).click();
+    await page.locator("h1 .chip", { hasText: "Cancelled" }).waitFor();
+  });
+
+  it("deletes a training after a question that Escape answers with no", async () => {
+    await page.getByRole("button", { name: "Delete…" }).click();
+    await page.getByRole("dialog").waitFor();
+    await page.keyboard.press("Escape");
+    await page.getByRole("dialog").waitFor({ state: "detached" });
+    expect(await page.evaluate(() => document.activeElement?.textContent)).toBe("Delete…");
+    await page.getByRole("button", { name: "Delete…" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Delete the training" }).click();
+    await heading("Trainings").waitFor();
+    await until(async () => (await page.locator(".card.training").count()) === 3, "three trainings are left");
+  });
+
+  it("names a folder of the server and shows what is in it", async () => {
+    await visit("#/datasets");
+    await page.getByText("No datasets with a name yet").waitFor();
+    await look(page, "datasets-empty");
+    await page.getByLabel("Folder or manifest").fill(faces);
+    await page.getByLabel("Id of the folder").fill("Not Good");
+    await page.getByRole("button", { name: "Name it" }).click();
+    await page.getByText("RegisterDataset failed").waitFor();
+    await page.getByLabel("Id of the folder").fill("drawn");
+    await page.getByRole("button", { name: "Name it" }).click();
+    await page.locator("[data-dataset=drawn] .chip", { hasText: "Ready" }).waitFor();
+    await page.getByRole("link", { name: "drawn" }).click();
+    await page.getByRole("heading", { level: 2, name: "Some of its pictures, by age" }).waitFor();
+    // Each of them came and is a picture.
+    await until(() => page.locator(".samples img").evaluateAll((all) => all.length === 24 && all.every((one) => (one as HTMLImageElement).naturalWidth > 0)), "24 pictures are shown");
+    const ages = await page.locator("table.ages tbody tr").evaluateAll((rows) => rows.map((row) => [...row.querySelectorAll("td.right")].map((cell) => Number(cell.textContent))));
+    expect(ages.flat().reduce((sum, one) => sum + one, 0)).toBe(60);
+    await look(page, "dataset");
+  });
+
+  it("uploads an archive, which goes on after the server was killed", async () => {
+    await visit("#/datasets");
+    const archive = server.path("New Faces.tar");
+    const padded = server.drawFaces("padded", 20, 64);
+    // So that more than one request is needed; it is no picture, and left out.
+    writeFileSync(join(padded, "notes.txt"), Buffer.alloc(28 << 20));
+    writeFileSync(join(padded, "0_broken.jpg"), "this is no picture");
+    const packed = spawnSync("tar", ["-cf", archive, "-C", server.folder, "padded"], { encoding: "utf8" });
+    expect(packed.stderr).toBe("");
+    await page.getByText("are stored on this server, in the folder").waitFor();
+    await page.getByRole("button", { name: "Upload", exact: true }).click();
+    await page.getByText("Choose an archive first").waitFor();
+    let patches = 0;
+    await page.route("**/datasets/uploads/*", async (route) => {
+      if (route.request().method() !== "PATCH") return route.continue();
+      patches += 1;
+      if (patches === 2) await server.kill();
+      if (patches === 2) setTimeout(() => void server.start(), 500);
+      return route.continue();
+    });
+    await page.getByLabel("Choose an archive").setInputFiles(archive);
+    expect(await page.getByLabel("Id", { exact: true }).inputValue()).toBe("new-faces");
+    await page.getByRole("button", { name: "Upload", exact: true }).click();
+    await page.locator("[data-dataset=new-faces] .chip", { hasText: "Ready" }).waitFor();
+    await page.unroute("**/datasets/uploads/*");
+    expect(patches).toBeGreaterThan(3);
+    await link("live").waitFor();
+    await look(page, "datasets");
+    await page.getByRole("link", { name: "new-faces" }).click();
+    await page.getByText("1 left out: corrupt").or(page.getByText("1 left out: unsupported format")).waitFor();
+  });
+
+  it("tells which entry an archive is refused for", async () => {
+    await visit("#/datasets");
+    const archive = server.path("linked.tar");
+    symlinkSync("/etc/passwd", server.path("30_link.jpg"));
+    spawnSync("tar", ["-cf", archive, "-C", server.folder, "30_link.jpg"]);
+    await page.getByLabel("Choose an archive").setInputFiles(archive);
+    await page.getByRole("button", { name: "Upload", exact: true }).click();
+    await page.locator("[data-dataset=linked] .chip", { hasText: "Failed" }).waitFor();
+    await page.getByRole("link", { name: "linked" }).click();
+    await page.getByText('its entry "30_link.jpg": it is a symbolic link').waitFor();
+    await look(page, "dataset-failed");
+  });
+
+  it("trains on a dataset that is chosen by its name, and deletes it after a question", async () => {
+    await visit("#/datasets/new-faces");
+    await page.getByRole("link", { name: "Train on it" }).click();
+    await heading("New training").waitFor();
+    expect(await field("dataset.name").inputValue()).toBe("datasets/new-faces");
+    await field("dataset.name").locator("option", { hasText: "datasets/drawn" }).waitFor({ state: "attached" });
+    await field("init.kind").selectOption("RANDOM");
+    await field("input_size").fill("32");
+    await field("max_epochs").fill("1");
+    await page.getByRole("button", { name: "Start training" }).click();
+    await page.locator("h1 .chip", { hasText: "Succeeded" }).waitFor();
+    await page.getByRole("button", { name: "Delete…" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Delete the training" }).click();
+    await heading("Trainings").waitFor();
+    for (const id of ["new-faces", "linked"]) {
+      await visit(`#/datasets/${id}`);
+      await page.getByRole("button", { name: "Delete…" }).click();
+      await page.getByRole("dialog").getByText("deleted from the server for good").waitFor();
+      await page.getByRole("dialog").getByRole("button", { name: "Delete the dataset" }).click();
+      await page.locator(`[data-dataset=${id}]`).waitFor({ state: "detached" });
+      await heading("Datasets").waitFor();
+    }
+    await until(async () => (await page.locator(".card.dataset").count()) === 1, "one dataset is listed");
+  });
+
+  it("works at a sub-path behind a proxy", async () => {
+    const other = await context.newPage();
+    await other.goto(subPath);
+    await other.locator("[data-link=live]").waitFor();
+    await until(async () => (await other.locator(".card.training").count()) === 3, "three trainings are listed");
+    await other.goto(`${subPath}#/server`);
+    await other.locator(".readiness").getByText("takes calls").waitFor();
+    await other.locator(".chart .legend .number", { hasText: /[0-9]/ }).first().waitFor();
+    await other.close();
+  });
+
+  it("begins anew when the server comes back with other data", async () => {
+    await visit("#/trainings");
+    await server.kill();
+    await link("waiting").waitFor();
+    server.forget();
+    await server.start();
+    await page.getByText("No trainings yet").waitFor();
+    await link("live").waitFor();
+    expect(await page.evaluate(() => "isSamePage" in window)).toBe(true);
+  });
+
+  it("has met no fault of its own", () => {
+    expect(faults).toEqual([]);
+  });
+});

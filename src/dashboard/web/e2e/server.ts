@@ -1,0 +1,97 @@
+/** The program under test, as a server in a folder of its own. */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+
+const DEADLINE_MS = 120_000;
+
+/** VISAGE_BIN, else the release build of this repository. */
+export function binary(): string {
+  const path = resolve(process.env["VISAGE_BIN"] ?? "../../../target/release/visage");
+  if (!existsSync(path)) throw new Error(`${path} is not there: build it with \`cargo build --release\`, or name one in VISAGE_BIN`);
+  return path;
+}
+
+/** Without settings of Visage, which would change what is tested. */
+function environment(): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("VISAGE_")));
+}
+
+/** Returns the first true value of a condition. */
+export async function until<Value>(condition: () => Value | Promise<Value>, text: string, milliseconds = DEADLINE_MS): Promise<Exclude<Value, false | undefined | null>> {
+  const limit = Date.now() + milliseconds;
+  for (;;) {
+    const value = await condition();
+    if (value) return value as Exclude<Value, false | undefined | null>;
+    if (Date.now() > limit) throw new Error(`waited ${milliseconds} ms in vain until ${text}`);
+    await new Promise((wake) => setTimeout(wake, 25));
+  }
+}
+
+export class Server {
+  readonly folder = mkdtempSync(join(tmpdir(), "visage-e2e-"));
+  private process: ChildProcess | undefined;
+  private addresses = { grpc: "127.0.0.1:0", http: "127.0.0.1:0" };
+
+  path(name: string): string {
+    return join(this.folder, name);
+  }
+
+  /** Draws faces whose names begin with the age. */
+  drawFaces(name: string, count: number, size: number): string {
+    const folder = this.path(name);
+    const done = spawnSync(binary(), ["synth", folder, "--count", `${count}`, "--size", `${size}`, "--seed", "7"], { env: environment(), encoding: "utf8" });
+    if (done.status !== 0) throw new Error(`visage synth ended with ${done.status}: ${done.stderr}`);
+    return folder;
+  }
+
+  /** Starts the server, again with the same ports and data when it ran before. */
+  async start(): Promise<void> {
+    const ready = this.path("ready");
+    rmSync(ready, { force: true });
+    const log = openSync(this.path("log"), "a");
+    const { grpc, http } = this.addresses;
+    const options = ["--data-dir", this.path("data"), "--grpc-listen", grpc, "--http-listen", http, "--ready-file", ready, "--starter"];
+    // In a folder of its own, so that no visage.toml is found.
+    const child = spawn(binary(), ["serve", ...options], { cwd: this.folder, env: environment(), stdio: ["ignore", log, log] });
+    this.process = child;
+    await until(() => {
+      if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}; its log says:\n${this.log()}`);
+      return existsSync(ready);
+    }, "the server is ready");
+    this.addresses = JSON.parse(readFileSync(ready, "utf8")) as { grpc: string; http: string };
+  }
+
+  get http(): string {
+    return this.addresses.http;
+  }
+
+  log(): string {
+    return readFileSync(this.path("log"), "utf8");
+  }
+
+  /** Kills the server without a warning. */
+  async kill(): Promise<void> {
+    await this.end("SIGKILL");
+  }
+
+  /** Loses everything that the server had stored. */
+  forget(): void {
+    rmSync(this.path("data"), { recursive: true, force: true });
+  }
+
+  async close(): Promise<void> {
+    await this.end("SIGTERM");
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  private async end(signal: NodeJS.Signals): Promise<void> {
+    const child = this.process;
+    this.process = undefined;
+    if (!child || child.exitCode !== null) return;
+    const gone = new Promise((resolve) => child.once("exit", resolve));
+    child.kill(signal);
+    await gone;
+  }
+}

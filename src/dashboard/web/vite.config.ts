@@ -1,0 +1,13 @@
+import { defineConfig } from "vitest/config";
+
+/** The server that `npm run dev` works with: its HTTP address. */
+const server = process.env["VISAGE_HTTP"] ?? "http://127.0.0.1:50052";
+
+export default defineConfig({
+  // Relative, so that the page works at any path behind a proxy.
+  base: "./",
+  oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
+  build: { target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false } },
+  server: { proxy: { "^/(visage\\.v1\\.|datasets/|metrics|readyz|livez)": server } },
+  test: { include: ["tests/**/*.test.ts"] },
+});
