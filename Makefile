@@ -3,7 +3,7 @@
 #
 #   GPU=1     also bring the CUDA libraries (2.5 GB to download)
 #   ARGS=...  handed on to the test runner, for example ARGS=status
-#   DATA=...  handed on to the demo and the benchmark: a folder of face pictures
+#   DATA=...  handed on to the demo and the benchmark: a directory of face images
 
 PYTHON ?= python3
 GPU ?=
@@ -20,7 +20,7 @@ export GPU DATA ARGS
 .PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-accuracy bench-train bench-serve bench-peers bench-pressure bench-tracing fuzz book book-reference lint deny clean
 
 help: ## List these targets
-	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=folder]"
+	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=directory]"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 setup: ## Check the tools and bring libtorch to .libtorch (an exported LIBTORCH is used instead)
@@ -77,7 +77,7 @@ test-perf-analyzer: setup $(VENV)/perf-analyzer/perf_analyzer ## Let Triton's pe
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" PERF_ANALYZER="$(abspath $(VENV)/perf-analyzer)" \
 		$(VENV)/bin/python -m unittest discover -s tests/python -p test_perf_analyzer.py
 
-bench-accuracy: build $(VENV)/installed ## Train from every beginning and by every recipe, and compare the errors (DATA=folder ROWS=best,fast SEEDS=3 IMAGES=0 EPOCHS=3 SIDE=224)
+bench-accuracy: build $(VENV)/installed ## Train from every beginning and by every recipe, and compare the errors (DATA=directory ROWS=best,fast SEEDS=3 IMAGES=0 EPOCHS=3 SIDE=224)
 	$(VENV)/bin/python tests/bench/accuracy.py --visage "$(abspath $(TARGET_DIR))/release/visage" --data "$(DATA)" \
 		$(if $(ROWS),--rows $(ROWS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(IMAGES),--images $(IMAGES)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
 		$(if $(SIDE),--side $(SIDE)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
@@ -85,15 +85,15 @@ bench-accuracy: build $(VENV)/installed ## Train from every beginning and by eve
 # What the fuzzer finds is kept in tests/fuzz/corpus for the next run. Without a sanitizer: nothing of ours is unsafe there, and it is several times as fast.
 # Only the program itself and its tests know where libtorch is, so the fuzzers are told.
 fuzz: setup ## Fuzz what reads bytes of strangers (SECONDS=60 for each target; needs cargo-fuzz and a nightly compiler)
-	@for target in picture open_inference; do \
-		seeds="tests/fixtures/imaging tests/fixtures/jpeg"; [ $$target = picture ] || seeds=tests/fuzz/seeds/$$target; \
+	@for target in image open_inference; do \
+		seeds="tests/fixtures/imaging tests/fixtures/jpeg"; [ $$target = image ] || seeds=tests/fuzz/seeds/$$target; \
 		mkdir -p tests/fuzz/corpus/$$target; \
 		LD_LIBRARY_PATH="$$(dirname "$$(readlink -f "$${LIBTORCH:-$(CURDIR)/.libtorch/sdk}/lib/libtorch_cpu.so")")" \
 		cargo +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none --release $$target tests/fuzz/corpus/$$target $$seeds -- \
 			-max_total_time=$(or $(SECONDS),60) -timeout=20 -rss_limit_mb=2048 -max_len=65536 || exit 1; \
 	done
 
-bench-train: build $(VENV)/torch-installed ## Compare the training speed with PyTorch scripts (DATA=folder ROUNDS=3 IMAGES=1000 TRAINABLE=ALL BENCH_JSON=file)
+bench-train: build $(VENV)/torch-installed ## Compare the training speed with PyTorch scripts (DATA=directory ROUNDS=3 IMAGES=1000 TRAINABLE=ALL BENCH_JSON=file)
 	$(VENV)/bin/python tests/bench/train.py --visage "$(abspath $(TARGET_DIR))/release/visage" $(if $(DATA),--data "$(DATA)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(IMAGES),--images $(IMAGES)) $(if $(TRAINABLE),--trainable "$(TRAINABLE)") \
 		$(if $(BENCH_JSON),--json "$(BENCH_JSON)")
@@ -119,16 +119,16 @@ $(VENV)/bench-installed: $(VENV)/torch-installed tests/bench/requirements.txt
 bench-peers: $(VENV)/bench-installed ## Install the servers that bench-serve compares with: MLServer, TorchServe (needs Java 17), Triton (2 GB)
 	$(VENV)/bin/python tests/bench/peers/install.py $(VENV)/peers
 
-bench-serve: build $(VENV)/bench-installed ## Compare the serving speed with raw engines and other servers (DATA=folder ROUNDS=3 BENCH_JSON=file)
+bench-serve: build $(VENV)/bench-installed ## Compare the serving speed with raw engines and other servers (DATA=directory ROUNDS=3 BENCH_JSON=file)
 	$(VENV)/bin/python tests/bench/serve.py --visage "$(abspath $(TARGET_DIR))/release/visage" --environments $(VENV)/peers $(if $(DATA),--data "$(DATA)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
-bench-pressure: build $(VENV)/installed ## Measure predictions beside swaps, overload and a training (DATA=folder SECONDS=60 APART=1 BENCH_JSON=file)
+bench-pressure: build $(VENV)/installed ## Measure predictions beside swaps, overload and a training (DATA=directory SECONDS=60 APART=1 BENCH_JSON=file)
 	cargo build --release --workspace
 	$(VENV)/bin/python tests/bench/pressure.py --visage "$(abspath $(TARGET_DIR))/release/visage" --load "$(abspath $(TARGET_DIR))/release/visage-load" $(if $(DATA),--data "$(DATA)") \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(APART),--apart) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
-bench-tracing: build $(VENV)/installed ## Measure what traces cost (DATA=folder ROUNDS=10 SECONDS=10 BENCH_JSON=file)
+bench-tracing: build $(VENV)/installed ## Measure what traces cost (DATA=directory ROUNDS=10 SECONDS=10 BENCH_JSON=file)
 	cargo build --release --workspace
 	$(VENV)/bin/python tests/bench/tracing.py --visage "$(abspath $(TARGET_DIR))/release/visage" --load "$(abspath $(TARGET_DIR))/release/visage-load" $(if $(DATA),--data "$(DATA)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")

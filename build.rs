@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "a build script reads cargo's environment and writes to its folder; fs_err is not among its dependencies"
+    reason = "a build script reads cargo's environment and writes to its directory; fs_err is not among its dependencies"
 )]
 
 use std::{
@@ -93,16 +93,20 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
 
 /// Lists the files of the built dashboard, each as it is and compressed, for `src/dashboard.rs` to include; none where it was not built.
 fn embed_dashboard() -> Result<(), Box<dyn Error>> {
-    let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("src/dashboard/web/dist");
+    let directory = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("src/dashboard/web/dist");
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
-    // A folder that is not there would make every build run this anew.
-    let watched = if folder.is_dir() { "src/dashboard/web/dist" } else { "src/dashboard/web" };
+    // A directory that is not there would make every build run this anew.
+    let watched = if directory.is_dir() {
+        "src/dashboard/web/dist"
+    } else {
+        "src/dashboard/web"
+    };
     if Path::new(watched).is_dir() {
         println!("cargo:rerun-if-changed={watched}");
     }
     let mut files = Vec::new();
-    if folder.is_dir() {
-        files_under(&folder, &mut files)?;
+    if directory.is_dir() {
+        files_under(&directory, &mut files)?;
     }
     files.sort();
     let mut list = String::from("&[\n");
@@ -111,7 +115,7 @@ fn embed_dashboard() -> Result<(), Box<dyn Error>> {
         encoder.write_all(&fs::read(file)?)?;
         let compressed = out_dir.join(format!("dashboard-{number}.gz"));
         fs::write(&compressed, encoder.finish()?)?;
-        let name = file.strip_prefix(&folder)?;
+        let name = file.strip_prefix(&directory)?;
         list.push_str(&format!(
             "Asset {{ path: {name:?}, plain: include_bytes!({file:?}), gzip: include_bytes!({compressed:?}) }},\n"
         ));
@@ -121,8 +125,8 @@ fn embed_dashboard() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn files_under(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
-    for entry in fs::read_dir(folder)? {
+fn files_under(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
+    for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if path.is_dir() {
             files_under(&path, files)?;
@@ -133,7 +137,7 @@ fn files_under(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Er
     Ok(())
 }
 
-/// Adds the folder of libtorch to the binary's search path, resolved, so that libtorch finds its own neighbours.
+/// Adds the directory of libtorch to the binary's search path, resolved, so that libtorch finds its own neighbours.
 fn link_libtorch() {
     let Some(libtorch) = env::var_os("LIBTORCH") else {
         return;
@@ -143,8 +147,8 @@ fn link_libtorch() {
         let Ok(real) = fs::canonicalize(lib.join(name)) else {
             continue;
         };
-        if let Some(folder) = real.parent() {
-            println!("cargo:rustc-link-arg=-Wl,-rpath,{}", folder.display());
+        if let Some(directory) = real.parent() {
+            println!("cargo:rustc-link-arg=-Wl,-rpath,{}", directory.display());
         }
     }
 }

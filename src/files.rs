@@ -12,16 +12,16 @@ use fs_err as fs;
 /// # Errors
 /// Any failure of the file system, named with its path; nothing is left behind then.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = folder_of(path);
+    let directory = directory_of(path);
     let mut aside = tempfile::Builder::new()
         .prefix(".visage-")
         .suffix(".tmp")
-        .tempfile_in(folder)?;
+        .tempfile_in(directory)?;
     write_in_pieces(&mut aside, bytes)?;
     aside.as_file().sync_all()?;
     let file = aside.persist(path)?;
     drop(file);
-    sync_folder(folder)
+    sync_directory(directory)
 }
 
 /// As [`write_durably`], for a file that others may read as the umask allows, and that `write` fills at the path it is given.
@@ -32,7 +32,7 @@ pub fn write_durably_by<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    let folder = folder_of(path);
+    let directory = directory_of(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(".visage-").suffix(".tmp");
     #[cfg(unix)]
@@ -40,12 +40,12 @@ pub fn write_durably_by<E: From<io::Error>>(
         use std::os::unix::fs::PermissionsExt as _;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let aside = builder.tempfile_in(folder)?.into_temp_path();
+    let aside = builder.tempfile_in(directory)?.into_temp_path();
     write(&aside)?;
     // Whoever wrote it may have replaced the file that was made here.
     fs::File::open(&aside)?.sync_all()?;
     aside.persist(path).map_err(|error| error.error)?;
-    Ok(sync_folder(folder)?)
+    Ok(sync_directory(directory)?)
 }
 
 /// Writes many bytes, few at a time: a call that copies tens of megabytes keeps its processor for all of the time where the kernel does not interrupt itself, and who waits
@@ -60,20 +60,20 @@ pub fn write_in_pieces(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
         .try_for_each(|piece| out.write_all(piece))
 }
 
-/// The folder that a file lies in.
-pub fn folder_of(path: &Path) -> &Path {
-    let folder = path.parent();
-    folder
-        .filter(|folder| !folder.as_os_str().is_empty())
+/// The directory that a file lies in.
+pub fn directory_of(path: &Path) -> &Path {
+    let directory = path.parent();
+    directory
+        .filter(|directory| !directory.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
 }
 
-/// Makes a folder's entries durable.
+/// Makes a directory's entries durable.
 ///
 /// # Errors
-/// When the folder cannot be opened or synced.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    fs::File::open(folder)?.sync_all()
+/// When the directory cannot be opened or synced.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    fs::File::open(directory)?.sync_all()
 }
 
 /// Removes a file; one that is not there is no error.
@@ -101,18 +101,18 @@ mod tests {
 
     #[test]
     fn a_written_file_replaces_the_older_one_and_leaves_nothing_aside() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ready.json");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ready.json");
         write_durably(&path, b"old").unwrap();
         write_durably(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn what_fails_to_be_written_leaves_the_older_file_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.pt");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.pt");
         write_durably_by(&path, |aside| fs::write(aside, b"old")).unwrap();
         let failed = write_durably_by(&path, |aside| {
             fs::write(aside, b"half")?;
@@ -120,6 +120,6 @@ mod tests {
         });
         assert_eq!(failed.unwrap_err().to_string(), "no more");
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

@@ -12,7 +12,7 @@
 //! - [`store`] and [`artifacts`]: what survives: SQL and content-addressed files. [`files`]: files that are there whole or not at all.
 //! - [`library`]: datasets with a name, registered or uploaded.
 //! - [`dataset`] and [`imaging`]: from files to the network's input. [`synth`]: drawn faces, for trying without data.
-//! - [`detection`]: where the faces are in a picture. [`priority`]: who gives way to whom.
+//! - [`detection`]: where the faces are in an image. [`priority`]: who gives way to whom.
 //! - [`evaluation`]: how well predictions fit, and the intervals that follow; used by training and inference.
 //! - [`model`]: the network, its weights, its device.
 //! - [`telemetry`]: all metrics, the HTTP port, logging. [`dashboard`]: the pages of that port.

@@ -42,7 +42,7 @@ CALLS = {
     "TOO_MANY_UPLOADS": "As many uploads are open as the server takes. Try again when one has ended, or give one up.",
     "DATASET_IN_USE": "A training that has not ended uses the dataset. Wait for it or cancel it.",
     "DATASET_FILES": "The server could not read or write the dataset's files; its log says why.",
-    "NO_UPLOADS": "The server takes no uploads (`uploads`). Register a folder of the server instead.",
+    "NO_UPLOADS": "The server takes no uploads (`uploads`). Register a directory of the server instead.",
     "NO_UPLOAD": "There is no such upload, or none of its bytes came for `upload_expiry`. Begin again.",
     "UPLOAD_USED": "The upload has become a dataset already.",
     "UPLOAD_INCOMPLETE": "Not all bytes are there yet. Ask for the offset and send the rest.",
@@ -98,7 +98,7 @@ FAILURES = {
     "TOO_MANY_UNREADABLE": "More images than `max_reject_share` could not be decoded in an epoch.",
     "TOO_FEW_IMAGES": "The training part has too few images.",
     "NO_VALIDATION_IMAGES": "The validation part is empty: raise `validation_fraction`, or give more images.",
-    "BAD_DATASET": "The folder or the manifest cannot be understood; the message says what is missing.",
+    "BAD_DATASET": "The directory or the manifest cannot be understood; the message says what is missing.",
     "BAD_DATASET_OPTIONS": "The dataset's fractions contradict each other, or it has more images than can be used.",
     "DATASET_UNREADABLE": "The dataset's disk failed.",
     "INIT_WEIGHTS": "The initial weights cannot be had or used. See [ImageNet's weights](../how-to/imagenet-weights.md).",
@@ -127,7 +127,7 @@ def pages(program):
     files = api_pages()
     files["cli.md"] = cli_page(program)
     files["settings.md"] = table_page("Settings", program, "--markdown", """\
-The server's settings, as `visage config --markdown` prints them. Defaults < TOML file (`--config`, `VISAGE_CONFIG`, or `visage.toml` in the working folder) <
+The server's settings, as `visage config --markdown` prints them. Defaults < TOML file (`--config`, `VISAGE_CONFIG`, or `visage.toml` in the working directory) <
 `VISAGE_*` variables < flags. `visage config` prints those that count now, each with where it is from. Clients read `VISAGE_SERVER` or `--server`.""")
     files["metrics.md"] = table_page("Metrics", program, "--metrics", """\
 What `GET /metrics` on the HTTP port has, as `visage config --metrics` prints it. [Monitor](../how-to/monitor.md) says what to watch.""")
@@ -156,8 +156,8 @@ def descriptors():
 
     names = sorted("visage/v1/" + path.name for path in PROTOS.glob("*.proto"))
     includes = ["--proto_path={}".format(REPOSITORY / "proto"), "--proto_path=" + os.path.join(os.path.dirname(grpc_tools.__file__), "_proto")]
-    with tempfile.TemporaryDirectory() as folder:
-        out = os.path.join(folder, "set.binpb")
+    with tempfile.TemporaryDirectory() as directory:
+        out = os.path.join(directory, "set.binpb")
         if protoc.main(["protoc", *includes, "--include_source_info", "--descriptor_set_out=" + out, *names]) != 0:
             raise SystemExit("protoc refused the protos; its reason is above")
         with open(out, "rb") as file:

@@ -118,7 +118,7 @@ ROWS = [
               "s", [(quantile(0.95, "visage_predict_decode_seconds"), "decode"), (quantile(0.95, "visage_predict_detection_seconds"), "face detection"),
                     (quantile(0.95, "visage_predict_queue_seconds"), "wait"),
                     (quantile(0.95, "visage_predict_inference_seconds"), "forward pass")]),
-        heatmap("Faces", "Faces found on a picture, where they were asked for.", "short", "visage_predict_faces"),
+        heatmap("Faces", "Faces found on an image, where they were asked for.", "short", "visage_predict_faces"),
         heatmap("Batch sizes", "Images in one forward pass; larger under load.", "short", "visage_predict_batch_size"),
         lines("Queue",
               "Images that were let in and are not answered, and mean images of a batch. At max_queued_images, 256 unless it was set, calls are "

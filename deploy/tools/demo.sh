@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The demo of `make demo`: starts a server, fine-tunes on pictures, predicts held-out ones, shows metrics.
+# The demo of `make demo`: starts a server, fine-tunes on images, predicts held-out ones, shows metrics.
 #
-#   DATA=folder   use these pictures (names begin with the age) instead of drawn ones
-#   QUICK=1       fewer pictures and epochs at a smaller size: shows that it works, not how well
+#   DATA=directory   use these images (names begin with the age) instead of drawn ones
+#   QUICK=1       fewer images and epochs at a smaller size: shows that it works, not how well
 #   INIT=...      initial weights; without it ImageNet's, and the starter where those cannot be had
 #   EPOCHS=n, SIZE=pixels, TRAIN_FLAGS=...   handed on to `visage train`
-#   OUT=folder    where everything is written; default: demo
+#   OUT=directory    where everything is written; default: demo
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -26,7 +26,7 @@ fail() { echo "demo: $*" >&2; exit 1; }
 count=800 epochs=${EPOCHS:-10} size=${SIZE:-}
 if [ -n "${QUICK:-}" ]; then count=240 epochs=${EPOCHS:-2} size=${SIZE:-64}; fi
 
-pictures_of() { find -L "$1" -type f \( -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.png' -o -iname '*.webp' -o -iname '*.bmp' \) | sort; }
+images_of() { find -L "$1" -type f \( -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.png' -o -iname '*.webp' -o -iname '*.bmp' \) | sort; }
 # Eight of a list, evenly spread.
 spread() { awk '{ line[NR] = $0 } END { n = NR < 8 ? NR : 8; for (i = 0; i < n; i++) print line[int(i * NR / n) + 1] }'; }
 
@@ -36,9 +36,9 @@ if [ -z "${DATA:-}" ]; then
   say "Drawing $count faces in $data, and 8 others to predict"
   "$visage" synth "$data" --count "$count" --seed 7
   "$visage" synth "$out/held-out" --count 8 --seed 99
-  mapfile -t held_out < <(pictures_of "$out/held-out")
+  mapfile -t held_out < <(images_of "$out/held-out")
 else
-  [ -d "$DATA" ] || fail "DATA=$DATA is no folder; for a manifest start \`$visage serve\` and use \`$visage train --dataset FILE\`"
+  [ -d "$DATA" ] || fail "DATA=$DATA is no directory; for a manifest start \`$visage serve\` and use \`$visage train --dataset FILE\`"
   given=$(realpath "$DATA")
   for part in test val validation; do
     if [ -d "$given/$part" ]; then break; fi
@@ -46,14 +46,14 @@ else
   done
   if [ -n "$part" ]; then
     data=$given
-    mapfile -t held_out < <(pictures_of "$given/$part" | spread)
+    mapfile -t held_out < <(images_of "$given/$part" | spread)
   else
-    # The pictures to predict are kept out of training: links to all but those.
+    # The images to predict are kept out of training: links to all but those.
     data=$out/data
     rm -rf "$data" && mkdir -p "$data" "$out/held-out"
     cp -rs "$given/." "$data/"
-    while read -r picture; do mv "$picture" "$out/held-out/"; done < <(pictures_of "$data" | spread)
-    mapfile -t held_out < <(pictures_of "$out/held-out")
+    while read -r image; do mv "$image" "$out/held-out/"; done < <(images_of "$data" | spread)
+    mapfile -t held_out < <(images_of "$out/held-out")
   fi
   [ "${#held_out[@]}" -gt 0 ] || fail "there is no JPEG, PNG, WebP or BMP file in $DATA"
 fi
@@ -90,15 +90,15 @@ if ! train "$init"; then
   train STARTER
 fi
 
-say "Predicting pictures that were not trained on"
+say "Predicting images that were not trained on"
 printf '%6s  %9s\n' "true" "predicted"
-for picture in "${held_out[@]}"; do
-  name=$(basename "$picture")
-  age=$("$visage" predict "$picture" --json | sed -n 's/.*"age":\([0-9.]*\).*/\1/p')
+for image in "${held_out[@]}"; do
+  name=$(basename "$image")
+  age=$("$visage" predict "$image" --json | sed -n 's/.*"age":\([0-9.]*\).*/\1/p')
   printf '%6s  %9.1f  %s\n' "${name%%_*}" "$age" "$name"
 done
 "$visage" predict "${held_out[0]}" --annotate "$out/annotated.png" >/dev/null
-echo "an annotated picture: $out/annotated.png"
+echo "an annotated image: $out/annotated.png"
 
 say "Some of the metrics at http://$http/metrics"
 python3 - "http://$http/metrics" <<'PY'
@@ -113,5 +113,5 @@ cat <<EOT
   $visage serve --data-dir $out/server         # the same server, to stay; then, in another terminal:
   $visage predict me.jpg --annotate me.png     # your own face
   $visage models list                          # the model versions
-  $visage train --dataset FOLDER --epochs 10   # your own pictures; file names begin with the age
+  $visage train --dataset DIRECTORY --epochs 10   # your own images; file names begin with the age
 EOT

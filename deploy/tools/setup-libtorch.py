@@ -7,11 +7,11 @@ Python 3.8 and nothing but its standard library. What it promises:
 
 * A complete installation is recognised in a fraction of a second and left alone; a damaged one is replaced as a whole.
 * What was downloaded has the SHA-256 written below, and what was unpacked has the one in the wheel's RECORD.
-* All work happens in `.libtorch/.partial-PID`. The stamp file goes away before the first folder is renamed into place and comes
+* All work happens in `.libtorch/.partial-PID`. The stamp file goes away before the first directory is renamed into place and comes
   back last, so an interrupted set-up never looks complete. The next run removes what a killed one left.
 * An exported LIBTORCH is checked and used; then nothing is downloaded.
 
-The result: `.libtorch/site` keeps the folders of the wheels, because the libraries find each other by them (their RPATH).
+The result: `.libtorch/site` keeps the directories of the wheels, because the libraries find each other by them (their RPATH).
 `.libtorch/nvidia` is a part of it once more, for a linker that follows that RPATH from `.libtorch/sdk/lib`, where it found a link.
 `.libtorch/sdk` is what LIBTORCH points to. It names no CUDA library even when they are installed, so that the program is linked
 to the CPU part only and loads the CUDA part when it finds one.
@@ -74,7 +74,7 @@ LINKER_SCRIPT = "INPUT ( -ltorch_cpu )\n"
 STAMP_FORMAT = 1
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SIGNALS = (signal.SIGINT, signal.SIGTERM) + ((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ())
-OWN_LIBTORCH = "download libtorch {} yourself and export LIBTORCH with its folder".format(LIBTORCH_VERSION)
+OWN_LIBTORCH = "download libtorch {} yourself and export LIBTORCH with its directory".format(LIBTORCH_VERSION)
 
 
 class SetupError(Exception):
@@ -126,7 +126,7 @@ class Progress:
 
 
 class Workplace:
-    """The lock on the installation folder and the temporary folder in it; both are gone at the end, whatever happened."""
+    """The lock on the installation directory and the temporary directory in it; both are gone at the end, whatever happened."""
 
     def __init__(self, root):
         self.root = root
@@ -137,7 +137,7 @@ class Workplace:
     def __enter__(self):
         self._acquire()
         try:
-            # Whoever holds the lock is the only set-up that runs, so every other temporary folder belongs to a killed one.
+            # Whoever holds the lock is the only set-up that runs, so every other temporary directory belongs to a killed one.
             for name in os.listdir(self.root):
                 if name.startswith(".partial-"):
                     shutil.rmtree(os.path.join(self.root, name))
@@ -169,7 +169,7 @@ class Workplace:
                 if os.path.samestat(os.fstat(self.lock), os.stat(self.lock_path)):
                     return
             except FileNotFoundError:
-                pass  # The holder before us failed and took its empty folder away.
+                pass  # The holder before us failed and took its empty directory away.
             except BlockingIOError:
                 if not told:
                     say("waiting for another set-up of {} to finish".format(shown(self.root)))
@@ -274,9 +274,9 @@ def check_given(path, gpu):
     suffix = ".dylib" if sys.platform == "darwin" else ".so"
     for name in ["include/torch"] + ["lib/lib" + name + suffix for name in ("torch", "torch_cpu", "c10")]:
         if not os.path.exists(os.path.join(path, name)):
-            raise SetupError("LIBTORCH={} has no {}: unset LIBTORCH to have libtorch {} downloaded, or export the folder of a "
+            raise SetupError("LIBTORCH={} has no {}: unset LIBTORCH to have libtorch {} downloaded, or export the directory of a "
                              "complete one".format(path, name, LIBTORCH_VERSION))
-    # Beside the real file, because a folder made by this program names no CUDA library itself.
+    # Beside the real file, because a directory made by this program names no CUDA library itself.
     libraries = os.path.dirname(os.path.realpath(os.path.join(path, "lib/libtorch_cpu" + suffix)))
     if gpu and not os.path.exists(os.path.join(libraries, "libtorch_cuda" + suffix)):
         raise SetupError("LIBTORCH={} is a build for the CPU: unset GPU, or unset LIBTORCH to have the CUDA build downloaded".format(path))
@@ -294,7 +294,7 @@ def check_given(path, gpu):
     minor = LIBTORCH_VERSION.rsplit(".", 1)[0]
     if version is None or not re.match(re.escape(minor) + r"\.\d", version):
         raise SetupError("LIBTORCH={} is libtorch {}, but {}.x is needed: unset LIBTORCH to have it downloaded, or export another "
-                         "folder".format(path, version or "of an unknown version", minor))
+                         "directory".format(path, version or "of an unknown version", minor))
     # The build script of torch-sys compares this file, and only this file, to the patch level.
     exact = version.split("+")[0] == LIBTORCH_VERSION or not os.path.exists(build_version)
     if not exact and "LIBTORCH_BYPASS_VERSION_CHECK" not in os.environ:
@@ -307,13 +307,13 @@ def check_platform():
     """Raises where PyPI has no wheel that could be used."""
     if sys.platform != "linux" or fcntl is None:
         system = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
-        raise SetupError("libtorch cannot be downloaded on {}: export LIBTORCH with the folder of the CPU build of libtorch {} "
+        raise SetupError("libtorch cannot be downloaded on {}: export LIBTORCH with the directory of the CPU build of libtorch {} "
                          "from https://pytorch.org/get-started/locally".format(system, LIBTORCH_VERSION))
     library, version = platform.libc_ver()
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if library != "glibc" or numbers < (2, 28):
         raise SetupError("the libtorch of PyPI needs glibc 2.28 or newer and this system has {}: use a newer distribution, "
-                         "or build libtorch {} yourself and export LIBTORCH with its folder".format(
+                         "or build libtorch {} yourself and export LIBTORCH with its directory".format(
                              "glibc " + version if library == "glibc" else "another C library", LIBTORCH_VERSION))
 
 
@@ -335,11 +335,11 @@ def find_pip():
     raise SetupError("pip is missing: " + package_hint("python3-pip", "python3-pip"))
 
 
-def check_space(folder, plan):
-    free = shutil.disk_usage(folder).free
+def check_space(directory, plan):
+    free = shutil.disk_usage(directory).free
     if free < plan.needed:
         raise SetupError("not enough disk space in {}: {} needs {} while it is installed ({} afterwards) and {} are free".format(
-            shown(folder), plan.title, size(plan.needed), size(plan.kept), size(free)))
+            shown(directory), plan.title, size(plan.needed), size(plan.kept), size(free)))
 
 
 # What is there already.
@@ -357,7 +357,7 @@ def installation_damage(root, plan):
 
 
 def difference(root, plan, stamp, stamp_path):
-    """Compares the installation to its stamp: links, sizes and times; a file whose time differs (a copied folder) is hashed."""
+    """Compares the installation to its stamp: links, sizes and times; a file whose time differs (a copied directory) is hashed."""
     if stamp["format"] != STAMP_FORMAT:
         return "stamp.json was written by another version of this program"
     if stamp["libtorch"] != plan.version or stamp["machine"] != plan.machine:
@@ -430,13 +430,13 @@ def install(workplace, plan, pip):
 
 def download(workplace, pip, name, version, report):
     """Lets pip fetch one wheel and returns its path; `report` is called with the bytes so far."""
-    folder, scratch = os.path.join(workplace.partial, "wheels"), os.path.join(workplace.partial, "tmp")
+    directory, scratch = os.path.join(workplace.partial, "wheels"), os.path.join(workplace.partial, "tmp")
     log = os.path.join(workplace.partial, "pip.log")
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(directory, exist_ok=True)
     os.makedirs(scratch, exist_ok=True)
     # `===` keeps out 2.11.0+cpu and the like, which an extra index may offer. No cache: it would keep half a gigabyte for nobody.
     command = pip + ["download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--progress-bar", "off",
-                     "--only-binary=:all:", "--python-version", WHEEL_PYTHON, "--dest", folder, "{}==={}".format(name, version)]
+                     "--only-binary=:all:", "--python-version", WHEEL_PYTHON, "--dest", directory, "{}==={}".format(name, version)]
     environment = dict(os.environ, TMPDIR=scratch, PIP_REQUIRE_VIRTUALENV="0", PIP_NO_INPUT="1")
     # pip must not outlive us, however we end; and it keeps the lock, so that no one cleans up below its feet.
     libc = ctypes.CDLL(None)
@@ -451,17 +451,17 @@ def download(workplace, pip, name, version, report):
                     child.wait(timeout=0.2)
                     break
                 except subprocess.TimeoutExpired:
-                    report(largest_file(scratch, folder))
+                    report(largest_file(scratch, directory))
         finally:
             if child.returncode is None:
                 end_group(child)
     if child.returncode != 0:
         raise SetupError(pip_failure("{}=={}".format(name, version), read_text(log)))
     shutil.rmtree(scratch, ignore_errors=True)
-    wheels = [entry for entry in os.listdir(folder) if entry.endswith(".whl")]
+    wheels = [entry for entry in os.listdir(directory) if entry.endswith(".whl")]
     if len(wheels) != 1:
         raise SetupError("pip downloaded {} wheels of {} instead of one: {}".format(len(wheels), name, OWN_LIBTORCH))
-    return os.path.join(folder, wheels[0])
+    return os.path.join(directory, wheels[0])
 
 
 def end_group(child):
@@ -541,7 +541,7 @@ def extract(archive, name, expected, partial):
 
 
 def make_sdk(partial, files):
-    """Makes the folder that LIBTORCH points to and the links; appends the one file of it to `files` and returns the links."""
+    """Makes the directory that LIBTORCH points to and the links; appends the one file of it to `files` and returns the links."""
     links = [("nvidia", "site/nvidia"), ("sdk/include", "../site/torch/include")]
     links += [("sdk/lib/" + name, "../../site/torch/lib/" + name) for name in ("libtorch_cpu.so", "libc10.so")]
     os.makedirs(os.path.join(partial, "sdk", "lib"))
@@ -566,9 +566,9 @@ def put_in_place(workplace):
             os.rename(target, os.path.join(workplace.partial, "old-" + name))
         os.rename(os.path.join(workplace.partial, name), target)
     os.rename(os.path.join(workplace.partial, "stamp.json"), stamp)
-    folder = os.open(workplace.root, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    directory = os.open(workplace.root, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
     # The work is done; a signal that waited would only report a failure that did not happen.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -600,10 +600,10 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
-def largest_file(*folders):
+def largest_file(*directories):
     sizes = [0]
-    for folder in folders:
-        for parent, _, names in os.walk(folder):
+    for directory in directories:
+        for parent, _, names in os.walk(directory):
             for name in names:
                 try:
                     sizes.append(os.lstat(os.path.join(parent, name)).st_size)

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Trains the starter anew: random weights on small pictures first, then from the best epoch on larger ones, twice, and once more on those with the learning rate up again.
+# Trains the starter anew: random weights on small images first, then from the best epoch on larger ones, twice, and once more on those with the learning rate up again.
 #
-#   DATA=folder   with the folders `train` and `val`, pictures whose names begin with the age (required)
-#   OUT=folder    where everything is kept; a run that was broken off goes on where it was; default: starter-data
-#   CHECK=n       pictures of `val` whose predictions must not change when the starter is written in 16 bits; default: 200
+#   DATA=directory   with the directories `train` and `val`, images whose names begin with the age (required)
+#   OUT=directory    where everything is kept; a run that was broken off goes on where it was; default: starter-data
+#   CHECK=n       images of `val` whose predictions must not change when the starter is written in 16 bits; default: 200
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 fail() { echo "starter: $*" >&2; exit 1; }
 
-[ -d "${DATA:-}/train" ] && [ -d "${DATA:-}/val" ] || fail "DATA=${DATA:-} must be a folder with the folders train and val"
+[ -d "${DATA:-}/train" ] && [ -d "${DATA:-}/val" ] || fail "DATA=${DATA:-} must be a directory with the directories train and val"
 data=$(realpath "$DATA") out=$(realpath -m "${OUT:-starter-data}")
 visage=$(pwd)/${CARGO_TARGET_DIR:-target}/release/visage
 case ${CARGO_TARGET_DIR:-} in /*) visage=$CARGO_TARGET_DIR/release/visage ;; esac
@@ -54,7 +54,7 @@ weights "$first" small
 second=$(stage medium --init "$out/small.safetensors" --input-size 112 --epochs 22 --lr 1e-3 --warmup-epochs 0.5 \
   --set schedule.min_factor=0.005 --set augmentation.min_crop_area=0.65 --set loss.beta=0.15)
 weights "$second" medium
-# All that a picture of 200 pixels has to show.
+# All that an image of 200 pixels has to show.
 large=(--set head_bias=KEEP --input-size 192 --warmup-epochs 0.3 --set schedule.min_factor=0.005 --set augmentation.min_crop_area=0.4 --set loss.beta=0.15)
 third=$(stage large --init "$out/medium.safetensors" "${large[@]}" --epochs 8 --lr 7e-4)
 weights "$third" large

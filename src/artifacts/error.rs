@@ -34,7 +34,7 @@ pub enum Error {
         /// What reported it.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// A file outside of the store, or the store's folder, cannot be used; the source names it.
+    /// A file outside of the store, or the store's directory, cannot be used; the source names it.
     #[error("a file cannot be read or written")]
     File {
         /// What the operating system said.

@@ -13,14 +13,14 @@ const MILLION_A: &str = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39c
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 async fn open() -> (TempDir, Artifacts) {
-    let folder = TempDir::new().unwrap();
-    let artifacts = Artifacts::local(folder.path()).await.unwrap();
-    (folder, artifacts)
+    let directory = TempDir::new().unwrap();
+    let artifacts = Artifacts::local(directory.path()).await.unwrap();
+    (directory, artifacts)
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path));
@@ -45,7 +45,7 @@ async fn collect(artifacts: &Artifacts, sha256: &str, chunk: usize) -> (Vec<usiz
 
 #[tokio::test]
 async fn bytes_lie_below_their_digest_and_come_back() {
-    let (folder, artifacts) = open().await;
+    let (directory, artifacts) = open().await;
     let digest = artifacts
         .put_bytes(Bytes::from_static(b"abc"))
         .await
@@ -56,8 +56,8 @@ async fn bytes_lie_below_their_digest_and_come_back() {
     };
     assert_eq!(digest, expected);
     assert_eq!(artifacts.read(ABC).await.unwrap(), "abc");
-    let path = folder.path().join("sha256/ba").join(ABC);
-    assert_eq!(files(folder.path()), std::slice::from_ref(&path));
+    let path = directory.path().join("sha256/ba").join(ABC);
+    assert_eq!(files(directory.path()), std::slice::from_ref(&path));
     let found = artifacts.local_path(ABC).await.unwrap().unwrap();
     assert_eq!(found, path.canonicalize().unwrap());
     assert_eq!(artifacts.list().await.unwrap(), [digest]);
@@ -66,8 +66,8 @@ async fn bytes_lie_below_their_digest_and_come_back() {
 
 #[tokio::test]
 async fn a_file_is_copied_and_its_source_stays() {
-    let (folder, artifacts) = open().await;
-    let source = folder.path().join("source");
+    let (directory, artifacts) = open().await;
+    let source = directory.path().join("source");
     for (content, sha256) in [(vec![b'a'; 1_000_000], MILLION_A), (Vec::new(), EMPTY)] {
         fs::write(&source, &content).unwrap();
         for _ in 0..2 {
@@ -79,12 +79,12 @@ async fn a_file_is_copied_and_its_source_stays() {
         assert_eq!(artifacts.read(sha256).await.unwrap(), content);
     }
     assert_eq!(artifacts.list().await.unwrap().len(), 2);
-    assert_eq!(files(folder.path()).len(), 3);
+    assert_eq!(files(directory.path()).len(), 3);
 }
 
 #[tokio::test]
 async fn a_file_is_taken_into_any_store_and_is_gone() {
-    let (folder, local) = open().await;
+    let (directory, local) = open().await;
     let elsewhere = tempfile::tempdir().unwrap();
     let source = elsewhere.path().join("source");
     let memory = Artifacts::with_store(Arc::new(InMemory::new()));
@@ -103,17 +103,17 @@ async fn a_file_is_taken_into_any_store_and_is_gone() {
             assert_eq!(artifacts.read(sha256).await.unwrap(), content);
         }
     }
-    assert_eq!(files(folder.path()).len(), 2, "nothing is left aside");
+    assert_eq!(files(directory.path()).len(), 2, "nothing is left aside");
     for artifacts in [&local, &memory] {
         let missing = artifacts.take_file(&source).await;
         assert!(matches!(missing, Err(Error::File { .. })), "{missing:?}");
     }
-    assert_eq!(files(folder.path()).len(), 2);
+    assert_eq!(files(directory.path()).len(), 2);
 }
 
 #[tokio::test]
 async fn a_stream_has_even_chunks_from_any_store() {
-    let (_folder, local) = open().await;
+    let (_directory, local) = open().await;
     let memory = Artifacts::with_store(Arc::new(InMemory::new()));
     for artifacts in [local, memory] {
         let bytes = Bytes::from(vec![b'a'; 1_000_000]);
@@ -128,7 +128,7 @@ async fn a_stream_has_even_chunks_from_any_store() {
 
 #[tokio::test]
 async fn damaged_bytes_are_never_handed_out_as_good() {
-    let (folder, artifacts) = open().await;
+    let (directory, artifacts) = open().await;
     artifacts
         .put_bytes(Bytes::from_static(b"abc"))
         .await
@@ -141,10 +141,14 @@ async fn damaged_bytes_are_never_handed_out_as_good() {
     assert!(is_corrupt(&artifacts.read(ABC).await.unwrap_err()));
     let (_, error) = collect(&artifacts, ABC, 2).await;
     assert!(is_corrupt(&error.unwrap()));
-    let copy = folder.path().join("copy");
+    let copy = directory.path().join("copy");
     let error = artifacts.fetch_to(ABC, &copy).await.unwrap_err();
     assert!(is_corrupt(&error));
-    assert_eq!(files(folder.path()), [path], "no copy and no draft of it");
+    assert_eq!(
+        files(directory.path()),
+        [path],
+        "no copy and no draft of it"
+    );
 
     artifacts
         .put_bytes(Bytes::from_static(b"abc"))
@@ -156,35 +160,35 @@ async fn damaged_bytes_are_never_handed_out_as_good() {
 
 #[tokio::test]
 async fn a_failed_put_leaves_nothing() {
-    let (folder, artifacts) = open().await;
-    let missing = artifacts.put_file(&folder.path().join("none")).await;
+    let (directory, artifacts) = open().await;
+    let missing = artifacts.put_file(&directory.path().join("none")).await;
     assert!(matches!(missing, Err(Error::File { .. })));
-    let unreadable = artifacts.put_file(folder.path()).await;
+    let unreadable = artifacts.put_file(directory.path()).await;
     assert!(
         matches!(unreadable, Err(Error::File { .. })),
         "{unreadable:?}"
     );
-    assert_eq!(files(folder.path()), [] as [PathBuf; 0]);
+    assert_eq!(files(directory.path()), [] as [PathBuf; 0]);
 }
 
 #[tokio::test]
 async fn what_a_crash_left_is_removed_at_open() {
-    let (folder, artifacts) = open().await;
+    let (directory, artifacts) = open().await;
     artifacts
         .put_bytes(Bytes::from_static(b"abc"))
         .await
         .unwrap();
-    let incoming = folder.path().join(INCOMING);
+    let incoming = directory.path().join(INCOMING);
     fs::write(incoming.join("0123#1"), b"half").unwrap();
     fs::write(incoming.join("4567"), b"whole, not yet renamed").unwrap();
-    let artifacts = Artifacts::local(folder.path()).await.unwrap();
-    assert_eq!(files(folder.path()).len(), 1);
+    let artifacts = Artifacts::local(directory.path()).await.unwrap();
+    assert_eq!(files(directory.path()).len(), 1);
     assert_eq!(artifacts.read(ABC).await.unwrap(), "abc");
 }
 
 #[tokio::test]
 async fn a_sweep_spares_what_is_kept_or_young() {
-    let (_folder, artifacts) = open().await;
+    let (_directory, artifacts) = open().await;
     assert_eq!(
         artifacts
             .sweep(&HashSet::new(), Duration::ZERO)
@@ -222,7 +226,7 @@ async fn a_sweep_spares_what_is_kept_or_young() {
 
 #[tokio::test]
 async fn names_that_are_no_digest_are_refused() {
-    let (_folder, artifacts) = open().await;
+    let (_directory, artifacts) = open().await;
     let upper = ABC.to_uppercase();
     let path = format!("../{}", &ABC[3..]);
     for bad in ["", "abc", upper.as_str(), path.as_str()] {

@@ -22,7 +22,7 @@ use super::error::{Error, is_lost, retry_delay, root_cause};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for an ordinary answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Most bytes of an answer: a full group of annotated pictures.
+/// Most bytes of an answer: a full group of annotated images.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
 /// How long and how often to try.

@@ -7,7 +7,7 @@ use tempfile::NamedTempFile;
 use tokio_stream::StreamExt as _;
 use tonic::Request;
 
-use crate::{files::folder_of, proto::v1::DownloadCheckpointRequest};
+use crate::{files::directory_of, proto::v1::DownloadCheckpointRequest};
 
 use super::{
     Context, Error, Outcome, client::Client, json, names, receive::receive, report::size_text,
@@ -51,7 +51,7 @@ pub(super) async fn run(
     let parts = client
         .answer(answer)?
         .map(|part| part.map(|part| (part.file, part.data)));
-    let mut aside = NamedTempFile::new_in(folder_of(&target)).map_err(Error::File)?;
+    let mut aside = NamedTempFile::new_in(directory_of(&target)).map_err(Error::File)?;
     let file = receive(client, parts, &mut aside, &target, context).await?;
     aside.as_file().sync_all().map_err(Error::File)?;
     // Temporary files are for their owner only; a downloaded one gets the permissions that new files here have.
@@ -82,20 +82,23 @@ pub(super) fn check_target(target: &Path) -> Result<(), Error> {
             target.display()
         )))
     };
-    let folder = folder_of(target);
+    let directory = directory_of(target);
     if target == Path::new("-") {
         return refuse("standard output is not written to; name a file");
     }
     if target.is_dir() {
-        return refuse("it is a folder; name a file in it");
+        return refuse("it is a directory; name a file in it");
     }
-    if !folder.is_dir() {
-        return refuse(&format!("the folder {} does not exist", folder.display()));
+    if !directory.is_dir() {
+        return refuse(&format!(
+            "the directory {} does not exist",
+            directory.display()
+        ));
     }
     Ok(())
 }
 
-/// The file's bare name in the current folder, whatever the server calls it; never one that is taken.
+/// The file's bare name in the current directory, whatever the server calls it; never one that is taken.
 fn free_name(file: &str) -> Result<PathBuf, Error> {
     let name = Path::new(file)
         .file_name()

@@ -51,7 +51,7 @@ pub(super) enum Error {
         expected: String,
         found: String,
     },
-    #[error("cannot tell the current folder: {0}")]
+    #[error("cannot tell the current directory: {0}")]
     CurrentDir(#[source] io::Error),
     #[error("cannot start the runtime: {0}")]
     Runtime(#[source] io::Error),

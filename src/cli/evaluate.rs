@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// The version: a number, an alias, or `models/MODEL/versions/VERSION`
     #[arg(long, value_name = "VERSION", default_value = "live")]
     version: String,
-    /// `datasets/ID`, or a folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk. Without it the stored
+    /// `datasets/ID`, or a directory of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk. Without it the stored
     /// figures of the version's training are shown
     #[arg(long, value_name = "PATH")]
     dataset: Option<PathBuf>,
@@ -54,8 +54,8 @@ pub(super) struct Args {
     /// Share of true ages that the interval shall hold, such as 0.8 [default: 0.9]
     #[arg(long, value_name = "LEVEL", requires = "dataset")]
     interval: Option<f64>,
-    /// Write predicted.png and residuals.png into this folder
-    #[arg(long, value_name = "FOLDER", requires = "dataset")]
+    /// Write predicted.png and residuals.png into this directory
+    #[arg(long, value_name = "DIRECTORY", requires = "dataset")]
     plots: Option<PathBuf>,
     /// Also print the prediction of every image
     #[arg(long, requires = "dataset")]
@@ -80,9 +80,9 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         }
         return show_stored(name, context).await;
     };
-    // Made before the work, so that a folder that cannot be made is told at once.
-    if let Some(folder) = &args.plots {
-        fs::create_dir_all(folder).map_err(Error::File)?;
+    // Made before the work, so that a directory that cannot be made is told at once.
+    if let Some(directory) = &args.plots {
+        fs::create_dir_all(directory).map_err(Error::File)?;
     }
     let message = EvaluateModelVersionRequest {
         name,
@@ -107,13 +107,13 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     let client = context.connect().await?;
     let (mut report, predictions) = receive(message, &client, context).await?;
     let mut plots = Vec::new();
-    if let Some(folder) = &args.plots {
+    if let Some(directory) = &args.plots {
         let (predicted, residual) = (
             std::mem::take(&mut report.predicted_plot_png),
             std::mem::take(&mut report.residual_plot_png),
         );
-        plots.push(write_plot(folder, "predicted.png", &predicted)?);
-        plots.push(write_plot(folder, "residuals.png", &residual)?);
+        plots.push(write_plot(directory, "predicted.png", &predicted)?);
+        plots.push(write_plot(directory, "residuals.png", &residual)?);
     }
     if context.output.is_json() {
         let mut object = json::value("EvaluationReport", &report);
@@ -229,8 +229,8 @@ fn fraction(progress: &EvaluationProgress) -> f64 {
     progress.done as f64 / progress.total.max(1) as f64
 }
 
-fn write_plot(folder: &Path, name: &str, png: &[u8]) -> Result<String, Error> {
-    let path = folder.join(name);
+fn write_plot(directory: &Path, name: &str, png: &[u8]) -> Result<String, Error> {
+    let path = directory.join(name);
     fs::write(&path, png).map_err(Error::File)?;
     Ok(path.display().to_string())
 }

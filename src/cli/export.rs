@@ -45,10 +45,10 @@ Formats:
   torchscript   a module: torch.jit.load(FILE)(images) gives ages in years, without Visage and without torchvision
   pth           a state dict: torchvision.models.resnet18(num_classes=1).load_state_dict(torch.load(FILE, weights_only=True))
   safetensors   the same tensors as they are stored: safetensors.torch.load_file(FILE)
-  starter       a folder with model.safetensors, its convolutions in 16 bits, and manifest.json, to build a program with as src/model/starter;
-                only if no age of the --check pictures changes by 0.05 years
+  starter       a directory with model.safetensors, its convolutions in 16 bits, and manifest.json, to build a program with as src/model/starter;
+                only if no age of the --check images changes by 0.05 years
 
-Pictures are put in as `manifest.json` of the version says; the command prints it.";
+Images are put in as `manifest.json` of the version says; the command prints it.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -62,7 +62,7 @@ pub(super) struct Args {
     /// Where to write it; replaced if it is there
     #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
-    /// Pictures on which 16 bits must predict what 32 bits do; for `starter`, which needs at least one
+    /// Images on which 16 bits must predict what 32 bits do; for `starter`, which needs at least one
     #[arg(long, value_name = "FILE", num_args = 1.., required_if_eq("format", "starter"))]
     check: Vec<PathBuf>,
     #[command(flatten)]
@@ -112,11 +112,11 @@ pub(super) async fn run(
         .version
         .ok_or_else(|| Error::Contract("the model version came back empty".to_owned()))?;
     // By its number from here on: an alias may move between two calls.
-    let folder = tempfile::tempdir().map_err(Error::File)?;
-    let described = folder.path().join(MANIFEST_FILE);
+    let directory = tempfile::tempdir().map_err(Error::File)?;
+    let described = directory.path().join(MANIFEST_FILE);
     download(&version.name, MANIFEST_FILE, &described, client, context).await?;
     let manifest = read_manifest(&described)?;
-    let weights = folder.path().join(MODEL_FILE);
+    let weights = directory.path().join(MODEL_FILE);
     let stored = download(&version.name, MODEL_FILE, &weights, client, context).await?;
     let written = match args.format {
         Format::Starter => {
@@ -166,7 +166,7 @@ pub(super) async fn run(
     output.note(&format!("{}, {size}", version.name));
     if let Some(change) = written.change {
         output.note(&format!(
-            "Largest change of an age by the rounding to 16 bits: {change:.4} years, on {} pictures.",
+            "Largest change of an age by the rounding to 16 bits: {change:.4} years, on {} images.",
             args.check.len()
         ));
     }

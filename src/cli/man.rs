@@ -20,7 +20,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Folder that the pages are written to; made when it is missing
+    /// Directory that the pages are written to; made when it is missing
     dir: PathBuf,
 }
 

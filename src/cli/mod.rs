@@ -17,6 +17,7 @@ mod export;
 mod fields;
 mod flags;
 mod follow;
+mod images;
 mod info;
 mod json;
 mod log_level;
@@ -25,7 +26,6 @@ mod models;
 mod names;
 mod observe;
 mod output;
-mod pictures;
 mod predict;
 mod printer;
 mod reading;
@@ -62,7 +62,7 @@ const EXAMPLES: &str = "\
 Examples:
   visage serve                                  run the server on this machine
   visage synth faces/ --count 500               make a small dataset to play with
-  visage dataset push faces/ --name faces       give a folder a name on the server
+  visage dataset push faces/ --name faces       give a directory a name on the server
   visage dataset check faces/                   see what is in a dataset, and what is wrong with it
   visage train --dataset faces/ --epochs 10     fine-tune and follow
   visage predict me.jpg --annotate out.png      predict an age and draw it
@@ -112,7 +112,7 @@ enum Command {
     Watch(watch::Args),
     /// Show trainings and serving at a glance, again and again
     Top(top::Args),
-    /// Predict the age on pictures
+    /// Predict the age on images
     Predict(predict::Args),
     /// Tell how well a version predicts, on a dataset or on its training's test images
     Evaluate(evaluate::Args),
@@ -125,7 +125,7 @@ enum Command {
     /// List model versions and choose the one that serves
     #[command(subcommand)]
     Models(models::Command),
-    /// Write a folder of synthetic faces with known ages
+    /// Write a directory of synthetic faces with known ages
     Synth(synth::Args),
     /// Show the server's version, device and limits
     #[command(after_help = info::EXAMPLES)]
@@ -136,7 +136,7 @@ enum Command {
     LogLevel(log_level::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
-    /// Write a manual page for each command to a folder
+    /// Write a manual page for each command to a directory
     Man(man::Args),
     /// Run one training; started by the server, which speaks to it over pipes
     #[command(hide = true)]
@@ -270,12 +270,12 @@ fn dataset_spec(given: std::path::PathBuf, reading: &ReadingArgs) -> Result<Data
     }
 }
 
-/// The folder that relative paths count from.
+/// The directory that relative paths count from.
 fn current_dir() -> Result<std::path::PathBuf, Error> {
     env::current_dir().map_err(Error::CurrentDir)
 }
 
-/// The server's current folder is not ours, so it gets absolute paths: canonical where the file is on this machine, too.
+/// The server's current directory is not ours, so it gets absolute paths: canonical where the file is on this machine, too.
 fn absolute(path: std::path::PathBuf) -> Result<String, Error> {
     let full = match fs_err::canonicalize(&path) {
         Ok(canonical) => canonical,

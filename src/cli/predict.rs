@@ -1,4 +1,4 @@
-//! `visage predict`: ages on pictures, in the order in which they were named.
+//! `visage predict`: ages on images, in the order in which they were named.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +9,14 @@ use crate::proto::v1::{GetServerInfoRequest, PredictRequest};
 use super::{
     Context, Error, Outcome,
     client::request,
+    images::{self, Image},
     names,
-    pictures::{self, Picture},
     printer::{Printer, Targets},
 };
 
 /// Requests under way at once: while one is computed the next ones travel and are decoded.
 const MOST_IN_FLIGHT: u32 = 4;
-/// Drawn pictures come back as PNG, larger than they went, so fewer of them share a request; and a photograph may have many faces.
+/// Drawn images come back as PNG, larger than they went, so fewer of them share a request; and a photograph may have many faces.
 const MOST_DRAWN: u32 = 8;
 
 const EXAMPLES: &str = "\
@@ -44,16 +44,16 @@ pub(super) struct Args {
     /// Share of true ages that the interval shall hold, such as 0.8; of the levels that the version has, the next higher one [default: 0.9]
     #[arg(long, value_name = "LEVEL")]
     interval: Option<f64>,
-    /// Also draw the age on the picture: a .png file for one picture, a folder for several
+    /// Also draw the age on the image: a .png file for one image, a directory for several
     #[arg(long, value_name = "OUT")]
     annotate: Option<PathBuf>,
-    /// Also show which parts of the picture make the age, warm for older and cool for younger: a .png file for one picture, a folder for several and for faces
+    /// Also show which parts of the image make the age, warm for older and cool for younger: a .png file for one image, a directory for several and for faces
     #[arg(long, value_name = "OUT")]
     explain: Option<PathBuf>,
     /// Find the faces first and predict each of them: one line a face
     #[arg(long)]
     detect_faces: bool,
-    /// Take the mean over each picture and its mirror image: a little more exact, and twice the work
+    /// Take the mean over each image and its mirror image: a little more exact, and twice the work
     #[arg(long)]
     average_flip: bool,
 }
@@ -110,8 +110,8 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     );
     let mut usable = Vec::new();
     for (index, file) in args.files.iter().enumerate() {
-        match Picture::find(file).and_then(|picture| picture.check(&limits)) {
-            Ok(picture) => usable.push((index, picture)),
+        match Image::find(file).and_then(|image| image.check(&limits)) {
+            Ok(image) => usable.push((index, image)),
             Err(reason) => printer.take(index, Err(reason))?,
         }
     }
@@ -131,9 +131,9 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         ..PredictRequest::default()
     };
     let patience = context.patience;
-    let calls = pictures::group(usable, &limits)
+    let calls = images::group(usable, &limits)
         .into_iter()
-        .map(|group| pictures::predict(client.clone(), patience, template.clone(), group));
+        .map(|group| images::predict(client.clone(), patience, template.clone(), group));
     let mut answers = stream::iter(calls).buffered(in_flight as usize);
     while let Some(verdicts) = answers.next().await {
         for (index, verdict) in verdicts? {

@@ -1,4 +1,4 @@
-//! What `visage predict` says of each picture, in the order of the files, and where its drawn pictures go.
+//! What `visage predict` says of each image, in the order of the files, and where its drawn images go.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,20 +11,21 @@ use serde_json::{Value, json};
 use crate::proto::v1::{FacePrediction, Interval};
 
 use super::{
-    Error, json,
+    Error,
+    images::{Predicted, Verdict},
+    json,
     output::Output,
-    pictures::{Predicted, Verdict},
     table,
 };
 
-/// Where drawn pictures go; both are empty without their options.
+/// Where drawn images go; both are empty without their options.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
-    /// The annotated picture of each file.
+    /// The annotated image of each file.
     annotated: Vec<PathBuf>,
-    /// The explained picture of each file; with faces its name goes on with the face's number.
+    /// The explained image of each file; with faces its name goes on with the face's number.
     explained: Vec<PathBuf>,
-    /// Pictures that are read and must not be written over, as [`real`] names them.
+    /// Images that are read and must not be written over, as [`real`] names them.
     read: HashSet<PathBuf>,
 }
 
@@ -34,12 +35,12 @@ struct Wanted<'a> {
     /// What it draws.
     drawn: &'static str,
     out: &'a Path,
-    /// Whether a picture may have several.
+    /// Whether an image may have several.
     has_several: bool,
 }
 
 impl Targets {
-    /// Makes the folders that are named.
+    /// Makes the directories that are named.
     pub(super) fn new(
         files: &[PathBuf],
         annotate: Option<&Path>,
@@ -64,7 +65,7 @@ impl Targets {
         if let Some(out) = annotate {
             let wanted = Wanted {
                 option: "--annotate",
-                drawn: "the annotated picture",
+                drawn: "the annotated image",
                 out,
                 has_several: false,
             };
@@ -73,7 +74,7 @@ impl Targets {
         if let Some(out) = explain {
             let wanted = Wanted {
                 option: "--explain",
-                drawn: "the explained picture",
+                drawn: "the explained image",
                 out,
                 has_several: has_faces,
             };
@@ -82,7 +83,7 @@ impl Targets {
         Ok(targets)
     }
 
-    /// Where a face, counted from 1, of a picture is explained.
+    /// Where a face, counted from 1, of an image is explained.
     fn explained_face(&self, index: usize, face: usize) -> Option<PathBuf> {
         let base = self.explained.get(index)?;
         let stem = base.file_stem().unwrap_or_default().to_string_lossy();
@@ -105,7 +106,7 @@ impl Wanted<'_> {
         if files.len() == 1 && !out.is_dir() && !self.has_several {
             if !is_png(out) {
                 return Err(Error::Usage(format!(
-                    "{} is a PNG, so {option} must end in .png or be a folder that exists, not {}",
+                    "{} is a PNG, so {option} must end in .png or be a directory that exists, not {}",
                     self.drawn,
                     out.display()
                 )));
@@ -115,16 +116,16 @@ impl Wanted<'_> {
         }
         if (is_png(out) && !out.is_dir()) || out.is_file() {
             let reason = match self.has_several {
-                true => "with --detect-faces a picture may have several, so".to_owned(),
-                false => format!("with {} pictures", files.len()),
+                true => "with --detect-faces an image may have several, so".to_owned(),
+                false => format!("with {} images", files.len()),
             };
             return Err(Error::Usage(format!(
-                "{reason} {option} names a folder, not {}",
+                "{reason} {option} names a directory, not {}",
                 out.display()
             )));
         }
         fs::create_dir_all(out).map_err(Error::File)?;
-        // `a/x.jpg` and `b/x.jpg` must not end in one file, nor may a picture that was read be written over.
+        // `a/x.jpg` and `b/x.jpg` must not end in one file, nor may an image that was read be written over.
         let mut targets = Vec::with_capacity(files.len());
         for file in files {
             let stem = match file.as_path() == Path::new("-") {
@@ -152,12 +153,12 @@ fn real(path: &Path) -> PathBuf {
     if let Ok(real) = fs::canonicalize(path) {
         return real;
     }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
-    match (fs::canonicalize(folder), path.file_name()) {
-        (Ok(folder), Some(name)) => folder.join(name),
+    match (fs::canonicalize(directory), path.file_name()) {
+        (Ok(directory), Some(name)) => directory.join(name),
         _ => path.to_owned(),
     }
 }
@@ -211,7 +212,7 @@ impl Printer {
         }
     }
 
-    /// Whether a picture that was printed had no answer.
+    /// Whether an image that was printed had no answer.
     pub(super) fn has_failures(&self) -> bool {
         self.has_failures
     }
@@ -235,7 +236,7 @@ impl Printer {
         Ok(())
     }
 
-    /// Writes the drawn pictures.
+    /// Writes the drawn images.
     fn write(&self, index: usize, predicted: &Predicted) -> Result<(), Error> {
         let prediction = &predicted.prediction;
         if let Some(target) = self.targets.annotated.get(index) {
@@ -255,7 +256,7 @@ impl Printer {
         Ok(())
     }
 
-    /// What is the same for a picture and for each of its faces.
+    /// What is the same for an image and for each of its faces.
     fn object(&self, index: usize, predicted: &Predicted) -> Value {
         let prediction = &predicted.prediction;
         let mut object = json!({
@@ -411,13 +412,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_that_are_read_are_not_written_over_whatever_their_paths_look_like() {
-        let folder = tempfile::tempdir().unwrap();
-        let faces = folder.path().join("faces");
+    fn images_that_are_read_are_not_written_over_whatever_their_paths_look_like() {
+        let directory = tempfile::tempdir().unwrap();
+        let faces = directory.path().join("faces");
         fs::create_dir_all(&faces).unwrap();
         let files = ["a.png", "b.jpg", "b-face1.png"].map(|name| {
             fs::write(faces.join(name), b"theirs").unwrap();
-            // As `./faces/a.png` is beside `faces/`, without a change of the current folder.
+            // As `./faces/a.png` is beside `faces/`, without a change of the current directory.
             faces.join("../faces").join(name)
         });
         let annotated = Targets::new(&files, Some(&faces), None, false).unwrap();
@@ -436,8 +437,8 @@ mod tests {
 
     #[test]
     fn file_that_is_still_to_be_made_has_one_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let faces = folder.path().join("faces");
+        let directory = tempfile::tempdir().unwrap();
+        let faces = directory.path().join("faces");
         fs::create_dir_all(&faces).unwrap();
         assert_eq!(
             real(&faces.join("../faces/new.png")),

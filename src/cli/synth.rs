@@ -1,4 +1,4 @@
-//! `visage synth`: a folder of drawn faces whose ages are known, to try everything without data.
+//! `visage synth`: a directory of drawn faces whose ages are known, to try everything without data.
 
 use std::{ops::RangeInclusive, path::PathBuf};
 
@@ -16,15 +16,15 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Folder to write to; made when it is missing
+    /// Directory to write to; made when it is missing
     dir: PathBuf,
-    /// Number of pictures
+    /// Number of images
     #[arg(long, value_name = "N", default_value_t = Options::default().count)]
     count: usize,
     /// Chooses the people; the same seed draws the same ones
     #[arg(long, value_name = "N", default_value_t = Options::default().seed)]
     seed: u64,
-    /// Side of a picture in pixels, 32 to 2048
+    /// Side of an image in pixels, 32 to 2048
     #[arg(long, value_name = "PIXELS", default_value_t = Options::default().size)]
     size: u32,
     /// Youngest and oldest age in years [default: 1-90]
@@ -44,7 +44,7 @@ pub(super) fn run(args: Args, context: &mut Context) -> Result<Outcome, Error> {
     let result = write_faces(&args.dir, &options, |done| {
         output.draw(
             done as f64 / count.max(1) as f64,
-            format!("{done}/{count} pictures"),
+            format!("{done}/{count} images"),
         );
     });
     context.output.clear();
@@ -57,7 +57,7 @@ pub(super) fn run(args: Args, context: &mut Context) -> Result<Outcome, Error> {
     }
     context.output.line(&dir)?;
     context.output.note(&format!(
-        "{} pictures drawn, {} were there already. Train on them with `visage train --dataset {dir}`.",
+        "{} images drawn, {} were there already. Train on them with `visage train --dataset {dir}`.",
         summary.written, summary.kept
     ));
     Ok(Outcome::Done)

@@ -40,7 +40,7 @@ The defaults are those of the recipe `reference`. Ctrl-C leaves the training run
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, allow_negative_numbers = true)]
 pub(super) struct Args {
-    /// `datasets/ID`, or a folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
+    /// `datasets/ID`, or a directory of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     dataset: PathBuf,
     /// Share of the images for validation, 0 to 0.9 [default: 0.1]
@@ -58,7 +58,7 @@ pub(super) struct Args {
     /// Share of unusable files above which the training fails, 0 to 1 [default: 0.2]
     #[arg(long, value_name = "SHARE", help_heading = "Data")]
     max_reject_share: Option<f64>,
-    /// Which pictures stay in one part of a split that the server makes [default: exact]
+    /// Which images stay in one part of a split that the server makes [default: exact]
     #[arg(long, value_name = "KIND", help_heading = "Data")]
     split_grouping: Option<SplitGroupingArg>,
     /// Values for everything that is not given: `reference` has the defaults told here, `best` takes its time for the lowest error, `fast` makes a first model

@@ -102,13 +102,13 @@ fn is_service_link(name: &str) -> bool {
 pub struct HubConfig {
     /// Base address of the hub, without a slash at the end (`HF_ENDPOINT`).
     pub endpoint: String,
-    /// The hub's cache (`$HF_HOME/hub`, else `~/.cache/huggingface/hub`); `None` without a home folder.
+    /// The hub's cache (`$HF_HOME/hub`, else `~/.cache/huggingface/hub`); `None` without a home directory.
     pub cache_dir: Option<PathBuf>,
     /// Access token (`HF_TOKEN`); never shown.
     pub token: Option<String>,
     /// Use the cache only (`HF_HUB_OFFLINE`).
     pub offline: bool,
-    /// Folder of torch hub's checkpoints (`$TORCH_HOME/hub/checkpoints`, else `~/.cache/torch/hub/checkpoints`).
+    /// Directory of torch hub's checkpoints (`$TORCH_HOME/hub/checkpoints`, else `~/.cache/torch/hub/checkpoints`).
     pub torch_home: Option<PathBuf>,
 }
 
@@ -146,14 +146,14 @@ impl HubConfig {
         let cache = environment
             .get("HOME")
             .map(|home| PathBuf::from(home).join(".cache"));
-        let folder = |variable: &str, name: &str| {
+        let directory = |variable: &str, name: &str| {
             environment
                 .get(variable)
                 .map(PathBuf::from)
                 .or_else(|| cache.as_ref().map(|cache| cache.join(name)))
         };
-        hub.cache_dir = folder("HF_HOME", "huggingface").map(|home| home.join("hub"));
-        hub.torch_home = folder("TORCH_HOME", "torch").map(|home| home.join("hub/checkpoints"));
+        hub.cache_dir = directory("HF_HOME", "huggingface").map(|home| home.join("hub"));
+        hub.torch_home = directory("TORCH_HOME", "torch").map(|home| home.join("hub/checkpoints"));
         hub.token = environment.get("HF_TOKEN").map(str::to_owned);
         hub.offline = environment.get("HF_HUB_OFFLINE").is_some_and(|value| {
             ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str())

@@ -52,7 +52,7 @@ pub enum Error {
     },
     /// An address that others can reach without a limit to the files they may name.
     #[error(
-        "`{listener}` is {address}, which is not a loopback address, so `{setting}` must name the folders that clients may read from: set it in \
+        "`{listener}` is {address}, which is not a loopback address, so `{setting}` must name the directories that clients may read from: set it in \
          the file, or with --{flag}",
         flag = setting.replace('_', "-")
     )]

@@ -19,7 +19,7 @@ pub(crate) use error::edit_distance;
 pub use error::{Error, Source, Stated};
 pub use render::markdown_table;
 pub use resolve::{Flags, Resolved, load};
-pub use serve::{Device, EventFolder, LogFormat, LogLevel, Precision, ServeConfig};
+pub use serve::{Device, EventDirectory, LogFormat, LogLevel, Precision, ServeConfig};
 pub use settings::{SETTINGS, Setting};
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ const MIB: usize = 1024 * 1024;
 /// Everything that `visage serve` needs to know; `Default` holds the documented defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServeConfig {
-    /// Folder of the database and the checkpoints.
+    /// Directory of the database and the checkpoints.
     pub data_dir: PathBuf,
     /// Address of the gRPC API.
     pub grpc_listen: SocketAddr,
@@ -27,10 +27,10 @@ pub struct ServeConfig {
     /// File to write once the server answers.
     pub ready_file: Option<PathBuf>,
     /// Where TensorBoard's event files are written.
-    pub tensorboard: EventFolder,
-    /// Folders under which datasets may be read; not empty.
+    pub tensorboard: EventDirectory,
+    /// Directories under which datasets may be read; not empty.
     pub data_roots: Vec<PathBuf>,
-    /// Folders under which initial weights may be read; not empty.
+    /// Directories under which initial weights may be read; not empty.
     pub weights_roots: Vec<PathBuf>,
     /// Whether a server without a model begins with the starter.
     pub starter: bool,
@@ -62,7 +62,7 @@ pub struct ServeConfig {
     pub decode_threads: u32,
     /// Trainings that may wait for the device.
     pub max_queued_trainings: u32,
-    /// Whether archives of pictures may be uploaded.
+    /// Whether archives of images may be uploaded.
     pub uploads: bool,
     /// Largest archive in bytes.
     pub max_upload_bytes: usize,
@@ -110,7 +110,7 @@ impl Default for ServeConfig {
             dashboard: true,
             cors_origins: Vec::new(),
             ready_file: None,
-            tensorboard: EventFolder::InDataDir,
+            tensorboard: EventDirectory::InDataDir,
             data_roots: vec![PathBuf::from("/")],
             weights_roots: vec![PathBuf::from("/")],
             starter: false,
@@ -152,32 +152,32 @@ impl Default for ServeConfig {
 
 /// Where TensorBoard's event files are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EventFolder {
-    /// To `runs` in the data folder.
+pub enum EventDirectory {
+    /// To `runs` in the data directory.
     InDataDir,
-    /// To this folder.
+    /// To this directory.
     At(PathBuf),
     /// Nowhere.
     Off,
 }
 
-impl EventFolder {
-    /// The folder, for a server with this data folder.
+impl EventDirectory {
+    /// The directory, for a server with this data directory.
     #[must_use]
     pub fn path(&self, data_dir: &Path) -> Option<PathBuf> {
         match self {
             Self::InDataDir => Some(data_dir.join("runs")),
-            Self::At(folder) => Some(folder.clone()),
+            Self::At(directory) => Some(directory.clone()),
             Self::Off => None,
         }
     }
 }
 
-impl fmt::Display for EventFolder {
+impl fmt::Display for EventDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InDataDir => f.write_str("on"),
-            Self::At(folder) => write!(f, "{}", folder.display()),
+            Self::At(directory) => write!(f, "{}", directory.display()),
             Self::Off => f.write_str("off"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use super::{Device, EventFolder, LogFormat, LogLevel, Precision, ServeConfig};
+use super::{Device, EventDirectory, LogFormat, LogLevel, Precision, ServeConfig};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -71,7 +71,7 @@ pub(super) enum Field {
     Pixels(RangeInclusive<u64>, Get<u64>),
     Bytes(RangeInclusive<usize>, Get<usize>),
     Duration(RangeInclusive<Duration>, Get<Duration>),
-    EventFolder(Get<EventFolder>),
+    EventDirectory(Get<EventDirectory>),
     Switch(Get<bool>),
     Device(Get<Device>),
     Precision(Get<Precision>),
@@ -94,7 +94,7 @@ const fn setting(name: &'static str, doc: &'static str, field: Field) -> Setting
 pub static SETTINGS: &[Setting] = &[
     setting(
         "data_dir",
-        "Folder of the database, the checkpoints and uploaded datasets; made when it is missing.",
+        "Directory of the database, the checkpoints and uploaded datasets; made when it is missing.",
         Field::Path(|c| &mut c.data_dir),
     ),
     setting(
@@ -124,19 +124,19 @@ pub static SETTINGS: &[Setting] = &[
     ),
     Setting {
         name: "tensorboard",
-        doc: "Where each training's event files for TensorBoard are written, in a folder of its id.",
+        doc: "Where each training's event files for TensorBoard are written, in a directory of its id.",
         default_note: Some("`on`: to `runs` in `data_dir`"),
-        field: Field::EventFolder(|c| &mut c.tensorboard),
+        field: Field::EventDirectory(|c| &mut c.tensorboard),
     },
     Setting {
         name: "data_roots",
-        doc: "Folders under which datasets may be read.",
+        doc: "Directories under which datasets may be read.",
         default_note: Some("`/` when both addresses are loopback, else it must be given"),
         field: Field::Paths(|c| &mut c.data_roots),
     },
     Setting {
         name: "weights_roots",
-        doc: "Folders under which initial weights may be read.",
+        doc: "Directories under which initial weights may be read.",
         default_note: Some("`/` when both addresses are loopback, else it must be given"),
         field: Field::Paths(|c| &mut c.weights_roots),
     },
@@ -217,7 +217,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "uploads",
-        "Take archives of pictures on the HTTP port, of which datasets are made in `data_dir`.",
+        "Take archives of images on the HTTP port, of which datasets are made in `data_dir`.",
         Field::Switch(|c| &mut c.uploads),
     ),
     setting(
@@ -232,7 +232,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "max_archive_entries",
-        "Most entries of an archive, folders included.",
+        "Most entries of an archive, directories included.",
         Field::Count(1..=100_000_000, |c| &mut c.max_archive_entries),
     ),
     setting(

@@ -309,19 +309,19 @@ fn what_is_printed_can_be_read_again() {
 
 #[test]
 fn the_file_is_found_named_or_missing() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let none = Environment::default();
     let at = |file: Option<&str>, environment: &Environment| {
         load(
             environment,
             &Flags::new(),
             file.map(Path::new),
-            folder.path(),
+            directory.path(),
         )
     };
     assert_eq!(at(None, &none).unwrap().config.max_batch, 32);
-    fs_err::write(folder.path().join("visage.toml"), "max_batch = 2").unwrap();
-    fs_err::write(folder.path().join("other.toml"), "max_batch = 3").unwrap();
+    fs_err::write(directory.path().join("visage.toml"), "max_batch = 2").unwrap();
+    fs_err::write(directory.path().join("other.toml"), "max_batch = 3").unwrap();
     assert_eq!(at(None, &none).unwrap().config.max_batch, 2);
     let named = environment(&[("VISAGE_CONFIG", "other.toml")]);
     assert_eq!(at(None, &named).unwrap().config.max_batch, 3);

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Device, EventFolder, LogFormat, LogLevel, Precision, ServeConfig, settings::Field};
+use super::{Device, EventDirectory, LogFormat, LogLevel, Precision, ServeConfig, settings::Field};
 
 /// A value as its source gave it.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,11 +151,11 @@ impl Field {
                 let duration = humantime::parse_duration(raw.text()?).ok()?;
                 *get(config) = within(range, duration)?;
             }
-            Self::EventFolder(get) => {
+            Self::EventDirectory(get) => {
                 *get(config) = match raw.text()? {
-                    "on" => EventFolder::InDataDir,
-                    "off" => EventFolder::Off,
-                    path => EventFolder::At(absolute(path)),
+                    "on" => EventDirectory::InDataDir,
+                    "off" => EventDirectory::Off,
+                    path => EventDirectory::At(absolute(path)),
                 };
             }
             Self::Switch(get) => *get(config) = raw.boolean()?,
@@ -194,7 +194,7 @@ impl Field {
             Self::Pixels(_, get) => Shown::Integer(*get(config)),
             Self::Bytes(_, get) => format_bytes(*get(config)),
             Self::Duration(_, get) => Shown::Text(format_duration(*get(config))),
-            Self::EventFolder(get) => Shown::Text(get(config).to_string()),
+            Self::EventDirectory(get) => Shown::Text(get(config).to_string()),
             Self::Switch(get) => Shown::Boolean(*get(config)),
             Self::Device(get) => Shown::Text(get(config).to_string()),
             Self::LogLevel(get) => Shown::Text(get(config).as_str().to_owned()),
@@ -238,7 +238,7 @@ impl Field {
                 format_duration(*range.start()),
                 format_duration(*range.end())
             ),
-            Self::EventFolder(_) => "on, off or a path".to_owned(),
+            Self::EventDirectory(_) => "on, off or a path".to_owned(),
             Self::Switch(_) => "true or false".to_owned(),
             Self::Device(_) => "auto, cpu or cuda:N".to_owned(),
             Self::Precision(_) => Precision::ALL.map(Precision::as_str).join(", "),

@@ -17,7 +17,7 @@ use axum::{
 
 /// A file of the built dashboard.
 struct Asset {
-    /// Relative to the folder, with slashes.
+    /// Relative to the directory, with slashes.
     path: &'static str,
     plain: &'static [u8],
     gzip: &'static [u8],
@@ -28,7 +28,7 @@ static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/dashboard.in"));
 /// The page that stands at `/`.
 const START: &str = "index.html";
 
-/// Only what comes from here may run or be asked; pictures may also be made in the page. The charts set styles on their own elements.
+/// Only what comes from here may run or be asked; images may also be made in the page. The charts set styles on their own elements.
 const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; frame-ancestors 'self'";
 
 /// The pages, with the first of them at `/`; `None` where the program was built without.

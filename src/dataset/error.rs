@@ -15,10 +15,10 @@ pub enum Error {
         source: io::Error,
     },
     /// No root is configured, so no path can be allowed.
-    #[error("this server allows no dataset folder; configure at least one dataset root")]
+    #[error("this server allows no dataset directory; configure at least one dataset root")]
     NoRoots,
     /// The path leads outside the configured roots.
-    #[error("{path:?} is outside of the allowed folders ({setting}): {roots}")]
+    #[error("{path:?} is outside of the allowed directories ({setting}): {roots}")]
     OutsideRoots {
         /// The path as the user wrote it.
         path: String,
@@ -28,7 +28,7 @@ pub enum Error {
         setting: &'static str,
     },
     /// Nothing is at the path.
-    #[error("{path:?} does not exist in the allowed folders ({setting}): {roots}")]
+    #[error("{path:?} does not exist in the allowed directories ({setting}): {roots}")]
     NotFound {
         /// The path as the user wrote it.
         path: String,
@@ -37,16 +37,16 @@ pub enum Error {
         /// The setting that allows them.
         setting: &'static str,
     },
-    /// The path names neither a folder nor a manifest.
-    #[error("{path} is neither a folder of images nor a .csv or .tsv manifest")]
+    /// The path names neither a directory nor a manifest.
+    #[error("{path} is neither a directory of images nor a .csv or .tsv manifest")]
     NotADataset {
         /// The resolved path.
         path: PathBuf,
     },
-    /// A folder holds both kinds of manifest.
+    /// A directory holds both kinds of manifest.
     #[error("{path} holds both manifest.csv and manifest.tsv; name the one to use as the dataset")]
     AmbiguousManifest {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
     },
     /// The names of the parts can be understood in more than one way.
@@ -106,7 +106,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// More images than one training may have.
-    #[error("{path} holds more than {limit} images; use a smaller folder or raise max_images")]
+    #[error("{path} holds more than {limit} images; use a smaller directory or raise max_images")]
     TooManyImages {
         /// The data set.
         path: PathBuf,
@@ -162,7 +162,7 @@ pub enum Error {
         /// How to get a validation part, given where the split came from.
         remedy: &'static str,
     },
-    /// A folder cannot be listed or a file system call failed.
+    /// A directory cannot be listed or a file system call failed.
     #[error("the dataset cannot be read: {0}")]
     Io(#[from] io::Error),
     /// The caller asked to stop.

@@ -1,4 +1,4 @@
-//! What follows from pictures that look the same: where a split puts them, and what is told of them.
+//! What follows from images that look the same: where a split puts them, and what is told of them.
 
 use super::fingerprint::Fingerprint;
 use super::load::Options;
@@ -6,13 +6,13 @@ use super::near::{DEFAULT_NEAR_DISTANCE, Search};
 use super::scan::{Candidate, Scanned};
 use super::{Error, Part, Sample, SplitGrouping};
 
-/// How many pictures of a group a warning names.
+/// How many images of a group a warning names.
 const EXAMPLES: usize = 5;
 
-/// Pictures that look the same and are not all byte-identical: each is within the distance of another one of the group. Sorted by name.
+/// Images that look the same and are not all byte-identical: each is within the distance of another one of the group. Sorted by name.
 pub type NearGroup = Vec<NearMember>;
 
-/// A picture of a [`NearGroup`].
+/// An image of a [`NearGroup`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NearMember {
     /// Its part.
@@ -21,7 +21,7 @@ pub struct NearMember {
     pub index: usize,
     /// In how many of 256 bits its perceptual hash differs from that of the first of the group.
     pub distance: u32,
-    /// Whether it is the mirrored picture that differs in so few.
+    /// Whether it is the mirrored image that differs in so few.
     pub is_mirrored: bool,
 }
 
@@ -47,7 +47,7 @@ impl Wanted {
     }
 }
 
-/// Groups of pictures that look the same, as places among the accepted ones.
+/// Groups of images that look the same, as places among the accepted ones.
 pub(super) struct Lookalikes {
     for_split: Vec<Vec<usize>>,
     to_tell: Option<Vec<Vec<usize>>>,
@@ -92,7 +92,7 @@ impl Lookalikes {
         })
     }
 
-    /// What decides about the part of each picture: its content, or the smallest content of its group, which does not depend on names.
+    /// What decides about the part of each image: its content, or the smallest content of its group, which does not depend on names.
     pub(super) fn split_keys(&self, accepted: &[(Candidate, Scanned)]) -> Vec<[u8; 32]> {
         let mut keys: Vec<[u8; 32]> = accepted
             .iter()
@@ -107,7 +107,7 @@ impl Lookalikes {
         keys
     }
 
-    /// The groups to tell of, given where each picture went.
+    /// The groups to tell of, given where each image went.
     pub(super) fn into_near_groups(self, places: &[(Part, usize)]) -> Option<Vec<NearGroup>> {
         let Lookalikes {
             to_tell,
@@ -120,7 +120,7 @@ impl Lookalikes {
                 let (part, place) = places[index];
                 let both = first.zip(fingerprints[index]);
                 let (distance, is_mirrored) =
-                    // Without a fingerprint a picture is in no group but for a twin with the same bytes, which has none either.
+                    // Without a fingerprint an image is in no group but for a twin with the same bytes, which has none either.
                     both.map_or((0, false), |(one, other)| one.distance(&other));
                 NearMember {
                     part,

@@ -14,11 +14,11 @@ use super::report::{RejectReason, age_bands, duplicates, identical, part_report}
 use super::scan::{Candidate, Listing, Scanned, scan};
 use super::{
     AgePattern, ColumnNames, Error, Labels, Part, Report, Roots, Source, SplitFractions,
-    SplitGrouping, SplitOrigin, Verify, digest::digest, folder, manifest,
+    SplitGrouping, SplitOrigin, Verify, digest::digest, directory, manifest,
 };
 use crate::imaging;
 
-/// Pictures with ages, checked and split.
+/// Images with ages, checked and split.
 ///
 /// For a training [`load`] gives at least two training and one validation sample; the test part may be empty. See [`Needs`]. Each part is sorted by name.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct Dataset {
     pub val_digest: String,
     /// What was found.
     pub report: Report,
-    /// Groups of pictures that look the same, by the name of their first; none unless [`Options::near`] asks for them.
+    /// Groups of images that look the same, by the name of their first; none unless [`Options::near`] asks for them.
     pub near: Option<Vec<NearGroup>>,
 }
 
@@ -50,14 +50,14 @@ impl Dataset {
         }
     }
 
-    /// Groups of two or more byte-identical pictures, each sorted by name, by the name of their first.
+    /// Groups of two or more byte-identical images, each sorted by name, by the name of their first.
     #[must_use]
     pub fn identical(&self) -> Vec<Vec<(Part, &Sample)>> {
         identical(&Part::ALL.map(|part| (part, self.part(part))))
     }
 }
 
-/// One picture and its age.
+/// One image and its age.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Relative to the data set, with `/` on every system.
@@ -87,17 +87,17 @@ pub struct Options {
     pub split: SplitFractions,
     /// Seed of a split made here. Default 0.
     pub seed: u64,
-    /// Which pictures stay in one part of a split made here. Default: byte-identical ones.
+    /// Which images stay in one part of a split made here. Default: byte-identical ones.
     pub grouping: SplitGrouping,
-    /// Look for near-duplicates up to this distance, at most [`MAX_NEAR_DISTANCE`]; every picture is decoded for it. Default: none.
+    /// Look for near-duplicates up to this distance, at most [`MAX_NEAR_DISTANCE`]; every image is decoded for it. Default: none.
     pub near: Option<u32>,
     /// The largest allowed share of rejected images, 0 to 1. Default 0.2.
     pub max_reject_share: f64,
-    /// How thoroughly each picture is looked at. Default: the header.
+    /// How thoroughly each image is looked at. Default: the header.
     pub verify: Verify,
     /// What the parts must hold. Default: what a training needs.
     pub needs: Needs,
-    /// What each picture may cost.
+    /// What each image may cost.
     pub limits: imaging::Limits,
     /// Scanning threads. Default: as many as the machine runs at once, at most eight.
     pub threads: NonZeroUsize,
@@ -168,9 +168,9 @@ impl Options {
 /// What a data set is for, and so what its parts must hold at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// Two pictures to train on and one to validate with.
+    /// Two images to train on and one to validate with.
     Training,
-    /// One picture, in whichever part.
+    /// One image, in whichever part.
     Evaluation,
     /// The same; what would fail a training, too many rejects included, becomes a warning.
     Check,
@@ -222,7 +222,7 @@ impl AgeRange {
     }
 }
 
-/// Reads the data set at `path`: a folder, a manifest, or a folder with one `manifest.csv` or `manifest.tsv`.
+/// Reads the data set at `path`: a directory, a manifest, or a directory with one `manifest.csv` or `manifest.tsv`.
 ///
 /// `progress` gets (step, done, total) on the calling thread about twenty times a second, and once at the end of each step. `cancelled` is asked as often and ends the call with [`Error::Cancelled`]. This blocks for as long as the reading
 /// takes, so it does not belong on an async thread.
@@ -374,7 +374,7 @@ enum Place {
     /// The names of the files in the directory.
     Directory,
     /// A manifest, whose relative paths count from the directory.
-    Manifest { file: PathBuf, folder: PathBuf },
+    Manifest { file: PathBuf, directory: PathBuf },
 }
 
 fn place(path: &Path, roots: &Roots, options: &Options) -> Result<Place, Error> {
@@ -407,7 +407,7 @@ fn find_place(path: &Path, roots: &Roots) -> Result<Place, Error> {
         // The manifest may be a link, and must not lead out of the roots either.
         return Ok(Place::Manifest {
             file: roots.resolve(&manifest.to_string_lossy())?,
-            folder: path.to_path_buf(),
+            directory: path.to_path_buf(),
         });
     }
     let is_manifest = path.is_file()
@@ -416,8 +416,8 @@ fn find_place(path: &Path, roots: &Roots) -> Result<Place, Error> {
         });
     let path = path.to_path_buf();
     match path.parent().filter(|_| is_manifest) {
-        Some(folder) => Ok(Place::Manifest {
-            folder: folder.to_path_buf(),
+        Some(directory) => Ok(Place::Manifest {
+            directory: directory.to_path_buf(),
             file: path,
         }),
         None => Err(Error::NotADataset { path }),
@@ -432,11 +432,11 @@ fn list(
 ) -> Result<(Source, Listing), Error> {
     match place(path, roots, options)? {
         Place::Directory => {
-            let listing = folder::list(path, roots, options, cancelled)?;
-            Ok((Source::Folder, listing))
+            let listing = directory::list(path, roots, options, cancelled)?;
+            Ok((Source::Directory, listing))
         }
-        Place::Manifest { file, folder } => {
-            let listing = manifest::list(&file, &folder, roots, options, cancelled)?;
+        Place::Manifest { file, directory } => {
+            let listing = manifest::list(&file, &directory, roots, options, cancelled)?;
             Ok((Source::Manifest, listing))
         }
     }
@@ -490,8 +490,8 @@ fn check_parts(
             (SplitOrigin::Hashed, _) => {
                 "add images, raise the validation fraction or take another seed"
             }
-            (SplitOrigin::Given, Source::Folder) => {
-                "add a folder val, or put all images into one folder to have them split"
+            (SplitOrigin::Given, Source::Directory) => {
+                "add a directory val, or put all images into one directory to have them split"
             }
             (SplitOrigin::Given, Source::Manifest) => {
                 "give some rows the split val, or leave the column out to have the images split"

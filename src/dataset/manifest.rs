@@ -1,8 +1,8 @@
-//! The pictures of a manifest: a CSV or TSV file with a path and an age in each row.
+//! The images of a manifest: a CSV or TSV file with a path and an age in each row.
 //!
 //! The header names the columns, in any order and case: `path` (or `file`, `image`, `filename`) and `age`; optionally
 //! `split`; every further column that defines groups is a label (see `label_columns`). [`Options::columns`] may name other
-//! columns. Paths are relative to the folder of the manifest and stay under it, or absolute and under a root; see
+//! columns. Paths are relative to the directory of the manifest and stay under it, or absolute and under a root; see
 //! `manifest_path`. Encoding, line ends and delimiters are those of spreadsheets; see `manifest_text`.
 
 use std::borrow::Cow;
@@ -42,10 +42,10 @@ pub(super) fn check_header(manifest: &Path, options: &Options) -> Result<(), Err
     find_columns(manifest, &text, &options.columns).map(drop)
 }
 
-/// Reads a manifest; `folder` is what its relative paths are relative to.
+/// Reads a manifest; `directory` is what its relative paths are relative to.
 pub(super) fn list(
     manifest: &Path,
-    folder: &Path,
+    directory: &Path,
     roots: &Roots,
     options: &Options,
     cancelled: &dyn Fn() -> bool,
@@ -89,8 +89,8 @@ pub(super) fn list(
         columns: &columns,
         parts: &parts,
         delimiter,
-        paths: Paths::new(folder, roots, options.max_images),
-        folder,
+        paths: Paths::new(directory, roots, options.max_images),
+        directory,
         labels: LabelPool::default(),
         seen: HashSet::new(),
         candidates: Vec::new(),
@@ -278,7 +278,7 @@ struct Rows<'a> {
     parts: &'a Parts,
     delimiter: u8,
     paths: Paths<'a>,
-    folder: &'a Path,
+    directory: &'a Path,
     labels: LabelPool,
     /// Names on disk.
     seen: HashSet<String>,
@@ -360,7 +360,7 @@ impl Rows<'_> {
             return Err(bad(format!("the split must be {ACCEPTED}, got {shown:?}")));
         }
         // Joining an absolute path gives that path.
-        let path = self.folder.join(&found.on_disk);
+        let path = self.directory.join(&found.on_disk);
         if !self.seen.insert(found.on_disk) {
             return Err((RejectReason::DuplicateRow, found.name));
         }

@@ -21,7 +21,7 @@ pub(super) struct Found {
 
 /// Finds files relative to the directory of a manifest.
 pub(super) struct Paths<'a> {
-    folder: &'a Path,
+    directory: &'a Path,
     roots: &'a Roots,
     /// Names of files and directories beyond ASCII, by directory and by their NFC.
     listed: HashMap<PathBuf, HashMap<String, Vec<String>>>,
@@ -31,9 +31,9 @@ pub(super) struct Paths<'a> {
 
 impl<'a> Paths<'a> {
     /// `budget` bounds the entries of directories that are kept.
-    pub(super) fn new(folder: &'a Path, roots: &'a Roots, budget: usize) -> Self {
+    pub(super) fn new(directory: &'a Path, roots: &'a Roots, budget: usize) -> Self {
         Paths {
-            folder,
+            directory,
             roots,
             listed: HashMap::new(),
             budget,
@@ -54,13 +54,13 @@ impl<'a> Paths<'a> {
         }
         let slashed = written.replace('\\', "/");
         let name = plain(&slashed, self.roots).ok_or_else(|| outside(written.to_owned()))?;
-        if name.is_ascii() && !written.contains('\\') || self.folder.join(&name).exists() {
+        if name.is_ascii() && !written.contains('\\') || self.directory.join(&name).exists() {
             return Ok(same(name));
         }
         // On this system a backslash may be a part of the name; archives of Windows are unpacked to such names.
         if written.contains('\\')
             && let Some(literal) = plain(written, self.roots)
-            && self.folder.join(&literal).exists()
+            && self.directory.join(&literal).exists()
         {
             return Ok(same(literal));
         }
@@ -80,7 +80,7 @@ impl<'a> Paths<'a> {
     fn normalized(&mut self, name: &str) -> Normalized {
         let mut path = match name.starts_with('/') {
             true => PathBuf::from("/"),
-            false => self.folder.to_path_buf(),
+            false => self.directory.to_path_buf(),
         };
         let mut on_disk: Vec<String> = Vec::new();
         for part in name.split('/').filter(|part| !part.is_empty()) {

@@ -1,32 +1,32 @@
-//! Where the pictures and their ages come from: a folder or a manifest becomes a checked, split, digested [`Dataset`].
+//! Where the images and their ages come from: a directory or a manifest becomes a checked, split, digested [`Dataset`].
 //!
 //! [`load`] takes either source:
 //!
-//! - **A folder** whose file names begin with the age (`34_1_0_20170103230340961.jpg.chip.jpg`, the names of UTKFace). With
-//!   sub-directories such as `train`, `val` and `test` the split is theirs; without them every picture is put into a part by its content.
+//! - **A directory** whose file names begin with the age (`34_1_0_20170103230340961.jpg.chip.jpg`, the names of UTKFace). With
+//!   sub-directories such as `train`, `val` and `test` the split is theirs; without them every image is put into a part by its content.
 //! - **A manifest**, a CSV or TSV file with the columns `path` and `age`, optionally `split`, and any further columns, which
-//!   become labels where their values define groups. A folder that holds one `manifest.csv` or `manifest.tsv` is read through it.
+//!   become labels where their values define groups. A directory that holds one `manifest.csv` or `manifest.tsv` is read through it.
 //!
 //! What it promises:
 //!
 //! - Every file is read once. It is hashed, and its header is checked against the limits; see [`Verify`].
 //! - The result depends on the files, the seed and the fractions only, never on the order of the directory, the number of
 //!   threads or the machine. The samples are sorted by name, and [`Dataset::digest`] tells two data sets apart.
-//! - Byte-identical pictures land in the same part of a split that is made here. Where the folders or the manifest put them
-//!   into different parts, they are counted and named in the report, and nothing is removed. Where [`Options`] ask for it the same holds for pictures that
+//! - Byte-identical images land in the same part of a split that is made here. Where the directories or the manifest put them
+//!   into different parts, they are counted and named in the report, and nothing is removed. Where [`Options`] ask for it the same holds for images that
 //!   only look the same ([`SplitGrouping::Near`], [`Dataset::near`]).
 //! - A file that cannot be used is counted by reason with a few names, and never silently skipped. Too many are an error.
 //! - No file outside the allowed [`Roots`] is opened, whatever links and manifests say.
 //!
-//! Batches, augmentation and caches are the trainer's; this module decodes a picture only for [`Verify::Decode`] and for what it looks like.
+//! Batches, augmentation and caches are the trainer's; this module decodes an image only for [`Verify::Decode`] and for what it looks like.
 
 mod age_pattern;
 mod columns;
 mod default_reading;
 mod digest;
+mod directory;
 mod error;
 mod fingerprint;
-mod folder;
 mod grouping;
 mod kind;
 mod label_columns;

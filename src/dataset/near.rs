@@ -1,4 +1,4 @@
-//! Which pictures look the same, without comparing each with each.
+//! Which images look the same, without comparing each with each.
 //!
 //! Multi-index hashing (Norouzi, Punjani and Fleet, 2012, "Fast Search in Hamming Space with Multi-Index Hashing"): the 256 bits are dealt out to chunks, two
 //! more than half the distance. Of two hashes within the distance at least two chunks then differ by one bit at most. So the hashes that share a chunk with
@@ -18,22 +18,22 @@ use super::Error;
 use super::fingerprint::{BITS, Fingerprint, Hash, differing};
 use super::scan::{QUEUE, REPORT_EVERY};
 
-/// The distance up to which two pictures count as near-duplicates, unless the caller says another: well below the first pairs of different faces, because
-/// the number of pairs grows with the square of the pictures.
+/// The distance up to which two images count as near-duplicates, unless the caller says another: well below the first pairs of different faces, because
+/// the number of pairs grows with the square of the images.
 pub const DEFAULT_NEAR_DISTANCE: u32 = 32;
 /// Largest distance; beyond it faces of different people were met.
 pub const MAX_NEAR_DISTANCE: u32 = 40;
 
 /// Fewest chunks, so that the keys of a chunk have 16 bits at most.
 const LEAST_CHUNKS: u32 = 16;
-/// Pictures that a thread takes at once.
+/// Images that a thread takes at once.
 const BLOCK: usize = 64;
 
 /// What is searched, and how.
 pub(super) struct Search<'a> {
-    /// One for each picture; none for those that cannot be compared.
+    /// One for each image; none for those that cannot be compared.
     pub(super) fingerprints: &'a [Option<Fingerprint>],
-    /// The hash of each picture's bytes.
+    /// The hash of each image's bytes.
     pub(super) contents: &'a [[u8; 32]],
     /// Up to [`MAX_NEAR_DISTANCE`].
     pub(super) distance: u32,
@@ -43,7 +43,7 @@ pub(super) struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The groups of pictures that are linked by pairs within the distance, byte-identical ones included, except those that are all byte-identical.
+    /// The groups of images that are linked by pairs within the distance, byte-identical ones included, except those that are all byte-identical.
     ///
     /// Each group and the list of them are sorted by index. `progress` and `cancelled` are used as in [`super::load`].
     pub(super) fn groups(
@@ -52,7 +52,7 @@ impl Search<'_> {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Vec<Vec<usize>>, Error> {
         let mut forest = Forest::new(self.contents.len());
-        // Pictures with the same bytes or the same hash need no search, and one of each stands for all.
+        // Images with the same bytes or the same hash need no search, and one of each stands for all.
         let mut by_content: HashMap<&[u8; 32], usize> = HashMap::new();
         let mut by_hash: HashMap<Hash, usize> = HashMap::new();
         let mut points = Vec::new();
@@ -255,7 +255,7 @@ impl Chunk {
         }
         let mut places = chunk.starts.clone();
         for (point, key) in keys.into_iter().enumerate() {
-            // `load` never has more than `u32::MAX` pictures.
+            // `load` never has more than `u32::MAX` images.
             chunk.members[places[key] as usize] = point as u32;
             places[key] += 1;
         }
@@ -281,7 +281,7 @@ struct Forest(Vec<u32>);
 
 impl Forest {
     fn new(count: usize) -> Self {
-        // `load` never has more than `u32::MAX` pictures.
+        // `load` never has more than `u32::MAX` images.
         Forest((0..count).map(|index| index as u32).collect())
     }
 
@@ -363,7 +363,7 @@ mod tests {
                 let plain = random_hash(&mut random);
                 let further = number % 2;
                 let other = flipped(plain, &mut random, distance + further);
-                // A pair by the mirrored picture in every third.
+                // A pair by the mirrored image in every third.
                 let by_mirror = number % 3 == 0;
                 if further == 0 {
                     expected.push(vec![fingerprints.len(), fingerprints.len() + 1]);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_chains_and_pictures_without_a_fingerprint_stay_alone() {
+    fn groups_are_chains_and_images_without_a_fingerprint_stay_alone() {
         let mut random = ChaCha8Rng::seed_from_u64(2);
         let start = random_hash(&mut random);
         let mut mirrored = || random_hash(&mut random);
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn only_byte_identical_pictures_are_no_near_duplicates_and_join_those_of_their_twins() {
+    fn only_byte_identical_images_are_no_near_duplicates_and_join_those_of_their_twins() {
         let mut random = ChaCha8Rng::seed_from_u64(3);
         let mut fingerprint = || {
             Some(Fingerprint {

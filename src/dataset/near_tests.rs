@@ -1,4 +1,4 @@
-//! Pictures that look the same, found in folders of drawn faces and of changed copies of them.
+//! Images that look the same, found in directories of drawn faces and of changed copies of them.
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::synth;
 
-/// A root whose folder `faces` holds drawn faces.
+/// A root whose directory `faces` holds drawn faces.
 struct Faces {
     root: TempDir,
     /// The names of the drawn faces, sorted.
@@ -24,15 +24,15 @@ struct Faces {
 impl Faces {
     fn draw(count: usize, seed: u64) -> Self {
         let root = TempDir::new().unwrap();
-        let folder = root.path().join("faces");
+        let directory = root.path().join("faces");
         let options = synth::Options {
             count,
             seed,
             size: 128,
             ..synth::Options::default()
         };
-        synth::write_faces(&folder, &options, |_| {}).unwrap();
-        let mut drawn: Vec<String> = fs::read_dir(&folder)
+        synth::write_faces(&directory, &options, |_| {}).unwrap();
+        let mut drawn: Vec<String> = fs::read_dir(&directory)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -44,16 +44,16 @@ impl Faces {
         self.root.path().join("faces").join(name)
     }
 
-    fn picture(&self, index: usize) -> RgbImage {
+    fn image(&self, index: usize) -> RgbImage {
         let bytes = fs::read(self.path(&self.drawn[index])).unwrap();
         image::load_from_memory(&bytes).unwrap().into_rgb8()
     }
 
     /// Writes a copy as JPEG; it sorts behind the drawn faces.
-    fn add(&self, name: &str, picture: &RgbImage, quality: u8) -> String {
+    fn add(&self, name: &str, image: &RgbImage, quality: u8) -> String {
         let mut bytes = Vec::new();
         JpegEncoder::new_with_quality(&mut bytes, quality)
-            .encode_image(picture)
+            .encode_image(image)
             .unwrap();
         let name = format!("99_{name}.jpg");
         fs::write(self.path(&name), bytes).unwrap();
@@ -69,7 +69,7 @@ impl Faces {
 
 fn near(distance: u32) -> Options {
     Options {
-        // A few pictures may all be in one part.
+        // A few images may all be in one part.
         needs: Needs::Evaluation,
         near: Some(distance),
         ..Options::default()
@@ -96,17 +96,17 @@ fn changed_copies_are_found_and_different_faces_are_not() {
     let mut expect = |index: usize, copy: String, is_mirrored: bool| {
         expected.push((drawn[index].clone(), copy, is_mirrored));
     };
-    let one = faces.add("encoded_again", &faces.picture(0), 40);
+    let one = faces.add("encoded_again", &faces.image(0), 40);
     expect(0, one, false);
-    let half = imageops::resize(&faces.picture(1), 64, 64, FilterType::Triangle);
+    let half = imageops::resize(&faces.image(1), 64, 64, FilterType::Triangle);
     expect(1, faces.add("half_the_size", &half, 90), false);
-    let large = imageops::resize(&faces.picture(2), 300, 300, FilterType::CatmullRom);
+    let large = imageops::resize(&faces.image(2), 300, 300, FilterType::CatmullRom);
     expect(2, faces.add("larger", &large, 80), false);
-    let mirrored = imageops::flip_horizontal(&faces.picture(3));
+    let mirrored = imageops::flip_horizontal(&faces.image(3));
     expect(3, faces.add("mirrored", &mirrored, 75), true);
-    let bright = imageops::brighten(&faces.picture(4), 20);
+    let bright = imageops::brighten(&faces.image(4), 20);
     expect(4, faces.add("brighter", &bright, 90), false);
-    let grey = image::DynamicImage::ImageLuma8(imageops::grayscale(&faces.picture(5)));
+    let grey = image::DynamicImage::ImageLuma8(imageops::grayscale(&faces.image(5)));
     expect(5, faces.add("grey", &grey.into_rgb8(), 90), false);
     expected.sort();
 
@@ -128,7 +128,7 @@ fn changed_copies_are_found_and_different_faces_are_not() {
 #[test]
 fn a_copy_and_its_byte_identical_twin_are_one_group() {
     let faces = Faces::draw(10, 6);
-    let copy = faces.add("copy", &faces.picture(2), 60);
+    let copy = faces.add("copy", &faces.image(2), 60);
     fs::copy(faces.path(&copy), faces.path("99_twin.jpg")).unwrap();
     fs::copy(faces.path(&faces.drawn[7]), faces.path("98_twin.jpg")).unwrap();
     let dataset = faces.load(&near(DEFAULT_NEAR_DISTANCE));
@@ -153,7 +153,7 @@ fn a_copy_and_its_byte_identical_twin_are_one_group() {
 }
 
 #[test]
-fn pictures_that_show_nothing_are_not_alike() {
+fn images_that_show_nothing_are_not_alike() {
     let root = TempDir::new().unwrap();
     for level in 0..20_u8 {
         let mut bytes = Cursor::new(Vec::new());
@@ -178,10 +178,10 @@ fn a_split_by_looks_keeps_copies_together_and_the_default_need_not() {
     for index in 0..40 {
         let name = format!("copy_{index:02}");
         match index % 3 {
-            0 => faces.add(&name, &faces.picture(index), 50),
-            1 => faces.add(&name, &imageops::flip_horizontal(&faces.picture(index)), 85),
+            0 => faces.add(&name, &faces.image(index), 50),
+            1 => faces.add(&name, &imageops::flip_horizontal(&faces.image(index)), 85),
             _ => {
-                let small = imageops::resize(&faces.picture(index), 90, 90, FilterType::Triangle);
+                let small = imageops::resize(&faces.image(index), 90, 90, FilterType::Triangle);
                 faces.add(&name, &small, 85)
             }
         };
@@ -240,7 +240,7 @@ fn a_split_by_looks_keeps_copies_together_and_the_default_need_not() {
         );
     }
     assert_eq!(digests.len(), 3, "the seed chooses");
-    // Two pictures are in different parts with a probability of 1 - (0.4² + 0.3² + 0.3²) = 0.66, so 79 of 120 are to be expected.
+    // Two images are in different parts with a probability of 1 - (0.4² + 0.3² + 0.3²) = 0.66, so 79 of 120 are to be expected.
     assert!((60..=100).contains(&apart), "{apart}");
 }
 
@@ -256,8 +256,8 @@ fn a_given_split_is_kept_whatever_looks_the_same() {
         fs::rename(faces.path(name), faces.path(&format!("{part}/{name}"))).unwrap();
     }
     let name = format!("train/{}", faces.drawn[0]);
-    let picture = image::load_from_memory(&fs::read(faces.path(&name)).unwrap()).unwrap();
-    picture
+    let image = image::load_from_memory(&fs::read(faces.path(&name)).unwrap()).unwrap();
+    image
         .into_rgb8()
         .save(faces.path("test/50_copy.png"))
         .unwrap();
@@ -310,12 +310,12 @@ fn a_check_tells_what_would_fail_a_training_and_goes_on() {
     );
 }
 
-/// A picture that is damaged inside is found where pictures are decoded.
+/// An image that is damaged inside is found where images are decoded.
 #[test]
-fn looking_at_pictures_finds_what_their_headers_hide() {
+fn looking_at_images_finds_what_their_headers_hide() {
     let faces = Faces::draw(5, 11);
     let path = faces.path("50_damaged.png");
-    faces.picture(0).save(&path).unwrap();
+    faces.image(0).save(&path).unwrap();
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle..middle + 100].fill(0);

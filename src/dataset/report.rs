@@ -22,7 +22,7 @@ pub struct Report {
     pub accepted: u64,
     /// Images and rows that cannot be used.
     pub rejected: u64,
-    /// Files in the folder that are no images. Not part of `considered`.
+    /// Files in the directory that are no images. Not part of `considered`.
     pub ignored: u64,
     /// The rejected by reason; reasons that did not occur are left out.
     pub rejects: Vec<RejectCount>,
@@ -34,7 +34,7 @@ pub struct Report {
     pub test: PartReport,
     /// Images by decade of age, from the youngest to the oldest decade that occurs, without gaps.
     pub ages: Vec<AgeBand>,
-    /// Byte-identical pictures.
+    /// Byte-identical images.
     pub duplicates: Duplicates,
     /// Columns of the manifest that define no groups and are not used as labels.
     #[serde(default)]
@@ -50,7 +50,7 @@ pub struct Report {
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The names of the files.
-    Folder,
+    Directory,
     /// A CSV or TSV file.
     Manifest,
 }
@@ -59,9 +59,9 @@ pub enum Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SplitOrigin {
-    /// The sub-folders or the manifest's column.
+    /// The sub-directories or the manifest's column.
     Given,
-    /// The content of each picture and the seed.
+    /// The content of each image and the seed.
     Hashed,
 }
 
@@ -73,7 +73,7 @@ pub enum RejectReason {
     NoAge,
     /// The age is outside the allowed range.
     AgeOutOfRange,
-    /// The image lies beside the folders of the split.
+    /// The image lies beside the directories of the split.
     NoPart,
     /// The row has a wrong number of fields, no path, no numeric age or an unknown split.
     BadRow,
@@ -91,7 +91,7 @@ pub enum RejectReason {
     TooLarge,
     /// The content is no JPEG, PNG, WebP or BMP.
     UnsupportedFormat,
-    /// The picture has more pixels than allowed.
+    /// The image has more pixels than allowed.
     Dimensions,
     /// The content is damaged or cut off.
     Corrupt,
@@ -167,20 +167,20 @@ pub struct AgeBand {
     pub test: u64,
 }
 
-/// Byte-identical pictures under different names.
+/// Byte-identical images under different names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Duplicates {
-    /// Groups of two or more identical pictures.
+    /// Groups of two or more identical images.
     pub groups: u64,
-    /// Pictures in these groups.
+    /// Images in these groups.
     pub images: u64,
     /// Groups with members in different parts: what is validated or tested on was also learned from.
     pub straddling: u64,
-    /// The first such groups, at most five, each picture as `part: name`.
+    /// The first such groups, at most five, each image as `part: name`.
     pub straddling_examples: Vec<Vec<String>>,
     /// Groups whose members have different ages.
     pub conflicting_ages: u64,
-    /// The first such groups, at most five, each picture as `age: name`.
+    /// The first such groups, at most five, each image as `age: name`.
     pub conflicting_examples: Vec<Vec<String>>,
 }
 
@@ -302,7 +302,7 @@ pub(super) fn age_bands(parts: &[(Part, &[Sample])]) -> Vec<AgeBand> {
         .collect()
 }
 
-/// Groups of two or more byte-identical pictures, each sorted by name, by the name of their first.
+/// Groups of two or more byte-identical images, each sorted by name, by the name of their first.
 pub(super) fn identical<'a>(parts: &[(Part, &'a [Sample])]) -> Vec<Vec<(Part, &'a Sample)>> {
     let mut by_content: BTreeMap<[u8; 32], Vec<(Part, &Sample)>> = BTreeMap::new();
     for (part, samples) in parts {

@@ -1,4 +1,4 @@
-//! Which folders data sets may come from. Who may start a training must not be able to read any file of the server.
+//! Which directories data sets may come from. Who may start a training must not be able to read any file of the server.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -7,44 +7,44 @@ use fs_err as fs;
 
 use super::Error;
 
-/// The folders under which data sets or weights are allowed, with all links resolved.
+/// The directories under which data sets or weights are allowed, with all links resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roots {
-    folders: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
     /// Of the server, for errors.
     setting: &'static str,
 }
 
 impl Roots {
-    /// Resolves the configured folders of datasets.
+    /// Resolves the configured directories of datasets.
     ///
     /// # Errors
-    /// [`Error::Root`] for one that does not exist or is not a folder.
-    pub fn new(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
-        Roots::of("data_roots", folders)
+    /// [`Error::Root`] for one that does not exist or is not a directory.
+    pub fn new(directories: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
+        Roots::of("data_roots", directories)
     }
 
-    /// Resolves the configured folders of weights.
+    /// Resolves the configured directories of weights.
     ///
     /// # Errors
     /// As [`Roots::new`].
-    pub fn of_weights(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
-        Roots::of("weights_roots", folders)
+    pub fn of_weights(directories: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
+        Roots::of("weights_roots", directories)
     }
 
     fn of(
         setting: &'static str,
-        folders: impl IntoIterator<Item = PathBuf>,
+        directories: impl IntoIterator<Item = PathBuf>,
     ) -> Result<Self, Error> {
         let mut roots = Vec::new();
-        for path in folders {
+        for path in directories {
             let resolved = fs::canonicalize(&path).and_then(|resolved| {
                 if fs::metadata(&resolved)?.is_dir() {
                     return Ok(resolved);
                 }
                 Err(io::Error::new(
                     io::ErrorKind::NotADirectory,
-                    "it is not a folder",
+                    "it is not a directory",
                 ))
             });
             match resolved {
@@ -53,7 +53,7 @@ impl Roots {
             }
         }
         Ok(Roots {
-            folders: roots,
+            directories: roots,
             setting,
         })
     }
@@ -66,21 +66,21 @@ impl Roots {
     /// [`Error::NoRoots`], [`Error::OutsideRoots`], [`Error::NotFound`], and [`Error::Io`] for a path under a root that the
     /// system refuses to resolve.
     pub fn resolve(&self, user_path: &str) -> Result<PathBuf, Error> {
-        if self.folders.is_empty() {
+        if self.directories.is_empty() {
             return Err(Error::NoRoots);
         }
         let mut exists_outside = false;
-        for root in &self.folders {
+        for root in &self.directories {
             // Joining an absolute path gives that path.
             let candidate = root.join(user_path);
             match fs::canonicalize(&candidate) {
                 Ok(resolved) if self.contains(&resolved) => return Ok(resolved),
                 Ok(_) => exists_outside = true,
                 Err(error) if is_absent(&error) => {
-                    exists_outside |= !self.holds_nearest_folder(&candidate);
+                    exists_outside |= !self.holds_nearest_directory(&candidate);
                 }
                 Err(error) => {
-                    if self.holds_nearest_folder(&candidate) {
+                    if self.holds_nearest_directory(&candidate) {
                         return Err(error.into());
                     }
                     exists_outside = true;
@@ -105,11 +105,13 @@ impl Roots {
     /// True for a resolved path that is a root or under one.
     #[must_use]
     pub fn contains(&self, resolved: &Path) -> bool {
-        self.folders.iter().any(|root| resolved.starts_with(root))
+        self.directories
+            .iter()
+            .any(|root| resolved.starts_with(root))
     }
 
-    /// Whether the deepest folder of the path that exists is under a root.
-    fn holds_nearest_folder(&self, path: &Path) -> bool {
+    /// Whether the deepest directory of the path that exists is under a root.
+    fn holds_nearest_directory(&self, path: &Path) -> bool {
         // A `..` behind something that does not exist could lead anywhere, and nobody needs it.
         let climbs = path
             .components()
@@ -125,7 +127,7 @@ impl Roots {
 
     fn listed(&self) -> String {
         let roots: Vec<String> = self
-            .folders
+            .directories
             .iter()
             .map(|root| root.display().to_string())
             .collect();

@@ -20,7 +20,7 @@ use super::report::{RejectReason, Rejects};
 use super::{Error, LeftOutColumns, Part, Roots, Skipped};
 use crate::{imaging, priority};
 
-/// How thoroughly the scan looks at each picture.
+/// How thoroughly the scan looks at each image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verify {
@@ -28,13 +28,13 @@ pub enum Verify {
     /// trainer.
     #[default]
     HeaderOnly,
-    /// The whole picture is decoded, which takes several times as long.
+    /// The whole image is decoded, which takes several times as long.
     Decode,
     /// It is decoded, and what it looks like is kept, so that near-duplicates can be found.
     Fingerprint,
 }
 
-/// A picture that a folder or a manifest names, before it is opened.
+/// An image that a directory or a manifest names, before it is opened.
 #[derive(Debug)]
 pub(super) struct Candidate {
     /// Relative to the data set, with `/`.
@@ -48,7 +48,7 @@ pub(super) struct Candidate {
     pub(super) by_content: bool,
 }
 
-/// What a folder or a manifest holds. The candidates are sorted by name.
+/// What a directory or a manifest holds. The candidates are sorted by name.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) candidates: Vec<Candidate>,
@@ -67,14 +67,14 @@ pub(super) struct Listing {
     pub(super) doubts: Vec<String>,
 }
 
-/// A picture that can be used.
+/// An image that can be used.
 #[derive(Debug, Clone)]
 pub(super) struct Scanned {
     /// With all links resolved, and under a root.
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
     pub(super) content_hash: [u8; 32],
-    /// None also for a picture without contrast.
+    /// None also for an image without contrast.
     pub(super) fingerprint: Option<Fingerprint>,
 }
 
@@ -225,7 +225,7 @@ impl Shared<'_> {
             Verify::HeaderOnly => imaging::inspect(buffer, limits).map(|_| None),
             Verify::Decode => imaging::decode(buffer, limits).map(|_| None),
             Verify::Fingerprint => {
-                imaging::decode(buffer, limits).map(|picture| fingerprinter.fingerprint(picture))
+                imaging::decode(buffer, limits).map(|image| fingerprinter.fingerprint(image))
             }
         };
         let fingerprint = fingerprint.map_err(|error| reason_of_image(&error))?;
@@ -252,7 +252,7 @@ fn reason_of_image(error: &imaging::Error) -> RejectReason {
         imaging::Error::TooLarge { .. } => RejectReason::TooLarge,
         imaging::Error::UnsupportedFormat { .. } => RejectReason::UnsupportedFormat,
         imaging::Error::Dimensions { .. } => RejectReason::Dimensions,
-        // Reading a picture never gives the last one.
+        // Reading an image never gives the last one.
         imaging::Error::Corrupt { .. } | imaging::Error::InputSpec { .. } => RejectReason::Corrupt,
     }
 }

@@ -1,4 +1,4 @@
-//! Which part a picture belongs to, and the order of an epoch. Both are pure functions of their arguments.
+//! Which part an image belongs to, and the order of an epoch. Both are pure functions of their arguments.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -34,17 +34,17 @@ impl Part {
     }
 }
 
-/// Which pictures stay in one part of a split that is made here.
+/// Which images stay in one part of a split that is made here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SplitGrouping {
     /// Byte-identical ones, which costs nothing: the part follows from the content.
     #[default]
     Exact,
-    /// Also those that look the same, up to [`super::DEFAULT_NEAR_DISTANCE`]; every picture is decoded for it.
+    /// Also those that look the same, up to [`super::DEFAULT_NEAR_DISTANCE`]; every image is decoded for it.
     Near,
 }
 
-/// Which shares of the pictures go to validation and test where the source does not say; the rest is for training.
+/// Which shares of the images go to validation and test where the source does not say; the rest is for training.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SplitFractions {
     /// Share of the validation part, 0 to 1. Default 0.1.
@@ -71,14 +71,14 @@ impl SplitFractions {
         Err(Error::Option {
             name: "split",
             found: format!("val {} and test {}", self.val, self.test),
-            expected: "shares of 0 to 1 that leave some pictures for training",
+            expected: "shares of 0 to 1 that leave some images for training",
         })
     }
 
-    /// The part of a picture, by its content and the seed alone; pictures that belong together are given the content of one of them.
+    /// The part of an image, by its content and the seed alone; images that belong together are given the content of one of them.
     ///
     /// The first eight bytes of SHA-256(seed as 8 bytes little-endian, SHA-256 of the file) are a fraction of 2^64, big-endian.
-    /// Below `val` it is validation, then test up to `val + test`. Another picture more or less moves no other one.
+    /// Below `val` it is validation, then test up to `val + test`. Another image more or less moves no other one.
     pub(super) fn part(self, seed: u64, content_hash: &[u8; 32]) -> Part {
         let key: [u8; 32] = Sha256::new()
             .chain_update(seed.to_le_bytes())

@@ -25,7 +25,7 @@ pub(super) struct Boosted {
     weights: Vec<f32>,
 }
 
-/// A picture's features at every pixel, and sums by which a window's deviation is found.
+/// An image's features at every pixel, and sums by which a window's deviation is found.
 #[derive(Debug, Default)]
 pub(super) struct Features {
     width: usize,

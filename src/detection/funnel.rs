@@ -1,4 +1,4 @@
-//! How the stages are put together: from a grey picture to windows.
+//! How the stages are put together: from a grey image to windows.
 
 use image::GrayImage;
 
@@ -8,15 +8,15 @@ use super::{
     network::{Gradients, Network},
 };
 
-/// A window moves by so many pixels at each size of the picture.
+/// A window moves by so many pixels at each size of the image.
 const STEP: usize = 4;
-/// Each size of the picture is so much smaller than the one before, as in the original: the networks behind it move and resize a window by up to its own size,
+/// Each size of the image is so much smaller than the one before, as in the original: the networks behind it move and resize a window by up to its own size,
 /// so that smaller steps find little more and take longer.
 const SHRINKING: f32 = 0.8;
 /// Windows that overlap by more are one, before the last stage and behind it.
 const SAME_EARLY: f32 = 0.8;
 const SAME_AT_LAST: f32 = 0.3;
-/// Windows of each classifier that go on at most, the best. A photograph of a crowd has some hundreds; a picture that was made to have a hundred thousand would keep
+/// Windows of each classifier that go on at most, the best. A photograph of a crowd has some hundreds; an image that was made to have a hundred thousand would keep
 /// a thread busy for minutes.
 const MOST_WINDOWS: usize = 4096;
 /// Windows between two looks at whether anybody still waits.
@@ -31,20 +31,20 @@ pub(super) struct Window {
     pub(super) score: f64,
 }
 
-/// The faces of a grey picture; `None` when `stop` said so between two steps.
+/// The faces of a grey image; `None` when `stop` said so between two steps.
 pub(super) fn search(
     model: &Model,
-    picture: &GrayImage,
+    image: &GrayImage,
     stop: &dyn Fn() -> bool,
 ) -> Option<Vec<Window>> {
     let mut windows = Vec::new();
-    for candidates in propose(model, picture, stop)? {
+    for candidates in propose(model, image, stop)? {
         windows.extend(merge(candidates, SAME_EARLY));
     }
     // Between two networks what has become the same is merged, with one exception: the original does not before the last.
     let last = model.networks.len().saturating_sub(1);
     for (index, network) in model.networks.iter().enumerate() {
-        windows = refine(network, picture, windows, stop)?;
+        windows = refine(network, image, windows, stop)?;
         if index == last {
             windows = merge(windows, SAME_AT_LAST);
         } else if index + 1 < last {
@@ -55,12 +55,8 @@ pub(super) fn search(
 }
 
 /// What each boosted classifier lets through.
-fn propose(
-    model: &Model,
-    picture: &GrayImage,
-    stop: &dyn Fn() -> bool,
-) -> Option<Vec<Vec<Window>>> {
-    let (width, height) = picture.dimensions();
+fn propose(model: &Model, image: &GrayImage, stop: &dyn Fn() -> bool) -> Option<Vec<Vec<Window>>> {
+    let (width, height) = image.dimensions();
     let mut proposed = vec![Vec::new(); model.boosted.len()];
     let mut features = Features::default();
     let mut pixels = Vec::new();
@@ -83,7 +79,7 @@ fn propose(
             side: 0,
             score: 0.0,
         };
-        resample(picture, all, (width, height), (columns, rows), &mut pixels);
+        resample(image, all, (width, height), (columns, rows), &mut pixels);
         features.compute(&pixels, columns);
         let side = (WINDOW as f32 / scale + 0.5) as i32;
         let unscaled = |place: usize| (place as f32 / scale + 0.5) as i32;
@@ -109,7 +105,7 @@ fn propose(
 /// Keeps the windows that a network takes for faces, moved and resized as it says.
 fn refine(
     network: &Network,
-    picture: &GrayImage,
+    image: &GrayImage,
     windows: Vec<Window>,
     stop: &dyn Fn() -> bool,
 ) -> Option<Vec<Window>> {
@@ -120,11 +116,11 @@ fn refine(
         if index % BETWEEN_LOOKS == 0 && stop() {
             return None;
         }
-        if !touches(window, picture) {
+        if !touches(window, image) {
             continue;
         }
         let side = window.side as u32;
-        resample(picture, window, (side, side), (WINDOW, WINDOW), &mut pixels);
+        resample(image, window, (side, side), (WINDOW, WINDOW), &mut pixels);
         let Some(pixels) = pixels.first_chunk() else {
             continue;
         };
@@ -147,24 +143,24 @@ fn refine(
     Some(kept)
 }
 
-/// Whether a window has an area, and a part of it lies in the picture; a network may have moved it anywhere.
-fn touches(window: Window, picture: &GrayImage) -> bool {
+/// Whether a window has an area, and a part of it lies in the image; a network may have moved it anywhere.
+fn touches(window: Window, image: &GrayImage) -> bool {
     let inside =
         |place: i32, length: u32| place < length as i32 && place.saturating_add(window.side) > 0;
-    window.side >= 2 && inside(window.x, picture.width()) && inside(window.y, picture.height())
+    window.side >= 2 && inside(window.x, image.width()) && inside(window.y, image.height())
 }
 
-/// A part of the picture, of `size` from the window's upper left corner, at another size; without smoothing, as the model was trained. Outside of the picture
+/// A part of the image, of `size` from the window's upper left corner, at another size; without smoothing, as the model was trained. Outside of the image
 /// is black.
 fn resample(
-    picture: &GrayImage,
+    image: &GrayImage,
     window: Window,
     size: (u32, u32),
     (columns, rows): (usize, usize),
     out: &mut Vec<u8>,
 ) {
-    let (width, height) = (picture.width() as i32, picture.height() as i32);
-    let pixels = picture.as_raw();
+    let (width, height) = (image.width() as i32, image.height() as i32);
+    let pixels = image.as_raw();
     let is_inside = window.x >= 0
         && window.y >= 0
         && window.x + size.0 as i32 <= width

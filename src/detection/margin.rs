@@ -2,7 +2,7 @@
 //!
 //! UTKFace's chips were cut by other landmarks, so what the detector marks in them says how to cut alike: of 300 of its validation chips the detector finds the
 //! face in 289, and the median chip is 1.047 times as wide as what it marks (0.91 to 1.19 for nine in ten), and its centre 0.063 of that width lower (-0.00 to
-//! 0.12) and 0.008 to the right. Of the same chips in larger pictures it finds 292, with medians of 1.058, 0.076 and 0.006.
+//! 0.12) and 0.008 to the right. Of the same chips in larger images it finds 292, with medians of 1.058, 0.076 and 0.006.
 
 use image::RgbImage;
 
@@ -25,10 +25,10 @@ pub(super) fn chip(detected: Square) -> Square {
     }
 }
 
-/// A square of a picture. What lies beyond its edges is black, as it is in chips: one in fifty has such an edge.
-pub fn crop(picture: &RgbImage, square: Square) -> RgbImage {
+/// A square of an image. What lies beyond its edges is black, as it is in chips: one in fifty has such an edge.
+pub fn crop(image: &RgbImage, square: Square) -> RgbImage {
     let mut chip = RgbImage::new(square.side, square.side);
     let (left, top) = (i64::from(square.left), i64::from(square.top));
-    image::imageops::replace(&mut chip, picture, -left, -top);
+    image::imageops::replace(&mut chip, image, -left, -top);
     chip
 }

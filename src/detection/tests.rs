@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use image::imageops;
 use rand::SeedableRng;
@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::synth::Person;
 
-const MODEL_PATH: &str = "src/detection/model/seeta_fd_frontal_v1.0.bin";
+const MODEL_PATH: &str = "src/detection/seetaface/seeta_fd_frontal_v1.0.bin";
 
 /// Twenty-nine people in three rows: the Solvay conference of 1927, from the sources of rustface.
 ///
@@ -44,8 +44,8 @@ fn windows_are_those_of_the_original() {
     let Some(photograph) = photograph() else {
         return;
     };
-    let picture = imageops::crop_imm(&photograph, 0, 0, 1000, 700).to_image();
-    let grey = imageops::grayscale(&picture);
+    let image = imageops::crop_imm(&photograph, 0, 0, 1000, 700).to_image();
+    let grey = imageops::grayscale(&image);
     let mut original = rustface::create_detector(MODEL_PATH).unwrap();
     original.set_score_thresh(LEAST_SCORE);
     let pixels = rustface::ImageData::new(grey.as_raw(), grey.width(), grey.height());
@@ -57,7 +57,7 @@ fn windows_are_those_of_the_original() {
             (edges, (face.score() * 1e3).round() as i64)
         })
         .collect();
-    let mut found: Vec<_> = find(&picture, &|| false)
+    let mut found: Vec<_> = find(&image, &|| false)
         .unwrap()
         .iter()
         .map(|face| {
@@ -115,12 +115,12 @@ fn drawn_faces_are_found_where_they_were_put() {
 }
 
 #[test]
-fn pictures_of_any_shape_have_an_answer() {
+fn images_of_any_shape_have_an_answer() {
     for (width, height) in [(1, 1), (3000, 1), (1, 3000), (39, 41), (40, 40), (5000, 60)] {
         let faces = find(&RgbImage::new(width, height), &|| false);
         assert_eq!(faces, Some(Vec::new()), "{width}x{height}");
     }
-    // A tiny one, and one that lies across the edge, where networks move windows out of the picture.
+    // A tiny one, and one that lies across the edge, where networks move windows out of the image.
     let face = drawn(40, 1);
     let small = imageops::thumbnail(&face, 50, 50);
     assert_eq!(find(&small, &|| false).unwrap().len(), 1);
@@ -164,13 +164,13 @@ fn damaged_models_are_refused() {
 
 #[test]
 fn what_lies_beyond_the_edge_is_black() {
-    let picture = RgbImage::from_fn(4, 3, |x, y| image::Rgb([10 + x as u8, 10 + y as u8, 9]));
+    let image = RgbImage::from_fn(4, 3, |x, y| image::Rgb([10 + x as u8, 10 + y as u8, 9]));
     let square = Square {
         left: -1,
         top: 1,
         side: 3,
     };
-    let chip = crop(&picture, square);
+    let chip = crop(&image, square);
     let red: Vec<u8> = chip.pixels().map(|pixel| pixel.0[0]).collect();
     assert_eq!(red, [0, 10, 11, 0, 10, 11, 0, 0, 0]);
 }

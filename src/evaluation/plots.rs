@@ -112,9 +112,9 @@ fn draw(drawing: impl FnOnce(&DrawingArea<Backend<'_>, Shift>) -> Drawn) -> Resu
             .and_then(|()| area.present())
     };
     drawn.map_err(|error| Error(error.to_string()))?;
-    let picture = RgbImage::from_raw(width, height, pixels).expect("the pixels are of this size");
+    let image = RgbImage::from_raw(width, height, pixels).expect("the pixels are of this size");
     let mut png = Cursor::new(Vec::new());
-    picture
+    image
         .write_to(&mut png, ImageFormat::Png)
         .map_err(|error| Error(error.to_string()))?;
     Ok(png.into_inner())
@@ -193,20 +193,20 @@ mod tests {
     use super::*;
 
     fn decoded(png: &[u8]) -> RgbImage {
-        let picture = image::load_from_memory_with_format(png, ImageFormat::Png).unwrap();
-        assert_eq!((picture.width(), picture.height()), SIZE);
-        picture.into_rgb8()
+        let image = image::load_from_memory_with_format(png, ImageFormat::Png).unwrap();
+        assert_eq!((image.width(), image.height()), SIZE);
+        image.into_rgb8()
     }
 
     /// Pixels that are as blue as points, or as the band is where nothing else lies.
-    fn count(picture: &RgbImage, colour: [u8; 3]) -> usize {
+    fn count(image: &RgbImage, colour: [u8; 3]) -> usize {
         let near = |pixel: &&image::Rgb<u8>| {
             let channels = pixel.0.iter().zip(colour);
             channels
                 .into_iter()
                 .all(|(one, other)| one.abs_diff(other) < 12)
         };
-        picture.pixels().filter(near).count()
+        image.pixels().filter(near).count()
     }
 
     #[test]

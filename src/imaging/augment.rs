@@ -1,4 +1,4 @@
-//! Random changes of training pictures. What is drawn for a picture is a function of seed, epoch and position, so a repeated epoch sees the same pictures.
+//! Random changes of training images. What is drawn for an image is a function of seed, epoch and position, so a repeated epoch sees the same images.
 
 use image::RgbImage;
 use rand::{Rng, SeedableRng};
@@ -9,9 +9,9 @@ use super::InputSpec;
 /// Which changes may be drawn; the default is none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Augmentation {
-    /// Mirror half of the pictures.
+    /// Mirror half of the images.
     pub horizontal_flip: bool,
-    /// Smallest share of the area that is cut out, above 0 to 1; 1 takes the whole picture.
+    /// Smallest share of the area that is cut out, above 0 to 1; 1 takes the whole image.
     pub min_crop_area: f64,
     /// Brightness is multiplied with 1 - x to 1 + x; x is 0 to 1.
     pub brightness: f64,
@@ -19,7 +19,7 @@ pub struct Augmentation {
     pub contrast: f64,
     /// Saturation likewise.
     pub saturation: f64,
-    /// Share of pictures of which a rectangle is erased, 0 to 1.
+    /// Share of images of which a rectangle is erased, 0 to 1.
     pub erasing: f64,
 }
 
@@ -36,12 +36,12 @@ impl Default for Augmentation {
     }
 }
 
-/// What is done to one picture.
+/// What is done to one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Transform {
     /// Mirror it; after everything else but the erasing.
     pub flip: bool,
-    /// What is cut out before the picture is resized.
+    /// What is cut out before the image is resized.
     pub crop: Crop,
     /// Factor on the brightness.
     pub brightness: f32,
@@ -65,7 +65,7 @@ impl Transform {
     };
 }
 
-/// A part of a picture; all in shares of its sides, 0 to 1.
+/// A part of an image; all in shares of its sides, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Crop {
     /// Left edge, in shares of the width.
@@ -99,12 +99,12 @@ pub struct Rectangle {
 }
 
 impl Augmentation {
-    /// Whether no picture is ever changed.
+    /// Whether no image is ever changed.
     pub fn is_none(&self) -> bool {
         *self == Augmentation::default()
     }
 
-    /// Whether pictures are mirrored at most, so that there are only two variants of each.
+    /// Whether images are mirrored at most, so that there are only two variants of each.
     pub fn has_few_variants(&self) -> bool {
         let mirrored = Augmentation {
             horizontal_flip: self.horizontal_flip,
@@ -113,7 +113,7 @@ impl Augmentation {
         *self == mirrored
     }
 
-    /// What is done to the picture at this position of the dataset in this epoch, for an input of `size` × `size` pixels.
+    /// What is done to the image at this position of the dataset in this epoch, for an input of `size` × `size` pixels.
     pub fn draw(&self, seed: u64, epoch: u64, position: u32, size: u32) -> Transform {
         if self.is_none() {
             return Transform::NONE;
@@ -178,23 +178,23 @@ fn draw_rectangle(random: &mut ChaCha8Rng, size: usize) -> Option<Rectangle> {
     None
 }
 
-/// Changes brightness, contrast and saturation, in this order, as torchvision's functions do on 8-bit pictures; then mirrors.
-pub(super) fn recolour_and_flip(picture: &mut RgbImage, transform: &Transform) {
+/// Changes brightness, contrast and saturation, in this order, as torchvision's functions do on 8-bit images; then mirrors.
+pub(super) fn recolour_and_flip(image: &mut RgbImage, transform: &Transform) {
     if transform.brightness != 1.0 {
-        for sample in picture.iter_mut() {
+        for sample in image.iter_mut() {
             *sample = blend(*sample, 0.0, transform.brightness);
         }
     }
     if transform.contrast != 1.0 {
-        let greys = picture.pixels().map(|pixel| u64::from(grey(pixel.0)));
-        let pixels = u64::from(picture.width()) * u64::from(picture.height());
+        let greys = image.pixels().map(|pixel| u64::from(grey(pixel.0)));
+        let pixels = u64::from(image.width()) * u64::from(image.height());
         let mean = (greys.sum::<u64>() as f64 / pixels.max(1) as f64) as f32;
-        for sample in picture.iter_mut() {
+        for sample in image.iter_mut() {
             *sample = blend(*sample, mean, transform.contrast);
         }
     }
     if transform.saturation != 1.0 {
-        for pixel in picture.pixels_mut() {
+        for pixel in image.pixels_mut() {
             let grey = f32::from(grey(pixel.0));
             pixel.0 = pixel
                 .0
@@ -202,7 +202,7 @@ pub(super) fn recolour_and_flip(picture: &mut RgbImage, transform: &Transform) {
         }
     }
     if transform.flip {
-        image::imageops::flip_horizontal_in_place(picture);
+        image::imageops::flip_horizontal_in_place(image);
     }
 }
 
@@ -300,16 +300,16 @@ mod tests {
     #[test]
     fn colours_are_those_of_torchvision() {
         let pixels = vec![10, 200, 30, 250, 128, 0, 77, 77, 77, 255, 255, 255];
-        let mut picture = RgbImage::from_raw(2, 2, pixels).unwrap();
+        let mut image = RgbImage::from_raw(2, 2, pixels).unwrap();
         let transform = Transform {
             brightness: 1.3,
             contrast: 0.6,
             saturation: 1.7,
             ..Transform::NONE
         };
-        recolour_and_flip(&mut picture, &transform);
+        recolour_and_flip(&mut image, &transform);
         assert_eq!(
-            picture.as_raw(),
+            image.as_raw(),
             &include!("../../tests/fixtures/imaging/colours.in")
         );
     }
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn flip_mirrors_rows_and_erasing_sets_a_rectangle_to_the_mean() {
         let pixels = vec![1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4];
-        let mut picture = RgbImage::from_raw(2, 2, pixels).unwrap();
+        let mut image = RgbImage::from_raw(2, 2, pixels).unwrap();
         let transform = Transform {
             flip: true,
             erased: Some(Rectangle {
@@ -328,8 +328,8 @@ mod tests {
             }),
             ..Transform::NONE
         };
-        recolour_and_flip(&mut picture, &transform);
-        assert_eq!(picture.as_raw(), &[2, 2, 2, 1, 1, 1, 4, 4, 4, 3, 3, 3]);
+        recolour_and_flip(&mut image, &transform);
+        assert_eq!(image.as_raw(), &[2, 2, 2, 1, 1, 1, 4, 4, 4, 3, 3, 3]);
         let spec = InputSpec {
             size: 2,
             ..InputSpec::default()

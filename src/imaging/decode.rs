@@ -11,7 +11,7 @@ use super::{Error, formats, jpeg, orientation, webp};
 /// What the decoder of PNG may allocate beside the pixels.
 const PNG_MEMORY: u64 = 16 * 1024 * 1024;
 
-/// What a picture may cost, checked on its header before any pixel is decoded.
+/// What an image may cost, checked on its header before any pixel is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Largest encoded size in bytes. Default 16 MiB.
@@ -72,7 +72,7 @@ impl Limits {
     }
 }
 
-/// What the header of a picture says, before its orientation is applied.
+/// What the header of an image says, before its orientation is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// `JPEG`, `PNG`, `WebP` or `BMP`.
@@ -197,7 +197,7 @@ fn open<'a>(
     Ok(decoder)
 }
 
-/// Runs a third-party decoder so that a panic in it costs one picture and not the thread.
+/// Runs a third-party decoder so that a panic in it costs one image and not the thread.
 fn guarded<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     // Everything the closure touches is made inside it or only read, so nothing half changed can be seen afterwards.
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
@@ -210,10 +210,10 @@ fn guarded<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T, Error>) ->
 
 /// Eight bits, three channels. The library's own conversion rounds 16-bit samples and goes through colour spaces;
 /// this one keeps the upper byte, as Pillow does.
-fn into_rgb(picture: DynamicImage) -> RgbImage {
-    let (width, height) = (picture.width(), picture.height());
-    let samples: Vec<u8> = match &picture {
-        DynamicImage::ImageRgb8(_) => return picture.into_rgb8(),
+fn into_rgb(image: DynamicImage) -> RgbImage {
+    let (width, height) = (image.width(), image.height());
+    let samples: Vec<u8> = match &image {
+        DynamicImage::ImageRgb8(_) => return image.into_rgb8(),
         DynamicImage::ImageLuma8(grey) => grey.as_raw().iter().flat_map(|v| [*v; 3]).collect(),
         DynamicImage::ImageLumaA8(grey) => pixels::<2, u8>(grey.as_raw())
             .flat_map(|[v, _]| [v; 3])
@@ -237,11 +237,11 @@ fn into_rgb(picture: DynamicImage) -> RgbImage {
             .collect(),
         // None of the four formats decodes to floating point; should one ever, the library's conversion is good.
         DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_) | _ => {
-            return picture.into_rgb8();
+            return image.into_rgb8();
         }
     };
     RgbImage::from_raw(width, height, samples)
-        .expect("three samples were written for each pixel of the picture")
+        .expect("three samples were written for each pixel of the image")
 }
 
 fn pixels<const CHANNELS: usize, T: Copy>(

@@ -1,6 +1,6 @@
-//! Why a picture cannot be used.
+//! Why an image cannot be used.
 
-/// What is wrong with a picture, or with the description of a network's input.
+/// What is wrong with an image, or with the description of a network's input.
 ///
 /// All but [`Error::InputSpec`] are the sender's to mend. The messages name what was found and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

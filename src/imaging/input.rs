@@ -14,7 +14,7 @@ use super::{
 /// The longest side of a network's input that we accept, in pixels.
 pub const MAX_INPUT_SIZE: u32 = 1024;
 
-/// How a network wants its pictures. It is stored with each checkpoint, and a model is only ever fed by its own.
+/// How a network wants its images. It is stored with each checkpoint, and a model is only ever fed by its own.
 ///
 /// An unknown field is refused when reading: it would be a step that this version cannot do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub struct InputSpec {
     pub mean: [f32; 3],
     /// Standard deviation of red, green and blue on the scale 0 to 1. Default: ImageNet's.
     pub std: [f32; 3],
-    /// How a picture of another shape becomes a square.
+    /// How an image of another shape becomes a square.
     #[serde(default)]
     pub fit: Fit,
     /// How pixels are averaged when the size changes.
@@ -34,11 +34,11 @@ pub struct InputSpec {
     pub filter: ResizeFilter,
 }
 
-/// How a picture that is not square becomes one.
+/// How an image that is not square becomes one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {
-    /// The whole picture is resized to the square; its aspect is not kept and nothing is cut off.
+    /// The whole image is resized to the square; its aspect is not kept and nothing is cut off.
     #[default]
     Stretch,
 }
@@ -65,7 +65,7 @@ impl Default for InputSpec {
 }
 
 impl InputSpec {
-    /// How many numbers one picture becomes: three planes of `size` × `size`.
+    /// How many numbers one image becomes: three planes of `size` × `size`.
     #[must_use]
     pub fn values(&self) -> usize {
         3 * self.size as usize * self.size as usize
@@ -95,7 +95,7 @@ impl InputSpec {
     }
 }
 
-/// Prepares pictures one after another and keeps the working memory of the resizing between them. One for each thread.
+/// Prepares images one after another and keeps the working memory of the resizing between them. One for each thread.
 pub struct Preprocessor {
     resizer: Resizer,
 }
@@ -115,7 +115,7 @@ impl Default for Preprocessor {
 }
 
 impl Preprocessor {
-    /// Without working memory yet; it grows to what the largest picture needs.
+    /// Without working memory yet; it grows to what the largest image needs.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -123,7 +123,7 @@ impl Preprocessor {
         }
     }
 
-    /// Decodes, resizes and normalises one encoded picture into `out`, as planes `[3, size, size]` of f32.
+    /// Decodes, resizes and normalises one encoded image into `out`, as planes `[3, size, size]` of f32.
     ///
     /// # Errors
     /// Those of [`decode`]; `out` is then as it was.
@@ -155,38 +155,38 @@ impl Preprocessor {
         transform: &Transform,
         out: &mut [f32],
     ) -> Result<(), Error> {
-        let picture = decode(bytes, limits)?;
-        let mut resized = self.resize_part(picture, transform.crop, spec.size);
+        let image = decode(bytes, limits)?;
+        let mut resized = self.resize_part(image, transform.crop, spec.size);
         augment::recolour_and_flip(&mut resized, transform);
         normalise_into(&resized, spec, out);
         augment::erase(out, spec, transform);
         Ok(())
     }
 
-    /// Resizes the whole picture to `size` × `size` pixels by an antialiased bilinear filter.
+    /// Resizes the whole image to `size` × `size` pixels by an antialiased bilinear filter.
     ///
     /// The result follows Pillow's `resize((size, size), BILINEAR)`. Each of the two passes may round a sample by one 8-bit
     /// level differently where it lies halfway, so two levels are possible where both passes meet such a tie: of 80 million
-    /// samples of UTKFace (400 pictures to 224, 112 and 64 pixels) 99.87 % were equal, and two differed by two levels. A picture
+    /// samples of UTKFace (400 images to 224, 112 and 64 pixels) 99.87 % were equal, and two differed by two levels. An image
     /// that already has the size is handed back untouched.
     ///
     /// # Panics
-    /// Where `size` or a side of the picture is 0, which neither [`decode`] nor a valid [`InputSpec`] lets through.
+    /// Where `size` or a side of the image is 0, which neither [`decode`] nor a valid [`InputSpec`] lets through.
     #[must_use]
-    pub fn resize(&mut self, picture: RgbImage, size: u32) -> RgbImage {
-        self.resize_part(picture, Crop::WHOLE, size)
+    pub fn resize(&mut self, image: RgbImage, size: u32) -> RgbImage {
+        self.resize_part(image, Crop::WHOLE, size)
     }
 
-    fn resize_part(&mut self, picture: RgbImage, part: Crop, size: u32) -> RgbImage {
-        let (width, height) = picture.dimensions();
+    fn resize_part(&mut self, image: RgbImage, part: Crop, size: u32) -> RgbImage {
+        let (width, height) = image.dimensions();
         assert!(
             size > 0 && width > 0 && height > 0,
             "resizing {width}x{height} pixels to {size}x{size}: a side must not be 0"
         );
         if (width, height) == (size, size) && part == Crop::WHOLE {
-            return picture;
+            return image;
         }
-        let source = ImageRef::new(width, height, picture.as_raw(), PixelType::U8x3)
+        let source = ImageRef::new(width, height, image.as_raw(), PixelType::U8x3)
             .expect("an RgbImage has three bytes for each pixel");
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
@@ -215,7 +215,7 @@ fn pixels_of(begin: f64, share: f64, side: u32) -> (f64, f64) {
     (begin, (share * side).min(side - begin))
 }
 
-/// Decodes, resizes and normalises one picture; see [`Preprocessor::preprocess`], which is the one for many pictures.
+/// Decodes, resizes and normalises one image; see [`Preprocessor::preprocess`], which is the one for many images.
 ///
 /// # Errors
 /// Those of [`decode`]; `out` is then as it was.
@@ -231,21 +231,21 @@ pub fn preprocess(
     Preprocessor::new().preprocess(bytes, limits, spec, out)
 }
 
-/// Resizes one picture; see [`Preprocessor::resize`], which is the one for many pictures.
+/// Resizes one image; see [`Preprocessor::resize`], which is the one for many images.
 #[must_use]
-pub fn resize(picture: &RgbImage, size: u32) -> RgbImage {
-    Preprocessor::new().resize(picture.clone(), size)
+pub fn resize(image: &RgbImage, size: u32) -> RgbImage {
+    Preprocessor::new().resize(image.clone(), size)
 }
 
-/// Writes a picture of the specified size as planes of red, green and blue: `out[c][y][x] = (v / 255 - mean[c]) / std[c]`.
+/// Writes an image of the specified size as planes of red, green and blue: `out[c][y][x] = (v / 255 - mean[c]) / std[c]`.
 ///
 /// # Panics
-/// Where the picture is not `size` × `size` pixels or `out` does not hold [`InputSpec::values`] numbers.
-pub fn normalise_into(picture: &RgbImage, spec: &InputSpec, out: &mut [f32]) {
+/// Where the image is not `size` × `size` pixels or `out` does not hold [`InputSpec::values`] numbers.
+pub fn normalise_into(image: &RgbImage, spec: &InputSpec, out: &mut [f32]) {
     assert_eq!(
-        picture.dimensions(),
+        image.dimensions(),
         (spec.size, spec.size),
-        "the picture must have the size of the input"
+        "the image must have the size of the input"
     );
     assert_eq!(
         out.len(),
@@ -259,7 +259,7 @@ pub fn normalise_into(picture: &RgbImage, spec: &InputSpec, out: &mut [f32]) {
     // There are only 256 values for each channel, so a table is both faster and exact to the formula.
     let [red_of, green_of, blue_of] =
         [0, 1, 2].map(|channel| levels(spec.mean[channel], spec.std[channel]));
-    let (pixels, _) = picture.as_raw().as_chunks::<3>();
+    let (pixels, _) = image.as_raw().as_chunks::<3>();
     for (index, [r, g, b]) in pixels.iter().enumerate() {
         red[index] = red_of[usize::from(*r)];
         green[index] = green_of[usize::from(*g)];

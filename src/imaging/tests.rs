@@ -1,4 +1,4 @@
-//! Against Pillow's numbers, which `tests/python/make_imaging_fixtures.py` wrote beside the pictures it drew.
+//! Against Pillow's numbers, which `tests/python/make_imaging_fixtures.py` wrote beside the images it drew.
 
 use std::path::{Path, PathBuf};
 
@@ -16,12 +16,12 @@ const LOSSY_TOLERANCE: u8 = 3;
 #[derive(Deserialize)]
 struct Expected {
     size: u32,
-    pictures: Vec<Picture>,
+    images: Vec<Image>,
     patterns: Vec<Pattern>,
 }
 
 #[derive(Deserialize)]
-struct Picture {
+struct Image {
     file: String,
     kind: String,
     width: u32,
@@ -37,12 +37,12 @@ struct Pattern {
     rows: Vec<u32>,
 }
 
-fn folder() -> PathBuf {
+fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/imaging")
 }
 
 fn fixture(name: &str) -> Vec<u8> {
-    fs::read(folder().join(name)).unwrap()
+    fs::read(directory().join(name)).unwrap()
 }
 
 fn expected() -> Expected {
@@ -72,26 +72,26 @@ fn pattern(width: u32, height: u32) -> RgbImage {
 #[test]
 fn every_fixture_decodes_and_resizes_to_the_pixels_of_pillow() {
     let expected = expected();
-    assert!(expected.pictures.len() > 20);
-    for picture in &expected.pictures {
-        let decoded = decode(&fixture(&picture.file), &Limits::default()).unwrap();
+    assert!(expected.images.len() > 20);
+    for image in &expected.images {
+        let decoded = decode(&fixture(&image.file), &Limits::default()).unwrap();
         assert_eq!(
             decoded.dimensions(),
-            (picture.width, picture.height),
+            (image.width, image.height),
             "{}",
-            picture.file
+            image.file
         );
         let resized = resize(&decoded, expected.size);
         let difference =
-            greatest_difference(resized.as_raw(), &fixture(&format!("{}.bin", picture.file)));
-        let tolerance = match picture.kind.as_str() {
+            greatest_difference(resized.as_raw(), &fixture(&format!("{}.bin", image.file)));
+        let tolerance = match image.kind.as_str() {
             "lossless" => LOSSLESS_TOLERANCE,
             _ => LOSSY_TOLERANCE,
         };
         assert!(
             difference <= tolerance,
             "{}: a sample differs by {difference}, allowed are {tolerance}",
-            picture.file
+            image.file
         );
     }
 }
@@ -113,9 +113,9 @@ fn large_reductions_and_enlargements_give_the_rows_of_pillow() {
 }
 
 #[test]
-fn a_picture_of_the_right_size_is_left_untouched() {
-    let picture = pattern(64, 64);
-    assert_eq!(resize(&picture, 64), picture);
+fn a_image_of_the_right_size_is_left_untouched() {
+    let image = pattern(64, 64);
+    assert_eq!(resize(&image, 64), image);
 }
 
 #[test]
@@ -160,11 +160,11 @@ fn normalising_by_hand_gives_the_same_numbers() {
 }
 
 #[test]
-fn one_preprocessor_gives_the_same_result_for_pictures_of_changing_size() {
+fn one_preprocessor_gives_the_same_result_for_images_of_changing_size() {
     let mut reused = Preprocessor::new();
     for (width, height) in [(300, 20), (17, 90), (300, 20)] {
-        let picture = pattern(width, height);
-        assert_eq!(reused.resize(picture.clone(), 40), resize(&picture, 40));
+        let image = pattern(width, height);
+        assert_eq!(reused.resize(image.clone(), 40), resize(&image, 40));
     }
 }
 
@@ -217,8 +217,8 @@ fn no_cut_and_no_flipped_byte_of_any_fixture_panics() {
         max_pixels: 100_000,
         ..Limits::default()
     };
-    for picture in expected().pictures {
-        let whole = fixture(&picture.file);
+    for image in expected().images {
+        let whole = fixture(&image.file);
         for position in (0..whole.len()).step_by(whole.len() / 40) {
             let mut damaged = whole.clone();
             damaged[position] ^= 0xFF;
@@ -278,7 +278,7 @@ fn limits_hold_before_decoding_and_the_message_names_both_numbers() {
 }
 
 #[test]
-fn a_header_that_promises_a_huge_picture_is_refused_without_allocating_it() {
+fn a_header_that_promises_a_huge_image_is_refused_without_allocating_it() {
     // The width and the height of a PNG are eight bytes at offset 16, and a check sum over the chunk follows.
     let mut bomb = fixture("wide.png");
     bomb[16..24].copy_from_slice(&[0, 0, 0xFF, 0xFF, 0, 0, 0xFF, 0xFF]);

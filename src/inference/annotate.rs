@@ -1,4 +1,4 @@
-//! Draws ages on pictures.
+//! Draws ages on images.
 
 use std::io::Cursor;
 
@@ -11,7 +11,7 @@ use imageproc::{
 
 use crate::detection::Square;
 
-/// Pictures wider than this are drawn smaller, so that an answer does not outgrow the message limit; in pixels.
+/// Images wider than this are drawn smaller, so that an answer does not outgrow the message limit; in pixels.
 const MAX_SIDE: u32 = 1024;
 
 /// Draws a band with the age, and the interval (lower, upper, share) if there is one, on the lower edge of what [`fit`] returned; returns a PNG.
@@ -43,7 +43,7 @@ pub fn draw(mut canvas: RgbImage, age: f64, interval: Option<(f64, f64, f64)>) -
     png(&canvas)
 }
 
-/// A face to draw: its square in pixels of the picture, its age, and the interval (lower, upper, share) if there is one.
+/// A face to draw: its square in pixels of the image, its age, and the interval (lower, upper, share) if there is one.
 #[derive(Debug, Clone, Copy)]
 pub struct Marked {
     /// Where it is.
@@ -54,11 +54,11 @@ pub struct Marked {
     pub interval: Option<(f64, f64, f64)>,
 }
 
-/// Draws a frame about each face of a picture, whose width this is, with its age above, on what [`fit`] returned of it; returns a PNG.
-pub fn draw_faces(mut canvas: RgbImage, picture_width: u32, faces: &[Marked]) -> Vec<u8> {
+/// Draws a frame about each face of an image, whose width this is, with its age above, on what [`fit`] returned of it; returns a PNG.
+pub fn draw_faces(mut canvas: RgbImage, image_width: u32, faces: &[Marked]) -> Vec<u8> {
     const FRAME: Rgb<u8> = Rgb([255, 210, 0]);
     let font = font();
-    let scale = f64::from(canvas.width()) / f64::from(picture_width.max(1));
+    let scale = f64::from(canvas.width()) / f64::from(image_width.max(1));
     let shrunk = |pixels: f64| (pixels * scale).round() as i32;
     let thickness = (canvas.width().min(canvas.height()) / 300 + 1) as i32;
     for face in faces {
@@ -77,7 +77,7 @@ pub fn draw_faces(mut canvas: RgbImage, picture_width: u32, faces: &[Marked]) ->
             None => format!("{:.0}", face.age),
         };
         let height = text_height(&font, &text, side as f32 * 1.2, 28.0).max(9.0);
-        // Inside of the picture, also for a face at its edge.
+        // Inside of the image, also for a face at its edge.
         let row = (top - (height * 1.2) as i32).max(0);
         let column = left.max(0);
         let width = text_width(&font, &text) * height;
@@ -94,12 +94,12 @@ pub fn draw_faces(mut canvas: RgbImage, picture_width: u32, faces: &[Marked]) ->
     png(&canvas)
 }
 
-/// The picture as a PNG.
-pub(super) fn png(picture: &RgbImage) -> Vec<u8> {
+/// The image as a PNG.
+pub(super) fn png(image: &RgbImage) -> Vec<u8> {
     let mut png = Cursor::new(Vec::new());
-    picture
+    image
         .write_to(&mut png, ImageFormat::Png)
-        .expect("writing a picture to memory cannot fail");
+        .expect("writing an image to memory cannot fail");
     png.into_inner()
 }
 
@@ -107,16 +107,16 @@ fn font() -> FontRef<'static> {
     FontRef::try_from_slice(epaint_default_fonts::HACK_REGULAR).expect("the embedded font is valid")
 }
 
-/// A copy of the picture whose sides are at most 1024 pixels.
-pub fn fit(picture: &RgbImage) -> RgbImage {
-    let (width, height) = picture.dimensions();
+/// A copy of the image whose sides are at most 1024 pixels.
+pub fn fit(image: &RgbImage) -> RgbImage {
+    let (width, height) = image.dimensions();
     let longest = width.max(height);
     if longest <= MAX_SIDE {
-        return picture.clone();
+        return image.clone();
     }
     let scaled =
         |side: u32| (u64::from(side) * u64::from(MAX_SIDE) / u64::from(longest)).max(1) as u32;
-    image::imageops::thumbnail(picture, scaled(width), scaled(height))
+    image::imageops::thumbnail(image, scaled(width), scaled(height))
 }
 
 /// The largest height in pixels at which the text fits, at most `limit` and at least 8.
@@ -138,8 +138,8 @@ mod tests {
 
     #[test]
     fn the_band_is_dark_with_white_text_and_the_rest_untouched() {
-        let picture = RgbImage::from_pixel(200, 200, Rgb([200, 100, 50]));
-        let png = draw(picture, 41.3, Some((33.0, 49.6, 0.9)));
+        let image = RgbImage::from_pixel(200, 200, Rgb([200, 100, 50]));
+        let png = draw(image, 41.3, Some((33.0, 49.6, 0.9)));
         let drawn = image::load_from_memory_with_format(&png, ImageFormat::Png)
             .unwrap()
             .into_rgb8();
@@ -154,8 +154,8 @@ mod tests {
     }
 
     #[test]
-    fn faces_are_framed_where_they_are_in_the_smaller_picture() {
-        let picture = RgbImage::from_pixel(2048, 1000, Rgb([200, 100, 50]));
+    fn faces_are_framed_where_they_are_in_the_smaller_image() {
+        let image = RgbImage::from_pixel(2048, 1000, Rgb([200, 100, 50]));
         let face = |left, top, side| Marked {
             square: Square { left, top, side },
             age: 41.3,
@@ -163,7 +163,7 @@ mod tests {
         };
         // The second reaches beyond the corner.
         let faces = [face(400, 300, 200), face(-50, -50, 150)];
-        let png = draw_faces(fit(&picture), picture.width(), &faces);
+        let png = draw_faces(fit(&image), image.width(), &faces);
         let drawn = image::load_from_memory(&png).unwrap().into_rgb8();
         assert_eq!(drawn.dimensions(), (1024, 500));
         let at = |x, y| drawn.get_pixel(x, y).0;
@@ -173,13 +173,13 @@ mod tests {
         assert_eq!(at(250, 200), [200, 100, 50]);
         // The age stands on a dark band above.
         assert_eq!(at(201, 140), [50, 25, 12]);
-        let plain = draw_faces(fit(&picture), picture.width(), &[]);
+        let plain = draw_faces(fit(&image), image.width(), &[]);
         let plain = image::load_from_memory(&plain).unwrap().into_rgb8();
         assert!(plain.pixels().all(|pixel| pixel.0 == [200, 100, 50]));
     }
 
     #[test]
-    fn large_pictures_shrink_and_tiny_ones_do_not_panic() {
+    fn large_images_shrink_and_tiny_ones_do_not_panic() {
         let wide = draw(fit(&RgbImage::new(4000, 500)), 30.0, None);
         let wide = image::load_from_memory(&wide).unwrap();
         assert_eq!((wide.width(), wide.height()), (1024, 128));

@@ -1,7 +1,7 @@
-//! Answers that were given before, by the content of the picture, the weights and what was wanted of it.
+//! Answers that were given before, by the content of the image, the weights and what was wanted of it.
 //!
-//! The same bytes give the same age, so a client that asks twice for one picture, such as for the profile picture of a page that is shown often, need not wait for
-//! the network twice. Off unless it is given memory: where pictures seldom come again, it only costs.
+//! The same bytes give the same age, so a client that asks twice for one image, such as for the profile image of a page that is shown often, need not wait for
+//! the network twice. Off unless it is given memory: where images seldom come again, it only costs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::telemetry::metrics::{self, CacheResult};
 
 use super::{
     ServedModel,
-    decoding::Picture,
+    decoding::Image,
     predictor::{Answer, DecodeJob, Explained, Wishes},
 };
 
@@ -29,21 +29,21 @@ pub(super) struct Key([u8; 32]);
 
 /// What a key is made of; the hash is the expensive part.
 pub(super) struct Parts {
-    picture: Bytes,
+    image: Bytes,
     model: Arc<ServedModel>,
     wishes: Wishes,
 }
 
 impl Key {
-    /// The parts for a picture; none for numbers that a client has prepared, which are as long to hash as to compute with.
+    /// The parts for an image; none for numbers that a client has prepared, which are as long to hash as to compute with.
     pub(super) fn parts(job: &DecodeJob) -> Option<Parts> {
-        match &job.picture {
-            Picture::Encoded(bytes) => Some(Parts {
-                picture: bytes.clone(),
+        match &job.image {
+            Image::Encoded(bytes) => Some(Parts {
+                image: bytes.clone(),
                 model: Arc::clone(&job.model),
                 wishes: job.wishes,
             }),
-            Picture::Raw(_) | Picture::Values(..) => None,
+            Image::Raw(_) | Image::Values(..) => None,
         }
     }
 }
@@ -65,7 +65,7 @@ impl Parts {
         }
         hash.update([annotate, explain, detect_faces, average_flip].map(u8::from));
         hash.update(interval_level.unwrap_or(f64::NAN).to_le_bytes());
-        hash.update(&self.picture);
+        hash.update(&self.image);
         Key(hash.finalize().into())
     }
 }
@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    fn parts(picture: &'static [u8], version: &str, wishes: Wishes) -> Parts {
+    fn parts(image: &'static [u8], version: &str, wishes: Wishes) -> Parts {
         let model = ServedModel {
             name: version.to_owned(),
             weights: "model.safetensors".into(),
@@ -140,7 +140,7 @@ mod tests {
             mean_training_age: None,
         };
         Parts {
-            picture: Bytes::from_static(picture),
+            image: Bytes::from_static(image),
             model: Arc::new(model),
             wishes,
         }
@@ -164,12 +164,12 @@ mod tests {
     #[test]
     fn key_is_the_same_for_the_same_and_another_for_everything_else() {
         let plain = Wishes::default();
-        let key = |picture, version, wishes| parts(picture, version, wishes).key();
-        let first = key(b"picture", "models/age/versions/1", plain);
-        assert_eq!(first, key(b"picture", "models/age/versions/1", plain));
+        let key = |image, version, wishes| parts(image, version, wishes).key();
+        let first = key(b"image", "models/age/versions/1", plain);
+        assert_eq!(first, key(b"image", "models/age/versions/1", plain));
         let mut others = vec![
-            key(b"pictures", "models/age/versions/1", plain),
-            key(b"picture", "models/age/versions/2", plain),
+            key(b"images", "models/age/versions/1", plain),
+            key(b"image", "models/age/versions/2", plain),
         ];
         let wishes = [
             Wishes {
@@ -197,7 +197,7 @@ mod tests {
                 ..plain
             },
         ];
-        others.extend(wishes.map(|wishes| key(b"picture", "models/age/versions/1", wishes)));
+        others.extend(wishes.map(|wishes| key(b"image", "models/age/versions/1", wishes)));
         for (index, other) in others.iter().enumerate() {
             assert_ne!(first, *other, "{index}");
             assert!(!others[..index].contains(other), "{index}");
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn answer_that_comes_from_the_cache_took_no_time() {
         let cache = Cache::new(1 << 20);
-        let key = parts(b"picture", "a", Wishes::default()).key();
+        let key = parts(b"image", "a", Wishes::default()).key();
         assert!(cache.get(&key).is_none());
         cache.insert(key, answer(10));
         let found = cache.get(&key).unwrap();
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn what_was_not_used_for_the_longest_time_goes_when_the_memory_is_used_up() {
         let cache = Cache::new(5 * (1024 + OVERHEAD) as u64);
-        let key = |version: &str| parts(b"picture", version, Wishes::default()).key();
+        let key = |version: &str| parts(b"image", version, Wishes::default()).key();
         for number in 0..5_u8 {
             cache.insert(key(&number.to_string()), answer(1024));
             cache.0.run_pending_tasks();

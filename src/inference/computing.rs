@@ -17,7 +17,7 @@ pub(super) struct Computing {
     pub(super) batch: Vec<Item>,
     pub(super) model: Arc<ServedModel>,
     pub(super) begun: Instant,
-    /// One for each row; that of a picture's mirror image comes behind its own.
+    /// One for each row; that of an image's mirror image comes behind its own.
     pub(super) outputs: Result<Begun, model::Error>,
 }
 
@@ -81,7 +81,7 @@ impl Computing {
     }
 }
 
-/// An output in years, and what each place of the picture adds to it.
+/// An output in years, and what each place of the image adds to it.
 fn years(output: resnet18::Output, label: &LabelScale) -> (f64, Option<Explanation>) {
     let age = label.age(f64::from(output.value));
     let explain = |parts| Explanation::new(age, parts, label.scale);

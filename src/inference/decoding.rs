@@ -1,4 +1,4 @@
-//! From a picture as a client sends it to the network's input.
+//! From an image as a client sends it to the network's input.
 
 use std::{
     sync::Arc,
@@ -15,49 +15,49 @@ use crate::{
 
 use super::{Error, ServedModel, annotate, input::Input, predictor::DecodeJob};
 
-/// A picture as a client sends it.
+/// An image as a client sends it.
 #[derive(Debug, Clone)]
-pub enum Picture {
+pub enum Image {
     /// A file in one of the formats that [`crate::imaging`] reads.
     Encoded(Bytes),
     /// What the network reads, `[3, S, S]` and normalised, as little-endian f32.
     Raw(Bytes),
-    /// The same as numbers: the picture with this number, from 0, of those that lie one behind the other.
+    /// The same as numbers: the image with this number, from 0, of those that lie one behind the other.
     Values(Arc<Vec<f32>>, usize),
 }
 
-impl Picture {
+impl Image {
     /// Whether the client has done the preprocessing.
     fn is_prepared(&self) -> bool {
         match self {
-            Picture::Encoded(_) => false,
-            Picture::Raw(_) | Picture::Values(..) => true,
+            Image::Encoded(_) => false,
+            Image::Raw(_) | Image::Values(..) => true,
         }
     }
 }
 
-/// What is known of a picture once it is decoded.
+/// What is known of an image once it is decoded.
 pub(super) struct Decoded {
-    /// Width and height of the oriented picture in pixels.
+    /// Width and height of the oriented image in pixels.
     pub(super) dimensions: (u32, u32),
     /// To draw on, where that was asked for.
-    pub(super) picture: Option<RgbImage>,
+    pub(super) image: Option<RgbImage>,
     /// Whether the client has done the preprocessing.
     pub(super) is_prepared: bool,
     /// Time that it took.
     pub(super) seconds: Duration,
 }
 
-/// What the network needs of a picture.
+/// What the network needs of an image.
 pub(super) struct Prepared {
     pub(super) input: Input,
     pub(super) decoded: Decoded,
 }
 
-/// Makes of a picture what the network's input is made of. Numbers that a client has prepared are checked and copied.
+/// Makes of an image what the network's input is made of. Numbers that a client has prepared are checked and copied.
 ///
 /// # Errors
-/// A deadline that has passed, or a picture or numbers that cannot be used.
+/// A deadline that has passed, or an image or numbers that cannot be used.
 pub(super) fn decode(job: &DecodeJob, limits: Limits) -> Result<Prepared, Error> {
     let (index, model) = (job.index, job.model.as_ref());
     let begun = Instant::now();
@@ -66,17 +66,17 @@ pub(super) fn decode(job: &DecodeJob, limits: Limits) -> Result<Prepared, Error>
         return Err(Error::DeadlineExceeded);
     }
     let size = model.input.size;
-    let made = match &job.picture {
-        Picture::Encoded(bytes) => read(bytes, model, job.keeps_picture(), limits)
+    let made = match &job.image {
+        Image::Encoded(bytes) => read(bytes, model, job.keeps_image(), limits)
             .map_err(|source| Error::Image { index, source }),
-        Picture::Raw(bytes) => {
+        Image::Raw(bytes) => {
             let (values, rest) = bytes.as_chunks::<4>();
             let values = values.iter().map(|value| f32::from_le_bytes(*value));
             let whole = rest.is_empty().then(|| values.collect());
             check_values(index, model, whole)
                 .map(|numbers| (Input::Numbers(numbers), (size, size), None))
         }
-        Picture::Values(all, number) => {
+        Image::Values(all, number) => {
             let count = model.input.values();
             let begin = number.saturating_mul(count);
             let values = all.get(begin..begin.saturating_add(count));
@@ -89,8 +89,8 @@ pub(super) fn decode(job: &DecodeJob, limits: Limits) -> Result<Prepared, Error>
     })?;
     let decoded = Decoded {
         dimensions,
-        picture: kept,
-        is_prepared: job.picture.is_prepared(),
+        image: kept,
+        is_prepared: job.image.is_prepared(),
         seconds: begun.elapsed(),
     };
     Ok(Prepared { input, decoded })
@@ -101,15 +101,15 @@ type Read = (Input, (u32, u32), Option<RgbImage>);
 fn read(
     bytes: &[u8],
     model: &ServedModel,
-    keep_picture: bool,
+    keep_image: bool,
     limits: Limits,
 ) -> Result<Read, imaging::Error> {
-    let picture = imaging::decode(bytes, &limits)?;
-    let dimensions = picture.dimensions();
+    let image = imaging::decode(bytes, &limits)?;
+    let dimensions = image.dimensions();
     // Small at once: hundreds of decoded photographs would not fit into memory.
-    let kept = keep_picture.then(|| annotate::fit(&picture));
-    let resized = Preprocessor::new().resize(picture, model.input.size);
-    Ok((Input::Picture(resized), dimensions, kept))
+    let kept = keep_image.then(|| annotate::fit(&image));
+    let resized = Preprocessor::new().resize(image, model.input.size);
+    Ok((Input::Image(resized), dimensions, kept))
 }
 
 /// Refuses numbers that are too few or too many, or that are none.

@@ -1,4 +1,4 @@
-//! Which parts of a picture make its age: Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017).
+//! Which parts of an image make its age: Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017).
 //!
 //! For a map of features `A_k` and an output `y`, the paper's equation 1 weighs each feature by the mean over all places of its gradient, `α_k = 1/Z Σ_ij ∂y/∂A_k(i, j)`,
 //! and equation 2 adds them up, `L(i, j) = ReLU(Σ_k α_k A_k(i, j))`. Behind layer4 this network has the mean over all `Z` places, a linear head and the label
@@ -6,7 +6,7 @@
 //! no backward pass is needed: it comes out of the forward pass that makes the age, in the same number format.
 //!
 //! It is more than a heat map here: without the ReLU, `Σ_ij Σ_k α_k A_k(i, j) = y - (scale · b + offset)`. So each place's value is what it adds to the age in years, and
-//! they sum up to the age with a rest that is the same for all pictures of a version. The sign is kept, for with the ReLU only what makes a face look older is seen, and an age is made of both;
+//! they sum up to the age with a rest that is the same for all images of a version. The sign is kept, for with the ReLU only what makes a face look older is seen, and an age is made of both;
 //! the positive values are the paper's map.
 
 use image::{
@@ -16,16 +16,16 @@ use image::{
 
 use super::annotate::png;
 
-/// How much of the picture's own colour is left where a place adds most.
+/// How much of the image's own colour is left where a place adds most.
 const COVERED: f32 = 0.65;
 /// What makes it older, and what makes it younger.
 const WARM: [f32; 3] = [255.0, 60.0, 0.0];
 const COOL: [f32; 3] = [0.0, 90.0, 255.0];
 
-/// What each place of a picture adds to its age.
+/// What each place of an image adds to its age.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
-    /// Rows and columns of places; the picture is cut into as many parts of the same size.
+    /// Rows and columns of places; the image is cut into as many parts of the same size.
     pub side: usize,
     /// Years that each place adds, row by row from the upper left corner.
     pub years: Vec<f32>,
@@ -64,7 +64,7 @@ impl Explanation {
     }
 }
 
-/// Lays the explanation over the picture that it is about: warm where it adds years, cool where it takes some, and the stronger the more; the place that adds or takes
+/// Lays the explanation over the image that it is about: warm where it adds years, cool where it takes some, and the stronger the more; the place that adds or takes
 /// most has the full colour. Returns a PNG.
 pub fn draw(mut canvas: RgbImage, explanation: &Explanation) -> Vec<u8> {
     let (width, height) = canvas.dimensions();
@@ -105,8 +105,8 @@ mod tests {
             years,
             base: 30.0,
         };
-        let picture = RgbImage::from_pixel(100, 100, Rgb([100, 100, 100]));
-        let png = draw(picture, &explanation);
+        let image = RgbImage::from_pixel(100, 100, Rgb([100, 100, 100]));
+        let png = draw(image, &explanation);
         image::load_from_memory(&png).unwrap().into_rgb8()
     }
 

@@ -1,11 +1,11 @@
-//! The way of a picture whose faces are to be found: decoded and searched on the decoding threads, its faces cut out at the network's size, and each predicted.
+//! The way of an image whose faces are to be found: decoded and searched on the decoding threads, its faces cut out at the network's size, and each predicted.
 //!
-//! A picture with thirty faces is thirty forward passes, and admission knew of one. Its own place lets one face at a time into the engine's queue, which is enough
+//! An image with thirty faces is thirty forward passes, and admission knew of one. Its own place lets one face at a time into the engine's queue, which is enough
 //! to come to an end however full the server is. For more at once it takes those places that are free at that moment and never waits for any while
-//! it holds one, so no two pictures can wait for each other, and whatever is in the queue still has a place, so the queue's bound holds. It takes [`FACES_AT_ONCE`] at
+//! it holds one, so no two images can wait for each other, and whatever is in the queue still has a place, so the queue's bound holds. It takes [`FACES_AT_ONCE`] at
 //! most, so that a crowd leaves room for others, who are refused when there is no place.
 //!
-//! The faces of [`MOST_SEARCHES`] pictures are in memory at once; other pictures wait as the files that they came as. What is ahead of them waits for the engine alone.
+//! The faces of [`MOST_SEARCHES`] images are in memory at once; other images wait as the files that they came as. What is ahead of them waits for the engine alone.
 
 use std::{
     sync::Arc,
@@ -25,7 +25,7 @@ use super::{
     Error, ServedModel,
     admission::Place,
     annotate::{self, Marked},
-    decoding::Picture,
+    decoding::Image,
     engine::Output,
     explain,
     input::Input,
@@ -34,9 +34,9 @@ use super::{
     spans,
 };
 
-/// Pictures whose faces are in memory at once: 64 faces of 224×224 pixels are 10 MB.
+/// Images whose faces are in memory at once: 64 faces of 224×224 pixels are 10 MB.
 pub(super) const MOST_SEARCHES: usize = 8;
-/// Faces of a picture in the engine's queue at once.
+/// Faces of an image in the engine's queue at once.
 const FACES_AT_ONCE: usize = 8;
 
 /// The answer for one face.
@@ -52,22 +52,22 @@ pub struct FaceAnswer {
     pub explanation: Option<Explained>,
 }
 
-/// A picture that was searched.
+/// An image that was searched.
 struct Searched {
     dimensions: (u32, u32),
-    /// Each face with its part of the picture at the network's size.
+    /// Each face with its part of the image at the network's size.
     faces: Vec<(Face, RgbImage)>,
     /// To draw on, where that was asked for.
-    picture: Option<RgbImage>,
+    image: Option<RgbImage>,
     seconds: Duration,
     place: Place,
 }
 
 impl Predictor {
-    /// Finds and predicts the faces of one picture.
+    /// Finds and predicts the faces of one image.
     ///
     /// # Errors
-    /// A picture that cannot be read, a deadline that passed, or a model that does not compute.
+    /// An image that cannot be read, a deadline that passed, or a model that does not compute.
     pub(super) async fn predict_faces(&self, job: DecodeJob) -> Result<Answer, Error> {
         let (index, deadline, priority) = (job.index, job.deadline, job.priority);
         let (wishes, client) = (job.wishes, job.client.clone());
@@ -77,7 +77,7 @@ impl Predictor {
         let Searched {
             dimensions,
             faces,
-            picture,
+            image,
             seconds,
             place,
         } = self.search(job).await?;
@@ -95,7 +95,7 @@ impl Predictor {
             for ((_, chip), place) in together.iter().zip(places) {
                 let (reply, answer) = oneshot::channel();
                 self.engine.submit(Item {
-                    input: Input::Picture(chip.clone()),
+                    input: Input::Image(chip.clone()),
                     average_flip: wishes.average_flip,
                     model: Arc::clone(&model),
                     explain: wishes.explain,
@@ -126,9 +126,9 @@ impl Predictor {
         );
         let conclude = {
             let model = Arc::clone(&model);
-            move || conclude(&model, wishes, index, dimensions.0, predicted, picture)
+            move || conclude(&model, wishes, index, dimensions.0, predicted, image)
         };
-        // The place is held until here: pictures are drawn.
+        // The place is held until here: images are drawn.
         let (faces, annotated_png) = self.compute(conclude).await??;
         drop(own);
         let first = faces.first();
@@ -171,7 +171,7 @@ fn search(job: DecodeJob, limits: Limits, is_left: &dyn Fn() -> bool) -> Result<
     if stop() {
         return Err(stopped());
     }
-    let picture = decode(&job, limits).inspect_err(|_| {
+    let image = decode(&job, limits).inspect_err(|_| {
         metrics::prediction_rejected(RejectionReason::InvalidImage);
     })?;
     let decoded = begun.elapsed();
@@ -180,7 +180,7 @@ fn search(job: DecodeJob, limits: Limits, is_left: &dyn Fn() -> bool) -> Result<
     if stop() {
         return Err(stopped());
     }
-    let found = detection::find(&picture, &stop).ok_or_else(stopped)?;
+    let found = detection::find(&image, &stop).ok_or_else(stopped)?;
     metrics::faces_found(found.len(), begun.elapsed() - decoded);
     spans::step(trace, "detect", job.index, begun + decoded);
     let mut preprocessor = Preprocessor::new();
@@ -189,14 +189,14 @@ fn search(job: DecodeJob, limits: Limits, is_left: &dyn Fn() -> bool) -> Result<
         if stop() {
             return Err(stopped());
         }
-        let chip = detection::crop(&picture, face.chip);
+        let chip = detection::crop(&image, face.chip);
         faces.push((face, preprocessor.resize(chip, job.model.input.size)));
     }
     metrics::image_decoded(decoded);
     Ok(Searched {
-        dimensions: picture.dimensions(),
+        dimensions: image.dimensions(),
         faces,
-        picture: job.keeps_picture().then(|| annotate::fit(&picture)),
+        image: job.keeps_image().then(|| annotate::fit(&image)),
         seconds: begun.elapsed(),
         place: job.place,
     })
@@ -204,11 +204,11 @@ fn search(job: DecodeJob, limits: Limits, is_left: &dyn Fn() -> bool) -> Result<
 
 fn decode(job: &DecodeJob, limits: Limits) -> Result<RgbImage, Error> {
     let index = job.index;
-    match &job.picture {
-        Picture::Encoded(bytes) => {
+    match &job.image {
+        Image::Encoded(bytes) => {
             imaging::decode(bytes, &limits).map_err(|source| Error::Image { index, source })
         }
-        Picture::Raw(_) | Picture::Values(..) => Err(Error::Pixels {
+        Image::Raw(_) | Image::Values(..) => Err(Error::Pixels {
             index,
             reason: "faces are looked for in encoded images, not in prepared numbers".to_owned(),
         }),
@@ -222,9 +222,9 @@ fn conclude(
     model: &ServedModel,
     wishes: Wishes,
     index: usize,
-    picture_width: u32,
+    image_width: u32,
     predicted: Vec<(Face, RgbImage, Output)>,
-    picture: Option<RgbImage>,
+    image: Option<RgbImage>,
 ) -> Result<Concluded, Error> {
     let mut faces = Vec::with_capacity(predicted.len());
     for (face, chip, output) in predicted {
@@ -244,9 +244,9 @@ fn conclude(
         age: face.age,
         interval: face.interval,
     };
-    let annotated_png = picture.map(|picture| {
+    let annotated_png = image.map(|image| {
         let marked: Vec<Marked> = faces.iter().map(marked).collect();
-        annotate::draw_faces(picture, picture_width, &marked)
+        annotate::draw_faces(image, image_width, &marked)
     });
     Ok((faces, annotated_png))
 }

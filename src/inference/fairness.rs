@@ -45,7 +45,7 @@ pub(super) struct Full {
 pub(super) struct Taken {
     /// Whose they count as.
     pub(super) client: Client,
-    /// Pictures that somebody waits for and that have their turn before the last of these.
+    /// Images that somebody waits for and that have their turn before the last of these.
     pub(super) before: usize,
 }
 
@@ -135,7 +135,7 @@ mod tests {
             self.line(client, wanted, Priority::Interactive).map(|_| ())
         }
 
-        /// How many are before the last of so many pictures, which are given places.
+        /// How many are before the last of so many images, which are given places.
         fn line(&self, client: &str, wanted: usize, priority: Priority) -> Result<usize, Full> {
             let client = Client::new(client);
             let taken = self.shares.take(client, wanted, priority, 12, self.now);
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(clock.take("b", 1), full(4));
         clock.give_back("a", 2);
         assert_eq!(clock.take("a", 1), Ok(()));
-        // A client without pictures has its share for two seconds more.
+        // A client without images has its share for two seconds more.
         clock.give_back("c", 1);
         clock.now += IN_USE - Duration::from_millis(1);
         assert_eq!(clock.take("a", 1), full(4));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn others_have_a_turn_for_each_picture_of_a_client() {
+    fn others_have_a_turn_for_each_image_of_a_client() {
         let clock = Clock::new();
         assert_eq!(clock.line("much", 6, Priority::Interactive), Ok(0));
         // One of the six goes first, and then the only one of this client.
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_that_nobody_waits_for_are_before_none() {
+    fn images_that_nobody_waits_for_are_before_none() {
         let clock = Clock::new();
         assert_eq!(clock.line("bulk", 4, Priority::Batch), Ok(0));
         assert_eq!(clock.line("one", 2, Priority::Interactive), Ok(0));

@@ -1,4 +1,4 @@
-//! What a picture that waits keeps for the network, and a batch of them as the network takes it.
+//! What an image that waits keeps for the network, and a batch of them as the network takes it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ use super::queue::Item;
 #[derive(Debug, Clone)]
 pub enum Input {
     /// Of the network's size. It stays as it is while it waits, for its numbers take four times its room.
-    Picture(RgbImage),
+    Image(RgbImage),
     /// `[3, S, S]`, normalised by the client.
     Numbers(Vec<f32>),
 }
@@ -27,7 +27,7 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// The network's inputs, `[3, S, S]` each: of each picture in turn, and behind it of its mirror image where the mean over both is wanted. `spec`
+    /// The network's inputs, `[3, S, S]` each: of each image in turn, and behind it of its mirror image where the mean over both is wanted. `spec`
     /// is that of all.
     pub(super) fn of<'a>(
         &'a mut self,
@@ -68,17 +68,17 @@ impl Inputs {
 /// Of an item's rows those that are not there already.
 fn rows_to_make(item: &Item) -> usize {
     match item.input {
-        Input::Picture(_) => item.rows(),
+        Input::Image(_) => item.rows(),
         Input::Numbers(_) => item.rows() - 1,
     }
 }
 
-/// Makes what is not there already: a picture's numbers, and those of the mirror image where it is wanted.
+/// Makes what is not there already: an image's numbers, and those of the mirror image where it is wanted.
 fn make(input: &Input, is_mirrored: bool, spec: &InputSpec, room: &mut [f32]) {
     let (own, mirror_image) = match input {
-        Input::Picture(picture) => {
+        Input::Image(image) => {
             let (own, mirror_image) = room.split_at_mut(spec.values());
-            normalise_into(picture, spec, own);
+            normalise_into(image, spec, own);
             (&*own, mirror_image)
         }
         Input::Numbers(numbers) => (numbers.as_slice(), room),
@@ -112,18 +112,18 @@ mod tests {
     }
 
     #[test]
-    fn picture_becomes_what_the_formula_says_of_its_colours() {
+    fn image_becomes_what_the_formula_says_of_its_colours() {
         let spec = InputSpec {
             size: 2,
             mean: [0.5, 0.4, 0.2],
             std: [0.5, 0.2, 0.1],
             ..InputSpec::default()
         };
-        let picture = RgbImage::from_fn(2, 2, |x, y| {
+        let image = RgbImage::from_fn(2, 2, |x, y| {
             image::Rgb([255, 51, if x > y { 0 } else { 51 }])
         });
         let mut made = [0.0; 24];
-        make(&Input::Picture(picture), true, &spec, &mut made);
+        make(&Input::Image(image), true, &spec, &mut made);
         // (1 - 0.5) / 0.5 = 1, (0.2 - 0.4) / 0.2 = -1, and of blue (0 - 0.2) / 0.1 = -2 on the right of the first row, which is on the left of the mirror image.
         let expected = [
             [

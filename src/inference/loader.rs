@@ -176,7 +176,7 @@ impl Loader {
     }
 }
 
-/// Pictures whose version the engine let go of while they waited: they go there again when it is loaded once more.
+/// Images whose version the engine let go of while they waited: they go there again when it is loaded once more.
 #[derive(Debug)]
 pub(super) struct Returns {
     pub(super) items: mpsc::Receiver<Item>,

@@ -1,13 +1,13 @@
-//! Predict: encoded pictures in, ages out.
+//! Predict: encoded images in, ages out.
 //!
-//! - [`admission`]: how many pictures may be in the server at once, and how many of them one [`client`] may have there (`fairness`). `pace`: how long they wait.
+//! - [`admission`]: how many images may be in the server at once, and how many of them one [`client`] may have there (`fairness`). `pace`: how long they wait.
 //! - [`predictor`]: decoding on a bounded pool (`decoding`), the way to the engine and back.
 //! - `cache`: answers that were given before.
-//! - [`engine`]: the one thread that owns the loaded models and computes batches. `queue`: which pictures go first.
+//! - [`engine`]: the one thread that owns the loaded models and computes batches. `queue`: which images go first.
 //! - `loader`: the thread that reads models beside it. `loaded`: a version's network in the fastest number format that changes its ages by little enough.
-//! - `faces`: the way of a picture whose faces are to be found.
-//! - [`annotate`]: draws ages on pictures. [`explain`]: which parts of a picture make its age.
-//! - [`statistics`]: what each version has done. `tally`: what became of a request's pictures. `spans`: what the trace of a call is told.
+//! - `faces`: the way of an image whose faces are to be found.
+//! - [`annotate`]: draws ages on images. [`explain`]: which parts of an image make its age.
+//! - [`statistics`]: what each version has done. `tally`: what became of a request's images. `spans`: what the trace of a call is told.
 //! - [`background`]: ages on many files, beside what clients wait for.
 //!
 //! Nothing here knows of trainings, aliases or the database: a caller hands over a [`ServedModel`] that says which weights to use.
@@ -46,7 +46,7 @@ mod tally;
 
 pub use loaded::{NumberFormat, Rounding, Wanted};
 
-/// Who goes first when pictures wait.
+/// Who goes first when images wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Priority {
     /// Somebody waits for the answer.
@@ -65,7 +65,7 @@ pub struct ServedModel {
     pub weights: PathBuf,
     /// Its SHA-256 in hex; also the key under which the engine keeps it.
     pub sha256: String,
-    /// How a picture becomes the network's input.
+    /// How an image becomes the network's input.
     pub input: InputSpec,
     /// How an output becomes an age.
     pub label: LabelScale,
@@ -90,10 +90,10 @@ impl ServedModel {
     }
 }
 
-/// Why a picture got no age.
+/// Why an image got no age.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The picture cannot be read.
+    /// The image cannot be read.
     #[error("image {index}: {source}")]
     Image {
         /// Its place in the request, from 0.
@@ -101,7 +101,7 @@ pub enum Error {
         /// Why not.
         source: imaging::Error,
     },
-    /// The picture's file cannot be read.
+    /// The image's file cannot be read.
     #[error("image {index}: {source}")]
     File {
         /// Its place in the list, from 0.
@@ -109,7 +109,7 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
-    /// The numbers that were sent in place of a picture are none.
+    /// The numbers that were sent in place of an image are none.
     #[error("image {index}: {reason}")]
     Pixels {
         /// Its place in the request, from 0.
@@ -117,42 +117,42 @@ pub enum Error {
         /// What is wrong with them.
         reason: String,
     },
-    /// Too many pictures wait.
+    /// Too many images wait.
     #[error(
         "{waiting} images are waiting and {wanted} more would pass the limit of {limit}; try again in a moment or send fewer at once"
     )]
     QueueFull {
-        /// Pictures that wait.
+        /// Images that wait.
         waiting: usize,
-        /// Pictures of the request.
+        /// Images of the request.
         wanted: usize,
         /// The limit.
         limit: usize,
     },
-    /// One client has too many pictures waiting while others want to have theirs computed too.
+    /// One client has too many images waiting while others want to have theirs computed too.
     #[error(
         "{waiting} images of this client are waiting and {wanted} more would pass its share of {share}, because {clients} clients use the server; try again in a moment or send fewer at once"
     )]
     ShareFull {
-        /// Pictures of the client that wait.
+        /// Images of the client that wait.
         waiting: usize,
-        /// Pictures of the request.
+        /// Images of the request.
         wanted: usize,
         /// How many a client may have waiting at this moment.
         share: usize,
         /// Clients that use the server at this moment.
         clients: usize,
     },
-    /// The turn of the pictures will hardly come before the deadline.
+    /// The turn of the images will hardly come before the deadline.
     #[error(
         "{before} images are to be computed before, so the answer would take about {:.1} s, and the deadline is in {:.1} s; try again in a moment or give the call more time",
         expected.as_secs_f64(),
         left.as_secs_f64()
     )]
     WaitTooLong {
-        /// Pictures that are computed before.
+        /// Images that are computed before.
         before: usize,
-        /// Time until the last picture of the request is computed.
+        /// Time until the last image of the request is computed.
         expected: Duration,
         /// Time until the deadline.
         left: Duration,
@@ -175,7 +175,7 @@ pub enum Error {
         model: String,
         /// What it gave.
         value: f64,
-        /// The picture's place in the request, from 0.
+        /// The image's place in the request, from 0.
         index: usize,
     },
     /// A thread of the server died.

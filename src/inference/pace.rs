@@ -1,6 +1,6 @@
-//! How long a picture will wait, told from how long others did.
+//! How long an image will wait, told from how long others did.
 //!
-//! What was seen are pairs: so many pictures stood in line with one, itself among them, and so long after it came it was computed. The time for each picture of a
+//! What was seen are pairs: so many images stood in line with one, itself among them, and so long after it came it was computed. The time for each image of a
 //! line is the slope of a straight line through the origin that fits them best by least squares, sum(depth · time) / sum(depth²), where a pair counts for less
 //! the longer ago it was. Long lines count most in it, as they should: a batch of many takes less for each of them than a batch of one.
 
@@ -12,7 +12,7 @@ use std::{
 /// What is left of a pair's weight when another one was seen: a few hundred of them count.
 const KEPT: f64 = 1.0 - 1.0 / 128.0;
 /// Of a line that is longer than those that were seen it is known that it lasts at least as long as one of so many times their length, and no more: a server
-/// that has answered single pictures so far has not shown what it can do with a hundred.
+/// that has answered single images so far has not shown what it can do with a hundred.
 const EXTENDED: f64 = 4.0;
 
 /// The pairs that were seen. Cheap to clone.
@@ -27,7 +27,7 @@ struct Sums {
 }
 
 impl Pace {
-    /// A picture was computed so long after it came, and `depth` had to be until then, itself included.
+    /// An image was computed so long after it came, and `depth` had to be until then, itself included.
     pub(super) fn saw(&self, depth: usize, took: Duration) {
         let depth = as_f64(depth);
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +36,7 @@ impl Pace {
         sums.depth_seconds = sums.depth_seconds * KEPT + depth * took.as_secs_f64();
     }
 
-    /// The time until a picture is computed when so many have to be until then, itself included; zero as long as nothing was seen.
+    /// The time until an image is computed when so many have to be until then, itself included; zero as long as nothing was seen.
     pub(super) fn expected(&self, depth: usize) -> Duration {
         let sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sums.depth_squared <= 0.0 {
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn server_that_became_faster_is_believed_after_some_hundred_pictures() {
+    fn server_that_became_faster_is_believed_after_some_hundred_images() {
         let pace = Pace::default();
         (0..1000).for_each(|_| pace.saw(10, milliseconds(1000)));
         assert!((expected(&pace, 10) - 1000.0).abs() < 1.0);

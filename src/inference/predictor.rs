@@ -37,9 +37,9 @@ use super::{
     tally::{Tally, outcome},
 };
 
-pub use super::{decoding::Picture, faces::FaceAnswer};
+pub use super::{decoding::Image, faces::FaceAnswer};
 
-/// Pictures that nobody waits for on the pool for each of its threads: one that is worked on, and the next, so that no thread waits for it.
+/// Images that nobody waits for on the pool for each of its threads: one that is worked on, and the next, so that no thread waits for it.
 const TURNS_OF_A_THREAD: usize = 2;
 
 /// What one call asks.
@@ -47,9 +47,9 @@ const TURNS_OF_A_THREAD: usize = 2;
 pub struct Request {
     /// Which weights to use.
     pub model: Arc<ServedModel>,
-    /// The pictures.
-    pub images: Vec<Picture>,
-    /// What is wanted of each picture.
+    /// The images.
+    pub images: Vec<Image>,
+    /// What is wanted of each image.
     pub wishes: Wishes,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
@@ -59,40 +59,40 @@ pub struct Request {
     pub client: Client,
 }
 
-/// What is wanted of each picture beside its age.
+/// What is wanted of each image beside its age.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wishes {
-    /// Also draw the age on the picture, where there is one to draw on.
+    /// Also draw the age on the image, where there is one to draw on.
     pub annotate: bool,
     /// Also say what each part of it adds to the age.
     pub explain: bool,
-    /// Find the faces first, and predict each of them in place of the whole picture.
+    /// Find the faces first, and predict each of them in place of the whole image.
     pub detect_faces: bool,
-    /// Take the mean over each picture and its mirror image.
+    /// Take the mean over each image and its mirror image.
     pub average_flip: bool,
     /// The level of the intervals, one of the model's calibration; `None` for no intervals.
     pub interval_level: Option<f64>,
 }
 
-/// An explanation, as numbers and as a picture.
+/// An explanation, as numbers and as an image.
 #[derive(Debug, Clone)]
 pub struct Explained {
     /// What each part adds to the age.
     pub explanation: Explanation,
-    /// The same laid over the picture, PNG, where there is one to draw on.
+    /// The same laid over the image, PNG, where there is one to draw on.
     pub png: Option<Vec<u8>>,
 }
 
-/// The answer for one picture.
+/// The answer for one image.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// Age in years; not a number where faces were looked for and there is none.
     pub age: f64,
     /// Lower and upper end in years, and the share of true ages between them.
     pub interval: Option<(f64, f64, f64)>,
-    /// Width and height of the oriented picture in pixels.
+    /// Width and height of the oriented image in pixels.
     pub dimensions: (u32, u32),
-    /// The picture with the age drawn on it, PNG.
+    /// The image with the age drawn on it, PNG.
     pub annotated_png: Option<Vec<u8>>,
     /// Where the age comes from; with faces they have their own.
     pub explanation: Option<Explained>,
@@ -115,9 +115,9 @@ pub struct Predictor {
     pub(super) pool: Arc<rayon::ThreadPool>,
     pub(super) door: Door,
     pub(super) limits: Limits,
-    /// Pictures whose faces are in memory at once.
+    /// Images whose faces are in memory at once.
     pub(super) searches: Arc<Semaphore>,
-    /// What pictures that nobody waits for may take of the pool.
+    /// What images that nobody waits for may take of the pool.
     unhurried: Arc<Semaphore>,
     /// Answers that were given before, where they are kept.
     cache: Option<Cache>,
@@ -169,7 +169,7 @@ impl Predictor {
         self.engine.load(model, true).await
     }
 
-    /// Takes places for the pictures of a client's request, or refuses at once.
+    /// Takes places for the images of a client's request, or refuses at once.
     ///
     /// # Errors
     /// Those of [`Door::admit`].
@@ -203,10 +203,10 @@ impl Predictor {
         self.door.background_places()
     }
 
-    /// Predicts one picture that lies in a file, when there is a place for background work. It is in none of Predict's counts.
+    /// Predicts one image that lies in a file, when there is a place for background work. It is in none of Predict's counts.
     ///
     /// # Errors
-    /// A picture that cannot be read (`File`, `Image`), or a model that does not compute.
+    /// An image that cannot be read (`File`, `Image`), or a model that does not compute.
     pub async fn predict_file(
         &self,
         model: Arc<ServedModel>,
@@ -218,7 +218,7 @@ impl Predictor {
         let bytes = read(path, self.limits.max_bytes).await;
         let job = DecodeJob {
             index,
-            picture: Picture::Encoded(bytes.map_err(|source| Error::File { index, source })?),
+            image: Image::Encoded(bytes.map_err(|source| Error::File { index, source })?),
             model: Arc::clone(&model),
             wishes: Wishes::default(),
             deadline: None,
@@ -245,10 +245,10 @@ impl Predictor {
         answer.await.map_err(|_| Error::EngineGone)
     }
 
-    /// Predicts all pictures of a request, in order; the first failure is the call's failure.
+    /// Predicts all images of a request, in order; the first failure is the call's failure.
     ///
     /// # Errors
-    /// A picture that cannot be read, a deadline that passed, or a model that does not compute.
+    /// An image that cannot be read, a deadline that passed, or a model that does not compute.
     pub async fn predict(
         &self,
         request: Request,
@@ -262,10 +262,10 @@ impl Predictor {
         let trace = traces::current();
         let mut places = admission;
         let mut jobs = Vec::with_capacity(request.images.len());
-        for (index, picture) in request.images.into_iter().enumerate() {
+        for (index, image) in request.images.into_iter().enumerate() {
             jobs.push(DecodeJob {
                 index,
-                picture,
+                image,
                 model: Arc::clone(&request.model),
                 wishes: request.wishes,
                 deadline: request.deadline,
@@ -292,14 +292,14 @@ impl Predictor {
         Ok(answers)
     }
 
-    /// Predicts one picture of many, when there is a place for one that nobody waits for. It counts as a request of its own, and `index` names it in errors.
+    /// Predicts one image of many, when there is a place for one that nobody waits for. It counts as a request of its own, and `index` names it in errors.
     ///
     /// # Errors
     /// As [`Predictor::predict`], but for a full queue, where it waits.
     pub async fn predict_patiently(
         &self,
         index: usize,
-        picture: Picture,
+        image: Image,
         model: &Arc<ServedModel>,
         wishes: Wishes,
         client: Client,
@@ -311,7 +311,7 @@ impl Predictor {
             self.engine.ensure_loaded(model).await?;
             let job = DecodeJob {
                 index,
-                picture,
+                image,
                 model: Arc::clone(model),
                 wishes,
                 deadline: None,
@@ -329,7 +329,7 @@ impl Predictor {
         Ok(answer)
     }
 
-    /// The answer for one picture, from the cache where it is there.
+    /// The answer for one image, from the cache where it is there.
     async fn answer(&self, job: DecodeJob) -> Result<Answer, Error> {
         let cached = self.cache.as_ref().zip(Key::parts(&job));
         let Some((cache, parts)) = cached else {
@@ -357,8 +357,8 @@ impl Predictor {
         self.finish(&model, wishes, index, done).await
     }
 
-    /// A turn on the pool for a picture that nobody waits for, so that few of them stand there before one that somebody waits for, which needs none. It is to
-    /// be held until the pool is done with the picture.
+    /// A turn on the pool for an image that nobody waits for, so that few of them stand there before one that somebody waits for, which needs none. It is to
+    /// be held until the pool is done with the image.
     pub(super) async fn turn(&self, priority: Priority) -> Option<OwnedSemaphorePermit> {
         match priority {
             Priority::Interactive => None,
@@ -433,22 +433,22 @@ impl Predictor {
     ) -> Result<Answer, Error> {
         let is_prepared = done.decoded.is_prepared;
         let age = finite_age(model, index, done.output.age, is_prepared)?;
-        // Given back at the end: until it is drawn, the picture takes memory.
+        // Given back at the end: until it is drawn, the image takes memory.
         let Done {
             decoded,
             output,
             place: _place,
         } = done;
         let interval = interval(model, wishes.interval_level, age);
-        let (picture, explanation) = (decoded.picture, output.explanation);
+        let (image, explanation) = (decoded.image, output.explanation);
         let draw = move || {
-            let pngs = picture.map(|picture| {
+            let pngs = image.map(|image| {
                 let explained = explanation
                     .as_ref()
-                    .map(|explanation| explain::draw(picture.clone(), explanation));
+                    .map(|explanation| explain::draw(image.clone(), explanation));
                 let annotated = wishes
                     .annotate
-                    .then(|| annotate::draw(picture, age, interval));
+                    .then(|| annotate::draw(image, age, interval));
                 (annotated, explained)
             });
             let (annotated_png, png) = pngs.unwrap_or_default();
@@ -500,7 +500,7 @@ pub(super) fn finite_age(
         return Ok(age);
     }
     if is_prepared {
-        // The network can overflow on numbers that no picture becomes, and its weights are not to blame.
+        // The network can overflow on numbers that no image becomes, and its weights are not to blame.
         metrics::prediction_rejected(RejectionReason::InvalidImage);
         return Err(Error::Pixels {
             index,
@@ -526,7 +526,7 @@ async fn read(path: &Path, limit: u64) -> std::io::Result<Bytes> {
 
 pub(super) struct DecodeJob {
     pub(super) index: usize,
-    pub(super) picture: Picture,
+    pub(super) image: Image,
     pub(super) model: Arc<ServedModel>,
     pub(super) wishes: Wishes,
     pub(super) deadline: Option<Instant>,
@@ -539,7 +539,7 @@ pub(super) struct DecodeJob {
 
 impl DecodeJob {
     /// Whether it is to be drawn on.
-    pub(super) fn keeps_picture(&self) -> bool {
+    pub(super) fn keeps_image(&self) -> bool {
         let Wishes {
             annotate,
             explain,
@@ -550,7 +550,7 @@ impl DecodeJob {
     }
 }
 
-/// A picture that was computed.
+/// An image that was computed.
 struct Done {
     decoded: Decoded,
     output: Output,

@@ -1,7 +1,7 @@
-//! The pictures that wait for the engine, and which of them go first.
+//! The images that wait for the engine, and which of them go first.
 //!
-//! What somebody waits for goes before what nobody waits for, and within each of both every client has its turn, one picture at a time: a client with a hundred
-//! pictures in the queue makes another one's single picture wait for one batch, not for a hundred pictures.
+//! What somebody waits for goes before what nobody waits for, and within each of both every client has its turn, one image at a time: a client with a hundred
+//! images in the queue makes another one's single image wait for one batch, not for a hundred images.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,19 +23,19 @@ use super::{
 /// Rows of a batch that has none that somebody waits for: those that come meanwhile wait no longer than for this many, which take a third of the time of
 /// the largest batch and nine tenths of its speed.
 const UNHURRIED_BATCH: usize = 8;
-/// A picture that nobody waits for goes before all others once it has waited this long.
+/// An image that nobody waits for goes before all others once it has waited this long.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// One preprocessed picture on its way to the engine.
+/// One preprocessed image on its way to the engine.
 #[derive(Debug)]
 pub struct Item {
     /// What the network's input is made of.
     pub input: Input,
-    /// Whether the mean over the picture and its mirror image is wanted.
+    /// Whether the mean over the image and its mirror image is wanted.
     pub average_flip: bool,
     /// Which weights to use.
     pub model: Arc<ServedModel>,
-    /// Whether it is also wanted what each place of the picture adds to the age.
+    /// Whether it is also wanted what each place of the image adds to the age.
     pub explain: bool,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
@@ -49,7 +49,7 @@ pub struct Item {
     pub enqueued: Instant,
     /// The span of its call, where that is followed.
     pub trace: Option<Trace>,
-    /// Its place among the pictures that may be in the server; comes back with the answer.
+    /// Its place among the images that may be in the server; comes back with the answer.
     pub place: Place,
 }
 
@@ -60,7 +60,7 @@ impl Item {
     }
 }
 
-/// Pictures that wait.
+/// Images that wait.
 #[derive(Default)]
 pub(super) struct Waiting {
     interactive: Lines,
@@ -105,7 +105,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// Whether a picture has room and is for the batch's weights with the same input; one alone always has.
+    /// Whether an image has room and is for the batch's weights with the same input; one alone always has.
     fn fits(&self, item: &Item, most: usize) -> bool {
         self.items.first().is_none_or(|first| {
             first.model.sha256 == item.model.sha256
@@ -115,7 +115,7 @@ impl Batch {
     }
 }
 
-/// A line of pictures for each client.
+/// A line of images for each client.
 #[derive(Default)]
 struct Lines {
     /// Never an empty one.
@@ -142,7 +142,7 @@ impl Lines {
         waits.max().unwrap_or_default()
     }
 
-    /// Moves one picture of each client in turn until the batch has `most` rows; those that nobody wants any more are dropped. A client whose picture does not
+    /// Moves one image of each client in turn until the batch has `most` rows; those that nobody wants any more are dropped. A client whose image does not
     /// fit keeps its turn for the next batch.
     fn take(&mut self, batch: &mut Batch, most: usize) {
         let mut passed = Vec::new();
@@ -172,7 +172,7 @@ impl Lines {
     }
 }
 
-/// Drops a picture whose client has left or whose deadline has passed, and counts it.
+/// Drops an image whose client has left or whose deadline has passed, and counts it.
 fn still_wanted(item: Item) -> Option<Item> {
     match unwanted(item.deadline, item.reply.is_closed()) {
         None => Some(item),
@@ -186,7 +186,7 @@ fn still_wanted(item: Item) -> Option<Item> {
     }
 }
 
-/// Why nobody wants a picture any more, if so. A deadline that has passed goes first: the call ends by it, so that its client seems to have left too.
+/// Why nobody wants an image any more, if so. A deadline that has passed goes first: the call ends by it, so that its client seems to have left too.
 pub(super) fn unwanted(deadline: Option<Instant>, is_closed: bool) -> Option<RejectionReason> {
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         return Some(RejectionReason::DeadlineExceeded);
@@ -204,7 +204,7 @@ mod tests {
     struct Queue {
         door: Door,
         waiting: Waiting,
-        /// A picture whose client has left is dropped.
+        /// An image whose client has left is dropped.
         clients: Vec<oneshot::Receiver<Result<(Output, Place), Error>>>,
     }
 
@@ -217,7 +217,7 @@ mod tests {
             }
         }
 
-        /// A picture of a version; its first number tells it from the others.
+        /// An image of a version; its first number tells it from the others.
         fn push(&mut self, number: f32, version: &str, priority: Priority, waited: Duration) {
             self.push_of("one", number, version, priority, waited);
         }
@@ -269,7 +269,7 @@ mod tests {
             let batch = self.waiting.next(most);
             let number = |item: &Item| match &item.input {
                 Input::Numbers(numbers) => numbers[0],
-                Input::Picture(picture) => panic!("{picture:?} was not sent"),
+                Input::Image(image) => panic!("{image:?} was not sent"),
             };
             batch.iter().map(number).collect()
         }
@@ -278,7 +278,7 @@ mod tests {
     const NOT_LONG: Duration = Duration::from_millis(1);
 
     #[test]
-    fn interactive_pictures_go_first_and_the_others_fill_the_batch() {
+    fn interactive_images_go_first_and_the_others_fill_the_batch() {
         let mut queue = Queue::new();
         for number in [1.0, 2.0, 3.0] {
             queue.push(number, "a", Priority::Batch, NOT_LONG);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_without_interactive_pictures_is_short() {
+    fn batch_without_interactive_images_is_short() {
         let mut queue = Queue::new();
         for number in 0..20_u8 {
             queue.push(f32::from(number), "a", Priority::Batch, NOT_LONG);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn picture_that_has_waited_too_long_goes_before_all_others() {
+    fn image_that_has_waited_too_long_goes_before_all_others() {
         let mut queue = Queue::new();
         queue.push(1.0, "a", Priority::Batch, LONGEST_WAIT * 2);
         for number in [2.0, 3.0] {
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_for_the_same_weights_with_another_input_are_in_batches_of_their_own() {
+    fn images_for_the_same_weights_with_another_input_are_in_batches_of_their_own() {
         let mut queue = Queue::new();
         for number in [1.0, 2.0] {
             queue.push(number, "a", Priority::Interactive, NOT_LONG);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn picture_with_its_mirror_image_takes_two_rows() {
+    fn image_with_its_mirror_image_takes_two_rows() {
         let mut queue = Queue::new();
         for number in [1.0, 2.0, 3.0] {
             queue.push(number, "a", Priority::Interactive, NOT_LONG);

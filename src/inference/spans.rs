@@ -1,6 +1,6 @@
-//! What the trace of a call is told about its pictures: decoding, the wait for the engine, and the forward pass with the batch that it was.
+//! What the trace of a call is told about its images: decoding, the wait for the engine, and the forward pass with the batch that it was.
 //!
-//! A batch serves pictures of many calls. It is in the trace of the first of them that is followed, with a link to each that is, and each picture's span of the
+//! A batch serves images of many calls. It is in the trace of the first of them that is followed, with a link to each that is, and each image's span of the
 //! forward pass links to it.
 
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::telemetry::traces::{Details, KeyValue, Trace};
 
 use super::queue::Item;
 
-/// A step of a picture that ended now: `decode` or `detect`.
+/// A step of an image that ended now: `decode` or `detect`.
 pub(super) fn step(trace: Option<&Trace>, name: &'static str, index: usize, begun: Instant) {
     if let Some(trace) = trace {
         let details = Details::of([number("visage.image.index", index)]);
@@ -17,13 +17,13 @@ pub(super) fn step(trace: Option<&Trace>, name: &'static str, index: usize, begu
     }
 }
 
-/// The pictures of a batch whose calls are followed, with the moments at which they came into the queue. Most batches have none.
+/// The images of a batch whose calls are followed, with the moments at which they came into the queue. Most batches have none.
 pub(super) fn followed(batch: &[Item]) -> Vec<(Trace, Instant)> {
     let followed = |item: &Item| Some((item.trace.clone()?, item.enqueued));
     batch.iter().filter_map(followed).collect()
 }
 
-/// A forward pass over `images` pictures which began at `begun` and took `inference`.
+/// A forward pass over `images` images which began at `begun` and took `inference`.
 pub(super) fn batch(
     followed: &[(Trace, Instant)],
     model: &str,

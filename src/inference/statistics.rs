@@ -38,21 +38,21 @@ impl Total {
 pub struct VersionStatistics {
     /// When it was last asked.
     pub last_request: Option<SystemTime>,
-    /// Pictures that got an age.
+    /// Images that got an age.
     pub images: u64,
-    /// Requests whose pictures all got an age, from admission to answer.
+    /// Requests whose images all got an age, from admission to answer.
     pub succeeded: Total,
     /// Requests that failed, were refused or were left by their clients.
     pub failed: Total,
-    /// Pictures whose answers the cache had, and those whose it had not.
+    /// Images whose answers the cache had, and those whose it had not.
     pub cache: (u64, u64),
-    /// The time until a request's last picture was prepared.
+    /// The time until a request's last image was prepared.
     pub decode: Total,
-    /// The longest time that a picture of a request waited for the engine.
+    /// The longest time that an image of a request waited for the engine.
     pub queue: Total,
-    /// The longest forward pass that a picture of a request was in.
+    /// The longest forward pass that an image of a request was in.
     pub inference: Total,
-    /// Forward passes by their number of pictures. A pass over pictures of versions with the same weights counts for the first's version.
+    /// Forward passes by their number of images. A pass over images of versions with the same weights counts for the first's version.
     pub batches: BTreeMap<usize, Total>,
 }
 
@@ -80,7 +80,7 @@ impl Statistics {
         }
     }
 
-    /// One forward pass over so many pictures.
+    /// One forward pass over so many images.
     pub(super) fn computed(&self, version: &str, images: usize, elapsed: Duration) {
         self.change(version, |counts| {
             counts.batches.entry(images).or_default().add(elapsed);
@@ -110,7 +110,7 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// All pictures of the request got an age.
+    /// All images of the request got an age.
     pub(super) fn succeeded(mut self, answers: &[Answer]) {
         self.ended = true;
         let longest = |of: fn(&Answer) -> Duration| answers.iter().map(of).max();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_counts_once_with_the_longest_time_of_its_pictures() {
+    fn a_request_counts_once_with_the_longest_time_of_its_images() {
         let statistics = Statistics::default();
         let pending = statistics.begin("models/age/versions/1");
         pending.succeeded(&[answer(1, 20, 300), answer(4, 10, 300)]);

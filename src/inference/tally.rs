@@ -1,4 +1,4 @@
-//! What became of the pictures of a request.
+//! What became of the images of a request.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use crate::telemetry::metrics::{self, ImageOutcome};
 
 use super::{Error, predictor::Answer};
 
-/// How one picture ended.
+/// How one image ended.
 pub(super) fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
     match answer {
         Ok(_) => ImageOutcome::Ok,
@@ -23,14 +23,14 @@ pub(super) fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
     }
 }
 
-/// Counts every picture of a request once, also when the request is dropped because its client left or its deadline passed.
+/// Counts every image of a request once, also when the request is dropped because its client left or its deadline passed.
 pub(super) struct Tally {
     left: usize,
     deadline: Option<Instant>,
 }
 
 impl Tally {
-    /// For so many pictures.
+    /// For so many images.
     pub(super) fn new(images: usize, deadline: Option<Instant>) -> Self {
         Tally {
             left: images,
@@ -38,13 +38,13 @@ impl Tally {
         }
     }
 
-    /// One picture ended.
+    /// One image ended.
     pub(super) fn finish(&mut self, outcome: ImageOutcome) {
         self.left -= 1;
         metrics::image_finished(outcome);
     }
 
-    /// All pictures that have not ended yet end the same.
+    /// All images that have not ended yet end the same.
     pub(super) fn finish_all(&mut self, outcome: ImageOutcome) {
         while self.left > 0 {
             self.finish(outcome);

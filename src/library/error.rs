@@ -84,7 +84,7 @@ pub enum Error {
         /// Its id.
         upload: String,
     },
-    /// There is no such small picture.
+    /// There is no such small image.
     #[error("{dataset} has {samples} samples, and none with the index {index}")]
     NoSample {
         /// `datasets/{id}`.

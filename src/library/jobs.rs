@@ -131,7 +131,7 @@ impl Inner {
         }
     }
 
-    /// Unpacks the upload of a dataset into its folder. The error is a sentence for the dataset's owner.
+    /// Unpacks the upload of a dataset into its directory. The error is a sentence for the dataset's owner.
     async fn unpack(
         self: &Arc<Self>,
         next: &mut NumberedDataset,
@@ -146,7 +146,7 @@ impl Inner {
             let unpacked = inner.unpack_into(&upload, &aside, &place, number, &cancelled);
             if unpacked.is_err() {
                 // Whatever is wrong, half a dataset helps nobody; the next start clears what stays.
-                super::places::remove_folder(&aside).ok();
+                super::places::remove_directory(&aside).ok();
             }
             Ok(unpacked)
         });
@@ -172,8 +172,8 @@ impl Inner {
         cancelled: &CancellationToken,
     ) -> Result<unpack::Unpacked, unpack::Error> {
         // Of a server that was killed between the renaming and the record of it.
-        super::places::remove_folder(place)?;
-        super::places::remove_folder(aside)?;
+        super::places::remove_directory(place)?;
+        super::places::remove_directory(aside)?;
         fs_err::create_dir_all(aside)?;
         let mut tell = |done, total| {
             self.tell(number, "unpack", done, total);
@@ -184,7 +184,7 @@ impl Inner {
         Ok(found)
     }
 
-    /// Scans a dataset, and keeps small pictures of some of its images.
+    /// Scans a dataset, and keeps small images of some of its images.
     async fn survey(
         self: &Arc<Self>,
         next: &mut NumberedDataset,

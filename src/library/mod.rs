@@ -1,20 +1,20 @@
-//! Datasets with a name: folders of the server that were registered, and archives that were uploaded.
+//! Datasets with a name: directories of the server that were registered, and archives that were uploaded.
 //!
 //! A [`Library`] keeps them. What it promises:
 //!
-//! - A registered folder stays where it is; nothing here writes to it or deletes from it.
+//! - A registered directory stays where it is; nothing here writes to it or deletes from it.
 //! - An upload goes to disk as it comes, and can go on where it ended after either side was killed ([`uploads`]).
 //! - What an archive holds is not believed: an entry that would lie outside of the dataset, a link, a device, and more bytes or entries than allowed
 //!   end the unpacking with a sentence that names the entry ([`unpack`]).
 //! - A dataset is there whole or not at all: it is unpacked aside, made durable, and renamed into place. A server that was killed meanwhile begins that again.
 //! - One dataset at a time is unpacked or scanned, on threads that let everything else on the machine go first, and few may wait.
 //!
-//! On disk, in the data folder: `uploads/` has what is being uploaded, `datasets/{id}-{random}/` the pictures of an uploaded dataset, and `datasets/.samples/` small
-//! pictures to show of every dataset.
+//! On disk, in the data directory: `uploads/` has what is being uploaded, `datasets/{id}-{random}/` the images of an uploaded dataset, and `datasets/.samples/` small
+//! images to show of every dataset.
 //!
 //! - `jobs`: what unpacks and scans, one dataset after the other.
 //! - `survey`: the figures of a dataset, and its samples.
-//! - `places`: the folders, and what a killed server left in them.
+//! - `places`: the directories, and what a killed server left in them.
 
 mod error;
 mod jobs;
@@ -64,7 +64,7 @@ pub struct About {
 /// What a library is made with.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The server's data folder, absolute.
+    /// The server's data directory, absolute.
     pub data_dir: PathBuf,
     /// Largest upload in bytes.
     pub max_upload_bytes: u64,
@@ -72,7 +72,7 @@ pub struct Options {
     pub upload_expiry: Duration,
     /// What an archive may hold.
     pub limits: unpack::Limits,
-    /// What each picture may cost.
+    /// What each image may cost.
     pub images: imaging::Limits,
 }
 
@@ -103,21 +103,21 @@ struct Running {
 }
 
 impl Library {
-    /// The folder under which uploaded datasets lie, which must be among the roots of whoever reads them. It is made when it is missing.
+    /// The directory under which uploaded datasets lie, which must be among the roots of whoever reads them. It is made when it is missing.
     ///
     /// # Errors
-    /// A folder that cannot be made.
+    /// A directory that cannot be made.
     pub fn prepare(data_dir: &std::path::Path) -> std::io::Result<PathBuf> {
-        let folder = places::datasets(data_dir);
-        fs_err::create_dir_all(&folder)?;
-        Ok(folder)
+        let directory = places::datasets(data_dir);
+        fs_err::create_dir_all(&directory)?;
+        Ok(directory)
     }
 
-    /// Opens the library, follows a data folder that was moved, and removes what a killed server left half made. Nothing is unpacked or scanned before
+    /// Opens the library, follows a data directory that was moved, and removes what a killed server left half made. Nothing is unpacked or scanned before
     /// [`Library::run`].
     ///
     /// # Errors
-    /// Folders that cannot be made or cleared, and what the store fails with.
+    /// Directories that cannot be made or cleared, and what the store fails with.
     pub async fn open(store: Store, roots: Roots, options: Options) -> Result<Self, Error> {
         let places = Places::open(&options.data_dir)?;
         let known = store.all_datasets().await?;
@@ -127,7 +127,7 @@ impl Library {
                 continue;
             };
             let (dataset, before) = (&found.dataset.name, &found.dataset.path);
-            tracing::info!(dataset, before, path, "has moved with the data folder");
+            tracing::info!(dataset, before, path, "has moved with the data directory");
             found.dataset.path = path;
             store.update_dataset(found).await?;
         }
@@ -243,7 +243,7 @@ impl Library {
         Ok(dataset)
     }
 
-    /// Forgets a dataset, and deletes the pictures of an uploaded one.
+    /// Forgets a dataset, and deletes the images of an uploaded one.
     ///
     /// # Errors
     /// What [`Store::delete_dataset`] fails with.
@@ -263,7 +263,7 @@ impl Library {
         Ok(())
     }
 
-    /// The encoded small picture of a dataset's sample, a JPEG.
+    /// The encoded small image of a dataset's sample, a JPEG.
     ///
     /// # Errors
     /// [`Error::NoSample`] and what [`Store::dataset`] fails with.

@@ -1,4 +1,4 @@
-//! The folders of the library in the data folder, and what a killed server left in them.
+//! The directories of the library in the data directory, and what a killed server left in them.
 
 use std::{
     collections::HashSet,
@@ -16,12 +16,12 @@ use crate::{
     store::NumberedDataset,
 };
 
-/// Tells that the folder is ours alone, so that what no dataset knows may be deleted from it.
+/// Tells that the directory is ours alone, so that what no dataset knows may be deleted from it.
 const OURS: &str = ".visage";
 /// How the names of what is being unpacked or deleted begin.
 const ASIDE: &str = ".aside-";
 
-/// The folder of uploaded datasets.
+/// The directory of uploaded datasets.
 pub(super) fn datasets(data_dir: &Path) -> PathBuf {
     data_dir.join("datasets")
 }
@@ -35,7 +35,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Makes the folders.
+    /// Makes the directories.
     pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
         let places = Places {
             datasets: datasets(data_dir),
@@ -48,7 +48,7 @@ impl Places {
         }
         fs::create_dir_all(&places.samples)?;
         fs::create_dir_all(&places.uploads)?;
-        files::sync_folder(data_dir)?;
+        files::sync_directory(data_dir)?;
         Ok(places)
     }
 
@@ -56,13 +56,13 @@ impl Places {
         self.uploads.clone()
     }
 
-    /// A folder for a new dataset, which no other one ever had.
+    /// A directory for a new dataset, which no other one ever had.
     pub(super) fn new_dataset(&self, id: &str) -> PathBuf {
         let random = Uuid::new_v4().simple().to_string();
         self.datasets.join(format!("{id}-{}", &random[..8]))
     }
 
-    /// Where an uploaded dataset lies now, if the database has another path: it has the absolute one of the folder's first place, and the data folder may have
+    /// Where an uploaded dataset lies now, if the database has another path: it has the absolute one of the directory's first place, and the data directory may have
     /// been moved, or be a restored copy.
     pub(super) fn moved(&self, dataset: &Dataset) -> Option<String> {
         if dataset.kind() != DatasetKind::Uploaded {
@@ -78,7 +78,7 @@ impl Places {
         self.datasets.join(format!("{ASIDE}{number}"))
     }
 
-    /// The small pictures of a dataset.
+    /// The small images of a dataset.
     pub(super) fn samples(&self, number: i64) -> PathBuf {
         self.samples.join(number.to_string())
     }
@@ -88,18 +88,18 @@ impl Places {
         self.samples(number).join(format!("{index}.jpg"))
     }
 
-    /// Puts a folder that was unpacked aside in its place, durably.
+    /// Puts a directory that was unpacked aside in its place, durably.
     pub(super) fn put(&self, aside: &Path, place: &Path) -> io::Result<()> {
         sync_all(aside)?;
         fs::rename(aside, place)?;
-        files::sync_folder(&self.datasets)
+        files::sync_directory(&self.datasets)
     }
 
-    /// Removes the files of a dataset that is forgotten: the small pictures, and those of an uploaded one.
+    /// Removes the files of a dataset that is forgotten: the small images, and those of an uploaded one.
     pub(super) fn remove(&self, deleted: &NumberedDataset) -> io::Result<()> {
-        remove_folder(&self.samples(deleted.number))?;
+        remove_directory(&self.samples(deleted.number))?;
         let path = Path::new(&deleted.dataset.path);
-        // Whatever the database says, nothing outside of the folder is ours to delete.
+        // Whatever the database says, nothing outside of the directory is ours to delete.
         let is_ours = path.parent() == Some(self.datasets.as_path());
         if deleted.dataset.kind() != DatasetKind::Uploaded || !is_ours {
             return Ok(());
@@ -107,7 +107,7 @@ impl Places {
         let random = Uuid::new_v4().simple().to_string();
         let aside = self.datasets.join(format!("{ASIDE}{random}"));
         match fs::rename(path, &aside) {
-            Ok(()) => remove_folder(&aside),
+            Ok(()) => remove_directory(&aside),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -115,15 +115,15 @@ impl Places {
 
     /// Removes what belongs to no dataset. What cannot be removed is told in the log and stays.
     pub(super) fn sweep(&self, known: &[NumberedDataset]) {
-        // By name: the data folder may have been elsewhere when the paths were stored. A registered folder counts too, as it may lie here.
-        let folders: HashSet<&OsStr> = known
+        // By name: the data directory may have been elsewhere when the paths were stored. A registered directory counts too, as it may lie here.
+        let directories: HashSet<&OsStr> = known
             .iter()
             .filter_map(|known| Path::new(&known.dataset.path).file_name())
             .collect();
         let numbers: HashSet<String> = known.iter().map(|known| known.number.to_string()).collect();
         let is_ours = self.datasets.join(OURS).exists();
         let is_left = |name: &str| {
-            let is_known = name.starts_with('.') || folders.contains(OsStr::new(name));
+            let is_known = name.starts_with('.') || directories.contains(OsStr::new(name));
             name.starts_with(ASIDE) || (is_ours && !is_known)
         };
         clear(&self.datasets, is_left);
@@ -131,9 +131,9 @@ impl Places {
     }
 }
 
-/// Removes the folders of which `is_left` is true.
-fn clear(folder: &Path, is_left: impl Fn(&str) -> bool) {
-    let entries = match fs::read_dir(folder) {
+/// Removes the directories of which `is_left` is true.
+fn clear(directory: &Path, is_left: impl Fn(&str) -> bool) {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
             tracing::warn!(%error, "could not look for leftovers");
@@ -153,22 +153,22 @@ fn clear(folder: &Path, is_left: impl Fn(&str) -> bool) {
     }
 }
 
-/// Removes a folder with all that is in it; one that is not there is no error.
-pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
+/// Removes a directory with all that is in it; one that is not there is no error.
+pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Makes all files of a folder durable at once: one call for each of a hundred thousand files would take minutes.
-fn sync_all(folder: &Path) -> io::Result<()> {
+/// Makes all files of a directory durable at once: one call for each of a hundred thousand files would take minutes.
+fn sync_all(directory: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    rustix::fs::syncfs(fs::File::open(folder)?.file())?;
+    rustix::fs::syncfs(fs::File::open(directory)?.file())?;
     #[cfg(not(target_os = "linux"))]
     {
         rustix::fs::sync();
-        files::sync_folder(folder)?;
+        files::sync_directory(directory)?;
     }
     Ok(())
 }

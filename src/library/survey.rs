@@ -1,4 +1,4 @@
-//! The figures of a dataset, and small pictures of some of its images.
+//! The figures of a dataset, and small images of some of its images.
 
 use std::{io, path::Path};
 
@@ -15,13 +15,13 @@ use crate::{
     },
 };
 
-use super::places::remove_folder;
+use super::places::remove_directory;
 
 /// Most samples of a dataset.
 const MAX_SAMPLES: usize = 24;
-/// Longest side of a small picture in pixels.
+/// Longest side of a small image in pixels.
 const SAMPLE_SIDE: u32 = 96;
-/// Quality of a small picture, 1 to 100.
+/// Quality of a small image, 1 to 100.
 const SAMPLE_QUALITY: u8 = 80;
 
 /// What a dataset was found to hold.
@@ -35,7 +35,7 @@ pub(super) struct Survey {
     pub(super) samples: Vec<v1::DatasetSample>,
 }
 
-/// Decodes every picture of a dataset and writes the small ones into a folder, which is made anew.
+/// Decodes every image of a dataset and writes the small ones into a directory, which is made anew.
 ///
 /// # Errors
 /// What [`dataset::load`] fails with; a dataset that a training would refuse has a warning instead.
@@ -97,7 +97,7 @@ pub(super) fn options(dataset: &v1::Dataset, limits: Limits) -> Result<dataset::
 fn write_samples(
     dataset: &Dataset,
     limits: Limits,
-    folder: &Path,
+    directory: &Path,
 ) -> io::Result<Vec<v1::DatasetSample>> {
     let parts = Part::ALL.into_iter();
     let mut all: Vec<(Part, &Sample)> = parts
@@ -107,8 +107,8 @@ fn write_samples(
         let by_age = one.age.total_cmp(&other.age);
         by_age.then_with(|| one.name.cmp(&other.name))
     });
-    remove_folder(folder)?;
-    fs::create_dir_all(folder)?;
+    remove_directory(directory)?;
+    fs::create_dir_all(directory)?;
     let count = all.len().min(MAX_SAMPLES);
     let mut written = Vec::new();
     for step in 0..count {
@@ -118,7 +118,7 @@ fn write_samples(
             continue;
         };
         let name = format!("{}.jpg", written.len());
-        crate::files::write_durably(&folder.join(name), &small)?;
+        crate::files::write_durably(&directory.join(name), &small)?;
         written.push(v1::DatasetSample {
             file: sample.name.clone(),
             split: split_name(part).to_owned(),
@@ -128,21 +128,21 @@ fn write_samples(
     Ok(written)
 }
 
-/// The picture as a small JPEG.
+/// The image as a small JPEG.
 fn small(path: &Path, limits: Limits) -> Option<Vec<u8>> {
     let bytes = fs::read(path).ok()?;
-    let picture = imaging::decode(&bytes, &limits).ok()?;
-    let longest = picture.width().max(picture.height());
+    let image = imaging::decode(&bytes, &limits).ok()?;
+    let longest = image.width().max(image.height());
     let side = |length: u32| {
         let scaled = u64::from(length) * u64::from(SAMPLE_SIDE) / u64::from(longest.max(1));
         u32::try_from(scaled).unwrap_or(SAMPLE_SIDE).max(1)
     };
-    let picture = match longest > SAMPLE_SIDE {
-        true => imageops::thumbnail(&picture, side(picture.width()), side(picture.height())),
-        false => picture,
+    let image = match longest > SAMPLE_SIDE {
+        true => imageops::thumbnail(&image, side(image.width()), side(image.height())),
+        false => image,
     };
     let mut encoded = Vec::new();
     let encoder = JpegEncoder::new_with_quality(&mut encoded, SAMPLE_QUALITY);
-    picture.write_with_encoder(encoder).ok()?;
+    image.write_with_encoder(encoder).ok()?;
     Some(encoded)
 }

@@ -14,16 +14,16 @@ const LIMITS: unpack::Limits = unpack::Limits {
 };
 
 struct Fixture {
-    folder: TempDir,
+    directory: TempDir,
     store: Store,
     library: Library,
 }
 
-async fn open(folder: TempDir) -> Fixture {
-    let data_dir = fs::canonicalize(folder.path()).unwrap().join("data");
+async fn open(directory: TempDir) -> Fixture {
+    let data_dir = fs::canonicalize(directory.path()).unwrap().join("data");
     let store = Store::open(&data_dir).await.unwrap();
     let datasets = Library::prepare(&data_dir).unwrap();
-    let roots = Roots::new([folder.path().to_owned(), datasets]).unwrap();
+    let roots = Roots::new([directory.path().to_owned(), datasets]).unwrap();
     let options = Options {
         data_dir,
         max_upload_bytes: 8 << 20,
@@ -33,7 +33,7 @@ async fn open(folder: TempDir) -> Fixture {
     };
     let library = Library::open(store.clone(), roots, options).await.unwrap();
     Fixture {
-        folder,
+        directory,
         store,
         library,
     }
@@ -43,26 +43,26 @@ async fn new() -> Fixture {
     open(tempfile::tempdir().unwrap()).await
 }
 
-fn faces(folder: &Path, count: usize) -> PathBuf {
+fn faces(directory: &Path, count: usize) -> PathBuf {
     let options = synth::Options {
         count,
         seed: 3,
         size: 64,
         ..Default::default()
     };
-    synth::write_faces(folder, &options, |_| {}).unwrap();
-    folder.to_owned()
+    synth::write_faces(directory, &options, |_| {}).unwrap();
+    directory.to_owned()
 }
 
-fn tar_of(folder: &Path) -> Vec<u8> {
+fn tar_of(directory: &Path) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
-    builder.append_dir_all("faces", folder).unwrap();
+    builder.append_dir_all("faces", directory).unwrap();
     builder.into_inner().unwrap()
 }
 
 impl Fixture {
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     async fn upload(&self, bytes: &[u8]) -> String {
@@ -75,7 +75,7 @@ impl Fixture {
         id
     }
 
-    /// Makes an upload of 12 pictures the dataset "faces": the upload's name, and the dataset before it is worked on.
+    /// Makes an upload of 12 images the dataset "faces": the upload's name, and the dataset before it is worked on.
     async fn uploaded_faces(&self) -> (String, v1::Dataset) {
         let tar = tar_of(&faces(&self.path("faces"), 12));
         let upload = self.upload(&tar).await;
@@ -108,7 +108,7 @@ impl Fixture {
         dataset.unwrap()
     }
 
-    /// Folders of uploaded datasets, finished or not.
+    /// Directories of uploaded datasets, finished or not.
     fn kept(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path("data/datasets")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -119,11 +119,11 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_registered_folder_is_scanned_and_outlives_its_dataset() {
+async fn a_registered_directory_is_scanned_and_outlives_its_dataset() {
     let fixture = new().await;
-    let folder = faces(&fixture.path("faces"), 30);
-    fs::write(folder.join("40_broken.jpg"), b"no picture").unwrap();
-    let path = folder.to_str().unwrap();
+    let directory = faces(&fixture.path("faces"), 30);
+    fs::write(directory.join("40_broken.jpg"), b"no image").unwrap();
+    let path = directory.to_str().unwrap();
     let registered = fixture
         .library
         .register(
@@ -170,7 +170,7 @@ async fn a_registered_folder_is_scanned_and_outlives_its_dataset() {
         Err(Error::Store(store::Error::AlreadyExists { .. }))
     ));
     fixture.library.delete("faces").await.unwrap();
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 31);
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 31);
     assert_eq!(
         fs::read_dir(fixture.path("data/datasets/.samples"))
             .unwrap()
@@ -251,8 +251,8 @@ async fn what_a_killed_server_left_is_begun_again_and_the_rest_removed() {
         fs::create_dir_all(fixture.path("data/datasets").join(left)).unwrap();
     }
     fixture.store.close().await.unwrap();
-    let Fixture { folder, .. } = fixture;
-    let fixture = open(folder).await;
+    let Fixture { directory, .. } = fixture;
+    let fixture = open(directory).await;
     let dataset = fixture.done("faces").await;
     assert_eq!(
         (dataset.state(), dataset.images),
@@ -265,7 +265,7 @@ async fn what_a_killed_server_left_is_begun_again_and_the_rest_removed() {
 }
 
 #[tokio::test]
-async fn uploaded_pictures_move_with_the_data_folder() {
+async fn uploaded_images_move_with_the_data_directory() {
     let fixture = new().await;
     fixture.uploaded_faces().await;
     let before = fixture.done("faces").await;
@@ -284,11 +284,11 @@ async fn uploaded_pictures_move_with_the_data_folder() {
 }
 
 #[tokio::test]
-async fn folders_of_others_in_the_data_folder_are_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let theirs = folder.path().join("data/datasets/mine-01234567");
+async fn directories_of_others_in_the_data_directory_are_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let theirs = directory.path().join("data/datasets/mine-01234567");
     fs::create_dir_all(&theirs).unwrap();
-    let fixture = open(folder).await;
+    let fixture = open(directory).await;
     assert_eq!(fixture.kept(), ["mine-01234567"]);
 }
 
@@ -380,10 +380,10 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
 #[tokio::test]
 async fn a_dataset_that_a_live_training_reads_is_not_deleted() {
     let fixture = new().await;
-    let folder = faces(&fixture.path("faces"), 12);
+    let directory = faces(&fixture.path("faces"), 12);
     let library = &fixture.library;
     library
-        .register("faces", About::default(), folder.to_str().unwrap())
+        .register("faces", About::default(), directory.to_str().unwrap())
         .await
         .unwrap();
     let training = |id: &str, dataset: &str| v1::Training {

@@ -34,7 +34,7 @@ pub struct Uploads {
 
 #[derive(Debug)]
 struct Inner {
-    folder: PathBuf,
+    directory: PathBuf,
     max_bytes: u64,
     expiry: Duration,
     /// Those that a request writes to.
@@ -62,11 +62,11 @@ struct Note {
 }
 
 impl Uploads {
-    /// Opens the folder of the uploads, which exists.
-    pub(super) fn open(folder: PathBuf, max_bytes: u64, expiry: Duration) -> io::Result<Self> {
+    /// Opens the directory of the uploads, which exists.
+    pub(super) fn open(directory: PathBuf, max_bytes: u64, expiry: Duration) -> io::Result<Self> {
         Ok(Uploads {
             inner: Arc::new(Inner {
-                folder: fs::canonicalize(folder)?,
+                directory: fs::canonicalize(directory)?,
                 max_bytes,
                 expiry,
                 claimed: Mutex::default(),
@@ -238,17 +238,17 @@ impl Inner {
     }
 
     fn data(&self, id: Uuid) -> PathBuf {
-        self.folder.join(format!("{id}.data"))
+        self.directory.join(format!("{id}.data"))
     }
 
     fn note(&self, id: Uuid) -> PathBuf {
-        self.folder.join(format!("{id}.json"))
+        self.directory.join(format!("{id}.json"))
     }
 
     /// All that have a note.
     fn ids(&self) -> io::Result<Vec<Uuid>> {
         let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
+        for entry in fs::read_dir(&self.directory)? {
             let name = entry?.file_name();
             let name = name.to_string_lossy();
             ids.extend(
@@ -267,7 +267,7 @@ impl Inner {
             .flat_map(|id| [self.data(id), self.note(id)])
             .collect();
         let mut stray = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
+        for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             if path.is_file() && !known.contains(&path) {
                 stray.push(path);

@@ -1,6 +1,6 @@
 //! What Visage writes to disk and reads back: `model.safetensors` with torchvision's parameter names, and `manifest.json` beside it.
 //!
-//! `torchvision.models.resnet18(num_classes=1)` loads the tensors with `load_state_dict`; the manifest says how to prepare a picture for them and
+//! `torchvision.models.resnet18(num_classes=1)` loads the tensors with `load_state_dict`; the manifest says how to prepare an image for them and
 //! where they come from. A manifest of a newer format version is refused; unknown fields of this version are ignored.
 
 use std::{
@@ -38,7 +38,7 @@ pub struct Manifest {
     pub epoch: u32,
     /// The epoch's figures, field names as in `EpochMetrics` of the API.
     pub metrics: serde_json::Value,
-    /// How a picture becomes the network's input.
+    /// How an image becomes the network's input.
     pub input: InputSpec,
     /// [`crate::imaging::DECODER_REVISION`] of the program that decoded the training images.
     #[serde(default = "first_decoder_revision")]
@@ -115,21 +115,21 @@ pub struct WrittenFile {
     pub sha256: String,
 }
 
-/// Writes both files durably into the folder, which is made if need be; fills in the manifest's checksums.
+/// Writes both files durably into the directory, which is made if need be; fills in the manifest's checksums.
 ///
 /// # Errors
 /// A full disk or another failure of the file system; libtorch's lack of memory.
 pub fn write(
-    folder: &Path,
+    directory: &Path,
     state: &BTreeMap<String, Tensor>,
     mut manifest: Manifest,
 ) -> Result<Vec<WrittenFile>, Error> {
-    fs_err::create_dir_all(folder)?;
+    fs_err::create_dir_all(directory)?;
     let description = Description::of(&manifest).to_json()?;
-    let model = write_file(folder, MODEL_FILE, &serialize(state, description)?)?;
+    let model = write_file(directory, MODEL_FILE, &serialize(state, description)?)?;
     manifest.sha256 = BTreeMap::from([(MODEL_FILE.to_owned(), model.sha256.clone())]);
     let text = serde_json::to_vec_pretty(&manifest).map_err(std::io::Error::other)?;
-    let manifest = write_file(folder, MANIFEST_FILE, &text)?;
+    let manifest = write_file(directory, MANIFEST_FILE, &text)?;
     Ok(vec![model, manifest])
 }
 
@@ -181,8 +181,8 @@ pub fn read_model(path: &Path, sha256: &str) -> Result<BTreeMap<String, Tensor>,
     init::exact(&weights::parse(&bytes, path)?)
 }
 
-fn write_file(folder: &Path, name: &'static str, bytes: &[u8]) -> Result<WrittenFile, Error> {
-    let path = folder.join(name);
+fn write_file(directory: &Path, name: &'static str, bytes: &[u8]) -> Result<WrittenFile, Error> {
+    let path = directory.join(name);
     files::write_durably(&path, bytes)?;
     Ok(WrittenFile {
         name,
@@ -240,8 +240,8 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<Manifest, Error> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(MANIFEST_FILE);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(MANIFEST_FILE);
         fs_err::write(&path, text).unwrap();
         read_manifest(&path)
     }

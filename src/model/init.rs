@@ -39,8 +39,8 @@ pub enum Init {
 /// Where ImageNet's weights are looked for.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// Folders that may hold the file, in order.
-    pub folders: Vec<PathBuf>,
+    /// Directories that may hold the file, in order.
+    pub directories: Vec<PathBuf>,
     /// The hub, asked last.
     pub hub: HubOptions,
 }
@@ -71,7 +71,7 @@ pub fn load(init: &Init, seed: u64, sources: &Sources) -> Result<Loaded, Error> 
             file.source
         }
         Init::ImageNet => {
-            let (found, source) = weights::imagenet(&sources.folders, &sources.hub)?;
+            let (found, source) = weights::imagenet(&sources.directories, &sources.hub)?;
             fill(&mut state, without_head(found))?;
             format!(
                 "{}: {} (SHA-256 {})",
@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn a_file_that_describes_itself_is_an_age_model() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("mine.pth");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mine.pth");
         write(&path, &ones(1), Some(&description()));
         assert_eq!(check_file(&path).unwrap().description, Some(description()));
 
@@ -307,13 +307,13 @@ mod tests {
 
     #[test]
     fn a_manifest_beside_a_file_describes_it_if_it_has_its_checksum() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("renamed.pth");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("renamed.pth");
         write(&path, &ones(1), None);
         assert_eq!(check_file(&path).unwrap().description, None);
 
         let mut manifest = starter::manifest().clone();
-        let place = folder.path().join(MANIFEST_FILE);
+        let place = directory.path().join(MANIFEST_FILE);
         fs::write(&place, serde_json::to_vec(&manifest).unwrap()).unwrap();
         assert_eq!(check_file(&path).unwrap().description, None);
 
@@ -330,8 +330,8 @@ mod tests {
 
     #[test]
     fn the_starter_is_known_without_a_description() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("downloaded.safetensors");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("downloaded.safetensors");
         fs::write(&path, starter::files()[0].1).unwrap();
         let found = check_file(&path).unwrap().description;
         assert_eq!(found, Some(Description::of(starter::manifest())));
@@ -339,16 +339,16 @@ mod tests {
 
     #[test]
     fn a_head_on_another_scale_predicts_years_once_loaded() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("mine.pth");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mine.pth");
         write(&path, &ones(1), Some(&description()));
         let init = Init::Path {
             path: path.to_str().unwrap().to_owned(),
             key: String::new(),
         };
         let sources = Sources {
-            folders: Vec::new(),
-            hub: HubOptions::new(folder.path().to_owned()),
+            directories: Vec::new(),
+            hub: HubOptions::new(directory.path().to_owned()),
         };
         let loaded = load(&init, 1, &sources).unwrap();
         // By hand: 1 · 2, and 1 · 2 + 30.
@@ -362,8 +362,8 @@ mod tests {
 
     #[test]
     fn a_head_behind_a_dropout_is_replaced_and_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("mine.pth");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mine.pth");
         let mut state = ones(1);
         for name in ["weight", "bias"] {
             let tensor = state.remove(&format!("fc.{name}")).unwrap();
@@ -379,8 +379,8 @@ mod tests {
 
     #[test]
     fn values_that_are_not_numbers_are_refused_in_what_is_used() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("mine.pth");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mine.pth");
         let nan = |shape: Vec<usize>| TensorData {
             dtype: DType::F32,
             data: f32::NAN.to_le_bytes().repeat(shape.iter().product()),

@@ -63,8 +63,8 @@ mod tests {
 
     #[test]
     fn the_module_predicts_what_torchvision_does_for_any_number_of_images() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("age.pt");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("age.pt");
         let label = LabelScale {
             scale: 1.0,
             offset: 0.0,
@@ -81,8 +81,8 @@ mod tests {
 
     #[test]
     fn ages_are_on_the_scale_of_the_labels() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("age.pt");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("age.pt");
         let [plain, scaled] = [(1.0, 0.0), (2.0, 30.0)].map(|(scale, offset)| {
             write(&formula_weights(), LabelScale { scale, offset }, 32, &path).unwrap();
             let module = CModule::load(&path).unwrap();
@@ -97,8 +97,8 @@ mod tests {
 
     #[test]
     fn the_module_predicts_no_negative_ages() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("age.pt");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("age.pt");
         let label = LabelScale {
             scale: 1.0,
             offset: -3.1,

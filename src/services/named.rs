@@ -48,7 +48,7 @@ pub(super) async fn locate(
             return violation(name(), description);
         }
     }
-    // A spec that was read before the data folder was moved has the path that an uploaded dataset had there.
+    // A spec that was read before the data directory was moved has the path that an uploaded dataset had there.
     let has_moved = dataset.kind() == DatasetKind::Uploaded
         && Path::new(&given.path).file_name() == Path::new(&dataset.path).file_name();
     if !given.path.is_empty() && given.path != dataset.path && !has_moved {

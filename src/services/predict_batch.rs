@@ -1,7 +1,7 @@
-//! PredictBatch: any number of pictures on one stream, each answered with its age or with what is wrong with it.
+//! PredictBatch: any number of images on one stream, each answered with its age or with what is wrong with it.
 //!
-//! Nothing is kept but the few pictures that are on their way: the next one is read from the stream when there is room for it, and HTTP/2 tells the client to wait
-//! meanwhile. The pictures go last where somebody waits for others, and wait for places in the queue instead of being refused.
+//! Nothing is kept but the few images that are on their way: the next one is read from the stream when there is room for it, and HTTP/2 tells the client to wait
+//! meanwhile. The images go last where somebody waits for others, and wait for places in the queue instead of being refused.
 
 use std::{
     future::ready,
@@ -24,7 +24,7 @@ use crate::{
     inference::{
         self, ServedModel,
         client::Client,
-        predictor::{Picture, Wishes},
+        predictor::{Image, Wishes},
     },
     proto::v1::{
         self, BatchImage, PredictBatchOptions, PredictBatchRequest, PredictBatchResponse,
@@ -40,11 +40,11 @@ use super::{
     status, uncompressed,
 };
 
-/// Pictures of a call that are on their way at once: twice what the engine computes together of pictures that nobody waits for, so that it never waits for the next.
+/// Images of a call that are on their way at once: twice what the engine computes together of images that nobody waits for, so that it never waits for the next.
 const IN_FLIGHT: usize = 16;
 /// Calls at once, so that what they have in memory is bounded.
 const MOST_CALLS: usize = 16;
-/// Longest wait for a client to take an answer, or to send something while none of its pictures is on its way, so that none holds a call's place for ever.
+/// Longest wait for a client to take an answer, or to send something while none of its images is on its way, so that none holds a call's place for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the calls have in common. Cheap to clone.
@@ -69,7 +69,7 @@ impl BatchCalls {
 /// The answers of a call.
 pub type Answers = Pin<Box<dyn Stream<Item = Result<PredictBatchResponse, Status>> + Send>>;
 
-/// How the pictures of a call are predicted.
+/// How the images of a call are predicted.
 struct Batch {
     api: PredictionApi,
     model: Arc<ServedModel>,
@@ -80,7 +80,7 @@ struct Batch {
 }
 
 impl PredictionApi {
-    /// Answers a stream of pictures, in order.
+    /// Answers a stream of images, in order.
     ///
     /// # Errors
     /// INVALID_ARGUMENT for options that cannot be met, RESOURCE_EXHAUSTED when too many such calls run, and those of [`PredictionApi::served`].
@@ -116,17 +116,17 @@ impl PredictionApi {
             _slot: slot,
         });
         let on_their_way = TaskTracker::new();
-        let pictures = on_their_way.clone();
-        let rest = stream::unfold((requests, pictures), |(mut requests, pictures)| async {
-            let request = next(&mut requests, PATIENCE, || !pictures.is_empty()).await?;
-            Some((request.map(|request| request.part), (requests, pictures)))
+        let images = on_their_way.clone();
+        let rest = stream::unfold((requests, images), |(mut requests, images)| async {
+            let request = next(&mut requests, PATIENCE, || !images.is_empty()).await?;
+            Some((request.map(|request| request.part), (requests, images)))
         });
         let answer = move |(index, part): (usize, Result<Option<Part>, Status>)| {
             let batch = Arc::clone(&batch);
-            let picture = on_their_way.token();
+            let token = on_their_way.token();
             driven(async move {
                 let answer = batch.answer(index, image(index, part?)?).await;
-                drop(picture);
+                drop(token);
                 answer
             })
         };
@@ -197,18 +197,18 @@ fn sent<T: Send + 'static>(
 }
 
 impl Batch {
-    /// The answer for one picture; what is wrong with the picture is an answer too.
+    /// The answer for one image; what is wrong with the image is an answer too.
     async fn answer(
         &self,
         index: usize,
         image: BatchImage,
     ) -> Result<PredictBatchResponse, Status> {
-        let picture = Picture::Encoded(image.image);
+        let encoded = Image::Encoded(image.image);
         let predictor = &self.api.predictor;
         let answer = predictor
             .predict_patiently(
                 index,
-                picture,
+                encoded,
                 &self.model,
                 self.wishes,
                 self.client.clone(),
@@ -240,7 +240,7 @@ fn wishes(model: &ServedModel, options: &PredictBatchOptions) -> Result<Wishes, 
     })
 }
 
-/// The picture of a message.
+/// The image of a message.
 ///
 /// # Errors
 /// INVALID_ARGUMENT for one without, which ends the call: a client that sends such has lost count.

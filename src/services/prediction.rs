@@ -12,7 +12,7 @@ use crate::{
     detection::Square,
     inference::{
         Priority, ServedModel,
-        predictor::{self, Answer, Explained, FaceAnswer, Picture, Predictor, Wishes},
+        predictor::{self, Answer, Explained, FaceAnswer, Image, Predictor, Wishes},
     },
     names::VersionName,
     proto::v1::{self, prediction_service_server::PredictionService},
@@ -42,9 +42,9 @@ pub struct PredictionApi {
 }
 
 /// What is left to say once the version is known.
-pub(super) struct Pictures {
-    /// The pictures, as many as [`PredictionApi::check_count`] lets through.
-    pub(super) images: Vec<Picture>,
+pub(super) struct Images {
+    /// The images, as many as [`PredictionApi::check_count`] lets through.
+    pub(super) images: Vec<Image>,
     /// Where in the request they are.
     pub(super) field: &'static str,
     /// What is wanted of each beside its age; the level of the intervals as [`interval_level`] has read it.
@@ -107,13 +107,13 @@ impl PredictionApi {
     pub(super) async fn compute(
         &self,
         model: Arc<ServedModel>,
-        pictures: Pictures,
+        images: Images,
     ) -> Result<Vec<Answer>, Status> {
-        let count = pictures.images.len();
-        let Caller { client, deadline } = pictures.caller;
+        let count = images.images.len();
+        let Caller { client, deadline } = images.caller;
         let admission = self
             .predictor
-            .admit(&model, &client, count, pictures.priority, deadline);
+            .admit(&model, &client, count, images.priority, deadline);
         let admission = admission.map_err(|error| {
             (0..count).for_each(|_| metrics::image_finished(ImageOutcome::Overloaded));
             status::from_inference(&error)
@@ -122,16 +122,16 @@ impl PredictionApi {
         let work = self.predictor.predict(
             predictor::Request {
                 model,
-                images: pictures.images,
-                wishes: pictures.wishes,
+                images: images.images,
+                wishes: images.wishes,
                 deadline,
-                priority: pictures.priority,
+                priority: images.priority,
                 client,
             },
             admission,
         );
         work.await
-            .map_err(|error| status::from_inference_of(&error, pictures.field))
+            .map_err(|error| status::from_inference_of(&error, images.field))
     }
 }
 
@@ -154,7 +154,7 @@ impl PredictionService for PredictionApi {
         self.check_count("images", request.images.len())?;
         let model = self.named(&request.model).await?;
         let has_pngs = request.annotate || request.explain;
-        let pictures = Pictures {
+        let images = Images {
             wishes: Wishes {
                 annotate: request.annotate,
                 explain: request.explain,
@@ -162,13 +162,13 @@ impl PredictionService for PredictionApi {
                 average_flip: request.average_flip,
                 interval_level: interval_level(&model, request.interval_level, "interval_level")?,
             },
-            images: request.images.into_iter().map(Picture::Encoded).collect(),
+            images: request.images.into_iter().map(Image::Encoded).collect(),
             field: "images",
             caller,
             priority,
         };
         let model_version = model.name.clone();
-        let answers = self.compute(model, pictures).await?;
+        let answers = self.compute(model, images).await?;
         let durations = durations(&answers, arrived.elapsed());
         let response = v1::PredictResponse {
             predictions: answers.into_iter().map(prediction).collect(),

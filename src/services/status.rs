@@ -147,7 +147,7 @@ pub fn too_many_evaluations(limit: usize) -> Status {
 /// The server takes no uploads.
 pub fn no_uploads() -> Status {
     Row::new(Code::FailedPrecondition, "NO_UPLOADS").status(
-        "this server takes no uploads (its setting uploads is off); register a folder of the server instead"
+        "this server takes no uploads (its setting uploads is off); register a directory of the server instead"
             .to_owned(),
     )
 }
@@ -249,7 +249,7 @@ pub fn from_store(error: store::Error) -> Status {
         | E::NewerDatabase { .. }
         | E::ForeignDatabase { .. }
         | E::Locked { .. }
-        | E::Folder { .. }
+        | E::Directory { .. }
         | E::Migration { .. }
         | E::Database { .. } => {
             tracing::error!(?error, "the database failed");
@@ -352,7 +352,7 @@ pub fn from_inference(error: &inference::Error) -> Status {
     from_inference_of(error, "images")
 }
 
-/// The same for a request whose pictures are in another field.
+/// The same for a request whose images are in another field.
 pub fn from_inference_of(error: &inference::Error, images: &str) -> Status {
     use inference::Error as E;
     match error {

@@ -1,4 +1,4 @@
-//! Archives that come in over the HTTP port, and the small pictures of datasets that go out.
+//! Archives that come in over the HTTP port, and the small images of datasets that go out.
 //!
 //! | Path | Answer |
 //! |---|---|
@@ -48,7 +48,7 @@ use super::{
 const MAX_WRITERS: usize = 8;
 /// Longest time between two pieces of a body.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a browser may keep a small picture; the address of another dataset's has another query.
+/// How long a browser may keep a small image; the address of another dataset's has another query.
 const KEEP: &str = "public, max-age=86400, immutable";
 
 /// The version of the protocol.
@@ -235,13 +235,13 @@ async fn sample(
         let index = index
             .parse()
             .map_err(|_| status::not_found("no such sample"))?;
-        let picture = pages.library.sample(id, index).await.map_err(refused)?;
+        let image = pages.library.sample(id, index).await.map_err(refused)?;
         let head = [
             (CONTENT_TYPE, "image/jpeg"),
             (CACHE_CONTROL, KEEP),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         ];
-        Ok((head, picture).into_response())
+        Ok((head, image).into_response())
     })
     .await
 }

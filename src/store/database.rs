@@ -14,12 +14,12 @@ use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use super::Error;
-use super::lock::FolderLock;
+use super::lock::DirectoryLock;
 
 /// All schema versions that this binary knows.
 static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations");
 
-/// Name of the database in the data folder.
+/// Name of the database in the data directory.
 const FILE: &str = "visage.db";
 
 /// `PRAGMA application_id` of our databases, "VISA"; the first migration sets it.
@@ -42,31 +42,31 @@ pub struct Store {
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    folder: PathBuf,
+    directory: PathBuf,
     pub(super) writer: SqlitePool,
     readers: SqlitePool,
     pub(super) events: watch::Sender<i64>,
     pub(super) alias_events: watch::Sender<u64>,
-    lock: FolderLock,
+    lock: DirectoryLock,
 }
 
 impl Store {
-    /// Opens the store in a data folder, which is created when it is missing, and brings its schema up to date.
+    /// Opens the store in a data directory, which is created when it is missing, and brings its schema up to date.
     ///
     /// Reads the whole database once to see that it is sound. Until [`Store::close`], or until the last handle is dropped, no other
-    /// server can open the folder. Errors: [`Error::Locked`], [`Error::NewerDatabase`], [`Error::ForeignDatabase`] and
-    /// [`Error::CorruptDatabase`], each before anything was changed; [`Error::Folder`], [`Error::DiskFull`], [`Error::Migration`].
-    pub async fn open(folder: &Path) -> Result<Self, Error> {
-        create_folder(folder).map_err(|source| Error::folder(folder, source))?;
-        let lock = FolderLock::acquire(folder)?;
-        let path = folder.join(FILE);
+    /// server can open the directory. Errors: [`Error::Locked`], [`Error::NewerDatabase`], [`Error::ForeignDatabase`] and
+    /// [`Error::CorruptDatabase`], each before anything was changed; [`Error::Directory`], [`Error::DiskFull`], [`Error::Migration`].
+    pub async fn open(directory: &Path) -> Result<Self, Error> {
+        create_directory(directory).map_err(|source| Error::directory(directory, source))?;
+        let lock = DirectoryLock::acquire(directory)?;
+        let path = directory.join(FILE);
         let exists = path
             .try_exists()
-            .map_err(|source| Error::folder(folder, source))?;
+            .map_err(|source| Error::directory(directory, source))?;
         if exists {
             check(&path).await?;
         } else {
-            create(folder, &path).await?;
+            create(directory, &path).await?;
         }
 
         let writer = pool(1).connect_with(options(&path)).await?;
@@ -76,7 +76,7 @@ impl Store {
             .await?;
 
         let inner = Inner {
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
             writer,
             readers,
             events: watch::Sender::new(0),
@@ -92,14 +92,14 @@ impl Store {
         Ok(store)
     }
 
-    /// Finishes the writes under way, folds the write-ahead log into the database and lets the data folder go.
+    /// Finishes the writes under way, folds the write-ahead log into the database and lets the data directory go.
     ///
     /// Every later call on any clone fails with [`Error::Closed`].
     pub async fn close(&self) -> Result<(), Error> {
         // Readers first: the last connection to close folds the log, and a reader may not write.
         self.inner.readers.close().await;
         self.inner.writer.close().await;
-        self.inner.lock.release(&self.inner.folder)
+        self.inner.lock.release(&self.inner.directory)
     }
 
     /// A consistent view for one or several reads.
@@ -195,15 +195,15 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(BUSY_TIMEOUT)
 }
 
-/// Creates the folder and makes the new directory entries durable; without that a power loss could take the whole database.
-fn create_folder(folder: &Path) -> std::io::Result<()> {
-    let missing: Vec<&Path> = folder
+/// Creates the directory and makes the new directory entries durable; without that a power loss could take the whole database.
+fn create_directory(directory: &Path) -> std::io::Result<()> {
+    let missing: Vec<&Path> = directory
         .ancestors()
         .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
         .collect();
-    fs::create_dir_all(folder)?;
+    fs::create_dir_all(directory)?;
     for created in missing {
-        sync_folder(match created.parent() {
+        sync_directory(match created.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         })?;
@@ -211,21 +211,21 @@ fn create_folder(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Makes renames in a folder durable.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
+/// Makes renames in a directory durable.
+fn sync_directory(directory: &Path) -> std::io::Result<()> {
     if cfg!(unix) {
-        fs::File::open(folder)?.sync_all()?;
+        fs::File::open(directory)?.sync_all()?;
     }
     Ok(())
 }
 
 /// Builds a new database aside and renames it into place, so that `visage.db` is never half made.
-async fn create(folder: &Path, path: &Path) -> Result<(), Error> {
+async fn create(directory: &Path, path: &Path) -> Result<(), Error> {
     let draft = path.with_extension("db.new");
     for suffix in ["", "-journal", "-wal", "-shm"] {
         match fs::remove_file(beside(&draft, suffix)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(Error::folder(folder, error));
+                return Err(Error::directory(directory, error));
             }
             _ => {}
         }
@@ -236,8 +236,8 @@ async fn create(folder: &Path, path: &Path) -> Result<(), Error> {
     MIGRATOR.run(&draft_pool).await?;
     draft_pool.close().await;
     fs::rename(&draft, path)
-        .and_then(|()| sync_folder(folder))
-        .map_err(|source| Error::folder(folder, source))
+        .and_then(|()| sync_directory(directory))
+        .map_err(|source| Error::directory(directory, source))
 }
 
 /// Refuses a database that this binary must not write to, without a change to it.
@@ -254,7 +254,7 @@ async fn check(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
             return Err(foreign("it is too short for an SQLite file"));
         }
-        Err(error) => return Err(Error::folder(path.parent().unwrap_or(path), error)),
+        Err(error) => return Err(Error::directory(path.parent().unwrap_or(path), error)),
     }
 
     // With nothing in the write-ahead log the file alone is the whole truth, and `immutable` keeps SQLite from creating its side files.

@@ -139,7 +139,7 @@ pub enum Error {
     /// The database was written by a newer version.
     #[error(
         "{} was written by a newer version of visage (schema {found}, this one knows up to {known}); \
-         nothing was changed: run that version, or use another data folder", path.display()
+         nothing was changed: run that version, or use another data directory", path.display()
     )]
     NewerDatabase {
         /// The database file.
@@ -150,7 +150,7 @@ pub enum Error {
         known: i64,
     },
     /// The file is not a database of ours.
-    #[error("{} is not a visage database: {problem}; nothing was changed: move the file away, or use another data folder", path.display())]
+    #[error("{} is not a visage database: {problem}; nothing was changed: move the file away, or use another data directory", path.display())]
     ForeignDatabase {
         /// The database file.
         path: PathBuf,
@@ -175,17 +175,17 @@ pub enum Error {
         /// What is wrong with it.
         source: prost::DecodeError,
     },
-    /// Another server uses the data folder.
-    #[error("another server runs in {}; stop it, or use another data folder", folder.display())]
+    /// Another server uses the data directory.
+    #[error("another server runs in {}; stop it, or use another data directory", directory.display())]
     Locked {
-        /// The data folder.
-        folder: PathBuf,
+        /// The data directory.
+        directory: PathBuf,
     },
-    /// The data folder cannot be used.
-    #[error("the data folder {} cannot be used", folder.display())]
-    Folder {
-        /// The data folder.
-        folder: PathBuf,
+    /// The data directory cannot be used.
+    #[error("the data directory {} cannot be used", directory.display())]
+    Directory {
+        /// The data directory.
+        directory: PathBuf,
         /// What the operating system said.
         source: io::Error,
     },
@@ -234,15 +234,15 @@ impl Error {
         }
     }
 
-    /// The error for a data folder that cannot be used.
-    pub(super) fn folder(folder: &Path, source: io::Error) -> Self {
+    /// The error for a data directory that cannot be used.
+    pub(super) fn directory(directory: &Path, source: io::Error) -> Self {
         if is_out_of_space(&source) {
             return Self::DiskFull {
                 source: source.into(),
             };
         }
-        Self::Folder {
-            folder: folder.to_owned(),
+        Self::Directory {
+            directory: directory.to_owned(),
             source,
         }
     }

@@ -1,4 +1,4 @@
-//! One server for one data folder.
+//! One server for one data directory.
 //!
 //! The lock is the operating system's advisory lock on `visage.lock`. It belongs to the open file, so it goes with the process however that
 //! ends, and a left-over file means nothing. Network file systems without locks are not supported; SQLite's WAL does not work there either.
@@ -10,38 +10,38 @@ use fs_err as fs;
 
 use super::Error;
 
-/// Name of the locked file in the data folder.
+/// Name of the locked file in the data directory.
 const FILE: &str = "visage.lock";
 
-/// Exclusive use of a data folder until it is released or dropped.
+/// Exclusive use of a data directory until it is released or dropped.
 #[derive(Debug)]
-pub(super) struct FolderLock {
+pub(super) struct DirectoryLock {
     file: fs::File,
 }
 
-impl FolderLock {
-    /// Takes the folder, which must exist, without waiting. Errors: [`Error::Locked`] when another server has it, [`Error::Folder`].
-    pub(super) fn acquire(folder: &Path) -> Result<Self, Error> {
+impl DirectoryLock {
+    /// Takes the directory, which must exist, without waiting. Errors: [`Error::Locked`] when another server has it, [`Error::Directory`].
+    pub(super) fn acquire(directory: &Path) -> Result<Self, Error> {
         // Truncation is left out: the content says nothing, and another server's file is not ours to change.
         let file = fs::OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
-            .open(folder.join(FILE))
-            .map_err(|source| Error::folder(folder, source))?;
+            .open(directory.join(FILE))
+            .map_err(|source| Error::directory(directory, source))?;
         match file.try_lock().map_err(io::Error::from) {
             Ok(()) => Ok(Self { file }),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(Error::Locked {
-                folder: folder.to_owned(),
+                directory: directory.to_owned(),
             }),
-            Err(source) => Err(Error::folder(folder, source)),
+            Err(source) => Err(Error::directory(directory, source)),
         }
     }
 
-    /// Lets the folder go before the drop.
-    pub(super) fn release(&self, folder: &Path) -> Result<(), Error> {
+    /// Lets the directory go before the drop.
+    pub(super) fn release(&self, directory: &Path) -> Result<(), Error> {
         self.file
             .unlock()
-            .map_err(|source| Error::folder(folder, source))
+            .map_err(|source| Error::directory(directory, source))
     }
 }

@@ -10,7 +10,7 @@
 //!   never given twice, not even after a training was deleted.
 //! - **Uninterrupted.** A caller that stops waiting (a client that left) does not tear a write apart: it is finished, and followers are woken.
 //! - **Not mistaken.** A file that is damaged, is not ours, or was written by a newer version is refused before anything is changed, and
-//!   two servers never share a data folder.
+//!   two servers never share a data directory.
 //!
 //! # Following without a gap or a repeat
 //!
@@ -27,7 +27,7 @@
 //! # Layout
 //!
 //! - `database`: [`Store`], opening and closing it, the checks before that, and the transaction that every write goes through.
-//! - `lock`: one server for one data folder.
+//! - `lock`: one server for one data directory.
 //! - `trainings`: inserting, reading and deleting trainings; `change`: changing them.
 //! - `page`: pages of a list, cut by number and by bytes.
 //! - `events`: appending and reading events; resume tokens.

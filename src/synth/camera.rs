@@ -3,13 +3,13 @@
 use image::RgbImage;
 use rand::Rng;
 
+use super::directory::{Error, SIZES};
 use super::draw::Canvas;
 use super::face;
-use super::folder::{Error, SIZES};
 use super::person::Person;
 
 impl Person {
-    /// Draws this person on a picture of `size` by `size` pixels, 32 to 2048.
+    /// Draws this person on an image of `size` by `size` pixels, 32 to 2048.
     ///
     /// The background, the pose, the light and the noise come from `rng`, so two calls give two photographs of one
     /// person.
@@ -23,34 +23,34 @@ impl Person {
         let out_of_range = || Error::Size { found: size };
         let mut canvas = Canvas::new(size).ok_or_else(out_of_range)?;
         face::compose(self, &mut canvas, rng);
-        let mut picture =
+        let mut image =
             RgbImage::from_raw(size, size, canvas.into_rgb()).ok_or_else(out_of_range)?;
-        expose(&mut picture, rng);
-        Ok(picture)
+        expose(&mut image, rng);
+        Ok(image)
     }
 }
 
-/// Applies one random camera to `picture`.
-fn expose(picture: &mut RgbImage, rng: &mut impl Rng) {
+/// Applies one random camera to `image`.
+fn expose(image: &mut RgbImage, rng: &mut impl Rng) {
     if rng.random_bool(0.5) {
-        soften(picture, rng.random_range(0.1..0.6));
+        soften(image, rng.random_range(0.1..0.6));
     }
     let exposure = rng.random_range(0.92..1.08_f32);
     let warmth = rng.random_range(-0.04..0.04_f32);
     let contrast = rng.random_range(0.92..1.08_f32);
-    // Light falls in from one side: the gain changes linearly across the picture.
+    // Light falls in from one side: the gain changes linearly across the image.
     let slope = (
         rng.random_range(-0.13..0.13_f32),
         rng.random_range(-0.13..0.13_f32),
     );
     let noise = rng.random_range(0.5..2.6_f32);
-    let side = picture.width().max(1) as f32;
+    let side = image.width().max(1) as f32;
     let gains = [
         exposure * (1.0 + warmth),
         exposure,
         exposure * (1.0 - warmth),
     ];
-    for (x, y, pixel) in picture.enumerate_pixels_mut() {
+    for (x, y, pixel) in image.enumerate_pixels_mut() {
         let (across, down) = (2.0 * x as f32 / side - 1.0, 2.0 * y as f32 / side - 1.0);
         let light = 1.0 + slope.0 * across + slope.1 * down;
         // Two random bytes added have a standard deviation of 104: a grain shared by the channels,
@@ -68,8 +68,8 @@ fn expose(picture: &mut RgbImage, rng: &mut impl Rng) {
 }
 
 /// Blends every pixel with the mean of its 3 by 3 neighbourhood; the outermost pixels stay.
-fn soften(picture: &mut RgbImage, share: f32) {
-    let sharp = picture.clone();
+fn soften(image: &mut RgbImage, share: f32) {
+    let sharp = image.clone();
     let (width, height) = sharp.dimensions();
     for y in 1..height.saturating_sub(1) {
         for x in 1..width.saturating_sub(1) {
@@ -82,7 +82,7 @@ fn soften(picture: &mut RgbImage, share: f32) {
                 }
                 let own = f32::from(sharp.get_pixel(x, y).0[channel]);
                 let value = own + (sum as f32 / 9.0 - own) * share;
-                picture.get_pixel_mut(x, y).0[channel] = value.round().clamp(0.0, 255.0) as u8;
+                image.get_pixel_mut(x, y).0[channel] = value.round().clamp(0.0, 255.0) as u8;
             }
         }
     }

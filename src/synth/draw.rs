@@ -63,7 +63,7 @@ impl Colour {
 /// A point on the canvas.
 pub(super) type Spot = (f32, f32);
 
-/// The picture in the making.
+/// The image in the making.
 pub(super) struct Canvas {
     pixmap: Pixmap,
     /// Points to pixels, with the pose of the person.

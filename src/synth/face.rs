@@ -1,4 +1,4 @@
-//! Composes one picture: background, body, head, hair, and where on the head everything sits.
+//! Composes one image: background, body, head, hair, and where on the head everything sits.
 
 use rand::Rng;
 use tiny_skia::Path;

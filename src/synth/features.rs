@@ -7,7 +7,7 @@ use super::face::{Layout, MIDDLE};
 use super::hair::grey;
 use super::person::{Gender, Person, Race};
 
-/// One eye; `side` is -1 (left in the picture) or 1.
+/// One eye; `side` is -1 (left in the image) or 1.
 pub(super) fn eye(person: &Person, layout: &Layout, canvas: &mut Canvas, side: f32) {
     let signs = &person.signs;
     let (centre_x, centre_y) = (MIDDLE + side * layout.eye_dx, layout.eye_y);

@@ -7,7 +7,7 @@ use fs_err as fs;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::folder::{PARTIAL, age_of};
+use super::directory::{PARTIAL, age_of};
 use super::{Error, Options, Person, Summary, write_faces};
 
 fn few(count: usize, seed: u64) -> Options {
@@ -30,9 +30,9 @@ fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn made(options: &Options) -> BTreeMap<String, Vec<u8>> {
-    let folder = tempfile::tempdir().unwrap();
-    write_faces(folder.path(), options, |_| ()).unwrap();
-    contents(folder.path())
+    let directory = tempfile::tempdir().unwrap();
+    write_faces(directory.path(), options, |_| ()).unwrap();
+    contents(directory.path())
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn same_options_give_the_same_bytes_and_another_seed_gives_others() {
 }
 
 #[test]
-fn a_larger_count_only_adds_pictures() {
+fn a_larger_count_only_adds_images() {
     let more = made(&few(7, 3));
     assert!(
         made(&few(4, 3))
@@ -58,7 +58,7 @@ fn a_larger_count_only_adds_pictures() {
 }
 
 #[test]
-fn names_follow_utkface_and_pictures_have_the_size_asked_for() {
+fn names_follow_utkface_and_images_have_the_size_asked_for() {
     for (name, bytes) in made(&few(12, 5)) {
         let fields: Vec<&str> = name
             .strip_suffix(".jpg.chip.jpg")
@@ -69,9 +69,8 @@ fn names_follow_utkface_and_pictures_have_the_size_asked_for() {
         assert!((1..=90).contains(&age.parse::<u8>().unwrap()));
         assert!(gender.parse::<u8>().unwrap() <= 1 && race.parse::<u8>().unwrap() <= 4);
         assert!(stamp.len() == 17 && stamp.parse::<u64>().is_ok());
-        let picture =
-            image::load_from_memory_with_format(&bytes, image::ImageFormat::Jpeg).unwrap();
-        assert_eq!((picture.width(), picture.height()), (64, 64));
+        let image = image::load_from_memory_with_format(&bytes, image::ImageFormat::Jpeg).unwrap();
+        assert_eq!((image.width(), image.height()), (64, 64));
     }
 }
 
@@ -89,9 +88,9 @@ fn ages_cover_the_range_evenly() {
         seen.keys().copied().collect::<Vec<_>>(),
         (1..=90).collect::<Vec<_>>()
     );
-    // Ten pictures for each of the ninety ages, give or take.
+    // Ten images for each of the ninety ages, give or take.
     assert!(
-        seen.values().all(|pictures| (7..=13).contains(pictures)),
+        seen.values().all(|images| (7..=13).contains(images)),
         "{seen:?}"
     );
     let single = Options {
@@ -113,38 +112,38 @@ fn ages_cover_the_range_evenly() {
 }
 
 #[test]
-fn refuses_a_folder_with_anything_else_in_it() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("notes.txt"), "mine").unwrap();
-    let error = write_faces(folder.path(), &few(3, 1), |_| ()).unwrap_err();
+fn refuses_a_directory_with_anything_else_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("notes.txt"), "mine").unwrap();
+    let error = write_faces(directory.path(), &few(3, 1), |_| ()).unwrap_err();
     assert!(error.to_string().contains("\"notes.txt\""), "{error}");
-    assert_eq!(contents(folder.path()).len(), 1);
+    assert_eq!(contents(directory.path()).len(), 1);
 }
 
 #[test]
 fn refuses_the_result_of_other_options() {
-    let folder = tempfile::tempdir().unwrap();
-    write_faces(folder.path(), &few(5, 1), |_| ()).unwrap();
-    let before = contents(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    write_faces(directory.path(), &few(5, 1), |_| ()).unwrap();
+    let before = contents(directory.path());
     let larger = Options {
         size: 72,
         ..few(5, 1)
     };
     for other in [few(5, 2), few(4, 1), larger] {
-        let outcome = write_faces(folder.path(), &other, |_| ());
+        let outcome = write_faces(directory.path(), &other, |_| ());
         assert!(
             matches!(outcome, Err(Error::Foreign { .. })),
             "{other:?}: {outcome:?}"
         );
     }
-    assert_eq!(contents(folder.path()), before);
+    assert_eq!(contents(directory.path()), before);
 }
 
 #[test]
 fn repeating_a_finished_run_does_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut calls = Vec::new();
-    let first = write_faces(folder.path(), &few(5, 1), |done| calls.push(done)).unwrap();
+    let first = write_faces(directory.path(), &few(5, 1), |done| calls.push(done)).unwrap();
     assert_eq!(
         (first, calls),
         (
@@ -156,14 +155,14 @@ fn repeating_a_finished_run_does_nothing() {
         )
     );
     let time = |name: &str| {
-        fs::metadata(folder.path().join(name))
+        fs::metadata(directory.path().join(name))
             .unwrap()
             .modified()
             .unwrap()
     };
-    let before = contents(folder.path());
+    let before = contents(directory.path());
     let times: Vec<_> = before.keys().map(|name| time(name)).collect();
-    let second = write_faces(folder.path(), &few(5, 1), |_| ()).unwrap();
+    let second = write_faces(directory.path(), &few(5, 1), |_| ()).unwrap();
     assert_eq!(
         second,
         Summary {
@@ -171,7 +170,7 @@ fn repeating_a_finished_run_does_nothing() {
             kept: 5
         }
     );
-    assert_eq!(contents(folder.path()), before);
+    assert_eq!(contents(directory.path()), before);
     assert_eq!(
         before.keys().map(|name| time(name)).collect::<Vec<_>>(),
         times
@@ -180,13 +179,13 @@ fn repeating_a_finished_run_does_nothing() {
 
 #[test]
 fn repeating_an_interrupted_run_adds_what_is_missing() {
-    let folder = tempfile::tempdir().unwrap();
-    write_faces(folder.path(), &few(5, 1), |_| ()).unwrap();
-    let whole = contents(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    write_faces(directory.path(), &few(5, 1), |_| ()).unwrap();
+    let whole = contents(directory.path());
     let name = whole.keys().next().unwrap();
-    let picture = folder.path().join(name);
-    fs::rename(&picture, folder.path().join(format!("{name}{PARTIAL}"))).unwrap();
-    let summary = write_faces(folder.path(), &few(5, 1), |_| ()).unwrap();
+    let image = directory.path().join(name);
+    fs::rename(&image, directory.path().join(format!("{name}{PARTIAL}"))).unwrap();
+    let summary = write_faces(directory.path(), &few(5, 1), |_| ()).unwrap();
     assert_eq!(
         summary,
         Summary {
@@ -194,28 +193,25 @@ fn repeating_an_interrupted_run_adds_what_is_missing() {
             kept: 4
         }
     );
-    assert_eq!(contents(folder.path()), whole);
+    assert_eq!(contents(directory.path()), whole);
 }
 
 #[test]
 #[expect(clippy::reversed_empty_ranges, reason = "the empty range is the point")]
 fn refuses_options_out_of_range() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let draw = |options: Options| {
-        write_faces(folder.path(), &options, |_| ())
+        write_faces(directory.path(), &options, |_| ())
             .unwrap_err()
             .to_string()
     };
     let none = draw(few(0, 1));
-    assert!(none.starts_with("draw 0 pictures"), "{none}");
+    assert!(none.starts_with("draw 0 images"), "{none}");
     let tiny = draw(Options {
         size: 8,
         ..few(1, 1)
     });
-    assert_eq!(
-        tiny,
-        "draw pictures of 8 pixels: the size must be 32 to 2048"
-    );
+    assert_eq!(tiny, "draw images of 8 pixels: the size must be 32 to 2048");
     let backwards = draw(Options {
         ages: 9..=3,
         ..few(1, 1)

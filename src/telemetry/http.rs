@@ -44,7 +44,7 @@ Visage
 /livez    200 while the process answers
 /readyz   200 when requests can be served, else 503; lists the components
 /v2       the Open Inference Protocol: models, their metadata, predictions
-/datasets uploads of datasets, where the setting `uploads` is on, and samples of their pictures
+/datasets uploads of datasets, where the setting `uploads` is on, and samples of their images
 /         the dashboard, where the program was built with it and the setting `dashboard` is on
 ";
 

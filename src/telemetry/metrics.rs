@@ -38,7 +38,7 @@ const COMPUTE_SECONDS: &[f64] = &[
 ];
 /// Reading, checking and warming up a model; seconds.
 const LOAD_SECONDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
-/// Faces in a picture, up to the most that are told.
+/// Faces in an image, up to the most that are told.
 const FACES: &[f64] = &[0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 /// Images computed together.
 const BATCH_IMAGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];

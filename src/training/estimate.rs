@@ -40,7 +40,7 @@ fn kept_features(spec: &Spec, images: usize) -> u64 {
 }
 
 /// Peak memory of the process in bytes, kept features not counted: what libtorch and the weights take, three more copies of what is trained (gradient and both
-/// moments) and one of the best weights, a full checkpoint that is being written and the one that follows it, and the activations, which grow with the batch and the picture.
+/// moments) and one of the best weights, a full checkpoint that is being written and the one that follows it, and the activations, which grow with the batch and the image.
 pub(super) fn without_features(spec: &Spec) -> u64 {
     const LIBTORCH: u64 = 350 << 20;
     // Measured at 224 pixels, decoded batches included: batch 32 with layer4 trained; batch 64 with all layers, in bf16, of which f32 has twice the bytes.

@@ -22,7 +22,7 @@ pub enum CachePolicy {
     Off,
     /// In memory.
     Memory,
-    /// In a file of the training's folder, mapped into memory.
+    /// In a file of the training's directory, mapped into memory.
     Disk,
     /// In the memory of the device that trains.
     Device,
@@ -64,7 +64,7 @@ pub struct Room {
     pub budget: Option<u64>,
     /// Memory that can be had without swapping, beside what the training itself takes.
     pub memory: u64,
-    /// On the disk of the training's folder.
+    /// On the disk of the training's directory.
     pub disk: u64,
 }
 
@@ -254,9 +254,9 @@ mod tests {
 
     #[test]
     fn rows_come_back_as_they_were_kept_in_memory_and_on_disk() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for place in [Place::Memory, Place::Disk] {
-            let file = folder.path().join("features");
+            let file = directory.path().join("features");
             let mut cache = FeatureCache::new(place, Device::Cpu, 4, file);
             let batch =
                 Tensor::arange(2 * 3 * 2 * 2, (Kind::Float, Device::Cpu)).view([2, 3, 2, 2]);

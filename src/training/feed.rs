@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     feature_cache::FeatureCache,
-    loader::{Batch, Draws, Loader, LoaderOptions, Picture},
+    loader::{Batch, Draws, LabelledImage, Loader, LoaderOptions},
     timed,
 };
 
@@ -37,7 +37,7 @@ pub struct Fed {
 #[derive(Debug)]
 pub struct Feed {
     source: Source,
-    pictures: Arc<Vec<Picture>>,
+    images: Arc<Vec<LabelledImage>>,
     batches: usize,
     skipped: Skipped,
     /// Set when images are mirrored here, so that the cache can keep both variants.
@@ -62,7 +62,7 @@ pub struct Skipped {
 impl Feed {
     /// Begins a pass over the images in this order, with what is drawn for them. The cache must have been made for [`variants`] of each image.
     pub fn start(
-        pictures: &Arc<Vec<Picture>>,
+        images: &Arc<Vec<LabelledImage>>,
         order: Vec<u32>,
         options: &LoaderOptions,
         draws: Draws,
@@ -81,13 +81,13 @@ impl Feed {
             let count = batches.len();
             (Source::Kept(batches.into_iter()), count)
         } else {
-            let loader = Loader::start(pictures, order, options, draws);
+            let loader = Loader::start(images, order, options, draws);
             let count = loader.batches();
             (Source::Decoded(loader), count)
         };
         Feed {
             source,
-            pictures: Arc::clone(pictures),
+            images: Arc::clone(images),
             batches,
             skipped: Skipped::default(),
             mirrored,
@@ -159,7 +159,7 @@ impl Feed {
                     .collect();
                 let rows: Vec<u32> = rows.into_iter().filter(has).collect();
                 self.skipped.count += (all - indices.len()) as u64;
-                let age = |index: &u32| self.pictures[*index as usize].age;
+                let age = |index: &u32| self.images[*index as usize].age;
                 let ages = indices.iter().map(age).collect();
                 let features = timed(&mut seconds.forward, || cache.gather(&rows))?;
                 Ok(features.map(|features| Fed {

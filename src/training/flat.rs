@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(state["layer4.0.conv1.weight"].kind(), Kind::Float);
     }
 
-    /// In bf16 each layer rounds; the own passes must not be further from f32 than libtorch's by more than chance, which sums over pictures of several sides leave little of.
+    /// In bf16 each layer rounds; the own passes must not be further from f32 than libtorch's by more than chance, which sums over images of several sides leave little of.
     #[test]
     fn own_gradient_in_bf16_is_as_close_to_f32_as_libtorchs() {
         let mut outputs = Errors::default();

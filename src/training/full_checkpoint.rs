@@ -1,6 +1,6 @@
 //! The full checkpoint: everything that a later process needs to go on as if it were this one.
 //!
-//! It is one file in the training's work folder, `trainer-….safetensors`, with the trained parameters and the optimizer's moments as the flat buffers that they
+//! It is one file in the training's work directory, `trainer-….safetensors`, with the trained parameters and the optimizer's moments as the flat buffers that they
 //! are, the network's other tensors by name, the moving average, and a [`TrainerRecord`] of all numbers. What is random is a function of seed, epoch and position,
 //! so there is no random state in it. A thread of its own writes it while the training goes on; only the copies are made before. Its checksum is a CRC32C, which
 //! costs next to nothing beside a training and tells a damaged file.
@@ -73,7 +73,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// A full disk or another failure of the file system.
-    fn write(self, folder: &Path, attempt: u32, number: u64) -> Result<ResumePoint, Error> {
+    fn write(self, directory: &Path, attempt: u32, number: u64) -> Result<ResumePoint, Error> {
         let record = self.record.encode_to_vec();
         let mut views = vec![(RECORD, view(Dtype::U8, vec![record.len()], &record))];
         for (name, tensor) in &self.tensors {
@@ -86,7 +86,7 @@ impl Snapshot {
         }
         let checksum = checksum(views.iter().map(|(name, view)| (*name, view.data())));
         let file = format!("trainer-{attempt}-{number}.safetensors");
-        files::write_durably_by(&folder.join(&file), |aside| {
+        files::write_durably_by(&directory.join(&file), |aside| {
             let mut file = fs_err::OpenOptions::new().write(true).open(aside)?;
             write_tensors(views, &mut file)
         })?;
@@ -192,9 +192,9 @@ impl Restored {
 ///
 /// # Errors
 /// Why it cannot be used, as a sentence: it is missing, damaged, of another program version or of other data.
-pub fn read(folder: &Path, resume: &Resume, dataset_digest: &str) -> Result<Restored, String> {
+pub fn read(directory: &Path, resume: &Resume, dataset_digest: &str) -> Result<Restored, String> {
     let point = resume.point.clone().unwrap_or_default();
-    let path = folder.join(&point.file);
+    let path = directory.join(&point.file);
     let bytes = fs_err::read(&path).map_err(|error| error.to_string())?;
     let no_such = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let file = SafeTensors::deserialize(&bytes).map_err(|error| no_such(&error))?;
@@ -263,7 +263,7 @@ fn tensor_of(view: &TensorView<'_>) -> Result<Tensor, String> {
 /// Writes full checkpoints beside the training, one at a time, and tells the server of each.
 #[derive(Debug)]
 pub struct Writer {
-    folder: PathBuf,
+    directory: PathBuf,
     attempt: u32,
     written: u64,
     reporter: Arc<Reporter>,
@@ -282,10 +282,10 @@ pub enum Failure {
 }
 
 impl Writer {
-    /// Writes into this folder.
-    pub fn new(folder: PathBuf, attempt: u32, reporter: Arc<Reporter>) -> Self {
+    /// Writes into this directory.
+    pub fn new(directory: PathBuf, attempt: u32, reporter: Arc<Reporter>) -> Self {
         Writer {
-            folder,
+            directory,
             attempt,
             written: 0,
             reporter,
@@ -300,10 +300,10 @@ impl Writer {
     pub fn begin(&mut self, snapshot: Snapshot) -> Result<(), Failure> {
         self.finish()?;
         self.written += 1;
-        let (folder, attempt, number) = (self.folder.clone(), self.attempt, self.written);
+        let (directory, attempt, number) = (self.directory.clone(), self.attempt, self.written);
         let reporter = Arc::clone(&self.reporter);
         self.running = Some(std::thread::spawn(move || {
-            let point = snapshot.write(&folder, attempt, number)?;
+            let point = snapshot.write(&directory, attempt, number)?;
             let saved = worker_event::Kind::Saved(Saved { point: Some(point) });
             reporter.send(saved).map_err(Failure::Pipe)
         }));
@@ -356,14 +356,14 @@ mod tests {
 
     #[test]
     fn what_was_written_comes_back_bit_by_bit() {
-        let folder = tempfile::tempdir().unwrap();
-        let point = snapshot().write(folder.path(), 2, 5).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let point = snapshot().write(directory.path(), 2, 5).unwrap();
         assert_eq!(point.file, "trainer-2-5.safetensors");
         let resume = Resume {
             point: Some(point),
             ..Default::default()
         };
-        let mut restored = read(folder.path(), &resume, "d1").unwrap();
+        let mut restored = read(directory.path(), &resume, "d1").unwrap();
         assert_eq!(restored.record.epochs, 3);
         let partial = restored.record.partial.unwrap();
         assert_eq!(partial.squared.to_bits(), (0.1_f64 + 0.2).to_bits());
@@ -376,18 +376,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let point = snapshot().write(folder.path(), 1, 1).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let point = snapshot().write(directory.path(), 1, 1).unwrap();
         let refused = |point: &ResumePoint, digest: &str| {
             let resume = Resume {
                 point: Some(point.clone()),
                 ..Default::default()
             };
-            read(folder.path(), &resume, digest).unwrap_err()
+            read(directory.path(), &resume, digest).unwrap_err()
         };
         let text = refused(&point, "d2");
         assert!(text.contains("the dataset is not what it was"), "{text}");
-        let path = folder.path().join(&point.file);
+        let path = directory.path().join(&point.file);
         let mut bytes = fs_err::read(&path).unwrap();
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
@@ -401,19 +401,19 @@ mod tests {
 
     #[test]
     fn best_epoch_without_its_weights_is_not_gone_on_from() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let mut with_best = snapshot();
         with_best.record.best = Some(v1::EpochMetrics {
             epoch: 2,
             ..Default::default()
         });
-        let point = with_best.write(folder.path(), 1, 1).unwrap();
+        let point = with_best.write(directory.path(), 1, 1).unwrap();
         assert_eq!(point.best_epoch, 2);
         let resume = Resume {
             point: Some(point),
             ..Default::default()
         };
-        let text = read(folder.path(), &resume, "d1").unwrap_err();
+        let text = read(directory.path(), &resume, "d1").unwrap_err();
         assert!(text.contains("best epoch is gone"), "{text}");
     }
 }

@@ -18,33 +18,33 @@ use crate::imaging::{
     augment::{Augmentation, Transform},
 };
 
-/// One picture of the dataset, as the loader needs it.
+/// One image of the dataset, as the loader needs it.
 #[derive(Debug, Clone)]
-pub struct Picture {
+pub struct LabelledImage {
     /// The file.
     pub path: PathBuf,
     /// The true age in years.
     pub age: f32,
 }
 
-/// Decoded and normalised pictures.
+/// Decoded and normalised images.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// `[N, 3, S, S]`, row-major.
     pub pixels: Vec<f32>,
     /// `[N]`, in years.
     pub ages: Vec<f32>,
-    /// `[N]`, positions in the list of pictures.
+    /// `[N]`, positions in the list of images.
     pub indices: Vec<u32>,
-    /// Pictures that could not be read, by reason.
+    /// Images that could not be read, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
     /// One of their names with the reason, for the log.
     pub skipped_example: Option<String>,
-    /// Bytes that could not be had; there are no pictures then.
+    /// Bytes that could not be had; there are no images then.
     pub missing_memory: Option<usize>,
 }
 
-/// What is drawn for each picture in one epoch.
+/// What is drawn for each image in one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Draws {
     /// Which changes there are.
@@ -56,7 +56,7 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// What is done to the picture at this position of the list.
+    /// What is done to the image at this position of the list.
     pub fn of(&self, position: u32, size: u32) -> Transform {
         self.augmentation
             .draw(self.seed, u64::from(self.epoch), position, size)
@@ -66,11 +66,11 @@ impl Draws {
 /// What all batches have in common.
 #[derive(Debug, Clone)]
 pub struct LoaderOptions {
-    /// Pictures in a batch; the last batch may have fewer.
+    /// Images in a batch; the last batch may have fewer.
     pub batch_size: usize,
     /// Size and normalisation.
     pub input: InputSpec,
-    /// Limits on one picture.
+    /// Limits on one image.
     pub limits: Limits,
     /// Decoding threads, at least 1.
     pub threads: usize,
@@ -86,9 +86,9 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Begins to decode the pictures in this order, with what is drawn for them.
+    /// Begins to decode the images in this order, with what is drawn for them.
     pub fn start(
-        pictures: &Arc<Vec<Picture>>,
+        images: &Arc<Vec<LabelledImage>>,
         order: Vec<u32>,
         options: &LoaderOptions,
         draws: Draws,
@@ -100,13 +100,13 @@ impl Loader {
         let mut threads = Vec::with_capacity(count);
         for first in 0..count {
             let (sender, receiver) = sync_channel(1);
-            let (pictures, order, options) =
-                (Arc::clone(pictures), Arc::clone(&order), options.clone());
+            let (images, order, options) =
+                (Arc::clone(images), Arc::clone(&order), options.clone());
             let work = move || {
                 let mut preprocessor = Preprocessor::new();
                 for batch in order.chunks(options.batch_size).skip(first).step_by(count) {
                     if sender
-                        .send(decode(&pictures, batch, &options, draws, &mut preprocessor))
+                        .send(decode(&images, batch, &options, draws, &mut preprocessor))
                         .is_err()
                     {
                         // The loop has ended early.
@@ -157,7 +157,7 @@ impl Drop for Loader {
 }
 
 fn decode(
-    pictures: &[Picture],
+    images: &[LabelledImage],
     batch: &[u32],
     options: &LoaderOptions,
     draws: Draws,
@@ -176,10 +176,10 @@ fn decode(
     }
     loaded.pixels.resize(values * batch.len(), 0.0);
     for &index in batch {
-        let picture = &pictures[index as usize];
+        let image = &images[index as usize];
         let start = loaded.ages.len() * values;
         let pixels = &mut loaded.pixels[start..start + values];
-        let failure = match fs_err::read(&picture.path) {
+        let failure = match fs_err::read(&image.path) {
             Ok(bytes) => {
                 let transform = draws.of(index, options.input.size);
                 let (limits, input) = (&options.limits, &options.input);
@@ -195,12 +195,12 @@ fn decode(
         };
         match failure {
             None => {
-                loaded.ages.push(picture.age);
+                loaded.ages.push(image.age);
                 loaded.indices.push(index);
             }
             Some((reason, message)) => {
                 *loaded.skipped.entry(reason).or_default() += 1;
-                loaded.skipped_example = Some(format!("{}: {message}", picture.path.display()));
+                loaded.skipped_example = Some(format!("{}: {message}", image.path.display()));
             }
         }
     }

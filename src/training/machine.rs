@@ -18,9 +18,9 @@ pub fn total_memory() -> u64 {
     meminfo("MemTotal:").min(of_group("memory.max").unwrap_or(u64::MAX))
 }
 
-/// Bytes that the file system of a folder has left for this user; 0 when that cannot be found out.
-pub fn free_disk(folder: &Path) -> u64 {
-    rustix::fs::statvfs(folder).map_or(0, |found| found.f_bavail.saturating_mul(found.f_frsize))
+/// Bytes that the file system of a directory has left for this user; 0 when that cannot be found out.
+pub fn free_disk(directory: &Path) -> u64 {
+    rustix::fs::statvfs(directory).map_or(0, |found| found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// A line of `/proc/meminfo` in bytes; 0 when there is none.

@@ -1,8 +1,8 @@
 """How well Visage's beginnings and recipes do on one split: the table of the documentation.
 
-    make bench-accuracy DATA=folder [ROWS=...] [SEEDS=3] [IMAGES=0] [EPOCHS=3] [SIDE=224] [BENCH_JSON=file]
+    make bench-accuracy DATA=directory [ROWS=...] [SEEDS=3] [IMAGES=0] [EPOCHS=3] [SIDE=224] [BENCH_JSON=file]
 
-DATA has the folders `train` and `val` of pictures whose names begin with the age. Every row is a training by the product's own `visage train` and an evaluation of its
+DATA has the directories `train` and `val` of images whose names begin with the age. Every row is a training by the product's own `visage train` and an evaluation of its
 best checkpoint by `visage evaluate` on the images of `val`, which also chose the epoch, so all rows are a little too good in the same way:
 
     mean        the mean age of the training images, for every image
@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 
-from train import Server, machine, pictures_of
+from train import Server, machine, images_of
 
 BANDS = [(0, 9), (10, 19), (20, 39), (40, 59), (60, 120)]
 ROWS = {
@@ -70,7 +70,7 @@ def evaluated(server, version, manifest):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visage", required=True, help="the release binary")
-    parser.add_argument("--data", required=True, help="folder with the folders `train` and `val`")
+    parser.add_argument("--data", required=True, help="directory with the directories `train` and `val`")
     parser.add_argument("--rows", default="mean,starter,finetuned,random")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=0)
@@ -78,20 +78,20 @@ def main():
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--json", help="file for the figures")
     given = parser.parse_args()
-    folders = {split: os.path.join(os.path.abspath(given.data), name) for split, name in (("train", "train"), ("validation", "val"))}
-    counts = {split: sum(name.lower().endswith((".jpg", ".jpeg", ".png")) for _, _, names in os.walk(folder) for name in names)
-              for split, folder in folders.items()}
-    train = pictures_of(folders["train"], given.images or counts["train"])
-    validation = pictures_of(folders["validation"], counts["validation"])
+    directories = {split: os.path.join(os.path.abspath(given.data), name) for split, name in (("train", "train"), ("validation", "val"))}
+    counts = {split: sum(name.lower().endswith((".jpg", ".jpeg", ".png")) for _, _, names in os.walk(directory) for name in names)
+              for split, directory in directories.items()}
+    train = images_of(directories["train"], given.images or counts["train"])
+    validation = images_of(directories["validation"], counts["validation"])
     found = {"machine": machine(), "train_images": len(train), "validation_images": len(validation), "epochs": given.epochs, "side": given.side, "rows": {}}
-    with tempfile.TemporaryDirectory(prefix="visage-accuracy-") as folder:
-        manifest = os.path.join(folder, "faces.csv")
+    with tempfile.TemporaryDirectory(prefix="visage-accuracy-") as directory:
+        manifest = os.path.join(directory, "faces.csv")
         with open(manifest, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["path", "age", "split"])
             for split, paths in (("train", train), ("validation", validation)):
                 writer.writerows([path, age_of(path), split] for path in paths)
-        server = Server(given.visage, folder, "--starter")
+        server = Server(given.visage, directory, "--starter")
         try:
             for row in given.rows.split(","):
                 measure(server, row, given, manifest, train, validation, found["rows"])

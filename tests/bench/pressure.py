@@ -1,10 +1,10 @@
 """Predict of Visage under pressure: while versions are swapped, at three times the load that it can bear, and beside a training.
 
-    make bench-pressure [DATA=folder] [SECONDS=60] [APART=1] [BENCH_JSON=file]
+    make bench-pressure [DATA=directory] [SECONDS=60] [APART=1] [BENCH_JSON=file]
 
 The starter's network at its own size, JPEG bytes through gRPC, the server's default settings. Everything is measured in one run, all but the last two against the same server:
 
-    quiet       four clients, each of which sends its next picture when the answer has come
+    quiet       four clients, each of which sends its next image when the answer has come
     swaps       the same while the alias `live` moves between two versions twice a second, both of which stay loaded
     quiet too   as quiet, on a server that keeps two of three versions loaded
     cold swaps  the same there while `live` moves among the three, so that each move loads one
@@ -28,9 +28,9 @@ import tempfile
 import time
 
 from serve import field, resident
-from train import Server, machine, pictures_of
+from train import Server, machine, images_of
 
-PICTURES = 64
+IMAGES = 64
 # Seconds that a client of the overload waits at most.
 DEADLINE = 2
 SET_ALIAS = "/visage.v1.ModelService/SetAlias"
@@ -47,10 +47,10 @@ def processor_time(process):
 
 
 class Load:
-    """What `visage-load` does to one server with the pictures."""
+    """What `visage-load` does to one server with the images."""
 
-    def __init__(self, program, address, pictures):
-        self.program, self.address, self.pictures = program, address, pictures
+    def __init__(self, program, address, images):
+        self.program, self.address, self.images = program, address, images
 
     async def closed(self, clients, seconds, beside=None):
         """Clients that wait for their answers; `beside` runs meanwhile and is given a function that says whether it is over."""
@@ -67,7 +67,7 @@ class Load:
         return found
 
     async def answers(self, seconds, *flags):
-        command = [self.program, self.address, *flags, "--seconds", seconds, *self.pictures]
+        command = [self.program, self.address, *flags, "--seconds", seconds, *self.images]
         process = await asyncio.create_subprocess_exec(*map(str, command), stdout=subprocess.PIPE)
         told, _ = await process.communicate()
         if process.returncode != 0:
@@ -108,19 +108,19 @@ def watcher(process, seen):
     return watch
 
 
-def starter(given, folder, processors, *flags):
+def starter(given, directory, processors, *flags):
     """A server on the processors; with APART on the first half of them, and this process from now on on the others."""
     half = len(processors) // 2 if given.apart else 0
     os.sched_setaffinity(0, processors[:half] or processors)
-    server = Server(given.visage, folder, "--starter", *flags)
+    server = Server(given.visage, directory, "--starter", *flags)
     os.sched_setaffinity(0, processors[half:])
     return server
 
 
-def measure(given, folder):
-    faces = os.path.join(folder, "faces")
+def measure(given, directory):
+    faces = os.path.join(directory, "faces")
     subprocess.run([given.visage, "synth", faces, "--count", "400", "--size", "200", "--quiet"], check=True, stdout=subprocess.DEVNULL)
-    paths = pictures_of(os.path.abspath(given.data or faces), PICTURES)
+    paths = images_of(os.path.abspath(given.data or faces), IMAGES)
     random.Random(0).shuffle(paths)
     found, seconds = {}, given.seconds
 
@@ -134,7 +134,7 @@ def measure(given, folder):
             name, **result), flush=True)
 
     processors = sorted(os.sched_getaffinity(0))
-    server = starter(given, folder, processors)
+    server = starter(given, directory, processors)
     load = Load(given.load, server.address, paths)
     client = [given.visage, "--server", server.address, "--quiet"]
     train = [*client, "train", "--dataset", faces, "--init", "STARTER", "--promote", "never"]
@@ -161,7 +161,7 @@ def measure(given, folder):
         subprocess.run([*client, "trainings", "cancel", "beside"], **quiet)
     finally:
         server.close()
-    server = starter(given, folder, processors, "--max-loaded-models", "2")
+    server = starter(given, directory, processors, "--max-loaded-models", "2")
     load = Load(given.load, server.address, paths)
     try:
         asyncio.run(load.closed(4, 3))
@@ -206,15 +206,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visage", required=True, help="the release binary")
     parser.add_argument("--load", required=True, help="the binary visage-load")
-    parser.add_argument("--data", help="folder of pictures; drawn ones without it")
+    parser.add_argument("--data", help="directory of images; drawn ones without it")
     parser.add_argument("--seconds", type=float, default=60, help="of overload; the others take a half or a quarter")
     parser.add_argument("--apart", action="store_true", help="the server and the clients on processors of their own")
     parser.add_argument("--json", help="file for the figures")
     given = parser.parse_args()
     if given.apart and len(os.sched_getaffinity(0)) < 2:
         parser.error("--apart needs two processors")
-    with tempfile.TemporaryDirectory(prefix="visage-bench-") as folder:
-        measure(given, folder)
+    with tempfile.TemporaryDirectory(prefix="visage-bench-") as directory:
+        measure(given, directory)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Serving speed of Visage beside raw engines and the servers one would write or take: same pictures, same network, interleaved in one run.
+"""Serving speed of Visage beside raw engines and the servers one would write or take: same images, same network, interleaved in one run.
 
-    make bench-serve [DATA=folder] [ROUNDS=3] [BENCH_JSON=file.json]
+    make bench-serve [DATA=directory] [ROUNDS=3] [BENCH_JSON=file.json]
 
 JPEG bytes in, age out, a ResNet18 on 224x224 images. Each round measures all of these once:
 
@@ -15,7 +15,7 @@ JPEG bytes in, age out, a ResNet18 on 224x224 images. Each round measures all of
 
 The raw engines and what is tuned by hand compute in bf16 where the processor multiplies in it, else in f32, which is faster there than an imitation.
 What is not installed is left out, and the report says so; `make bench-peers` brings those three (TorchServe needs Java 17). The load is closed: so many clients in one process, each of which sends its next
-picture when the answer has come. With BENCH_JSON there is a plot beside the file. Ratios are Visage over another at the same concurrency, round by round; a spread is the lowest and highest round.
+image when the answer has come. With BENCH_JSON there is a plot beside the file. Ratios are Visage over another at the same concurrency, round by round; a spread is the lowest and highest round.
 """
 
 import argparse
@@ -34,11 +34,11 @@ import tempfile
 import time
 
 from peers import start
-from train import Server, machine, pictures_of, summary
+from train import Server, machine, images_of, summary
 
 SIDE = 224
 CONCURRENCY = (1, 8, 32)
-PICTURES = 64
+IMAGES = 64
 METHOD = "/visage.v1.PredictionService/Predict"
 # What each needs besides PyTorch.
 PEERS = {"grpc": "torch", "grpc frozen": "torch", "grpc openvino": "openvino"}
@@ -57,7 +57,7 @@ def tuned_format():
 
 # The engines: functions of float32 [n, 3, 224, 224] to n ages.
 
-def network(folder):
+def network(directory):
     """The network that Visage serves, in PyTorch."""
     import torch
     import torchvision
@@ -66,14 +66,14 @@ def network(folder):
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     made = torchvision.models.resnet18(weights=None)
     made.fc = torch.nn.Linear(512, 1)
-    made.load_state_dict(load_file(os.path.join(folder, "model.safetensors")))
+    made.load_state_dict(load_file(os.path.join(directory, "model.safetensors")))
     return made.eval()
 
 
-def libtorch_f32(folder):
+def libtorch_f32(directory):
     import torch
 
-    made = network(folder)
+    made = network(directory)
 
     def ages(images):
         with torch.inference_mode():
@@ -81,10 +81,10 @@ def libtorch_f32(folder):
     return ages
 
 
-def libtorch_frozen(folder):
+def libtorch_frozen(directory):
     import torch
 
-    made = network(folder).to(memory_format=torch.channels_last)
+    made = network(directory).to(memory_format=torch.channels_last)
     example = torch.zeros(8, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False, enabled=tuned_format() == "bf16"):
         traced = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(made, example, check_trace=False)))
@@ -96,12 +96,12 @@ def libtorch_frozen(folder):
     return ages
 
 
-def openvino_tuned(folder):
+def openvino_tuned(directory):
     import openvino
     import torch
 
     core = openvino.Core()
-    converted = openvino.convert_model(network(folder), example_input=torch.zeros(1, 3, SIDE, SIDE), input=[-1, 3, SIDE, SIDE])
+    converted = openvino.convert_model(network(directory), example_input=torch.zeros(1, 3, SIDE, SIDE), input=[-1, 3, SIDE, SIDE])
     compiled = core.compile_model(converted, "CPU", {
         "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": tuned_format()})
     request = compiled.create_infer_request()
@@ -116,14 +116,14 @@ def decode(data):
     import numpy
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    image = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     mean, deviation = (numpy.array(values, numpy.float32) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    pixels = (numpy.asarray(picture, numpy.float32) / 255 - mean) / deviation
+    pixels = (numpy.asarray(image, numpy.float32) / 255 - mean) / deviation
     return numpy.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def blank():
-    """A grey picture as JPEG, for warming up."""
+    """A grey image as JPEG, for warming up."""
     from PIL import Image
 
     data = io.BytesIO()
@@ -131,11 +131,11 @@ def blank():
     return data.getvalue()
 
 
-def raw(name, folder, paths, seconds):
+def raw(name, directory, paths, seconds):
     """Prints images per second of forward passes at the batch sizes that the concurrencies allow."""
     import numpy
 
-    engine = FORWARD[name[len("raw "):]](folder)
+    engine = FORWARD[name[len("raw "):]](directory)
     images = numpy.stack([decode(open(path, "rb").read()) for path in paths])
     rates = {}
     for batch in CONCURRENCY:
@@ -178,9 +178,9 @@ def serve_grpc(engine):
     asyncio.run(run())
 
 
-def serve(name, folder):
+def serve(name, directory):
     engine = {"grpc": libtorch_f32, "grpc frozen": libtorch_frozen, "grpc openvino": openvino_tuned}[name]
-    serve_grpc(lambda: engine(folder))
+    serve_grpc(lambda: engine(directory))
 
 
 # The load.
@@ -194,27 +194,27 @@ def field(number, value):
     return head + bytes([length]) + value
 
 
-async def callers(name, address, pictures):
-    """A function that predicts the n-th picture, and one that closes the connection."""
+async def callers(name, address, images):
+    """A function that predicts the n-th image, and one that closes the connection."""
     import grpc
 
     channel = grpc.aio.insecure_channel(address)
     if name == "visage":
-        call, requests = channel.unary_unary(METHOD), [field(1, picture) for picture in pictures]
+        call, requests = channel.unary_unary(METHOD), [field(1, image) for image in images]
     elif name in SERVERS:
-        calls = [start.call(name.split()[0], field, picture) for picture in pictures]
+        calls = [start.call(name.split()[0], field, image) for image in images]
         call, requests = channel.unary_unary(calls[0][0]), [request for _, request in calls]
     else:
-        call, requests = channel.unary_unary("/bench.Age/Predict"), pictures
+        call, requests = channel.unary_unary("/bench.Age/Predict"), images
 
     async def predict(number):
         await call(requests[number % len(requests)], timeout=60)
     return predict, channel.close
 
 
-async def load(name, address, pictures, concurrency, seconds):
+async def load(name, address, images, concurrency, seconds):
     """Images per second, latencies in ms, after a warm-up of a fifth of the time."""
-    predict, close = await callers(name, address, pictures)
+    predict, close = await callers(name, address, images)
     latencies, numbers, stop = [], iter(range(10 ** 9)), False
 
     async def client():
@@ -256,12 +256,12 @@ def resident(pid):
 class Peer:
     """A peer's process group and its address."""
 
-    def __init__(self, name, folder, environments):
+    def __init__(self, name, directory, environments):
         if name in SERVERS:
             server, _, engine = name.partition(" ")
-            self.process, self.address = start.start(server, engine or "libtorch f32", environments, folder, os.path.join(folder, name.replace(" ", "-")))
+            self.process, self.address = start.start(server, engine or "libtorch f32", environments, directory, os.path.join(directory, name.replace(" ", "-")))
             return
-        command = [sys.executable, __file__, "--serve", name, "--folder", folder]
+        command = [sys.executable, __file__, "--serve", name, "--directory", directory]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True, start_new_session=True)
         self.address = self.process.stdout.readline().strip()
         if not self.address:
@@ -276,8 +276,8 @@ class Peer:
             self.process.wait()
 
 
-async def until_it_answers(name, address, picture):
-    predict, close = await callers(name, address, [picture])
+async def until_it_answers(name, address, image):
+    predict, close = await callers(name, address, [image])
     limit = time.monotonic() + 120
     while True:
         try:
@@ -290,33 +290,33 @@ async def until_it_answers(name, address, picture):
     await close()
 
 
-def trained(given, folder, paths):
-    """A server of Visage with a small trained version, whose weights lie in `folder` too."""
-    manifest = os.path.join(folder, "faces.csv")
+def trained(given, directory, paths):
+    """A server of Visage with a small trained version, whose weights lie in `directory` too."""
+    manifest = os.path.join(directory, "faces.csv")
     with open(manifest, "w", encoding="utf-8") as file:
         file.write("path,age,split\n")
         for number, path in enumerate(paths):
             age = os.path.basename(path).split("_")[0]
             file.write('"{}",{},{}\n'.format(path, age, "val" if number % 4 == 0 else "train"))
-    server = Server(given.visage, folder)
+    server = Server(given.visage, directory)
     client = [given.visage, "--server", server.address, "--quiet"]
     subprocess.run([*client, "train", "--dataset", manifest, "--init", "RANDOM", "--epochs", "2", "--promote", "always"], check=True,
                    env=server.environment, stdout=subprocess.DEVNULL)
-    weights = os.path.join(folder, "model.safetensors")
+    weights = os.path.join(directory, "model.safetensors")
     subprocess.run([*client, "models", "export", "live", "--format", "safetensors", "--output", weights], check=True, env=server.environment,
                    stdout=subprocess.DEVNULL)
     return server
 
 
-def measure(given, folder):
+def measure(given, directory):
     data = given.data
     if not data:
-        data = os.path.join(folder, "faces")
-        subprocess.run([given.visage, "synth", data, "--count", str(PICTURES), "--size", "200", "--quiet"], check=True, stdout=subprocess.DEVNULL)
-    paths = pictures_of(os.path.abspath(data), PICTURES)
+        data = os.path.join(directory, "faces")
+        subprocess.run([given.visage, "synth", data, "--count", str(IMAGES), "--size", "200", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    paths = images_of(os.path.abspath(data), IMAGES)
     random.Random(0).shuffle(paths)
-    pictures = [open(path, "rb").read() for path in paths]
-    listing = os.path.join(folder, "pictures.json")
+    images = [open(path, "rb").read() for path in paths]
+    listing = os.path.join(directory, "images.json")
     with open(listing, "w", encoding="utf-8") as file:
         json.dump(paths, file)
     every = [*ENGINES, *PEERS, *SERVERS]
@@ -328,11 +328,11 @@ def measure(given, folder):
     missing = [name for name in every if name in wanted and name not in engines and name not in peers]
     if missing:
         print("not installed, left out: {}".format(", ".join(missing)))
-    server, runs = trained(given, folder, paths), []
+    server, runs = trained(given, directory, paths), []
     try:
         for number in range(given.rounds):
             for name in [*engines, *peers, "visage"]:
-                for found in one(name, folder, listing, pictures, server, given):
+                for found in one(name, directory, listing, images, server, given):
                     found.update(name=name, round=number)
                     runs.append(found)
                     told = "round {} {:24} {:2} at once {:7.1f} images/s".format(number + 1, name, found["concurrency"], found["rate"])
@@ -344,20 +344,20 @@ def measure(given, folder):
     report(given, runs)
 
 
-def one(name, folder, listing, pictures, server, given):
+def one(name, directory, listing, images, server, given):
     """What is measured of one of them in a round."""
     if name in ENGINES:
-        command = [sys.executable, __file__, "--raw", name, "--folder", folder, "--pictures", listing, "--seconds", str(given.seconds)]
+        command = [sys.executable, __file__, "--raw", name, "--directory", directory, "--images", listing, "--seconds", str(given.seconds)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True).stdout
         rates = json.loads(output.splitlines()[-1])["rates"]
         return [{"concurrency": int(batch), "rate": rate} for batch, rate in rates.items()]
-    peer = None if name == "visage" else Peer(name, folder, given.environments)
+    peer = None if name == "visage" else Peer(name, directory, given.environments)
     address, pid = (server.address, server.process.pid) if peer is None else (peer.address, peer.process.pid)
     found = []
     try:
-        asyncio.run(until_it_answers(name, address, pictures[0]))
+        asyncio.run(until_it_answers(name, address, images[0]))
         for concurrency in CONCURRENCY:
-            result = asyncio.run(load(name, address, pictures, concurrency, given.seconds))
+            result = asyncio.run(load(name, address, images, concurrency, given.seconds))
             found.append({"concurrency": concurrency, "mb": resident(pid), **result})
     finally:
         if peer:
@@ -423,23 +423,23 @@ def plot(runs, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visage", help="the release binary")
-    parser.add_argument("--data", help="folder of pictures whose names begin with the age; drawn ones without it")
+    parser.add_argument("--data", help="directory of images whose names begin with the age; drawn ones without it")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
     parser.add_argument("--peers", help="only these engines and peers, by commas")
-    parser.add_argument("--environments", default="", help="folder with the environments of the other servers")
+    parser.add_argument("--environments", default="", help="directory with the environments of the other servers")
     parser.add_argument("--json", help="file for the figures")
-    for hidden in ("--raw", "--serve", "--folder", "--pictures"):
+    for hidden in ("--raw", "--serve", "--directory", "--images"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.raw:
-        with open(given.pictures, encoding="utf-8") as file:
-            raw(given.raw, given.folder, json.load(file)[:max(CONCURRENCY)], given.seconds)
+        with open(given.images, encoding="utf-8") as file:
+            raw(given.raw, given.directory, json.load(file)[:max(CONCURRENCY)], given.seconds)
     elif given.serve:
-        serve(given.serve, given.folder)
+        serve(given.serve, given.directory)
     elif given.visage:
-        with tempfile.TemporaryDirectory(prefix="visage-bench-") as folder:
-            measure(given, folder)
+        with tempfile.TemporaryDirectory(prefix="visage-bench-") as directory:
+            measure(given, directory)
     else:
         parser.error("--visage is required")
 

@@ -1,9 +1,9 @@
 """What traces cost: Predict of servers with and without them, side by side.
 
-    make bench-tracing [DATA=folder] [ROUNDS=10] [SECONDS=10] [BENCH_JSON=file]
+    make bench-tracing [DATA=directory] [ROUNDS=10] [SECONDS=10] [BENCH_JSON=file]
 
 The starter's network at its own size, JPEG bytes through gRPC, the server's default settings. Each round starts its servers anew, because two processes of the same
-program differ in speed by where their memory lies; then they get the same pictures in turns of a second, in an order that is drawn for each turn, so that what the
+program differ in speed by where their memory lies; then they get the same images in turns of a second, in an order that is drawn for each turn, so that what the
 machine does beside this meets all of them alike:
 
     off        without `otlp_endpoint`
@@ -30,8 +30,8 @@ import subprocess
 import tempfile
 import time
 
-from pressure import PICTURES, Load, processor_time
-from train import Server, machine, pictures_of
+from pressure import IMAGES, Load, processor_time
+from train import Server, machine, images_of
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 CLIENTS = 8
@@ -61,10 +61,10 @@ def unused_port():
     return held, held.getsockname()[1]
 
 
-def measure(given, folder):
-    faces = os.path.join(folder, "faces")
+def measure(given, directory):
+    faces = os.path.join(directory, "faces")
     subprocess.run([given.visage, "synth", faces, "--count", "200", "--size", "200", "--quiet"], check=True, stdout=subprocess.DEVNULL)
-    paths = pictures_of(os.path.abspath(given.data or faces), PICTURES)
+    paths = images_of(os.path.abspath(given.data or faces), IMAGES)
     random.Random(0).shuffle(paths)
     # Before there are threads, which a fork would not take along.
     process = multiprocessing.get_context("spawn")
@@ -83,7 +83,7 @@ def measure(given, folder):
     found = {name: [] for name in flags}
     try:
         for number in range(given.rounds):
-            for name, result in one_round(given, os.path.join(folder, str(number)), flags, paths).items():
+            for name, result in one_round(given, os.path.join(directory, str(number)), flags, paths).items():
                 found[name].append(result)
             print("round {:2}  ".format(number + 1) + "  ".join("{}: {cpu_ms:.3f} ms, {rate:.0f}/s".format(
                 name, **runs[-1]) for name, runs in found.items()), flush=True)
@@ -93,12 +93,12 @@ def measure(given, folder):
     report(given, found)
 
 
-def one_round(given, folder, flags, paths):
+def one_round(given, directory, flags, paths):
     """Servers of their own, and for each its processor time for a call in ms and its calls per second."""
     servers, calls, used, took = {}, dict.fromkeys(flags, 0), dict.fromkeys(flags, 0.0), dict.fromkeys(flags, 0.0)
     try:
         for name, options in flags.items():
-            own = os.path.join(folder, name.replace(" ", ""))
+            own = os.path.join(directory, name.replace(" ", ""))
             os.makedirs(own)
             servers[name] = Server(given.visage, own, "--starter", *options)
             asyncio.run(Load(given.load, servers[name].address, paths).closed(CLIENTS, WARM_UP))
@@ -147,13 +147,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visage", required=True, help="the release binary")
     parser.add_argument("--load", required=True, help="the binary visage-load")
-    parser.add_argument("--data", help="folder of pictures; drawn ones without it")
+    parser.add_argument("--data", help="directory of images; drawn ones without it")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=int, default=10, help="turns of a second of each server in each round")
     parser.add_argument("--json", help="file for the figures")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="visage-bench-") as folder:
-        measure(given, folder)
+    with tempfile.TemporaryDirectory(prefix="visage-bench-") as directory:
+        measure(given, directory)
 
 
 if __name__ == "__main__":

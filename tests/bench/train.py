@@ -1,6 +1,6 @@
 """Fine-tuning speed of Visage beside PyTorch scripts: same images, same trained layers, same batch size, interleaved in one run.
 
-    make bench-train [DATA=folder] [ROUNDS=3] [IMAGES=1000] [TRAINABLE=ALL] [BENCH_JSON=file]
+    make bench-train [DATA=directory] [ROUNDS=3] [IMAGES=1000] [TRAINABLE=ALL] [BENCH_JSON=file]
 
 Both sides train layer4 and fc of a ResNet18, or all of it, on 224x224 images in batches of 32 with Adam 1e-4 and MSE, and validate after each epoch. The scripts:
 
@@ -58,8 +58,8 @@ def run_script(mode, trainable, train, validation):
             return len(self.paths)
 
         def __getitem__(self, position):
-            picture = Image.open(self.paths[position]).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-            pixels = torch.from_numpy(numpy.array(picture)).permute(2, 0, 1).float() / 255
+            image = Image.open(self.paths[position]).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            pixels = torch.from_numpy(numpy.array(image)).permute(2, 0, 1).float() / 255
             return (pixels - mean) / deviation, torch.tensor([age_of(self.paths[position])])
 
     network = torchvision.models.resnet18(weights=None)
@@ -133,20 +133,20 @@ def run_script(mode, trainable, train, validation):
 # Visage.
 
 class Server:
-    """A server with its data in a temporary folder."""
+    """A server with its data in a temporary directory."""
 
-    def __init__(self, program, folder, *options):
+    def __init__(self, program, directory, *options):
         self.program = program = os.path.abspath(program)
-        ready = os.path.join(folder, "ready")
+        ready = os.path.join(directory, "ready")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VISAGE_")}
-        with open(os.path.join(folder, "log"), "wb") as log:
+        with open(os.path.join(directory, "log"), "wb") as log:
             self.process = subprocess.Popen(
-                [program, "serve", "--data-dir", os.path.join(folder, "data"), "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
-                 "--ready-file", ready, *options], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                [program, "serve", "--data-dir", os.path.join(directory, "data"), "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
+                 "--ready-file", ready, *options], cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         limit = time.monotonic() + 60
         while not os.path.exists(ready):
             if self.process.poll() is not None or time.monotonic() > limit:
-                raise SystemExit("bench: the server did not start; its log is {}".format(os.path.join(folder, "log")))
+                raise SystemExit("bench: the server did not start; its log is {}".format(os.path.join(directory, "log")))
             time.sleep(0.05)
         with open(ready, encoding="utf-8") as file:
             self.address = json.load(file)["grpc"]
@@ -185,13 +185,13 @@ class Server:
         self.process.wait()
 
 
-def pictures_of(folder, count):
-    """So many of a folder's pictures whose names begin with an age, evenly spread."""
-    paths = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names
+def images_of(directory, count):
+    """So many of a directory's images whose names begin with an age, evenly spread."""
+    paths = [os.path.join(parent, name) for parent, _, names in os.walk(directory) for name in names
              if re.match(r"\d+_.*\.(jpe?g|png)$", name, re.I)]
     paths.sort()
     if len(paths) < count:
-        raise SystemExit("bench: {} has {} pictures, {} are needed".format(folder, len(paths), count))
+        raise SystemExit("bench: {} has {} images, {} are needed".format(directory, len(paths), count))
     return [paths[position * len(paths) // count] for position in range(count)]
 
 
@@ -217,7 +217,7 @@ def machine():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visage", required=True, help="the release binary")
-    parser.add_argument("--data", help="folder of pictures whose names begin with the age; drawn ones without it")
+    parser.add_argument("--data", help="directory of images whose names begin with the age; drawn ones without it")
     parser.add_argument("--images", type=int, default=1000, help="training images; a fifth as many are validated")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--modes", default="plain,tuned,cached")
@@ -232,20 +232,20 @@ def main():
             parts = json.load(file)
         run_script(given.script, given.trainable, parts["train"], parts["val"])
         return
-    with tempfile.TemporaryDirectory(prefix="visage-bench-") as folder:
-        measure(given, folder)
+    with tempfile.TemporaryDirectory(prefix="visage-bench-") as directory:
+        measure(given, directory)
 
 
-def measure(given, folder):
+def measure(given, directory):
     data = given.data
     needed = given.images + given.images // 5
     if not data:
-        data = os.path.join(folder, "faces")
+        data = os.path.join(directory, "faces")
         subprocess.run([given.visage, "synth", data, "--count", str(needed), "--size", "200", "--quiet"], check=True, stdout=subprocess.DEVNULL)
-    paths = pictures_of(os.path.abspath(data), needed)
+    paths = images_of(os.path.abspath(data), needed)
     random.Random(0).shuffle(paths)
     parts = {"train": paths[:given.images], "val": paths[given.images:]}
-    listing, manifest = os.path.join(folder, "parts.json"), os.path.join(folder, "faces.csv")
+    listing, manifest = os.path.join(directory, "parts.json"), os.path.join(directory, "faces.csv")
     with open(listing, "w", encoding="utf-8") as file:
         json.dump(parts, file)
     with open(manifest, "w", encoding="utf-8") as file:
@@ -253,7 +253,7 @@ def measure(given, folder):
         for part, members in parts.items():
             file.writelines('"{}",{},{}\n'.format(path, age_of(path), part) for path in members)
     runs = []
-    server = Server(given.visage, folder)
+    server = Server(given.visage, directory)
     try:
         for number in range(given.rounds):
             for mode in given.modes.split(",") + ["visage"]:

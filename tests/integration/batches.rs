@@ -67,7 +67,7 @@ fn age(response: &v1::PredictBatchResponse) -> f64 {
 
 #[tokio::test]
 async fn batch_is_answered_in_order_and_without_a_refusal() {
-    // Far more pictures than may be in the server at once.
+    // Far more images than may be in the server at once.
     let server = Server::start(&[
         "--starter",
         "--max-queued-images",
@@ -117,7 +117,7 @@ async fn bad_image_is_an_answer_of_its_own() {
     let requests = vec![
         options(annotate),
         image("first", faces[0].clone()),
-        image("broken", b"no picture".to_vec()),
+        image("broken", b"no image".to_vec()),
         image("", Vec::new()),
         image("last", faces[1].clone()),
     ];
@@ -181,14 +181,14 @@ async fn what_is_wrong_with_the_call_ends_it() {
     assert!(answers.is_empty());
 }
 
-/// Whether the server has neither a picture nor a call of PredictBatch.
+/// Whether the server has neither an image nor a call of PredictBatch.
 async fn is_empty(server: &Server) -> bool {
     let metrics = server.page("/metrics").await;
     let calls = "visage_rpc_in_flight{method=\"visage.v1.PredictionService/PredictBatch\"} 0\n";
     metrics.contains("visage_predict_queue_depth 0\n") && metrics.contains(calls)
 }
 
-/// Sends a picture again and again, until it is aborted.
+/// Sends an image again and again, until it is aborted.
 fn endless(
     face: Vec<u8>,
     annotate: bool,
@@ -230,14 +230,14 @@ async fn client_that_leaves_in_the_middle_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn client_that_does_not_read_holds_no_place_that_others_need() {
-    // Three places for all pictures that nobody waits for.
+    // Three places for all images that nobody waits for.
     let limits = ["--max-queued-images", "4", "--max-images-per-request", "3"];
     let server = Server::start(&[&["--starter", "--max-batch", "2"][..], &limits].concat());
     let face = faces(&server, 1).remove(0);
     let (requests, sending) = endless(face.clone(), true);
     // Its answers are larger than what HTTP/2 lets a server send to one who does not read.
     let stalled = server.predictions().predict_batch(requests).await.unwrap();
-    wait_until("without a picture", || async {
+    wait_until("without an image", || async {
         let metrics = server.page("/metrics").await;
         let done = metrics.lines().find_map(|line| {
             let count = line.strip_prefix("visage_predict_images_total{outcome=\"ok\"} ")?;
@@ -273,16 +273,14 @@ async fn server_that_ends_answers_what_it_has_read_and_says_so() {
     assert_eq!(server.wait().await, Some(0));
 }
 
-/// The picture as a PNG of the network's size, and its mirror image: neither is resized, so that one is exactly the other's mirror image for the network too.
+/// The image as a PNG of the network's size, and its mirror image: neither is resized, so that one is exactly the other's mirror image for the network too.
 fn with_mirror_image(face: &[u8]) -> [Vec<u8>; 2] {
-    let picture = image::load_from_memory(face).unwrap().to_rgb8();
-    let plain = imageops::resize(&picture, 192, 192, imageops::FilterType::Triangle);
+    let image = image::load_from_memory(face).unwrap().to_rgb8();
+    let plain = imageops::resize(&image, 192, 192, imageops::FilterType::Triangle);
     let mirrored = imageops::flip_horizontal(&plain);
-    [plain, mirrored].map(|picture| {
+    [plain, mirrored].map(|image| {
         let mut file = std::io::Cursor::new(Vec::new());
-        picture
-            .write_to(&mut file, image::ImageFormat::Png)
-            .unwrap();
+        image.write_to(&mut file, image::ImageFormat::Png).unwrap();
         file.into_inner()
     })
 }
@@ -324,7 +322,7 @@ async fn average_over_the_mirror_image_is_the_mean_of_both_ages() {
             .sum();
         assert!((sum + explanation.base_years - averaged.age).abs() < 1e-3);
     }
-    // What the left of the picture adds is the mean of its left and of its mirror image's right.
+    // What the left of the image adds is the mean of its left and of its mirror image's right.
     let [one, other, averaged] = [one, other, &averaged.predictions[0]]
         .map(|prediction| prediction.explanation.clone().unwrap());
     let columns = one.columns as usize;
@@ -362,7 +360,7 @@ async fn image_that_comes_again_is_answered_from_the_cache() {
     );
     // What cannot be read is not kept.
     for _ in 0..2 {
-        let broken = b"no picture".to_vec();
+        let broken = b"no image".to_vec();
         let mut client = server.predictions();
         let refused = client.predict(asking(&[&broken], false)).await;
         assert_eq!(code(&refused), Code::InvalidArgument);

@@ -167,9 +167,9 @@ async fn patterns_and_columns_that_cannot_be_used_are_refused_at_their_fields() 
 async fn a_dataset_with_a_name_keeps_its_pattern() {
     let server = Server::start(&[]);
     let drawn = server.faces("drawn", 40, 3);
-    let folder = server.path("folders");
+    let directory = server.path("directories");
     for (number, file) in files_of(&drawn).iter().enumerate() {
-        let age = folder.join(format!("{:03}", 20 + number % 8));
+        let age = directory.join(format!("{:03}", 20 + number % 8));
         fs_err::create_dir_all(&age).unwrap();
         fs_err::copy(file, age.join(format!("{number}.jpg"))).unwrap();
     }
@@ -188,7 +188,7 @@ async fn a_dataset_with_a_name_keeps_its_pattern() {
         );
         text
     };
-    let path = folder.to_str().unwrap();
+    let path = directory.to_str().unwrap();
     // Read by default, the numbers of the files are the ages, and the warning names the pattern.
     let doubted = run(&["dataset", "check", path, "--no-near"]);
     assert!(
@@ -210,7 +210,7 @@ async fn a_dataset_with_a_name_keeps_its_pattern() {
         "register",
         path,
         "--name",
-        "folders",
+        "directories",
         "--age-pattern",
         "directory",
     ]);
@@ -219,7 +219,7 @@ async fn a_dataset_with_a_name_keeps_its_pattern() {
         "{registered}"
     );
     wait_until("the dataset is ready", || async {
-        let name = "datasets/folders".to_owned();
+        let name = "datasets/directories".to_owned();
         let found = datasets(&server)
             .get_dataset(v1::GetDatasetRequest { name })
             .await;
@@ -227,9 +227,9 @@ async fn a_dataset_with_a_name_keeps_its_pattern() {
     })
     .await;
     let by_name = |pattern: &str| {
-        with_dataset(&folder, |dataset| {
+        with_dataset(&directory, |dataset| {
             dataset.path = String::new();
-            dataset.name = "datasets/folders".to_owned();
+            dataset.name = "datasets/directories".to_owned();
             dataset.age_pattern = pattern.to_owned();
         })
     };

@@ -60,8 +60,8 @@ fn command(server: &Server, arguments: &[&str], dataset: &Path) -> Output {
 /// Drawn faces in `train` and `val`, with one of each thing that can be wrong.
 fn spoiled(server: &Server) -> PathBuf {
     let drawn = files_of(&server.faces("drawn", 20, 5));
-    let folder = server.path("spoiled");
-    let (train, val) = (folder.join("train"), folder.join("val"));
+    let directory = server.path("spoiled");
+    let (train, val) = (directory.join("train"), directory.join("val"));
     for part in [&train, &val] {
         fs_err::create_dir_all(part).unwrap();
     }
@@ -93,8 +93,8 @@ fn spoiled(server: &Server) -> PathBuf {
     bytes[middle..middle + 100].fill(0);
     fs_err::write(&damaged, bytes).unwrap();
     fs_err::copy(&drawn[5], train.join("anna.jpg")).unwrap();
-    fs_err::write(folder.join("notes.txt"), "two of them are wrong").unwrap();
-    folder
+    fs_err::write(directory.join("notes.txt"), "two of them are wrong").unwrap();
+    directory
 }
 
 fn names(group: &v1::DuplicateGroup) -> Vec<&str> {
@@ -108,8 +108,8 @@ fn names(group: &v1::DuplicateGroup) -> Vec<&str> {
 #[tokio::test]
 async fn a_check_finds_each_thing_that_is_wrong() {
     let server = Server::start(&[]);
-    let folder = spoiled(&server);
-    let (phases, found) = check(&server, request(&folder)).await.unwrap();
+    let directory = spoiled(&server);
+    let (phases, found) = check(&server, request(&directory)).await.unwrap();
     assert_eq!(phases.first().unwrap(), "scan");
 
     let dataset = found.dataset.as_ref().unwrap();
@@ -159,7 +159,7 @@ async fn a_check_finds_each_thing_that_is_wrong() {
     assert_eq!(found.outliers, None);
 
     // Fewer are listed, and all are counted.
-    let mut asked = request(&folder);
+    let mut asked = request(&directory);
     asked.max_listed = Some(1);
     asked.near_distance = Some(40);
     let (_, few) = check(&server, asked).await.unwrap();
@@ -169,7 +169,7 @@ async fn a_check_finds_each_thing_that_is_wrong() {
         (2, 1, 40)
     );
     // Headers alone.
-    let mut asked = request(&folder);
+    let mut asked = request(&directory);
     asked.skip_near_duplicates = true;
     let (phases, quick) = check(&server, asked).await.unwrap();
     assert_eq!((quick.near, quick.exact.unwrap().groups), (None, 2));
@@ -177,12 +177,12 @@ async fn a_check_finds_each_thing_that_is_wrong() {
     let rejects = quick.dataset.unwrap().rejects;
     assert_eq!(rejects.len(), 1, "{rejects:?}");
 
-    command_line(&server, &folder);
+    command_line(&server, &directory);
 }
 
 /// The program itself, against the same server.
-fn command_line(server: &Server, folder: &Path) {
-    let output = command(server, &[], folder);
+fn command_line(server: &Server, directory: &Path) {
+    let output = command(server, &[], directory);
     let (text, errors) = (
         String::from_utf8(output.stdout).unwrap(),
         String::from_utf8(output.stderr).unwrap(),
@@ -199,7 +199,7 @@ fn command_line(server: &Server, folder: &Path) {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
     // Leaks fail it only on request.
-    let strict = command(server, &["--strict", "--json"], folder);
+    let strict = command(server, &["--strict", "--json"], directory);
     assert_eq!(strict.status.code(), Some(1));
     let object: serde_json::Value = serde_json::from_slice(&strict.stdout).unwrap();
     assert_eq!(object["near"]["straddling_groups"], 1);
@@ -306,10 +306,10 @@ async fn a_training_splits_by_looks_when_it_is_asked_to() {
     let faces = server.faces("faces", 60, 2);
     for file in files_of(&faces) {
         let name = file.file_name().unwrap().to_str().unwrap();
-        let picture = image::load_from_memory(&fs_err::read(&file).unwrap()).unwrap();
+        let image = image::load_from_memory(&fs_err::read(&file).unwrap()).unwrap();
         let (age, _) = name.split_once('_').unwrap();
         let stem = name.split('.').next().unwrap();
-        picture
+        image
             .fliph()
             .save(faces.join(format!("{age}_of_{stem}.png")))
             .unwrap();
@@ -412,7 +412,7 @@ async fn a_check_that_cannot_be_says_why() {
     assert!(
         outside
             .message()
-            .contains("outside of the allowed folders (data_roots)"),
+            .contains("outside of the allowed directories (data_roots)"),
         "{outside}"
     );
     let live = with(|asked| asked.model_version = "models/age/versions/live".to_owned());

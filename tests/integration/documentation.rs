@@ -317,9 +317,9 @@ fn sources_of(module: &str) -> Vec<(PathBuf, String)> {
     sources
 }
 
-fn sources_under(folder: &Path) -> Vec<(PathBuf, String)> {
+fn sources_under(directory: &Path) -> Vec<(PathBuf, String)> {
     let mut sources = Vec::new();
-    for entry in fs_err::read_dir(folder).unwrap() {
+    for entry in fs_err::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             sources.extend(sources_under(&path));

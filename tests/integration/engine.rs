@@ -48,10 +48,10 @@ async fn kept_features_give_the_same_losses_to_the_bit() {
         let found = losses(&epochs(&server, spec(cache)).await);
         assert_eq!(found, expected, "{cache:?}");
     }
-    // The training has ended for its followers a moment before its folder goes.
+    // The training has ended for its followers a moment before its directory goes.
     let work = server.path("data").join("work");
     wait_until("without features on disk", || async {
-        fs_err::read_dir(&work).map_or(0, |folder| folder.count()) == 0
+        fs_err::read_dir(&work).map_or(0, |directory| directory.count()) == 0
     })
     .await;
 }

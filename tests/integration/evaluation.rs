@@ -496,7 +496,7 @@ async fn an_evaluation_that_cannot_be_says_why() {
         ),
         (with(|asked| asked.split = 9), "split: 9 is not known"),
         (request(&empty), "dataset.path: "),
-        (request(Path::new("/no/such/folder")), "dataset.path: "),
+        (request(Path::new("/no/such/directory")), "dataset.path: "),
         (
             v1::EvaluateModelVersionRequest::default(),
             "dataset.path: it is empty",
@@ -520,7 +520,7 @@ async fn an_evaluation_that_cannot_be_says_why() {
     let refused = evaluate(&server, absent).await.map(drop);
     assert_eq!(code(&refused), Code::NotFound);
 
-    // A folder of one image is enough to evaluate on, and a picture that is damaged inside is counted.
+    // A directory of one image is enough to evaluate on, and an image that is damaged inside is counted.
     let few = server.faces("few", 4, 8);
     let damaged = few.join("30_damaged.png");
     image::open(&files_of(&few)[0])

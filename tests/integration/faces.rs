@@ -13,21 +13,19 @@ use crate::support::{Server, code, reason, small_spec};
 
 /// A photograph of this size with drawn faces of 200×200 pixels.
 fn group(width: u32, height: u32, places: &[(i64, i64)]) -> RgbImage {
-    let mut picture = RgbImage::from_pixel(width, height, Rgb([120, 130, 140]));
+    let mut image = RgbImage::from_pixel(width, height, Rgb([120, 130, 140]));
     for (seed, (left, top)) in (0_u64..).zip(places) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let age = 20 + 10 * u8::try_from(seed % 6).unwrap();
         let face = Person::sample(age, &mut rng).draw(200, &mut rng).unwrap();
-        imageops::replace(&mut picture, &face, *left, *top);
+        imageops::replace(&mut image, &face, *left, *top);
     }
-    picture
+    image
 }
 
-fn png(picture: &RgbImage) -> Vec<u8> {
+fn png(image: &RgbImage) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    picture
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .unwrap();
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
@@ -36,9 +34,9 @@ fn decoded(png: &[u8]) -> RgbImage {
     image::load_from_memory(png).unwrap().into_rgb8()
 }
 
-fn asking(pictures: &[RgbImage]) -> v1::PredictRequest {
+fn asking(images: &[RgbImage]) -> v1::PredictRequest {
     v1::PredictRequest {
-        images: pictures.iter().map(|picture| png(picture).into()).collect(),
+        images: images.iter().map(|image| png(image).into()).collect(),
         ..Default::default()
     }
 }
@@ -69,13 +67,13 @@ async fn each_face_of_a_photograph_is_predicted_as_the_square_alone() {
     let server = Server::start(&[]);
     train(&server).await;
     let places = [(60, 40), (400, 260), (720, 90)];
-    let picture = group(1000, 520, &places);
+    let image = group(1000, 520, &places);
     let wall = RgbImage::from_pixel(300, 200, Rgb([90, 80, 70]));
     let request = v1::PredictRequest {
         detect_faces: true,
         annotate: true,
         explain: true,
-        ..asking(&[picture.clone(), wall.clone()])
+        ..asking(&[image.clone(), wall.clone()])
     };
     let predictions = predict(&server, request).await;
     let found = &predictions[0];
@@ -101,7 +99,7 @@ async fn each_face_of_a_photograph_is_predicted_as_the_square_alone() {
         assert!(is_a_face, "{place:?}");
         let mut alone = RgbImage::new(place.width, place.height);
         let (left, top) = (i64::from(place.left), i64::from(place.top));
-        imageops::replace(&mut alone, &picture, -left, -top);
+        imageops::replace(&mut alone, &image, -left, -top);
         let of_square = &predict(&server, asking(&[alone])).await[0];
         // Another size of the batch rounds differently.
         assert!(
@@ -114,7 +112,7 @@ async fn each_face_of_a_photograph_is_predicted_as_the_square_alone() {
         assert_explains(face.explanation.as_ref().unwrap(), face.age);
     }
     assert_eq!(decoded(&found.annotated_png).dimensions(), (1000, 520));
-    assert_ne!(decoded(&found.annotated_png), picture);
+    assert_ne!(decoded(&found.annotated_png), image);
     assert!(found.explanation.is_none() && found.explanation_png.is_empty());
 
     let none = &predictions[1];
@@ -153,16 +151,16 @@ fn assert_explains(explanation: &v1::Explanation, age: f64) {
 }
 
 #[tokio::test]
-async fn an_explanation_sums_up_to_the_age_and_is_laid_over_the_picture() {
+async fn an_explanation_sums_up_to_the_age_and_is_laid_over_the_image() {
     // The other number format, whose pass is libtorch's.
     for precision in ["auto", "f32"] {
         let server = Server::start(&["--precision", precision]);
         train(&server).await;
-        let pictures = [group(200, 200, &[(0, 0)]), group(2000, 500, &[(900, 100)])];
-        let plain = predict(&server, asking(&pictures)).await;
+        let images = [group(200, 200, &[(0, 0)]), group(2000, 500, &[(900, 100)])];
+        let plain = predict(&server, asking(&images)).await;
         let request = v1::PredictRequest {
             explain: true,
-            ..asking(&pictures)
+            ..asking(&images)
         };
         let predictions = predict(&server, request).await;
         for (prediction, plain) in predictions.iter().zip(&plain) {
@@ -177,7 +175,7 @@ async fn an_explanation_sums_up_to_the_age_and_is_laid_over_the_picture() {
         assert!((base(&predictions[0]) - base(&predictions[1])).abs() < 1e-3);
         let drawn = decoded(&predictions[0].explanation_png);
         assert_eq!(drawn.dimensions(), (200, 200));
-        assert_ne!(drawn, pictures[0]);
+        assert_ne!(drawn, images[0]);
         assert_eq!(
             decoded(&predictions[1].explanation_png).dimensions(),
             (1024, 256)
@@ -231,7 +229,7 @@ async fn crowds_come_through_a_queue_of_one_and_leave_it_empty() {
 async fn a_deadline_ends_the_search() {
     let server = Server::start(&[]);
     train(&server).await;
-    let picture = RgbImage::from_fn(4000, 3000, |x, y| {
+    let image = RgbImage::from_fn(4000, 3000, |x, y| {
         Rgb([
             (x * 7 % 256) as u8,
             (y * 5 % 256) as u8,
@@ -240,7 +238,7 @@ async fn a_deadline_ends_the_search() {
     });
     let mut request = tonic::Request::new(v1::PredictRequest {
         detect_faces: true,
-        ..asking(&[picture])
+        ..asking(&[image])
     });
     request.set_timeout(std::time::Duration::from_millis(60));
     let answer = server.predictions().predict(request).await;
@@ -250,7 +248,7 @@ async fn a_deadline_ends_the_search() {
         [Code::DeadlineExceeded, Code::Cancelled].contains(&found),
         "{answer:?}"
     );
-    crate::support::wait_until("the picture has left", || async {
+    crate::support::wait_until("the image has left", || async {
         let metrics = server.page("/metrics").await;
         metrics.contains("visage_predict_queue_depth 0\n")
     })

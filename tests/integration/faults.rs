@@ -229,7 +229,7 @@ async fn dataset_emptied_in_the_middle_of_an_epoch_is_a_data_error() {
     assert_ended(&server, &name, emptied, reason, "TOO_MANY_UNREADABLE").await;
 }
 
-/// The data folder lies on a file system of 500 MB, which the test fills while a training runs.
+/// The data directory lies on a file system of 500 MB, which the test fills while a training runs.
 #[tokio::test]
 async fn full_disk_fails_the_training_and_nothing_else() {
     let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
@@ -241,8 +241,8 @@ async fn full_disk_fails_the_training_and_nothing_else() {
         eprintln!("skipped: this machine does not let a test mount a file system of its own");
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
     fs_err::create_dir(&data).unwrap();
     let script = format!(
         "mount -t tmpfs -o size=500m tmpfs {} && exec \"$@\"",
@@ -252,7 +252,7 @@ async fn full_disk_fails_the_training_and_nothing_else() {
         .into_iter()
         .chain(["sh", "-c", &script, "sh"])
         .collect();
-    let server = Server::start_in(folder, &launcher, &[]);
+    let server = Server::start_in(directory, &launcher, &[]);
     server.train_small().await;
     // Its mounts as that process sees them.
     let inside = format!("/proc/{}/root{}", server.pid(), data.display());
@@ -283,10 +283,10 @@ async fn full_disk_fails_the_training_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn damaged_pictures_are_counted_and_do_not_stop_the_training() {
+async fn damaged_images_are_counted_and_do_not_stop_the_training() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 60, 1);
-    fs_err::write(faces.join("31_broken.jpg"), b"no picture").unwrap();
+    fs_err::write(faces.join("31_broken.jpg"), b"no image").unwrap();
     fs_err::write(faces.join("nameless.jpg"), b"no age").unwrap();
     fs_err::write(faces.join("999_old.jpg"), b"no such age").unwrap();
     let training = server.ended(&server.queue(small_spec(&faces)).await).await;
@@ -355,8 +355,8 @@ async fn cancel(server: &Server, name: &str, force: bool) {
     server.trainings().cancel_training(request).await.unwrap();
 }
 
-fn empty(folder: &Path) {
-    for entry in fs_err::read_dir(folder).unwrap() {
+fn empty(directory: &Path) {
+    for entry in fs_err::read_dir(directory).unwrap() {
         fs_err::remove_file(entry.unwrap().path()).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Files that are made to harm whoever decodes them: each is refused, or costs no more than a picture, and the server goes on.
+//! Files that are made to harm whoever decodes them: each is refused, or costs no more than an image, and the server goes on.
 
 use std::{io::Write as _, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::support::{Server, files_of, reason};
 
 /// More than the server takes to refuse anything on a busy machine, and less than a decoder that is led astray needs.
 const LONGEST: Duration = Duration::from_secs(20);
-/// By how much the server's memory may grow for all of these, none of which is a large picture. In MB.
+/// By how much the server's memory may grow for all of these, none of which is a large image. In MB.
 const MOST_MEMORY: u64 = 150;
 
 fn png_chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
@@ -198,7 +198,7 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
         ("BMP of the largest size", bmp(i32::MAX, i32::MAX, 32, 0, 0)),
         ("BMP of a depth that does not exist", bmp(64, 64, 7, 0, 0)),
         ("BMP with too many colours", bmp(64, 64, 8, 0, u32::MAX)),
-        ("BMP whose runs leave the picture", bmp(64, 64, 8, 1, 256)),
+        ("BMP whose runs leave the image", bmp(64, 64, 8, 1, 256)),
         (
             "WebP of a canvas without a frame",
             webp(&[(b"VP8X", canvas(0))], 100),
@@ -245,7 +245,7 @@ fn peak_memory(server: &Server) -> u64 {
 }
 
 #[tokio::test]
-async fn files_that_are_made_to_harm_are_refused_or_cost_no_more_than_a_picture() {
+async fn files_that_are_made_to_harm_are_refused_or_cost_no_more_than_a_image() {
     let server = Server::start(&["--starter"]);
     server.predict().await.unwrap();
     let before = peak_memory(&server);

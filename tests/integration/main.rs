@@ -1,6 +1,6 @@
 //! The server as a user runs it: the real binary on free ports, called through the public API.
 //!
-//! One binary, so that the crate is linked once. Every test starts a server of its own in a temporary folder.
+//! One binary, so that the crate is linked once. Every test starts a server of its own in a temporary directory.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,7 +8,7 @@
     reason = "a test fails by a panic, and says on stderr what it skips"
 )]
 
-/// Streams of pictures, mirror images, answers that are kept, and clients that share a server.
+/// Streams of images, mirror images, answers that are kept, and clients that share a server.
 mod batches;
 /// Browsers: gRPC-Web on both ports, and origins.
 mod browsers;
@@ -40,7 +40,7 @@ mod named_datasets;
 mod open_inference;
 /// Machines that lose power, and with it what was not synced.
 mod power;
-/// Predictions beside loads and beside pictures that nobody waits for.
+/// Predictions beside loads and beside images that nobody waits for.
 mod pressure;
 /// What Prometheus' own tools say about the metrics.
 mod prometheus;

@@ -112,10 +112,10 @@ fn said(output: &Output) -> String {
     )
 }
 
-/// A tar of a folder's pictures.
-fn tar_of(folder: &Path) -> Vec<u8> {
+/// A tar of a directory's images.
+fn tar_of(directory: &Path) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
-    for file in files_of(folder) {
+    for file in files_of(directory) {
         let name = file.file_name().unwrap();
         builder
             .append_path_with_name(&file, Path::new("faces").join(name))
@@ -200,7 +200,7 @@ fn offset(server: &Server, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_registered_folder_is_trained_on_by_its_name_and_never_touched() {
+async fn a_registered_directory_is_trained_on_by_its_name_and_never_touched() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 40, 3);
     let registered = server.register("faces", &faces).await.unwrap();
@@ -450,17 +450,17 @@ async fn an_upload_survives_a_killed_server_and_becomes_a_dataset() {
     );
     let (status, _) = ask("HEAD", format!("http://{}{path}", server.http), &[], None);
     assert_eq!(status, 404, "the archive is gone once it is unpacked");
-    let (status, mut picture) = ask(
+    let (status, mut image) = ask(
         "GET",
         format!("http://{}/datasets/faces/samples/0", server.http),
         &[],
         None,
     );
     assert_eq!(
-        (status, header(&picture, "content-type").as_str()),
+        (status, header(&image, "content-type").as_str()),
         (200, "image/jpeg")
     );
-    image::load_from_memory(&picture.body_mut().read_to_vec().unwrap()).unwrap();
+    image::load_from_memory(&image.body_mut().read_to_vec().unwrap()).unwrap();
     for wrong in [
         "faces/samples/99",
         "faces/samples/-1",
@@ -682,7 +682,7 @@ async fn a_push_goes_on_after_the_server_was_killed_and_restarted() {
         (DatasetState::Ready, 120)
     );
 
-    // The same pictures by another way are the same dataset.
+    // The same images by another way are the same dataset.
     let again = server.visage(&[
         "dataset",
         "register",
@@ -726,9 +726,9 @@ async fn a_pushed_archive_with_a_manifest_is_a_dataset_and_a_hostile_one_is_told
     for (index, file) in files_of(&faces).iter().enumerate() {
         let name = format!("anna-{index}.jpg");
         let split = if index < 9 { "train" } else { "val" };
-        manifest.push_str(&format!("pictures/{name},{},{split}\n", 20 + index));
+        manifest.push_str(&format!("images/{name},{},{split}\n", 20 + index));
         builder
-            .append_path_with_name(file, Path::new("pictures").join(name))
+            .append_path_with_name(file, Path::new("images").join(name))
             .unwrap();
     }
     let mut header = tar::Header::new_gnu();
@@ -797,25 +797,25 @@ async fn a_pushed_archive_with_a_manifest_is_a_dataset_and_a_hostile_one_is_told
 /// Images are recognised by their content on both sides, and the report of an archive lists what it
 /// had beside them.
 fn pushed_without_extensions(server: &Server, files: &[PathBuf]) {
-    let folder = server.path("no-extensions");
+    let directory = server.path("no-extensions");
     let mut archive = tar::Builder::new(Vec::new());
     for (part, files) in [("training", &files[..9]), ("dev", &files[9..])] {
-        fs_err::create_dir_all(folder.join(part)).unwrap();
+        fs_err::create_dir_all(directory.join(part)).unwrap();
         for file in files {
             let name = Path::new(part).join(file.file_stem().unwrap());
-            fs_err::copy(file, folder.join(&name)).unwrap();
+            fs_err::copy(file, directory.join(&name)).unwrap();
             archive
                 .append_path_with_name(file, Path::new("faces").join(name))
                 .unwrap();
         }
     }
-    fs_err::write(folder.join("40_a.heic"), b"\0\0\0\x18ftypheic").unwrap();
+    fs_err::write(directory.join("40_a.heic"), b"\0\0\0\x18ftypheic").unwrap();
     archive
-        .append_path_with_name(folder.join("40_a.heic"), "faces/40_a.heic")
+        .append_path_with_name(directory.join("40_a.heic"), "faces/40_a.heic")
         .unwrap();
     let tar = server.path("no-extensions.tar");
     fs_err::write(&tar, archive.into_inner().unwrap()).unwrap();
-    for (source, name) in [(folder, "of-directory"), (tar, "of-archive")] {
+    for (source, name) in [(directory, "of-directory"), (tar, "of-archive")] {
         let pushed = server.visage(&["dataset", "push", source.to_str().unwrap(), "--name", name]);
         let shown = said(&pushed);
         assert!(pushed.status.success(), "{shown}");

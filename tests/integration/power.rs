@@ -24,8 +24,8 @@ struct Machine {
 impl Machine {
     /// `None` where there is no C compiler to make the library with.
     fn start() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let library = folder.path().join("durable.so");
+        let directory = tempfile::tempdir().unwrap();
+        let library = directory.path().join("durable.so");
         let source =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/power_loss/durable.c");
         let made = Command::new("cc")
@@ -36,23 +36,23 @@ impl Machine {
         if !made.is_ok_and(|status| status.success()) {
             return None;
         }
-        let copy = folder.path().join("copy");
-        for name in ["files", "folders"] {
+        let copy = directory.path().join("copy");
+        for name in ["files", "directories"] {
             fs_err::create_dir_all(copy.join(name)).unwrap();
         }
         let set = |name: &str, path: &Path| format!("{name}={}", path.display());
         let launcher = [
             "env".to_owned(),
             set("LD_PRELOAD", &library),
-            set("DURABLE_ROOT", &folder.path().join("data")),
+            set("DURABLE_ROOT", &directory.path().join("data")),
             set("DURABLE_COPY", &copy),
         ];
         let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
-        let server = Server::start_in(folder, &launcher, &[]);
+        let server = Server::start_in(directory, &launcher, &[]);
         Some(Machine { server, copy })
     }
 
-    /// Ends all processes at once and leaves of the data folder what was synced.
+    /// Ends all processes at once and leaves of the data directory what was synced.
     async fn lose_power(&mut self, training: &str) {
         let worker = self.server.worker_pid(training);
         // The server first, because it would record the death of a worker that it sees.
@@ -67,17 +67,17 @@ impl Machine {
         fs_err::remove_dir_all(&data).unwrap();
         fs_err::rename(&found, &data).unwrap();
         // What is there now has survived; what the copies say of other files is history.
-        for name in ["files", "folders"] {
+        for name in ["files", "directories"] {
             fs_err::remove_dir_all(self.copy.join(name)).unwrap();
             fs_err::create_dir(self.copy.join(name)).unwrap();
         }
         self.survey(&data);
     }
 
-    /// Builds a folder as its last sync left it.
+    /// Builds a directory as its last sync left it.
     fn build(&self, identity: &str, target: &Path) {
         fs_err::create_dir(target).unwrap();
-        let entries = fs_err::read_to_string(self.copy.join("folders").join(identity));
+        let entries = fs_err::read_to_string(self.copy.join("directories").join(identity));
         for line in entries.unwrap_or_default().lines() {
             let mut fields = line.splitn(3, ' ');
             let mut next = || fields.next().unwrap();
@@ -96,10 +96,10 @@ impl Machine {
         }
     }
 
-    /// Notes everything below a folder as synced.
-    fn survey(&self, folder: &Path) {
+    /// Notes everything below a directory as synced.
+    fn survey(&self, directory: &Path) {
         let mut entries = String::new();
-        for entry in fs_err::read_dir(folder).unwrap() {
+        for entry in fs_err::read_dir(directory).unwrap() {
             let entry = entry.unwrap();
             let (path, name) = (entry.path(), entry.file_name());
             let (identity, name) = (identity(&path), name.to_str().unwrap());
@@ -111,7 +111,7 @@ impl Machine {
                 entries.push_str(&format!("f {identity} {name}\n"));
             }
         }
-        let place = self.copy.join("folders").join(identity(folder));
+        let place = self.copy.join("directories").join(identity(directory));
         fs_err::write(place, entries).unwrap();
     }
 }
@@ -141,12 +141,15 @@ async fn power_lost_at_random_moments_changes_nothing() {
         return;
     };
     let mut random = ChaCha8Rng::seed_from_u64(14);
-    let folder = machine.server.faces("faces", 100, 5);
+    let directory = machine.server.faces("faces", 100, 5);
     let undisturbed = Server::start(&[]);
     let same = undisturbed.faces("faces", 100, 5);
     let name = undisturbed.queue(at(spec(Path::new("")), &same)).await;
     let expected = left(&undisturbed, &name).await;
-    let name = machine.server.queue(at(spec(Path::new("")), &folder)).await;
+    let name = machine
+        .server
+        .queue(at(spec(Path::new("")), &directory))
+        .await;
     for loss in 0..LOSSES {
         let training = machine
             .server

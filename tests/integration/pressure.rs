@@ -1,4 +1,4 @@
-//! Predictions while the server has other things to do: versions that are loaded, pictures that nobody waits for.
+//! Predictions while the server has other things to do: versions that are loaded, images that nobody waits for.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use visage::proto::v1::{self, Priority, Promote};
 
 use crate::support::{Server, code, files_of, long_spec, reason, small_spec};
 
-/// A picture, as many times as asked.
+/// An image, as many times as asked.
 fn request(server: &Server, images: usize, priority: Priority) -> v1::PredictRequest {
     let face = fs_err::read(&files_of(&server.faces("to-predict", 1, 7))[0]).unwrap();
     v1::PredictRequest {
@@ -65,7 +65,7 @@ async fn predictions_go_on_while_another_version_is_loaded() {
 }
 
 #[tokio::test]
-async fn pictures_that_nobody_waits_for_leave_places_to_others() {
+async fn images_that_nobody_waits_for_leave_places_to_others() {
     let options = ["--max-queued-images", "8", "--max-images-per-request", "8"];
     let server = Server::start(&[&["--starter", "--max-batch", "8"][..], &options].concat());
     let predict = async |images: usize, priority: Priority| {
@@ -100,11 +100,11 @@ async fn call_that_cannot_be_answered_before_its_deadline_is_refused_at_once() {
     };
     let hurried = async || {
         let mut request = tonic::Request::new(images(1));
-        // Every processor computes one picture on one core in that time, and none a hundred.
+        // Every processor computes one image on one core in that time, and none a hundred.
         request.set_timeout(Duration::from_millis(200));
         server.predictions().predict(request).await
     };
-    // What the server is seen to do with many pictures, which all have the time that they take.
+    // What the server is seen to do with many images, which all have the time that they take.
     for answer in fill().await {
         answer.unwrap();
     }
@@ -113,7 +113,7 @@ async fn call_that_cannot_be_answered_before_its_deadline_is_refused_at_once() {
     let refused = loop {
         tokio::select! {
             biased;
-            _ = &mut many => panic!("128 pictures were computed, and no call was refused"),
+            _ = &mut many => panic!("128 images were computed, and no call was refused"),
             answer = hurried() => match answer {
                 Err(status) if status.code() == Code::ResourceExhausted => break status,
                 // It came before the others, or was let in and not answered in time.

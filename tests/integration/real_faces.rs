@@ -7,7 +7,7 @@ use visage::proto::v1::{self, FaceDetection, TrainingState};
 
 use crate::support::{Server, files_of};
 
-/// The folder with UTKFace's `train` and `val`, which its licence keeps out of the repository.
+/// The directory with UTKFace's `train` and `val`, which its licence keeps out of the repository.
 fn real_faces() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/utkface");
     if beside.join("train").is_dir() {
@@ -17,15 +17,15 @@ fn real_faces() -> Option<PathBuf> {
     None
 }
 
-/// Links every `step`-th picture of a part.
+/// Links every `step`-th image of a part.
 fn link_some(part: &Path, target: &Path, step: usize) -> Vec<f64> {
     fs_err::create_dir_all(target).unwrap();
     let mut ages = Vec::new();
-    for picture in files_of(part).into_iter().step_by(step) {
-        let name = picture.file_name().unwrap();
+    for image in files_of(part).into_iter().step_by(step) {
+        let name = image.file_name().unwrap();
         let age = name.to_str().unwrap().split('_').next().unwrap();
         ages.push(age.parse().unwrap());
-        std::os::unix::fs::symlink(&picture, target.join(name)).unwrap();
+        std::os::unix::fs::symlink(&image, target.join(name)).unwrap();
     }
     ages
 }
@@ -89,7 +89,7 @@ async fn short_fine_tuning_on_real_faces_beats_the_mean_age() {
     );
 }
 
-/// UTKFace has names without a race, with a space before the end, and 375 groups of equal pictures in the whole set.
+/// UTKFace has names without a race, with a space before the end, and 375 groups of equal images in the whole set.
 #[tokio::test]
 async fn whole_of_utkface_is_read_with_its_odd_names() {
     let Some(source) = real_faces() else {
@@ -184,16 +184,14 @@ async fn check_of_utkface_finds_what_is_known_of_it() {
 
 /// The square that is cut out of a photograph has to be what the network was trained on, or ages are off by years.
 #[tokio::test]
-async fn faces_in_larger_pictures_are_found_and_as_old_as_their_chips() {
+async fn faces_in_larger_images_are_found_and_as_old_as_their_chips() {
     let Some(source) = real_faces() else {
         return;
     };
     let server = Server::start(&["--starter"]);
-    let png = |picture: &RgbImage| {
+    let png = |image: &RgbImage| {
         let mut bytes = std::io::Cursor::new(Vec::new());
-        picture
-            .write_to(&mut bytes, image::ImageFormat::Png)
-            .unwrap();
+        image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
         bytes.into_inner().into()
     };
     let (mut of_chips, mut of_photographs) = (Vec::new(), Vec::new());
@@ -211,9 +209,9 @@ async fn faces_in_larger_pictures_are_found_and_as_old_as_their_chips() {
         let mut photograph = RgbImage::from_pixel(800, 600, Rgb([110, 120, 130]));
         let (left, top) = (37 * index % 400, 53 * index % 250);
         imageops::replace(&mut photograph, &resized, left as i64, top as i64);
-        let ask = |picture: &RgbImage, detect_faces: bool| {
+        let ask = |image: &RgbImage, detect_faces: bool| {
             let request = v1::PredictRequest {
-                images: vec![png(picture)],
+                images: vec![png(image)],
                 detect_faces,
                 ..Default::default()
             };

@@ -281,16 +281,16 @@ async fn server_that_is_asked_to_end_tells_its_watchers_and_goes_on_later() {
     server.in_epoch(&name).await;
 }
 
-/// The processes whose numbers lie in the work folders.
+/// The processes whose numbers lie in the work directories.
 fn pids_under(work: &std::path::Path) -> Vec<u32> {
-    let Ok(folders) = fs_err::read_dir(work) else {
+    let Ok(directories) = fs_err::read_dir(work) else {
         return Vec::new();
     };
-    let pid = |folder: std::io::Result<fs_err::DirEntry>| -> Option<u32> {
-        let text = fs_err::read_to_string(folder.ok()?.path().join("worker.pid")).ok()?;
+    let pid = |directory: std::io::Result<fs_err::DirEntry>| -> Option<u32> {
+        let text = fs_err::read_to_string(directory.ok()?.path().join("worker.pid")).ok()?;
         text.split_whitespace().next()?.parse().ok()
     };
-    folders.filter_map(pid).collect()
+    directories.filter_map(pid).collect()
 }
 
 #[tokio::test]

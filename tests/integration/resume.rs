@@ -167,15 +167,15 @@ fn spec_with_patience(dataset: &Path) -> v1::TrainingSpec {
 
 async fn undisturbed(spec: v1::TrainingSpec, faces: usize) -> Left {
     let server = Server::start(&[]);
-    let folder = server.faces("faces", faces, 5);
-    let spec = at(spec, &folder);
+    let directory = server.faces("faces", faces, 5);
+    let spec = at(spec, &directory);
     let name = server.queue(spec).await;
     left(&server, &name).await
 }
 
-/// The spec on another folder.
-pub(crate) fn at(mut spec: v1::TrainingSpec, folder: &Path) -> v1::TrainingSpec {
-    spec.dataset.as_mut().unwrap().path = folder.to_str().unwrap().to_owned();
+/// The spec on another directory.
+pub(crate) fn at(mut spec: v1::TrainingSpec, directory: &Path) -> v1::TrainingSpec {
+    spec.dataset.as_mut().unwrap().path = directory.to_str().unwrap().to_owned();
     spec
 }
 
@@ -198,8 +198,8 @@ async fn workers_killed_at_random_moments_change_nothing() {
     let mut random = ChaCha8Rng::seed_from_u64(11);
     let expected = undisturbed(spec(Path::new("")), 150).await;
     let server = Server::start(&[]);
-    let folder = server.faces("faces", 150, 5);
-    let name = server.queue(at(spec(Path::new("")), &folder)).await;
+    let directory = server.faces("faces", 150, 5);
+    let name = server.queue(at(spec(Path::new("")), &directory)).await;
     let mut kills = 0;
     while kills < KILLS {
         let training = random_moment(&server, &name, &mut random).await;
@@ -227,9 +227,9 @@ async fn servers_killed_at_random_moments_change_nothing() {
     let mut random = ChaCha8Rng::seed_from_u64(12);
     let expected = undisturbed(spec_with_all(Path::new("")), 100).await;
     let mut server = Server::start(&[]);
-    let folder = server.faces("faces", 100, 5);
+    let directory = server.faces("faces", 100, 5);
     let name = server
-        .queue(at(spec_with_all(Path::new("")), &folder))
+        .queue(at(spec_with_all(Path::new("")), &directory))
         .await;
     for kill in 0..KILLS {
         let training = random_moment(&server, &name, &mut random).await;
@@ -249,9 +249,9 @@ async fn pauses_and_orderly_restarts_at_random_moments_change_nothing() {
     let mut random = ChaCha8Rng::seed_from_u64(13);
     let expected = undisturbed(spec_with_patience(Path::new("")), 100).await;
     let mut server = Server::start(&["--shutdown-grace", "20s"]);
-    let folder = server.faces("faces", 100, 5);
+    let directory = server.faces("faces", 100, 5);
     let name = server
-        .queue(at(spec_with_patience(Path::new("")), &folder))
+        .queue(at(spec_with_patience(Path::new("")), &directory))
         .await;
     for time in 0..TIMES {
         let training = random_moment(&server, &name, &mut random).await;

@@ -19,8 +19,8 @@ use crate::support::{Server, files_of, small_spec, wait_until};
 
 /// A file of the starter as it lies in the repository.
 fn asset(name: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/starter");
-    fs_err::read(folder.join(name)).unwrap()
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/starter");
+    fs_err::read(directory.join(name)).unwrap()
 }
 
 fn manifest() -> Value {
@@ -266,11 +266,11 @@ async fn without_imagenets_weights_a_training_says_three_ways_out() {
     assert_eq!(training.state(), TrainingState::Failed, "{training:#?}");
     let failure = training.failure.unwrap();
     assert_eq!(failure.reason, "INIT_WEIGHTS");
-    let folder = server.path("data/weights").canonicalize().unwrap();
+    let directory = server.path("data/weights").canonicalize().unwrap();
     for part in [
         "resnet18-f37072fd.pth",
         "SHA-256 begins with f37072fd",
-        folder.to_str().unwrap(),
+        directory.to_str().unwrap(),
         "let the server reach the hub",
         "init STARTER",
     ] {
@@ -285,12 +285,12 @@ async fn without_imagenets_weights_a_training_says_three_ways_out() {
     assert_eq!(training.init_source, "");
 }
 
-async fn export(server: &Server, folder: &Path, more: &[PathBuf]) -> std::process::Output {
+async fn export(server: &Server, directory: &Path, more: &[PathBuf]) -> std::process::Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_visage"));
     command
         .args(["--server", &server.grpc, "--json", "models", "export"])
         .args(["1", "--format", "starter", "--output"])
-        .arg(folder)
+        .arg(directory)
         .args(more)
         .kill_on_drop(true);
     command.output().await.unwrap()
@@ -300,15 +300,15 @@ async fn export(server: &Server, folder: &Path, more: &[PathBuf]) -> std::proces
 async fn a_version_is_exported_as_a_starter() {
     let server = Server::start(&[]);
     server.train_small().await;
-    let folder = server.path("starter");
-    // Which pictures to check on must be said.
-    let refused = export(&server, &folder, &[]).await;
+    let directory = server.path("starter");
+    // Which images to check on must be said.
+    let refused = export(&server, &directory, &[]).await;
     assert_eq!(refused.status.code(), Some(2));
-    assert!(!folder.exists());
+    assert!(!directory.exists());
 
     let mut more = vec![PathBuf::from("--check")];
     more.extend(files_of(&server.faces("checked", 8, 6)));
-    let exported = export(&server, &folder, &more).await;
+    let exported = export(&server, &directory, &more).await;
     let stderr = String::from_utf8_lossy(&exported.stderr);
     assert!(exported.status.success(), "{stderr}");
     let told: Value = serde_json::from_slice(&exported.stdout).unwrap();
@@ -316,9 +316,9 @@ async fn a_version_is_exported_as_a_starter() {
     let change = told["largest_change_years"].as_f64().unwrap();
     assert!(change > 0.0 && change < 0.05, "{told}");
 
-    let model = fs_err::read(folder.join("model.safetensors")).unwrap();
+    let model = fs_err::read(directory.join("model.safetensors")).unwrap();
     assert!(model.len() < 23_000_000, "{} bytes", model.len());
-    let manifest = fs_err::read(folder.join("manifest.json")).unwrap();
+    let manifest = fs_err::read(directory.join("manifest.json")).unwrap();
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     assert_eq!(manifest["sha256"]["model.safetensors"], sha256(&model));
     assert_eq!(manifest["dataset"]["path"], "small");

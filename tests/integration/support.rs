@@ -28,7 +28,7 @@ pub(crate) struct Server {
     pub(crate) grpc: String,
     pub(crate) http: String,
     /// Holds the data, the faces and whatever else the test writes.
-    pub(crate) folder: TempDir,
+    pub(crate) directory: TempDir,
     options: Vec<String>,
     /// Words in front of its own.
     launcher: Vec<String>,
@@ -42,27 +42,27 @@ impl Server {
 
     /// Starts a server by a command in front of its own.
     pub(crate) fn start_under(launcher: &[&str], options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self::start_in(folder, launcher, options)
+        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(directory, launcher, options)
     }
 
-    /// Starts a server in a folder that the test has prepared.
-    pub(crate) fn start_in(folder: TempDir, launcher: &[&str], options: &[&str]) -> Self {
+    /// Starts a server in a directory that the test has prepared.
+    pub(crate) fn start_in(directory: TempDir, launcher: &[&str], options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let launcher: Vec<String> = launcher.iter().map(|&word| word.to_owned()).collect();
-        let (process, grpc, http) = spawn(folder.path(), &launcher, "127.0.0.1:0", &options);
+        let (process, grpc, http) = spawn(directory.path(), &launcher, "127.0.0.1:0", &options);
         Server {
             process,
             grpc,
             http,
-            folder,
+            directory,
             options,
             launcher,
         }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -78,7 +78,7 @@ impl Server {
     /// Starts a server again on the same data and the same gRPC address.
     pub(crate) fn start_again(&mut self) {
         let (process, grpc, http) = spawn(
-            self.folder.path(),
+            self.directory.path(),
             &self.launcher,
             &self.grpc,
             &self.options,
@@ -120,7 +120,7 @@ impl Server {
         PredictionServiceClient::new(self.channel())
     }
 
-    /// Draws faces into a folder of the server's.
+    /// Draws faces into a directory of the server's.
     pub(crate) fn faces(&self, name: &str, count: usize, seed: u64) -> PathBuf {
         faces(&self.path(name), count, seed)
     }
@@ -215,13 +215,13 @@ impl Server {
 
     /// Predicts one drawn face with the live model.
     pub(crate) async fn predict(&self) -> Result<v1::PredictResponse, Status> {
-        let folder = self.path("one-face");
-        if !folder.exists() {
-            faces(&folder, 1, 77);
+        let directory = self.path("one-face");
+        if !directory.exists() {
+            faces(&directory, 1, 77);
         }
-        let picture = files_of(&folder).remove(0);
+        let image = files_of(&directory).remove(0);
         let request = v1::PredictRequest {
-            images: vec![fs_err::read(picture).unwrap().into()],
+            images: vec![fs_err::read(image).unwrap().into()],
             ..Default::default()
         };
         let answer = self.predictions().predict(request).await?;
@@ -271,25 +271,25 @@ impl Drop for Server {
 
 /// Starts the process and waits until it answers.
 fn spawn(
-    folder: &Path,
+    directory: &Path,
     launcher: &[String],
     grpc_listen: &str,
     options: &[String],
 ) -> (Child, String, String) {
-    let ready = folder.join("ready.json");
+    let ready = directory.join("ready.json");
     // A server that was killed leaves its own behind.
     drop(fs_err::remove_file(&ready));
     let log = fs_err::OpenOptions::new()
         .create(true)
         .append(true)
-        .open(folder.join("log"))
+        .open(directory.join("log"))
         .unwrap();
     let program = env!("CARGO_BIN_EXE_visage").to_owned();
     let mut words = launcher.iter().cloned().chain([program]);
     let mut command = Command::new(words.next().unwrap());
     command.args(words).arg("serve").args(options);
     for (flag, value) in [
-        ("--data-dir", folder.join("data").to_str().unwrap()),
+        ("--data-dir", directory.join("data").to_str().unwrap()),
         ("--grpc-listen", grpc_listen),
         ("--http-listen", "127.0.0.1:0"),
         ("--ready-file", ready.to_str().unwrap()),
@@ -304,14 +304,14 @@ fn spawn(
     }
     let log = log.into_parts().0;
     command
-        .current_dir(folder)
+        .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
         // Without what this machine may have fetched before.
         .env("HF_HUB_OFFLINE", "1")
-        .env("HF_HOME", folder.join("hub"))
-        .env("TORCH_HOME", folder.join("torch"))
+        .env("HF_HOME", directory.join("hub"))
+        .env("TORCH_HOME", directory.join("torch"))
         .env_remove("VISAGE_SERVER");
     let mut process = command.spawn().unwrap();
     let begun = Instant::now();
@@ -325,7 +325,7 @@ fn spawn(
             );
         }
         if let Some(status) = process.try_wait().unwrap() {
-            let log = fs_err::read_to_string(folder.join("log")).unwrap_or_default();
+            let log = fs_err::read_to_string(directory.join("log")).unwrap_or_default();
             panic!("the server ended ({status}) before it was ready:\n{log}");
         }
         assert!(
@@ -348,15 +348,15 @@ pub(crate) async fn get_training(
 }
 
 /// Draws faces whose file names begin with their ages.
-pub(crate) fn faces(folder: &Path, count: usize, seed: u64) -> PathBuf {
+pub(crate) fn faces(directory: &Path, count: usize, seed: u64) -> PathBuf {
     let options = synth::Options {
         count,
         seed,
         size: 64,
         ..Default::default()
     };
-    synth::write_faces(folder, &options, |_| {}).unwrap();
-    folder.to_owned()
+    synth::write_faces(directory, &options, |_| {}).unwrap();
+    directory.to_owned()
 }
 
 /// A training of two epochs that takes about a second.
@@ -403,9 +403,9 @@ pub(crate) fn states(events: &[v1::TrainingEvent]) -> Vec<TrainingState> {
     events.iter().filter_map(state).collect()
 }
 
-/// The files of a folder, sorted.
-pub(crate) fn files_of(folder: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = fs_err::read_dir(folder)
+/// The files of a directory, sorted.
+pub(crate) fn files_of(directory: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs_err::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| {

@@ -15,7 +15,7 @@ async fn sweep(server: &Server, faces: &Path, more: &[&str]) -> Output {
         .args(["--grid", "batch_size=8,16", "--set", "max_epochs=1"])
         .args(["--set", "init.kind=RANDOM", "--set", "input_size=32"])
         .args(more)
-        .current_dir(server.folder.path())
+        .current_dir(server.directory.path())
         .kill_on_drop(true);
     command.output().await.unwrap()
 }

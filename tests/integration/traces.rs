@@ -156,12 +156,12 @@ fn within<T>(message: T, trace: &str, flags: &str) -> Request<T> {
     request
 }
 
-fn pictures(server: &Server, count: usize) -> v1::PredictRequest {
-    let folder = server.path("faces-to-predict");
-    if !folder.exists() {
-        faces(&folder, 3, 77);
+fn images(server: &Server, count: usize) -> v1::PredictRequest {
+    let directory = server.path("faces-to-predict");
+    if !directory.exists() {
+        faces(&directory, 3, 77);
     }
-    let files = files_of(&folder);
+    let files = files_of(&directory);
     let images = files.iter().take(count);
     v1::PredictRequest {
         images: images
@@ -209,14 +209,14 @@ async fn predict_in_a_client_s_trace_is_told_as_a_tree_and_others_not_at_all() {
     ]);
     let mut client = server.predictions();
     // The client says no, and then nothing; by chance none is followed here.
-    let request = within(pictures(&server, 1), &trace(0x11), "00");
+    let request = within(images(&server, 1), &trace(0x11), "00");
     client.predict(request).await.unwrap();
-    client.predict(pictures(&server, 1)).await.unwrap();
-    let request = within(pictures(&server, 3), &trace(0x22), "01");
+    client.predict(images(&server, 1)).await.unwrap();
+    let request = within(images(&server, 3), &trace(0x22), "01");
     let answer = client.predict(request).await.unwrap().into_inner();
     assert_eq!(answer.predictions.len(), 3);
 
-    // The call, and three for each picture; the pictures are one batch or up to three.
+    // The call, and three for each image; the images are one batch or up to three.
     wait_until("the call's span comes", || async {
         !named(&collector.spans(&trace(0x22)), PREDICT).is_empty()
     })
@@ -249,7 +249,7 @@ async fn predict_in_a_client_s_trace_is_told_as_a_tree_and_others_not_at_all() {
         .collect();
     indices.sort_unstable();
     assert_eq!(indices, [0, 1, 2]);
-    // Each picture's forward pass names its batch, and the batch names its pictures.
+    // Each image's forward pass names its batch, and the batch names its images.
     let batches = named(&spans, "batch");
     assert!((1..=3).contains(&batches.len()), "{spans:#?}");
     let mut linked = 0;
@@ -442,7 +442,7 @@ async fn collector_that_is_away_takes_nothing_from_serving_and_gets_spans_when_i
     let mut client = server.predictions();
     let begun = Instant::now();
     while collector.traces().is_empty() {
-        let request = within(pictures(&server, 1), &trace(0x55), "01");
+        let request = within(images(&server, 1), &trace(0x55), "01");
         client.predict(request).await.unwrap();
         assert!(begun.elapsed() < PATIENCE, "nothing came");
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -462,7 +462,7 @@ async fn end_of_the_server_sends_what_waits() {
     let collector = Collector::start().await;
     let endpoint = collector.endpoint();
     let mut server = Server::start(&["--starter", "--otlp-endpoint", &endpoint]);
-    let request = within(pictures(&server, 1), &trace(0x77), "01");
+    let request = within(images(&server, 1), &trace(0x77), "01");
     server.predictions().predict(request).await.unwrap();
     signal(server.pid(), "TERM");
     assert_eq!(server.wait().await, Some(0));

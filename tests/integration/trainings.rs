@@ -64,7 +64,7 @@ async fn training_runs_through_its_states_and_tells_every_epoch() {
         assert!((metrics.val_rmse.powi(2) - metrics.val_loss).abs() < 1e-9 * metrics.val_loss);
         assert!(metrics.val_mae <= metrics.val_rmse);
         let train = images(&server, &name, "train").await;
-        // A last batch of a single picture is left out at 32 pixels, as the spec's comment says.
+        // A last batch of a single image is left out at 32 pixels, as the spec's comment says.
         let left_out = u64::from(train % 8 == 1);
         assert_eq!(metrics.train_images, train - left_out);
         assert_eq!(

@@ -1,6 +1,6 @@
 """Visage's API as a Python client sees it: messages and stubs made from the repository's protos, one client, and its errors.
 
-The stubs are generated into a temporary folder when this module is imported, so the tests always speak what the protos say today.
+The stubs are generated into a temporary directory when this module is imported, so the tests always speak what the protos say today.
 """
 
 import atexit
@@ -26,14 +26,14 @@ DEADLINE_SECONDS = 120
 
 def generate():
     """Makes the Python modules of the protos importable."""
-    folder = tempfile.mkdtemp(prefix="visage-stubs-")
-    atexit.register(shutil.rmtree, folder)
+    directory = tempfile.mkdtemp(prefix="visage-stubs-")
+    atexit.register(shutil.rmtree, directory)
     arguments = ["--proto_path=" + os.path.join(REPOSITORY, "proto"),
                  "--proto_path=" + os.path.join(os.path.dirname(grpc_tools.__file__), "_proto"),
-                 "--python_out=" + folder, "--grpc_python_out=" + folder]
+                 "--python_out=" + directory, "--grpc_python_out=" + directory]
     if protoc.main(["protoc"] + arguments + ["visage/v1/{}.proto".format(name) for name in PROTOS]) != 0:
         raise RuntimeError("protoc refused the protos; its reason is above")
-    sys.path.insert(0, folder)
+    sys.path.insert(0, directory)
 
 
 generate()

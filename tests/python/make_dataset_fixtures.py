@@ -69,7 +69,7 @@ def main():
     splits = []
     for seed in (0, 7, 2**63):
         for val, test in ((0.1, 0.1), (0.4, 0.0), (0.25, 0.5)):
-            parts = [part(seed, f"picture {index}".encode(), val, test) for index in range(24)]
+            parts = [part(seed, f"image {index}".encode(), val, test) for index in range(24)]
             splits.append({"seed": seed, "val": val, "test": test, "parts": parts})
     orders = [
         {"n": n, "seed": seed, "epoch": epoch, "order": epoch_order(n, seed, epoch)}

@@ -1,10 +1,10 @@
-"""Draws the pictures under tests/fixtures/imaging and writes what Pillow makes of them.
+"""Draws the images under tests/fixtures/imaging and writes what Pillow makes of them.
 
 Run with Python 3.11 or later, Pillow and numpy:  python tests/python/make_imaging_fixtures.py
 The files in the repository were made with Pillow 13.0.0 and numpy 2.4.6. "lossless" are the files whose decoding the
 format fixes, and JPEG, whose decoder is Pillow's own.
 
-Every picture is drawn here. For each, expected.json names the file and a .bin beside it with the RGB bytes (rows from the
+Every image is drawn here. For each, expected.json names the file and a .bin beside it with the RGB bytes (rows from the
 top, three bytes a pixel) that Pillow gives after: open, exif_transpose, convert("RGB"), resize((32, 32), BILINEAR).
 """
 
@@ -26,7 +26,7 @@ STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
 def drawing(width, height):
-    """A picture without any symmetry, so that a wrong orientation or a swapped channel cannot pass."""
+    """An image without any symmetry, so that a wrong orientation or a swapped channel cannot pass."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     ground = np.stack([x * 255 // width, y * 255 // height, (x + 2 * y) % 256], axis=-1)
     image = Image.fromarray(ground.astype(np.uint8))
@@ -90,7 +90,7 @@ def webp_frame(image_chunk, place, size, flags=0):
 
 
 def pattern(width, height):
-    """The same integers as `pattern` in src/imaging/tests.rs, for a picture too large to be stored."""
+    """The same integers as `pattern` in src/imaging/tests.rs, for an image too large to be stored."""
     x, y = np.meshgrid(np.arange(width, dtype=np.int64), np.arange(height, dtype=np.int64))
     red = (x * x // 97 + y * 3) % 256
     green = (x * 7 + y * y // 53) % 256
@@ -107,7 +107,7 @@ def main():
     entries = []
 
     def add(name, content, kind, expected=None):
-        """Stores one picture; `expected` replaces Pillow's reading of it where Pillow's is known to be poor."""
+        """Stores one image; `expected` replaces Pillow's reading of it where Pillow's is known to be poor."""
         (OUT / name).write_bytes(content)
         image = expected
         if image is None:
@@ -155,7 +155,7 @@ def main():
     rng = np.random.default_rng(4)
     fine = np.asarray(wide).astype(np.uint16) * 256 + rng.integers(0, 256, (47, 61, 3), dtype=np.uint16)
     add("rgb_16_bits.png", png_of_16_bits(fine, 2), "lossless")
-    # Pillow clips 16-bit grey to 255, which makes nearly every picture white; the upper byte is what is wanted.
+    # Pillow clips 16-bit grey to 255, which makes nearly every image white; the upper byte is what is wanted.
     upper = Image.fromarray((fine[..., 0] >> 8).astype(np.uint8)).convert("RGB")
     add("grey_16_bits.png", png_of_16_bits(fine[..., 0], 0), "lossless", expected=upper)
 
@@ -220,7 +220,7 @@ def main():
         (OUT / name).write_bytes(resized[rows].tobytes())
         large.append({"file": name, "width": width, "height": height, "size": size, "rows": rows})
 
-    index = {"pillow": PIL.__version__, "size": SIZE, "pictures": entries, "patterns": large}
+    index = {"pillow": PIL.__version__, "size": SIZE, "images": entries, "patterns": large}
     (OUT / "expected.json").write_text(json.dumps(index, indent=1) + "\n")
 
 

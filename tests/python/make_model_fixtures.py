@@ -5,7 +5,7 @@
 Weights come from one formula that the Rust test repeats, so that no large file is committed: element i of the entry with the name n is
     scale(n) * noise(seed(n), i) + offset(n)
 in double precision, rounded to f32. The noise is SplitMix64 (Steele, Lea and Flood, 2014, "Fast splittable pseudorandom number generators") as
-a number in [-1, 1), so that the network tells pictures apart and no BatchNorm divides by next to nothing.
+a number in [-1, 1), so that the network tells images apart and no BatchNorm divides by next to nothing.
 """
 
 import json
@@ -63,9 +63,9 @@ def plateau_rates():
 def colours():
     """Four pixels after torchvision's brightness, contrast and saturation."""
     pixels = torch.tensor([10, 200, 30, 250, 128, 0, 77, 77, 77, 255, 255, 255], dtype=torch.uint8)
-    picture = pixels.view(2, 2, 3).permute(2, 0, 1)
+    image = pixels.view(2, 2, 3).permute(2, 0, 1)
     functions = torchvision.transforms.functional
-    changed = functions.adjust_contrast(functions.adjust_brightness(picture, 1.3), 0.6)
+    changed = functions.adjust_contrast(functions.adjust_brightness(image, 1.3), 0.6)
     return functions.adjust_saturation(changed, 1.7).permute(1, 2, 0).flatten().tolist()
 
 

@@ -23,8 +23,8 @@ INTERNAL = ("visage/tensorboard/v1/event.proto", "visage/worker/v1/worker.proto"
 
 def compiled(files, *options):
     """Returns what protoc makes of the protos, as bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = os.path.join(folder, "set.binpb")
+    with tempfile.TemporaryDirectory() as directory:
+        output = os.path.join(directory, "set.binpb")
         arguments = ["protoc", "--proto_path=" + PROTO, "--proto_path=" + os.path.join(os.path.dirname(grpc_tools.__file__), "_proto"),
                      "--include_imports", "--descriptor_set_out=" + output]
         if protoc.main([*arguments, *options, *files]) != 0:

@@ -28,7 +28,7 @@ import numpy
 import torch
 from safetensors.torch import save_file
 
-FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "weights"
+DIRECTORY = Path(__file__).resolve().parent.parent / "fixtures" / "weights"
 
 DTYPES = {
     torch.float32: "F32",
@@ -173,13 +173,13 @@ def describe(state):
 
 def main():
     assert sys.byteorder == "little"
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
     model = network()
     trained = {name: parameter for name, parameter in model.named_parameters()}
     expected = {}
 
     def save(name, content, state, **options):
-        torch.save(content, FOLDER / name, **options)
+        torch.save(content, DIRECTORY / name, **options)
         expected[name] = describe(state)
 
     save("every_dtype.pth", every_dtype(), every_dtype())
@@ -198,10 +198,10 @@ def main():
     }
     save("nested_state_dict.pth", checkpoint, model.state_dict())
     save("nested_model.pth", {"model": model.state_dict(), "epoch": 1}, model.state_dict())
-    big_endian(FOLDER / "views.pth", FOLDER / "big_endian.pth")
+    big_endian(DIRECTORY / "views.pth", DIRECTORY / "big_endian.pth")
     expected["big_endian.pth"] = describe(views())
 
-    save_file(every_dtype(), FOLDER / "every_dtype.safetensors", metadata={"format": "pt"})
+    save_file(every_dtype(), DIRECTORY / "every_dtype.safetensors", metadata={"format": "pt"})
     expected["every_dtype.safetensors"] = describe(every_dtype())
 
     beside = {**objects(), "state_dict": model.state_dict()}
@@ -209,14 +209,14 @@ def main():
     save("objects4.pth", beside, model.state_dict(), pickle_protocol=4)
 
     # Files that must be refused.
-    torch.jit.save(torch.jit.script(model), FOLDER / "torchscript.pt")
-    torch.save(model.state_dict(), FOLDER / "old_format.pth", _use_new_zipfile_serialization=False)
-    torch.save(torch.nn.Linear(2, 1), FOLDER / "whole_module.pth")
-    torch.save({"weight": torch.ones(2), "extra": Malicious()}, FOLDER / "os_system.pth")
+    torch.jit.save(torch.jit.script(model), DIRECTORY / "torchscript.pt")
+    torch.save(model.state_dict(), DIRECTORY / "old_format.pth", _use_new_zipfile_serialization=False)
+    torch.save(torch.nn.Linear(2, 1), DIRECTORY / "whole_module.pth")
+    torch.save({"weight": torch.ones(2), "extra": Malicious()}, DIRECTORY / "os_system.pth")
 
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(tensors)}" for name, tensors in expected.items())
-    (FOLDER / "expected.json").write_text(f"{{\n{lines}\n}}\n")
-    for path in sorted(FOLDER.iterdir()):
+    (DIRECTORY / "expected.json").write_text(f"{{\n{lines}\n}}\n")
+    for path in sorted(DIRECTORY.iterdir()):
         print(path.stat().st_size, path.name)
 
 

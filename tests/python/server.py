@@ -1,4 +1,4 @@
-"""The release binary as the tests run it: a server in a temporary folder, its pages, and folders of drawn faces."""
+"""The release binary as the tests run it: a server in a temporary directory, its pages, and directories of drawn faces."""
 
 import collections
 import http.client
@@ -29,10 +29,10 @@ def environment():
     return {name: value for name, value in os.environ.items() if not name.startswith("VISAGE_")}
 
 
-def draw_faces(folder, count, seed, size=96):
-    """Fills a folder with drawn faces whose names begin with the age."""
-    run("synth", folder, "--count", str(count), "--seed", str(seed), "--size", str(size))
-    return folder
+def draw_faces(directory, count, seed, size=96):
+    """Fills a directory with drawn faces whose names begin with the age."""
+    run("synth", directory, "--count", str(count), "--seed", str(seed), "--size", str(size))
+    return directory
 
 
 def run(*arguments):
@@ -57,24 +57,24 @@ def wait_for(condition, text, seconds=DEADLINE_SECONDS):
 
 
 class Server:
-    """A server that was started on ports of its own choice, in a folder of its own that `close` removes."""
+    """A server that was started on ports of its own choice, in a directory of its own that `close` removes."""
 
     def __init__(self, *options):
         self.options = options
-        self.folder = tempfile.mkdtemp(prefix="visage-test-")
+        self.directory = tempfile.mkdtemp(prefix="visage-test-")
         self.process = self.client = None
         self.start()
 
     def path(self, name):
-        return os.path.join(self.folder, name)
+        return os.path.join(self.directory, name)
 
     def start(self, grpc_listen="127.0.0.1:0", http_listen="127.0.0.1:0"):
         """Starts the process and waits until it answers; again after `wait` it finds what it had stored."""
         command = [binary(), "serve", "--data-dir", self.path("data"), "--grpc-listen", grpc_listen, "--http-listen", http_listen,
                    "--ready-file", self.path("ready"), *self.options]
         with open(self.path("log"), "ab") as log:
-            # In a folder of its own, so that no visage.toml is found.
-            self.process = subprocess.Popen(command, cwd=self.folder, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            # In a directory of its own, so that no visage.toml is found.
+            self.process = subprocess.Popen(command, cwd=self.directory, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             wait_for(self.has_answered, "the server is ready")
         except BaseException:
@@ -127,13 +127,13 @@ class Server:
         self.start(self.grpc_address, self.http_address)
 
     def close(self):
-        """Ends the server if it runs, and removes its folder."""
+        """Ends the server if it runs, and removes its directory."""
         try:
             if self.process.returncode is None:
                 self.terminate()
                 self.wait()
         finally:
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.directory)
 
     def fetch(self, path, method="GET"):
         """Returns status, headers and text of a page."""

@@ -1,4 +1,4 @@
-"""Brings Triton's perf_analyzer, unmodified, to a folder: `setup_perf_analyzer.py FOLDER`.
+"""Brings Triton's perf_analyzer, unmodified, to a directory: `setup_perf_analyzer.py DIRECTORY`.
 
 NVIDIA publishes the program in the tritonclient wheels up to 2.50 for Linux on x86-64. It wants libb64, which is a package of Debian and Ubuntu (taken apart here,
 so that nobody needs to be root), and CUDA's small run-time library, which is a wheel; no GPU is used. The system's own libraries go first.
@@ -19,28 +19,28 @@ WHEELS = [("tritonclient==2.50.0", "manylinux1_x86_64", "*/bin/perf_analyzer"),
 LIBB64 = "libb64.so.0d"
 
 
-def main(folder):
+def main(directory):
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise SystemExit("perf_analyzer exists for Linux on x86-64 only")
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)
     with tempfile.TemporaryDirectory() as work:
         for requirement, tag, wanted in WHEELS:
             run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
                  "--python-version", "3.11", "--platform", tag, "--dest", work, requirement], work)
-            extract(glob.glob(os.path.join(work, requirement.split("==")[0].replace("-", "_") + "-*.whl"))[0], wanted, folder)
+            extract(glob.glob(os.path.join(work, requirement.split("==")[0].replace("-", "_") + "-*.whl"))[0], wanted, directory)
         if not is_installed(LIBB64):
             run(["apt-get", "download", "libb64-0d"], work)
             run(["dpkg-deb", "--extract", glob.glob(os.path.join(work, "libb64-0d*.deb"))[0], os.path.join(work, "libb64")], work)
-            shutil.copy(glob.glob(os.path.join(work, "libb64", "usr", "lib", "*", LIBB64))[0], folder)
-    os.chmod(os.path.join(folder, "perf_analyzer"), 0o755)
+            shutil.copy(glob.glob(os.path.join(work, "libb64", "usr", "lib", "*", LIBB64))[0], directory)
+    os.chmod(os.path.join(directory, "perf_analyzer"), 0o755)
 
 
-def extract(wheel, wanted, folder):
-    """Puts the one file of the wheel that ends so into the folder."""
-    os.makedirs(folder, exist_ok=True)
+def extract(wheel, wanted, directory):
+    """Puts the one file of the wheel that ends so into the directory."""
+    os.makedirs(directory, exist_ok=True)
     with zipfile.ZipFile(wheel) as archive:
         name, = [name for name in archive.namelist() if name.endswith(wanted.lstrip("*"))]
-        with archive.open(name) as source, open(os.path.join(folder, os.path.basename(name)), "wb") as target:
+        with archive.open(name) as source, open(os.path.join(directory, os.path.basename(name)), "wb") as target:
             shutil.copyfileobj(source, target)
 
 
@@ -52,9 +52,9 @@ def is_installed(library):
     return True
 
 
-def run(command, folder):
+def run(command, directory):
     try:
-        subprocess.run(command, cwd=folder, check=True)
+        subprocess.run(command, cwd=directory, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise SystemExit("cannot bring perf_analyzer: {} (install libb64-0d with `sudo apt install libb64-0d`, or check the network)".format(error))
 

@@ -2,7 +2,7 @@
 
 How a page says what its blocks need, in comments that no reader sees:
 
-- `<!-- needs: faces server -->` at its top: a folder `faces` with drawn faces, a server with the starter. Each page has a folder of its own.
+- `<!-- needs: faces server -->` at its top: a directory `faces` with drawn faces, a server with the starter. Each page has a directory of its own.
 - `<!-- background -->` before a block: it is a server, so it runs on while the next blocks do.
 - `<!-- fails: 2 -->` before a block: its last command ends with this exit code.
 - `<!-- not run: REASON -->` before a block: it cannot run here. `NOT_RUN` lists all of them.
@@ -63,7 +63,7 @@ NUMBER = r"[-+]?\d+(?:\.\d+)?"
 
 
 def pages():
-    """Names of all pages, relative to the source folder."""
+    """Names of all pages, relative to the source directory."""
     return sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.md") if path.name != "SUMMARY.md")
 
 
@@ -162,10 +162,10 @@ def free_ports(count):
 
 
 class Terminal:
-    """One shell in a folder of its own, in which a page's blocks run one after the other."""
+    """One shell in a directory of its own, in which a page's blocks run one after the other."""
 
     def __init__(self, faces, modules):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="visage-book-"))
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="visage-book-"))
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="visage-book-home-"))
         self.faces = faces
         grpc, self.http = ("127.0.0.1:{}".format(port) for port in free_ports(2))
@@ -182,7 +182,7 @@ class Terminal:
             "HF_HUB_OFFLINE": "1",
             "VISAGE_GRPC_LISTEN": grpc, "VISAGE_HTTP_LISTEN": self.http, "VISAGE_SERVER": grpc,
         }
-        self.shell = subprocess.Popen(["bash", "--norc", "--noprofile"], cwd=str(self.folder), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.shell = subprocess.Popen(["bash", "--norc", "--noprofile"], cwd=str(self.directory), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                       stderr=subprocess.DEVNULL, universal_newlines=True, bufsize=1, start_new_session=True)
         # Jobs by number, as at a terminal.
         self.tell("set -m")
@@ -214,7 +214,7 @@ class Terminal:
         """Makes what a page says that it needs."""
         for name in wanted:
             if name == "faces":
-                shutil.copytree(self.faces, str(self.folder / "faces"))
+                shutil.copytree(self.faces, str(self.directory / "faces"))
             elif name == "server":
                 self.start_server("visage serve --starter")
             else:
@@ -251,7 +251,7 @@ class Terminal:
                 continue
 
     def close(self):
-        """Ends what runs, and removes the folders."""
+        """Ends what runs, and removes the directories."""
         try:
             if self.shell.poll() is None:
                 self.run('for job in $(jobs -p); do kill -TERM -- "-$job"; done; wait')
@@ -261,7 +261,7 @@ class Terminal:
             self.kill()
             self.shell.wait()
             self.shell.stdout.close()
-            shutil.rmtree(str(self.folder), ignore_errors=True)
+            shutil.rmtree(str(self.directory), ignore_errors=True)
             shutil.rmtree(str(self.home), ignore_errors=True)
 
 
@@ -314,9 +314,9 @@ class PagesTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.mkdtemp(prefix="visage-book-faces-")
-        cls.addClassCleanup(shutil.rmtree, folder)
-        faces = server.draw_faces(os.path.join(folder, "faces"), count=60, seed=7, size=96)
+        directory = tempfile.mkdtemp(prefix="visage-book-faces-")
+        cls.addClassCleanup(shutil.rmtree, directory)
+        faces = server.draw_faces(os.path.join(directory, "faces"), count=60, seed=7, size=96)
         # The stubs that `api` has made, the package for Python, and what is installed.
         stubs = [entry for entry in sys.path if os.path.isdir(os.path.join(entry, "visage", "v1"))]
         installed = [entry for entry in sys.path if entry.endswith("-packages")]

@@ -27,7 +27,7 @@ Code = grpc.StatusCode
 SERVICES = ["visage.v1." + name for name in ("DatasetService", "ModelService", "PredictionService", "SystemService", "TrainingService")]
 EPOCHS_WITHOUT_END = 10_000
 MIB = 1 << 20
-# Metrics follow a call at once, but for pictures that are being decoded when it ends.
+# Metrics follow a call at once, but for images that are being decoded when it ends.
 METRICS_SECONDS = 30
 
 faces = None
@@ -35,13 +35,13 @@ faces = None
 
 def setUpModule():
     global faces
-    folder = tempfile.mkdtemp(prefix="visage-faces-")
-    unittest.addModuleCleanup(shutil.rmtree, folder)
-    faces = server.draw_faces(os.path.join(folder, "faces"), count=100, seed=1)
+    directory = tempfile.mkdtemp(prefix="visage-faces-")
+    unittest.addModuleCleanup(shutil.rmtree, directory)
+    faces = server.draw_faces(os.path.join(directory, "faces"), count=100, seed=1)
 
 
 def spec(path=None, **fields):
-    """A training that takes seconds: random weights and small pictures."""
+    """A training that takes seconds: random weights and small images."""
     dataset = training.DatasetSpec(path=path or faces, validation_fraction=0.2)
     fields.setdefault("input_size", 64)
     return training.TrainingSpec(dataset=dataset, init=training.InitSpec(kind=training.INIT_KIND_RANDOM), **fields)
@@ -84,13 +84,13 @@ def read_face(position):
 
 
 def seconds_of_work():
-    """As many pictures as a call may have, of 16 million pixels each, in 3 MB."""
+    """As many images as a call may have, of 16 million pixels each, in 3 MB."""
     return 64 * [encoded(Image.new("RGB", (4000, 4000), (90, 60, 30)), "PNG")]
 
 
-def encoded(picture, form, **options):
+def encoded(image, form, **options):
     buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
+    image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
@@ -290,16 +290,16 @@ class WithoutModelTest(ClientTest):
         self.assertEqual(resolved, expected)
 
     def test_a_check_of_a_dataset_tells_what_is_twice_in_it(self):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as directory:
             for part in ("train", "val"):
-                os.mkdir(os.path.join(folder, part))
+                os.mkdir(os.path.join(directory, part))
             names = sorted(os.listdir(faces))[:12]
             for index, name in enumerate(names):
-                shutil.copy(os.path.join(faces, name), os.path.join(folder, "train" if index < 8 else "val", name))
-            shutil.copy(os.path.join(faces, names[0]), os.path.join(folder, "val", names[0]))
-            with Image.open(os.path.join(faces, names[1])) as picture:
-                ImageOps.mirror(picture).save(os.path.join(folder, "train", "99_mirrored.png"))
-            request = dataset.CheckDatasetRequest(dataset=training.DatasetSpec(path=folder))
+                shutil.copy(os.path.join(faces, name), os.path.join(directory, "train" if index < 8 else "val", name))
+            shutil.copy(os.path.join(faces, names[0]), os.path.join(directory, "val", names[0]))
+            with Image.open(os.path.join(faces, names[1])) as image:
+                ImageOps.mirror(image).save(os.path.join(directory, "train", "99_mirrored.png"))
+            request = dataset.CheckDatasetRequest(dataset=training.DatasetSpec(path=directory))
             responses = list(self.client.datasets.CheckDataset(request))
             with self.refused(Code.INVALID_ARGUMENT, "INVALID_FIELDS", ["near_distance", "dataset.path"]):
                 list(self.client.datasets.CheckDataset(dataset.CheckDatasetRequest(near_distance=41)))
@@ -351,7 +351,7 @@ class WithoutModelTest(ClientTest):
             self.assertTrue(violation.description, violation.field)
 
     def test_a_dataset_that_is_not_there_is_told_together_with_the_other_bad_fields(self):
-        bad = spec(path="/no/such/folder", batch_size=0, optimizer=training.OptimizerSpec(learning_rate=-1))
+        bad = spec(path="/no/such/directory", batch_size=0, optimizer=training.OptimizerSpec(learning_rate=-1))
         with self.refused(Code.INVALID_ARGUMENT, "INVALID_FIELDS") as refusals:
             self.client.start(bad)
         self.assertEqual(set(refusals[0].fields), {"spec.dataset.path", "spec.batch_size", "spec.optimizer.learning_rate"})
@@ -664,9 +664,9 @@ class WithModelTest(ClientTest):
 
     # Predictions.
 
-    def test_several_pictures_are_predicted_in_order_and_as_alone(self):
-        pictures = [read_face(position) for position in (0, 40, 80)]
-        response = self.client.predict(*pictures)
+    def test_several_images_are_predicted_in_order_and_as_alone(self):
+        images = [read_face(position) for position in (0, 40, 80)]
+        response = self.client.predict(*images)
         self.assertEqual(response.model_version, "models/age/versions/1")
         ages = [predicted.age for predicted in response.predictions]
         self.assertEqual(len(set(ages)), 3)
@@ -680,8 +680,8 @@ class WithModelTest(ClientTest):
         for name in ("decode", "inference", "total"):
             self.assertGreater(durations[name], 0, name)
         self.assertEqual(max(durations.values()), durations["total"])
-        for picture, age in zip(pictures, ages):
-            self.assertAlmostEqual(self.client.ages(picture)[0], age, delta=1e-3)  # Another size of the batch rounds differently.
+        for image, age in zip(images, ages):
+            self.assertAlmostEqual(self.client.ages(image)[0], age, delta=1e-3)  # Another size of the batch rounds differently.
 
     def test_a_version_is_predicted_with_by_number_and_by_alias(self):
         face = read_face(10)
@@ -701,31 +701,31 @@ class WithModelTest(ClientTest):
             with self.refused(Code.INVALID_ARGUMENT, "INVALID_FIELDS", ["model"]):
                 self.client.predict(read_face(0), model=name)
 
-    def test_every_format_of_the_same_picture_gives_the_same_age(self):
-        picture = Image.open(io.BytesIO(read_face(20))).convert("RGB")
-        lossless = [encoded(picture, "PNG"), encoded(picture, "BMP"), encoded(picture, "WEBP", lossless=True)]
+    def test_every_format_of_the_same_image_gives_the_same_age(self):
+        image = Image.open(io.BytesIO(read_face(20))).convert("RGB")
+        lossless = [encoded(image, "PNG"), encoded(image, "BMP"), encoded(image, "WEBP", lossless=True)]
         ages = self.client.ages(*lossless)
         for age in ages[1:]:
             self.assertAlmostEqual(age, ages[0], delta=1e-3)
         # Decoders of JPEG may round by a level.
         self.assertAlmostEqual(self.client.ages(read_face(20))[0], ages[0], delta=0.2)
 
-    def test_annotated_pictures_have_their_size_and_differ_below_only(self):
-        picture = Image.open(io.BytesIO(read_face(30))).convert("RGB").resize((180, 120))
-        predicted = self.client.predict(encoded(picture, "PNG"), read_face(31), annotate=True).predictions
+    def test_annotated_images_have_their_size_and_differ_below_only(self):
+        image = Image.open(io.BytesIO(read_face(30))).convert("RGB").resize((180, 120))
+        predicted = self.client.predict(encoded(image, "PNG"), read_face(31), annotate=True).predictions
         drawn = [Image.open(io.BytesIO(one.annotated_png)) for one in predicted]
         self.assertEqual([(one.format, one.size) for one in drawn], [("PNG", (180, 120)), ("PNG", (96, 96))])
         upper = (0, 0, 180, 60)
-        self.assertEqual(drawn[0].convert("RGB").crop(upper).tobytes(), picture.crop(upper).tobytes())
-        self.assertNotEqual(drawn[0].convert("RGB").tobytes(), picture.tobytes())
+        self.assertEqual(drawn[0].convert("RGB").crop(upper).tobytes(), image.crop(upper).tobytes())
+        self.assertNotEqual(drawn[0].convert("RGB").tobytes(), image.tobytes())
 
     def test_faces_of_a_photograph_are_found_and_each_has_an_age_and_an_explanation(self):
         # The detector knows adults best.
-        folder = server.draw_faces(self.server.path("portraits"), count=12, seed=8, size=200)
-        adults = [name for name in sorted(os.listdir(folder)) if 25 <= int(name.split("_")[0]) <= 70]
+        directory = server.draw_faces(self.server.path("portraits"), count=12, seed=8, size=200)
+        adults = [name for name in sorted(os.listdir(directory)) if 25 <= int(name.split("_")[0]) <= 70]
         photograph = Image.new("RGB", (700, 400), (120, 130, 140))
         for name, place in zip(adults, ((60, 50), (420, 150))):
-            photograph.paste(Image.open(os.path.join(folder, name)), place)
+            photograph.paste(Image.open(os.path.join(directory, name)), place)
         wall = Image.new("RGB", (300, 200), (90, 90, 90))
         answer = self.client.predict(encoded(photograph, "PNG"), encoded(wall, "PNG"), detect_faces=True, explain=True)
         with_faces, without = answer.predictions
@@ -742,7 +742,7 @@ class WithModelTest(ClientTest):
         self.assertTrue(math.isnan(without.age))
         self.assertFalse(without.HasField("interval"))
 
-    def test_a_picture_is_turned_upright_as_its_exif_orientation_says(self):
+    def test_a_image_is_turned_upright_as_its_exif_orientation_says(self):
         upright = Image.open(io.BytesIO(read_face(50))).convert("RGB").resize((160, 112))
         reference = self.client.ages(encoded(upright, "PNG"))[0]
         turn = Image.Transpose
@@ -767,16 +767,16 @@ class WithModelTest(ClientTest):
                     worst = max(abs(ours - theirs) for ours, theirs in zip(drawn.crop(upper).tobytes(), upright.crop(upper).tobytes()))
                     self.assertLessEqual(worst, 12 if form == "JPEG" else 0)
 
-    def test_a_bad_picture_is_named_by_its_index(self):
+    def test_a_bad_image_is_named_by_its_index(self):
         face = read_face(0)
         bad = {"nothing": b"", "text": b"hello", "half a JPEG": face[:len(face) // 2], "a GIF": encoded(Image.new("RGB", (9, 9)), "GIF"),
                "too many pixels": encoded(Image.new("1", (8000, 8000)), "PNG")}
-        for name, picture in bad.items():
+        for name, image in bad.items():
             with self.subTest(name), self.refused(Code.INVALID_ARGUMENT, "INVALID_IMAGE", ["images[1]"]) as refusals:
-                self.client.predict(face, picture, face)
+                self.client.predict(face, image, face)
             self.assertEqual(refusals[0].info.metadata["index"], "1")
 
-    def test_no_picture_and_too_many_are_invalid(self):
+    def test_no_image_and_too_many_are_invalid(self):
         with self.refused(Code.INVALID_ARGUMENT, "INVALID_FIELDS", ["images"]):
             self.client.predict()
         with self.refused(Code.INVALID_ARGUMENT, "INVALID_FIELDS", ["images"]):
@@ -785,7 +785,7 @@ class WithModelTest(ClientTest):
 
     def until_none_waits(self):
         """A call that finds others waiting is refused at once if its deadline is too soon for both."""
-        server.wait_for(lambda: self.server.metrics()["visage_predict_queue_depth"] == 0, "no picture is said to wait", seconds=METRICS_SECONDS)
+        server.wait_for(lambda: self.server.metrics()["visage_predict_queue_depth"] == 0, "no image is said to wait", seconds=METRICS_SECONDS)
 
     def test_a_deadline_that_passes_ends_the_call_and_drops_its_work(self):
         series = ['visage_predict_images_total{{outcome="{}"}}'.format(outcome) for outcome in ("cancelled", "expired")]
@@ -799,9 +799,9 @@ class WithModelTest(ClientTest):
             now = self.server.metrics()
             return sum(now[one] - before[one] for one in series) > 0
 
-        server.wait_for(dropped, "pictures were dropped", seconds=METRICS_SECONDS)
+        server.wait_for(dropped, "images were dropped", seconds=METRICS_SECONDS)
 
-    def test_every_picture_is_counted_when_a_deadline_passes(self):
+    def test_every_image_is_counted_when_a_deadline_passes(self):
         series = ['visage_predict_images_total{{outcome="{}"}}'.format(outcome) for outcome in ("ok", "cancelled", "expired")]
         self.until_none_waits()
         before = self.server.metrics()
@@ -812,7 +812,7 @@ class WithModelTest(ClientTest):
             now = self.server.metrics()
             return sum(now[one] - before[one] for one in series) >= 64
 
-        server.wait_for(all_counted, "each of 64 pictures is counted", seconds=METRICS_SECONDS)
+        server.wait_for(all_counted, "each of 64 images is counted", seconds=METRICS_SECONDS)
 
     def test_the_server_itself_ends_a_call_whose_deadline_passes(self):
         # The header of a client with a deadline, from one that waits on: only the server can end the call. Several timers may end it.
@@ -822,7 +822,7 @@ class WithModelTest(ClientTest):
             with self.refused(Code.DEADLINE_EXCEEDED):
                 self.client.predictions.Predict(request, metadata=[("grpc-timeout", "200m")])
 
-    def test_no_picture_is_said_to_wait_once_all_calls_have_ended(self):
+    def test_no_image_is_said_to_wait_once_all_calls_have_ended(self):
         self.client.predict(read_face(0))
         self.until_none_waits()
         with self.assertRaises(grpc.RpcError):
@@ -830,7 +830,7 @@ class WithModelTest(ClientTest):
         self.until_none_waits()
 
     def test_calls_beyond_the_queue_are_refused_at_once_with_a_time_to_come_back(self):
-        # Four of them fill the queue of 256 pictures for seconds.
+        # Four of them fill the queue of 256 images for seconds.
         request = prediction.PredictRequest(images=seconds_of_work())
         calls = [self.client.predictions.Predict.future(request) for _ in range(8)]
         failed = server.wait_for(lambda: [call for call in calls if call.done() and call.code() != Code.OK], "a call is refused")
@@ -846,7 +846,7 @@ class WithModelTest(ClientTest):
             except grpc.RpcError as error:
                 self.assertEqual(error.code(), Code.RESOURCE_EXHAUSTED)
 
-        server.wait_for(is_served, "a picture is taken again")
+        server.wait_for(is_served, "an image is taken again")
 
     # Models.
 
@@ -1139,8 +1139,8 @@ class ControlTest(ClientTest):
         self.delete(name)
 
     def test_a_training_runs_before_its_first_epoch_is_complete_however_short_epochs_are(self):
-        with tempfile.TemporaryDirectory() as folder:
-            few = server.draw_faces(folder, count=12, seed=2, size=32)
+        with tempfile.TemporaryDirectory() as directory:
+            few = server.draw_faces(directory, count=12, seed=2, size=32)
             for _ in range(4):
                 name = self.client.start(spec(few, max_epochs=1, input_size=32, promote=training.PROMOTE_NEVER)).name
                 events = self.client.events(name)

@@ -30,7 +30,7 @@ import server
 from api import DEADLINE_SECONDS, REPOSITORY
 
 EPOCHS = 12
-# Small enough that a folder needs several calls: 96 pixels of noise are 28 kB as PNG.
+# Small enough that a directory needs several calls: 96 pixels of noise are 28 kB as PNG.
 LIMITS = ("--max-message-bytes", "128KiB", "--max-image-bytes", "96KiB", "--max-images-per-request", "8", "--max-queued-trainings", "1")
 QUICK = {"init": "RANDOM", "input_size": 64, "promote": "NEVER"}
 checkout = site = faces = None
@@ -38,21 +38,21 @@ checkout = site = faces = None
 
 def setUpModule():
     global checkout, site, faces
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="visage-clients-"))
-    unittest.addModuleCleanup(shutil.rmtree, folder)
-    checkout, site = folder / "checkout", folder / "site"
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="visage-clients-"))
+    unittest.addModuleCleanup(shutil.rmtree, directory)
+    checkout, site = directory / "checkout", directory / "site"
     for name in ("deploy/clients", "proto"):
         shutil.copytree(os.path.join(REPOSITORY, name), checkout / name, ignore=shutil.ignore_patterns("node_modules", "build", "dist", "*.egg-info"))
-    faces = server.draw_faces(str(folder / "faces"), count=40, seed=5, size=64)
+    faces = server.draw_faces(str(directory / "faces"), count=40, seed=5, size=64)
     if sys.version_info >= (3, 10):
-        build_package(folder / "wheel")
+        build_package(directory / "wheel")
 
 
-def build_package(folder):
+def build_package(directory):
     """Builds the wheel by the hook that pip calls, and puts what is in it where Python finds it, as pip does."""
     code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    finished([sys.executable, "-c", code, str(folder)], cwd=checkout / "deploy" / "clients" / "python")
-    wheel, = folder.glob("visage_client-*.whl")
+    finished([sys.executable, "-c", code, str(directory)], cwd=checkout / "deploy" / "clients" / "python")
+    wheel, = directory.glob("visage_client-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     sys.path.append(str(site))
@@ -204,10 +204,10 @@ class PackageTest(ServerTest):
         self.assertEqual((result.state, result.model_version), ("CANCELLED", None))
 
     def test_a_training_that_fails_raises_its_reason(self):
-        folder = pathlib.Path(self.server.path("broken"))
-        shutil.copytree(faces, folder)
-        (folder / "30_0_0_1.jpg").write_bytes(b"no picture")
-        training = self.client.train({"path": str(folder), "max_reject_share": 0.0}, 1, **QUICK)
+        directory = pathlib.Path(self.server.path("broken"))
+        shutil.copytree(faces, directory)
+        (directory / "30_0_0_1.jpg").write_bytes(b"no image")
+        training = self.client.train({"path": str(directory), "max_reject_share": 0.0}, 1, **QUICK)
         with self.assertRaises(self.visage.TrainingFailed) as caught:
             training.wait()
         failure = training.get().failure
@@ -249,7 +249,7 @@ class PackageTest(ServerTest):
             self.client.training("nobody").wait()
         self.assertEqual((caught.exception.reason, caught.exception.retry_delay), ("NOT_FOUND", None))
         with self.assertRaises(self.visage.InvalidArgument) as caught:
-            self.client.predict(b"no picture")
+            self.client.predict(b"no image")
         self.assertEqual((caught.exception.reason, caught.exception.violations[0].field), ("INVALID_IMAGE", "images[0]"))
         # One runs at some time, one waits, and the third has no place.
         with self.assertRaises(self.visage.ResourceExhausted) as caught:
@@ -264,9 +264,9 @@ class PackageTest(ServerTest):
 
     def test_every_kind_of_image_gives_the_same(self):
         path = pathlib.Path(self.server.path("face.png"))
-        picture = Image.open(face_paths()[0])
-        picture.save(path)
-        kinds = [str(path), path, path.read_bytes(), Image.open(path), numpy.asarray(picture)]
+        image = Image.open(face_paths()[0])
+        image.save(path)
+        kinds = [str(path), path, path.read_bytes(), Image.open(path), numpy.asarray(image)]
         raw = self.server.client.predict(path.read_bytes())
         found = [self.client.predict(one) for one in kinds]
         for one in found:
@@ -280,22 +280,22 @@ class PackageTest(ServerTest):
         by_asyncio = asyncio.run(self.predict_by_asyncio(kinds))
         self.assertEqual(by_asyncio, together)
 
-    async def predict_by_asyncio(self, pictures):
+    async def predict_by_asyncio(self, images):
         async with self.visage.AsyncClient(self.server.grpc_address) as client:
-            self.assertEqual((await client.predict(pictures[0])).age, self.client.predict(pictures[0]).age)
-            return await client.predict(pictures)
+            self.assertEqual((await client.predict(images[0])).age, self.client.predict(images[0]).age)
+            return await client.predict(images)
 
     def test_pixels_of_other_forms_are_encoded_or_refused(self):
-        picture = Image.open(face_paths()[0]).resize((40, 64))
+        image = Image.open(face_paths()[0]).resize((40, 64))
         turned = pathlib.Path(self.server.path("turned.png"))
         exif = Image.Exif()
         exif[0x0112] = 6
-        picture.save(turned, exif=exif)
+        image.save(turned, exif=exif)
         by_file, by_pixels = self.client.predict(turned), self.client.predict(Image.open(turned))
         self.assertEqual((by_file.width, by_file.height, by_file.age), (64, 40, by_pixels.age))
-        grey = numpy.asarray(picture.convert("L"))
+        grey = numpy.asarray(image.convert("L"))
         self.assertEqual(self.client.predict(grey).age, self.client.predict(numpy.stack([grey] * 3, axis=-1)).age)
-        self.assertEqual(self.client.predict(picture.convert("CMYK")).width, 40)
+        self.assertEqual(self.client.predict(image.convert("CMYK")).width, 40)
         for bad, text in [(grey.astype("float32"), "must be uint8"), (numpy.zeros((2, 8, 8, 3), "uint8"), "several go into a list"), (7, "a int is no image")]:
             with self.assertRaisesRegex(TypeError, text):
                 self.client.predict(bad)
@@ -310,46 +310,46 @@ class PackageTest(ServerTest):
             self.assertGreaterEqual(found.interval.confidence, 0.9)
         self.assertIsNone(self.client.predict(face_paths()[0]).annotated_png)
 
-    def test_a_folder_is_predicted_in_calls_under_the_limits(self):
-        folder = pathlib.Path(self.server.path("pictures"))
-        (folder / "below").mkdir(parents=True)
+    def test_a_directory_is_predicted_in_calls_under_the_limits(self):
+        directory = pathlib.Path(self.server.path("images"))
+        (directory / "below").mkdir(parents=True)
         noise = numpy.random.default_rng(3)
         for number in range(10):
-            Image.fromarray(noise.integers(0, 256, (96, 96, 3), "uint8")).save(folder / "below" / "{}.png".format(number))
+            Image.fromarray(noise.integers(0, 256, (96, 96, 3), "uint8")).save(directory / "below" / "{}.png".format(number))
         for number, path in enumerate(face_paths()[:20]):
-            shutil.copy(path, folder / "{:02}.jpg".format(number))
-        (folder / "notes.txt").write_text("no picture")
+            shutil.copy(path, directory / "{:02}.jpg".format(number))
+        (directory / "notes.txt").write_text("no image")
         before = self.predict_calls()
-        found = list(self.client.predict_folder(folder))
-        self.assertEqual([one.source.relative_to(folder).as_posix() for one in found],
+        found = list(self.client.predict_folder(directory))
+        self.assertEqual([one.source.relative_to(directory).as_posix() for one in found],
                          ["{:02}.jpg".format(number) for number in range(20)] + ["below/{}.png".format(number) for number in range(10)])
-        # Thirty pictures would be four calls of eight; of those with 28 kB only four are under the limit of a message.
+        # Thirty images would be four calls of eight; of those with 28 kB only four are under the limit of a message.
         server.wait_for(lambda: self.predict_calls() - before >= 5, "five calls are counted")
         self.assertLessEqual(self.predict_calls() - before, 6)
-        self.assertAlmostEqual(found[7].age, self.client.predict(folder / "07.jpg").age, places=1)
+        self.assertAlmostEqual(found[7].age, self.client.predict(directory / "07.jpg").age, places=1)
 
         async def by_asyncio():
             async with self.visage.AsyncClient(self.server.grpc_address) as client:
-                return [one async for one in client.predict_folder(folder)]
+                return [one async for one in client.predict_folder(directory)]
         self.assertEqual([one.source for one in asyncio.run(by_asyncio())], [one.source for one in found])
 
-        (folder / "03.jpg").write_bytes(b"no picture")
+        (directory / "03.jpg").write_bytes(b"no image")
         with self.assertRaises(self.visage.InvalidArgument):
-            list(self.client.predict_folder(folder))
+            list(self.client.predict_folder(directory))
         bad = []
-        left = list(self.client.predict_folder(folder, on_error=lambda picture, error: bad.append((picture.source.name, error.reason))))
+        left = list(self.client.predict_folder(directory, on_error=lambda image, error: bad.append((image.source.name, error.reason))))
         self.assertEqual((len(left), bad), (29, [("03.jpg", "INVALID_IMAGE")]))
 
-    def test_pictures_are_read_only_as_they_are_needed(self):
+    def test_images_are_read_only_as_they_are_needed(self):
         taken = itertools.count()
-        pictures = (path for path in itertools.cycle(face_paths()) if next(taken) >= 0)
-        found = self.client.predict_many(pictures, parallel=2)
+        images = (path for path in itertools.cycle(face_paths()) if next(taken) >= 0)
+        found = self.client.predict_many(images, parallel=2)
         next(found)
-        # Two calls of eight, and the picture that did not fit.
+        # Two calls of eight, and the image that did not fit.
         self.assertLessEqual(next(taken), 18)
         found.close()
 
-    def test_a_folder_is_predicted_across_a_killed_server(self):
+    def test_a_directory_is_predicted_across_a_killed_server(self):
         expected = [one.age for one in self.client.predict_folder(faces)]
         found = self.client.predict_folder(faces, parallel=2)
         ages = [next(found).age]
@@ -388,12 +388,12 @@ class PackageTest(ServerTest):
         shown = []
 
         class Display:
-            """IPython's display as far as it is used: each picture that a notebook would show."""
+            """IPython's display as far as it is used: each image that a notebook would show."""
 
             Image = staticmethod(lambda data: data)
 
-            def display(self, picture, display_id):
-                shown.append(picture)
+            def display(self, image, display_id):
+                shown.append(image)
                 return types.SimpleNamespace(update=shown.append)
         # matplotlib asks for the version too, to see whether it has to choose a window system.
         notebook = types.SimpleNamespace(display=Display(), get_ipython=lambda: object(), version_info=(9, 0))
@@ -405,7 +405,7 @@ class PackageTest(ServerTest):
                          [[epoch.train_loss for epoch in training.epochs], [epoch.val_loss for epoch in training.epochs]])
         self.assertEqual(list(errors.lines[0].get_ydata()), [epoch.val_mae for epoch in training.epochs])
         self.assertEqual(len(training.epochs), 3)
-        # After each epoch and at the end; all of them pictures, and not the same one.
+        # After each epoch and at the end; all of them images, and not the same one.
         self.assertEqual(len(shown), 4)
         self.assertTrue(all(png.startswith(b"\x89PNG") for png in shown) and len(set(shown)) == 4)
         path = self.server.path("curves.png")
@@ -416,7 +416,7 @@ class PackageTest(ServerTest):
     def test_the_readme_runs_as_it_is_printed(self):
         code, = re.findall(r"```python\n(.*?)```", (checkout / "deploy" / "clients" / "python" / "README.md").read_text(encoding="utf-8"), re.S)
         self.assertLessEqual(len(code.splitlines()), 12)
-        for printed, here in [("localhost:50051", self.server.grpc_address), ("/data/faces", faces), ("me.jpg", face_paths()[0]), ('"pictures"', repr(faces)),
+        for printed, here in [("localhost:50051", self.server.grpc_address), ("/data/faces", faces), ("me.jpg", face_paths()[0]), ('"images"', repr(faces)),
                               # ImageNet's weights need a network, and ten epochs need time.
                               ("epochs=10", 'epochs=2, input_size=64, init="RANDOM"')]:
             self.assertIn(printed, code)
@@ -444,7 +444,7 @@ def until_epoch(events, number):
 
 
 class ExamplesTest(ServerTest):
-    """Each example starts a training, sees its server killed in the third epoch, follows on, and predicts a folder."""
+    """Each example starts a training, sees its server killed in the third epoch, follows on, and predicts a directory."""
 
     def run_example(self, *command, **environment):
         process = subprocess.Popen([*command, self.server.grpc_address, faces, faces, str(EPOCHS)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -505,17 +505,17 @@ class ExamplesTest(ServerTest):
         self.need(["node", "npm"], "`apt install nodejs npm`, 20 or newer")
         if int(finished(["node", "--version"]).lstrip("v").split(".")[0]) < 20:
             self.skipTest("node is older than 20")
-        folder = checkout / "deploy/clients/examples/node"
-        finished(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder)
-        finished(["npm", "run", "build"], cwd=folder)
-        self.run_example("node", str(folder / "dist/main.js"))
+        directory = checkout / "deploy/clients/examples/node"
+        finished(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=directory)
+        finished(["npm", "run", "build"], cwd=directory)
+        self.run_example("node", str(directory / "dist/main.js"))
 
     def test_go(self):
         hint = "`apt install golang-go golang-google-grpc-dev golang-google-genproto-dev golang-google-protobuf-dev protobuf-compiler protoc-gen-go protoc-gen-go-grpc`"
         self.need(["go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc"], hint)
         if not os.path.isdir("/usr/share/gocode/src/google.golang.org/grpc"):
             self.skipTest("golang-google-grpc-dev is not installed: " + hint)
-        folder = checkout / "deploy/clients/examples/go"
+        directory = checkout / "deploy/clients/examples/go"
         environment = {**os.environ, "GOCACHE": str(checkout / "go-cache")} if "HOME" not in os.environ else os.environ
-        finished([str(folder / "build.sh")], env=environment)
-        self.run_example(str(folder / "build/example"), GRPC_GO_RETRY="on")
+        finished([str(directory / "build.sh")], env=environment)
+        self.run_example(str(directory / "build/example"), GRPC_GO_RETRY="on")

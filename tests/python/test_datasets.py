@@ -18,12 +18,12 @@ from api import dataset, training
 Code = grpc.StatusCode
 
 
-def tar_of(folder, mode="w"):
-    """The files of a folder as a tar."""
+def tar_of(directory, mode="w"):
+    """The files of a directory as a tar."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for name in sorted(os.listdir(folder)):
-            archive.add(os.path.join(folder, name), arcname="faces/" + name)
+        for name in sorted(os.listdir(directory)):
+            archive.add(os.path.join(directory, name), arcname="faces/" + name)
     return buffer.getvalue()
 
 
@@ -119,7 +119,7 @@ class DatasetsTest(unittest.TestCase):
         self.assertFalse(os.path.exists(found.path))
         self.assertEqual(self.server.client.get(name).resolved_spec.dataset.name, "datasets/resumed")
 
-    def test_a_push_by_the_command_line_is_the_dataset_of_the_folder(self):
+    def test_a_push_by_the_command_line_is_the_dataset_of_the_directory(self):
         printed = server.run("dataset", "push", self.faces, "--name", "pushed", "--server", self.server.grpc_address, "--json")
         pushed = json.loads(printed)
         self.assertEqual((pushed["name"], pushed["state"], pushed["images"]), ("datasets/pushed", "DATASET_STATE_READY", 60))

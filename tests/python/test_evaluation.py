@@ -80,7 +80,7 @@ class EvaluationTest(unittest.TestCase):
         self.assertEqual((report.predicted_plot_png, list(report.warnings)), (b"", []))
 
     def test_bad_fields_of_an_evaluation_are_named_all_at_once(self):
-        bad = training.DatasetSpec(path="/no/such/folder", min_age=-1, max_reject_share=2)
+        bad = training.DatasetSpec(path="/no/such/directory", min_age=-1, max_reject_share=2)
         refusal = self.refusal(lambda: self.evaluate(dataset=bad, split=77))
         self.assertEqual((refusal.code, refusal.reason), (Code.INVALID_ARGUMENT, "INVALID_FIELDS"))
         self.assertEqual(set(refusal.fields), {"split", "dataset.path", "dataset.min_age", "dataset.max_reject_share"})

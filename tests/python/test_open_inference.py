@@ -58,7 +58,7 @@ def png(pixels):
 
 
 def prepared(pixels):
-    """What a client that prepares a picture by itself makes of its pixels [S,S,3]."""
+    """What a client that prepares an image by itself makes of its pixels [S,S,3]."""
     planes = (pixels.astype(numpy.float32) / 255 - MEAN) / STD
     return planes.transpose(2, 0, 1)[numpy.newaxis]
 
@@ -76,9 +76,9 @@ class OpenInferenceTest(unittest.TestCase):
         cls.client = cls.server.client
         cls.faces = server.draw_faces(cls.server.path("faces"), count=100, seed=1)
         few = server.draw_faces(cls.server.path("few"), count=20, seed=2)
-        for identity, folder, promote in [("calibrated", cls.faces, training.PROMOTE_ALWAYS), ("not", few, training.PROMOTE_NEVER)]:
+        for identity, directory, promote in [("calibrated", cls.faces, training.PROMOTE_ALWAYS), ("not", few, training.PROMOTE_NEVER)]:
             spec = training.TrainingSpec(
-                dataset=training.DatasetSpec(path=folder, validation_fraction=0.2), max_epochs=2, batch_size=16, input_size=SIDE,
+                dataset=training.DatasetSpec(path=directory, validation_fraction=0.2), max_epochs=2, batch_size=16, input_size=SIDE,
                 init=training.InitSpec(kind=training.INIT_KIND_RANDOM), promote=promote)
             name = cls.client.start(spec, training_id=identity).name
             cls.client.events(name)
@@ -107,7 +107,7 @@ class OpenInferenceTest(unittest.TestCase):
         expected = numpy.float32([[one.age] for one in predictions])
         ages = result.as_numpy("age")
         self.assertEqual((ages.dtype, ages.shape), (numpy.float32, expected.shape))
-        # The pictures of a request may come to the engine in different batches.
+        # The images of a request may come to the engine in different batches.
         numpy.testing.assert_allclose(ages, expected, atol=1e-3)
         if not predictions[0].HasField("interval"):
             self.assertIsNone(result.as_numpy("interval"))
@@ -276,7 +276,7 @@ class OpenInferenceTest(unittest.TestCase):
                     response = result.get_response()
                     self.assertEqual(response.model_version if name == "grpc" else response["model_version"], number)
 
-    def test_pictures_that_the_client_prepared_get_the_age_of_their_images(self):
+    def test_images_that_the_client_prepared_get_the_age_of_their_images(self):
         pixels = numpy.random.default_rng(5).integers(0, 256, size=(3, SIDE, SIDE, 3), dtype=numpy.uint8)
         images = [png(one) for one in pixels]
         tensor = numpy.concatenate([prepared(one) for one in pixels])
@@ -463,7 +463,7 @@ class OpenInferenceTest(unittest.TestCase):
         zeros = numpy.zeros((1, 3, SIDE, SIDE), numpy.float32)
         for name, client, module in self.both:
             image, pixels = images_input(module, [face]), pixels_input(module, zeros)
-            renamed = module.InferInput("picture", [1, 1], "BYTES")
+            renamed = module.InferInput("image", [1, 1], "BYTES")
             renamed.set_data_from_numpy(numpy.array([[face]], dtype=numpy.object_))
             doubles = module.InferInput("input", [1, 3, SIDE, SIDE], "FP64")
             doubles.set_data_from_numpy(zeros.astype(numpy.float64))
@@ -474,7 +474,7 @@ class OpenInferenceTest(unittest.TestCase):
             unknown = module.InferRequestedOutput("height")
             classes = module.InferRequestedOutput("age", class_count=3)
             cases = {
-                "an unknown input": (dict(inputs=[renamed]), "inputs[0].name", "picture"),
+                "an unknown input": (dict(inputs=[renamed]), "inputs[0].name", "image"),
                 "both inputs": (dict(inputs=[image, pixels]), "exactly one"),
                 "another datatype": (dict(inputs=[doubles]), "inputs[0].datatype", "FP64", "FP32"),
                 "another shape": (dict(inputs=[small]), "inputs[0].shape", "[N,3,{0},{0}]".format(SIDE)),
@@ -504,7 +504,7 @@ class OpenInferenceTest(unittest.TestCase):
             self.assert_answers(client.infer("age", [image]), [face])
 
     def test_work_whose_time_is_over_is_not_computed(self):
-        # 64 pictures of 16 million pixels each, in 3 MB.
+        # 64 images of 16 million pixels each, in 3 MB.
         slow = 64 * [png(numpy.full((4000, 4000, 3), 90, numpy.uint8))]
         self.refused(lambda: self.grpc.infer("age", [images_input(tritonclient.grpc, slow)], client_timeout=0.2), "StatusCode.DEADLINE_EXCEEDED")
         # The server's own clock, in microseconds.

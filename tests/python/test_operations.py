@@ -74,7 +74,7 @@ class Prometheus:
     """A Prometheus with the committed configuration, in which only addresses and intervals are others, and the exporters that are installed."""
 
     def __init__(self, target):
-        self.folder = tempfile.mkdtemp(prefix="visage-prometheus-")
+        self.directory = tempfile.mkdtemp(prefix="visage-prometheus-")
         self.processes = []
         try:
             self.start(target)
@@ -102,27 +102,27 @@ class Prometheus:
             if old not in config:
                 raise AssertionError("{} is not in prometheus.yml any more, so this test cannot replace it".format(old))
             config = config.replace(old, new)
-        with open(os.path.join(self.folder, "prometheus.yml"), "w", encoding="utf-8") as file:
+        with open(os.path.join(self.directory, "prometheus.yml"), "w", encoding="utf-8") as file:
             file.write(config)
         self.address = "127.0.0.1:{}".format(free_port())
-        self.spawn("prometheus", "--config.file=" + os.path.join(self.folder, "prometheus.yml"),
-                   "--storage.tsdb.path=" + os.path.join(self.folder, "tsdb"),
+        self.spawn("prometheus", "--config.file=" + os.path.join(self.directory, "prometheus.yml"),
+                   "--storage.tsdb.path=" + os.path.join(self.directory, "tsdb"),
                    "--web.listen-address=" + self.address)
         server.wait_for(self.is_ready, "Prometheus is ready")
 
     def spawn(self, program, *options):
-        with open(os.path.join(self.folder, program + ".log"), "wb") as log:
-            self.processes.append(subprocess.Popen([program, *options], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        with open(os.path.join(self.directory, program + ".log"), "wb") as log:
+            self.processes.append(subprocess.Popen([program, *options], cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
 
     def close(self):
         for process in self.processes:
             process.kill()
             process.wait()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.directory)
 
     def is_ready(self):
         if self.processes[-1].poll() is not None:
-            with open(os.path.join(self.folder, "prometheus.log"), encoding="utf-8") as file:
+            with open(os.path.join(self.directory, "prometheus.log"), encoding="utf-8") as file:
                 raise AssertionError("Prometheus ended with {}; its log says:\n{}".format(self.processes[-1].returncode, file.read()))
         try:
             return self.get("/-/ready")[0] == 200
@@ -202,12 +202,12 @@ class QueriesTest(unittest.TestCase):
         with open(os.path.join(faces, sorted(os.listdir(faces))[0]), "rb") as file:
             face = file.read()
         with open(os.path.join(faces, "30_broken.jpg"), "wb") as file:
-            file.write(b"no picture")
+            file.write(b"no image")
         for count in (1, 2, 4):
             client.predict(*count * [face])
         client.predict(face, detect_faces=True)
         cls.post_face(face)
-        cls.refused(grpc.StatusCode.INVALID_ARGUMENT, face, b"no picture")
+        cls.refused(grpc.StatusCode.INVALID_ARGUMENT, face, b"no image")
         cls.refused(grpc.StatusCode.INVALID_ARGUMENT, *5 * [face])
         cls.overload()
         parent, live = "models/age", "models/age/versions/1"
@@ -257,9 +257,9 @@ class QueriesTest(unittest.TestCase):
     @classmethod
     def overload(cls):
         """Fills the queue until a call is refused; another gives up and one is too late."""
-        picture = io.BytesIO()
-        Image.new("RGB", (4000, 4000), (90, 60, 30)).save(picture, "PNG")
-        images = 4 * [picture.getvalue()]
+        image = io.BytesIO()
+        Image.new("RGB", (4000, 4000), (90, 60, 30)).save(image, "PNG")
+        images = 4 * [image.getvalue()]
         cls.refused(grpc.StatusCode.DEADLINE_EXCEEDED, *images, timeout=0.05)
         predict = cls.server.client.predictions.Predict
         in_flight = 'visage_rpc_in_flight{method="visage.v1.PredictionService/Predict"}'
@@ -379,7 +379,7 @@ class QueriesTest(unittest.TestCase):
 
     def test_a_query_of_what_does_not_exist_is_noticed(self):
         wrong = {
-            'visage_predict_pictures_total': "there is no metric visage_predict_pictures_total",
+            'visage_predict_images_total': "there is no metric visage_predict_images_total",
             'rate(visage_predict_images_total{result="ok"}[1m])': "visage_predict_images_total has no label result",
             'visage_predict_images_total{outcome=~"ok|lost"}': "visage_predict_images_total has no outcome `lost`",
             'up{job="visages"}': "up has no job `visages`",
@@ -544,12 +544,12 @@ class FilesTest(unittest.TestCase):
 
     def test_compose_names_files_and_services_that_are_there(self):
         compose = yaml.safe_load(deployed("docker/compose.yml"))
-        services, folder = compose["services"], os.path.join(DEPLOY, "docker")
+        services, directory = compose["services"], os.path.join(DEPLOY, "docker")
         for name, service in services.items():
             for volume in service["volumes"]:
                 source = volume.split(":")[0]
                 if source.startswith("."):
-                    self.assertTrue(os.path.exists(os.path.join(folder, source)), source)
+                    self.assertTrue(os.path.exists(os.path.join(directory, source)), source)
                 elif not source.startswith("${"):
                     self.assertIn(source, compose["volumes"])
             for other, wanted in service.get("depends_on", {}).items():
@@ -558,15 +558,15 @@ class FilesTest(unittest.TestCase):
                 self.assertEqual(wanted["condition"], "service_healthy" if tested else "service_started")
             for port in service.get("ports", []):
                 self.assertTrue(port.startswith("127.0.0.1:"), "a port without a password is open to others: " + port)
-        self.assertTrue(os.path.exists(os.path.join(folder, services["visage"]["build"]["context"], services["visage"]["build"]["dockerfile"])))
-        # What a node exporter is told to leave out is all but the data folder.
+        self.assertTrue(os.path.exists(os.path.join(directory, services["visage"]["build"]["context"], services["visage"]["build"]["dockerfile"])))
+        # What a node exporter is told to leave out is all but the data directory.
         watched, = (option for option in services["node-exporter"]["command"] if "exclude" in option)
         left_out = re.compile(watched.split("=", 1)[1].replace("$$", "$"))
         self.assertTrue(all(left_out.search(path) for path in ("/", "/dev/shm", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys/firmware")))
-        data_folder = re.search(r"VISAGE_DATA_DIR=(\S+)", deployed("docker/Dockerfile")).group(1)
-        self.assertFalse(left_out.search(data_folder))
+        data_directory = re.search(r"VISAGE_DATA_DIR=(\S+)", deployed("docker/Dockerfile")).group(1)
+        self.assertFalse(left_out.search(data_directory))
         for service in ("visage", "node-exporter"):
-            self.assertTrue(any(volume.startswith("visage-data:" + data_folder) for volume in services[service]["volumes"]), service)
+            self.assertTrue(any(volume.startswith("visage-data:" + data_directory) for volume in services[service]["volumes"]), service)
         targets = re.findall(r"([\w-]+):\d+", "\n".join(re.findall(r'targets: .*|replacement: [^$]*:\d+', deployed("prometheus/prometheus.yml"))))
         self.assertEqual(set(targets), {"visage", "node-exporter", "blackbox-exporter"})
         self.assertLessEqual(set(targets), set(services))
@@ -593,8 +593,8 @@ class FilesTest(unittest.TestCase):
 
     @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
     def test_systemd_understands_the_unit(self):
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "visage.service")
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "visage.service")
             with open(path, "w", encoding="utf-8") as file:
                 file.write(deployed("systemd/visage.service").replace("/usr/local/bin/visage", server.binary()))
             code, said = run("systemd-analyze", "verify", path)

@@ -1,4 +1,4 @@
-"""Triton's perf_analyzer, unmodified, against the release binary. PERF_ANALYZER names the folder that setup_perf_analyzer.py has filled."""
+"""Triton's perf_analyzer, unmodified, against the release binary. PERF_ANALYZER names the directory that setup_perf_analyzer.py has filled."""
 
 import base64
 import csv
@@ -13,12 +13,12 @@ import api
 import server
 from api import training
 
-FOLDER = os.environ.get("PERF_ANALYZER")
+DIRECTORY = os.environ.get("PERF_ANALYZER")
 SIDE = 64
 REQUESTS = 40
 
 
-@unittest.skipUnless(FOLDER, "perf_analyzer is a download of its own: `make test-perf-analyzer`")
+@unittest.skipUnless(DIRECTORY, "perf_analyzer is a download of its own: `make test-perf-analyzer`")
 class PerfAnalyzerTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -35,8 +35,8 @@ class PerfAnalyzerTest(unittest.TestCase):
             raise AssertionError(cls.server.log())
         images = []
         for file in sorted(os.listdir(faces))[:8]:
-            with open(os.path.join(faces, file), "rb") as picture:
-                content = picture.read()
+            with open(os.path.join(faces, file), "rb") as image:
+                content = image.read()
             # perf_analyzer sends what it finds, so the length that goes in front of an element of BYTES is in the file.
             element = base64.b64encode(struct.pack("<I", len(content)) + content).decode()
             images.append({"image": {"b64": element, "shape": [1]}})
@@ -49,9 +49,9 @@ class PerfAnalyzerTest(unittest.TestCase):
         """Runs it to its successful end; returns its words and the row of its table."""
         table = self.server.path("table.csv")
         address = self.server.grpc_address if protocol == "grpc" else self.server.http_address
-        command = [os.path.join(FOLDER, "perf_analyzer"), "-m", "age", "-i", protocol, "-u", address, "--input-data", self.server.path(data),
+        command = [os.path.join(DIRECTORY, "perf_analyzer"), "-m", "age", "-i", protocol, "-u", address, "--input-data", self.server.path(data),
                    "--concurrency-range", "4", "--request-count", str(REQUESTS), "-f", table, *options]
-        done = subprocess.run(command, env=dict(os.environ, LD_LIBRARY_PATH=FOLDER), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        done = subprocess.run(command, env=dict(os.environ, LD_LIBRARY_PATH=DIRECTORY), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, universal_newlines=True, timeout=api.DEADLINE_SECONDS)
         self.assertEqual(done.returncode, 0, done.stdout)
         with open(table, newline="", encoding="utf-8") as file:
@@ -81,9 +81,9 @@ class PerfAnalyzerTest(unittest.TestCase):
                 self.assertGreater(float(row["Server Compute Infer"]), 0, row)
 
     def test_a_version_that_is_not_there_is_told(self):
-        command = [os.path.join(FOLDER, "perf_analyzer"), "-m", "age", "-x", "9", "-i", "grpc", "-u", self.server.grpc_address,
+        command = [os.path.join(DIRECTORY, "perf_analyzer"), "-m", "age", "-x", "9", "-i", "grpc", "-u", self.server.grpc_address,
                    "--input-data", self.server.path("images"), "--request-count", "1"]
-        done = subprocess.run(command, env=dict(os.environ, LD_LIBRARY_PATH=FOLDER), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        done = subprocess.run(command, env=dict(os.environ, LD_LIBRARY_PATH=DIRECTORY), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, universal_newlines=True, timeout=api.DEADLINE_SECONDS)
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("models/age/versions/9", done.stdout)

@@ -115,7 +115,7 @@ def lint(files):
                 check_enum(enum, (*path, 4, index), name + ".")
 
         check(file.syntax == "proto3", "the file", "is not proto3")
-        check(os.path.dirname(file.name) == file.package.replace(".", "/"), file.package, "is not the file's folder")
+        check(os.path.dirname(file.name) == file.package.replace(".", "/"), file.package, "is not the file's directory")
         check(re.search(r"\.v[1-9]\d*$", file.package), file.package, "does not end with a version")
         check(LOWER_SNAKE.fullmatch(os.path.basename(file.name)[:-len(".proto")]), "the file", "is not in lower_snake_case")
         check(not file.public_dependency and not file.weak_dependency, "the file", "imports something public or weak")
@@ -160,7 +160,7 @@ class CompatibilityTest(unittest.TestCase):
 
     def test_the_baseline_is_the_whole_api(self):
         self.assertTrue(set(API) <= {file.name for file in self.baseline.file})
-        found = {os.path.relpath(os.path.join(folder, name), PROTO) for folder, _, names in os.walk(PROTO) for name in names if name.endswith(".proto")}
+        found = {os.path.relpath(os.path.join(directory, name), PROTO) for directory, _, names in os.walk(PROTO) for name in names if name.endswith(".proto")}
         self.assertEqual(found, {*API, *INTERNAL}, "a proto is in no list of make_proto_baseline.py")
 
     def assert_breaks(self, change, sentence):
@@ -266,7 +266,7 @@ class LintTest(unittest.TestCase):
                  "TrainingService.StopTraining has .visage.v1.GetTrainingRequest for its request"),
                 (lambda file: setattr(method(file), "input_type", ".visage.v1.GetTrainingRequest"), ".visage.v1.GetTrainingRequest belongs to more than one method"),
                 (lambda file: setattr(file.service[0], "name", "Trainings"), "Trainings does not end with Service"),
-                (lambda file: setattr(file, "package", "visage.trainings"), "visage.trainings is not the file's folder"),
+                (lambda file: setattr(file, "package", "visage.trainings"), "visage.trainings is not the file's directory"),
                 (lambda file: setattr(file, "package", "visage.trainings"), "visage.trainings does not end with a version"),
                 (lambda file: setattr(file, "name", "visage/v1/Training.proto"), "the file is not in lower_snake_case"),
                 (lambda file: setattr(file, "syntax", "proto2"), "the file is not proto3"),

@@ -24,9 +24,9 @@ class ReadmeTest(unittest.TestCase):
         with open(os.path.join(REPOSITORY, "README.md"), encoding="utf-8") as file:
             blocks = re.findall(r"```python\n(.*?)```", file.read(), re.S)
         self.assertEqual(len(blocks), 2)
-        picture = os.path.join(self.faces, sorted(os.listdir(self.faces))[0])
+        image = os.path.join(self.faces, sorted(os.listdir(self.faces))[0])
         code = blocks[number]
-        for printed, here in [("localhost:50051", self.server.grpc_address), ("me.jpg", picture), *replaced]:
+        for printed, here in [("localhost:50051", self.server.grpc_address), ("me.jpg", image), *replaced]:
             self.assertIn(printed, code)
             code = code.replace(printed, here)
         output = io.StringIO()

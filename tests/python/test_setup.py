@@ -1,4 +1,4 @@
-"""Tests of deploy/tools/setup-libtorch.py: the program runs as a user runs it, in a temporary folder and without network.
+"""Tests of deploy/tools/setup-libtorch.py: the program runs as a user runs it, in a temporary directory and without network.
 
 A stand-in for pip copies small wheels that are made here; a pins file gives their checksums. Only the standard library is used.
 """
@@ -77,17 +77,17 @@ def make_wheel(path, names, spoiled=None):
         archive.writestr("x-1.dist-info/RECORD", record + "x-1.dist-info/RECORD,,\n")
 
 
-def files_below(folder):
-    """Returns the relative paths of all files and links below the folder."""
-    paths = [os.path.join(parent, name) for parent, folders, names in os.walk(folder) for name in folders + names]
-    return {os.path.relpath(path, folder) for path in paths if os.path.islink(path) or os.path.isfile(path)}
+def files_below(directory):
+    """Returns the relative paths of all files and links below the directory."""
+    paths = [os.path.join(parent, name) for parent, directories, names in os.walk(directory) for name in directories + names]
+    return {os.path.relpath(path, directory) for path in paths if os.path.islink(path) or os.path.isfile(path)}
 
 
 @unittest.skipUnless(sys.platform == "linux", "the set-up downloads nothing on other systems")
 class SetupTest(unittest.TestCase):
     def setUp(self):
-        self.folder = tempfile.mkdtemp(prefix="setup-test-")
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.directory = tempfile.mkdtemp(prefix="setup-test-")
+        self.addCleanup(shutil.rmtree, self.directory)
         self.root = self.path(".libtorch")
         for name in ("wheels", "bin", "modules/pip"):
             os.makedirs(self.path(name))
@@ -103,11 +103,11 @@ class SetupTest(unittest.TestCase):
             make_wheel(wheel, names)
             self.wheels_made[name] = wheel
         self.pin()
-        self.environment = {"PATH": self.path("bin"), "PYTHONPATH": self.path("modules"), "HOME": self.folder,
-                            "PIP_LOG": self.path("pip.log"), "WHEELS": self.path("wheels"), "TMPDIR": self.folder}
+        self.environment = {"PATH": self.path("bin"), "PYTHONPATH": self.path("modules"), "HOME": self.directory,
+                            "PIP_LOG": self.path("pip.log"), "WHEELS": self.path("wheels"), "TMPDIR": self.directory}
 
     def path(self, *names):
-        return os.path.join(self.folder, *names)
+        return os.path.join(self.directory, *names)
 
     def write(self, name, text):
         os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
@@ -190,8 +190,8 @@ class SetupTest(unittest.TestCase):
 
     def test_the_rpath_of_the_wheel_resolves_from_the_real_library_and_from_the_link_to_it(self):
         self.run_setup()
-        for folder in ("site/torch/lib", "sdk/lib"):
-            self.assertTrue(os.path.exists(os.path.join(self.root, folder, "../../nvidia/cu13/lib/libcudart.so.13")), folder)
+        for directory in ("site/torch/lib", "sdk/lib"):
+            self.assertTrue(os.path.exists(os.path.join(self.root, directory, "../../nvidia/cu13/lib/libcudart.so.13")), directory)
 
     def test_second_run_downloads_nothing_and_says_so_in_one_line(self):
         self.run_setup()
@@ -301,7 +301,7 @@ class SetupTest(unittest.TestCase):
         self.run_setup(code=1, says=["pip is missing", "apt install python3-pip"])
         self.assertFalse(os.path.exists(self.root))
 
-    def test_folder_that_cannot_be_made_is_one_sentence(self):
+    def test_directory_that_cannot_be_made_is_one_sentence(self):
         self.write("file", "")
         self.root = self.path("file", "libtorch")
         text = self.run_setup(code=1, says=[self.root])
@@ -337,7 +337,7 @@ class SetupTest(unittest.TestCase):
         self.run_setup(code=1, LIBTORCH=own, says=["has no lib/libtorch_cpu.so"])
         self.run_setup(code=1, LIBTORCH="own", says=["not an absolute path"])
 
-    def test_exported_libtorch_that_is_our_own_folder_counts_as_none(self):
+    def test_exported_libtorch_that_is_our_own_directory_counts_as_none(self):
         self.run_setup(LIBTORCH=os.path.join(self.root, "sdk"), says=["is ready"])
 
     # Interruptions.

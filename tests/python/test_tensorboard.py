@@ -52,7 +52,7 @@ class TensorBoardTest(unittest.TestCase):
         return training.TrainingSpec(dataset=training.DatasetSpec(path=self.faces), init=training.InitSpec(kind=training.INIT_KIND_RANDOM),
                                      batch_size=8, input_size=32, promote=training.PROMOTE_NEVER, **fields)
 
-    def folder(self, name):
+    def directory(self, name):
         return os.path.join(self.server.path("data"), "runs", name.split("/")[1])
 
     def epochs(self, name):
@@ -70,7 +70,7 @@ class TensorBoardTest(unittest.TestCase):
         return self.server.client.trainings.ListEpochMetrics(request).events
 
     def read(self, name):
-        reader = EventAccumulator(self.folder(name))
+        reader = EventAccumulator(self.directory(name))
         reader.Reload()
         return reader
 
@@ -86,7 +86,7 @@ class TensorBoardTest(unittest.TestCase):
         name = client.start(self.spec(max_epochs=3), training_id="plain").name
         client.events(name)
         self.assertEqual(len(self.epochs(name)), 3)
-        self.assertEqual(len(os.listdir(self.folder(name))), 1)
+        self.assertEqual(len(os.listdir(self.directory(name))), 1)
         self.assert_read_as_listed(name)
         text, = self.read(name).Tensors("spec")
         self.assertEqual(text.step, 0)
@@ -96,7 +96,7 @@ class TensorBoardTest(unittest.TestCase):
         resolved = json_format.ParseDict(json.loads(written[len(head):-len(tail)]), training.TrainingSpec())
         self.assertEqual(resolved, client.get(name).resolved_spec)
         client.trainings.DeleteTraining(training.DeleteTrainingRequest(name=name))
-        self.assertFalse(os.path.exists(self.folder(name)))
+        self.assertFalse(os.path.exists(self.directory(name)))
 
     def test_repeated_epochs_void_those_before_a_kill_of_the_server(self):
         name = self.server.client.start(self.spec(max_epochs=10_000), training_id="killed").name
@@ -104,7 +104,7 @@ class TensorBoardTest(unittest.TestCase):
         self.server.process.kill()
         self.server.process.wait()
         self.server.client.close()
-        before, = os.listdir(self.folder(name))
+        before, = os.listdir(self.directory(name))
         os.remove(self.server.path("ready"))
         self.server.start()
         has_begun_again = lambda: self.server.client.get(name).last.attempt == 2
@@ -112,11 +112,11 @@ class TensorBoardTest(unittest.TestCase):
         self.server.client.trainings.StopTraining(training.StopTrainingRequest(name=name))
         self.server.client.events(name)
         self.assertIn("metrics_rewound", [event.WhichOneof("kind") for event in self.list_events(name)])
-        first, second = sorted(os.listdir(self.folder(name)))
+        first, second = sorted(os.listdir(self.directory(name)))
         self.assertEqual(first, before)
         self.assert_read_as_listed(name)
         # Without the session start of the second file both would count.
-        os.remove(os.path.join(self.folder(name), second))
+        os.remove(os.path.join(self.directory(name), second))
         self.assertGreaterEqual(len(self.read(name).Scalars("loss/train")), 3)
         self.assertEqual(len(self.read(name).Tensors("spec")), 1)
 

@@ -98,7 +98,7 @@ class TopTest(unittest.TestCase):
         terminal = self.top()
         os.kill(self.server.process.pid, signal.SIGSTOP)
         try:
-            # A call that gets no answer ends at its deadline; until then the last picture stays, and keys work.
+            # A call that gets no answer ends at its deadline; until then the last image stays, and keys work.
             os.write(terminal.ours, b"q")
             self.ends(terminal, 0)
         finally:

@@ -33,9 +33,9 @@ def age_of(name):
     return float(name.split("_")[0])
 
 
-def as_png(picture, size=None):
-    """The picture without loss and, if a size is given, in that size."""
-    opened = Image.open(io.BytesIO(picture)).convert("RGB")
+def as_png(image, size=None):
+    """The image without loss and, if a size is given, in that size."""
+    opened = Image.open(io.BytesIO(image)).convert("RGB")
     buffer = io.BytesIO()
     opened.resize(size or opened.size, Image.Resampling.BICUBIC).save(buffer, "PNG")
     return buffer.getvalue()
@@ -76,43 +76,43 @@ class Trained:
         cls.network.eval()
 
     def read_faces(self, names):
-        pictures = []
+        images = []
         for name in names:
             with open(os.path.join(self.faces, name), "rb") as file:
-                pictures.append(file.read())
-        return pictures
+                images.append(file.read())
+        return images
 
-    def prepare(self, pictures):
+    def prepare(self, images):
         """The network's input, by nothing but torchvision, Pillow and what the manifest says."""
         how = self.manifest["input"]
         self.assertEqual((how["fit"], how["filter"]), ("stretch", "bilinear_antialiased"))
         prepare = torchvision.transforms.Compose([
             torchvision.transforms.Resize((how["size"], how["size"]), torchvision.transforms.InterpolationMode.BILINEAR, antialias=True),
             torchvision.transforms.ToTensor(), torchvision.transforms.Normalize(how["mean"], how["std"])])
-        opened = [ImageOps.exif_transpose(Image.open(io.BytesIO(picture))).convert("RGB") for picture in pictures]
-        return torch.stack([prepare(picture) for picture in opened])
+        opened = [ImageOps.exif_transpose(Image.open(io.BytesIO(image))).convert("RGB") for image in images]
+        return torch.stack([prepare(image) for image in opened])
 
-    def outputs(self, pictures):
+    def outputs(self, images):
         """The network's outputs in years, which a training's metrics are computed from."""
         with torch.no_grad():
-            outputs = self.network(self.prepare(pictures)).squeeze(1).double().numpy()
+            outputs = self.network(self.prepare(images)).squeeze(1).double().numpy()
         return outputs * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
 
-    def predict(self, pictures):
+    def predict(self, images):
         """Ages in years, which are not negative."""
-        return numpy.maximum(self.outputs(pictures), 0.0)
+        return numpy.maximum(self.outputs(images), 0.0)
 
-    def assert_same_ages(self, pictures, tolerance=TOLERANCE_YEARS):
-        ours, theirs = numpy.array(self.client.ages(*pictures)), self.predict(pictures)
-        self.assertGreater(numpy.ptp(theirs), 20 * tolerance, "the pictures are too alike for the comparison to mean anything")
+    def assert_same_ages(self, images, tolerance=TOLERANCE_YEARS):
+        ours, theirs = numpy.array(self.client.ages(*images)), self.predict(images)
+        self.assertGreater(numpy.ptp(theirs), 20 * tolerance, "the images are too alike for the comparison to mean anything")
         self.assertLess(numpy.abs(ours - theirs).max(), tolerance, (ours, theirs))
 
 
 @unittest.skipIf(missing, "install tests/python/requirements-torch.txt to compare with torchvision: {}".format(missing))
 class DefaultFormatTest(Trained, unittest.TestCase):
     def test_the_default_number_format_changes_ages_by_little(self):
-        pictures = [as_png(picture) for picture in self.read_faces(self.names)]
-        changes = numpy.abs(numpy.array(self.client.ages(*pictures)) - self.predict(pictures))
+        images = [as_png(image) for image in self.read_faces(self.names)]
+        changes = numpy.abs(numpy.array(self.client.ages(*images)) - self.predict(images))
         # A version that changes the ages of drawn faces by more than 0.1 years on average would be served in f32.
         self.assertLess(changes.mean(), 0.1, changes)
         self.assertLess(changes.max(), 0.5, changes)
@@ -131,12 +131,12 @@ class TorchvisionTest(Trained, unittest.TestCase):
         self.assertGreater(stored["bn1.num_batches_tracked"].item(), 0)
 
     def test_torchvision_predicts_the_ages_of_the_server(self):
-        self.assert_same_ages([as_png(picture) for picture in self.read_faces(self.names)])
+        self.assert_same_ages([as_png(image) for image in self.read_faces(self.names)])
         # The server decodes JPEG with Pillow's library, so JPEG is as close as PNG.
         self.assert_same_ages(self.read_faces(self.names))
 
-    def grad_cam(self, pictures):
-        """Equation 2 of the paper without its ReLU, by hooks and autograd: [pictures, rows, columns] in years; and the ages."""
+    def grad_cam(self, images):
+        """Equation 2 of the paper without its ReLU, by hooks and autograd: [images, rows, columns] in years; and the ages."""
         kept = {}
 
         def keep(_, __, output):
@@ -145,7 +145,7 @@ class TorchvisionTest(Trained, unittest.TestCase):
 
         hook = self.network.layer4.register_forward_hook(keep)
         try:
-            ages = self.network(self.prepare(pictures)).squeeze(1) * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
+            ages = self.network(self.prepare(images)).squeeze(1) * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
             ages.sum().backward()
         finally:
             hook.remove()
@@ -154,12 +154,12 @@ class TorchvisionTest(Trained, unittest.TestCase):
         return (weights * features).sum(dim=1).detach().double().numpy(), ages.detach().double().numpy()
 
     def test_autograd_explains_ages_as_the_server_does(self):
-        pictures = [as_png(picture) for picture in self.read_faces(self.names)]
+        images = [as_png(image) for image in self.read_faces(self.names)]
         # The parts of a negative output do not add up to the age of 0 that is predicted.
-        pictures = [picture for picture, output in zip(pictures, self.outputs(pictures)) if output > 0.0]
-        self.assertGreater(len(pictures), 40)
-        expected, ages = self.grad_cam(pictures)
-        predictions = self.client.predict(*pictures, explain=True).predictions
+        images = [image for image, output in zip(images, self.outputs(images)) if output > 0.0]
+        self.assertGreater(len(images), 40)
+        expected, ages = self.grad_cam(images)
+        predictions = self.client.predict(*images, explain=True).predictions
         found = numpy.array([numpy.reshape(one.explanation.years, (one.explanation.rows, one.explanation.columns)) for one in predictions])
         self.assertEqual(found.shape, expected.shape)
         self.assertGreater(numpy.abs(expected).max(), 1.0, "nothing adds a year, so the comparison means nothing")
@@ -171,7 +171,7 @@ class TorchvisionTest(Trained, unittest.TestCase):
             self.assertAlmostEqual(one.explanation.base_years, base, delta=1e-3)
             self.assertAlmostEqual(sum(one.explanation.years) + base, age, delta=TOLERANCE_YEARS)
 
-    def test_pictures_of_another_shape_are_resized_as_pillow_does(self):
+    def test_images_of_another_shape_are_resized_as_pillow_does(self):
         faces = self.read_faces(self.names[::5])
         self.assert_same_ages([as_png(face, (37 + 41 * position, 300 - 19 * position)) for position, face in enumerate(faces)])
 
@@ -211,18 +211,18 @@ class TorchvisionTest(Trained, unittest.TestCase):
         with open(self.export("safetensors", "1"), "rb") as file:
             self.assertEqual(file.read(), self.weights)
 
-    def test_an_exported_torchscript_module_predicts_ages_for_any_number_of_pictures(self):
+    def test_an_exported_torchscript_module_predicts_ages_for_any_number_of_images(self):
         module = torch.jit.load(self.export("torchscript", "models/age/versions/live"))
-        pictures = [as_png(picture) for picture in self.read_faces(self.names[:6])]
-        images = self.prepare(pictures)
+        images = [as_png(image) for image in self.read_faces(self.names[:6])]
+        images = self.prepare(images)
         with torch.no_grad():
             for count in (6, 3, 1):
                 ages = module(images[:count])
                 self.assertEqual((ages.dtype, ages.shape), (torch.float32, (count,)))
-                self.assertLess(numpy.abs(ages.numpy() - self.predict(pictures[:count])).max(), 1e-3)
+                self.assertLess(numpy.abs(ages.numpy() - self.predict(images[:count])).max(), 1e-3)
         ages = module(images).detach().numpy()
         self.assertGreater(numpy.ptp(ages), 20 * TOLERANCE_YEARS)
-        self.assertLess(numpy.abs(ages - numpy.array(self.client.ages(*pictures))).max(), TOLERANCE_YEARS)
+        self.assertLess(numpy.abs(ages - numpy.array(self.client.ages(*images))).max(), TOLERANCE_YEARS)
 
     def test_a_version_is_exported_after_its_training_is_deleted(self):
         spec = training.TrainingSpec(

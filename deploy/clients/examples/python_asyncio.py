@@ -1,9 +1,9 @@
-"""Visage with nothing but grpcio and asyncio: train, follow across a restart of the server, predict a folder.
+"""Visage with nothing but grpcio and asyncio: train, follow across a restart of the server, predict a directory.
 
     pip install grpcio-tools
-    python python_asyncio.py localhost:50051 /data/faces pictures 10
+    python python_asyncio.py localhost:50051 /data/faces images 10
 
-The dataset is a folder of the server, the pictures are files of this machine.
+The dataset is a directory of the server, the images are files of this machine.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ SERVICE_CONFIG = {"methodConfig": [
     {"name": [{"service": "visage.v1.TrainingService"}], "retryPolicy": {**RETRY, "retryableStatusCodes": ["UNAVAILABLE"]}}]}
 # Seconds without a server after which following ends, and between two tries.
 PATIENCE, PAUSE = 300, 0.5
-PICTURES_IN_A_CALL, CALLS_AT_ONCE = 16, 4
+IMAGES_IN_A_CALL, CALLS_AT_ONCE = 16, 4
 
 
 async def follow(trainings, name):
@@ -71,28 +71,28 @@ async def train(channel, dataset, epochs):
             raise SystemExit(f"{event.state_changed.failure.reason}: {event.state_changed.failure.message}")
 
 
-async def predict(channel, folder):
+async def predict(channel, directory):
     predictions = prediction_grpc.PredictionServiceStub(channel)
-    paths = sorted(path for path in pathlib.Path(folder).iterdir() if path.suffix in (".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+    paths = sorted(path for path in pathlib.Path(directory).iterdir() if path.suffix in (".jpg", ".jpeg", ".png", ".webp", ".bmp"))
     places = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def one_call(part):
         async with places:
-            # Read inside, so that no more pictures are in memory than are under way.
+            # Read inside, so that no more images are in memory than are under way.
             content = await asyncio.to_thread(lambda: [path.read_bytes() for path in part])
             return part, (await predictions.Predict(prediction_pb2.PredictRequest(images=content))).predictions
 
-    calls = [one_call(paths[start:start + PICTURES_IN_A_CALL]) for start in range(0, len(paths), PICTURES_IN_A_CALL)]
+    calls = [one_call(paths[start:start + IMAGES_IN_A_CALL]) for start in range(0, len(paths), IMAGES_IN_A_CALL)]
     for part, answers in await asyncio.gather(*calls):
         for path, prediction in zip(part, answers):
             print(f"{path.name} {prediction.age:.1f}", flush=True)
 
 
-async def main(target, dataset, pictures, epochs="10"):
+async def main(target, dataset, images, epochs="10"):
     options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.max_reconnect_backoff_ms", 2000)]
     async with grpc.aio.insecure_channel(target, options=options) as channel:
         await train(channel, dataset, int(epochs))
-        await predict(channel, pictures)
+        await predict(channel, images)
 
 
 if __name__ == "__main__":

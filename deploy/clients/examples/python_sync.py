@@ -1,9 +1,9 @@
-"""Visage with nothing but grpcio: train, follow across a restart of the server, predict a folder.
+"""Visage with nothing but grpcio: train, follow across a restart of the server, predict a directory.
 
     pip install grpcio-tools grpcio-status
-    python python_sync.py localhost:50051 /data/faces pictures 10
+    python python_sync.py localhost:50051 /data/faces images 10
 
-The dataset is a folder of the server, the pictures are files of this machine.
+The dataset is a directory of the server, the images are files of this machine.
 """
 
 import concurrent.futures
@@ -31,7 +31,7 @@ SERVICE_CONFIG = {"methodConfig": [
     {"name": [{"service": "visage.v1.TrainingService"}], "retryPolicy": {**RETRY, "retryableStatusCodes": ["UNAVAILABLE"]}}]}
 # Seconds without a server after which following ends.
 PATIENCE = 300
-PICTURES_IN_A_CALL, CALLS_AT_ONCE = 16, 4
+IMAGES_IN_A_CALL, CALLS_AT_ONCE = 16, 4
 
 
 def follow(trainings, name):
@@ -83,13 +83,13 @@ def train(channel, dataset, epochs):
             raise SystemExit(f"{event.state_changed.failure.reason}: {event.state_changed.failure.message}")
 
 
-def predict(channel, folder):
+def predict(channel, directory):
     predictions = prediction_grpc.PredictionServiceStub(channel)
-    paths = sorted(path for path in pathlib.Path(folder).iterdir() if path.suffix in (".jpg", ".jpeg", ".png", ".webp", ".bmp"))
-    calls = [paths[start:start + PICTURES_IN_A_CALL] for start in range(0, len(paths), PICTURES_IN_A_CALL)]
+    paths = sorted(path for path in pathlib.Path(directory).iterdir() if path.suffix in (".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+    calls = [paths[start:start + IMAGES_IN_A_CALL] for start in range(0, len(paths), IMAGES_IN_A_CALL)]
 
     def one_call(part):
-        # Read here, so that no more pictures are in memory than are under way.
+        # Read here, so that no more images are in memory than are under way.
         request = prediction_pb2.PredictRequest(images=[path.read_bytes() for path in part])
         return zip(part, predictions.Predict(request).predictions)
 
@@ -99,11 +99,11 @@ def predict(channel, folder):
                 print(f"{path.name} {prediction.age:.1f}", flush=True)
 
 
-def main(target, dataset, pictures, epochs="10"):
+def main(target, dataset, images, epochs="10"):
     options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.max_reconnect_backoff_ms", 2000)]
     with grpc.insecure_channel(target, options=options) as channel:
         train(channel, dataset, int(epochs))
-        predict(channel, pictures)
+        predict(channel, images)
 
 
 if __name__ == "__main__":

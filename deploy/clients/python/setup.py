@@ -16,7 +16,7 @@ from setuptools.command.sdist import sdist
 HERE = pathlib.Path(__file__).resolve().parent
 NAMES = ("dataset", "model", "prediction", "system", "training")
 # In a source distribution the protos lie beside this file, in a checkout at the top of the repository.
-PROTOS = next((folder for folder in (HERE / "proto", HERE.parents[2] / "proto") if folder.is_dir()), None)
+PROTOS = next((directory for directory in (HERE / "proto", HERE.parents[2] / "proto") if directory.is_dir()), None)
 
 
 class BuildWithStubs(build_py):
@@ -25,7 +25,7 @@ class BuildWithStubs(build_py):
     def run(self):
         super().run()
         if PROTOS is None:
-            raise FileNotFoundError(f"no folder proto beside {HERE} or three directories above: build from a checkout of the repository or from a source distribution")
+            raise FileNotFoundError(f"no directory proto beside {HERE} or three directories above: build from a checkout of the repository or from a source distribution")
         if self.editable_mode:
             raise RuntimeError("an editable install would lack the generated modules: install with `pip install`, without -e")
         arguments = ["protoc", f"-I{PROTOS}", f"-I{importlib.resources.files('grpc_tools') / '_proto'}",

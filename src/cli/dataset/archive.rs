@@ -1,6 +1,6 @@
-//! What is pushed: a file as it is, or a folder as the tar that is made of it while it is read, from any byte on.
+//! What is pushed: a file as it is, or a directory as the tar that is made of it while it is read, from any byte on.
 //!
-//! The same folder is always the same bytes: names in order, and no times or owners. So an upload that broke off goes on where it ended, and nothing is written to this
+//! The same directory is always the same bytes: names in order, and no times or owners. So an upload that broke off goes on where it ended, and nothing is written to this
 //! machine's disk.
 
 use std::{
@@ -31,19 +31,19 @@ pub(super) enum Archive {
         /// Its bytes.
         length: u64,
     },
-    /// The images and manifests of a folder.
-    Folder(FolderTar),
+    /// The images and manifests of a directory.
+    Directory(DirectoryTar),
 }
 
 impl Archive {
     /// Looks at what lies at the path.
     ///
     /// # Errors
-    /// A path that cannot be read, and a folder without an image.
+    /// A path that cannot be read, and a directory without an image.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let found = fs::metadata(path)?;
         match found.is_dir() {
-            true => FolderTar::open(path).map(Self::Folder),
+            true => DirectoryTar::open(path).map(Self::Directory),
             false => Ok(Self::File {
                 path: path.to_owned(),
                 length: found.len(),
@@ -55,7 +55,7 @@ impl Archive {
     pub(super) fn length(&self) -> u64 {
         match self {
             Self::File { length, .. } => *length,
-            Self::Folder(folder) => folder.length,
+            Self::Directory(directory) => directory.length,
         }
     }
 
@@ -63,7 +63,7 @@ impl Archive {
     pub(super) fn warnings(&self) -> Vec<String> {
         match self {
             Self::File { .. } => Vec::new(),
-            Self::Folder(folder) => folder.skipped.warnings(),
+            Self::Directory(directory) => directory.skipped.warnings(),
         }
     }
 
@@ -75,8 +75,8 @@ impl Archive {
                 file.seek(SeekFrom::Start(offset))?;
                 Ok(Box::new(file))
             }
-            Self::Folder(folder) => Ok(Box::new(TarReader {
-                folder,
+            Self::Directory(directory) => Ok(Box::new(TarReader {
+                directory,
                 position: offset,
                 open: None,
             })),
@@ -84,9 +84,9 @@ impl Archive {
     }
 }
 
-/// A folder as a tar.
+/// A directory as a tar.
 #[derive(Debug)]
-pub(super) struct FolderTar {
+pub(super) struct DirectoryTar {
     members: Vec<Member>,
     length: u64,
     skipped: Skipped,
@@ -96,7 +96,7 @@ pub(super) struct FolderTar {
 #[derive(Debug)]
 struct Member {
     path: PathBuf,
-    /// Relative to the folder, with `/`.
+    /// Relative to the directory, with `/`.
     name: String,
     /// Bytes of the file.
     size: u64,
@@ -158,13 +158,13 @@ fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK)
 }
 
-impl FolderTar {
-    /// Lists the images and manifests under a folder that are not hidden, links followed.
-    fn open(folder: &Path) -> io::Result<Self> {
+impl DirectoryTar {
+    /// Lists the images and manifests under a directory that are not hidden, links followed.
+    fn open(directory: &Path) -> io::Result<Self> {
         let mut found = Vec::new();
         let (mut has_images, mut skipped) = (false, Skipped::default());
         let mut seen = HashSet::new();
-        let mut pending = vec![(folder.to_owned(), String::new())];
+        let mut pending = vec![(directory.to_owned(), String::new())];
         while let Some((path, name)) = pending.pop() {
             // A link to a parent must not lead round in circles.
             if !seen.insert(fs::canonicalize(&path)?) {
@@ -201,7 +201,7 @@ impl FolderTar {
         if !has_images {
             let text = format!(
                 "{} holds no image; expected .jpg, .png, .webp or .bmp files whose names begin with the age, or which a manifest.csv names",
-                folder.display()
+                directory.display()
             );
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
@@ -218,7 +218,7 @@ impl FolderTar {
             length = member.places().2;
             members.push(member);
         }
-        Ok(FolderTar {
+        Ok(DirectoryTar {
             members,
             length: length + TRAILER,
             skipped,
@@ -245,9 +245,9 @@ fn is_manifest(name: &str) -> bool {
     end.eq_ignore_ascii_case("csv") || end.eq_ignore_ascii_case("tsv")
 }
 
-/// Reads a folder's tar from a position on.
+/// Reads a directory's tar from a position on.
 struct TarReader<'a> {
-    folder: &'a FolderTar,
+    directory: &'a DirectoryTar,
     position: u64,
     /// The file at hand and its index.
     open: Option<(usize, fs::File)>,
@@ -255,7 +255,7 @@ struct TarReader<'a> {
 
 impl Read for TarReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.folder.length.saturating_sub(self.position);
+        let left = self.directory.length.saturating_sub(self.position);
         let most = buffer
             .len()
             .min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -271,7 +271,7 @@ impl Read for TarReader<'_> {
 impl TarReader<'_> {
     /// Reads from one region of one member, or from the trailer; at least a byte.
     fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let members = &self.folder.members;
+        let members = &self.directory.members;
         let behind = members.partition_point(|member| member.start <= self.position);
         let index = behind.saturating_sub(1);
         let member = &members[index];
@@ -291,7 +291,7 @@ impl TarReader<'_> {
         }
         let zeros_end = match position < next {
             true => next,
-            false => self.folder.length,
+            false => self.directory.length,
         };
         let left = usize::try_from(zeros_end - position).unwrap_or(usize::MAX);
         let length = left.min(buffer.len());
@@ -300,7 +300,7 @@ impl TarReader<'_> {
     }
 
     fn read_file(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let member = &self.folder.members[index];
+        let member = &self.directory.members[index];
         let mut file = match self.open.take() {
             Some((open, file)) if open == index => file,
             _ => {
@@ -323,20 +323,20 @@ impl TarReader<'_> {
 mod tests {
     use super::*;
 
-    fn folder() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        let inner = folder.path().join("train").join("x".repeat(120));
+    fn directory() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("train").join("x".repeat(120));
         fs::create_dir_all(&inner).unwrap();
-        fs::create_dir_all(folder.path().join(".hidden")).unwrap();
+        fs::create_dir_all(directory.path().join(".hidden")).unwrap();
         for (path, bytes) in [
-            (folder.path().join("manifest.csv"), &b"path,age\n"[..]),
+            (directory.path().join("manifest.csv"), &b"path,age\n"[..]),
             (inner.join("30_a.jpg"), &[7; 512]),
             (inner.join("31_b.png"), &[8; 1000]),
             (inner.join("32_c"), b"\xFF\xD8\xFF and so on"),
             (inner.join("33_d.gif"), b"GIF89a"),
-            (folder.path().join("train").join("32_empty.jpg"), b""),
-            (folder.path().join("notes.txt"), b"no"),
-            (folder.path().join(".hidden").join("33_c.jpg"), b"no"),
+            (directory.path().join("train").join("32_empty.jpg"), b""),
+            (directory.path().join("notes.txt"), b"no"),
+            (directory.path().join(".hidden").join("33_c.jpg"), b"no"),
         ] {
             fs::File::create(&path).unwrap();
             fs_err::OpenOptions::new()
@@ -345,7 +345,7 @@ mod tests {
                 .and_then(|mut file| io::Write::write_all(&mut file, bytes))
                 .unwrap();
         }
-        folder
+        directory
     }
 
     fn bytes_from(archive: &Archive, offset: u64) -> Vec<u8> {
@@ -356,9 +356,9 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_a_tar_that_others_read() {
-        let folder = folder();
-        let archive = Archive::open(folder.path()).unwrap();
+    fn a_directory_is_a_tar_that_others_read() {
+        let directory = directory();
+        let archive = Archive::open(directory.path()).unwrap();
         let bytes = bytes_from(&archive, 0);
         assert_eq!(bytes.len() as u64, archive.length());
         let mut read = tar::Archive::new(bytes.as_slice());
@@ -387,9 +387,9 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_can_be_read_from_every_byte_on() {
-        let folder = folder();
-        let archive = Archive::open(folder.path()).unwrap();
+    fn a_directory_can_be_read_from_every_byte_on() {
+        let directory = directory();
+        let archive = Archive::open(directory.path()).unwrap();
         let whole = bytes_from(&archive, 0);
         for offset in (0..=whole.len()).step_by(37) {
             let rest = bytes_from(&archive, offset as u64);
@@ -398,9 +398,9 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_an_image_is_refused_with_a_way_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = Archive::open(folder.path()).unwrap_err().to_string();
+    fn a_directory_without_an_image_is_refused_with_a_way_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Archive::open(directory.path()).unwrap_err().to_string();
         assert!(error.contains("holds no image; expected"), "{error}");
     }
 }

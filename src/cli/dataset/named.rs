@@ -20,9 +20,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RegisterArgs {
-    /// Folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk, where it stays
+    /// Directory of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk, where it stays
     path: PathBuf,
-    /// The dataset's id, such as `faces-2` [default: made of the folder's name]
+    /// The dataset's id, such as `faces-2` [default: made of the directory's name]
     #[arg(long, value_name = "ID")]
     name: Option<String>,
     /// Text for people
@@ -30,7 +30,7 @@ pub(in crate::cli) struct RegisterArgs {
     display_name: String,
     #[command(flatten)]
     reading: ReadingArgs,
-    /// Return at once, without waiting until its pictures are scanned
+    /// Return at once, without waiting until its images are scanned
     #[arg(long)]
     detach: bool,
 }
@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_made_of_a_folder_or_asked_for() {
+    fn an_id_is_made_of_a_directory_or_asked_for() {
         let made = |path: &str| made_of(std::path::Path::new(path)).ok();
         assert_eq!(made("/data/UTK Face/"), Some("utk-face".to_owned()));
         assert_eq!(made("faces.csv"), Some("faces".to_owned()));

@@ -1,4 +1,4 @@
-//! `visage dataset push`: a folder or an archive to the server, however often the connection or the server goes away.
+//! `visage dataset push`: a directory or an archive to the server, however often the connection or the server goes away.
 
 use std::{
     io::{self, Read},
@@ -46,13 +46,13 @@ Examples:
   visage dataset push faces.zip --name faces --display-name \"Faces of 2026\"
   visage train --dataset datasets/faces
 
-A folder is sent as a tar of its images and manifests; nothing is written to this machine. The archive may be a zip, a tar or a gzipped tar of images whose names begin with
+A directory is sent as a tar of its images and manifests; nothing is written to this machine. The archive may be a zip, a tar or a gzipped tar of images whose names begin with
 the age, or of images with a manifest.csv. When the server is restarted meanwhile, the upload goes on where it was.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
-    /// Folder of images, or a zip, tar or tar.gz file; on this machine
+    /// Directory of images, or a zip, tar or tar.gz file; on this machine
     source: PathBuf,
     /// The dataset's id, such as `faces-2`: `datasets/ID` names it from then on
     #[arg(long, value_name = "ID")]
@@ -62,7 +62,7 @@ pub(in crate::cli) struct Args {
     display_name: String,
     #[command(flatten)]
     reading: ReadingArgs,
-    /// Go on with this upload of the same folder or archive, which broke off
+    /// Go on with this upload of the same directory or archive, which broke off
     #[arg(long, value_name = "UPLOAD")]
     resume: Option<String>,
     /// The server's HTTP port, where it is not on the host of the API [default: as the server says]
@@ -136,7 +136,7 @@ async fn http_base(client: &Client) -> Result<String, Error> {
         .limits
         .is_some_and(|limits| limits.max_upload_bytes > 0);
     if info.http_port == 0 || !takes_uploads {
-        let text = "this server takes no uploads; register a folder of the server with `visage dataset register`";
+        let text = "this server takes no uploads; register a directory of the server with `visage dataset register`";
         return Err(Error::Refused(Box::new(Status::failed_precondition(text))));
     }
     let server = client.server();

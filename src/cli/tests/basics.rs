@@ -204,11 +204,11 @@ async fn a_refusal_ends_with_1() {
 #[test]
 fn an_error_says_its_causes_once() {
     #[derive(Debug, thiserror::Error)]
-    #[error("encode picture a.jpg")]
+    #[error("encode image a.jpg")]
     struct Outer(#[source] io::Error);
     assert_eq!(
         chain(&Outer(io::Error::other("disk full"))),
-        "encode picture a.jpg: disk full"
+        "encode image a.jpg: disk full"
     );
     assert_eq!(
         chain(&Error::File(io::Error::other("disk full"))),

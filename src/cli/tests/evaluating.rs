@@ -47,15 +47,15 @@ async fn evaluate_without_a_dataset_prints_what_is_stored() {
 #[tokio::test]
 async fn evaluate_asks_for_what_was_typed_and_writes_the_plots() {
     let server = Fake::start(State::default());
-    let folder = tempfile::tempdir().unwrap();
-    let plots = folder.path().join("plots");
-    let dataset = folder.path().canonicalize().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let plots = directory.path().join("plots");
+    let dataset = directory.path().canonicalize().unwrap();
     let arguments = [
         "evaluate",
         "--version",
         "3",
         "--dataset",
-        folder.path().to_str().unwrap(),
+        directory.path().to_str().unwrap(),
         "--split",
         "val",
         "--interval",

@@ -91,8 +91,8 @@ async fn log_level_is_shown_and_changed() {
 
 #[tokio::test]
 async fn every_command_has_a_manual_page_with_its_examples() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path().join("man1");
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("man1");
     let run = visage("http://127.0.0.1:1", &["man", dir.to_str().unwrap()]).await;
     assert_eq!(run.code, 0, "{}", run.stderr);
     let page = |name: &str| fs_err::read_to_string(dir.join(format!("{name}.1"))).unwrap();

@@ -11,7 +11,7 @@ mod fake_models;
 mod following;
 // Commands that look again and again, help, and manual pages.
 mod looking;
-// Groups of pictures and bad ones among them.
+// Groups of images and bad ones among them.
 mod predicting;
 // Trainings and models, their lists and downloads.
 mod resources;

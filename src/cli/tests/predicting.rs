@@ -26,13 +26,13 @@ fn server(names_bad_images: bool) -> Fake {
 }
 
 /// Files whose ages are 30, 31, … and, where the name begins so, bad ones.
-fn pictures(names: &[&str]) -> (TempDir, Vec<String>) {
-    let folder = tempfile::tempdir().unwrap();
+fn images(names: &[&str]) -> (TempDir, Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
     let paths = names
         .iter()
         .zip(30u8..)
         .map(|(name, age)| {
-            let path = folder.path().join(name);
+            let path = directory.path().join(name);
             let content = match *name {
                 "bad.jpg" | "bad2.jpg" => b"bad".to_vec(),
                 "large.jpg" => vec![1; 1501],
@@ -44,7 +44,7 @@ fn pictures(names: &[&str]) -> (TempDir, Vec<String>) {
             path.display().to_string()
         })
         .collect();
-    (folder, paths)
+    (directory, paths)
 }
 
 async fn predict(server: &Fake, files: &[String], more: &[&str]) -> super::Run {
@@ -63,7 +63,7 @@ fn group_sizes(server: &Fake) -> Vec<usize> {
 #[tokio::test]
 async fn the_table_has_a_row_for_each_file_in_order() {
     let server = server(true);
-    let (_folder, files) = pictures(&["a.jpg", "b.jpg"]);
+    let (_directory, files) = images(&["a.jpg", "b.jpg"]);
     let run = predict(&server, &files, &[]).await;
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
     let lines = run.lines();
@@ -92,7 +92,7 @@ async fn the_table_has_a_row_for_each_file_in_order() {
 #[tokio::test]
 async fn groups_stay_under_the_limits_of_the_server() {
     let server = server(true);
-    let (_folder, files) = pictures(&["1", "2", "3", "4", "half.jpg", "half.jpg2", "7", "8"]);
+    let (_directory, files) = images(&["1", "2", "3", "4", "half.jpg", "half.jpg2", "7", "8"]);
     let run = predict(&server, &files, &["--json"]).await;
     assert_eq!(run.code, 0, "{}", run.stderr);
     let ages: Vec<f64> = run
@@ -114,7 +114,7 @@ async fn groups_stay_under_the_limits_of_the_server() {
 #[tokio::test]
 async fn a_bad_file_is_named_and_the_others_go_on() {
     let server = server(true);
-    let (folder, mut files) = pictures(&[
+    let (directory, mut files) = images(&[
         "a.jpg",
         "bad.jpg",
         "bad2.jpg",
@@ -122,8 +122,8 @@ async fn a_bad_file_is_named_and_the_others_go_on() {
         "empty.jpg",
         "f.jpg",
     ]);
-    files.push(folder.path().display().to_string());
-    files.push(folder.path().join("absent.jpg").display().to_string());
+    files.push(directory.path().display().to_string());
+    files.push(directory.path().join("absent.jpg").display().to_string());
     let run = predict(&server, &files, &["--json"]).await;
     assert_eq!(run.code, 1);
     let objects = run.objects();
@@ -145,7 +145,7 @@ async fn a_bad_file_is_named_and_the_others_go_on() {
     );
     assert_eq!(error(4), "is empty");
     assert!(
-        error(6).contains("is a folder; name its files"),
+        error(6).contains("is a directory; name its files"),
         "{}",
         error(6)
     );
@@ -162,7 +162,7 @@ async fn a_bad_file_is_named_and_the_others_go_on() {
 #[tokio::test]
 async fn a_bad_file_that_is_not_named_by_the_server_is_found_one_by_one() {
     let server = server(false);
-    let (_folder, files) = pictures(&["a.jpg", "bad.jpg", "c.jpg"]);
+    let (_directory, files) = images(&["a.jpg", "bad.jpg", "c.jpg"]);
     let run = predict(&server, &files, &["--json"]).await;
     assert_eq!(run.code, 1);
     assert_eq!(run.objects()[1]["error"], "an image cannot be read");
@@ -173,7 +173,7 @@ async fn a_bad_file_that_is_not_named_by_the_server_is_found_one_by_one() {
 #[tokio::test]
 async fn json_says_where_the_time_went() {
     let server = server(true);
-    let (_folder, files) = pictures(&["a.jpg"]);
+    let (_directory, files) = images(&["a.jpg"]);
     let run = predict(&server, &files, &["--json", "--model", "live"]).await;
     let object = &run.objects()[0];
     assert_eq!(object["durations"]["decode"], "0.002s");
@@ -193,7 +193,7 @@ async fn json_says_where_the_time_went() {
 #[tokio::test]
 async fn the_wanted_level_of_the_interval_is_asked_for_and_told() {
     let server = server(true);
-    let (_folder, files) = pictures(&["a.jpg"]);
+    let (_directory, files) = images(&["a.jpg"]);
     let run = predict(&server, &files, &["--interval", "0.8"]).await;
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.lines()[0].contains("80% interval"), "{}", run.stdout);
@@ -204,7 +204,7 @@ async fn the_wanted_level_of_the_interval_is_asked_for_and_told() {
 #[tokio::test]
 async fn a_model_that_does_not_exist_ends_the_run() {
     let server = server(true);
-    let (_folder, files) = pictures(&["a.jpg"]);
+    let (_directory, files) = images(&["a.jpg"]);
     let run = predict(&server, &files, &["--model", "99"]).await;
     assert_eq!(
         (run.code, run.stderr.as_str()),
@@ -213,15 +213,15 @@ async fn a_model_that_does_not_exist_ends_the_run() {
 }
 
 #[tokio::test]
-async fn one_picture_is_drawn_to_a_file_and_several_into_a_folder() {
+async fn one_image_is_drawn_to_a_file_and_several_into_a_directory() {
     let server = server(true);
-    let (folder, files) = pictures(&["a.jpg", "b.jpg"]);
-    let out = folder.path().join("out.png");
+    let (directory, files) = images(&["a.jpg", "b.jpg"]);
+    let out = directory.path().join("out.png");
     let run = predict(&server, &files[..1], &["--annotate", out.to_str().unwrap()]).await;
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(fs_err::read(&out).unwrap(), [b'P', 30]);
-    let out = folder.path().join("drawn");
-    let same_stem = folder.path().join("a.webp");
+    let out = directory.path().join("drawn");
+    let same_stem = directory.path().join("a.webp");
     fs_err::write(&same_stem, [50]).unwrap();
     let all = [files, vec![same_stem.display().to_string()]].concat();
     let run = predict(
@@ -238,7 +238,7 @@ async fn one_picture_is_drawn_to_a_file_and_several_into_a_folder() {
     );
     let annotated = run.objects()[2]["annotated"].as_str().map(PathBuf::from);
     assert_eq!(annotated, Some(out.join("a-2.png")));
-    let not_png = folder.path().join("out.jpg");
+    let not_png = directory.path().join("out.jpg");
     let run = predict(
         &server,
         &all[..1],
@@ -246,16 +246,21 @@ async fn one_picture_is_drawn_to_a_file_and_several_into_a_folder() {
     )
     .await;
     assert_eq!(run.code, 2, "{}", run.stderr);
-    let not_folder = folder.path().join("all.png");
-    let run = predict(&server, &all, &["--annotate", not_folder.to_str().unwrap()]).await;
+    let not_directory = directory.path().join("all.png");
+    let run = predict(
+        &server,
+        &all,
+        &["--annotate", not_directory.to_str().unwrap()],
+    )
+    .await;
     assert_eq!(run.code, 2, "{}", run.stderr);
 }
 
 #[tokio::test]
-async fn a_picture_is_explained_to_a_file_and_several_into_a_folder() {
+async fn a_image_is_explained_to_a_file_and_several_into_a_directory() {
     let server = server(true);
-    let (folder, files) = pictures(&["a.jpg", "b.jpg"]);
-    let out = folder.path().join("heat.png");
+    let (directory, files) = images(&["a.jpg", "b.jpg"]);
+    let out = directory.path().join("heat.png");
     let run = predict(
         &server,
         &files[..1],
@@ -268,8 +273,8 @@ async fn a_picture_is_explained_to_a_file_and_several_into_a_folder() {
     assert_eq!(object["explained"], out.to_str().unwrap());
     assert_eq!(object["explanation"]["years"][1], -0.5);
     assert_eq!(object["explanation"]["base_years"], 29.0);
-    // Both kinds of drawn pictures may go into one folder.
-    let both = folder.path().join("both");
+    // Both kinds of drawn images may go into one directory.
+    let both = directory.path().join("both");
     let both = both.to_str().unwrap();
     let options = ["--annotate", both, "--explain", both, "--json"];
     let run = predict(&server, &files, &options).await;
@@ -289,11 +294,11 @@ async fn a_picture_is_explained_to_a_file_and_several_into_a_folder() {
 }
 
 #[tokio::test]
-async fn faces_have_a_line_each_and_pictures_without_one_no_age() {
+async fn faces_have_a_line_each_and_images_without_one_no_age() {
     let server = server(true);
-    let (folder, _) = pictures(&[]);
+    let (directory, _) = images(&[]);
     let file = |name: &str, bytes: &[u8]| {
-        let path = folder.path().join(name);
+        let path = directory.path().join(name);
         fs_err::write(&path, bytes).unwrap();
         path.display().to_string()
     };
@@ -309,7 +314,7 @@ async fn faces_have_a_line_each_and_pictures_without_one_no_age() {
     assert!(lines[2].contains("2     7.0"), "{}", lines[2]);
     assert!(lines[3].contains("wall.jpg") && lines[3].contains("none"));
 
-    let heat = folder.path().join("heat");
+    let heat = directory.path().join("heat");
     let options = [
         "--detect-faces",
         "--json",
@@ -335,12 +340,12 @@ async fn faces_have_a_line_each_and_pictures_without_one_no_age() {
     let expected = heat.join("group-face2.png");
     assert_eq!(fs_err::read(&expected).unwrap(), [b'F', 7]);
     assert_eq!(explained, Some(expected));
-    // One picture may have several faces, so a single file will not do.
-    let png = folder.path().join("one.png");
+    // One image may have several faces, so a single file will not do.
+    let png = directory.path().join("one.png");
     let options = ["--detect-faces", "--explain", png.to_str().unwrap()];
     let run = predict(&server, &files[..1], &options).await;
     assert_eq!(run.code, 2);
-    assert!(run.stderr.contains("names a folder"), "{}", run.stderr);
+    assert!(run.stderr.contains("names a directory"), "{}", run.stderr);
 }
 
 #[tokio::test]
@@ -355,7 +360,7 @@ async fn what_an_old_server_does_not_have_is_not_asked_of_it() {
         },
         ..State::default()
     });
-    let (_folder, files) = pictures(&["a.jpg"]);
+    let (_directory, files) = images(&["a.jpg"]);
     let run = predict(&old, &files, &["--detect-faces"]).await;
     assert_eq!(run.code, 2);
     assert!(

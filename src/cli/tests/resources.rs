@@ -67,8 +67,8 @@ async fn checkpoints_are_listed_with_their_size() {
 async fn a_download_gets_its_name_only_when_it_is_whole() {
     // SHA-256 of the five bytes "hello", from `printf hello | sha256sum`.
     let sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-    let folder = tempfile::tempdir().unwrap();
-    let target = folder.path().join("model.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("model.safetensors");
     let arguments = [
         "trainings",
         "download",
@@ -88,7 +88,7 @@ async fn a_download_gets_its_name_only_when_it_is_whole() {
         "{}",
         run.stderr
     );
-    assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 0);
     let whole = Fake::start(State {
         file: b"hello".to_vec(),
         sha256: sha256.to_owned(),
@@ -107,8 +107,8 @@ async fn an_export_of_damaged_files_leaves_nothing() {
         sha256: "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".to_owned(),
         ..State::default()
     });
-    let folder = tempfile::tempdir().unwrap();
-    let target = folder.path().join("age.pt").display().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("age.pt").display().to_string();
     let export = ["models", "export", "--format", "torchscript", "--output"];
     let arguments = [export.as_slice(), &[target.as_str()]].concat();
     let run = visage(&server.url(), &arguments).await;
@@ -124,7 +124,7 @@ async fn an_export_of_damaged_files_leaves_nothing() {
         (run.code, run.stderr.as_str()),
         (1, "error: there is no models/age/versions/9\n")
     );
-    assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -201,8 +201,8 @@ async fn an_alias_is_set_to_a_version_or_another_alias() {
 
 #[tokio::test]
 async fn faces_are_drawn_without_a_server() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path().join("faces").display().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("faces").display().to_string();
     let arguments = [
         "synth", &dir, "--count", "2", "--size", "32", "--ages", "20-30", "--json",
     ];

@@ -23,8 +23,8 @@ async fn train_follows_to_the_end() {
     state.events.insert(11, event(12, promoted));
     state.events[12].sequence = 13;
     let server = Fake::start(state);
-    let folder = tempfile::tempdir().unwrap();
-    let faces = folder.path().canonicalize().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let faces = directory.path().canonicalize().unwrap();
     let dataset = format!("{}/./", faces.display());
     let arguments = [
         "train",

@@ -116,7 +116,7 @@ fn a_pattern_and_columns_are_for_one_kind_of_dataset_each() {
         },
         ..Options::default()
     };
-    let check = |options: &Options| check_source(&fixture.folder(), &fixture.roots(), options);
+    let check = |options: &Options| check_source(&fixture.directory(), &fixture.roots(), options);
     assert!(check(&options("agedb")).is_ok());
     let refused = check(&columns).unwrap_err();
     assert!(

@@ -103,8 +103,8 @@ fn nothing_outside_of_the_roots_is_opened_to_see_its_content() {
     let outside = TempDir::new().unwrap();
     let secret = outside.path().join("secret");
     fs::write(&secret, png(7)).unwrap();
-    symlink(&secret, fixture.folder().join("train/anna")).unwrap();
-    symlink(&secret, fixture.folder().join("train/30_anna")).unwrap();
+    symlink(&secret, fixture.directory().join("train/anna")).unwrap();
+    symlink(&secret, fixture.directory().join("train/30_anna")).unwrap();
     let dataset = fixture.load_tolerant();
     // Without an age it could only be a reject if its content were known.
     assert_eq!(dataset.report.ignored, 1);

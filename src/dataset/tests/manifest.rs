@@ -22,11 +22,11 @@ fn a_manifest_gives_paths_ages_parts_and_labels() {
     let mut digests = Vec::new();
     for (file, table) in tables {
         fixture.put(file, table.as_bytes());
-        // A folder with one manifest is read through it; another name has to be given itself.
+        // A directory with one manifest is read through it; another name has to be given itself.
         let path = if file.starts_with("manifest") {
-            fixture.folder()
+            fixture.directory()
         } else {
-            fixture.folder().join(file)
+            fixture.directory().join(file)
         };
         let dataset = load_quietly(&path, &fixture.roots(), &Options::default()).unwrap();
         assert_eq!(dataset.report.source, Source::Manifest);
@@ -39,7 +39,7 @@ fn a_manifest_gives_paths_ages_parts_and_labels() {
         let labels: Vec<_> = dataset.train[1].labels.iter().collect();
         assert_eq!(labels, [("gender", "m"), ("note", "x")]);
         digests.push(dataset.digest);
-        fs::remove_file(fixture.folder().join(file)).unwrap();
+        fs::remove_file(fixture.directory().join(file)).unwrap();
     }
     assert!(digests.iter().all(|digest| *digest == digests[0]));
 }
@@ -98,8 +98,12 @@ fn bad_rows_are_rejected_with_their_line() {
 fn paths_of_a_manifest_may_be_absolute_under_a_root() {
     let fixture = Fixture::with_images(&["a.png", "faces/b.png", "c.png"]);
     let (first, second) = (
-        fixture.folder().join("a.png").display().to_string(),
-        fixture.folder().join("faces/./b.png").display().to_string(),
+        fixture.directory().join("a.png").display().to_string(),
+        fixture
+            .directory()
+            .join("faces/./b.png")
+            .display()
+            .to_string(),
     );
     let table = format!("path,age,split\n\"{first}\",1,train\nc.png,2,train\n{second},3,val\n");
     fixture.put("manifest.csv", table.as_bytes());

@@ -7,15 +7,15 @@ fn links_out_of_the_roots_are_rejected_and_links_within_them_are_followed() {
     let outside = TempDir::new().unwrap();
     fs::write(outside.path().join("9_secret.png"), png(900)).unwrap();
     let fixture = Fixture::with_images(&["train/1_a.png", "train/2_b.png", "val/3_c.png"]);
-    let folder = fixture.folder();
+    let directory = fixture.directory();
     fs::create_dir(fixture.root.path().join("pool")).unwrap();
     fs::write(fixture.root.path().join("pool/4_d.png"), png(4)).unwrap();
-    symlink("../../pool/4_d.png", folder.join("train/4_link.png")).unwrap();
-    symlink("..", folder.join("train/circle")).unwrap();
-    symlink(outside.path(), folder.join("val/folder")).unwrap();
+    symlink("../../pool/4_d.png", directory.join("train/4_link.png")).unwrap();
+    symlink("..", directory.join("train/circle")).unwrap();
+    symlink(outside.path(), directory.join("val/directory")).unwrap();
     symlink(
         outside.path().join("9_secret.png"),
-        folder.join("val/9_file.png"),
+        directory.join("val/9_file.png"),
     )
     .unwrap();
 
@@ -27,12 +27,12 @@ fn links_out_of_the_roots_are_rejected_and_links_within_them_are_followed() {
     assert_eq!(names(&dataset.val), ["val/3_c.png"]);
     assert_eq!(
         rejects(&dataset),
-        [("outside_root", 2, vec!["val/folder", "val/9_file.png"])]
+        [("outside_root", 2, vec!["val/directory", "val/9_file.png"])]
     );
 
     fixture.put(
         "manifest.csv",
-        b"path,age,split\ntrain/1_a.png,1,train\ntrain/2_b.png,1,train\nval/3_c.png,1,val\nval/9_file.png,1,val\nval/folder/9_secret.png,1,val\n",
+        b"path,age,split\ntrain/1_a.png,1,train\ntrain/2_b.png,1,train\nval/3_c.png,1,val\nval/9_file.png,1,val\nval/directory/9_secret.png,1,val\n",
     );
     let dataset = fixture.load_tolerant();
     assert_eq!(
@@ -40,12 +40,16 @@ fn links_out_of_the_roots_are_rejected_and_links_within_them_are_followed() {
         [(
             "outside_root",
             2,
-            vec!["val/9_file.png", "val/folder/9_secret.png"]
+            vec!["val/9_file.png", "val/directory/9_secret.png"]
         )]
     );
-    fs::remove_file(folder.join("manifest.csv")).unwrap();
+    fs::remove_file(directory.join("manifest.csv")).unwrap();
     fs::write(outside.path().join("list.csv"), "path,age\n").unwrap();
-    symlink(outside.path().join("list.csv"), folder.join("manifest.csv")).unwrap();
+    symlink(
+        outside.path().join("list.csv"),
+        directory.join("manifest.csv"),
+    )
+    .unwrap();
     assert!(matches!(
         fixture.load(&Options::default()),
         Err(Error::OutsideRoots { .. })
@@ -61,7 +65,7 @@ fn roots_resolve_what_lies_under_them_and_tell_nothing_of_the_rest() {
     let root = fs::canonicalize(fixture.root.path()).unwrap();
     symlink(outside.path(), root.join("escape")).unwrap();
 
-    let absolute = fixture.folder().display().to_string();
+    let absolute = fixture.directory().display().to_string();
     for inside in ["faces", "faces/", "./faces", "faces/../faces", &absolute] {
         assert_eq!(
             roots.resolve(inside).unwrap(),
@@ -105,5 +109,5 @@ fn roots_resolve_what_lies_under_them_and_tell_nothing_of_the_rest() {
         .unwrap_err()
         .to_string();
     assert!(message.contains("/no/such/root"), "{message}");
-    assert!(Roots::new([fixture.folder().join("1_a.png")]).is_err());
+    assert!(Roots::new([fixture.directory().join("1_a.png")]).is_err());
 }

@@ -156,7 +156,7 @@ fn columns_are_read_by_the_names_that_are_given() {
         },
         ..Options::default()
     };
-    let refused = check_source(&fixture.folder(), &fixture.roots(), &missing).unwrap_err();
+    let refused = check_source(&fixture.directory(), &fixture.roots(), &missing).unwrap_err();
     let message = refused.to_string();
     assert!(
         message.contains("has no column \"birthday\" and \"fold\""),
@@ -169,7 +169,7 @@ fn columns_are_read_by_the_names_that_are_given() {
         },
         ..Options::default()
     };
-    let refused = check_source(&fixture.folder(), &fixture.roots(), &twice).unwrap_err();
+    let refused = check_source(&fixture.directory(), &fixture.roots(), &twice).unwrap_err();
     let message = refused.to_string();
     assert!(
         message.contains("column age cannot be two of path, age and split"),
@@ -183,7 +183,7 @@ fn names_are_found_in_another_normalization_of_unicode() {
     let (nfc, nfd) = ("Jos\u{e9}/M\u{fc}ller.png", "Jose\u{301}/Mu\u{308}ller.png");
     for (stored, written) in [(nfc, nfd), (nfd, nfc), (nfc, nfc), (nfd, nfd)] {
         let fixture = Fixture::with_images(&[stored, "a.png", "b.png"]);
-        let absolute = fixture.folder().join(written).display().to_string();
+        let absolute = fixture.directory().join(written).display().to_string();
         for path in [written, absolute.as_str()] {
             let table = format!("path,age,split\n{path},1,train\na.png,2,train\nb.png,3,val\n");
             let dataset = read(&fixture, table.as_bytes(), &Options::default());
@@ -196,7 +196,7 @@ fn names_are_found_in_another_normalization_of_unicode() {
             assert_eq!(sample.name, path);
             assert_eq!(
                 sample.path,
-                fixture.folder().canonicalize().unwrap().join(stored)
+                fixture.directory().canonicalize().unwrap().join(stored)
             );
         }
     }
@@ -269,7 +269,7 @@ fn links_are_not_listed_outside_of_the_roots() {
     let fixture = Fixture::with_images(&["a.png", "b.png"]);
     let elsewhere = TempDir::new().unwrap();
     fs::write(elsewhere.path().join("Jose\u{301}.png"), png(5)).unwrap();
-    symlink(elsewhere.path(), fixture.folder().join("link")).unwrap();
+    symlink(elsewhere.path(), fixture.directory().join("link")).unwrap();
     let table = "path,age,split\na.png,1,train\nb.png,3,val\nlink/Jos\u{e9}.png,2,train\n";
     let options = Options {
         max_reject_share: 1.0,
@@ -289,7 +289,7 @@ fn a_header_that_does_not_end_is_refused_after_a_megabyte() {
     let mut table = b"\"path,age\n".to_vec();
     table.resize(3 << 20, b'x');
     fixture.put("manifest.csv", &table);
-    let refused = check_source(&fixture.folder(), &fixture.roots(), &Options::default());
+    let refused = check_source(&fixture.directory(), &fixture.roots(), &Options::default());
     assert!(refused.is_err());
     assert!(fixture.load(&Options::default()).is_err());
 }

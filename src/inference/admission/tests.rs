@@ -47,7 +47,7 @@ fn what_nobody_waits_for_leaves_a_quarter_of_the_places() {
     );
     let _two = door.admit(&one(), 2, Priority::Interactive, None).unwrap();
     assert!(door.admit(&one(), 1, Priority::Interactive, None).is_err());
-    // Each picture gives back its own place.
+    // Each image gives back its own place.
     drop(six.split().unwrap());
     assert!(door.admit(&one(), 1, Priority::Batch, None).is_ok());
     assert!(door.admit(&one(), 2, Priority::Batch, None).is_err());
@@ -167,7 +167,7 @@ fn in_ms(milliseconds: u64) -> Option<Instant> {
     Some(Instant::now() + Duration::from_millis(milliseconds))
 }
 
-/// A door behind which eight pictures take 80 ms.
+/// A door behind which eight images take 80 ms.
 fn door_with_pace() -> Door {
     let door = Door::new(100);
     let mut eight = door.admit(&one(), 8, Priority::Interactive, None).unwrap();
@@ -223,14 +223,14 @@ fn deadline_that_is_too_near_without_others_is_told_as_such() {
 }
 
 #[test]
-fn picture_that_is_alone_is_never_refused_for_its_deadline() {
+fn image_that_is_alone_is_never_refused_for_its_deadline() {
     let door = door_with_pace();
     let late = door.admit(&one(), 1, Priority::Interactive, in_ms(0));
     assert!(late.is_ok(), "{late:?}");
 }
 
 #[test]
-fn picture_of_another_client_has_its_turn_before_its_deadline() {
+fn image_of_another_client_has_its_turn_before_its_deadline() {
     let door = door_with_pace();
     let _much = door.admit(&one(), 30, Priority::Interactive, None).unwrap();
     let other = Client::new("other");

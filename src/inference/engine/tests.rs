@@ -28,7 +28,7 @@ const OPTIONS: EngineOptions = EngineOptions {
 };
 
 /// The starter with another last bit in its last tensor.
-fn copy(folder: &Path, bit: u8) -> Arc<ServedModel> {
+fn copy(directory: &Path, bit: u8) -> Arc<ServedModel> {
     let (_, weights) = starter::files()
         .into_iter()
         .find(|(name, _)| *name == "model.safetensors")
@@ -36,7 +36,7 @@ fn copy(folder: &Path, bit: u8) -> Arc<ServedModel> {
     let mut weights = weights.to_vec();
     let lowest = weights.len() - size_of::<f32>();
     weights[lowest] ^= bit;
-    let path = folder.join(format!("{bit}.safetensors"));
+    let path = directory.join(format!("{bit}.safetensors"));
     fs_err::write(&path, &weights).unwrap();
     let sha256 = Sha256::digest(&weights)
         .iter()
@@ -51,7 +51,7 @@ fn copy(folder: &Path, bit: u8) -> Arc<ServedModel> {
     ))
 }
 
-/// A picture of one shade for a version, on its way.
+/// An image of one shade for a version, on its way.
 fn submit(
     engine: &Engine,
     door: &Door,
@@ -82,9 +82,9 @@ fn submit(
 }
 
 #[tokio::test]
-async fn pictures_of_a_version_that_was_let_go_of_hold_up_no_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let [pinned, gone, last] = [0, 1, 2].map(|bit| copy(folder.path(), bit));
+async fn images_of_a_version_that_was_let_go_of_hold_up_no_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let [pinned, gone, last] = [0, 1, 2].map(|bit| copy(directory.path(), bit));
     let (engine, thread) = Engine::start(OPTIONS).unwrap();
     let door = Door::new(8);
     engine.load(Arc::clone(&pinned), true).await.unwrap();
@@ -120,9 +120,9 @@ async fn pictures_of_a_version_that_was_let_go_of_hold_up_no_others() {
 
 #[tokio::test]
 async fn batches_that_are_begun_ahead_are_answered_all_and_each_with_its_own_ages() {
-    const PICTURES: u8 = 7;
-    let folder = tempfile::tempdir().unwrap();
-    let [one, other] = [0, 1].map(|bit| copy(folder.path(), bit));
+    const IMAGES: u8 = 7;
+    let directory = tempfile::tempdir().unwrap();
+    let [one, other] = [0, 1].map(|bit| copy(directory.path(), bit));
     let mut ages = Vec::new();
     for begins_ahead in [false, true] {
         let options = EngineOptions {
@@ -136,7 +136,7 @@ async fn batches_that_are_begun_ahead_are_answered_all_and_each_with_its_own_age
         let door = Door::new(8);
         engine.load(Arc::clone(&one), true).await.unwrap();
         engine.load(Arc::clone(&other), false).await.unwrap();
-        let answers = Vec::from_iter((0..PICTURES).map(|shade| {
+        let answers = Vec::from_iter((0..IMAGES).map(|shade| {
             let model = if shade % 3 == 0 { &other } else { &one };
             submit(&engine, &door, model, f32::from(shade) / 4.0)
         }));

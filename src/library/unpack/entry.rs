@@ -14,7 +14,7 @@ use super::{
     error::{Stop, shorten, stopped},
 };
 
-/// Most folders that one lies in.
+/// Most directories that one lies in.
 const MAX_DEPTH: usize = 32;
 /// Most bytes of a part of a name; file systems take no more.
 const MAX_PART: usize = 255;
@@ -25,9 +25,9 @@ const ARCHIVES: [&str; 8] = ["zip", "tar", "tgz", "gz", "bz2", "xz", "7z", "rar"
 /// Bytes that are copied at a time.
 const CHUNK: usize = 64 << 10;
 
-/// The folder that is filled.
+/// The directory that is filled.
 pub(super) struct Target<'a> {
-    folder: &'a Path,
+    directory: &'a Path,
     limits: &'a Limits,
     /// Most bytes of an archive of this size.
     by_ratio: u64,
@@ -43,7 +43,7 @@ pub(super) struct Target<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     File,
-    Folder,
+    Directory,
     /// Such as `a symbolic link`.
     Other(&'static str),
 }
@@ -54,14 +54,14 @@ pub(super) enum Place {
     File(PathBuf),
     /// To a file if the content is that of an image, with the name for a report.
     Unknown(PathBuf, String),
-    /// Nowhere: a folder, or a file that no dataset is made of.
+    /// Nowhere: a directory, or a file that no dataset is made of.
     Nowhere,
 }
 
 impl<'a> Target<'a> {
-    pub(super) fn new(folder: &'a Path, limits: &'a Limits, by_ratio: u64) -> Self {
+    pub(super) fn new(directory: &'a Path, limits: &'a Limits, by_ratio: u64) -> Self {
         Target {
-            folder,
+            directory,
             limits,
             by_ratio,
             entries: 0,
@@ -82,19 +82,21 @@ impl<'a> Target<'a> {
         self.count(name)?;
         let parts = self.parts(name, separators)?;
         if let Kind::Other(what) = kind {
-            return Err(self.refuse(format!("it is {what}; only files and folders are taken")));
+            return Err(self.refuse(format!(
+                "it is {what}; only files and directories are taken"
+            )));
         }
         let is_hidden = parts
             .iter()
             .any(|part| part.starts_with('.') || *part == "__MACOSX");
-        if kind == Kind::Folder {
+        if kind == Kind::Directory {
             return Ok(Place::Nowhere);
         }
         let Some(last) = parts.last() else {
             return Err(self.refuse("it is a file without a name".to_owned()));
         };
         let joined = parts.join("/");
-        let path = self.folder.join(&joined);
+        let path = self.directory.join(&joined);
         let kind = match is_hidden {
             true => FileKind::Other,
             false => file_kind(last),
@@ -118,7 +120,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Counts an entry that is no file or folder of its own, such as a long name.
+    /// Counts an entry that is no file or directory of its own, such as a long name.
     pub(super) fn count(&mut self, name: &str) -> Result<(), Error> {
         self.current = shorten(name);
         self.entries += 1;
@@ -131,7 +133,7 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    /// The parts of a name that stays inside of the folder.
+    /// The parts of a name that stays inside of the directory.
     fn parts<'n>(&self, name: &'n str, separators: &[char]) -> Result<Vec<&'n str>, Error> {
         let refuse = |problem: &str| Err(self.refuse(problem.to_owned()));
         if name.len() > MAX_NAME {
@@ -159,7 +161,7 @@ impl<'a> Target<'a> {
             }
             parts.push(part);
         }
-        // macOS gives the icon of a folder such a name; it is never written.
+        // macOS gives the icon of a directory such a name; it is never written.
         let is_icon = matches!(parts.last(), Some(&"Icon\r" | &"._Icon\r"));
         let inspected = &parts[..parts.len() - usize::from(is_icon)];
         if inspected
@@ -169,7 +171,7 @@ impl<'a> Target<'a> {
             return refuse("its name has a control character");
         }
         if parts.len() > MAX_DEPTH {
-            return refuse("it lies in more than 32 folders");
+            return refuse("it lies in more than 32 directories");
         }
         Ok(parts)
     }
@@ -203,7 +205,7 @@ impl<'a> Target<'a> {
         expected: u64,
     ) -> Result<(), Error> {
         if let Some(parent) = path.parent() {
-            // Fails where a file of an earlier entry has the name of the folder.
+            // Fails where a file of an earlier entry has the name of the directory.
             fs::create_dir_all(parent).map_err(|error| self.unwritable(error))?;
         }
         let mut file = fs::OpenOptions::new()
@@ -280,7 +282,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// What a failure to make a file or a folder means.
+    /// What a failure to make a file or a directory means.
     fn unwritable(&self, error: io::Error) -> Error {
         let is_taken = matches!(
             error.kind(),

@@ -46,9 +46,9 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// It grows as no archive of pictures does.
+    /// It grows as no archive of images does.
     #[error(
-        "the archive is refused at its entry {entry:?}: it unpacks to more than {limit} bytes, a hundred times its size, which no archive of pictures does"
+        "the archive is refused at its entry {entry:?}: it unpacks to more than {limit} bytes, a hundred times its size, which no archive of images does"
     )]
     Bomb {
         /// Where it is too much.

@@ -1,6 +1,6 @@
-//! Archives of pictures, which are not believed: a zip, a tar or a gzipped tar becomes a folder, or a sentence that says which entry it is refused for.
+//! Archives of images, which are not believed: a zip, a tar or a gzipped tar becomes a directory, or a sentence that says which entry it is refused for.
 //!
-//! - Only regular files and folders are taken, and their names must stay inside: no absolute path, no `..`, no control character. In a zip a backslash separates
+//! - Only regular files and directories are taken, and their names must stay inside: no absolute path, no `..`, no control character. In a zip a backslash separates
 //!   the parts of a name as `/` does, and names without a mark are read as `names` says; all checks are of the resulting parts. A link, a device or anything else
 //!   refuses the whole archive, and so does a second file of the same name.
 //! - What an archive says about sizes is not trusted: the bytes that come out are counted while they come, and so are the entries.
@@ -32,9 +32,9 @@ use crate::dataset::Skipped;
 
 use entry::Target;
 
-/// An archive that grows to more than so many times its size is a bomb: pictures are compressed already.
+/// An archive that grows to more than so many times its size is a bomb: images are compressed already.
 const MAX_RATIO: u64 = 100;
-/// Bytes that any archive may grow to, so that a small one of drawn pictures is none.
+/// Bytes that any archive may grow to, so that a small one of drawn images is none.
 const FREE_OF_RATIO: u64 = 64 << 20;
 /// How a gzip file begins.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -50,7 +50,7 @@ const TAR_BLOCK: usize = 512;
 pub struct Limits {
     /// Most bytes of all files together.
     pub bytes: u64,
-    /// Most entries, folders included.
+    /// Most entries, directories included.
     pub entries: u64,
 }
 
@@ -70,13 +70,13 @@ pub struct Unpacked {
 /// Hears how many bytes of the archive are done, of how many, and says whether to go on.
 pub type Progress<'a> = dyn FnMut(u64, u64) -> bool + 'a;
 
-/// Unpacks an archive into an empty folder, on the calling thread. Where it fails, the folder holds a part of it.
+/// Unpacks an archive into an empty directory, on the calling thread. Where it fails, the directory holds a part of it.
 ///
 /// # Errors
 /// Every variant of [`Error`].
 pub fn unpack(
     archive: &Path,
-    folder: &Path,
+    directory: &Path,
     limits: &Limits,
     progress: &mut Progress<'_>,
 ) -> Result<Unpacked, Error> {
@@ -86,7 +86,7 @@ pub fn unpack(
     (&mut file).take(TAR_BLOCK as u64).read_to_end(&mut start)?;
     file.seek(SeekFrom::Start(0))?;
     let by_ratio = FREE_OF_RATIO.max(size.saturating_mul(MAX_RATIO));
-    let mut target = Target::new(folder, limits, by_ratio);
+    let mut target = Target::new(directory, limits, by_ratio);
     let mut tell = Tell { progress, size };
     if ZIP.iter().any(|magic| start.starts_with(magic)) {
         zip::unpack(file, size, &mut target, &mut tell)?;

@@ -63,7 +63,7 @@ pub(super) fn unpack(reader: impl Read, target: &mut Target<'_>) -> Result<(), E
 fn meaning(kind: EntryType) -> Kind {
     match kind {
         EntryType::Regular | EntryType::Continuous => Kind::File,
-        EntryType::Directory => Kind::Folder,
+        EntryType::Directory => Kind::Directory,
         EntryType::Symlink => Kind::Other("a symbolic link"),
         EntryType::Link => Kind::Other("a hard link"),
         EntryType::Char | EntryType::Block => Kind::Other("a device"),

@@ -13,26 +13,29 @@ const LIMITS: Limits = Limits {
     entries: 20,
 };
 /// Not looked at here: what is inside is the scan's business.
-const PICTURE: &[u8] = b"a picture";
+const IMAGE: &[u8] = b"an image";
 
 type Outcome = Result<(Unpacked, Vec<(String, Vec<u8>)>), Error>;
 
 /// What becomes of an archive, with the files by name.
 fn unpacked(archive: &[u8], limits: Limits) -> Outcome {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, out) = (folder.path().join("archive"), folder.path().join("out"));
+    let directory = tempfile::tempdir().unwrap();
+    let (path, out) = (
+        directory.path().join("archive"),
+        directory.path().join("out"),
+    );
     write(&path, archive);
     fs::create_dir(&out).unwrap();
     let found = unpack(&path, &out, &limits, &mut |done, total| {
         assert!(done <= total, "{done} of {total}");
         true
     });
-    let mut outside: Vec<String> = names(folder.path());
+    let mut outside: Vec<String> = names(directory.path());
     outside.sort();
     assert_eq!(
         outside,
         ["archive", "out"],
-        "nothing is written beside the folder"
+        "nothing is written beside the directory"
     );
     let mut files = Vec::new();
     collect(&out, "", &mut files);
@@ -44,16 +47,16 @@ fn write(path: &Path, bytes: &[u8]) {
     fs::File::create(path).unwrap().write_all(bytes).unwrap();
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect()
 }
 
-fn collect(folder: &Path, prefix: &str, files: &mut Vec<(String, Vec<u8>)>) {
-    for name in names(folder) {
-        let path = folder.join(&name);
+fn collect(directory: &Path, prefix: &str, files: &mut Vec<(String, Vec<u8>)>) {
+    for name in names(directory) {
+        let path = directory.join(&name);
         let name = format!("{prefix}{name}");
         // Links are not followed: there must be none.
         match fs::symlink_metadata(&path).unwrap().is_dir() {
@@ -89,8 +92,8 @@ fn tar_of(entries: &[(&str, EntryType, &[u8])]) -> Vec<u8> {
 
 fn tar_file(name: &str) -> Vec<u8> {
     tar_of(&[
-        ("1_first.jpg", EntryType::Regular, PICTURE),
-        (name, EntryType::Regular, PICTURE),
+        ("1_first.jpg", EntryType::Regular, IMAGE),
+        (name, EntryType::Regular, IMAGE),
     ])
 }
 
@@ -105,7 +108,7 @@ fn zip_of(entries: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
     for (name, bytes) in entries {
         let options = SimpleFileOptions::default().compression_method(method);
         match name.strip_suffix('/') {
-            Some(folder) => writer.add_directory(folder, options).unwrap(),
+            Some(directory) => writer.add_directory(directory, options).unwrap(),
             None => {
                 writer.start_file(*name, options).unwrap();
                 writer.write_all(bytes).unwrap();
@@ -132,11 +135,11 @@ fn renamed(mut zip: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
 fn good() -> Vec<(&'static str, &'static [u8])> {
     vec![
         ("faces/", b""),
-        ("faces/train/30_a.jpg", PICTURE),
+        ("faces/train/30_a.jpg", IMAGE),
         ("faces/val/./31_b.PNG", b""),
         ("manifest.csv", b"path,age\n"),
         ("README.txt", b"not of a dataset"),
-        ("__MACOSX/30_a.jpg", b"not a picture"),
+        ("__MACOSX/30_a.jpg", b"not an image"),
         (".git/32_c.jpg", b"hidden"),
     ]
 }
@@ -144,7 +147,7 @@ fn good() -> Vec<(&'static str, &'static [u8])> {
 fn check_good(archive: &[u8]) {
     let (found, files) = unpacked(archive, LIMITS).unwrap();
     let expected = [
-        ("faces/train/30_a.jpg", PICTURE),
+        ("faces/train/30_a.jpg", IMAGE),
         ("faces/val/31_b.PNG", b""),
         ("manifest.csv", b"path,age\n"),
     ];
@@ -174,21 +177,21 @@ fn long_names_of_both_kinds_of_tar_are_read() {
     let name = format!("{}/30_a.jpg", "x".repeat(150));
     let mut gnu = Builder::new(Vec::new());
     let mut header = Header::new_gnu();
-    header.set_size(PICTURE.len() as u64);
+    header.set_size(IMAGE.len() as u64);
     header.set_mode(0o644);
-    gnu.append_data(&mut header, &name, PICTURE).unwrap();
+    gnu.append_data(&mut header, &name, IMAGE).unwrap();
     let mut pax = Builder::new(Vec::new());
     pax.append_pax_extensions([("path", name.as_bytes()), ("mtime", b"1.5")])
         .unwrap();
     let mut header = Header::new_ustar();
     header.set_path("30_short.jpg").unwrap();
-    header.set_size(PICTURE.len() as u64);
+    header.set_size(IMAGE.len() as u64);
     header.set_mode(0o644);
     header.set_cksum();
-    pax.append(&header, PICTURE).unwrap();
+    pax.append(&header, IMAGE).unwrap();
     for tar in [gnu.into_inner().unwrap(), pax.into_inner().unwrap()] {
         let (_, files) = unpacked(&tar, LIMITS).unwrap();
-        assert_eq!(files, [(name.clone(), PICTURE.to_vec())]);
+        assert_eq!(files, [(name.clone(), IMAGE.to_vec())]);
     }
 }
 
@@ -202,7 +205,7 @@ fn a_name_that_leads_out_is_refused_and_told() {
         ("30_new\nline.jpg", "has a control character"),
     ] {
         let zip = zip_of(
-            &[("1_first.jpg", PICTURE), (&"n".repeat(name.len()), PICTURE)],
+            &[("1_first.jpg", IMAGE), (&"n".repeat(name.len()), IMAGE)],
             CompressionMethod::Deflated,
         );
         for archive in [
@@ -242,7 +245,7 @@ fn links_and_devices_are_refused_and_told() {
         (EntryType::new(b'?'), "a kind that is not known"),
     ] {
         let tar = tar_of(&[
-            ("30_first.jpg", EntryType::Regular, PICTURE),
+            ("30_first.jpg", EntryType::Regular, IMAGE),
             ("31_x.jpg", kind, b""),
         ]);
         let said = refusal(&tar);
@@ -264,11 +267,11 @@ fn links_and_devices_are_refused_and_told() {
 }
 
 #[test]
-fn a_second_file_of_a_name_or_a_file_as_a_folder_is_refused() {
+fn a_second_file_of_a_name_or_a_file_as_a_directory_is_refused() {
     for second in ["30_a.jpg", "./30_a.jpg", "30_a.jpg/31_b.jpg"] {
         let tar = tar_of(&[
-            ("30_a.jpg", EntryType::Regular, PICTURE),
-            (second, EntryType::Regular, PICTURE),
+            ("30_a.jpg", EntryType::Regular, IMAGE),
+            (second, EntryType::Regular, IMAGE),
         ]);
         let said = refusal(&tar);
         assert!(
@@ -283,9 +286,9 @@ fn more_entries_than_allowed_are_refused_at_the_first_too_many() {
     let names: Vec<String> = (0..21).map(|age| format!("{age}_a.jpg")).collect();
     let tar: Vec<_> = names
         .iter()
-        .map(|name| (name.as_str(), EntryType::Regular, PICTURE))
+        .map(|name| (name.as_str(), EntryType::Regular, IMAGE))
         .collect();
-    let zip: Vec<_> = names.iter().map(|name| (name.as_str(), PICTURE)).collect();
+    let zip: Vec<_> = names.iter().map(|name| (name.as_str(), IMAGE)).collect();
     for archive in [tar_of(&tar), zip_of(&zip, CompressionMethod::Stored)] {
         let said = refusal(&archive);
         assert!(
@@ -298,7 +301,7 @@ fn more_entries_than_allowed_are_refused_at_the_first_too_many() {
 #[test]
 fn more_bytes_than_allowed_are_refused_whatever_the_archive_says() {
     let large = vec![0; 2 << 20];
-    let entries = [("30_a.jpg", PICTURE), ("31_large.jpg", &large[..])];
+    let entries = [("30_a.jpg", IMAGE), ("31_large.jpg", &large[..])];
     let tar = tar_of(&entries.map(|(name, bytes)| (name, EntryType::Regular, bytes)));
     let zip = zip_of(&entries, CompressionMethod::Deflated);
     // The size in the directory is not what comes out.
@@ -318,14 +321,14 @@ fn more_bytes_than_allowed_are_refused_whatever_the_archive_says() {
 }
 
 #[test]
-fn what_grows_as_no_pictures_do_is_a_bomb() {
+fn what_grows_as_no_images_do_is_a_bomb() {
     let limits = Limits {
         bytes: 1 << 40,
         entries: 20,
     };
     let zeros = vec![0; FREE_OF_RATIO as usize + 1];
     let tar = tar_of(&[
-        ("30_a.jpg", EntryType::Regular, PICTURE),
+        ("30_a.jpg", EntryType::Regular, IMAGE),
         ("31_zeros.jpg", EntryType::Regular, &zeros),
     ]);
     let zip = zip_of(&[("31_zeros.jpg", &zeros)], CompressionMethod::Deflated);
@@ -338,12 +341,12 @@ fn what_grows_as_no_pictures_do_is_a_bomb() {
     }
     // Not written, but it would have to be read.
     let skipped = tar_of(&[
-        ("30_a.jpg", EntryType::Regular, PICTURE),
+        ("30_a.jpg", EntryType::Regular, IMAGE),
         ("zeros.txt", EntryType::Regular, &zeros),
         ("more-zeros.txt", EntryType::Regular, &zeros),
     ]);
     let said = unpacked(&gzip(&skipped), limits).unwrap_err().to_string();
-    assert!(said.contains("which no archive of pictures does"), "{said}");
+    assert!(said.contains("which no archive of images does"), "{said}");
 }
 
 #[test]
@@ -351,7 +354,7 @@ fn an_archive_that_is_cut_off_anywhere_is_damaged_or_refused() {
     let random: Vec<u8> = (0..4_000_u32)
         .map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8)
         .collect();
-    let entries = [("30_a.jpg", PICTURE), ("31_b.jpg", &random[..])];
+    let entries = [("30_a.jpg", IMAGE), ("31_b.jpg", &random[..])];
     let tar = tar_of(&entries.map(|(name, bytes)| (name, EntryType::Regular, bytes)));
     // Behind its last byte of data a tar has zeros only.
     let data_end = 512 + 512 + 512 + random.len();
@@ -382,7 +385,7 @@ fn an_archive_that_is_cut_off_anywhere_is_damaged_or_refused() {
 #[test]
 fn changed_bytes_of_a_zip_never_do_more_than_refuse_it() {
     let zip = zip_of(
-        &[("30_a.jpg", PICTURE), ("31_b.jpg", PICTURE)],
+        &[("30_a.jpg", IMAGE), ("31_b.jpg", IMAGE)],
         CompressionMethod::Stored,
     );
     for at in 0..zip.len() {
@@ -394,8 +397,8 @@ fn changed_bytes_of_a_zip_never_do_more_than_refuse_it() {
         }
     }
     let at = zip
-        .windows(PICTURE.len())
-        .position(|bytes| bytes == PICTURE)
+        .windows(IMAGE.len())
+        .position(|bytes| bytes == IMAGE)
         .unwrap();
     let mut changed = zip;
     changed[at] ^= 1;
@@ -408,7 +411,7 @@ fn changed_bytes_of_a_zip_never_do_more_than_refuse_it() {
 
 #[test]
 fn claims_of_a_zip_cost_no_memory_and_no_panic() {
-    let mut zip = zip_of(&[("30_a.jpg", PICTURE)], CompressionMethod::Stored);
+    let mut zip = zip_of(&[("30_a.jpg", IMAGE)], CompressionMethod::Stored);
     let end = zip.len() - 22;
     zip[end + 8..end + 12].fill(0xfe);
     let said = refusal(&zip);
@@ -416,7 +419,7 @@ fn claims_of_a_zip_cost_no_memory_and_no_panic() {
     for archive in [&b"PK\x05\x06"[..], b"PK\x03\x04", &[b'P', b'K', 5, 6, 0xff]] {
         assert!(refusal(archive).contains("damaged"));
     }
-    let mut encrypted = zip_of(&[("30_a.jpg", PICTURE)], CompressionMethod::Stored);
+    let mut encrypted = zip_of(&[("30_a.jpg", IMAGE)], CompressionMethod::Stored);
     let directory = encrypted
         .windows(4)
         .position(|four| four == b"PK\x01\x02")
@@ -431,7 +434,7 @@ fn a_long_name_of_a_tar_is_not_read_without_bound() {
     for kind in [EntryType::GNULongName, EntryType::XHeader] {
         let tar = tar_of(&[
             ("first.jpg", kind, &long),
-            ("30_a.jpg", EntryType::Regular, PICTURE),
+            ("30_a.jpg", EntryType::Regular, IMAGE),
         ]);
         let said = refusal(&tar);
         assert!(said.contains("20000 bytes are too many"), "{said}");
@@ -441,19 +444,19 @@ fn a_long_name_of_a_tar_is_not_read_without_bound() {
 #[test]
 fn what_is_no_archive_or_has_no_image_is_refused_with_a_way_out() {
     assert_eq!(refusal(b""), "the file is no zip, tar or gzipped tar");
-    assert_eq!(refusal(PICTURE), "the file is no zip, tar or gzipped tar");
-    let zip = zip_of(&[("notes.txt", PICTURE)], CompressionMethod::Stored);
+    assert_eq!(refusal(IMAGE), "the file is no zip, tar or gzipped tar");
+    let zip = zip_of(&[("notes.txt", IMAGE)], CompressionMethod::Stored);
     assert!(refusal(&zip).contains("holds no image (1 other files were left out)"));
 }
 
 #[test]
 fn unpacking_ends_when_it_is_cancelled() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("archive");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("archive");
     for archive in [
         tar_file("31_b.jpg"),
         gzip(&tar_file("31_b.jpg")),
-        zip_of(&[("30_a.jpg", PICTURE)], CompressionMethod::Stored),
+        zip_of(&[("30_a.jpg", IMAGE)], CompressionMethod::Stored),
     ] {
         write(&path, &archive);
         let out = tempfile::tempdir().unwrap();
@@ -469,7 +472,7 @@ fn raw_zip(names: &[&[u8]]) -> Vec<u8> {
         .zip(names)
         .map(|(letter, name)| letter.repeat(name.len()))
         .collect();
-    let entries: Vec<(&str, &[u8])> = texts.iter().map(|text| (text.as_str(), PICTURE)).collect();
+    let entries: Vec<(&str, &[u8])> = texts.iter().map(|text| (text.as_str(), IMAGE)).collect();
     let mut zip = zip_of(&entries, CompressionMethod::Deflated);
     for (text, name) in texts.iter().zip(names) {
         let mut found = 0;
@@ -489,8 +492,8 @@ fn zip_with_extra(name: &[u8], body: &[u8]) -> Vec<u8> {
     let short = |value: usize| u16::try_from(value).unwrap().to_le_bytes();
     let long = |value: usize| u32::try_from(value).unwrap().to_le_bytes();
     let extra = [&0x7075_u16.to_le_bytes()[..], &short(body.len()), body].concat();
-    let checksum = crc32fast::hash(PICTURE).to_le_bytes();
-    let size = long(PICTURE.len());
+    let checksum = crc32fast::hash(IMAGE).to_le_bytes();
+    let size = long(IMAGE.len());
     // Version, flags, method, time and date.
     let common = [
         &[20, 0][..],
@@ -501,7 +504,7 @@ fn zip_with_extra(name: &[u8], body: &[u8]) -> Vec<u8> {
         &short(name.len()),
     ]
     .concat();
-    let local = [&b"PK\x03\x04"[..], &common, &[0; 2], name, PICTURE].concat();
+    let local = [&b"PK\x03\x04"[..], &common, &[0; 2], name, IMAGE].concat();
     let lengths = [&short(extra.len())[..], &[0; 14]].concat();
     let entry = [
         &b"PK\x01\x02"[..],
@@ -546,7 +549,7 @@ fn names_of_a_zip_in_other_code_pages_and_with_backslashes_are_read() {
             "faces/val/32_Jörg.jpg",
         ]
     );
-    let tar = tar_of(&[("30_M?ller.jpg", EntryType::Regular, PICTURE)]);
+    let tar = tar_of(&[("30_M?ller.jpg", EntryType::Regular, IMAGE)]);
     let mut latin = tar.clone();
     let at = tar.iter().position(|byte| *byte == b'?').unwrap();
     latin[at] = 0xFC;
@@ -634,7 +637,7 @@ fn files_that_macos_adds_are_ignored_and_never_written() {
 fn the_content_decides_about_files_of_an_archive_whose_extension_is_not_known() {
     const JPEG: &[u8] = b"\xFF\xD8\xFF\xE0 and more than the first bytes of an image";
     let entries: [(&str, &[u8]); 6] = [
-        ("30_a.jpg", PICTURE),
+        ("30_a.jpg", IMAGE),
         ("31_b", JPEG),
         ("32_c.jpg_large", JPEG),
         ("33_d.heic", b"\0\0\0\x18ftypheic"),
@@ -650,7 +653,7 @@ fn the_content_decides_about_files_of_an_archive_whose_extension_is_not_known() 
     ] {
         let (found, files) = unpacked(&archive, LIMITS).unwrap();
         let expected = [
-            ("30_a.jpg", PICTURE),
+            ("30_a.jpg", IMAGE),
             ("31_b", JPEG),
             ("32_c.jpg_large", JPEG),
         ];
@@ -677,7 +680,7 @@ fn the_content_decides_about_files_of_an_archive_whose_extension_is_not_known() 
 fn files_whose_content_decides_are_limited_as_others_are() {
     let mut large = vec![0; 2 << 20];
     large[..4].copy_from_slice(b"\xFF\xD8\xFF\xE0");
-    let entries = [("30_a.jpg", PICTURE), ("31_large", &large[..])];
+    let entries = [("30_a.jpg", IMAGE), ("31_large", &large[..])];
     let tar = tar_of(&entries.map(|(name, bytes)| (name, EntryType::Regular, bytes)));
     for archive in [tar, zip_of(&entries, CompressionMethod::Deflated)] {
         let said = refusal(&archive);
@@ -687,10 +690,7 @@ fn files_whose_content_decides_are_limited_as_others_are() {
         );
     }
     let zip = zip_of(
-        &[
-            ("30_a.jpg", PICTURE),
-            ("31_b", b"\xFF\xD8\xFF\xE0 an image"),
-        ],
+        &[("30_a.jpg", IMAGE), ("31_b", b"\xFF\xD8\xFF\xE0 an image")],
         CompressionMethod::Stored,
     );
     let at = zip

@@ -187,12 +187,12 @@ fn read_entry(directory: &mut impl Read) -> io::Result<Option<Entry>> {
     let compressed = value(u32_at(&fixed, 20));
     let header = value(u32_at(&fixed, 42));
     let text = names::of_zip(&name, flags & UTF_8 != 0, &extra);
-    let is_folder = text
+    let is_directory = text
         .as_deref()
         .is_some_and(|text| text.ends_with(SEPARATORS));
     Ok(Some(Entry {
-        kind: match is_folder {
-            true => Kind::Folder,
+        kind: match is_directory {
+            true => Kind::Directory,
             false => kind(fixed[5], u32_at(&fixed, 38)),
         },
         text,
@@ -218,7 +218,7 @@ fn kind(system: u8, attributes: u32) -> Kind {
     match attributes >> 28 {
         _ if !UNIX.contains(&system) => Kind::File,
         0 | 0o10 => Kind::File,
-        0o4 => Kind::Folder,
+        0o4 => Kind::Directory,
         0o12 => Kind::Other("a symbolic link"),
         0o2 | 0o6 => Kind::Other("a device"),
         0o1 => Kind::Other("a pipe"),

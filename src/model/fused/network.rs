@@ -19,11 +19,11 @@ use super::{
 
 /// Channels behind layer1 to layer4.
 pub(super) const CHANNELS: [usize; 4] = [64, 128, 256, 512];
-/// How much brighter a picture may be than any is, without a number beyond f16.
+/// How much brighter an image may be than any is, without a number beyond f16.
 const HEADROOM: f32 = 16.0;
-/// The largest value of a normalised picture: white, (1 - 0.406) / 0.225.
+/// The largest value of a normalised image: white, (1 - 0.406) / 0.225.
 const BRIGHTEST: f32 = 2.64;
-/// Of the pictures that try this, in pixels.
+/// Of the images that try this, in pixels.
 const PROBE_SIDE: usize = 64;
 
 /// The first layers of a network with all BatchNorms folded, and its head when all layers are there.
@@ -157,7 +157,7 @@ impl Network {
         self.format
     }
 
-    /// Whether all numbers on the way stay far from the largest of f16: pictures of noise, stripes and squares that are [`HEADROOM`] times as bright as any picture
+    /// Whether all numbers on the way stay far from the largest of f16: images of noise, stripes and squares that are [`HEADROOM`] times as bright as any image
     /// is must still come to numbers. Convolutions and ReLU keep such a factor, but for what biases add.
     ///
     /// # Errors

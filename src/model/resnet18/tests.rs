@@ -45,7 +45,7 @@ fn noise(seed: u64, index: u64) -> f64 {
     (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
 }
 
-/// Pictures from a formula, `[count, 3, side, side]`.
+/// Images from a formula, `[count, 3, side, side]`.
 pub(crate) fn formula_images(count: usize, side: usize) -> Tensor {
     let value = |n: f64, index: usize| {
         let wave = ((0.013 + 0.0211 * n) * index as f64 + n).sin();

@@ -11,7 +11,7 @@ pub enum Error {
     /// The file could not be read; the inner error names the path.
     #[error("cannot read weights: {0}")]
     Io(#[from] io::Error),
-    /// The path leads to a folder, a pipe or a device.
+    /// The path leads to a directory, a pipe or a device.
     #[error("weights file {path} is not a regular file")]
     NotAFile {
         /// The path.
@@ -72,7 +72,7 @@ pub enum Error {
     Unavailable {
         /// What failed.
         reason: HubError,
-        /// The folder in which the file would be found, in words if none is configured.
+        /// The directory in which the file would be found, in words if none is configured.
         place: String,
     },
 }

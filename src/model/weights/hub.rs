@@ -36,7 +36,7 @@ const MAX_REDIRECTS: usize = 5;
 pub struct HubOptions {
     /// Address of the hub or a mirror (`HF_ENDPOINT`); `https://huggingface.co` if none.
     pub endpoint: Option<String>,
-    /// The hub's cache folder (`HF_HUB_CACHE`, else `hub` below `HF_HOME`).
+    /// The hub's cache directory (`HF_HUB_CACHE`, else `hub` below `HF_HOME`).
     pub cache_dir: PathBuf,
     /// Access token (`HF_TOKEN`); sent to the endpoint only, never to where it redirects.
     pub token: Option<String>,
@@ -46,7 +46,7 @@ pub struct HubOptions {
     pub timeout: Duration,
     /// The file's SHA-256, 64 hexadecimal digits. With `None` the digest that the hub states is trusted.
     pub expected_sha256: Option<String>,
-    /// torch's cache folder (`TORCH_HOME`), where torchvision keeps its downloads under `hub/checkpoints`.
+    /// torch's cache directory (`TORCH_HOME`), where torchvision keeps its downloads under `hub/checkpoints`.
     pub torch_home: Option<PathBuf>,
 }
 
@@ -95,7 +95,7 @@ pub enum HubError {
     /// The network may not be used.
     #[error("offline mode is on and the cache {cache_dir} does not hold {NAME}")]
     Offline {
-        /// The hub's cache folder.
+        /// The hub's cache directory.
         cache_dir: PathBuf,
     },
     /// No answer: name not found, connection refused, timeout, bad certificate.
@@ -156,11 +156,11 @@ pub enum HubError {
         /// The address asked.
         url: String,
     },
-    /// The cache folder could not be written.
-    #[error("cannot write the hub's cache {folder}: {source}")]
+    /// The cache directory could not be written.
+    #[error("cannot write the hub's cache {directory}: {source}")]
     Cache {
-        /// The folder in the cache.
-        folder: PathBuf,
+        /// The directory in the cache.
+        directory: PathBuf,
         /// What failed.
         source: io::Error,
     },
@@ -183,11 +183,11 @@ pub(super) fn download(options: &HubOptions) -> Result<PathBuf, HubError> {
     let expected = expected_digests(options, &answer)?;
     tracing::info!(url, "downloading {NAME}");
 
-    let folder = options
+    let directory = options
         .cache_dir
         .join(Repo::model(REPOSITORY.to_owned()).folder_name());
-    let blobs = folder.join("blobs");
-    fs::create_dir_all(&blobs).map_err(|source| unwritable(&folder, source))?;
+    let blobs = directory.join("blobs");
+    fs::create_dir_all(&blobs).map_err(|source| unwritable(&directory, source))?;
     let (aside, found) = receive(answer.response.into_body(), &url, &blobs)?;
     for (expected, origin) in expected {
         if !expected.eq_ignore_ascii_case(&found) {
@@ -199,10 +199,10 @@ pub(super) fn download(options: &HubOptions) -> Result<PathBuf, HubError> {
             });
         }
     }
-    // A mirror may not say which commit it serves; any name will do for the folder that holds the link.
+    // A mirror may not say which commit it serves; any name will do for the directory that holds the link.
     let commit = answer.commit.unwrap_or_else(|| found[..40].to_owned());
     publish(aside, &blobs.join(&found), &layout(options), &commit)
-        .map_err(|source| unwritable(&folder, source))
+        .map_err(|source| unwritable(&directory, source))
 }
 
 /// The end of a chain of redirects, and what was said on the way.
@@ -304,14 +304,14 @@ fn expected_digests(
     Ok(expected)
 }
 
-/// Writes the body to a temporary file in `folder`, synced, and computes its SHA-256 on the way.
-fn receive(body: Body, url: &str, folder: &Path) -> Result<(NamedTempFile, String), HubError> {
+/// Writes the body to a temporary file in `directory`, synced, and computes its SHA-256 on the way.
+fn receive(body: Body, url: &str, directory: &Path) -> Result<(NamedTempFile, String), HubError> {
     // Readable like any file a download leaves; the umask takes its part away.
     let mut aside = tempfile::Builder::new()
         .prefix(".visage-")
         .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(|source| unwritable(folder, source))?;
+        .tempfile_in(directory)
+        .map_err(|source| unwritable(directory, source))?;
     let announced = body.content_length();
     if announced.is_some_and(|announced| announced > MAX_FILE_BYTES) {
         return Err(HubError::TooLarge {
@@ -342,7 +342,7 @@ fn receive(body: Body, url: &str, folder: &Path) -> Result<(NamedTempFile, Strin
         hash.update(&buffer[..count]);
         aside
             .write_all(&buffer[..count])
-            .map_err(|source| unwritable(folder, source))?;
+            .map_err(|source| unwritable(directory, source))?;
     }
     if announced.is_some_and(|announced| announced != received) {
         return Err(HubError::Interrupted {
@@ -354,7 +354,7 @@ fn receive(body: Body, url: &str, folder: &Path) -> Result<(NamedTempFile, Strin
     aside
         .as_file()
         .sync_all()
-        .map_err(|source| unwritable(folder, source))?;
+        .map_err(|source| unwritable(directory, source))?;
     Ok((aside, hex(&hash.finalize())))
 }
 
@@ -366,8 +366,8 @@ fn publish(
     commit: &str,
 ) -> io::Result<PathBuf> {
     aside.persist(blob).map_err(|error| error.error)?;
-    if let Some(folder) = blob.parent() {
-        fs::File::open(folder)?.sync_all()?;
+    if let Some(directory) = blob.parent() {
+        fs::File::open(directory)?.sync_all()?;
     }
     let snapshot = layout.pointer_path(commit);
     fs::create_dir_all(&snapshot)?;
@@ -384,9 +384,9 @@ fn publish(
     Ok(pointer)
 }
 
-fn unwritable(folder: &Path, source: io::Error) -> HubError {
+fn unwritable(directory: &Path, source: io::Error) -> HubError {
     HubError::Cache {
-        folder: folder.to_owned(),
+        directory: directory.to_owned(),
         source,
     }
 }

@@ -1,4 +1,4 @@
-//! Finds torchvision's ImageNet weights of ResNet18: in the weights folders, in torch's and the hub's caches, on the hub.
+//! Finds torchvision's ImageNet weights of ResNet18: in the weights directories, in torch's and the hub's caches, on the hub.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub const TIMM_SHA256: &str = "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5
 
 /// The name under which torchvision publishes and caches the weights.
 pub(super) const TORCHVISION_FILE: &str = "resnet18-f37072fd.pth";
-/// Names looked for in each weights folder, in this order.
+/// Names looked for in each weights directory, in this order.
 const LOCAL_FILES: [&str; 3] = [
     TORCHVISION_FILE,
     "resnet18.safetensors",
@@ -39,7 +39,7 @@ pub fn imagenet(weights_dirs: &[PathBuf], hub: &HubOptions) -> Result<(StateDict
         for name in LOCAL_FILES {
             let path = dir.join(name);
             if path.is_file() {
-                return resnet18(&path, format!("{name} from a weights folder"));
+                return resnet18(&path, format!("{name} from a weights directory"));
             }
         }
     }
@@ -54,7 +54,7 @@ pub fn imagenet(weights_dirs: &[PathBuf], hub: &HubOptions) -> Result<(StateDict
         FromHub::Hub(reason) => Error::Unavailable {
             reason,
             place: weights_dirs.first().map_or_else(
-                || "a weights folder".to_owned(),
+                || "a weights directory".to_owned(),
                 |dir| dir.display().to_string(),
             ),
         },

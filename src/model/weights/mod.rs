@@ -59,7 +59,7 @@ const PUBLISHED: [(&str, &str); 4] = [
 /// Where a set of weights came from, for logs and the model version's manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// What it is, in words, for example "torchvision's resnet18-f37072fd.pth from a weights folder".
+    /// What it is, in words, for example "torchvision's resnet18-f37072fd.pth from a weights directory".
     pub description: String,
     /// The file that was read.
     pub path: PathBuf,

@@ -23,14 +23,14 @@ const UNFOLD_MINIMUM: usize = 1 << 20;
 /// Reads the wanted tensors of a file.
 pub(super) fn read(file: &[u8], wanted: Wanted<'_>) -> Result<Found, FormatError> {
     let archive = Archive::open(file)?;
-    let folder = top_folder(&archive)?;
-    if is_torchscript(&archive, folder) {
+    let directory = top_directory(&archive)?;
+    if is_torchscript(&archive, directory) {
         return Err(FormatError::TorchScript);
     }
-    let program = archive.bytes(&format!("{folder}/data.pkl"))?;
-    let mut storages = Storages::new(&archive, folder, file.len())?;
+    let program = archive.bytes(&format!("{directory}/data.pkl"))?;
+    let mut storages = Storages::new(&archive, directory, file.len())?;
     Ok(Found {
-        description: description(&archive, folder),
+        description: description(&archive, directory),
         ..tensors(program, &mut storages, wanted)?
     })
 }
@@ -96,21 +96,21 @@ fn not_a_dictionary(values: &Values, root: Id) -> FormatError {
 }
 
 /// TorchScript keeps its code beside the pickle.
-fn is_torchscript(archive: &Archive<'_>, folder: &str) -> bool {
-    let code = format!("{folder}/code/");
-    archive.contains(&format!("{folder}/constants.pkl"))
+fn is_torchscript(archive: &Archive<'_>, directory: &str) -> bool {
+    let code = format!("{directory}/code/");
+    archive.contains(&format!("{directory}/constants.pkl"))
         || archive.names().any(|name| name.starts_with(&code))
 }
 
 /// Before torch 1.4 TorchScript had a `model.json` in place of the pickle.
 fn is_old_torchscript(name: &str) -> bool {
     name.strip_suffix("/model.json")
-        .is_some_and(|folder| !folder.contains('/'))
+        .is_some_and(|directory| !directory.contains('/'))
 }
 
 /// The description stored in a file; `None` if it cannot be read.
-fn description(archive: &Archive<'_>, folder: &str) -> Option<String> {
-    let name = format!("{folder}/{DESCRIPTION_ENTRY}");
+fn description(archive: &Archive<'_>, directory: &str) -> Option<String> {
+    let name = format!("{directory}/{DESCRIPTION_ENTRY}");
     let bytes = archive
         .contains(&name)
         .then(|| archive.bytes(&name).ok())??;
@@ -119,13 +119,13 @@ fn description(archive: &Archive<'_>, folder: &str) -> Option<String> {
 }
 
 /// The directory in which the archive holds everything; torch names it after the file.
-fn top_folder<'a>(archive: &'a Archive<'_>) -> Result<&'a str, FormatError> {
-    let mut folders = archive
+fn top_directory<'a>(archive: &'a Archive<'_>) -> Result<&'a str, FormatError> {
+    let mut directories = archive
         .names()
         .filter_map(|name| name.strip_suffix("/data.pkl"))
-        .filter(|folder| !folder.contains('/'));
-    match (folders.next(), folders.next()) {
-        (Some(folder), None) => Ok(folder),
+        .filter(|directory| !directory.contains('/'));
+    match (directories.next(), directories.next()) {
+        (Some(directory), None) => Ok(directory),
         (None, _) if archive.names().any(is_old_torchscript) => Err(FormatError::TorchScript),
         (None, _) => Err(FormatError::malformed(
             "it is a zip archive without data.pkl, so torch.save did not write it",
@@ -139,7 +139,7 @@ fn top_folder<'a>(archive: &'a Archive<'_>) -> Result<&'a str, FormatError> {
 /// The archive's storages, each checked once, and how many bytes tensors may still take.
 pub(super) struct Storages<'a> {
     archive: &'a Archive<'a>,
-    folder: &'a str,
+    directory: &'a str,
     big_endian: bool,
     checked: BTreeMap<String, &'a [u8]>,
     limit: usize,
@@ -150,14 +150,14 @@ impl<'a> Storages<'a> {
     /// `file_bytes` is the size of the whole file, from which the limit on the tensors' size follows.
     pub(super) fn new(
         archive: &'a Archive<'a>,
-        folder: &'a str,
+        directory: &'a str,
         file_bytes: usize,
     ) -> Result<Self, FormatError> {
         let limit = file_bytes.saturating_mul(UNFOLD_FACTOR).max(UNFOLD_MINIMUM);
         Ok(Self {
             archive,
-            folder,
-            big_endian: is_big_endian(archive, folder)?,
+            directory,
+            big_endian: is_big_endian(archive, directory)?,
             checked: BTreeMap::new(),
             limit,
             left: limit,
@@ -195,7 +195,9 @@ impl<'a> Storages<'a> {
         let content = match self.checked.get(key) {
             Some(content) => *content,
             None => {
-                let content = self.archive.bytes(&format!("{}/data/{key}", self.folder))?;
+                let content = self
+                    .archive
+                    .bytes(&format!("{}/data/{key}", self.directory))?;
                 self.checked.insert(key.to_owned(), content);
                 content
             }
@@ -273,8 +275,8 @@ fn gather(
 }
 
 /// Storages are in the byte order of the machine that saved them, which newer torch versions note in an entry.
-fn is_big_endian(archive: &Archive<'_>, folder: &str) -> Result<bool, FormatError> {
-    let name = format!("{folder}/byteorder");
+fn is_big_endian(archive: &Archive<'_>, directory: &str) -> Result<bool, FormatError> {
+    let name = format!("{directory}/byteorder");
     if !archive.contains(&name) {
         return Ok(false);
     }

@@ -8,8 +8,8 @@ use zip::{CompressionMethod, ZipWriter, result::ZipResult, write::SimpleFileOpti
 
 use super::{DType, TensorData, opcode, pth::DESCRIPTION_ENTRY};
 
-/// The folder of all entries; torch takes any name.
-const FOLDER: &str = "archive";
+/// The directory of all entries; torch takes any name.
+const DIRECTORY: &str = "archive";
 /// The version of the layout of entries that torch writes and asks for.
 const LAYOUT_VERSION: &str = "3\n";
 /// Where torch begins the bytes of an entry, so that a tensor can be mapped into memory.
@@ -35,7 +35,7 @@ fn archive(state: &[(&str, &TensorData)], description: Option<&str>) -> ZipResul
         // The same tensors make the same file at any time.
         .last_modified_time(zip::DateTime::default());
     let mut add = |name: &str, bytes: &[u8]| {
-        zip.start_file(format!("{FOLDER}/{name}"), options)?;
+        zip.start_file(format!("{DIRECTORY}/{name}"), options)?;
         Ok::<_, zip::result::ZipError>(zip.write_all(bytes)?)
     };
     add("data.pkl", &pickle(state))?;

@@ -60,7 +60,7 @@ pub(super) enum Global {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Storage {
     pub(super) dtype: DType,
-    /// Name of the entry in the archive's `data` folder; a [`Value::Text`].
+    /// Name of the entry in the archive's `data` directory; a [`Value::Text`].
     pub(super) key: Id,
     /// Number of elements.
     pub(super) elements: usize,
@@ -220,7 +220,7 @@ impl Values {
         })
     }
 
-    /// Name of a storage's entry in the archive's `data` folder.
+    /// Name of a storage's entry in the archive's `data` directory.
     pub(super) fn key(&self, storage: &Storage) -> Result<&str, FormatError> {
         self.text(storage.key)
     }

@@ -44,7 +44,7 @@ impl Named {
             age_pattern,
             columns,
         };
-        let required = ("path", path.as_str(), "name a folder or a manifest");
+        let required = ("path", path.as_str(), "name a directory or a manifest");
         check(&dataset_id, &about, required)?;
         let registered = self.library.register(&dataset_id, about, &path);
         let dataset = registered.await.map_err(status::from_library)?;

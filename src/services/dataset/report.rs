@@ -13,7 +13,7 @@ use crate::{
 /// every client accepts.
 const MAX_LIST_BYTES: usize = MAX_PAGE_BYTES / 3;
 
-/// Pictures of a group that are named.
+/// Images of a group that are named.
 const MAX_OF_GROUP: usize = 20;
 
 /// An interval ends at the error of one of the validation images, whose prediction differs by rounding from batch to batch.
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use crate::model::calibration::HalfWidth;
 
-    fn picture(file: &str, split: &str, age: f64) -> v1::DuplicateImage {
+    fn image(file: &str, split: &str, age: f64) -> v1::DuplicateImage {
         v1::DuplicateImage {
             file: file.to_owned(),
             split: split.to_owned(),
@@ -197,11 +197,11 @@ mod tests {
     #[test]
     fn groups_that_straddle_come_first_and_then_those_whose_ages_are_furthest_apart() {
         let groups = [
-            vec![picture("a", "train", 3.0), picture("b", "train", 3.0)],
-            vec![picture("b1", "train", 3.0), picture("b2", "train", 4.0)],
-            vec![picture("c", "train", 3.0), picture("d", "train", 7.0)],
-            vec![picture("e", "train", 5.0), picture("f", "test", 5.0)],
-            vec![picture("g", "train", 6.0); 50],
+            vec![image("a", "train", 3.0), image("b", "train", 3.0)],
+            vec![image("b1", "train", 3.0), image("b2", "train", 4.0)],
+            vec![image("c", "train", 3.0), image("d", "train", 7.0)],
+            vec![image("e", "train", 5.0), image("f", "test", 5.0)],
+            vec![image("g", "train", 6.0); 50],
         ];
         let found = duplicates(groups.into_iter(), 7, Limit(3));
         assert_eq!((found.groups, found.images, found.max_distance), (5, 58, 7));
@@ -210,7 +210,7 @@ mod tests {
         let listed: Vec<String> = found.listed.iter().map(first).collect();
         assert_eq!(listed, ["e", "c", "b1"]);
         let large = duplicates(
-            [vec![picture("g", "train", 6.0); 50]].into_iter(),
+            [vec![image("g", "train", 6.0); 50]].into_iter(),
             0,
             Limit(1),
         );
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_list_of_long_names_is_cut_by_bytes() {
         let name = |number: u32| format!("{number:04}{}", "x".repeat(2_000));
-        let twins = |number| vec![picture(&name(number), "train", 3.0); 20];
+        let twins = |number| vec![image(&name(number), "train", 3.0); 20];
         let found = duplicates((0..1000).map(twins), 0, Limit(1000));
         assert_eq!(found.groups, 1000);
         let bytes = prost::Message::encoded_len(&found);

@@ -38,7 +38,7 @@ const EXTENSIONS: [&str; 4] = [
 /// Most version numbers in a model's metadata.
 const MAX_VERSIONS: usize = 1_000;
 
-/// Any number of pictures.
+/// Any number of images.
 const BATCH: i64 = -1;
 
 /// Name, version and extensions of the server.
@@ -189,7 +189,7 @@ fn outputs_of(model: &ServedModel) -> impl Iterator<Item = Output> + use<> {
     Output::ALL.into_iter().filter(given)
 }
 
-/// How a client prepares a picture by itself.
+/// How a client prepares an image by itself.
 fn input_properties(input: &InputSpec) -> std::collections::BTreeMap<String, String> {
     let listed = |values: [f32; 3]| values.map(|value| value.to_string()).join(",");
     [("input.mean", input.mean), ("input.std", input.std)]

@@ -11,7 +11,7 @@ use crate::{
 
 use super::{grpc, json, tensors};
 
-/// Side of the pictures that the network reads, so small that a few bytes are some.
+/// Side of the images that the network reads, so small that a few bytes are some.
 const SIDE: u32 = 32;
 
 /// How a request is written.
@@ -25,11 +25,11 @@ pub enum Form {
     JsonAndTensors(usize),
 }
 
-/// Reads a request and returns how many pictures it has.
+/// Reads a request and returns how many images it has.
 ///
 /// # Errors
 /// Those that a client gets.
-pub fn pictures(form: Form, body: &[u8], most: usize) -> Result<usize, Status> {
+pub fn images(form: Form, body: &[u8], most: usize) -> Result<usize, Status> {
     let read = |json_bytes| {
         let body = Bytes::copy_from_slice(body);
         json::read("age".to_owned(), String::new(), body, json_bytes).map(|(call, _)| call)
@@ -62,5 +62,5 @@ pub fn pictures(form: Form, body: &[u8], most: usize) -> Result<usize, Status> {
         true => Ok(()),
         false => Err(status::invalid(field, "too many")),
     };
-    tensors::pictures(call.inputs, &model, check).map(|pictures| pictures.len())
+    tensors::images(call.inputs, &model, check).map(|images| images.len())
 }

@@ -1,6 +1,6 @@
 //! The Open Inference Protocol: what clients of KServe and Triton speak, as gRPC and as REST, over the same predictions as PredictionService.
 //!
-//! - `tensors`: from the tensors of a request to pictures, and from answers to tensors.
+//! - `tensors`: from the tensors of a request to images, and from answers to tensors.
 //! - `describe`: metadata, configuration and statistics of versions.
 //! - `grpc`: the service `inference.GRPCInferenceService`.
 //! - [`rest`]: the paths under `/v2` on the HTTP port; `json` reads and writes their bodies, `elements` the images and numbers in them.
@@ -28,7 +28,7 @@ use self::tensors::{Call, Inferred};
 use super::{
     caller::Caller,
     interval::interval_level,
-    prediction::{Pictures, PredictionApi},
+    prediction::{Images, PredictionApi},
     status,
 };
 
@@ -82,12 +82,12 @@ impl OpenInference {
         let model = self.served(wanted).await?;
         let level = interval_level(&model, call.interval_level, tensors::LEVEL_FIELD)?;
         let outputs = tensors::outputs(call.outputs, &model, level)?;
-        let images = tensors::pictures(call.inputs, &model, |field, count| {
+        let images = tensors::images(call.inputs, &model, |field, count| {
             self.predictions.check_count(field, count)
         })?;
-        let pictures = Pictures {
+        let images = Images {
             images,
-            // There is one, as `pictures` has made sure.
+            // There is one, as `images` has made sure.
             field: "inputs[0]",
             wishes: Wishes {
                 interval_level: level,
@@ -99,7 +99,7 @@ impl OpenInference {
             },
             priority: call.priority,
         };
-        let answers = self.predictions.compute(Arc::clone(&model), pictures);
+        let answers = self.predictions.compute(Arc::clone(&model), images);
         let answers = answers.await?;
         Ok(Inferred {
             model: call.model,

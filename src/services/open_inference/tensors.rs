@@ -1,4 +1,4 @@
-//! From the tensors of a request to pictures, and from answers to tensors.
+//! From the tensors of a request to images, and from answers to tensors.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,14 +8,14 @@ use tonic::Status;
 use crate::{
     inference::{
         Priority, ServedModel,
-        predictor::{Answer, Picture},
+        predictor::{Answer, Image},
     },
     services::status,
 };
 
 /// Encoded images, BYTES.
 pub(super) const IMAGE: &str = "image";
-/// Prepared pictures, FP32.
+/// Prepared images, FP32.
 pub(super) const INPUT: &str = "input";
 /// Ages in years, FP32.
 pub(super) const AGE: &str = "age";
@@ -109,7 +109,7 @@ impl Output {
         }
     }
 
-    /// Numbers for each picture.
+    /// Numbers for each image.
     pub(super) fn width(self) -> usize {
         match self {
             Output::Age => 1,
@@ -117,7 +117,7 @@ impl Output {
         }
     }
 
-    /// The output of all pictures; `level` is that of the intervals.
+    /// The output of all images; `level` is that of the intervals.
     pub(super) fn tensor(self, answers: &[Answer], level: Option<f64>) -> OutputTensor {
         let values = match self {
             Output::Age => answers.iter().map(|answer| answer.age as f32).collect(),
@@ -245,15 +245,15 @@ pub(super) fn outputs(
     Ok(outputs)
 }
 
-/// The pictures of a request. `check_count` is asked before anything is made for each of them.
+/// The images of a request. `check_count` is asked before anything is made for each of them.
 ///
 /// # Errors
 /// INVALID_ARGUMENT.
-pub(super) fn pictures(
+pub(super) fn images(
     mut inputs: Vec<Tensor>,
     model: &ServedModel,
     check_count: impl Fn(&str, usize) -> Result<(), Status>,
-) -> Result<Vec<Picture>, Status> {
+) -> Result<Vec<Image>, Status> {
     for (index, tensor) in inputs.iter().enumerate() {
         if tensor.name != IMAGE && tensor.name != INPUT {
             return Err(status::invalid(
@@ -295,7 +295,7 @@ struct Reader<'a, F> {
 }
 
 impl<F: Fn(&str, usize) -> Result<(), Status>> Reader<'_, F> {
-    fn encoded(self, data: Data) -> Result<Vec<Picture>, Status> {
+    fn encoded(self, data: Data) -> Result<Vec<Image>, Status> {
         self.check_datatype(BYTES)?;
         let count = match *self.tensor.shape.as_slice() {
             [count] | [count, 1] => usize::try_from(count).ok().filter(|count| *count > 0),
@@ -321,10 +321,10 @@ impl<F: Fn(&str, usize) -> Result<(), Status>> Reader<'_, F> {
             }
             Data::Missing => return Err(self.no_data()),
         };
-        Ok(elements.into_iter().map(Picture::Encoded).collect())
+        Ok(elements.into_iter().map(Image::Encoded).collect())
     }
 
-    fn prepared(self, data: Data) -> Result<Vec<Picture>, Status> {
+    fn prepared(self, data: Data) -> Result<Vec<Image>, Status> {
         self.check_datatype(FP32)?;
         let side = i64::from(self.model.input.size);
         let count = match *self.tensor.shape.as_slice() {
@@ -348,16 +348,16 @@ impl<F: Fn(&str, usize) -> Result<(), Status>> Reader<'_, F> {
                 if raw.len() != count * one {
                     return Err(wrong_length(raw.len(), "bytes", count * one));
                 }
-                let picture = |index| Picture::Raw(raw.slice(index * one..(index + 1) * one));
-                Ok((0..count).map(picture).collect())
+                let image = |index| Image::Raw(raw.slice(index * one..(index + 1) * one));
+                Ok((0..count).map(image).collect())
             }
             Data::Numbers(numbers) => {
                 if numbers.len() != count * values {
                     return Err(wrong_length(numbers.len(), "numbers", count * values));
                 }
                 let numbers = Arc::new(numbers);
-                let picture = |index| Picture::Values(Arc::clone(&numbers), index);
-                Ok((0..count).map(picture).collect())
+                let image = |index| Image::Values(Arc::clone(&numbers), index);
+                Ok((0..count).map(image).collect())
             }
             Data::Elements(_) | Data::OfAnotherType => {
                 Err(self.bad_data("they are not in the list for FP32"))

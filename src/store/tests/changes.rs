@@ -5,7 +5,7 @@ use crate::proto::worker_v1::ResumePoint;
 
 #[tokio::test]
 async fn a_change_is_written_whole_or_not_at_all() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     let before = insert(&store, "a").await;
     let refused = store
         .update("a", |training| {
@@ -27,7 +27,7 @@ async fn a_change_is_written_whole_or_not_at_all() {
 
 #[tokio::test]
 async fn publishing_tells_of_the_version_before_the_final_state_and_moves_live() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     for id in ["a", "b", "c", "d"] {
         insert(&store, id).await;
     }
@@ -84,7 +84,7 @@ async fn publishing_tells_of_the_version_before_the_final_state_and_moves_live()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_stop_and_a_finish_that_race_the_second_sees_the_first() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     for round in 0..20 {
         let id = format!("t{round}");
         insert(&store, &id).await;
@@ -130,7 +130,7 @@ async fn of_a_stop_and_a_finish_that_race_the_second_sees_the_first() {
 
 #[tokio::test]
 async fn an_ended_training_never_lives_again() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     insert(&store, "a").await;
     become_state(&store, "a", TrainingState::Cancelled)
         .await
@@ -161,7 +161,7 @@ async fn an_ended_training_never_lives_again() {
 
 #[tokio::test]
 async fn the_store_keeps_its_own_fields() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     let before = insert(&store, "a").await;
     let applied = store
         .update("a", |training| {
@@ -185,7 +185,7 @@ async fn the_store_keeps_its_own_fields() {
 
 #[tokio::test]
 async fn one_checkpoint_is_best_and_replaced_files_are_let_go() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     insert(&store, "a").await;
     append(
         &store,
@@ -242,7 +242,7 @@ async fn one_checkpoint_is_best_and_replaced_files_are_let_go() {
 
 #[tokio::test]
 async fn going_back_forgets_later_checkpoints_and_the_best_is_one_that_stays() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     insert(&store, "a").await;
     let point = ResumePoint {
         epochs: 2,

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sequences_are_dense_while_tasks_append_to_several_trainings() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     for id in ["a", "b", "c"] {
         insert(&store, id).await;
     }
@@ -38,7 +38,7 @@ async fn sequences_are_dense_while_tasks_append_to_several_trainings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_sees_each_event_once_and_in_order() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     insert(&store, "a").await;
     append(&store, "a", vec![epoch(1)]).await;
     let follower = tokio::spawn({
@@ -73,7 +73,7 @@ async fn a_follower_sees_each_event_once_and_in_order() {
 
 #[tokio::test]
 async fn a_write_is_finished_and_told_when_its_caller_has_left() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     insert(&store, "a").await;
     let mut wake = store.subscribe();
     {
@@ -87,7 +87,7 @@ async fn a_write_is_finished_and_told_when_its_caller_has_left() {
 
 #[tokio::test]
 async fn cursors_past_the_head_are_refused() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     insert(&store, "a").await;
     insert(&store, "b").await;
     append(&store, "a", vec![epoch(1)]).await;

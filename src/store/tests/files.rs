@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn reopening_keeps_everything() {
-    let (folder, store) = open().await;
+    let (directory, store) = open().await;
     insert(&store, "a").await;
     append(&store, "a", vec![epoch(1), saved(1, true, "f1")]).await;
     publish(&store, "a", Promotion::Always).await;
@@ -20,12 +20,12 @@ async fn reopening_keeps_everything() {
     store.close().await.unwrap();
     assert!(matches!(store.training("a").await, Err(Error::Closed)));
     assert_eq!(
-        contents(folder.path()).into_keys().collect::<Vec<_>>(),
+        contents(directory.path()).into_keys().collect::<Vec<_>>(),
         ["visage.db"],
         "closing folds the log into the database"
     );
 
-    let store = Store::open(folder.path()).await.unwrap();
+    let store = Store::open(directory.path()).await.unwrap();
     let after = (
         store.training("a").await.unwrap(),
         store.events_after("a", 0, 100).await.unwrap(),
@@ -41,11 +41,11 @@ async fn reopening_keeps_everything() {
 
 #[tokio::test]
 async fn a_crash_loses_no_committed_event() {
-    let (folder, store) = open().await;
+    let (directory, store) = open().await;
     insert(&store, "a").await;
     for n in 1..=20 {
         append(&store, "a", vec![epoch(n)]).await;
-        let copy = crash_copy(folder.path());
+        let copy = crash_copy(directory.path());
         let survivor = Store::open(copy.path()).await.unwrap();
         let head = u64::from(n) + 1;
         assert_eq!(survivor.head("a").await.unwrap(), head);
@@ -56,14 +56,18 @@ async fn a_crash_loses_no_committed_event() {
 }
 
 #[tokio::test]
-async fn a_second_server_in_the_folder_is_refused() {
-    let (folder, store) = open().await;
-    let second = Store::open(folder.path()).await;
+async fn a_second_server_in_the_directory_is_refused() {
+    let (directory, store) = open().await;
+    let second = Store::open(directory.path()).await;
     let error = second.unwrap_err();
-    assert!(matches!(&error, Error::Locked { folder: f } if f == folder.path()));
-    assert!(error.to_string().contains(folder.path().to_str().unwrap()));
+    assert!(matches!(&error, Error::Locked { directory: f } if f == directory.path()));
+    assert!(
+        error
+            .to_string()
+            .contains(directory.path().to_str().unwrap())
+    );
     store.close().await.unwrap();
-    Store::open(folder.path()).await.unwrap();
+    Store::open(directory.path()).await.unwrap();
 }
 
 /// Adds a schema version that this binary does not know.
@@ -78,12 +82,12 @@ async fn make_newer(store: &Store) {
 
 #[tokio::test]
 async fn a_newer_database_is_refused_and_left_as_it_is() {
-    let (folder, store) = open().await;
+    let (directory, store) = open().await;
     insert(&store, "a").await;
     make_newer(&store).await;
     store.close().await.unwrap();
-    let before = contents(folder.path());
-    let refused = Store::open(folder.path()).await;
+    let before = contents(directory.path());
+    let refused = Store::open(directory.path()).await;
     assert!(matches!(
         refused,
         Err(Error::NewerDatabase {
@@ -92,16 +96,16 @@ async fn a_newer_database_is_refused_and_left_as_it_is() {
             ..
         })
     ));
-    assert_eq!(contents(folder.path()), before);
+    assert_eq!(contents(directory.path()), before);
 }
 
 #[tokio::test]
 async fn a_newer_database_that_crashed_is_refused_and_left_as_it_is() {
-    let (folder, store) = open().await;
+    let (directory, store) = open().await;
     insert(&store, "a").await;
     // It stands in the write-ahead log only.
     make_newer(&store).await;
-    let copy = crash_copy(folder.path());
+    let copy = crash_copy(directory.path());
     let before = contents(copy.path());
     let refused = Store::open(copy.path()).await;
     assert!(matches!(
@@ -119,19 +123,19 @@ async fn foreign_files_are_refused_and_left_as_they_are() {
     let not_sqlite = b"a diary, longer than sixteen bytes".to_vec();
     let cases = [Vec::new(), b"short".to_vec(), not_sqlite];
     for content in cases {
-        let folder = TempDir::new().unwrap();
-        fs::write(folder.path().join("visage.db"), &content).unwrap();
-        let refused = Store::open(folder.path()).await;
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join("visage.db"), &content).unwrap();
+        let refused = Store::open(directory.path()).await;
         assert!(matches!(refused, Err(Error::ForeignDatabase { .. })));
         assert_eq!(
-            contents(folder.path()),
+            contents(directory.path()),
             BTreeMap::from([("visage.db".to_owned(), content)])
         );
     }
 
-    let folder = TempDir::new().unwrap();
+    let directory = TempDir::new().unwrap();
     let mut other = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(folder.path().join("visage.db"))
+        .filename(directory.path().join("visage.db"))
         .create_if_missing(true)
         .connect()
         .await
@@ -141,20 +145,20 @@ async fn foreign_files_are_refused_and_left_as_they_are() {
         .await
         .unwrap();
     other.close().await.unwrap();
-    let before = contents(folder.path());
-    let refused = Store::open(folder.path()).await;
+    let before = contents(directory.path());
+    let refused = Store::open(directory.path()).await;
     assert!(matches!(refused, Err(Error::ForeignDatabase { .. })));
-    assert_eq!(contents(folder.path()), before);
+    assert_eq!(contents(directory.path()), before);
 }
 
 #[tokio::test]
 async fn a_damaged_database_is_refused_and_left_as_it_is() {
-    let (folder, store) = open().await;
+    let (directory, store) = open().await;
     for n in 0..50 {
         insert(&store, &format!("t{n}")).await;
     }
     store.close().await.unwrap();
-    let path = folder.path().join("visage.db");
+    let path = directory.path().join("visage.db");
     let sound = fs::read(&path).unwrap();
     let page = 4096;
 
@@ -163,37 +167,37 @@ async fn a_damaged_database_is_refused_and_left_as_it_is() {
     let cut = sound[..sound.len() / 2].to_vec();
     for damaged in [scribbled, cut] {
         fs::write(&path, &damaged).unwrap();
-        let refused = Store::open(folder.path()).await;
+        let refused = Store::open(directory.path()).await;
         assert!(
             matches!(refused, Err(Error::CorruptDatabase { .. })),
             "{refused:?}"
         );
         assert_eq!(
-            contents(folder.path()),
+            contents(directory.path()),
             BTreeMap::from([("visage.db".to_owned(), damaged)])
         );
     }
     fs::write(&path, &sound).unwrap();
-    Store::open(folder.path()).await.unwrap();
+    Store::open(directory.path()).await.unwrap();
 }
 
 #[tokio::test]
 async fn what_a_crash_left_while_the_database_was_made_is_replaced() {
-    let folder = TempDir::new().unwrap();
-    fs::write(folder.path().join("visage.db.new"), b"half").unwrap();
-    fs::write(folder.path().join("visage.db.new-wal"), b"half").unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("visage.db.new"), b"half").unwrap();
+    fs::write(directory.path().join("visage.db.new-wal"), b"half").unwrap();
+    let store = Store::open(directory.path()).await.unwrap();
     insert(&store, "a").await;
     store.close().await.unwrap();
     assert_eq!(
-        contents(folder.path()).into_keys().collect::<Vec<_>>(),
+        contents(directory.path()).into_keys().collect::<Vec<_>>(),
         ["visage.db"]
     );
 }
 
 #[tokio::test]
 async fn a_full_disk_is_told_as_such_and_leaves_nothing_half_written() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     insert(&store, "a").await;
     // SQLite reports a full database as it reports a full disk.
     let pages: i64 = sqlx::query_scalar("PRAGMA page_count")

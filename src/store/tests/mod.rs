@@ -31,9 +31,9 @@ mod trainings;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn open() -> (TempDir, Store) {
-    let folder = TempDir::new().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
-    (folder, store)
+    let directory = TempDir::new().unwrap();
+    let store = Store::open(directory.path()).await.unwrap();
+    (directory, store)
 }
 
 fn named(id: &str) -> pb::Training {
@@ -114,9 +114,9 @@ fn sequences(events: &[pb::TrainingEvent]) -> Vec<u64> {
     events.iter().map(|event| event.sequence).collect()
 }
 
-/// Names and contents of all files of a folder but the lock.
-fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    fs::read_dir(folder)
+/// Names and contents of all files of a directory but the lock.
+fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap())
         .filter(|entry| entry.file_name() != "visage.lock")

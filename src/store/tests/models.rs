@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn aliases_move_with_a_history() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     for _ in 0..3 {
         store
             .register_version("age", pb::ModelVersion::default())
@@ -90,7 +90,7 @@ async fn aliases_move_with_a_history() {
 
 #[tokio::test]
 async fn a_first_version_is_live_and_never_takes_the_place_of_another() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     let first = || store.register_first("age", pb::ModelVersion::default(), "starter");
     assert!(!store.has_versions("age").await.unwrap());
     let mut moved = store.subscribe_aliases();
@@ -124,7 +124,7 @@ async fn a_first_version_is_live_and_never_takes_the_place_of_another() {
 
 #[tokio::test]
 async fn version_numbers_are_not_given_twice() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     for _ in 0..2 {
         store
             .register_version("age", pb::ModelVersion::default())
@@ -152,7 +152,7 @@ async fn version_numbers_are_not_given_twice() {
 
 #[tokio::test]
 async fn version_numbers_are_listed_for_one_model_and_for_all() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     for model in ["face", "age", "face"] {
         store
             .register_version(model, pb::ModelVersion::default())

@@ -17,7 +17,7 @@ fn large(id: &str, bytes: usize) -> pb::Training {
 
 #[tokio::test]
 async fn pages_of_large_items_are_cut_by_bytes_and_have_every_item_once() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     for n in 0..60 {
         let training = large(&format!("t{n:02}"), 200_000);
         store.insert_training(training, None, 1000).await.unwrap();
@@ -48,7 +48,7 @@ async fn pages_of_large_items_are_cut_by_bytes_and_have_every_item_once() {
 
 #[tokio::test]
 async fn an_item_larger_than_a_page_is_a_page_of_its_own() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     for (id, bytes) in [("a", 10), ("b", MAX_PAGE_BYTES + 1), ("c", 10)] {
         store
             .insert_training(large(id, bytes), None, 1000)
@@ -70,7 +70,7 @@ async fn an_item_larger_than_a_page_is_a_page_of_its_own() {
 
 #[tokio::test]
 async fn pages_of_large_events_are_cut_by_bytes_and_have_every_event_once() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     insert(&store, "a").await;
     let report = || {
         Kind::DatasetScanned(pb::DatasetReport {

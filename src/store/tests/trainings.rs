@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_request_id_returns_the_first_training() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     let request = |fingerprint: &str| {
         Some(RequestId {
             id: "6e7b9f0a-4a0d-4c39-9d2a-6f1f3a9a0c11".to_owned(),
@@ -52,7 +52,7 @@ async fn a_repeated_request_id_returns_the_first_training() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_trainings_are_queued_than_allowed_when_many_come_at_once() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..20 {
         let store = store.clone();
@@ -80,7 +80,7 @@ async fn no_more_trainings_are_queued_than_allowed_when_many_come_at_once() {
 
 #[tokio::test]
 async fn the_queue_moves_up_when_one_leaves_it() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     for id in ["a", "b", "c"] {
         insert(&store, id).await;
     }
@@ -119,7 +119,7 @@ async fn the_queue_moves_up_when_one_leaves_it() {
 
 #[tokio::test]
 async fn pages_stay_stable_while_trainings_are_inserted() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     for n in 0..7 {
         insert(&store, &format!("t{n}")).await;
     }
@@ -156,7 +156,7 @@ async fn pages_stay_stable_while_trainings_are_inserted() {
 
 #[tokio::test]
 async fn deleting_a_training_keeps_what_a_version_uses() {
-    let (_folder, store) = open().await;
+    let (_directory, store) = open().await;
     let request = RequestId {
         id: "r".to_owned(),
         fingerprint: "x".to_owned(),

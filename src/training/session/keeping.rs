@@ -186,7 +186,7 @@ impl Session<'_> {
         trained: &BTreeMap<String, Tensor>,
         calibration: Option<&Calibration>,
     ) -> Result<Vec<WorkerFile>, Error> {
-        let folder = Path::new(&self.job.work_dir)
+        let directory = Path::new(&self.job.work_dir)
             .join(format!("epoch-{}-{}", self.job.attempt, metrics.epoch));
         let manifest = Manifest {
             format_version: checkpoint::FORMAT_VERSION,
@@ -213,7 +213,7 @@ impl Session<'_> {
         let shared = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.shallow_clone());
         let mut state: BTreeMap<String, Tensor> = self.state.iter().map(shared).collect();
         state.extend(trained.iter().map(shared));
-        let written = checkpoint::write(&folder, &state, manifest)?;
+        let written = checkpoint::write(&directory, &state, manifest)?;
         let files = written.into_iter().map(|file| WorkerFile {
             name: file.name.to_owned(),
             path: file.path.to_string_lossy().into_owned(),

@@ -40,7 +40,7 @@ use super::{
     feed::variants,
     flat::FlatParameters,
     full_checkpoint::{Restored, Writer},
-    loader::{Draws, LoaderOptions, Picture},
+    loader::{Draws, LabelledImage, LoaderOptions},
     machine::{free_disk, free_memory},
     monitor::Metric,
     objective::{self, Objective, YEARS},
@@ -61,14 +61,14 @@ use keeping::{change_scale, restored_state};
 /// Where ImageNet's weights are looked for.
 fn sources(job: &Job) -> init::Sources {
     let hub = job.hub.clone().unwrap_or_default();
-    let mut folders: Vec<PathBuf> = job.weights_roots.iter().map(PathBuf::from).collect();
-    folders.extend((!hub.torch_home.is_empty()).then(|| PathBuf::from(hub.torch_home)));
+    let mut directories: Vec<PathBuf> = job.weights_roots.iter().map(PathBuf::from).collect();
+    directories.extend((!hub.torch_home.is_empty()).then(|| PathBuf::from(hub.torch_home)));
     let mut options = HubOptions::new(PathBuf::from(hub.cache_dir));
     options.endpoint = Some(hub.endpoint).filter(|endpoint| !endpoint.is_empty());
     options.token = Some(hub.token).filter(|token| !token.is_empty());
     options.offline = hub.offline;
     init::Sources {
-        folders,
+        directories,
         hub: options,
     }
 }
@@ -136,9 +136,9 @@ pub(super) struct Session<'a> {
     objective: Objective,
     scheduler: Scheduler,
     stopping: EarlyStopping,
-    train: Arc<Vec<Picture>>,
+    train: Arc<Vec<LabelledImage>>,
     train_cache: FeatureCache,
-    validation: Arc<Vec<Picture>>,
+    validation: Arc<Vec<LabelledImage>>,
     validation_cache: FeatureCache,
     loader: LoaderOptions,
     mean_age: f64,
@@ -203,7 +203,7 @@ impl<'a> Session<'a> {
             "ready to train"
         );
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let (train, validation) = (pictures(&dataset.train), pictures(&dataset.val));
+        let (train, validation) = (images(&dataset.train), images(&dataset.val));
         let places = Places::choose(
             job,
             &spec,
@@ -505,12 +505,12 @@ fn no_cache() -> FeatureCache {
     FeatureCache::new(Place::Nowhere, Device::Cpu, 0, PathBuf::new())
 }
 
-fn pictures(samples: &[Sample]) -> Arc<Vec<Picture>> {
-    let picture = |sample: &Sample| Picture {
+fn images(samples: &[Sample]) -> Arc<Vec<LabelledImage>> {
+    let image = |sample: &Sample| LabelledImage {
         path: sample.path.clone(),
         age: sample.age,
     };
-    Arc::new(samples.iter().map(picture).collect())
+    Arc::new(samples.iter().map(image).collect())
 }
 
 fn ages(samples: &[Sample]) -> impl Iterator<Item = f64> + Clone {

@@ -18,16 +18,16 @@ use super::{
         failure::Error,
         feature_cache::FeatureCache,
         feed::Feed,
-        loader::{Draws, Picture},
+        loader::{Draws, LabelledImage},
         objective::YEARS,
         process::{Control, Reporter, Wish},
         report::left_out_columns,
         spec::Spec,
     },
-    Mode, Session, no_cache, pictures,
+    Mode, Session, images, no_cache,
 };
 
-/// Predictions for the pictures that could be read, and the positions of these.
+/// Predictions for the images that could be read, and the positions of these.
 type Evaluated = (Vec<Scored>, Vec<u32>);
 
 impl Session<'_> {
@@ -47,19 +47,19 @@ impl Session<'_> {
         Ok(scored?.map(|(scored, _)| scored))
     }
 
-    /// Predicts all pictures in eval mode; `None` when a stop came before the end. Also returns which pictures could be read.
+    /// Predicts all images in eval mode; `None` when a stop came before the end. Also returns which images could be read.
     fn score(
         &mut self,
-        pictures: &Arc<Vec<Picture>>,
+        images: &Arc<Vec<LabelledImage>>,
         cache: &mut FeatureCache,
         phase: &str,
         epoch: u32,
         (reporter, control): (&Reporter, &Control),
     ) -> Result<Option<Evaluated>, Error> {
-        let order = (0..pictures.len() as u32).collect();
-        let mut scored = Vec::with_capacity(pictures.len());
-        let mut indices = Vec::with_capacity(pictures.len());
-        let mut feed = Feed::start(pictures, order, &self.loader, Draws::default(), cache);
+        let order = (0..images.len() as u32).collect();
+        let mut scored = Vec::with_capacity(images.len());
+        let mut indices = Vec::with_capacity(images.len());
+        let mut feed = Feed::start(images, order, &self.loader, Draws::default(), cache);
         let steps = feed.batches();
         // Told as a whole, by whoever asked.
         let mut seconds = v1::EpochSeconds::default();
@@ -93,7 +93,7 @@ impl Session<'_> {
         }
         let skipped = feed.skipped();
         let example = skipped.example.as_deref();
-        check_skipped(skipped.count, example, epoch, pictures.len(), &self.spec)?;
+        check_skipped(skipped.count, example, epoch, images.len(), &self.spec)?;
         cache.complete();
         Ok(Some((scored, indices)))
     }
@@ -115,15 +115,9 @@ impl Session<'_> {
         })?;
         self.parameters.renew_rounded()?;
         self.objective.scale = YEARS;
-        let pictures = pictures(&self.dataset.test);
+        let images = images(&self.dataset.test);
         let epoch = self.spec.max_epochs;
-        let scored = self.score(
-            &pictures,
-            &mut no_cache(),
-            "test",
-            epoch,
-            (reporter, control),
-        )?;
+        let scored = self.score(&images, &mut no_cache(), "test", epoch, (reporter, control))?;
         let Some((scored, indices)) = scored else {
             return Ok(None);
         };

@@ -165,7 +165,7 @@ impl Check {
         if given.path.is_empty() {
             self.refuse(
                 "spec.dataset.path",
-                "it is empty; name a folder of images or a CSV manifest on the server, or a dataset in spec.dataset.name",
+                "it is empty; name a directory of images or a CSV manifest on the server, or a dataset in spec.dataset.name",
             );
         }
         let fraction = Range {

@@ -111,7 +111,7 @@ pub struct Spec {
 pub struct DatasetSpec {
     /// The dataset's name where it has one, `datasets/{id}`; else empty.
     pub name: String,
-    /// Folder or manifest; of a dataset with a name, where it was when the training was started.
+    /// Directory or manifest; of a dataset with a name, where it was when the training was started.
     pub path: String,
     /// Share of images for validation.
     pub validation_fraction: f64,
@@ -123,7 +123,7 @@ pub struct DatasetSpec {
     pub max_age: f64,
     /// Share of rejects above which the training fails.
     pub max_reject_share: f64,
-    /// Which pictures stay in one part of a split that is made.
+    /// Which images stay in one part of a split that is made.
     pub split_grouping: SplitGrouping,
     /// Pattern that reads the age from the path of an image in a directory.
     pub age_pattern: Option<AgePattern>,
@@ -142,7 +142,7 @@ pub enum Promote {
     Never,
 }
 
-/// Up to this side of the network's input, in pixels, layer4 has one value a picture and channel, whose variance is zero.
+/// Up to this side of the network's input, in pixels, layer4 has one value an image and channel, whose variance is zero.
 pub const SINGLE_VALUE_SIZE: u32 = 32;
 
 impl Spec {

@@ -53,12 +53,12 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How trainings are run.
 #[derive(Debug, Clone)]
 pub struct SupervisorOptions {
-    /// Folder for the files of running trainings.
+    /// Directory for the files of running trainings.
     pub work_dir: PathBuf,
     /// File that keeps some room on the database's disk.
     pub reserve_file: PathBuf,
-    /// Folder for TensorBoard's event files, a folder in it for each training; `None` for no such files.
-    pub event_folder: Option<PathBuf>,
+    /// Directory for TensorBoard's event files, a directory in it for each training; `None` for no such files.
+    pub event_directory: Option<PathBuf>,
     /// Command put before the worker's own, such as `mpirun -np 4`.
     pub launcher: Vec<String>,
     /// Longest time without a sign of life.
@@ -77,9 +77,9 @@ pub struct SupervisorOptions {
     pub threads: u32,
     /// By how much a training gives way to predictions, as `nice` takes it, 0 to 19; 20 for only what nobody else wants.
     pub nice: u32,
-    /// Folders under which images may be read.
+    /// Directories under which images may be read.
     pub data_roots: Vec<String>,
-    /// Folders in which named weights are looked for.
+    /// Directories in which named weights are looked for.
     pub weights_roots: Vec<String>,
     /// How the hub is reached.
     pub hub: worker_v1::HubAccess,
@@ -169,7 +169,7 @@ impl Supervisor {
         options: SupervisorOptions,
     ) -> Self {
         let reserve = Reserve::new(options.reserve_file.clone());
-        let event_files = EventFiles::new(options.event_folder.clone());
+        let event_files = EventFiles::new(options.event_directory.clone());
         Supervisor {
             inner: Arc::new(Inner {
                 store,
@@ -578,14 +578,14 @@ impl Inner {
         }
     }
 
-    /// Removes the work folder of a training that has ended.
+    /// Removes the work directory of a training that has ended.
     async fn clear_if_ended(&self, training: &v1::Training) {
         if is_final(training.state()) {
             self.clear(id_of(&training.name)).await;
         }
     }
 
-    /// Removes the work folder of a training.
+    /// Removes the work directory of a training.
     async fn clear(&self, id: &str) {
         let work_dir = self.options.work_dir.join(id);
         match fs_err::tokio::remove_dir_all(&work_dir).await {

@@ -1,6 +1,6 @@
 //! Processes that an earlier server left behind.
 //!
-//! A worker ends by itself when its server is gone. One that is stopped or stuck in the kernel does not; so its process id lies in its work folder, with
+//! A worker ends by itself when its server is gone. One that is stopped or stuck in the kernel does not; so its process id lies in its work directory, with
 //! the time it was started, which together name one process for as long as the machine runs.
 
 use std::{collections::HashSet, io, path::Path, time::Duration};
@@ -12,7 +12,7 @@ use crate::files::write_durably;
 
 const PID_FILE: &str = "worker.pid";
 
-/// Writes down which process works in a folder.
+/// Writes down which process works in a directory.
 pub(super) fn remember(work_dir: &Path, pid: u32) -> io::Result<()> {
     let started = start_time(pid).unwrap_or_default();
     write_durably(
@@ -47,17 +47,17 @@ pub(super) fn kill_group(pid: u32) {
     }
 }
 
-/// Ends the processes of all work folders and removes the folders, but for those of trainings that can go on.
+/// Ends the processes of all work directories and removes the directories, but for those of trainings that can go on.
 pub(super) async fn end_all(work_root: &Path, live: &HashSet<String>, grace: Duration) {
-    let Ok(folders) = fs::read_dir(work_root) else {
+    let Ok(directories) = fs::read_dir(work_root) else {
         return;
     };
-    for folder in folders.flatten() {
-        end(&folder.path(), grace).await;
-        if live.contains(folder.file_name().to_string_lossy().as_ref()) {
+    for directory in directories.flatten() {
+        end(&directory.path(), grace).await;
+        if live.contains(directory.file_name().to_string_lossy().as_ref()) {
             continue;
         }
-        if let Err(error) = fs::remove_dir_all(folder.path()) {
+        if let Err(error) = fs::remove_dir_all(directory.path()) {
             tracing::warn!(%error, "failed to remove the files of an interrupted training");
         }
     }
@@ -79,7 +79,7 @@ async fn end(work_dir: &Path, grace: Duration) {
     }
 }
 
-/// The process that still works in a folder; `None` when it is gone and its number perhaps another's.
+/// The process that still works in a directory; `None` when it is gone and its number perhaps another's.
 fn remembered(work_dir: &Path) -> Option<u32> {
     let text = fs::read_to_string(work_dir.join(PID_FILE)).ok()?;
     let mut words = text.split_whitespace();

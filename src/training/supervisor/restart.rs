@@ -186,7 +186,7 @@ fn is_lost(error: &Error) -> bool {
     }
 }
 
-/// Empties a work folder but for the full checkpoint to go on from, and makes its place durable.
+/// Empties a work directory but for the full checkpoint to go on from, and makes its place durable.
 pub(super) async fn tidy(work_dir: &Path, kept: Option<&ResumePoint>) -> std::io::Result<()> {
     let (work_dir, kept) = (work_dir.to_owned(), kept.map(|point| point.file.clone()));
     let tidy = move || {
@@ -201,11 +201,11 @@ pub(super) async fn tidy(work_dir: &Path, kept: Option<&ResumePoint>) -> std::io
                 false => fs_err::remove_file(entry.path())?,
             }
         }
-        // The folder itself, the one of all trainings, and that one's place in the data folder may all be new.
+        // The directory itself, the one of all trainings, and that one's place in the data directory may all be new.
         let above = work_dir.ancestors().skip(1).take(2);
         above
             .filter(|path| path.is_dir())
-            .try_for_each(files::sync_folder)
+            .try_for_each(files::sync_directory)
     };
     #[expect(
         clippy::disallowed_methods,

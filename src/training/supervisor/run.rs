@@ -381,7 +381,7 @@ async fn start(
     .await
 }
 
-/// Puts the path into a dataset with a name that it has now: since the training was queued an uploaded one may have moved with the data folder.
+/// Puts the path into a dataset with a name that it has now: since the training was queued an uploaded one may have moved with the data directory.
 async fn locate(inner: &Inner, dataset: &mut v1::DatasetSpec) {
     let Some(id) = dataset.name.strip_prefix("datasets/") else {
         return;

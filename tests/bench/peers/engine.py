@@ -1,6 +1,6 @@
-"""What the servers beside Visage serve: encoded pictures in, ages out, by an engine of serve.py.
+"""What the servers beside Visage serve: encoded images in, ages out, by an engine of serve.py.
 
-Their processes find it by the environment: BENCH_ENGINE names the engine, BENCH_WEIGHTS the folder of its weights.
+Their processes find it by the environment: BENCH_ENGINE names the engine, BENCH_WEIGHTS the directory of its weights.
 """
 
 import os
@@ -23,7 +23,7 @@ class Engine:
         self.forward = self.computing.submit(serve.FORWARD[os.environ["BENCH_ENGINE"]], os.environ["BENCH_WEIGHTS"]).result()
         self.ages([serve.blank()] * 2)
 
-    def ages(self, pictures):
-        """Ages in years of encoded pictures."""
-        images = numpy.stack(list(self.decoding.map(serve.decode, pictures)))
+    def ages(self, images):
+        """Ages in years of encoded images."""
+        images = numpy.stack(list(self.decoding.map(serve.decode, images)))
         return [float(age) for age in self.computing.submit(self.forward, images).result()]

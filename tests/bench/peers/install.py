@@ -1,4 +1,4 @@
-"""Makes an environment for each server that serve.py measures beside Visage: install.py FOLDER. It uses PyTorch of the environment that runs it.
+"""Makes an environment for each server that serve.py measures beside Visage: install.py DIRECTORY. It uses PyTorch of the environment that runs it.
 
 An environment that is there is kept, one that could not be filled is taken away again, and serve.py leaves out what is not there.
 """
@@ -17,9 +17,9 @@ PACKAGES = {
 }
 
 
-def install(folder, name, packages):
+def install(directory, name, packages):
     # The mark comes last; the environment cannot be made aside, for its programs name their interpreter by its path.
-    place = os.path.join(folder, name)
+    place = os.path.join(directory, name)
     mark = os.path.join(place, "installed")
     if os.path.exists(mark):
         return

@@ -1,10 +1,10 @@
-//! Bytes that are said to be a request of the Open Inference Protocol, as gRPC or as JSON with or without tensors behind it: they become as many pictures as the
+//! Bytes that are said to be a request of the Open Inference Protocol, as gRPC or as JSON with or without tensors behind it: they become as many images as the
 //! request says, or an error that a client can read.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use visage::services::open_inference::fuzzing::{Form, pictures};
+use visage::services::open_inference::fuzzing::{Form, images};
 
 /// More than a request that is fuzzed can have.
 const MOST_IMAGES: usize = 64;
@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
             _ => return,
         },
     };
-    match pictures(form, body, MOST_IMAGES) {
+    match images(form, body, MOST_IMAGES) {
         Ok(count) => assert!((1..=MOST_IMAGES).contains(&count)),
         Err(status) => assert!(!status.message().is_empty()),
     }

@@ -2,7 +2,7 @@
 # Builds the example with Debian's packages alone:
 #
 #     apt install golang-go golang-google-grpc-dev golang-google-genproto-dev golang-google-protobuf-dev protobuf-compiler protoc-gen-go protoc-gen-go-grpc
-#     ./build.sh && GRPC_GO_RETRY=on ./build/example localhost:50051 /data/faces pictures 10
+#     ./build.sh && GRPC_GO_RETRY=on ./build/example localhost:50051 /data/faces images 10
 #
 # grpc-go 1.33, which these packages are of, minds the retries of a service config only with GRPC_GO_RETRY=on.
 # The modules of the protos are made in `build`; none is kept in the repository.

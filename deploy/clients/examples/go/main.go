@@ -1,6 +1,6 @@
-// Visage from Go: train, follow across a restart of the server, predict a folder. build.sh says how to build it.
+// Visage from Go: train, follow across a restart of the server, predict a directory. build.sh says how to build it.
 //
-// The dataset is a folder of the server, the pictures are files of this machine.
+// The dataset is a directory of the server, the images are files of this machine.
 package main
 
 import (
@@ -36,7 +36,7 @@ const serviceConfig = `{"methodConfig": [
 const (
 	patience        = 5 * time.Minute
 	pause           = 500 * time.Millisecond
-	picturesInACall = 16
+	imagesInACall = 16
 	callsAtOnce     = 4
 )
 
@@ -57,7 +57,7 @@ func (codec) Name() string { return "proto" }
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) != 5 {
-		log.Fatalf("usage: %s TARGET DATASET PICTURES EPOCHS", os.Args[0])
+		log.Fatalf("usage: %s TARGET DATASET IMAGES EPOCHS", os.Args[0])
 	}
 	epochs, err := strconv.ParseUint(os.Args[4], 10, 32)
 	if err != nil {
@@ -154,8 +154,8 @@ func retryDelay(err error) time.Duration {
 	return pause
 }
 
-func predict(ctx context.Context, predictions visage.PredictionServiceClient, folder string) error {
-	paths, err := pictures(folder)
+func predict(ctx context.Context, predictions visage.PredictionServiceClient, directory string) error {
+	paths, err := images(directory)
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func predict(ctx context.Context, predictions visage.PredictionServiceClient, fo
 			defer workers.Done()
 			var failure error
 			for start := range starts {
-				end := start + picturesInACall
+				end := start + imagesInACall
 				if end > len(paths) {
 					end = len(paths)
 				}
@@ -183,7 +183,7 @@ func predict(ctx context.Context, predictions visage.PredictionServiceClient, fo
 			}
 		}()
 	}
-	for start := 0; start < len(paths); start += picturesInACall {
+	for start := 0; start < len(paths); start += imagesInACall {
 		starts <- start
 	}
 	close(starts)
@@ -198,7 +198,7 @@ func predict(ctx context.Context, predictions visage.PredictionServiceClient, fo
 	return nil
 }
 
-// predictPart reads its pictures itself, so that no more are in memory than are under way.
+// predictPart reads its images itself, so that no more are in memory than are under way.
 func predictPart(ctx context.Context, predictions visage.PredictionServiceClient, paths []string, ages []float64) error {
 	request := &visage.PredictRequest{}
 	for _, path := range paths {
@@ -218,8 +218,8 @@ func predictPart(ctx context.Context, predictions visage.PredictionServiceClient
 	return nil
 }
 
-func pictures(folder string) ([]string, error) {
-	entries, err := os.ReadDir(folder)
+func images(directory string) ([]string, error) {
+	entries, err := os.ReadDir(directory)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +227,7 @@ func pictures(folder string) ([]string, error) {
 	for _, entry := range entries {
 		switch strings.ToLower(filepath.Ext(entry.Name())) {
 		case ".jpg", ".jpeg", ".png", ".webp", ".bmp":
-			paths = append(paths, filepath.Join(folder, entry.Name()))
+			paths = append(paths, filepath.Join(directory, entry.Name()))
 		}
 	}
 	sort.Strings(paths)

@@ -1,9 +1,9 @@
-// Visage from Node: train, follow across a restart of the server, predict a folder.
+// Visage from Node: train, follow across a restart of the server, predict a directory.
 //
 //     npm ci && npm run build
-//     npm start -- localhost:50051 /data/faces pictures 10
+//     npm start -- localhost:50051 /data/faces images 10
 //
-// The dataset is a folder of the server, the pictures are files of this machine.
+// The dataset is a directory of the server, the images are files of this machine.
 
 import { randomUUID } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
@@ -30,7 +30,7 @@ type Streaming = (request: object) => grpc.ClientReadableStream<{ event: Event }
 
 const PATIENCE_MS = 300_000;
 const PAUSE_MS = 500;
-const PICTURES_IN_A_CALL = 16;
+const IMAGES_IN_A_CALL = 16;
 const CALLS_AT_ONCE = 4;
 
 const retry = { maxAttempts: 5, initialBackoff: "0.5s", maxBackoff: "5s", backoffMultiplier: 2 };
@@ -92,15 +92,15 @@ async function train(trainings: grpc.Client, dataset: string, epochs: number): P
   }
 }
 
-async function predict(predictions: grpc.Client, folder: string): Promise<void> {
-  const names = (await readdir(folder)).filter((name) => /\.(jpe?g|png|webp|bmp)$/i.test(name)).sort();
+async function predict(predictions: grpc.Client, directory: string): Promise<void> {
+  const names = (await readdir(directory)).filter((name) => /\.(jpe?g|png|webp|bmp)$/i.test(name)).sort();
   const ages = new Map<string, number>();
   let next = 0;
-  // Each worker reads its own pictures, so that no more are in memory than are under way.
+  // Each worker reads its own images, so that no more are in memory than are under way.
   const worker = async () => {
     while (next < names.length) {
-      const part = names.slice(next, (next += PICTURES_IN_A_CALL));
-      const images = await Promise.all(part.map((name) => readFile(join(folder, name))));
+      const part = names.slice(next, (next += IMAGES_IN_A_CALL));
+      const images = await Promise.all(part.map((name) => readFile(join(directory, name))));
       const answer = await call<{ predictions: Prediction[] }>(predictions, "Predict", { images });
       answer.predictions.forEach((prediction, index) => ages.set(part[index], prediction.age));
     }
@@ -109,11 +109,11 @@ async function predict(predictions: grpc.Client, folder: string): Promise<void> 
   for (const name of names) console.log(`${name} ${ages.get(name)?.toFixed(1)}`);
 }
 
-const [target, dataset, pictures, epochs = "10"] = process.argv.slice(2);
+const [target, dataset, images, epochs = "10"] = process.argv.slice(2);
 const options = { "grpc.service_config": JSON.stringify(serviceConfig), "grpc.max_reconnect_backoff_ms": 2000 };
 const trainings: grpc.Client = new TrainingService(target, grpc.credentials.createInsecure(), options);
 const predictions: grpc.Client = new PredictionService(target, grpc.credentials.createInsecure(), options);
 await train(trainings, dataset, Number(epochs));
-await predict(predictions, pictures);
+await predict(predictions, images);
 trainings.close();
 predictions.close();

@@ -247,13 +247,13 @@ describe("the dashboard", () => {
     await page.getByText("There is no such version").waitFor();
   });
 
-  it("predicts drawn faces and says which picture cannot be read", async () => {
+  it("predicts drawn faces and says which image cannot be read", async () => {
     await visit("#/predict");
-    const pictures = readdirSync(faces).sort().slice(0, 2).map((name) => join(faces, name));
+    const images = readdirSync(faces).sort().slice(0, 2).map((name) => join(faces, name));
     const broken = server.path("broken.jpg");
-    writeFileSync(broken, "this is no picture");
+    writeFileSync(broken, "this is no image");
     const bigger = join(server.drawFaces("portrait", 1, 200), readdirSync(server.path("portrait"))[0] ?? "");
-    await page.getByLabel("Choose pictures").setInputFiles([bigger, ...pictures, broken]);
+    await page.getByLabel("Choose images").setInputFiles([bigger, ...images, broken]);
     await until(async () => (await page.locator(".age-value").count()) === 3, "three ages are shown");
     for (const text of await page.locator(".age-value").allInnerTexts()) expect(parseFloat(text)).toBeGreaterThan(0);
     await page.locator(".prediction", { hasText: "broken.jpg" }).getByText("Predict failed").waitFor();
@@ -273,20 +273,20 @@ describe("the dashboard", () => {
     const portrait = join(server.path("portrait"), readdirSync(server.path("portrait"))[0] ?? "");
     if (has("explain")) {
       await page.getByLabel("Explain").check();
-      await page.getByLabel("Choose pictures").setInputFiles(portrait);
+      await page.getByLabel("Choose images").setInputFiles(portrait);
       await page.locator(".heat img").first().waitFor();
       await page.getByLabel("Explain").uncheck();
     }
     if (has("detect_faces")) {
       await page.getByLabel("Detect faces").check();
-      await page.getByLabel("Choose pictures").setInputFiles(portrait);
+      await page.getByLabel("Choose images").setInputFiles(portrait);
       await page.locator(".face").or(page.getByText("No face was found")).first().waitFor();
-      // The next tests take pictures that show no face.
+      // The next tests take images that show no face.
       await page.getByLabel("Detect faces").uncheck();
     }
   });
 
-  it("takes pictures that are dropped and pasted", async () => {
+  it("takes images that are dropped and pasted", async () => {
     const face = readFileSync(join(faces, readdirSync(faces)[0] ?? "")).toString("base64");
     const carry = (name: string) =>
       page.evaluateHandle(
@@ -303,8 +303,8 @@ describe("the dashboard", () => {
     await page.locator(".prediction", { hasText: "pasted.jpg" }).locator(".age-value").waitFor();
   });
 
-  it("takes a picture with the camera", async () => {
-    await page.getByRole("button", { name: "Take a picture" }).click();
+  it("takes an image with the camera", async () => {
+    await page.getByRole("button", { name: "Take an image" }).click();
     await page.getByRole("button", { name: "Take it" }).click();
     await page.locator(".prediction", { hasText: "camera" }).locator(".age-value").waitFor();
   });
@@ -377,21 +377,21 @@ describe("the dashboard", () => {
     await until(async () => (await page.locator(".card.training").count()) === 3, "three trainings are left");
   });
 
-  it("names a folder of the server and shows what is in it", async () => {
+  it("names a directory of the server and shows what is in it", async () => {
     await visit("#/datasets");
     await page.getByText("No datasets with a name yet").waitFor();
     await look(page, "datasets-empty");
-    await page.getByLabel("Folder or manifest").fill(faces);
-    await page.getByLabel("Id of the folder").fill("Not Good");
+    await page.getByLabel("Directory or manifest").fill(faces);
+    await page.getByLabel("Id of the directory").fill("Not Good");
     await page.getByRole("button", { name: "Name it" }).click();
     await page.getByText("RegisterDataset failed").waitFor();
-    await page.getByLabel("Id of the folder").fill("drawn");
+    await page.getByLabel("Id of the directory").fill("drawn");
     await page.getByRole("button", { name: "Name it" }).click();
     await page.locator("[data-dataset=drawn] .chip", { hasText: "Ready" }).waitFor();
     await page.getByRole("link", { name: "drawn" }).click();
-    await page.getByRole("heading", { level: 2, name: "Some of its pictures, by age" }).waitFor();
-    // Each of them came and is a picture.
-    await until(() => page.locator(".samples img").evaluateAll((all) => all.length === 24 && all.every((one) => (one as HTMLImageElement).naturalWidth > 0)), "24 pictures are shown");
+    await page.getByRole("heading", { level: 2, name: "Some of its images, by age" }).waitFor();
+    // Each of them came and is an image.
+    await until(() => page.locator(".samples img").evaluateAll((all) => all.length === 24 && all.every((one) => (one as HTMLImageElement).naturalWidth > 0)), "24 images are shown");
     const ages = await page.locator("table.ages tbody tr").evaluateAll((rows) => rows.map((row) => [...row.querySelectorAll("td.right")].map((cell) => Number(cell.textContent))));
     expect(ages.flat().reduce((sum, one) => sum + one, 0)).toBe(60);
     await look(page, "dataset");
@@ -401,12 +401,12 @@ describe("the dashboard", () => {
     await visit("#/datasets");
     const archive = server.path("New Faces.tar");
     const padded = server.drawFaces("padded", 20, 64);
-    // So that more than one request is needed; it is no picture, and left out.
+    // So that more than one request is needed; it is no image, and left out.
     writeFileSync(join(padded, "notes.txt"), Buffer.alloc(28 << 20));
-    writeFileSync(join(padded, "0_broken.jpg"), "this is no picture");
-    const packed = spawnSync("tar", ["-cf", archive, "-C", server.folder, "padded"], { encoding: "utf8" });
+    writeFileSync(join(padded, "0_broken.jpg"), "this is no image");
+    const packed = spawnSync("tar", ["-cf", archive, "-C", server.directory, "padded"], { encoding: "utf8" });
     expect(packed.stderr).toBe("");
-    await page.getByText("are stored on this server, in the folder").waitFor();
+    await page.getByText("are stored on this server, in the directory").waitFor();
     await page.getByRole("button", { name: "Upload", exact: true }).click();
     await page.getByText("Choose an archive first").waitFor();
     let patches = 0;
@@ -433,7 +433,7 @@ describe("the dashboard", () => {
     await visit("#/datasets");
     const archive = server.path("linked.tar");
     symlinkSync("/etc/passwd", server.path("30_link.jpg"));
-    spawnSync("tar", ["-cf", archive, "-C", server.folder, "30_link.jpg"]);
+    spawnSync("tar", ["-cf", archive, "-C", server.directory, "30_link.jpg"]);
     await page.getByLabel("Choose an archive").setInputFiles(archive);
     await page.getByRole("button", { name: "Upload", exact: true }).click();
     await page.locator("[data-dataset=linked] .chip", { hasText: "Failed" }).waitFor();

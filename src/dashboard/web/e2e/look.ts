@@ -5,9 +5,9 @@ import type { AxeResults } from "axe-core";
 import type { Page } from "playwright-core";
 import { expect } from "vitest";
 
-const FOLDER = "e2e/screenshots";
+const DIRECTORY = "e2e/screenshots";
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-mkdirSync(FOLDER, { recursive: true });
+mkdirSync(DIRECTORY, { recursive: true });
 
 /** Runs axe over the page as it stands. */
 async function checkAccess(page: Page, name: string): Promise<void> {
@@ -17,7 +17,7 @@ async function checkAccess(page: Page, name: string): Promise<void> {
   expect(found, `axe on ${name}`).toEqual([]);
 }
 
-/** A picture of the whole page, in a window as high as the page: what sticks to an edge is then at the edge. */
+/** An image of the whole page, in a window as high as the page: what sticks to an edge is then at the edge. */
 async function shoot(page: Page, name: string, window: { width: number; height: number }): Promise<void> {
   await page.setViewportSize(window);
   const height = await page.evaluate(async () => {
@@ -26,11 +26,11 @@ async function shoot(page: Page, name: string, window: { width: number; height: 
     return document.documentElement.scrollHeight;
   });
   await page.setViewportSize({ width: window.width, height: Math.max(window.height, height) });
-  await page.screenshot({ path: `${FOLDER}/${name}.png` });
+  await page.screenshot({ path: `${DIRECTORY}/${name}.png` });
   await page.setViewportSize(window);
 }
 
-/** Pictures of a page in both shades and on a phone; each is checked by axe, and none may be wider than its window. */
+/** Images of a page in both shades and on a phone; each is checked by axe, and none may be wider than its window. */
 export async function look(page: Page, name: string): Promise<void> {
   const select = page.getByLabel("Colours");
   const size = page.viewportSize() ?? { width: 1280, height: 860 };

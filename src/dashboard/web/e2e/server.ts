@@ -1,4 +1,4 @@
-/** The program under test, as a server in a folder of its own. */
+/** The program under test, as a server in a directory of its own. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -30,20 +30,20 @@ export async function until<Value>(condition: () => Value | Promise<Value>, text
 }
 
 export class Server {
-  readonly folder = mkdtempSync(join(tmpdir(), "visage-e2e-"));
+  readonly directory = mkdtempSync(join(tmpdir(), "visage-e2e-"));
   private process: ChildProcess | undefined;
   private addresses = { grpc: "127.0.0.1:0", http: "127.0.0.1:0" };
 
   path(name: string): string {
-    return join(this.folder, name);
+    return join(this.directory, name);
   }
 
   /** Draws faces whose names begin with the age. */
   drawFaces(name: string, count: number, size: number): string {
-    const folder = this.path(name);
-    const done = spawnSync(binary(), ["synth", folder, "--count", `${count}`, "--size", `${size}`, "--seed", "7"], { env: environment(), encoding: "utf8" });
+    const directory = this.path(name);
+    const done = spawnSync(binary(), ["synth", directory, "--count", `${count}`, "--size", `${size}`, "--seed", "7"], { env: environment(), encoding: "utf8" });
     if (done.status !== 0) throw new Error(`visage synth ended with ${done.status}: ${done.stderr}`);
-    return folder;
+    return directory;
   }
 
   /** Starts the server, again with the same ports and data when it ran before. */
@@ -53,8 +53,8 @@ export class Server {
     const log = openSync(this.path("log"), "a");
     const { grpc, http } = this.addresses;
     const options = ["--data-dir", this.path("data"), "--grpc-listen", grpc, "--http-listen", http, "--ready-file", ready, "--starter"];
-    // In a folder of its own, so that no visage.toml is found.
-    const child = spawn(binary(), ["serve", ...options], { cwd: this.folder, env: environment(), stdio: ["ignore", log, log] });
+    // In a directory of its own, so that no visage.toml is found.
+    const child = spawn(binary(), ["serve", ...options], { cwd: this.directory, env: environment(), stdio: ["ignore", log, log] });
     this.process = child;
     await until(() => {
       if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}; its log says:\n${this.log()}`);
@@ -83,7 +83,7 @@ export class Server {
 
   async close(): Promise<void> {
     await this.end("SIGTERM");
-    rmSync(this.folder, { recursive: true, force: true });
+    rmSync(this.directory, { recursive: true, force: true });
   }
 
   private async end(signal: NodeJS.Signals): Promise<void> {

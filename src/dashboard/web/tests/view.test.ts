@@ -37,7 +37,7 @@ describe("a training as it stands", () => {
 });
 
 describe("the address of the API", () => {
-  it("is the folder of the page, at any path", () => {
+  it("is the directory of the page, at any path", () => {
     expect(baseUrl("http://127.0.0.1:50052/")).toBe("http://127.0.0.1:50052");
     expect(baseUrl("https://example.org/some/where/#/models?x=/y/")).toBe("https://example.org/some/where");
     expect(baseUrl("https://example.org/some/where/index.html?a=b")).toBe("https://example.org/some/where");

@@ -397,8 +397,8 @@ fn a_history_of_many_numbers_is_no_obstacle() {
 /// Files made to run something, each with a network beside it.
 #[test]
 fn nothing_that_a_pickle_names_is_run_beside_a_network() {
-    let folder = tempfile::tempdir().unwrap();
-    let marker = folder.path().join("ran");
+    let directory = tempfile::tempdir().unwrap();
+    let marker = directory.path().join("ran");
     let command = text(&format!("touch {}", marker.display()));
     let wrapped = |before: &[u8], after: &[u8]| [before, &command, after].concat();
     let hostile: BTreeMap<&str, Vec<u8>> = BTreeMap::from([

@@ -431,13 +431,13 @@ fn mutated_pickles_never_panic() {
     for name in &FUZZED[..7] {
         let file = fs::read(fixture(name)).unwrap();
         let archive = Archive::open(&file).unwrap();
-        let folder = archive
+        let directory = archive
             .names()
             .find_map(|entry| entry.strip_suffix("/data.pkl"))
             .unwrap();
-        let program = archive.bytes(&format!("{folder}/data.pkl")).unwrap();
+        let program = archive.bytes(&format!("{directory}/data.pkl")).unwrap();
         let run = |program: &[u8]| -> Result<StateDict, FormatError> {
-            let mut storages = Storages::new(&archive, folder, file.len())?;
+            let mut storages = Storages::new(&archive, directory, file.len())?;
             drop(tensors(
                 program,
                 &mut storages,

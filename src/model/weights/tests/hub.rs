@@ -47,9 +47,9 @@ fn plain_hub(digest: String) -> Server {
     Server::start(move |_| Reply::Whole(200, announced(&digest), file()))
 }
 
-/// Every file below a folder that is neither a folder nor a link.
-fn files_below(folder: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else {
+/// Every file below a directory that is neither a directory nor a link.
+fn files_below(directory: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(directory) else {
         return 0;
     };
     entries
@@ -280,8 +280,8 @@ fn no_connection_is_named_and_offline_mode_makes_none() {
 
 #[test]
 fn an_unwritable_cache_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let file_in_the_way = folder.path().join("cache");
+    let directory = tempfile::tempdir().unwrap();
+    let file_in_the_way = directory.path().join("cache");
     fs::write(&file_in_the_way, "").unwrap();
     let hub = plain_hub(digest(&file()));
     let options = HubOptions {

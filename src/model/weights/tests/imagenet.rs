@@ -56,10 +56,13 @@ fn options(cache: &Path, hub: &Server) -> HubOptions {
 #[test]
 fn a_local_file_comes_before_the_cache_and_the_cache_before_the_hub() {
     let hub = hub();
-    let folder = tempfile::tempdir().unwrap();
-    let dirs = [folder.path().join("absent"), folder.path().join("weights")];
+    let directory = tempfile::tempdir().unwrap();
+    let dirs = [
+        directory.path().join("absent"),
+        directory.path().join("weights"),
+    ];
     fs::create_dir(&dirs[1]).unwrap();
-    let options = options(&folder.path().join("hub"), &hub);
+    let options = options(&directory.path().join("hub"), &hub);
 
     let (state, source) = imagenet(&dirs, &options).unwrap();
     assert_eq!(state.len(), 102);
@@ -109,15 +112,15 @@ fn a_damaged_file_in_the_cache_is_fetched_again() {
 
 #[test]
 fn a_wrong_local_file_is_not_passed_over() {
-    let folder = tempfile::tempdir().unwrap();
-    let weights = folder.path().join("weights");
-    let checkpoints = folder.path().join("torch/hub/checkpoints");
+    let directory = tempfile::tempdir().unwrap();
+    let weights = directory.path().join("weights");
+    let checkpoints = directory.path().join("torch/hub/checkpoints");
     fs::create_dir_all(&weights).unwrap();
     fs::create_dir_all(&checkpoints).unwrap();
     let offline = HubOptions {
         offline: true,
-        torch_home: Some(folder.path().join("torch")),
-        ..HubOptions::new(folder.path().join("hub"))
+        torch_home: Some(directory.path().join("torch")),
+        ..HubOptions::new(directory.path().join("hub"))
     };
     let dirs: [PathBuf; 1] = [weights.clone()];
 
@@ -143,16 +146,16 @@ fn a_wrong_local_file_is_not_passed_over() {
 
 #[test]
 fn without_any_file_one_sentence_says_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let weights = folder.path().join("weights");
+    let directory = tempfile::tempdir().unwrap();
+    let weights = directory.path().join("weights");
     let offline = HubOptions {
         offline: true,
-        ..HubOptions::new(folder.path().join("hub"))
+        ..HubOptions::new(directory.path().join("hub"))
     };
     let not_found = Server::start(|_| Reply::Whole(404, vec![], Arc::default()));
     for (options, reason) in [
         (offline, "offline mode is on"),
-        (options(folder.path(), &not_found), "404"),
+        (options(directory.path(), &not_found), "404"),
     ] {
         let message = imagenet(std::slice::from_ref(&weights), &options)
             .unwrap_err()

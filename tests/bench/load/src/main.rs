@@ -29,7 +29,7 @@ const METHOD: &str = "/visage.v1.PredictionService/Predict";
 struct Options {
     /// HOST:PORT of the server.
     address: String,
-    /// So many clients, each of which sends its next picture when the answer has come.
+    /// So many clients, each of which sends its next image when the answer has come.
     #[arg(long, required_unless_present = "rate", conflicts_with = "rate")]
     clients: Option<usize>,
     /// So many calls a second, sent at fixed times whatever becomes of them.
@@ -41,9 +41,9 @@ struct Options {
     /// Deadline of each call, in seconds.
     #[arg(long, default_value_t = 60.0)]
     timeout: f64,
-    /// Encoded pictures, sent one after another.
+    /// Encoded images, sent one after another.
     #[arg(required = true)]
-    pictures: Vec<PathBuf>,
+    images: Vec<PathBuf>,
 }
 
 /// What is needed of the request; the answer is not looked at.
@@ -68,7 +68,7 @@ struct Found {
 #[derive(Clone)]
 struct Load {
     channel: Channel,
-    pictures: Rc<[Bytes]>,
+    images: Rc<[Bytes]>,
     timeout: Duration,
     found: Rc<RefCell<Found>>,
 }
@@ -92,7 +92,7 @@ impl Load {
 
     async fn answer(&self, number: usize) -> Result<(), Status> {
         let mut request = Request::new(PredictRequest {
-            images: vec![self.pictures[number % self.pictures.len()].clone()],
+            images: vec![self.images[number % self.images.len()].clone()],
         });
         request.set_timeout(self.timeout);
         let mut grpc = Grpc::new(self.channel.clone());
@@ -155,10 +155,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     let period = options.rate.map(period_of).transpose()?;
     let read = |path: &PathBuf| fs_err::read(path).map(Bytes::from);
-    let pictures = options.pictures.iter().map(read);
+    let images = options.images.iter().map(read);
     let load = Load {
         channel: connected(&options.address).await?,
-        pictures: pictures.collect::<Result<_, _>>()?,
+        images: images.collect::<Result<_, _>>()?,
         timeout: Duration::try_from_secs_f64(options.timeout)?,
         found: Rc::default(),
     };

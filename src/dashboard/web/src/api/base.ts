@@ -1,7 +1,7 @@
-/** The folder that the page came from, without the last slash: behind a proxy it need not be the root. */
+/** The directory that the page came from, without the last slash: behind a proxy it need not be the root. */
 export function baseUrl(documentUri: string): string {
-  const folder = new URL(".", documentUri);
-  folder.hash = "";
-  folder.search = "";
-  return folder.href.replace(/\/$/, "");
+  const directory = new URL(".", documentUri);
+  directory.hash = "";
+  directory.search = "";
+  return directory.href.replace(/\/$/, "");
 }

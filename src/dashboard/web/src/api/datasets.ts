@@ -1,4 +1,4 @@
-/** Archives on their way to the server, which go on where they ended, and the addresses of small pictures. */
+/** Archives on their way to the server, which go on where they ended, and the addresses of small images. */
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Dataset } from "../gen/visage/v1/dataset_pb";
 import { millis, shortName } from "../format";
@@ -102,7 +102,7 @@ export async function upload(file: Blob, progress: (sent: number) => void, signa
   }
 }
 
-/** The address of a dataset's small picture; it changes with the dataset, for browsers keep it. */
+/** The address of a dataset's small image; it changes with the dataset, for browsers keep it. */
 export function sampleUrl(dataset: Dataset, index: number): string {
   const version = dataset.updateTime ? millis(dataset.updateTime) : 0;
   return `${baseUrl(document.baseURI)}/datasets/${shortName(dataset.name)}/samples/${index}?v=${version}`;

@@ -1,4 +1,4 @@
-/** One picture's prediction, with what only some servers can add: heat maps and faces. The page's code is the same with and without them in the API. */
+/** One image's prediction, with what only some servers can add: heat maps and faces. The page's code is the same with and without them in the API. */
 import { type DescMessage, type Message, create } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import { type Interval, type PredictDurations, PredictRequestSchema, PredictionSchema } from "../gen/visage/v1/prediction_pb";
@@ -12,7 +12,7 @@ function hasField(desc: DescMessage, name: string): boolean {
   return desc.fields.some((field) => field.name === name);
 }
 
-/** What is asked about a picture. */
+/** What is asked about an image. */
 export interface Question {
   /** `models/{model}/versions/{n or alias}`; empty for the live one. */
   model: string;
@@ -21,7 +21,7 @@ export interface Question {
   detectFaces: boolean;
 }
 
-/** A face, in pixels of the oriented picture. */
+/** A face, in pixels of the oriented image. */
 export interface Face {
   left: number;
   top: number;
@@ -44,7 +44,7 @@ export interface Answer {
   durations: PredictDurations | undefined;
 }
 
-/** Asks about one picture: a bad one then fails alone. */
+/** Asks about one image: a bad one then fails alone. */
 export async function predict(image: Uint8Array, question: Question, signal: AbortSignal): Promise<Answer> {
   const request = create(PredictRequestSchema, { images: [image], model: question.model, intervalLevel: question.intervalLevel });
   if (question.explain && HAS_EXPLAIN) set(PredictRequestSchema, request, "explain");
@@ -57,7 +57,7 @@ export async function predict(image: Uint8Array, question: Question, signal: Abo
     interval: prediction.interval,
     width: prediction.width,
     height: prediction.height,
-    explanation: picture(read(PredictionSchema, prediction, "explanation_png")),
+    explanation: image(read(PredictionSchema, prediction, "explanation_png")),
     faces: HAS_FACES ? facesOf(prediction) : [],
     modelVersion: response.modelVersion,
     durations: response.durations,
@@ -89,11 +89,11 @@ function facesOf(prediction: Message): Face[] {
       score: Number(read(field.message, face, "score") ?? 0),
       age: Number(read(field.message, face, "age") ?? 0),
       interval: read(field.message, face, "interval") as Interval | undefined,
-      explanation: picture(read(field.message, face, "explanation_png")),
+      explanation: image(read(field.message, face, "explanation_png")),
     };
   });
 }
 
-function picture(bytes: unknown): Blob | undefined {
+function image(bytes: unknown): Blob | undefined {
   return bytes instanceof Uint8Array && bytes.length > 0 ? new Blob([new Uint8Array(bytes)], { type: "image/png" }) : undefined;
 }

@@ -1,4 +1,4 @@
-/** A picture from the camera, on pages that browsers trust with it (https or this machine); phones have their own camera for others. */
+/** An image from the camera, on pages that browsers trust with it (https or this machine); phones have their own camera for others. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Dialog } from "../ui/dialog";
 
@@ -6,7 +6,7 @@ export function hasCamera(): boolean {
   return isSecureContext && "mediaDevices" in navigator;
 }
 
-export function CameraDialog(props: { onClose: () => void; onPicture: (file: File) => void }) {
+export function CameraDialog(props: { onClose: () => void; onImage: (file: File) => void }) {
   const video = useRef<HTMLVideoElement>(null);
   const [problem, setProblem] = useState("");
   const [isReady, setReady] = useState(false);
@@ -35,7 +35,7 @@ export function CameraDialog(props: { onClose: () => void; onPicture: (file: Fil
     canvas.getContext("2d")?.drawImage(element, 0, 0);
     canvas.toBlob(
       (blob) => {
-        if (blob) props.onPicture(new File([blob], `camera ${new Date().toLocaleTimeString("en-GB")}.jpg`, { type: "image/jpeg" }));
+        if (blob) props.onImage(new File([blob], `camera ${new Date().toLocaleTimeString("en-GB")}.jpg`, { type: "image/jpeg" }));
         props.onClose();
       },
       "image/jpeg",
@@ -43,7 +43,7 @@ export function CameraDialog(props: { onClose: () => void; onPicture: (file: Fil
     );
   };
   return (
-    <Dialog title="Take a picture" onClose={props.onClose}>
+    <Dialog title="Take an image" onClose={props.onClose}>
       {problem ? <p class="wrong">{problem}</p> : <video ref={video} class="camera" autoPlay playsInline muted onLoadedMetadata={() => setReady(true)} aria-label="What the camera sees" />}
       <div class="actions">
         <button type="button" onClick={props.onClose}>

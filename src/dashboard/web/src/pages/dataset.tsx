@@ -57,7 +57,7 @@ export function DatasetSummary(props: { report: DatasetReport; path?: string | u
       <Facts
         items={[
           ["Path", props.path && <Name text={props.path} />, "wide"],
-          ["Groups of identical pictures", report.duplicateGroups > 0n && `${count(report.duplicateGroups)}, ${count(report.straddlingGroups)} of them in more than one part`],
+          ["Groups of identical images", report.duplicateGroups > 0n && `${count(report.duplicateGroups)}, ${count(report.straddlingGroups)} of them in more than one part`],
           ["Scanned in", span(report.scanSeconds)],
           ["Digest", report.digest && <code title={report.digest}>{report.digest.slice(0, 16)}…</code>],
         ]}

@@ -51,7 +51,7 @@ function DatasetChip(props: { state: DatasetState }) {
   return <span class={`chip ${TONES[props.state] ?? "quiet"}`}>{sentence(words(DatasetState[props.state] ?? "unknown"))}</span>;
 }
 
-const kindText = (kind: DatasetKind): string => (kind === DatasetKind.UPLOADED ? "uploaded" : "a folder of the server");
+const kindText = (kind: DatasetKind): string => (kind === DatasetKind.UPLOADED ? "uploaded" : "a directory of the server");
 
 export function DatasetsPage() {
   const list = useLoaded(allDatasets, [made.value]);
@@ -60,13 +60,13 @@ export function DatasetsPage() {
   const largest = info.value?.limits?.maxUploadBytes ?? 0n;
   return (
     <>
-      <PageHead title="Datasets" lead="Pictures with ages, by a name that trainings, evaluations and checks know." />
+      <PageHead title="Datasets" lead="Images with ages, by a name that trainings, evaluations and checks know." />
       <FailureBox failure={list.failure} retry={list.again} />
       {!list.value && !list.failure && <Loading what="datasets" />}
       {list.value?.length === 0 && (
         <Empty title="No datasets with a name yet">
           <p>
-            Upload an archive below, send a folder with <code>visage dataset push FOLDER --name NAME</code>, or name a folder of the server.
+            Upload an archive below, send a directory with <code>visage dataset push DIRECTORY --name NAME</code>, or name a directory of the server.
           </p>
         </Empty>
       )}
@@ -149,10 +149,10 @@ function UploadPanel(props: { largest: number }) {
         }}
       >
         <p>
-          A zip, tar or tar.gz of pictures whose names begin with the age, such as <code>34_anna.jpg</code>, or with a <code>manifest.csv</code>; at most {bytes(props.largest)}.
+          A zip, tar or tar.gz of images whose names begin with the age, such as <code>34_anna.jpg</code>, or with a <code>manifest.csv</code>; at most {bytes(props.largest)}.
         </p>
         <p class="stored">
-          Its pictures and manifests are stored on this server, in the folder <code>datasets</code> of its data folder, until the dataset is deleted; other files are left out, and the archive is
+          Its images and manifests are stored on this server, in the directory <code>datasets</code> of its data directory, until the dataset is deleted; other files are left out, and the archive is
           deleted once it is unpacked. Whoever reaches this server can train on them and see some of them small.
         </p>
         <div class="upload-fields">
@@ -255,7 +255,7 @@ function RegisterPanel(props: { onDone: () => void }) {
     props.onDone();
   });
   return (
-    <Panel title="Name a folder of the server">
+    <Panel title="Name a directory of the server">
       <p class="muted">It stays where it is, and nothing here ever deletes it.</p>
       <form
         class="upload-fields"
@@ -266,11 +266,11 @@ function RegisterPanel(props: { onDone: () => void }) {
         }}
       >
         <label class="field-stack wide" for={`${id}-path`}>
-          Folder or manifest
+          Directory or manifest
           <input id={`${id}-path`} type="text" autocomplete="off" spellcheck={false} value={path} onInput={(event) => setPath(event.currentTarget.value)} />
         </label>
         <label class="field-stack" for={`${id}-id`}>
-          Id of the folder
+          Id of the directory
           <input id={`${id}-id`} type="text" autocomplete="off" spellcheck={false} value={name} onInput={(event) => setName(event.currentTarget.value)} />
         </label>
         <AgePatternField id={`${id}-pattern`} value={agePattern} disabled={false} onChange={setAgePattern} />
@@ -344,12 +344,12 @@ function Whole(props: { dataset: Dataset }) {
         </div>
       )}
       {isGoingOn(dataset) && (
-        <Panel title={dataset.state === DatasetState.UNPACKING ? "Its archive is being unpacked" : "Its pictures are being looked at"}>
+        <Panel title={dataset.state === DatasetState.UNPACKING ? "Its archive is being unpacked" : "Its images are being looked at"}>
           <Meter share={progress ? Number(progress.done) / Math.max(Number(progress.total), 1) : 0} label="Progress" />
         </Panel>
       )}
       {dataset.samples.length > 0 && (
-        <Panel title="Some of its pictures, by age">
+        <Panel title="Some of its images, by age">
           <ul class="samples">
             {dataset.samples.map((sample, index) => (
               <li key={sample.file}>
@@ -443,8 +443,8 @@ function DeleteDialog(props: { dataset: Dataset; onClose: () => void }) {
     <Dialog title={`Delete ${dataset.name}?`} onClose={props.onClose}>
       <p>
         {isOurs
-          ? `Its pictures are deleted from the server for good${dataset.images > 0n ? `: ${count(dataset.images)} images, ${bytes(dataset.bytes)}` : ""}.`
-          : "Only its name is forgotten; the folder and its pictures stay where they are."}{" "}
+          ? `Its images are deleted from the server for good${dataset.images > 0n ? `: ${count(dataset.images)} images, ${bytes(dataset.bytes)}` : ""}.`
+          : "Only its name is forgotten; the directory and its images stay where they are."}{" "}
         Trainings and models that were made of it stay.
       </p>
       <FailureBox failure={remove.failure} />

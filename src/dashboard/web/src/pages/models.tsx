@@ -351,7 +351,7 @@ export function ModelPage(props: { id: string }) {
         {!evaluation.value && !evaluation.failure && <Loading what="the evaluation" />}
         {evaluation.value && !evaluation.value.found && (
           <p class="muted">
-            No evaluation is stored. <code>visage evaluate --version {String(version.version)} --dataset FOLDER</code> makes one on any images.
+            No evaluation is stored. <code>visage evaluate --version {String(version.version)} --dataset DIRECTORY</code> makes one on any images.
           </p>
         )}
         {evaluation.value?.found && <EvaluationTables evaluation={evaluation.value.found} />}

@@ -1,4 +1,4 @@
-/** Ages on pictures that are dropped, pasted, chosen or taken. */
+/** Ages on images that are dropped, pasted, chosen or taken. */
 import { Code } from "@connectrpc/connect";
 import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { brief, systemClient } from "../api/clients";
@@ -13,7 +13,7 @@ import { href, route } from "../ui/router";
 import { CameraDialog, hasCamera } from "./camera";
 import { allVersions } from "./models";
 
-/** A picture and what became of it. */
+/** An image and what became of it. */
 interface Item {
   id: number;
   name: string;
@@ -68,7 +68,7 @@ export function PredictPage() {
       } catch (error) {
         if (abort.current.signal.aborted) break;
         const failure = failureOf(error, "Predict");
-        // Each call has one picture, whose number says nothing.
+        // Each call has one image, whose number says nothing.
         settle(item, { kind: "failed", failure: { ...failure, message: failure.message.replace(/^image 0: /, "") } });
         announce(`${item.name} failed.`);
       }
@@ -82,9 +82,9 @@ export function PredictPage() {
   const add = (files: Iterable<File>): void => {
     const added = [...files].map((file): Item => {
       lastId += 1;
-      const item = { id: lastId, name: file.name || "picture", blob: file };
+      const item = { id: lastId, name: file.name || "image", blob: file };
       if (file.size <= limit) return { ...item, state: { kind: "waiting" } };
-      const message = `the picture has ${bytes(file.size)}, and this server takes at most ${bytes(limit)}; make it smaller`;
+      const message = `the image has ${bytes(file.size)}, and this server takes at most ${bytes(limit)}; make it smaller`;
       return { ...item, state: { kind: "failed", failure: { call: "Predict", code: Code.InvalidArgument, message, reason: "", violations: [], retryAfter: undefined } } };
     });
     setItems((old) => [...added, ...old]);
@@ -114,12 +114,12 @@ export function PredictPage() {
         lead={
           info.value && info.value.liveModel === ""
             ? "No version is live: choose one, or promote one on the page of models."
-            : "How old the face on a picture looks, and how sure that is. Pictures go to this server only."
+            : "How old the face on an image looks, and how sure that is. Images go to this server only."
         }
       />
       <FailureBox failure={info.failure} retry={info.again} />
       <FailureBox failure={versions.failure} retry={versions.again} />
-      <Panel title="Pictures" class="predict-input">
+      <Panel title="Images" class="predict-input">
         <div
           class={`drop ${isOver ? "is-over" : ""}`}
           onDragOver={(event) => {
@@ -133,10 +133,10 @@ export function PredictPage() {
             add(event.dataTransfer?.files ?? []);
           }}
         >
-          <p>Drop pictures here, paste one, or</p>
+          <p>Drop images here, paste one, or</p>
           <div class="actions">
             <label class="button primary file-button">
-              Choose pictures
+              Choose images
               <input
                 id={`${id}-files`}
                 type="file"
@@ -150,16 +150,16 @@ export function PredictPage() {
             </label>
             {hasCamera() ? (
               <button type="button" onClick={() => setCamera(true)}>
-                Take a picture
+                Take an image
               </button>
             ) : (
               <label class="button file-button">
-                Take a picture
+                Take an image
                 <input type="file" accept="image/*" capture="user" onChange={(event) => add(event.currentTarget.files ?? [])} />
               </label>
             )}
           </div>
-          <p class="muted small-text">JPEG, PNG, WebP or BMP{Number.isFinite(limit) && `, at most ${bytes(limit)} each`}. One face on each, cropped like the training pictures{canFind && ", unless faces are looked for"}.</p>
+          <p class="muted small-text">JPEG, PNG, WebP or BMP{Number.isFinite(limit) && `, at most ${bytes(limit)} each`}. One face on each, cropped like the training images{canFind && ", unless faces are looked for"}.</p>
         </div>
         <div class="options">
           <label class="inline-field">
@@ -215,12 +215,12 @@ export function PredictPage() {
           <Result key={item.id} item={item} />
         ))}
       </ul>
-      {isCamera && <CameraDialog onClose={() => setCamera(false)} onPicture={(file) => add([file])} />}
+      {isCamera && <CameraDialog onClose={() => setCamera(false)} onImage={(file) => add([file])} />}
     </>
   );
 }
 
-/** What was found on a picture. A search for faces that finds none leaves no age. */
+/** What was found on an image. A search for faces that finds none leaves no age. */
 function agesText(answer: Answer): string {
   const ages = answer.faces.length > 0 ? answer.faces.map(({ age }) => age) : [answer.age];
   return Number.isNaN(ages[0]) ? "no face was found" : ages.map((age) => `${years(age)} years`).join(", ");
@@ -258,9 +258,9 @@ function Result({ item }: { item: Item }) {
   const answer = item.state.kind === "done" ? item.state.answer : undefined;
   return (
     <li class="card prediction">
-      <div class="picture">
+      <div class="image">
         <div class="frame">
-          {isBroken ? <p class="no-picture muted small-text">No picture that this browser can show</p> : <img src={address} alt={item.name} onError={() => setBroken(true)} />}
+          {isBroken ? <p class="no-image muted small-text">No image that this browser can show</p> : <img src={address} alt={item.name} onError={() => setBroken(true)} />}
           {answer?.faces.map((face, index) => (
             <span
               key={index}
@@ -276,7 +276,7 @@ function Result({ item }: { item: Item }) {
         <h2 class="file-name">{item.name}</h2>
         {item.state.kind === "waiting" && <p class="muted">Predicting…</p>}
         {item.state.kind === "failed" && <FailureBox failure={item.state.failure} />}
-        {answer && answer.faces.length === 0 && Number.isNaN(answer.age) && <p>No face was found. For a picture that shows one face only, try again without “Detect faces”.</p>}
+        {answer && answer.faces.length === 0 && Number.isNaN(answer.age) && <p>No face was found. For an image that shows one face only, try again without “Detect faces”.</p>}
         {answer && answer.faces.length === 0 && !Number.isNaN(answer.age) && <Age age={answer.age} interval={answer.interval} />}
         {answer && answer.faces.length > 0 && (
           <ol class="plain faces">
@@ -286,12 +286,12 @@ function Result({ item }: { item: Item }) {
                 <p class="muted small-text">
                   Face {index + 1}, {Math.round(face.width)} × {Math.round(face.height)} pixels, score {face.score.toFixed(2)}
                 </p>
-                <HeatMap picture={face.explanation} of={`face ${index + 1} of ${item.name}`} />
+                <HeatMap image={face.explanation} of={`face ${index + 1} of ${item.name}`} />
               </li>
             ))}
           </ol>
         )}
-        {answer && <HeatMap picture={answer.explanation} of={item.name} />}
+        {answer && <HeatMap image={answer.explanation} of={item.name} />}
         {answer && (
           <Facts
             items={[
@@ -309,14 +309,14 @@ function Result({ item }: { item: Item }) {
   );
 }
 
-/** Where a face's frame is drawn: the part of its square that lies on the picture. */
-function frameOf(face: Face, picture: { width: number; height: number }): Record<string, string> {
+/** Where a face's frame is drawn: the part of its square that lies on the image. */
+function frameOf(face: Face, image: { width: number; height: number }): Record<string, string> {
   const part = (from: number, length: number, whole: number): [string, string] => {
     const [begin, end] = [Math.max(from, 0), Math.min(from + length, whole)];
     return [`${(begin / whole) * 100}%`, `${(Math.max(end - begin, 0) / whole) * 100}%`];
   };
-  const [left, width] = part(face.left, face.width, picture.width);
-  const [top, height] = part(face.top, face.height, picture.height);
+  const [left, width] = part(face.left, face.width, image.width);
+  const [top, height] = part(face.top, face.height, image.height);
   return { left, top, width, height };
 }
 
@@ -348,8 +348,8 @@ function Age(props: { age: number; interval: Interval | undefined }) {
   );
 }
 
-function HeatMap(props: { picture: Blob | undefined; of: string }) {
-  const address = useAddress(props.picture);
+function HeatMap(props: { image: Blob | undefined; of: string }) {
+  const address = useAddress(props.image);
   if (!address) return null;
   return (
     <figure class="heat">

@@ -25,7 +25,7 @@ export function shareOf(view: View): number {
 
 const PHASES: Readonly<Record<string, string>> = {
   scan: "scanning the dataset",
-  compare: "comparing pictures",
+  compare: "comparing images",
   load: "loading the weights",
   train: "training",
   validate: "validating",

@@ -46,10 +46,10 @@ export function TrainingsPage() {
       {all?.length === 0 && (
         <Empty title="No trainings yet">
           <p>
-            A training makes a model of your pictures. <a href={href("start")}>Start one here</a>, or with <code>visage train --dataset FOLDER</code>.
+            A training makes a model of your images. <a href={href("start")}>Start one here</a>, or with <code>visage train --dataset DIRECTORY</code>.
           </p>
           <p>
-            No pictures at hand? <code>visage synth faces/</code> draws some.
+            No images at hand? <code>visage synth faces/</code> draws some.
           </p>
         </Empty>
       )}

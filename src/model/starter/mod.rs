@@ -31,9 +31,9 @@ use crate::{
 };
 
 /// The tensors, in the safetensors format.
-static MODEL: &[u8] = include_bytes!("starter/model.safetensors");
+static MODEL: &[u8] = include_bytes!("model.safetensors");
 /// The description.
-static MANIFEST: &[u8] = include_bytes!("starter/manifest.json");
+static MANIFEST: &[u8] = include_bytes!("manifest.json");
 
 /// The most that a prediction may change by the rounding to 16 bits, in years.
 pub const MAX_CHANGE: f64 = 0.05;
@@ -41,9 +41,9 @@ pub const MAX_CHANGE: f64 = 0.05;
 /// Why a model does not become a starter.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A picture could not be prepared.
+    /// An image could not be prepared.
     #[error("{path}: {source}")]
-    Picture {
+    Image {
         /// The file.
         path: String,
         /// Why not.
@@ -54,7 +54,7 @@ pub enum Error {
         "in 16 bits the age of {path} changes by {change:.4} years, and less than {MAX_CHANGE} is allowed: these weights do not bear the rounding"
     )]
     Rounding {
-        /// The picture.
+        /// The image.
         path: String,
         /// By how much, in years.
         change: f64,
@@ -121,50 +121,45 @@ pub struct Rounded {
     pub change: f64,
 }
 
-/// Writes a model's two files as a starter into the folder: the weights of convolutions in 16 bits, everything else as it is, and a manifest without the
-/// names of folders and pictures.
+/// Writes a model's two files as a starter into the directory: the weights of convolutions in 16 bits, everything else as it is, and a manifest without the
+/// names of directories and images.
 ///
 /// # Errors
-/// Pictures that cannot be read; a prediction on one of them that the rounding changes by [`MAX_CHANGE`] or more, and then nothing is written; a failure of the
+/// Images that cannot be read; a prediction on one of them that the rounding changes by [`MAX_CHANGE`] or more, and then nothing is written; a failure of the
 /// file system.
 pub fn write(
-    folder: &Path,
+    directory: &Path,
     original: Original<'_>,
-    pictures: &[PathBuf],
+    images: &[PathBuf],
     limits: &Limits,
 ) -> Result<Rounded, Error> {
     let description = Description::of(&original.manifest).to_json();
     let description = description.map_err(model::Error::from)?;
     let bytes = serialize(original.state, description)?;
-    let rounded = weights::parse(&bytes, &folder.join(MODEL_FILE)).map_err(model::Error::from)?;
-    let change = check(
-        original.state,
-        &rounded,
-        &original.manifest,
-        pictures,
-        limits,
-    )?;
+    let rounded =
+        weights::parse(&bytes, &directory.join(MODEL_FILE)).map_err(model::Error::from)?;
+    let change = check(original.state, &rounded, &original.manifest, images, limits)?;
     let mut manifest = without_names(original.manifest, original.test);
     let sha256 = format!("{:x}", Sha256::digest(&bytes));
     manifest.sha256 = BTreeMap::from([(MODEL_FILE.to_owned(), sha256)]);
     let mut text = serde_json::to_vec_pretty(&manifest).map_err(io_error)?;
     text.push(b'\n');
-    fs_err::create_dir_all(folder).map_err(model::Error::from)?;
+    fs_err::create_dir_all(directory).map_err(model::Error::from)?;
     // The description last, so that one that is there describes tensors that are there.
     for (name, bytes) in [(MODEL_FILE, &bytes), (MANIFEST_FILE, &text)] {
-        files::write_durably_by(&folder.join(name), |aside| fs_err::write(aside, bytes))
+        files::write_durably_by(&directory.join(name), |aside| fs_err::write(aside, bytes))
             .map_err(model::Error::from)?;
     }
     let size = (bytes.len() + text.len()) as u64;
     Ok(Rounded { size, change })
 }
 
-/// The largest change of an age on the pictures in years.
+/// The largest change of an age on the images in years.
 fn check(
     before: &StateDict,
     after: &StateDict,
     manifest: &Manifest,
-    pictures: &[PathBuf],
+    images: &[PathBuf],
     limits: &Limits,
 ) -> Result<f64, Error> {
     let network = |state| -> Result<ResNet18, model::Error> {
@@ -172,7 +167,7 @@ fn check(
     };
     let networks = [network(before)?, network(after)?];
     let mut largest = 0.0;
-    for path in pictures {
+    for path in images {
         let pixels = prepare(path, &manifest.input, limits)?;
         let side = i64::from(manifest.input.size);
         let [before, after] = networks.each_ref().map(|network| {
@@ -199,7 +194,7 @@ fn check(
 fn prepare(path: &Path, input: &InputSpec, limits: &Limits) -> Result<Vec<f32>, Error> {
     let bytes = fs_err::read(path).map_err(model::Error::from)?;
     let mut pixels = vec![0.0; input.values()];
-    imaging::preprocess(&bytes, limits, input, &mut pixels).map_err(|source| Error::Picture {
+    imaging::preprocess(&bytes, limits, input, &mut pixels).map_err(|source| Error::Image {
         path: path.display().to_string(),
         source,
     })?;
@@ -238,7 +233,7 @@ fn rounded(tensor: &TensorData) -> (Dtype, &[usize], Vec<u8>) {
     (dtype, &tensor.shape, bytes)
 }
 
-/// The manifest for elsewhere: folders keep their last name only, and single pictures are not told of.
+/// The manifest for elsewhere: directories keep their last name only, and single images are not told of.
 fn without_names(mut manifest: Manifest, test: Option<Value>) -> Manifest {
     manifest.dataset.path = last_name(&manifest.dataset.path);
     for part in ["dataset", "init"] {
@@ -247,8 +242,8 @@ fn without_names(mut manifest: Manifest, test: Option<Value>) -> Manifest {
         }
     }
     manifest.test = test.map(|mut test| {
-        if let Some(pictures) = test.get_mut("worst_predictions") {
-            *pictures = Value::Array(Vec::new());
+        if let Some(images) = test.get_mut("worst_predictions") {
+            *images = Value::Array(Vec::new());
         }
         test
     });
@@ -342,8 +337,8 @@ mod tests {
         manifest
     }
 
-    fn picture(folder: &Path) -> PathBuf {
-        let path = folder.join("grey.png");
+    fn image(directory: &Path) -> PathBuf {
+        let path = directory.join("grey.png");
         image::RgbImage::from_pixel(40, 40, image::Rgb([90, 120, 60]))
             .save(&path)
             .unwrap();
@@ -352,8 +347,8 @@ mod tests {
 
     #[test]
     fn convolutions_are_rounded_to_half_precision_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let pictures = [picture(folder.path())];
+        let directory = tempfile::tempdir().unwrap();
+        let images = [image(directory.path())];
         // 0.1 in half precision is 0.0999755859375; 31.3 would be 31.296875.
         let state = zeros(0.1, 31.3);
         let original = Original {
@@ -363,8 +358,8 @@ mod tests {
                 serde_json::json!({"mae": 4.5, "worst_predictions": [{"file": "34_me.jpg"}]}),
             ),
         };
-        let target = folder.path().join("starter");
-        let rounded = write(&target, original, &pictures, &Limits::default()).unwrap();
+        let target = directory.path().join("starter");
+        let rounded = write(&target, original, &images, &Limits::default()).unwrap();
         // All of the BatchNorms are zero, so the convolution says nothing.
         assert_eq!(rounded.change, 0.0);
         let written = checkpoint::read_manifest(&target.join(MANIFEST_FILE)).unwrap();
@@ -385,8 +380,8 @@ mod tests {
 
     #[test]
     fn weights_that_do_not_bear_the_rounding_are_refused_and_nothing_is_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let pictures = [picture(folder.path())];
+        let directory = tempfile::tempdir().unwrap();
+        let images = [image(directory.path())];
         // Above 65,504, the largest half.
         let state = zeros(70_000.0, 30.0);
         let original = Original {
@@ -394,8 +389,8 @@ mod tests {
             manifest: description(),
             test: None,
         };
-        let target = folder.path().join("starter");
-        let refused = write(&target, original, &pictures, &Limits::default()).unwrap_err();
+        let target = directory.path().join("starter");
+        let refused = write(&target, original, &images, &Limits::default()).unwrap_err();
         let text = refused.to_string();
         assert!(
             text.contains("grey.png") && text.contains("less than 0.05"),

@@ -1,4 +1,4 @@
-//! Event files for TensorBoard: one folder for each training, one file for each start of its process.
+//! Event files for TensorBoard: one directory for each training, one file for each start of its process.
 //!
 //! They repeat what the store already holds, for those who look at many runs in one place: a file that cannot be written costs a warning and never the
 //! training. An epoch is in its file after it is durable in the store. A file after the first begins with a session start, upon which
@@ -24,9 +24,9 @@ const PREFIX: &str = "events.out.tfevents.";
 /// The event files of all trainings.
 #[derive(Debug)]
 pub(super) struct EventFiles {
-    /// Holds a folder for each training; `None` when no files are wanted.
-    folder: Option<PathBuf>,
-    /// Held across the writing, so that nobody deletes a folder in the middle of it.
+    /// Holds a directory for each training; `None` when no files are wanted.
+    directory: Option<PathBuf>,
+    /// Held across the writing, so that nobody deletes a directory in the middle of it.
     current: Mutex<Option<Run>>,
 }
 
@@ -41,16 +41,16 @@ struct Run {
 }
 
 impl EventFiles {
-    pub(super) fn new(folder: Option<PathBuf>) -> Self {
+    pub(super) fn new(directory: Option<PathBuf>) -> Self {
         EventFiles {
-            folder,
+            directory,
             current: Mutex::new(None),
         }
     }
 
     /// Adds the latest epoch of a training.
     pub(super) async fn epoch(&self, training: &v1::Training) {
-        let (Some(folder), Some(metrics)) = (&self.folder, &training.last) else {
+        let (Some(directory), Some(metrics)) = (&self.directory, &training.last) else {
             return;
         };
         let id = training.name.trim_start_matches("trainings/");
@@ -66,12 +66,12 @@ impl EventFiles {
             },
         };
         let run = current.insert(run);
-        let folder = folder.join(id);
+        let directory = directory.join(id);
         let written = async {
             let file = match run.file.take() {
                 Some(file) => file,
                 None => {
-                    EventFile::create(&folder, training.resolved_spec.as_ref(), metrics.epoch)
+                    EventFile::create(&directory, training.resolved_spec.as_ref(), metrics.epoch)
                         .await?
                 }
             };
@@ -86,13 +86,13 @@ impl EventFiles {
 
     /// Deletes the files of a training.
     pub(super) async fn delete(&self, id: &str) {
-        let Some(folder) = &self.folder else {
+        let Some(directory) = &self.directory else {
             return;
         };
         let mut current = self.current.lock().await;
         // A later training may have the same id.
         current.take_if(|run| run.id == id);
-        match fs::remove_dir_all(folder.join(id)).await {
+        match fs::remove_dir_all(directory.join(id)).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(training = id, %error, "failed to remove the event files of a training");
             }
@@ -112,14 +112,14 @@ struct EventFile {
 }
 
 impl EventFile {
-    /// Makes the next file of a training's folder, which begins with this epoch.
+    /// Makes the next file of a training's directory, which begins with this epoch.
     async fn create(
-        folder: &Path,
+        directory: &Path,
         spec: Option<&v1::TrainingSpec>,
         epoch: u32,
     ) -> io::Result<Self> {
-        fs::create_dir_all(folder).await?;
-        let earlier = latest_second(folder).await?;
+        fs::create_dir_all(directory).await?;
+        let earlier = latest_second(directory).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or(Duration::ZERO).as_secs();
         // TensorBoard reads the files in the order of their names, whatever the clock does.
@@ -140,7 +140,7 @@ impl EventFile {
         let file = fs::OpenOptions::new()
             .append(true)
             .create_new(true)
-            .open(folder.join(name))
+            .open(directory.join(name))
             .await?;
         Ok(EventFile {
             file,
@@ -173,9 +173,9 @@ impl EventFile {
     }
 }
 
-/// The second that the name of a folder's last event file begins with; `None` when there is no such file.
-async fn latest_second(folder: &Path) -> io::Result<Option<u64>> {
-    let mut entries = fs::read_dir(folder).await?;
+/// The second that the name of a directory's last event file begins with; `None` when there is no such file.
+async fn latest_second(directory: &Path) -> io::Result<Option<u64>> {
+    let mut entries = fs::read_dir(directory).await?;
     let mut latest = None;
     while let Some(entry) = entries.next_entry().await? {
         let name = entry.file_name();
@@ -205,8 +205,8 @@ mod tests {
         }
     }
 
-    fn names(folder: &Path) -> Vec<String> {
-        let entries = fs_err::read_dir(folder).unwrap();
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs_err::read_dir(directory).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -216,12 +216,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_file_of_a_later_start_comes_after_the_earlier_ones_whatever_the_clock_says() {
-        let folder = tempfile::tempdir().unwrap();
-        let run = folder.path().join("faces");
+        let directory = tempfile::tempdir().unwrap();
+        let run = directory.path().join("faces");
         fs_err::create_dir(&run).unwrap();
         let of_the_future = format!("{PREFIX}5000000000.host.1.0");
         fs_err::write(run.join(&of_the_future), b"").unwrap();
-        let files = EventFiles::new(Some(folder.path().to_owned()));
+        let files = EventFiles::new(Some(directory.path().to_owned()));
         files.epoch(&training(2, 1)).await;
         files.epoch(&training(2, 2)).await;
         files.epoch(&training(3, 1)).await;
@@ -235,20 +235,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_training_of_the_same_id_after_a_deletion_has_a_folder_of_its_own() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = EventFiles::new(Some(folder.path().to_owned()));
+    async fn a_training_of_the_same_id_after_a_deletion_has_a_directory_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = EventFiles::new(Some(directory.path().to_owned()));
         files.epoch(&training(1, 1)).await;
         files.delete("faces").await;
         files.epoch(&training(1, 1)).await;
-        assert_eq!(names(&folder.path().join("faces")).len(), 1);
+        assert_eq!(names(&directory.path().join("faces")).len(), 1);
     }
 
     #[tokio::test]
-    async fn a_folder_that_cannot_be_made_costs_nothing_but_the_files() {
-        let folder = tempfile::tempdir().unwrap();
-        let taken = folder.path().join("runs");
-        fs_err::write(&taken, b"a file, not a folder").unwrap();
+    async fn a_directory_that_cannot_be_made_costs_nothing_but_the_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let taken = directory.path().join("runs");
+        fs_err::write(&taken, b"a file, not a directory").unwrap();
         let files = EventFiles::new(Some(taken.clone()));
         files.epoch(&training(1, 1)).await;
         fs_err::remove_file(&taken).unwrap();

@@ -41,15 +41,15 @@ pub struct EngineOptions {
     pub precision: Wanted,
     /// Threads of the processor; 0 for all.
     pub threads: usize,
-    /// Pictures in a batch at most.
+    /// Images in a batch at most.
     pub max_batch: usize,
-    /// Pictures that may wait; admission must let no more through.
+    /// Images that may wait; admission must let no more through.
     pub max_queued: usize,
     /// Versions that stay loaded, the live one among them.
     pub max_loaded: usize,
 }
 
-/// What the engine says about one picture.
+/// What the engine says about one image.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// What the network says, label scale applied: years.
@@ -84,7 +84,7 @@ impl Engine {
     /// # Errors
     /// When the operating system refuses a thread.
     pub fn start(options: EngineOptions) -> std::io::Result<(Self, JoinHandle<()>)> {
-        // A model that was loaded comes on top of the pictures, one at a time.
+        // A model that was loaded comes on top of the images, one at a time.
         let (commands, receiver) = mpsc::channel(options.max_queued + 1);
         let (statistics, inventory) = (Statistics::default(), Inventory::default());
         let (begun, has_begun) = std::sync::mpsc::sync_channel(1);
@@ -156,7 +156,7 @@ impl Engine {
         self.loader.load(model, pin).await
     }
 
-    /// Loads a version that is not loaded. It may have been let go of again before its pictures reach the engine, which then has it loaded once more.
+    /// Loads a version that is not loaded. It may have been let go of again before its images reach the engine, which then has it loaded once more.
     ///
     /// # Errors
     /// When the weights cannot be read or do not compute.
@@ -167,7 +167,7 @@ impl Engine {
         self.loader.load(Arc::clone(model), false).await
     }
 
-    /// Queues a picture; admission has made sure that there is room.
+    /// Queues an image; admission has made sure that there is room.
     ///
     /// # Errors
     /// When the engine's thread has died.
@@ -190,7 +190,7 @@ struct Loop {
     threads: Arc<Threads>,
     inputs: Inputs,
     statistics: Statistics,
-    /// Takes pictures whose version was let go of while they waited.
+    /// Takes images whose version was let go of while they waited.
     returns: mpsc::Sender<Item>,
 }
 
@@ -311,10 +311,10 @@ impl Loop {
         }
     }
 
-    /// Hands pictures on whose version was let go of while they waited, so that those of other versions do not wait until it is read again.
+    /// Hands images on whose version was let go of while they waited, so that those of other versions do not wait until it is read again.
     fn give_back(&self, batch: Vec<Item>) {
         for item in batch {
-            // There is room for all that may be in the server; a picture that is dropped here has its caller told so.
+            // There is room for all that may be in the server; an image that is dropped here has its caller told so.
             drop(self.returns.try_send(item));
         }
     }

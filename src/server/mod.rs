@@ -95,7 +95,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The ready file cannot be written.
-    #[error("ready_file {}: its folder does not exist; make it, or name another file", .0.display())]
+    #[error("ready_file {}: its directory does not exist; make it, or name another file", .0.display())]
     ReadyFile(PathBuf),
     /// The database.
     #[error(transparent)]
@@ -103,7 +103,7 @@ pub enum Error {
     /// The stored files.
     #[error(transparent)]
     Artifacts(#[from] artifacts::Error),
-    /// A root is no folder.
+    /// A root is no directory.
     #[error(transparent)]
     Roots(#[from] dataset::Error),
     /// The device.
@@ -115,7 +115,7 @@ pub enum Error {
     /// What an earlier server left behind could not be accounted for.
     #[error(transparent)]
     Supervisor(#[from] supervisor::Error),
-    /// The folders of the datasets.
+    /// The directories of the datasets.
     #[error(transparent)]
     Library(#[from] library::Error),
     /// A thread could not be started or a file not be written.
@@ -187,7 +187,7 @@ pub async fn serve(
     if let Some(path) = &config.ready_file {
         // One that a killed server left behind would be believed.
         files::remove_if_there(path)?;
-        if !files::folder_of(path).is_dir() {
+        if !files::directory_of(path).is_dir() {
             return Err(Error::ReadyFile(path.clone()));
         }
     }
@@ -392,14 +392,14 @@ impl Parts {
         let artifacts = Artifacts::local(&data_dir.join("artifacts")).await?;
         let kept = store.referenced_digests().await?;
         artifacts.sweep(&kept, Duration::ZERO).await?;
-        let mut data_folders = config.data_roots.clone();
-        data_folders.push(Library::prepare(&data_dir)?);
-        let data_roots = Roots::new(data_folders.clone())?;
-        let weights_folder = data_dir.join("weights");
-        fs_err::create_dir_all(&weights_folder)?;
-        let mut weights_folders = vec![weights_folder];
-        weights_folders.extend(config.weights_roots.iter().cloned());
-        let weights_roots = Roots::of_weights(weights_folders.clone())?;
+        let mut data_directories = config.data_roots.clone();
+        data_directories.push(Library::prepare(&data_dir)?);
+        let data_roots = Roots::new(data_directories.clone())?;
+        let weights_directory = data_dir.join("weights");
+        fs_err::create_dir_all(&weights_directory)?;
+        let mut weights_directories = vec![weights_directory];
+        weights_directories.extend(config.weights_roots.iter().cloned());
+        let weights_roots = Roots::of_weights(weights_directories.clone())?;
         let device = device::select(&config.device.to_string())?;
         let precision = match config.precision {
             config::Precision::Auto => Wanted::Fastest,
@@ -436,7 +436,7 @@ impl Parts {
         let options = SupervisorOptions {
             work_dir: data_dir.join("work"),
             reserve_file: data_dir.join("reserve"),
-            event_folder: config.tensorboard.path(&data_dir),
+            event_directory: config.tensorboard.path(&data_dir),
             launcher: config.worker_launcher.clone(),
             silence_timeout: config.worker_silence_timeout,
             stall_timeout: config.worker_stall_timeout,
@@ -449,8 +449,8 @@ impl Parts {
                 threads => threads,
             },
             nice: config.worker_nice,
-            data_roots: data_folders.iter().map(|path| text(path)).collect(),
-            weights_roots: weights_folders.iter().map(|path| text(path)).collect(),
+            data_roots: data_directories.iter().map(|path| text(path)).collect(),
+            weights_roots: weights_directories.iter().map(|path| text(path)).collect(),
             hub: hub_access(&config.hub, &data_dir),
             limits: limits(config),
             traces,

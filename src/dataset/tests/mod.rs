@@ -1,4 +1,4 @@
-//! Through [`load`], on folders made for each test, and against numbers of `tests/python/make_dataset_fixtures.py`.
+//! Through [`load`], on directories made for each test, and against numbers of `tests/python/make_dataset_fixtures.py`.
 
 use std::cell::Cell;
 use std::num::NonZeroUsize;
@@ -31,7 +31,7 @@ fn png(number: u32) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A root with a folder `faces` in it, and files put there.
+/// A root with a directory `faces` in it, and files put there.
 struct Fixture {
     root: TempDir,
 }
@@ -51,12 +51,12 @@ impl Fixture {
         fixture
     }
 
-    fn folder(&self) -> PathBuf {
+    fn directory(&self) -> PathBuf {
         self.root.path().join("faces")
     }
 
     fn put(&self, name: &str, content: &[u8]) {
-        let path = self.folder().join(name);
+        let path = self.directory().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
@@ -66,7 +66,7 @@ impl Fixture {
     }
 
     fn load(&self, options: &Options) -> Result<Dataset, Error> {
-        load_quietly(&self.folder(), &self.roots(), options)
+        load_quietly(&self.directory(), &self.roots(), options)
     }
 
     fn load_tolerant(&self) -> Dataset {
@@ -126,14 +126,14 @@ fn expected() -> Expected {
 }
 
 #[test]
-fn the_split_of_a_picture_is_the_one_that_python_computes() {
+fn the_split_of_a_image_is_the_one_that_python_computes() {
     for case in expected().splits {
         let fractions = SplitFractions {
             val: case.val,
             test: case.test,
         };
         for (index, expected) in case.parts.iter().enumerate() {
-            let hash = Sha256::digest(format!("picture {index}")).into();
+            let hash = Sha256::digest(format!("image {index}")).into();
             assert_eq!(
                 fractions.part(case.seed, &hash),
                 *expected,
@@ -182,7 +182,7 @@ fn the_digest_is_the_one_that_python_computes() {
 }
 
 #[test]
-fn folders_of_a_split_are_kept_and_sorted_with_labels_and_statistics() {
+fn directories_of_a_split_are_kept_and_sorted_with_labels_and_statistics() {
     let fixture = Fixture::with_images(&[
         "train/50_1_3_20170103230340961.jpg.chip.jpg",
         "train/20_0_1_20170103230340961.png",
@@ -207,7 +207,7 @@ fn folders_of_a_split_are_kept_and_sorted_with_labels_and_statistics() {
     assert!(dataset.train[2].labels.is_empty());
 
     let report = &dataset.report;
-    assert_eq!(report.source, Source::Folder);
+    assert_eq!(report.source, Source::Directory);
     assert_eq!(report.split, SplitOrigin::Given);
     assert_eq!(
         (report.considered, report.accepted, report.rejected),
@@ -240,7 +240,7 @@ fn folders_of_a_split_are_kept_and_sorted_with_labels_and_statistics() {
 }
 
 #[test]
-fn a_folder_without_a_split_is_divided_by_content_and_seed_alone() {
+fn a_directory_without_a_split_is_divided_by_content_and_seed_alone() {
     let fixture = Fixture::new();
     for number in 0..200 {
         fixture.put(&format!("{}_{number}.png", number % 90), &png(number));
@@ -278,7 +278,7 @@ fn a_folder_without_a_split_is_divided_by_content_and_seed_alone() {
 }
 
 #[test]
-fn identical_pictures_stay_together_whatever_their_names() {
+fn identical_images_stay_together_whatever_their_names() {
     let fixture = Fixture::new();
     for number in 0..60 {
         fixture.put(&format!("20_{number}.png"), &png(number));
@@ -309,7 +309,7 @@ fn identical_pictures_stay_together_whatever_their_names() {
 }
 
 #[test]
-fn identical_pictures_across_given_parts_are_named_and_kept() {
+fn identical_images_across_given_parts_are_named_and_kept() {
     let fixture = Fixture::with_images(&[
         "train/1_a.png",
         "train/2_b.png",
@@ -344,11 +344,15 @@ fn what_cannot_be_used_is_counted_by_reason_and_what_is_no_image_is_ignored() {
     fixture.put("Thumbs.db", b"x");
     fixture.put("train/readme.md", b"x");
     fixture.put("train/9_empty.jpg", b"");
-    fixture.put("train/10_text.jpg", b"this is not a picture at all");
+    fixture.put("train/10_text.jpg", b"this is not an image at all");
     fixture.put("train/11_cut.png", &png(99)[..20]);
     fixture.put("train/12_gif.jpg", b"GIF89a\x01\0\x01\0\0\0\0;");
     fixture.put("train/13_long.png", &[0; 3000]);
-    symlink("nowhere.png", fixture.folder().join("train/14_broken.png")).unwrap();
+    symlink(
+        "nowhere.png",
+        fixture.directory().join("train/14_broken.png"),
+    )
+    .unwrap();
     let options = Options {
         max_reject_share: 1.0,
         limits: crate::imaging::Limits {
@@ -460,7 +464,7 @@ fn what_cannot_be_trained_on_is_an_error_that_says_what_to_do() {
             &["val/1_a.png", "val/2_b.png"],
             "leaves 0 of 2 images for training",
         ),
-        (&["train/1_a.png", "train/2_b.png"], "add a folder val"),
+        (&["train/1_a.png", "train/2_b.png"], "add a directory val"),
     ];
     for (names, expected) in cases {
         let message = Fixture::with_images(names)
@@ -549,7 +553,7 @@ fn progress_ends_at_the_total_and_a_cancel_ends_the_reading() {
     let fixture = Fixture::with_images(&["train/1_a.png", "train/2_b.png", "val/3_c.png"]);
     let mut last = (Step::Compare, 0, 0);
     load(
-        &fixture.folder(),
+        &fixture.directory(),
         &fixture.roots(),
         &Options::default(),
         &mut |step, scanned, total| last = (step, scanned, total),
@@ -558,11 +562,11 @@ fn progress_ends_at_the_total_and_a_cancel_ends_the_reading() {
     .unwrap();
     assert_eq!(last, (Step::Scan, 3, 3));
 
-    // Asked first while listing three folders, then while scanning.
+    // Asked first while listing three directories, then while scanning.
     for asked_before_cancel in [0, 3] {
         let asked = Cell::new(0);
         let result = load(
-            &fixture.folder(),
+            &fixture.directory(),
             &fixture.roots(),
             &Options::default(),
             &mut |_, _, _| {},
@@ -575,30 +579,30 @@ fn progress_ends_at_the_total_and_a_cancel_ends_the_reading() {
 #[test]
 fn a_file_that_is_no_manifest_is_not_a_dataset() {
     let fixture = Fixture::with_images(&["1_a.png"]);
-    let file = fixture.folder().join("1_a.png");
+    let file = fixture.directory().join("1_a.png");
     assert!(matches!(
         load_quietly(&file, &fixture.roots(), &Options::default()),
         Err(Error::NotADataset { .. })
     ));
 }
 
-/// On the real UTKFace pictures, where they are: `VISAGE_UTKFACE`, or `../shared/data/utkface` beside the repository.
+/// On the real UTKFace images, where they are: `VISAGE_UTKFACE`, or `../shared/data/utkface` beside the repository.
 #[test]
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-#[expect(clippy::disallowed_methods, reason = "a test finds its pictures by it")]
+#[expect(clippy::disallowed_methods, reason = "a test finds its images by it")]
 fn utkface_is_read_completely() {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/utkface");
-    let folder = std::env::var_os("VISAGE_UTKFACE").map_or(beside, PathBuf::from);
-    if !folder.is_dir() {
+    let directory = std::env::var_os("VISAGE_UTKFACE").map_or(beside, PathBuf::from);
+    if !directory.is_dir() {
         eprintln!(
-            "skipped: {} does not exist; set VISAGE_UTKFACE to the folder with UTKFace's train and val",
-            folder.display()
+            "skipped: {} does not exist; set VISAGE_UTKFACE to the directory with UTKFace's train and val",
+            directory.display()
         );
         return;
     }
-    let roots = Roots::new([folder.clone()]).unwrap();
-    let folder = fs::canonicalize(folder).unwrap();
-    let dataset = load_quietly(&folder, &roots, &Options::default()).unwrap();
+    let roots = Roots::new([directory.clone()]).unwrap();
+    let directory = fs::canonicalize(directory).unwrap();
+    let dataset = load_quietly(&directory, &roots, &Options::default()).unwrap();
     assert_eq!((dataset.train.len(), dataset.val.len()), (18_928, 2_344));
     assert!(dataset.test.is_empty());
     assert_eq!(dataset.report.rejected, 0, "{:?}", rejects(&dataset));

@@ -47,7 +47,7 @@ runs succeeded.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// `datasets/ID`, or a folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
+    /// `datasets/ID`, or a directory of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
     #[arg(long, value_name = "PATH")]
     dataset: PathBuf,
     #[command(flatten)]

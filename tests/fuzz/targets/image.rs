@@ -1,4 +1,4 @@
-//! Bytes that are said to be a picture: whatever they are, they become pixels within the limits or an error, and the header tells the truth.
+//! Bytes that are said to be an image: whatever they are, they become pixels within the limits or an error, and the header tells the truth.
 
 #![no_main]
 
@@ -11,17 +11,17 @@ const LIMITS: Limits = Limits {
     max_dimension: 4_000,
 };
 
-// Without the hook that ends the fuzzer at once: a decoder's panic is caught and costs one picture, and one that nobody catches still ends it.
+// Without the hook that ends the fuzzer at once: a decoder's panic is caught and costs one image, and one that nobody catches still ends it.
 fuzz_target!(init: drop(std::panic::take_hook()), |bytes: &[u8]| {
     let header = imaging::inspect(bytes, &LIMITS);
-    let Ok(picture) = imaging::decode(bytes, &LIMITS) else {
+    let Ok(image) = imaging::decode(bytes, &LIMITS) else {
         return;
     };
     let header = header.expect("what can be decoded has a header");
-    let (width, height) = picture.dimensions();
+    let (width, height) = image.dimensions();
     let stored = (header.width, header.height);
     assert!(stored == (width, height) || stored == (height, width));
     assert!(u64::from(width) * u64::from(height) <= LIMITS.max_pixels);
-    let resized = Preprocessor::new().resize(picture, 64);
+    let resized = Preprocessor::new().resize(image, 64);
     assert_eq!(resized.dimensions(), (64, 64));
 });

@@ -1,4 +1,4 @@
-//! The folder of pictures: names, safe writing, and recognising an earlier result.
+//! The directory of images: names, safe writing, and recognising an earlier result.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,30 +12,30 @@ use rand_chacha::ChaCha8Rng;
 
 use super::person::Person;
 
-/// The sides that a picture may have, in pixels.
+/// The sides that an image may have, in pixels.
 pub(super) const SIZES: RangeInclusive<u32> = 32..=2048;
-/// The most pictures of one folder; the stamp in a name has nine digits for the index.
+/// The most images of one directory; the stamp in a name has nine digits for the index.
 const MOST: usize = 1_000_000_000;
-/// How many earlier pictures are drawn again to recognise a folder.
+/// How many earlier images are drawn again to recognise a directory.
 const SAMPLES: usize = 4;
-/// Appended to a name while its picture is being written.
+/// Appended to a name while its image is being written.
 pub(super) const PARTIAL: &str = ".partial";
 
 /// What to draw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The number of pictures, 1 to 1,000,000,000.
+    /// The number of images, 1 to 1,000,000,000.
     pub count: usize,
     /// Chooses the people; a different seed draws different ones.
     pub seed: u64,
-    /// The side of the square pictures in pixels, 32 to 2048.
+    /// The side of the square images in pixels, 32 to 2048.
     pub size: u32,
     /// The ages in years, both ends included; each is drawn about equally often.
     pub ages: RangeInclusive<u8>,
 }
 
 impl Default for Options {
-    /// 500 pictures of 200 pixels, as UTKFace's, of people of 1 to 90 years.
+    /// 500 images of 200 pixels, as UTKFace's, of people of 1 to 90 years.
     fn default() -> Self {
         Self {
             count: 500,
@@ -49,23 +49,23 @@ impl Default for Options {
 /// What a call to [`write_faces`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Pictures drawn and written by this call.
+    /// Images drawn and written by this call.
     pub written: usize,
-    /// Pictures that an earlier call with the same options had left.
+    /// Images that an earlier call with the same options had left.
     pub kept: usize,
 }
 
-/// Why a folder of pictures could not be made.
+/// Why a directory of images could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `count` is out of range.
-    #[error("draw {found} pictures: the count must be 1 to {MOST}")]
+    #[error("draw {found} images: the count must be 1 to {MOST}")]
     Count {
         /// The count asked for.
         found: usize,
     },
     /// `size` is out of range.
-    #[error("draw pictures of {found} pixels: the size must be {} to {}", SIZES.start(), SIZES.end())]
+    #[error("draw images of {found} pixels: the size must be {} to {}", SIZES.start(), SIZES.end())]
     Size {
         /// The size asked for.
         found: u32,
@@ -78,35 +78,35 @@ pub enum Error {
         /// The upper end asked for.
         last: u8,
     },
-    /// The folder holds something that these options do not make.
-    #[error("fill {}: it already holds {entry:?}, which these options do not make; name an empty or a new folder, or repeat the options of the earlier run", folder.display())]
+    /// The directory holds something that these options do not make.
+    #[error("fill {}: it already holds {entry:?}, which these options do not make; name an empty or a new directory, or repeat the options of the earlier run", directory.display())]
     Foreign {
-        /// The folder asked for.
-        folder: PathBuf,
+        /// The directory asked for.
+        directory: PathBuf,
         /// The first such entry.
         entry: String,
     },
-    /// A file or folder could not be read or written; the message of the cause names it.
+    /// A file or directory could not be read or written; the message of the cause names it.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A picture could not be encoded.
-    #[error("encode picture {name}")]
+    /// An image could not be encoded.
+    #[error("encode image {name}")]
     Encode {
-        /// The file name of the picture.
+        /// The file name of the image.
         name: String,
         /// The reason.
         source: image::ImageError,
     },
 }
 
-/// Fills the folder `dir` with `options.count` pictures and creates it if need be.
+/// Fills the directory `dir` with `options.count` images and creates it if need be.
 ///
-/// `progress` is called with the number of pictures there are, after each one. A picture appears under its name only
+/// `progress` is called with the number of images there are, after each one. An image appears under its name only
 /// when it is complete, so an interrupted call can simply be repeated: it adds what is missing, and does nothing if
 /// nothing is.
 ///
 /// # Errors
-/// [`Error::Count`], [`Error::Size`] or [`Error::Ages`] for options out of range; [`Error::Foreign`] if the folder holds
+/// [`Error::Count`], [`Error::Size`] or [`Error::Ages`] for options out of range; [`Error::Foreign`] if the directory holds
 /// anything that these options do not make, in which case nothing is changed; [`Error::Io`] and [`Error::Encode`].
 pub fn write_faces(
     dir: &Path,
@@ -115,7 +115,7 @@ pub fn write_faces(
 ) -> Result<Summary, Error> {
     check(options)?;
     fs::create_dir_all(dir)?;
-    let present = earlier_pictures(dir, options)?;
+    let present = earlier_images(dir, options)?;
     let mut summary = Summary {
         written: 0,
         kept: 0,
@@ -160,8 +160,8 @@ fn check(options: &Options) -> Result<(), Error> {
 
 /// The names already in `dir`; refuses whatever these options do not make.
 ///
-/// A name depends on every option but the size, hence the few pictures that are drawn again and compared.
-fn earlier_pictures(dir: &Path, options: &Options) -> Result<BTreeSet<String>, Error> {
+/// A name depends on every option but the size, hence the few images that are drawn again and compared.
+fn earlier_images(dir: &Path, options: &Options) -> Result<BTreeSet<String>, Error> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(dir)? {
         found.insert(entry?.file_name().to_string_lossy().into_owned());
@@ -170,7 +170,7 @@ fn earlier_pictures(dir: &Path, options: &Options) -> Result<BTreeSet<String>, E
         return Ok(found);
     }
     let foreign = |entry: &str| Error::Foreign {
-        folder: dir.to_path_buf(),
+        directory: dir.to_path_buf(),
         entry: entry.to_owned(),
     };
     let expected: BTreeSet<String> = (0..options.count)
@@ -198,7 +198,7 @@ fn earlier_pictures(dir: &Path, options: &Options) -> Result<BTreeSet<String>, E
     Ok(found)
 }
 
-/// Picture `index`: its name, who is on it, and the generator that goes on to draw it.
+/// Image `index`: its name, who is on it, and the generator that goes on to draw it.
 fn cast(options: &Options, index: usize) -> (String, Person, ChaCha8Rng) {
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     rng.set_stream(index as u64);
@@ -212,7 +212,7 @@ fn cast(options: &Options, index: usize) -> (String, Person, ChaCha8Rng) {
     (name, person, rng)
 }
 
-/// Multiples of the golden ratio spread evenly over the ages, however many pictures there are.
+/// Multiples of the golden ratio spread evenly over the ages, however many images there are.
 pub(super) fn age_of(options: &Options, index: usize) -> u8 {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let first = *options.ages.start();
@@ -230,11 +230,11 @@ fn photograph(
     size: u32,
     rng: &mut ChaCha8Rng,
 ) -> Result<Vec<u8>, Error> {
-    let picture = person.draw(size, rng)?;
+    let image = person.draw(size, rng)?;
     let quality = rng.random_range(72..=95);
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, quality)
-        .encode_image(&picture)
+        .encode_image(&image)
         .map_err(|source| Error::Encode {
             name: name.to_owned(),
             source,

@@ -1,14 +1,14 @@
 //! Large files that never change, such as the weights of checkpoints, named by their SHA-256.
 //!
-//! An artifact with the digest `abcd…` lies at `sha256/ab/abcd…` below the store's folder (or bucket); nothing else names it, so the folder
+//! An artifact with the digest `abcd…` lies at `sha256/ab/abcd…` below the store's directory (or bucket); nothing else names it, so the directory
 //! can be moved and the same bytes are stored once. Who uses an artifact is the database's business; [`Artifacts::sweep`] removes the rest.
 //!
 //! # Promises
 //!
 //! - **Whole or absent.** Bytes are written below `incoming/`, synced, and renamed into place; after a failure (a full disk too) nothing is
-//!   left, and what a crash leaves in `incoming/` is removed when the folder is opened. Only one process may have a folder open.
-//! - **Durable.** When `put_…` has returned, the artifact survives the loss of power. `object_store` syncs neither files nor folders unless told
-//!   to, so [`Artifacts::local`] turns `with_fsync` on: it syncs the file before the rename, and each folder whose entries changed.
+//!   left, and what a crash leaves in `incoming/` is removed when the directory is opened. Only one process may have a directory open.
+//! - **Durable.** When `put_…` has returned, the artifact survives the loss of power. `object_store` syncs neither files nor directories unless told
+//!   to, so [`Artifacts::local`] turns `with_fsync` on: it syncs the file before the rename, and each directory whose entries changed.
 //! - **Verified.** Reading compares the bytes with the name and fails with [`Error::Corrupt`].
 //! - **Repaired.** Storing bytes that are there already writes them again. That mends a damaged copy and renews the time that [`Artifacts::sweep`]
 //!   goes by; readers of the old file are not disturbed.
@@ -44,9 +44,9 @@ mod tests;
 
 pub use error::Error;
 
-/// Folder of what is being written.
+/// Directory of what is being written.
 const INCOMING: &str = "incoming";
-/// Folder of the artifacts.
+/// Directory of the artifacts.
 const STORED: &str = "sha256";
 /// Bytes read, hashed and written at a time. Remote stores want parts of more than 5 MiB.
 const PART: usize = 8 << 20;
@@ -75,7 +75,7 @@ pub struct Swept {
 #[derive(Clone)]
 pub struct Artifacts {
     store: Arc<dyn ObjectStore>,
-    /// The same store when it is a local folder.
+    /// The same store when it is a local directory.
     local: Option<Arc<LocalFileSystem>>,
     /// Held shared between storing bytes and recording them, alone while unused ones are removed.
     use_of_bytes: Arc<RwLock<()>>,
@@ -90,24 +90,24 @@ pub struct Storing(#[expect(dead_code, reason = "it is held")] OwnedRwLockReadGu
 pub struct NobodyStores(#[expect(dead_code, reason = "it is held")] OwnedRwLockWriteGuard<()>);
 
 impl Artifacts {
-    /// Opens the store in a folder, which is created when it is missing, and removes what a crash left half written.
+    /// Opens the store in a directory, which is created when it is missing, and removes what a crash left half written.
     ///
     /// Errors: [`Error::File`], [`Error::DiskFull`], [`Error::Store`].
-    pub async fn local(folder: &Path) -> Result<Self, Error> {
-        let folder = folder.to_owned();
+    pub async fn local(directory: &Path) -> Result<Self, Error> {
+        let directory = directory.to_owned();
         let local = blocking(move || {
-            fs::create_dir_all(&folder)?;
-            // The folder's own entry; `object_store` sees to what is inside.
-            if let Some(parent) = folder.canonicalize()?.parent()
+            fs::create_dir_all(&directory)?;
+            // The directory's own entry; `object_store` sees to what is inside.
+            if let Some(parent) = directory.canonicalize()?.parent()
                 && cfg!(unix)
             {
                 fs::File::open(parent)?.sync_all()?;
             }
-            match fs::remove_dir_all(folder.join(INCOMING)) {
+            match fs::remove_dir_all(directory.join(INCOMING)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
             }
-            let local = LocalFileSystem::new_with_prefix(&folder).map_err(Error::from)?;
+            let local = LocalFileSystem::new_with_prefix(&directory).map_err(Error::from)?;
             Ok::<_, Error>(local.with_fsync(true))
         })
         .await?;
@@ -158,7 +158,7 @@ impl Artifacts {
         Ok(digest)
     }
 
-    /// Moves a file into the store's folder; `None`, and nothing has changed, where there is none or it is on another file system.
+    /// Moves a file into the store's directory; `None`, and nothing has changed, where there is none or it is on another file system.
     async fn move_in(&self, path: &Path) -> Result<Option<Digest>, Error> {
         let Some(local) = &self.local else {
             return Ok(None);
@@ -166,8 +166,8 @@ impl Artifacts {
         let aside = incoming();
         let (from, place) = (path.to_owned(), local.path_to_filesystem(&aside)?);
         let file = blocking(move || {
-            if let Some(folder) = place.parent() {
-                fs::create_dir_all(folder)?;
+            if let Some(directory) = place.parent() {
+                fs::create_dir_all(directory)?;
             }
             match fs::rename(from, &place) {
                 Err(error) if error.kind() == ErrorKind::CrossesDevices => Ok(None),
@@ -232,17 +232,17 @@ impl Artifacts {
 
     /// Copies an artifact to a path, verified: the file appears whole, synced and in place of what was there, or not at all.
     ///
-    /// The path's folder must exist. Errors: as [`Artifacts::stream`], [`Error::Corrupt`], [`Error::File`], [`Error::DiskFull`].
+    /// The path's directory must exist. Errors: as [`Artifacts::stream`], [`Error::Corrupt`], [`Error::File`], [`Error::DiskFull`].
     pub async fn fetch_to(&self, sha256: &str, path: &Path) -> Result<(), Error> {
         let mut chunks = self.stream(sha256, PART).await?;
-        let folder = match path.parent() {
+        let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
         // Removes itself when it is dropped before it is kept.
         let mut draft = blocking({
-            let folder = folder.clone();
-            move || tempfile::NamedTempFile::new_in(folder)
+            let directory = directory.clone();
+            move || tempfile::NamedTempFile::new_in(directory)
         })
         .await?;
         while let Some(chunk) = chunks.try_next().await? {
@@ -253,7 +253,7 @@ impl Artifacts {
             draft.as_file().sync_all()?;
             draft.persist(&path).map_err(|error| error.error)?;
             if cfg!(unix) {
-                fs::File::open(&folder)?.sync_all()?;
+                fs::File::open(&directory)?.sync_all()?;
             }
             io::Result::Ok(())
         })
@@ -261,7 +261,7 @@ impl Artifacts {
         Ok(())
     }
 
-    /// Where an artifact lies, when the store is a folder and the artifact is there. Its bytes are not verified.
+    /// Where an artifact lies, when the store is a directory and the artifact is there. Its bytes are not verified.
     ///
     /// Errors: [`Error::BadDigest`].
     pub async fn local_path(&self, sha256: &str) -> Result<Option<PathBuf>, Error> {
@@ -356,7 +356,7 @@ impl Artifacts {
         while let Some(meta) = listing.next().await {
             let meta = match meta {
                 Ok(meta) => meta,
-                // The folder comes with the first artifact.
+                // The directory comes with the first artifact.
                 Err(object_store::Error::NotFound { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };
@@ -384,7 +384,7 @@ fn incoming() -> Key {
     Key::from_iter([INCOMING, &Uuid::new_v4().simple().to_string()])
 }
 
-/// Where an artifact lies. Refuses what is not a digest, so that no name leads out of the folder.
+/// Where an artifact lies. Refuses what is not a digest, so that no name leads out of the directory.
 fn key(sha256: &str) -> Result<Key, Error> {
     let is_digest = sha256.len() == 64
         && sha256

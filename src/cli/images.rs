@@ -1,4 +1,4 @@
-//! The pictures of a Predict run: which files, in which groups, and what became of each.
+//! The images of a Predict run: which files, in which groups, and what became of each.
 
 use std::{
     io::{ErrorKind, Read as _},
@@ -21,12 +21,12 @@ use super::{
 /// What a request needs beside its images, and each image beside its bytes, with room to spare.
 const REQUEST_OVERHEAD: u64 = 1024;
 const IMAGE_OVERHEAD: u64 = 16;
-/// Standard input is read before the server's limits are known; nothing above this is a picture.
+/// Standard input is read before the server's limits are known; nothing above this is an image.
 const MAX_STDIN_BYTES: u64 = 1 << 30;
 
-/// One picture that the user named.
+/// One image that the user named.
 #[derive(Clone, Debug)]
-pub(super) struct Picture {
+pub(super) struct Image {
     pub(super) source: Source,
     pub(super) bytes: u64,
 }
@@ -37,7 +37,7 @@ pub(super) enum Source {
     Memory(Bytes),
 }
 
-/// What became of one picture: a prediction, or why there is none.
+/// What became of one image: a prediction, or why there is none.
 pub(super) type Verdict = Result<Predicted, String>;
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub(super) struct Predicted {
     pub(super) durations: PredictDurations,
 }
 
-impl Picture {
+impl Image {
     /// Looks at the file without reading it; `-` is standard input, which is read at once.
     pub(super) fn find(name: &Path) -> Result<Self, String> {
         if name == Path::new("-") {
@@ -68,7 +68,7 @@ impl Picture {
             })?;
         if metadata.is_dir() {
             return Err(format!(
-                "is a folder; name its files, such as {}",
+                "is a directory; name its files, such as {}",
                 name.join("*.jpg").display()
             ));
         }
@@ -113,22 +113,22 @@ fn largest_image(limits: &Limits) -> u64 {
     limits.max_image_bytes.min(alone)
 }
 
-/// Cuts the pictures, in order, into groups that one request may carry.
-pub(super) fn group<T>(pictures: Vec<(T, Picture)>, limits: &Limits) -> Vec<Vec<(T, Picture)>> {
+/// Cuts the images, in order, into groups that one request may carry.
+pub(super) fn group<T>(images: Vec<(T, Image)>, limits: &Limits) -> Vec<Vec<(T, Image)>> {
     let most = usize::try_from(limits.max_images_per_request.max(1)).unwrap_or(usize::MAX);
     let room = limits.max_message_bytes.saturating_sub(REQUEST_OVERHEAD);
     let mut groups = Vec::new();
     let mut current = Vec::new();
     let mut used = 0;
-    for (key, picture) in pictures {
-        let needed = picture.bytes + IMAGE_OVERHEAD;
+    for (key, image) in images {
+        let needed = image.bytes + IMAGE_OVERHEAD;
         let is_full = current.len() >= most || used + needed > room;
         if is_full && !current.is_empty() {
             groups.push(std::mem::take(&mut current));
             used = 0;
         }
         used += needed;
-        current.push((key, picture));
+        current.push((key, image));
     }
     if !current.is_empty() {
         groups.push(current);
@@ -144,13 +144,13 @@ pub(super) async fn predict<T>(
     client: Client,
     patience: Patience,
     template: PredictRequest,
-    group: Vec<(T, Picture)>,
+    group: Vec<(T, Image)>,
 ) -> Result<Vec<(T, Verdict)>, Error> {
     let mut verdicts = Vec::with_capacity(group.len());
     // Sets of images that still have to be asked for; more than one only when a refusal names no index.
     let mut first = Vec::new();
-    for (key, picture) in group {
-        match picture.read().await {
+    for (key, image) in group {
+        match image.read().await {
             Ok(data) => first.push((key, data)),
             Err(reason) => verdicts.push((key, Err(reason))),
         }

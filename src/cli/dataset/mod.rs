@@ -24,22 +24,22 @@ use super::{
 const EXAMPLES: &str = "\
 Examples:
   visage dataset push faces/ --name faces              from this machine to the server
-  visage dataset register /data/faces                  a folder of the server by the name datasets/faces
+  visage dataset register /data/faces                  a directory of the server by the name datasets/faces
   visage dataset list
   visage dataset get faces                             its parts, its ages, and what was left out and why
   visage dataset delete faces
   visage dataset check datasets/faces
   visage dataset check faces/
-  visage dataset check faces/ --strict                 in a script: fails when a picture is in two parts
+  visage dataset check faces/ --strict                 in a script: fails when an image is in two parts
   visage dataset check faces.csv --model live          also labels that the served model does not believe
   visage dataset check faces/ --split-grouping near --json | jq .near.straddling_groups";
 
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(super) enum Command {
-    /// Send a folder or an archive of this machine to the server and give it a name
+    /// Send a directory or an archive of this machine to the server and give it a name
     Push(push::Args),
-    /// Give a folder of the server a name; it stays where it is
+    /// Give a directory of the server a name; it stays where it is
     Register(named::RegisterArgs),
     /// List datasets with a name, newest first
     List(named::ListArgs),
@@ -48,7 +48,7 @@ pub(super) enum Command {
         /// `ID` or `datasets/ID`
         name: String,
     },
-    /// Forget a dataset; the pictures of a pushed one are deleted, those of a registered one stay
+    /// Forget a dataset; the images of a pushed one are deleted, those of a registered one stay
     Delete {
         /// `ID` or `datasets/ID`
         name: String,
@@ -60,14 +60,14 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CheckArgs {
-    /// `datasets/ID`, or a folder of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
+    /// `datasets/ID`, or a directory of images whose names begin with the age, or a CSV/TSV file with the columns `path` and `age`; on the server's disk
     path: PathBuf,
     #[command(flatten)]
     reading: ReadingArgs,
     /// Also list images whose age lies outside of this version's widest interval: a number, an alias, or `models/MODEL/versions/VERSION`
     #[arg(long, value_name = "VERSION")]
     model: Option<String>,
-    /// Read headers and bytes only: several times as fast, finds no near-duplicates and no pictures that are damaged inside
+    /// Read headers and bytes only: several times as fast, finds no near-duplicates and no images that are damaged inside
     #[arg(long)]
     no_near: bool,
     /// Bits of 256 in which the hashes of near-duplicates may differ, 0 to 40 [default: 32]
@@ -76,7 +76,7 @@ pub(super) struct CheckArgs {
     /// Most groups and labels to list of each kind, 0 to 1000
     #[arg(long, value_name = "N", default_value_t = 10)]
     list: u32,
-    /// Exit with 1 when a picture, or one that looks the same, is in more than one part
+    /// Exit with 1 when an image, or one that looks the same, is in more than one part
     #[arg(long)]
     strict: bool,
     /// Share of the images for validation, 0 to 0.9 [default: 0.1]
@@ -85,7 +85,7 @@ pub(super) struct CheckArgs {
     /// Share of the images for the final test, 0 to 0.9 [default: 0.1]
     #[arg(long, value_name = "SHARE")]
     test_fraction: Option<f64>,
-    /// Which pictures stay in one part of a split that the server makes [default: exact]
+    /// Which images stay in one part of a split that the server makes [default: exact]
     #[arg(long, value_name = "KIND")]
     split_grouping: Option<SplitGroupingArg>,
     /// Seed of that split, as in a training [default: 42]

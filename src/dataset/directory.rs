@@ -18,7 +18,7 @@ use super::scan::{Candidate, Listing};
 use super::split_directories::SplitDirectories;
 use super::{Error, LeftOutColumns, Part, Roots, Skipped};
 
-/// One folder still to be listed. `path` has its links resolved; `name` is how the user sees it, relative and with `/`.
+/// One directory still to be listed. `path` has its links resolved; `name` is how the user sees it, relative and with `/`.
 struct Pending {
     path: PathBuf,
     name: String,
@@ -33,16 +33,16 @@ struct Pending {
 /// Files of an extension that is not known are images if their content is. None of them is opened
 /// here where the scan will open it.
 pub(super) fn list(
-    folder: &Path,
+    directory: &Path,
     roots: &Roots,
     options: &Options,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Listing, Error> {
-    let split = SplitDirectories::find(folder, roots)?;
+    let split = SplitDirectories::find(directory, roots)?;
     let split_given = split.parts.is_some();
     let warnings = split.warnings.clone();
     let top = Pending {
-        path: folder.to_path_buf(),
+        path: directory.to_path_buf(),
         name: String::new(),
         part: None,
     };
@@ -55,7 +55,7 @@ pub(super) fn list(
         skipped: Skipped::default(),
         labels: LabelPool::default(),
         pending: vec![top],
-        seen: HashSet::from([folder.to_path_buf()]),
+        seen: HashSet::from([directory.to_path_buf()]),
         split,
         default_reading: DefaultReading::default(),
     };
@@ -63,10 +63,10 @@ pub(super) fn list(
         if cancelled() {
             return Err(Error::Cancelled);
         }
-        walk.folder(&next)?;
+        walk.directory(&next)?;
         if walk.candidates.len() > options.max_images {
             return Err(Error::TooManyImages {
-                path: folder.to_path_buf(),
+                path: directory.to_path_buf(),
                 limit: options.max_images,
             });
         }
@@ -94,7 +94,7 @@ struct Walk<'a> {
     skipped: Skipped,
     labels: LabelPool,
     pending: Vec<Pending>,
-    /// Folders met, resolved: a link to a parent must not lead round in circles.
+    /// Directories met, resolved: a link to a parent must not lead round in circles.
     seen: HashSet<PathBuf>,
     split: SplitDirectories,
     /// Filled where no pattern says where the age is.
@@ -102,15 +102,15 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn folder(&mut self, folder: &Pending) -> Result<(), Error> {
-        let read =
-            fs::read_dir(&folder.path).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    fn directory(&mut self, directory: &Pending) -> Result<(), Error> {
+        let read = fs::read_dir(&directory.path)
+            .and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
         let mut entries = match read {
             Ok(entries) => entries,
             // Such as `lost+found`: one reject, whatever is inside.
-            Err(_) if !folder.name.is_empty() => {
+            Err(_) if !directory.name.is_empty() => {
                 self.rejects
-                    .add(RejectReason::Unreadable, folder.name.clone());
+                    .add(RejectReason::Unreadable, directory.name.clone());
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -120,27 +120,27 @@ impl Walk<'_> {
         let copies = copies(&entries);
         for (entry, is_copy) in entries.into_iter().zip(copies) {
             let file_name = entry.file_name().to_string_lossy().into_owned();
-            let name = if folder.name.is_empty() {
+            let name = if directory.name.is_empty() {
                 file_name.clone()
             } else {
-                format!("{}/{file_name}", folder.name)
+                format!("{}/{file_name}", directory.name)
             };
             let kind = entry.file_type()?;
             // Of a link, what it leads to; a broken one stays a file and is reported as missing later.
-            let is_folder = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
-            if is_folder {
-                self.sub_folder(folder, &entry.path(), &file_name, name)?;
+            let is_directory = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
+            if is_directory {
+                self.sub_directory(directory, &entry.path(), &file_name, name)?;
             } else if is_copy {
                 self.ignored += 1;
                 self.skipped.copy(name);
             } else {
-                self.file(folder.part, entry.path(), &file_name, name);
+                self.file(directory.part, entry.path(), &file_name, name);
             }
         }
         Ok(())
     }
 
-    fn sub_folder(
+    fn sub_directory(
         &mut self,
         parent: &Pending,
         path: &Path,

@@ -1,4 +1,4 @@
-//! The door: how many pictures may be in the server at once.
+//! The door: how many images may be in the server at once.
 //!
 //! A place is an argument of whatever costs memory or time, so no path can skip the door; it is free again when it is dropped.
 
@@ -21,10 +21,10 @@ use super::{
 #[cfg(test)]
 mod tests;
 
-/// One place in so many is all that background work gets, so that a client's pictures wait for few others.
+/// One place in so many is all that background work gets, so that a client's images wait for few others.
 const BACKGROUND_SHARE: usize = 16;
 
-/// Of so many places one is kept for pictures that somebody waits for.
+/// Of so many places one is kept for images that somebody waits for.
 const KEPT_SHARE: usize = 4;
 
 /// A call is let in when its deadline leaves so many times the time that it is expected to take: a machine that is shared is slower by a third from one second
@@ -36,7 +36,7 @@ const SPARE: f64 = 1.5;
 pub struct Door {
     free: Arc<Semaphore>,
     places: usize,
-    /// The part of the places that pictures which nobody waits for may hold at once.
+    /// The part of the places that images which nobody waits for may hold at once.
     unhurried: Arc<Semaphore>,
     /// The part of the places that background work may hold at once, whoever it is for.
     background: Arc<Semaphore>,
@@ -64,7 +64,7 @@ impl Door {
         background_places(self.places)
     }
 
-    /// Waits for a place for a picture that nobody waits for at this moment.
+    /// Waits for a place for an image that nobody waits for at this moment.
     ///
     /// # Errors
     /// `EngineGone` when the door was closed, which it never is.
@@ -76,7 +76,7 @@ impl Door {
         Ok(self.place(permit.await.map_err(closed)?, Some(share), None))
     }
 
-    /// Waits for a place for a picture that nobody waits for, of a client that sends the next one when there is room for it.
+    /// Waits for a place for an image that nobody waits for, of a client that sends the next one when there is room for it.
     ///
     /// # Errors
     /// `EngineGone` when the door was closed, which it never is.
@@ -88,7 +88,7 @@ impl Door {
         Ok(self.place(permit.await.map_err(closed)?, Some(share), None))
     }
 
-    /// Takes places for the pictures of a client's request, or refuses at once. Those that are alone in the server are never refused for their deadline.
+    /// Takes places for the images of a client's request, or refuses at once. Those that are alone in the server are never refused for their deadline.
     ///
     /// # Errors
     /// `QueueFull`; `ShareFull` when there is room, and the client has its share of it while others want theirs; `WaitTooLong` when their turn will hardly come
@@ -166,7 +166,7 @@ impl Door {
         })
     }
 
-    /// Takes as many places as are free for pictures of this priority, up to `most`, and waits for none: for work that has a place already and is only faster
+    /// Takes as many places as are free for images of this priority, up to `most`, and waits for none: for work that has a place already and is only faster
     /// with more.
     pub fn admit_more(&self, most: usize, priority: Priority) -> Vec<Place> {
         let take = |from: &Arc<Semaphore>| Arc::clone(from).try_acquire_owned().ok();
@@ -209,16 +209,16 @@ impl Door {
     }
 }
 
-/// The right to have this many pictures in the server; without it nothing is decoded.
+/// The right to have this many images in the server; without it nothing is decoded.
 #[derive(Debug)]
 pub struct Admission {
     all: Place,
-    /// How many others are before the next picture, where somebody waits for it.
+    /// How many others are before the next image, where somebody waits for it.
     before: Option<usize>,
 }
 
 impl Admission {
-    /// The place of one picture; `None` when all have been taken.
+    /// The place of one image; `None` when all have been taken.
     pub fn split(&mut self) -> Option<Place> {
         let permit = self.all.permit.as_mut()?.split(1)?;
         self.before = self.before.map(|before| before + 1);
@@ -232,7 +232,7 @@ impl Admission {
     }
 }
 
-/// The place of a picture in the server.
+/// The place of an image in the server.
 #[derive(Debug)]
 pub struct Place {
     /// Set until it is dropped.
@@ -247,7 +247,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The picture was computed so long after it was ready to be, by which others are told how long they will wait.
+    /// The image was computed so long after it was ready to be, by which others are told how long they will wait.
     pub fn was_computed(&self, took: Duration) {
         if let Some(depth) = self.depth {
             self.door.pace.saw(depth, took);
