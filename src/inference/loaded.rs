@@ -13,8 +13,8 @@ use crate::{
     imaging::{Preprocessor, normalise_into},
     model::{
         self, checkpoint,
-        device::Precision,
-        fused::{self, Format, Threads},
+        fused::{self, Threads},
+        precision::{Precision, PrecisionPolicy},
         resnet18::{Output, Pending, ResNet18, Trained},
         slices::values_mut,
     },
@@ -30,85 +30,6 @@ const GOLDEN_SIDE: u32 = 128;
 /// Mean change in years by the number format that is accepted.
 const MOST_DIFFERENCE: f64 = 0.1;
 
-/// In which number format a network answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NumberFormat {
-    /// 32 bits.
-    F32,
-    /// 16 bits with the exponent of f32 (bfloat16).
-    Bf16,
-    /// 16 bits with a finer fraction and a smaller exponent (IEEE 754 binary16), on the processor only.
-    F16,
-    /// 32 bits, with large filters kept in f16, on the processor only.
-    F16Weights,
-}
-
-impl NumberFormat {
-    /// `f32`, `bf16`, `f16` or `f16-weights`.
-    pub fn name(self) -> &'static str {
-        match self {
-            NumberFormat::F32 => "f32",
-            NumberFormat::Bf16 => "bf16",
-            NumberFormat::F16 => "f16",
-            NumberFormat::F16Weights => "f16-weights",
-        }
-    }
-
-    /// Those that are worth trying on the device.
-    fn fastest_first(device: Device) -> Vec<Self> {
-        let mut formats = Vec::new();
-        if device == Device::Cpu && Format::F16.is_available() {
-            formats.push(NumberFormat::F16);
-        }
-        if Precision::fastest(device) == Precision::Bf16 {
-            formats.push(NumberFormat::Bf16);
-        }
-        if device == Device::Cpu && Format::F16Weights.is_available() {
-            formats.push(NumberFormat::F16Weights);
-        }
-        formats.push(NumberFormat::F32);
-        formats
-    }
-}
-
-/// Which number format the user wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// The fastest that changes the ages by little enough.
-    Fastest,
-    /// This one, whatever it changes.
-    Only(NumberFormat),
-}
-
-impl Wanted {
-    /// Refuses what no network on this device can be served in.
-    ///
-    /// # Errors
-    /// f16, or filters in f16, on a GPU, or on a processor that lacks the instructions.
-    pub fn check(self, device: Device) -> Result<(), model::Error> {
-        let (format, wanted, reason) = match self {
-            Wanted::Only(wanted @ NumberFormat::F16) => {
-                let reason = "it needs a processor with AVX512_FP16";
-                (Format::F16, wanted, reason)
-            }
-            Wanted::Only(wanted @ NumberFormat::F16Weights) => {
-                let reason = "it needs a processor with AVX-512, or with AVX2, FMA and F16C";
-                (Format::F16Weights, wanted, reason)
-            }
-            Wanted::Fastest | Wanted::Only(NumberFormat::F32 | NumberFormat::Bf16) => {
-                return Ok(());
-            }
-        };
-        if device == Device::Cpu && format.is_available() {
-            return Ok(());
-        }
-        Err(model::Error::Precision {
-            wanted: wanted.name(),
-            reason,
-        })
-    }
-}
-
 /// A network that answers.
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -120,7 +41,7 @@ pub(super) struct Loaded {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rounding {
     /// The number format.
-    pub precision: NumberFormat,
+    pub precision: Precision,
     /// Mean change in years against libtorch's f32 on the drawn faces.
     pub difference: f64,
 }
@@ -216,7 +137,7 @@ impl Loaded {
     pub(super) fn read(
         model: &ServedModel,
         device: Device,
-        wanted: Wanted,
+        policy: PrecisionPolicy,
         known: Option<Rounding>,
         threads: &Threads,
     ) -> Result<Self, model::Error> {
@@ -232,26 +153,26 @@ impl Loaded {
         let mut exact = Loaded {
             network: Network::libtorch(&state, device, Precision::F32)?,
             rounding: Rounding {
-                precision: NumberFormat::F32,
+                precision: Precision::F32,
                 difference: 0.0,
             },
         };
         let faces = golden_faces(model);
         let expected = exact.forward(&faces, &[], model, threads)?;
-        let formats = match wanted {
-            Wanted::Fastest => NumberFormat::fastest_first(device),
-            Wanted::Only(format) => vec![format],
+        let formats = match policy {
+            PrecisionPolicy::Auto => Precision::candidates(device),
+            PrecisionPolicy::Only(precision) => vec![precision],
         };
         for precision in formats {
             let Some(network) = Network::of_format(&state, device, precision)? else {
-                if precision == NumberFormat::F32 {
+                if precision == Precision::F32 {
                     break;
                 }
                 let error = model::Error::Precision {
-                    wanted: precision.name(),
+                    precision,
                     reason: "the network's numbers are too large for it",
                 };
-                if wanted != Wanted::Fastest {
+                if policy != PrecisionPolicy::Auto {
                     return Err(error);
                 }
                 tracing::warn!(model = model.name, %error, "trying the next number format");
@@ -279,7 +200,7 @@ impl Loaded {
                     "this number format changes the ages of drawn faces by too much"
                 );
             }
-            if !is_far || wanted != Wanted::Fastest {
+            if !is_far || policy != PrecisionPolicy::Auto {
                 return Ok(rounded);
             }
         }
@@ -350,23 +271,17 @@ impl Network {
     fn of_format(
         state: &BTreeMap<String, Tensor>,
         device: Device,
-        precision: NumberFormat,
+        precision: Precision,
     ) -> Result<Option<Self>, model::Error> {
-        let format = match precision {
-            NumberFormat::F16 => Format::F16,
-            NumberFormat::F16Weights => Format::F16Weights,
-            NumberFormat::Bf16 => Format::Bf16,
-            NumberFormat::F32 => Format::F32,
-        };
         if device == Device::Cpu
-            && let Some(network) = fused::Network::new(format, state, 4)?
+            && let Some(network) = fused::Network::new(precision, state, 4)?
         {
             let workspace = fused::Workspace::new();
             return Ok(Some(Network::Own(Box::new(network), workspace)));
         }
-        match format {
-            Format::F16 | Format::F32 | Format::F16Weights => Ok(None),
-            Format::Bf16 => Network::libtorch(state, device, Precision::Bf16).map(Some),
+        match precision {
+            Precision::F16 | Precision::F32 | Precision::F16Weights => Ok(None),
+            Precision::Bf16 => Network::libtorch(state, device, Precision::Bf16).map(Some),
         }
     }
 

@@ -13,7 +13,7 @@ use tch::Device;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    model::{self, device::compute_with_threads, fused::Threads},
+    model::{self, device::compute_with_threads, fused::Threads, precision::PrecisionPolicy},
     priority,
     telemetry::metrics,
 };
@@ -21,7 +21,7 @@ use crate::{
 use super::{
     Error, ServedModel,
     engine::Command,
-    loaded::{Loaded, Rounding, Wanted},
+    loaded::{Loaded, Rounding},
     queue::Item,
 };
 
@@ -93,7 +93,7 @@ impl Loader {
     /// When the operating system refuses a thread.
     pub(super) fn start(
         device: Device,
-        precision: Wanted,
+        precision: PrecisionPolicy,
         inventory: Inventory,
         deliver: impl Fn(Delivery) + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -226,7 +226,7 @@ impl Returns {
 fn read(
     model: &ServedModel,
     device: Device,
-    precision: Wanted,
+    precision: PrecisionPolicy,
     known: Option<Rounding>,
     threads: &Threads,
 ) -> Result<Box<Loaded>, model::Error> {

@@ -44,7 +44,7 @@ mod spans;
 pub mod statistics;
 mod tally;
 
-pub use loaded::{NumberFormat, Rounding, Wanted};
+pub use loaded::Rounding;
 
 /// Who goes first when images wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use tch::{Device, Kind};
+use tch::Device;
 
 use super::Error;
 
@@ -57,58 +57,6 @@ pub fn compute_with_threads(count: usize) {
     tch::get_num_threads();
 }
 
-/// In which number format convolutions compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// 32 bits.
-    F32,
-    /// 16 bits with the exponent of f32 (bfloat16).
-    Bf16,
-}
-
-impl Precision {
-    /// The fastest on the device that costs no accuracy that matters: bf16 on a GPU and on processors that multiply in it, else f32, since others
-    /// only imitate bf16.
-    pub fn fastest(device: Device) -> Self {
-        let multiplies_in_bf16 = match device {
-            Device::Cuda(_) => true,
-            Device::Cpu => cpu_multiplies_in_bf16(),
-            Device::Mps | Device::Vulkan => false,
-        };
-        if multiplies_in_bf16 {
-            Precision::Bf16
-        } else {
-            Precision::F32
-        }
-    }
-
-    /// `f32` or `bf16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        }
-    }
-
-    /// libtorch's word for it.
-    pub fn kind(self) -> Kind {
-        match self {
-            Precision::F32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn cpu_multiplies_in_bf16() -> bool {
-    std::arch::is_x86_feature_detected!("avx512bf16")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu_multiplies_in_bf16() -> bool {
-    false
-}
-
 /// The libtorch that this program is written for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";
 
@@ -142,7 +90,7 @@ fn open_cuda_library() -> Result<(), String> {
 mod tests {
     use std::sync::mpsc;
 
-    use tch::Tensor;
+    use tch::{Kind, Tensor};
 
     use super::*;
 

@@ -10,7 +10,7 @@
 //! - [`starter`]: a face model that is part of this program.
 //! - [`torchscript`]: a model that PyTorch runs without Visage.
 //! - `slices`: the numbers of a tensor, for passes over memory.
-//! - [`device`]: CPU or GPU, found at run time.
+//! - [`device`]: CPU or GPU, found at run time. [`precision`]: the number formats that it supports.
 //!
 //! Nothing here knows of trainings, requests or the database.
 
@@ -20,11 +20,14 @@ pub mod description;
 pub mod device;
 pub(crate) mod fused;
 pub mod init;
+pub mod precision;
 pub mod resnet18;
 pub(crate) mod slices;
 pub mod starter;
 pub mod torchscript;
 pub mod weights;
+
+use precision::Precision;
 
 /// A tensor library's failure, or weights that do not fit.
 #[derive(Debug, thiserror::Error)]
@@ -66,12 +69,12 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
-    /// No network, or not this one, can be served in the wanted number format.
-    #[error("precision {wanted} cannot be had: {reason}; set `precision` to auto")]
+    /// The device or the network does not support the requested precision.
+    #[error("precision {} is not supported: {reason}; set `precision` to auto", .precision.name())]
     Precision {
-        /// As the user wrote it.
-        wanted: &'static str,
-        /// Why not.
+        /// The requested precision.
+        precision: Precision,
+        /// The missing instructions, or the property of the network.
         reason: &'static str,
     },
     /// A name in `trainable` is no part of the network, or the parts leave a gap.

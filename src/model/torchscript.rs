@@ -7,7 +7,7 @@ use tch::{CModule, Device, Kind, Tensor};
 use super::{
     Error,
     checkpoint::LabelScale,
-    device::Precision,
+    precision::Precision,
     resnet18::{Mode, ResNet18, Trained},
 };
 

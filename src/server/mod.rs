@@ -23,12 +23,14 @@ use crate::{
     files,
     imaging::Limits,
     inference::{
-        NumberFormat, Wanted,
         engine::{Engine, EngineOptions},
         predictor::Predictor,
     },
     library::{self, Library, unpack},
-    model::{self, device},
+    model::{
+        self, device,
+        precision::{Precision, PrecisionPolicy},
+    },
     proto::{
         DESCRIPTOR,
         open_inference::grpc_inference_service_server::GrpcInferenceServiceServer,
@@ -402,11 +404,11 @@ impl Parts {
         let weights_roots = Roots::of_weights(weights_directories.clone())?;
         let device = device::select(&config.device.to_string())?;
         let precision = match config.precision {
-            config::Precision::Auto => Wanted::Fastest,
-            config::Precision::F32 => Wanted::Only(NumberFormat::F32),
-            config::Precision::Bf16 => Wanted::Only(NumberFormat::Bf16),
-            config::Precision::F16 => Wanted::Only(NumberFormat::F16),
-            config::Precision::F16Weights => Wanted::Only(NumberFormat::F16Weights),
+            config::Precision::Auto => PrecisionPolicy::Auto,
+            config::Precision::F32 => PrecisionPolicy::Only(Precision::F32),
+            config::Precision::Bf16 => PrecisionPolicy::Only(Precision::Bf16),
+            config::Precision::F16 => PrecisionPolicy::Only(Precision::F16),
+            config::Precision::F16Weights => PrecisionPolicy::Only(Precision::F16Weights),
         };
         precision.check(device)?;
         let (engine, _thread) = Engine::start(EngineOptions {

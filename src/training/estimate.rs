@@ -1,6 +1,6 @@
 //! What a training will need, told before it starts.
 
-use crate::model::{device::Precision, resnet18};
+use crate::model::{precision::Precision, resnet18};
 
 use super::{
     feature_cache::{CachePolicy, bytes_of_features},

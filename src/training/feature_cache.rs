@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::model::{
     Error,
-    device::Precision,
+    precision::Precision,
     resnet18::{Trained, feature_shape},
 };
 
@@ -50,8 +50,8 @@ pub fn bytes_of_features(
 ) -> Option<u64> {
     let shape = feature_shape(trained, input_size)?;
     let width = match precision {
-        Precision::F32 => 4,
-        Precision::Bf16 => 2,
+        Precision::F32 | Precision::F16Weights => 4,
+        Precision::Bf16 | Precision::F16 => 2,
     };
     let values: u64 = shape.iter().map(|side| u64::from(*side)).product();
     Some(values * width * images as u64)

@@ -9,8 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::model::{
     Error,
-    device::Precision,
     fused::Tail,
+    precision::Precision,
     resnet18::{Trained, is_parameter},
 };
 
@@ -47,10 +47,11 @@ impl FlatParameters {
         let count: i64 = names.iter().map(|name| elements(&state[name])).sum();
         let buffer = Tensor::f_zeros([count], (Kind::Float, device))?;
         let gradient = Tensor::f_zeros([count], (Kind::Float, device))?;
-        let rounded = match precision {
-            Precision::F32 => None,
-            Precision::Bf16 => Some(Tensor::f_zeros([count], (precision.kind(), device))?),
-        };
+        let kind = precision.kind();
+        let is_rounded = kind != Kind::Float;
+        let rounded = is_rounded
+            .then(|| Tensor::f_zeros([count], (kind, device)))
+            .transpose()?;
         let mut leaves = Vec::with_capacity(names.len());
         let mut offset = 0;
         for name in names {

@@ -385,7 +385,7 @@ mod tests {
     use tch::Kind;
 
     use super::*;
-    use crate::model::{device::Precision, resnet18::Trained};
+    use crate::model::{precision::Precision, resnet18::Trained};
 
     const ADAM: OptimizerOptions = OptimizerOptions {
         rule: Rule::Adam,

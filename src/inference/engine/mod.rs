@@ -14,14 +14,14 @@ use std::{
 use tch::Device;
 use tokio::sync::mpsc;
 
-use crate::model::{device::compute_with_threads, fused::Threads};
+use crate::model::{device::compute_with_threads, fused::Threads, precision::PrecisionPolicy};
 
 use super::{
     Error, ServedModel,
     computing::Computing,
     explain::Explanation,
     input::Inputs,
-    loaded::{Loaded, Rounding, Wanted},
+    loaded::{Loaded, Rounding},
     loader::{Delivery, Inventory, Loader, Returns},
     queue::{Item, Waiting},
     statistics::Statistics,
@@ -38,7 +38,7 @@ pub struct EngineOptions {
     /// Whether a batch is begun before the one before it is answered: for a device that computes by itself.
     pub begins_ahead: bool,
     /// Number format.
-    pub precision: Wanted,
+    pub precision: PrecisionPolicy,
     /// Threads of the processor; 0 for all.
     pub threads: usize,
     /// Images in a batch at most.

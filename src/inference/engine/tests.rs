@@ -8,19 +8,19 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     inference::{
-        NumberFormat, Priority,
+        Priority,
         admission::{Door, Place},
         client::Client,
         input::Input,
     },
-    model::starter,
+    model::{precision::Precision, starter},
 };
 
 /// On a processor, with room for two versions.
 const OPTIONS: EngineOptions = EngineOptions {
     device: Device::Cpu,
     begins_ahead: false,
-    precision: Wanted::Fastest,
+    precision: PrecisionPolicy::Auto,
     threads: 1,
     max_batch: 4,
     max_queued: 8,
@@ -127,7 +127,7 @@ async fn batches_that_are_begun_ahead_are_answered_all_and_each_with_its_own_age
     for begins_ahead in [false, true] {
         let options = EngineOptions {
             begins_ahead,
-            precision: Wanted::Only(NumberFormat::F32),
+            precision: PrecisionPolicy::Only(Precision::F32),
             threads: 2,
             max_batch: 2,
             ..OPTIONS

@@ -7,6 +7,7 @@ use tch::Tensor;
 use super::{
     super::{
         Error,
+        precision::Precision,
         resnet18::{Mode, Output, Trained},
     },
     threads::Threads,
@@ -16,18 +17,9 @@ use super::{
 #[derive(Debug)]
 pub(crate) enum Network {}
 
-/// The formats that other processors compute in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    Bf16,
-    F16,
-    F32,
-    F16Weights,
-}
-
-impl Format {
+impl Precision {
     /// Never.
-    pub(crate) fn is_available(self) -> bool {
+    pub(crate) fn has_fused_kernels(self) -> bool {
         false
     }
 
@@ -58,7 +50,7 @@ impl Workspace {
 impl Network {
     /// Always `None`.
     pub(crate) fn new(
-        _: Format,
+        _: Precision,
         _: &BTreeMap<String, Tensor>,
         _: usize,
     ) -> Result<Option<Self>, Error> {
@@ -70,7 +62,7 @@ impl Network {
         Ok(None)
     }
 
-    pub(crate) fn format(&self) -> Format {
+    pub(crate) fn precision(&self) -> Precision {
         match *self {}
     }
 

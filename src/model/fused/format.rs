@@ -11,6 +11,7 @@ use half::{
 };
 
 use super::{
+    super::precision::Precision,
     f16 as f16_kernel,
     kernel::{self, Finish, PANEL, ROWS, Rows},
     memory::Aligned,
@@ -18,30 +19,17 @@ use super::{
     single::Lanes,
 };
 
-/// What a network's activations and filters are in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// bf16, with sums in f32.
-    Bf16,
-    /// f16, with sums in f16.
-    F16,
-    /// f32, for processors that have neither.
-    F32,
-    /// The same with large filters in f16, which are widened when they are multiplied: one image takes the time in which the filters come from memory.
-    F16Weights,
-}
-
-impl Format {
-    /// Whether this processor multiplies in it.
-    pub(crate) fn is_available(self) -> bool {
+impl Precision {
+    /// Returns whether this CPU has the instructions of the fused kernels in this precision.
+    pub(crate) fn has_fused_kernels(self) -> bool {
         self.arithmetic().is_some()
     }
 
     /// Places of 16 bits that a number takes.
     pub(crate) fn width(self) -> usize {
         match self {
-            Format::Bf16 | Format::F16 => 1,
-            Format::F32 | Format::F16Weights => 2,
+            Precision::Bf16 | Precision::F16 => 1,
+            Precision::F32 | Precision::F16Weights => 2,
         }
     }
 
@@ -49,9 +37,9 @@ impl Format {
     /// When there are not as many values as there is room for.
     pub(crate) fn widen_all(self, values: &[u16], out: &mut [f32]) {
         match self {
-            Format::Bf16 => values.reinterpret_cast::<bf16>().convert_to_f32_slice(out),
-            Format::F16 => values.reinterpret_cast::<f16>().convert_to_f32_slice(out),
-            Format::F32 | Format::F16Weights => {
+            Precision::Bf16 => values.reinterpret_cast::<bf16>().convert_to_f32_slice(out),
+            Precision::F16 => values.reinterpret_cast::<f16>().convert_to_f32_slice(out),
+            Precision::F32 | Precision::F16Weights => {
                 let (values, _) = values.as_chunks::<2>();
                 assert_eq!(values.len(), out.len());
                 for (value, out) in values.iter().zip(out) {
@@ -64,10 +52,12 @@ impl Format {
     /// How this processor multiplies in it, if it does.
     pub(super) fn arithmetic(self) -> Option<Arithmetic> {
         match self {
-            Format::Bf16 => kernel::multiplies_in_bf16().then_some(Arithmetic::Bf16),
-            Format::F16 => f16_kernel::available().then_some(Arithmetic::F16),
-            Format::F32 => Lanes::most().map(|lanes| Arithmetic::F32(lanes, Filters::Exact)),
-            Format::F16Weights => Lanes::most().map(|lanes| Arithmetic::F32(lanes, Filters::InF16)),
+            Precision::Bf16 => kernel::multiplies_in_bf16().then_some(Arithmetic::Bf16),
+            Precision::F16 => f16_kernel::available().then_some(Arithmetic::F16),
+            Precision::F32 => Lanes::most().map(|lanes| Arithmetic::F32(lanes, Filters::Exact)),
+            Precision::F16Weights => {
+                Lanes::most().map(|lanes| Arithmetic::F32(lanes, Filters::InF16))
+            }
         }
     }
 }

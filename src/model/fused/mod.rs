@@ -50,9 +50,8 @@ mod winograd;
 #[cfg(not(target_arch = "x86_64"))]
 mod absent;
 #[cfg(not(target_arch = "x86_64"))]
-use absent::{self as format, self as network, self as tail};
+use absent::{self as network, self as tail};
 
-pub(crate) use format::Format;
 pub(crate) use network::{Network, Workspace};
 pub(crate) use tail::Tail;
 pub(crate) use threads::Threads;

@@ -7,10 +7,11 @@ use tch::{Kind, Tensor};
 use super::{
     super::{
         Error,
+        precision::Precision,
         resnet18::{Output, folded},
     },
     direct,
-    format::{Arithmetic, Format},
+    format::Arithmetic,
     memory::Aligned,
     stem::{self, Stem},
     threads::Threads,
@@ -29,7 +30,7 @@ const PROBE_SIDE: usize = 64;
 /// The first layers of a network with all BatchNorms folded, and its head when all layers are there.
 #[derive(Debug)]
 pub(crate) struct Network {
-    format: Format,
+    precision: Precision,
     stem: Stem,
     layers: Vec<[Block; 2]>,
     head: Head,
@@ -65,7 +66,7 @@ enum First {
 
 #[derive(Debug)]
 struct Head {
-    format: Format,
+    precision: Precision,
     weight: Vec<f32>,
     bias: f32,
 }
@@ -88,11 +89,11 @@ impl Network {
     /// # Panics
     /// When a tensor is missing; callers check names and shapes where weights enter the program.
     pub(crate) fn new(
-        format: Format,
+        precision: Precision,
         state: &BTreeMap<String, Tensor>,
         layers: usize,
     ) -> Result<Option<Self>, Error> {
-        let Some(arithmetic) = format.arithmetic() else {
+        let Some(arithmetic) = precision.arithmetic() else {
             return Ok(None);
         };
         let (weight, bias) = folded(state, "conv1", "bn1")?;
@@ -117,19 +118,19 @@ impl Network {
             ])
         };
         let network = Network {
-            format,
+            precision,
             stem,
             layers: (0..layers).map(layer).collect::<Result<_, _>>()?,
             head: Head {
-                format,
+                precision,
                 weight: values(&state["fc.weight"])?,
                 bias: values(&state["fc.bias"])?[0],
             },
         };
-        let fits = match format {
-            Format::F16 => network.fits_f16()?,
-            Format::F16Weights => network.layers.iter().flatten().all(Block::fits),
-            Format::Bf16 | Format::F32 => true,
+        let fits = match precision {
+            Precision::F16 => network.fits_f16()?,
+            Precision::F16Weights => network.layers.iter().flatten().all(Block::fits),
+            Precision::Bf16 | Precision::F32 => true,
         };
         Ok(fits.then_some(network))
     }
@@ -145,16 +146,16 @@ impl Network {
         state: &BTreeMap<String, Tensor>,
         layers: usize,
     ) -> Result<Option<Self>, Error> {
-        for format in [Format::F16, Format::Bf16, Format::F32] {
-            if let Some(network) = Network::new(format, state, layers)? {
+        for precision in [Precision::F16, Precision::Bf16, Precision::F32] {
+            if let Some(network) = Network::new(precision, state, layers)? {
                 return Ok(Some(network));
             }
         }
         Ok(None)
     }
 
-    pub(crate) fn format(&self) -> Format {
-        self.format
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Whether all numbers on the way stay far from the largest of f16: images of noise, stripes and squares that are [`HEADROOM`] times as bright as any image
@@ -192,7 +193,7 @@ impl Network {
         let mut workspace = Workspace::new();
         let features = self.features(&probes, side, Threads::of_libtorch(), &mut workspace)?;
         let mut widened = vec![0.0; features.values.len()];
-        self.format.widen_all(features.values, &mut widened);
+        self.precision.widen_all(features.values, &mut widened);
         Ok(widened.iter().all(|value| value.is_finite()))
     }
 
@@ -214,7 +215,7 @@ impl Network {
         let mut side_now = stem::pooled_side(side);
         let mut channels = CHANNELS[0];
         let [current, inner, shortcut, next] = &mut workspace.buffers;
-        let width = self.format.width();
+        let width = self.precision.width();
         current.try_resize(count * side_now * side_now * channels * width)?;
         self.stem
             .forward(images, side, threads, current.as_mut_slice());
@@ -267,7 +268,7 @@ impl Network {
 impl Head {
     /// Places of a pixel.
     fn places(&self) -> usize {
-        self.weight.len() * self.format.width()
+        self.weight.len() * self.precision.width()
     }
 
     /// The mean over all pixels, times the weight, plus the bias.
@@ -275,7 +276,7 @@ impl Head {
         let mut sums = vec![0.0_f32; self.weight.len()];
         let mut values = sums.clone();
         for pixel in image.chunks_exact(self.places()) {
-            self.format.widen_all(pixel, &mut values);
+            self.precision.widen_all(pixel, &mut values);
             for (sum, value) in sums.iter_mut().zip(&values) {
                 *sum += value;
             }
@@ -293,7 +294,7 @@ impl Head {
         let pixels = (image.len() / self.places()) as f32;
         let mut values = vec![0.0; self.weight.len()];
         let part = |pixel: &[u16]| {
-            self.format.widen_all(pixel, &mut values);
+            self.precision.widen_all(pixel, &mut values);
             let products = values.iter().zip(&self.weight);
             let sum: f32 = products.map(|(value, weight)| value * weight).sum();
             sum / pixels

@@ -10,8 +10,9 @@ use std::arch::x86_64::{_mm512_loadu_ps, _mm512_storeu_si512};
 use half::{bf16, f16};
 
 use super::{
+    super::precision::Precision,
     direct,
-    format::{Arithmetic, Filters, Format},
+    format::{Arithmetic, Filters},
     gradient,
     kernel::{self, CHUNK},
     memory::Aligned,
@@ -40,24 +41,28 @@ fn whole_numbers(seed: u64, count: usize, most: i64) -> Vec<f32> {
 }
 
 fn in_bf16(values: &[f32]) -> Aligned<u16> {
-    in_format(Format::Bf16, values)
+    in_format(Precision::Bf16, values)
 }
 
-fn in_format(format: Format, values: &[f32]) -> Aligned<u16> {
+fn in_format(format: Precision, values: &[f32]) -> Aligned<u16> {
     let mut made = Aligned::zeros(values.len() * format.width());
     made.as_mut_slice().copy_from_slice(&bits(format, values));
     made
 }
 
-fn bits(format: Format, values: &[f32]) -> Vec<u16> {
+fn bits(format: Precision, values: &[f32]) -> Vec<u16> {
     let halves = |value: &f32| {
         let bits = value.to_bits();
         [bits as u16, (bits >> 16) as u16]
     };
     match format {
-        Format::Bf16 => Vec::from_iter(values.iter().map(|value| bf16::from_f32(*value).to_bits())),
-        Format::F16 => Vec::from_iter(values.iter().map(|value| f16::from_f32(*value).to_bits())),
-        Format::F32 | Format::F16Weights => values.iter().flat_map(halves).collect(),
+        Precision::Bf16 => {
+            Vec::from_iter(values.iter().map(|value| bf16::from_f32(*value).to_bits()))
+        }
+        Precision::F16 => {
+            Vec::from_iter(values.iter().map(|value| f16::from_f32(*value).to_bits()))
+        }
+        Precision::F32 | Precision::F16Weights => values.iter().flat_map(halves).collect(),
     }
 }
 
@@ -96,7 +101,7 @@ fn plain(
     out
 }
 
-fn rectified(format: Format, values: &[f32]) -> Vec<u16> {
+fn rectified(format: Precision, values: &[f32]) -> Vec<u16> {
     let rectified: Vec<f32> = values.iter().map(|value| value.max(0.0)).collect();
     bits(format, &rectified)
 }
@@ -111,9 +116,9 @@ fn arithmetics() -> impl Iterator<Item = Arithmetic> {
 fn of_networks() -> impl Iterator<Item = Arithmetic> {
     let lanes = [Lanes::Eight, Lanes::Sixteen];
     let single = lanes.into_iter().filter(|lanes| lanes.are_available());
-    let formats = [Format::Bf16, Format::F16].into_iter();
+    let formats = [Precision::Bf16, Precision::F16].into_iter();
     formats
-        .filter_map(Format::arithmetic)
+        .filter_map(Precision::arithmetic)
         .chain(single.flat_map(|lanes| {
             let filters = [Filters::Exact, Filters::InF16];
             filters.map(|filters| Arithmetic::F32(lanes, filters))
@@ -127,11 +132,11 @@ fn arithmetics_of_trainings() -> impl Iterator<Item = Arithmetic> {
 }
 
 /// What activations are in.
-fn format_of(arithmetic: Arithmetic) -> Format {
+fn format_of(arithmetic: Arithmetic) -> Precision {
     match arithmetic {
-        Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => Format::Bf16,
-        Arithmetic::F16 => Format::F16,
-        Arithmetic::F32(..) => Format::F32,
+        Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => Precision::Bf16,
+        Arithmetic::F16 => Precision::F16,
+        Arithmetic::F32(..) => Precision::F32,
     }
 }
 

@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     Error,
-    device::Precision,
     fused::{self, Threads},
+    precision::Precision,
     slices::{bits_mut, values_mut},
 };
 
@@ -303,7 +303,9 @@ impl Fused {
         let layers = frozen.take_while(|part| !trained.contains(*part)).count();
         let network = match precision {
             Precision::Bf16 => fused::Network::fastest(state, layers)?,
-            Precision::F32 => fused::Network::new(fused::Format::F32, state, layers)?,
+            Precision::F32 | Precision::F16 | Precision::F16Weights => {
+                fused::Network::new(precision, state, layers)?
+            }
         };
         Ok(network.map(|network| Fused {
             network,
@@ -331,12 +333,12 @@ impl Fused {
             bits_mut(&mut pixels).copy_from_slice(features.values);
             pixels.f_to_kind(Kind::BFloat16)
         };
-        let pixels = match self.network.format() {
-            fused::Format::Bf16 => in_16_bits(Kind::BFloat16)?,
-            fused::Format::F16 => in_16_bits(Kind::Half)?,
-            format @ (fused::Format::F32 | fused::Format::F16Weights) => {
+        let pixels = match self.network.precision() {
+            Precision::Bf16 => in_16_bits(Kind::BFloat16)?,
+            Precision::F16 => in_16_bits(Kind::Half)?,
+            precision @ (Precision::F32 | Precision::F16Weights) => {
                 let mut pixels = made(Kind::Float)?;
-                format.widen_all(features.values, values_mut(&mut pixels));
+                precision.widen_all(features.values, values_mut(&mut pixels));
                 pixels.f_to_kind(self.kind)?
             }
         };
@@ -446,7 +448,7 @@ impl ConvNorm {
         let weight = entry(state, &format!("{conv}.weight"));
         let norm = BatchNorm::new(state, norm);
         let kind = format.precision.kind();
-        if !format.is_frozen || format.precision == Precision::F32 {
+        if !format.is_frozen || kind == Kind::Float {
             let norm = Norm::Batch(norm);
             return Ok(ConvNorm { weight, kind, norm });
         }

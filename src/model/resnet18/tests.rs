@@ -194,14 +194,14 @@ fn own_features_in_f32_are_libtorchs() {
 }
 
 /// Those that this processor multiplies in; where there are none, there is nothing to compare.
-fn formats() -> impl Iterator<Item = fused::Format> {
-    let others = [fused::Format::F32, fused::Format::F16Weights].into_iter();
-    formats_of_16_bits().chain(others.filter(|format| format.is_available()))
+fn formats() -> impl Iterator<Item = Precision> {
+    let others = [Precision::F32, Precision::F16Weights].into_iter();
+    formats_of_16_bits().chain(others.filter(|format| format.has_fused_kernels()))
 }
 
-fn formats_of_16_bits() -> impl Iterator<Item = fused::Format> {
-    let all = [fused::Format::Bf16, fused::Format::F16];
-    all.into_iter().filter(|format| format.is_available())
+fn formats_of_16_bits() -> impl Iterator<Item = Precision> {
+    let all = [Precision::Bf16, Precision::F16];
+    all.into_iter().filter(|format| format.has_fused_kernels())
 }
 
 /// Weights with which numbers on the way grow beyond f16 are refused, and bf16, which holds them, is taken.
@@ -215,23 +215,23 @@ fn numbers_too_large_for_f16_are_in_bf16() {
         fused::Network::fastest(&state, 4)
             .unwrap()
             .unwrap()
-            .format(),
-        fused::Format::F16
+            .precision(),
+        Precision::F16
     );
     let scale = state["layer2.1.bn2.weight"].copy() * 3e3;
     state.insert("layer2.1.bn2.weight".to_owned(), scale);
     for layers in [3, 4] {
-        let network = fused::Network::new(fused::Format::F16, &state, layers).unwrap();
+        let network = fused::Network::new(Precision::F16, &state, layers).unwrap();
         assert!(network.is_none());
         let network = fused::Network::fastest(&state, layers).unwrap().unwrap();
-        assert_eq!(network.format(), fused::Format::Bf16);
+        assert_eq!(network.precision(), Precision::Bf16);
     }
 }
 
 /// Filters that f16 does not hold are told before anything is computed with them.
 #[test]
 fn filters_too_large_for_f16_are_refused() {
-    if !fused::Format::F16Weights.is_available() {
+    if !Precision::F16Weights.has_fused_kernels() {
         return;
     }
     // Of layer4, whose filters are in f16, and of layer3, whose are not.
@@ -242,10 +242,7 @@ fn filters_too_large_for_f16_are_refused() {
         let mut state = formula_weights();
         let scale = state[norm].copy() * 1e9;
         state.insert(norm.to_owned(), scale);
-        for (format, is_made) in [
-            (fused::Format::F16Weights, is_held),
-            (fused::Format::F32, true),
-        ] {
+        for (format, is_made) in [(Precision::F16Weights, is_held), (Precision::F32, true)] {
             let network = fused::Network::new(format, &state, 4).unwrap();
             assert_eq!(network.is_some(), is_made, "{norm} in {format:?}");
         }
@@ -261,10 +258,10 @@ fn own_predictions_are_torchvisions_within_their_rounding() {
         let network = network.expect("numbers that the format holds");
         // Near 3, over eighteen layers that round: four steps of bf16, of which f16 has eight in one. Where only filters are in f16, a step of theirs.
         let most = match format {
-            fused::Format::Bf16 => 0.0625,
-            fused::Format::F16 => 0.0156,
-            fused::Format::F16Weights => 0.0039,
-            fused::Format::F32 => 1e-4,
+            Precision::Bf16 => 0.0625,
+            Precision::F16 => 0.0156,
+            Precision::F16Weights => 0.0039,
+            Precision::F32 => 1e-4,
         };
         let images = Vec::<f32>::try_from(formula_images(2, side).reshape([-1])).unwrap();
         let images: Vec<&[f32]> = images.chunks_exact(3 * side * side).collect();

@@ -19,8 +19,8 @@ use tch::Tensor;
 use super::{
     checkpoint::{self, MANIFEST_FILE, MODEL_FILE, Manifest},
     description::Description,
-    device::Precision,
     init,
+    precision::Precision,
     resnet18::{Mode, ResNet18, Trained},
     weights::{self, DType, StateDict, TensorData},
 };

@@ -20,9 +20,10 @@ use crate::{
     model::{
         self,
         calibration::Calibration,
-        device::{self, Precision},
+        device,
         fused::Tail,
         init,
+        precision::{Precision, supports_bf16},
         resnet18::{Mode, ResNet18},
         weights::HubOptions,
     },
@@ -435,10 +436,10 @@ fn initial_state(
 fn fastest_precision(spec: &Spec, device: Device) -> Precision {
     let has_own_passes =
         device == Device::Cpu && !spec.freeze_batch_norm && Tail::can_train(spec.trained);
-    if has_own_passes {
+    if has_own_passes || supports_bf16(device) {
         Precision::Bf16
     } else {
-        Precision::fastest(device)
+        Precision::F32
     }
 }
 

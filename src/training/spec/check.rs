@@ -6,7 +6,7 @@ use crate::{
     dataset::{AgePattern, ColumnNames, SplitGrouping},
     imaging::augment::Augmentation,
     model::{
-        device::Precision,
+        precision::Precision,
         resnet18::{Trained, is_parameter, layout},
     },
     proto::v1,

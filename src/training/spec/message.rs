@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     dataset::SplitGrouping,
-    model::device::Precision,
+    model::precision::Precision,
     proto::v1,
     training::{
         feature_cache::CachePolicy,
@@ -48,6 +48,9 @@ impl Spec {
             None => v1::Precision::Auto,
             Some(Precision::F32) => v1::Precision::F32,
             Some(Precision::Bf16) => v1::Precision::Bf16,
+            Some(Precision::F16 | Precision::F16Weights) => {
+                unreachable!("a spec resolves to f32 or bf16")
+            }
         };
         let either = |is_first: bool, first: i32, second: i32| match is_first {
             true => first,

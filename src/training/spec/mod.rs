@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::{
     dataset::{AgePattern, ColumnNames, SplitGrouping},
     imaging::augment::Augmentation,
-    model::{device::Precision, resnet18::Trained, starter},
+    model::{precision::Precision, resnet18::Trained, starter},
     proto::v1,
 };
 
