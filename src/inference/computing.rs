@@ -65,7 +65,7 @@ impl Computing {
             }
             Err(error) => {
                 let first = followed.first().map(|(trace, _)| trace);
-                traces::on_behalf(first, || {
+                traces::in_scope(first, || {
                     tracing::error!(model = model.name, %error, "failed to compute a batch");
                 });
                 let source = Arc::new(error);

@@ -5,15 +5,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::telemetry::traces::{Details, KeyValue, Trace};
+use crate::telemetry::traces::{KeyValue, SpanDetails, Trace};
 
 use super::queue::Item;
 
 /// A step of an image that ended now: `decode` or `detect`.
 pub(super) fn step(trace: Option<&Trace>, name: &'static str, index: usize, begun: Instant) {
     if let Some(trace) = trace {
-        let details = Details::of([number("visage.image.index", index)]);
-        trace.child().tell(name, begun, Instant::now(), details);
+        let details = SpanDetails::of([number("visage.image.index", index)]);
+        trace
+            .child()
+            .record_span(name, begun, Instant::now(), details);
     }
 }
 
@@ -39,23 +41,23 @@ pub(super) fn batch(
     let mut links = Vec::with_capacity(followed.len());
     for (trace, enqueued) in followed {
         let waiting = trace.child();
-        waiting.tell("queue", *enqueued, begun, Details::default());
+        waiting.record_span("queue", *enqueued, begun, SpanDetails::default());
         let computing = trace.child();
         links.push(computing.context());
-        let details = Details {
+        let details = SpanDetails {
             attributes: vec![number("visage.batch.images", images)],
             links: vec![batch.context()],
         };
-        computing.tell("inference", begun, ended, details);
+        computing.record_span("inference", begun, ended, details);
     }
-    let details = Details {
+    let details = SpanDetails {
         attributes: vec![
             number("visage.batch.images", images),
             KeyValue::new("visage.model", model.to_owned()),
         ],
         links,
     };
-    batch.tell("batch", begun, ended, details);
+    batch.record_span("batch", begun, ended, details);
 }
 
 fn number(key: &'static str, value: usize) -> KeyValue {

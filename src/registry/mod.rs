@@ -71,7 +71,7 @@ pub enum Error {
 
 /// How the live version does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Live {
+pub enum LiveStatus {
     /// Nobody has looked yet.
     Unknown,
     /// There is none.
@@ -97,7 +97,7 @@ struct Inner {
     resolved: Mutex<Resolved>,
     /// The live version that the metrics show.
     reported_live: Mutex<Option<u64>>,
-    live: watch::Sender<Live>,
+    live: watch::Sender<LiveStatus>,
 }
 
 /// What names meant at a state of the aliases.
@@ -118,7 +118,7 @@ impl Registry {
                 cache,
                 resolved: Mutex::default(),
                 reported_live: Mutex::default(),
-                live: watch::Sender::new(Live::Unknown),
+                live: watch::Sender::new(LiveStatus::Unknown),
             }),
         }
     }
@@ -127,11 +127,11 @@ impl Registry {
     ///
     /// # Errors
     /// `NoLiveVersion` or a name that does not exist; files that are missing or damaged.
-    pub async fn served(&self, name: &VersionName) -> Result<Arc<ServedModel>, Error> {
+    pub async fn resolve(&self, name: &VersionName) -> Result<Arc<ServedModel>, Error> {
         // Read before the version: when the alias moves in between, the entry is thrown away too early instead of too late.
         let aliases = *self.inner.store.subscribe_aliases().borrow();
         {
-            let mut resolved = self.resolved();
+            let mut resolved = self.cache();
             if resolved.aliases != aliases {
                 *resolved = Resolved {
                     aliases,
@@ -151,7 +151,7 @@ impl Registry {
             other => other?,
         };
         let model = Arc::new(self.open(&version.name, &version.files).await?);
-        let mut resolved = self.resolved();
+        let mut resolved = self.cache();
         if resolved.aliases == aliases {
             // Clients choose among existing names only, so the map is bounded by versions and aliases.
             resolved.models.insert(name.clone(), Arc::clone(&model));
@@ -181,7 +181,7 @@ impl Registry {
         let _storing = self.inner.artifacts.storing().await;
         let checkpoint = self.inner.store.checkpoint(training, which).await?;
         let training = self.inner.store.training(training).await?;
-        self.check(&checkpoint.name, &checkpoint.files).await?;
+        self.warm_up(&checkpoint.name, &checkpoint.files).await?;
         let version = self.describe(&training, &checkpoint).await?;
         let version = self.inner.store.register_version(model, version).await?;
         self.count_versions().await?;
@@ -212,7 +212,7 @@ impl Registry {
                 sha256: stored.sha256,
             });
         }
-        self.check("the starter", &files).await?;
+        self.warm_up("the starter", &files).await?;
         let version = describe_starter(files);
         let registered = self
             .inner
@@ -239,7 +239,7 @@ impl Registry {
     ) -> Result<Publish, Error> {
         let id = training.name.trim_start_matches("trainings/");
         let checkpoint = self.inner.store.checkpoint(id, CheckpointRef::Best).await?;
-        self.check(&checkpoint.name, &checkpoint.files).await?;
+        self.warm_up(&checkpoint.name, &checkpoint.files).await?;
         Ok(Publish {
             model: DEFAULT_MODEL.to_owned(),
             version: self.describe(training, &checkpoint).await?,
@@ -263,7 +263,7 @@ impl Registry {
     ) -> Result<v1::ModelVersion, Error> {
         let version = self.version(target).await?;
         if alias == LIVE {
-            self.check(&version.name, &version.files).await?;
+            self.warm_up(&version.name, &version.files).await?;
         }
         Ok(self
             .inner
@@ -282,7 +282,7 @@ impl Registry {
                 tracing::error!(%error, "failed to load the live version");
                 // A database that fails says nothing about the version.
                 if !matches!(error, Error::Store(_)) {
-                    self.tell_live(Live::Failed(error.to_string()));
+                    self.set_live_status(LiveStatus::Failed(error.to_string()));
                 }
             }
             tokio::select! {
@@ -296,13 +296,13 @@ impl Registry {
     async fn refresh(&self) -> Result<(), Error> {
         self.count_versions().await?;
         let live = VersionName::alias(DEFAULT_MODEL, LIVE);
-        match self.served(&live).await {
+        match self.resolve(&live).await {
             Ok(model) => {
-                if !matches!(*self.inner.live.borrow(), Live::Failed(_)) {
-                    self.tell_live(Live::Served);
+                if !matches!(*self.inner.live.borrow(), LiveStatus::Failed(_)) {
+                    self.set_live_status(LiveStatus::Served);
                 }
                 self.inner.predictor.load_live(Arc::clone(&model)).await?;
-                self.tell_live(Live::Served);
+                self.set_live_status(LiveStatus::Served);
                 let number = model
                     .name
                     .rsplit('/')
@@ -312,7 +312,7 @@ impl Registry {
                 Ok(())
             }
             Err(Error::NoLiveVersion { .. }) => {
-                self.tell_live(Live::Missing);
+                self.set_live_status(LiveStatus::Missing);
                 self.report_live(None);
                 Ok(())
             }
@@ -321,11 +321,11 @@ impl Registry {
     }
 
     /// How the live version does, while [`Registry::follow_aliases`] runs.
-    pub fn subscribe_live(&self) -> watch::Receiver<Live> {
+    pub fn subscribe_live(&self) -> watch::Receiver<LiveStatus> {
         self.inner.live.subscribe()
     }
 
-    fn tell_live(&self, new: Live) {
+    fn set_live_status(&self, new: LiveStatus) {
         self.inner.live.send_if_modified(|live| {
             let is_new = *live != new;
             *live = new;
@@ -353,15 +353,15 @@ impl Registry {
     }
 
     /// Loads the weights once to prove that they can be served.
-    async fn check(&self, name: &str, files: &[v1::CheckpointFile]) -> Result<(), Error> {
+    async fn warm_up(&self, name: &str, files: &[v1::CheckpointFile]) -> Result<(), Error> {
         let model = self.open(name, files).await?;
         Ok(self.inner.predictor.load(Arc::new(model)).await?)
     }
 
     async fn open(&self, name: &str, files: &[v1::CheckpointFile]) -> Result<ServedModel, Error> {
-        let weights = file(name, files, MODEL_FILE)?;
+        let weights = find_file(name, files, MODEL_FILE)?;
         let manifest = self
-            .local_file(&file(name, files, MANIFEST_FILE)?.sha256)
+            .local_file(&find_file(name, files, MANIFEST_FILE)?.sha256)
             .await?;
         let manifest = read_manifest(&manifest)?;
         let path = self.local_file(&weights.sha256).await?;
@@ -462,7 +462,7 @@ impl Registry {
         }
     }
 
-    fn resolved(&self) -> std::sync::MutexGuard<'_, Resolved> {
+    fn cache(&self) -> std::sync::MutexGuard<'_, Resolved> {
         self.inner
             .resolved
             .lock()
@@ -502,7 +502,7 @@ fn is_better(live: Option<&v1::ModelVersion>, new: &v1::ModelVersion) -> bool {
     }
 }
 
-fn file<'a>(
+fn find_file<'a>(
     name: &str,
     files: &'a [v1::CheckpointFile],
     wanted: &str,

@@ -17,7 +17,7 @@ use crate::{
             training_service_server::TrainingServiceServer,
         },
     },
-    registry::Live,
+    registry::LiveStatus,
     services::{
         dataset::DatasetApi, model::ModelApi, open_inference::OpenInference,
         prediction::PredictionApi, system::SystemApi, training::TrainingApi,
@@ -27,7 +27,7 @@ use crate::{
 
 /// What predicts is healthy while there is a live version that loads; the rest as long as the server runs.
 pub(super) async fn follow(
-    mut live: watch::Receiver<Live>,
+    mut live: watch::Receiver<LiveStatus>,
     mut health: HealthReporter,
     shutdown: CancellationToken,
 ) {
@@ -50,9 +50,9 @@ pub(super) async fn follow(
     let mut told = None;
     loop {
         let status = match *live.borrow_and_update() {
-            Live::Unknown => None,
-            Live::Served => Some(ServingStatus::Serving),
-            Live::Missing | Live::Failed(_) => Some(ServingStatus::NotServing),
+            LiveStatus::Unknown => None,
+            LiveStatus::Served => Some(ServingStatus::Serving),
+            LiveStatus::Missing | LiveStatus::Failed(_) => Some(ServingStatus::NotServing),
         };
         // Whoever watches is told of changes only.
         if let Some(status) = status
@@ -81,16 +81,18 @@ pub(super) async fn follow(
 
 /// What the HTTP port says of it.
 pub(super) fn readiness(
-    live: watch::Receiver<Live>,
+    live: watch::Receiver<LiveStatus>,
     shutdown: CancellationToken,
 ) -> http::ReadinessProbe {
     Arc::new(move || {
         let serving = !shutdown.is_cancelled();
         let model = match &*live.borrow() {
-            Live::Unknown => "the live version is looked for".to_owned(),
-            Live::Missing => "no live version: Predict answers FAILED_PRECONDITION".to_owned(),
-            Live::Served => "there is a live version".to_owned(),
-            Live::Failed(why) => format!(
+            LiveStatus::Unknown => "the live version is looked for".to_owned(),
+            LiveStatus::Missing => {
+                "no live version: Predict answers FAILED_PRECONDITION".to_owned()
+            }
+            LiveStatus::Served => "there is a live version".to_owned(),
+            LiveStatus::Failed(why) => format!(
                 "the live version does not load: {why}; roll back, or point the alias to another version"
             ),
         };

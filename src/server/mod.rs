@@ -45,7 +45,7 @@ use crate::{
     },
     registry::{self, Registry},
     services::{
-        dataset::{Checks, DatasetApi, Named},
+        dataset::{Checks, DatasetApi, DatasetCrud},
         deadline::DeadlineLayer,
         evaluation::{self, Evaluations},
         model::ModelApi,
@@ -195,53 +195,53 @@ pub async fn serve(
     }
     let metrics_handle = exporter::install()?;
     let (grpc_address, http_address) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
-    let (traces, exporting) = traces_of(&config)?;
-    let parts = Parts::open(&config, traces.clone()).await?;
+    let (traces, exporting) = start_tracing(&config)?;
+    let components = Components::open(&config, traces.clone()).await?;
     let tasks = TaskTracker::new();
-    let supervisor = parts.supervisor.clone();
+    let supervisor = components.supervisor.clone();
     let supervising = tokio::spawn({
         let (supervisor, shutdown) = (supervisor.clone(), shutdown.clone());
         async move { supervisor.run(shutdown).await }
     });
     // Opened now, so that the live version answers with the first request.
     tasks.spawn({
-        let (registry, shutdown) = (parts.registry.clone(), shutdown.clone());
+        let (registry, shutdown) = (components.registry.clone(), shutdown.clone());
         async move { registry.follow_aliases(shutdown).await }
     });
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let live = parts.registry.subscribe_live();
+    let live = components.registry.subscribe_live();
     tasks.spawn(health::follow(live.clone(), reporter, shutdown.clone()));
 
     tasks.spawn({
-        let (library, shutdown) = (parts.library.clone(), shutdown.clone());
+        let (library, shutdown) = (components.library.clone(), shutdown.clone());
         async move { library.run(shutdown).await }
     });
 
     let limit = config.max_message_bytes;
-    let background = evaluation::Handles {
-        predictor: parts.predictor.clone(),
-        registry: parts.registry.clone(),
-        store: parts.store.clone(),
-        data_roots: parts.data_roots.clone(),
+    let background = evaluation::JobContext {
+        predictor: components.predictor.clone(),
+        registry: components.registry.clone(),
+        store: components.store.clone(),
+        data_roots: components.data_roots.clone(),
         limits: limits(&config),
         shutdown: shutdown.clone(),
     };
     let dataset = DatasetApi {
         checks: Checks::new(background.clone(), tasks.clone()),
-        named: Named {
-            library: parts.library.clone(),
-            store: parts.store.clone(),
+        crud: DatasetCrud {
+            library: components.library.clone(),
+            store: components.store.clone(),
             uploads: config.uploads,
         },
     };
     let training = TrainingApi {
-        store: parts.store.clone(),
+        store: components.store.clone(),
         supervisor,
-        artifacts: parts.artifacts.clone(),
-        data_roots: parts.data_roots,
-        weights_roots: parts.weights_roots,
+        artifacts: components.artifacts.clone(),
+        data_roots: components.data_roots,
+        weights_roots: components.weights_roots,
         limits: limits(&config),
-        memory: (parts.device == "cpu")
+        memory: (components.device == "cpu")
             .then(total_memory)
             .filter(|bytes| *bytes > 0),
         max_restarts: config.max_restarts,
@@ -252,29 +252,29 @@ pub async fn serve(
         tasks: tasks.clone(),
     };
     let model = ModelApi {
-        store: parts.store.clone(),
-        artifacts: parts.artifacts.clone(),
-        registry: parts.registry.clone(),
+        store: components.store.clone(),
+        artifacts: components.artifacts.clone(),
+        registry: components.registry.clone(),
         evaluations: Evaluations::new(background, tasks.clone()),
     };
     let prediction = PredictionApi {
-        predictor: parts.predictor,
-        registry: parts.registry.clone(),
+        predictor: components.predictor,
+        registry: components.registry.clone(),
         max_images: config.max_images_per_request as usize,
         batch_calls: BatchCalls::new(shutdown.clone(), tasks.clone()),
     };
     let readiness = health::readiness(live.clone(), shutdown.clone());
     let open_inference = OpenInference {
         predictions: prediction.clone(),
-        store: parts.store.clone(),
+        store: components.store.clone(),
         readiness: Arc::clone(&readiness),
         live: live.clone(),
         max_batch: config.max_batch as usize,
         shutdown: shutdown.clone(),
     };
     let system = SystemApi {
-        info: server_info(&config, &parts.device, http_address.port()),
-        registry: parts.registry,
+        info: server_info(&config, &components.device, http_address.port()),
+        registry: components.registry,
     };
     let mut pages = rest::router(
         open_inference.clone(),
@@ -286,7 +286,7 @@ pub async fn serve(
     );
     pages = pages.merge(uploads::router(
         Uploading {
-            library: parts.library,
+            library: components.library,
             shutdown: shutdown.clone(),
             tasks: tasks.clone(),
         },
@@ -350,20 +350,20 @@ pub async fn serve(
             shutdown.clone().cancelled_owned(),
         );
     let grpc = tokio::spawn(grpc);
-    tracing::info!(grpc = %grpc_address, http = %http_address, data_dir = %config.data_dir.display(), device = parts.device, "serving");
+    tracing::info!(grpc = %grpc_address, http = %http_address, data_dir = %config.data_dir.display(), device = components.device, "serving");
     if let Some(path) = &config.ready_file {
         let ready = serde_json::json!({ "grpc": grpc_address.to_string(), "http": http_address.to_string() });
         files::write_durably(path, ready.to_string().as_bytes())?;
     }
 
-    let ended = Ended {
+    let running = Running {
         grpc,
         http,
         supervising,
         tasks,
-        store: parts.store,
+        store: components.store,
     };
-    let result = ended.wait(&shutdown, config.shutdown_grace).await;
+    let result = running.wait(&shutdown, config.shutdown_grace).await;
     if let Some(exporting) = exporting {
         exporting.finish(traces::FLUSH_DEADLINE).await;
     }
@@ -374,7 +374,7 @@ pub async fn serve(
 }
 
 /// What the server is made of.
-struct Parts {
+struct Components {
     store: Store,
     artifacts: Artifacts,
     predictor: Predictor,
@@ -386,7 +386,7 @@ struct Parts {
     device: String,
 }
 
-impl Parts {
+impl Components {
     async fn open(config: &ServeConfig, traces: Traces) -> Result<Self, Error> {
         let store = Store::open(&config.data_dir).await?;
         // Absolute, because a training's process is told of them.
@@ -451,8 +451,11 @@ impl Parts {
                 threads => threads,
             },
             nice: config.worker_nice,
-            data_roots: data_directories.iter().map(|path| text(path)).collect(),
-            weights_roots: weights_directories.iter().map(|path| text(path)).collect(),
+            data_roots: data_directories.iter().map(|path| to_utf8(path)).collect(),
+            weights_roots: weights_directories
+                .iter()
+                .map(|path| to_utf8(path))
+                .collect(),
             hub: hub_access(&config.hub, &data_dir),
             limits: limits(config),
             traces,
@@ -474,7 +477,7 @@ impl Parts {
             },
         )
         .await?;
-        Ok(Parts {
+        Ok(Components {
             store,
             artifacts,
             predictor,
@@ -489,7 +492,7 @@ impl Parts {
 }
 
 /// The tasks that are waited for at the end.
-struct Ended {
+struct Running {
     grpc: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
     http: tokio::task::JoinHandle<()>,
     supervising: tokio::task::JoinHandle<Result<(), supervisor::Error>>,
@@ -497,7 +500,7 @@ struct Ended {
     store: Store,
 }
 
-impl Ended {
+impl Running {
     /// Waits for the token or a port's failure, then for everything to end, but not longer than the grace.
     async fn wait(mut self, shutdown: &CancellationToken, grace: Duration) -> Result<(), Error> {
         let failed = tokio::select! {
@@ -613,15 +616,19 @@ fn server_info(config: &ServeConfig, device: &str, http_port: u16) -> v1::GetSer
             .map(str::to_owned)
             .to_vec(),
         start_time: Some(SystemTime::now().into()),
-        data_roots: config.data_roots.iter().map(|path| text(path)).collect(),
-        weights_roots: config.weights_roots.iter().map(|path| text(path)).collect(),
+        data_roots: config.data_roots.iter().map(|path| to_utf8(path)).collect(),
+        weights_roots: config
+            .weights_roots
+            .iter()
+            .map(|path| to_utf8(path))
+            .collect(),
         live_model: String::new(),
         http_port: http_port.into(),
     }
 }
 
 /// The traces that the settings want, and the thread that sends them.
-fn traces_of(config: &ServeConfig) -> Result<(Traces, Option<traces::Exporting>), Error> {
+fn start_tracing(config: &ServeConfig) -> Result<(Traces, Option<traces::ExporterThread>), Error> {
     let Some(endpoint) = &config.otlp_endpoint else {
         return Ok((Traces::off(), None));
     };
@@ -653,13 +660,13 @@ fn hub_access(hub: &HubConfig, data_dir: &Path) -> worker_v1::HubAccess {
         .unwrap_or_else(|| data_dir.join("hub"));
     worker_v1::HubAccess {
         endpoint: hub.endpoint.clone(),
-        cache_dir: text(&cache_dir),
+        cache_dir: to_utf8(&cache_dir),
         token: hub.token.clone().unwrap_or_default(),
         offline: hub.offline,
-        torch_home: hub.torch_home.as_deref().map(text).unwrap_or_default(),
+        torch_home: hub.torch_home.as_deref().map(to_utf8).unwrap_or_default(),
     }
 }
 
-fn text(path: &Path) -> String {
+fn to_utf8(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

@@ -35,8 +35,8 @@ use crate::{
 
 use super::{
     interval::interval_level,
-    long_call::{self, Slots},
     status,
+    streaming_job::{self, JobLimit},
 };
 
 /// Evaluations that run at once; they share what background work may have.
@@ -46,18 +46,18 @@ const PAGE: usize = 500;
 
 /// What a client receives.
 pub type Responses = ReceiverStream<Result<v1::EvaluateModelVersionResponse, Status>>;
-type Sender = long_call::Sender<v1::EvaluateModelVersionResponse>;
+type Sender = streaming_job::Sender<v1::EvaluateModelVersionResponse>;
 
 /// Starts evaluations. Cheap to clone.
 #[derive(Clone)]
 pub struct Evaluations {
-    handles: Handles,
-    slots: Slots,
+    context: JobContext,
+    limit: JobLimit,
 }
 
 /// What an evaluation needs of the server.
 #[derive(Clone)]
-pub struct Handles {
+pub struct JobContext {
     /// The engine and its door.
     pub predictor: Predictor,
     /// What the versions' names mean.
@@ -73,11 +73,11 @@ pub struct Handles {
 }
 
 impl Evaluations {
-    /// Joins the handles; `tasks` owns the evaluations.
-    pub fn new(handles: Handles, tasks: TaskTracker) -> Self {
+    /// Joins the context; `tasks` owns the evaluations.
+    pub fn new(context: JobContext, tasks: TaskTracker) -> Self {
         Evaluations {
-            handles,
-            slots: Slots::new(MAX_EVALUATIONS, tasks),
+            context,
+            limit: JobLimit::new(MAX_EVALUATIONS, tasks),
         }
     }
 
@@ -89,16 +89,16 @@ impl Evaluations {
         &self,
         request: v1::EvaluateModelVersionRequest,
     ) -> Result<Responses, Status> {
-        let slot = self.slots.take();
+        let slot = self.limit.acquire();
         let slot = slot.ok_or_else(|| status::too_many_evaluations(MAX_EVALUATIONS))?;
-        let evaluation = Evaluation::check(self.handles.clone(), request, slot).await?;
-        Ok(self.slots.begin(|sender| evaluation.run(sender)))
+        let evaluation = Evaluation::check(self.context.clone(), request, slot).await?;
+        Ok(self.limit.start(|sender| evaluation.run(sender)))
     }
 }
 
 /// One evaluation.
 struct Evaluation {
-    handles: Handles,
+    context: JobContext,
     /// The version's weights, and what is recorded of it.
     model: Arc<ServedModel>,
     version: v1::ModelVersion,
@@ -121,7 +121,7 @@ struct Found {
 
 impl Evaluation {
     async fn check(
-        handles: Handles,
+        context: JobContext,
         request: v1::EvaluateModelVersionRequest,
         slot: OwnedSemaphorePermit,
     ) -> Result<Self, Status> {
@@ -130,18 +130,18 @@ impl Evaluation {
             "" => VersionName::alias(DEFAULT_MODEL, LIVE),
             name => VersionName::parse(name).map_err(|error| status::bad_name("name", &error))?,
         };
-        let model = handles.registry.served(&name).await;
+        let model = context.registry.resolve(&name).await;
         let model = model.map_err(status::from_registry)?;
         // By its number: the alias may have moved since.
         let number =
             VersionName::parse(&model.name).map_err(|error| status::bad_name("name", &error))?;
-        let version = handles.registry.version(&number).await;
+        let version = context.registry.version(&number).await;
         let version = version.map_err(status::from_registry)?;
-        let places = (&handles.store, &handles.data_roots);
+        let places = (&context.store, &context.data_roots);
         let (spec, split) = check_fields(&request, &version, places).await?;
         Ok(Evaluation {
             level: interval_level(&model, request.interval_level, "interval_level")?,
-            handles,
+            context,
             model,
             version,
             spec,
@@ -163,8 +163,8 @@ impl Evaluation {
         let (progress, told) = watch::channel(phase("scan", 0, 0));
         let told = (told, |progress| response(Kind::Progress(progress)));
         let report = |found| send_found(found, &sender);
-        let shutdown = &self.handles.shutdown;
-        long_call::conduct(&sender, shutdown, told, self.find(progress), report).await;
+        let shutdown = &self.context.shutdown;
+        streaming_job::drive(&sender, shutdown, told, self.find(progress), report).await;
     }
 
     async fn find(&self, progress: watch::Sender<v1::EvaluationProgress>) -> Result<Found, Status> {
@@ -176,7 +176,7 @@ impl Evaluation {
         let told = |done| {
             progress.send_replace(phase("predict", done, total));
         };
-        let verdicts = predict_files(&self.handles.predictor, &self.model, files, told).await;
+        let verdicts = predict_files(&self.context.predictor, &self.model, files, told).await;
         let verdicts = verdicts.map_err(|error| status::from_inference(&error))?;
         let skipped = self.check_skipped(&samples, &verdicts)?;
         progress.send_replace(phase("report", 0, total));
@@ -207,13 +207,13 @@ impl Evaluation {
     ) -> Result<Dataset, Status> {
         let options = dataset::Options {
             needs: Needs::Evaluation,
-            ..dataset_options(&self.spec, self.handles.limits)
+            ..dataset_options(&self.spec, self.context.limits)
         };
         let told = move |step: Step, done, total| {
             progress.send_replace(phase(step.label(), done, total));
         };
         let path = &self.spec.dataset.path;
-        long_call::scan(path, &self.handles.data_roots, options, told).await
+        streaming_job::scan(path, &self.context.data_roots, options, told).await
     }
 
     /// The images of the split, by name.
@@ -315,7 +315,7 @@ impl Evaluation {
             }
             Ok(figures)
         };
-        let figures = self.handles.predictor.compute(work).await;
+        let figures = self.context.predictor.compute(work).await;
         figures
             .map_err(|error| status::from_inference(&error))?
             .map_err(|error| status::from_plots(&error))
@@ -385,7 +385,7 @@ async fn check_fields(
         }
     }
     let seed = of_training.and_then(|spec| spec.seed);
-    let spec = long_call::resolve(given, seed, places, violations).await?;
+    let spec = streaming_job::resolve(given, seed, places, violations).await?;
     Ok((spec, split))
 }
 
@@ -417,7 +417,7 @@ async fn send_found(found: Found, sender: &Sender) -> bool {
 
 /// Sends one message; false when the client has left or does not take it in time.
 async fn send(sender: &Sender, message: Result<Kind, Status>) -> bool {
-    long_call::send(sender, message.map(response)).await
+    streaming_job::send(sender, message.map(response)).await
 }
 
 fn response(kind: Kind) -> v1::EvaluateModelVersionResponse {

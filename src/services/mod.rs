@@ -4,18 +4,18 @@
 
 mod caller;
 pub mod dataset;
+mod dataset_ref;
 pub mod deadline;
 mod download;
 pub mod evaluation;
 pub mod event_stream;
 mod interval;
-mod long_call;
 pub mod model;
-mod named;
 pub mod open_inference;
 pub mod predict_batch;
 pub mod prediction;
 pub mod status;
+mod streaming_job;
 pub mod system;
 pub mod training;
 pub mod uploads;
@@ -81,10 +81,10 @@ fn compressed_if_large<M: prost::Message>(message: M) -> tonic::Response<M> {
 ///
 /// # Errors
 /// INTERNAL when the work panicked.
-fn driven<T: Send + 'static>(
+fn spawn_abort_on_drop<T: Send + 'static>(
     work: impl Future<Output = Result<T, tonic::Status>> + Send + 'static,
 ) -> impl Future<Output = Result<T, tonic::Status>> {
-    let followed = traces::within(traces::current(), work);
+    let followed = traces::instrument(traces::current(), work);
     let work = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(followed));
     async move { work.await.unwrap_or_else(|_| Err(status::panicked())) }
 }

@@ -34,10 +34,9 @@ use crate::{
 
 use super::{
     caller::Caller,
-    driven,
     interval::interval_level,
     prediction::{PredictionApi, prediction},
-    status, uncompressed,
+    spawn_abort_on_drop, status, uncompressed,
 };
 
 /// Images of a call that are on their way at once: twice what the engine computes together of images that nobody waits for, so that it never waits for the next.
@@ -124,7 +123,7 @@ impl PredictionApi {
         let answer = move |(index, part): (usize, Result<Option<Part>, Status>)| {
             let batch = Arc::clone(&batch);
             let token = on_their_way.token();
-            driven(async move {
+            spawn_abort_on_drop(async move {
                 let answer = batch.answer(index, image(index, part?)?).await;
                 drop(token);
                 answer

@@ -78,9 +78,9 @@ impl PredictionApi {
     /// The version that a name means.
     ///
     /// # Errors
-    /// Those of [`Registry::served`].
+    /// Those of [`Registry::resolve`].
     pub(super) async fn served(&self, name: &VersionName) -> Result<Arc<ServedModel>, Status> {
-        self.registry.served(name).await.map_err(|error| {
+        self.registry.resolve(name).await.map_err(|error| {
             if matches!(error, registry::Error::NoLiveVersion { .. }) {
                 metrics::prediction_rejected(RejectionReason::NoModel);
             }

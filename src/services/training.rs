@@ -31,9 +31,9 @@ use crate::{
 };
 
 use super::{
-    download,
+    dataset_ref, download,
     event_stream::{self, EventStream},
-    named, next_page_token, page_size, page_token, status, uncompressed,
+    next_page_token, page_size, page_token, status, uncompressed,
 };
 
 /// Calls that only try a start and are looked through at once: each may scan a dataset.
@@ -373,7 +373,7 @@ impl TrainingApi {
         let mut asked = request.spec.clone().unwrap_or_default();
         let mut found = Vec::new();
         if let Some(dataset) = &mut asked.dataset {
-            found.extend(named::locate(&self.store, dataset, "spec.dataset").await?);
+            found.extend(dataset_ref::resolve_name(&self.store, dataset, "spec.dataset").await?);
         }
         let is_misnamed = !found.is_empty();
         let mut refuse = |field: &str, description: String| {

@@ -49,7 +49,7 @@ const ABSENT: Kind = Kind::Gauge(Start::Absent);
 /// Declares the metrics and the list of all of them, so that none can be left out of the list.
 macro_rules! families {
     ($($family:ident: $kind:expr, $unit:ident, $name:literal, [$($label:expr),*], $help:literal;)+) => {
-        $(static $family: Family = Family {
+        $(pub(crate) static $family: Family = Family {
             name: $name,
             kind: $kind,
             unit: Unit::$unit,

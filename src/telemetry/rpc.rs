@@ -98,11 +98,11 @@ where
         let path = request.uri().path();
         let method = self.methods.label(path);
         // Probes and reflection would be most of the traces and tell nothing.
-        let may_begin = !path.starts_with("/grpc.");
+        let may_start = !path.starts_with("/grpc.");
         let kind = || CallKind::Rpc(Arc::clone(&method));
-        let span = self.traces.call(kind, request.headers(), may_begin);
+        let span = self.traces.call(kind, request.headers(), may_start);
         let call = Call::begin(method, span);
-        let inner = traces::on_behalf(call.trace(), || self.inner.call(request));
+        let inner = traces::in_scope(call.trace(), || self.inner.call(request));
         CountedFuture {
             inner,
             call: Some(call),
@@ -130,7 +130,7 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let trace = this.call.as_ref().and_then(Call::trace);
-        let result = ready!(traces::on_behalf(trace, || this.inner.poll(context)));
+        let result = ready!(traces::in_scope(trace, || this.inner.poll(context)));
         let mut call = this.call.take();
         match result {
             Ok(response) => {

@@ -3,7 +3,7 @@
 //! A task for each check scans and compares on threads of the lowest priority, predicts in the background's share of the queue where it is asked to, and
 //! makes the report. It ends when its client leaves, when the server shuts down, or when the client does not take what is sent for a minute.
 
-mod named;
+mod crud;
 mod report;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
@@ -24,13 +24,13 @@ use crate::{
     },
 };
 
-pub use self::named::Named;
+pub use self::crud::DatasetCrud;
 
 use self::report::{Limit, label_outliers, report};
 use super::{
-    evaluation::Handles,
-    long_call::{self, Slots},
+    evaluation::JobContext,
     status,
+    streaming_job::{self, JobLimit},
 };
 
 /// Checks that run at once; each holds as many decoded images as the machine has threads, eight at most.
@@ -42,7 +42,7 @@ const MAX_LISTED: u32 = 1_000;
 
 /// What a client receives.
 pub type Responses = ReceiverStream<Result<v1::CheckDatasetResponse, Status>>;
-type Sender = long_call::Sender<v1::CheckDatasetResponse>;
+type Sender = streaming_job::Sender<v1::CheckDatasetResponse>;
 
 /// The service over its handle.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ pub struct DatasetApi {
     /// Checks that run beside Predict.
     pub checks: Checks,
     /// Datasets with a name.
-    pub named: Named,
+    pub crud: DatasetCrud,
 }
 
 #[tonic::async_trait]
@@ -69,7 +69,7 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<v1::RegisterDatasetRequest>,
     ) -> Result<Response<v1::RegisterDatasetResponse>, Status> {
-        let registered = self.named.register(request.into_inner());
+        let registered = self.crud.register(request.into_inner());
         registered.await.map(Response::new)
     }
 
@@ -77,7 +77,7 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<v1::CreateDatasetRequest>,
     ) -> Result<Response<v1::CreateDatasetResponse>, Status> {
-        let created = self.named.create(request.into_inner());
+        let created = self.crud.create(request.into_inner());
         created.await.map(Response::new)
     }
 
@@ -85,7 +85,7 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<v1::GetDatasetRequest>,
     ) -> Result<Response<v1::GetDatasetResponse>, Status> {
-        let found = self.named.get(request.into_inner());
+        let found = self.crud.get(request.into_inner());
         found.await.map(Response::new)
     }
 
@@ -93,7 +93,7 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<v1::ListDatasetsRequest>,
     ) -> Result<Response<v1::ListDatasetsResponse>, Status> {
-        let listed = self.named.list(request.into_inner());
+        let listed = self.crud.list(request.into_inner());
         listed.await.map(Response::new)
     }
 
@@ -101,7 +101,7 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<v1::DeleteDatasetRequest>,
     ) -> Result<Response<v1::DeleteDatasetResponse>, Status> {
-        let deleted = self.named.delete(request.into_inner());
+        let deleted = self.crud.delete(request.into_inner());
         deleted.await.map(Response::new)
     }
 }
@@ -109,31 +109,31 @@ impl DatasetService for DatasetApi {
 /// Starts checks. Cheap to clone.
 #[derive(Clone)]
 pub struct Checks {
-    handles: Handles,
-    slots: Slots,
+    context: JobContext,
+    limit: JobLimit,
 }
 
 impl Checks {
-    /// Joins the handles; `tasks` owns the checks.
-    pub fn new(handles: Handles, tasks: TaskTracker) -> Self {
+    /// Joins the context; `tasks` owns the checks.
+    pub fn new(context: JobContext, tasks: TaskTracker) -> Self {
         Checks {
-            handles,
-            slots: Slots::new(MAX_CHECKS, tasks),
+            context,
+            limit: JobLimit::new(MAX_CHECKS, tasks),
         }
     }
 
     /// Checks everything that needs no look at the images, and begins.
     async fn start(&self, request: v1::CheckDatasetRequest) -> Result<Responses, Status> {
-        let slot = self.slots.take();
+        let slot = self.limit.acquire();
         let slot = slot.ok_or_else(|| status::too_many_checks(MAX_CHECKS))?;
-        let check = Check::new(self.handles.clone(), request, slot).await?;
-        Ok(self.slots.begin(|sender| check.run(sender)))
+        let check = Check::new(self.context.clone(), request, slot).await?;
+        Ok(self.limit.start(|sender| check.run(sender)))
     }
 }
 
 /// One check.
 struct Check {
-    handles: Handles,
+    context: JobContext,
     /// Only the dataset and the seed are of interest.
     spec: Spec,
     near: Option<u32>,
@@ -147,7 +147,7 @@ struct Check {
 
 impl Check {
     async fn new(
-        handles: Handles,
+        context: JobContext,
         request: v1::CheckDatasetRequest,
         slot: OwnedSemaphorePermit,
     ) -> Result<Self, Status> {
@@ -180,12 +180,12 @@ impl Check {
             },
         };
         let given = request.dataset.unwrap_or_default();
-        let places = (&handles.store, &handles.data_roots);
-        let spec = long_call::resolve(given, request.seed, places, violations).await?;
+        let places = (&context.store, &context.data_roots);
+        let spec = streaming_job::resolve(given, request.seed, places, violations).await?;
         let model = match name {
             None => None,
             Some(name) => {
-                let served = handles.registry.served(&name).await;
+                let served = context.registry.resolve(&name).await;
                 Some(served.map_err(status::from_registry)?)
             }
         };
@@ -199,7 +199,7 @@ impl Check {
         Ok(Check {
             near: (!request.skip_near_duplicates).then_some(near),
             limit: Limit(listed as usize),
-            handles,
+            context,
             spec,
             model,
             started,
@@ -212,9 +212,9 @@ impl Check {
         tracing::info!(dataset = self.spec.dataset.path, "checking a dataset");
         let (progress, told) = watch::channel(phase("scan", 0, 0));
         let told = (told, |progress| response(Kind::Progress(progress)));
-        let report = |report| long_call::send(&sender, Ok(response(Kind::Report(report))));
-        let shutdown = &self.handles.shutdown;
-        long_call::conduct(&sender, shutdown, told, self.find(progress), report).await;
+        let report = |report| streaming_job::send(&sender, Ok(response(Kind::Report(report))));
+        let shutdown = &self.context.shutdown;
+        streaming_job::drive(&sender, shutdown, told, self.find(progress), report).await;
     }
 
     async fn find(
@@ -229,7 +229,7 @@ impl Check {
         let (near, limit) = (self.near, self.limit);
         // Sorting and grouping everything once more is nothing for an async thread.
         let report = self
-            .handles
+            .context
             .predictor
             .compute(move || report(&dataset, near, limit));
         let report = report
@@ -247,13 +247,13 @@ impl Check {
         let options = dataset::Options {
             needs: Needs::Check,
             near: self.near,
-            ..dataset_options(&self.spec, self.handles.limits)
+            ..dataset_options(&self.spec, self.context.limits)
         };
         let told = move |step: Step, done, total| {
             progress.send_replace(phase(step.label(), done, total));
         };
         let path = &self.spec.dataset.path;
-        long_call::scan(path, &self.handles.data_roots, options, told).await
+        streaming_job::scan(path, &self.context.data_roots, options, told).await
     }
 
     async fn outliers(
@@ -269,11 +269,11 @@ impl Check {
         };
         told(0);
         let files: Vec<PathBuf> = samples.into_iter().map(|sample| sample.path).collect();
-        let verdicts = predict_files(&self.handles.predictor, model, files, told).await;
+        let verdicts = predict_files(&self.context.predictor, model, files, told).await;
         let verdicts = verdicts.map_err(|error| status::from_inference(&error))?;
         let (model, dataset, limit) = (Arc::clone(model), Arc::clone(dataset), self.limit);
         let work = move || label_outliers(&model, &dataset, verdicts, limit);
-        let found = self.handles.predictor.compute(work).await;
+        let found = self.context.predictor.compute(work).await;
         found.map_err(|error| status::from_inference(&error))
     }
 }

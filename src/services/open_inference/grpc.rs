@@ -11,7 +11,7 @@ use crate::{
         grpc_inference_service_server::GrpcInferenceService, infer_parameter::ParameterChoice,
         model_infer_request::InferInputTensor, model_infer_response::InferOutputTensor,
     },
-    services::{caller::Caller, compressed_if_large, driven, status, uncompressed},
+    services::{caller::Caller, compressed_if_large, spawn_abort_on_drop, status, uncompressed},
 };
 
 use super::{
@@ -91,7 +91,9 @@ impl GrpcInferenceService for OpenInference {
         let api = self.clone();
         let answer = move |request: Result<oi::ModelInferRequest, Status>| {
             let (api, caller) = (api.clone(), caller.clone());
-            driven(async move { api.stream_answer(request?, caller, errors_end).await })
+            spawn_abort_on_drop(
+                async move { api.stream_answer(request?, caller, errors_end).await },
+            )
         };
         // What has been read is still answered when the server ends.
         let answers = request

@@ -19,7 +19,7 @@ use crate::{
     inference::{ServedModel, predictor::Wishes},
     model::calibration::DEFAULT_LEVEL,
     names::{VersionName, is_id},
-    registry::{DEFAULT_MODEL, LIVE, Live},
+    registry::{DEFAULT_MODEL, LIVE, LiveStatus},
     store::{Store, VersionRef},
     telemetry::http::ReadinessProbe,
 };
@@ -51,7 +51,7 @@ pub struct OpenInference {
     /// Whether the server takes calls.
     pub readiness: ReadinessProbe,
     /// How the live version does.
-    pub live: watch::Receiver<Live>,
+    pub live: watch::Receiver<LiveStatus>,
     /// Most images in one forward pass.
     pub max_batch: usize,
     /// Ends streams with UNAVAILABLE.
@@ -159,7 +159,7 @@ impl OpenInference {
 
     /// The live version and why it does not load, if so; of the others nobody knows before they are asked for.
     async fn broken(&self) -> Option<(String, String)> {
-        let Live::Failed(why) = self.live.borrow().clone() else {
+        let LiveStatus::Failed(why) = self.live.borrow().clone() else {
             return None;
         };
         let live = VersionName::alias(DEFAULT_MODEL, LIVE);

@@ -253,7 +253,7 @@ async fn follow(
         code: tonic::Code::Cancelled,
         span,
     };
-    match traces::within(trace, answering).await {
+    match traces::instrument(trace, answering).await {
         Ok(response) => {
             counted.code = tonic::Code::Ok;
             response

@@ -210,9 +210,9 @@ mod tests {
     #[test]
     fn lines_of_a_traced_call_bear_its_trace_and_others_none() {
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let trace = Traces::for_test(0.0).0.adopt(header, "").unwrap();
+        let trace = Traces::for_test(0.0).0.from_remote(header, "").unwrap();
         let lines = lines(|| {
-            traces::on_behalf(Some(&trace), || tracing::info!("inside"));
+            traces::in_scope(Some(&trace), || tracing::info!("inside"));
             tracing::info!("outside");
         });
         let inside: Value = serde_json::from_str(&lines[0]).unwrap();

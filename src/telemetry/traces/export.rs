@@ -71,12 +71,12 @@ impl Queue {
 
 /// The thread that sends spans.
 #[derive(Debug)]
-pub struct Exporting {
+pub struct ExporterThread {
     ending: CancellationToken,
     ended: oneshot::Receiver<()>,
 }
 
-impl Exporting {
+impl ExporterThread {
     /// Sends what waits and ends, or gives up at the deadline; what is told after this call is dropped.
     pub async fn finish(self, deadline: Duration) {
         self.ending.cancel();
@@ -90,7 +90,7 @@ impl Exporting {
 }
 
 /// Starts the thread.
-pub(super) fn start(endpoint: &str) -> Result<(Queue, Exporting), Error> {
+pub(super) fn start(endpoint: &str) -> Result<(Queue, ExporterThread), Error> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -122,7 +122,7 @@ pub(super) fn start(endpoint: &str) -> Result<(Queue, Exporting), Error> {
         runtime.block_on(sending.run(end));
         told.send(()).ok();
     })?);
-    Ok((Queue(queue), Exporting { ending, ended }))
+    Ok((Queue(queue), ExporterThread { ending, ended }))
 }
 
 fn resource() -> Resource {

@@ -5,7 +5,7 @@
 //! - `export`: the queue and the thread that sends spans.
 //!
 //! Most calls are not followed, and they must cost nothing. So nothing is opened or entered: the server measures its durations anyhow, and where a call is
-//! followed, [`Trace::tell`] makes a span of two moments once they are known. A call that is followed has a [`Trace`], which goes with it: through
+//! followed, [`Trace::record_span`] makes a span of two moments once they are known. A call that is followed has a [`Trace`], which goes with it: through
 //! asynchronous code as the task's [`current`] one, and as a value where work changes the thread. Everything else sees `None`.
 //!
 //! Without an endpoint there are no traces, and a [`Traces`] of [`Traces::off`] is one comparison.
@@ -33,7 +33,7 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData, SpanEve
 
 use super::metrics::RpcCode;
 
-pub use export::{Error, Exporting};
+pub use export::{Error, ExporterThread};
 pub use opentelemetry::KeyValue;
 
 /// How long the spans that wait at the end of the server may take to be sent.
@@ -71,7 +71,7 @@ impl Traces {
     ///
     /// # Errors
     /// An endpoint that is no address, or a thread that the operating system refuses.
-    pub fn start(options: &Options) -> Result<(Self, Exporting), Error> {
+    pub fn start(options: &Options) -> Result<(Self, ExporterThread), Error> {
         let (queue, exporting) = export::start(&options.endpoint)?;
         Ok((Self::over(queue, options.sample_ratio), exporting))
     }
@@ -88,14 +88,14 @@ impl Traces {
         })))
     }
 
-    /// The span of a call that begins now, if it is followed: when its client follows it, or, where the client does not say, by chance. `may_begin` is false
+    /// The span of a call that begins now, if it is followed: when its client follows it, or, where the client does not say, by chance. `may_start` is false
     /// for calls that are not worth a trace of their own.
     #[must_use]
     pub fn call(
         &self,
         kind: impl FnOnce() -> CallKind,
         headers: &HeaderMap,
-        may_begin: bool,
+        may_start: bool,
     ) -> Option<CallSpan> {
         let shared = self.0.as_ref()?;
         let parent = context::of_headers(headers);
@@ -104,7 +104,7 @@ impl Traces {
                 (parent.trace_id(), parent.trace_state().clone())
             }
             Some(_) => return None,
-            None if !may_begin => return None,
+            None if !may_start => return None,
             None => {
                 let trace_id = RandomIdGenerator::default().new_trace_id();
                 let lower = u128::from_be_bytes(trace_id.to_bytes()) as u64;
@@ -114,12 +114,12 @@ impl Traces {
                 (trace_id, TraceState::NONE)
             }
         };
-        let begun = Instant::now();
-        let trace = Trace::new(shared, trace_id, state, parent.as_ref(), Clock::at(begun));
+        let started = Instant::now();
+        let trace = Trace::new(shared, trace_id, state, parent.as_ref(), Clock::at(started));
         Some(CallSpan {
             trace,
             kind: kind(),
-            begun,
+            started,
         })
     }
 
@@ -132,7 +132,7 @@ impl Traces {
 
     /// The span that these headers name, if there are traces and it is followed: work that goes on after its call, or in another process.
     #[must_use]
-    pub fn adopt(&self, trace_parent: &str, trace_state: &str) -> Option<Trace> {
+    pub fn from_remote(&self, trace_parent: &str, trace_state: &str) -> Option<Trace> {
         let shared = self.0.as_ref()?;
         let context = context::parse(trace_parent, trace_state)?;
         context.is_sampled().then(|| {
@@ -185,18 +185,18 @@ impl Clock {
 
 /// What a span says beside its name and its times.
 #[derive(Debug, Default)]
-pub struct Details {
+pub struct SpanDetails {
     /// Its attributes.
     pub attributes: Vec<KeyValue>,
     /// Spans of other traces that it has to do with.
     pub links: Vec<SpanContext>,
 }
 
-impl Details {
+impl SpanDetails {
     /// Only attributes.
     #[must_use]
     pub fn of(attributes: impl Into<Vec<KeyValue>>) -> Self {
-        Details {
+        SpanDetails {
             attributes: attributes.into(),
             links: Vec::new(),
         }
@@ -261,29 +261,29 @@ impl Trace {
     }
 
     /// Sends this span, once: it is over, and this is all about it. Waits for nothing; when the queue is full the span is dropped and counted.
-    pub fn tell(
+    pub fn record_span(
         &self,
         name: impl Into<Cow<'static, str>>,
-        begun: Instant,
+        started: Instant,
         ended: Instant,
-        details: Details,
+        details: SpanDetails,
     ) {
-        let (begun, ended) = (self.0.clock.time(begun), self.0.clock.time(ended));
-        self.tell_at(name, begun, ended, details);
+        let (started, ended) = (self.0.clock.time(started), self.0.clock.time(ended));
+        self.record_span_at(name, started, ended, details);
     }
 
     /// The same with times of a clock that other processes have, too.
-    pub fn tell_at(
+    pub fn record_span_at(
         &self,
         name: impl Into<Cow<'static, str>>,
-        begun: SystemTime,
+        started: SystemTime,
         ended: SystemTime,
-        details: Details,
+        details: SpanDetails,
     ) {
         self.send(
             SpanKind::Internal,
             name.into(),
-            (begun, ended),
+            (started, ended),
             details,
             Status::Unset,
         );
@@ -294,7 +294,7 @@ impl Trace {
         span_kind: SpanKind,
         name: Cow<'static, str>,
         (start_time, end_time): (SystemTime, SystemTime),
-        details: Details,
+        details: SpanDetails,
         status: Status,
     ) {
         let point = &self.0;
@@ -338,7 +338,7 @@ pub enum CallKind {
 pub struct CallSpan {
     trace: Trace,
     kind: CallKind,
-    begun: Instant,
+    started: Instant,
 }
 
 impl CallSpan {
@@ -377,8 +377,8 @@ impl CallSpan {
             Status::Unset
         };
         let clock = self.trace.0.clock;
-        let times = (clock.time(self.begun), clock.time(Instant::now()));
-        let details = Details::of(attributes);
+        let times = (clock.time(self.started), clock.time(Instant::now()));
+        let details = SpanDetails::of(attributes);
         self.trace
             .send(SpanKind::Server, name.into(), times, details, status);
     }
@@ -413,7 +413,7 @@ pub(super) fn current_id() -> Option<TraceId> {
 }
 
 /// Does something for a span: until it is done, that is the [`current`] one.
-pub fn on_behalf<T>(trace: Option<&Trace>, work: impl FnOnce() -> T) -> T {
+pub fn in_scope<T>(trace: Option<&Trace>, work: impl FnOnce() -> T) -> T {
     match trace {
         None => work(),
         Some(trace) => CURRENT.sync_scope(trace.clone(), work),
@@ -421,7 +421,7 @@ pub fn on_behalf<T>(trace: Option<&Trace>, work: impl FnOnce() -> T) -> T {
 }
 
 /// The same for asynchronous work.
-pub async fn within<F: Future>(trace: Option<Trace>, work: F) -> F::Output {
+pub async fn instrument<F: Future>(trace: Option<Trace>, work: F) -> F::Output {
     match trace {
         None => work.await,
         Some(trace) => CURRENT.scope(trace, work).await,

@@ -46,7 +46,7 @@ fn client_decides_and_chance_only_where_it_does_not() {
     }
     let off = Traces::off();
     assert_eq!(follows(&off, &headers(FOLLOWED)), None);
-    assert!(off.adopt(FOLLOWED, "").is_none());
+    assert!(off.from_remote(FOLLOWED, "").is_none());
 }
 
 #[test]
@@ -112,17 +112,22 @@ fn client_s_fault_is_no_error_of_the_span() {
 #[test]
 fn spans_inside_of_a_call_have_the_times_that_were_measured() {
     let (traces, mut spans) = Traces::for_test(0.0);
-    let call = traces.adopt(FOLLOWED, "a=1").unwrap();
-    let (child, begun) = (call.child(), Instant::now());
+    let call = traces.from_remote(FOLLOWED, "a=1").unwrap();
+    let (child, started) = (call.child(), Instant::now());
     // Before the span that it is in: a clock that only knew later moments would put both at the same time.
-    let earlier = begun.checked_sub(Duration::from_millis(1500)).unwrap();
+    let earlier = started.checked_sub(Duration::from_millis(1500)).unwrap();
     let grandchild = child.child();
-    grandchild.tell("decode", earlier, begun, Details::default());
-    let details = Details {
+    grandchild.record_span("decode", earlier, started, SpanDetails::default());
+    let details = SpanDetails {
         links: vec![call.context()],
-        ..Details::default()
+        ..SpanDetails::default()
     };
-    child.tell("batch", begun, begun + Duration::from_millis(250), details);
+    child.record_span(
+        "batch",
+        started,
+        started + Duration::from_millis(250),
+        details,
+    );
     let (decode, batch) = (spans.try_recv().unwrap(), spans.try_recv().unwrap());
     assert_eq!(decode.end_time, batch.start_time);
     let length = |span: &SpanData| span.end_time.duration_since(span.start_time).unwrap();
@@ -145,26 +150,27 @@ fn header_for_work_elsewhere_names_the_span() {
     let (traces, _spans) = Traces::for_test(1.0);
     let call = traces.call(predict, &HeaderMap::new(), true).unwrap();
     let header = call.trace().parent_header();
-    let adopted = traces.adopt(&header, "").unwrap();
+    let adopted = traces.from_remote(&header, "").unwrap();
     assert_eq!(
         adopted.context().span_id(),
         call.trace().context().span_id()
     );
     assert_eq!(adopted.id(), call.trace().id());
-    assert!(traces.adopt(NOT_FOLLOWED, "").is_none());
-    assert!(traces.adopt("", "").is_none());
+    assert!(traces.from_remote(NOT_FOLLOWED, "").is_none());
+    assert!(traces.from_remote("", "").is_none());
 }
 
 #[test]
 fn full_queue_drops_spans_and_counts_them() {
     let (recorder, handle) = crate::telemetry::exporter::for_test();
     let (traces, mut spans) = Traces::for_test(1.0);
-    let call = traces.adopt(FOLLOWED, "").unwrap();
+    let call = traces.from_remote(FOLLOWED, "").unwrap();
     let room = spans.max_capacity();
     ::metrics::with_local_recorder(&recorder, || {
         let now = Instant::now();
         for _ in 0..room + 3 {
-            call.child().tell("decode", now, now, Details::default());
+            call.child()
+                .record_span("decode", now, now, SpanDetails::default());
         }
     });
     let text = handle.render();
@@ -180,13 +186,13 @@ fn full_queue_drops_spans_and_counts_them() {
 #[tokio::test]
 async fn current_span_is_that_of_the_task() {
     let (traces, _spans) = Traces::for_test(0.0);
-    let trace = traces.adopt(FOLLOWED, "").unwrap();
-    let inside = within(Some(trace.clone()), async {
+    let trace = traces.from_remote(FOLLOWED, "").unwrap();
+    let inside = instrument(Some(trace.clone()), async {
         tokio::task::yield_now().await;
         current().map(|trace| trace.id())
     });
     assert_eq!(inside.await, Some(trace.id()));
-    assert!(within(None, async { current() }).await.is_none());
-    assert!(on_behalf(None, current).is_none());
-    assert!(on_behalf(Some(&trace), current).is_some());
+    assert!(instrument(None, async { current() }).await.is_none());
+    assert!(in_scope(None, current).is_none());
+    assert!(in_scope(Some(&trace), current).is_some());
 }

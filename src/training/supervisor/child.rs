@@ -127,7 +127,7 @@ impl Worker {
             pid,
             events: FramedRead::new(stdout.ok_or_else(missing)?, codec()),
             commands: Some(FramedWrite::new(stdin.ok_or_else(missing)?, codec())),
-            log: tokio::spawn(traces::within(
+            log: tokio::spawn(traces::instrument(
                 traces::current(),
                 forward_log(stderr.ok_or_else(missing)?, training),
             )),

@@ -99,9 +99,9 @@ pub(super) async fn training(
         return inner.end_if_asked(id, state).await;
     };
     let (parent, state) = (&training.trace_parent, &training.trace_state);
-    let trace = inner.options.traces.adopt(parent, state);
+    let trace = inner.options.traces.from_remote(parent, state);
     let following = attempt(inner, training, resume, (wishes, changes), shutdown);
-    Box::pin(traces::within(trace, following)).await
+    Box::pin(traces::instrument(trace, following)).await
 }
 
 /// Runs the training's process once, and records what became of it.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::{
     proto::{v1, worker_v1::TimeSpan},
-    telemetry::traces::{self, Details, KeyValue, Trace},
+    telemetry::traces::{self, KeyValue, SpanDetails, Trace},
 };
 
 /// The first start of a training, which waited until now.
@@ -15,21 +15,21 @@ pub(super) fn queued(training: &v1::Training) {
         return;
     };
     if let Some(created) = training.create_time.and_then(moment) {
-        let details = Details::of([KeyValue::new("visage.training", training.name.clone())]);
+        let details = SpanDetails::of([KeyValue::new("visage.training", training.name.clone())]);
         trace
             .child()
-            .tell_at("queue", created, SystemTime::now(), details);
+            .record_span_at("queue", created, SystemTime::now(), details);
     }
 }
 
 /// Something that the process has done, with its parts.
 pub(super) fn told(span: &TimeSpan) {
     if let Some(trace) = traces::current() {
-        tell(&trace, span);
+        record_span(&trace, span);
     }
 }
 
-fn tell(parent: &Trace, span: &TimeSpan) {
+fn record_span(parent: &Trace, span: &TimeSpan) {
     let begin = span.begin.and_then(moment);
     let (Some(begin), Some(end)) = (begin, span.end.and_then(moment)) else {
         tracing::warn!(
@@ -40,7 +40,7 @@ fn tell(parent: &Trace, span: &TimeSpan) {
     };
     let trace = parent.child();
     for part in &span.parts {
-        tell(&trace, part);
+        record_span(&trace, part);
     }
     let mut attributes = Vec::new();
     if span.epoch > 0 {
@@ -49,7 +49,7 @@ fn tell(parent: &Trace, span: &TimeSpan) {
     if span.summed {
         attributes.push(KeyValue::new("visage.summed", true));
     }
-    trace.tell_at(span.name.clone(), begin, end, Details::of(attributes));
+    trace.record_span_at(span.name.clone(), begin, end, SpanDetails::of(attributes));
 }
 
 fn moment(time: prost_types::Timestamp) -> Option<SystemTime> {

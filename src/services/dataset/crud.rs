@@ -18,7 +18,7 @@ const MAX_DISPLAY_NAME: usize = 256;
 
 /// The calls over their handles.
 #[derive(Clone)]
-pub struct Named {
+pub struct DatasetCrud {
     /// The datasets.
     pub library: Library,
     /// Their records.
@@ -27,7 +27,7 @@ pub struct Named {
     pub uploads: bool,
 }
 
-impl Named {
+impl DatasetCrud {
     pub(super) async fn register(
         &self,
         request: v1::RegisterDatasetRequest,

@@ -17,7 +17,7 @@ use super::status;
 ///
 /// # Errors
 /// What the store fails with. A name of nothing that can be used is a violation.
-pub(super) async fn locate(
+pub(super) async fn resolve_name(
     store: &Store,
     given: &mut v1::DatasetSpec,
     field: &str,

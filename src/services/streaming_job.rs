@@ -15,7 +15,7 @@ use crate::{
     training::spec::{Spec, Violation},
 };
 
-use super::{named, status};
+use super::{dataset_ref, status};
 
 /// Shortest pause between two reports of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
@@ -35,7 +35,7 @@ pub(super) async fn resolve(
     (store, roots): (&Store, &Roots),
     mut violations: Vec<Violation>,
 ) -> Result<Spec, Status> {
-    let misnamed = named::locate(store, &mut given, "dataset").await?;
+    let misnamed = dataset_ref::resolve_name(store, &mut given, "dataset").await?;
     if let Some(violation) = misnamed {
         // Without a path nothing more could be said about the dataset.
         violations.push(violation);
@@ -110,27 +110,27 @@ pub(super) async fn scan(
 
 /// Room for so many calls of one kind at once. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Slots {
+pub(super) struct JobLimit {
     free: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
-impl Slots {
+impl JobLimit {
     /// `tasks` owns the calls.
     pub(super) fn new(most: usize, tasks: TaskTracker) -> Self {
-        Slots {
+        JobLimit {
             free: Arc::new(Semaphore::new(most)),
             tasks,
         }
     }
 
     /// A place, free again when it is dropped; `None` where all are taken.
-    pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn acquire(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
     /// Begins a call that sends what the client receives.
-    pub(super) fn begin<R, F>(
+    pub(super) fn start<R, F>(
         &self,
         call: impl FnOnce(Sender<R>) -> F,
     ) -> ReceiverStream<Result<R, Status>>
@@ -144,7 +144,7 @@ impl Slots {
 }
 
 /// Sends progress until something is found, and then that; ends early when the client leaves or the server shuts down.
-pub(super) async fn conduct<P: Clone, R, F, D: Future<Output = bool>>(
+pub(super) async fn drive<P: Clone, R, F, D: Future<Output = bool>>(
     sender: &Sender<R>,
     shutdown: &CancellationToken,
     (told, response): (watch::Receiver<P>, impl Fn(P) -> R),
