@@ -261,21 +261,23 @@ impl Artifacts {
         Ok(())
     }
 
-    /// Where an artifact lies, when the store is a directory and the artifact is there. Its bytes are not verified.
-    ///
-    /// Errors: [`Error::BadDigest`].
-    pub async fn local_path(&self, sha256: &str) -> Result<Option<PathBuf>, Error> {
+    /// The file of an artifact, for readers that map or check it themselves. Errors:
+    /// [`Error::BadDigest`], [`Error::NotFound`].
+    pub async fn local_file(&self, sha256: &str) -> Result<PathBuf, Error> {
         let key = key(sha256)?;
-        let Some(local) = &self.local else {
-            return Ok(None);
+        let missing = || Error::NotFound {
+            digest: sha256.to_owned(),
         };
-        let path = local.path_to_filesystem(&key)?;
+        let path = match &self.local {
+            Some(local) => local.path_to_filesystem(&key)?,
+            None => return Err(missing()),
+        };
         let exists = blocking({
             let path = path.clone();
             move || path.try_exists()
         })
         .await?;
-        Ok(exists.then_some(path))
+        exists.then_some(path).ok_or_else(missing)
     }
 
     /// Removes an artifact; one that does not exist is no error. Errors: [`Error::BadDigest`], [`Error::Store`].

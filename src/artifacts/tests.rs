@@ -58,10 +58,14 @@ async fn bytes_lie_below_their_digest_and_come_back() {
     assert_eq!(artifacts.read(ABC).await.unwrap(), "abc");
     let path = directory.path().join("sha256/ba").join(ABC);
     assert_eq!(files(directory.path()), std::slice::from_ref(&path));
-    let found = artifacts.local_path(ABC).await.unwrap().unwrap();
+    let found = artifacts.local_file(ABC).await.unwrap();
     assert_eq!(found, path.canonicalize().unwrap());
     assert_eq!(artifacts.list().await.unwrap(), [digest]);
-    assert_eq!(artifacts.local_path(EMPTY).await.unwrap(), None);
+    let missing = artifacts.local_file(EMPTY).await;
+    assert!(
+        matches!(missing, Err(Error::NotFound { .. })),
+        "{missing:?}"
+    );
 }
 
 #[tokio::test]
@@ -133,7 +137,7 @@ async fn damaged_bytes_are_never_handed_out_as_good() {
         .put_bytes(Bytes::from_static(b"abc"))
         .await
         .unwrap();
-    let path = artifacts.local_path(ABC).await.unwrap().unwrap();
+    let path = artifacts.local_file(ABC).await.unwrap();
     // SHA-256 of "abd", from coreutils' sha256sum.
     let found = "a52d159f262b2c6ddb724a61840befc36eb30c88877a4030b65cbe86298449c9";
     fs::write(&path, b"abd").unwrap();
@@ -207,7 +211,7 @@ async fn a_sweep_spares_what_is_kept_or_young() {
         artifacts.sweep(&keep, hour).await.unwrap(),
         Swept::default()
     );
-    let old = artifacts.local_path(EMPTY).await.unwrap().unwrap();
+    let old = artifacts.local_file(EMPTY).await.unwrap();
     let file = fs::OpenOptions::new().write(true).open(old).unwrap();
     file.set_modified(SystemTime::now() - 2 * hour).unwrap();
     let swept = artifacts.sweep(&keep, hour).await.unwrap();

@@ -1,6 +1,9 @@
 //! Options of the commands that read a dataset: age pattern and columns.
 
-use crate::{dataset::ColumnNames, proto::v1::ManifestColumns, training::report::manifest_columns};
+use crate::{
+    dataset::{ColumnNames, manifest_columns},
+    proto::v1::ManifestColumns,
+};
 
 /// Options for reading the ages of a dataset.
 #[derive(Debug, Default, clap::Args)]

@@ -36,6 +36,7 @@ mod manifest;
 mod manifest_path;
 mod manifest_survey;
 mod manifest_text;
+mod message;
 mod names;
 mod near;
 #[cfg(test)]
@@ -44,6 +45,7 @@ mod report;
 mod roots;
 mod scan;
 mod skipped;
+mod spec;
 mod split;
 mod split_directories;
 mod split_names;
@@ -58,6 +60,10 @@ pub use self::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
 pub use self::label_columns::{LeftOutColumn, LeftOutColumns, LeftOutReason};
 pub use self::labels::Labels;
 pub use self::load::{AgeRange, Dataset, Needs, Options, Sample, Step, check_source, load};
+pub use self::message::{
+    age_bands, column_names, dataset_report, left_out_columns, manifest_columns, split_name,
+    split_origin,
+};
 pub use self::near::{DEFAULT_NEAR_DISTANCE, MAX_NEAR_DISTANCE};
 pub use self::report::{
     AgeBand, AgeSummary, Duplicates, PartReport, RejectCount, RejectReason, Report, Source,
@@ -66,4 +72,5 @@ pub use self::report::{
 pub use self::roots::Roots;
 pub use self::scan::Verify;
 pub use self::skipped::Skipped;
+pub use self::spec::{DEFAULT_SEED, DatasetSpec};
 pub use self::split::{Part, SplitFractions, SplitGrouping, epoch_order};

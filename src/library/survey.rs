@@ -6,13 +6,12 @@ use fs_err as fs;
 use image::{codecs::jpeg::JpegEncoder, imageops};
 
 use crate::{
-    dataset::{self, Dataset, Needs, Part, Roots, Sample, Verify},
-    imaging::{self, Limits},
-    proto::v1,
-    training::{
-        report::{age_bands, dataset_options, dataset_report, split_name, split_origin},
-        spec::Spec,
+    dataset::{
+        self, DEFAULT_SEED, Dataset, DatasetSpec, Needs, Part, Roots, Sample, Verify, age_bands,
+        dataset_report, split_name, split_origin,
     },
+    imaging::{self, Limits},
+    proto::{v1, validation::Check},
 };
 
 use super::places::remove_directory;
@@ -67,27 +66,25 @@ pub(super) fn survey(
     })
 }
 
-/// Options of a training that sets nothing else, so that parts and digest are the same.
+/// Returns the options of a training that sets nothing else, so that splits and digest are equal.
 ///
 /// # Errors
-/// A sentence about the dataset's own pattern or columns.
+/// A sentence about the age pattern or the columns of the dataset.
 pub(super) fn options(dataset: &v1::Dataset, limits: Limits) -> Result<dataset::Options, String> {
-    let asked = v1::TrainingSpec {
-        dataset: Some(v1::DatasetSpec {
-            path: dataset.path.clone(),
-            age_pattern: dataset.age_pattern.clone(),
-            columns: dataset.columns.clone(),
-            ..Default::default()
-        }),
+    let given = v1::DatasetSpec {
+        path: dataset.path.clone(),
+        age_pattern: dataset.age_pattern.clone(),
+        columns: dataset.columns.clone(),
         ..Default::default()
     };
-    match Spec::resolve(Some(&asked)) {
-        Ok(spec) => Ok(dataset_options(&spec, limits)),
+    let mut check = Check::default();
+    let spec = DatasetSpec::read(Some(&given), "", &mut check);
+    match check.finish(spec) {
+        Ok(spec) => Ok(spec.options(DEFAULT_SEED, limits)),
         Err(violations) => {
-            let sentences = violations.iter().map(|violation| {
-                let field = violation.field.trim_start_matches("spec.dataset.");
-                format!("{field} {}", violation.description)
-            });
+            let sentences = violations
+                .iter()
+                .map(|violation| format!("{} {}", violation.field, violation.description));
             Err(sentences.collect::<Vec<_>>().join("; "))
         }
     }

@@ -5,12 +5,12 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ use crate::{
     proto::{self, v1},
     store::{self, CheckpointRef, Promotion, Publish, Store},
     telemetry::metrics,
-    training::spec::Promote,
+    training::supervisor::{PublishError, Publisher},
 };
 
 /// The model that trainings make versions of.
@@ -92,8 +92,6 @@ struct Inner {
     store: Store,
     artifacts: Artifacts,
     predictor: Predictor,
-    /// Where files of a remote artifact store are kept.
-    cache: PathBuf,
     resolved: Mutex<Resolved>,
     /// The live version that the metrics show.
     reported_live: Mutex<Option<u64>>,
@@ -109,13 +107,12 @@ struct Resolved {
 
 impl Registry {
     /// Joins the store, the files and the predictor.
-    pub fn new(store: Store, artifacts: Artifacts, predictor: Predictor, cache: PathBuf) -> Self {
+    pub fn new(store: Store, artifacts: Artifacts, predictor: Predictor) -> Self {
         Registry {
             inner: Arc::new(Inner {
                 store,
                 artifacts,
                 predictor,
-                cache,
                 resolved: Mutex::default(),
                 reported_live: Mutex::default(),
                 live: watch::Sender::new(LiveStatus::Unknown),
@@ -183,9 +180,7 @@ impl Registry {
         let training = self.inner.store.training(training).await?;
         self.warm_up(&checkpoint.name, &checkpoint.files).await?;
         let version = self.describe(&training, &checkpoint).await?;
-        let version = self.inner.store.register_version(model, version).await?;
-        self.count_versions().await?;
-        Ok(version)
+        Ok(self.inner.store.register_version(model, version).await?)
     }
 
     /// Makes the starter version 1 of the default model, and the live one, when that model has no version; else everything stays as it is.
@@ -225,17 +220,13 @@ impl Registry {
                 "registered the starter, which is live"
             );
         }
-        self.count_versions().await
+        Ok(())
     }
 
-    /// What a training that ends well publishes: its best checkpoint, loaded and warmed once to prove that it can be served.
-    ///
-    /// # Errors
-    /// A checkpoint that does not load.
-    pub async fn publication(
+    async fn publication(
         &self,
         training: &v1::Training,
-        promote: Promote,
+        promotion: Promotion,
     ) -> Result<Publish, Error> {
         let id = training.name.trim_start_matches("trainings/");
         let checkpoint = self.inner.store.checkpoint(id, CheckpointRef::Best).await?;
@@ -243,11 +234,7 @@ impl Registry {
         Ok(Publish {
             model: DEFAULT_MODEL.to_owned(),
             version: self.describe(training, &checkpoint).await?,
-            promote: match promote {
-                Promote::Always => Promotion::Always,
-                Promote::Never => Promotion::Never,
-                Promote::IfBetter => Promotion::If(is_better),
-            },
+            promote: promotion,
         })
     }
 
@@ -272,8 +259,15 @@ impl Registry {
             .await?)
     }
 
-    /// Keeps the live version loaded and the metrics true until the token is cancelled.
+    /// Keeps the live version loaded and the metrics up to date until the token is cancelled.
     pub async fn follow_aliases(&self, shutdown: CancellationToken) {
+        tokio::join!(
+            self.keep_live_loaded(&shutdown),
+            self.count_versions(&shutdown)
+        );
+    }
+
+    async fn keep_live_loaded(&self, shutdown: &CancellationToken) {
         let mut moved = self.inner.store.subscribe_aliases();
         loop {
             moved.mark_unchanged();
@@ -294,7 +288,6 @@ impl Registry {
     }
 
     async fn refresh(&self) -> Result<(), Error> {
-        self.count_versions().await?;
         let live = VersionName::alias(DEFAULT_MODEL, LIVE);
         match self.resolve(&live).await {
             Ok(model) => {
@@ -343,13 +336,15 @@ impl Registry {
         *reported = number;
     }
 
-    /// Puts the number of versions into the metrics.
-    ///
-    /// # Errors
-    /// A database that fails.
-    pub async fn count_versions(&self) -> Result<(), Error> {
-        metrics::model_versions(self.inner.store.count_versions().await?);
-        Ok(())
+    async fn count_versions(&self, shutdown: &CancellationToken) {
+        let mut count = self.inner.store.subscribe_versions();
+        loop {
+            metrics::model_versions(*count.borrow_and_update());
+            tokio::select! {
+                changed = count.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+        }
     }
 
     /// Loads the weights once to prove that they can be served.
@@ -360,30 +355,15 @@ impl Registry {
 
     async fn open(&self, name: &str, files: &[v1::CheckpointFile]) -> Result<ServedModel, Error> {
         let weights = find_file(name, files, MODEL_FILE)?;
-        let manifest = self
-            .local_file(&find_file(name, files, MANIFEST_FILE)?.sha256)
-            .await?;
-        let manifest = read_manifest(&manifest)?;
-        let path = self.local_file(&weights.sha256).await?;
+        let manifest = &find_file(name, files, MANIFEST_FILE)?.sha256;
+        let manifest = read_manifest(&self.inner.artifacts.local_file(manifest).await?)?;
+        let path = self.inner.artifacts.local_file(&weights.sha256).await?;
         Ok(ServedModel::new(
             name.to_owned(),
             path,
             weights.sha256.clone(),
             manifest,
         ))
-    }
-
-    /// Where a stored file lies on this machine; a file of a remote store is fetched first.
-    ///
-    /// # Errors
-    /// A file that is missing, or a store that fails.
-    pub async fn local_file(&self, sha256: &str) -> Result<PathBuf, Error> {
-        if let Some(path) = self.inner.artifacts.local_path(sha256).await? {
-            return Ok(path);
-        }
-        let path = self.inner.cache.join(sha256);
-        self.inner.artifacts.fetch_to(sha256, &path).await?;
-        Ok(path)
     }
 
     async fn describe(
@@ -393,7 +373,10 @@ impl Registry {
     ) -> Result<v1::ModelVersion, Error> {
         let metrics = match &training.best {
             Some(best) if best.epoch == checkpoint.epoch => Some(*best),
-            _ => self.metrics_of(training, checkpoint.epoch).await?,
+            _ => {
+                let id = training.name.trim_start_matches("trainings/");
+                self.inner.store.epoch_metrics(id, checkpoint.epoch).await?
+            }
         };
         let dataset = training.dataset.clone().unwrap_or_default();
         let is_best = training
@@ -417,49 +400,6 @@ impl Registry {
             origin: v1::VersionOrigin::Training.into(),
             ..Default::default()
         })
-    }
-
-    /// The figures of the best checkpoint; `None` when there is none.
-    ///
-    /// # Errors
-    /// A database that fails.
-    pub async fn best_metrics(
-        &self,
-        training: &v1::Training,
-    ) -> Result<Option<v1::EpochMetrics>, Error> {
-        let id = training.name.trim_start_matches("trainings/");
-        match self.inner.store.best_checkpoint(id).await? {
-            Some(best) => self.metrics_of(training, best.epoch).await,
-            None => Ok(None),
-        }
-    }
-
-    /// The latest figures of an epoch; `None` when it was never complete.
-    ///
-    /// # Errors
-    /// A database that fails.
-    pub async fn metrics_of(
-        &self,
-        training: &v1::Training,
-        epoch: u32,
-    ) -> Result<Option<v1::EpochMetrics>, Error> {
-        let id = training.name.trim_start_matches("trainings/");
-        let mut after = 0;
-        let mut found = None;
-        loop {
-            let events = self.inner.store.events_after(id, after, 1_000).await?.items;
-            let Some(last) = events.last() else {
-                return Ok(found);
-            };
-            after = last.sequence;
-            for event in events {
-                if let Some(store::Kind::EpochCompleted(metrics)) = event.kind
-                    && metrics.epoch == epoch
-                {
-                    found = Some(metrics);
-                }
-            }
-        }
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Resolved> {
@@ -488,20 +428,6 @@ fn describe_starter(files: Vec<v1::CheckpointFile>) -> v1::ModelVersion {
     }
 }
 
-/// Whether a new version beats the live one: there is none, or it was validated on the same images with a higher loss.
-fn is_better(live: Option<&v1::ModelVersion>, new: &v1::ModelVersion) -> bool {
-    let Some(live) = live else {
-        return true;
-    };
-    let loss =
-        |version: &v1::ModelVersion| version.metrics.as_ref().map(|metrics| metrics.val_loss);
-    let same_images = live.val_digest == new.val_digest;
-    match (loss(live), loss(new)) {
-        (Some(live), Some(new)) => same_images && new < live,
-        _ => false,
-    }
-}
-
 fn find_file<'a>(
     name: &str,
     files: &'a [v1::CheckpointFile],
@@ -516,31 +442,25 @@ fn find_file<'a>(
         })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn version(val_digest: &str, val_loss: f64) -> v1::ModelVersion {
-        v1::ModelVersion {
-            val_digest: val_digest.to_owned(),
-            input_size: 224,
-            metrics: Some(v1::EpochMetrics {
-                val_loss,
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
+impl Publisher for Registry {
+    fn prepare<'a>(
+        &'a self,
+        training: &'a v1::Training,
+        promotion: Promotion,
+    ) -> BoxFuture<'a, Result<Publish, PublishError>> {
+        Box::pin(async move { Ok(self.publication(training, promotion).await?) })
     }
+}
 
-    #[test]
-    fn a_version_is_better_only_on_the_same_validation_images() {
-        assert!(is_better(None, &version("a", 99.0)));
-        assert!(is_better(Some(&version("a", 99.0)), &version("a", 98.0)));
-        assert!(!is_better(Some(&version("a", 99.0)), &version("a", 99.0)));
-        assert!(!is_better(Some(&version("a", 99.0)), &version("b", 1.0)));
-        assert!(!is_better(
-            Some(&version("a", 99.0)),
-            &version("a", f64::NAN)
-        ));
+impl From<Error> for PublishError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Store(error) => error.into(),
+            Error::Artifacts(error) => error.into(),
+            Error::Model(_)
+            | Error::Inference(_)
+            | Error::NoLiveVersion { .. }
+            | Error::NoFile { .. } => PublishError::Unusable(error.into()),
+        }
     }
 }

@@ -428,8 +428,7 @@ impl Components {
             config.response_cache_bytes as u64,
             limits(config),
         )?;
-        let cache = data_dir.join("cache");
-        let registry = Registry::new(store.clone(), artifacts.clone(), predictor.clone(), cache);
+        let registry = Registry::new(store.clone(), artifacts.clone(), predictor.clone());
         if config.starter {
             registry.register_starter().await?;
         }
@@ -460,8 +459,12 @@ impl Components {
             limits: limits(config),
             traces,
         };
-        let supervisor =
-            Supervisor::new(store.clone(), artifacts.clone(), registry.clone(), options);
+        let supervisor = Supervisor::new(
+            store.clone(),
+            artifacts.clone(),
+            Arc::new(registry.clone()),
+            options,
+        );
         let library = Library::open(
             store.clone(),
             data_roots.clone(),

@@ -6,9 +6,11 @@ use tonic::Status;
 
 use crate::{
     names,
-    proto::v1::{self, DatasetKind, DatasetState},
+    proto::{
+        v1::{self, DatasetKind, DatasetState},
+        validation::Violation,
+    },
     store::{self, Store},
-    training::spec::Violation,
 };
 
 use super::status;

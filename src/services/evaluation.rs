@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use crate::{
-    dataset::{self, Dataset, Needs, Roots, Sample, Step},
+    dataset::{self, Dataset, Needs, Roots, Sample, Step, dataset_report, left_out_columns},
     evaluation::{
         Scored,
         figures::{Baseline, Image, Intervals, evaluate, predicted_image},
@@ -24,13 +24,13 @@ use crate::{
         predictor::Predictor,
     },
     names::VersionName,
-    proto::v1::{self, DatasetSplit, SplitGrouping, evaluate_model_version_response::Kind},
+    proto::{
+        v1::{self, DatasetSplit, SplitGrouping, evaluate_model_version_response::Kind},
+        validation::Violation,
+    },
     registry::{DEFAULT_MODEL, LIVE, Registry},
     store::{MAX_PAGE_BYTES, Room, Store},
-    training::{
-        report::{dataset_options, dataset_report, left_out_columns},
-        spec::{Spec, Violation},
-    },
+    training::spec::Spec,
 };
 
 use super::{
@@ -207,7 +207,10 @@ impl Evaluation {
     ) -> Result<Dataset, Status> {
         let options = dataset::Options {
             needs: Needs::Evaluation,
-            ..dataset_options(&self.spec, self.context.limits)
+            ..self
+                .spec
+                .dataset
+                .options(self.spec.seed, self.context.limits)
         };
         let told = move |step: Step, done, total| {
             progress.send_replace(phase(step.label(), done, total));

@@ -9,11 +9,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
-    artifacts, dataset,
-    evaluation::plots,
-    files, inference, library, model, names, registry, store,
-    telemetry::logging,
-    training::{spec::Violation, supervisor},
+    artifacts, dataset, evaluation::plots, files, inference, library, model, names,
+    proto::validation::Violation, registry, store, telemetry::logging, training::supervisor,
 };
 
 const DOMAIN: &str = "visage";
@@ -336,7 +333,6 @@ pub fn from_supervisor(error: supervisor::Error) -> Status {
     use supervisor::Error as E;
     match error {
         E::Store(error) => from_store(error),
-        E::Registry(error) => from_registry(error),
         E::Artifacts(error) => from_artifacts(error),
         E::AlreadyEnded { .. } => {
             Row::new(Code::FailedPrecondition, "TRAINING_TERMINAL").status(error.to_string())

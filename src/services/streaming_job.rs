@@ -10,9 +10,9 @@ use tonic::Status;
 
 use crate::{
     dataset::{self, Dataset, Roots, Step},
-    proto::v1,
+    proto::{v1, validation::Violation},
     store::Store,
-    training::spec::{Spec, Violation},
+    training::spec::Spec,
 };
 
 use super::{dataset_ref, status};

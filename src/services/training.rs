@@ -15,17 +15,19 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     artifacts::Artifacts,
-    dataset::{self, Roots},
+    dataset::{self, Roots, dataset_report},
     imaging::Limits,
     model::init,
     names,
-    proto::v1::{self, TrainingState, training_service_server::TrainingService},
+    proto::{
+        v1::{self, TrainingState, training_service_server::TrainingService},
+        validation::Violation,
+    },
     store::{RequestId, Store},
     telemetry::traces::{self, Trace},
     training::{
         estimate,
-        report::{dataset_options, dataset_report},
-        spec::{Changes, Init, Spec, Violation},
+        spec::{Changes, Init, Spec},
         supervisor::Supervisor,
     },
 };
@@ -495,7 +497,7 @@ impl TrainingApi {
     async fn check_source(&self, spec: Spec) -> Result<(), Status> {
         let (roots, limits) = (self.data_roots.clone(), self.limits);
         let check = tokio::task::spawn_blocking(move || {
-            let options = dataset_options(&spec, limits);
+            let options = spec.dataset.options(spec.seed, limits);
             dataset::check_source(Path::new(&spec.dataset.path), &roots, &options)
         });
         let checked = check.await.map_err(|error| {
@@ -567,7 +569,7 @@ impl TrainingApi {
         let scan = tokio::task::spawn_blocking(move || {
             let options = dataset::Options {
                 background: true,
-                ..dataset_options(&spec, limits)
+                ..spec.dataset.options(spec.seed, limits)
             };
             let path = PathBuf::from(&spec.dataset.path);
             dataset::load(&path, &roots, &options, &mut |_, _, _| {}, &|| {

@@ -47,6 +47,7 @@ pub(super) struct Inner {
     readers: SqlitePool,
     pub(super) events: watch::Sender<i64>,
     pub(super) alias_events: watch::Sender<u64>,
+    pub(super) versions: watch::Sender<u64>,
     lock: DirectoryLock,
 }
 
@@ -81,6 +82,7 @@ impl Store {
             readers,
             events: watch::Sender::new(0),
             alias_events: watch::Sender::new(0),
+            versions: watch::Sender::new(0),
             lock,
         };
         let store = Self {
@@ -89,6 +91,8 @@ impl Store {
         store.inner.events.send_replace(store.global_head().await?);
         let alias_head = store.alias_head().await?;
         store.inner.alias_events.send_replace(alias_head);
+        let versions = store.count_versions().await?;
+        store.inner.versions.send_replace(versions);
         Ok(store)
     }
 
@@ -116,6 +120,7 @@ pub(super) struct Write {
     pub(super) appended: Option<i64>,
     /// Number of the last alias event appended in it.
     pub(super) alias_appended: Option<u64>,
+    pub(super) inserted_versions: u64,
 }
 
 impl Write {
@@ -127,6 +132,7 @@ impl Write {
             transaction,
             appended: None,
             alias_appended: None,
+            inserted_versions: 0,
         })
     }
 
@@ -143,6 +149,10 @@ impl Write {
         }
         if let Some(number) = self.alias_appended {
             self.inner.alias_events.send_replace(number);
+        }
+        if self.inserted_versions > 0 {
+            let versions = &self.inner.versions;
+            versions.send_modify(|count| *count += self.inserted_versions);
         }
         Ok(())
     }

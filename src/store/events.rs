@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::TryStreamExt as _;
 use prost::Message;
 use prost_types::Timestamp;
 use sqlx::SqliteConnection;
@@ -58,6 +59,37 @@ impl Store {
         .bind(i64::from(limit) + 1)
         .fetch(&mut *read);
         Page::read(rows, limit, |row: Row| Ok((row.0, decode(row)?))).await
+    }
+
+    /// The latest metrics of an epoch, or `None` if it was never completed.
+    pub async fn epoch_metrics(
+        &self,
+        id: &str,
+        epoch: u32,
+    ) -> Result<Option<pb::EpochMetrics>, Error> {
+        let mut read = self.read().await?;
+        let mut rows = sqlx::query_as(
+            "SELECT cursor, sequence, message FROM events \
+             WHERE training = (SELECT number FROM trainings WHERE id = ?) ORDER BY sequence DESC",
+        )
+        .bind(id)
+        .fetch(&mut *read);
+        while let Some(row) = rows.try_next().await? {
+            if let Some(Kind::EpochCompleted(metrics)) = decode(row)?.kind
+                && metrics.epoch == epoch
+            {
+                return Ok(Some(metrics));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The metrics of the best checkpoint's epoch, or `None` without a checkpoint.
+    pub async fn best_metrics(&self, id: &str) -> Result<Option<pb::EpochMetrics>, Error> {
+        match self.best_checkpoint(id).await? {
+            Some(best) => self.epoch_metrics(id, best.epoch).await,
+            None => Ok(None),
+        }
     }
 
     /// Sequence of a training's latest event. Errors: [`Error::NotFound`].

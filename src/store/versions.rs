@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use prost::Message;
 use prost_types::Timestamp;
 use sqlx::SqliteConnection;
+use tokio::sync::watch;
 
 use super::aliases::{self, LIVE};
 use super::database::{Write, uninterrupted};
@@ -31,16 +32,14 @@ pub struct Publish {
     pub promote: Promotion,
 }
 
-/// Whether a new version becomes `live`.
-#[derive(Clone, Copy, Debug)]
+/// Rule by which a new version becomes `live`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promotion {
-    /// It does.
     Always,
-    /// It does not.
+    /// If `live` does not exist, or was validated on the same images with a higher loss. Evaluated
+    /// inside the transaction, so that `live` cannot move in between.
+    IfBetter,
     Never,
-    /// It does when the rule says so of the live version, if there is one, and the new one. The rule is asked inside the transaction, so
-    /// what it saw as live is live until the new one is.
-    If(fn(live: Option<&pb::ModelVersion>, new: &pb::ModelVersion) -> bool),
 }
 
 impl Store {
@@ -107,8 +106,12 @@ impl Store {
             })
     }
 
-    /// The number of versions of all models.
-    pub async fn count_versions(&self) -> Result<u64, Error> {
+    /// A receiver of the number of versions of all models.
+    pub fn subscribe_versions(&self) -> watch::Receiver<u64> {
+        self.inner.versions.subscribe()
+    }
+
+    pub(super) async fn count_versions(&self) -> Result<u64, Error> {
         let mut read = self.read().await?;
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM versions")
             .fetch_one(&mut *read)
@@ -170,10 +173,10 @@ pub(super) async fn publish(
     let promoted = match promote {
         Promotion::Always => true,
         Promotion::Never => false,
-        Promotion::If(rule) => {
+        Promotion::IfBetter => {
             let live = VersionRef::Alias(LIVE.to_owned());
             let live = find(write.connection(), &model, &live).await?;
-            rule(live.as_ref(), &version)
+            is_better(live.as_ref(), &version)
         }
     };
     let mut version = insert(write, &model, version, now).await?;
@@ -183,6 +186,19 @@ pub(super) async fn publish(
         version.aliases = vec![LIVE.to_owned()];
     }
     Ok((version, promoted))
+}
+
+fn is_better(live: Option<&pb::ModelVersion>, new: &pb::ModelVersion) -> bool {
+    let Some(live) = live else {
+        return true;
+    };
+    let loss =
+        |version: &pb::ModelVersion| version.metrics.as_ref().map(|metrics| metrics.val_loss);
+    let same_images = live.val_digest == new.val_digest;
+    match (loss(live), loss(new)) {
+        (Some(live), Some(new)) => same_images && new < live,
+        _ => false,
+    }
 }
 
 /// The error for a version that does not exist.
@@ -250,6 +266,7 @@ async fn insert(
         .execute(write.connection())
         .await?;
     }
+    write.inserted_versions += 1;
     Ok(version)
 }
 
@@ -270,4 +287,33 @@ fn decode(model: &str, (number, message, aliases): Row) -> Result<pb::ModelVersi
         .collect();
     version.aliases.sort();
     Ok(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(val_digest: &str, val_loss: f64) -> pb::ModelVersion {
+        pb::ModelVersion {
+            val_digest: val_digest.to_owned(),
+            input_size: 224,
+            metrics: Some(pb::EpochMetrics {
+                val_loss,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_version_is_better_only_on_the_same_validation_images() {
+        assert!(is_better(None, &version("a", 99.0)));
+        assert!(is_better(Some(&version("a", 99.0)), &version("a", 98.0)));
+        assert!(!is_better(Some(&version("a", 99.0)), &version("a", 99.0)));
+        assert!(!is_better(Some(&version("a", 99.0)), &version("b", 1.0)));
+        assert!(!is_better(
+            Some(&version("a", 99.0)),
+            &version("a", f64::NAN)
+        ));
+    }
 }

@@ -27,7 +27,6 @@ pub mod monitor;
 pub mod objective;
 pub mod optimizer;
 pub mod process;
-pub mod report;
 pub mod schedule;
 mod session;
 mod spans;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    dataset::{self, Dataset},
+    dataset::{self, Dataset, dataset_report},
     model::device,
     proto::{
         v1,
@@ -22,7 +22,6 @@ use super::{
     failure::Error,
     full_checkpoint::{self, Restored},
     process::{Control, Reporter, Wish},
-    report::{dataset_options, dataset_report},
     session::{Pass, Session, limits},
     spans::Spans,
     spec::Spec,
@@ -156,7 +155,7 @@ fn scan(
     reporter: &Reporter,
     control: &Control,
 ) -> Result<Option<Dataset>, Error> {
-    let options = dataset_options(spec, limits(job));
+    let options = spec.dataset.options(spec.seed, limits(job));
     let roots = dataset::Roots::new(job.data_roots.iter().map(PathBuf::from))?;
     let mut progress = |step: dataset::Step, done: usize, all: usize| {
         // A server that is gone is noticed by the next event that matters.

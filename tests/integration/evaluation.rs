@@ -503,7 +503,7 @@ async fn an_evaluation_that_cannot_be_says_why() {
         ),
         (
             with(|asked| asked.dataset.as_mut().unwrap().max_age = Some(-1.0)),
-            "dataset.max_age: -1 is out of range",
+            "dataset.max_age: must be from 0 to 1000 years, got -1",
         ),
         (
             with(|asked| asked.interval_level = Some(0.0)),

@@ -3,12 +3,11 @@
 use tonic::Status;
 
 use crate::{
-    dataset::AgePattern,
+    dataset::{AgePattern, column_names},
     library::{About, Library},
     names,
-    proto::v1,
+    proto::{v1, validation::Violation},
     store::Store,
-    training::{report::column_names, spec::Violation},
 };
 
 use super::super::{next_page_token, page_size, page_token, status};

@@ -17,11 +17,11 @@ use crate::{
     dataset::{self, DEFAULT_NEAR_DISTANCE, Dataset, MAX_NEAR_DISTANCE, Needs, Part, Step},
     inference::{ServedModel, background::predict_files},
     names::VersionName,
-    proto::v1::{self, check_dataset_response::Kind, dataset_service_server::DatasetService},
-    training::{
-        report::dataset_options,
-        spec::{Spec, Violation},
+    proto::{
+        v1::{self, check_dataset_response::Kind, dataset_service_server::DatasetService},
+        validation::Violation,
     },
+    training::spec::Spec,
 };
 
 pub use self::crud::DatasetCrud;
@@ -247,7 +247,10 @@ impl Check {
         let options = dataset::Options {
             needs: Needs::Check,
             near: self.near,
-            ..dataset_options(&self.spec, self.context.limits)
+            ..self
+                .spec
+                .dataset
+                .options(self.spec.seed, self.context.limits)
         };
         let told = move |step: Step, done, total| {
             progress.send_replace(phase(step.label(), done, total));

@@ -1,12 +1,13 @@
 //! What a check found, as a message.
 
 use crate::{
-    dataset::{Dataset, NearMember, Part, Sample},
+    dataset::{
+        Dataset, NearMember, Part, Sample, age_bands, dataset_report, split_name, split_origin,
+    },
     inference::{ServedModel, background::Verdict},
     model::calibration::Calibration,
     proto::v1,
     store::{MAX_PAGE_BYTES, Room},
-    training::report::{age_bands, dataset_report, split_name, split_origin},
 };
 
 /// Most bytes of each of the three lists of a report, so that the report fits into a message that

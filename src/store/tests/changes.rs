@@ -31,7 +31,7 @@ async fn publishing_tells_of_the_version_before_the_final_state_and_moves_live()
     for id in ["a", "b", "c", "d"] {
         insert(&store, id).await;
     }
-    let applied = publish(&store, "a", Promotion::Always).await;
+    let applied = publish(&store, "a", Promotion::Always, 4.0).await;
     assert_eq!(applied.training.model_version, "models/age/versions/1");
     assert_eq!(applied.training.last_sequence, 4);
     assert_eq!(sequences(&applied.events), [2, 3, 4]);
@@ -58,21 +58,16 @@ async fn publishing_tells_of_the_version_before_the_final_state_and_moves_live()
     let live = |number| BTreeMap::from([("live".to_owned(), number)]);
     assert_eq!(store.aliases("age").await.unwrap(), live(1));
 
-    let applied = publish(&store, "b", Promotion::Never).await;
+    let applied = publish(&store, "b", Promotion::Never, 1.0).await;
     assert_eq!(applied.version.unwrap().version, 2);
     assert_eq!(store.aliases("age").await.unwrap(), live(1));
 
-    let rule = |live: Option<&pb::ModelVersion>, new: &pb::ModelVersion| {
-        assert_eq!(live.unwrap().version, 1);
-        assert_eq!(new.version, 0, "it has no number yet");
-        true
-    };
-    let applied = publish(&store, "c", Promotion::If(rule)).await;
+    let applied = publish(&store, "c", Promotion::IfBetter, 3.0).await;
     assert_eq!(applied.version.unwrap().aliases, ["live"]);
     let both = BTreeMap::from([("live".to_owned(), 3), ("previous".to_owned(), 1)]);
     assert_eq!(store.aliases("age").await.unwrap(), both);
 
-    publish(&store, "d", Promotion::If(|_, _| false)).await;
+    publish(&store, "d", Promotion::IfBetter, 3.0).await;
     assert_eq!(store.aliases("age").await.unwrap(), both);
     let by_alias = VersionRef::Alias("previous".to_owned());
     let previous = store.version("age", &by_alias).await.unwrap();

@@ -91,7 +91,8 @@ async fn become_state(store: &Store, id: &str, state: TrainingState) -> Result<A
         .await
 }
 
-async fn publish(store: &Store, id: &str, promote: Promotion) -> Applied {
+/// Ends a training whose version has this validation loss.
+async fn publish(store: &Store, id: &str, promote: Promotion, val_loss: f64) -> Applied {
     store
         .update(id, move |training| {
             training.set_state(TrainingState::Succeeded);
@@ -100,7 +101,13 @@ async fn publish(store: &Store, id: &str, promote: Promotion) -> Applied {
                 events: vec![epoch(1)],
                 publish: Some(Publish {
                     model: "age".to_owned(),
-                    version: pb::ModelVersion::default(),
+                    version: pb::ModelVersion {
+                        metrics: Some(pb::EpochMetrics {
+                            val_loss,
+                            ..Default::default()
+                        }),
+                        ..Default::default()
+                    },
                     promote,
                 }),
                 ..Default::default()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tch::{Device, Tensor};
 
 use crate::{
+    dataset::left_out_columns,
     evaluation::{
         Scored,
         figures::{Baseline, Image, Intervals, evaluate},
@@ -21,7 +22,6 @@ use super::{
         loader::{Draws, LabelledImage},
         objective::YEARS,
         process::{Control, Reporter, Wish},
-        report::left_out_columns,
         spec::Spec,
     },
     Mode, Session, images, no_cache,

@@ -1,8 +1,9 @@
 //! What may change while a training is live: what a client asks for, and the batch when memory is short.
 
-use crate::proto::v1;
-
-use super::{Violation, check::Check};
+use crate::proto::{
+    v1,
+    validation::{Check, Violation},
+};
 
 /// The fields that UpdateTraining may change.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -36,10 +37,7 @@ impl Changes {
         check.max_epochs("max_epochs", request.max_epochs);
         check.patience("patience", request.patience);
         check.learning_rate("learning_rate", request.learning_rate);
-        match check.violations.is_empty() {
-            true => Ok(changes),
-            false => Err(check.violations),
-        }
+        check.finish(changes)
     }
 }
 

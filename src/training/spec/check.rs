@@ -3,24 +3,26 @@
 use std::time::Duration;
 
 use crate::{
-    dataset::{AgePattern, ColumnNames, SplitGrouping},
     imaging::augment::Augmentation,
     model::{
         precision::Precision,
         resnet18::{Trained, is_parameter, layout},
     },
-    proto::v1,
+    proto::{
+        v1,
+        validation::{Check, Range},
+    },
+    store::Promotion,
     training::{
         feature_cache::CachePolicy,
         monitor::Metric,
         objective::{Function, Loss},
         optimizer::{OptimizerOptions, Rule},
-        report::column_names,
         schedule::{Course, Schedule},
     },
 };
 
-use super::{DatasetSpec, Init, Promote, Recipe, Violation};
+use super::{Init, Recipe};
 
 /// Longest time that a protobuf Duration may hold, in seconds (google/protobuf/duration.proto).
 const LONGEST_DURATION: Duration = Duration::from_secs(315_576_000_000);
@@ -31,73 +33,7 @@ const MAX_INIT_KEY: usize = 1_024;
 /// Groups of parameters with a learning rate of their own; the network has 62 parameters.
 const MAX_GROUPS: usize = 64;
 
-/// Collects violations while the fields are read.
-#[derive(Default)]
-pub(super) struct Check {
-    pub(super) violations: Vec<Violation>,
-}
-
 impl Check {
-    pub(super) fn refuse(&mut self, field: &str, description: impl Into<String>) {
-        self.violations.push(Violation {
-            field: field.to_owned(),
-            description: description.into(),
-        });
-    }
-
-    pub(super) fn integer(
-        &mut self,
-        field: &str,
-        given: Option<u32>,
-        default: u32,
-        allowed: std::ops::RangeInclusive<u32>,
-    ) -> u32 {
-        let value = given.unwrap_or(default);
-        if !allowed.contains(&value) {
-            self.refuse(
-                field,
-                format!(
-                    "{value} is out of range; {} to {} is allowed",
-                    allowed.start(),
-                    allowed.end()
-                ),
-            );
-        }
-        value
-    }
-
-    pub(super) fn number(
-        &mut self,
-        field: &str,
-        given: Option<f64>,
-        default: f64,
-        allowed: Range,
-    ) -> f64 {
-        let value = given.unwrap_or(default);
-        if !(allowed.test)(value) {
-            self.refuse(
-                field,
-                format!("{value} is out of range; it must be {}", allowed.text),
-            );
-        }
-        value
-    }
-
-    /// The value of an enum; the default when it is unspecified.
-    pub(super) fn choice<E>(&mut self, field: &str, given: i32, default: E) -> E
-    where
-        E: TryFrom<i32> + Default + PartialEq,
-    {
-        match E::try_from(given) {
-            Ok(value) if value == E::default() => default,
-            Ok(value) => value,
-            Err(_) => {
-                self.refuse(field, format!("{given} is not known to this server"));
-                default
-            }
-        }
-    }
-
     fn duration(
         &mut self,
         field: &str,
@@ -129,7 +65,7 @@ impl Check {
     }
 
     pub(super) fn learning_rate(&mut self, field: &str, given: Option<f64>) -> f64 {
-        self.number(field, given, 1e-4, Range::ABOVE_ZERO)
+        self.number(field, given, 1e-4, Range::POSITIVE)
     }
 
     pub(super) fn max_duration(
@@ -157,92 +93,6 @@ impl Check {
             );
         }
         interval
-    }
-
-    pub(super) fn dataset(&mut self, given: Option<&v1::DatasetSpec>) -> DatasetSpec {
-        let empty = v1::DatasetSpec::default();
-        let given = given.unwrap_or(&empty);
-        if given.path.is_empty() {
-            self.refuse(
-                "spec.dataset.path",
-                "it is empty; name a directory of images or a CSV manifest on the server, or a dataset in spec.dataset.name",
-            );
-        }
-        let fraction = Range {
-            test: |value| (0.0..=0.9).contains(&value),
-            text: "from 0 to 0.9",
-        };
-        let age = Range {
-            test: |value| (0.0..=1_000.0).contains(&value),
-            text: "from 0 to 1000 years",
-        };
-        let dataset = DatasetSpec {
-            name: given.name.clone(),
-            path: given.path.clone(),
-            validation_fraction: self.number(
-                "spec.dataset.validation_fraction",
-                given.validation_fraction,
-                0.1,
-                fraction,
-            ),
-            test_fraction: self.number(
-                "spec.dataset.test_fraction",
-                given.test_fraction,
-                0.1,
-                fraction,
-            ),
-            min_age: self.number("spec.dataset.min_age", given.min_age, 0.0, age),
-            max_age: self.number("spec.dataset.max_age", given.max_age, 120.0, age),
-            max_reject_share: self.number(
-                "spec.dataset.max_reject_share",
-                given.max_reject_share,
-                0.2,
-                Range::SHARE,
-            ),
-            split_grouping: self.split_grouping(given.split_grouping),
-            age_pattern: self.age_pattern(&given.age_pattern),
-            columns: self.columns(given.columns.as_ref()),
-        };
-        let held_out = dataset.validation_fraction + dataset.test_fraction;
-        if held_out > 0.95 {
-            self.refuse(
-                "spec.dataset.test_fraction",
-                format!("validation and test take {held_out} of the images together; leave at least 0.05 for training"),
-            );
-        }
-        if dataset.min_age > dataset.max_age {
-            self.refuse(
-                "spec.dataset.min_age",
-                format!(
-                    "{} is above spec.dataset.max_age, {}",
-                    dataset.min_age, dataset.max_age
-                ),
-            );
-        }
-        dataset
-    }
-
-    fn split_grouping(&mut self, given: i32) -> SplitGrouping {
-        let field = "spec.dataset.split_grouping";
-        match self.choice(field, given, v1::SplitGrouping::Exact) {
-            v1::SplitGrouping::Unspecified | v1::SplitGrouping::Exact => SplitGrouping::Exact,
-            v1::SplitGrouping::Near => SplitGrouping::Near,
-        }
-    }
-
-    fn age_pattern(&mut self, given: &str) -> Option<AgePattern> {
-        AgePattern::parse(given).unwrap_or_else(|description| {
-            self.refuse("spec.dataset.age_pattern", description);
-            None
-        })
-    }
-
-    fn columns(&mut self, given: Option<&v1::ManifestColumns>) -> ColumnNames {
-        let columns = column_names(given);
-        if let Err((role, description)) = columns.validate() {
-            self.refuse(&format!("spec.dataset.columns.{role}"), description);
-        }
-        columns
     }
 
     pub(super) fn recipe(&mut self, given: i32) -> Recipe {
@@ -331,15 +181,10 @@ impl Check {
         };
         let options = OptimizerOptions {
             rule,
-            learning_rate: number(
-                "learning_rate",
-                given.learning_rate,
-                1e-4,
-                Range::ABOVE_ZERO,
-            ),
+            learning_rate: number("learning_rate", given.learning_rate, 1e-4, Range::POSITIVE),
             beta1: number("beta1", given.beta1, 0.9, Range::BELOW_ONE),
             beta2: number("beta2", given.beta2, 0.999, Range::BELOW_ONE),
-            epsilon: number("epsilon", given.epsilon, 1e-8, Range::ABOVE_ZERO),
+            epsilon: number("epsilon", given.epsilon, 1e-8, Range::POSITIVE),
             weight_decay: number(
                 "weight_decay",
                 given.weight_decay,
@@ -349,7 +194,7 @@ impl Check {
             momentum: number("momentum", given.momentum, 0.9, Range::BELOW_ONE),
             max_gradient_norm: given
                 .max_gradient_norm
-                .map(|norm| number("max_gradient_norm", Some(norm), norm, Range::ABOVE_ZERO)),
+                .map(|norm| number("max_gradient_norm", Some(norm), norm, Range::POSITIVE)),
             groups: given
                 .groups
                 .iter()
@@ -402,7 +247,7 @@ impl Check {
     pub(super) fn loss(&mut self, given: Option<&v1::LossSpec>) -> Loss {
         let given = given.copied().unwrap_or_default();
         let kind = self.choice("spec.loss.kind", given.kind, v1::LossKind::Mse);
-        let beta = self.number("spec.loss.beta", given.beta, 1.0, Range::ABOVE_ZERO);
+        let beta = self.number("spec.loss.beta", given.beta, 1.0, Range::POSITIVE);
         let function = match kind {
             v1::LossKind::Unspecified | v1::LossKind::Mse => Function::Mse,
             v1::LossKind::SmoothL1 => Function::SmoothL1,
@@ -415,12 +260,12 @@ impl Check {
         let given = given.copied().unwrap_or_default();
         let kind = self.choice("spec.schedule.kind", given.kind, v1::ScheduleKind::Constant);
         let warmup = Range {
-            test: |value| (0.0..=1_000.0).contains(&value),
-            text: "from 0 to 1000 epochs",
+            contains: |value| (0.0..=1_000.0).contains(&value),
+            rule: "from 0 to 1000 epochs",
         };
         let inside = Range {
-            test: |value| value > 0.0 && value < 1.0,
-            text: "above 0 and below 1",
+            contains: |value| value > 0.0 && value < 1.0,
+            rule: "above 0 and below 1",
         };
         Schedule {
             course: match kind {
@@ -473,8 +318,8 @@ impl Check {
             share("erasing", given.erasing),
         );
         let area = Range {
-            test: |value| value > 0.0 && value <= 1.0,
-            text: "above 0 and at most 1",
+            contains: |value| value > 0.0 && value <= 1.0,
+            rule: "above 0 and at most 1",
         };
         Augmentation {
             horizontal_flip: given.horizontal_flip.unwrap_or(false),
@@ -503,12 +348,7 @@ impl Check {
     pub(super) fn target(&mut self, given: Option<&v1::TargetSpec>) -> Option<(Metric, f64)> {
         let given = given?;
         let metric = self.metric("spec.target.metric", given.metric, Metric::ValMae);
-        let value = self.number(
-            "spec.target.value",
-            Some(given.value),
-            0.0,
-            Range::ABOVE_ZERO,
-        );
+        let value = self.number("spec.target.value", Some(given.value), 0.0, Range::POSITIVE);
         Some((metric, value))
     }
 
@@ -518,11 +358,11 @@ impl Check {
         Some(self.integer(field, Some(given), given, 0..=1_000))
     }
 
-    pub(super) fn promote(&mut self, given: i32) -> Promote {
+    pub(super) fn promote(&mut self, given: i32) -> Promotion {
         match self.choice("spec.promote", given, v1::Promote::IfBetter) {
-            v1::Promote::Always => Promote::Always,
-            v1::Promote::Unspecified | v1::Promote::IfBetter => Promote::IfBetter,
-            v1::Promote::Never => Promote::Never,
+            v1::Promote::Always => Promotion::Always,
+            v1::Promote::Unspecified | v1::Promote::IfBetter => Promotion::IfBetter,
+            v1::Promote::Never => Promotion::Never,
         }
     }
 
@@ -543,30 +383,4 @@ impl Check {
             v1::Precision::Bf16 => Some(Precision::Bf16),
         }
     }
-}
-
-/// Which numbers are allowed, and how to say it.
-#[derive(Clone, Copy)]
-pub(super) struct Range {
-    test: fn(f64) -> bool,
-    text: &'static str,
-}
-
-impl Range {
-    const ABOVE_ZERO: Range = Range {
-        test: |value| value > 0.0 && value.is_finite(),
-        text: "above 0 and finite",
-    };
-    pub(super) const NOT_NEGATIVE: Range = Range {
-        test: |value| value >= 0.0 && value.is_finite(),
-        text: "0 or more and finite",
-    };
-    const BELOW_ONE: Range = Range {
-        test: |value| (0.0..1.0).contains(&value),
-        text: "from 0 to below 1",
-    };
-    const SHARE: Range = Range {
-        test: |value| (0.0..=1.0).contains(&value),
-        text: "from 0 to 1",
-    };
 }

@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use crate::{
-    dataset::SplitGrouping,
     model::precision::Precision,
     proto::v1,
+    store::Promotion,
     training::{
         feature_cache::CachePolicy,
         monitor::Metric,
         objective::{Function, Loss},
         optimizer::{OptimizerOptions, Rule},
-        report::manifest_columns,
         schedule::{Course, Schedule},
     },
 };
 
-use super::{Init, Promote, Recipe, Spec};
+use super::{Init, Recipe, Spec};
 
 impl Spec {
     /// The same as a message with every field set; resolving it again gives the same `Spec`.
@@ -33,9 +32,9 @@ impl Spec {
             Recipe::Fast => v1::Recipe::Fast,
         };
         let promote = match self.promote {
-            Promote::Always => v1::Promote::Always,
-            Promote::IfBetter => v1::Promote::IfBetter,
-            Promote::Never => v1::Promote::Never,
+            Promotion::Always => v1::Promote::Always,
+            Promotion::IfBetter => v1::Promote::IfBetter,
+            Promotion::Never => v1::Promote::Never,
         };
         let feature_cache = match self.feature_cache {
             CachePolicy::Auto => v1::FeatureCache::Auto,
@@ -58,27 +57,7 @@ impl Spec {
         };
         let augmentation = &self.augmentation;
         v1::TrainingSpec {
-            dataset: Some(v1::DatasetSpec {
-                name: self.dataset.name.clone(),
-                path: self.dataset.path.clone(),
-                validation_fraction: Some(self.dataset.validation_fraction),
-                test_fraction: Some(self.dataset.test_fraction),
-                min_age: Some(self.dataset.min_age),
-                max_age: Some(self.dataset.max_age),
-                max_reject_share: Some(self.dataset.max_reject_share),
-                split_grouping: match self.dataset.split_grouping {
-                    SplitGrouping::Exact => v1::SplitGrouping::Exact,
-                    SplitGrouping::Near => v1::SplitGrouping::Near,
-                }
-                .into(),
-                age_pattern: self
-                    .dataset
-                    .age_pattern
-                    .as_ref()
-                    .map(|pattern| pattern.text().to_owned())
-                    .unwrap_or_default(),
-                columns: manifest_columns(&self.dataset.columns),
-            }),
+            dataset: Some(self.dataset.to_message()),
             init: Some(v1::InitSpec {
                 kind: kind.into(),
                 path: path.to_owned(),

@@ -11,10 +11,14 @@
 use std::time::Duration;
 
 use crate::{
-    dataset::{AgePattern, ColumnNames, SplitGrouping},
+    dataset::{DEFAULT_SEED, DatasetSpec},
     imaging::augment::Augmentation,
     model::{precision::Precision, resnet18::Trained, starter},
-    proto::v1,
+    proto::{
+        v1,
+        validation::{Check, Range, Violation},
+    },
+    store::Promotion,
 };
 
 pub use crate::model::init::Init;
@@ -33,17 +37,6 @@ mod tests;
 
 pub use change::{Changes, change, halve_batch};
 pub use recipes::Recipe;
-
-use check::Check;
-
-/// One field of the request that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Such as `spec.optimizer.learning_rate`.
-    pub field: String,
-    /// What is wrong with which value, and what is allowed.
-    pub description: String,
-}
 
 /// A checked training specification.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +80,7 @@ pub struct Spec {
     /// Seed of everything random.
     pub seed: u64,
     /// Whether the new version becomes live.
-    pub promote: Promote,
+    pub promote: Promotion,
     /// Whether the head's bias starts at the mean training age.
     pub mean_age_bias: bool,
     /// Longest running time.
@@ -106,42 +99,6 @@ pub struct Spec {
     pub checkpoint_interval: Duration,
 }
 
-/// The labelled images.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DatasetSpec {
-    /// The dataset's name where it has one, `datasets/{id}`; else empty.
-    pub name: String,
-    /// Directory or manifest; of a dataset with a name, where it was when the training was started.
-    pub path: String,
-    /// Share of images for validation.
-    pub validation_fraction: f64,
-    /// Share of images for the test.
-    pub test_fraction: f64,
-    /// Youngest accepted age in years.
-    pub min_age: f64,
-    /// Oldest accepted age in years.
-    pub max_age: f64,
-    /// Share of rejects above which the training fails.
-    pub max_reject_share: f64,
-    /// Which images stay in one part of a split that is made.
-    pub split_grouping: SplitGrouping,
-    /// Pattern that reads the age from the path of an image in a directory.
-    pub age_pattern: Option<AgePattern>,
-    /// Headings of a manifest's columns.
-    pub columns: ColumnNames,
-}
-
-/// Whether a new version becomes live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Promote {
-    /// Always.
-    Always,
-    /// When it beats the live version on the same validation images.
-    IfBetter,
-    /// Never.
-    Never,
-}
-
 /// Up to this side of the network's input, in pixels, layer4 has one value an image and channel, whose variance is zero.
 pub const SINGLE_VALUE_SIZE: u32 = 32;
 
@@ -153,17 +110,16 @@ impl Spec {
     pub fn resolve(spec: Option<&v1::TrainingSpec>) -> Result<Self, Vec<Violation>> {
         let mut check = Check::default();
         let Some(spec) = spec else {
-            check.refuse(
-                "spec",
-                "it is missing; at least spec.dataset.path is needed",
-            );
-            return Err(check.violations);
+            return Err(vec![Violation {
+                field: "spec".to_owned(),
+                description: "is required; set at least spec.dataset.path".to_owned(),
+            }]);
         };
         let recipe = check.recipe(spec.recipe);
         let spec = &recipe.fill(spec);
         let early_stopping = spec.early_stopping.unwrap_or_default();
         let (dataset, init) = (
-            check.dataset(spec.dataset.as_ref()),
+            DatasetSpec::read(spec.dataset.as_ref(), "spec.dataset.", &mut check),
             check.init(spec.init.as_ref()),
         );
         let trained = check.trained(&spec.trainable);
@@ -207,9 +163,9 @@ impl Spec {
                 "spec.early_stopping.min_delta",
                 early_stopping.min_delta,
                 0.0,
-                check::Range::NOT_NEGATIVE,
+                Range::NOT_NEGATIVE,
             ),
-            seed: spec.seed.unwrap_or(42),
+            seed: spec.seed.unwrap_or(DEFAULT_SEED),
             promote: check.promote(spec.promote),
             mean_age_bias: check.choice("spec.head_bias", spec.head_bias, head_bias)
                 == v1::HeadBias::MeanAge,
@@ -237,10 +193,6 @@ impl Spec {
                 ),
             );
         }
-        if check.violations.is_empty() {
-            Ok(resolved)
-        } else {
-            Err(check.violations)
-        }
+        check.finish(resolved)
     }
 }

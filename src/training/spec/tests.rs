@@ -250,7 +250,7 @@ fn all_violations_are_told_at_once_with_their_paths() {
     );
     assert_eq!(
         violations[4].description,
-        "5000 is out of range; 1 to 4096 is allowed"
+        "must be from 1 to 4096, got 5000"
     );
 }
 

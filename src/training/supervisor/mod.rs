@@ -16,6 +16,7 @@
 mod child;
 mod observe;
 mod orphans;
+mod publisher;
 mod reserve;
 mod restart;
 mod run;
@@ -32,6 +33,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::publisher::{PublishError, Publisher};
 use self::{reserve::Reserve, tensorboard::EventFiles};
 use crate::{
     artifacts::{self, Artifacts},
@@ -41,7 +43,6 @@ use crate::{
         v1::{self, StopReason, TrainingState},
         worker_v1,
     },
-    registry::{self, Registry},
     store::{self, Change, Inserted, RequestId, Store, is_final, uninterrupted},
     telemetry::{logging::chain, traces::Traces},
     training::spec::{self, Changes},
@@ -95,9 +96,6 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The registry.
-    #[error(transparent)]
-    Registry(#[from] registry::Error),
     /// The stored files.
     #[error(transparent)]
     Artifacts(#[from] artifacts::Error),
@@ -130,7 +128,7 @@ pub struct Supervisor {
 struct Inner {
     store: Store,
     artifacts: Artifacts,
-    registry: Registry,
+    publisher: Arc<dyn Publisher>,
     options: SupervisorOptions,
     wake: Notify,
     reserve: Reserve,
@@ -165,7 +163,7 @@ impl Supervisor {
     pub fn new(
         store: Store,
         artifacts: Artifacts,
-        registry: Registry,
+        publisher: Arc<dyn Publisher>,
         options: SupervisorOptions,
     ) -> Self {
         let reserve = Reserve::new(options.reserve_file.clone());
@@ -174,7 +172,7 @@ impl Supervisor {
             inner: Arc::new(Inner {
                 store,
                 artifacts,
-                registry,
+                publisher,
                 options,
                 reserve,
                 event_files,

@@ -153,7 +153,7 @@ impl Inner {
             let which = CheckpointRef::Epoch(point.best_epoch);
             let checkpoint = self.store.checkpoint(id, which).await?;
             for file in checkpoint.files {
-                let path = self.registry.local_file(&file.sha256).await?;
+                let path = self.artifacts.local_file(&file.sha256).await?;
                 let path = path.to_string_lossy().into_owned();
                 match file.name.as_str() {
                     MODEL_FILE => (resume.best_path, resume.best_sha256) = (path, file.sha256),
@@ -169,7 +169,6 @@ impl Inner {
 
 /// Whether an error says that something is gone or damaged, so that it would come again however often one tries.
 fn is_lost(error: &Error) -> bool {
-    use crate::registry;
     let is_lost = |error: &store::Error| {
         matches!(
             error,
@@ -177,12 +176,12 @@ fn is_lost(error: &Error) -> bool {
         )
     };
     match error {
-        Error::Store(error) | Error::Registry(registry::Error::Store(error)) => is_lost(error),
-        Error::Registry(registry::Error::Artifacts(error)) | Error::Artifacts(error) => matches!(
+        Error::Store(error) => is_lost(error),
+        Error::Artifacts(error) => matches!(
             error,
             artifacts::Error::NotFound { .. } | artifacts::Error::Corrupt { .. }
         ),
-        Error::Registry(_) | Error::AlreadyEnded { .. } | Error::NotNow { .. } => false,
+        Error::AlreadyEnded { .. } | Error::NotNow { .. } => false,
     }
 }
 

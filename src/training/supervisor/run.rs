@@ -18,20 +18,19 @@ use crate::{
             EpochDone, Finished, ImageLimits, Job, Resume, Saved, UpdateCommand, worker_event,
         },
     },
-    registry,
-    store::{self, Change, Kind, Rewind, is_final},
+    store::{self, Change, Kind, Promotion, Rewind, is_final},
     telemetry::{
         logging::{self, chain},
         traces,
     },
     training::{
-        spec::{Promote, Spec},
+        spec::Spec,
         supervisor::child::{Broken, Heard, Worker, describe, is_killed},
     },
 };
 
 use super::{
-    Error, Inner, RETRY_PAUSE, Wish, id_of, observe, orphans,
+    Error, Inner, PublishError, RETRY_PAUSE, Wish, id_of, observe, orphans,
     restart::{self, Cause},
     spans,
 };
@@ -322,14 +321,10 @@ fn rewind(training: &mut v1::Training, kept: Option<KeptEpochs>) -> Change {
 
 async fn kept_epochs(inner: &Inner, id: &str, resume: &Resume) -> Result<KeptEpochs, Error> {
     let point = resume.point.clone().unwrap_or_default();
-    let training = inner.store.training(id).await?;
     Ok(KeptEpochs {
         count: point.epochs,
-        last: inner.registry.metrics_of(&training, point.epochs).await?,
-        best: inner
-            .registry
-            .metrics_of(&training, point.best_epoch)
-            .await?,
+        last: inner.store.epoch_metrics(id, point.epochs).await?,
+        best: inner.store.epoch_metrics(id, point.best_epoch).await?,
     })
 }
 
@@ -755,20 +750,29 @@ impl Inner {
             };
         }
         if let Ending::Succeeded { .. } = ending {
-            let promote = Spec::resolve(training.resolved_spec.as_ref())
-                .map_or(Promote::Never, |spec| spec.promote);
+            let promotion = Spec::resolve(training.resolved_spec.as_ref())
+                .map_or(Promotion::Never, |spec| spec.promote);
             let mut finished = training.clone();
             if finished.best.is_none() {
                 // Its checkpoint is of an earlier start, whose figures are among the events.
-                finished.best = self.registry.best_metrics(&training).await?;
+                finished.best = self.store.best_metrics(id).await?;
             }
             best = finished.best;
             if let Ending::Succeeded { test, .. } = &ending {
                 finished.test.clone_from(test);
             }
-            match self.registry.publication(&finished, promote).await {
-                Ok(publication) => publish = Some(publication),
-                Err(error) if may_be_published_later(&error) => return Err(error.into()),
+            match self.publisher.prepare(&finished, promotion).await {
+                Ok(prepared) => publish = Some(prepared),
+                Err(PublishError::Store(error))
+                    if error.may_pass() || matches!(error, store::Error::DiskFull { .. }) =>
+                {
+                    return Err(error.into());
+                }
+                Err(PublishError::Artifacts(error))
+                    if error.may_pass() || matches!(error, artifacts::Error::DiskFull { .. }) =>
+                {
+                    return Err(error.into());
+                }
                 Err(error) => {
                     tracing::error!(training = id, %error, "the best checkpoint cannot be served");
                     ending = Ending::Failed {
@@ -822,9 +826,6 @@ impl Inner {
         self.clear(id).await;
         observe::finished(training.stop_reason());
         self.count_states().await;
-        if applied.version.is_some() {
-            self.registry.count_versions().await?;
-        }
         tracing::info!(
             training = training.name,
             state = training.state().as_str_name(),
@@ -901,30 +902,11 @@ impl Unrecorded {
     }
 }
 
-/// Whether a version that cannot be published now may be at another try.
-fn may_be_published_later(error: &registry::Error) -> bool {
-    match error {
-        registry::Error::Store(error) => {
-            error.may_pass() || matches!(error, store::Error::DiskFull { .. })
-        }
-        registry::Error::Artifacts(error) => {
-            error.may_pass() || matches!(error, artifacts::Error::DiskFull { .. })
-        }
-        registry::Error::Model(_)
-        | registry::Error::Inference(_)
-        | registry::Error::NoLiveVersion { .. }
-        | registry::Error::NoFile { .. } => false,
-    }
-}
-
 fn is_disk_full(error: &Error) -> bool {
     let is_full = |error: &store::Error| matches!(error, store::Error::DiskFull { .. });
     match error {
-        Error::Store(error) | Error::Registry(registry::Error::Store(error)) => is_full(error),
-        Error::Registry(_)
-        | Error::Artifacts(_)
-        | Error::AlreadyEnded { .. }
-        | Error::NotNow { .. } => false,
+        Error::Store(error) => is_full(error),
+        Error::Artifacts(_) | Error::AlreadyEnded { .. } | Error::NotNow { .. } => false,
     }
 }
 

@@ -1,37 +1,9 @@
-//! Between the API's words about a dataset and the dataset module's.
+//! Conversions between datasets and the messages of the API.
 
-use crate::{
-    dataset::{
-        self, AgeRange, ColumnNames, Dataset, Part, PartReport, SplitFractions, SplitOrigin,
-    },
-    imaging::Limits,
-    proto::v1,
-};
+use crate::proto::v1;
 
-use super::spec::Spec;
+use super::{ColumnNames, Dataset, Part, PartReport, SplitOrigin};
 
-/// How a spec wants its dataset read.
-pub fn dataset_options(spec: &Spec, limits: Limits) -> dataset::Options {
-    dataset::Options {
-        age_pattern: spec.dataset.age_pattern.clone(),
-        columns: spec.dataset.columns.clone(),
-        ages: AgeRange {
-            min: spec.dataset.min_age as f32,
-            max: spec.dataset.max_age as f32,
-        },
-        split: SplitFractions {
-            val: spec.dataset.validation_fraction,
-            test: spec.dataset.test_fraction,
-        },
-        seed: spec.seed,
-        grouping: spec.dataset.split_grouping,
-        max_reject_share: spec.dataset.max_reject_share,
-        limits,
-        ..dataset::Options::default()
-    }
-}
-
-/// The headings of a manifest's columns that a message names.
 pub fn column_names(columns: Option<&v1::ManifestColumns>) -> ColumnNames {
     let Some(columns) = columns else {
         return ColumnNames::default();
@@ -43,7 +15,7 @@ pub fn column_names(columns: Option<&v1::ManifestColumns>) -> ColumnNames {
     }
 }
 
-/// The same as a message; none for the usual ones.
+/// Returns `None` if all columns have their default names.
 pub fn manifest_columns(names: &ColumnNames) -> Option<v1::ManifestColumns> {
     (*names != ColumnNames::default()).then(|| v1::ManifestColumns {
         path: names.path.clone(),
@@ -52,7 +24,6 @@ pub fn manifest_columns(names: &ColumnNames) -> Option<v1::ManifestColumns> {
     })
 }
 
-/// What a dataset was found to hold, as a message.
 pub fn dataset_report(dataset: &Dataset) -> v1::DatasetReport {
     let report = &dataset.report;
     v1::DatasetReport {
@@ -80,7 +51,7 @@ pub fn dataset_report(dataset: &Dataset) -> v1::DatasetReport {
     }
 }
 
-/// Columns of its manifest that define no groups, as a message; none where there are none.
+/// Returns the manifest columns that do not define groups, or `None` if there are none.
 pub fn left_out_columns(dataset: &Dataset) -> Option<v1::LeftOutColumns> {
     let found = &dataset.report.left_out_columns;
     (found.count > 0).then(|| v1::LeftOutColumns {
@@ -97,12 +68,12 @@ pub fn left_out_columns(dataset: &Dataset) -> Option<v1::LeftOutColumns> {
     })
 }
 
-/// Its images by decade of age, as messages.
+/// Counts the images of each decade of age.
 pub fn age_bands(dataset: &Dataset) -> Vec<v1::AgeBand> {
     let bands = dataset.report.ages.iter();
     bands
         .map(|band| v1::AgeBand {
-            // No accepted age is below 0.
+            // Accepted ages are 0 or more.
             from_age: band.from.unsigned_abs(),
             train: band.train,
             validation: band.val,
@@ -111,7 +82,6 @@ pub fn age_bands(dataset: &Dataset) -> Vec<v1::AgeBand> {
         .collect()
 }
 
-/// Where its parts are from.
 pub fn split_origin(dataset: &Dataset) -> v1::SplitOrigin {
     match dataset.report.split {
         SplitOrigin::Given => v1::SplitOrigin::Given,
@@ -119,7 +89,7 @@ pub fn split_origin(dataset: &Dataset) -> v1::SplitOrigin {
     }
 }
 
-/// What the API calls a part.
+/// Returns the name of a split in the API.
 pub fn split_name(part: Part) -> &'static str {
     match part {
         Part::Train => "train",

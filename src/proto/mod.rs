@@ -2,6 +2,8 @@
 //!
 //! The comments in `proto/` are the reference documentation; the messages are not written by hand.
 
+pub mod validation;
+
 use std::sync::LazyLock;
 
 use prost_reflect::{
