@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::metrics::{self, FAMILIES, Family, Kind};
 
 /// The content type of [`Handle::render`]'s text.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// How often samples of histograms are moved into their buckets when nobody scrapes. Until then they are kept one by one.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why there are no metrics.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A histogram without buckets, or a recorder that was installed by someone else.
     #[error("could not install the metrics recorder, which a process can have only one of")]
     Install(#[source] Arc<BuildError>),
@@ -30,7 +30,7 @@ pub enum Error {
 
 /// Access to the metrics of this process. Clones are cheap and read the same metrics.
 #[derive(Clone, Debug)]
-pub struct Handle {
+pub(crate) struct Handle {
     prometheus: PrometheusHandle,
 }
 
@@ -39,7 +39,7 @@ pub struct Handle {
 /// # Errors
 ///
 /// [`Error::Install`] if something else in this process has installed a recorder before.
-pub fn install() -> Result<Handle, Error> {
+pub(crate) fn install() -> Result<Handle, Error> {
     static INSTALLED: OnceLock<Result<Handle, Error>> = OnceLock::new();
     INSTALLED
         .get_or_init(|| {
@@ -57,13 +57,13 @@ pub fn install() -> Result<Handle, Error> {
 
 impl Handle {
     /// Observes the process and returns all metrics as Prometheus text, ordered by name; see [`CONTENT_TYPE`].
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         metrics::process_observed();
         exposition(&self.prometheus.render())
     }
 
     /// Does the recorder's housekeeping until `shutdown`. Without it, memory grows while nobody scrapes.
-    pub async fn upkeep(&self, shutdown: &CancellationToken) {
+    pub(crate) async fn upkeep(&self, shutdown: &CancellationToken) {
         let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while shutdown
@@ -173,9 +173,8 @@ mod tests {
         metrics::batch_computed(3, Duration::from_millis(12));
         metrics::prediction_queue_depth(2);
         metrics::trainings_in_state(TrainingState::Succeeded, 5);
-        metrics::training_moved(Some(TrainingState::Queued), Some(TrainingState::Preparing));
         metrics::training_queue_length(1);
-        metrics::training_began(0, 10);
+        metrics::training_started(0, 10);
         metrics::epoch_finished(&EPOCH);
         metrics::training_phase(TrainingPhase::Forward, Duration::from_millis(250));
         metrics::training_images(608);
@@ -303,7 +302,7 @@ mod tests {
     fn errors_of_a_training_last_until_the_next_begins() {
         let line = "\nvisage_training_loss_square_years{split=\"validation\"} 184.5743\n";
         let ended = || {
-            metrics::training_began(0, 1);
+            metrics::training_started(0, 1);
             metrics::epoch_finished(&EPOCH);
             metrics::training_halted();
         };
@@ -316,30 +315,13 @@ mod tests {
 
         let text = scrape(|| {
             ended();
-            metrics::training_began(0, 2);
+            metrics::training_started(0, 2);
         });
         assert!(
             !text.contains("visage_training_loss_square_years{"),
             "{text}"
         );
         assert!(text.contains("\nvisage_training_max_epochs 2\n"), "{text}");
-    }
-
-    #[test]
-    fn training_counts_follow_its_moves() {
-        let text = scrape(|| {
-            metrics::trainings_in_state(TrainingState::Queued, 2);
-            metrics::training_moved(None, Some(TrainingState::Queued));
-            metrics::training_moved(Some(TrainingState::Queued), Some(TrainingState::Preparing));
-        });
-        assert!(
-            text.contains("\nvisage_trainings{state=\"queued\"} 2\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("\nvisage_trainings{state=\"preparing\"} 1\n"),
-            "{text}"
-        );
     }
 
     #[test]

@@ -10,11 +10,9 @@
 //!
 //! This module depends on none of the others, so that all of them may use it.
 
-pub mod exporter;
-mod family;
-pub mod http;
-mod labels;
-pub mod logging;
+pub(crate) mod exporter;
+pub(crate) mod http;
+pub(crate) mod logging;
 pub mod metrics;
-pub mod rpc;
-pub mod traces;
+pub(crate) mod rpc;
+pub(crate) mod traces;

@@ -249,30 +249,7 @@ fn end(call: &mut Option<Call>, code: RpcCode) {
 
 fn status_in(headers: &HeaderMap) -> Option<RpcCode> {
     let status = headers.get("grpc-status")?;
-    Some(label_of(tonic::Code::from_bytes(status.as_bytes())))
-}
-
-/// The label of a status code.
-pub fn label_of(code: tonic::Code) -> RpcCode {
-    match code {
-        tonic::Code::Ok => RpcCode::Ok,
-        tonic::Code::Cancelled => RpcCode::Cancelled,
-        tonic::Code::Unknown => RpcCode::Unknown,
-        tonic::Code::InvalidArgument => RpcCode::InvalidArgument,
-        tonic::Code::DeadlineExceeded => RpcCode::DeadlineExceeded,
-        tonic::Code::NotFound => RpcCode::NotFound,
-        tonic::Code::AlreadyExists => RpcCode::AlreadyExists,
-        tonic::Code::PermissionDenied => RpcCode::PermissionDenied,
-        tonic::Code::ResourceExhausted => RpcCode::ResourceExhausted,
-        tonic::Code::FailedPrecondition => RpcCode::FailedPrecondition,
-        tonic::Code::Aborted => RpcCode::Aborted,
-        tonic::Code::OutOfRange => RpcCode::OutOfRange,
-        tonic::Code::Unimplemented => RpcCode::Unimplemented,
-        tonic::Code::Internal => RpcCode::Internal,
-        tonic::Code::Unavailable => RpcCode::Unavailable,
-        tonic::Code::DataLoss => RpcCode::DataLoss,
-        tonic::Code::Unauthenticated => RpcCode::Unauthenticated,
-    }
+    Some(tonic::Code::from_bytes(status.as_bytes()).into())
 }
 
 #[cfg(test)]
@@ -528,19 +505,5 @@ mod tests {
 
         assert_eq!(value(&handle, &in_flight(CHECK)), Some(0.0));
         assert_eq!(value(&handle, &series(CHECK, "cancelled")), Some(1.0));
-    }
-
-    #[test]
-    fn every_code_has_its_own_label() {
-        let labels: Vec<_> = (0..=16)
-            .map(|code| label_of(tonic::Code::from_i32(code)))
-            .collect();
-        for (position, label) in labels.iter().enumerate() {
-            assert_eq!(
-                *label,
-                RpcCode::ALL[position],
-                "codes and labels are in the order of their numbers"
-            );
-        }
     }
 }

@@ -44,7 +44,7 @@ use crate::{
     proto::to_json,
     services::{caller::Caller, status},
     telemetry::{
-        metrics, rpc,
+        metrics,
         traces::{self, CallKind, CallSpan, Traces},
     },
 };
@@ -224,7 +224,7 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let code = rpc::label_of(self.code);
+        let code = self.code.into();
         if let Some(span) = self.span.take() {
             span.finish(code);
         }

@@ -17,7 +17,7 @@ const LONGEST_FILTER: usize = 2048;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Text, with colours if stderr is a terminal and `NO_COLOR` is not set.
     #[default]
     Human,
@@ -27,7 +27,7 @@ pub enum Format {
 
 /// Why logging did not begin.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The filter cannot be read.
     #[error("the log filter {filter:?} is not a level or a list such as \"info,visage=debug\"")]
     Filter {
@@ -71,7 +71,7 @@ pub enum Error {
 /// # Errors
 ///
 /// [`Error::Filter`] or [`Error::Level`] for a filter that cannot be read, [`Error::Taken`] if another library logs already.
-pub fn init(filter: &str, format: Format) -> Result<(), Error> {
+pub(crate) fn init(filter: &str, format: Format) -> Result<(), Error> {
     let directives = parse(filter)?;
     let begun = CONTROL.get_or_init(|| {
         let control = |handle| Control {
@@ -85,7 +85,7 @@ pub fn init(filter: &str, format: Format) -> Result<(), Error> {
 
 /// What is logged now, as it was given; `None` when this process does not log by [`init`].
 #[must_use]
-pub fn filter() -> Option<String> {
+pub(crate) fn filter() -> Option<String> {
     let control = CONTROL.get()?.as_ref()?;
     Some(control.filter().clone())
 }
@@ -95,7 +95,7 @@ pub fn filter() -> Option<String> {
 /// # Errors
 ///
 /// [`Error::NotBegun`] before [`init`], and those of a filter that cannot be read.
-pub fn set_filter(filter: &str) -> Result<String, Error> {
+pub(crate) fn set_filter(filter: &str) -> Result<String, Error> {
     let control = CONTROL.get().and_then(Option::as_ref);
     let control = control.ok_or(Error::NotBegun)?;
     let directives = parse(filter)?;
@@ -167,7 +167,7 @@ fn subscribe(filter: EnvFilter, format: Format) -> Option<reload::Handle<EnvFilt
 }
 
 /// The error and what caused it, without saying anything twice.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -34,7 +34,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there are no traces.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The endpoint is no address.
     #[error("otlp_endpoint {endpoint:?} cannot be used: {source}; give http://host:port")]
     Endpoint {
@@ -71,14 +71,14 @@ impl Queue {
 
 /// The thread that sends spans.
 #[derive(Debug)]
-pub struct ExporterThread {
+pub(crate) struct ExporterThread {
     ending: CancellationToken,
     ended: oneshot::Receiver<()>,
 }
 
 impl ExporterThread {
     /// Sends what waits and ends, or gives up at the deadline; what is told after this call is dropped.
-    pub async fn finish(self, deadline: Duration) {
+    pub(crate) async fn finish(self, deadline: Duration) {
         self.ending.cancel();
         if timeout(deadline, self.ended).await.is_err() {
             tracing::warn!(

@@ -33,15 +33,15 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData, SpanEve
 
 use super::metrics::RpcCode;
 
-pub use export::{Error, ExporterThread};
-pub use opentelemetry::KeyValue;
+pub(crate) use export::{Error, ExporterThread};
+pub(crate) use opentelemetry::KeyValue;
 
 /// How long the spans that wait at the end of the server may take to be sent.
-pub const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
+pub(crate) const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Whether calls are followed, and where their spans go. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Traces(Option<Arc<Shared>>);
+pub(crate) struct Traces(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
@@ -53,17 +53,17 @@ struct Shared {
 
 /// Where spans go and how many calls are followed.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The collector's address for OTLP over gRPC: `http://host:port`.
-    pub endpoint: String,
+    pub(crate) endpoint: String,
     /// Share of the calls that are followed where the client does not say, 0 to 1.
-    pub sample_ratio: f64,
+    pub(crate) sample_ratio: f64,
 }
 
 impl Traces {
     /// No traces at all.
     #[must_use]
-    pub fn off() -> Self {
+    pub(crate) fn off() -> Self {
         Self(None)
     }
 
@@ -71,7 +71,7 @@ impl Traces {
     ///
     /// # Errors
     /// An endpoint that is no address, or a thread that the operating system refuses.
-    pub fn start(options: &Options) -> Result<(Self, ExporterThread), Error> {
+    pub(crate) fn start(options: &Options) -> Result<(Self, ExporterThread), Error> {
         let (queue, exporting) = export::start(&options.endpoint)?;
         Ok((Self::over(queue, options.sample_ratio), exporting))
     }
@@ -91,7 +91,7 @@ impl Traces {
     /// The span of a call that begins now, if it is followed: when its client follows it, or, where the client does not say, by chance. `may_start` is false
     /// for calls that are not worth a trace of their own.
     #[must_use]
-    pub fn call(
+    pub(crate) fn call(
         &self,
         kind: impl FnOnce() -> CallKind,
         headers: &HeaderMap,
@@ -132,7 +132,7 @@ impl Traces {
 
     /// The span that these headers name, if there are traces and it is followed: work that goes on after its call, or in another process.
     #[must_use]
-    pub fn from_remote(&self, trace_parent: &str, trace_state: &str) -> Option<Trace> {
+    pub(crate) fn from_remote(&self, trace_parent: &str, trace_state: &str) -> Option<Trace> {
         let shared = self.0.as_ref()?;
         let context = context::parse(trace_parent, trace_state)?;
         context.is_sampled().then(|| {
@@ -150,7 +150,7 @@ impl Traces {
 
 /// A span of a call that is followed: its own identity, and where it belongs. Cheap to clone.
 #[derive(Clone)]
-pub struct Trace(Arc<Point>);
+pub(crate) struct Trace(Arc<Point>);
 
 struct Point {
     shared: Arc<Shared>,
@@ -185,17 +185,17 @@ impl Clock {
 
 /// What a span says beside its name and its times.
 #[derive(Debug, Default)]
-pub struct SpanDetails {
+pub(crate) struct SpanDetails {
     /// Its attributes.
-    pub attributes: Vec<KeyValue>,
+    pub(crate) attributes: Vec<KeyValue>,
     /// Spans of other traces that it has to do with.
-    pub links: Vec<SpanContext>,
+    pub(crate) links: Vec<SpanContext>,
 }
 
 impl SpanDetails {
     /// Only attributes.
     #[must_use]
-    pub fn of(attributes: impl Into<Vec<KeyValue>>) -> Self {
+    pub(crate) fn of(attributes: impl Into<Vec<KeyValue>>) -> Self {
         SpanDetails {
             attributes: attributes.into(),
             links: Vec::new(),
@@ -223,7 +223,7 @@ impl Trace {
 
     /// A new span inside of this one. It is in the trace once it is told.
     #[must_use]
-    pub fn child(&self) -> Self {
+    pub(crate) fn child(&self) -> Self {
         let context = &self.0.context;
         let state = context.trace_state().clone();
         let parent = Some(context);
@@ -238,30 +238,30 @@ impl Trace {
 
     /// What others may link to.
     #[must_use]
-    pub fn context(&self) -> SpanContext {
+    pub(crate) fn context(&self) -> SpanContext {
         self.0.context.clone()
     }
 
     /// The trace's identifier, which log lines bear: 32 hexadecimal digits when it is shown.
     #[must_use]
-    pub fn id(&self) -> TraceId {
+    pub(crate) fn id(&self) -> TraceId {
         self.0.context.trace_id()
     }
 
     /// `traceparent` for work elsewhere that belongs to this span.
     #[must_use]
-    pub fn parent_header(&self) -> String {
+    pub(crate) fn parent_header(&self) -> String {
         context::header(&self.0.context)
     }
 
     /// `tracestate` for the same; empty when the client sent none.
     #[must_use]
-    pub fn state_header(&self) -> String {
+    pub(crate) fn state_header(&self) -> String {
         self.0.context.trace_state().header()
     }
 
     /// Sends this span, once: it is over, and this is all about it. Waits for nothing; when the queue is full the span is dropped and counted.
-    pub fn record_span(
+    pub(crate) fn record_span(
         &self,
         name: impl Into<Cow<'static, str>>,
         started: Instant,
@@ -273,7 +273,7 @@ impl Trace {
     }
 
     /// The same with times of a clock that other processes have, too.
-    pub fn record_span_at(
+    pub(crate) fn record_span_at(
         &self,
         name: impl Into<Cow<'static, str>>,
         started: SystemTime,
@@ -326,7 +326,7 @@ impl fmt::Debug for Trace {
 
 /// What kind of call a span is about.
 #[derive(Clone, Debug)]
-pub enum CallKind {
+pub(crate) enum CallKind {
     /// A gRPC method as `package.Service/Method`.
     Rpc(Arc<str>),
     /// A POST to an HTTP route.
@@ -335,7 +335,7 @@ pub enum CallKind {
 
 /// A call that is followed and has not ended. Whoever holds it owes it a [`CallSpan::finish`], also when the call is dropped.
 #[derive(Debug)]
-pub struct CallSpan {
+pub(crate) struct CallSpan {
     trace: Trace,
     kind: CallKind,
     started: Instant,
@@ -344,12 +344,12 @@ pub struct CallSpan {
 impl CallSpan {
     /// The call's span, for what is done inside of it.
     #[must_use]
-    pub fn trace(&self) -> &Trace {
+    pub(crate) fn trace(&self) -> &Trace {
         &self.trace
     }
 
     /// Tells the span: the call ended now, with this code.
-    pub fn finish(self, code: RpcCode) {
+    pub(crate) fn finish(self, code: RpcCode) {
         let number = RpcCode::ALL.iter().position(|known| *known == code);
         let number = number.and_then(|number| i64::try_from(number).ok());
         let mut attributes = vec![KeyValue::new(
@@ -403,7 +403,7 @@ tokio::task_local! {
 
 /// The span that this task works for, if it is followed.
 #[must_use]
-pub fn current() -> Option<Trace> {
+pub(crate) fn current() -> Option<Trace> {
     CURRENT.try_with(Trace::clone).ok()
 }
 
@@ -413,7 +413,7 @@ pub(super) fn current_id() -> Option<TraceId> {
 }
 
 /// Does something for a span: until it is done, that is the [`current`] one.
-pub fn in_scope<T>(trace: Option<&Trace>, work: impl FnOnce() -> T) -> T {
+pub(crate) fn in_scope<T>(trace: Option<&Trace>, work: impl FnOnce() -> T) -> T {
     match trace {
         None => work(),
         Some(trace) => CURRENT.sync_scope(trace.clone(), work),
@@ -421,7 +421,7 @@ pub fn in_scope<T>(trace: Option<&Trace>, work: impl FnOnce() -> T) -> T {
 }
 
 /// The same for asynchronous work.
-pub async fn instrument<F: Future>(trace: Option<Trace>, work: F) -> F::Output {
+pub(crate) async fn instrument<F: Future>(trace: Option<Trace>, work: F) -> F::Output {
     match trace {
         None => work.await,
         Some(trace) => CURRENT.scope(trace, work).await,

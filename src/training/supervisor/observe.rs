@@ -39,7 +39,7 @@ pub(super) fn rejects(report: &v1::DatasetReport) {
 /// The pace of the running epoch.
 pub(super) fn progress(progress: &v1::Progress) {
     match progress.phase.as_str() {
-        "scan" => metrics::training_began(0, progress.max_epochs),
+        "scan" => metrics::training_started(0, progress.max_epochs),
         "train" => metrics::training_speed(progress.images_per_second),
         _ => {}
     }

@@ -1,34 +1,28 @@
-//! What is declared about a metric: its name, kind, unit, labels and meaning.
-//!
-//! The declarations themselves are in [`metrics`](super::metrics).
+//! The declaration of a metric.
 
-/// One metric: everything Prometheus and a reader of the README are told about it.
 #[derive(Debug)]
 pub struct Family {
     /// The full name, as exported.
     pub name: &'static str,
-    /// Counter, gauge or histogram.
     pub kind: Kind,
-    /// What the numbers count.
-    pub unit: Unit,
-    /// The labels, in the order in which the recording functions give their values.
+    pub(super) unit: Unit,
+    /// In the order in which the recording functions pass the values.
     pub labels: &'static [Label],
-    /// One sentence for the person who reads a graph: the HELP text.
+    /// The HELP text: one sentence.
     pub help: &'static str,
 }
 
 impl Family {
-    /// Whether the recorder holds this metric in microseconds and the exporter divides it: a counter of the recorder is a whole
-    /// number, and whole seconds would hide all work that is shorter.
-    pub(super) fn is_kept_in_microseconds(&self) -> bool {
+    /// Whether the recorder holds this metric in microseconds and the exporter converts it. A
+    /// counter of the recorder is a whole number, and whole seconds would lose shorter work.
+    pub(crate) fn is_kept_in_microseconds(&self) -> bool {
         self.kind == Kind::Counter && self.unit == Unit::Seconds
     }
 }
 
-/// How a metric behaves over time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// Only grows, from 0 at the start of the process.
+    /// Starts at 0 with the process and never decreases.
     Counter,
     /// Goes up and down, and exists from the start if its labels are known.
     Gauge(Start),
@@ -47,37 +41,31 @@ impl Kind {
     }
 }
 
-/// What a gauge shows before anything has set it.
+/// The value of a gauge before it is first set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// 0, where that is the truth (an empty queue).
     Zero,
-    /// Nothing, where 0 would be a lie (a loss before the first epoch).
+    /// No value, where 0 would be wrong (a loss before the first epoch).
     Absent,
 }
 
-/// The unit of a metric's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    /// A plain number of things, or a pure number.
+pub(super) enum Unit {
+    /// A number of things, or a number without a unit.
     Count,
-    /// Seconds.
     Seconds,
-    /// Bytes.
     Bytes,
-    /// Years of age.
     Years,
-    /// Years of age, squared.
     SquareYears,
-    /// Images in each second.
     ImagesPerSecond,
     /// A share, 0 to 1.
     Ratio,
 }
 
 impl Unit {
-    /// How a name says this unit; empty for a plain number.
-    pub const fn suffix(self) -> &'static str {
+    /// The end of a name in this unit; empty for a count.
+    #[cfg(test)]
+    pub(super) const fn suffix(self) -> &'static str {
         match self {
             Self::Count => "",
             Self::Seconds => "seconds",
@@ -90,12 +78,10 @@ impl Unit {
     }
 }
 
-/// A label's key and the values that it can have.
 #[derive(Debug)]
 pub struct Label {
-    /// The key.
     pub key: &'static str,
-    /// All values, or nothing if they are not known at compile time.
+    /// All values; empty if they are not known at compile time.
     pub values: &'static [&'static str],
 }
 
