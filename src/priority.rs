@@ -11,13 +11,13 @@
 use std::io;
 
 /// As `nice -n 19`: only what nobody else wants.
-pub const LEAST: u32 = 19;
+pub const MAX_NICE: u32 = 19;
 
 /// The thread that calls it gives way, and those that it starts from now on; elsewhere than on Linux the whole process. Never by less than now.
 ///
 /// # Errors
 /// What the operating system refuses.
-pub fn give_way(nice: u32) -> io::Result<()> {
+pub fn set_nice(nice: u32) -> io::Result<()> {
     let nice = i32::try_from(nice).unwrap_or(i32::MAX);
     if rustix::process::getpriority_process(None).is_ok_and(|own| own >= nice) {
         return Ok(());
@@ -27,14 +27,14 @@ pub fn give_way(nice: u32) -> io::Result<()> {
 
 /// The thread that calls it, and those that it starts from now on, have the processor only when nobody else wants it, and leave it at once when somebody does:
 /// Linux's policy SCHED_IDLE. By niceness alone a thread that gives way still finishes its turn of some milliseconds, which a prediction waits for. Elsewhere the same as
-/// [`give_way`] by [`LEAST`].
+/// [`set_nice`] by [`MAX_NICE`].
 ///
 /// # Errors
 /// What the operating system refuses.
-pub fn only_when_idle() -> io::Result<()> {
+pub fn set_idle_policy() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     enter_idle_policy()?;
-    give_way(LEAST)
+    set_nice(MAX_NICE)
 }
 
 #[cfg(target_os = "linux")]
@@ -56,7 +56,7 @@ fn enter_idle_policy() -> io::Result<()> {
 
 /// How long a thread computes before others that wait have their turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turns {
+pub enum TimeSlice {
     /// A tenth of a millisecond, for whom others wait.
     Short,
     /// A tenth of a second, for whom nobody waits.
@@ -67,13 +67,13 @@ pub enum Turns {
 ///
 /// Niceness is about shares and not about delays: a thread that wakes up waits until the turn of the one that runs is over, some milliseconds, however nice that one is. Since Linux 6.12
 /// one with shorter turns interrupts one with longer turns (EEVDF's custom slices, sched_setattr(2)); older kernels and other systems take no notice.
-pub fn take_turns(turns: Turns) {
+pub fn set_time_slice(slice: TimeSlice) {
     #[cfg(target_os = "linux")]
-    if let Err(error) = set_slice(turns) {
-        tracing::debug!(%error, ?turns, "the length of turns stays as it is");
+    if let Err(error) = set_slice(slice) {
+        tracing::debug!(%error, ?slice, "the length of turns stays as it is");
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = turns;
+    let _ = slice;
 }
 
 /// `struct sched_attr` in its first version.
@@ -92,14 +92,14 @@ struct Attributes {
 }
 
 #[cfg(target_os = "linux")]
-fn set_slice(turns: Turns) -> io::Result<()> {
+fn set_slice(slice: TimeSlice) -> io::Result<()> {
     let attributes = Attributes {
         size: u32::try_from(size_of::<Attributes>()).expect("it has 48 bytes"),
         flags: libc::SCHED_FLAG_KEEP_POLICY as u64,
         nice: rustix::process::getpriority_process(None)?,
-        runtime_ns: match turns {
-            Turns::Short => 100_000,
-            Turns::Long => 100_000_000,
+        runtime_ns: match slice {
+            TimeSlice::Short => 100_000,
+            TimeSlice::Long => 100_000_000,
         },
         ..Default::default()
     };
@@ -112,10 +112,10 @@ fn set_slice(turns: Turns) -> io::Result<()> {
 }
 
 /// One thread of a server gives way, where that does not slow down the others. Without it the work is the same, so a refusal is no error.
-pub fn thread_gives_way(nice: u32) {
+pub fn lower_thread_priority(nice: u32) {
     if cfg!(target_os = "linux") {
-        give_way(nice).ok();
-        take_turns(Turns::Long);
+        set_nice(nice).ok();
+        set_time_slice(TimeSlice::Long);
     }
 }
 
@@ -132,9 +132,9 @@ mod tests {
     fn one_thread_gives_way_and_never_by_less() {
         let before = own();
         let thread = std::thread::spawn(|| {
-            thread_gives_way(LEAST);
+            lower_thread_priority(MAX_NICE);
             let least = own();
-            thread_gives_way(1);
+            lower_thread_priority(1);
             (least, own())
         });
         assert_eq!(thread.join().unwrap(), (19, 19));
@@ -164,9 +164,9 @@ mod tests {
             .collect();
         let knows = version[..] >= [6, 12][..];
         let thread = std::thread::spawn(move || {
-            take_turns(Turns::Short);
+            set_time_slice(TimeSlice::Short);
             let short = (turns(), std::thread::spawn(turns).join().unwrap());
-            thread_gives_way(1);
+            lower_thread_priority(1);
             (short, turns(), own())
         });
         let (short, long, nice) = thread.join().unwrap();
@@ -188,7 +188,7 @@ mod tests {
     fn thread_that_runs_only_when_idle_hands_that_on() {
         let before = policy();
         let thread = std::thread::spawn(|| {
-            only_when_idle().unwrap();
+            set_idle_policy().unwrap();
             (policy(), std::thread::spawn(policy).join().unwrap())
         });
         assert_eq!(thread.join().unwrap(), (5, 5));

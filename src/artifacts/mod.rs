@@ -448,7 +448,7 @@ fn giving_way<T: Send + 'static>(
     let started = std::thread::Builder::new()
         .name("artifacts".to_owned())
         .spawn(move || {
-            priority::thread_gives_way(NICE);
+            priority::lower_thread_priority(NICE);
             drop(done.send(work()));
         });
     async move {

@@ -47,7 +47,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     config::{ClientConfig, Environment},
-    priority::{self, Turns},
+    priority::{self, TimeSlice},
     proto::v1::DatasetSpec,
 };
 
@@ -220,7 +220,7 @@ fn prepare_and_run(cli: Cli, output: &mut Output) -> Result<Outcome, Error> {
     };
     if matches!(cli.command, Command::Serve(_)) {
         // Before there are threads, which begin as this one is.
-        priority::take_turns(Turns::Short);
+        priority::set_time_slice(TimeSlice::Short);
     }
     let runtime = Runtime::new().map_err(Error::Runtime)?;
     let result = runtime.block_on(run(cli.command, &mut context));

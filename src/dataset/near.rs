@@ -102,7 +102,7 @@ impl Search<'_> {
                 let (index, next, stop) = (&index, &next, &stop);
                 workers.push(scope.spawn(move || {
                     if self.background {
-                        priority::thread_gives_way(priority::LEAST);
+                        priority::lower_thread_priority(priority::MAX_NICE);
                     }
                     let mut linking = Linking {
                         forest: Forest::new(points.len()),

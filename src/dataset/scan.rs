@@ -170,7 +170,7 @@ struct Shared<'a> {
 impl Shared<'_> {
     fn work(&self, results: &SyncSender<(usize, Outcome)>) {
         if self.options.background {
-            priority::thread_gives_way(priority::LEAST);
+            priority::lower_thread_priority(priority::MAX_NICE);
         }
         let mut buffer = Vec::new();
         let mut fingerprinter = Fingerprinter::new();

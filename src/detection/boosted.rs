@@ -17,7 +17,7 @@ const LEAST_DEVIATION: f64 = 10.0;
 
 /// A classifier as it was learned.
 #[derive(Debug)]
-pub(super) struct Boosted {
+pub(super) struct BoostedClassifier {
     /// Column and row in the window.
     places: Vec<(usize, usize)>,
     thresholds: Vec<f32>,
@@ -121,14 +121,14 @@ impl Features {
     }
 }
 
-impl Boosted {
+impl BoostedClassifier {
     /// As many places as thresholds, in whole groups, and 256 times as many weights.
     pub(super) fn new(
         places: Vec<(usize, usize)>,
         thresholds: Vec<f32>,
         weights: Vec<f32>,
     ) -> Self {
-        Boosted {
+        BoostedClassifier {
             places,
             thresholds,
             weights,

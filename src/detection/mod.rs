@@ -11,8 +11,8 @@
 //! - `model`: the file with the learned numbers. `boosted`, `network`: the two kinds of classifiers. `funnel`: how they are put together.
 
 mod boosted;
-mod funnel;
-mod margin;
+mod cascade;
+mod crop;
 mod model;
 mod network;
 #[cfg(test)]
@@ -27,7 +27,7 @@ use image::{
 
 use model::Model;
 
-pub use margin::crop;
+pub use crop::crop;
 
 /// Most faces of an image; those that [`Face::weight`] puts first.
 pub const MOST_FACES: usize = 64;
@@ -58,7 +58,7 @@ pub struct Face {
     /// What the detector marks.
     pub detected: Square,
     /// The square to predict on, cut as training images are.
-    pub chip: Square,
+    pub crop: Square,
     /// How many windows agree on it, each weighted by its own certainty.
     pub score: f64,
 }
@@ -73,7 +73,7 @@ impl Face {
 /// The faces of an image by falling [`Face::weight`], [`MOST_FACES`] at most; `None` when `stop` said so between two steps.
 pub fn find(image: &RgbImage, stop: &dyn Fn() -> bool) -> Option<Vec<Face>> {
     let (searched, scale) = shrink(image);
-    let windows = funnel::search(model(), &searched, stop)?;
+    let windows = cascade::search(model(), &searched, stop)?;
     let to_image = |pixels: i32| (f64::from(pixels) / scale).round() as i32;
     let mut faces: Vec<Face> = windows
         .into_iter()
@@ -86,7 +86,7 @@ pub fn find(image: &RgbImage, stop: &dyn Fn() -> bool) -> Option<Vec<Face>> {
             };
             Face {
                 detected,
-                chip: margin::chip(detected),
+                crop: crop::around(detected),
                 score: window.score,
             }
         })

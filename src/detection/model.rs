@@ -1,7 +1,7 @@
 //! The file with the learned numbers, in SeetaFace's format: little-endian, in the order of the funnel.
 
 use super::{
-    boosted::{self, Boosted},
+    boosted::{self, BoostedClassifier},
     network::{self, Layer, Network},
 };
 
@@ -9,7 +9,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Model {
     /// Each looks at every window; what any of them lets through goes on.
-    pub(super) boosted: Vec<Boosted>,
+    pub(super) boosted: Vec<BoostedClassifier>,
     /// One behind the other.
     pub(super) networks: Vec<Network>,
 }
@@ -94,7 +94,7 @@ impl Reader<'_> {
         (0..count).map(|_| self.float()).collect()
     }
 
-    fn boosted(&mut self) -> Result<Boosted, Error> {
+    fn boosted(&mut self) -> Result<BoostedClassifier, Error> {
         let (features, bins) = (self.count()?, self.count()?);
         if features % boosted::GROUP != 0 || bins != 255 {
             return Err(self.unknown(format!("{features} features of {bins} bins")));
@@ -109,7 +109,7 @@ impl Reader<'_> {
         }
         let thresholds = self.floats(features)?;
         let weights = self.floats(features * 256)?;
-        Ok(Boosted::new(places, thresholds, weights))
+        Ok(BoostedClassifier::new(places, thresholds, weights))
     }
 
     fn network(&mut self) -> Result<Network, Error> {

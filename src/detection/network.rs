@@ -88,7 +88,7 @@ pub(super) struct Network {
 
 /// What a network says of a window that it takes for a face.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Verdict {
+pub(super) struct Detection {
     /// Above the network's threshold, up to 1.
     pub(super) certainty: f32,
     /// To the right and down, and how much wider, all as a share of the window's side, -1 to 1.
@@ -108,7 +108,7 @@ impl Network {
     }
 
     /// What it says, if it takes the window for a face.
-    pub(super) fn judge(&self, gradients: &Gradients) -> Option<Verdict> {
+    pub(super) fn classify(&self, gradients: &Gradients) -> Option<Detection> {
         let mut values = Vec::with_capacity(self.patches.len() * VALUES_OF_PATCH);
         for patch in &self.patches {
             gradients.describe(patch, &mut values);
@@ -120,7 +120,7 @@ impl Network {
         let outputs = last.forward(&values, |value| 1.0 / (1.0 + (-value).exp()));
         let [certainty, right, down, growth] = *outputs.first_chunk::<OUTPUTS>()?;
         let signed = |share: f32| share * 2.0 - 1.0;
-        (certainty > self.threshold).then_some(Verdict {
+        (certainty > self.threshold).then_some(Detection {
             certainty,
             right: signed(right),
             down: signed(down),

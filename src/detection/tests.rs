@@ -109,7 +109,7 @@ fn drawn_faces_are_found_where_they_were_put() {
     for (left, top) in places {
         let middle = (left as i32 + 100, top as i32 + 110);
         let found = faces.iter().find(|face| contains(face.detected, middle));
-        let side = found.unwrap().chip.side;
+        let side = found.unwrap().crop.side;
         assert!((80..=220).contains(&side), "{side}");
     }
 }

@@ -1,6 +1,6 @@
 //! Ages on many files, such as those of a dataset, in the server that predicts for its clients at the same time.
 //!
-//! It holds no more than the background's share of the places, so that it keeps the decoding threads and the engine busy when nobody else does, and adds
+//! It holds no more than the background's share of the permits, so that it keeps the decoding threads and the engine busy when nobody else does, and adds
 //! little to the queue when somebody does. Dropping the future ends it: what has begun is dropped before it is computed.
 
 use std::{path::PathBuf, sync::Arc};
@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use super::{Error, ServedModel, predictor::Predictor};
 
 /// The age on a file in years, or why the file has none.
-pub type Verdict = Result<f64, String>;
+pub type FilePrediction = Result<f64, String>;
 
 /// Predicts all files, in order. `told` hears how many are done, after each.
 ///
@@ -21,7 +21,7 @@ pub async fn predict_files(
     model: &Arc<ServedModel>,
     files: Vec<PathBuf>,
     told: impl Fn(usize),
-) -> Result<Vec<Verdict>, Error> {
+) -> Result<Vec<FilePrediction>, Error> {
     let mut verdicts = Vec::with_capacity(files.len());
     let one = |(index, path): (usize, PathBuf)| {
         let (predictor, model) = (predictor.clone(), Arc::clone(model));

@@ -13,7 +13,7 @@ use crate::telemetry::metrics::{self, CacheResult};
 use super::{
     ServedModel,
     decoding::Image,
-    predictor::{Answer, DecodeJob, Explained, Wishes},
+    predictor::{DecodeJob, PredictOptions, Prediction, RenderedExplanation},
 };
 
 /// What an answer takes beside its lists, with the cache's own bookkeeping.
@@ -21,7 +21,7 @@ const OVERHEAD: usize = 512;
 
 /// The cache. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Cache(moka::sync::Cache<Key, Arc<Answer>>);
+pub(super) struct Cache(moka::sync::Cache<Key, Arc<Prediction>>);
 
 /// What an answer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +31,7 @@ pub(super) struct Key([u8; 32]);
 pub(super) struct Parts {
     image: Bytes,
     model: Arc<ServedModel>,
-    wishes: Wishes,
+    options: PredictOptions,
 }
 
 impl Key {
@@ -41,22 +41,22 @@ impl Key {
             Image::Encoded(bytes) => Some(Parts {
                 image: bytes.clone(),
                 model: Arc::clone(&job.model),
-                wishes: job.wishes,
+                options: job.options,
             }),
-            Image::Raw(_) | Image::Values(..) => None,
+            Image::TensorBytes(_) | Image::TensorValues(..) => None,
         }
     }
 }
 
 impl Parts {
     pub(super) fn key(&self) -> Key {
-        let Wishes {
+        let PredictOptions {
             annotate,
             explain,
             detect_faces,
             average_flip,
             interval_level,
-        } = self.wishes;
+        } = self.options;
         let mut hash = Sha256::new();
         // The version's name too: versions of the same weights may have other labels and intervals.
         for text in [&self.model.sha256, &self.model.name] {
@@ -73,7 +73,8 @@ impl Parts {
 impl Cache {
     /// A cache that takes so many bytes at most; what was not used for the longest time goes first.
     pub(super) fn new(bytes: u64) -> Self {
-        let weigh = |_: &Key, answer: &Arc<Answer>| u32::try_from(size(answer)).unwrap_or(u32::MAX);
+        let weigh =
+            |_: &Key, answer: &Arc<Prediction>| u32::try_from(size(answer)).unwrap_or(u32::MAX);
         let cache = moka::sync::Cache::builder()
             .name("answers")
             .max_capacity(bytes)
@@ -84,7 +85,7 @@ impl Cache {
     }
 
     /// The answer, if it is there, which took no time now.
-    pub(super) fn get(&self, key: &Key) -> Option<Answer> {
+    pub(super) fn get(&self, key: &Key) -> Option<Prediction> {
         let found = self.0.get(key);
         let result = match found {
             Some(_) => CacheResult::Hit,
@@ -92,7 +93,7 @@ impl Cache {
         };
         metrics::cache_looked_up(result, self.0.weighted_size());
         let answer = found.as_deref()?.clone();
-        Some(Answer {
+        Some(Prediction {
             cached: Some(true),
             decode: Duration::ZERO,
             queue: Duration::ZERO,
@@ -101,14 +102,14 @@ impl Cache {
         })
     }
 
-    pub(super) fn insert(&self, key: Key, answer: Answer) {
+    pub(super) fn insert(&self, key: Key, answer: Prediction) {
         self.0.insert(key, Arc::new(answer));
     }
 }
 
 /// Bytes that an answer takes.
-fn size(answer: &Answer) -> usize {
-    let explained = |explained: &Option<Explained>| {
+fn size(answer: &Prediction) -> usize {
+    let explained = |explained: &Option<RenderedExplanation>| {
         explained.as_ref().map_or(0, |explained| {
             let png = explained.png.as_ref().map_or(0, Vec::len);
             png + size_of_val(explained.explanation.years.as_slice())
@@ -126,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    fn parts(image: &'static [u8], version: &str, wishes: Wishes) -> Parts {
+    fn parts(image: &'static [u8], version: &str, options: PredictOptions) -> Parts {
         let model = ServedModel {
             name: version.to_owned(),
             weights: "model.safetensors".into(),
@@ -142,12 +143,12 @@ mod tests {
         Parts {
             image: Bytes::from_static(image),
             model: Arc::new(model),
-            wishes,
+            options,
         }
     }
 
-    fn answer(png: usize) -> Answer {
-        Answer {
+    fn answer(png: usize) -> Prediction {
+        Prediction {
             age: 30.0,
             interval: None,
             dimensions: (1, 1),
@@ -163,41 +164,41 @@ mod tests {
 
     #[test]
     fn key_is_the_same_for_the_same_and_another_for_everything_else() {
-        let plain = Wishes::default();
-        let key = |image, version, wishes| parts(image, version, wishes).key();
+        let plain = PredictOptions::default();
+        let key = |image, version, options| parts(image, version, options).key();
         let first = key(b"image", "models/age/versions/1", plain);
         assert_eq!(first, key(b"image", "models/age/versions/1", plain));
         let mut others = vec![
             key(b"images", "models/age/versions/1", plain),
             key(b"image", "models/age/versions/2", plain),
         ];
-        let wishes = [
-            Wishes {
+        let options = [
+            PredictOptions {
                 annotate: true,
                 ..plain
             },
-            Wishes {
+            PredictOptions {
                 explain: true,
                 ..plain
             },
-            Wishes {
+            PredictOptions {
                 detect_faces: true,
                 ..plain
             },
-            Wishes {
+            PredictOptions {
                 average_flip: true,
                 ..plain
             },
-            Wishes {
+            PredictOptions {
                 interval_level: Some(0.9),
                 ..plain
             },
-            Wishes {
+            PredictOptions {
                 interval_level: Some(0.5),
                 ..plain
             },
         ];
-        others.extend(wishes.map(|wishes| key(b"image", "models/age/versions/1", wishes)));
+        others.extend(options.map(|options| key(b"image", "models/age/versions/1", options)));
         for (index, other) in others.iter().enumerate() {
             assert_ne!(first, *other, "{index}");
             assert!(!others[..index].contains(other), "{index}");
@@ -207,7 +208,7 @@ mod tests {
     #[test]
     fn answer_that_comes_from_the_cache_took_no_time() {
         let cache = Cache::new(1 << 20);
-        let key = parts(b"image", "a", Wishes::default()).key();
+        let key = parts(b"image", "a", PredictOptions::default()).key();
         assert!(cache.get(&key).is_none());
         cache.insert(key, answer(10));
         let found = cache.get(&key).unwrap();
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn what_was_not_used_for_the_longest_time_goes_when_the_memory_is_used_up() {
         let cache = Cache::new(5 * (1024 + OVERHEAD) as u64);
-        let key = |version: &str| parts(b"image", version, Wishes::default()).key();
+        let key = |version: &str| parts(b"image", version, PredictOptions::default()).key();
         for number in 0..5_u8 {
             cache.insert(key(&number.to_string()), answer(1024));
             cache.0.run_pending_tasks();

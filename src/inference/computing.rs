@@ -8,29 +8,29 @@ use crate::{
 };
 
 use super::{
-    Error, ServedModel, engine::Output, explain::Explanation, loaded::Begun, queue::Item, spans,
-    statistics::Statistics,
+    Error, ServedModel, engine::Output, explain::Explanation, loaded::PendingForward,
+    queue::QueueEntry, spans, statistics::Statistics,
 };
 
 /// A batch that was begun.
-pub(super) struct Computing {
-    pub(super) batch: Vec<Item>,
+pub(super) struct InFlightBatch {
+    pub(super) batch: Vec<QueueEntry>,
     pub(super) model: Arc<ServedModel>,
     pub(super) begun: Instant,
     /// One for each row; that of an image's mirror image comes behind its own.
-    pub(super) outputs: Result<Begun, model::Error>,
+    pub(super) outputs: Result<PendingForward, model::Error>,
 }
 
-impl Computing {
+impl InFlightBatch {
     /// Waits for the outputs and answers.
     pub(super) fn finish(self, statistics: &Statistics) {
-        let Computing {
+        let InFlightBatch {
             batch,
             model,
             begun,
             outputs,
         } = self;
-        let outputs = outputs.and_then(Begun::finish);
+        let outputs = outputs.and_then(PendingForward::finish);
         let followed = spans::followed(&batch);
         let inference = begun.elapsed();
         spans::batch(&followed, &model.name, batch.len(), begun, inference);
@@ -60,7 +60,7 @@ impl Computing {
                         inference,
                     };
                     // A client that has left needs no answer.
-                    drop(item.reply.send(Ok((output, item.place))));
+                    drop(item.reply.send(Ok((output, item.permit))));
                 }
             }
             Err(error) => {
@@ -81,7 +81,7 @@ impl Computing {
     }
 }
 
-/// An output in years, and what each place of the image adds to it.
+/// An output in years, and what each permit of the image adds to it.
 fn years(output: resnet18::Output, label: &LabelScale) -> (f64, Option<Explanation>) {
     let age = label.age(f64::from(output.value));
     let explain = |parts| Explanation::new(age, parts, label.scale);

@@ -21,17 +21,17 @@ pub enum Image {
     /// A file in one of the formats that [`crate::imaging`] reads.
     Encoded(Bytes),
     /// What the network reads, `[3, S, S]` and normalised, as little-endian f32.
-    Raw(Bytes),
+    TensorBytes(Bytes),
     /// The same as numbers: the image with this number, from 0, of those that lie one behind the other.
-    Values(Arc<Vec<f32>>, usize),
+    TensorValues(Arc<Vec<f32>>, usize),
 }
 
 impl Image {
     /// Whether the client has done the preprocessing.
-    fn is_prepared(&self) -> bool {
+    fn is_preprocessed(&self) -> bool {
         match self {
             Image::Encoded(_) => false,
-            Image::Raw(_) | Image::Values(..) => true,
+            Image::TensorBytes(_) | Image::TensorValues(..) => true,
         }
     }
 }
@@ -43,13 +43,13 @@ pub(super) struct Decoded {
     /// To draw on, where that was asked for.
     pub(super) image: Option<RgbImage>,
     /// Whether the client has done the preprocessing.
-    pub(super) is_prepared: bool,
+    pub(super) is_preprocessed: bool,
     /// Time that it took.
     pub(super) seconds: Duration,
 }
 
 /// What the network needs of an image.
-pub(super) struct Prepared {
+pub(super) struct DecodedImage {
     pub(super) input: Input,
     pub(super) decoded: Decoded,
 }
@@ -58,7 +58,7 @@ pub(super) struct Prepared {
 ///
 /// # Errors
 /// A deadline that has passed, or an image or numbers that cannot be used.
-pub(super) fn decode(job: &DecodeJob, limits: Limits) -> Result<Prepared, Error> {
+pub(super) fn decode(job: &DecodeJob, limits: Limits) -> Result<DecodedImage, Error> {
     let (index, model) = (job.index, job.model.as_ref());
     let begun = Instant::now();
     if job.deadline.is_some_and(|deadline| deadline <= begun) {
@@ -69,14 +69,14 @@ pub(super) fn decode(job: &DecodeJob, limits: Limits) -> Result<Prepared, Error>
     let made = match &job.image {
         Image::Encoded(bytes) => read(bytes, model, job.keeps_image(), limits)
             .map_err(|source| Error::Image { index, source }),
-        Image::Raw(bytes) => {
+        Image::TensorBytes(bytes) => {
             let (values, rest) = bytes.as_chunks::<4>();
             let values = values.iter().map(|value| f32::from_le_bytes(*value));
             let whole = rest.is_empty().then(|| values.collect());
             check_values(index, model, whole)
                 .map(|numbers| (Input::Numbers(numbers), (size, size), None))
         }
-        Image::Values(all, number) => {
+        Image::TensorValues(all, number) => {
             let count = model.input.values();
             let begin = number.saturating_mul(count);
             let values = all.get(begin..begin.saturating_add(count));
@@ -90,10 +90,10 @@ pub(super) fn decode(job: &DecodeJob, limits: Limits) -> Result<Prepared, Error>
     let decoded = Decoded {
         dimensions,
         image: kept,
-        is_prepared: job.image.is_prepared(),
+        is_preprocessed: job.image.is_preprocessed(),
         seconds: begun.elapsed(),
     };
-    Ok(Prepared { input, decoded })
+    Ok(DecodedImage { input, decoded })
 }
 
 type Read = (Input, (u32, u32), Option<RgbImage>);
@@ -124,9 +124,9 @@ fn check_values(
     let values = values.ok_or_else(|| refuse(format!("there are not {wanted} numbers")))?;
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(values),
-        Some(place) => Err(refuse(format!(
-            "number {place} of {wanted} is {}, not finite",
-            values[place]
+        Some(permit) => Err(refuse(format!(
+            "number {permit} of {wanted} is {}, not finite",
+            values[permit]
         ))),
     }
 }

@@ -1,11 +1,11 @@
 //! Which parts of an image make its age: Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017).
 //!
-//! For a map of features `A_k` and an output `y`, the paper's equation 1 weighs each feature by the mean over all places of its gradient, `α_k = 1/Z Σ_ij ∂y/∂A_k(i, j)`,
-//! and equation 2 adds them up, `L(i, j) = ReLU(Σ_k α_k A_k(i, j))`. Behind layer4 this network has the mean over all `Z` places, a linear head and the label
+//! For a map of features `A_k` and an output `y`, the paper's equation 1 weighs each feature by the mean over all permits of its gradient, `α_k = 1/Z Σ_ij ∂y/∂A_k(i, j)`,
+//! and equation 2 adds them up, `L(i, j) = ReLU(Σ_k α_k A_k(i, j))`. Behind layer4 this network has the mean over all `Z` permits, a linear head and the label
 //! scale alone, `y = scale · (Σ_k w_k · 1/Z Σ_ij A_k(i, j) + b) + offset`, so the gradient is the same number everywhere, `∂y/∂A_k(i, j) = scale · w_k / Z`, and
 //! no backward pass is needed: it comes out of the forward pass that makes the age, in the same number format.
 //!
-//! It is more than a heat map here: without the ReLU, `Σ_ij Σ_k α_k A_k(i, j) = y - (scale · b + offset)`. So each place's value is what it adds to the age in years, and
+//! It is more than a heat map here: without the ReLU, `Σ_ij Σ_k α_k A_k(i, j) = y - (scale · b + offset)`. So each permit's value is what it adds to the age in years, and
 //! they sum up to the age with a rest that is the same for all images of a version. The sign is kept, for with the ReLU only what makes a face look older is seen, and an age is made of both;
 //! the positive values are the paper's map.
 
@@ -16,25 +16,25 @@ use image::{
 
 use super::annotate::png;
 
-/// How much of the image's own colour is left where a place adds most.
+/// How much of the image's own colour is left where a permit adds most.
 const COVERED: f32 = 0.65;
 /// What makes it older, and what makes it younger.
 const WARM: [f32; 3] = [255.0, 60.0, 0.0];
 const COOL: [f32; 3] = [0.0, 90.0, 255.0];
 
-/// What each place of an image adds to its age.
+/// What each permit of an image adds to its age.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
-    /// Rows and columns of places; the image is cut into as many parts of the same size.
+    /// Rows and columns of permits; the image is cut into as many parts of the same size.
     pub side: usize,
-    /// Years that each place adds, row by row from the upper left corner.
+    /// Years that each permit adds, row by row from the upper left corner.
     pub years: Vec<f32>,
     /// The age less their sum, in years.
     pub base: f64,
 }
 
 impl Explanation {
-    /// From what each place adds to the network's output, and the scale by which that becomes years.
+    /// From what each permit adds to the network's output, and the scale by which that becomes years.
     pub(super) fn new(age: f64, parts: Vec<f32>, scale: f64) -> Self {
         let years: Vec<f32> = parts
             .iter()
@@ -64,23 +64,23 @@ impl Explanation {
     }
 }
 
-/// Lays the explanation over the image that it is about: warm where it adds years, cool where it takes some, and the stronger the more; the place that adds or takes
-/// most has the full colour. Returns a PNG.
+/// Lays the explanation over the image that it is about: warm where it adds years, cool where it takes some, and the stronger the more; the permit that adds or takes
+/// most has the full colour. Requeue a PNG.
 pub fn draw(mut canvas: RgbImage, explanation: &Explanation) -> Vec<u8> {
     let (width, height) = canvas.dimensions();
     let most = explanation
         .years
         .iter()
         .fold(f32::MIN_POSITIVE, |most, years| most.max(years.abs()));
-    // Both signs apart, so that the smoothing between places needs no negative pixels.
+    // Both signs apart, so that the smoothing between permits needs no negative pixels.
     let side = explanation.side as u32;
     let shares = |sign: f32| -> GrayImage {
         let mut of_places = explanation.years.iter();
-        let places = GrayImage::from_fn(side, side, |_, _| {
+        let permits = GrayImage::from_fn(side, side, |_, _| {
             let years = of_places.next().copied().unwrap_or_default();
             image::Luma([(255.0 * (sign * years / most).max(0.0)).round() as u8])
         });
-        imageops::resize(&places, width, height, FilterType::Triangle)
+        imageops::resize(&permits, width, height, FilterType::Triangle)
     };
     let (older, younger) = (shares(1.0), shares(-1.0));
     let strengths = older.pixels().zip(younger.pixels());

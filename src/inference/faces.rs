@@ -1,9 +1,9 @@
 //! The way of an image whose faces are to be found: decoded and searched on the decoding threads, its faces cut out at the network's size, and each predicted.
 //!
-//! An image with thirty faces is thirty forward passes, and admission knew of one. Its own place lets one face at a time into the engine's queue, which is enough
-//! to come to an end however full the server is. For more at once it takes those places that are free at that moment and never waits for any while
-//! it holds one, so no two images can wait for each other, and whatever is in the queue still has a place, so the queue's bound holds. It takes [`FACES_AT_ONCE`] at
-//! most, so that a crowd leaves room for others, who are refused when there is no place.
+//! An image with thirty faces is thirty forward passes, and admission knew of one. Its own permit lets one face at a time into the engine's queue, which is enough
+//! to come to an end however full the server is. For more at once it takes those permits that are free at that moment and never waits for any while
+//! it holds one, so no two images can wait for each other, and whatever is in the queue still has a permit, so the queue's bound holds. It takes [`FACES_AT_ONCE`] at
+//! most, so that a crowd leaves room for others, who are refused when there is no permit.
 //!
 //! The faces of [`MOST_SEARCHES`] images are in memory at once; other images wait as the files that they came as. What is ahead of them waits for the engine alone.
 
@@ -23,14 +23,16 @@ use crate::{
 
 use super::{
     Error, ServedModel,
-    admission::Place,
+    admission::Permit,
     annotate::{self, Marked},
     decoding::Image,
     engine::Output,
     explain,
     input::Input,
-    predictor::{Answer, DecodeJob, Explained, Predictor, Wishes, finite_age, interval},
-    queue::{Item, unwanted},
+    predictor::{
+        DecodeJob, PredictOptions, Prediction, Predictor, RenderedExplanation, finite_age, interval,
+    },
+    queue::{QueueEntry, unwanted},
     spans,
 };
 
@@ -41,7 +43,7 @@ const FACES_AT_ONCE: usize = 8;
 
 /// The answer for one face.
 #[derive(Debug, Clone)]
-pub struct FaceAnswer {
+pub struct FacePrediction {
     /// Where it is, and how sure that is.
     pub face: Face,
     /// Age in years.
@@ -49,7 +51,7 @@ pub struct FaceAnswer {
     /// Lower and upper end in years, and the share of true ages between them.
     pub interval: Option<(f64, f64, f64)>,
     /// Where the age comes from.
-    pub explanation: Option<Explained>,
+    pub explanation: Option<RenderedExplanation>,
 }
 
 /// An image that was searched.
@@ -60,7 +62,7 @@ struct Searched {
     /// To draw on, where that was asked for.
     image: Option<RgbImage>,
     seconds: Duration,
-    place: Place,
+    permit: Permit,
 }
 
 impl Predictor {
@@ -68,9 +70,9 @@ impl Predictor {
     ///
     /// # Errors
     /// An image that cannot be read, a deadline that passed, or a model that does not compute.
-    pub(super) async fn predict_faces(&self, job: DecodeJob) -> Result<Answer, Error> {
+    pub(super) async fn predict_faces(&self, job: DecodeJob) -> Result<Prediction, Error> {
         let (index, deadline, priority) = (job.index, job.deadline, job.priority);
-        let (wishes, client) = (job.wishes, job.client.clone());
+        let (options, client) = (job.options, job.client.clone());
         let (model, trace) = (Arc::clone(&job.model), job.trace.clone());
         let turn = self.turn(priority).await;
         let _searching = self.searches.acquire().await;
@@ -79,40 +81,40 @@ impl Predictor {
             faces,
             image,
             seconds,
-            place,
+            permit,
         } = self.search(job).await?;
         drop(turn);
         let mut predicted: Vec<(Face, RgbImage, Output)> = Vec::with_capacity(faces.len());
         let mut faces = faces.into_iter();
-        let mut own = Some(place);
+        let mut own = Some(permit);
         while faces.len() > 0 {
-            let mut places = self
-                .door
+            let mut permits = self
+                .admission
                 .admit_more(faces.len().min(FACES_AT_ONCE) - 1, priority);
-            places.extend(own.take());
-            let together: Vec<(Face, RgbImage)> = faces.by_ref().take(places.len()).collect();
+            permits.extend(own.take());
+            let together: Vec<(Face, RgbImage)> = faces.by_ref().take(permits.len()).collect();
             let mut pending = Vec::with_capacity(together.len());
-            for ((_, chip), place) in together.iter().zip(places) {
+            for ((_, chip), permit) in together.iter().zip(permits) {
                 let (reply, answer) = oneshot::channel();
-                self.engine.submit(Item {
+                self.engine.submit(QueueEntry {
                     input: Input::Image(chip.clone()),
-                    average_flip: wishes.average_flip,
+                    average_flip: options.average_flip,
                     model: Arc::clone(&model),
-                    explain: wishes.explain,
+                    explain: options.explain,
                     deadline,
                     reply,
                     priority,
                     client: client.clone(),
                     enqueued: Instant::now(),
                     trace: trace.clone(),
-                    place,
+                    permit,
                 })?;
                 pending.push(answer);
             }
             for ((face, chip), answer) in together.into_iter().zip(pending) {
-                let (output, place) = answer.await.map_err(|_| Error::EngineGone)??;
+                let (output, permit) = answer.await.map_err(|_| Error::EngineGone)??;
                 metrics::image_dequeued(output.queue);
-                own.get_or_insert(place);
+                own.get_or_insert(permit);
                 predicted.push((face, chip, output));
             }
         }
@@ -126,13 +128,13 @@ impl Predictor {
         );
         let conclude = {
             let model = Arc::clone(&model);
-            move || conclude(&model, wishes, index, dimensions.0, predicted, image)
+            move || conclude(&model, options, index, dimensions.0, predicted, image)
         };
-        // The place is held until here: images are drawn.
+        // The permit is held until here: images are drawn.
         let (faces, annotated_png) = self.compute(conclude).await??;
         drop(own);
         let first = faces.first();
-        Ok(Answer {
+        Ok(Prediction {
             age: first.map_or(f64::NAN, |face| face.age),
             interval: first.and_then(|face| face.interval),
             dimensions,
@@ -189,7 +191,7 @@ fn search(job: DecodeJob, limits: Limits, is_left: &dyn Fn() -> bool) -> Result<
         if stop() {
             return Err(stopped());
         }
-        let chip = detection::crop(&image, face.chip);
+        let chip = detection::crop(&image, face.crop);
         faces.push((face, preprocessor.resize(chip, job.model.input.size)));
     }
     metrics::image_decoded(decoded);
@@ -198,7 +200,7 @@ fn search(job: DecodeJob, limits: Limits, is_left: &dyn Fn() -> bool) -> Result<
         faces,
         image: job.keeps_image().then(|| annotate::fit(&image)),
         seconds: begun.elapsed(),
-        place: job.place,
+        permit: job.permit,
     })
 }
 
@@ -208,19 +210,19 @@ fn decode(job: &DecodeJob, limits: Limits) -> Result<RgbImage, Error> {
         Image::Encoded(bytes) => {
             imaging::decode(bytes, &limits).map_err(|source| Error::Image { index, source })
         }
-        Image::Raw(_) | Image::Values(..) => Err(Error::Pixels {
+        Image::TensorBytes(_) | Image::TensorValues(..) => Err(Error::Pixels {
             index,
             reason: "faces are looked for in encoded images, not in prepared numbers".to_owned(),
         }),
     }
 }
 
-type Concluded = (Vec<FaceAnswer>, Option<Vec<u8>>);
+type Concluded = (Vec<FacePrediction>, Option<Vec<u8>>);
 
 /// Makes answers of what the network says, and draws what is to be drawn.
 fn conclude(
     model: &ServedModel,
-    wishes: Wishes,
+    options: PredictOptions,
     index: usize,
     image_width: u32,
     predicted: Vec<(Face, RgbImage, Output)>,
@@ -229,18 +231,18 @@ fn conclude(
     let mut faces = Vec::with_capacity(predicted.len());
     for (face, chip, output) in predicted {
         let age = finite_age(model, index, output.age, false)?;
-        faces.push(FaceAnswer {
+        faces.push(FacePrediction {
             face,
             age,
-            interval: interval(model, wishes.interval_level, age),
-            explanation: output.explanation.map(|explanation| Explained {
+            interval: interval(model, options.interval_level, age),
+            explanation: output.explanation.map(|explanation| RenderedExplanation {
                 png: Some(explain::draw(chip, &explanation)),
                 explanation,
             }),
         });
     }
-    let marked = |face: &FaceAnswer| Marked {
-        square: face.face.chip,
+    let marked = |face: &FacePrediction| Marked {
+        square: face.face.crop,
         age: face.age,
         interval: face.interval,
     };

@@ -1,8 +1,8 @@
-//! How many of the server's places each client has, and may have.
+//! How many of the server's permits each client has, and may have.
 //!
 //! A client that is alone may have all of them. Where several use the server, each may have its equal share: whoever sends more than the server can compute then
-//! fills its own share of the queue and is refused, in place of filling the whole queue and having all others refused. The first request of a client that has no
-//! place is never refused for its share.
+//! fills its own share of the queue and is refused, in permit of filling the whole queue and having all others refused. The first request of a client that has no
+//! permit is never refused for its share.
 
 use std::{
     collections::HashMap,
@@ -17,21 +17,21 @@ const IN_USE: Duration = Duration::from_secs(2);
 /// Clients that are told apart at once; further ones count as one.
 const MOST_CLIENTS: usize = 1024;
 
-/// The places by client. Cheap to clone.
+/// The permits by client. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shares(Arc<Mutex<HashMap<Client, Holding>>>);
+pub(super) struct ClientQuotas(Arc<Mutex<HashMap<Client, Usage>>>);
 
 #[derive(Debug)]
-struct Holding {
-    places: usize,
+struct Usage {
+    permits: usize,
     /// Those of them that somebody waits for.
     interactive: usize,
     last_request: Instant,
 }
 
-/// Why a client gets no more places.
+/// Why a client gets no more permits.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full {
+pub(super) struct QuotaExceeded {
     /// Places that it has.
     pub(super) held: usize,
     /// How many it may have.
@@ -49,8 +49,8 @@ pub(super) struct Taken {
     pub(super) before: usize,
 }
 
-impl Shares {
-    /// Counts so many of all the server's `places` as the client's, until [`Shares::give_back`].
+impl ClientQuotas {
+    /// Counts so many of all the server's `permits` as the client's, until [`ClientQuotas::give_back`].
     ///
     /// # Errors
     /// When that would be more than its share.
@@ -59,29 +59,29 @@ impl Shares {
         client: Client,
         wanted: usize,
         priority: Priority,
-        places: usize,
+        permits: usize,
         now: Instant,
-    ) -> Result<Taken, Full> {
+    ) -> Result<Taken, QuotaExceeded> {
         let mut holdings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         holdings.retain(|_, holding| {
-            holding.places > 0 || now.saturating_duration_since(holding.last_request) < IN_USE
+            holding.permits > 0 || now.saturating_duration_since(holding.last_request) < IN_USE
         });
         let client = if holdings.len() < MOST_CLIENTS || holdings.contains_key(&client) {
             client
         } else {
             Client::unknown()
         };
-        let holding = holdings.entry(client.clone()).or_insert(Holding {
-            places: 0,
+        let holding = holdings.entry(client.clone()).or_insert(Usage {
+            permits: 0,
             interactive: 0,
             last_request: now,
         });
         holding.last_request = now;
-        let (held, own) = (holding.places, holding.interactive);
+        let (held, own) = (holding.permits, holding.interactive);
         let clients = holdings.len();
-        let share = (places / clients).max(1);
+        let share = (permits / clients).max(1);
         if clients > 1 && held > 0 && held + wanted > share {
-            return Err(Full {
+            return Err(QuotaExceeded {
                 held,
                 share,
                 clients,
@@ -94,7 +94,7 @@ impl Shares {
             .map(|holding| holding.interactive.min(turns));
         let before = used.sum();
         if let Some(holding) = holdings.get_mut(&client) {
-            holding.places += wanted;
+            holding.permits += wanted;
             if priority == Priority::Interactive {
                 holding.interactive += wanted;
             }
@@ -102,13 +102,13 @@ impl Shares {
         Ok(Taken { client, before })
     }
 
-    /// So many places are no longer the client's.
-    pub(super) fn give_back(&self, client: &Client, places: usize, priority: Priority) {
+    /// So many permits are no longer the client's.
+    pub(super) fn give_back(&self, client: &Client, permits: usize, priority: Priority) {
         let mut holdings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(holding) = holdings.get_mut(client) {
-            holding.places = holding.places.saturating_sub(places);
+            holding.permits = holding.permits.saturating_sub(permits);
             if priority == Priority::Interactive {
-                holding.interactive = holding.interactive.saturating_sub(places);
+                holding.interactive = holding.interactive.saturating_sub(permits);
             }
         }
     }
@@ -119,33 +119,38 @@ mod tests {
     use super::*;
 
     struct Clock {
-        shares: Shares,
+        shares: ClientQuotas,
         now: Instant,
     }
 
     impl Clock {
         fn new() -> Self {
             Clock {
-                shares: Shares::default(),
+                shares: ClientQuotas::default(),
                 now: Instant::now(),
             }
         }
 
-        fn take(&self, client: &str, wanted: usize) -> Result<(), Full> {
+        fn take(&self, client: &str, wanted: usize) -> Result<(), QuotaExceeded> {
             self.line(client, wanted, Priority::Interactive).map(|_| ())
         }
 
-        /// How many are before the last of so many images, which are given places.
-        fn line(&self, client: &str, wanted: usize, priority: Priority) -> Result<usize, Full> {
+        /// How many are before the last of so many images, which are given permits.
+        fn line(
+            &self,
+            client: &str,
+            wanted: usize,
+            priority: Priority,
+        ) -> Result<usize, QuotaExceeded> {
             let client = Client::new(client);
             let taken = self.shares.take(client, wanted, priority, 12, self.now);
             taken.map(|taken| taken.before)
         }
 
-        fn give_back(&self, client: &str, places: usize) {
+        fn give_back(&self, client: &str, permits: usize) {
             let client = Client::new(client);
             self.shares
-                .give_back(&client, places, Priority::Interactive);
+                .give_back(&client, permits, Priority::Interactive);
         }
     }
 
@@ -164,9 +169,9 @@ mod tests {
         assert_eq!(clock.take("a", 5), Ok(()));
         assert_eq!(clock.take("b", 1), Ok(()));
         assert_eq!(clock.take("c", 1), Ok(()));
-        // 12 places for 3 clients.
+        // 12 permits for 3 clients.
         let full = |held| {
-            Err(Full {
+            Err(QuotaExceeded {
                 held,
                 share: 4,
                 clients: 3,

@@ -9,7 +9,7 @@ use crate::{
     model::fused::Threads,
 };
 
-use super::queue::Item;
+use super::queue::QueueEntry;
 
 /// What the network's input is made of.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ impl Inputs {
     /// is that of all.
     pub(super) fn of<'a>(
         &'a mut self,
-        batch: &'a [Item],
+        batch: &'a [QueueEntry],
         spec: &InputSpec,
         threads: &Threads,
     ) -> Vec<&'a [f32]> {
@@ -54,7 +54,7 @@ impl Inputs {
         });
         drop(jobs);
         let mut made = self.numbers.chunks_exact(spec.values());
-        let mut rows = Vec::with_capacity(batch.iter().map(Item::rows).sum());
+        let mut rows = Vec::with_capacity(batch.iter().map(QueueEntry::rows).sum());
         for item in batch {
             if let Input::Numbers(numbers) = &item.input {
                 rows.push(numbers.as_slice());
@@ -66,7 +66,7 @@ impl Inputs {
 }
 
 /// Of an item's rows those that are not there already.
-fn rows_to_make(item: &Item) -> usize {
+fn rows_to_make(item: &QueueEntry) -> usize {
     match item.input {
         Input::Image(_) => item.rows(),
         Input::Numbers(_) => item.rows() - 1,

@@ -32,14 +32,14 @@ const MOST_DIFFERENCE: f64 = 0.1;
 
 /// A network that answers.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct LoadedModel {
     network: Network,
-    pub(super) rounding: Rounding,
+    pub(super) rounding: PrecisionReport,
 }
 
 /// What a network computes in, and what that costs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rounding {
+pub struct PrecisionReport {
     /// The number format.
     pub precision: Precision,
     /// Mean change in years against libtorch's f32 on the drawn faces.
@@ -54,21 +54,21 @@ enum Network {
 
 /// A batch whose forward pass has begun.
 #[derive(Debug)]
-pub(super) enum Begun {
+pub(super) enum PendingForward {
     Done(Vec<Output>),
     /// On a device that computes by itself.
     Pending(Pending),
 }
 
-impl Begun {
+impl PendingForward {
     /// Waits for the outputs.
     ///
     /// # Errors
     /// What the device failed with.
     pub(super) fn finish(self) -> Result<Vec<Output>, model::Error> {
         match self {
-            Begun::Done(outputs) => Ok(outputs),
-            Begun::Pending(pending) => pending.finish(),
+            PendingForward::Done(outputs) => Ok(outputs),
+            PendingForward::Pending(pending) => pending.finish(),
         }
     }
 }
@@ -128,7 +128,7 @@ impl Staging {
     }
 }
 
-impl Loaded {
+impl LoadedModel {
     /// Reads the weights, chooses the number format, and computes once what the first prediction would have to allocate. Weights whose rounding is `known` are not
     /// compared once more, which is half of the work.
     ///
@@ -138,21 +138,21 @@ impl Loaded {
         model: &ServedModel,
         device: Device,
         policy: PrecisionPolicy,
-        known: Option<Rounding>,
+        known: Option<PrecisionReport>,
         threads: &Threads,
     ) -> Result<Self, model::Error> {
         let state = checkpoint::read_model(&model.weights, &model.sha256)?;
         if let Some(rounding) = known
             && let Some(network) = Network::of_format(&state, device, rounding.precision)?
         {
-            let mut again = Loaded { network, rounding };
+            let mut again = LoadedModel { network, rounding };
             let blank = vec![0.0; model.input.values()];
             again.forward(&[blank], &[], model, threads)?;
             return Ok(again);
         }
-        let mut exact = Loaded {
+        let mut exact = LoadedModel {
             network: Network::libtorch(&state, device, Precision::F32)?,
-            rounding: Rounding {
+            rounding: PrecisionReport {
                 precision: Precision::F32,
                 difference: 0.0,
             },
@@ -178,11 +178,11 @@ impl Loaded {
                 tracing::warn!(model = model.name, %error, "trying the next number format");
                 continue;
             };
-            let rounding = Rounding {
+            let rounding = PrecisionReport {
                 precision,
                 difference: 0.0,
             };
-            let mut rounded = Loaded { network, rounding };
+            let mut rounded = LoadedModel { network, rounding };
             let found = rounded.forward(&faces, &[], model, threads)?;
             let change = |(found, expected): (&Output, &Output)| {
                 f64::from((found.value - expected.value).abs())
@@ -207,15 +207,15 @@ impl Loaded {
         Ok(exact)
     }
 
-    /// What the same weights would be compared for once more; nothing where libtorch computes, in whose place another network might be made.
-    pub(super) fn known(&self) -> Option<Rounding> {
+    /// What the same weights would be compared for once more; nothing where libtorch computes, in whose permit another network might be made.
+    pub(super) fn known(&self) -> Option<PrecisionReport> {
         match self.network {
             Network::Own(..) => Some(self.rounding),
             Network::Libtorch(..) => None,
         }
     }
 
-    /// What the network says of normalised images `[3, S, S]` each, label scale not applied; with what each place adds to it for those images whose `explain`
+    /// What the network says of normalised images `[3, S, S]` each, label scale not applied; with what each permit adds to it for those images whose `explain`
     /// is there and true.
     ///
     /// # Errors
@@ -235,7 +235,7 @@ impl Loaded {
     /// before this one is to be finished there, since what is read from a device waits for all that it was given, and two batches may be on it at most.
     ///
     /// # Errors
-    /// As [`Loaded::forward`].
+    /// As [`LoadedModel::forward`].
     pub(super) fn begin<P: AsRef<[f32]>>(
         &mut self,
         images: &[P],
@@ -243,7 +243,7 @@ impl Loaded {
         model: &ServedModel,
         threads: &Threads,
         before: &mut dyn FnMut(),
-    ) -> Result<Begun, model::Error> {
+    ) -> Result<PendingForward, model::Error> {
         let side = model.input.size;
         let images: Vec<&[f32]> = images.iter().map(AsRef::as_ref).collect();
         match &mut self.network {
@@ -252,7 +252,7 @@ impl Loaded {
                 before();
                 let outputs =
                     network.forward(&images, explain, side as usize, threads, workspace)?;
-                Ok(Begun::Done(outputs))
+                Ok(PendingForward::Done(outputs))
             }
             Network::Libtorch(network, staging) => tch::no_grad(|| {
                 // Libtorch's threads, too, may run where the one may that starts them.
@@ -260,7 +260,7 @@ impl Loaded {
                 let images = staging.gather(&images, i64::from(side), threads)?;
                 before();
                 let pending = network.begin_explained(&images, explain)?;
-                Ok(Begun::Pending(pending))
+                Ok(PendingForward::Pending(pending))
             }),
         }
     }

@@ -21,32 +21,32 @@ use crate::{
 use super::{
     Error, ServedModel,
     engine::Command,
-    loaded::{Loaded, Rounding},
-    queue::Item,
+    loaded::{LoadedModel, PrecisionReport},
+    queue::QueueEntry,
 };
 
-/// Callers of [`Loader::load`] that are taken in before further ones wait at its door.
+/// Callers of [`Loader::load`] that are taken in before further ones wait at its admission.
 const MAX_WISHES: usize = 16;
 /// A model is wanted sooner than a dataset's check, but not at the cost of predictions: on two cores that three times as many requests as they can answer keep busy, one was
 /// loaded in eight seconds so, and in four with a niceness of 10, which takes more from those requests.
-const NICE: u32 = priority::LEAST - 1;
+const NICE: u32 = priority::MAX_NICE - 1;
 /// Weights whose rounding is remembered after the engine has let go of them.
 const MAX_KNOWN: usize = 1_000;
 
 /// Which networks the engine has, by the SHA-256 of their weights, and what each computes in; the engine keeps it true.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Inventory(Arc<Mutex<BTreeMap<String, Rounding>>>);
+pub(super) struct ResidentModels(Arc<Mutex<BTreeMap<String, PrecisionReport>>>);
 
-impl Inventory {
+impl ResidentModels {
     pub(super) fn has(&self, sha256: &str) -> bool {
         self.all().contains_key(sha256)
     }
 
-    pub(super) fn rounding(&self, sha256: &str) -> Option<Rounding> {
+    pub(super) fn precision_report(&self, sha256: &str) -> Option<PrecisionReport> {
         self.all().get(sha256).copied()
     }
 
-    pub(super) fn add(&self, sha256: &str, rounding: Rounding) {
+    pub(super) fn add(&self, sha256: &str, rounding: PrecisionReport) {
         self.all().insert(sha256.to_owned(), rounding);
     }
 
@@ -54,27 +54,27 @@ impl Inventory {
         self.all().remove(sha256);
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Rounding>> {
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, PrecisionReport>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A network for the engine, or `None` for one that it has.
 #[derive(Debug)]
-pub(super) struct Delivery {
+pub(super) struct InstallModel {
     pub(super) model: Arc<ServedModel>,
-    pub(super) network: Option<Box<Loaded>>,
+    pub(super) network: Option<Box<LoadedModel>>,
     /// Whether it stays loaded whatever else is.
     pub(super) pin: bool,
     /// Told once the engine has it.
     pub(super) reply: oneshot::Sender<Result<(), Error>>,
     /// Told then too, so that the loader goes on, and given what the engine has let go of for it: to give back a network's memory takes some milliseconds, for
     /// which predictions need not wait.
-    pub(super) is_taken: oneshot::Sender<Vec<Loaded>>,
+    pub(super) installed: oneshot::Sender<Vec<LoadedModel>>,
 }
 
 #[derive(Debug)]
-struct Wish {
+struct LoadRequest {
     model: Arc<ServedModel>,
     pin: bool,
     reply: oneshot::Sender<Result<(), Error>>,
@@ -83,7 +83,7 @@ struct Wish {
 /// A handle to the thread, which ends when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Loader {
-    wishes: mpsc::Sender<Wish>,
+    options: mpsc::Sender<LoadRequest>,
 }
 
 impl Loader {
@@ -94,17 +94,17 @@ impl Loader {
     pub(super) fn start(
         device: Device,
         precision: PrecisionPolicy,
-        inventory: Inventory,
-        deliver: impl Fn(Delivery) + Send + 'static,
+        inventory: ResidentModels,
+        deliver: impl Fn(InstallModel) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (wishes, mut receiver) = mpsc::channel::<Wish>(MAX_WISHES);
+        let (options, mut receiver) = mpsc::channel::<LoadRequest>(MAX_WISHES);
         let threads = Threads::new(1)?;
         let body = move || {
-            priority::thread_gives_way(NICE);
+            priority::lower_thread_priority(NICE);
             compute_with_threads(1);
             // By the SHA-256 of the weights.
             let mut known = BTreeMap::new();
-            while let Some(Wish { model, pin, reply }) = receiver.blocking_recv() {
+            while let Some(LoadRequest { model, pin, reply }) = receiver.blocking_recv() {
                 if reply.is_closed() {
                     continue;
                 }
@@ -125,13 +125,13 @@ impl Loader {
                 }
                 match read {
                     Ok(network) => {
-                        let (is_taken, taken) = oneshot::channel();
-                        deliver(Delivery {
+                        let (installed, taken) = oneshot::channel();
+                        deliver(InstallModel {
                             model,
                             network,
                             pin,
                             reply,
-                            is_taken,
+                            installed,
                         });
                         // Else the next wish for the same one would find it missing and read it again.
                         drop(taken.blocking_recv());
@@ -144,7 +144,7 @@ impl Loader {
         std::thread::Builder::new()
             .name("loader".to_owned())
             .spawn(body)?;
-        Ok(Loader { wishes })
+        Ok(Loader { options })
     }
 
     /// Gives the engine a network, if it has not got it, and waits until it has.
@@ -153,8 +153,8 @@ impl Loader {
     /// When the weights cannot be read or do not compute.
     pub(super) async fn load(&self, model: Arc<ServedModel>, pin: bool) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let wish = Wish { model, pin, reply };
-        self.wishes
+        let wish = LoadRequest { model, pin, reply };
+        self.options
             .send(wish)
             .await
             .map_err(|_| Error::EngineGone)?;
@@ -164,12 +164,12 @@ impl Loader {
     /// [`Loader::load`] for a thread that may wait.
     fn load_and_wait(&self, model: Arc<ServedModel>) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let wish = Wish {
+        let wish = LoadRequest {
             model,
             pin: false,
             reply,
         };
-        self.wishes
+        self.options
             .blocking_send(wish)
             .map_err(|_| Error::EngineGone)?;
         answer.blocking_recv().map_err(|_| Error::EngineGone)?
@@ -178,19 +178,19 @@ impl Loader {
 
 /// Images whose version the engine let go of while they waited: they go there again when it is loaded once more.
 #[derive(Debug)]
-pub(super) struct Returns {
-    pub(super) items: mpsc::Receiver<Item>,
+pub(super) struct Requeue {
+    pub(super) items: mpsc::Receiver<QueueEntry>,
     pub(super) loader: Loader,
     pub(super) engine: mpsc::WeakSender<Command>,
 }
 
-impl Returns {
+impl Requeue {
     /// Starts the thread that waits for loads; it ends with the engine's.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
     pub(super) fn start(self) -> std::io::Result<()> {
-        let Returns {
+        let Requeue {
             mut items,
             loader,
             engine,
@@ -227,11 +227,11 @@ fn read(
     model: &ServedModel,
     device: Device,
     precision: PrecisionPolicy,
-    known: Option<Rounding>,
+    known: Option<PrecisionReport>,
     threads: &Threads,
-) -> Result<Box<Loaded>, model::Error> {
+) -> Result<Box<LoadedModel>, model::Error> {
     let begun = Instant::now();
-    let network = Loaded::read(model, device, precision, known, threads)?;
+    let network = LoadedModel::read(model, device, precision, known, threads)?;
     metrics::model_loaded(begun.elapsed());
     tracing::info!(
         model = model.name,

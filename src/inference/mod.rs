@@ -7,7 +7,7 @@
 //! - `loader`: the thread that reads models beside it. `loaded`: a version's network in the fastest number format that changes its ages by little enough.
 //! - `faces`: the way of an image whose faces are to be found.
 //! - [`annotate`]: draws ages on images. [`explain`]: which parts of an image make its age.
-//! - [`statistics`]: what each version has done. `tally`: what became of a request's images. `spans`: what the trace of a call is told.
+//! - [`statistics`]: what each version has done. `outcomes`: what became of a request's images. `spans`: what the trace of a call is told.
 //! - [`background`]: ages on many files, beside what clients wait for.
 //!
 //! Nothing here knows of trainings, aliases or the database: a caller hands over a [`ServedModel`] that says which weights to use.
@@ -23,28 +23,36 @@ use crate::{
     },
 };
 
-pub mod admission;
-pub mod annotate;
-pub mod background;
+mod admission;
+mod annotate;
+mod background;
 mod cache;
-pub mod client;
+mod client;
 mod computing;
 mod decoding;
-pub mod engine;
-pub mod explain;
+mod engine;
+mod explain;
 mod faces;
 mod fairness;
 mod input;
 mod loaded;
 mod loader;
+mod outcomes;
 mod pace;
-pub mod predictor;
+mod predictor;
 mod queue;
 mod spans;
-pub mod statistics;
-mod tally;
+mod statistics;
 
-pub use loaded::Rounding;
+pub use background::{FilePrediction, predict_files};
+pub use client::Client;
+pub use engine::{Engine, EngineOptions};
+pub use loaded::PrecisionReport;
+pub use predictor::{
+    FacePrediction, Image, PredictOptions, PredictRequest, Prediction, Predictor,
+    RenderedExplanation,
+};
+pub use statistics::{Total, VersionStatistics};
 
 /// Who goes first when images wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,7 +60,7 @@ pub enum Priority {
     /// Somebody waits for the answer.
     #[default]
     Interactive,
-    /// Nobody does; it takes what the others leave, and never all places.
+    /// Nobody does; it takes what the others leave, and never all permits.
     Batch,
 }
 
@@ -96,7 +104,7 @@ pub enum Error {
     /// The image cannot be read.
     #[error("image {index}: {source}")]
     Image {
-        /// Its place in the request, from 0.
+        /// Its permit in the request, from 0.
         index: usize,
         /// Why not.
         source: imaging::Error,
@@ -104,15 +112,15 @@ pub enum Error {
     /// The image's file cannot be read.
     #[error("image {index}: {source}")]
     File {
-        /// Its place in the list, from 0.
+        /// Its permit in the list, from 0.
         index: usize,
         /// Why not.
         source: std::io::Error,
     },
-    /// The numbers that were sent in place of an image are none.
+    /// The numbers that were sent in permit of an image are none.
     #[error("image {index}: {reason}")]
     Pixels {
-        /// Its place in the request, from 0.
+        /// Its permit in the request, from 0.
         index: usize,
         /// What is wrong with them.
         reason: String,
@@ -175,7 +183,7 @@ pub enum Error {
         model: String,
         /// What it gave.
         value: f64,
-        /// The image's place in the request, from 0.
+        /// The image's permit in the request, from 0.
         index: usize,
     },
     /// A thread of the server died.

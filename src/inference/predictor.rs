@@ -22,35 +22,35 @@ use crate::{
 };
 
 use super::{
-    Error, Priority, Rounding, ServedModel,
-    admission::{Admission, Door, Place},
+    Error, PrecisionReport, Priority, ServedModel,
+    admission::{AdmissionController, Permit, PermitSet},
     annotate,
     cache::{Cache, Key},
     client::Client,
-    decoding::{Decoded, Prepared, decode},
+    decoding::{Decoded, DecodedImage, decode},
     engine::{Engine, Output},
     explain::{self, Explanation},
     faces,
-    queue::{Item, unwanted},
+    outcomes::{OutcomeRecorder, outcome},
+    queue::{QueueEntry, unwanted},
     spans,
     statistics::Statistics,
-    tally::{Tally, outcome},
 };
 
-pub use super::{decoding::Image, faces::FaceAnswer};
+pub use super::{decoding::Image, faces::FacePrediction};
 
 /// Images that nobody waits for on the pool for each of its threads: one that is worked on, and the next, so that no thread waits for it.
 const TURNS_OF_A_THREAD: usize = 2;
 
 /// What one call asks.
 #[derive(Debug)]
-pub struct Request {
+pub struct PredictRequest {
     /// Which weights to use.
     pub model: Arc<ServedModel>,
     /// The images.
     pub images: Vec<Image>,
     /// What is wanted of each image.
-    pub wishes: Wishes,
+    pub options: PredictOptions,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
     /// Whether somebody waits for it.
@@ -61,12 +61,12 @@ pub struct Request {
 
 /// What is wanted of each image beside its age.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wishes {
+pub struct PredictOptions {
     /// Also draw the age on the image, where there is one to draw on.
     pub annotate: bool,
     /// Also say what each part of it adds to the age.
     pub explain: bool,
-    /// Find the faces first, and predict each of them in place of the whole image.
+    /// Find the faces first, and predict each of them in permit of the whole image.
     pub detect_faces: bool,
     /// Take the mean over each image and its mirror image.
     pub average_flip: bool,
@@ -76,7 +76,7 @@ pub struct Wishes {
 
 /// An explanation, as numbers and as an image.
 #[derive(Debug, Clone)]
-pub struct Explained {
+pub struct RenderedExplanation {
     /// What each part adds to the age.
     pub explanation: Explanation,
     /// The same laid over the image, PNG, where there is one to draw on.
@@ -85,7 +85,7 @@ pub struct Explained {
 
 /// The answer for one image.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Prediction {
     /// Age in years; not a number where faces were looked for and there is none.
     pub age: f64,
     /// Lower and upper end in years, and the share of true ages between them.
@@ -95,14 +95,14 @@ pub struct Answer {
     /// The image with the age drawn on it, PNG.
     pub annotated_png: Option<Vec<u8>>,
     /// Where the age comes from; with faces they have their own.
-    pub explanation: Option<Explained>,
+    pub explanation: Option<RenderedExplanation>,
     /// The faces, if they were looked for; the age is that of the first.
-    pub faces: Option<Vec<FaceAnswer>>,
+    pub faces: Option<Vec<FacePrediction>>,
     /// Whether the cache of answers had it; `None` where nobody looked there.
     pub cached: Option<bool>,
     /// Decoding, orientation and resizing; with faces also the search.
     pub decode: Duration,
-    /// Waiting for the engine.
+    /// PriorityQueue for the engine.
     pub queue: Duration,
     /// The batch's forward pass.
     pub inference: Duration,
@@ -113,12 +113,12 @@ pub struct Answer {
 pub struct Predictor {
     pub(super) engine: Engine,
     pub(super) pool: Arc<rayon::ThreadPool>,
-    pub(super) door: Door,
+    pub(super) admission: AdmissionController,
     pub(super) limits: Limits,
     /// Images whose faces are in memory at once.
     pub(super) searches: Arc<Semaphore>,
     /// What images that nobody waits for may take of the pool.
-    unhurried: Arc<Semaphore>,
+    batch_priority: Arc<Semaphore>,
     /// Answers that were given before, where they are kept.
     cache: Option<Cache>,
 }
@@ -142,11 +142,11 @@ impl Predictor {
             .build()?;
         Ok(Predictor {
             engine,
-            unhurried: Arc::new(Semaphore::new(
+            batch_priority: Arc::new(Semaphore::new(
                 TURNS_OF_A_THREAD * pool.current_num_threads(),
             )),
             pool: Arc::new(pool),
-            door: Door::new(max_queued),
+            admission: AdmissionController::new(max_queued),
             limits,
             searches: Arc::new(Semaphore::new(faces::MOST_SEARCHES)),
             cache: (cache_bytes > 0).then(|| Cache::new(cache_bytes)),
@@ -165,14 +165,14 @@ impl Predictor {
     ///
     /// # Errors
     /// When the weights cannot be read or do not compute.
-    pub async fn load_live(&self, model: Arc<ServedModel>) -> Result<(), Error> {
+    pub async fn load_pinned(&self, model: Arc<ServedModel>) -> Result<(), Error> {
         self.engine.load(model, true).await
     }
 
-    /// Takes places for the images of a client's request, or refuses at once.
+    /// Takes permits for the images of a client's request, or refuses at once.
     ///
     /// # Errors
-    /// Those of [`Door::admit`].
+    /// Those of [`AdmissionController::admit`].
     pub fn admit(
         &self,
         model: &ServedModel,
@@ -180,8 +180,8 @@ impl Predictor {
         images: usize,
         priority: Priority,
         deadline: Option<Instant>,
-    ) -> Result<Admission, Error> {
-        let admission = self.door.admit(client, images, priority, deadline);
+    ) -> Result<PermitSet, Error> {
+        let admission = self.admission.admit(client, images, priority, deadline);
         admission.inspect_err(|_| {
             // One that is refused has failed.
             drop(self.statistics().begin(&model.name));
@@ -194,16 +194,16 @@ impl Predictor {
     }
 
     /// What a version computes in, if it is loaded.
-    pub fn rounding(&self, model: &ServedModel) -> Option<Rounding> {
-        self.engine.rounding(model)
+    pub fn precision_report(&self, model: &ServedModel) -> Option<PrecisionReport> {
+        self.engine.precision_report(model)
     }
 
     /// Places that background work may hold at once.
     pub fn background_places(&self) -> usize {
-        self.door.background_places()
+        self.admission.background_places()
     }
 
-    /// Predicts one image that lies in a file, when there is a place for background work. It is in none of Predict's counts.
+    /// Predicts one image that lies in a file, when there is a permit for background work. It is in none of Predict's counts.
     ///
     /// # Errors
     /// An image that cannot be read (`File`, `Image`), or a model that does not compute.
@@ -214,21 +214,21 @@ impl Predictor {
         path: &Path,
     ) -> Result<f64, Error> {
         self.engine.ensure_loaded(&model).await?;
-        let place = self.door.admit_background().await?;
+        let permit = self.admission.acquire_background().await?;
         let bytes = read(path, self.limits.max_bytes).await;
         let job = DecodeJob {
             index,
             image: Image::Encoded(bytes.map_err(|source| Error::File { index, source })?),
             model: Arc::clone(&model),
-            wishes: Wishes::default(),
+            options: PredictOptions::default(),
             deadline: None,
             priority: Priority::Batch,
             client: Client::unknown(),
             trace: None,
-            place,
+            permit,
         };
         let done = self.start(job).await.map_err(|_| Error::EngineGone)??;
-        finite_age(&model, index, done.output.age, done.decoded.is_prepared)
+        finite_age(&model, index, done.output.age, done.decoded.is_preprocessed)
     }
 
     /// Runs a computation on the decoding threads; dropping the future does not end it.
@@ -251,31 +251,31 @@ impl Predictor {
     /// An image that cannot be read, a deadline that passed, or a model that does not compute.
     pub async fn predict(
         &self,
-        request: Request,
-        admission: Admission,
-    ) -> Result<Vec<Answer>, Error> {
+        request: PredictRequest,
+        admission: PermitSet,
+    ) -> Result<Vec<Prediction>, Error> {
         let counted = self.statistics().begin(&request.model.name);
-        let mut tally = Tally::new(request.images.len(), request.deadline);
+        let mut outcomes = OutcomeRecorder::new(request.images.len(), request.deadline);
         // Before anything is decoded: a version that is not loaded takes its time, and others go on meanwhile.
         let loaded = self.engine.ensure_loaded(&request.model).await;
-        loaded.inspect_err(|_| tally.finish_all(ImageOutcome::Failed))?;
+        loaded.inspect_err(|_| outcomes.finish_all(ImageOutcome::Failed))?;
         let trace = traces::current();
-        let mut places = admission;
+        let mut permits = admission;
         let mut jobs = Vec::with_capacity(request.images.len());
         for (index, image) in request.images.into_iter().enumerate() {
             jobs.push(DecodeJob {
                 index,
                 image,
                 model: Arc::clone(&request.model),
-                wishes: request.wishes,
+                options: request.options,
                 deadline: request.deadline,
                 priority: request.priority,
                 client: request.client.clone(),
                 trace: trace.clone(),
-                place: places.split().ok_or(Error::EngineGone)?,
+                permit: permits.split().ok_or(Error::EngineGone)?,
             });
         }
-        let at_once = match request.wishes.detect_faces {
+        let at_once = match request.options.detect_faces {
             true => faces::MOST_SEARCHES,
             false => jobs.len(),
         };
@@ -284,7 +284,7 @@ impl Predictor {
             .map(|job| self.answer(job))
             .buffered(at_once);
         while let Some(answer) = pending.next().await {
-            tally.finish(outcome(&answer));
+            outcomes.finish(outcome(&answer));
             answers.push(answer);
         }
         let answers = answers.into_iter().collect::<Result<Vec<_>, Error>>()?;
@@ -292,45 +292,45 @@ impl Predictor {
         Ok(answers)
     }
 
-    /// Predicts one image of many, when there is a place for one that nobody waits for. It counts as a request of its own, and `index` names it in errors.
+    /// Predicts one image of many, when there is a permit for one that nobody waits for. It counts as a request of its own, and `index` names it in errors.
     ///
     /// # Errors
     /// As [`Predictor::predict`], but for a full queue, where it waits.
-    pub async fn predict_patiently(
+    pub async fn predict_queued(
         &self,
         index: usize,
         image: Image,
         model: &Arc<ServedModel>,
-        wishes: Wishes,
+        options: PredictOptions,
         client: Client,
-    ) -> Result<Answer, Error> {
-        let place = self.door.admit_patiently().await?;
+    ) -> Result<Prediction, Error> {
+        let permit = self.admission.acquire_batch().await?;
         let counted = self.statistics().begin(&model.name);
-        let mut tally = Tally::new(1, None);
+        let mut outcomes = OutcomeRecorder::new(1, None);
         let answer = async {
             self.engine.ensure_loaded(model).await?;
             let job = DecodeJob {
                 index,
                 image,
                 model: Arc::clone(model),
-                wishes,
+                options,
                 deadline: None,
                 priority: Priority::Batch,
                 client,
                 trace: traces::current(),
-                place,
+                permit,
             };
             self.answer(job).await
         };
         let answer = answer.await;
-        tally.finish(outcome(&answer));
+        outcomes.finish(outcome(&answer));
         let answer = answer?;
         counted.succeeded(std::slice::from_ref(&answer));
         Ok(answer)
     }
 
     /// The answer for one image, from the cache where it is there.
-    async fn answer(&self, job: DecodeJob) -> Result<Answer, Error> {
+    async fn answer(&self, job: DecodeJob) -> Result<Prediction, Error> {
         let cached = self.cache.as_ref().zip(Key::parts(&job));
         let Some((cache, parts)) = cached else {
             return self.compute_answer(job).await;
@@ -340,7 +340,7 @@ impl Predictor {
         if let Some(answer) = cache.get(&key) {
             return Ok(answer);
         }
-        let answer = Answer {
+        let answer = Prediction {
             cached: Some(false),
             ..self.compute_answer(job).await?
         };
@@ -348,13 +348,13 @@ impl Predictor {
         Ok(answer)
     }
 
-    async fn compute_answer(&self, job: DecodeJob) -> Result<Answer, Error> {
-        if job.wishes.detect_faces {
+    async fn compute_answer(&self, job: DecodeJob) -> Result<Prediction, Error> {
+        if job.options.detect_faces {
             return self.predict_faces(job).await;
         }
-        let (model, wishes, index) = (Arc::clone(&job.model), job.wishes, job.index);
+        let (model, options, index) = (Arc::clone(&job.model), job.options, job.index);
         let done = self.start(job).await.map_err(|_| Error::EngineGone)??;
-        self.finish(&model, wishes, index, done).await
+        self.finish(&model, options, index, done).await
     }
 
     /// A turn on the pool for an image that nobody waits for, so that few of them stand there before one that somebody waits for, which needs none. It is to
@@ -363,7 +363,7 @@ impl Predictor {
         match priority {
             Priority::Interactive => None,
             // It is never closed.
-            Priority::Batch => Arc::clone(&self.unhurried).acquire_owned().await.ok(),
+            Priority::Batch => Arc::clone(&self.batch_priority).acquire_owned().await.ok(),
         }
     }
 
@@ -389,19 +389,19 @@ impl Predictor {
             let prepared = decode(&job, limits);
             spans::step(trace.as_ref(), "decode", job.index, begun);
             let sent = match prepared {
-                Ok(Prepared { input, decoded }) => {
-                    let item = Item {
+                Ok(DecodedImage { input, decoded }) => {
+                    let item = QueueEntry {
                         input,
-                        average_flip: job.wishes.average_flip,
+                        average_flip: job.options.average_flip,
                         model: job.model,
-                        explain: job.wishes.explain,
+                        explain: job.options.explain,
                         deadline: job.deadline,
                         reply,
                         priority: job.priority,
                         client: job.client,
                         enqueued: Instant::now(),
                         trace,
-                        place: job.place,
+                        permit: job.permit,
                     };
                     decoded_reply.send(engine.submit(item).map(|()| decoded))
                 }
@@ -414,12 +414,12 @@ impl Predictor {
             Ok(decoded) => decoded,
             Err(error) => return Ok(Err(error)),
         };
-        Ok(answer.await?.map(|(output, place)| {
-            place.was_computed(begun.elapsed());
+        Ok(answer.await?.map(|(output, permit)| {
+            permit.was_computed(begun.elapsed());
             Done {
                 decoded,
                 output,
-                place,
+                permit,
             }
         }))
     }
@@ -427,43 +427,43 @@ impl Predictor {
     async fn finish(
         &self,
         model: &ServedModel,
-        wishes: Wishes,
+        options: PredictOptions,
         index: usize,
         done: Done,
-    ) -> Result<Answer, Error> {
-        let is_prepared = done.decoded.is_prepared;
-        let age = finite_age(model, index, done.output.age, is_prepared)?;
+    ) -> Result<Prediction, Error> {
+        let is_preprocessed = done.decoded.is_preprocessed;
+        let age = finite_age(model, index, done.output.age, is_preprocessed)?;
         // Given back at the end: until it is drawn, the image takes memory.
         let Done {
             decoded,
             output,
-            place: _place,
+            permit: _place,
         } = done;
-        let interval = interval(model, wishes.interval_level, age);
+        let interval = interval(model, options.interval_level, age);
         let (image, explanation) = (decoded.image, output.explanation);
         let draw = move || {
             let pngs = image.map(|image| {
                 let explained = explanation
                     .as_ref()
                     .map(|explanation| explain::draw(image.clone(), explanation));
-                let annotated = wishes
+                let annotated = options
                     .annotate
                     .then(|| annotate::draw(image, age, interval));
                 (annotated, explained)
             });
             let (annotated_png, png) = pngs.unwrap_or_default();
-            let explained = explanation.map(|explanation| Explained { explanation, png });
+            let explained = explanation.map(|explanation| RenderedExplanation { explanation, png });
             (annotated_png, explained)
         };
-        let (annotated_png, explanation) = match wishes.annotate || wishes.explain {
+        let (annotated_png, explanation) = match options.annotate || options.explain {
             true => self.compute(draw).await?,
             false => (None, None),
         };
-        if !decoded.is_prepared {
+        if !decoded.is_preprocessed {
             metrics::image_decoded(decoded.seconds);
         }
         metrics::image_dequeued(output.queue);
-        Ok(Answer {
+        Ok(Prediction {
             age,
             interval,
             dimensions: decoded.dimensions,
@@ -494,12 +494,12 @@ pub(super) fn finite_age(
     model: &ServedModel,
     index: usize,
     age: f64,
-    is_prepared: bool,
+    is_preprocessed: bool,
 ) -> Result<f64, Error> {
     if age.is_finite() {
         return Ok(age);
     }
-    if is_prepared {
+    if is_preprocessed {
         // The network can overflow on numbers that no image becomes, and its weights are not to blame.
         metrics::prediction_rejected(RejectionReason::InvalidImage);
         return Err(Error::Pixels {
@@ -528,24 +528,24 @@ pub(super) struct DecodeJob {
     pub(super) index: usize,
     pub(super) image: Image,
     pub(super) model: Arc<ServedModel>,
-    pub(super) wishes: Wishes,
+    pub(super) options: PredictOptions,
     pub(super) deadline: Option<Instant>,
     pub(super) priority: Priority,
     pub(super) client: Client,
     /// The call's span, where it is followed.
     pub(super) trace: Option<Trace>,
-    pub(super) place: Place,
+    pub(super) permit: Permit,
 }
 
 impl DecodeJob {
     /// Whether it is to be drawn on.
     pub(super) fn keeps_image(&self) -> bool {
-        let Wishes {
+        let PredictOptions {
             annotate,
             explain,
             detect_faces,
             ..
-        } = self.wishes;
+        } = self.options;
         annotate || (explain && !detect_faces)
     }
 }
@@ -554,5 +554,5 @@ impl DecodeJob {
 struct Done {
     decoded: Decoded,
     output: Output,
-    place: Place,
+    permit: Permit,
 }

@@ -17,30 +17,30 @@ use crate::telemetry::{
 };
 
 use super::{
-    Error, Priority, ServedModel, admission::Place, client::Client, engine::Output, input::Input,
+    Error, Priority, ServedModel, admission::Permit, client::Client, engine::Output, input::Input,
 };
 
 /// Rows of a batch that has none that somebody waits for: those that come meanwhile wait no longer than for this many, which take a third of the time of
 /// the largest batch and nine tenths of its speed.
-const UNHURRIED_BATCH: usize = 8;
+const BATCH_PRIORITY_ROWS: usize = 8;
 /// An image that nobody waits for goes before all others once it has waited this long.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// One preprocessed image on its way to the engine.
 #[derive(Debug)]
-pub struct Item {
+pub struct QueueEntry {
     /// What the network's input is made of.
     pub input: Input,
     /// Whether the mean over the image and its mirror image is wanted.
     pub average_flip: bool,
     /// Which weights to use.
     pub model: Arc<ServedModel>,
-    /// Whether it is also wanted what each place of the image adds to the age.
+    /// Whether it is also wanted what each permit of the image adds to the age.
     pub explain: bool,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
     /// Where the answer goes; a closed one means that the client has left.
-    pub reply: oneshot::Sender<Result<(Output, Place), Error>>,
+    pub reply: oneshot::Sender<Result<(Output, Permit), Error>>,
     /// Whether somebody waits for it.
     pub priority: Priority,
     /// Who asks.
@@ -49,11 +49,11 @@ pub struct Item {
     pub enqueued: Instant,
     /// The span of its call, where that is followed.
     pub trace: Option<Trace>,
-    /// Its place among the images that may be in the server; comes back with the answer.
-    pub place: Place,
+    /// Its permit among the images that may be in the server; comes back with the answer.
+    pub permit: Permit,
 }
 
-impl Item {
+impl QueueEntry {
     /// What it takes of a batch.
     pub(super) fn rows(&self) -> usize {
         1 + usize::from(self.average_flip)
@@ -62,17 +62,17 @@ impl Item {
 
 /// Images that wait.
 #[derive(Default)]
-pub(super) struct Waiting {
-    interactive: Lines,
-    batch: Lines,
+pub(super) struct PriorityQueue {
+    interactive: RoundRobin,
+    batch: RoundRobin,
 }
 
-impl Waiting {
+impl PriorityQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.interactive.turns.is_empty() && self.batch.turns.is_empty()
     }
 
-    pub(super) fn push(&mut self, item: Item) {
+    pub(super) fn push(&mut self, item: QueueEntry) {
         match item.priority {
             Priority::Interactive => self.interactive.push(item),
             Priority::Batch => self.batch.push(item),
@@ -81,14 +81,14 @@ impl Waiting {
 
     /// The next batch, all of one version and of no more rows than `most`: those that somebody waits for, then the others where there is room. It is empty
     /// only when nobody wants any more what waits.
-    pub(super) fn next(&mut self, most: usize) -> Vec<Item> {
+    pub(super) fn next(&mut self, most: usize) -> Vec<QueueEntry> {
         let mut batch = Batch::default();
         if self.batch.longest_wait() > LONGEST_WAIT {
-            self.batch.take(&mut batch, UNHURRIED_BATCH.min(most));
+            self.batch.take(&mut batch, BATCH_PRIORITY_ROWS.min(most));
         }
         self.interactive.take(&mut batch, most);
         let room = if batch.items.is_empty() {
-            UNHURRIED_BATCH.min(most)
+            BATCH_PRIORITY_ROWS.min(most)
         } else {
             most
         };
@@ -100,13 +100,13 @@ impl Waiting {
 /// A batch that is being filled.
 #[derive(Default)]
 struct Batch {
-    items: Vec<Item>,
+    items: Vec<QueueEntry>,
     rows: usize,
 }
 
 impl Batch {
     /// Whether an image has room and is for the batch's weights with the same input; one alone always has.
-    fn fits(&self, item: &Item, most: usize) -> bool {
+    fn fits(&self, item: &QueueEntry, most: usize) -> bool {
         self.items.first().is_none_or(|first| {
             first.model.sha256 == item.model.sha256
                 && first.model.input == item.model.input
@@ -117,15 +117,15 @@ impl Batch {
 
 /// A line of images for each client.
 #[derive(Default)]
-struct Lines {
+struct RoundRobin {
     /// Never an empty one.
-    of_client: HashMap<Client, VecDeque<Item>>,
+    of_client: HashMap<Client, VecDeque<QueueEntry>>,
     /// Whose turn it is first.
     turns: VecDeque<Client>,
 }
 
-impl Lines {
-    fn push(&mut self, item: Item) {
+impl RoundRobin {
+    fn push(&mut self, item: QueueEntry) {
         match self.of_client.get_mut(&item.client) {
             Some(line) => line.push_back(item),
             None => {
@@ -173,7 +173,7 @@ impl Lines {
 }
 
 /// Drops an image whose client has left or whose deadline has passed, and counts it.
-fn still_wanted(item: Item) -> Option<Item> {
+fn still_wanted(item: QueueEntry) -> Option<QueueEntry> {
     match unwanted(item.deadline, item.reply.is_closed()) {
         None => Some(item),
         Some(reason) => {
@@ -199,20 +199,20 @@ mod tests {
     use crate::{imaging::InputSpec, model::checkpoint::LabelScale};
 
     use super::*;
-    use crate::inference::admission::Door;
+    use crate::inference::admission::AdmissionController;
 
     struct Queue {
-        door: Door,
-        waiting: Waiting,
+        admission: AdmissionController,
+        waiting: PriorityQueue,
         /// An image whose client has left is dropped.
-        clients: Vec<oneshot::Receiver<Result<(Output, Place), Error>>>,
+        clients: Vec<oneshot::Receiver<Result<(Output, Permit), Error>>>,
     }
 
     impl Queue {
         fn new() -> Self {
             Queue {
-                door: Door::new(100),
-                waiting: Waiting::default(),
+                admission: AdmissionController::new(100),
+                waiting: PriorityQueue::default(),
                 clients: Vec::new(),
             }
         }
@@ -245,7 +245,7 @@ mod tests {
                 calibration: None,
                 mean_training_age: None,
             };
-            self.waiting.push(Item {
+            self.waiting.push(QueueEntry {
                 input: Input::Numbers(vec![number]),
                 average_flip: false,
                 model: Arc::new(model),
@@ -256,8 +256,8 @@ mod tests {
                 client: client.clone(),
                 enqueued: Instant::now().checked_sub(waited).unwrap(),
                 trace: None,
-                place: self
-                    .door
+                permit: self
+                    .admission
                     .admit(&client, 1, priority, None)
                     .unwrap()
                     .split()
@@ -267,7 +267,7 @@ mod tests {
 
         fn next(&mut self, most: usize) -> Vec<f32> {
             let batch = self.waiting.next(most);
-            let number = |item: &Item| match &item.input {
+            let number = |item: &QueueEntry| match &item.input {
                 Input::Numbers(numbers) => numbers[0],
                 Input::Image(image) => panic!("{image:?} was not sent"),
             };
@@ -297,7 +297,7 @@ mod tests {
         for number in 0..20_u8 {
             queue.push(f32::from(number), "a", Priority::Batch, NOT_LONG);
         }
-        assert_eq!(queue.next(32).len(), UNHURRIED_BATCH);
+        assert_eq!(queue.next(32).len(), BATCH_PRIORITY_ROWS);
         for number in 20..40_u8 {
             queue.push(f32::from(number), "a", Priority::Interactive, NOT_LONG);
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::telemetry::traces::{KeyValue, SpanDetails, Trace};
 
-use super::queue::Item;
+use super::queue::QueueEntry;
 
 /// A step of an image that ended now: `decode` or `detect`.
 pub(super) fn step(trace: Option<&Trace>, name: &'static str, index: usize, begun: Instant) {
@@ -20,8 +20,8 @@ pub(super) fn step(trace: Option<&Trace>, name: &'static str, index: usize, begu
 }
 
 /// The images of a batch whose calls are followed, with the moments at which they came into the queue. Most batches have none.
-pub(super) fn followed(batch: &[Item]) -> Vec<(Trace, Instant)> {
-    let followed = |item: &Item| Some((item.trace.clone()?, item.enqueued));
+pub(super) fn followed(batch: &[QueueEntry]) -> Vec<(Trace, Instant)> {
+    let followed = |item: &QueueEntry| Some((item.trace.clone()?, item.enqueued));
     batch.iter().filter_map(followed).collect()
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::predictor::Answer;
+use super::predictor::Prediction;
 
 /// Counts by version. Cheap to clone; the clones count together.
 #[derive(Debug, Clone, Default)]
@@ -111,9 +111,9 @@ pub(super) struct Pending {
 
 impl Pending {
     /// All images of the request got an age.
-    pub(super) fn succeeded(mut self, answers: &[Answer]) {
+    pub(super) fn succeeded(mut self, answers: &[Prediction]) {
         self.ended = true;
-        let longest = |of: fn(&Answer) -> Duration| answers.iter().map(of).max();
+        let longest = |of: fn(&Prediction) -> Duration| answers.iter().map(of).max();
         let decode = longest(|answer| answer.decode).unwrap_or_default();
         let queue = longest(|answer| answer.queue).unwrap_or_default();
         let inference = longest(|answer| answer.inference).unwrap_or_default();
@@ -149,8 +149,8 @@ impl Drop for Pending {
 mod tests {
     use super::*;
 
-    fn answer(decode: u64, queue: u64, inference: u64) -> Answer {
-        Answer {
+    fn answer(decode: u64, queue: u64, inference: u64) -> Prediction {
+        Prediction {
             age: 30.0,
             interval: None,
             dimensions: (1, 1),

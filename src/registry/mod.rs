@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     artifacts::{self, Artifacts},
-    inference::{self, ServedModel, predictor::Predictor},
+    inference::{self, Predictor, ServedModel},
     model::{
         self,
         checkpoint::{MANIFEST_FILE, MODEL_FILE, read_manifest},
@@ -294,7 +294,7 @@ impl Registry {
                 if !matches!(*self.inner.live.borrow(), LiveStatus::Failed(_)) {
                     self.set_live_status(LiveStatus::Served);
                 }
-                self.inner.predictor.load_live(Arc::clone(&model)).await?;
+                self.inner.predictor.load_pinned(Arc::clone(&model)).await?;
                 self.set_live_status(LiveStatus::Served);
                 let number = model
                     .name

@@ -22,10 +22,7 @@ use crate::{
     dataset::{self, Roots},
     files,
     imaging::Limits,
-    inference::{
-        engine::{Engine, EngineOptions},
-        predictor::Predictor,
-    },
+    inference::{Engine, EngineOptions, Predictor},
     library::{self, Library, unpack},
     model::{
         self, device,
@@ -413,7 +410,7 @@ impl Components {
         precision.check(device)?;
         let (engine, _thread) = Engine::start(EngineOptions {
             device,
-            begins_ahead: device != tch::Device::Cpu,
+            pipelined: device != tch::Device::Cpu,
             precision,
             threads: config.threads as usize,
             max_batch: config.max_batch as usize,

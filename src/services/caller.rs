@@ -6,7 +6,7 @@ use axum::extract::ConnectInfo;
 use http::{Extensions, HeaderMap};
 use tonic::{Request, Status, transport::server::TcpConnectInfo};
 
-use crate::inference::client::Client;
+use crate::inference::Client;
 
 use super::{deadline::Deadline, status};
 

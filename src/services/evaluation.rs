@@ -18,11 +18,7 @@ use crate::{
         plots,
     },
     imaging::Limits,
-    inference::{
-        ServedModel,
-        background::{Verdict, predict_files},
-        predictor::Predictor,
-    },
+    inference::{FilePrediction, Predictor, ServedModel, predict_files},
     names::VersionName,
     proto::{
         v1::{self, DatasetSplit, SplitGrouping, evaluate_model_version_response::Kind},
@@ -246,7 +242,11 @@ impl Evaluation {
     }
 
     /// The number of images without a prediction; too many, or all, are an error.
-    fn check_skipped(&self, samples: &[Sample], verdicts: &[Verdict]) -> Result<u64, Status> {
+    fn check_skipped(
+        &self,
+        samples: &[Sample],
+        verdicts: &[FilePrediction],
+    ) -> Result<u64, Status> {
         let all = verdicts.len();
         let skipped = verdicts.iter().filter(|verdict| verdict.is_err()).count();
         let limit = self.spec.dataset.max_reject_share;
@@ -271,7 +271,7 @@ impl Evaluation {
     async fn figures(
         &self,
         samples: Vec<Sample>,
-        verdicts: Vec<Verdict>,
+        verdicts: Vec<FilePrediction>,
         left_out: Option<v1::LeftOutColumns>,
     ) -> Result<Figures, Status> {
         let model = Arc::clone(&self.model);

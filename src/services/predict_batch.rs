@@ -21,11 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_types::StatusExt;
 
 use crate::{
-    inference::{
-        self, ServedModel,
-        client::Client,
-        predictor::{Image, Wishes},
-    },
+    inference::{self, Client, Image, PredictOptions, ServedModel},
     proto::v1::{
         self, BatchImage, PredictBatchOptions, PredictBatchRequest, PredictBatchResponse,
         predict_batch_request::Part, predict_batch_response::Result as Outcome,
@@ -72,7 +68,7 @@ pub type Answers = Pin<Box<dyn Stream<Item = Result<PredictBatchResponse, Status
 struct Batch {
     api: PredictionApi,
     model: Arc<ServedModel>,
-    wishes: Wishes,
+    options: PredictOptions,
     client: Client,
     /// The call's place among all calls.
     _slot: OwnedSemaphorePermit,
@@ -109,7 +105,7 @@ impl PredictionApi {
         let model = self.named(&options.model).await?;
         let batch = Arc::new(Batch {
             api: self.clone(),
-            wishes: wishes(&model, &options)?,
+            options: predict_options(&model, &options)?,
             model,
             client: caller.client,
             _slot: slot,
@@ -205,11 +201,11 @@ impl Batch {
         let encoded = Image::Encoded(image.image);
         let predictor = &self.api.predictor;
         let answer = predictor
-            .predict_patiently(
+            .predict_queued(
                 index,
                 encoded,
                 &self.model,
-                self.wishes,
+                self.options,
                 self.client.clone(),
             )
             .await;
@@ -229,8 +225,11 @@ impl Batch {
     }
 }
 
-fn wishes(model: &ServedModel, options: &PredictBatchOptions) -> Result<Wishes, Status> {
-    Ok(Wishes {
+fn predict_options(
+    model: &ServedModel,
+    options: &PredictBatchOptions,
+) -> Result<PredictOptions, Status> {
+    Ok(PredictOptions {
         annotate: options.annotate,
         explain: options.explain,
         detect_faces: options.detect_faces,

@@ -11,8 +11,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     detection::Square,
     inference::{
-        Priority, ServedModel,
-        predictor::{self, Answer, Explained, FaceAnswer, Image, Predictor, Wishes},
+        FacePrediction, Image, PredictOptions, PredictRequest, Prediction, Predictor, Priority,
+        RenderedExplanation, ServedModel,
     },
     names::VersionName,
     proto::v1::{self, prediction_service_server::PredictionService},
@@ -42,13 +42,13 @@ pub struct PredictionApi {
 }
 
 /// What is left to say once the version is known.
-pub(super) struct Images {
+pub(super) struct PredictionInput {
     /// The images, as many as [`PredictionApi::check_count`] lets through.
     pub(super) images: Vec<Image>,
     /// Where in the request they are.
     pub(super) field: &'static str,
     /// What is wanted of each beside its age; the level of the intervals as [`interval_level`] has read it.
-    pub(super) wishes: Wishes,
+    pub(super) options: PredictOptions,
     /// Who asks, and until when.
     pub(super) caller: Caller,
     /// Whether somebody waits for it.
@@ -107,8 +107,8 @@ impl PredictionApi {
     pub(super) async fn compute(
         &self,
         model: Arc<ServedModel>,
-        images: Images,
-    ) -> Result<Vec<Answer>, Status> {
+        images: PredictionInput,
+    ) -> Result<Vec<Prediction>, Status> {
         let count = images.images.len();
         let Caller { client, deadline } = images.caller;
         let admission = self
@@ -120,10 +120,10 @@ impl PredictionApi {
         })?;
         // At the deadline the layer around the services drops the work, and with it what has not been computed.
         let work = self.predictor.predict(
-            predictor::Request {
+            PredictRequest {
                 model,
                 images: images.images,
-                wishes: images.wishes,
+                options: images.options,
                 deadline,
                 priority: images.priority,
                 client,
@@ -154,8 +154,8 @@ impl PredictionService for PredictionApi {
         self.check_count("images", request.images.len())?;
         let model = self.named(&request.model).await?;
         let has_pngs = request.annotate || request.explain;
-        let images = Images {
-            wishes: Wishes {
+        let images = PredictionInput {
+            options: PredictOptions {
                 annotate: request.annotate,
                 explain: request.explain,
                 detect_faces: request.detect_faces,
@@ -204,7 +204,7 @@ fn priority(given: i32) -> Result<Priority, Status> {
     }
 }
 
-pub(super) fn prediction(answer: Answer) -> v1::Prediction {
+pub(super) fn prediction(answer: Prediction) -> v1::Prediction {
     let face_detection = match &answer.faces {
         None => v1::FaceDetection::Unspecified,
         Some(faces) if faces.is_empty() => v1::FaceDetection::NoFace,
@@ -230,10 +230,10 @@ pub(super) fn prediction(answer: Answer) -> v1::Prediction {
     }
 }
 
-fn face(answer: FaceAnswer) -> v1::FacePrediction {
+fn face(answer: FacePrediction) -> v1::FacePrediction {
     let (explanation, explanation_png) = explained(answer.explanation);
     v1::FacePrediction {
-        r#box: Some(face_box(answer.face.chip)),
+        r#box: Some(face_box(answer.face.crop)),
         score: answer.face.score as f32,
         age: answer.age,
         interval: answer.interval.map(interval),
@@ -260,8 +260,8 @@ fn interval((lower, upper, confidence): (f64, f64, f64)) -> v1::Interval {
     }
 }
 
-fn explained(explained: Option<Explained>) -> (Option<v1::Explanation>, Bytes) {
-    let Some(Explained { explanation, png }) = explained else {
+fn explained(explained: Option<RenderedExplanation>) -> (Option<v1::Explanation>, Bytes) {
+    let Some(RenderedExplanation { explanation, png }) = explained else {
         return (None, Bytes::new());
     };
     let side = u32::try_from(explanation.side).unwrap_or(u32::MAX);
@@ -274,9 +274,9 @@ fn explained(explained: Option<Explained>) -> (Option<v1::Explanation>, Bytes) {
     (Some(message), png.unwrap_or_default().into())
 }
 
-fn durations(answers: &[Answer], total: Duration) -> v1::PredictDurations {
+fn durations(answers: &[Prediction], total: Duration) -> v1::PredictDurations {
     let longest =
-        |of: fn(&Answer) -> Duration| message(answers.iter().map(of).max().unwrap_or_default());
+        |of: fn(&Prediction) -> Duration| message(answers.iter().map(of).max().unwrap_or_default());
     v1::PredictDurations {
         decode: longest(|answer| answer.decode),
         queue: longest(|answer| answer.queue),

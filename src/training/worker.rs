@@ -9,7 +9,7 @@ use rustix::{fd::OwnedFd, stdio};
 
 use crate::{
     model::device::compute_with_threads,
-    priority::{self, Turns},
+    priority::{self, TimeSlice},
     proto::worker_v1::{Job, Started, worker_event::Kind},
     telemetry::logging,
 };
@@ -42,8 +42,8 @@ pub fn main() -> ExitCode {
         tracing::warn!(%error, "the server's log filter is not taken over");
     }
     // Threads begin as the one that starts them, so this comes before there are any.
-    let gave_way = priority::give_way(job.nice.min(priority::LEAST));
-    priority::take_turns(Turns::Long);
+    let gave_way = priority::set_nice(job.nice.min(priority::MAX_NICE));
+    priority::set_time_slice(TimeSlice::Long);
     let reporter = Arc::new(Reporter::new(File::from(pipe)));
     let control = Arc::new(Control::default());
     // Neither thread is waited for: both live exactly as long as the process.
@@ -54,8 +54,8 @@ pub fn main() -> ExitCode {
     let beating = Arc::clone(&reporter);
     drop(std::thread::spawn(move || beating.beat()));
     // After those two, whose signs of life may not wait until the machine has nothing else to do.
-    let gave_way = gave_way.and_then(|()| match job.nice > priority::LEAST {
-        true => priority::only_when_idle(),
+    let gave_way = gave_way.and_then(|()| match job.nice > priority::MAX_NICE {
+        true => priority::set_idle_policy(),
         false => Ok(()),
     });
     if let Err(error) = gave_way {

@@ -1,6 +1,6 @@
-//! The door: how many images may be in the server at once.
+//! The admission: how many images may be in the server at once.
 //!
-//! A place is an argument of whatever costs memory or time, so no path can skip the door; it is free again when it is dropped.
+//! A permit is an argument of whatever costs memory or time, so no path can skip the admission; it is free again when it is dropped.
 
 use std::{
     sync::Arc,
@@ -14,81 +14,81 @@ use crate::telemetry::metrics::{self, RejectionReason};
 use super::{
     Error, Priority,
     client::Client,
-    fairness::{Full, Shares},
-    pace::Pace,
+    fairness::{ClientQuotas, QuotaExceeded},
+    pace::WaitEstimator,
 };
 
 #[cfg(test)]
 mod tests;
 
-/// One place in so many is all that background work gets, so that a client's images wait for few others.
+/// One permit in so many is all that background work gets, so that a client's images wait for few others.
 const BACKGROUND_SHARE: usize = 16;
 
-/// Of so many places one is kept for images that somebody waits for.
+/// Of so many permits one is kept for images that somebody waits for.
 const KEPT_SHARE: usize = 4;
 
 /// A call is let in when its deadline leaves so many times the time that it is expected to take: a machine that is shared is slower by a third from one second
 /// to the next, and an answer that comes too late is worth nothing and costs as much as any, while a shorter queue costs nothing as long as it is not empty.
 const SPARE: f64 = 1.5;
 
-/// Hands out places. Cheap to clone.
+/// Hands out permits. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Door {
+pub struct AdmissionController {
     free: Arc<Semaphore>,
-    places: usize,
-    /// The part of the places that images which nobody waits for may hold at once.
-    unhurried: Arc<Semaphore>,
-    /// The part of the places that background work may hold at once, whoever it is for.
+    permits: usize,
+    /// The part of the permits that images which nobody waits for may hold at once.
+    batch_priority: Arc<Semaphore>,
+    /// The part of the permits that background work may hold at once, whoever it is for.
     background: Arc<Semaphore>,
     /// How many each client has.
-    shares: Shares,
+    shares: ClientQuotas,
     /// How fast they become free.
-    pace: Pace,
+    pace: WaitEstimator,
 }
 
-impl Door {
-    /// A door with this many places behind it.
-    pub fn new(places: usize) -> Self {
-        Door {
-            free: Arc::new(Semaphore::new(places)),
-            places,
-            unhurried: Arc::new(Semaphore::new(unhurried_places(places))),
-            background: Arc::new(Semaphore::new(background_places(places))),
-            shares: Shares::default(),
-            pace: Pace::default(),
+impl AdmissionController {
+    /// A admission with this many permits behind it.
+    pub fn new(permits: usize) -> Self {
+        AdmissionController {
+            free: Arc::new(Semaphore::new(permits)),
+            permits,
+            batch_priority: Arc::new(Semaphore::new(unhurried_places(permits))),
+            background: Arc::new(Semaphore::new(background_places(permits))),
+            shares: ClientQuotas::default(),
+            pace: WaitEstimator::default(),
         }
     }
 
     /// Places that background work may hold at once.
     pub fn background_places(&self) -> usize {
-        background_places(self.places)
+        background_places(self.permits)
     }
 
-    /// Waits for a place for an image that nobody waits for at this moment.
+    /// Waits for a permit for an image that nobody waits for at this moment.
     ///
     /// # Errors
-    /// `EngineGone` when the door was closed, which it never is.
-    pub async fn admit_background(&self) -> Result<Place, Error> {
+    /// `EngineGone` when the admission was closed, which it never is.
+    pub async fn acquire_background(&self) -> Result<Permit, Error> {
         let closed = |_| Error::EngineGone;
         let share = Arc::clone(&self.background).acquire_owned();
         let share = share.await.map_err(closed)?;
         let permit = Arc::clone(&self.free).acquire_owned();
-        Ok(self.place(permit.await.map_err(closed)?, Some(share), None))
+        Ok(self.permit(permit.await.map_err(closed)?, Some(share), None))
     }
 
-    /// Waits for a place for an image that nobody waits for, of a client that sends the next one when there is room for it.
+    /// Waits for a permit for an image that nobody waits for, of a client that sends the next one when there is room for it.
     ///
     /// # Errors
-    /// `EngineGone` when the door was closed, which it never is.
-    pub async fn admit_patiently(&self) -> Result<Place, Error> {
+    /// `EngineGone` when the admission was closed, which it never is.
+    pub async fn acquire_batch(&self) -> Result<Permit, Error> {
         let closed = |_| Error::EngineGone;
-        let share = Arc::clone(&self.unhurried).acquire_owned();
+        let share = Arc::clone(&self.batch_priority).acquire_owned();
         let share = share.await.map_err(closed)?;
         let permit = Arc::clone(&self.free).acquire_owned();
-        Ok(self.place(permit.await.map_err(closed)?, Some(share), None))
+        Ok(self.permit(permit.await.map_err(closed)?, Some(share), None))
     }
 
-    /// Takes places for the images of a client's request, or refuses at once. Those that are alone in the server are never refused for their deadline.
+    /// Takes permits for the images of a client's request, or refuses at once. Those that are alone in the server are never refused for their deadline.
     ///
     /// # Errors
     /// `QueueFull`; `ShareFull` when there is room, and the client has its share of it while others want theirs; `WaitTooLong` when their turn will hardly come
@@ -99,7 +99,7 @@ impl Door {
         images: usize,
         priority: Priority,
         deadline: Option<Instant>,
-    ) -> Result<Admission, Error> {
+    ) -> Result<PermitSet, Error> {
         let now = Instant::now();
         let take = |from: &Arc<Semaphore>| {
             let wanted = u32::try_from(images).ok()?;
@@ -113,10 +113,10 @@ impl Door {
                 limit,
             }
         };
-        let all_before = self.places - self.free.available_permits();
+        let all_before = self.permits - self.free.available_permits();
         let taken = self
             .shares
-            .take(client.clone(), images, priority, self.places, now)
+            .take(client.clone(), images, priority, self.permits, now)
             .map_err(|full| {
                 metrics::prediction_rejected(RejectionReason::ShareFull);
                 share_full(&full, images)
@@ -124,7 +124,7 @@ impl Door {
         // Counts them back wherever this is left.
         let counted = Counted {
             client: taken.client,
-            places: images,
+            permits: images,
             priority,
             shares: self.shares.clone(),
         };
@@ -135,12 +135,12 @@ impl Door {
         let share = match priority {
             Priority::Interactive => None,
             Priority::Batch => {
-                let limit = unhurried_places(self.places);
-                let share = take(&self.unhurried);
-                Some(share.ok_or_else(|| refuse(&self.unhurried, limit))?)
+                let limit = unhurried_places(self.permits);
+                let share = take(&self.batch_priority);
+                Some(share.ok_or_else(|| refuse(&self.batch_priority, limit))?)
             }
         };
-        let permit = take(&self.free).ok_or_else(|| refuse(&self.free, self.places))?;
+        let permit = take(&self.free).ok_or_else(|| refuse(&self.free, self.permits))?;
         if before > 0
             && let Some(deadline) = deadline
         {
@@ -160,21 +160,21 @@ impl Door {
                 });
             }
         }
-        Ok(Admission {
-            all: self.place(permit, share, Some(counted)),
+        Ok(PermitSet {
+            all: self.permit(permit, share, Some(counted)),
             before: (priority == Priority::Interactive).then_some(before),
         })
     }
 
-    /// Takes as many places as are free for images of this priority, up to `most`, and waits for none: for work that has a place already and is only faster
+    /// Takes as many permits as are free for images of this priority, up to `most`, and waits for none: for work that has a permit already and is only faster
     /// with more.
-    pub fn admit_more(&self, most: usize, priority: Priority) -> Vec<Place> {
+    pub fn admit_more(&self, most: usize, priority: Priority) -> Vec<Permit> {
         let take = |from: &Arc<Semaphore>| Arc::clone(from).try_acquire_owned().ok();
-        let mut places = Vec::new();
-        while places.len() < most {
+        let mut permits = Vec::new();
+        while permits.len() < most {
             let share = match priority {
                 Priority::Interactive => None,
-                Priority::Batch => match take(&self.unhurried) {
+                Priority::Batch => match take(&self.batch_priority) {
                     None => break,
                     share => share,
                 },
@@ -182,59 +182,59 @@ impl Door {
             let Some(permit) = take(&self.free) else {
                 break;
             };
-            places.push(self.place(permit, share, None));
+            permits.push(self.permit(permit, share, None));
         }
-        places
+        permits
     }
 
-    fn place(
+    fn permit(
         &self,
         permit: OwnedSemaphorePermit,
         share: Option<OwnedSemaphorePermit>,
         counted: Option<Counted>,
-    ) -> Place {
-        let place = Place {
+    ) -> Permit {
+        let permit = Permit {
             permit: Some(permit),
             share,
             counted,
             depth: None,
-            door: self.clone(),
+            admission: self.clone(),
         };
         self.report();
-        place
+        permit
     }
 
     fn report(&self) {
-        metrics::prediction_queue_depth(self.places - self.free.available_permits());
+        metrics::prediction_queue_depth(self.permits - self.free.available_permits());
     }
 }
 
 /// The right to have this many images in the server; without it nothing is decoded.
 #[derive(Debug)]
-pub struct Admission {
-    all: Place,
+pub struct PermitSet {
+    all: Permit,
     /// How many others are before the next image, where somebody waits for it.
     before: Option<usize>,
 }
 
-impl Admission {
-    /// The place of one image; `None` when all have been taken.
-    pub fn split(&mut self) -> Option<Place> {
+impl PermitSet {
+    /// The permit of one image; `None` when all have been taken.
+    pub fn split(&mut self) -> Option<Permit> {
         let permit = self.all.permit.as_mut()?.split(1)?;
         self.before = self.before.map(|before| before + 1);
-        Some(Place {
+        Some(Permit {
             permit: Some(permit),
             share: self.all.share.as_mut().and_then(|share| share.split(1)),
             counted: self.all.counted.as_mut().and_then(Counted::split),
             depth: self.before,
-            door: self.all.door.clone(),
+            admission: self.all.admission.clone(),
         })
     }
 }
 
-/// The place of an image in the server.
+/// The permit of an image in the server.
 #[derive(Debug)]
-pub struct Place {
+pub struct Permit {
     /// Set until it is dropped.
     permit: Option<OwnedSemaphorePermit>,
     /// Of the part that not everything may take; set for what nobody waits for.
@@ -243,14 +243,14 @@ pub struct Place {
     counted: Option<Counted>,
     /// How many had to be computed until it was, itself included; unset for what nobody waits for, which lets others go before it.
     depth: Option<usize>,
-    door: Door,
+    admission: AdmissionController,
 }
 
-impl Place {
+impl Permit {
     /// The image was computed so long after it was ready to be, by which others are told how long they will wait.
     pub fn was_computed(&self, took: Duration) {
         if let Some(depth) = self.depth {
-            self.door.pace.saw(depth, took);
+            self.admission.pace.record(depth, took);
         }
     }
 }
@@ -259,17 +259,17 @@ impl Place {
 #[derive(Debug)]
 struct Counted {
     client: Client,
-    places: usize,
+    permits: usize,
     priority: Priority,
-    shares: Shares,
+    shares: ClientQuotas,
 }
 
 impl Counted {
     fn split(&mut self) -> Option<Self> {
-        self.places = self.places.checked_sub(1)?;
+        self.permits = self.permits.checked_sub(1)?;
         Some(Counted {
             client: self.client.clone(),
-            places: 1,
+            permits: 1,
             priority: self.priority,
             shares: self.shares.clone(),
         })
@@ -279,11 +279,11 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.shares
-            .give_back(&self.client, self.places, self.priority);
+            .give_back(&self.client, self.permits, self.priority);
     }
 }
 
-fn share_full(full: &Full, wanted: usize) -> Error {
+fn share_full(full: &QuotaExceeded, wanted: usize) -> Error {
     Error::ShareFull {
         waiting: full.held,
         wanted,
@@ -292,20 +292,20 @@ fn share_full(full: &Full, wanted: usize) -> Error {
     }
 }
 
-fn background_places(places: usize) -> usize {
-    (places / BACKGROUND_SHARE).max(1)
+fn background_places(permits: usize) -> usize {
+    (permits / BACKGROUND_SHARE).max(1)
 }
 
-fn unhurried_places(places: usize) -> usize {
-    places - places / KEPT_SHARE
+fn unhurried_places(permits: usize) -> usize {
+    permits - permits / KEPT_SHARE
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         // Freed first, so that the metric counts without it.
         self.permit = None;
         self.share = None;
         self.counted = None;
-        self.door.report();
+        self.admission.report();
     }
 }

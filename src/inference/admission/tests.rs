@@ -6,9 +6,11 @@ fn one() -> Client {
 
 #[test]
 fn places_are_refused_when_all_are_taken_and_free_again_when_dropped() {
-    let door = Door::new(3);
-    let mut two = door.admit(&one(), 2, Priority::Interactive, None).unwrap();
-    let refused = door
+    let admission = AdmissionController::new(3);
+    let mut two = admission
+        .admit(&one(), 2, Priority::Interactive, None)
+        .unwrap();
+    let refused = admission
         .admit(&one(), 2, Priority::Interactive, None)
         .unwrap_err();
     assert!(
@@ -24,16 +26,26 @@ fn places_are_refused_when_all_are_taken_and_free_again_when_dropped() {
     );
     let first = two.split().unwrap();
     drop(two);
-    drop(door.admit(&one(), 2, Priority::Interactive, None).unwrap());
+    drop(
+        admission
+            .admit(&one(), 2, Priority::Interactive, None)
+            .unwrap(),
+    );
     drop(first);
-    assert!(door.admit(&one(), 3, Priority::Interactive, None).is_ok());
+    assert!(
+        admission
+            .admit(&one(), 3, Priority::Interactive, None)
+            .is_ok()
+    );
 }
 
 #[test]
 fn what_nobody_waits_for_leaves_a_quarter_of_the_places() {
-    let door = Door::new(8);
-    let mut six = door.admit(&one(), 6, Priority::Batch, None).unwrap();
-    let refused = door.admit(&one(), 1, Priority::Batch, None).unwrap_err();
+    let admission = AdmissionController::new(8);
+    let mut six = admission.admit(&one(), 6, Priority::Batch, None).unwrap();
+    let refused = admission
+        .admit(&one(), 1, Priority::Batch, None)
+        .unwrap_err();
     assert!(
         matches!(
             refused,
@@ -45,17 +57,23 @@ fn what_nobody_waits_for_leaves_a_quarter_of_the_places() {
         ),
         "{refused:?}"
     );
-    let _two = door.admit(&one(), 2, Priority::Interactive, None).unwrap();
-    assert!(door.admit(&one(), 1, Priority::Interactive, None).is_err());
-    // Each image gives back its own place.
+    let _two = admission
+        .admit(&one(), 2, Priority::Interactive, None)
+        .unwrap();
+    assert!(
+        admission
+            .admit(&one(), 1, Priority::Interactive, None)
+            .is_err()
+    );
+    // Each image gives back its own permit.
     drop(six.split().unwrap());
-    assert!(door.admit(&one(), 1, Priority::Batch, None).is_ok());
-    assert!(door.admit(&one(), 2, Priority::Batch, None).is_err());
+    assert!(admission.admit(&one(), 1, Priority::Batch, None).is_ok());
+    assert!(admission.admit(&one(), 2, Priority::Batch, None).is_err());
 }
 
 #[test]
 fn a_request_has_as_many_places_as_it_was_given() {
-    let mut admission = Door::new(5)
+    let mut admission = AdmissionController::new(5)
         .admit(&one(), 2, Priority::Interactive, None)
         .unwrap();
     assert!(admission.split().is_some());
@@ -65,57 +83,83 @@ fn a_request_has_as_many_places_as_it_was_given() {
 
 #[test]
 fn more_places_are_those_that_are_free() {
-    let door = Door::new(5);
-    let own = door.admit(&one(), 2, Priority::Interactive, None).unwrap();
-    assert_eq!(door.admit_more(2, Priority::Interactive).len(), 2);
-    let more = door.admit_more(10, Priority::Interactive);
+    let admission = AdmissionController::new(5);
+    let own = admission
+        .admit(&one(), 2, Priority::Interactive, None)
+        .unwrap();
+    assert_eq!(admission.admit_more(2, Priority::Interactive).len(), 2);
+    let more = admission.admit_more(10, Priority::Interactive);
     assert_eq!(more.len(), 3);
-    assert!(door.admit_more(1, Priority::Interactive).is_empty());
+    assert!(admission.admit_more(1, Priority::Interactive).is_empty());
     drop(more);
     drop(own);
-    assert!(door.admit(&one(), 5, Priority::Interactive, None).is_ok());
+    assert!(
+        admission
+            .admit(&one(), 5, Priority::Interactive, None)
+            .is_ok()
+    );
 }
 
 #[test]
 fn more_places_for_what_nobody_waits_for_leave_a_quarter_too() {
-    let door = Door::new(8);
-    let _own = door.admit(&one(), 2, Priority::Batch, None).unwrap();
-    let more = door.admit_more(10, Priority::Batch);
+    let admission = AdmissionController::new(8);
+    let _own = admission.admit(&one(), 2, Priority::Batch, None).unwrap();
+    let more = admission.admit_more(10, Priority::Batch);
     assert_eq!(more.len(), 4);
-    assert!(door.admit(&one(), 2, Priority::Interactive, None).is_ok());
+    assert!(
+        admission
+            .admit(&one(), 2, Priority::Interactive, None)
+            .is_ok()
+    );
     drop(more);
-    assert_eq!(door.admit_more(1, Priority::Batch).len(), 1);
+    assert_eq!(admission.admit_more(1, Priority::Batch).len(), 1);
 }
 
 #[tokio::test]
 async fn background_work_waits_and_takes_a_sixteenth_of_the_places() {
-    let door = Door::new(32);
-    let first = door.admit_background().await.unwrap();
-    let _second = door.admit_background().await.unwrap();
-    // Others go on, also when they take all places that are left.
-    let all_others = door.admit(&one(), 30, Priority::Interactive, None).unwrap();
-    let third = door.admit_background();
+    let admission = AdmissionController::new(32);
+    let first = admission.acquire_background().await.unwrap();
+    let _second = admission.acquire_background().await.unwrap();
+    // Others go on, also when they take all permits that are left.
+    let all_others = admission
+        .admit(&one(), 30, Priority::Interactive, None)
+        .unwrap();
+    let third = admission.acquire_background();
     tokio::pin!(third);
     let soon = std::time::Duration::from_millis(20);
     assert!(tokio::time::timeout(soon, &mut third).await.is_err());
     drop(first);
     let third = third.await.unwrap();
     drop(all_others);
-    assert!(door.admit(&one(), 30, Priority::Interactive, None).is_ok());
+    assert!(
+        admission
+            .admit(&one(), 30, Priority::Interactive, None)
+            .is_ok()
+    );
     drop(third);
-    assert!(door.admit(&one(), 31, Priority::Interactive, None).is_ok());
+    assert!(
+        admission
+            .admit(&one(), 31, Priority::Interactive, None)
+            .is_ok()
+    );
 }
 
 #[test]
 fn client_that_asks_much_leaves_room_for_another() {
-    let door = Door::new(8);
-    let mut all = door.admit(&one(), 7, Priority::Interactive, None).unwrap();
+    let admission = AdmissionController::new(8);
+    let mut all = admission
+        .admit(&one(), 7, Priority::Interactive, None)
+        .unwrap();
     let other = Client::new("other");
-    let _little = door.admit(&other, 1, Priority::Interactive, None).unwrap();
+    let _little = admission
+        .admit(&other, 1, Priority::Interactive, None)
+        .unwrap();
     drop((0..4).map(|_| all.split().unwrap()).collect::<Vec<_>>());
-    // Four places are free, and three of its own share of four are taken.
-    let fourth = door.admit(&one(), 1, Priority::Interactive, None).unwrap();
-    let refused = door
+    // Four permits are free, and three of its own share of four are taken.
+    let fourth = admission
+        .admit(&one(), 1, Priority::Interactive, None)
+        .unwrap();
+    let refused = admission
         .admit(&one(), 1, Priority::Interactive, None)
         .unwrap_err();
     assert!(
@@ -130,36 +174,52 @@ fn client_that_asks_much_leaves_room_for_another() {
         ),
         "{refused:?}"
     );
-    assert!(door.admit(&other, 3, Priority::Interactive, None).is_ok());
+    assert!(
+        admission
+            .admit(&other, 3, Priority::Interactive, None)
+            .is_ok()
+    );
     drop(fourth);
-    assert!(door.admit(&one(), 1, Priority::Interactive, None).is_ok());
+    assert!(
+        admission
+            .admit(&one(), 1, Priority::Interactive, None)
+            .is_ok()
+    );
 }
 
 #[test]
 fn request_that_is_refused_takes_nothing_of_its_clients_share() {
-    let door = Door::new(4);
-    let _other = door.admit(&Client::new("other"), 3, Priority::Interactive, None);
+    let admission = AdmissionController::new(4);
+    let _other = admission.admit(&Client::new("other"), 3, Priority::Interactive, None);
     for _ in 0..3 {
-        let refused = door
+        let refused = admission
             .admit(&one(), 2, Priority::Interactive, None)
             .unwrap_err();
         assert!(matches!(refused, Error::QueueFull { .. }), "{refused:?}");
     }
-    assert!(door.admit(&one(), 1, Priority::Interactive, None).is_ok());
+    assert!(
+        admission
+            .admit(&one(), 1, Priority::Interactive, None)
+            .is_ok()
+    );
 }
 
 #[tokio::test]
 async fn patient_work_waits_for_its_part_of_the_places() {
-    let door = Door::new(4);
-    let mut places = Vec::new();
+    let admission = AdmissionController::new(4);
+    let mut permits = Vec::new();
     for _ in 0..3 {
-        places.push(door.admit_patiently().await.unwrap());
+        permits.push(admission.acquire_batch().await.unwrap());
     }
-    let fourth = door.admit_patiently();
+    let fourth = admission.acquire_batch();
     tokio::pin!(fourth);
     assert!(futures_util::poll!(&mut fourth).is_pending());
-    assert!(door.admit(&one(), 1, Priority::Interactive, None).is_ok());
-    places.pop();
+    assert!(
+        admission
+            .admit(&one(), 1, Priority::Interactive, None)
+            .is_ok()
+    );
+    permits.pop();
     assert!(futures_util::poll!(&mut fourth).is_ready());
 }
 
@@ -167,24 +227,28 @@ fn in_ms(milliseconds: u64) -> Option<Instant> {
     Some(Instant::now() + Duration::from_millis(milliseconds))
 }
 
-/// A door behind which eight images take 80 ms.
-fn door_with_pace() -> Door {
-    let door = Door::new(100);
-    let mut eight = door.admit(&one(), 8, Priority::Interactive, None).unwrap();
-    let places = Vec::from_iter(std::iter::from_fn(|| eight.split()));
-    for (before, place) in places.iter().enumerate() {
+/// A admission behind which eight images take 80 ms.
+fn door_with_pace() -> AdmissionController {
+    let admission = AdmissionController::new(100);
+    let mut eight = admission
+        .admit(&one(), 8, Priority::Interactive, None)
+        .unwrap();
+    let permits = Vec::from_iter(std::iter::from_fn(|| eight.split()));
+    for (before, permit) in permits.iter().enumerate() {
         let each = Duration::from_millis(10);
-        place.was_computed(each * u32::try_from(before + 1).unwrap());
+        permit.was_computed(each * u32::try_from(before + 1).unwrap());
     }
-    door
+    admission
 }
 
 #[test]
 fn what_cannot_be_computed_before_its_deadline_is_refused_at_once() {
-    let door = door_with_pace();
-    let _before = door.admit(&one(), 9, Priority::Interactive, None).unwrap();
+    let admission = door_with_pace();
+    let _before = admission
+        .admit(&one(), 9, Priority::Interactive, None)
+        .unwrap();
     // Ten take 100 ms, and half more is asked for.
-    let refused = door.admit(&one(), 1, Priority::Interactive, in_ms(140));
+    let refused = admission.admit(&one(), 1, Priority::Interactive, in_ms(140));
     let refused = refused.unwrap_err();
     let Error::WaitTooLong {
         before,
@@ -198,24 +262,31 @@ fn what_cannot_be_computed_before_its_deadline_is_refused_at_once() {
     assert!((expected.as_secs_f64() - 0.1).abs() < 1e-6, "{expected:?}");
     assert!(left <= Duration::from_millis(140), "{left:?}");
     // It took nothing: there is room for all that are left.
-    drop(door.admit(&one(), 91, Priority::Interactive, None).unwrap());
+    drop(
+        admission
+            .admit(&one(), 91, Priority::Interactive, None)
+            .unwrap(),
+    );
     assert!(
-        door.admit(&one(), 1, Priority::Interactive, in_ms(10_000))
+        admission
+            .admit(&one(), 1, Priority::Interactive, in_ms(10_000))
             .is_ok()
     );
 }
 
 #[test]
 fn deadline_that_is_too_near_without_others_is_told_as_such() {
-    let door = door_with_pace();
-    let _before = door.admit(&one(), 1, Priority::Interactive, None).unwrap();
+    let admission = door_with_pace();
+    let _before = admission
+        .admit(&one(), 1, Priority::Interactive, None)
+        .unwrap();
     // Five take 50 ms, and six with the one before them 60.
-    let hopeless = door.admit(&one(), 5, Priority::Interactive, in_ms(45));
+    let hopeless = admission.admit(&one(), 5, Priority::Interactive, in_ms(45));
     assert!(
         matches!(hopeless, Err(Error::DeadlineExceeded)),
         "{hopeless:?}"
     );
-    let late = door.admit(&one(), 5, Priority::Interactive, in_ms(70));
+    let late = admission.admit(&one(), 5, Priority::Interactive, in_ms(70));
     assert!(
         matches!(late, Err(Error::WaitTooLong { before: 1, .. })),
         "{late:?}"
@@ -224,20 +295,22 @@ fn deadline_that_is_too_near_without_others_is_told_as_such() {
 
 #[test]
 fn image_that_is_alone_is_never_refused_for_its_deadline() {
-    let door = door_with_pace();
-    let late = door.admit(&one(), 1, Priority::Interactive, in_ms(0));
+    let admission = door_with_pace();
+    let late = admission.admit(&one(), 1, Priority::Interactive, in_ms(0));
     assert!(late.is_ok(), "{late:?}");
 }
 
 #[test]
 fn image_of_another_client_has_its_turn_before_its_deadline() {
-    let door = door_with_pace();
-    let _much = door.admit(&one(), 30, Priority::Interactive, None).unwrap();
+    let admission = door_with_pace();
+    let _much = admission
+        .admit(&one(), 30, Priority::Interactive, None)
+        .unwrap();
     let other = Client::new("other");
     // One before it and itself: 20 ms.
-    let little = door.admit(&other, 1, Priority::Interactive, in_ms(200));
+    let little = admission.admit(&other, 1, Priority::Interactive, in_ms(200));
     assert!(little.is_ok(), "{little:?}");
-    let refused = door.admit(&one(), 1, Priority::Interactive, in_ms(200));
+    let refused = admission.admit(&one(), 1, Priority::Interactive, in_ms(200));
     assert!(
         matches!(refused, Err(Error::WaitTooLong { before: 31, .. })),
         "{refused:?}"
@@ -246,13 +319,13 @@ fn image_of_another_client_has_its_turn_before_its_deadline() {
 
 #[test]
 fn what_nobody_waits_for_comes_behind_all_others() {
-    let door = door_with_pace();
-    let _before = door.admit(&one(), 20, Priority::Batch, None).unwrap();
-    let batch = door.admit(&one(), 1, Priority::Batch, in_ms(200));
+    let admission = door_with_pace();
+    let _before = admission.admit(&one(), 20, Priority::Batch, None).unwrap();
+    let batch = admission.admit(&one(), 1, Priority::Batch, in_ms(200));
     assert!(
         matches!(batch, Err(Error::WaitTooLong { before: 20, .. })),
         "{batch:?}"
     );
-    let interactive = door.admit(&one(), 1, Priority::Interactive, in_ms(200));
+    let interactive = admission.admit(&one(), 1, Priority::Interactive, in_ms(200));
     assert!(interactive.is_ok(), "{interactive:?}");
 }

@@ -18,12 +18,12 @@ use crate::model::{device::compute_with_threads, fused::Threads, precision::Prec
 
 use super::{
     Error, ServedModel,
-    computing::Computing,
+    computing::InFlightBatch,
     explain::Explanation,
     input::Inputs,
-    loaded::{Loaded, Rounding},
-    loader::{Delivery, Inventory, Loader, Returns},
-    queue::{Item, Waiting},
+    loaded::{LoadedModel, PrecisionReport},
+    loader::{InstallModel, Loader, Requeue, ResidentModels},
+    queue::{PriorityQueue, QueueEntry},
     statistics::Statistics,
 };
 
@@ -36,7 +36,7 @@ pub struct EngineOptions {
     /// CPU or GPU.
     pub device: Device,
     /// Whether a batch is begun before the one before it is answered: for a device that computes by itself.
-    pub begins_ahead: bool,
+    pub pipelined: bool,
     /// Number format.
     pub precision: PrecisionPolicy,
     /// Threads of the processor; 0 for all.
@@ -56,7 +56,7 @@ pub struct Output {
     pub age: f64,
     /// Where that comes from, for those who asked.
     pub explanation: Option<Explanation>,
-    /// From the queue's door to the start of the batch.
+    /// From the queue's admission to the start of the batch.
     pub queue: Duration,
     /// The batch's forward pass.
     pub inference: Duration,
@@ -65,8 +65,8 @@ pub struct Output {
 /// What the engine is told.
 #[derive(Debug)]
 pub(super) enum Command {
-    Predict(Box<Item>),
-    Install(Delivery),
+    Predict(Box<QueueEntry>),
+    Install(InstallModel),
 }
 
 /// A handle to the engine's thread; the thread ends when the last handle is dropped.
@@ -74,7 +74,7 @@ pub(super) enum Command {
 pub struct Engine {
     commands: mpsc::Sender<Command>,
     loader: Loader,
-    inventory: Inventory,
+    inventory: ResidentModels,
     statistics: Statistics,
 }
 
@@ -86,7 +86,7 @@ impl Engine {
     pub fn start(options: EngineOptions) -> std::io::Result<(Self, JoinHandle<()>)> {
         // A model that was loaded comes on top of the images, one at a time.
         let (commands, receiver) = mpsc::channel(options.max_queued + 1);
-        let (statistics, inventory) = (Statistics::default(), Inventory::default());
+        let (statistics, inventory) = (Statistics::default(), ResidentModels::default());
         let (begun, has_begun) = std::sync::mpsc::sync_channel(1);
         let (returns, returned) = mpsc::channel(options.max_queued + 1);
         let body = {
@@ -101,7 +101,7 @@ impl Engine {
                 };
                 compute_with_threads(count);
                 begun.send(()).ok();
-                Loop::new(options, threads, statistics, inventory, returns).run(receiver);
+                EngineThread::new(options, threads, statistics, inventory, returns).run(receiver);
             }
         };
         let thread = std::thread::Builder::new()
@@ -110,7 +110,7 @@ impl Engine {
         // The loader tells libtorch another number.
         has_begun.recv().map_err(std::io::Error::other)?;
         let to_engine = commands.downgrade();
-        let deliver = move |delivery: Delivery| {
+        let deliver = move |delivery: InstallModel| {
             // An engine that is gone loads nothing; the caller is told by the dropped reply.
             if let Some(engine) = to_engine.upgrade() {
                 drop(engine.blocking_send(Command::Install(delivery)));
@@ -122,7 +122,7 @@ impl Engine {
             inventory.clone(),
             deliver,
         )?;
-        Returns {
+        Requeue {
             items: returned,
             loader: loader.clone(),
             engine: commands.downgrade(),
@@ -143,8 +143,8 @@ impl Engine {
     }
 
     /// What a version computes in, if it is loaded.
-    pub fn rounding(&self, model: &ServedModel) -> Option<Rounding> {
-        self.inventory.rounding(&model.sha256)
+    pub fn precision_report(&self, model: &ServedModel) -> Option<PrecisionReport> {
+        self.inventory.precision_report(&model.sha256)
     }
 
     /// Loads and warms a version beside the predictions, so that its first prediction is as fast as any. One that is pinned stays loaded until another is
@@ -171,7 +171,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the engine's thread has died.
-    pub fn submit(&self, item: Item) -> Result<(), Error> {
+    pub fn submit(&self, item: QueueEntry) -> Result<(), Error> {
         self.commands
             .try_send(Command::Predict(Box::new(item)))
             .map_err(|_| Error::EngineGone)
@@ -179,30 +179,30 @@ impl Engine {
 }
 
 /// What the thread owns.
-struct Loop {
+struct EngineThread {
     options: EngineOptions,
-    /// Loaded weights by SHA-256, the latest used last.
-    loaded: VecDeque<(String, Box<Loaded>)>,
+    /// LoadedModel weights by SHA-256, the latest used last.
+    loaded: VecDeque<(String, Box<LoadedModel>)>,
     /// The SHA-256 of the one that stays.
     pinned: Option<String>,
-    inventory: Inventory,
+    inventory: ResidentModels,
     /// Not libtorch's, which wait for the next operation without giving up the cores that decode.
     threads: Arc<Threads>,
     inputs: Inputs,
     statistics: Statistics,
     /// Takes images whose version was let go of while they waited.
-    returns: mpsc::Sender<Item>,
+    returns: mpsc::Sender<QueueEntry>,
 }
 
-impl Loop {
+impl EngineThread {
     fn new(
         options: EngineOptions,
         threads: Threads,
         statistics: Statistics,
-        inventory: Inventory,
-        returns: mpsc::Sender<Item>,
+        inventory: ResidentModels,
+        returns: mpsc::Sender<QueueEntry>,
     ) -> Self {
-        Loop {
+        EngineThread {
             options,
             loaded: VecDeque::new(),
             pinned: None,
@@ -215,9 +215,9 @@ impl Loop {
     }
 
     fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut waiting = Waiting::default();
+        let mut waiting = PriorityQueue::default();
         // At most one.
-        let mut ahead: Option<Computing> = None;
+        let mut ahead: Option<InFlightBatch> = None;
         loop {
             if waiting.is_empty() && ahead.is_none() {
                 match commands.blocking_recv() {
@@ -225,7 +225,7 @@ impl Loop {
                     None => return,
                 }
             }
-            // Admission bounds how many there can be.
+            // PermitSet bounds how many there can be.
             while let Ok(command) = commands.try_recv() {
                 self.accept(command, &mut waiting);
             }
@@ -236,19 +236,19 @@ impl Loop {
             } else {
                 ahead = self.begin(batch, before);
             }
-            if !self.options.begins_ahead {
+            if !self.options.pipelined {
                 self.finish(ahead.take());
             }
         }
     }
 
-    fn finish(&self, begun: Option<Computing>) {
+    fn finish(&self, begun: Option<InFlightBatch>) {
         if let Some(begun) = begun {
             begun.finish(&self.statistics);
         }
     }
 
-    fn accept(&mut self, command: Command, waiting: &mut Waiting) {
+    fn accept(&mut self, command: Command, waiting: &mut PriorityQueue) {
         match command {
             Command::Predict(item) => waiting.push(*item),
             Command::Install(delivery) => {
@@ -262,9 +262,9 @@ impl Loop {
                         gone = self.install(sha256, network);
                         true
                     }
-                    None => self.use_now(sha256).is_some(),
+                    None => self.touch(sha256).is_some(),
                 };
-                delivery.is_taken.send(gone).ok();
+                delivery.installed.send(gone).ok();
                 // A caller that no longer waits needs no answer.
                 drop(
                     delivery
@@ -276,7 +276,11 @@ impl Loop {
     }
 
     /// Begins a batch, unless its version is not loaded, in which case it goes back. The batch before it is answered meanwhile, or at once.
-    fn begin(&mut self, batch: Vec<Item>, mut before: Option<Computing>) -> Option<Computing> {
+    fn begin(
+        &mut self,
+        batch: Vec<QueueEntry>,
+        mut before: Option<InFlightBatch>,
+    ) -> Option<InFlightBatch> {
         let mut begun = Instant::now();
         let model = Arc::clone(&batch[0].model);
         let (threads, statistics) = (Arc::clone(&self.threads), self.statistics.clone());
@@ -287,7 +291,7 @@ impl Loop {
             }
         };
         let mut inputs = std::mem::take(&mut self.inputs);
-        let outputs = self.use_now(&model.sha256).map(|network| {
+        let outputs = self.touch(&model.sha256).map(|network| {
             let images = inputs.of(&batch, &model.input, &threads);
             let explain = batch
                 .iter()
@@ -298,7 +302,7 @@ impl Loop {
         self.inputs = inputs;
         answer_before();
         match outputs {
-            Some(outputs) => Some(Computing {
+            Some(outputs) => Some(InFlightBatch {
                 batch,
                 model,
                 begun,
@@ -312,7 +316,7 @@ impl Loop {
     }
 
     /// Hands images on whose version was let go of while they waited, so that those of other versions do not wait until it is read again.
-    fn give_back(&self, batch: Vec<Item>) {
+    fn give_back(&self, batch: Vec<QueueEntry>) {
         for item in batch {
             // There is room for all that may be in the server; an image that is dropped here has its caller told so.
             drop(self.returns.try_send(item));
@@ -320,23 +324,23 @@ impl Loop {
     }
 
     /// The network with these weights, if it is loaded, from now on the one that was used last.
-    fn use_now(&mut self, sha256: &str) -> Option<&mut Loaded> {
+    fn touch(&mut self, sha256: &str) -> Option<&mut LoadedModel> {
         let found = self.loaded.iter().position(|(name, _)| name == sha256)?;
         let entry = self.loaded.remove(found)?;
         self.loaded.push_back(entry);
         self.loaded.back_mut().map(|(_, network)| &mut **network)
     }
 
-    /// Takes over a network, as the one that was used last, and returns those that are in its place no more.
-    fn install(&mut self, sha256: &str, network: Box<Loaded>) -> Vec<Loaded> {
+    /// Takes over a network, as the one that was used last, and returns those that are in its permit no more.
+    fn install(&mut self, sha256: &str, network: Box<LoadedModel>) -> Vec<LoadedModel> {
         self.loaded.retain(|(name, _)| name != sha256);
         self.inventory.add(sha256, network.rounding);
         self.loaded.push_back((sha256.to_owned(), network));
-        self.let_go()
+        self.evict()
     }
 
     /// Lets go of what was not used for the longest time, but neither of the pinned one nor of the last.
-    fn let_go(&mut self) -> Vec<Loaded> {
+    fn evict(&mut self) -> Vec<LoadedModel> {
         let mut gone = Vec::new();
         while self.loaded.len() > self.options.max_loaded.max(1) {
             let pinned = self.pinned.as_ref();

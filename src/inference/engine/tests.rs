@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     inference::{
         Priority,
-        admission::{Door, Place},
+        admission::{AdmissionController, Permit},
         client::Client,
         input::Input,
     },
@@ -19,7 +19,7 @@ use crate::{
 /// On a processor, with room for two versions.
 const OPTIONS: EngineOptions = EngineOptions {
     device: Device::Cpu,
-    begins_ahead: false,
+    pipelined: false,
     precision: PrecisionPolicy::Auto,
     threads: 1,
     max_batch: 4,
@@ -54,13 +54,13 @@ fn copy(directory: &Path, bit: u8) -> Arc<ServedModel> {
 /// An image of one shade for a version, on its way.
 fn submit(
     engine: &Engine,
-    door: &Door,
+    admission: &AdmissionController,
     model: &Arc<ServedModel>,
     shade: f32,
-) -> oneshot::Receiver<Result<(Output, Place), Error>> {
+) -> oneshot::Receiver<Result<(Output, Permit), Error>> {
     let (reply, answer) = oneshot::channel();
     let client = Client::new("one");
-    let item = Item {
+    let item = QueueEntry {
         input: Input::Numbers(vec![shade; model.input.values()]),
         average_flip: false,
         model: Arc::clone(model),
@@ -71,7 +71,7 @@ fn submit(
         client: client.clone(),
         enqueued: Instant::now(),
         trace: None,
-        place: door
+        permit: admission
             .admit(&client, 1, Priority::Interactive, None)
             .unwrap()
             .split()
@@ -86,16 +86,16 @@ async fn images_of_a_version_that_was_let_go_of_hold_up_no_others() {
     let directory = tempfile::tempdir().unwrap();
     let [pinned, gone, last] = [0, 1, 2].map(|bit| copy(directory.path(), bit));
     let (engine, thread) = Engine::start(OPTIONS).unwrap();
-    let door = Door::new(8);
+    let admission = AdmissionController::new(8);
     engine.load(Arc::clone(&pinned), true).await.unwrap();
     engine.load(Arc::clone(&gone), false).await.unwrap();
-    let rounding = engine.rounding(&gone);
+    let rounding = engine.precision_report(&gone);
     assert!(rounding.is_some());
     engine.load(Arc::clone(&last), false).await.unwrap();
-    assert_eq!(engine.rounding(&gone), None);
+    assert_eq!(engine.precision_report(&gone), None);
 
-    let mut late = submit(&engine, &door, &gone, 0.0);
-    let mut soon = submit(&engine, &door, &pinned, 0.0);
+    let mut late = submit(&engine, &admission, &gone, 0.0);
+    let mut soon = submit(&engine, &admission, &pinned, 0.0);
     let (age, first) = tokio::select! {
         biased;
         answer = &mut late => (answer, &gone),
@@ -107,12 +107,12 @@ async fn images_of_a_version_that_was_let_go_of_hold_up_no_others() {
     let again = late.await.unwrap().unwrap().0.age;
     assert!((again - age).abs() < 0.01, "{again} and {age}");
     // Whoever asks for its metadata is told the same as before.
-    assert_eq!(engine.rounding(&gone), rounding);
+    assert_eq!(engine.precision_report(&gone), rounding);
 
     // What cannot be loaded again is told so.
     engine.load(last, false).await.unwrap();
     fs_err::remove_file(&gone.weights).unwrap();
-    let refused = submit(&engine, &door, &gone, 0.0).await.unwrap();
+    let refused = submit(&engine, &admission, &gone, 0.0).await.unwrap();
     assert!(matches!(refused, Err(Error::Model { .. })), "{refused:?}");
     drop(engine);
     thread.join().unwrap();
@@ -124,21 +124,21 @@ async fn batches_that_are_begun_ahead_are_answered_all_and_each_with_its_own_age
     let directory = tempfile::tempdir().unwrap();
     let [one, other] = [0, 1].map(|bit| copy(directory.path(), bit));
     let mut ages = Vec::new();
-    for begins_ahead in [false, true] {
+    for pipelined in [false, true] {
         let options = EngineOptions {
-            begins_ahead,
+            pipelined,
             precision: PrecisionPolicy::Only(Precision::F32),
             threads: 2,
             max_batch: 2,
             ..OPTIONS
         };
         let (engine, thread) = Engine::start(options).unwrap();
-        let door = Door::new(8);
+        let admission = AdmissionController::new(8);
         engine.load(Arc::clone(&one), true).await.unwrap();
         engine.load(Arc::clone(&other), false).await.unwrap();
         let answers = Vec::from_iter((0..IMAGES).map(|shade| {
             let model = if shade % 3 == 0 { &other } else { &one };
-            submit(&engine, &door, model, f32::from(shade) / 4.0)
+            submit(&engine, &admission, model, f32::from(shade) / 4.0)
         }));
         // Whoever has asked is answered, whether or not anything comes after it.
         drop(engine);

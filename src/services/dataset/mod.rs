@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     dataset::{self, DEFAULT_NEAR_DISTANCE, Dataset, MAX_NEAR_DISTANCE, Needs, Part, Step},
-    inference::{ServedModel, background::predict_files},
+    inference::{ServedModel, predict_files},
     names::VersionName,
     proto::{
         v1::{self, check_dataset_response::Kind, dataset_service_server::DatasetService},

@@ -4,7 +4,7 @@ use crate::{
     dataset::{
         Dataset, NearMember, Part, Sample, age_bands, dataset_report, split_name, split_origin,
     },
-    inference::{ServedModel, background::Verdict},
+    inference::{FilePrediction, ServedModel},
     model::calibration::Calibration,
     proto::v1,
     store::{MAX_PAGE_BYTES, Room},
@@ -116,7 +116,7 @@ fn image(part: Part, sample: &Sample, distance: u32, mirrored: bool) -> v1::Dupl
 pub(super) fn label_outliers(
     model: &ServedModel,
     dataset: &Dataset,
-    verdicts: Vec<Verdict>,
+    verdicts: Vec<FilePrediction>,
     limit: Limit,
 ) -> v1::LabelOutliers {
     let mut found = v1::LabelOutliers {

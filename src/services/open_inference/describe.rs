@@ -6,10 +6,7 @@ use tonic::Status;
 
 use crate::{
     imaging::InputSpec,
-    inference::{
-        ServedModel,
-        statistics::{Total, VersionStatistics},
-    },
+    inference::{ServedModel, Total, VersionStatistics},
     names::VersionName,
     proto::open_inference::{
         self as oi, model_config::SchedulingChoice, model_metadata_response::TensorMetadata,
@@ -71,9 +68,12 @@ impl OpenInference {
         if let Some(level) = default_level(&model) {
             properties.insert("interval.confidence".to_owned(), level.to_string());
         }
-        if let Some(rounding) = self.predictions.predictor.rounding(&model) {
-            let difference = format!("{:.4}", rounding.difference);
-            properties.insert("precision".to_owned(), rounding.precision.name().to_owned());
+        if let Some(precision_report) = self.predictions.predictor.precision_report(&model) {
+            let difference = format!("{:.4}", precision_report.difference);
+            properties.insert(
+                "precision".to_owned(),
+                precision_report.precision.name().to_owned(),
+            );
             properties.insert("precision.difference".to_owned(), difference);
         }
         Ok(oi::ModelMetadataResponse {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use crate::{
-    inference::{ServedModel, predictor::Wishes},
+    inference::{PredictOptions, ServedModel},
     model::calibration::DEFAULT_LEVEL,
     names::{VersionName, is_id},
     registry::{DEFAULT_MODEL, LIVE, LiveStatus},
@@ -28,7 +28,7 @@ use self::tensors::{Call, Inferred};
 use super::{
     caller::Caller,
     interval::interval_level,
-    prediction::{Images, PredictionApi},
+    prediction::{PredictionApi, PredictionInput},
     status,
 };
 
@@ -85,13 +85,13 @@ impl OpenInference {
         let images = tensors::images(call.inputs, &model, |field, count| {
             self.predictions.check_count(field, count)
         })?;
-        let images = Images {
+        let images = PredictionInput {
             images,
             // There is one, as `images` has made sure.
             field: "inputs[0]",
-            wishes: Wishes {
+            options: PredictOptions {
                 interval_level: level,
-                ..Wishes::default()
+                ..PredictOptions::default()
             },
             caller: Caller {
                 deadline: earliest(caller.deadline, call.timeout),

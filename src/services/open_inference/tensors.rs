@@ -6,10 +6,7 @@ use bytes::{Buf, Bytes};
 use tonic::Status;
 
 use crate::{
-    inference::{
-        Priority, ServedModel,
-        predictor::{Answer, Image},
-    },
+    inference::{Image, Prediction, Priority, ServedModel},
     services::status,
 };
 
@@ -118,7 +115,7 @@ impl Output {
     }
 
     /// The output of all images; `level` is that of the intervals.
-    pub(super) fn tensor(self, answers: &[Answer], level: Option<f64>) -> OutputTensor {
+    pub(super) fn tensor(self, answers: &[Prediction], level: Option<f64>) -> OutputTensor {
         let values = match self {
             Output::Age => answers.iter().map(|answer| answer.age as f32).collect(),
             Output::Interval => answers
@@ -348,7 +345,7 @@ impl<F: Fn(&str, usize) -> Result<(), Status>> Reader<'_, F> {
                 if raw.len() != count * one {
                     return Err(wrong_length(raw.len(), "bytes", count * one));
                 }
-                let image = |index| Image::Raw(raw.slice(index * one..(index + 1) * one));
+                let image = |index| Image::TensorBytes(raw.slice(index * one..(index + 1) * one));
                 Ok((0..count).map(image).collect())
             }
             Data::Numbers(numbers) => {
@@ -356,7 +353,7 @@ impl<F: Fn(&str, usize) -> Result<(), Status>> Reader<'_, F> {
                     return Err(wrong_length(numbers.len(), "numbers", count * values));
                 }
                 let numbers = Arc::new(numbers);
-                let image = |index| Image::Values(Arc::clone(&numbers), index);
+                let image = |index| Image::TensorValues(Arc::clone(&numbers), index);
                 Ok((0..count).map(image).collect())
             }
             Data::Elements(_) | Data::OfAnotherType => {

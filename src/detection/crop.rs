@@ -14,7 +14,7 @@ const SIDE: f64 = 1.05;
 const DOWN: f64 = 0.07;
 
 /// The square of a chip around a detected square.
-pub(super) fn chip(detected: Square) -> Square {
+pub(super) fn around(detected: Square) -> Square {
     let side = f64::from(detected.side);
     let centre = |edge: i32| f64::from(edge) + side / 2.0;
     let half = side * SIDE / 2.0;

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use crate::telemetry::metrics::{self, ImageOutcome};
 
-use super::{Error, predictor::Answer};
+use super::{Error, predictor::Prediction};
 
 /// How one image ended.
-pub(super) fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
+pub(super) fn outcome(answer: &Result<Prediction, Error>) -> ImageOutcome {
     match answer {
         Ok(_) => ImageOutcome::Ok,
         Err(Error::Image { .. } | Error::File { .. } | Error::Pixels { .. }) => {
@@ -24,15 +24,15 @@ pub(super) fn outcome(answer: &Result<Answer, Error>) -> ImageOutcome {
 }
 
 /// Counts every image of a request once, also when the request is dropped because its client left or its deadline passed.
-pub(super) struct Tally {
+pub(super) struct OutcomeRecorder {
     left: usize,
     deadline: Option<Instant>,
 }
 
-impl Tally {
+impl OutcomeRecorder {
     /// For so many images.
     pub(super) fn new(images: usize, deadline: Option<Instant>) -> Self {
-        Tally {
+        OutcomeRecorder {
             left: images,
             deadline,
         }
@@ -52,7 +52,7 @@ impl Tally {
     }
 }
 
-impl Drop for Tally {
+impl Drop for OutcomeRecorder {
     fn drop(&mut self) {
         let is_late = self
             .deadline

@@ -125,19 +125,19 @@ fn refine(
             continue;
         };
         gradients.compute(pixels);
-        let Some(verdict) = network.judge(&gradients) else {
+        let Some(detection) = network.classify(&gradients) else {
             continue;
         };
         let before = window.side as f32;
-        let after = (verdict.growth * before + before + 0.5).floor();
+        let after = (detection.growth * before + before + 0.5).floor();
         let moved = |place: i32, by: f32| {
             (by * before + place as f32 + (before - after) * 0.5 + 0.5).floor() as i32
         };
         kept.push(Window {
-            x: moved(window.x, verdict.right),
-            y: moved(window.y, verdict.down),
+            x: moved(window.x, detection.right),
+            y: moved(window.y, detection.down),
             side: after as i32,
-            score: f64::from(verdict.certainty),
+            score: f64::from(detection.certainty),
         });
     }
     Some(kept)
