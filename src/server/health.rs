@@ -1,4 +1,4 @@
-//! Health of the services and readiness of the server, which follow the live version.
+//! Health of the services and readiness of the server.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
+use super::http::{Component, Readiness, ReadinessProbe};
 use crate::{
     proto::{
         open_inference::grpc_inference_service_server::GrpcInferenceServiceServer,
@@ -22,10 +23,10 @@ use crate::{
         dataset::DatasetApi, model::ModelApi, open_inference::OpenInference,
         prediction::PredictionApi, system::SystemApi, training::TrainingApi,
     },
-    telemetry::http::{self, Component, Readiness},
 };
 
-/// What predicts is healthy while there is a live version that loads; the rest as long as the server runs.
+/// Reports services that predict as healthy while the live version loads, and the others as long
+/// as the server runs.
 pub(super) async fn follow(
     mut live: watch::Receiver<LiveStatus>,
     mut health: HealthReporter,
@@ -47,21 +48,21 @@ pub(super) async fn follow(
         <PredictionServiceServer<PredictionApi> as NamedService>::NAME,
         <GrpcInferenceServiceServer<OpenInference> as NamedService>::NAME,
     ];
-    let mut told = None;
+    let mut reported = None;
     loop {
         let status = match *live.borrow_and_update() {
             LiveStatus::Unknown => None,
             LiveStatus::Served => Some(ServingStatus::Serving),
             LiveStatus::Missing | LiveStatus::Failed(_) => Some(ServingStatus::NotServing),
         };
-        // Whoever watches is told of changes only.
+        // Streams of Watch get changes only.
         if let Some(status) = status
-            && told != Some(status)
+            && reported != Some(status)
         {
             for service in predict {
                 health.set_service_status(service, status).await;
             }
-            told = Some(status);
+            reported = Some(status);
         }
         tokio::select! {
             changed = live.changed() => if changed.is_err() { break },
@@ -73,37 +74,42 @@ pub(super) async fn follow(
             .set_service_status(service, ServingStatus::NotServing)
             .await;
     }
-    // Ends the streams of Watch, for which the end of the server would wait.
+    // Ends the streams of Watch, which the shutdown would wait for.
     for service in always.into_iter().chain(predict) {
         health.clear_service_status(service).await;
     }
 }
 
-/// What the HTTP port says of it.
+/// The readiness for the HTTP port.
 pub(super) fn readiness(
     live: watch::Receiver<LiveStatus>,
     shutdown: CancellationToken,
-) -> http::ReadinessProbe {
+) -> ReadinessProbe {
     Arc::new(move || {
         let serving = !shutdown.is_cancelled();
         let model = match &*live.borrow() {
-            LiveStatus::Unknown => "the live version is looked for".to_owned(),
+            LiveStatus::Unknown => "loading the live version".to_owned(),
             LiveStatus::Missing => {
-                "no live version: Predict answers FAILED_PRECONDITION".to_owned()
+                "no live version; Predict fails with FAILED_PRECONDITION".to_owned()
             }
-            LiveStatus::Served => "there is a live version".to_owned(),
-            LiveStatus::Failed(why) => format!(
-                "the live version does not load: {why}; roll back, or point the alias to another version"
+            LiveStatus::Served => "the live version is available".to_owned(),
+            LiveStatus::Failed(cause) => format!(
+                "failed to load the live version: {cause}; roll back, or point the alias to another version"
             ),
         };
         Readiness::of(vec![
             Component {
                 name: "server",
                 ready: serving,
-                detail: if serving { "takes calls" } else { "is ending" }.to_owned(),
+                detail: if serving {
+                    "accepting calls"
+                } else {
+                    "shutting down"
+                }
+                .to_owned(),
             },
             Component {
-                // A server without a model trains, and can be told to take another, so it is ready for that; the detail tells.
+                // Always ready: a server without a live model can train one and can be given another.
                 name: "model",
                 ready: true,
                 detail: model,

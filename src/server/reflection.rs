@@ -1,4 +1,4 @@
-//! Server reflection, whose streams end with the server: clients such as interactive ones keep them open.
+//! Server reflection. Interactive clients keep its streams open, so they end with the server.
 
 use std::{
     pin::Pin,
@@ -17,13 +17,10 @@ use tonic::{
 use tonic_reflection::server::{Builder, Error};
 use tower::util::MapRequestLayer;
 
-use super::compressed;
+use super::compression::compressed;
 use crate::proto::DESCRIPTOR;
 
 /// Adds both versions of the service.
-///
-/// # Errors
-/// Descriptors that do not belong together.
 pub(super) fn add_to(routes: Routes, shutdown: &CancellationToken) -> Result<Routes, Error> {
     let shutdown = shutdown.clone();
     let until_shutdown = MapRequestLayer::new(move |request: http::Request<Body>| {
@@ -42,11 +39,12 @@ fn builder() -> Result<Builder<'static>, Error> {
         .register_file_descriptor_set(error_details()?))
 }
 
-/// The types of `google.rpc` that errors carry, by which clients without their descriptors, such as grpcurl, print the reason and the fields of an error.
+/// The types of error details in `google.rpc`, so that clients without their descriptors, such as
+/// grpcurl, can print the reason and the fields of an error.
 fn error_details() -> Result<FileDescriptorSet, Error> {
     let mut files = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
     for file in &mut files.file {
-        // The crate compiles these files outside of the directory that Google's have.
+        // The crate compiles these files without their directory.
         if file.package() == "google.rpc" {
             file.name = Some(format!("google/rpc/{}", file.name()));
         }
@@ -55,7 +53,7 @@ fn error_details() -> Result<FileDescriptorSet, Error> {
 }
 
 pin_project! {
-    /// What a client sends, until the server ends.
+    /// The request body, which ends on shutdown.
     struct Until {
         #[pin]
         inner: Body,

@@ -1,4 +1,4 @@
-//! Who calls, and until when the answer is worth something.
+//! The client and the deadline of a call.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -8,46 +8,43 @@ use tonic::{Request, Status, transport::server::TcpConnectInfo};
 
 use crate::inference::Client;
 
-use super::{deadline::Deadline, status};
+use super::status;
 
-/// The header by which a client tells itself from others at the same address, such as behind a proxy.
+/// The header that distinguishes clients with the same address, for example behind a proxy.
 const CLIENT_ID: &str = "client-id";
-/// Longest value of it, in bytes.
-const LONGEST_ID: usize = 64;
+/// Maximum length of its value in bytes.
+const MAX_ID: usize = 64;
 
-/// What is known of a call beside what it asks.
+/// The time when the client gives up on a call, less a margin for the response; the deadline layer
+/// puts it into the extensions of the request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(pub(crate) Instant);
+
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
-    /// Who calls: by its header `client-id`, else by its address.
+    /// Identified by the header `client-id`, otherwise by the address.
     pub(super) client: Client,
-    /// When the answer is worth nothing any more.
     pub(super) deadline: Option<Instant>,
 }
 
 impl Caller {
-    /// Of a gRPC call.
-    ///
-    /// # Errors
-    /// INVALID_ARGUMENT for a `client-id` that is empty or too long.
     pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
         Caller::new(request.metadata().as_ref(), request.extensions())
     }
 
-    /// Of a call by its headers and extensions.
-    ///
     /// # Errors
     /// INVALID_ARGUMENT for a `client-id` that is empty or too long.
     pub(super) fn new(headers: &HeaderMap, extensions: &Extensions) -> Result<Self, Status> {
         let deadline = extensions.get::<Deadline>().map(|found| found.0);
         let client = match headers.get(CLIENT_ID) {
-            Some(id) if (1..=LONGEST_ID).contains(&id.len()) => {
+            Some(id) if (1..=MAX_ID).contains(&id.len()) => {
                 Client::new(&format!("id {}", String::from_utf8_lossy(id.as_bytes())))
             }
             Some(id) => {
                 return Err(status::invalid(
                     CLIENT_ID,
                     &format!(
-                        "the header has {} bytes; give 1 to {LONGEST_ID}, or leave it out to go by the address",
+                        "the header must have 1 to {MAX_ID} bytes, got {}; omit it to be identified by the address",
                         id.len()
                     ),
                 ));
@@ -84,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn client_is_told_by_its_header_or_by_its_address_without_the_port() {
+    fn client_is_identified_by_its_header_or_its_address_without_the_port() {
         let by_address = client(None, "10.0.0.1:5000").unwrap();
         assert_eq!(by_address, client(None, "10.0.0.1:6000").unwrap());
         assert_ne!(by_address, client(None, "10.0.0.2:5000").unwrap());
         let by_header = client(Some("batch"), "10.0.0.1:5000").unwrap();
         assert_eq!(by_header, client(Some("batch"), "10.0.0.2:1").unwrap());
         assert_ne!(by_header, client(Some("page"), "10.0.0.1:5000").unwrap());
-        // Nobody can take another one's address for a name.
+        // A client cannot pretend to have another address.
         assert_ne!(by_address, client(Some("10.0.0.1"), "10.0.0.3:1").unwrap());
     }
 
@@ -100,7 +97,7 @@ mod tests {
         for id in ["", &"x".repeat(65)] {
             let refused = client(Some(id), "10.0.0.1:5000").unwrap_err();
             assert_eq!(refused.code(), tonic::Code::InvalidArgument);
-            let bytes = format!("has {} bytes", id.len());
+            let bytes = format!("64 bytes, got {};", id.len());
             assert!(format!("{refused:?}").contains(&bytes), "{refused:?}");
         }
         assert!(client(Some(&"x".repeat(64)), "10.0.0.1:5000").is_ok());

@@ -7,7 +7,7 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::{
@@ -17,14 +17,13 @@ use crate::{
         figures::{Baseline, Image, Intervals, evaluate, predicted_image},
         plots,
     },
-    imaging::Limits,
-    inference::{FilePrediction, Predictor, ServedModel, predict_files},
+    inference::{FilePrediction, ServedModel, predict_files},
     names::VersionName,
     proto::{
         v1::{self, DatasetSplit, SplitGrouping, evaluate_model_version_response::Kind},
         validation::Violation,
     },
-    registry::{DEFAULT_MODEL, LIVE, Registry},
+    registry::{DEFAULT_MODEL, LIVE},
     store::{MAX_PAGE_BYTES, Room, Store},
     training::spec::Spec,
 };
@@ -32,7 +31,7 @@ use crate::{
 use super::{
     interval::interval_level,
     status,
-    streaming_job::{self, JobLimit},
+    streaming_job::{self, JobContext, JobLimit},
 };
 
 /// Evaluations that run at once; they share what background work may have.
@@ -49,23 +48,6 @@ type Sender = streaming_job::Sender<v1::EvaluateModelVersionResponse>;
 pub struct Evaluations {
     context: JobContext,
     limit: JobLimit,
-}
-
-/// What an evaluation needs of the server.
-#[derive(Clone)]
-pub struct JobContext {
-    /// The engine and its door.
-    pub predictor: Predictor,
-    /// What the versions' names mean.
-    pub registry: Registry,
-    /// Which datasets have a name.
-    pub store: Store,
-    /// Where images may be read.
-    pub data_roots: Roots,
-    /// Limits on one image.
-    pub limits: Limits,
-    /// Ends the evaluations.
-    pub shutdown: CancellationToken,
 }
 
 impl Evaluations {

@@ -2,10 +2,9 @@
 //!
 //! Nothing here holds a tensor, and [`status`] is the only place where an error becomes a `Status`.
 
-mod caller;
+pub(crate) mod caller;
 pub mod dataset;
 mod dataset_ref;
-pub mod deadline;
 mod download;
 pub mod evaluation;
 pub mod event_stream;
@@ -15,7 +14,7 @@ pub mod open_inference;
 pub mod predict_batch;
 pub mod prediction;
 pub mod status;
-mod streaming_job;
+pub(crate) mod streaming_job;
 pub mod system;
 pub mod training;
 pub mod uploads;

@@ -10,7 +10,10 @@ use tonic::Status;
 
 use crate::{
     dataset::{self, Dataset, Roots, Step},
+    imaging::Limits,
+    inference::Predictor,
     proto::{v1, validation::Violation},
+    registry::Registry,
     store::Store,
     training::spec::Spec,
 };
@@ -21,6 +24,18 @@ use super::{dataset_ref, status};
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 /// Longest wait for a client to take a message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The components that long-running calls use. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct JobContext {
+    pub(crate) predictor: Predictor,
+    pub(crate) registry: Registry,
+    pub(crate) store: Store,
+    pub(crate) data_roots: Roots,
+    /// Limits on one image.
+    pub(crate) limits: Limits,
+    pub(crate) shutdown: CancellationToken,
+}
 
 /// Where the messages of a call go.
 pub(super) type Sender<R> = mpsc::Sender<Result<R, Status>>;

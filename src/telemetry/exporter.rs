@@ -130,7 +130,7 @@ fn sample(line: &str) -> Option<(&str, f64)> {
 
 /// A recorder and its handle for one test: installed for the test's thread only, so that tests do not see each other's numbers.
 #[cfg(test)]
-pub(super) fn for_test() -> (PrometheusRecorder, Handle) {
+pub(crate) fn for_test() -> (PrometheusRecorder, Handle) {
     let recorder = recorder().unwrap();
     let handle = Handle {
         prometheus: recorder.handle(),

@@ -28,9 +28,8 @@ pub use self::crud::DatasetCrud;
 
 use self::report::{Limit, label_outliers, report};
 use super::{
-    evaluation::JobContext,
     status,
-    streaming_job::{self, JobLimit},
+    streaming_job::{self, JobContext, JobLimit},
 };
 
 /// Checks that run at once; each holds as many decoded images as the machine has threads, eight at most.

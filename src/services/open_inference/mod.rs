@@ -21,7 +21,6 @@ use crate::{
     names::{VersionName, is_id},
     registry::{DEFAULT_MODEL, LIVE, LiveStatus},
     store::{Store, VersionRef},
-    telemetry::http::ReadinessProbe,
 };
 
 use self::tensors::{Call, Inferred};
@@ -48,8 +47,6 @@ pub struct OpenInference {
     pub predictions: PredictionApi,
     /// Which versions there are.
     pub store: Store,
-    /// Whether the server takes calls.
-    pub readiness: ReadinessProbe,
     /// How the live version does.
     pub live: watch::Receiver<LiveStatus>,
     /// Most images in one forward pass.
@@ -169,7 +166,7 @@ impl OpenInference {
     }
 
     fn is_server_ready(&self) -> bool {
-        (self.readiness)().is_ready()
+        !self.shutdown.is_cancelled()
     }
 
     /// Loads and warms the live version of a model.

@@ -334,7 +334,7 @@ describe("the dashboard", () => {
 
   it("shows the server and its figures", async () => {
     await visit("#/server");
-    await page.locator(".readiness").getByText("takes calls").waitFor();
+    await page.locator(".readiness").getByText("accepting calls").waitFor();
     await page.locator(".chart .legend .number", { hasText: /[0-9]/ }).first().waitFor();
     await until(async () => {
       const at = await page.locator(".chart").first().locator(".plot").getAttribute("aria-label");
@@ -473,7 +473,7 @@ describe("the dashboard", () => {
     await other.locator("[data-link=live]").waitFor();
     await until(async () => (await other.locator(".card.training").count()) === 3, "three trainings are listed");
     await other.goto(`${subPath}#/server`);
-    await other.locator(".readiness").getByText("takes calls").waitFor();
+    await other.locator(".readiness").getByText("accepting calls").waitFor();
     await other.locator(".chart .legend .number", { hasText: /[0-9]/ }).first().waitFor();
     await other.close();
   });

@@ -1,8 +1,8 @@
-//! A layer that ends calls whose deadline has passed with DEADLINE_EXCEEDED.
+//! Ends calls whose deadline has passed with DEADLINE_EXCEEDED.
 //!
-//! tonic watches the `grpc-timeout` header too, but answers CANCELLED, without details. This layer sits inside of that watch, begins with the call's
-//! headers as it does, and ends a moment earlier, so that its answer comes first and still reaches the client in time. What the call was doing is
-//! dropped.
+//! tonic enforces the `grpc-timeout` header too, but responds with CANCELLED and without details.
+//! This layer is inside of that timeout and ends slightly earlier, so that its response comes first
+//! and still reaches the client in time. The work of the call is dropped.
 
 use std::{
     future::Future,
@@ -16,15 +16,10 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower::{Layer, Service};
 
-use super::status;
+use crate::services::{caller::Deadline, status};
 
-/// When the client gives up on a call, less the moment that an answer takes; found among the request's extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct Deadline(pub Instant);
-
-/// Wraps services in [`DeadlineService`].
 #[derive(Debug, Clone, Copy, Default)]
-pub struct DeadlineLayer;
+pub(crate) struct DeadlineLayer;
 
 impl<S> Layer<S> for DeadlineLayer {
     type Service = DeadlineService<S>;
@@ -34,9 +29,8 @@ impl<S> Layer<S> for DeadlineLayer {
     }
 }
 
-/// A service whose calls end at their deadlines.
 #[derive(Debug, Clone)]
-pub struct DeadlineService<S> {
+pub(crate) struct DeadlineService<S> {
     inner: S,
 }
 
@@ -66,9 +60,9 @@ where
 }
 
 pin_project! {
-    /// A call whose answer has not begun.
+    /// A call whose response has not started.
     #[derive(Debug)]
-    pub struct DeadlineFuture<F> {
+    pub(crate) struct DeadlineFuture<F> {
         #[pin]
         inner: F,
         #[pin]
@@ -85,8 +79,8 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(answer) = this.inner.poll(context) {
-            return Poll::Ready(answer);
+        if let Poll::Ready(response) = this.inner.poll(context) {
+            return Poll::Ready(response);
         }
         match this.expired.as_pin_mut() {
             Some(expired) => expired
@@ -97,7 +91,7 @@ where
     }
 }
 
-/// From the `grpc-timeout` header: at most eight digits and a unit (gRPC over HTTP/2, "Requests").
+/// Reads the `grpc-timeout` header: at most eight digits and a unit (gRPC over HTTP/2, "Requests").
 fn deadline(headers: &HeaderMap, arrived: Instant) -> Option<Instant> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -111,8 +105,8 @@ fn deadline(headers: &HeaderMap, arrived: Instant) -> Option<Instant> {
         "n" => Duration::from_nanos(value),
         _ => return None,
     };
-    let moment = (timeout / 2).min(Duration::from_millis(10));
-    arrived.checked_add(timeout - moment)
+    let margin = (timeout / 2).min(Duration::from_millis(10));
+    arrived.checked_add(timeout - margin)
 }
 
 #[cfg(test)]

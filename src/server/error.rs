@@ -1,0 +1,45 @@
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::{
+    artifacts, dataset, library, model, registry, store,
+    telemetry::{exporter, traces},
+    training::supervisor,
+};
+
+/// The reason why the server did not start, or stopped early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("failed to listen on {address}: {source}; is another server running there?")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("failed to write ready_file {}: its directory does not exist; create it, or name another file", .0.display())]
+    ReadyFile(PathBuf),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Artifacts(#[from] artifacts::Error),
+    #[error(transparent)]
+    Roots(#[from] dataset::Error),
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    #[error("failed to register the starter: {0}")]
+    Starter(#[from] registry::Error),
+    #[error(transparent)]
+    Supervisor(#[from] supervisor::Error),
+    #[error(transparent)]
+    Library(#[from] library::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("failed to start the decoding threads: {0}")]
+    Pool(#[from] rayon::ThreadPoolBuildError),
+    #[error(transparent)]
+    Metrics(#[from] exporter::Error),
+    #[error(transparent)]
+    Traces(#[from] traces::Error),
+    #[error("failed to serve the gRPC port: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    #[error("failed to set up server reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}

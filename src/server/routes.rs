@@ -1,0 +1,224 @@
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic_web::GrpcWebLayer;
+
+use super::{
+    components::Components,
+    compression::compressed,
+    error::Error,
+    health,
+    info::{method_names, server_info},
+    layers::{DeadlineLayer, RpcMetricsLayer},
+    reflection,
+};
+use crate::{
+    config::ServeConfig,
+    proto::{
+        open_inference::grpc_inference_service_server::GrpcInferenceServiceServer,
+        v1::{
+            dataset_service_server::DatasetServiceServer, model_service_server::ModelServiceServer,
+            prediction_service_server::PredictionServiceServer,
+            system_service_server::SystemServiceServer,
+            training_service_server::TrainingServiceServer,
+        },
+    },
+    services::{
+        dataset::{Checks, DatasetApi, DatasetCrud},
+        evaluation::Evaluations,
+        model::ModelApi,
+        open_inference::{OpenInference, rest},
+        predict_batch::BatchCalls,
+        prediction::PredictionApi,
+        streaming_job::JobContext,
+        system::SystemApi,
+        training::{MAX_VALIDATIONS, MAX_WEIGHTS_CHECKS, TrainingApi},
+        uploads::{self, Uploading},
+    },
+    telemetry::traces::Traces,
+    training::machine::total_memory,
+};
+
+/// The handlers of both ports.
+pub(super) struct Routes {
+    /// The services of the gRPC port, without its layers.
+    pub(super) grpc: tonic::service::Routes,
+    /// The pages of the HTTP port except those of [`http`](super::http) itself.
+    pub(super) pages: Router,
+    /// The layer of the gRPC port that counts calls.
+    pub(super) rpc_metrics: RpcMetricsLayer,
+}
+
+pub(super) struct Context {
+    pub(super) traces: Traces,
+    /// Owns the tasks of calls.
+    pub(super) tasks: TaskTracker,
+    pub(super) shutdown: CancellationToken,
+    pub(super) http_port: u16,
+}
+
+pub(super) fn build(
+    config: &ServeConfig,
+    components: &Components,
+    context: Context,
+) -> Result<Routes, Error> {
+    let Context {
+        traces,
+        tasks,
+        shutdown,
+        http_port,
+    } = context;
+    let services = Services::new(config, components, &tasks, &shutdown, http_port);
+    let limit = config.max_message_bytes;
+    let mut pages = rest::router(
+        services.open_inference.clone(),
+        rest::Limits {
+            body: limit,
+            requests: config.max_queued_images as usize,
+        },
+        traces.clone(),
+    );
+    pages = pages.merge(uploads::router(
+        Uploading {
+            library: components.library.clone(),
+            shutdown: shutdown.clone(),
+            tasks: tasks.clone(),
+        },
+        config.uploads,
+    ));
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let live = components.registry.subscribe_live();
+    tasks.spawn(health::follow(live, reporter, shutdown.clone()));
+    let grpc = services
+        .into_routes(limit)
+        .add_service(compressed!(health_service));
+    let grpc = reflection::add_to(grpc, &shutdown)?.prepare();
+    let rpc_metrics = RpcMetricsLayer::new(method_names()).with_traces(traces);
+    if config.dashboard {
+        pages = pages.merge(grpc_web(grpc.clone(), rpc_metrics.clone()));
+    }
+    Ok(Routes {
+        grpc,
+        pages,
+        rpc_metrics,
+    })
+}
+
+struct Services {
+    training: TrainingApi,
+    model: ModelApi,
+    prediction: PredictionApi,
+    dataset: DatasetApi,
+    system: SystemApi,
+    open_inference: OpenInference,
+}
+
+impl Services {
+    fn new(
+        config: &ServeConfig,
+        components: &Components,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+        http_port: u16,
+    ) -> Self {
+        let job_context = JobContext {
+            predictor: components.predictor.clone(),
+            registry: components.registry.clone(),
+            store: components.store.clone(),
+            data_roots: components.data_roots.clone(),
+            limits: components.image_limits,
+            shutdown: shutdown.clone(),
+        };
+        let prediction = PredictionApi {
+            predictor: components.predictor.clone(),
+            registry: components.registry.clone(),
+            max_images: config.max_images_per_request as usize,
+            batch_calls: BatchCalls::new(shutdown.clone(), tasks.clone()),
+        };
+        Services {
+            training: TrainingApi {
+                store: components.store.clone(),
+                supervisor: components.supervisor.clone(),
+                artifacts: components.artifacts.clone(),
+                data_roots: components.data_roots.clone(),
+                weights_roots: components.weights_roots.clone(),
+                limits: components.image_limits,
+                memory: (components.device == "cpu")
+                    .then(total_memory)
+                    .filter(|bytes| *bytes > 0),
+                max_restarts: config.max_restarts,
+                heartbeat: config.heartbeat_interval,
+                validations: Arc::new(Semaphore::new(MAX_VALIDATIONS)),
+                weights_checks: Arc::new(Semaphore::new(MAX_WEIGHTS_CHECKS)),
+                shutdown: shutdown.clone(),
+                tasks: tasks.clone(),
+            },
+            model: ModelApi {
+                store: components.store.clone(),
+                artifacts: components.artifacts.clone(),
+                registry: components.registry.clone(),
+                evaluations: Evaluations::new(job_context.clone(), tasks.clone()),
+            },
+            dataset: DatasetApi {
+                checks: Checks::new(job_context, tasks.clone()),
+                crud: DatasetCrud {
+                    library: components.library.clone(),
+                    store: components.store.clone(),
+                    uploads: config.uploads,
+                },
+            },
+            system: SystemApi {
+                info: server_info(config, &components.device, http_port),
+                registry: components.registry.clone(),
+            },
+            open_inference: OpenInference {
+                predictions: prediction.clone(),
+                store: components.store.clone(),
+                live: components.registry.subscribe_live(),
+                max_batch: config.max_batch as usize,
+                shutdown: shutdown.clone(),
+            },
+            prediction,
+        }
+    }
+
+    /// `limit` is the maximum size of a request in bytes. Responses with images or many tensors
+    /// may be larger.
+    fn into_routes(self, limit: usize) -> tonic::service::Routes {
+        tonic::service::Routes::default()
+            .add_service(compressed!(
+                TrainingServiceServer::new(self.training).max_decoding_message_size(limit)
+            ))
+            .add_service(compressed!(
+                ModelServiceServer::new(self.model).max_decoding_message_size(limit)
+            ))
+            .add_service(compressed!(
+                PredictionServiceServer::new(self.prediction)
+                    .max_decoding_message_size(limit)
+                    .max_encoding_message_size(usize::MAX)
+            ))
+            .add_service(compressed!(
+                DatasetServiceServer::new(self.dataset).max_decoding_message_size(limit)
+            ))
+            .add_service(compressed!(
+                SystemServiceServer::new(self.system).max_decoding_message_size(limit)
+            ))
+            .add_service(compressed!(
+                GrpcInferenceServiceServer::new(self.open_inference)
+                    .max_decoding_message_size(limit)
+                    .max_encoding_message_size(usize::MAX)
+            ))
+    }
+}
+
+/// The API for the HTTP port, as gRPC-Web only.
+fn grpc_web(routes: tonic::service::Routes, rpc_metrics: RpcMetricsLayer) -> Router {
+    // The HTTP port has its own fallback page.
+    let services = routes.into_axum_router().reset_fallback();
+    services
+        .layer(DeadlineLayer)
+        .layer(rpc_metrics)
+        .layer(GrpcWebLayer::new())
+}
