@@ -1,13 +1,13 @@
 //! How well predictions fit the true ages: one place for the figures of a training's test and of an evaluation by the server.
 //!
-//! - [`figures`]: errors over a set of images, by group, and the worst of them.
+//! - [`metrics`]: errors over a set of images, by group, and the worst of them.
 //! - [`conformal`]: intervals from validation residuals.
 //! - [`plots`]: the same to look at.
 //!
 //! Nothing here knows where predictions come from: training and inference both use it, and it uses neither.
 
 pub mod conformal;
-pub mod figures;
+pub mod metrics;
 pub mod plots;
 
 /// One image's true age and what the model says, both in years.
@@ -28,13 +28,13 @@ impl Scored {
 
 /// Mean squared error in squared years, and mean absolute error in years, over all images alike.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Sums {
+pub struct ErrorSums {
     images: u64,
     squared: f64,
     absolute: f64,
 }
 
-impl Sums {
+impl ErrorSums {
     /// Adds one image.
     pub fn add(&mut self, scored: Scored) {
         self.images += 1;
@@ -58,9 +58,9 @@ impl Sums {
     }
 }
 
-impl FromIterator<Scored> for Sums {
+impl FromIterator<Scored> for ErrorSums {
     fn from_iter<I: IntoIterator<Item = Scored>>(scored: I) -> Self {
-        let mut sums = Sums::default();
+        let mut sums = ErrorSums::default();
         for one in scored {
             sums.add(one);
         }

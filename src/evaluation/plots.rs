@@ -9,7 +9,7 @@ use plotters::{
     style::register_font,
 };
 
-use super::{Scored, figures::Intervals};
+use super::{Scored, metrics::Intervals};
 
 /// Width and height of a plot in pixels.
 const SIZE: (u32, u32) = (900, 760);

@@ -85,7 +85,7 @@ impl InFlightBatch {
 fn years(output: resnet18::Output, label: &LabelScale) -> (f64, Option<Explanation>) {
     let age = label.age(f64::from(output.value));
     let explain = |parts| Explanation::new(age, parts, label.scale);
-    (age, output.parts.map(explain))
+    (age, output.attribution.map(explain))
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
         };
         let output = |value| resnet18::Output {
             value,
-            parts: Some(vec![-2.0, 0.5, -3.0, 0.25]),
+            attribution: Some(vec![-2.0, 0.5, -3.0, 0.25]),
         };
         // 30 - 34.5 years, and 30 + 10 years.
         for (value, expected) in [(-3.45, 0.0), (1.0, 40.0)] {

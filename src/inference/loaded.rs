@@ -15,7 +15,7 @@ use crate::{
         self, checkpoint,
         fused::{self, Threads},
         precision::{Precision, PrecisionPolicy},
-        resnet18::{Output, Pending, ResNet18, Trained},
+        resnet18::{Output, PendingOutputs, ResNet18, TrainableFrom},
         slices::values_mut,
     },
     synth::Person,
@@ -57,7 +57,7 @@ enum Network {
 pub(super) enum PendingForward {
     Done(Vec<Output>),
     /// On a device that computes by itself.
-    Pending(Pending),
+    Pending(PendingOutputs),
 }
 
 impl PendingForward {
@@ -248,7 +248,7 @@ impl LoadedModel {
         let images: Vec<&[f32]> = images.iter().map(AsRef::as_ref).collect();
         match &mut self.network {
             Network::Own(network, workspace) => {
-                threads.keep_caller();
+                threads.pin_caller();
                 before();
                 let outputs =
                     network.forward(&images, explain, side as usize, threads, workspace)?;
@@ -256,10 +256,10 @@ impl LoadedModel {
             }
             Network::Libtorch(network, staging) => tch::no_grad(|| {
                 // Libtorch's threads, too, may run where the one may that starts them.
-                threads.free_caller();
+                threads.unpin_caller();
                 let images = staging.gather(&images, i64::from(side), threads)?;
                 before();
-                let pending = network.begin_explained(&images, explain)?;
+                let pending = network.forward_async(&images, explain)?;
                 Ok(PendingForward::Pending(pending))
             }),
         }
@@ -296,7 +296,8 @@ impl Network {
         });
         let state = moved.collect::<Result<BTreeMap<_, _>, tch::TchError>>()?;
         // Nothing is trained here; with all but the head frozen, every BatchNorm can be folded.
-        let network = ResNet18::new(&state, Trained::HEAD, precision)?.by_libtorch();
+        let network =
+            ResNet18::new(&state, TrainableFrom::HEAD, precision)?.without_fused_kernels();
         Ok(Network::Libtorch(Box::new(network), Staging::new(device)))
     }
 }

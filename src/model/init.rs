@@ -38,7 +38,7 @@ pub enum Init {
 
 /// Where ImageNet's weights are looked for.
 #[derive(Debug, Clone)]
-pub struct Sources {
+pub struct WeightSources {
     /// Directories that may hold the file, in order.
     pub directories: Vec<PathBuf>,
     /// The hub, asked last.
@@ -47,7 +47,7 @@ pub struct Sources {
 
 /// Weights on the CPU and where they come from.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct InitialWeights {
     /// Every entry of the layout, in f32; counts in i64.
     pub state: BTreeMap<String, Tensor>,
     /// Which file with which SHA-256, or which seed.
@@ -58,7 +58,7 @@ pub struct Loaded {
 ///
 /// # Errors
 /// A file that is missing, damaged or of another network, or a hub that cannot be reached; the sentence says which file to put where.
-pub fn load(init: &Init, seed: u64, sources: &Sources) -> Result<Loaded, Error> {
+pub fn load(init: &Init, seed: u64, sources: &WeightSources) -> Result<InitialWeights, Error> {
     let mut state = random(seed)?;
     let source = match init {
         Init::Random => format!("random weights of seed {seed}"),
@@ -88,12 +88,12 @@ pub fn load(init: &Init, seed: u64, sources: &Sources) -> Result<Loaded, Error> 
             )
         }
     };
-    Ok(Loaded { state, source })
+    Ok(InitialWeights { state, source })
 }
 
 /// A file that can be used as [`Init::Path`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct File {
+pub struct WeightsFile {
     /// Which file with which SHA-256, and what is taken from it.
     pub source: String,
     /// The description of the age model that it is, whose head predicts years; `None` for any other network.
@@ -104,7 +104,7 @@ pub struct File {
 ///
 /// # Errors
 /// A file that is missing, damaged or of another network, or whose values no training can continue from.
-pub fn check(path: &str, key: &str) -> Result<File, Error> {
+pub fn check(path: &str, key: &str) -> Result<WeightsFile, Error> {
     let (found, file) = read(path, key)?;
     check_shapes(&found, &layout(1), &FILLABLE)?;
     check_values(&found)?;
@@ -112,7 +112,7 @@ pub fn check(path: &str, key: &str) -> Result<File, Error> {
 }
 
 /// The network in a file, without a head that is replaced.
-fn read(path: &str, key: &str) -> Result<(StateDict, File), Error> {
+fn read(path: &str, key: &str) -> Result<(StateDict, WeightsFile), Error> {
     let key = Some(key).filter(|key| !key.is_empty());
     let (found, sha256) = weights::load_resnet18(Path::new(path), key)?;
     let description = Description::find(Path::new(path), &found, &sha256);
@@ -141,7 +141,7 @@ fn read(path: &str, key: &str) -> Result<(StateDict, File), Error> {
             );
         }
     }
-    let file = File {
+    let file = WeightsFile {
         source,
         description: description.filter(|_| keeps_head),
     };
@@ -272,7 +272,7 @@ mod tests {
         }
     }
 
-    fn check_file(path: &Path) -> Result<File, Error> {
+    fn check_file(path: &Path) -> Result<WeightsFile, Error> {
         check(path.to_str().unwrap(), "")
     }
 
@@ -346,7 +346,7 @@ mod tests {
             path: path.to_str().unwrap().to_owned(),
             key: String::new(),
         };
-        let sources = Sources {
+        let sources = WeightSources {
             directories: Vec::new(),
             hub: HubOptions::new(directory.path().to_owned()),
         };

@@ -8,7 +8,7 @@ use super::{
     Error,
     checkpoint::LabelScale,
     precision::Precision,
-    resnet18::{Mode, ResNet18, Trained},
+    resnet18::{Mode, ResNet18, TrainableFrom},
 };
 
 /// What the module is called in error messages of TorchScript.
@@ -28,7 +28,8 @@ pub fn write(
     input_size: u32,
     path: &Path,
 ) -> Result<(), Error> {
-    let network = ResNet18::new(state, Trained::DEFAULT, Precision::F32)?.by_libtorch();
+    let network =
+        ResNet18::new(state, TrainableFrom::DEFAULT, Precision::F32)?.without_fused_kernels();
     let side = i64::from(input_size);
     // What is recorded does not depend on the values, and on the sides not either, as the pooling before the head takes any.
     let example = Tensor::f_zeros([1, 3, side, side], (Kind::Float, Device::Cpu))?;

@@ -14,7 +14,7 @@ use crate::{
     dataset::{self, Dataset, Needs, Roots, Sample, Step, dataset_report, left_out_columns},
     evaluation::{
         Scored,
-        figures::{Baseline, Image, Intervals, evaluate, predicted_image},
+        metrics::{Baseline, Image, Intervals, evaluate, predicted_image},
         plots,
     },
     inference::{FilePrediction, ServedModel, predict_files},

@@ -542,7 +542,7 @@ impl TrainingApi {
         clippy::disallowed_methods,
         reason = "reading files is what the blocking pool is for; calls are as rare as trainings"
     )]
-    async fn check_weights(&self, path: String, key: String) -> Result<init::File, Status> {
+    async fn check_weights(&self, path: String, key: String) -> Result<init::WeightsFile, Status> {
         let place = self.weights_checks.clone().acquire_owned().await;
         let place = place.map_err(|_| Status::unavailable("the server is stopping"))?;
         let check = tokio::task::spawn_blocking(move || {

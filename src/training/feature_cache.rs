@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::model::{
     Error,
     precision::Precision,
-    resnet18::{Trained, feature_shape},
+    resnet18::{TrainableFrom, feature_shape},
 };
 
 /// What a spec says about the cache.
@@ -43,7 +43,7 @@ pub enum Place {
 
 /// Bytes that the features of so many images take; `None` when nothing that is worth keeping is frozen.
 pub fn bytes_of_features(
-    trained: Trained,
+    trained: TrainableFrom,
     input_size: u32,
     precision: Precision,
     images: usize,

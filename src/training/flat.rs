@@ -9,9 +9,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::model::{
     Error,
-    fused::Tail,
+    fused::TrainableLayers,
     precision::Precision,
-    resnet18::{Trained, is_parameter},
+    resnet18::{TrainableFrom, is_parameter},
 };
 
 /// All trained parameters in one buffer `[P]`, in the order of their names.
@@ -35,7 +35,7 @@ impl FlatParameters {
     /// Whatever libtorch refuses, such as a lack of memory.
     pub fn gather(
         state: &mut BTreeMap<String, Tensor>,
-        trained: Trained,
+        trained: TrainableFrom,
         device: Device,
         precision: Precision,
     ) -> Result<Self, Error> {
@@ -151,7 +151,7 @@ impl FlatParameters {
     /// Whatever libtorch refuses, such as a lack of memory.
     pub(crate) fn backward_through(
         &mut self,
-        tail: &mut Tail,
+        tail: &mut TrainableLayers,
         features: &Tensor,
         (loss, output): (&Tensor, &Tensor),
     ) -> Result<(), Error> {
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use crate::{
         model::resnet18::{
-            Mode, Part, ResNet18,
+            Layer, Mode, ResNet18,
             tests::{assert_close, expected, formula_images, formula_weights},
         },
         training::optimizer::{Optimizer, OptimizerOptions, Rule},
@@ -210,13 +210,17 @@ mod tests {
             .iter()
             .map(|(name, tensor)| (name.clone(), tensor.copy()))
             .collect();
-        let mut parameters =
-            FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu, Precision::F32)
-                .unwrap();
+        let mut parameters = FlatParameters::gather(
+            &mut state,
+            TrainableFrom::DEFAULT,
+            Device::Cpu,
+            Precision::F32,
+        )
+        .unwrap();
         let mut adam = Optimizer::new(&parameters, adam(1e-4)).unwrap();
         let network = ResNet18::new(
             &parameters.computed(&state),
-            Trained::DEFAULT,
+            TrainableFrom::DEFAULT,
             Precision::F32,
         )
         .unwrap();
@@ -253,7 +257,7 @@ mod tests {
         );
         for (name, tensor) in &state {
             let same = tensor.detach().equal(&before[name]);
-            assert_eq!(same, !Trained::DEFAULT.contains_name(name), "{name}");
+            assert_eq!(same, !TrainableFrom::DEFAULT.contains_name(name), "{name}");
         }
     }
 
@@ -261,12 +265,16 @@ mod tests {
     #[test]
     fn rounded_copy_follows_the_parameters() {
         let mut state = formula_weights();
-        let mut parameters =
-            FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu, Precision::Bf16)
-                .unwrap();
+        let mut parameters = FlatParameters::gather(
+            &mut state,
+            TrainableFrom::DEFAULT,
+            Device::Cpu,
+            Precision::Bf16,
+        )
+        .unwrap();
         let mut adam = Optimizer::new(&parameters, adam(1e-2)).unwrap();
         let computed = parameters.computed(&state);
-        let network = ResNet18::new(&computed, Trained::DEFAULT, Precision::Bf16).unwrap();
+        let network = ResNet18::new(&computed, TrainableFrom::DEFAULT, Precision::Bf16).unwrap();
         let images = formula_images(4, 64);
         for _ in 0..2 {
             for (name, leaf) in &computed {
@@ -320,23 +328,26 @@ mod tests {
         }
     }
 
-    fn trained_from(first: &str) -> Trained {
-        let parts = Part::ALL.map(Part::name);
+    fn trained_from(first: &str) -> TrainableFrom {
+        let parts = Layer::ALL.map(Layer::name);
         let from = parts.iter().position(|part| *part == first).unwrap();
-        Trained::parse(&parts[from..]).unwrap()
+        TrainableFrom::parse(&parts[from..]).unwrap()
     }
 
-    type Way = fn(&FlatParameters, Trained, &BTreeMap<String, Tensor>) -> Option<Tail>;
+    type Way =
+        fn(&FlatParameters, TrainableFrom, &BTreeMap<String, Tensor>) -> Option<TrainableLayers>;
 
     /// The ways in which processors train, where this one has them.
     const WAYS: [Way; 3] = [
-        |parameters, trained, state| Tail::new(parameters.lengths(), trained, state),
-        |parameters, trained, state| Tail::in_bf16(parameters.lengths(), trained, state),
-        |parameters, trained, state| Tail::widened(parameters.lengths(), trained, state),
+        |parameters, trained, state| TrainableLayers::new(parameters.lengths(), trained, state),
+        |parameters, trained, state| TrainableLayers::in_bf16(parameters.lengths(), trained, state),
+        |parameters, trained, state| {
+            TrainableLayers::emulated_bf16(parameters.lengths(), trained, state)
+        },
     ];
 
     fn gathered(
-        trained: Trained,
+        trained: TrainableFrom,
         precision: Precision,
     ) -> (BTreeMap<String, Tensor>, FlatParameters) {
         let mut state = formula_weights();
@@ -351,8 +362,8 @@ mod tests {
     }
 
     /// What the frozen layers make of images, or the images where nothing is frozen.
-    fn input(images: &Tensor, trained: Trained) -> Tensor {
-        if trained.contains(Part::Conv1) {
+    fn input(images: &Tensor, trained: TrainableFrom) -> Tensor {
+        if trained.contains(Layer::Conv1) {
             return images.shallow_clone();
         }
         let network = ResNet18::new(&formula_weights(), trained, Precision::F32).unwrap();
@@ -361,7 +372,7 @@ mod tests {
     }
 
     /// Forward and backward; what was predicted.
-    fn step(tail: &mut Tail, parameters: &mut FlatParameters, input: &Tensor) -> Tensor {
+    fn step(tail: &mut TrainableLayers, parameters: &mut FlatParameters, input: &Tensor) -> Tensor {
         tail.load(parameters.values());
         let predicted = tail.forward(input, parameters.values(), Mode::Train);
         let predicted = predicted.unwrap().requires_grad_(true);
@@ -379,16 +390,16 @@ mod tests {
         (error / size).sqrt().double_value(&[])
     }
 
-    fn compare(trained: Trained, side: usize, outputs: &mut Errors, gradients: &mut Errors) {
+    fn compare(trained: TrainableFrom, side: usize, outputs: &mut Errors, gradients: &mut Errors) {
         const COUNT: usize = 18;
         let input = input(&formula_images(COUNT, side), trained);
         let with_autograd = |precision: Precision| {
             let (state, mut parameters) = gathered(trained, precision);
             let network = ResNet18::new(&parameters.computed(&state), trained, precision).unwrap();
-            let output = match trained.contains(Part::Conv1) {
+            let output = match trained.contains(Layer::Conv1) {
                 true => network.forward(&input, Mode::Train).unwrap(),
                 false => network
-                    .head(input.to_kind(precision.kind()), Mode::Train)
+                    .forward_features(input.to_kind(precision.kind()), Mode::Train)
                     .unwrap(),
             };
             let loss = (&output - &ages(COUNT)).square().mean(Kind::Float);

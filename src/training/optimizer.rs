@@ -385,7 +385,7 @@ mod tests {
     use tch::Kind;
 
     use super::*;
-    use crate::model::{precision::Precision, resnet18::Trained};
+    use crate::model::{precision::Precision, resnet18::TrainableFrom};
 
     const ADAM: OptimizerOptions = OptimizerOptions {
         rule: Rule::Adam,
@@ -461,9 +461,13 @@ mod tests {
                 ("fc.weight".to_owned(), weight()),
                 ("fc.bias".to_owned(), bias()),
             ]);
-            let mut parameters =
-                FlatParameters::gather(&mut state, Trained::DEFAULT, Device::Cpu, Precision::F32)
-                    .unwrap();
+            let mut parameters = FlatParameters::gather(
+                &mut state,
+                TrainableFrom::DEFAULT,
+                Device::Cpu,
+                Precision::F32,
+            )
+            .unwrap();
             let mut optimizer = Optimizer::new(&parameters, options.clone()).unwrap();
             for (gradient, expected) in GRADIENTS.iter().zip(expected) {
                 // The gradient of the inner product with a constant is the constant.

@@ -48,12 +48,12 @@ mod vectors;
 mod winograd;
 
 #[cfg(not(target_arch = "x86_64"))]
-mod absent;
+mod stub;
 #[cfg(not(target_arch = "x86_64"))]
-use absent::{self as network, self as tail};
+use stub::{self as network, self as tail};
 
 pub(crate) use network::{Network, Workspace};
-pub(crate) use tail::Tail;
+pub(crate) use tail::TrainableLayers;
 pub(crate) use threads::Threads;
 
 #[cfg(all(test, target_arch = "x86_64"))]

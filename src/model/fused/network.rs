@@ -259,7 +259,7 @@ impl Network {
         let explain = explain.iter().copied().chain(std::iter::repeat(false));
         let outputs = images.zip(explain).map(|(image, explain)| Output {
             value: self.head.forward(image),
-            parts: explain.then(|| self.head.parts(image)),
+            attribution: explain.then(|| self.head.attribution(image)),
         });
         Ok(outputs.collect())
     }
@@ -290,7 +290,7 @@ impl Head {
     }
 
     /// What each pixel adds to the value, row by row; with the bias they sum up to it.
-    fn parts(&self, image: &[u16]) -> Vec<f32> {
+    fn attribution(&self, image: &[u16]) -> Vec<f32> {
         let pixels = (image.len() / self.places()) as f32;
         let mut values = vec![0.0; self.weight.len()];
         let part = |pixel: &[u16]| {

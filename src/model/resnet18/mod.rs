@@ -1,7 +1,7 @@
 //! ResNet18 (He et al., 2015, arXiv:1512.03385, table 1) with one output, the age in years.
 //!
 //! Parameters and buffers have torchvision's names and shapes, so that weights move both ways unchanged. tch's own ResNet has one
-//! train flag for all its BatchNorms, with which the running statistics of frozen layers drift; here each [`Part`] is either trained or
+//! train flag for all its BatchNorms, with which the running statistics of frozen layers drift; here each [`Layer`] is either trained or
 //! frozen, and a frozen part runs in eval mode without gradients whatever the caller does.
 
 use std::{cell::RefCell, collections::BTreeMap};
@@ -17,7 +17,7 @@ use super::{
 
 mod parts;
 
-pub use parts::{Part, Trained};
+pub use parts::{Layer, TrainableFrom};
 
 /// Whether the trained parts use the statistics of the batch or those learned before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,19 +34,19 @@ pub struct Output {
     /// The value, label scale not applied.
     pub value: f32,
     /// What each place of layer4 adds to it, row by row, where it was asked for; with the head's bias they sum up to the value.
-    pub parts: Option<Vec<f32>>,
+    pub attribution: Option<Vec<f32>>,
 }
 
 /// Outputs that the device may not have computed yet.
 #[derive(Debug)]
-pub struct Pending {
+pub struct PendingOutputs {
     /// `[N]`.
     values: Tensor,
     /// For each of the first images what each place adds, where it was asked for.
-    parts: Vec<Option<Tensor>>,
+    attributions: Vec<Option<Tensor>>,
 }
 
-impl Pending {
+impl PendingOutputs {
     /// Waits for the device.
     ///
     /// # Errors
@@ -56,10 +56,10 @@ impl Pending {
             Ok(Vec::try_from(tensor.f_to_device(Device::Cpu)?)?)
         };
         let values = read(self.values)?;
-        let mut parts = self.parts.into_iter();
+        let mut attributions = self.attributions.into_iter();
         let outputs = values.into_iter().map(|value| {
-            let parts = parts.next().flatten().map(read).transpose()?;
-            Ok(Output { value, parts })
+            let attribution = attributions.next().flatten().map(read).transpose()?;
+            Ok(Output { value, attribution })
         });
         outputs.collect()
     }
@@ -123,7 +123,7 @@ fn push_batch_norm(entries: &mut Vec<(String, Vec<usize>)>, name: &str, channels
 /// The network over tensors that others may hold too, such as an optimizer.
 #[derive(Debug)]
 pub struct ResNet18 {
-    trained: Trained,
+    trained: TrainableFrom,
     precision: Precision,
     /// The frozen layers again, where the processor is faster with them than libtorch.
     fused: Option<Fused>,
@@ -146,14 +146,14 @@ impl ResNet18 {
     /// When a tensor is missing; callers check names and shapes where weights enter the program.
     pub fn new(
         state: &BTreeMap<String, Tensor>,
-        trained: Trained,
+        trained: TrainableFrom,
         precision: Precision,
     ) -> Result<Self, Error> {
         let layer = |index: usize| {
             let stride = if index == 1 { 1 } else { 2 };
             let format = Format {
                 precision,
-                is_frozen: !trained.contains(LAYER_PARTS[index - 1]),
+                is_frozen: !trained.contains(BLOCK_LAYERS[index - 1]),
             };
             Ok::<_, Error>([
                 Block::new(state, &format!("layer{index}.0"), stride, format)?,
@@ -162,7 +162,7 @@ impl ResNet18 {
         };
         let format = Format {
             precision,
-            is_frozen: !trained.contains(Part::Bn1),
+            is_frozen: !trained.contains(Layer::Bn1),
         };
         let is_on_processor = entry(state, "conv1.weight").device() == Device::Cpu;
         let fused = if format.is_frozen && is_on_processor {
@@ -186,11 +186,11 @@ impl ResNet18 {
     /// # Errors
     /// Whatever libtorch refuses, such as a wrong shape or a lack of memory.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
-        self.head(self.features(images, mode)?, mode)
+        self.forward_features(self.features(images, mode)?, mode)
     }
 
     /// The same without kernels of our own: they cannot be recorded, and not compared with themselves.
-    pub(crate) fn by_libtorch(self) -> Self {
+    pub(crate) fn without_fused_kernels(self) -> Self {
         ResNet18 {
             fused: None,
             ..self
@@ -214,12 +214,12 @@ impl ResNet18 {
     ///
     /// # Errors
     /// Whatever libtorch refuses, such as a wrong shape or a lack of memory.
-    pub fn head(&self, features: Tensor, mode: Mode) -> Result<Tensor, Error> {
-        self.pooled_head(&self.trained_layers(features, mode)?)
+    pub fn forward_features(&self, features: Tensor, mode: Mode) -> Result<Tensor, Error> {
+        self.head(&self.trained_layers(features, mode)?)
     }
 
     /// From layer4's output to ages.
-    fn pooled_head(&self, features: &Tensor) -> Result<Tensor, Error> {
+    fn head(&self, features: &Tensor) -> Result<Tensor, Error> {
         let pooled = features.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?;
         // The head always computes in f32: in bf16 an age near 40 would move in steps of a quarter of a year.
         let pooled = pooled.f_to_kind(Kind::Float)?;
@@ -232,39 +232,46 @@ impl ResNet18 {
     ///
     /// # Errors
     /// Whatever libtorch refuses, such as a wrong shape or a lack of memory.
-    pub fn begin_explained(&self, images: &Tensor, explain: &[bool]) -> Result<Pending, Error> {
+    pub fn forward_async(
+        &self,
+        images: &Tensor,
+        explain: &[bool],
+    ) -> Result<PendingOutputs, Error> {
         let features = self.trained_layers(self.features(images, Mode::Eval)?, Mode::Eval)?;
-        let values = self.pooled_head(&features)?;
-        let parts = |index: usize| -> Result<Tensor, Error> {
+        let values = self.head(&features)?;
+        let attribution = |index: usize| -> Result<Tensor, Error> {
             let cells = features.f_get(index as i64)?.f_to_kind(Kind::Float)?;
             let (channels, rows, columns) = cells.size3()?;
             let cells = cells.f_reshape([channels, rows * columns])?;
             let sums = self.fc_weight.f_matmul(&cells)?.f_squeeze_dim(0)?;
             Ok(sums.f_div_scalar((rows * columns) as f64)?)
         };
-        let parts = explain
+        let attributions = explain
             .iter()
             .enumerate()
-            .map(|(index, explain)| explain.then(|| parts(index)).transpose());
-        let parts = parts.collect::<Result<_, Error>>()?;
-        Ok(Pending { values, parts })
+            .map(|(index, explain)| explain.then(|| attribution(index)).transpose());
+        let attributions = attributions.collect::<Result<_, Error>>()?;
+        Ok(PendingOutputs {
+            values,
+            attributions,
+        })
     }
 
     /// The frozen layers, without gradients.
     fn stem(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
         let head_of_network = |mode: Mode| -> Result<Tensor, Error> {
-            let train_norm = self.trained.contains(Part::Bn1) && mode == Mode::Train;
+            let train_norm = self.trained.contains(Layer::Bn1) && mode == Mode::Train;
             let mut normed = self.stem.forward(images, 2, 3, train_norm)?;
             Ok(normed
                 .f_relu_()?
                 .f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?)
         };
-        if self.trained.contains(Part::Bn1) {
+        if self.trained.contains(Layer::Bn1) {
             return head_of_network(mode);
         }
         tch::no_grad(|| {
             let mut features = head_of_network(Mode::Eval)?;
-            for (part, layer) in LAYER_PARTS.into_iter().zip(&self.layers) {
+            for (part, layer) in BLOCK_LAYERS.into_iter().zip(&self.layers) {
                 if !self.trained.contains(part) {
                     features = forward_layer(layer, &features, false)?;
                 }
@@ -275,7 +282,7 @@ impl ResNet18 {
 
     /// The layers that are trained.
     fn trained_layers(&self, mut features: Tensor, mode: Mode) -> Result<Tensor, Error> {
-        for (part, layer) in LAYER_PARTS.into_iter().zip(&self.layers) {
+        for (part, layer) in BLOCK_LAYERS.into_iter().zip(&self.layers) {
             if self.trained.contains(part) {
                 features = forward_layer(layer, &features, mode == Mode::Train)?;
             }
@@ -296,10 +303,10 @@ struct Fused {
 impl Fused {
     fn new(
         state: &BTreeMap<String, Tensor>,
-        trained: Trained,
+        trained: TrainableFrom,
         precision: Precision,
     ) -> Result<Option<Self>, Error> {
-        let frozen = LAYER_PARTS.into_iter();
+        let frozen = BLOCK_LAYERS.into_iter();
         let layers = frozen.take_while(|part| !trained.contains(*part)).count();
         let network = match precision {
             Precision::Bf16 => fused::Network::fastest(state, layers)?,
@@ -347,22 +354,23 @@ impl Fused {
 }
 
 /// Channels, height and width of [`ResNet18::features`] for images of this side; `None` when nothing that is worth keeping is frozen.
-pub fn feature_shape(trained: Trained, input_size: u32) -> Option<[u32; 3]> {
+pub fn feature_shape(trained: TrainableFrom, input_size: u32) -> Option<[u32; 3]> {
     let halved = |side: u32, times: u32| (0..times).fold(side, |side, _| side.div_ceil(2));
     // conv1 and the pooling behind bn1 halve the side, and so does each layer but the first.
     let (channels, halvings) = match trained.first {
-        Part::Conv1 | Part::Bn1 => return None,
-        Part::Layer1 | Part::Layer2 => (64, 2),
-        Part::Layer3 => (128, 3),
-        Part::Layer4 => (256, 4),
-        Part::Fc => (512, 5),
+        Layer::Conv1 | Layer::Bn1 => return None,
+        Layer::Layer1 | Layer::Layer2 => (64, 2),
+        Layer::Layer3 => (128, 3),
+        Layer::Layer4 => (256, 4),
+        Layer::Fc => (512, 5),
     };
     let side = halved(input_size, halvings);
     Some([channels, side, side])
 }
 
 /// The parts that have blocks.
-pub(super) const LAYER_PARTS: [Part; 4] = [Part::Layer1, Part::Layer2, Part::Layer3, Part::Layer4];
+pub(super) const BLOCK_LAYERS: [Layer; 4] =
+    [Layer::Layer1, Layer::Layer2, Layer::Layer3, Layer::Layer4];
 
 fn forward_layer(layer: &[Block; 2], input: &Tensor, train: bool) -> Result<Tensor, Error> {
     let middle = layer[0].forward(input, train)?;

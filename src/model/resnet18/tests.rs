@@ -79,7 +79,8 @@ pub(crate) fn assert_close(found: &Tensor, expected: &serde_json::Value, toleran
 
 #[test]
 fn predictions_are_torchvisions_within_a_ten_thousandth() {
-    let network = ResNet18::new(&formula_weights(), Trained::DEFAULT, Precision::F32).unwrap();
+    let network =
+        ResNet18::new(&formula_weights(), TrainableFrom::DEFAULT, Precision::F32).unwrap();
     let expected = expected();
     for (side, key) in [(224, "eval_224"), (96, "eval_96")] {
         let ages = tch::no_grad(|| network.forward(&formula_images(2, side), Mode::Eval)).unwrap();
@@ -100,7 +101,7 @@ fn the_layout_is_torchvisions() {
     assert_eq!(parameters, 11_177_025);
     let trained: usize = layout
         .iter()
-        .filter(|(name, _)| is_parameter(name) && Trained::DEFAULT.contains_name(name))
+        .filter(|(name, _)| is_parameter(name) && TrainableFrom::DEFAULT.contains_name(name))
         .map(|(_, shape)| shape.iter().product::<usize>())
         .sum();
     assert_eq!(trained, 8_393_728 + 513);
@@ -108,20 +109,25 @@ fn the_layout_is_torchvisions() {
 
 #[test]
 fn trained_parts_must_reach_the_head_without_a_gap() {
-    assert_eq!(Trained::parse(&["fc", "layer4"]).unwrap(), Trained::DEFAULT);
-    assert_eq!(Trained::parse(&["ALL"]).unwrap().names().len(), 7);
-    let gap = Trained::parse(&["layer3", "fc"]).unwrap_err().to_string();
+    assert_eq!(
+        TrainableFrom::parse(&["fc", "layer4"]).unwrap(),
+        TrainableFrom::DEFAULT
+    );
+    assert_eq!(TrainableFrom::parse(&["ALL"]).unwrap().names().len(), 7);
+    let gap = TrainableFrom::parse(&["layer3", "fc"])
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         gap,
         "trainable: layer3 is trained but layer4, which follows it, is not; add layer4 or leave layer3 out"
     );
     assert!(
-        Trained::parse(&["layer5"])
+        TrainableFrom::parse(&["layer5"])
             .unwrap_err()
             .to_string()
             .contains("\"layer5\" is no part")
     );
-    assert!(Trained::parse::<&str>(&[]).is_err());
+    assert!(TrainableFrom::parse::<&str>(&[]).is_err());
 }
 
 /// Root of the mean squared difference, over that of the expected values.
@@ -137,9 +143,9 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
 #[test]
 fn own_features_for_bf16_are_as_close_to_f32_as_libtorchs() {
     let state = formula_weights();
-    let trained = Trained::DEFAULT;
+    let trained = TrainableFrom::DEFAULT;
     let exact = ResNet18::new(&state, trained, Precision::F32).unwrap();
-    let exact = exact.by_libtorch();
+    let exact = exact.without_fused_kernels();
     let mut rounded = ResNet18::new(&state, trained, Precision::Bf16).unwrap();
     for format in formats() {
         for (count, side) in [(3, 224), (2, 97), (1, 32)] {
@@ -175,12 +181,12 @@ fn own_features_for_bf16_are_as_close_to_f32_as_libtorchs() {
 #[test]
 fn own_features_in_f32_are_libtorchs() {
     let state = formula_weights();
-    let own = ResNet18::new(&state, Trained::DEFAULT, Precision::F32).unwrap();
+    let own = ResNet18::new(&state, TrainableFrom::DEFAULT, Precision::F32).unwrap();
     if own.fused.is_none() {
         return;
     }
-    let libtorchs = ResNet18::new(&state, Trained::DEFAULT, Precision::F32).unwrap();
-    let libtorchs = libtorchs.by_libtorch();
+    let libtorchs = ResNet18::new(&state, TrainableFrom::DEFAULT, Precision::F32).unwrap();
+    let libtorchs = libtorchs.without_fused_kernels();
     for (count, side) in [(3, 224), (2, 97), (1, 32)] {
         let images = formula_images(count, side);
         let expected = libtorchs.features(&images, Mode::Eval).unwrap();

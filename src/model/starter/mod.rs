@@ -21,7 +21,7 @@ use super::{
     description::Description,
     init,
     precision::Precision,
-    resnet18::{Mode, ResNet18, Trained},
+    resnet18::{Mode, ResNet18, TrainableFrom},
     weights::{self, DType, StateDict, TensorData},
 };
 use crate::{
@@ -163,7 +163,7 @@ fn check(
     limits: &Limits,
 ) -> Result<f64, Error> {
     let network = |state| -> Result<ResNet18, model::Error> {
-        ResNet18::new(&init::exact(state)?, Trained::DEFAULT, Precision::F32)
+        ResNet18::new(&init::exact(state)?, TrainableFrom::DEFAULT, Precision::F32)
     };
     let networks = [network(before)?, network(after)?];
     let mut largest = 0.0;

@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 
 use crate::{
     dataset,
-    evaluation::{Scored, Sums, conformal::calibrate},
+    evaluation::{ErrorSums, Scored, conformal::calibrate},
     model,
     proto::{
         v1,
@@ -288,7 +288,7 @@ impl Session<'_> {
     }
 
     fn metrics(&self, epoch: u32, scored: &[Scored], training_seconds: f64) -> v1::EpochMetrics {
-        let found: Sums = scored.iter().copied().collect();
+        let found: ErrorSums = scored.iter().copied().collect();
         let partial = &self.partial;
         let images = partial.images as f64;
         let steps = self.train.len().div_ceil(self.spec.batch_size);

@@ -21,7 +21,7 @@ use crate::{
         self,
         calibration::Calibration,
         device,
-        fused::Tail,
+        fused::TrainableLayers,
         init,
         precision::{Precision, supports_bf16},
         resnet18::{Mode, ResNet18},
@@ -60,7 +60,7 @@ pub(super) use epoch::Pass;
 use keeping::{change_scale, restored_state};
 
 /// Where ImageNet's weights are looked for.
-fn sources(job: &Job) -> init::Sources {
+fn sources(job: &Job) -> init::WeightSources {
     let hub = job.hub.clone().unwrap_or_default();
     let mut directories: Vec<PathBuf> = job.weights_roots.iter().map(PathBuf::from).collect();
     directories.extend((!hub.torch_home.is_empty()).then(|| PathBuf::from(hub.torch_home)));
@@ -68,7 +68,7 @@ fn sources(job: &Job) -> init::Sources {
     options.endpoint = Some(hub.endpoint).filter(|endpoint| !endpoint.is_empty());
     options.token = Some(hub.token).filter(|token| !token.is_empty());
     options.offline = hub.offline;
-    init::Sources {
+    init::WeightSources {
         directories,
         hub: options,
     }
@@ -130,7 +130,7 @@ pub(super) struct Session<'a> {
     state: BTreeMap<String, Tensor>,
     network: ResNet18,
     /// The trained layers again, where the processor trains them faster than libtorch.
-    tail: Option<Tail>,
+    tail: Option<TrainableLayers>,
     parameters: FlatParameters,
     optimizer: Optimizer,
     average: Option<Average>,
@@ -217,7 +217,7 @@ impl<'a> Session<'a> {
         };
         let network = ResNet18::new(&parameters.computed(&state), spec.trained, precision)?;
         let tail = if precision == Precision::Bf16 && !spec.freeze_batch_norm {
-            Tail::new(parameters.lengths(), spec.trained, &state)
+            TrainableLayers::new(parameters.lengths(), spec.trained, &state)
         } else {
             None
         };
@@ -369,13 +369,18 @@ impl<'a> Session<'a> {
     fn predict(&mut self, features: &Tensor, mode: Mode) -> Result<Tensor, model::Error> {
         match &mut self.tail {
             Some(tail) => tail.forward(features, self.parameters.values(), mode),
-            None => self.network.head(features.shallow_clone(), mode),
+            None => self
+                .network
+                .forward_features(features.shallow_clone(), mode),
         }
     }
 
     /// What makes features of images; `None` where those that train take the images themselves.
     fn feeder(&self) -> Option<&ResNet18> {
-        let takes_images = self.tail.as_ref().is_some_and(Tail::takes_images);
+        let takes_images = self
+            .tail
+            .as_ref()
+            .is_some_and(TrainableLayers::takes_images);
         (!takes_images).then_some(&self.network)
     }
 
@@ -434,8 +439,9 @@ fn initial_state(
 
 /// The one that costs no accuracy that matters and takes least time: bf16 also on processors that do not multiply in it, where the own passes make up for that.
 fn fastest_precision(spec: &Spec, device: Device) -> Precision {
-    let has_own_passes =
-        device == Device::Cpu && !spec.freeze_batch_norm && Tail::can_train(spec.trained);
+    let has_own_passes = device == Device::Cpu
+        && !spec.freeze_batch_norm
+        && TrainableLayers::can_train(spec.trained);
     if has_own_passes || supports_bf16(device) {
         Precision::Bf16
     } else {

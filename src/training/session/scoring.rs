@@ -8,7 +8,7 @@ use crate::{
     dataset::left_out_columns,
     evaluation::{
         Scored,
-        figures::{Baseline, Image, Intervals, evaluate},
+        metrics::{Baseline, Image, Intervals, evaluate},
     },
     model::{self, calibration::DEFAULT_LEVEL},
     proto::v1,

@@ -6,7 +6,7 @@ use crate::{
     imaging::augment::Augmentation,
     model::{
         precision::Precision,
-        resnet18::{Trained, is_parameter, layout},
+        resnet18::{TrainableFrom, is_parameter, layout},
     },
     proto::{
         v1,
@@ -153,20 +153,20 @@ impl Check {
         init
     }
 
-    pub(super) fn trained(&mut self, given: &[String]) -> Trained {
+    pub(super) fn trained(&mut self, given: &[String]) -> TrainableFrom {
         if given.is_empty() {
-            return Trained::DEFAULT;
+            return TrainableFrom::DEFAULT;
         }
-        Trained::parse(given).unwrap_or_else(|error| {
+        TrainableFrom::parse(given).unwrap_or_else(|error| {
             self.refuse("spec.trainable", error.to_string());
-            Trained::DEFAULT
+            TrainableFrom::DEFAULT
         })
     }
 
     pub(super) fn optimizer(
         &mut self,
         given: Option<&v1::OptimizerSpec>,
-        trained: Trained,
+        trained: TrainableFrom,
     ) -> OptimizerOptions {
         let empty = v1::OptimizerSpec::default();
         let given = given.unwrap_or(&empty);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::{
     dataset::{DEFAULT_SEED, DatasetSpec},
     imaging::augment::Augmentation,
-    model::{precision::Precision, resnet18::Trained, starter},
+    model::{precision::Precision, resnet18::TrainableFrom, starter},
     proto::{
         v1,
         validation::{Check, Range, Violation},
@@ -48,7 +48,7 @@ pub struct Spec {
     /// The weights to begin with.
     pub init: Init,
     /// What is trained.
-    pub trained: Trained,
+    pub trained: TrainableFrom,
     /// Passes over the training images.
     pub max_epochs: u32,
     /// Images in a step.

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::{
     super::{
         Error,
-        resnet18::{LAYER_PARTS, Mode, Part, Trained},
+        resnet18::{BLOCK_LAYERS, Layer, Mode, TrainableFrom},
         slices::{bits_mut, values_mut},
     },
     format::Arithmetic,
@@ -32,7 +32,7 @@ use stem::Stem;
 
 /// The trained layers and the head.
 #[derive(Debug)]
-pub(crate) struct Tail {
+pub(crate) struct TrainableLayers {
     /// Where all layers are trained.
     stem: Option<Stem>,
     blocks: Vec<Block>,
@@ -41,8 +41,9 @@ pub(crate) struct Tail {
 }
 
 /// Convolutions are trained, and the first BatchNorm not without the one before it.
-fn is_made_for(trained: Trained) -> bool {
-    trained.contains(Part::Layer4) && trained.contains(Part::Bn1) == trained.contains(Part::Conv1)
+fn is_made_for(trained: TrainableFrom) -> bool {
+    trained.contains(Layer::Layer4)
+        && trained.contains(Layer::Bn1) == trained.contains(Layer::Conv1)
 }
 
 /// What the first of the layers gets.
@@ -53,56 +54,56 @@ enum Input<'a> {
     Features(Images<'a>),
 }
 
-impl Tail {
+impl TrainableLayers {
     /// For the parameters of the trained layers in one buffer, with their names and lengths, and a network's state with the running statistics; `None` where no
     /// convolution is trained or the first BatchNorm without the convolution before it, and where the processor lacks the instructions.
     pub(crate) fn new<'a>(
         parameters: impl Iterator<Item = (&'a str, usize)>,
-        trained: Trained,
+        trained: TrainableFrom,
         state: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
-        Tail::with(Arithmetic::of_training()?, parameters, trained, state)
+        TrainableLayers::with(Arithmetic::of_training()?, parameters, trained, state)
     }
 
     /// The same in bf16 alone, as processors without AVX512_FP16 have it.
     #[cfg(test)]
     pub(crate) fn in_bf16<'a>(
         parameters: impl Iterator<Item = (&'a str, usize)>,
-        trained: Trained,
+        trained: TrainableFrom,
         state: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
-        Tail::with(Arithmetic::Bf16, parameters, trained, state)
+        TrainableLayers::with(Arithmetic::Bf16, parameters, trained, state)
     }
 
     /// The same as processors without AVX512_BF16 have it.
     #[cfg(test)]
-    pub(crate) fn widened<'a>(
+    pub(crate) fn emulated_bf16<'a>(
         parameters: impl Iterator<Item = (&'a str, usize)>,
-        trained: Trained,
+        trained: TrainableFrom,
         state: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
-        Tail::with(Arithmetic::Widened, parameters, trained, state)
+        TrainableLayers::with(Arithmetic::Widened, parameters, trained, state)
     }
 
     /// Whether it can be made here for these layers, if they are on the processor.
-    pub(crate) fn can_train(trained: Trained) -> bool {
+    pub(crate) fn can_train(trained: TrainableFrom) -> bool {
         Arithmetic::of_training().is_some() && is_made_for(trained)
     }
 
     fn with<'a>(
         arithmetic: Arithmetic,
         parameters: impl Iterator<Item = (&'a str, usize)>,
-        trained: Trained,
+        trained: TrainableFrom,
         state: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
         let is_on_processor = state.get("fc.weight")?.device() == Device::Cpu;
         if !arithmetic.can_train() || !is_on_processor || !is_made_for(trained) {
             return None;
         }
-        let has_stem = trained.contains(Part::Conv1);
+        let has_stem = trained.contains(Layer::Conv1);
         let places = Places::new(parameters);
         let mut blocks = Vec::new();
-        for (index, part) in LAYER_PARTS.into_iter().enumerate() {
+        for (index, part) in BLOCK_LAYERS.into_iter().enumerate() {
             if !trained.contains(part) {
                 continue;
             }
@@ -113,7 +114,7 @@ impl Tail {
                 blocks.push(Block::new(arithmetic, &places, state, &name, channels));
             }
         }
-        Some(Tail {
+        Some(TrainableLayers {
             stem: has_stem.then(|| Stem::new(arithmetic, &places, state)),
             blocks,
             head: Head::new(&places),
@@ -143,7 +144,7 @@ impl Tail {
     }
 
     /// Predicts `[N]` with the parameters that were loaded, `[P]`, from features `[N, C, S, S]` in bf16, or from normalised images `[N, 3, S, S]` in f32; in training
-    /// mode the running statistics move. The result is a leaf whose gradient [`Tail::backward`] wants.
+    /// mode the running statistics move. The result is a leaf whose gradient [`TrainableLayers::backward`] wants.
     ///
     /// # Errors
     /// Whatever libtorch refuses, such as a lack of memory.
@@ -231,7 +232,7 @@ impl Tail {
     }
 
     fn propagate(&mut self, input: Input<'_>, predicted: &[f32], step: Step<'_>, out: &mut [f32]) {
-        let Tail {
+        let TrainableLayers {
             stem,
             blocks,
             head,

@@ -58,16 +58,16 @@ impl Threads {
     }
 
     /// The calling thread, which computes with the others from now on, keeps to the core that they leave, if each has one.
-    pub(crate) fn keep_caller(&self) {
+    pub(crate) fn pin_caller(&self) {
         if let Kind::Team(team) = &self.kind {
-            team.keep_caller();
+            team.pin_caller();
         }
     }
 
     /// The calling thread does not any more.
-    pub(crate) fn free_caller(&self) {
+    pub(crate) fn unpin_caller(&self) {
         if let Kind::Team(team) = &self.kind {
-            team.free_caller();
+            team.unpin_caller();
         }
     }
 
@@ -223,7 +223,7 @@ mod affinity {
     }
 
     /// The calling thread runs on no others from now on.
-    pub(super) fn keep_to(cores: &[usize]) {
+    pub(super) fn set_affinity(cores: &[usize]) {
         let mut set = CpuSet::new();
         for core in cores {
             set.set(*core);
@@ -240,7 +240,7 @@ mod affinity {
         Vec::new()
     }
 
-    pub(super) fn keep_to(_cores: &[usize]) {}
+    pub(super) fn set_affinity(_cores: &[usize]) {}
 }
 
 /// Finds libgomp in the process, if libtorch was built with it.

@@ -75,7 +75,7 @@ impl Team {
                 .name(format!("convolution-{index}"))
                 .spawn(move || {
                     if let Some(core) = core {
-                        affinity::keep_to(&[core]);
+                        affinity::set_affinity(&[core]);
                     }
                     help(&work);
                 })?;
@@ -88,17 +88,17 @@ impl Team {
         self.helpers.len() + 1
     }
 
-    pub(super) fn keep_caller(&self) {
+    pub(super) fn pin_caller(&self) {
         if let Some(core) = self.cores.first()
             && !self.keeps_caller.swap(true, Ordering::Relaxed)
         {
-            affinity::keep_to(&[*core]);
+            affinity::set_affinity(&[*core]);
         }
     }
 
-    pub(super) fn free_caller(&self) {
+    pub(super) fn unpin_caller(&self) {
         if self.keeps_caller.swap(false, Ordering::Relaxed) {
-            affinity::keep_to(&self.cores);
+            affinity::set_affinity(&self.cores);
         }
     }
 
@@ -288,12 +288,12 @@ mod tests {
             let team = Team::new(count).unwrap();
             let (all, found) = (Barrier::new(count), Mutex::new(Vec::new()));
             let caller = || {
-                team.keep_caller();
+                team.pin_caller();
                 run(&team, count, |_| {
                     all.wait();
                     found.lock().unwrap().push(affinity::allowed());
                 });
-                team.free_caller();
+                team.unpin_caller();
                 affinity::allowed()
             };
             let free = std::thread::scope(|scope| scope.spawn(caller).join().unwrap());

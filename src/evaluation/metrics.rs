@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::{model::calibration::Calibration, proto::v1};
 
-use super::{Scored, Sums};
+use super::{ErrorSums, Scored};
 
 /// Images that are named because the model is furthest off on them.
 pub const WORST_PREDICTIONS: usize = 20;
@@ -81,14 +81,14 @@ pub fn evaluate(
     intervals: Option<Intervals<'_>>,
     left_out: Option<v1::LeftOutColumns>,
 ) -> v1::Evaluation {
-    let sums: Sums = images.iter().map(|image| image.scored).collect();
+    let sums: ErrorSums = images.iter().map(|image| image.scored).collect();
     let mean_age = mean(images.iter().map(|image| image.scored.age));
     let variance = mean(
         images
             .iter()
             .map(|image| (image.scored.age - mean_age).powi(2)),
     );
-    let always_the_same: Sums = images
+    let always_the_same: ErrorSums = images
         .iter()
         .map(|image| Scored {
             age: image.scored.age,
@@ -235,7 +235,7 @@ fn with_single(
 }
 
 fn group(key: &str, value: &str, members: &[Scored]) -> v1::EvaluationGroup {
-    let sums: Sums = members.iter().copied().collect();
+    let sums: ErrorSums = members.iter().copied().collect();
     v1::EvaluationGroup {
         key: key.to_owned(),
         value: value.to_owned(),

@@ -8,7 +8,7 @@ use super::{
     super::{
         Error,
         precision::Precision,
-        resnet18::{Mode, Output, Trained},
+        resnet18::{Mode, Output, TrainableFrom},
     },
     threads::Threads,
 };
@@ -90,13 +90,13 @@ impl Network {
 
 /// Never made.
 #[derive(Debug)]
-pub(crate) enum Tail {}
+pub(crate) enum TrainableLayers {}
 
-impl Tail {
+impl TrainableLayers {
     /// Always `None`.
     pub(crate) fn new<'a>(
         _: impl Iterator<Item = (&'a str, usize)>,
-        _: Trained,
+        _: TrainableFrom,
         _: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
         None
@@ -106,7 +106,7 @@ impl Tail {
     #[cfg(test)]
     pub(crate) fn in_bf16<'a>(
         _: impl Iterator<Item = (&'a str, usize)>,
-        _: Trained,
+        _: TrainableFrom,
         _: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
         None
@@ -114,16 +114,16 @@ impl Tail {
 
     /// Always `None`.
     #[cfg(test)]
-    pub(crate) fn widened<'a>(
+    pub(crate) fn emulated_bf16<'a>(
         _: impl Iterator<Item = (&'a str, usize)>,
-        _: Trained,
+        _: TrainableFrom,
         _: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
         None
     }
 
     /// Never.
-    pub(crate) fn can_train(_: Trained) -> bool {
+    pub(crate) fn can_train(_: TrainableFrom) -> bool {
         false
     }
 
