@@ -1,4 +1,4 @@
-//! The README's tables are those of the program, and the imports go the way that the design says.
+//! The reference tables match the program, and imports follow the module layers.
 
 use std::path::{Path, PathBuf};
 
@@ -6,37 +6,32 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn assert_in_readme(table: &str, how_to_print: &str) {
-    let readme = fs_err::read_to_string(root().join("README.md")).unwrap();
-    for row in table.trim().lines() {
-        assert!(
-            readme.contains(row),
-            "README.md lacks this row; put in what {how_to_print} prints:\n{row}"
-        );
-    }
-    let first = table.trim().lines().next().unwrap();
-    let start = readme.find(first).unwrap();
-    let rows = readme[start..]
-        .lines()
-        .take_while(|line| line.starts_with('|'));
+fn assert_table_of(page: &str, table: &str, command: &str) {
+    let page = root().join("deploy/book/src/reference").join(page);
+    let text = fs_err::read_to_string(&page).unwrap();
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with('|')).collect();
+    let expected: Vec<_> = table.trim().lines().collect();
     assert_eq!(
-        rows.count(),
-        table.trim().lines().count(),
-        "README.md has rows that {how_to_print} does not print"
+        rows,
+        expected,
+        "{} differs from the output of {command}",
+        page.display()
     );
 }
 
 #[test]
-fn readme_lists_the_settings_as_they_are() {
-    assert_in_readme(
+fn the_book_lists_the_settings() {
+    assert_table_of(
+        "settings.md",
         &visage::config::markdown_table(),
         "`visage config --markdown`",
     );
 }
 
 #[test]
-fn readme_lists_the_metrics_as_they_are() {
-    assert_in_readme(
+fn the_book_lists_the_metrics() {
+    assert_table_of(
+        "metrics.md",
         &visage::telemetry::metrics::markdown_table(),
         "`visage config --metrics`",
     );

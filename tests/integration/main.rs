@@ -22,7 +22,7 @@ mod control;
 mod dataset_reading;
 /// Datasets that are checked: what is found in them, and what the checks leave alone.
 mod datasets;
-/// The README's tables are those of the program, and the imports go the way that the design says.
+/// The reference tables match the program, and imports follow the module layers.
 mod documentation;
 /// Feature cache and number formats: faster, and the same figures.
 mod engine;

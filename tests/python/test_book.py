@@ -37,6 +37,7 @@ SOURCE = BOOK / "src"
 GENERATED = "reference"
 # Blocks that are not run, by page and first line; each says why in the page.
 NOT_RUN = {
+    "how-to/clients.md": ["grpcurl -plaintext localhost:50051 list"],
     "how-to/gpu.md": ["make setup GPU=1", "visage serve --device cuda:0", "visage train --dataset faces --set feature_cache=DEVICE"],
     "how-to/imagenet-weights.md": ["curl -O https://download.pytorch.org/models/resnet18-f37072fd.pth"],
     "how-to/kubernetes.md": ["kubectl apply -f visage.yaml"],
@@ -45,7 +46,8 @@ NOT_RUN = {
         "LD_LIBRARY_PATH=.venv/perf-analyzer .venv/perf-analyzer/perf_analyzer -m age -i grpc -u localhost:50051 --input-data images.json --concurrency-range 8 "
         "--request-count 400"],
     "how-to/proxy.md": ["import base64", "ssh -N -L 50051:127.0.0.1:50051 -L 50052:127.0.0.1:50052 SERVER"],
-    "how-to/run.md": ["git clone REPOSITORY /opt/visage && cd /opt/visage && make build", "docker build -f deploy/docker/Dockerfile -t visage ."],
+    "how-to/run.md": ["git clone REPOSITORY /opt/visage && cd /opt/visage && make build", "docker build -f deploy/docker/Dockerfile -t visage .",
+                      "docker compose -f deploy/docker/compose.yml up --build"],
     "how-to/trace.md": ["docker run --rm -p 4317:4317 -p 16686:16686 jaegertracing/all-in-one"],
     "how-to/upgrade.md": ["systemctl stop visage"],
     "tutorial/first-model.md": ["make build"],
