@@ -1,6 +1,7 @@
-//! The dashboard: the pages of `src/dashboard/web/`, built before the program and part of it.
+//! Serves the dashboard that is embedded in the program.
 //!
-//! `npm run build` in `src/dashboard/web/` makes them, and `make build` runs it where Node.js is there. A program that was built without them has no dashboard and says so.
+//! `make build` builds it in `src/dashboard/web` if Node.js is installed. A program that was built
+//! without it does not have a dashboard.
 
 use axum::{
     Router,
@@ -15,9 +16,8 @@ use axum::{
     routing::get,
 };
 
-/// A file of the built dashboard.
 struct Asset {
-    /// Relative to the directory, with slashes.
+    /// Relative path with slashes.
     path: &'static str,
     plain: &'static [u8],
     gzip: &'static [u8],
@@ -25,13 +25,13 @@ struct Asset {
 
 static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/dashboard.in"));
 
-/// The page that stands at `/`.
 const START: &str = "index.html";
 
-/// Only what comes from here may run or be asked; images may also be made in the page. The charts set styles on their own elements.
+/// Restricts scripts and requests to the own origin. The page creates images itself, and the charts
+/// set inline styles.
 const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; frame-ancestors 'self'";
 
-/// The pages, with the first of them at `/`; `None` where the program was built without.
+/// Returns the routes of the dashboard, or `None` if the program was built without it.
 #[must_use]
 pub fn pages() -> Option<Router> {
     router(ASSETS)
@@ -40,22 +40,23 @@ pub fn pages() -> Option<Router> {
 fn router(assets: &'static [Asset]) -> Option<Router> {
     let start = assets.iter().find(|asset| asset.path == START)?;
     let mut router =
-        Router::new().route("/", get(async |headers: HeaderMap| start.answer(&headers)));
+        Router::new().route("/", get(async |headers: HeaderMap| start.respond(&headers)));
     for asset in assets {
         router = router.route(
             &format!("/{}", asset.path),
-            get(async |headers: HeaderMap| asset.answer(&headers)),
+            get(async |headers: HeaderMap| asset.respond(&headers)),
         );
     }
     Some(router)
 }
 
 impl Asset {
-    fn answer(&self, headers: &HeaderMap) -> Response {
-        // The build puts a digest of their contents into the names of files under `assets`.
-        let caching = match self.path.starts_with("assets/") {
-            true => "public, max-age=31536000, immutable",
-            false => "no-cache",
+    fn respond(&self, headers: &HeaderMap) -> Response {
+        // The names of files in `assets` contain a digest of their contents.
+        let caching = if self.path.starts_with("assets/") {
+            "public, max-age=31536000, immutable"
+        } else {
+            "no-cache"
         };
         let fixed = [
             (CONTENT_TYPE, self.content_type()),
@@ -86,7 +87,7 @@ impl Asset {
     }
 }
 
-/// Whether the client names gzip and does not refuse it (`gzip;q=0`).
+/// Returns true if the client accepts gzip and does not exclude it (`gzip;q=0`).
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT_ENCODING);
     let mut codings = values
@@ -127,27 +128,27 @@ mod tests {
         },
     ];
 
-    async fn ask(path: &str, accept_encoding: &str) -> (StatusCode, HeaderMap, Vec<u8>) {
+    async fn get_asset(path: &str, accept_encoding: &str) -> (StatusCode, HeaderMap, Vec<u8>) {
         let request = Request::get(path)
             .header(ACCEPT_ENCODING, accept_encoding)
             .body(Body::empty())
             .unwrap();
-        let answer = router(BUILT).unwrap().oneshot(request).await.unwrap();
-        let (parts, body) = answer.into_parts();
+        let response = router(BUILT).unwrap().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1024).await.unwrap().to_vec();
         (parts.status, parts.headers, body)
     }
 
     #[tokio::test]
-    async fn start_page_is_asked_for_anew_and_named_files_are_kept() {
+    async fn start_page_is_revalidated_and_assets_are_immutable() {
         for path in ["/", "/index.html"] {
-            let (status, headers, body) = ask(path, "").await;
+            let (status, headers, body) = get_asset(path, "").await;
             assert_eq!(status, StatusCode::OK);
             assert_eq!(body, b"<html>");
             assert_eq!(headers[CONTENT_TYPE], "text/html; charset=utf-8");
             assert_eq!(headers[CACHE_CONTROL], "no-cache");
         }
-        let (_, headers, body) = ask("/assets/page-1a2b.js", "").await;
+        let (_, headers, body) = get_asset("/assets/page-1a2b.js", "").await;
         assert_eq!(body, b"let page");
         assert_eq!(headers[CONTENT_TYPE], "text/javascript; charset=utf-8");
         assert!(
@@ -156,11 +157,14 @@ mod tests {
                 .unwrap()
                 .contains("immutable")
         );
-        assert_eq!(ask("/assets/other.js", "").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(
+            get_asset("/assets/other.js", "").await.0,
+            StatusCode::NOT_FOUND
+        );
     }
 
     #[tokio::test]
-    async fn compressed_only_for_those_who_can_read_it() {
+    async fn compresses_only_for_clients_that_accept_gzip() {
         for (accepted, expected) in [
             ("gzip, deflate, br", &b"zipped html"[..]),
             ("br, GZIP;q=0.5", b"zipped html"),
@@ -168,7 +172,7 @@ mod tests {
             ("br", b"<html>"),
             ("", b"<html>"),
         ] {
-            let (_, headers, body) = ask("/", accepted).await;
+            let (_, headers, body) = get_asset("/", accepted).await;
             assert_eq!(body, expected, "{accepted}");
             let is_compressed = headers.contains_key(CONTENT_ENCODING);
             assert_eq!(is_compressed, expected.starts_with(b"zipped"), "{accepted}");
@@ -176,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn program_without_pages_has_none() {
+    fn program_without_assets_has_no_dashboard() {
         assert!(router(&[]).is_none());
     }
 }

@@ -1,10 +1,10 @@
 import { defineConfig } from "vitest/config";
 
-/** The server that `npm run dev` works with: its HTTP address. */
+/** HTTP address of the server for `npm run dev`. */
 const server = process.env["VISAGE_HTTP"] ?? "http://127.0.0.1:50052";
 
 export default defineConfig({
-  // Relative, so that the page works at any path behind a proxy.
+  // Relative, to work at any path behind a proxy.
   base: "./",
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
   build: { target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false } },

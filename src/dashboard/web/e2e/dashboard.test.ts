@@ -1,4 +1,4 @@
-/** The dashboard as people use it, in a real browser, with a real server. */
+/** End-to-end tests of the dashboard in Chromium with a real server. */
 import { spawnSync } from "node:child_process";
 import { readFileSync, readdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -26,7 +26,7 @@ beforeAll(async () => {
   faces = server.drawFaces("faces", 60, 64);
   await server.start();
   const ownFiles = !(await hasThisDashboard(server.http));
-  if (ownFiles) console.log("the program has another dashboard; these tests use the one in dist");
+  if (ownFiles) console.log("the program contains another dashboard; testing the one in dist");
   atRoot = new Proxy("/", () => server.http, ownFiles);
   atSubPath = new Proxy("/some/where/", () => server.http, ownFiles);
   root = ownFiles ? await atRoot.listen() : `http://${server.http}/`;
@@ -51,7 +51,7 @@ const visit = (hash: string): Promise<void> => page.evaluate((next) => void (loc
 const field = (path: string): Locator => page.locator(`[name="${path}"]`);
 const heading = (text: string | RegExp): Locator => page.getByRole("heading", { level: 1, name: text });
 
-/** The table of the first chart: epoch, training and validation loss. */
+/** Table of the first chart: epoch, training loss and validation loss. */
 async function figures(of: Page): Promise<(string | null)[][]> {
   const table = of.locator(".figures").first();
   if (!(await table.evaluate((one: HTMLDetailsElement) => one.open))) await table.locator("summary").click();
@@ -77,7 +77,7 @@ async function startTraining(values: Record<string, string>): Promise<void> {
 }
 
 describe("the dashboard", () => {
-  it("says what to do where nothing is yet", async () => {
+  it("shows instructions on an empty server", async () => {
     await link("live").waitFor();
     await page.getByText("No trainings yet").waitFor();
     await look(page, "trainings-empty");
@@ -93,7 +93,7 @@ describe("the dashboard", () => {
     expect(await page.evaluate(() => document.querySelector("main")?.contains(document.activeElement))).toBe(true);
   });
 
-  it("remembers the choice of colours", async () => {
+  it("remembers the colour theme", async () => {
     await page.getByLabel("Colours").selectOption("dark");
     await page.reload();
     expect(await page.evaluate(() => document.documentElement.dataset["theme"])).toBe("dark");
@@ -104,7 +104,7 @@ describe("the dashboard", () => {
     await page.waitForFunction(() => document.documentElement.dataset["theme"] === "light");
   });
 
-  it("shows what is wrong at its field", async () => {
+  it("shows violations at their fields", async () => {
     await startTraining({ "dataset.path": faces, max_epochs: "ten" });
     await page.locator(".field", { has: field("max_epochs") }).getByText("is not a whole number").waitFor();
     expect(await field("max_epochs").getAttribute("aria-invalid")).toBe("true");
@@ -149,7 +149,7 @@ describe("the dashboard", () => {
     await look(page, "training-running");
   });
 
-  it("goes on after the server was killed, without a reload, a gap or a repeat", async () => {
+  it("continues after the server was killed, without a reload, a gap or a repeat", async () => {
     await page.evaluate(() => Object.assign(window, { isSamePage: true }));
     const before = (await epochs()).at(-1) ?? 0;
     await server.kill();
@@ -177,9 +177,9 @@ describe("the dashboard", () => {
     await until(async () => (await epochs()).length > before, "the curve grows again");
   });
 
-  it("changes a training that runs", async () => {
+  it("changes a running training", async () => {
     await page.getByRole("button", { name: "Change…" }).click();
-    await page.getByRole("dialog").getByLabel("Patience of early stopping").fill("5000");
+    await page.getByRole("dialog").getByLabel("Early stopping patience").fill("5000");
     await page.getByRole("dialog").getByRole("button", { name: "Change", exact: true }).click();
     await page.getByText(/of 5000 without improvement/).waitFor();
   });
@@ -191,7 +191,7 @@ describe("the dashboard", () => {
     await page.locator(".tile", { hasText: "Model version" }).getByRole("link", { name: "2" }).waitFor();
     const shown = await epochs();
     expect(shown).toEqual(upTo(shown.length));
-    // What was heard over three connections is what a new page reads in one go.
+    // A new page reads in one connection what this page received over three.
     const fresh = await context.newPage();
     await fresh.goto(page.url());
     await until(async () => (await fresh.locator(".figures").count()) > 0 && (await figures(fresh)).length === shown.length, "the new page has read everything");
@@ -225,7 +225,7 @@ describe("the dashboard", () => {
     await until(async () => (await moves.count()) >= 4, "the history has both moves of both aliases");
   });
 
-  it("sets a free alias, refuses a bad one at its field and removes it", async () => {
+  it("sets an alias, rejects an invalid one at its field and removes it", async () => {
     const second = page.locator("[data-version='2']");
     await second.getByRole("button", { name: "Add alias… to version 2" }).click();
     await page.getByLabel("Alias", { exact: true }).fill("Not Good");
@@ -240,18 +240,18 @@ describe("the dashboard", () => {
 
   it("shows a version with its evaluation", async () => {
     await visit("#/models/2");
-    await page.getByText("On the test images of its training").waitFor();
+    await page.getByText("Evaluation on the test images of the training").waitFor();
     await page.getByRole("region", { name: "By age" }).waitFor();
     await look(page, "model");
     await visit("#/models/99");
-    await page.getByText("There is no such version").waitFor();
+    await page.getByText("Version not found").waitFor();
   });
 
-  it("predicts drawn faces and says which image cannot be read", async () => {
+  it("predicts drawn faces and reports an unreadable image", async () => {
     await visit("#/predict");
     const images = readdirSync(faces).sort().slice(0, 2).map((name) => join(faces, name));
     const broken = server.path("broken.jpg");
-    writeFileSync(broken, "this is no image");
+    writeFileSync(broken, "not an image");
     const bigger = join(server.drawFaces("portrait", 1, 200), readdirSync(server.path("portrait"))[0] ?? "");
     await page.getByLabel("Choose images").setInputFiles([bigger, ...images, broken]);
     await until(async () => (await page.locator(".age-value").count()) === 3, "three ages are shown");
@@ -260,7 +260,7 @@ describe("the dashboard", () => {
     await look(page, "predict");
   });
 
-  it("offers heat maps and faces where the server has them, and only there", async () => {
+  it("offers heat maps and faces only if the server supports them", async () => {
     await visit("#/server");
     const features = await page.locator(".facts div", { hasText: "Features" }).locator("dd").innerText();
     const api = readFileSync("../../../proto/visage/v1/prediction.proto", "utf8");
@@ -281,12 +281,12 @@ describe("the dashboard", () => {
       await page.getByLabel("Detect faces").check();
       await page.getByLabel("Choose images").setInputFiles(portrait);
       await page.locator(".face").or(page.getByText("No face was found")).first().waitFor();
-      // The next tests take images that show no face.
+      // The next tests use images without a detectable face.
       await page.getByLabel("Detect faces").uncheck();
     }
   });
 
-  it("takes images that are dropped and pasted", async () => {
+  it("accepts dropped and pasted images", async () => {
     const face = readFileSync(join(faces, readdirSync(faces)[0] ?? "")).toString("base64");
     const carry = (name: string) =>
       page.evaluateHandle(
@@ -305,23 +305,23 @@ describe("the dashboard", () => {
 
   it("takes an image with the camera", async () => {
     await page.getByRole("button", { name: "Take an image" }).click();
-    await page.getByRole("button", { name: "Take it" }).click();
+    await page.getByRole("button", { name: "Capture" }).click();
     await page.locator(".prediction", { hasText: "camera" }).locator(".age-value").waitFor();
   });
 
-  it("compares two trainings and shows what was set differently", async () => {
+  it("compares two trainings and shows the differences of the specs", async () => {
     await startTraining({ "dataset.path": faces, "init.kind": "STARTER", input_size: "64", max_epochs: "6", "optimizer.learning_rate": "0.0005", display_name: "Faster steps" });
     await heading(/Faster steps/).waitFor();
     await page.locator("h1 .chip", { hasText: "Succeeded" }).waitFor({ timeout: 120_000 });
     await visit("#/trainings");
-    await page.getByLabel("Mark Drawn faces for comparison").check();
-    await page.getByLabel("Mark Faster steps for comparison").check();
+    await page.getByLabel("Select Drawn faces for comparison").check();
+    await page.getByLabel("Select Faster steps for comparison").check();
     await look(page, "trainings");
     await page.getByRole("button", { name: "Compare 2" }).click();
     await heading("Compare").waitFor();
     expect((await page.locator(".chart .legend-label").allInnerTexts()).sort()).toEqual(["Drawn faces", "Faster steps"]);
     const rows = await page.locator("#spec-differences tbody tr").evaluateAll((all) => all.map((row) => [...row.querySelectorAll("code, td")].map((cell) => cell.textContent)));
-    // The later one stands first; what was not set has the API's documented default.
+    // The newer training is first; unset fields have the documented defaults.
     expect(rows).toEqual([
       ["max_epochs", "6", "9000"],
       ["batch_size", "32", "8"],
@@ -332,7 +332,7 @@ describe("the dashboard", () => {
     await look(page, "compare");
   });
 
-  it("shows the server and its figures", async () => {
+  it("shows the server and its metrics", async () => {
     await visit("#/server");
     await page.locator(".readiness").getByText("accepting calls").waitFor();
     await page.locator(".chart .legend .number", { hasText: /[0-9]/ }).first().waitFor();
@@ -343,7 +343,7 @@ describe("the dashboard", () => {
     await look(page, "server");
   });
 
-  it("cancels what waits, whose place in the queue it shows", async () => {
+  it("shows the queue position and cancels a waiting training", async () => {
     await startTraining({ "dataset.path": faces, "init.kind": "RANDOM", input_size: "64", max_epochs: "9000", display_name: "Given up" });
     await heading(/Given up/).waitFor();
     await page.locator("h1 .chip", { hasText: "Running" }).waitFor();
@@ -355,7 +355,7 @@ describe("the dashboard", () => {
     await page.locator("h1 .chip", { hasText: "Cancelled" }).waitFor();
   });
 
-  it("cancels by force what runs", async () => {
+  it("kills a running training", async () => {
     await visit("#/trainings");
     await page.getByRole("link", { name: "Given up" }).click();
     await page.getByRole("button", { name: "Cancel…" }).click();
@@ -365,7 +365,7 @@ describe("the dashboard", () => {
     await page.locator("h1 .chip", { hasText: "Cancelled" }).waitFor();
   });
 
-  it("deletes a training after a question that Escape answers with no", async () => {
+  it("deletes a training after a confirmation that Escape dismisses", async () => {
     await page.getByRole("button", { name: "Delete…" }).click();
     await page.getByRole("dialog").waitFor();
     await page.keyboard.press("Escape");
@@ -377,33 +377,33 @@ describe("the dashboard", () => {
     await until(async () => (await page.locator(".card.training").count()) === 3, "three trainings are left");
   });
 
-  it("names a directory of the server and shows what is in it", async () => {
+  it("registers a directory of the server and shows its contents", async () => {
     await visit("#/datasets");
-    await page.getByText("No datasets with a name yet").waitFor();
+    await page.getByText("No datasets yet").waitFor();
     await look(page, "datasets-empty");
     await page.getByLabel("Directory or manifest").fill(faces);
-    await page.getByLabel("Id of the directory").fill("Not Good");
-    await page.getByRole("button", { name: "Name it" }).click();
+    await page.getByLabel("Dataset id").fill("Not Good");
+    await page.getByRole("button", { name: "Register" }).click();
     await page.getByText("RegisterDataset failed").waitFor();
-    await page.getByLabel("Id of the directory").fill("drawn");
-    await page.getByRole("button", { name: "Name it" }).click();
+    await page.getByLabel("Dataset id").fill("drawn");
+    await page.getByRole("button", { name: "Register" }).click();
     await page.locator("[data-dataset=drawn] .chip", { hasText: "Ready" }).waitFor();
     await page.getByRole("link", { name: "drawn" }).click();
-    await page.getByRole("heading", { level: 2, name: "Some of its images, by age" }).waitFor();
-    // Each of them came and is an image.
+    await page.getByRole("heading", { level: 2, name: "Sample images by age" }).waitFor();
+    // Each one was loaded and is an image.
     await until(() => page.locator(".samples img").evaluateAll((all) => all.length === 24 && all.every((one) => (one as HTMLImageElement).naturalWidth > 0)), "24 images are shown");
     const ages = await page.locator("table.ages tbody tr").evaluateAll((rows) => rows.map((row) => [...row.querySelectorAll("td.right")].map((cell) => Number(cell.textContent))));
     expect(ages.flat().reduce((sum, one) => sum + one, 0)).toBe(60);
     await look(page, "dataset");
   });
 
-  it("uploads an archive, which goes on after the server was killed", async () => {
+  it("uploads an archive across a kill of the server", async () => {
     await visit("#/datasets");
     const archive = server.path("New Faces.tar");
     const padded = server.drawFaces("padded", 20, 64);
-    // So that more than one request is needed; it is no image, and left out.
+    // Large enough for several requests; ignored, because it is not an image.
     writeFileSync(join(padded, "notes.txt"), Buffer.alloc(28 << 20));
-    writeFileSync(join(padded, "0_broken.jpg"), "this is no image");
+    writeFileSync(join(padded, "0_broken.jpg"), "not an image");
     const packed = spawnSync("tar", ["-cf", archive, "-C", server.directory, "padded"], { encoding: "utf8" });
     expect(packed.stderr).toBe("");
     await page.getByText("are stored on this server, in the directory").waitFor();
@@ -426,10 +426,10 @@ describe("the dashboard", () => {
     await link("live").waitFor();
     await look(page, "datasets");
     await page.getByRole("link", { name: "new-faces" }).click();
-    await page.getByText("1 left out: corrupt").or(page.getByText("1 left out: unsupported format")).waitFor();
+    await page.getByText("1 rejected: corrupt").or(page.getByText("1 rejected: unsupported format")).waitFor();
   });
 
-  it("tells which entry an archive is refused for", async () => {
+  it("names the entry for which an archive is refused", async () => {
     await visit("#/datasets");
     const archive = server.path("linked.tar");
     symlinkSync("/etc/passwd", server.path("30_link.jpg"));
@@ -442,7 +442,7 @@ describe("the dashboard", () => {
     await look(page, "dataset-failed");
   });
 
-  it("trains on a dataset that is chosen by its name, and deletes it after a question", async () => {
+  it("trains on a named dataset, and deletes it after a confirmation", async () => {
     await visit("#/datasets/new-faces");
     await page.getByRole("link", { name: "Train on it" }).click();
     await heading("New training").waitFor();
@@ -459,7 +459,7 @@ describe("the dashboard", () => {
     for (const id of ["new-faces", "linked"]) {
       await visit(`#/datasets/${id}`);
       await page.getByRole("button", { name: "Delete…" }).click();
-      await page.getByRole("dialog").getByText("deleted from the server for good").waitFor();
+      await page.getByRole("dialog").getByText("permanently deleted from the server").waitFor();
       await page.getByRole("dialog").getByRole("button", { name: "Delete the dataset" }).click();
       await page.locator(`[data-dataset=${id}]`).waitFor({ state: "detached" });
       await heading("Datasets").waitFor();
@@ -478,7 +478,7 @@ describe("the dashboard", () => {
     await other.close();
   });
 
-  it("begins anew when the server comes back with other data", async () => {
+  it("starts over when the server returns with other data", async () => {
     await visit("#/trainings");
     await server.kill();
     await link("waiting").waitFor();
@@ -489,7 +489,7 @@ describe("the dashboard", () => {
     expect(await page.evaluate(() => "isSamePage" in window)).toBe(true);
   });
 
-  it("has met no fault of its own", () => {
+  it("has no uncaught errors", () => {
     expect(faults).toEqual([]);
   });
 });

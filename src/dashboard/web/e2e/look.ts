@@ -1,4 +1,4 @@
-/** How pages look and what helps those who do not see them: screenshots, axe, widths. */
+/** Screenshots, accessibility checks by axe, and widths of pages. */
 import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { AxeResults } from "axe-core";
@@ -9,7 +9,7 @@ const DIRECTORY = "e2e/screenshots";
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 mkdirSync(DIRECTORY, { recursive: true });
 
-/** Runs axe over the page as it stands. */
+/** Runs axe on the current page. */
 async function checkAccess(page: Page, name: string): Promise<void> {
   await page.evaluate(axe);
   const results = (await page.evaluate("axe.run(document, { resultTypes: ['violations'] })")) as AxeResults;
@@ -17,11 +17,11 @@ async function checkAccess(page: Page, name: string): Promise<void> {
   expect(found, `axe on ${name}`).toEqual([]);
 }
 
-/** An image of the whole page, in a window as high as the page: what sticks to an edge is then at the edge. */
+/** Screenshot in a window as high as the page, so that sticky elements are at the edges. */
 async function shoot(page: Page, name: string, window: { width: number; height: number }): Promise<void> {
   await page.setViewportSize(window);
   const height = await page.evaluate(async () => {
-    // Charts follow the width of the window a frame later.
+    // Charts are resized one frame later.
     await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
     return document.documentElement.scrollHeight;
   });
@@ -30,7 +30,10 @@ async function shoot(page: Page, name: string, window: { width: number; height: 
   await page.setViewportSize(window);
 }
 
-/** Images of a page in both shades and on a phone; each is checked by axe, and none may be wider than its window. */
+/**
+ * Takes screenshots in both themes and at phone width, checks each with axe, and fails if the page
+ * is wider than the window.
+ */
 export async function look(page: Page, name: string): Promise<void> {
   const select = page.getByLabel("Colours");
   const size = page.viewportSize() ?? { width: 1280, height: 860 };

@@ -1,4 +1,7 @@
-/** A small reverse proxy: it puts the server at a sub-path, and gives the dashboard of `web/dist` where the program has an older one. */
+/**
+ * A reverse proxy that puts the server at a sub-path, and serves `dist` if the program contains
+ * another dashboard.
+ */
 import { existsSync, readFileSync } from "node:fs";
 import { type IncomingMessage, type Server, type ServerResponse, createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -6,14 +9,14 @@ import { extname, join } from "node:path";
 
 const TYPES: Readonly<Record<string, string>> = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
 
-/** What the program lets a page do. */
+/** Content security policy of the program. */
 const POLICY =
   "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; frame-ancestors 'self'";
 
 export class Proxy {
   private readonly server: Server;
 
-  /** `upstream` is asked for each request, since a server may come back elsewhere. */
+  /** `upstream` is evaluated per request, since a restarted server may have another port. */
   constructor(
     private readonly prefix: string,
     private readonly upstream: () => string,
@@ -46,11 +49,11 @@ export class Proxy {
     }
     const forwarded = request(`http://${this.upstream()}/${url.slice(this.prefix.length)}`, { method: incoming.method, headers: incoming.headers }, (answer) => {
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
-      // A stream begins before its first message.
+      // Forward the headers of a stream before its first message.
       outgoing.flushHeaders();
       answer.pipe(outgoing);
     });
-    // A broken stream must reach the page as one.
+    // Forward a broken stream as such.
     forwarded.on("error", () => (outgoing.headersSent ? outgoing.destroy() : outgoing.writeHead(502).end()));
     forwarded.on("response", (answer) => answer.on("error", () => outgoing.destroy()));
     outgoing.on("close", () => forwarded.destroy());
@@ -58,7 +61,7 @@ export class Proxy {
   }
 }
 
-/** Whether the program has the dashboard that was built here; else the tests would be about another one. */
+/** True if the program contains the dashboard in `dist`. */
 export async function hasThisDashboard(http: string): Promise<boolean> {
   const served = await fetch(`http://${http}/`).then((response) => response.text());
   return served === readFileSync(join("dist", "index.html"), "utf8");

@@ -1,4 +1,4 @@
-/** The program under test, as a server in a directory of its own. */
+/** The server under test, in a separate directory. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -6,25 +6,25 @@ import { join, resolve } from "node:path";
 
 const DEADLINE_MS = 120_000;
 
-/** VISAGE_BIN, else the release build of this repository. */
+/** Path of VISAGE_BIN, or else the release build of this repository. */
 export function binary(): string {
   const path = resolve(process.env["VISAGE_BIN"] ?? "../../../target/release/visage");
-  if (!existsSync(path)) throw new Error(`${path} is not there: build it with \`cargo build --release\`, or name one in VISAGE_BIN`);
+  if (!existsSync(path)) throw new Error(`${path} does not exist: run \`cargo build --release\`, or set VISAGE_BIN`);
   return path;
 }
 
-/** Without settings of Visage, which would change what is tested. */
+/** Environment without settings of Visage. */
 function environment(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("VISAGE_")));
 }
 
-/** Returns the first true value of a condition. */
+/** Polls a condition and returns its first truthy value. */
 export async function until<Value>(condition: () => Value | Promise<Value>, text: string, milliseconds = DEADLINE_MS): Promise<Exclude<Value, false | undefined | null>> {
   const limit = Date.now() + milliseconds;
   for (;;) {
     const value = await condition();
     if (value) return value as Exclude<Value, false | undefined | null>;
-    if (Date.now() > limit) throw new Error(`waited ${milliseconds} ms in vain until ${text}`);
+    if (Date.now() > limit) throw new Error(`timed out after ${milliseconds} ms waiting until ${text}`);
     await new Promise((wake) => setTimeout(wake, 25));
   }
 }
@@ -38,7 +38,7 @@ export class Server {
     return join(this.directory, name);
   }
 
-  /** Draws faces whose names begin with the age. */
+  /** Draws faces whose names start with the age. */
   drawFaces(name: string, count: number, size: number): string {
     const directory = this.path(name);
     const done = spawnSync(binary(), ["synth", directory, "--count", `${count}`, "--size", `${size}`, "--seed", "7"], { env: environment(), encoding: "utf8" });
@@ -46,18 +46,18 @@ export class Server {
     return directory;
   }
 
-  /** Starts the server, again with the same ports and data when it ran before. */
+  /** Starts the server; a restart uses the same ports and data. */
   async start(): Promise<void> {
     const ready = this.path("ready");
     rmSync(ready, { force: true });
     const log = openSync(this.path("log"), "a");
     const { grpc, http } = this.addresses;
     const options = ["--data-dir", this.path("data"), "--grpc-listen", grpc, "--http-listen", http, "--ready-file", ready, "--starter"];
-    // In a directory of its own, so that no visage.toml is found.
+    // In a separate directory, so that no visage.toml is found.
     const child = spawn(binary(), ["serve", ...options], { cwd: this.directory, env: environment(), stdio: ["ignore", log, log] });
     this.process = child;
     await until(() => {
-      if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}; its log says:\n${this.log()}`);
+      if (child.exitCode !== null) throw new Error(`the server exited with ${child.exitCode}; its log:\n${this.log()}`);
       return existsSync(ready);
     }, "the server is ready");
     this.addresses = JSON.parse(readFileSync(ready, "utf8")) as { grpc: string; http: string };
@@ -71,12 +71,12 @@ export class Server {
     return readFileSync(this.path("log"), "utf8");
   }
 
-  /** Kills the server without a warning. */
+  /** Kills the server with SIGKILL. */
   async kill(): Promise<void> {
     await this.end("SIGKILL");
   }
 
-  /** Loses everything that the server had stored. */
+  /** Deletes the data directory. */
   forget(): void {
     rmSync(this.path("data"), { recursive: true, force: true });
   }

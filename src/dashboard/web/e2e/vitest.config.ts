@@ -1,6 +1,6 @@
 import { defineConfig } from "vitest/config";
 
-/** One browser and one server for all: the tests of a file are the chapters of one story. */
+/** The tests of a file share one browser and one server, and run in order. */
 export default defineConfig({
   test: { include: ["e2e/**/*.test.ts"], testTimeout: 240_000, hookTimeout: 120_000, fileParallelism: false, bail: 1 },
 });

@@ -1,4 +1,4 @@
-/** The frame around all pages: navigation, the state of the connection, the choice of colours. */
+/** Frame of all pages: navigation, connection state and colour theme. */
 import { effect } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
@@ -56,7 +56,7 @@ export function App() {
       isFirst.current = false;
       return;
     }
-    // As a browser does on a new page: to its beginning, and its heading is read.
+    // Like a new page: scroll to the top and let screen readers read the heading.
     scrollTo(0, 0);
     main.current?.querySelector<HTMLElement>("h1")?.focus({ preventScroll: true });
   }, [current.page, current.id]);
@@ -105,9 +105,9 @@ export function App() {
   );
 }
 
-const LINKS = { connecting: "Connecting…", live: "Live", waiting: "Reconnecting…", resting: "Resting", failed: "Not connected" } as const;
+const LINKS = { connecting: "Connecting…", live: "Live", waiting: "Reconnecting…", resting: "Paused", failed: "Not connected" } as const;
 
-/** Whether what is shown is live, quietly. */
+/** Unobtrusive indicator of the connection state. */
 function Connection() {
   const current = link.value;
   const detail = current.state === "waiting" || current.state === "failed" ? `${current.failure.call}: ${sentence(current.failure.message)}` : undefined;
@@ -128,8 +128,8 @@ function Connection() {
 let wasBroken = false;
 effect(() => {
   const { state } = link.value;
-  if (state === "waiting" && !wasBroken) announce("The connection to the server is lost. Reconnecting.");
-  if (state === "live" && wasBroken) announce("Connected again.");
+  if (state === "waiting" && !wasBroken) announce("Connection to the server lost. Reconnecting.");
+  if (state === "live" && wasBroken) announce("Reconnected.");
   wasBroken = state === "waiting" || (wasBroken && state !== "live");
 });
 

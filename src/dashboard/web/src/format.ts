@@ -1,10 +1,13 @@
-/** How numbers, times and names are written for people; one way for the whole page. */
+/** Formatting of numbers, times and names. */
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 
-/** What stands where there is nothing to say. */
+/** Placeholder for a missing value. */
 export const NOTHING = "–";
 
-/** A figure with so many decimals that about four digits are told, and always as many for the same magnitude, so that columns stand still. */
+/**
+ * A number with about four significant digits, and a fixed number of decimals per magnitude, so
+ * that columns stay aligned.
+ */
 export function figure(value: number | undefined): string {
   if (value === undefined || Number.isNaN(value)) return NOTHING;
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
@@ -15,7 +18,7 @@ export function figure(value: number | undefined): string {
   return grouped(value.toFixed(decimals));
 }
 
-/** A whole number, in groups of three digits. */
+/** An integer with thousands separators. */
 export function count(value: number | bigint): string {
   return grouped(value.toString());
 }
@@ -26,7 +29,7 @@ function grouped(digits: string): string {
   return fraction === undefined ? text : `${text}.${fraction}`;
 }
 
-/** A share from 0 to 1 as a percentage. */
+/** Share from 0 to 1 as a percentage. */
 export function percent(share: number, decimals = 0): string {
   return `${(share * 100).toFixed(decimals)} %`;
 }
@@ -36,7 +39,7 @@ export function years(value: number): string {
   return value.toFixed(1);
 }
 
-/** A size in bytes, in units of 1000. */
+/** Size in bytes, in decimal units. */
 export function bytes(value: number | bigint): string {
   let size = Number(value);
   const units = ["B", "kB", "MB", "GB", "TB"];
@@ -53,7 +56,7 @@ export function seconds(duration: Duration): number {
   return Number(duration.seconds) + duration.nanos / 1e9;
 }
 
-/** A span of time in its two largest units, such as `2 h 5 min`. */
+/** Duration in its two largest units, such as `2 h 5 min`. */
 export function span(total: number): string {
   if (!Number.isFinite(total) || total < 0) return NOTHING;
   if (total < 1) return `${Math.round(total * 1000)} ms`;
@@ -73,7 +76,7 @@ export function span(total: number): string {
     .join(" ");
 }
 
-/** A duration as it is typed: `1h30m`, `5m`, `1.5s`. */
+/** Duration in the input format: `1h30m`, `5m`, `1.5s`. */
 export function typedDuration(duration: Duration): string {
   const nanos = duration.nanos === 0 ? "" : `.${duration.nanos.toString().padStart(9, "0").replace(/0+$/, "")}`;
   const whole = duration.seconds;
@@ -90,7 +93,7 @@ function hours(minutes: bigint): string {
   return `${whole === 0n ? "" : `${whole}h`}${rest === 0n ? "" : `${rest}m`}`;
 }
 
-/** Reads what `typedDuration` writes, plain seconds and days too; undefined when it is no duration. */
+/** Parses the format of `typedDuration`, and also plain seconds and days; undefined if invalid. */
 export function parseDuration(text: string): { seconds: bigint; nanos: number } | undefined {
   const match = /^(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m(?:in)?)?\s*(?:(\d+)(?:\.(\d{1,9}))?s?)?$/.exec(text.trim());
   if (!match || match[0] === "") return undefined;
@@ -107,7 +110,7 @@ export function millis(time: Timestamp): number {
 const clock = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
-/** Date and time of the day, short. */
+/** Short date and time. */
 export function moment(time: Timestamp | undefined): string {
   return time ? clock.format(millis(time)) : NOTHING;
 }
@@ -117,12 +120,12 @@ export function exactMoment(time: Timestamp | undefined): string {
   return time ? exact.format(millis(time)) : NOTHING;
 }
 
-/** The last part of a resource name: `trainings/a` is `a`. */
+/** Last part of a resource name: `a` for `trainings/a`. */
 export function shortName(name: string): string {
   return name.slice(name.lastIndexOf("/") + 1);
 }
 
-/** The words of a path, a field's name or a method's, each with the sign that ends it. */
+/** Words of a path, field name or method name, each with its trailing separator. */
 export function pieces(name: string): string[] {
   return name.split(/(?<=[./_-])|(?<=[a-z0-9])(?=[A-Z])/);
 }
@@ -132,7 +135,7 @@ export function words(constant: string): string {
   return constant.toLowerCase().replaceAll("_", " ");
 }
 
-/** The same with a capital at the beginning. */
+/** Text with its first letter in upper case. */
 export function sentence(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

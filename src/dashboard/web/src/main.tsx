@@ -1,7 +1,7 @@
 import { render } from "preact";
 import { App } from "./app";
 import { startFollowing } from "./live/store";
-import "./style.css";
+import "./styles/index.css";
 
 const root = document.getElementById("app");
 if (root) {

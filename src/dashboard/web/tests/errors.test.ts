@@ -4,7 +4,7 @@ import { failureOf, noteMethod } from "../src/api/errors";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../src/gen/google/rpc/error_details_pb";
 
 describe("a failed call", () => {
-  it("tells its method, reason, fields and wait", () => {
+  it("has its method, reason, violations and retry delay", () => {
     const error = new ConnectError("spec.max_epochs: must be 1 to 10,000", Code.InvalidArgument, undefined, [
       { desc: ErrorInfoSchema, value: { reason: "INVALID_FIELDS", domain: "visage" } },
       { desc: BadRequestSchema, value: { fieldViolations: [{ field: "spec.max_epochs", description: "must be 1 to 10,000" }] } },
@@ -21,7 +21,7 @@ describe("a failed call", () => {
     });
   });
 
-  it("that did not reach the server says so", () => {
+  it("is unavailable if the server was not reached", () => {
     expect(failureOf(new TypeError("Failed to fetch"), "Predict")).toMatchObject({ call: "Predict", code: Code.Unavailable, reason: "" });
   });
 });

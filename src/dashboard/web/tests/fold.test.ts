@@ -26,7 +26,7 @@ function logOf(...events: TrainingEvent[]): TrainingLog {
 const epochsOf = (log: TrainingLog): [number, number][] => log.epochs.map(({ epoch: number, valLoss }) => [number, valLoss]);
 
 describe("the events of a training", () => {
-  it("add up to its epochs, its state and its best epoch", () => {
+  it("are folded into epochs, state and best epoch", () => {
     const log = logOf(
       state(1, TrainingState.QUEUED),
       state(2, TrainingState.PREPARING),
@@ -42,7 +42,7 @@ describe("the events of a training", () => {
     expect(log.last?.epoch).toBe(3);
   });
 
-  it("change nothing when they come again", () => {
+  it("have no effect when repeated", () => {
     const log = logOf(state(1, TrainingState.RUNNING), epoch(2, 1, 200, true));
     expect(log.apply(epoch(2, 1, 999, true))).toBe("repeat");
     expect(log.apply(state(1, TrainingState.QUEUED))).toBe("repeat");
@@ -57,7 +57,7 @@ describe("the events of a training", () => {
     expect(log.sequence).toBe(1n);
   });
 
-  it("are forgotten from the epoch that a rewind names, the best one too", () => {
+  it("are discarded from the epoch of a rewind on, including the best one", () => {
     const log = logOf(epoch(1, 1, 200, true), checkpoint(2, 1), epoch(3, 2, 150, true), checkpoint(4, 2), epoch(5, 3, 140, true), checkpoint(6, 3), rewound(7, 2));
     expect(epochsOf(log)).toEqual([[1, 200]]);
     expect(log.checkpoints.map((one) => one.epoch)).toEqual([1]);
@@ -78,7 +78,7 @@ describe("the events of a training", () => {
     expect(logOf(epoch(1, 1, 150, true), epoch(2, 2, 150, false)).best?.epoch).toBe(1);
   });
 
-  it("tell progress that has no place in the order", () => {
+  it("update progress, which has no sequence", () => {
     const log = logOf(state(1, TrainingState.RUNNING), progress(3), progress(4));
     expect(log.progress?.step).toBe(4);
     expect(log.sequence).toBe(1n);
@@ -86,7 +86,7 @@ describe("the events of a training", () => {
     expect(log.progress).toBeUndefined();
   });
 
-  it("pass over the progress of an earlier process and of an ended training", () => {
+  it("ignore progress of an earlier process and of an ended training", () => {
     const log = logOf(state(1, TrainingState.RUNNING, 2));
     expect(log.apply(progress(5, 1))).toBe("repeat");
     expect(log.progress).toBeUndefined();

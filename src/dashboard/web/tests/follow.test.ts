@@ -23,7 +23,10 @@ const unavailable = (seconds?: number): ConnectError =>
     { desc: RetryInfoSchema, value: { retryDelay: { seconds: BigInt(seconds), nanos: 0 } } },
   ]);
 
-/** Follows a script: each connection gives its messages and then breaks with its error; after the last one the follower rests. */
+/**
+ * Follows a script: each connection yields its messages and then fails with its error; after the
+ * last one the follower rests.
+ */
 async function follow(script: { messages: StreamEpochMetricsResponse[]; error: unknown; isSilent?: boolean }[]) {
   const seen = { tokens: [] as string[], links: [] as Link[], waits: [] as number[], forgotten: 0 };
   let log = new TrainingLog();
@@ -47,7 +50,7 @@ async function follow(script: { messages: StreamEpochMetricsResponse[]; error: u
       seen.forgotten += 1;
       log = new TrainingLog();
     },
-    tell: (link) => seen.links.push(link),
+    report: (link) => seen.links.push(link),
     wait: async (milliseconds) => void seen.waits.push(milliseconds),
     random: () => 0.5,
   });
@@ -57,7 +60,7 @@ async function follow(script: { messages: StreamEpochMetricsResponse[]; error: u
 }
 
 describe("the stream of all trainings", () => {
-  it("goes on from the cursor of the last event, heartbeats aside", async () => {
+  it("resumes at the cursor of the last event, ignoring heartbeats", async () => {
     const seen = await follow([
       { messages: [message(1), message(2), heartbeat], error: unavailable() },
       { messages: [message(3)], error: unavailable() },
@@ -68,7 +71,7 @@ describe("the stream of all trainings", () => {
     expect(seen.forgotten).toBe(0);
   });
 
-  it("takes an event once, however often it is sent", async () => {
+  it("applies a repeated event once", async () => {
     const seen = await follow([
       { messages: [message(1), message(2)], error: unavailable() },
       { messages: [message(2), message(3)], error: unavailable() },
@@ -76,12 +79,12 @@ describe("the stream of all trainings", () => {
     expect(seen.epochs).toEqual([1, 2, 3]);
   });
 
-  it("is live with the server's first sign, before anything has happened", async () => {
+  it("is live with the response headers, before any event", async () => {
     const seen = await follow([{ messages: [], error: unavailable(), isSilent: true }]);
     expect(seen.states).toEqual(["connecting", "live", "waiting", "resting"]);
   });
 
-  it("waits longer after each failure in a row, and as at first after an answer", async () => {
+  it("backs off after consecutive failures, and resets after a message", async () => {
     const seen = await follow([
       { messages: [], error: new TypeError("Failed to fetch") },
       { messages: [], error: new TypeError("Failed to fetch") },
@@ -96,7 +99,7 @@ describe("the stream of all trainings", () => {
     expect(seen.waits).toEqual([7000]);
   });
 
-  it("begins anew when the cursor is of another server's data", async () => {
+  it("starts over when the cursor belongs to other data", async () => {
     const seen = await follow([
       { messages: [message(1), message(2)], error: unavailable() },
       { messages: [], error: new ConnectError("the cursor is past the head", Code.OutOfRange) },
@@ -127,14 +130,14 @@ describe("the wait before the next attempt", () => {
     expect(retryDelay(1, undefined, 1)).toBe(1200);
   });
 
-  it("is never shorter than the server asks", () => {
+  it("is never shorter than the server requests", () => {
     expect(retryDelay(0, 30_000, 0.5)).toBe(30_000);
     expect(retryDelay(3, 1000, 0.5)).toBe(4000);
   });
 });
 
 describe("a failure of the stream", () => {
-  it("is mended by waiting, by beginning anew or not at all", () => {
+  it("is retried, restarted or final", () => {
     const of = (code: Code) => verdict({ code, reason: "" });
     expect([Code.Unavailable, Code.Internal, Code.Unknown, Code.ResourceExhausted].map(of)).toEqual(["resume", "resume", "resume", "resume"]);
     expect([Code.OutOfRange, Code.InvalidArgument].map(of)).toEqual(["restart", "restart"]);

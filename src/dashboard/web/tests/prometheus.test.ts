@@ -28,31 +28,32 @@ describe("Prometheus' text format", () => {
     ]);
   });
 
-  it("is summed over the chosen series", () => {
+  it("is summed over the selected series", () => {
     const now = reading(0, text);
     expect(total(now, "calls_total")).toBe(1030);
     expect(total(now, "calls_total", ({ code }) => code === "not_found")).toBe(3);
     expect(total(now, "absent")).toBeUndefined();
   });
 
-  it("passes over lines that are broken", () => {
+  it("skips malformed lines", () => {
     expect(parseMetrics('open{a="1" 3\n{} 4\nname\nfine 1')).toEqual([{ name: "fine", labels: {}, value: 1 }]);
   });
 });
 
-describe("two readings", () => {
+describe("two scrapes", () => {
   it("give a rate, also across a restart of the server", () => {
     const before = reading(10_000, 'calls{m="a"} 100\ncalls{m="b"} 50');
     const after = reading(20_000, 'calls{m="a"} 120\ncalls{m="b"} 10\ncalls{m="new"} 5');
-    // 20 more of a; b began anew and has 10; 5 of a new one: 35 in 10 s.
+    // 20 more of a; b was reset and has 10; 5 of a new series: 35 in 10 s.
     expect(rate(before, after, "calls")).toBe(3.5);
     expect(rate(after, after, "calls")).toBe(0);
   });
 
-  it("give quantiles by a straight line inside of a bucket, as histogram_quantile does", () => {
+  it("give linearly interpolated quantiles, as histogram_quantile does", () => {
     const before = reading(0, 't_bucket{le="0.1"} 5\nt_bucket{le="0.5"} 5\nt_bucket{le="1"} 5\nt_bucket{le="+Inf"} 5');
     const after = reading(1, 't_bucket{le="0.1"} 9\nt_bucket{le="0.5"} 13\nt_bucket{le="1"} 13\nt_bucket{le="+Inf"} 15');
-    // 4 observations up to 0.1, 4 more up to 0.5, 2 beyond 1. The median is the fifth: a quarter of the way from 0.1 to 0.5.
+    // 4 observations up to 0.1, 4 more up to 0.5, 2 beyond 1. The median is the fifth: a quarter of
+    // the way from 0.1 to 0.5.
     expect(quantile(0.5, before, after, "t")).toBeCloseTo(0.2, 10);
     expect(quantile(0.2, before, after, "t")).toBeCloseTo(0.05, 10);
     expect(quantile(0.99, before, after, "t")).toBe(1);

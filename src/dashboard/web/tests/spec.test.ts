@@ -6,12 +6,12 @@ import { formOf, fromMessage, pathInForm, rowCount, toMessage, withoutRow, type 
 
 const leaves = (nodes: Node[]): FieldNode[] => nodes.flatMap((node) => (node.kind === "field" ? [node] : node.kind === "group" ? leaves(node.children) : leaves(node.row(0).children)));
 const leaf = (path: string): FieldNode | undefined => leaves(formOf(TrainingSpecSchema)).find((node) => node.path === path);
-/** What the values make, in the JSON form that the protobuf documentation defines. */
+/** Message of the values in its JSON form. */
 const json = (values: Record<string, string>) => toJson(TrainingSpecSchema, toMessage(TrainingSpecSchema, values).message);
 
 describe("the form of a spec", () => {
-  it("has every field of the API's file, nested ones by their path", () => {
-    expect(leaf("max_epochs")).toMatchObject({ control: "integer", help: "Passes over the training images, 1 to 10,000. Default: 10." });
+  it("has every field of the proto, nested ones by path", () => {
+    expect(leaf("max_epochs")).toMatchObject({ control: "integer", help: "Number of passes over the training images, 1 to 10,000. Default: 10." });
     expect(leaf("optimizer.learning_rate")?.control).toBe("number");
     expect(leaf("dataset.path")?.control).toBe("text");
     expect(leaf("augmentation.horizontal_flip")?.control).toBe("toggle");
@@ -22,17 +22,17 @@ describe("the form of a spec", () => {
     expect(top).toEqual(TrainingSpecSchema.fields.map(({ name }) => name));
   });
 
-  it("offers an enum's values with their comments, without the one that says nothing", () => {
+  it("offers enum values with their comments, except the unspecified one", () => {
     expect(leaf("promote")?.options).toEqual([
       { value: "ALWAYS", help: "Always." },
-      { value: "IF_BETTER", help: "When there is no live version, or the live one was validated on the same validation images with a higher loss." },
+      { value: "IF_BETTER", help: "If there is no live version, or if the live version was validated on the same validation images with a higher loss." },
       { value: "NEVER", help: "Never." },
     ]);
   });
 });
 
 describe("typed values", () => {
-  it("become a message with what was typed and nothing else", () => {
+  it("become a message with exactly the entered fields", () => {
     expect(json({ "dataset.path": " /data/faces ", max_epochs: "12", "optimizer.learning_rate": "3e-4", "optimizer.kind": "ADAMW", batch_size: "" })).toEqual({
       dataset: { path: "/data/faces" },
       maxEpochs: 12,
@@ -40,7 +40,7 @@ describe("typed values", () => {
     });
   });
 
-  it("keep zeros and whole numbers of 64 bits", () => {
+  it("keep zeros and 64-bit integers", () => {
     expect(json({ "early_stopping.patience": "0", seed: "18446744073709551615", "augmentation.horizontal_flip": "false" })).toEqual({
       earlyStopping: { patience: 0 },
       seed: "18446744073709551615",
@@ -56,13 +56,13 @@ describe("typed values", () => {
     });
   });
 
-  it("that cannot be read are told at their fields", () => {
+  it("that are invalid are reported at their fields", () => {
     const { problems } = toMessage(TrainingSpecSchema, { max_epochs: "ten", "optimizer.learning_rate": "1e-4x", max_duration: "soon", batch_size: "-1", seed: "18446744073709551616" });
     expect(problems.map(({ field }) => field)).toEqual(["max_epochs", "batch_size", "optimizer.learning_rate", "seed", "max_duration"]);
     expect(problems[0]?.description).toBe("“ten” is not a whole number");
   });
 
-  it("come back from the message that they made", () => {
+  it("are recovered from their message", () => {
     const values = {
       "dataset.path": "/d",
       "dataset.test_fraction": "0.25",
@@ -83,7 +83,7 @@ describe("typed values", () => {
     expect(withoutRow(values, "g", 1)).toEqual({ "g[0].a": "0", "g[1].a": "2", "g[9].a": "10", ga: "x" });
   });
 
-  it("have the path of a violation without the request's part", () => {
+  it("map the path of a violation to the form", () => {
     expect(pathInForm("spec.optimizer.learning_rate", "spec")).toBe("optimizer.learning_rate");
     expect(pathInForm("training_id", "spec")).toBeUndefined();
     expect(pathInForm("special.x", "spec")).toBeUndefined();
@@ -94,7 +94,7 @@ describe("the difference of specs", () => {
   const a = create(TrainingSpecSchema, { maxEpochs: 10, seed: 42n, optimizer: { learningRate: 1e-4, beta1: 0.9 }, trainable: ["layer4", "fc"] });
   const b = create(TrainingSpecSchema, { maxEpochs: 10, seed: 7n, optimizer: { learningRate: 3e-4, beta1: 0.9, maxGradientNorm: 1 }, trainable: ["layer4", "fc"] });
 
-  it("has only fields that differ, in the order of the API's file", () => {
+  it("has only differing fields, in declaration order", () => {
     expect(differences(TrainingSpecSchema, [a, b])).toEqual([
       { path: "optimizer.learning_rate", values: ["0.0001", "0.0003"] },
       { path: "optimizer.max_gradient_norm", values: ["", "1"] },
@@ -102,12 +102,12 @@ describe("the difference of specs", () => {
     ]);
   });
 
-  it("is empty for equal ones and for one alone", () => {
+  it("is empty for equal specs and for a single one", () => {
     expect(differences(TrainingSpecSchema, [a, a, a])).toEqual([]);
     expect(differences(TrainingSpecSchema, [a])).toEqual([]);
   });
 
-  it("writes durations, enums and lists as people type them", () => {
+  it("writes durations, enums and lists in the input format", () => {
     const spec = create(TrainingSpecSchema, { promote: 1, maxDuration: { seconds: 90n, nanos: 500_000_000 }, trainable: ["ALL"] });
     expect([...flatten(TrainingSpecSchema, spec)]).toEqual([["trainable", "ALL"], ["promote", "ALWAYS"], ["max_duration", "1m30.5s"]]);
   });

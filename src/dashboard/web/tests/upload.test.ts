@@ -1,8 +1,8 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
-import { idOf, upload, type World } from "../src/api/datasets";
+import { idOf, upload, type Environment } from "../src/api/datasets";
 
-/** A server that keeps what comes, and answers as it is told first. */
+/** A fake server that stores uploads, after a script of failures. */
 class Fake {
   bytes = new Uint8Array();
   length = 0;
@@ -12,7 +12,7 @@ class Fake {
 
   constructor(private readonly troubles: ((method: string) => Response | "lost" | "half" | undefined)[] = []) {}
 
-  readonly world: World = {
+  readonly environment: Environment = {
     now: () => this.time,
     sleep: async (milliseconds, signal) => {
       signal.throwIfAborted();
@@ -50,19 +50,19 @@ class Fake {
 }
 
 const content = Uint8Array.from({ length: 1000 }, (_, index) => index % 251);
-const send = (fake: Fake, signal = new AbortController().signal, told: number[] = []) => upload(new Blob([content]), (sent) => told.push(sent), signal, "http://x", fake.world);
+const send = (fake: Fake, signal = new AbortController().signal, sentBytes: number[] = []) => upload(new Blob([content]), (sent) => sentBytes.push(sent), signal, "http://x", fake.environment);
 
 describe("an upload", () => {
-  it("sends everything and says how far it is", async () => {
+  it("sends all bytes and reports progress", async () => {
     const fake = new Fake();
-    const told: number[] = [];
-    expect(await send(fake, undefined, told)).toBe("u");
+    const sentBytes: number[] = [];
+    expect(await send(fake, undefined, sentBytes)).toBe("u");
     expect(fake.bytes).toEqual(content);
     expect(fake.length).toBe(1000);
-    expect(told).toEqual([0, 1000]);
+    expect(sentBytes).toEqual([0, 1000]);
   });
 
-  it("goes on where the server is after it was away", async () => {
+  it("resumes at the offset of the server after failures", async () => {
     const ok = () => undefined;
     const fake = new Fake([() => "lost", ok, () => "half", () => "lost", () => new Response("{}", { status: 503 })]);
     expect(await send(fake)).toBe("u");
@@ -71,7 +71,7 @@ describe("an upload", () => {
     expect(fake.slept).toBe(4);
   });
 
-  it("ends at once when it is refused, with the server's sentence", async () => {
+  it("fails at once with the server's message when refused", async () => {
     const fake = new Fake([() => new Response(JSON.stringify({ error: "too large" }), { status: 413 })]);
     const error = await send(fake).catch((caught: unknown) => caught);
     expect(error).toBeInstanceOf(ConnectError);
@@ -79,14 +79,14 @@ describe("an upload", () => {
     expect(fake.asked).toEqual(["POST"]);
   });
 
-  it("is given up when the server stays away", async () => {
+  it("fails when the server stays unreachable", async () => {
     const fake = new Fake(Array.from({ length: 100 }, () => () => "lost" as const));
     const error = await send(fake).catch((caught: unknown) => caught);
     expect((error as ConnectError).code).toBe(Code.Unavailable);
     expect(fake.time).toBeGreaterThan(300_000);
   });
 
-  it("that is given up is deleted on the server", async () => {
+  it("that is cancelled is deleted on the server", async () => {
     const abort = new AbortController();
     const fake = new Fake([() => undefined, () => (abort.abort(), "lost" as const)]);
     await expect(send(fake, abort.signal)).rejects.toThrow();
@@ -95,7 +95,7 @@ describe("an upload", () => {
 });
 
 describe("an id", () => {
-  it("is made of a file's name", () => {
+  it("is derived from a file name", () => {
     expect(idOf("UTK Face.tar.gz")).toBe("utk-face");
     expect(idOf("2026_faces.zip")).toBe("faces");
     expect(idOf("2026.tar")).toBe("");

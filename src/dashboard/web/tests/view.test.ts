@@ -5,7 +5,7 @@ import { TrainingEventSchema, TrainingSchema, TrainingState } from "../src/gen/v
 import { TrainingLog } from "../src/live/fold";
 import { viewOf } from "../src/live/view";
 
-/** A log of so many epochs, whose last event is the state. */
+/** A log with a number of epochs, followed by a state. */
 function logOf(epochs: number, state: TrainingState): TrainingLog {
   const log = new TrainingLog();
   for (let epoch = 1; epoch <= epochs; epoch += 1) {
@@ -15,22 +15,22 @@ function logOf(epochs: number, state: TrainingState): TrainingLog {
   return log;
 }
 
-describe("a training as it stands", () => {
-  it("is as the list says while the events are still behind it", () => {
+describe("a view of a training", () => {
+  it("follows the list while the events are behind it", () => {
     const listed = create(TrainingSchema, { name: "trainings/t", state: TrainingState.SUCCEEDED, lastSequence: 9n, last: { epoch: 7 } });
     const view = viewOf(listed, logOf(2, TrainingState.RUNNING));
     expect(view.state).toBe(TrainingState.SUCCEEDED);
     expect(view.last?.epoch).toBe(7);
   });
 
-  it("is as the events say once they have caught up", () => {
+  it("follows the events once they have caught up", () => {
     const listed = create(TrainingSchema, { name: "trainings/t", state: TrainingState.RUNNING, lastSequence: 3n, last: { epoch: 1 } });
     const view = viewOf(listed, logOf(2, TrainingState.PAUSED));
     expect(view.state).toBe(TrainingState.PAUSED);
     expect(view.last?.epoch).toBe(2);
   });
 
-  it("has no progress when no process runs", () => {
+  it("has no progress without a process", () => {
     const listed = create(TrainingSchema, { name: "trainings/t", state: TrainingState.PAUSED, lastSequence: 1n, progress: { epoch: 3 } });
     expect(viewOf(listed, new TrainingLog()).progress).toBeUndefined();
   });

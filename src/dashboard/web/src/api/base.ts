@@ -1,4 +1,7 @@
-/** The directory that the page came from, without the last slash: behind a proxy it need not be the root. */
+/**
+ * Directory that the page was loaded from, without a trailing slash; behind a proxy it may be a
+ * sub-path.
+ */
 export function baseUrl(documentUri: string): string {
   const directory = new URL(".", documentUri);
   directory.hash = "";

@@ -1,4 +1,4 @@
-/** The clients of the server's services, over grpc-web from the page's own origin. */
+/** Clients of the services, over gRPC-Web from the origin of the page. */
 import { createClient, type Interceptor } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { DatasetService } from "../gen/visage/v1/dataset_pb";
@@ -9,10 +9,10 @@ import { TrainingService } from "../gen/visage/v1/training_pb";
 import { baseUrl } from "./base";
 import { noteMethod } from "./errors";
 
-/** Time after which a unary call is given up, unless it says otherwise. */
-const PATIENCE_MS = 30_000;
+/** Default timeout of a unary call. */
+const TIMEOUT_MS = 30_000;
 
-/** Says of each error which method failed. */
+/** Records the method of each error. */
 const naming: Interceptor = (next) => async (request) => {
   try {
     const response = await next(request);
@@ -34,8 +34,7 @@ async function* named<Message>(messages: AsyncIterable<Message>, method: string)
 
 const transport = createGrpcWebTransport({ baseUrl: baseUrl(document.baseURI), interceptors: [naming] });
 
-/** Options of a unary call. */
-export const brief = { timeoutMs: PATIENCE_MS } as const;
+export const brief = { timeoutMs: TIMEOUT_MS } as const;
 
 export const trainingClient = createClient(TrainingService, transport);
 export const datasetClient = createClient(DatasetService, transport);
@@ -43,7 +42,7 @@ export const modelClient = createClient(ModelService, transport);
 export const predictionClient = createClient(PredictionService, transport);
 export const systemClient = createClient(SystemService, transport);
 
-/** Gets a page of the server beside the API, such as `metrics`. */
+/** Fetches a path of the HTTP port, such as `metrics`. */
 export async function fetchPage(path: string, signal: AbortSignal): Promise<Response> {
   return fetch(`${baseUrl(document.baseURI)}/${path}`, { signal, cache: "no-store" });
 }

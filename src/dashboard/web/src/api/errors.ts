@@ -1,37 +1,36 @@
-/** What a failed call tells: which call, why, which fields, and when to try again. */
+/** Failed calls: method, cause, violations and retry delay. */
 import { Code, ConnectError } from "@connectrpc/connect";
 import { seconds } from "../format";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb";
 
-/** One wrong field of a request. */
+/** An invalid field of a request. */
 export interface Violation {
-  /** Its path in the request, such as `spec.optimizer.learning_rate`. */
+  /** Path in the request, such as `spec.optimizer.learning_rate`. */
   field: string;
   description: string;
 }
 
-/** A failed call, for people and for the page's decisions. */
+/** A failed call. */
 export interface Failure {
-  /** The method, such as `StartTraining`. */
+  /** Method, such as `StartTraining`. */
   call: string;
   code: Code;
   message: string;
-  /** Stable and in capitals, such as `QUEUE_FULL`; empty when the failure is not the server's. */
+  /** Stable reason such as `QUEUE_FULL`; empty if the error does not come from the server. */
   reason: string;
   violations: Violation[];
-  /** What RetryInfo asks to wait at least, in milliseconds. */
+  /** Minimum delay of RetryInfo in milliseconds. */
   retryAfter: number | undefined;
 }
 
-/** The method of an error, where the transport knows it. */
 const methods = new WeakMap<ConnectError, string>();
 
-/** Remembers which method an error is of. */
+/** Records the method of an error. */
 export function noteMethod(error: unknown, method: string): void {
   if (error instanceof ConnectError) methods.set(error, method);
 }
 
-/** Reads an error of a call; `call` names it where the transport did not. */
+/** Converts the error of a call; `call` is its name if the transport did not record one. */
 export function failureOf(error: unknown, call = ""): Failure {
   const status = ConnectError.from(error);
   const retry = status.findDetails(RetryInfoSchema)[0]?.retryDelay;
@@ -39,7 +38,7 @@ export function failureOf(error: unknown, call = ""): Failure {
   return {
     call: methods.get(status) ?? call,
     code: unreachable ? Code.Unavailable : status.code,
-    message: unreachable ? "the server cannot be reached; check that it runs and that the network is there" : status.rawMessage,
+    message: unreachable ? "the server is unreachable; check that it is running and that the network is connected" : status.rawMessage,
     reason: status.findDetails(ErrorInfoSchema)[0]?.reason ?? "",
     violations: status
       .findDetails(BadRequestSchema)
@@ -49,13 +48,13 @@ export function failureOf(error: unknown, call = ""): Failure {
   };
 }
 
-/** Whether the network failed rather than the call: browsers throw a TypeError then. */
+/** True for a network failure, for which browsers throw a TypeError. */
 export function isUnreachable(error: unknown): boolean {
   if (error instanceof TypeError) return true;
   return error instanceof ConnectError && error.cause instanceof TypeError;
 }
 
-/** Whether the call was given up by the page itself. */
+/** True if the page cancelled the call. */
 export function isAbort(error: unknown): boolean {
   return (error instanceof DOMException && error.name === "AbortError") || (error instanceof ConnectError && error.code === Code.Canceled);
 }

@@ -1,10 +1,10 @@
-/** One image's prediction, with what only some servers can add: heat maps and faces. The page's code is the same with and without them in the API. */
+/** Prediction of one image, with heat maps and faces if the API and the server support them. */
 import { type DescMessage, type Message, create } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import { type Interval, type PredictDurations, PredictRequestSchema, PredictionSchema } from "../gen/visage/v1/prediction_pb";
 import { predictionClient } from "./clients";
 
-/** Whether the API that this page was built with has the parts. */
+/** Support in the API that the page was built with. */
 export const HAS_EXPLAIN = hasField(PredictRequestSchema, "explain") && hasField(PredictionSchema, "explanation_png");
 export const HAS_FACES = hasField(PredictRequestSchema, "detect_faces") && hasField(PredictionSchema, "faces");
 
@@ -12,9 +12,9 @@ function hasField(desc: DescMessage, name: string): boolean {
   return desc.fields.some((field) => field.name === name);
 }
 
-/** What is asked about an image. */
-export interface Question {
-  /** `models/{model}/versions/{n or alias}`; empty for the live one. */
+/** Options of a prediction. */
+export interface PredictOptions {
+  /** `models/{model}/versions/{n or alias}`; empty for the live version. */
   model: string;
   intervalLevel: number | undefined;
   explain: boolean;
@@ -33,7 +33,7 @@ export interface Face {
   explanation: Blob | undefined;
 }
 
-export interface Answer {
+export interface PredictResult {
   age: number;
   interval: Interval | undefined;
   width: number;
@@ -44,20 +44,20 @@ export interface Answer {
   durations: PredictDurations | undefined;
 }
 
-/** Asks about one image: a bad one then fails alone. */
-export async function predict(image: Uint8Array, question: Question, signal: AbortSignal): Promise<Answer> {
-  const request = create(PredictRequestSchema, { images: [image], model: question.model, intervalLevel: question.intervalLevel });
-  if (question.explain && HAS_EXPLAIN) set(PredictRequestSchema, request, "explain");
-  if (question.detectFaces && HAS_FACES) set(PredictRequestSchema, request, "detect_faces");
+/** Predicts a single image, so that an invalid image does not affect others. */
+export async function predict(image: Uint8Array, options: PredictOptions, signal: AbortSignal): Promise<PredictResult> {
+  const request = create(PredictRequestSchema, { images: [image], model: options.model, intervalLevel: options.intervalLevel });
+  if (options.explain && HAS_EXPLAIN) set(PredictRequestSchema, request, "explain");
+  if (options.detectFaces && HAS_FACES) set(PredictRequestSchema, request, "detect_faces");
   const response = await predictionClient.predict(request, { signal });
   const [prediction] = response.predictions;
-  if (!prediction) throw new Error("the server answered without a prediction");
+  if (!prediction) throw new Error("the response has no prediction");
   return {
     age: prediction.age,
     interval: prediction.interval,
     width: prediction.width,
     height: prediction.height,
-    explanation: image(read(PredictionSchema, prediction, "explanation_png")),
+    explanation: pngBlob(read(PredictionSchema, prediction, "explanation_png")),
     faces: HAS_FACES ? facesOf(prediction) : [],
     modelVersion: response.modelVersion,
     durations: response.durations,
@@ -69,7 +69,7 @@ function set(desc: DescMessage, message: Message, name: string): void {
   if (field) reflect(desc, message).set(field, true as never);
 }
 
-/** The value of a field that the API may not have. */
+/** Value of a field that the API may lack. */
 function read(desc: DescMessage, message: Message, name: string): unknown {
   const field = desc.fields.find((one) => one.name === name);
   return field && (message as unknown as Record<string, unknown>)[field.localName];
@@ -89,11 +89,11 @@ function facesOf(prediction: Message): Face[] {
       score: Number(read(field.message, face, "score") ?? 0),
       age: Number(read(field.message, face, "age") ?? 0),
       interval: read(field.message, face, "interval") as Interval | undefined,
-      explanation: image(read(field.message, face, "explanation_png")),
+      explanation: pngBlob(read(field.message, face, "explanation_png")),
     };
   });
 }
 
-function image(bytes: unknown): Blob | undefined {
+function pngBlob(bytes: unknown): Blob | undefined {
   return bytes instanceof Uint8Array && bytes.length > 0 ? new Blob([new Uint8Array(bytes)], { type: "image/png" }) : undefined;
 }

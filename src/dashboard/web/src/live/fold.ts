@@ -1,4 +1,4 @@
-/** What the events of one training add up to. */
+/** State of one training, folded from its events. */
 import {
   type Checkpoint,
   type DatasetReport,
@@ -14,41 +14,39 @@ import {
 } from "../gen/visage/v1/training_pb";
 import { millis } from "../format";
 
-/** What became of an event. */
+/** Result of applying an event. */
 export type Outcome =
   | "applied"
-  /** It was seen before and changes nothing. */
+  /** Seen before; no effect. */
   | "repeat"
-  /** Events before it are missing: what is known cannot be trusted, so it was not applied. */
+  /** Earlier events are missing, so it was not applied. */
   | "gap";
 
-/** A moment in a training's life. */
+/** An entry of the history of a training. */
 export type Moment = { time: number; attempt: number } & (
   | { kind: "state"; state: TrainingState }
   | { kind: "rewound"; fromEpoch: number }
   | { kind: "spec"; reason: SpecChangeReason; changes: FieldChange[] }
 );
 
-/** The events of one training, added up in order. */
 export class TrainingLog {
-  /** The sequence of the last event that counts. */
+  /** Sequence of the last applied event. */
   sequence = 0n;
   attempt = 0;
   state = TrainingState.UNSPECIFIED;
   stopReason = StopReason.UNSPECIFIED;
   failure: Failure | undefined;
-  /** By epoch, without holes and without repeats. */
+  /** In order, without gaps or repeats. */
   epochs: EpochMetrics[] = [];
   checkpoints: Checkpoint[] = [];
   dataset: DatasetReport | undefined;
   test: Evaluation | undefined;
   modelVersion = "";
   promoted = false;
-  /** Where the running epoch stands; undefined when no process runs. */
+  /** Progress of the current epoch; undefined if no process is running. */
   progress: Progress | undefined;
   moments: Moment[] = [];
 
-  /** Adds an event. */
   apply(event: TrainingEvent): Outcome {
     if (event.kind.case === "progress") return this.applyProgress(event.kind.value, event.attempt);
     if (event.sequence === 0n || event.sequence <= this.sequence) return "repeat";
@@ -59,7 +57,7 @@ export class TrainingLog {
     return "applied";
   }
 
-  /** Progress has no place in the order: it is old when it comes from a process before, or when nothing runs any more. */
+  /** Progress has no sequence: it is stale if it comes from an earlier process or after the end. */
   private applyProgress(progress: Progress, attempt: number): Outcome {
     if (attempt < this.attempt || isFinal(this.state)) return "repeat";
     this.progress = progress;
@@ -81,7 +79,7 @@ export class TrainingLog {
         this.dataset = kind.value;
         break;
       case "epochCompleted":
-        // A server that repeats an epoch says so before; the later one wins all the same.
+        // A server announces repeated epochs; the later one wins in any case.
         this.forgetFrom(kind.value.epoch);
         this.epochs.push(kind.value);
         break;
@@ -104,7 +102,7 @@ export class TrainingLog {
         this.moments.push({ ...at, kind: "spec", reason: kind.value.reason, changes: kind.value.changes });
         break;
       default:
-        // An event of a newer server, or a heartbeat: nothing that this page shows.
+        // Heartbeats, and events of a newer server.
         break;
     }
   }
@@ -114,7 +112,7 @@ export class TrainingLog {
     this.checkpoints = this.checkpoints.filter((known) => known.epoch < epoch);
   }
 
-  /** The best complete epoch: the last one that was the best so far when it ended. */
+  /** Best completed epoch: the last one that was the best so far when it ended. */
   get best(): EpochMetrics | undefined {
     return this.epochs.findLast((epoch) => epoch.isBest);
   }
@@ -124,7 +122,7 @@ export class TrainingLog {
   }
 }
 
-/** Whether nothing more will happen. */
+/** True for final states. */
 export function isFinal(state: TrainingState): boolean {
   return (
     state === TrainingState.SUCCEEDED ||
@@ -133,7 +131,7 @@ export function isFinal(state: TrainingState): boolean {
   );
 }
 
-/** Whether a process works for it. */
+/** True for states with a running process. */
 export function hasProcess(state: TrainingState): boolean {
   switch (state) {
     case TrainingState.PREPARING:

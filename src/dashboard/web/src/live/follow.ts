@@ -1,38 +1,45 @@
-/** One stream of the events of all trainings that outlives servers: it goes on from its cursor, without a gap and without a repeat. */
+/**
+ * Stream of the events of all trainings, which resumes at its cursor after a lost connection,
+ * without gaps or repeats.
+ */
 import type { StreamEpochMetricsResponse, TrainingEvent } from "../gen/visage/v1/training_pb";
 import { type Failure, failureOf } from "../api/errors";
 import type { Outcome } from "./fold";
 import { retryDelay, verdict } from "./reconnect";
 
-/** How the stream stands. */
+/** State of the stream. */
 export type Link =
   | { state: "connecting" }
   | { state: "live" }
-  /** Broken; the next attempt follows by itself. `attempt` counts from 1. */
+  /** Disconnected; the next attempt follows automatically. `attempt` counts from 1. */
   | { state: "waiting"; failure: Failure; attempt: number }
-  /** Let go while nobody looks; the cursor is kept. */
+  /** Closed while the page is hidden; the cursor is kept. */
   | { state: "resting" }
   | { state: "failed"; failure: Failure };
 
-/** What a follower works with; tests give their own. */
-export interface Surroundings {
-  /** Opens the stream after a cursor; empty for the beginning. `onOpen` is for the server's first sign, which comes before any event. */
+/** Environment of a follower; replaced in tests. */
+export interface Environment {
+  /**
+   * Opens the stream after a cursor; empty for the beginning. `onOpen` is called with the response
+   * headers, before any event.
+   */
   open(resumeToken: string, signal: AbortSignal, onOpen: () => void): AsyncIterable<StreamEpochMetricsResponse>;
-  /** Takes an event. */
   take(event: TrainingEvent): Outcome;
-  /** Forgets every event: they will all come again. */
+  /** Discards all events; they will be received again. */
   forget(): void;
-  /** Is told how the stream stands. */
-  tell(link: Link): void;
-  /** Waits, or less when the signal is aborted. */
+  /** Receives the state of the stream. */
+  report(link: Link): void;
+  /** Waits, at most until the signal is aborted. */
   wait(milliseconds: number, signal: AbortSignal): Promise<void>;
   /** From 0 to below 1. */
   random(): number;
 }
 
-/** Longest silence that the page asks the server for. */
+/** Heartbeat interval requested from the server. */
 export const HEARTBEAT_MS = 5_000;
-/** Silence after which the connection is taken for dead: two heartbeats may be lost or late. */
+/**
+ * Time without a message after which the connection is considered dead: two heartbeats may be lost.
+ */
 export const SILENCE_MS = 3 * HEARTBEAT_MS;
 
 export class Follower {
@@ -40,9 +47,9 @@ export class Follower {
   private session: AbortController | undefined;
   private pause: AbortController | undefined;
 
-  constructor(private readonly around: Surroundings) {}
+  constructor(private readonly environment: Environment) {}
 
-  /** Begins, or goes on after `rest`. */
+  /** Starts, or resumes after `rest`. */
   start(): void {
     if (this.session) return;
     const session = new AbortController();
@@ -50,29 +57,29 @@ export class Follower {
     void this.run(session.signal);
   }
 
-  /** Lets go of the connection and keeps the cursor. */
+  /** Closes the connection and keeps the cursor. */
   rest(): void {
     if (!this.session) return;
     this.session.abort();
     this.session = undefined;
-    this.around.tell({ state: "resting" });
+    this.environment.report({ state: "resting" });
   }
 
-  /** Tries again at once when it waits. */
+  /** Skips the wait before the next attempt. */
   hurry(): void {
     this.pause?.abort();
   }
 
   private async run(session: AbortSignal): Promise<void> {
     let attempt = 0;
-    this.around.tell({ state: "connecting" });
+    this.environment.report({ state: "connecting" });
     while (!session.aborted) {
       let failure: Failure;
       try {
         await this.read(session, () => {
           attempt = 0;
         });
-        // The stream of all trainings does not end by itself; a proxy may have ended it.
+        // The stream of all trainings never ends, but a proxy may end it.
         failure = failureOf(new TypeError("the stream ended"), "StreamEpochMetrics");
       } catch (error) {
         failure = failureOf(error, "StreamEpochMetrics");
@@ -81,22 +88,22 @@ export class Follower {
       const what = verdict(failure);
       if (what === "give_up") {
         this.session = undefined;
-        this.around.tell({ state: "failed", failure });
+        this.environment.report({ state: "failed", failure });
         return;
       }
-      if (what === "restart") this.begin();
-      this.around.tell({ state: "waiting", failure, attempt: attempt + 1 });
-      await this.sleep(retryDelay(attempt, failure.retryAfter, this.around.random()), session);
+      if (what === "restart") this.reset();
+      this.environment.report({ state: "waiting", failure, attempt: attempt + 1 });
+      await this.sleep(retryDelay(attempt, failure.retryAfter, this.environment.random()), session);
       attempt += 1;
     }
   }
 
-  private begin(): void {
+  private reset(): void {
     this.token = "";
-    this.around.forget();
+    this.environment.forget();
   }
 
-  /** Reads one connection to its end. */
+  /** Reads one connection until it ends. */
   private async read(session: AbortSignal, onAnswer: () => void): Promise<void> {
     const connection = new AbortController();
     const end = (): void => connection.abort();
@@ -112,18 +119,19 @@ export class Follower {
       const live = (): void => {
         if (isLive || session.aborted) return;
         isLive = true;
-        this.around.tell({ state: "live" });
+        this.environment.report({ state: "live" });
       };
-      for await (const { event } of this.around.open(this.token, connection.signal, live)) {
-        // What was on its way when the page let go comes again after the cursor.
+      for await (const { event } of this.environment.open(this.token, connection.signal, live)) {
+        // Events in flight when the stream was closed are sent again after the cursor.
         if (session.aborted) return;
         alive();
         live();
         onAnswer();
         if (!event) continue;
-        if (this.around.take(event) === "gap") {
-          // Never seen, since the server promises none; but curves with holes would be worse than reading all again.
-          this.begin();
+        if (this.environment.take(event) === "gap") {
+          // The server guarantees that there are no gaps; reading everything again is the safe
+          // reaction.
+          this.reset();
           return;
         }
         if (event.resumeToken !== "") this.token = event.resumeToken;
@@ -138,6 +146,6 @@ export class Follower {
   private async sleep(milliseconds: number, session: AbortSignal): Promise<void> {
     const pause = new AbortController();
     this.pause = pause;
-    await this.around.wait(milliseconds, AbortSignal.any([session, pause.signal]));
+    await this.environment.wait(milliseconds, AbortSignal.any([session, pause.signal]));
   }
 }

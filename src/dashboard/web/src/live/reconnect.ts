@@ -1,22 +1,23 @@
-/** When a broken stream is opened again: soon at first, then ever more rarely, and never sooner than the server asks. */
+/** Reconnection policy: exponential backoff, never sooner than the server requests. */
 import { Code } from "@connectrpc/connect";
 import type { Failure } from "../api/errors";
 
-/** The first wait. */
 export const FIRST_DELAY_MS = 500;
-/** The longest wait that is not the server's wish. */
+/** Maximum delay, unless the server requests a longer one. */
 export const LONGEST_DELAY_MS = 10_000;
 
-/** What to do about a stream that broke. */
+/** Reaction to a broken stream. */
 export type Verdict =
-  /** Go on from the cursor after a wait. */
+  /** Resume at the cursor after a delay. */
   | "resume"
-  /** The cursor means nothing to this server, whose data may be new: forget everything and begin anew. */
+  /**
+   * The cursor is invalid for this server, whose data may be new: discard everything and start
+   * over.
+   */
   | "restart"
-  /** It will not get better by itself. */
+  /** Not retryable. */
   | "give_up";
 
-/** Reads a failure of the stream. */
 export function verdict(failure: Pick<Failure, "code" | "reason">): Verdict {
   switch (failure.code) {
     case Code.OutOfRange:
@@ -32,8 +33,8 @@ export function verdict(failure: Pick<Failure, "code" | "reason">): Verdict {
 }
 
 /**
- * Milliseconds to wait before attempt `attempt` (from 0) to open the stream again: doubled each time up to a bound, spread by up to a fifth so that many
- * pages do not come back at once, and at least what RetryInfo said. `random` is from 0 to below 1.
+ * Delay in milliseconds before attempt `attempt` (from 0): doubled each time up to a maximum, with a jitter of a fifth so that many pages do not
+ * reconnect at once, and at least the delay of RetryInfo. `random` is at least 0 and below 1.
  */
 export function retryDelay(attempt: number, retryAfter: number | undefined, random: number): number {
   const doubled = Math.min(FIRST_DELAY_MS * 2 ** Math.min(attempt, 30), LONGEST_DELAY_MS);

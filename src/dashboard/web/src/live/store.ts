@@ -1,4 +1,4 @@
-/** What the page knows about trainings: the list as the server told it, and the events that came since. */
+/** Trainings known to the page: the latest list, and the events received since. */
 import { computed, signal } from "@preact/signals";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { brief, trainingClient } from "../api/clients";
@@ -9,13 +9,13 @@ import { TrainingLog } from "./fold";
 import { type View, viewOf } from "./view";
 
 const snapshot = signal<ReadonlyMap<string, Training> | undefined>(undefined);
-/** Mutable; `revision` tells of changes, at most once for each frame. */
+/** Mutable; `revision` signals changes. */
 const logs = new Map<string, TrainingLog>();
 const revision = signal(0);
 
-/** How the stream of events stands. */
+/** State of the event stream. */
 export const link = signal<Link>({ state: "connecting" });
-/** Why the list could not be read the last time. */
+/** Error of the latest list request. */
 export const listFailure = signal<Failure | undefined>(undefined);
 
 /** All trainings, newest first; undefined before the first list. */
@@ -28,7 +28,7 @@ let isAnnounced = false;
 function changed(): void {
   if (isAnnounced) return;
   isAnnounced = true;
-  // A replay brings thousands of events in one go; the page is drawn once for all that came together.
+  // A replay delivers thousands of events at once; render once for all of them.
   setTimeout(() => {
     isAnnounced = false;
     revision.value += 1;
@@ -62,7 +62,7 @@ const follower = new Follower({
     changed();
     refreshSoon();
   },
-  tell(next) {
+  report(next) {
     const wasBroken = link.value.state === "waiting" || link.value.state === "resting";
     link.value = next;
     if (next.state === "live" && wasBroken) refreshSoon();
@@ -79,24 +79,24 @@ const follower = new Follower({
   random: Math.random,
 });
 
-/** The list has what events do not: places in the queue, specs, and what was deleted. */
+/** The list contains what events do not: queue positions, specs and deletions. */
 const REFRESH_MS = 15_000;
-/** Events that come together cause one list. */
+/** Delay that coalesces the refreshes of simultaneous events. */
 const SETTLE_MS = 150;
-/** A page that nobody sees lets go of its connection, of which browsers have six for a server. */
+/** A hidden page closes its connection, because browsers allow six per server. */
 const REST_AFTER_MS = 20_000;
 
 let refreshTimer: ReturnType<typeof setTimeout> | undefined;
 let isRefreshing = false;
 let isRefreshWanted = false;
 
-/** Reads the list again shortly. */
+/** Schedules a refresh of the list. */
 export function refreshSoon(): void {
   clearTimeout(refreshTimer);
   refreshTimer = setTimeout(() => void refresh(), SETTLE_MS);
 }
 
-/** Reads the list of trainings. */
+/** Refreshes the list of trainings. */
 export async function refresh(): Promise<void> {
   if (isRefreshing) {
     isRefreshWanted = true;
@@ -129,7 +129,7 @@ export async function refresh(): Promise<void> {
   }
 }
 
-/** Takes an answer of a call that has the training as it is now. */
+/** Applies the training returned by a call. */
 export function learn(training: Training | undefined): void {
   if (!training) return;
   const next = new Map(snapshot.value);
@@ -143,7 +143,7 @@ export function learn(training: Training | undefined): void {
   refreshSoon();
 }
 
-/** Forgets a deleted training. */
+/** Removes a deleted training. */
 export function unlearn(name: string): void {
   const next = new Map(snapshot.value);
   next.delete(name);
@@ -151,7 +151,7 @@ export function unlearn(name: string): void {
   snapshot.value = next;
 }
 
-/** Begins to follow, for as long as somebody looks. */
+/** Follows the events while the page is visible. */
 export function startFollowing(): void {
   follower.start();
   void refresh();
@@ -172,7 +172,7 @@ export function startFollowing(): void {
   addEventListener("online", () => follower.hurry());
 }
 
-/** Tries to connect at once. */
+/** Reconnects at once. */
 export function reconnectNow(): void {
   follower.hurry();
   follower.start();

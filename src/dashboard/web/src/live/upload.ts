@@ -1,28 +1,27 @@
-/** The one upload of this page. It goes on while other pages are looked at. */
+/** The upload of this page; it continues while other pages are shown. */
 import { signal } from "@preact/signals";
 import { brief, datasetClient } from "../api/clients";
 import { upload } from "../api/datasets";
 import { type Failure, failureOf, isAbort } from "../api/errors";
 import { announce, notify } from "../ui/notices";
 
-/** Where it stands. */
 export type Upload = { kind: "sending"; name: string; sent: number; total: number } | { kind: "failed"; name: string; failure: Failure };
 
 export const current = signal<Upload | undefined>(undefined);
-/** Changes with every dataset that is made, so that lists are read again. */
+/** Number of created datasets; a change refreshes lists. */
 export const made = signal(0);
 
 let abort: AbortController | undefined;
 
-/** Properties of a new dataset, beside its archive. */
+/** Properties of a new dataset. */
 export interface About {
   datasetId: string;
   displayName: string;
-  /** Empty: the file names begin with the age. */
+  /** If empty, file names start with the age. */
   agePattern: string;
 }
 
-/** Sends an archive and makes a dataset of it; whether it was made. */
+/** Uploads an archive and creates a dataset from it; returns true on success. */
 export async function send(file: File, about: About): Promise<boolean> {
   if (current.value?.kind === "sending") return false;
   const ended = new AbortController();
@@ -34,12 +33,12 @@ export async function send(file: File, about: About): Promise<boolean> {
     await datasetClient.createDataset({ ...about, upload: id }, brief);
     current.value = undefined;
     made.value += 1;
-    notify(`All of ${name} is on the server, which unpacks it now.`);
+    notify(`Uploaded ${name}. The server is unpacking it.`);
     return true;
   } catch (error) {
     if (isAbort(error) || ended.signal.aborted) {
       current.value = undefined;
-      announce("The upload was given up.");
+      announce("Upload cancelled.");
     } else {
       current.value = { kind: "failed", name, failure: failureOf(error, "The upload") };
     }
@@ -47,12 +46,11 @@ export async function send(file: File, about: About): Promise<boolean> {
   }
 }
 
-/** Gives the upload up; what the server has of it is deleted. */
-export function giveUp(): void {
+/** Cancels the upload and deletes its data from the server. */
+export function cancelUpload(): void {
   abort?.abort();
 }
 
-/** Forgets a failed upload. */
 export function dismiss(): void {
   if (current.value?.kind === "failed") current.value = undefined;
 }

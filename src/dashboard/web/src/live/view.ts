@@ -1,4 +1,4 @@
-/** A training by all that is known of it: what was listed and what was heard. */
+/** Combination of the listed state of a training and its events. */
 import type {
   DatasetReport,
   EpochMetrics,
@@ -11,7 +11,6 @@ import type {
 } from "../gen/visage/v1/training_pb";
 import { type TrainingLog, hasProcess } from "./fold";
 
-/** A training as it stands. */
 export interface View {
   name: string;
   training: Training;
@@ -28,7 +27,7 @@ export interface View {
   modelVersion: string;
 }
 
-/** Joins what was listed and what was heard; the one that has seen more events wins. */
+/** Combines list and events; the one with more events takes precedence. */
 export function viewOf(training: Training, log: TrainingLog): View {
   const isLogNewer = log.sequence > 0n && log.sequence >= training.lastSequence;
   const state = isLogNewer ? log.state : training.state;

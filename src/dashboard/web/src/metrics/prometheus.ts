@@ -1,13 +1,12 @@
-/** Reads Prometheus' text format, and what follows from two readings of it. */
+/** Parser of Prometheus' text format, and rates and quantiles from two scrapes. */
 
-/** One series with its value. */
 export interface Sample {
   name: string;
   labels: Readonly<Record<string, string>>;
   value: number;
 }
 
-/** One reading of all series. */
+/** One scrape. */
 export interface Reading {
   /** Milliseconds since 1970. */
   time: number;
@@ -18,7 +17,7 @@ const NAME = /[a-zA-Z_:][a-zA-Z0-9_:]*/y;
 const LABEL = /\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(,?)/y;
 const VALUE = /\s+(\S+)(?:\s+-?\d+)?\s*$/y;
 
-/** Reads a page of metrics; lines that are none are left out. */
+/** Parses a page of metrics; malformed lines are skipped. */
 export function parseMetrics(text: string): Sample[] {
   const samples: Sample[] = [];
   for (const line of text.split("\n")) {
@@ -71,16 +70,18 @@ function parseValue(text: string): number {
   }
 }
 
-/** Which series of a name are meant. */
+/** Filter of the series of a name. */
 export type Choice = (labels: Readonly<Record<string, string>>) => boolean;
 
-/** Sum of the chosen series; undefined when there is none. */
+/** Sum of the selected series; undefined without one. */
 export function total(reading: Reading, name: string, chosen: Choice = () => true): number | undefined {
   const values = reading.samples.filter((sample) => sample.name === name && chosen(sample.labels)).map(({ value }) => value);
   return values.length === 0 ? undefined : values.reduce((sum, value) => sum + value, 0);
 }
 
-/** By how much each chosen counter grew, by its labels. One that fell was started anew, so all of it is growth. */
+/**
+ * Increase of each selected counter. A counter that decreased was reset, so its whole value counts.
+ */
 function growth(before: Reading, after: Reading, name: string, chosen: Choice): Sample[] {
   const earlier = new Map<string, number>();
   for (const sample of before.samples) if (sample.name === name) earlier.set(key(sample.labels), sample.value);
@@ -96,7 +97,7 @@ function key(labels: Readonly<Record<string, string>>): string {
   return JSON.stringify(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** Growth of the chosen counters for each second between two readings. */
+/** Increase per second of the selected counters between two scrapes. */
 export function rate(before: Reading, after: Reading, name: string, chosen: Choice = () => true): number {
   const seconds = (after.time - before.time) / 1000;
   if (seconds <= 0) return 0;
@@ -104,8 +105,8 @@ export function rate(before: Reading, after: Reading, name: string, chosen: Choi
 }
 
 /**
- * The value that a share `q` of the observations between two readings did not exceed, by a straight line inside its bucket, as Prometheus'
- * `histogram_quantile` has it; undefined when there were none.
+ * Quantile `q` of the observations between two scrapes, linearly interpolated within its bucket like Prometheus' `histogram_quantile`; undefined
+ * without observations.
  */
 export function quantile(q: number, before: Reading, after: Reading, histogram: string, chosen: Choice = () => true): number | undefined {
   const byBound = new Map<number, number>();

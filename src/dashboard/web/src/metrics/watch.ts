@@ -1,4 +1,4 @@
-/** The server's figures over the last minutes, read from its own page of metrics while somebody looks. */
+/** Recent metrics of the server, scraped while the page is visible. */
 import { useEffect, useState } from "preact/hooks";
 import { fetchPage } from "../api/clients";
 import { type Failure, failureOf } from "../api/errors";
@@ -9,17 +9,17 @@ import { SystemService } from "../gen/visage/v1/system_pb";
 import { TrainingService } from "../gen/visage/v1/training_pb";
 import { type Choice, type Reading, parseMetrics, quantile, rate, total } from "./prometheus";
 
-/** Methods that answer once: streams last as long as somebody looks, which says nothing about how fast the server is. */
+/** Unary methods: the duration of a stream is not a latency. */
 const UNARY: ReadonlySet<string> = new Set(
   [DatasetService, ModelService, PredictionService, SystemService, TrainingService].flatMap((service) =>
     service.methods.filter(({ methodKind }) => methodKind === "unary").map(({ name }) => name),
   ),
 );
-/** Methods are labelled `visage.v1.PredictionService/Predict` or the like. */
+/** The label is a full name such as `visage.v1.PredictionService/Predict`. */
 const isUnary: Choice = ({ method = "" }) => UNARY.has(method.slice(method.lastIndexOf("/") + 1));
 const isFault: Choice = ({ code }) => code !== undefined && !["ok", "cancelled"].includes(code);
 
-/** One moment of the charts. */
+/** A point of the charts. */
 export interface Point {
   /** Seconds since 1970. */
   time: number;
@@ -32,7 +32,7 @@ export interface Point {
   memory: number | undefined;
 }
 
-/** What lies between two readings. */
+/** Rates and latencies between two scrapes. */
 export function pointOf(before: Reading, after: Reading): Point {
   const latency = (q: number) => quantile(q, before, after, "visage_rpc_duration_seconds", isUnary);
   return {
@@ -55,7 +55,7 @@ export interface MethodTotals {
   inFlight: number;
 }
 
-/** What each method had to do, the busiest first. */
+/** Totals by method, in descending order of calls. */
 export function methodsOf(reading: Reading): MethodTotals[] {
   const methods = new Set(reading.samples.filter(({ name }) => name === "visage_rpc_requests_total").map(({ labels }) => labels["method"] ?? ""));
   return [...methods]
@@ -82,7 +82,7 @@ export interface Watched {
   failure: Failure | undefined;
 }
 
-/** Reads the metrics again and again; a page that nobody sees does not. */
+/** Scrapes the metrics periodically while the page is visible. */
 export function useMetrics(): Watched {
   const [watched, setWatched] = useState<Watched>({ points: [], latest: undefined, failure: undefined });
   useEffect(() => {
@@ -92,7 +92,7 @@ export function useMetrics(): Watched {
       if (document.visibilityState === "hidden") return;
       try {
         const response = await fetchPage("metrics", AbortSignal.any([abort.signal, AbortSignal.timeout(10_000)]));
-        if (!response.ok) throw new Error(`the page answered ${response.status} ${response.statusText}`);
+        if (!response.ok) throw new Error(`./metrics responded with ${response.status} ${response.statusText}`);
         const after = { time: Date.now(), samples: parseMetrics(await response.text()) };
         const earlier = before;
         before = after;

@@ -1,4 +1,6 @@
-/** An image from the camera, on pages that browsers trust with it (https or this machine); phones have their own camera for others. */
+/**
+ * Camera dialog, for secure pages (https or localhost); other pages use the camera app of a phone.
+ */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Dialog } from "../ui/dialog";
 
@@ -19,7 +21,7 @@ export function CameraDialog(props: { onClose: () => void; onImage: (file: File)
         if (isGone) stream.getTracks().forEach((track) => track.stop());
         else if (video.current) video.current.srcObject = opened;
       },
-      (error: Error) => setProblem(error.name === "NotAllowedError" ? "The browser was told not to use the camera." : `The camera cannot be used: ${error.message}`),
+      (error: Error) => setProblem(error.name === "NotAllowedError" ? "Access to the camera was denied." : `The camera is unavailable: ${error.message}`),
     );
     return () => {
       isGone = true;
@@ -44,13 +46,13 @@ export function CameraDialog(props: { onClose: () => void; onImage: (file: File)
   };
   return (
     <Dialog title="Take an image" onClose={props.onClose}>
-      {problem ? <p class="wrong">{problem}</p> : <video ref={video} class="camera" autoPlay playsInline muted onLoadedMetadata={() => setReady(true)} aria-label="What the camera sees" />}
+      {problem ? <p class="wrong">{problem}</p> : <video ref={video} class="camera" autoPlay playsInline muted onLoadedMetadata={() => setReady(true)} aria-label="Camera preview" />}
       <div class="actions">
         <button type="button" onClick={props.onClose}>
           Cancel
         </button>
         <button type="button" class="primary" disabled={!isReady} onClick={take}>
-          Take it
+          Capture
         </button>
       </div>
     </Dialog>

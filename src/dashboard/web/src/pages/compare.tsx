@@ -1,4 +1,4 @@
-/** Several trainings in one chart, and the fields in which their specs differ. */
+/** Comparison of trainings: their curves in one chart, and the differences of their specs. */
 import { create } from "@bufbuild/protobuf";
 import { useMemo } from "preact/hooks";
 import { NOTHING, figure, shortName } from "../format";
@@ -10,7 +10,7 @@ import { Empty, FailureBox, Loading, PageHead, Panel, Scroll, StateChip } from "
 import { go, href, route } from "../ui/router";
 import { titleOf } from "./training-parts";
 
-const FIGURES: Readonly<Record<string, { label: string; unit: string; of: (epoch: EpochMetrics) => number }>> = {
+const METRICS: Readonly<Record<string, { label: string; unit: string; of: (epoch: EpochMetrics) => number }>> = {
   val_mae: { label: "Validation MAE", unit: "years", of: (one) => one.valMae },
   val_rmse: { label: "Validation RMSE", unit: "years", of: (one) => one.valRmse },
   val_loss: { label: "Validation loss", unit: "squared years", of: (one) => one.valLoss },
@@ -19,7 +19,7 @@ const FIGURES: Readonly<Record<string, { label: string; unit: string; of: (epoch
   learning_rate: { label: "Learning rate", unit: "", of: (one) => one.learningRate },
   images_per_second: { label: "Speed", unit: "images/s", of: (one) => one.imagesPerSecond },
 };
-/** As many as there are colours that can be told apart. */
+/** Limited by the number of distinguishable colours. */
 const MOST = 8;
 
 export function ComparePage() {
@@ -28,7 +28,7 @@ export function ComparePage() {
   const ids = (query.get("t") ?? "").split(",").filter((id) => id !== "");
   const chosen = (all ?? []).filter((view) => ids.includes(shortName(view.name))).slice(0, MOST);
   const key = query.get("m") ?? "";
-  const measure = FIGURES[key] ?? FIGURES["val_mae"];
+  const measure = METRICS[key] ?? METRICS["val_mae"];
   const set = (trainings: string[], figureKey: string): void => go(href("compare", "", { t: trainings.join(","), ...(figureKey ? { m: figureKey } : {}) }), true);
   const toggle = (id: string): void => set(ids.includes(id) ? ids.filter((one) => one !== id) : [...ids, id], key);
   const state = chosen.map((view) => `${view.name}:${view.log.sequence}`).join();
@@ -44,11 +44,11 @@ export function ComparePage() {
   }
   return (
     <>
-      <PageHead title="Compare" lead="Curves over each other, and what was set differently." />
+      <PageHead title="Compare" lead="Curves in one chart, and the differences of the specs." />
       {all.length === 0 ? (
         <Empty title="Nothing to compare yet">
           <p>
-            <a href={href("start")}>Start a training</a>, and a second one with something changed.
+            <a href={href("start")}>Start a training</a>, and a second one with other settings.
           </p>
         </Empty>
       ) : (
@@ -76,9 +76,9 @@ export function ComparePage() {
               title="Curves"
               actions={
                 <label class="inline-field">
-                  Figure
-                  <select value={key in FIGURES ? key : "val_mae"} onChange={(event) => set(ids, event.currentTarget.value)}>
-                    {Object.entries(FIGURES).map(([value, { label }]) => (
+                  Metric
+                  <select value={key in METRICS ? key : "val_mae"} onChange={(event) => set(ids, event.currentTarget.value)}>
+                    {Object.entries(METRICS).map(([value, { label }]) => (
                       <option key={value} value={value}>
                         {label}
                       </option>
@@ -87,11 +87,11 @@ export function ComparePage() {
                 </label>
               }
             >
-              <Chart title={measure.label} unit={measure.unit} xLabel="epoch" x={drawn.x} curves={drawn.curves} height={300} emptyText={chosen.length === 0 ? "Mark trainings to see their curves." : "No complete epoch yet."} />
+              <Chart title={measure.label} unit={measure.unit} xLabel="epoch" x={drawn.x} curves={drawn.curves} height={300} emptyText={chosen.length === 0 ? "Select trainings to see their curves." : "No completed epoch yet."} />
             </Panel>
             {chosen.length > 1 && <Results chosen={chosen} />}
             {chosen.length > 1 && <Differences chosen={chosen} />}
-            {chosen.length === 1 && <p class="muted">Mark one more to see what was set differently.</p>}
+            {chosen.length === 1 && <p class="muted">Select another training to compare the specs.</p>}
           </div>
         </div>
       )}
@@ -99,7 +99,7 @@ export function ComparePage() {
   );
 }
 
-/** Curves of trainings over the same epochs; a training without an epoch has a hole there. */
+/** Curves over the union of all epochs, with gaps where a training lacks an epoch. */
 function overlay(chosen: View[], of: (epoch: EpochMetrics) => number): { x: number[]; curves: { label: string; colour: number; values: (number | null)[] }[] } {
   const x = [...new Set(chosen.flatMap((view) => view.log.epochs.map(({ epoch }) => epoch)))].sort((a, b) => a - b);
   const curves = chosen.map((view, index) => {
@@ -142,7 +142,7 @@ function Results({ chosen }: { chosen: View[] }) {
         </table>
       </Scroll>
       {new Set(chosen.map((view) => view.dataset?.valDigest ?? "")).size > 1 && (
-        <p class="muted">They were validated on different images, so that their errors cannot be held against each other.</p>
+        <p class="muted">They were validated on different images, so their errors are not comparable.</p>
       )}
     </Panel>
   );
@@ -151,9 +151,9 @@ function Results({ chosen }: { chosen: View[] }) {
 function Differences({ chosen }: { chosen: View[] }) {
   const found = differences(TrainingSpecSchema, chosen.map((view) => view.training.resolvedSpec ?? create(TrainingSpecSchema)));
   return (
-    <Panel title="What was set differently">
+    <Panel title="Differences of the specs">
       {found.length === 0 ? (
-        <p class="muted">Nothing: their resolved specs are equal.</p>
+        <p class="muted">None: the resolved specs are equal.</p>
       ) : (
         <Scroll label="Fields that differ">
           <table class="spec" id="spec-differences">

@@ -1,4 +1,4 @@
-/** What a dataset was found to hold. */
+/** Summary of a dataset. */
 import { count, sentence, span, words, years } from "../format";
 import type { DatasetReport } from "../gen/visage/v1/training_pb";
 import { LeftOut } from "./left-out";
@@ -16,11 +16,11 @@ export function DatasetSummary(props: { report: DatasetReport; path?: string | u
           ))}
         </ul>
       )}
-      <Scroll label="Parts of the dataset">
+      <Scroll label="Splits of the dataset">
         <table>
           <thead>
             <tr>
-              <th scope="col">Part</th>
+              <th scope="col">Split</th>
               <th scope="col" class="right">Images</th>
               <th scope="col" class="bar-cell"><span class="unseen">Share</span></th>
               <th scope="col" class="right">Mean age</th>
@@ -45,10 +45,10 @@ export function DatasetSummary(props: { report: DatasetReport; path?: string | u
         </table>
       </Scroll>
       {report.rejects.length > 0 && (
-        <ul class="plain" aria-label="Files that were left out">
+        <ul class="plain" aria-label="Rejected files">
           {report.rejects.map((reject) => (
             <li key={reject.reason}>
-              {count(reject.count)} left out: {words(reject.reason)} <span class="muted wrap">{reject.examples.length > 0 && `such as ${reject.examples.join(", ")}`}</span>
+              {count(reject.count)} rejected: {words(reject.reason)} <span class="muted wrap">{reject.examples.length > 0 && `such as ${reject.examples.join(", ")}`}</span>
             </li>
           ))}
         </ul>
@@ -57,7 +57,7 @@ export function DatasetSummary(props: { report: DatasetReport; path?: string | u
       <Facts
         items={[
           ["Path", props.path && <Name text={props.path} />, "wide"],
-          ["Groups of identical images", report.duplicateGroups > 0n && `${count(report.duplicateGroups)}, ${count(report.straddlingGroups)} of them in more than one part`],
+          ["Groups of identical images", report.duplicateGroups > 0n && `${count(report.duplicateGroups)}, ${count(report.straddlingGroups)} of them in several splits`],
           ["Scanned in", span(report.scanSeconds)],
           ["Digest", report.digest && <code title={report.digest}>{report.digest.slice(0, 16)}…</code>],
         ]}

@@ -1,11 +1,11 @@
-/** Datasets with a name: the list, one of them, and how one comes to be. */
+/** Named datasets: list, details, upload and registration. */
 import { Code } from "@connectrpc/connect";
 import { useEffect, useId, useState } from "preact/hooks";
 import { brief, datasetClient, systemClient } from "../api/clients";
 import { idOf, sampleUrl } from "../api/datasets";
 import { bytes, count, exactMoment, moment, sentence, shortName, words } from "../format";
 import { type AgeBand, type Dataset, DatasetKind, DatasetState } from "../gen/visage/v1/dataset_pb";
-import { current, dismiss, giveUp, made, send } from "../live/upload";
+import { current, dismiss, cancelUpload, made, send } from "../live/upload";
 import { useAction, useLoaded } from "../ui/calls";
 import { Dialog } from "../ui/dialog";
 import { notify } from "../ui/notices";
@@ -13,8 +13,8 @@ import { BusyButton, Empty, Facts, FailureBox, Loading, Meter, Name, PageHead, P
 import { go, href, route } from "../ui/router";
 import { DatasetSummary } from "./dataset";
 
-/** How often what is being unpacked or scanned is looked at. */
-const LOOK_MS = 1_000;
+/** Polling interval while a dataset is unpacked or scanned. */
+const POLL_MS = 1_000;
 
 const TONES: Readonly<Record<DatasetState, string>> = {
   [DatasetState.UNSPECIFIED]: "quiet",
@@ -24,9 +24,9 @@ const TONES: Readonly<Record<DatasetState, string>> = {
   [DatasetState.FAILED]: "bad",
 };
 
-const isGoingOn = ({ state }: Dataset): boolean => state === DatasetState.UNPACKING || state === DatasetState.SCANNING;
+const isActive = ({ state }: Dataset): boolean => state === DatasetState.UNPACKING || state === DatasetState.SCANNING;
 
-/** Follows the list to its last page. */
+/** Reads all pages of the list. */
 export async function allDatasets(signal: AbortSignal): Promise<Dataset[]> {
   const datasets: Dataset[] = [];
   let pageToken = "";
@@ -38,13 +38,13 @@ export async function allDatasets(signal: AbortSignal): Promise<Dataset[]> {
   return datasets;
 }
 
-/** Calls again as long as something goes on. */
-function useLooking(goesOn: boolean, again: () => void, answer: unknown): void {
+/** Polls while `isActive`. */
+function usePolling(isActive: boolean, again: () => void, answer: unknown): void {
   useEffect(() => {
-    if (!goesOn) return undefined;
-    const timer = setTimeout(again, LOOK_MS);
+    if (!isActive) return undefined;
+    const timer = setTimeout(again, POLL_MS);
     return () => clearTimeout(timer);
-  }, [goesOn, again, answer]);
+  }, [isActive, again, answer]);
 }
 
 function DatasetChip(props: { state: DatasetState }) {
@@ -56,17 +56,17 @@ const kindText = (kind: DatasetKind): string => (kind === DatasetKind.UPLOADED ?
 export function DatasetsPage() {
   const list = useLoaded(allDatasets, [made.value]);
   const info = useLoaded((signal) => systemClient.getServerInfo({}, { ...brief, signal }), []);
-  useLooking(list.value?.some(isGoingOn) ?? false, list.again, list.value);
+  usePolling(list.value?.some(isActive) ?? false, list.again, list.value);
   const largest = info.value?.limits?.maxUploadBytes ?? 0n;
   return (
     <>
-      <PageHead title="Datasets" lead="Images with ages, by a name that trainings, evaluations and checks know." />
+      <PageHead title="Datasets" lead="Labelled images under a name, for trainings, evaluations and checks." />
       <FailureBox failure={list.failure} retry={list.again} />
       {!list.value && !list.failure && <Loading what="datasets" />}
       {list.value?.length === 0 && (
-        <Empty title="No datasets with a name yet">
+        <Empty title="No datasets yet">
           <p>
-            Upload an archive below, send a directory with <code>visage dataset push DIRECTORY --name NAME</code>, or name a directory of the server.
+            Upload an archive below, push a directory with <code>visage dataset push DIRECTORY --name NAME</code>, or register a directory of the server.
           </p>
         </Empty>
       )}
@@ -128,8 +128,8 @@ function UploadPanel(props: { largest: number }) {
   };
   const begin = async (): Promise<void> => {
     if (!file) return setWrong("choose an archive first");
-    if (!/^[a-z][a-z0-9-]{0,62}$/.test(name)) return setWrong("the id needs 1 to 63 of a-z, 0-9 and -, beginning with a letter");
-    if (file.size > props.largest) return setWrong(`the archive has ${bytes(file.size)}, and this server takes ${bytes(props.largest)} at most`);
+    if (!/^[a-z][a-z0-9-]{0,62}$/.test(name)) return setWrong("the id must be 1 to 63 characters of a-z, 0-9 and -, starting with a letter");
+    if (file.size > props.largest) return setWrong(`the archive has ${bytes(file.size)}; the limit of this server is ${bytes(props.largest)}`);
     setWrong("");
     if (await send(file, { datasetId: name, displayName: title, agePattern })) {
       setFile(undefined);
@@ -149,11 +149,11 @@ function UploadPanel(props: { largest: number }) {
         }}
       >
         <p>
-          A zip, tar or tar.gz of images whose names begin with the age, such as <code>34_anna.jpg</code>, or with a <code>manifest.csv</code>; at most {bytes(props.largest)}.
+          A zip, tar or tar.gz of images whose names start with the age, such as <code>34_anna.jpg</code>, or with a <code>manifest.csv</code>; at most {bytes(props.largest)}.
         </p>
         <p class="stored">
-          Its images and manifests are stored on this server, in the directory <code>datasets</code> of its data directory, until the dataset is deleted; other files are left out, and the archive is
-          deleted once it is unpacked. Whoever reaches this server can train on them and see some of them small.
+          Its images and manifests are stored on this server, in the directory <code>datasets</code> of its data directory, until the dataset is deleted; other files are ignored, and the archive is
+          deleted once it is unpacked. Everyone with access to this server can train on them and see samples of them.
         </p>
         <div class="upload-fields">
           <label class="button file-button">
@@ -181,7 +181,7 @@ function UploadPanel(props: { largest: number }) {
             />
           </label>
           <label class="field-stack" for={`${id}-title`}>
-            Text for people
+            Display name
             <input id={`${id}-title`} type="text" autocomplete="off" value={title} disabled={isSending} onInput={(event) => setTitle(event.currentTarget.value)} />
           </label>
           <AgePatternField id={`${id}-pattern`} value={agePattern} disabled={isSending} onChange={setAgePattern} />
@@ -202,8 +202,8 @@ function UploadPanel(props: { largest: number }) {
             <span>
               {bytes(state.sent)} of {bytes(state.total)}
             </span>
-            <span class="muted">Keep this page open; other pages of the dashboard may be looked at.</span>
-            <button type="button" class="small" onClick={giveUp}>
+            <span class="muted">Keep this tab open; you can use other pages of the dashboard.</span>
+            <button type="button" class="small" onClick={cancelUpload}>
               Give up
             </button>
           </p>
@@ -222,7 +222,7 @@ function UploadPanel(props: { largest: number }) {
   );
 }
 
-/** Input of the age pattern, for images whose file names do not begin with the age. */
+/** Age pattern, for images whose file names do not start with the age. */
 function AgePatternField(props: { id: string; value: string; disabled: boolean; onChange: (pattern: string) => void }) {
   return (
     <label class="field-stack" for={props.id}>
@@ -248,15 +248,15 @@ function RegisterPanel(props: { onDone: () => void }) {
   const [agePattern, setAgePattern] = useState("");
   const register = useAction(async () => {
     const { dataset } = await datasetClient.registerDataset({ datasetId: name, path, agePattern }, brief);
-    notify(`${dataset?.name} is scanned now.`);
+    notify(`Registered ${dataset?.name}. The server is scanning it.`);
     setPath("");
     setName("");
     setAgePattern("");
     props.onDone();
   });
   return (
-    <Panel title="Name a directory of the server">
-      <p class="muted">It stays where it is, and nothing here ever deletes it.</p>
+    <Panel title="Register a directory of the server">
+      <p class="muted">It stays in place and is never deleted by Visage.</p>
       <form
         class="upload-fields"
         noValidate
@@ -270,12 +270,12 @@ function RegisterPanel(props: { onDone: () => void }) {
           <input id={`${id}-path`} type="text" autocomplete="off" spellcheck={false} value={path} onInput={(event) => setPath(event.currentTarget.value)} />
         </label>
         <label class="field-stack" for={`${id}-id`}>
-          Id of the directory
+          Dataset id
           <input id={`${id}-id`} type="text" autocomplete="off" spellcheck={false} value={name} onInput={(event) => setName(event.currentTarget.value)} />
         </label>
         <AgePatternField id={`${id}-pattern`} value={agePattern} disabled={false} onChange={setAgePattern} />
-        <BusyButton type="submit" isBusy={register.isRunning} busyText="Naming…">
-          Name it
+        <BusyButton type="submit" isBusy={register.isRunning} busyText="Registering…">
+          Register
         </BusyButton>
       </form>
       <FailureBox failure={register.failure} />
@@ -288,12 +288,12 @@ export function DatasetPage(props: { id: string }) {
   const found = useLoaded(async (signal) => (await datasetClient.getDataset({ name }, { ...brief, signal })).dataset, [name]);
   const [asks, setAsks] = useState(false);
   const dataset = found.value;
-  useLooking(dataset !== undefined && isGoingOn(dataset), found.again, dataset);
+  usePolling(dataset !== undefined && isActive(dataset), found.again, dataset);
   if (found.failure?.code === Code.NotFound) {
     return (
       <>
         <PageHead title={props.id} />
-        <Empty title="There is no such dataset">
+        <Empty title="Dataset not found">
           <p>
             It may have been deleted. <a href={href("datasets")}>All datasets</a>
           </p>
@@ -338,22 +338,22 @@ function Whole(props: { dataset: Dataset }) {
       {dataset.failure !== "" && (
         <div class="failure" role="alert">
           <p>
-            <strong>It cannot be used</strong>
+            <strong>The dataset is unusable</strong>
           </p>
           <p class="wrap">{sentence(dataset.failure)}</p>
         </div>
       )}
-      {isGoingOn(dataset) && (
-        <Panel title={dataset.state === DatasetState.UNPACKING ? "Its archive is being unpacked" : "Its images are being looked at"}>
+      {isActive(dataset) && (
+        <Panel title={dataset.state === DatasetState.UNPACKING ? "Unpacking the archive" : "Scanning the images"}>
           <Meter share={progress ? Number(progress.done) / Math.max(Number(progress.total), 1) : 0} label="Progress" />
         </Panel>
       )}
       {dataset.samples.length > 0 && (
-        <Panel title="Some of its images, by age">
+        <Panel title="Sample images by age">
           <ul class="samples">
             {dataset.samples.map((sample, index) => (
               <li key={sample.file}>
-                <img src={sampleUrl(dataset, index)} alt={`${sample.file}, of the part ${sample.split}`} loading="lazy" width={96} height={96} />
+                <img src={sampleUrl(dataset, index)} alt={`${sample.file}, split ${sample.split}`} loading="lazy" width={96} height={96} />
                 <span class="small-text">{sample.age} years</span>
               </li>
             ))}
@@ -365,7 +365,7 @@ function Whole(props: { dataset: Dataset }) {
           <Ages bands={dataset.ages} />
         </Panel>
       )}
-      <Panel title="What is in it">
+      <Panel title="Contents">
         <Facts
           items={[
             ["Images", dataset.state === DatasetState.READY && count(dataset.images)],
@@ -385,7 +385,7 @@ const PARTS = [
   { name: "Test", colour: "var(--series-4)", of: ({ test }: AgeBand) => test },
 ];
 
-/** How many images are of which ages, as bars of three parts. */
+/** Number of images per decade of age, as stacked bars of the three splits. */
 function Ages(props: { bands: AgeBand[] }) {
   const sum = ({ train, validation, test }: AgeBand): number => Number(train + validation + test);
   const most = Math.max(...props.bands.map(sum), 1);
@@ -436,21 +436,21 @@ function DeleteDialog(props: { dataset: Dataset; onClose: () => void }) {
   const isOurs = dataset.kind === DatasetKind.UPLOADED;
   const remove = useAction(async () => {
     await datasetClient.deleteDataset({ name: dataset.name }, brief);
-    notify(`${dataset.name} is deleted.`);
+    notify(`Deleted ${dataset.name}.`);
     go(href("datasets"), route.value.id !== "");
   });
   return (
     <Dialog title={`Delete ${dataset.name}?`} onClose={props.onClose}>
       <p>
         {isOurs
-          ? `Its images are deleted from the server for good${dataset.images > 0n ? `: ${count(dataset.images)} images, ${bytes(dataset.bytes)}` : ""}.`
-          : "Only its name is forgotten; the directory and its images stay where they are."}{" "}
-        Trainings and models that were made of it stay.
+          ? `Its images are permanently deleted from the server${dataset.images > 0n ? `: ${count(dataset.images)} images, ${bytes(dataset.bytes)}` : ""}.`
+          : "Only its name is removed; the directory and its images are kept."}{" "}
+        Trainings and models that used it are kept.
       </p>
       <FailureBox failure={remove.failure} />
       <div class="actions">
         <button type="button" onClick={props.onClose}>
-          Keep it
+          Cancel
         </button>
         <BusyButton class="danger" isBusy={remove.isRunning} onClick={() => void remove.run()}>
           Delete the dataset

@@ -5,7 +5,6 @@ import { useState } from "preact/hooks";
 import { useAction } from "../ui/calls";
 import { BusyButton, FailureBox } from "../ui/parts";
 
-/** Saves one file of a checkpoint or a version. */
 export function DownloadButton(props: { file: CheckpointFile; saveAs: string; open: () => Parameters<typeof download>[0] }) {
   const { file } = props;
   const [share, setShare] = useState(0);

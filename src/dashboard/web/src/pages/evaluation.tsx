@@ -1,4 +1,4 @@
-/** How well predictions fit. */
+/** Tables of an evaluation. */
 import { count, figure, percent, years } from "../format";
 import { BaselineSource, type Evaluation } from "../gen/visage/v1/training_pb";
 import { LeftOut } from "./left-out";
@@ -19,10 +19,10 @@ export function EvaluationTables(props: { evaluation: Evaluation }) {
           ["Bias", `${figure(found.bias)} years`],
           ["R²", found.r2 === undefined ? "" : figure(found.r2)],
           ["Within 3, 5, 10 years", `${percent(found.cs3)}, ${percent(found.cs5)}, ${percent(found.cs10)}`],
-          ["Always guessing the " + baseline, found.baselineMae > 0 && `MAE ${figure(found.baselineMae)} years`],
+          ["Baseline: " + baseline, found.baselineMae > 0 && `MAE ${figure(found.baselineMae)} years`],
           [
             "Interval",
-            found.intervalCoverage && `holds ${percent(found.intervalCoverage.coverage, 1)} of true ages (promised: ${percent(found.intervalCoverage.level)}), ${years(found.intervalCoverage.meanWidth)} years wide`,
+            found.intervalCoverage && `covers ${percent(found.intervalCoverage.coverage, 1)} of true ages (nominal: ${percent(found.intervalCoverage.level)}), ${years(found.intervalCoverage.meanWidth)} years wide`,
           ],
           ["Worst group", found.worstGroup && `${found.worstGroup.key} ${found.worstGroup.value}: MAE ${figure(found.worstGroup.mae)} years`],
         ]}
@@ -60,7 +60,7 @@ export function EvaluationTables(props: { evaluation: Evaluation }) {
       <LeftOut columns={found.leftOutColumns} />
       {found.worstPredictions.length > 0 && (
         <details>
-          <summary>The {found.worstPredictions.length} images it is furthest off on</summary>
+          <summary>The {found.worstPredictions.length} images with the largest errors</summary>
           <Scroll label="Images with the largest error">
             <table>
               <thead>

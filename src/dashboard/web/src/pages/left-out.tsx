@@ -1,4 +1,4 @@
-/** Columns of a dataset that are not labels, by which nothing is broken down. */
+/** Columns of a dataset that are not used as labels. */
 import { count } from "../format";
 import type { LeftOutColumns } from "../gen/visage/v1/training_pb";
 

@@ -1,4 +1,4 @@
-/** Model versions, the aliases that point to them, and one version in detail. */
+/** Model versions, their aliases, and the details of a version. */
 import { Code } from "@connectrpc/connect";
 import { useId, useState } from "preact/hooks";
 import { brief, modelClient } from "../api/clients";
@@ -20,7 +20,7 @@ const PREVIOUS = "previous";
 
 const versionName = (version: string | bigint): string => `${MODEL}/versions/${version}`;
 
-/** Follows a list to its last page. */
+/** Reads all pages of the list. */
 export async function allVersions(signal: AbortSignal): Promise<ModelVersion[]> {
   const versions: ModelVersion[] = [];
   let pageToken = "";
@@ -32,7 +32,7 @@ export async function allVersions(signal: AbortSignal): Promise<ModelVersion[]> 
   return versions;
 }
 
-/** Changes with every version that a training makes, so that lists are read again. */
+/** Changes with every new version, so that lists are refreshed. */
 function versionsMade(): string {
   return (views.value ?? []).map(({ modelVersion }) => modelVersion).join();
 }
@@ -50,15 +50,15 @@ export function ModelsPage() {
     history.again();
   };
   const rollBack = useAction(async () => {
-    // Refused when somebody else has moved `live` in the meantime.
+    // Fails if `live` was moved concurrently.
     const { version } = await modelClient.setAlias({ name: versionName(PREVIOUS), alias: LIVE, expectedVersion: live?.version ?? 0n }, brief);
     notify(`Rolled back: version ${version?.version} is live.`);
     again();
   });
   return (
     <>
-      <PageHead title="Models" lead={live ? `Version ${live.version} is live: Predict uses it unless another one is asked for.` : versions.value ? "No version is live: Predict has no model." : undefined}>
-        <BusyButton isBusy={rollBack.isRunning} disabled={!previous || previous === live} title={previous ? undefined : "Nothing was live before"} onClick={() => void rollBack.run()}>
+      <PageHead title="Models" lead={live ? `Version ${live.version} is live: Predict uses it by default.` : versions.value ? "No version is live: Predict has no model." : undefined}>
+        <BusyButton isBusy={rollBack.isRunning} disabled={!previous || previous === live} title={previous ? undefined : "There is no previous live version"} onClick={() => void rollBack.run()}>
           Roll back{previous && previous !== live ? ` to version ${previous.version}` : ""}
         </BusyButton>
       </PageHead>
@@ -68,7 +68,7 @@ export function ModelsPage() {
       {versions.value?.length === 0 && (
         <Empty title="No model versions yet">
           <p>
-            The best checkpoint of a training becomes one. <a href={href("start")}>Start a training</a>, or run the server with <code>--starter</code> for a model at once.
+            The best checkpoint of a training becomes a version. <a href={href("start")}>Start a training</a>, or run the server with <code>--starter</code> for a built-in model.
           </p>
         </Empty>
       )}
@@ -81,7 +81,7 @@ export function ModelsPage() {
       )}
       {history.failure && <FailureBox failure={history.failure} retry={history.again} />}
       {history.value && history.value.length > 0 && (
-        <Panel title="Who was pointed to, and when">
+        <Panel title="History of aliases">
           <History events={history.value} />
         </Panel>
       )}
@@ -100,7 +100,7 @@ function VersionCard(props: { version: ModelVersion; live: ModelVersion | undefi
       <div class="card-name">
         <a href={href("models", String(version.version))}>Version {String(version.version)}</a>
         <span class="muted small-text">
-          {moment(version.createTime)}, of {originText(version)}
+          {moment(version.createTime)}, from {originText(version)}
         </span>
       </div>
       <Aliases version={version} live={props.live} onChange={props.onChange} />
@@ -122,13 +122,13 @@ function Figure(props: { label: string; value: number | undefined }) {
   );
 }
 
-/** The aliases of a version, and what can be done with them. */
+/** Aliases of a version with their actions. */
 function Aliases(props: { version: ModelVersion; live: ModelVersion | undefined; onChange: () => void }) {
   const { version, live } = props;
   const [question, setQuestion] = useState<"promote" | "alias" | undefined>();
   const remove = useAction(async (alias: string) => {
     await modelClient.deleteAlias({ parent: MODEL, alias }, brief);
-    notify(`The alias ${alias} is gone.`);
+    notify(`Removed the alias ${alias}.`);
     props.onChange();
   });
   const close = (): void => setQuestion(undefined);
@@ -174,22 +174,22 @@ function PromoteDialog(props: { version: ModelVersion; live: ModelVersion | unde
   return (
     <Dialog title={`Make version ${version.version} live?`} onClose={props.onClose}>
       <p>
-        It is loaded and warmed up first; then Predict uses it for every call that names no other version.
-        {live && ` Version ${live.version} becomes “previous”, and one press rolls back to it.`}
+        It is loaded and warmed up first; then Predict uses it for every request that does not name a version.
+        {live && ` Version ${live.version} becomes “previous”, so that you can roll back to it.`}
       </p>
       {live && (
         <Facts
           items={[
             [`MAE of version ${live.version}`, `${figure(live.metrics?.valMae)} years`],
             [`MAE of version ${version.version}`, `${figure(version.metrics?.valMae)} years`],
-            ["Validated on", live.valDigest === version.valDigest ? "the same images" : "different images, so these two cannot be held against each other", "wide"],
+            ["Validated on", live.valDigest === version.valDigest ? "the same images" : "different images, so the errors are not comparable", "wide"],
           ]}
         />
       )}
       <FailureBox failure={promote.failure} />
       <div class="actions">
         <button type="button" onClick={props.onClose}>
-          Leave as it is
+          Cancel
         </button>
         <BusyButton isBusy={promote.isRunning} busyText="Loading the version…" class="primary" onClick={() => void promote.run()}>
           Make it live
@@ -223,7 +223,7 @@ function AliasDialog(props: { version: ModelVersion; onClose: () => void; onDone
           <input id={id} type="text" autocomplete="off" placeholder="candidate" value={alias} aria-invalid={wrong !== undefined} aria-describedby={`${id}-help`} onInput={(event) => setAlias(event.currentTarget.value)} />
           {wrong && <p class="wrong">{wrong}</p>}
           <p class="muted small-text" id={`${id}-help`}>
-            1 to 63 of a–z, 0–9 and -, beginning with a letter. One that exists is pointed here.
+            1 to 63 characters of a–z, 0–9 and -, starting with a letter. An existing alias is moved.
           </p>
         </div>
         <FailureBox failure={save.failure} known={(field) => field === "alias"} />
@@ -247,11 +247,11 @@ function History({ events }: { events: AliasEvent[] }) {
       <table>
         <thead>
           <tr>
-            <th scope="col">When</th>
+            <th scope="col">Time</th>
             <th scope="col">Alias</th>
             <th scope="col" class="right">From</th>
             <th scope="col" class="right">To</th>
-            <th scope="col">Why</th>
+            <th scope="col">Cause</th>
           </tr>
         </thead>
         <tbody>
@@ -279,7 +279,7 @@ export function ModelPage(props: { id: string }) {
       try {
         return { found: (await modelClient.getEvaluation({ name: versionName(props.id) }, { ...brief, signal })).evaluation };
       } catch (error) {
-        // That a version has no evaluation is no failure.
+        // A missing evaluation is not an error.
         if ((error as { code?: Code }).code === Code.NotFound) return { found: undefined };
         throw error;
       }
@@ -299,9 +299,9 @@ export function ModelPage(props: { id: string }) {
         <FailureBox failure={versions.failure} retry={versions.again} />
         {versions.isLoading && !versions.failure && <Loading what="the version" />}
         {versions.value && (
-          <Empty title="There is no such version">
+          <Empty title="Version not found">
             <p>
-              <a href={href("models")}>Look at all versions.</a>
+              <a href={href("models")}>All versions</a>
             </p>
           </Empty>
         )}
@@ -321,11 +321,11 @@ export function ModelPage(props: { id: string }) {
       <Panel title="Aliases">
         <Aliases version={version} live={live} onChange={versions.again} />
       </Panel>
-      <Panel title="What it is">
+      <Panel title="Details">
         <Facts
           items={[
-            ["Made", exactMoment(version.createTime)],
-            ["Of", training ? <a href={href("trainings", training)}>{shortName(`trainings/${training}`)}, epoch {version.checkpoint.split("/").at(-1)}</a> : originText(version)],
+            ["Created", exactMoment(version.createTime)],
+            ["Source", training ? <a href={href("trainings", training)}>{shortName(`trainings/${training}`)}, epoch {version.checkpoint.split("/").at(-1)}</a> : originText(version)],
             ["Input", `${version.inputSize} × ${version.inputSize} pixels`],
             ["Validation MAE", metrics && `${figure(metrics.valMae)} years`],
             ["Validation RMSE", metrics && `${figure(metrics.valRmse)} years`],
@@ -346,18 +346,18 @@ export function ModelPage(props: { id: string }) {
           ))}
         </div>
       </Panel>
-      <Panel title="On the test images of its training">
+      <Panel title="Evaluation on the test images of the training">
         <FailureBox failure={evaluation.failure} retry={evaluation.again} />
         {!evaluation.value && !evaluation.failure && <Loading what="the evaluation" />}
         {evaluation.value && !evaluation.value.found && (
           <p class="muted">
-            No evaluation is stored. <code>visage evaluate --version {String(version.version)} --dataset DIRECTORY</code> makes one on any images.
+            There is no stored evaluation. Use <code>visage evaluate --version {String(version.version)} --dataset DIRECTORY</code> to evaluate it.
           </p>
         )}
         {evaluation.value?.found && <EvaluationTables evaluation={evaluation.value.found} />}
       </Panel>
       {version.spec && (
-        <Panel title="Spec of its training">
+        <Panel title="Spec of the training">
           <SpecList resolved={version.spec} />
         </Panel>
       )}

@@ -1,9 +1,9 @@
-/** Ages on images that are dropped, pasted, chosen or taken. */
+/** Predictions for images from files, drag and drop, the clipboard or the camera. */
 import { Code } from "@connectrpc/connect";
 import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { brief, systemClient } from "../api/clients";
 import { type Failure, failureOf } from "../api/errors";
-import { type Answer, type Face, HAS_EXPLAIN, HAS_FACES, type Question, predict } from "../api/predict";
+import { type PredictResult, type Face, HAS_EXPLAIN, HAS_FACES, type PredictOptions, predict } from "../api/predict";
 import { NOTHING, bytes, percent, seconds, shortName, span, years } from "../format";
 import type { Interval } from "../gen/visage/v1/prediction_pb";
 import { useLoaded } from "../ui/calls";
@@ -13,18 +13,18 @@ import { href, route } from "../ui/router";
 import { CameraDialog, hasCamera } from "./camera";
 import { allVersions } from "./models";
 
-/** An image and what became of it. */
+/** An image and its result. */
 interface Item {
   id: number;
   name: string;
   blob: Blob;
-  state: { kind: "waiting" } | { kind: "done"; answer: Answer } | { kind: "failed"; failure: Failure };
+  state: { kind: "waiting" } | { kind: "done"; result: PredictResult } | { kind: "failed"; failure: Failure };
 }
 
 const LEVELS = [0.5, 0.8, 0.9, 0.95, 0.99];
-/** Calls at once: the server batches what comes together, and others want their turn too. */
+/** Concurrent requests: few enough to leave capacity to other clients. */
 const AT_ONCE = 2;
-/** How often a call that the server is too busy for is made again. */
+/** Attempts per image while the server is overloaded. */
 const TRIES = 5;
 
 let lastId = 0;
@@ -41,7 +41,7 @@ export function PredictPage() {
   const [isOver, setOver] = useState(false);
   const [isCamera, setCamera] = useState(false);
   const abort = useRef(new AbortController());
-  const queue = useRef<{ item: Item; question: Question }[]>([]);
+  const queue = useRef<{ item: Item; options: PredictOptions }[]>([]);
   const running = useRef(0);
   useEffect(() => () => abort.current.abort(), []);
 
@@ -49,7 +49,7 @@ export function PredictPage() {
   const canExplain = HAS_EXPLAIN && features.includes("explain");
   const canFind = HAS_FACES && features.includes("detect_faces");
   const limit = Number(info.value?.limits?.maxImageBytes ?? Infinity);
-  const question: Question = {
+  const options: PredictOptions = {
     model: model === "" ? "" : `models/age/versions/${model}`,
     intervalLevel: level === "" ? undefined : Number(level),
     explain: canExplain && isExplained,
@@ -60,15 +60,15 @@ export function PredictPage() {
   const work = async (): Promise<void> => {
     running.current += 1;
     for (let next = queue.current.shift(); next; next = queue.current.shift()) {
-      const { item, question: asked } = next;
+      const { item, options: asked } = next;
       try {
-        const answer = await ask(item.blob, asked, abort.current.signal);
-        settle(item, { kind: "done", answer });
-        announce(`${item.name}: ${agesText(answer)}.`);
+        const result = await ask(item.blob, asked, abort.current.signal);
+        settle(item, { kind: "done", result });
+        announce(`${item.name}: ${agesText(result)}.`);
       } catch (error) {
         if (abort.current.signal.aborted) break;
         const failure = failureOf(error, "Predict");
-        // Each call has one image, whose number says nothing.
+        // Each request has a single image, so its index is irrelevant.
         settle(item, { kind: "failed", failure: { ...failure, message: failure.message.replace(/^image 0: /, "") } });
         announce(`${item.name} failed.`);
       }
@@ -76,7 +76,7 @@ export function PredictPage() {
     running.current -= 1;
   };
   const enqueue = (added: Item[]): void => {
-    queue.current.push(...added.filter(({ state }) => state.kind === "waiting").map((item) => ({ item, question })));
+    queue.current.push(...added.filter(({ state }) => state.kind === "waiting").map((item) => ({ item, options })));
     while (running.current < AT_ONCE && queue.current.length > 0) void work();
   };
   const add = (files: Iterable<File>): void => {
@@ -84,7 +84,7 @@ export function PredictPage() {
       lastId += 1;
       const item = { id: lastId, name: file.name || "image", blob: file };
       if (file.size <= limit) return { ...item, state: { kind: "waiting" } };
-      const message = `the image has ${bytes(file.size)}, and this server takes at most ${bytes(limit)}; make it smaller`;
+      const message = `the image has ${bytes(file.size)}; the limit of this server is ${bytes(limit)}`;
       return { ...item, state: { kind: "failed", failure: { call: "Predict", code: Code.InvalidArgument, message, reason: "", violations: [], retryAfter: undefined } } };
     });
     setItems((old) => [...added, ...old]);
@@ -113,8 +113,8 @@ export function PredictPage() {
         title="Predict"
         lead={
           info.value && info.value.liveModel === ""
-            ? "No version is live: choose one, or promote one on the page of models."
-            : "How old the face on an image looks, and how sure that is. Images go to this server only."
+            ? "No version is live: select one, or promote one on the Models page."
+            : "Predicts the age of the face on an image with an interval. Images are sent only to this server."
         }
       />
       <FailureBox failure={info.failure} retry={info.again} />
@@ -159,7 +159,7 @@ export function PredictPage() {
               </label>
             )}
           </div>
-          <p class="muted small-text">JPEG, PNG, WebP or BMP{Number.isFinite(limit) && `, at most ${bytes(limit)} each`}. One face on each, cropped like the training images{canFind && ", unless faces are looked for"}.</p>
+          <p class="muted small-text">JPEG, PNG, WebP or BMP{Number.isFinite(limit) && `, at most ${bytes(limit)} each`}. One face per image, cropped like the training images{canFind && ", unless “Detect faces” is selected"}.</p>
         </div>
         <div class="options">
           <label class="inline-field">
@@ -178,7 +178,7 @@ export function PredictPage() {
           <label class="inline-field">
             Interval
             <select value={level} onChange={(event) => setLevel(event.currentTarget.value)}>
-              <option value="">90 % where it has one</option>
+              <option value="">default (90 %)</option>
               {LEVELS.map((one) => (
                 <option key={one} value={String(one)}>
                   {percent(one)}
@@ -220,18 +220,18 @@ export function PredictPage() {
   );
 }
 
-/** What was found on an image. A search for faces that finds none leaves no age. */
-function agesText(answer: Answer): string {
-  const ages = answer.faces.length > 0 ? answer.faces.map(({ age }) => age) : [answer.age];
+/** Ages found on an image; with face detection possibly none. */
+function agesText(result: PredictResult): string {
+  const ages = result.faces.length > 0 ? result.faces.map(({ age }) => age) : [result.age];
   return Number.isNaN(ages[0]) ? "no face was found" : ages.map((age) => `${years(age)} years`).join(", ");
 }
 
-/** Makes the call, again while the server asks to wait. */
-async function ask(blob: Blob, question: Question, signal: AbortSignal): Promise<Answer> {
+/** Sends the request, and retries as long as the server requests it. */
+async function ask(blob: Blob, options: PredictOptions, signal: AbortSignal): Promise<PredictResult> {
   const image = new Uint8Array(await blob.arrayBuffer());
   for (let tries = 1; ; tries += 1) {
     try {
-      return await predict(image, question, signal);
+      return await predict(image, options, signal);
     } catch (error) {
       const { retryAfter } = failureOf(error);
       if (retryAfter === undefined || tries === TRIES || signal.aborted) throw error;
@@ -240,7 +240,7 @@ async function ask(blob: Blob, question: Question, signal: AbortSignal): Promise
   }
 }
 
-/** A blob's address for as long as it is shown. */
+/** Object URL of a blob, revoked on unmount. */
 function useAddress(blob: Blob | undefined): string | undefined {
   const address = useMemo(() => blob && URL.createObjectURL(blob), [blob]);
   useEffect(
@@ -255,17 +255,17 @@ function useAddress(blob: Blob | undefined): string | undefined {
 function Result({ item }: { item: Item }) {
   const address = useAddress(item.blob);
   const [isBroken, setBroken] = useState(false);
-  const answer = item.state.kind === "done" ? item.state.answer : undefined;
+  const result = item.state.kind === "done" ? item.state.result : undefined;
   return (
     <li class="card prediction">
       <div class="image">
         <div class="frame">
-          {isBroken ? <p class="no-image muted small-text">No image that this browser can show</p> : <img src={address} alt={item.name} onError={() => setBroken(true)} />}
-          {answer?.faces.map((face, index) => (
+          {isBroken ? <p class="no-image muted small-text">This browser cannot display the image</p> : <img src={address} alt={item.name} onError={() => setBroken(true)} />}
+          {result?.faces.map((face, index) => (
             <span
               key={index}
               class="face"
-              style={frameOf(face, answer)}
+              style={frameOf(face, result)}
             >
               <span class="face-label number">{Math.round(face.age)}<span class="unseen"> years, face {index + 1}</span></span>
             </span>
@@ -276,11 +276,11 @@ function Result({ item }: { item: Item }) {
         <h2 class="file-name">{item.name}</h2>
         {item.state.kind === "waiting" && <p class="muted">Predicting…</p>}
         {item.state.kind === "failed" && <FailureBox failure={item.state.failure} />}
-        {answer && answer.faces.length === 0 && Number.isNaN(answer.age) && <p>No face was found. For an image that shows one face only, try again without “Detect faces”.</p>}
-        {answer && answer.faces.length === 0 && !Number.isNaN(answer.age) && <Age age={answer.age} interval={answer.interval} />}
-        {answer && answer.faces.length > 0 && (
+        {result && result.faces.length === 0 && Number.isNaN(result.age) && <p>No face was found. If the image shows a single face, try again without “Detect faces”.</p>}
+        {result && result.faces.length === 0 && !Number.isNaN(result.age) && <Age age={result.age} interval={result.interval} />}
+        {result && result.faces.length > 0 && (
           <ol class="plain faces">
-            {answer.faces.map((face, index) => (
+            {result.faces.map((face, index) => (
               <li key={index}>
                 <Age age={face.age} interval={face.interval} />
                 <p class="muted small-text">
@@ -291,16 +291,16 @@ function Result({ item }: { item: Item }) {
             ))}
           </ol>
         )}
-        {answer && <HeatMap image={answer.explanation} of={item.name} />}
-        {answer && (
+        {result && <HeatMap image={result.explanation} of={item.name} />}
+        {result && (
           <Facts
             items={[
-              ["Version", <a href={href("models", shortName(answer.modelVersion))}>{shortName(answer.modelVersion)}</a>],
-              ["Pixels", `${answer.width} × ${answer.height}`],
-              ["Decode", duration(answer.durations?.decode)],
-              ["Queue", duration(answer.durations?.queue)],
-              ["Inference", duration(answer.durations?.inference)],
-              ["Total", duration(answer.durations?.total)],
+              ["Version", <a href={href("models", shortName(result.modelVersion))}>{shortName(result.modelVersion)}</a>],
+              ["Pixels", `${result.width} × ${result.height}`],
+              ["Decode", duration(result.durations?.decode)],
+              ["Queue", duration(result.durations?.queue)],
+              ["Inference", duration(result.durations?.inference)],
+              ["Total", duration(result.durations?.total)],
             ]}
           />
         )}
@@ -309,7 +309,7 @@ function Result({ item }: { item: Item }) {
   );
 }
 
-/** Where a face's frame is drawn: the part of its square that lies on the image. */
+/** Position of a face's frame: the visible part of its square. */
 function frameOf(face: Face, image: { width: number; height: number }): Record<string, string> {
   const part = (from: number, length: number, whole: number): [string, string] => {
     const [begin, end] = [Math.max(from, 0), Math.min(from + length, whole)];
@@ -326,7 +326,7 @@ function duration(value: Parameters<typeof seconds>[0] | undefined): string {
   return milliseconds < 1000 ? `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms` : span(milliseconds / 1000);
 }
 
-/** The ages that the bar shows. */
+/** Maximum age of the bar. */
 const OLDEST = 100;
 
 function Age(props: { age: number; interval: Interval | undefined }) {
@@ -342,7 +342,7 @@ function Age(props: { age: number; interval: Interval | undefined }) {
         <span class="age-point" style={{ left: place(age) }} />
       </div>
       <p class="muted number">
-        {interval ? `${years(interval.lower)} to ${years(interval.upper)} years in ${percent(interval.confidence)} of such cases` : "This version has no interval."}
+        {interval ? `${years(interval.lower)} to ${years(interval.upper)} years in ${percent(interval.confidence)} of cases` : "This version has no interval."}
       </p>
     </div>
   );
@@ -353,8 +353,8 @@ function HeatMap(props: { image: Blob | undefined; of: string }) {
   if (!address) return null;
   return (
     <figure class="heat">
-      <img src={address} alt={`Heat map: which places make ${props.of} look older or younger`} />
-      <figcaption class="muted small-text">Warm places make the person look older, cool ones younger</figcaption>
+      <img src={address} alt={`Heat map of ${props.of}: contribution of each part to the age`} />
+      <figcaption class="muted small-text">Warm colours increase the age, cool colours decrease it</figcaption>
     </figure>
   );
 }

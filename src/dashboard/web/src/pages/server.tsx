@@ -1,4 +1,4 @@
-/** The server itself: what it is, whether it is ready, and how busy. */
+/** Server page: readiness, load, information and limits. */
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { brief, fetchPage, systemClient } from "../api/clients";
 import { type Failure, failureOf } from "../api/errors";
@@ -9,7 +9,7 @@ import { Chart, type Curve } from "../ui/chart";
 import { FailureBox, Facts, Loading, Name, PageHead, Panel, Scroll } from "../ui/parts";
 import { href } from "../ui/router";
 
-/** What `/readyz` says. */
+/** Response of `/readyz`. */
 interface Readiness {
   ready: boolean;
   components: { name: string; ready: boolean; detail: string }[];
@@ -22,7 +22,7 @@ function useReadiness(): { readiness: Readiness | undefined; failure: Failure | 
     const abort = new AbortController();
     const read = async (): Promise<void> => {
       try {
-        // 503 has the same body: which component is not ready.
+        // A 503 has the same body.
         const response = await fetchPage("readyz", abort.signal);
         setState({ readiness: (await response.json()) as Readiness, failure: undefined });
       } catch (error) {
@@ -47,7 +47,7 @@ export function ServerPage() {
   const methods = useMemo(() => (metrics.latest ? methodsOf(metrics.latest) : []), [metrics.latest]);
   const started = metrics.latest?.samples.find(({ name }) => name === "process_start_time_seconds")?.value;
   useEffect(() => {
-    // Another start is another server: its version and limits may be other ones.
+    // After a restart, version and limits may have changed.
     if (started !== undefined && value?.startTime && Math.abs(started * 1000 - millis(value.startTime)) > 5_000) info.again();
   }, [started]);
   return (
@@ -67,7 +67,7 @@ export function ServerPage() {
         )}
       </Panel>
       <Busyness points={metrics.points} failure={metrics.failure} />
-      <Panel title="What it is">
+      <Panel title="Details">
         <FailureBox failure={info.failure} retry={info.again} />
         {!value && !info.failure && <Loading what="the server’s description" />}
         {value && (
@@ -76,11 +76,11 @@ export function ServerPage() {
               ["Version", value.version],
               ["libtorch", value.libtorchVersion],
               ["Device", value.device],
-              ["Threads of the model", count(value.threads)],
+              ["Compute threads", count(value.threads)],
               ["Live model", value.liveModel ? <a href={href("models", shortName(value.liveModel))}>version {shortName(value.liveModel)}</a> : "none"],
               ["Features", value.features.join(", ")],
-              ["Datasets may lie under", <Paths paths={value.dataRoots} />],
-              ["Weights may lie under", <Paths paths={value.weightsRoots} />],
+              ["Data roots", <Paths paths={value.dataRoots} />],
+              ["Weights roots", <Paths paths={value.weightsRoots} />],
             ]}
           />
         )}
@@ -91,16 +91,16 @@ export function ServerPage() {
             items={[
               ["Largest request", bytes(value.limits.maxMessageBytes)],
               ["Largest image", `${bytes(value.limits.maxImageBytes)}, ${count(value.limits.maxImagePixels)} pixels`],
-              ["Images in one call", count(value.limits.maxImagesPerRequest)],
-              ["Images that may wait", count(value.limits.maxQueuedImages)],
-              ["Trainings that may wait", count(value.limits.maxQueuedTrainings)],
-              ["Heartbeat of streams", value.limits.heartbeatInterval && span(seconds(value.limits.heartbeatInterval))],
+              ["Images per request", count(value.limits.maxImagesPerRequest)],
+              ["Queued images", count(value.limits.maxQueuedImages)],
+              ["Queued trainings", count(value.limits.maxQueuedTrainings)],
+              ["Heartbeat interval", value.limits.heartbeatInterval && span(seconds(value.limits.heartbeatInterval))],
             ]}
           />
         </Panel>
       )}
       {methods.length > 0 && (
-        <Panel title="Calls since it started">
+        <Panel title="Calls since the start">
           <Scroll label="Calls by method">
             <table>
               <thead>
@@ -126,7 +126,7 @@ export function ServerPage() {
             </table>
           </Scroll>
           <p class="muted">
-            All figures are at <a href="./metrics">./metrics</a>, for Prometheus.
+            All metrics for Prometheus are at <a href="./metrics">./metrics</a>.
           </p>
         </Panel>
       )}
@@ -159,13 +159,13 @@ function Busyness(props: { points: Point[]; failure: Failure | undefined }) {
       memory: [curve("Server", 3, ({ memory }) => scaled(memory, 1e-6))],
     };
   }, [points]);
-  const common = { xLabel: "time", x: charts.x, height: 140, isTime: true, isFromZero: true, emptyText: "The first figures come in a moment." };
+  const common = { xLabel: "time", x: charts.x, height: 140, isTime: true, isFromZero: true, emptyText: "Waiting for the first values." };
   return (
-    <Panel title="How busy it is" actions={<span class="muted">last five minutes at most</span>}>
+    <Panel title="Load" actions={<span class="muted">last five minutes at most</span>}>
       <FailureBox failure={props.failure} />
       <div class="charts four">
         <Chart {...common} title="Calls" unit="per second" curves={charts.calls} />
-        <Chart {...common} title="Answer time" unit="ms, without streams" curves={charts.latency} />
+        <Chart {...common} title="Latency" unit="ms, unary calls" curves={charts.latency} />
         <Chart {...common} title="Predictions" unit="images/s, images" curves={charts.images} />
         <Chart {...common} title="Memory" unit="MB" curves={charts.memory} />
       </div>

@@ -1,4 +1,4 @@
-/** Every value of a spec, those that somebody asked for in bold. */
+/** Values of a spec, with explicitly set ones in bold. */
 import { type TrainingSpec, TrainingSpecSchema } from "../gen/visage/v1/training_pb";
 import { flatten } from "../spec/describe";
 import { Name } from "../ui/parts";
@@ -12,7 +12,7 @@ export function SpecList(props: { asked?: TrainingSpec | undefined; resolved: Tr
         <div key={path} class={asked.has(path) ? "asked" : ""}>
           <dt>
             <Name text={path} />
-            {asked.has(path) && <span class="unseen"> (asked for)</span>}
+            {asked.has(path) && <span class="unseen"> (set explicitly)</span>}
           </dt>
           <dd>{value}</dd>
         </div>

@@ -1,4 +1,4 @@
-/** The form of a new training, made of the API's own description of a spec. */
+/** Form of a new training, generated from the descriptor of the spec. */
 import { Code } from "@connectrpc/connect";
 import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { brief, trainingClient } from "../api/clients";
@@ -18,9 +18,9 @@ import { sentence } from "../format";
 import { DatasetSummary } from "./dataset";
 import { allDatasets } from "./datasets";
 
-/** What most people set, in this order; every other field of its own has its place under “More”. */
+/** Most common fields, in this order; other single fields are under “More”. */
 const BASICS = ["recipe", "max_epochs", "batch_size", "input_size", "trainable"];
-/** Groups that are open from the beginning. */
+/** Groups that are initially open. */
 const OPEN = ["dataset", "init"];
 
 const DATASET_NAME = "dataset.name";
@@ -31,7 +31,7 @@ const opened = NODES.filter((node) => OPEN.includes(node.name));
 const more = NODES.filter((node) => node.kind === "field" && !BASICS.includes(node.name));
 const folded = NODES.filter((node) => node.kind !== "field" && !OPEN.includes(node.name));
 
-/** A random UUID, also on pages without https, where browsers hide `randomUUID`. */
+/** A random UUID, also on insecure pages, which lack `randomUUID`. */
 function uuid(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
@@ -40,10 +40,10 @@ function uuid(): string {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
 
-/** Failures after which the training may have been started all the same. */
+/** Errors after which the training may have been started nevertheless. */
 const LOST: ReadonlySet<Code> = new Set([Code.Unavailable, Code.DeadlineExceeded, Code.Canceled, Code.Unknown, Code.Internal]);
 
-/** What fields need to know of the form. */
+/** State of the form that its fields use. */
 interface Form {
   id: string;
   values: Values;
@@ -54,8 +54,8 @@ interface Form {
 }
 
 const REQUEST_FIELDS: FieldNode[] = [
-  { kind: "field", path: "display_name", name: "display_name", help: "Text for people, at most 256 characters.", control: "text", options: [] },
-  { kind: "field", path: "training_id", name: "training_id", help: "1 to 63 of `a-z`, `0-9` and `-`, beginning with a letter. Default: chosen by the server.", control: "text", options: [] },
+  { kind: "field", path: "display_name", name: "display_name", help: "Display name, at most 256 characters.", control: "text", options: [] },
+  { kind: "field", path: "training_id", name: "training_id", help: "1 to 63 characters of `a-z`, `0-9` and `-`, starting with a letter. Default: chosen by the server.", control: "text", options: [] },
 ];
 
 export function StartPage() {
@@ -64,7 +64,7 @@ export function StartPage() {
   const [own, setOwn] = useState<Values>({});
   const [unread, setUnread] = useState<Violation[]>([]);
   const [checked, setChecked] = useState<{ response: StartTrainingResponse; recipe: string } | undefined>();
-  // A second press after a lost answer must not start a second training.
+  // Retrying after a lost response must not start a second training.
   const requestId = useRef(uuid());
   const form = useRef<HTMLFormElement>(null);
   const aborted = useRef<AbortController | undefined>(undefined);
@@ -95,10 +95,10 @@ export function StartPage() {
     if (!asked) return;
     const abort = new AbortController();
     aborted.current = abort;
-    // A scan of many images takes longer than a call may otherwise.
+    // Without a timeout: scanning many images takes long.
     const response = await trainingClient.startTraining({ ...asked, validateOnly: true }, { signal: abort.signal });
     setChecked({ response, recipe: values["recipe"] ?? "" });
-    notify("The spec is right: nothing was started yet.");
+    notify("The spec is valid. No training was started.");
   });
   const start = useAction(async () => {
     check.clear();
@@ -107,12 +107,13 @@ export function StartPage() {
     const { training } = await trainingClient.startTraining({ ...asked, requestId: requestId.current }, brief);
     if (!training) return;
     learn(training);
-    notify("In the queue.");
+    notify("Queued.");
     go(href("trainings", shortName(training.name)));
   });
   const failure = start.failure ?? check.failure;
   useEffect(() => {
-    // What was refused was not started, and the next try is another request; after a lost answer nobody knows, so it stays the same one.
+    // A refused request started nothing, so the next one gets a new id; after a lost response the
+    // id is kept.
     if (start.failure && !LOST.has(start.failure.code)) requestId.current = uuid();
   }, [start.failure]);
 
@@ -124,7 +125,7 @@ export function StartPage() {
   }, [unread, failure]);
   useEffect(() => {
     if (problems.size === 0) return;
-    // The groups around a wrong field are opened by then.
+    // By then the group of an invalid field is open.
     requestAnimationFrame(() => form.current?.querySelector<HTMLElement>("[aria-invalid=true]")?.focus());
   }, [problems]);
 
@@ -138,7 +139,7 @@ export function StartPage() {
 
   return (
     <>
-      <PageHead title="New training" lead={template ? `With the settings of ${template.displayName || template.name}.` : "Only the dataset is required; everything else has a default."} />
+      <PageHead title="New training" lead={template ? `Copied from ${template.displayName || template.name}.` : "Only the dataset is required; everything else has a default."} />
       <form
         ref={form}
         class="spec-form"
@@ -154,7 +155,7 @@ export function StartPage() {
             .filter(({ path }) => path !== DATASET_NAME)
             .map((node) => draw(node, spec))}
         </Panel>
-        <Panel title="How to train">
+        <Panel title="Training">
           {basics.map((node) => draw(node, spec))}
           <fieldset class="group">
             <legend>Initial weights</legend>
@@ -162,7 +163,7 @@ export function StartPage() {
           </fieldset>
         </Panel>
         <Panel title="Name">{REQUEST_FIELDS.map((node) => draw(node, request_))}</Panel>
-        <section class="panel folds" aria-label="Everything else">
+        <section class="panel folds" aria-label="More settings">
           {folded.map((node) => (
             <Fold key={node.path} node={node} form={spec} />
           ))}
@@ -173,7 +174,7 @@ export function StartPage() {
           <FailureBox failure={failure} known={(field) => isShown(pathInForm(field, "spec") ?? field)} />
           {unread.length > 0 && (
             <p class="wrong" role="alert">
-              Some fields cannot be read; what is wrong stands at each of them.
+              Some fields are invalid; see the message at each of them.
             </p>
           )}
           <div class="actions">
@@ -196,23 +197,23 @@ export function StartPage() {
   );
 }
 
-/** A dataset with a name, chosen from those that can be used; else there is the path. */
+/** Choice of a named dataset; without one, the path is used. */
 function DatasetChoice(props: { datasets: Dataset[]; form: Form }) {
   const node = groupChildren(opened, "dataset").find(({ path }) => path === DATASET_NAME);
   if (node?.kind !== "field") return null;
   const ready = props.datasets.filter(({ state }) => state === DatasetState.READY);
   const options = ready.map(({ name, displayName, images }) => ({ value: name, help: `${displayName && `${displayName}, `}${count(images)} images.` }));
   const chosen = props.form.values[DATASET_NAME] ?? "";
-  // Of a link or an earlier training; what is wrong with it the server says.
+  // From a link or an earlier training; the server validates it.
   if (chosen !== "" && !options.some(({ value }) => value === chosen)) options.push({ value: chosen, help: "" });
-  return <Field node={{ ...node, name: "dataset", control: "choice", options }} form={props.form} none="None: the path below" />;
+  return <Field node={{ ...node, name: "dataset", control: "choice", options }} form={props.form} none="None, use the path below" />;
 }
 
 function groupChildren(nodes: Node[], name: string): Node[] {
   return nodes.flatMap((node) => (node.kind === "group" && node.name === name ? node.children : []));
 }
 
-/** Whether a field of the form has this path, so that what is wrong with it stands there. */
+/** True if the form has a field of this path, which then shows its violation. */
 function isShown(path: string): boolean {
   const plain = path.replace(/\[\d+\]/g, "[0]");
   const find = (nodes: Node[]): boolean =>
@@ -231,7 +232,7 @@ function draw(node: Node, form: Form) {
   }
 }
 
-/** `learning_rate` as people read it. */
+/** Label of a field, such as “Learning rate” for `learning_rate`. */
 function label(name: string): string {
   return sentence(name.replaceAll("_", " "));
 }
@@ -242,7 +243,7 @@ function hasProblem(form: Form, node: Node): boolean {
   return node.children.some((child) => hasProblem(form, child));
 }
 
-/** Fields that belong together, folded away until they are wanted, set or wrong. */
+/** A group of fields, collapsed unless a field is set or invalid. */
 function Fold({ node, form }: { node: Node; form: Form }) {
   const isWrong = hasProblem(form, node);
   const isSet = node.kind === "group" ? node.children.some((child) => hasValues(form.values, child.path)) : hasValues(form.values, node.path);
@@ -256,7 +257,7 @@ function Fold({ node, form }: { node: Node; form: Form }) {
       <summary>
         <span class="fold-name">{label(node.name)}</span> <span class="muted"><Prose text={help} /></span>
         {isSet && <span class="chip busy">set</span>}
-        {isWrong && <span class="chip bad">needs a look</span>}
+        {isWrong && <span class="chip bad">invalid</span>}
       </summary>
       <div class="fold-body">{node.kind === "group" ? node.children.map((child) => draw(child, form)) : draw(node, form)}</div>
     </details>
@@ -362,21 +363,21 @@ function Checked(props: { response: StartTrainingResponse; isOld: boolean }) {
   const { training, estimate } = props.response;
   return (
     <div ref={element}>
-      <Panel title="What the check found" class="checked">
-        {props.isOld && <p class="muted">Of another recipe; check again to see this one’s defaults.</p>}
+      <Panel title="Result of the check" class="checked">
+        {props.isOld && <p class="muted">This result is for another recipe; check again for current defaults.</p>}
         {training?.dataset && <DatasetSummary report={training.dataset} path={training.resolvedSpec?.dataset?.path} />}
         {estimate && (
           <Facts
             items={[
-              ["Memory at most", bytes(estimate.memoryBytes)],
+              ["Peak memory", bytes(estimate.memoryBytes)],
               ["Disk for checkpoints", bytes(estimate.diskBytes)],
-              ["Steps of an epoch", count(estimate.stepsPerEpoch)],
-              ["Time of all epochs", estimate.duration ? `about ${span(Math.round(seconds(estimate.duration)))}` : "unknown before a first training"],
+              ["Steps per epoch", count(estimate.stepsPerEpoch)],
+              ["Duration", estimate.duration ? `about ${span(Math.round(seconds(estimate.duration)))}` : "unknown before the first training"],
               ["Initial weights", training?.initSource && <span class="wrap">{training.initSource}</span>],
             ]}
           />
         )}
-        <p class="muted">The empty fields above now show the values that they take.</p>
+        <p class="muted">Empty fields above now show their defaults.</p>
       </Panel>
     </div>
   );

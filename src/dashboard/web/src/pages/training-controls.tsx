@@ -1,4 +1,4 @@
-/** What can be done with a training, each with its question where something would be lost. */
+/** Actions on a training, with confirmation dialogs. */
 import { useId, useState } from "preact/hooks";
 import { brief, trainingClient } from "../api/clients";
 import { TrainingState, type Training } from "../gen/visage/v1/training_pb";
@@ -20,7 +20,7 @@ export function Controls(props: { view: View }) {
   const calm = useAction(async (what: "pause" | "resume") => {
     const { training } = what === "pause" ? await trainingClient.pauseTraining({ name }, brief) : await trainingClient.resumeTraining({ name }, brief);
     learn(training);
-    notify(what === "pause" ? "Pausing: the training writes its state and lets go of the device." : "Back in the queue.");
+    notify(what === "pause" ? "Pausing: the training writes its state and releases the device." : "Queued again.");
   });
   const isEnding = state === TrainingState.STOPPING || state === TrainingState.CANCELLING;
   const canPause = state === TrainingState.QUEUED || state === TrainingState.PREPARING || state === TrainingState.RUNNING;
@@ -86,8 +86,8 @@ function StopDialog({ view, onClose }: DialogProps) {
     <Dialog title={`Stop ${titleOf(view)}?`} onClose={onClose}>
       <p>
         {view.best
-          ? `It ends now, and its best epoch so far, epoch ${view.best.epoch}, becomes a model version. What the running epoch has done is dropped.`
-          : "No epoch is complete yet, so there is nothing to keep: it will be cancelled."}
+          ? `The training ends now, and its best epoch so far, epoch ${view.best.epoch}, becomes a model version. The current epoch is discarded.`
+          : "No epoch is completed yet, so the training will be cancelled."}
       </p>
       <FailureBox failure={stop.failure} />
       <div class="actions">
@@ -111,11 +111,11 @@ function CancelDialog({ view, onClose }: DialogProps) {
   });
   return (
     <Dialog title={`Cancel ${titleOf(view)}?`} onClose={onClose}>
-      <p>It is given up: no model version is made of it. To keep its best epoch, stop it instead.</p>
+      <p>No model version will be created. To keep the best epoch, stop the training instead.</p>
       {hasProcess(view.state) && (
         <label class="check">
           <input type="checkbox" checked={isForced} onChange={(event) => setForced(event.currentTarget.checked)} />
-          <span>Kill its process at once instead of asking it</span>
+          <span>Kill its process at once</span>
         </label>
       )}
       <FailureBox failure={cancel.failure} />
@@ -141,11 +141,11 @@ function DeleteDialog({ view, onClose }: DialogProps) {
   });
   return (
     <Dialog title={`Delete ${titleOf(view)}?`} onClose={onClose}>
-      <p>Its events, its curves and those of its checkpoints that no model version uses are removed for good.{view.modelVersion && " Its model version stays."}</p>
+      <p>Its events, its curves and the checkpoints that no model version uses are deleted permanently.{view.modelVersion && " Its model version is kept."}</p>
       <FailureBox failure={remove.failure} />
       <div class="actions">
         <button type="button" onClick={onClose}>
-          Keep it
+          Cancel
         </button>
         <BusyButton isBusy={remove.isRunning} class="danger solid" onClick={() => void remove.run()}>
           Delete the training
@@ -157,7 +157,7 @@ function DeleteDialog({ view, onClose }: DialogProps) {
 
 const CHANGES = [
   { field: "max_epochs", key: "maxEpochs", label: "Epochs", of: (training: Training) => training.resolvedSpec?.maxEpochs, step: "1" },
-  { field: "patience", key: "patience", label: "Patience of early stopping", of: (training: Training) => training.resolvedSpec?.earlyStopping?.patience, step: "1" },
+  { field: "patience", key: "patience", label: "Early stopping patience", of: (training: Training) => training.resolvedSpec?.earlyStopping?.patience, step: "1" },
   { field: "learning_rate", key: "learningRate", label: "Learning rate", of: (training: Training) => training.resolvedSpec?.optimizer?.learningRate, step: "any" },
 ] as const;
 
@@ -167,7 +167,7 @@ function ChangeDialog({ view, onClose }: DialogProps) {
   const change = useAction(async () => {
     const given = Object.fromEntries(CHANGES.filter(({ key }) => (texts[key] ?? "") !== "").map(({ key }) => [key, Number(texts[key])]));
     learn((await trainingClient.updateTraining({ name: view.name, ...given }, brief)).training);
-    notify("Changed from the next epoch on.");
+    notify("The change takes effect from the next epoch on.");
     onClose();
   });
   const isEmpty = CHANGES.every(({ key }) => (texts[key] ?? "") === "");
@@ -180,7 +180,7 @@ function ChangeDialog({ view, onClose }: DialogProps) {
           void change.run();
         }}
       >
-        <p class="muted">Takes effect from the next epoch on. What is left empty stays as it is.</p>
+        <p class="muted">Takes effect from the next epoch on. Empty fields stay unchanged.</p>
         {CHANGES.map(({ field, key, label, of, step }) => {
           const wrong = change.failure?.violations.find((violation) => violation.field === field)?.description;
           return (
@@ -208,7 +208,7 @@ function ChangeDialog({ view, onClose }: DialogProps) {
         <FailureBox failure={change.failure} known={(field) => CHANGES.some((one) => one.field === field)} />
         <div class="actions">
           <button type="button" onClick={onClose}>
-            Leave as it is
+            Cancel
           </button>
           <BusyButton type="submit" isBusy={change.isRunning} class="primary" disabled={isEmpty}>
             Change

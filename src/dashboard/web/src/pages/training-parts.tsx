@@ -1,21 +1,21 @@
-/** What the list, the page of one training and the comparison have in common. */
+/** Shared parts of the pages about trainings. */
 import { NOTHING, figure, millis, seconds, shortName, span } from "../format";
 import { TrainingState } from "../gen/visage/v1/training_pb";
 import { isFinal } from "../live/fold";
 import type { View } from "../live/store";
 import { Meter } from "../ui/parts";
 
-/** What people call a training. */
+/** Display name of a training, or else its id. */
 export function titleOf(view: View): string {
   return view.training.displayName || shortName(view.name);
 }
 
-/** All epochs that it may have. */
+/** Maximum number of epochs. */
 export function maxEpochs(view: View): number {
   return view.training.resolvedSpec?.maxEpochs || view.progress?.maxEpochs || view.last?.maxEpochs || 0;
 }
 
-/** The share of a training that is done, 0 to 1. */
+/** Completed share of a training, 0 to 1. */
 export function shareOf(view: View): number {
   if (view.state === TrainingState.SUCCEEDED) return 1;
   const all = maxEpochs(view);
@@ -33,11 +33,11 @@ const PHASES: Readonly<Record<string, string>> = {
   test: "testing the best checkpoint",
 };
 
-/** What a training does now, in words; empty when it does nothing. */
+/** Current phase as text; may be empty. */
 export function phaseText(view: View): string {
   if (view.state === TrainingState.QUEUED) {
     const place = view.training.queuePosition;
-    return place === 0 ? "waits for the device" : place === 1 ? "next in the queue" : `place ${place} in the queue`;
+    return place === 0 ? "waiting for the device" : place === 1 ? "next in the queue" : `position ${place} in the queue`;
   }
   const { progress } = view;
   if (!progress) return "";
@@ -45,7 +45,7 @@ export function phaseText(view: View): string {
   return progress.phase === "train" && progress.steps > 0 ? `${what}, step ${progress.step} of ${progress.steps}` : what;
 }
 
-/** How far it is, as a bar with words. */
+/** Progress bar with text. */
 export function ProgressLine(props: { view: View }) {
   const { view } = props;
   const all = maxEpochs(view);
@@ -64,17 +64,17 @@ export function ProgressLine(props: { view: View }) {
   );
 }
 
-/** The time that is left, or that it took. */
+/** Remaining or total time. */
 export function timeText(view: View): { label: string; text: string } {
   if (isFinal(view.state)) {
     const { startTime, endTime } = view.training;
-    return { label: "Took", text: startTime && endTime ? span((millis(endTime) - millis(startTime)) / 1000) : NOTHING };
+    return { label: "Duration", text: startTime && endTime ? span((millis(endTime) - millis(startTime)) / 1000) : NOTHING };
   }
   const eta = view.progress?.eta;
   return { label: "Time left", text: eta ? span(Math.round(seconds(eta))) : NOTHING };
 }
 
-/** The error of the best epoch, in years. */
+/** MAE of the best epoch in years. */
 export function bestText(view: View): string {
   return figure(view.best?.valMae);
 }

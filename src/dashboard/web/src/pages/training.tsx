@@ -1,4 +1,4 @@
-/** One training: how it goes, how it went, what came out, and what can be done with it. */
+/** Page of one training: progress, curves, checkpoints, evaluation, history and spec. */
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { brief, trainingClient } from "../api/clients";
 import { NOTHING, count, exactMoment, figure, percent, seconds, sentence, shortName, span, words } from "../format";
@@ -42,9 +42,9 @@ export function TrainingPage(props: { id: string }) {
     return (
       <>
         <PageHead title={props.id} />
-        <Empty title="There is no such training">
+        <Empty title="Training not found">
           <p>
-            It may have been deleted. <a href={href("trainings")}>Look at all trainings.</a>
+            It may have been deleted. <a href={href("trainings")}>All trainings</a>
           </p>
         </Empty>
       </>
@@ -85,7 +85,7 @@ function Known({ view }: { view: View }) {
           <p class="wrap">{sentence(view.failure.message)}</p>
         </div>
       )}
-      <section class="panel" aria-label="How it stands">
+      <section class="panel" aria-label="Progress">
         <ProgressLine view={view} />
         <div class="tiles">
           <Tile label={time.label} value={time.text} />
@@ -109,7 +109,7 @@ function Known({ view }: { view: View }) {
       <Phases epochs={view.log.epochs} />
       <Checkpoints view={view} />
       {view.test && (
-        <Panel title="On its test images">
+        <Panel title="Evaluation on the test images">
           <EvaluationTables evaluation={view.test} />
         </Panel>
       )}
@@ -122,7 +122,7 @@ function Known({ view }: { view: View }) {
         <History view={view} />
       </Panel>
       <Panel title="Spec">
-        <p class="muted">Every value that the training runs with. Those in bold were asked for; the others are defaults or the recipe’s.</p>
+        <p class="muted">All values of the training. Those in bold were set explicitly; the others come from the recipe or the defaults.</p>
         <SpecList asked={training.spec} resolved={resolved} />
         <Facts
           class="wide"
@@ -154,25 +154,25 @@ function speed(view: View): string {
   return now ? figure(now) : NOTHING;
 }
 
-/** How many validations may still pass without an improvement. */
+/** Remaining validations without an improvement before early stopping. */
 function EarlyStopping({ view }: { view: View }) {
   const patience = view.training.resolvedSpec?.earlyStopping?.patience ?? 0;
-  if (patience === 0) return <Tile label="Early stopping" value={NOTHING} detail="not asked for" />;
+  if (patience === 0) return <Tile label="Early stopping" value={NOTHING} detail="off" />;
   const without = view.last?.epochsWithoutImprovement ?? 0;
   const left = Math.max(patience - without, 0);
   return <Tile label="Early stopping" value={isFinal(view.state) ? NOTHING : `in ${left}`} unit={left === 1 ? "epoch" : "epochs"} detail={`${without} of ${patience} without improvement`} />;
 }
 
-/** What its owner should know. */
+/** Warnings about a training. */
 function warningsOf(view: View): string[] {
   const skipped = view.log.epochs.reduce((most, epoch) => Math.max(most, Number(epoch.skippedImages)), 0);
   const { last, training } = view;
   return [
     ...(view.dataset?.warnings ?? []),
-    ...(skipped > 0 ? [`${count(skipped)} images could not be decoded in an epoch and were left out.`] : []),
+    ...(skipped > 0 ? [`${count(skipped)} images could not be decoded in an epoch and were skipped.`] : []),
     ...(last && last.dataWaitShare > 0.3 ? [`${percent(last.dataWaitShare)} of the last epoch was spent waiting for decoded images.`] : []),
-    ...(training.idleStarts > 1 ? [`Its process was started ${training.idleStarts} times in a row without a new full checkpoint.`] : []),
-    ...view.log.moments.filter((one) => one.kind === "spec" && one.reason === SpecChangeReason.OUT_OF_MEMORY).map((one) => `There was too little memory: ${changesText(one)}.`),
+    ...(training.idleStarts > 1 ? [`Its process was started ${training.idleStarts} consecutive times without a new full checkpoint.`] : []),
+    ...view.log.moments.filter((one) => one.kind === "spec" && one.reason === SpecChangeReason.OUT_OF_MEMORY).map((one) => `Memory ran out: ${changesText(one)}.`),
   ];
 }
 
@@ -206,7 +206,7 @@ function Curves({ view }: { view: View }) {
     };
   }, [key]);
   const mark = best && { x: best.epoch, label: "best" };
-  const common = { xLabel: "epoch", x: data.x, emptyText: isFinal(view.state) ? "No epoch was completed." : "The first epoch is not complete yet." };
+  const common = { xLabel: "epoch", x: data.x, emptyText: isFinal(view.state) ? "No epoch was completed." : "The first epoch is not completed yet." };
   return (
     <section class="panel" aria-label="Curves">
       <div class="panel-head">
@@ -221,7 +221,7 @@ function Curves({ view }: { view: View }) {
         <Chart {...common} mark={mark} title="Root mean squared error" unit="years" curves={data.rmse} height={180} />
         <Chart {...common} title="Learning rate" unit="" curves={data.rate} height={180} isFromZero />
         <Chart {...common} title="Speed" unit="images/s" curves={data.speed} height={180} isFromZero />
-        <Chart {...common} title="Data wait" unit="% of the time" curves={data.wait} height={180} isFromZero />
+        <Chart {...common} title="Data wait" unit="% of training time" curves={data.wait} height={180} isFromZero />
       </div>
     </section>
   );
@@ -236,13 +236,13 @@ const PARTS = [
   ["Checkpoint", "checkpoint", 3],
 ] as const;
 
-/** Where the time of the latest epochs went. */
+/** Time per phase of the latest epochs. */
 function Phases({ epochs }: { epochs: EpochMetrics[] }) {
   const latest = epochs.slice(-8).filter(({ seconds: spent }) => spent && spent.total > 0);
   if (latest.length === 0) return null;
   const longest = Math.max(...latest.map((one) => one.seconds?.total ?? 0));
   return (
-    <Panel title="Where the time went" actions={<span class="muted">latest epochs</span>}>
+    <Panel title="Time per phase" actions={<span class="muted">latest epochs</span>}>
       <ul class="legend" aria-hidden="true">
         {PARTS.map(([label, , colour]) => (
           <li key={label}>
@@ -291,7 +291,7 @@ function Checkpoints({ view }: { view: View }) {
     <Panel title="Checkpoints">
       <FailureBox failure={list.failure} retry={list.again} />
       {!list.value && !list.failure && <Loading what="checkpoints" />}
-      {list.value?.length === 0 && <p class="muted">None yet: one is stored after each epoch that is worth keeping.</p>}
+      {list.value?.length === 0 && <p class="muted">No checkpoints yet; one is stored after each epoch that improves on the best.</p>}
       {list.value && list.value.length > 0 && (
         <Scroll label="Checkpoints">
           <table>
@@ -342,9 +342,9 @@ function momentText(one: Moment): string {
     case "state":
       return sentence(words(TrainingState[one.state] ?? ""));
     case "rewound":
-      return `Went on from a checkpoint: epochs from ${one.fromEpoch} on are done again`;
+      return `Continued from a checkpoint; epochs from ${one.fromEpoch} on are repeated`;
     case "spec":
-      return `Spec changed${one.reason === SpecChangeReason.OUT_OF_MEMORY ? " for want of memory" : ""}: ${changesText(one)}`;
+      return `Spec changed${one.reason === SpecChangeReason.OUT_OF_MEMORY ? " because memory ran out" : ""}: ${changesText(one)}`;
   }
 }
 
@@ -355,10 +355,10 @@ function History({ view }: { view: View }) {
       <Facts
         items={[
           ["Accepted", exactMoment(createTime)],
-          ["First ran", startTime && exactMoment(startTime)],
+          ["First start", startTime && exactMoment(startTime)],
           ["Ended", endTime && exactMoment(endTime)],
-          ["Starts of its process", view.attempt ? count(view.attempt) : ""],
-          ["Longest time", resolvedSpec?.maxDuration && span(seconds(resolvedSpec.maxDuration))],
+          ["Process starts", view.attempt ? count(view.attempt) : ""],
+          ["Time limit", resolvedSpec?.maxDuration && span(seconds(resolvedSpec.maxDuration))],
         ]}
       />
       <ol class="history">

@@ -1,4 +1,4 @@
-/** All trainings, as they stand now. */
+/** List of trainings. */
 import { useState } from "preact/hooks";
 import { moment, shortName } from "../format";
 import { isFinal } from "../live/fold";
@@ -9,9 +9,9 @@ import { Empty, FailureBox, Loading, PageHead, StateChip, reasonText } from "../
 import { go, href } from "../ui/router";
 import { ProgressLine, bestText, timeText, titleOf } from "./training-parts";
 
-const FILTERS = { all: "All", open: "Running and waiting", ended: "Ended" } as const;
+const FILTERS = { all: "All", open: "Active", ended: "Ended" } as const;
 type Filter = keyof typeof FILTERS;
-/** More than these are drawn on request only. */
+/** Page size; more are rendered on request. */
 const AT_ONCE = 50;
 
 export function TrainingsPage() {
@@ -28,11 +28,11 @@ export function TrainingsPage() {
   };
   return (
     <>
-      <PageHead title="Trainings" lead={all && all.length > 0 && `${all.length} in all, ${all.filter((view) => !isFinal(view.state)).length} not ended`}>
+      <PageHead title="Trainings" lead={all && all.length > 0 && `${all.length} in total, ${all.filter((view) => !isFinal(view.state)).length} active`}>
         <button
           type="button"
           disabled={marked.length < 2}
-          title={marked.length < 2 ? "Mark two or more trainings" : undefined}
+          title={marked.length < 2 ? "Select two or more trainings" : undefined}
           onClick={() => go(href("compare", "", { t: marked.map(shortName).join(",") }))}
         >
           Compare{marked.length > 1 ? ` ${marked.length}` : ""}
@@ -46,16 +46,16 @@ export function TrainingsPage() {
       {all?.length === 0 && (
         <Empty title="No trainings yet">
           <p>
-            A training makes a model of your images. <a href={href("start")}>Start one here</a>, or with <code>visage train --dataset DIRECTORY</code>.
+            A training creates a model from your images. <a href={href("start")}>Start one here</a>, or with <code>visage train --dataset DIRECTORY</code>.
           </p>
           <p>
-            No images at hand? <code>visage synth faces/</code> draws some.
+            Without images of your own, <code>visage synth faces/</code> draws some.
           </p>
         </Empty>
       )}
       {all && all.length > 0 && (
         <fieldset class="segments">
-          <legend class="unseen">Which trainings</legend>
+          <legend class="unseen">Filter</legend>
           {(Object.keys(FILTERS) as Filter[]).map((key) => (
             <label key={key}>
               <input type="radio" name="filter" checked={filter === key} onChange={() => setFilter(key)} />
@@ -64,7 +64,7 @@ export function TrainingsPage() {
           ))}
         </fieldset>
       )}
-      {all && all.length > 0 && fitting?.length === 0 && <p class="muted">None {filter === "open" ? "runs or waits" : "has ended"}.</p>}
+      {all && all.length > 0 && fitting?.length === 0 && <p class="muted">No training {filter === "open" ? "is active" : "has ended"}.</p>}
       <ul class="cards">
         {fitting?.slice(0, shown).map((view) => (
           <Card key={view.name} view={view} isChosen={chosen.has(view.name)} onToggle={() => toggle(view.name)} />
@@ -85,7 +85,7 @@ function Card(props: { view: View; isChosen: boolean; onToggle: () => void }) {
   const time = timeText(view);
   return (
     <li class="card training" data-training={id}>
-      <input type="checkbox" checked={props.isChosen} onChange={props.onToggle} aria-label={`Mark ${titleOf(view)} for comparison`} />
+      <input type="checkbox" checked={props.isChosen} onChange={props.onToggle} aria-label={`Select ${titleOf(view)} for comparison`} />
       <div class="card-name">
         <a href={href("trainings", id)}>{titleOf(view)}</a>
         {view.training.displayName && <span class="muted small-text">{id}</span>}

@@ -1,26 +1,29 @@
-/** Messages as flat lists of fields and texts, with the names of the API. */
+/** Messages as flat lists of field paths and texts. */
 import { type DescEnum, type DescField, type DescMessage, type Message } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import { type Duration, DurationSchema } from "@bufbuild/protobuf/wkt";
 import { typedDuration } from "../format";
 import { comments } from "../gen/comments";
 
-/** The short name of an enum's value: `PROMOTE_IF_BETTER` is `IF_BETTER`. */
+/** Short name of an enum value: `IF_BETTER` for `PROMOTE_IF_BETTER`. */
 export function enumName(desc: DescEnum, number: number): string {
   return desc.value[number]?.localName ?? number.toString();
 }
 
-/** The comment of a field, a message or an enum's value in the API's files; empty when it has none. */
+/** Comment of a field, message or enum value in the proto files; may be empty. */
 export function commentOf(fullName: string): string {
   return comments[fullName] ?? "";
 }
 
-/** The full name of a field, as comments are kept by. */
+/** Full name of a field. */
 export function fieldName(field: DescField): string {
   return `${field.parent.typeName}.${field.name}`;
 }
 
-/** Every set field by its path, such as `optimizer.learning_rate`, in the order of the API's file. Enums that say nothing are not set. */
+/**
+ * Set fields by path, such as `optimizer.learning_rate`, in declaration order, without unspecified
+ * enums.
+ */
 export function flatten(desc: DescMessage, message: Message): Map<string, string> {
   const texts = new Map<string, string>();
   collect(desc, message, "", texts);
@@ -66,11 +69,11 @@ function collect(desc: DescMessage, message: Message, prefix: string, texts: Map
 /** A field in which messages differ. */
 export interface Difference {
   path: string;
-  /** One for each message; empty where it is not set. */
+  /** One per message; empty if unset. */
   values: string[];
 }
 
-/** The fields in which messages of one type differ, in the order of the API's file. */
+/** Fields in which messages of one type differ, in declaration order. */
 export function differences(desc: DescMessage, messages: Message[]): Difference[] {
   const flat = messages.map((message) => flatten(desc, message));
   const paths = [...new Set(flat.flatMap((texts) => [...texts.keys()]))].sort(byDeclaration(desc));
@@ -79,7 +82,7 @@ export function differences(desc: DescMessage, messages: Message[]): Difference[
     .filter(({ values }) => values.some((value) => value !== values[0]));
 }
 
-/** Orders paths as their fields are declared, so that a field which only one message has stands in its place. */
+/** Compares paths by declaration order, including fields that only one message has. */
 function byDeclaration(desc: DescMessage): (a: string, b: string) => number {
   const place = (path: string): number[] => {
     const places: number[] = [];

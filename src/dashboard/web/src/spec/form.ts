@@ -1,4 +1,7 @@
-/** A form for any message, made of its descriptor: a field that the API gets appears by itself. Its values are the texts that people type, by path. */
+/**
+ * A form for any message, generated from its descriptor, so that new fields appear automatically.
+ * Its values are the entered texts, by path.
+ */
 import { type DescField, type DescMessage, type Message, ScalarType, create } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import { DurationSchema } from "@bufbuild/protobuf/wkt";
@@ -6,28 +9,30 @@ import type { Violation } from "../api/errors";
 import { parseDuration } from "../format";
 import { commentOf, fieldName, flatten } from "./describe";
 
-/** What people type, by path, such as `optimizer.learning_rate` or `optimizer.groups[0].prefix`; what is missing or empty is not set. */
+/**
+ * Entered texts by path, such as `optimizer.learning_rate` or `optimizer.groups[0].prefix`; missing
+ * and empty ones are unset.
+ */
 export type Values = Readonly<Record<string, string>>;
 
-/** One value of a choice. */
+/** An option of a choice. */
 export interface Option {
   value: string;
   help: string;
 }
 
-/** One field to fill in. */
+/** An input field. */
 export interface FieldNode {
   kind: "field";
   path: string;
-  /** The field's own name, such as `learning_rate`. */
+  /** Name without the path, such as `learning_rate`. */
   name: string;
   help: string;
   control: "integer" | "number" | "text" | "list" | "duration" | "choice" | "toggle";
-  /** Of a choice. */
   options: Option[];
 }
 
-/** Fields that belong together. */
+/** A group of fields. */
 export interface GroupNode {
   kind: "group";
   path: string;
@@ -36,19 +41,18 @@ export interface GroupNode {
   children: Node[];
 }
 
-/** Any number of the same group. */
+/** A repeated group. */
 export interface RowsNode {
   kind: "rows";
   path: string;
   name: string;
   help: string;
-  /** The group of one row; its path ends in the row's index. */
+  /** Group of one row; its path ends with the index of the row. */
   row: (index: number) => GroupNode;
 }
 
 export type Node = FieldNode | GroupNode | RowsNode;
 
-/** The form of a message. */
 export function formOf(desc: DescMessage, prefix = ""): Node[] {
   return desc.fields.flatMap((field) => nodeOf(field, prefix + field.name));
 }
@@ -77,7 +81,7 @@ function nodeOf(field: DescField, path: string): Node[] {
       return [{ kind: "rows", ...common, row }];
     }
     case "map":
-      // No spec has one; labels of a training are not a part of it.
+      // Specs contain no maps.
       return [];
   }
 }
@@ -98,13 +102,13 @@ function controlOf(scalar: ScalarType): FieldNode["control"] {
 }
 
 function optionsOf(field: DescField & { fieldKind: "enum" }): Option[] {
-  // The value 0 says nothing: it is the empty choice.
+  // Unspecified is the empty option.
   return field.enum.values
     .filter(({ number }) => number !== 0)
     .map((value) => ({ value: value.localName, help: commentOf(`${field.enum.typeName}.${value.name}`) }));
 }
 
-/** How many rows of a repeated group have values. */
+/** Number of rows of a repeated group. */
 export function rowCount(values: Values, path: string): number {
   let rows = 0;
   for (const key of Object.keys(values)) {
@@ -114,7 +118,7 @@ export function rowCount(values: Values, path: string): number {
   return rows;
 }
 
-/** The values without one row; those after it move up. */
+/** Values without one row; later rows move up. */
 export function withoutRow(values: Values, path: string, removed: number): Values {
   const kept: Record<string, string> = {};
   for (const [key, value] of Object.entries(values)) {
@@ -126,12 +130,12 @@ export function withoutRow(values: Values, path: string, removed: number): Value
   return kept;
 }
 
-/** Whether anything inside of a path has a value. */
+/** True if a path or anything below it has a value. */
 export function hasValues(values: Values, path: string): boolean {
   return Object.entries(values).some(([key, value]) => value !== "" && (key === path || key.startsWith(`${path}.`) || key.startsWith(`${path}[`)));
 }
 
-/** The message that values stand for, and what cannot be read; whether it makes sense is the server's to say. */
+/** Parses values into a message, and lists unparsable ones. The server validates the rest. */
 export function toMessage<Desc extends DescMessage>(desc: Desc, values: Values): { message: ReturnType<typeof create<Desc>>; problems: Violation[] } {
   const problems: Violation[] = [];
   return { message: fill(desc, values, "", problems) as ReturnType<typeof create<Desc>>, problems };
@@ -171,7 +175,7 @@ function fill(desc: DescMessage, values: Values, prefix: string, problems: Viola
         } else {
           for (const item of text.split(",").map((part) => part.trim()).filter((part) => part !== "")) {
             const value = field.listKind === "enum" ? field.enum.values.find(({ localName }) => localName === item)?.number : scalarOf(field.scalar, item);
-            if (value === undefined) problems.push({ field: path, description: `“${item}” is not a value of it` });
+            if (value === undefined) problems.push({ field: path, description: `“${item}” is not a valid value` });
             else reflected.get(field).add(value as never);
           }
         }
@@ -193,7 +197,7 @@ const EXPECTED: Readonly<Record<FieldNode["control"], string>> = {
   toggle: "true or false",
 };
 
-/** The largest values of the whole numbers of protobuf. */
+/** Maximum values of the protobuf integer types. */
 const LARGEST: ReadonlyMap<ScalarType, bigint> = new Map([
   [ScalarType.UINT32, 2n ** 32n - 1n],
   [ScalarType.FIXED32, 2n ** 32n - 1n],
@@ -229,12 +233,14 @@ function scalarOf(scalar: ScalarType, text: string): string | boolean | number |
   }
 }
 
-/** The values that stand for a message. */
+/** Values of a message. */
 export function fromMessage(desc: DescMessage, message: Message): Values {
   return Object.fromEntries(flatten(desc, message));
 }
 
-/** A field's path in the message that the form is of, from its path in the request; undefined for a field of another part of the request. */
+/**
+ * Path of a field in the form, from its path in the request; undefined if it is outside the form.
+ */
 export function pathInForm(field: string, root: string): string | undefined {
   if (field === root) return "";
   return field.startsWith(`${root}.`) ? field.slice(root.length + 1) : undefined;

@@ -1,17 +1,17 @@
-/** Calls as pages make them: what came, what failed, and how to try again. */
+/** Hooks for calls: result, error and retry. */
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { type Failure, failureOf, isAbort } from "../api/errors";
 
-/** A call that is made when the page is shown. */
+/** A call that is made on mount. */
 export interface Loaded<Value> {
-  /** The latest answer; it stays while the call is made again. */
+  /** Latest result; kept during a retry. */
   value: Value | undefined;
   failure: Failure | undefined;
   isLoading: boolean;
   again: () => void;
 }
 
-/** Makes a call now and whenever `inputs` change; an answer that is overtaken is dropped. */
+/** Calls on mount and whenever `inputs` change; outdated results are dropped. */
 export function useLoaded<Value>(call: (signal: AbortSignal) => Promise<Value>, inputs: unknown[]): Loaded<Value> {
   const [state, setState] = useState<{ value?: Value; failure?: Failure; isLoading: boolean }>({ isLoading: true });
   const [turn, setTurn] = useState(0);
@@ -32,7 +32,7 @@ export function useLoaded<Value>(call: (signal: AbortSignal) => Promise<Value>, 
   return { value: state.value, failure: state.failure, isLoading: state.isLoading, again };
 }
 
-/** A call that is made when a button is pressed, one at a time. */
+/** A call that is made by a user action. */
 export interface Action<Inputs extends unknown[]> {
   run: (...inputs: Inputs) => Promise<boolean>;
   failure: Failure | undefined;
@@ -40,7 +40,7 @@ export interface Action<Inputs extends unknown[]> {
   clear: () => void;
 }
 
-/** Makes a call on demand; `run` tells whether it went well. */
+/** Calls on demand; `run` resolves to true on success. */
 export function useAction<Inputs extends unknown[]>(call: (...inputs: Inputs) => Promise<void>): Action<Inputs> {
   const [failure, setFailure] = useState<Failure | undefined>();
   const [isRunning, setRunning] = useState(false);

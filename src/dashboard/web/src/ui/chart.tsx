@@ -1,39 +1,41 @@
-/** A chart with its legend and, for those who do not see it, its figures as a table. */
+/** A chart with its legend and, for accessibility, its values as a table. */
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { NOTHING, figure } from "../format";
 import { shade } from "./theme";
 
-/** One curve; its values stand over the chart's `x`. */
+/** A curve over the `x` values of the chart. */
 export interface Curve {
   label: string;
   values: (number | null)[];
-  /** 1 to 8, of the palette. */
+  /** Index in the palette, 1 to 8. */
   colour: number;
 }
 
 export interface ChartProps {
   title: string;
-  /** Of the values. */
+  /** Unit of the values. */
   unit: string;
-  /** Of `x`, such as `epoch`. */
+  /** Label of `x`, such as `epoch`. */
   xLabel: string;
   x: number[];
   curves: Curve[];
-  /** Where the best epoch is. */
+  /** Vertical mark, such as the best epoch. */
   mark?: { x: number; label: string } | undefined;
   height?: number;
-  /** Whether `x` is seconds since 1970. */
+  /** True if `x` is in seconds since 1970. */
   isTime?: boolean;
-  /** Whether values begin at 0. */
+  /** True if the y axis starts at 0. */
   isFromZero?: boolean;
-  /** What stands there while there are no values. */
+  /** Text shown without values. */
   emptyText?: string;
   format?: (value: number | undefined) => string;
 }
 
-/** Up to so many points each one is drawn: curves of few epochs are seen then. */
+/**
+ * Maximum number of values for which points are drawn, so that curves of few epochs are visible.
+ */
 const POINTS_UP_TO = 40;
 const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 
@@ -96,18 +98,19 @@ export function Chart(props: ChartProps) {
       chart.destroy();
       plot.current = null;
     };
-    // The data of the first drawing is given above, that of later ones below.
+    // Later data is set by the next effect.
   }, [shape, hasValues]);
 
   useEffect(() => {
     plot.current?.setData(data);
   }, [data]);
   useEffect(() => {
-    // Without new paths: uPlot would take them from scales that it has not made yet.
+    // Without rebuilding paths, because uPlot may not have computed the scales yet.
     plot.current?.redraw(false);
   }, [mark?.x, mark?.label]);
 
-  // Curves of several trainings end at different epochs; over time, a curve without a value now has none.
+  // Curves of several trainings may end at different epochs; a time series without a current value
+  // has none.
   const isRagged = !props.isTime && curves.some(({ values }) => (values.at(-1) ?? null) === null);
   const lastOf = (values: (number | null)[]): number | undefined => (isRagged ? values.findLast((one) => one !== null) : values.at(-1)) ?? undefined;
   const valueOf = ({ values }: Curve): number | undefined => (at === null ? lastOf(values) : (values[at] ?? undefined));
@@ -122,7 +125,7 @@ export function Chart(props: ChartProps) {
         <span class="chart-title">
           {props.title} {props.unit && <span class="muted">{props.unit}</span>}
         </span>
-        <span class="muted chart-at">{hasValues ? (at === null && isRagged ? "last of each" : xText(x[at ?? x.length - 1])) : ""}</span>
+        <span class="muted chart-at">{hasValues ? (at === null && isRagged ? "last values" : xText(x[at ?? x.length - 1])) : ""}</span>
         <ul class="legend">
           {curves.map((curve, index) => (
             <li key={index}>
@@ -140,17 +143,17 @@ export function Chart(props: ChartProps) {
   );
 }
 
-/** The chart's figures, drawn only when they are asked for. */
+/** Values of the chart as a table, rendered on demand. */
 function Figures(props: ChartProps & { xText: (value: number) => string; format: (value: number | undefined) => string }) {
   const [isOpen, setOpen] = useState(false);
   const { x, curves, mark } = props;
   return (
     <details class="figures" onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>
-        Figures <span class="unseen">of {props.title}</span>
+        Values <span class="unseen">of {props.title}</span>
       </summary>
       {isOpen && (
-        <div class="scroll" role="region" aria-label={`Figures of ${props.title}`} tabIndex={0}>
+        <div class="scroll" role="region" aria-label={`Values of ${props.title}`} tabIndex={0}>
           <table>
             <thead>
               <tr>
@@ -184,12 +187,12 @@ function Figures(props: ChartProps & { xText: (value: number) => string; format:
   );
 }
 
-/** A time of the day. */
+/** Time of day. */
 function clock(seconds: number): string {
   return new Date(seconds * 1000).toLocaleTimeString("en-GB");
 }
 
-/** The range of an axis: a tenth of air around the values, and never a range of nothing. */
+/** Range of an axis with a margin of a tenth; never empty. */
 function span(low: number | null, high: number | null, isFromZero: boolean): [number, number] {
   if (low === null || high === null) return [0, 1];
   const bottom = isFromZero ? Math.min(low, 0) : low;
@@ -197,7 +200,7 @@ function span(low: number | null, high: number | null, isFromZero: boolean): [nu
   return [isFromZero ? bottom : Math.max(bottom - air, low >= 0 ? 0 : -Infinity), high + air];
 }
 
-/** A tick's text, short enough for the axis. */
+/** Compact text of a tick. */
 function short(value: number): string {
   const size = Math.abs(value);
   if (size >= 1e6) return `${+(value / 1e6).toFixed(2)}M`;
@@ -230,7 +233,7 @@ function drawMark(plot: uPlot, mark: ChartProps["mark"], colour: string, font: s
   ctx.restore();
 }
 
-/** A curve in a list: its course, without figures. */
+/** A small curve without axes. */
 export function Sparkline(props: { values: number[] }) {
   const { values } = props;
   if (values.length < 2) return <svg class="spark" viewBox="0 0 96 28" aria-hidden="true" />;

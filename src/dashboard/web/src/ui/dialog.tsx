@@ -1,4 +1,4 @@
-/** A dialog of the browser's own: it keeps the keyboard inside, ends with Escape and gives the focus back. */
+/** A native dialog: traps the focus, closes on Escape and restores the focus. */
 import type { ComponentChildren } from "preact";
 import { useId, useLayoutEffect, useRef } from "preact/hooks";
 

@@ -1,4 +1,4 @@
-/** The few icons of the navigation, drawn in the colour of the text. */
+/** Navigation icons in the text colour. */
 const PATHS = {
   trainings: "M3 17l5-6 4 3 5-8 4 4M3 21h18",
   compare: "M4 20V9m5 11V4m6 16v-8m5 8V7",

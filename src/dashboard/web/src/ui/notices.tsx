@@ -1,4 +1,4 @@
-/** Short messages that come and go, and what screen readers are told. */
+/** Transient notices, and announcements to screen readers. */
 import { signal } from "@preact/signals";
 
 interface Notice {
@@ -11,7 +11,7 @@ const spoken = signal("");
 let count = 0;
 const STAY_MS = 6_000;
 
-/** Tells that something was done. */
+/** Shows a notice. */
 export function notify(text: string): void {
   count += 1;
   const id = count;
@@ -21,12 +21,15 @@ export function notify(text: string): void {
   }, STAY_MS);
 }
 
-/** Tells screen readers of a change that others see. */
+/** Announces a visible change to screen readers. */
 export function announce(text: string): void {
   spoken.value = text;
 }
 
-/** Where both appear; there from the beginning, since what is added to a live region later may not be read. */
+/**
+ * Live regions of both; always present, since screen readers may ignore regions that are added
+ * later.
+ */
 export function Notices() {
   return (
     <>

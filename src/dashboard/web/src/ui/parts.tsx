@@ -1,16 +1,16 @@
-/** The small parts that pages are made of. */
+/** Shared components of the pages. */
 import { Code } from "@connectrpc/connect";
 import { type ComponentChildren, Fragment } from "preact";
 import type { Failure } from "../api/errors";
 import { StopReason, TrainingState } from "../gen/visage/v1/training_pb";
 import { percent, pieces, sentence, span, words } from "../format";
 
-/** A text with `code` in it, as the API's comments have it. */
+/** Text with `code` as in the comments of the API. */
 export function Prose(props: { text: string }) {
   return <>{props.text.split("`").map((part, index) => (index % 2 === 1 ? <code key={index}>{part}</code> : part))}</>;
 }
 
-/** The heading of a page, with what can be done there. */
+/** Heading of a page with its actions. */
 export function PageHead(props: { title: ComponentChildren; lead?: ComponentChildren; children?: ComponentChildren }) {
   return (
     <div class="page-head">
@@ -23,7 +23,7 @@ export function PageHead(props: { title: ComponentChildren; lead?: ComponentChil
   );
 }
 
-/** A part of a page with a heading of its own. */
+/** Section of a page with a heading. */
 export function Panel(props: { title: ComponentChildren; actions?: ComponentChildren; class?: string; children: ComponentChildren }) {
   return (
     <section class={`panel ${props.class ?? ""}`}>
@@ -36,7 +36,7 @@ export function Panel(props: { title: ComponentChildren; actions?: ComponentChil
   );
 }
 
-/** Which call failed, and why. */
+/** Description of a failed call. */
 export function FailureBox(props: { failure: Failure | undefined; retry?: () => void; known?: (field: string) => boolean }) {
   const { failure } = props;
   if (!failure) return null;
@@ -48,7 +48,7 @@ export function FailureBox(props: { failure: Failure | undefined; retry?: () => 
         <strong>{failure.call || "The page"} failed</strong> <span class="muted">({codeText(failure.code)}
         {failure.reason && `, ${failure.reason}`})</span>
       </p>
-      <p class="wrap">{isAtFields ? "Some fields need another value; what is wrong stands at each of them." : sentence(failure.message || "no reason was given")}</p>
+      <p class="wrap">{isAtFields ? "Some fields are invalid; see the message at each of them." : sentence(failure.message || "unknown error")}</p>
       {rest.length > 1 && (
         <ul>
           {rest.map(({ field, description }) => (
@@ -58,7 +58,7 @@ export function FailureBox(props: { failure: Failure | undefined; retry?: () => 
           ))}
         </ul>
       )}
-      {failure.retryAfter !== undefined && <p class="muted">The server asks to wait {span(failure.retryAfter / 1000)} before another try.</p>}
+      {failure.retryAfter !== undefined && <p class="muted">The server requests a retry after {span(failure.retryAfter / 1000)}.</p>}
       {props.retry && (
         <button type="button" class="small" onClick={props.retry}>
           Try again
@@ -68,12 +68,12 @@ export function FailureBox(props: { failure: Failure | undefined; retry?: () => 
   );
 }
 
-/** `InvalidArgument` as people read it. */
+/** Readable code, such as “invalid argument”. */
 function codeText(code: Code): string {
   return (Code[code] ?? "unknown").replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase();
 }
 
-/** What to do where nothing is yet. */
+/** Placeholder with instructions for an empty page. */
 export function Empty(props: { title: string; children: ComponentChildren }) {
   return (
     <div class="empty">
@@ -83,7 +83,6 @@ export function Empty(props: { title: string; children: ComponentChildren }) {
   );
 }
 
-/** Holds the place of what is on its way. */
 export function Loading(props: { what: string }) {
   return (
     <p class="loading muted" role="status">
@@ -106,17 +105,17 @@ const TONES: Readonly<Record<TrainingState, string>> = {
   [TrainingState.CANCELLED]: "quiet",
 };
 
-/** How a training stands, by word and colour. */
+/** State of a training as a coloured chip. */
 export function StateChip(props: { state: TrainingState }) {
   return <span class={`chip ${TONES[props.state] ?? "quiet"}`}>{sentence(words(TrainingState[props.state] ?? "unknown"))}</span>;
 }
 
-/** Why a training ended, as people say it. */
+/** Stop reason as text. */
 export function reasonText(reason: StopReason): string {
   return reason === StopReason.UNSPECIFIED ? "" : words(StopReason[reason] ?? "");
 }
 
-/** How much of something is done. */
+/** Progress bar. */
 export function Meter(props: { share: number; label: string; tone?: string }) {
   const share = Math.min(Math.max(props.share, 0), 1);
   return (
@@ -126,7 +125,7 @@ export function Meter(props: { share: number; label: string; tone?: string }) {
   );
 }
 
-/** A name of many words without spaces, which may be broken between them and only then within one. */
+/** Long name with preferred line breaks between its words. */
 export function Name(props: { text: string }) {
   return (
     <code class="wrap">
@@ -140,10 +139,10 @@ export function Name(props: { text: string }) {
   );
 }
 
-/** A name and its value; a wide one takes the whole line. */
+/** Name and value; a wide one takes the whole line. */
 export type Fact = [name: string, value: ComponentChildren, width?: "wide"];
 
-/** Names and values, side by side. Those without a value are left out. */
+/** List of facts, without those that have no value. */
 export function Facts(props: { items: Fact[]; class?: string }) {
   return (
     <dl class={`facts ${props.class ?? ""}`}>
@@ -159,7 +158,9 @@ export function Facts(props: { items: Fact[]; class?: string }) {
   );
 }
 
-/** A button that waits for what it began. It can be focused all the while, so that the keyboard does not lose its place. */
+/**
+ * A button with a busy state. It stays focusable while busy, so that the keyboard focus is kept.
+ */
 export function BusyButton(props: {
   isBusy: boolean;
   busyText?: string;
@@ -188,7 +189,7 @@ export function BusyButton(props: {
   );
 }
 
-/** A table that scrolls by itself where it is too wide; it can be focused so that keys scroll it. */
+/** Horizontally scrollable container for wide tables; focusable, for scrolling by keyboard. */
 export function Scroll(props: { label: string; children: ComponentChildren }) {
   return (
     <div class="scroll" role="region" aria-label={props.label} tabIndex={0}>

@@ -1,4 +1,4 @@
-/** Where the page stands, in the part of the address after `#`, which no server sees: it works at any path. */
+/** Hash-based routing, which works at any path of a proxy. */
 import { signal } from "@preact/signals";
 
 export const PAGES = ["trainings", "compare", "start", "datasets", "models", "predict", "server"] as const;
@@ -6,12 +6,12 @@ export type Page = (typeof PAGES)[number];
 
 export interface Route {
   page: Page;
-  /** The training, dataset or version that is looked at; empty for the list. */
+  /** Id of a training, dataset or version; empty for the list. */
   id: string;
   query: URLSearchParams;
 }
 
-/** Reads an address such as `#/compare?t=a,b`; what is not known leads to the trainings. */
+/** Parses an address such as `#/compare?t=a,b`; unknown ones lead to the trainings. */
 export function parseRoute(hash: string): Route {
   const [path = "", query = ""] = hash.replace(/^#\/?/, "").split("?");
   const [name = "", id = ""] = path.split("/");
@@ -27,7 +27,6 @@ function decode(text: string): string {
   }
 }
 
-/** The address of a page. */
 export function href(page: Page, id = "", query: Record<string, string> = {}): string {
   const search = new URLSearchParams(query).toString().replaceAll("%2C", ",");
   return `#/${page}${id === "" ? "" : `/${encodeURIComponent(id)}`}${search === "" ? "" : `?${search}`}`;
@@ -39,7 +38,7 @@ addEventListener("hashchange", () => {
   route.value = parseRoute(location.hash);
 });
 
-/** Goes to a page; with `replace` the page before cannot be gone back to. */
+/** Navigates to a page; `replace` replaces the current history entry. */
 export function go(address: string, replace = false): void {
   if (replace) {
     history.replaceState(null, "", address);

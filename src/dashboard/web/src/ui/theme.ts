@@ -1,4 +1,4 @@
-/** Dark or light: what the system says, unless the reader has chosen. */
+/** Colour theme: the system's, unless the user selects one. */
 import { computed, effect, signal } from "@preact/signals";
 
 export type Theme = "system" | "light" | "dark";
@@ -9,7 +9,7 @@ function stored(): Theme {
     const value = localStorage.getItem(KEY);
     return value === "light" || value === "dark" ? value : "system";
   } catch {
-    // Browsers may refuse storage; the choice then lasts as long as the page.
+    // Storage may be disabled; the selection then lasts as long as the page.
     return "system";
   }
 }
@@ -21,14 +21,14 @@ system.addEventListener("change", (event) => {
   systemIsDark.value = event.matches;
 });
 
-/** What is shown. */
+/** Effective theme. */
 export const shade = computed<"light" | "dark">(() => (theme.value === "system" ? (systemIsDark.value ? "dark" : "light") : theme.value));
 
 effect(() => {
   document.documentElement.dataset["theme"] = shade.value;
 });
 
-/** Remembers a choice. */
+/** Selects and stores a theme. */
 export function chooseTheme(next: Theme): void {
   theme.value = next;
   try {
