@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""Writes `dashboard.json`, the Grafana dashboard, of the list of panels below: `deploy/grafana/dashboard.py > deploy/grafana/dashboard.json`.
+"""Generates the Grafana dashboard from the list of panels below: `deploy/grafana/dashboard.py > deploy/grafana/dashboard.json`.
 
-The JSON is what Grafana loads and what is committed; a test keeps both alike, and asks a Prometheus that has read a real server for every
-query. Grafana's own format repeats for each panel what one line says here.
+The JSON is committed. A test compares it with this script, and evaluates every query in a Prometheus that has scraped a real server.
 """
 
 import json
 import sys
 
 PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
-# What every query of Visage's metrics selects by; `$instance` is the choice at the top of the dashboard.
+# Selector of every query of Visage's metrics; `$instance` is the server selected in the dashboard.
 SERVER = 'job="visage", instance=~"$instance"'
 PREDICTING = 'method=~"visage.v1.PredictionService/Predict|inference.GRPCInferenceService/ModelInfer"'
 GREEN, YELLOW, RED = "green", "yellow", "red"
@@ -17,7 +16,7 @@ WIDTH = 24
 
 
 def rate(by, metric, more=""):
-    """The sum of a counter's rates by some labels."""
+    """Rate of a counter, summed by labels."""
     return "sum by ({}) (rate({}{{{}{}}}[$__rate_interval]))".format(by, metric, SERVER, more)
 
 
@@ -30,12 +29,12 @@ def gauge(metric, more=""):
 
 
 def steps(*pairs):
-    """Thresholds: a colour from a value on; the first has no value."""
+    """Thresholds as pairs of value and colour; the first has no value."""
     return {"mode": "absolute", "steps": [{"color": color, "value": value} for value, color in pairs]}
 
 
 def panel(kind, title, description, unit, queries, width=8, height=8, defaults=None, options=None):
-    """One panel. `queries` are pairs of an expression and its legend, with further fields of a target after them."""
+    """A panel. `queries` are pairs of an expression and its legend, followed by further fields of a target."""
     targets = []
     for position, (expression, legend, *more) in enumerate(queries):
         target = {"datasource": PROMETHEUS, "editorMode": "code", "expr": expression, "legendFormat": legend, "range": True,
@@ -50,7 +49,7 @@ def panel(kind, title, description, unit, queries, width=8, height=8, defaults=N
 
 
 def lines(title, description, unit, queries, stacked=False, limits=None, bars=False, width=8, **defaults):
-    """A panel of lines over time. `limits` are thresholds that are drawn as dashed lines."""
+    """A time series panel. `limits` are drawn as dashed lines."""
     custom = {"drawStyle": "bars" if bars else "line", "fillOpacity": 60 if bars else 30 if stacked else 8, "lineWidth": 1, "showPoints": "never",
               "spanNulls": False, "stacking": {"group": "A", "mode": "normal" if stacked else "none"},
               "thresholdsStyle": {"mode": "dashed" if limits else "off"}}
@@ -63,19 +62,19 @@ def lines(title, description, unit, queries, stacked=False, limits=None, bars=Fa
     return panel("timeseries", title, description, unit, queries, width=width, defaults=settings, options=options)
 
 
-def figure(title, description, unit, expression, legend="", limits=None, name=False, width=4, **defaults):
-    """A panel with the newest value in large; with `name`, the legend in its place."""
+def value(title, description, unit, expression, legend="", limits=None, name=False, width=4, **defaults):
+    """A panel with the latest value or, with `name`, its legend."""
     settings = {"color": {"mode": "thresholds"}, "thresholds": limits or steps((None, GREEN))}
     settings.update(defaults)
     options = {"colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto",
                "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}, "textMode": "name" if name else "auto"}
-    # At the newest moment only: a series that has ended must not be shown as if it went on.
+    # An instant query, so that a series that has ended is not shown.
     return panel("stat", title, description, unit, [(expression, legend, {"instant": True, "range": False})], width=width, height=4,
                  defaults=settings, options=options)
 
 
 def heatmap(title, description, unit, metric, width=8):
-    """How a histogram's values are spread over time."""
+    """Distribution of a histogram over time."""
     query = ("sum by (le) (increase({}_bucket{{{}}}[$__rate_interval]))".format(metric, SERVER), "{{le}}", {"format": "heatmap"})
     options = {"calculate": False, "cellGap": 1, "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64}, "legend": {"show": True},
                "rowsFrame": {"layout": "auto"}, "tooltip": {"mode": "single", "yHistogram": False},
@@ -85,146 +84,146 @@ def heatmap(title, description, unit, metric, width=8):
 
 ROWS = [
     ("Now", [
-        figure("Servers", "Servers that Prometheus reads metrics of.", "short", 'sum(up{' + SERVER + '})', limits=steps((None, RED), (1, GREEN))),
-        figure("Live version", "The version of the model that predicts by default.", "short", gauge("visage_live_model_info"),
+        value("Servers", "Servers that Prometheus scrapes.", "short", 'sum(up{' + SERVER + '})', limits=steps((None, RED), (1, GREEN))),
+        value("Live version", "Model version that predicts by default.", "short", gauge("visage_live_model_info"),
                "{{model}} {{version}}",
                name=True, noValue="none"),
-        figure("Images/s", "Images that got an age, per second, over 5 minutes.", "suffix: images/s",
+        value("Images/s", "Predicted images per second, over 5 minutes.", "suffix: images/s",
                'sum(instance_outcome:visage_predict_images:rate5m{' + SERVER + ', outcome="ok"})', decimals=1),
-        figure("Without an age", "Share of the valid images that failed, were too late or were refused, over 5 minutes. Alarms from 5 %.",
+        value("Without an age", "Share of valid images that failed, expired or were refused, over 5 minutes. Alert above 5 %.",
                "percentunit",
                gauge("instance:visage_predict_unserved:ratio_rate5m"), "{{instance}}", limits=steps((None, GREEN), (0.01, YELLOW), (0.05, RED)),
                decimals=1,
                noValue="0"),
-        figure("p99 of calls", "99 of 100 calls that predict take less, over 5 minutes. Alarms from 1 s.", "s",
+        value("p99 of calls", "99th percentile of the latency of predictions, over 5 minutes. Alert above 1 s.", "s",
                "max(" + gauge("instance:visage_predict_call_seconds:p99_5m") + ")", limits=steps((None, GREEN), (0.5, YELLOW), (1, RED)),
                noValue="no calls"),
-        figure("Alerts", "Alerts that fire; deploy/RUNBOOK.md says what to do.", "short", 'count(ALERTS{alertstate="firing"}) or vector(0)',
+        value("Alerts", "Firing alerts; deploy/RUNBOOK.md has the remedies.", "short", 'count(ALERTS{alertstate="firing"}) or vector(0)',
                limits=steps((None, GREEN), (1, RED))),
     ]),
     ("Serving", [
         lines("Images by outcome",
-              "Images sent for prediction, per second, by how it ended. Overloaded and expired mean too little capacity, failed a fault of "
-              "the server; invalid_image and cancelled are the clients' doing.", "suffix: images/s",
+              "Images per second by outcome. overloaded and expired mean insufficient capacity, failed an internal error; invalid_image and "
+              "cancelled are caused by clients.", "suffix: images/s",
               [(rate("outcome", "visage_predict_images_total"), "{{outcome}}")],
               stacked=True),
-        lines("Time of a call",
-              "From the headers of a call that predicts to its answer, over 5 minutes. Calls of many images take longer. Alarms from 1 s.", "s",
+        lines("Latency of predictions",
+              "From the request headers to the response, over 5 minutes. Requests with many images take longer. Alert above 1 s.", "s",
               [(gauge("instance:visage_predict_call_seconds:p50_5m"), "p50 {{protocol}}"),
                (gauge("instance:visage_predict_call_seconds:p95_5m"), "p95 {{protocol}}"),
                (gauge("instance:visage_predict_call_seconds:p99_5m"), "p99 {{protocol}}")], limits=steps((None, GREEN), (1, RED))),
         lines("Time by stage",
-              "95 of 100 take less: decoding one image, waiting for the engine, one forward pass of a batch. What is long is what to make faster.",
+              "95th percentile of decoding one image, waiting for the engine, and one forward pass of a batch.",
               "s", [(quantile(0.95, "visage_predict_decode_seconds"), "decode"), (quantile(0.95, "visage_predict_detection_seconds"), "face detection"),
                     (quantile(0.95, "visage_predict_queue_seconds"), "wait"),
                     (quantile(0.95, "visage_predict_inference_seconds"), "forward pass")]),
-        heatmap("Faces", "Faces found on an image, where they were asked for.", "short", "visage_predict_faces"),
-        heatmap("Batch sizes", "Images in one forward pass; larger under load.", "short", "visage_predict_batch_size"),
+        heatmap("Faces", "Detected faces per image, for requests with face detection.", "short", "visage_predict_faces"),
+        heatmap("Batch sizes", "Images per forward pass; larger under load.", "short", "visage_predict_batch_size"),
         lines("Queue",
-              "Images that were let in and are not answered, and mean images of a batch. At max_queued_images, 256 unless it was set, calls are "
-              "refused; the lines are 80 % and all of 256.", "short",
-              [(gauge("visage_predict_queue_depth"), "waiting or computed {{instance}}"),
+              "Admitted images without a response, and mean batch size. At max_queued_images, 256 by default, requests are refused; the lines are "
+              "80 % and 100 % of 256.", "short",
+              [(gauge("visage_predict_queue_depth"), "in flight {{instance}}"),
                (gauge("instance:visage_predict_batch_size:mean5m"), "mean batch {{instance}}")],
               limits=steps((None, GREEN), (205, YELLOW), (256, RED))),
-        lines("Turned away by reason", "Prediction work that was not computed, per second.", "ops",
+        lines("Rejections by reason", "Rejected images per second.", "ops",
               [(rate("reason", "visage_predict_rejections_total"), "{{reason}}")]),
-        lines("gRPC calls by method", "Calls that ended, per second; a stream counts when it ends. Methods without a call are left out.", "reqps",
+        lines("gRPC calls by method", "Completed calls per second; a stream counts when it ends. Methods without calls are omitted.", "reqps",
               [(rate("method", "visage_rpc_requests_total") + " > 0", "{{method}}")]),
-        lines("Calls that did not end well",
-              "Calls per second that ended with another code than ok. Internal, unknown and data_loss are faults of the server.",
+        lines("Errors by code",
+              "Calls per second with a code other than ok. internal, unknown and data_loss are internal errors.",
               "reqps", [(rate("code", "visage_rpc_requests_total", ', code!="ok"'), "gRPC {{code}}"),
                         (rate("code", "visage_http_requests_total", ', code!="ok"'), "HTTP {{code}}")]),
-        lines("HTTP requests by route", "Requests under /v2 and /datasets that ended, per second. Routes without a request are left out.", "reqps",
+        lines("HTTP requests by route", "Completed requests under /v2 and /datasets per second. Routes without requests are omitted.", "reqps",
               [(rate("route", "visage_http_requests_total") + " > 0", "{{route}}")]),
-        lines("gRPC calls in flight", "Calls that have begun and not ended: predictions, and followers of trainings.", "short",
+        lines("gRPC calls in flight", "Active calls: predictions, and followers of trainings.", "short",
               [("sum(" + gauge("visage_rpc_in_flight", ", " + PREDICTING) + ")", "predictions"),
                ("sum(" + gauge("visage_rpc_in_flight", ', method="visage.v1.TrainingService/StreamEpochMetrics"') + ")", "StreamEpochMetrics")]),
-        lines("Memory of the answers", "What the answers in the cache take; 0 while it is off.", "bytes",
+        lines("Response cache", "Memory of the response cache; 0 while it is off.", "bytes",
               [(gauge("visage_response_cache_bytes"), "{{instance}}")]),
-        lines("Faults of the server", "Share of all calls that ended as internal, unknown or data_loss, over 5 minutes. Alarms from 1 %.",
+        lines("Internal errors", "Share of calls that ended as internal, unknown or data_loss, over 5 minutes. Alert above 1 %.",
               "percentunit",
               [(gauge("instance:visage_call_faults:ratio_rate5m"), "{{protocol}} {{instance}}")], limits=steps((None, GREEN), (0.01, RED)), width=12),
-        lines("Answers from the cache", "Images that were looked up in the cache of answers, per second; none while it is off.", "suffix: images/s",
+        lines("Response cache lookups", "Lookups per second; 0 while the cache is off.", "suffix: images/s",
               [(rate("result", "visage_response_cache_lookups_total"), "{{result}}")], stacked=True, width=12),
     ]),
     ("Trainings", [
-        figure("Running", "Trainings that run; more wait in the queue.", "short", "sum(" + gauge("visage_trainings", ', state="running"') + ")"),
-        figure("Waiting", "Trainings that wait for a device.", "short", "sum(" + gauge("visage_training_queue_length") + ")",
+        value("Running", "Running trainings.", "short", "sum(" + gauge("visage_trainings", ', state="running"') + ")"),
+        value("Waiting", "Trainings waiting for a device.", "short", "sum(" + gauge("visage_training_queue_length") + ")",
                limits=steps((None, GREEN), (10, YELLOW), (80, RED))),
-        figure("Epoch", "Epochs that the running training has finished, or the last one.", "short", gauge("visage_training_epoch"), "{{instance}}"),
-        figure("of", "Epochs asked of it.", "short", gauge("visage_training_max_epochs"), "{{instance}}"),
-        figure("Progress", "Epochs finished of those asked.", "percentunit", gauge("instance:visage_training_progress:ratio"), "{{instance}}",
+        value("Epoch", "Completed epochs of the running or last training.", "short", gauge("visage_training_epoch"), "{{instance}}"),
+        value("of", "Maximum number of epochs.", "short", gauge("visage_training_max_epochs"), "{{instance}}"),
+        value("Progress", "Share of completed epochs.", "percentunit", gauge("instance:visage_training_progress:ratio"), "{{instance}}",
                decimals=0,
                noValue="none"),
-        figure("Failed", "Trainings in the store that ended with an error.", "short", "sum(" + gauge("visage_trainings", ', state="failed"') + ")",
+        value("Failed", "Stored trainings that ended with an error.", "short", "sum(" + gauge("visage_trainings", ', state="failed"') + ")",
                limits=steps((None, GREEN), (1, YELLOW))),
         lines("Loss",
-              "Of the last finished epoch, on the images learned from and on those that choose the best epoch: mean squared error in square years, whatever "
-              "loss is made small. Training falling and validation rising is overfitting.", "short",
+              "Mean squared error of the last completed epoch in square years, whatever the loss function. A falling training loss with a rising "
+              "validation loss indicates overfitting.", "short",
               [(gauge("visage_training_loss_square_years"), "{{split}} {{instance}}")]),
-        lines("Error", "On the validation images after the last finished epoch, in years.", "suffix: years",
+        lines("Error", "Validation error after the last completed epoch in years.", "suffix: years",
               [(gauge("visage_training_rmse_years"), "RMSE {{instance}}"), (gauge("visage_training_mae_years"), "MAE {{instance}}")]),
-        lines("Learning rate", "At the end of the last finished epoch.", "sci", [(gauge("visage_training_learning_rate"), "{{instance}}")]),
-        lines("Speed", "Images learned from in each second; 0 while none runs.", "suffix: images/s",
+        lines("Learning rate", "Learning rate at the end of the last completed epoch.", "sci", [(gauge("visage_training_learning_rate"), "{{instance}}")]),
+        lines("Speed", "Training images per second; 0 while none is running.", "suffix: images/s",
               [(gauge("visage_training_images_per_second"), "{{instance}}")]),
-        lines("Where the time goes", "Shares of the time that trainings spent in the last hour. The counters move once an epoch.", "percentunit",
+        lines("Time by phase", "Share of the training time by phase in the last hour. The counters change once per epoch.", "percentunit",
               [("avg by (phase) (" + gauge("instance_phase:visage_training_phase_seconds:ratio_rate1h") + ")", "{{phase}}")], stacked=True, max=1),
-        lines("Waiting for data", "Share of the last epoch's training time that was spent waiting for decoded images. Alarms from a half.",
+        lines("Waiting for data", "Share of the training time of the last epoch spent waiting for decoded images. Alert above 50 %.",
               "percentunit",
               [(gauge("visage_training_data_wait_ratio"), "{{instance}}")], limits=steps((None, GREEN), (0.5, RED)), max=1),
-        lines("Trainings by state", "Trainings in the store.", "short", [("sum by (state) (" + gauge("visage_trainings") + ")", "{{state}}")],
+        lines("Trainings by state", "Stored trainings by state.", "short", [("sum by (state) (" + gauge("visage_trainings") + ")", "{{state}}")],
               stacked=True, decimals=0),
-        lines("Ended and started again",
-              "Trainings that ended, by the reason, and those that went back into the queue because their process died or the server "
-              "ended, in the last hour.", "short",
+        lines("Ended and restarted",
+              "Trainings that ended, by reason, and trainings that were queued again because their process died or the server stopped, in the "
+              "last hour.", "short",
               [("sum by (stop_reason) (increase(visage_trainings_finished_total{" + SERVER + "}[1h])) > 0", "{{stop_reason}}"),
-               ("sum(increase(visage_training_worker_restarts_total{" + SERVER + "}[1h]))", "started again")], bars=True),
-        lines("Images left out", "Images that trainings could not use, in the last hour, by reason; `visage dataset check` lists them.", "short",
+               ("sum(increase(visage_training_worker_restarts_total{" + SERVER + "}[1h]))", "restarted")], bars=True),
+        lines("Skipped images", "Images that trainings skipped in the last hour, by reason; `visage dataset check` lists them.", "short",
               [("sum by (reason) (increase(visage_training_skipped_images_total{" + SERVER + "}[1h]))", "{{reason}}"),
-               ("sum(increase(visage_training_images_total{" + SERVER + "}[1h]))", "learned from")]),
+               ("sum(increase(visage_training_images_total{" + SERVER + "}[1h]))", "trained on")]),
     ]),
     ("Models", [
-        lines("Versions that were live",
-              "1 for each version that is served by default. Where one line ends and another begins the alias `live` was moved.", "short",
+        lines("Live versions",
+              "1 for the live version of each model. The alias `live` was moved where one line ends and another starts.", "short",
               [(gauge("visage_live_model_info"), "{{model}} {{version}} {{instance}}")], decimals=0, max=1),
-        lines("Registered versions", "Model versions, over all models.", "short", [(gauge("visage_model_versions"), "{{instance}}")], decimals=0),
-        heatmap("Time to load", "Reading, checking and warming up a model before it serves.", "s", "visage_model_load_seconds"),
-        figure("Loads", "Models loaded in the last 24 hours.", "short", "sum(increase(visage_model_load_seconds_count{" + SERVER + "}[24h]))",
+        lines("Registered versions", "Versions of all models.", "short", [(gauge("visage_model_versions"), "{{instance}}")], decimals=0),
+        heatmap("Load time", "Time to read, verify and warm up a model.", "s", "visage_model_load_seconds"),
+        value("Loads", "Models loaded in the last 24 hours.", "short", "sum(increase(visage_model_load_seconds_count{" + SERVER + "}[24h]))",
                decimals=0, width=6),
-        figure("Visage", "What runs.", "short", gauge("visage_build_info"), "Visage {{version}}, libtorch {{libtorch}} on {{device}}", name=True,
+        value("Visage", "Version of the program.", "short", gauge("visage_build_info"), "Visage {{version}}, libtorch {{libtorch}} on {{device}}", name=True,
                width=18),
     ]),
     ("Process", [
-        figure("Up for", "Time since the server was started.", "s", "time() - " + gauge("process_start_time_seconds"), "{{instance}}"),
-        figure("Threads", "Threads of the server.", "short", gauge("process_threads"), "{{instance}}"),
-        figure("Open files", "Share of the file descriptors that are open. Alarms from 80 %.", "percentunit",
+        value("Uptime", "Time since the start of the server.", "s", "time() - " + gauge("process_start_time_seconds"), "{{instance}}"),
+        value("Threads", "Threads of the server process.", "short", gauge("process_threads"), "{{instance}}"),
+        value("Open files", "Share of file descriptors in use. Alert above 80 %.", "percentunit",
                gauge("instance:process_open_fds:ratio"), "{{instance}}",
                limits=steps((None, GREEN), (0.5, YELLOW), (0.8, RED)), decimals=1),
-        figure("Memory", "What the server itself holds in RAM. Alarms from 4 GiB.", "bytes", gauge("process_resident_memory_bytes"), "{{instance}}",
+        value("Memory", "Resident memory of the server process. Alert above 4 GiB.", "bytes", gauge("process_resident_memory_bytes"), "{{instance}}",
                limits=steps((None, GREEN), (2 * 1024**3, YELLOW), (4 * 1024**3, RED))),
-        figure("Free disk", "Of the fullest file system that is watched. Alarms below 10 %.", "percentunit",
+        value("Free disk", "Free share of the fullest monitored file system. Alert below 10 %.", "percentunit",
                'min(node_filesystem_avail_bytes{job="node", fstype!~"tmpfs|ramfs|squashfs|overlay"} / node_filesystem_size_bytes{job="node", '
-               'fstype!~"tmpfs|ramfs|squashfs|overlay"})', limits=steps((None, RED), (0.1, YELLOW), (0.2, GREEN)), decimals=1, noValue="not watched"),
-        figure("Free memory", "Available memory of the machine, training processes included. Alarms below 10 %.", "percentunit",
+               'fstype!~"tmpfs|ramfs|squashfs|overlay"})', limits=steps((None, RED), (0.1, YELLOW), (0.2, GREEN)), decimals=1, noValue="not monitored"),
+        value("Free memory", "Available memory of the machine. Alert below 10 %.", "percentunit",
                'min(node_memory_MemAvailable_bytes{job="node"} / node_memory_MemTotal_bytes{job="node"})',
                limits=steps((None, RED), (0.1, YELLOW), (0.2, GREEN)),
-               decimals=1, noValue="not watched"),
-        lines("Processor", "Cores that the server itself uses; training processes are not in it.", "short",
+               decimals=1, noValue="not monitored"),
+        lines("Processor", "Cores used by the server process, without training processes.", "short",
               [("rate(process_cpu_seconds_total{" + SERVER + "}[$__rate_interval])", "{{instance}}")]),
-        lines("Memory over time", "What the server holds in RAM and the address space that it has reserved; training processes are not in it.",
+        lines("Memory over time", "Resident and virtual memory of the server process, without training processes.",
               "bytes",
-              [(gauge("process_resident_memory_bytes"), "in RAM {{instance}}"), (gauge("process_virtual_memory_bytes"), "reserved {{instance}}")]),
-        lines("File descriptors", "Open, and the limit.", "short",
+              [(gauge("process_resident_memory_bytes"), "resident {{instance}}"), (gauge("process_virtual_memory_bytes"), "virtual {{instance}}")]),
+        lines("File descriptors", "Open file descriptors and their limit.", "short",
               [(gauge("process_open_fds"), "open {{instance}}"), (gauge("process_max_fds"), "limit {{instance}}")]),
-        lines("Traces", "Spans in each second that the collector took, and those that were dropped. All 0 without `otlp_endpoint`.", "short",
-              [(rate("instance", "visage_trace_spans_total"), "taken {{instance}}"),
+        lines("Traces", "Spans per second that the collector accepted, and dropped spans. 0 without `otlp_endpoint`.", "short",
+              [(rate("instance", "visage_trace_spans_total"), "accepted {{instance}}"),
                (rate("reason", "visage_trace_spans_lost_total"), "dropped: {{reason}}")]),
     ]),
 ]
 
 
 def placed():
-    """The rows and their panels, one below the other."""
+    """Rows and panels with their positions."""
     panels, top, number = [], 0, 0
     for title, members in ROWS:
         number += 1
@@ -249,7 +248,7 @@ def dashboard():
     return {
         "uid": "visage",
         "title": "Visage",
-        "description": "A Visage server: what it predicts, what it trains, which model is live, and what it needs.",
+        "description": "A Visage server: predictions, trainings, models and resources.",
         "tags": ["visage"],
         "schemaVersion": 39,
         "version": 1,
