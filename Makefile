@@ -1,9 +1,9 @@
-# The commands of a fresh clone: `make demo` and `make test`. They need Rust 1.94 or newer (rustup.rs), a C++ compiler,
-# nasm (on x86-64) and python3 with pip.
+# The commands of a fresh clone: `make demo` and `make test`. They need Rust 1.94 or newer
+# (rustup.rs), a C++ compiler, nasm (on x86-64) and python3 with pip.
 #
-#   GPU=1     also bring the CUDA libraries (2.5 GB to download)
-#   ARGS=...  handed on to the test runner, for example ARGS=status
-#   DATA=...  handed on to the demo and the benchmark: a directory of face images
+#   GPU=1     also install the CUDA libraries (2.5 GB to download)
+#   ARGS=...  arguments of the test runner, for example ARGS=status
+#   DATA=...  directory of face images for the demo and the benchmarks
 
 PYTHON ?= python3
 GPU ?=
@@ -15,7 +15,7 @@ PIP_INSTALL = PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore $(
 export GPU DATA ARGS
 
 .DEFAULT_GOAL := help
-# cargo uses all cores by itself, and two of it would only wait for each other.
+# cargo uses all cores, and two cargo processes wait for each other.
 .NOTPARALLEL:
 .PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-accuracy bench-train bench-serve bench-peers bench-pressure bench-tracing fuzz book book-reference lint deny clean
 
@@ -23,30 +23,30 @@ help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=directory]"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
-setup: ## Check the tools and bring libtorch to .libtorch (an exported LIBTORCH is used instead)
+setup: ## Check the tools and install libtorch to .libtorch (unless LIBTORCH is exported)
 	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) is missing: install it with \`sudo apt install python3 python3-pip\` (Debian, Ubuntu) or \`sudo dnf install python3 python3-pip\` (Fedora, RHEL)" >&2; exit 1; }
 	@$(PYTHON) deploy/tools/setup-libtorch.py
 
-# The dashboard is part of the program; without Node.js there is a program without one.
+# The dashboard is embedded in the program; without Node.js the program lacks it.
 dashboard: src/dashboard/web/dist/index.html ## Build the dashboard to src/dashboard/web/dist (with Node.js 20.19 or newer)
 
 src/dashboard/web/dist/index.html: src/dashboard/web/package-lock.json src/dashboard/web/index.html $(shell find src/dashboard/web/src src/dashboard/web/scripts src/dashboard/web/public proto/visage -type f 2>/dev/null)
 	@if command -v npm >/dev/null; then \
 		echo "building the dashboard"; \
-		{ cd src/dashboard/web && npm ci --silent && npm run --silent build; } || { echo "build: the dashboard could not be built (npm's reason is above), so the program has none" >&2; }; \
+		{ cd src/dashboard/web && npm ci --silent && npm run --silent build; } || { echo "build: failed to build the dashboard (npm's error is above); the program will not include it" >&2; }; \
 	else \
-		echo "build: npm is missing, so the program has no dashboard: install Node.js 20.19 or newer and run \`make build\` again" >&2; \
+		echo "build: npm is missing; the program will not include the dashboard: install Node.js 20.19 or newer and run \`make build\` again" >&2; \
 	fi
 
-build: setup dashboard ## Build the release binary, with the dashboard where Node.js is there
-	cargo build --release
+build: setup dashboard ## Build the release binary, with the dashboard if Node.js is installed
+	CARGO_INCREMENTAL=0 cargo build --release
 
 demo: build ## Build, start a server, fine-tune on DATA, watch, predict, show the metrics
 	deploy/tools/demo.sh
 
 test: test-rust test-python ## Run all tests: Rust, then the Python client
 
-# One test more than cores at a time: many wait for processes and files.
+# One test more than cores in parallel: many wait for processes and files.
 test-rust: setup ## Run the Rust tests, with cargo-nextest where it is installed
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -ex; \
@@ -57,34 +57,37 @@ test-rust: setup ## Run the Rust tests, with cargo-nextest where it is installed
 		cargo test --release --workspace $(ARGS); \
 	fi
 
-# The tests start the binary that VISAGE_BIN names.
+# The tests start the binary in VISAGE_BIN.
 test-python: setup $(VENV)/installed ## Run the tests of the Python client
 	cargo build --release --workspace
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python
 
-test-dashboard: build ## Test the dashboard: its logic, and its pages in Chromium (Debian's package chromium)
+test-dashboard: setup dashboard ## Test the dashboard: its logic, and its pages in Chromium (Debian's package chromium)
+	cargo build --release
 	cd src/dashboard/web && npm run check && npm test
 	cd src/dashboard/web && VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" npm run e2e
 
-# torchvision is the reference for what a checkpoint must predict; with its CUDA libraries it is too large for every run.
+# torchvision is the reference for predictions; with its CUDA libraries it is too large for
+# `make test`.
 test-torch: setup $(VENV)/torch-installed ## Compare a checkpoint with torchvision (2.5 GB to download)
 	cargo build --release --workspace
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python -p test_torchvision.py
 
-# Triton's own load generator; 17 MB that only this test needs.
-test-perf-analyzer: setup $(VENV)/perf-analyzer/perf_analyzer ## Let Triton's perf_analyzer measure a server (17 MB to download)
+# Triton's load generator: 17 MB that only this test needs.
+test-perf-analyzer: setup $(VENV)/perf-analyzer/perf_analyzer ## Measure a server with Triton's perf_analyzer (17 MB to download)
 	cargo build --release --workspace
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" PERF_ANALYZER="$(abspath $(VENV)/perf-analyzer)" \
 		$(VENV)/bin/python -m unittest discover -s tests/python -p test_perf_analyzer.py
 
-bench-accuracy: build $(VENV)/installed ## Train from every beginning and by every recipe, and compare the errors (DATA=directory ROWS=best,fast SEEDS=3 IMAGES=0 EPOCHS=3 SIDE=224)
+bench-accuracy: build $(VENV)/installed ## Train from all initial weights with all recipes and compare the errors (DATA=directory ROWS=best,fast SEEDS=3 IMAGES=0 EPOCHS=3 SIDE=224)
 	$(VENV)/bin/python tests/bench/accuracy.py --visage "$(abspath $(TARGET_DIR))/release/visage" --data "$(DATA)" \
 		$(if $(ROWS),--rows $(ROWS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(IMAGES),--images $(IMAGES)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
 		$(if $(SIDE),--side $(SIDE)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
-# What the fuzzer finds is kept in tests/fuzz/corpus for the next run. Without a sanitizer: nothing of ours is unsafe there, and it is several times as fast.
-# Only the program itself and its tests know where libtorch is, so the fuzzers are told.
-fuzz: setup ## Fuzz what reads bytes of strangers (SECONDS=60 for each target; needs cargo-fuzz and a nightly compiler)
+# Inputs that the fuzzer finds are kept in tests/fuzz/corpus for the next run. No sanitizer: the
+# fuzzed code has no unsafe code, and runs several times as fast. The fuzz targets have no search
+# path for libtorch, hence LD_LIBRARY_PATH.
+fuzz: setup ## Fuzz the parsers of untrusted input (SECONDS=60 for each target; needs cargo-fuzz and a nightly compiler)
 	@for target in image open_inference; do \
 		seeds="tests/fixtures/imaging tests/fixtures/jpeg"; [ $$target = image ] || seeds=tests/fuzz/seeds/$$target; \
 		mkdir -p tests/fuzz/corpus/$$target; \
@@ -98,22 +101,23 @@ bench-train: build $(VENV)/torch-installed ## Compare the training speed with Py
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(IMAGES),--images $(IMAGES)) $(if $(TRAINABLE),--trainable "$(TRAINABLE)") \
 		$(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
-# Debian leaves pip out of its venv module, so the environment is made without and pip outside of it fills it.
+# Debian's venv module lacks pip, so the environment is created without pip and filled by the
+# system's pip.
 $(VENV)/installed: tests/python/requirements.txt
 	@rm -rf $(VENV)
-	@$(PYTHON) -m venv --without-pip $(VENV) || { rm -rf $(VENV); echo "test: cannot make $(VENV) for the Python client tests: install the venv module with \`sudo apt install python3-venv\` (Debian, Ubuntu) or \`sudo dnf install python3\` (Fedora, RHEL)" >&2; exit 1; }
+	@$(PYTHON) -m venv --without-pip $(VENV) || { rm -rf $(VENV); echo "test: failed to create $(VENV) for the Python client tests: install the venv module with \`sudo apt install python3-venv\` (Debian, Ubuntu) or \`sudo dnf install python3\` (Fedora, RHEL)" >&2; exit 1; }
 	@echo "installing the packages of the Python client tests to $(VENV)"
-	@$(PIP_INSTALL) --requirement tests/python/requirements.txt || { rm -rf $(VENV); echo "test: pip could not install tests/python/requirements.txt (its reason is above): check the network, and that \`$(PYTHON) -m pip\` runs" >&2; exit 1; }
+	@$(PIP_INSTALL) --requirement tests/python/requirements.txt || { rm -rf $(VENV); echo "test: pip failed to install tests/python/requirements.txt (its error is above): check the network, and that \`$(PYTHON) -m pip\` runs" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/torch-installed: $(VENV)/installed tests/python/requirements-torch.txt
 	@echo "installing torchvision to $(VENV)"
-	@$(PIP_INSTALL) --requirement tests/python/requirements-torch.txt || { echo "test: pip could not install tests/python/requirements-torch.txt (its reason is above): check the network and the disk (7 GB)" >&2; exit 1; }
+	@$(PIP_INSTALL) --requirement tests/python/requirements-torch.txt || { echo "test: pip failed to install tests/python/requirements-torch.txt (its error is above): check the network and the disk (7 GB)" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/torch-installed tests/bench/requirements.txt
-	@echo "installing what is compared with to $(VENV)"
-	@$(PIP_INSTALL) --requirement tests/bench/requirements.txt || { echo "bench: pip could not install tests/bench/requirements.txt (its reason is above): check the network" >&2; exit 1; }
+	@echo "installing the peers of the benchmarks to $(VENV)"
+	@$(PIP_INSTALL) --requirement tests/bench/requirements.txt || { echo "bench: pip failed to install tests/bench/requirements.txt (its error is above): check the network" >&2; exit 1; }
 	@touch $@
 
 bench-peers: $(VENV)/bench-installed ## Install the servers that bench-serve compares with: MLServer, TorchServe (needs Java 17), Triton (2 GB)
@@ -123,26 +127,26 @@ bench-serve: build $(VENV)/bench-installed ## Compare the serving speed with raw
 	$(VENV)/bin/python tests/bench/serve.py --visage "$(abspath $(TARGET_DIR))/release/visage" --environments $(VENV)/peers $(if $(DATA),--data "$(DATA)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
-bench-pressure: build $(VENV)/installed ## Measure predictions beside swaps, overload and a training (DATA=directory SECONDS=60 APART=1 BENCH_JSON=file)
-	cargo build --release --workspace
+bench-pressure: build $(VENV)/installed ## Measure predictions during version swaps, overload and a training (DATA=directory SECONDS=60 APART=1 BENCH_JSON=file)
+	CARGO_INCREMENTAL=0 cargo build --release --workspace
 	$(VENV)/bin/python tests/bench/pressure.py --visage "$(abspath $(TARGET_DIR))/release/visage" --load "$(abspath $(TARGET_DIR))/release/visage-load" $(if $(DATA),--data "$(DATA)") \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(APART),--apart) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
-bench-tracing: build $(VENV)/installed ## Measure what traces cost (DATA=directory ROUNDS=10 SECONDS=10 BENCH_JSON=file)
-	cargo build --release --workspace
+bench-tracing: build $(VENV)/installed ## Measure the cost of traces (DATA=directory ROUNDS=10 SECONDS=10 BENCH_JSON=file)
+	CARGO_INCREMENTAL=0 cargo build --release --workspace
 	$(VENV)/bin/python tests/bench/tracing.py --visage "$(abspath $(TARGET_DIR))/release/visage" --load "$(abspath $(TARGET_DIR))/release/visage-load" $(if $(DATA),--data "$(DATA)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
 $(VENV)/perf-analyzer/perf_analyzer: tests/python/setup_perf_analyzer.py | $(VENV)/installed
-	@echo "bringing perf_analyzer to $(VENV)/perf-analyzer"
+	@echo "installing perf_analyzer to $(VENV)/perf-analyzer"
 	@$(PYTHON) $< $(@D) || { rm -rf $(@D); exit 1; }
 	@touch $@
 
-book: ## Write the documentation to deploy/book/html (with mdBook 0.4)
-	@command -v mdbook >/dev/null || { echo "book: mdbook is missing: install it with \`cargo install mdbook --version 0.4.52 --no-default-features\`, or read deploy/book/src as it is" >&2; exit 1; }
+book: ## Build the documentation to deploy/book/html (with mdBook 0.4)
+	@command -v mdbook >/dev/null || { echo "book: mdbook is missing: install it with \`cargo install mdbook --version 0.4.52 --no-default-features\`, or read deploy/book/src" >&2; exit 1; }
 	mdbook build deploy/book
 
-book-reference: setup $(VENV)/installed ## Write the book's reference anew, from the protos and the program
+book-reference: setup $(VENV)/installed ## Generate the book's reference from the protos and the program
 	cargo build --release --workspace
 	$(VENV)/bin/python deploy/book/generate.py --visage "$(abspath $(TARGET_DIR))/release/visage"
 
@@ -154,6 +158,6 @@ lint: setup ## Check formatting, clippy and the documentation
 deny: ## Check the licences and sources of the dependencies (cargo-deny)
 	cargo deny check licenses bans sources
 
-clean: ## Remove what was built (libtorch stays; it goes with `rm -r .libtorch`)
+clean: ## Remove build results (but not libtorch: `rm -r .libtorch`)
 	cargo clean
 	rm -rf $(VENV)

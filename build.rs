@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "a build script reads cargo's environment and writes to its directory; fs_err is not among its dependencies"
+    reason = "a build script reads cargo's environment and writes to OUT_DIR; fs_err is not a build dependency"
 )]
 
 use std::{
@@ -27,13 +27,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Stops a build whose JPEG decoder was compiled without SIMD: it is several times slower, and mozjpeg-sys only warns.
+/// Fails the build if the JPEG decoder was compiled without SIMD: it is several times slower, and
+/// mozjpeg-sys only warns.
 fn check_jpeg_simd() -> Result<(), Box<dyn Error>> {
     let has_simd_code = matches!(
         env::var("CARGO_CFG_TARGET_ARCH")?.as_str(),
         "x86" | "x86_64" | "arm" | "aarch64"
     );
-    // Set by the build script of mozjpeg-sys: where it wrote its configuration and where its sources are.
+    // Set by the build script of mozjpeg-sys: the directories of its configuration and sources.
     let directories = env::var_os("DEP_JPEG_INCLUDE").unwrap_or_default();
     let is_simd = env::split_paths(&directories).any(|directory| {
         fs::read_to_string(directory.join("jconfig.h"))
@@ -49,7 +50,7 @@ fn check_jpeg_simd() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Generates the messages, clients and servers, and keeps the descriptor sets for reflection and for JSON output.
+/// Generates the messages, clients and servers, and the descriptor set for reflection and JSON.
 fn compile_protos() -> Result<(), Box<dyn Error>> {
     let api = [
         "visage/v1/training.proto",
@@ -69,7 +70,7 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
     let all = protox::compile(api.iter().chain(&internal), ["proto"])?;
     let mut config = prost_build::Config::new();
     config.enable_type_names();
-    // Ordered, so that the same message always has the same bytes.
+    // Ordered maps: equal messages have equal bytes.
     config.btree_map(["."]);
     config.bytes([
         "visage.v1.PredictRequest.images",
@@ -85,17 +86,18 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
         "inference.ModelInferResponse.raw_output_contents",
         "inference.InferTensorContents.bytes_contents",
     ]);
-    // An evaluation is part of many messages, and most of them have none.
+    // Boxed because most evaluations lack it, and many messages contain an evaluation.
     config.boxed("visage.v1.Evaluation.worst_group");
     tonic_prost_build::configure().compile_fds_with_config(all, config)?;
     Ok(())
 }
 
-/// Lists the files of the built dashboard, each as it is and compressed, for `src/dashboard.rs` to include; none where it was not built.
+/// Writes the list of the dashboard's files, plain and compressed, that `src/dashboard/mod.rs`
+/// includes. The list is empty if the dashboard was not built.
 fn embed_dashboard() -> Result<(), Box<dyn Error>> {
     let directory = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("src/dashboard/web/dist");
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
-    // A directory that is not there would make every build run this anew.
+    // Watching a missing directory would run the build script in every build.
     let watched = if directory.is_dir() {
         "src/dashboard/web/dist"
     } else {
@@ -137,7 +139,8 @@ fn files_under(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn
     Ok(())
 }
 
-/// Adds the directory of libtorch to the binary's search path, resolved, so that libtorch finds its own neighbours.
+/// Adds the resolved directory of libtorch to the binary's search path, so that libtorch finds the
+/// libraries beside it.
 fn link_libtorch() {
     let Some(libtorch) = env::var_os("LIBTORCH") else {
         return;
