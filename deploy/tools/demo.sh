@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The demo of `make demo`: starts a server, fine-tunes on images, predicts held-out ones, shows metrics.
+# Demo of `make demo`: starts a server, fine-tunes on images, predicts held-out ones, shows metrics.
 #
-#   DATA=directory   use these images (names begin with the age) instead of drawn ones
-#   QUICK=1       fewer images and epochs at a smaller size: shows that it works, not how well
-#   INIT=...      initial weights; without it ImageNet's, and the starter where those cannot be had
-#   EPOCHS=n, SIZE=pixels, TRAIN_FLAGS=...   handed on to `visage train`
-#   OUT=directory    where everything is written; default: demo
+#   DATA=directory   use these images (names start with the age) instead of drawn ones
+#   QUICK=1          fewer images and epochs at a smaller size: a functional test only
+#   INIT=...         initial weights; by default ImageNet's, or the starter if those are unavailable
+#   EPOCHS=n, SIZE=pixels, TRAIN_FLAGS=...   passed to `visage train`
+#   OUT=directory    output directory; default: demo
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -22,12 +22,13 @@ trap 'exit 130' INT TERM
 say() { printf '\n\033[1m%s\033[0m  (%s s)\n' "$*" "$SECONDS"; }
 fail() { echo "demo: $*" >&2; exit 1; }
 
-# Without a size it is 112, which takes a quarter of the time of 224; from the starter its own, for its frozen layers know faces at no smaller one.
+# The default size is 112, which takes a quarter of the time of 224. With the starter it is the starter's own size,
+# because its frozen layers do not support smaller ones.
 count=800 epochs=${EPOCHS:-10} size=${SIZE:-}
 if [ -n "${QUICK:-}" ]; then count=240 epochs=${EPOCHS:-2} size=${SIZE:-64}; fi
 
 images_of() { find -L "$1" -type f \( -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.png' -o -iname '*.webp' -o -iname '*.bmp' \) | sort; }
-# Eight of a list, evenly spread.
+# Eight evenly spaced items of a list.
 spread() { awk '{ line[NR] = $0 } END { n = NR < 8 ? NR : 8; for (i = 0; i < n; i++) print line[int(i * NR / n) + 1] }'; }
 
 rm -rf "$out/held-out"
@@ -38,7 +39,7 @@ if [ -z "${DATA:-}" ]; then
   "$visage" synth "$out/held-out" --count 8 --seed 99
   mapfile -t held_out < <(images_of "$out/held-out")
 else
-  [ -d "$DATA" ] || fail "DATA=$DATA is no directory; for a manifest start \`$visage serve\` and use \`$visage train --dataset FILE\`"
+  [ -d "$DATA" ] || fail "DATA=$DATA is not a directory; for a manifest, start \`$visage serve\` and use \`$visage train --dataset FILE\`"
   given=$(realpath "$DATA")
   for part in test val validation; do
     if [ -d "$given/$part" ]; then break; fi
@@ -48,14 +49,14 @@ else
     data=$given
     mapfile -t held_out < <(images_of "$given/$part" | spread)
   else
-    # The images to predict are kept out of training: links to all but those.
+    # Links to all images except those that are held out for prediction.
     data=$out/data
     rm -rf "$data" && mkdir -p "$data" "$out/held-out"
     cp -rs "$given/." "$data/"
     while read -r image; do mv "$image" "$out/held-out/"; done < <(images_of "$data" | spread)
     mapfile -t held_out < <(images_of "$out/held-out")
   fi
-  [ "${#held_out[@]}" -gt 0 ] || fail "there is no JPEG, PNG, WebP or BMP file in $DATA"
+  [ "${#held_out[@]}" -gt 0 ] || fail "$DATA has no JPEG, PNG, WebP or BMP file"
 fi
 
 say "Starting the server"
@@ -64,7 +65,7 @@ rm -f "$out/ready.json"
 server=$!
 for _ in $(seq 300); do
   [ -s "$out/ready.json" ] && break
-  kill -0 "$server" 2>/dev/null || { cat "$out/server.log" >&2; fail "the server ended before it was ready"; }
+  kill -0 "$server" 2>/dev/null || { cat "$out/server.log" >&2; fail "the server exited before it was ready"; }
   sleep 0.1
 done
 [ -s "$out/ready.json" ] || { cat "$out/server.log" >&2; fail "the server was not ready within 30 s"; }
@@ -82,15 +83,15 @@ train() {
 init=${INIT:-IMAGENET1K_V1}
 say "Fine-tuning ResNet18 on $data from $init"
 if ! train "$init"; then
-  # Only weights that cannot be had have a way round; it is said, never silent.
+  # Only unavailable weights have a fallback, which is reported.
   newest=$("$visage" trainings list --json)
   case ${newest%%$'\n'*} in *'"INIT_WEIGHTS"'*) ;; *) exit 1 ;; esac
   [ -z "${INIT:-}" ] || exit 1
-  say "ImageNet's weights cannot be had here (see above for the three ways out): the demo takes the third and begins with STARTER, the face model in the program"
+  say "ImageNet's weights are unavailable (see the remedies above): continuing with STARTER, the built-in face model"
   train STARTER
 fi
 
-say "Predicting images that were not trained on"
+say "Predicting held-out images"
 printf '%6s  %9s\n' "true" "predicted"
 for image in "${held_out[@]}"; do
   name=$(basename "$image")
@@ -108,10 +109,10 @@ wanted = ("visage_training_loss", "visage_training_mae", "visage_live_model", "v
 print("\n".join(line for line in text.splitlines() if line.startswith(wanted)))
 PY
 
-say "What to type next"
+say "Next steps"
 cat <<EOT
-  $visage serve --data-dir $out/server         # the same server, to stay; then, in another terminal:
-  $visage predict me.jpg --annotate me.png     # your own face
-  $visage models list                          # the model versions
-  $visage train --dataset DIRECTORY --epochs 10   # your own images; file names begin with the age
+  $visage serve --data-dir $out/server         # the same server; then, in another terminal:
+  $visage predict me.jpg --annotate me.png     # an image of your own
+  $visage models list                          # model versions
+  $visage train --dataset DIRECTORY --epochs 10   # images of your own; file names start with the age
 EOT
