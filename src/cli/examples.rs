@@ -1,11 +1,11 @@
-//! Each command's help shows how it is used: what its parent shows of it, unless it has examples of its own.
+//! Examples in the help of every command: its own, or the lines of its parent that show it.
 
 use clap::Command;
 
 const TITLE: &str = "Examples:\n";
 
-/// Gives the examples of a command on to those of its subcommands that have none.
-pub(super) fn hand_down(command: Command) -> Command {
+/// Copies the examples of a command to those of its subcommands that have none.
+pub(crate) fn hand_down(command: Command) -> Command {
     let name = command.get_name().to_owned();
     below(command, &name)
 }
@@ -32,7 +32,7 @@ fn below(command: Command, path: &str) -> Command {
     })
 }
 
-/// The examples that use a command, with what else they show.
+/// The example lines of a command.
 fn of(path: &str, examples: &str) -> Option<String> {
     let shown = examples.strip_prefix(TITLE)?;
     let lines: Vec<&str> = shown

@@ -189,11 +189,11 @@ fn command_line(server: &Server, directory: &Path) {
     );
     assert!(output.status.success(), "{errors}");
     for line in [
-        ": 24 images, parts as given",
+        ": 24 images, splits from the dataset",
         "  2 files left out: 1 no_age (train/anna.jpg); 1 corrupt (train/30_damaged.png)",
         "split       images  mean age",
-        "Byte-identical images: 4 in 2 groups; 1 groups lie in more than one part, 1 have different ages",
-        "Images that look the same (up to 32 of 256 bits apart): 4 in 2 groups; 1 groups lie in more than one part, 0 have",
+        "Byte-identical images: 4 in 2 groups; 1 groups are in several splits, 1 have different ages",
+        "Images that look the same (up to 32 of 256 bits apart): 4 in 2 groups; 1 groups are in several splits, 0 have",
         " mirrored  val/",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
@@ -205,7 +205,7 @@ fn command_line(server: &Server, directory: &Path) {
     assert_eq!(object["near"]["straddling_groups"], 1);
     assert_eq!(object["exact"]["listed"][0]["images"][0]["split"], "train");
     let complaint = String::from_utf8(strict.stderr).unwrap();
-    assert_eq!(complaint, "2 groups of images lie in more than one part.\n");
+    assert_eq!(complaint, "2 groups of images are in several splits.\n");
     let clean = command(server, &["--strict"], &server.path("drawn"));
     assert_eq!(clean.status.code(), Some(0));
     assert!(

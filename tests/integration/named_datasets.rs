@@ -567,7 +567,7 @@ async fn a_server_without_uploads_says_so_and_registers_all_the_same() {
         "faces",
     ]);
     assert_eq!(push.status.code(), Some(1));
-    assert!(said(&push).contains("takes no uploads"), "{}", said(&push));
+    assert!(said(&push).contains("does not accept uploads"), "{}", said(&push));
     let register = server.visage(&["dataset", "register", faces.to_str().unwrap()]);
     assert!(register.status.success(), "{}", said(&register));
     assert!(said(&register).contains("Images: 4"), "{}", said(&register));
@@ -675,7 +675,7 @@ async fn a_push_goes_on_after_the_server_was_killed_and_restarted() {
     wait_until("the push ends", || async { pushed.is_finished() }).await;
     let pushed = pushed.join().unwrap();
     assert!(pushed.status.success(), "{}", said(&pushed));
-    assert!(said(&pushed).contains("trying again"), "{}", said(&pushed));
+    assert!(said(&pushed).contains("resuming the upload"), "{}", said(&pushed));
     let dataset = server.dataset("faces").await.unwrap();
     assert_eq!(
         (dataset.state(), dataset.images),

@@ -1,21 +1,25 @@
-//! What a check of a dataset found, as lines and tables.
+//! Results of a dataset check as lines and tables.
 
-use crate::proto::v1::{DatasetCheck, DuplicateReport, LabelOutliers, SplitOrigin};
-
-use super::{duration_text, left_out_columns_line, rejects_line, std_duration};
+use crate::{
+    cli::{
+        output::text::{duration_text, std_duration},
+        report::scan::{left_out_columns_line, rejects_line},
+    },
+    proto::v1::{DatasetCheck, DuplicateReport, LabelOutliers, SplitOrigin},
+};
 
 /// Width of the longest bar of the histogram.
 const BAR: f64 = 40.0;
 
-/// Some lines, and a table below them where it has rows.
-pub(in crate::cli) struct Section {
-    pub(in crate::cli) lines: Vec<String>,
-    pub(in crate::cli) header: &'static [&'static str],
-    pub(in crate::cli) rows: Vec<Vec<String>>,
+/// Lines, and a table below them if it has rows.
+pub(crate) struct Section {
+    pub(crate) lines: Vec<String>,
+    pub(crate) header: &'static [&'static str],
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
-/// Everything that a check found, the most general first.
-pub(in crate::cli) fn check_sections(check: &DatasetCheck) -> Vec<Section> {
+/// All results of a check, the most general first.
+pub(crate) fn check_sections(check: &DatasetCheck) -> Vec<Section> {
     let mut sections = vec![parts(check), ages(check)];
     if let Some(exact) = &check.exact {
         sections.push(duplicates("Byte-identical images", exact));
@@ -38,8 +42,8 @@ fn parts(check: &DatasetCheck) -> Section {
     let images: u64 = dataset.splits.iter().map(|split| split.images).sum();
     let origin = match check.split_origin() {
         SplitOrigin::Unspecified => "",
-        SplitOrigin::Given => ", parts as given",
-        SplitOrigin::Made => ", parts made by the server",
+        SplitOrigin::Given => ", splits from the dataset",
+        SplitOrigin::Made => ", splits by the server",
     };
     let took = check.duration.as_ref().map(std_duration);
     let took = took
@@ -59,7 +63,7 @@ fn parts(check: &DatasetCheck) -> Section {
     lines.extend(left_out_columns_line(dataset.left_out_columns.as_ref()));
     if check.ignored_files > 0 {
         lines.push(format!(
-            "  {} other files are no images",
+            "  {} other files are not images",
             check.ignored_files
         ));
     }
@@ -67,7 +71,7 @@ fn parts(check: &DatasetCheck) -> Section {
     let rows = dataset.splits.iter().filter(|split| split.images > 0);
     Section {
         lines,
-        header: &["split", "images", "mean age", "SD", "youngest", "oldest"],
+        header: &["split", "images", "mean age", "SD", "min age", "max age"],
         rows: rows
             .map(|split| {
                 vec![
@@ -94,7 +98,7 @@ fn ages(check: &DatasetCheck) -> Section {
             .iter()
             .map(|band| {
                 let share = total(band) as f64 / most as f64;
-                // One image in thousands is still seen.
+                // Rounded up, so that one image in thousands is visible.
                 let bar = (BAR * share).ceil() as usize;
                 vec![
                     format!("{}-{}", band.from_age, band.from_age + 9),
@@ -108,12 +112,12 @@ fn ages(check: &DatasetCheck) -> Section {
     }
 }
 
-/// The first row of a group has its number and what its images differ in.
+/// The first row of a group has its number and the properties in which its images differ.
 fn duplicates(title: &str, found: &DuplicateReport) -> Section {
     let headline = match found.groups {
         0 => format!("{title}: none"),
         groups => format!(
-            "{title}: {} in {groups} groups; {} groups lie in more than one part, {} have different ages",
+            "{title}: {} in {groups} groups; {} groups are in several splits, {} have different ages",
             found.images, found.straddling_groups, found.conflicting_groups
         ),
     };
@@ -125,8 +129,8 @@ fn duplicates(title: &str, found: &DuplicateReport) -> Section {
     let mut rows = Vec::new();
     for (number, group) in found.listed.iter().enumerate() {
         let differs = match (group.straddles, group.conflicts) {
-            (true, true) => "part, age",
-            (true, false) => "part",
+            (true, true) => "split, age",
+            (true, false) => "split",
             (false, true) => "age",
             (false, false) => "",
         };
@@ -165,7 +169,7 @@ fn doubtful(found: &LabelOutliers) -> Section {
     let mut lines = vec![
         String::new(),
         format!(
-            "Ages outside of the {:.0} % interval of {}: {} of {} images, about {expected:.0} are to be expected",
+            "Ages outside the {:.0} % interval of {}: {} of {} images, about {expected:.0} expected",
             100.0 * found.level,
             found.model_version,
             found.outside,

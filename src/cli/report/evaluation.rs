@@ -1,13 +1,16 @@
 //! Evaluations as lines of text.
 
-use crate::proto::v1::{
-    BaselineSource, DatasetSplit, Evaluation, EvaluationReport, PredictedImage,
+use crate::{
+    cli::{
+        output::text::{duration_text, std_duration},
+        report::scan::{left_out_columns_line, rejects_line},
+    },
+    proto::v1::{BaselineSource, DatasetSplit, Evaluation, EvaluationReport, PredictedImage},
 };
 
-use super::{duration_text, left_out_columns_line, rejects_line, std_duration};
-
-/// The figures over all images, how the interval does, and a table of the groups; `title` says what was evaluated on.
-pub(in crate::cli) fn evaluation_lines(title: &str, evaluation: &Evaluation) -> Vec<String> {
+/// Metrics over all images, coverage of the interval, and a table of the groups; `title` names the
+/// images.
+pub(crate) fn evaluation_lines(title: &str, evaluation: &Evaluation) -> Vec<String> {
     let r2 = evaluation
         .r2
         .map(|r2| format!(", R2: {r2:.3}"))
@@ -27,7 +30,7 @@ pub(in crate::cli) fn evaluation_lines(title: &str, evaluation: &Evaluation) -> 
     ];
     if let Some(interval) = &evaluation.interval_coverage {
         lines.push(format!(
-            "  {:.0} % interval: holds {:.1} % of the true ages, {:.1} years wide on average",
+            "  {:.0} % interval: contains {:.1} % of the true ages, {:.1} years wide on average",
             100.0 * interval.level,
             100.0 * interval.coverage,
             interval.mean_width
@@ -58,7 +61,7 @@ pub(in crate::cli) fn evaluation_lines(title: &str, evaluation: &Evaluation) -> 
 }
 
 /// A report of EvaluateModelVersion, its warnings first.
-pub(in crate::cli) fn evaluation_report_lines(report: &EvaluationReport) -> Vec<String> {
+pub(crate) fn evaluation_report_lines(report: &EvaluationReport) -> Vec<String> {
     let split = match report.split() {
         DatasetSplit::Unspecified | DatasetSplit::All => "all images",
         DatasetSplit::Train => "its training images",
@@ -82,7 +85,7 @@ pub(in crate::cli) fn evaluation_report_lines(report: &EvaluationReport) -> Vec<
     lines.extend(rejects_line(&report.rejects));
     if report.skipped_images > 0 {
         lines.push(format!(
-            "  {} images could not be read and are in no figure",
+            "  {} images could not be read and are not included",
             report.skipped_images
         ));
     }
@@ -93,18 +96,18 @@ pub(in crate::cli) fn evaluation_report_lines(report: &EvaluationReport) -> Vec<
     lines
 }
 
-/// A table of the images that the model is furthest off on.
-pub(in crate::cli) fn worst_lines(evaluation: &Evaluation) -> Vec<String> {
+/// A table of the images with the largest errors.
+pub(crate) fn worst_lines(evaluation: &Evaluation) -> Vec<String> {
     if evaluation.worst_predictions.is_empty() {
         return Vec::new();
     }
-    let mut lines = vec!["Furthest off:".to_owned()];
+    let mut lines = vec!["Largest errors:".to_owned()];
     lines.extend(predicted_lines(&evaluation.worst_predictions));
     lines
 }
 
 /// A table of images with their ages.
-pub(in crate::cli) fn predicted_lines(images: &[PredictedImage]) -> Vec<String> {
+pub(crate) fn predicted_lines(images: &[PredictedImage]) -> Vec<String> {
     let header = format!(
         "  {:>7} {:>9} {:>7}  {}",
         "age", "predicted", "error", "file"
@@ -129,7 +132,7 @@ fn baseline_text(evaluation: &Evaluation) -> String {
 
 fn within_text(evaluation: &Evaluation) -> String {
     let within_five = format!("within 5 years: {:.1} %", 100.0 * evaluation.cs5);
-    // An earlier server told of no other.
+    // Older servers report this metric only.
     if evaluation.baseline_source() == BaselineSource::Unspecified {
         return within_five;
     }

@@ -1,27 +1,26 @@
-use std::io::{self, ErrorKind, Write};
+use std::{
+    io::{self, ErrorKind, Write},
+    time::Duration,
+};
 
 use clap::{CommandFactory as _, Parser as _};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
+    cli::{
+        error::{Error, describe},
+        output::Output,
+        program::{Cli, parser},
+        tests::{Captured, fake::Fake, story::ended, visage},
+    },
     config::SETTINGS,
-    proto::v1::{EpochMetrics, TrainingState},
+    proto::v1::TrainingState,
     telemetry::logging::chain,
 };
 
-use super::{
-    super::{
-        Cli,
-        error::{Error, describe},
-        output::Output,
-        report,
-    },
-    Kept,
-    fake::Fake,
-    story::ended,
-    visage,
-};
+/// An address without a server.
+const NOWHERE: &str = "http://127.0.0.1:1";
 
 fn exit_code_of_arguments(arguments: &[&str]) -> i32 {
     Cli::try_parse_from([&["visage"], arguments].concat())
@@ -30,7 +29,7 @@ fn exit_code_of_arguments(arguments: &[&str]) -> i32 {
 }
 
 #[test]
-fn the_arguments_hold_together() {
+fn the_arguments_are_consistent() {
     Cli::command().debug_assert();
 }
 
@@ -41,8 +40,13 @@ fn wrong_usage_ends_with_2_and_help_with_0() {
         &["train", "--dataset", "d", "--label", "x"],
         &["train", "--dataset", "d", "--max-duration", "soon"],
         &["train", "--dataset", "d", "--promote", "maybe"],
+        &["train", "--dataset", "d", "--set", "batch=1"],
         &["train", "--dataset", "d", "--detach", "--validate-only"],
         &["trainings", "list", "--state", "happy"],
+        &["trainings", "list", "--watch=1ms"],
+        &["trainings", "list", "--watch=often"],
+        &["models", "list", "--watch=2h"],
+        &["evaluate", "--split", "test"],
         &["synth", "d", "--ages", "80-18"],
         &["completions", "tcsh"],
         &["predict"],
@@ -55,17 +59,30 @@ fn wrong_usage_ends_with_2_and_help_with_0() {
 }
 
 #[test]
-fn help_shows_examples_and_hides_the_worker() {
-    let help = Cli::command().render_long_help().to_string();
-    assert!(
-        help.contains("Examples:") && !help.contains("worker"),
-        "{help}"
-    );
-    for command in Cli::command().get_subcommands_mut() {
-        let help = command.render_long_help().to_string();
-        let has_examples = help.contains("Examples:") || command.get_name() == "worker";
-        assert!(has_examples, "{}", command.get_name());
+fn help_of_every_command_shows_examples_and_hides_the_worker() {
+    fn check(command: &clap::Command, path: &str) {
+        for below in command.get_subcommands() {
+            if below.is_hide_set() || below.get_name() == "help" {
+                continue;
+            }
+            let path = format!("{path} {}", below.get_name());
+            let help = below.clone().render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{path}: {help}");
+            let uses = help
+                .lines()
+                .filter(|line| line.trim_start().starts_with(&path));
+            let shells = ["visage completions"];
+            assert!(
+                uses.count() > 0 || shells.contains(&path.as_str()),
+                "{path}: {help}"
+            );
+            check(below, &path);
+        }
     }
+    check(&parser(), "visage");
+    let help = parser().render_long_help().to_string();
+    assert!(help.contains("Examples:"), "{help}");
+    assert!(!help.contains("worker"), "{help}");
 }
 
 #[test]
@@ -75,69 +92,18 @@ fn every_setting_is_a_flag_of_serve() {
     let wrapped = serve.render_long_help().to_string();
     let help = wrapped.split_whitespace().collect::<Vec<_>>().join(" ");
     for setting in SETTINGS {
-        assert!(
-            help.contains(&format!("--{}", setting.flag())),
-            "{}",
-            setting.name
-        );
-        assert!(
-            help.contains(&format!("[env: {}]", setting.variable())),
-            "{}",
-            setting.name
-        );
+        let (flag, variable) = (setting.flag(), setting.variable());
+        assert!(help.contains(&format!("--{flag}")), "{flag}");
+        assert!(help.contains(&format!("[env: {variable}]")), "{variable}");
     }
 }
 
 #[test]
-fn the_epoch_line_begins_as_promised() {
-    let metrics = EpochMetrics {
-        epoch: 1,
-        max_epochs: 10,
-        train_loss: 580.886_31,
-        val_loss: 184.574_28,
-        val_rmse: 13.585_8,
-        val_mae: 10.204,
-        images_per_second: 24.07,
-        eta: Some(prost_types::Duration {
-            seconds: 130,
-            nanos: 400_000_000,
-        }),
-        ..EpochMetrics::default()
-    };
-    assert_eq!(
-        report::epoch_line(&metrics),
-        "Epoch 1/10, Training Loss: 580.8863, Validation Loss: 184.5743, RMSE: 13.59, MAE: 10.20, 24.1 images/s, ETA 2m10s"
-    );
-    let last = EpochMetrics {
-        epoch: 10,
-        eta: None,
-        skipped_images: 3,
-        ..metrics
-    };
-    let line = report::epoch_line(&last);
-    assert!(
-        line.starts_with("Epoch 10/10, ") && line.ends_with("24.1 images/s, 3 images skipped"),
-        "{line}"
-    );
-}
-
-#[test]
-fn durations_and_sizes_are_short() {
-    let text = |millis| report::duration_text(std::time::Duration::from_millis(millis));
-    assert_eq!(text(450), "450ms");
-    assert_eq!(text(59_600), "1m00s");
-    assert_eq!(text(130_000), "2m10s");
-    assert_eq!(text(11_100_000), "3h05m");
-    assert_eq!(report::size_text(1023), "1023 B");
-    assert_eq!(report::size_text(46_872_166), "44.7 MiB");
-}
-
-#[test]
-fn a_refusal_shows_every_violation_and_when_to_try_again() {
+fn a_refusal_shows_every_violation_and_the_retry_delay() {
     let mut details = ErrorDetails::new();
     details.add_bad_request_violation("spec.max_epochs", "must be 1 to 10,000, is 0");
     details.add_bad_request_violation("spec.dataset.path", "is required");
-    details.set_retry_info(Some(std::time::Duration::from_secs(2)));
+    details.set_retry_info(Some(Duration::from_secs(2)));
     let status =
         Status::with_error_details(Code::InvalidArgument, "the spec has 2 faults", details);
     assert_eq!(
@@ -148,16 +114,16 @@ fn a_refusal_shows_every_violation_and_when_to_try_again() {
 
 #[test]
 fn control_characters_do_not_reach_the_terminal() {
-    let stdout = Kept::default();
+    let stdout = Captured::default();
     let output = Output::new(Box::new(stdout.clone()), Box::new(io::sink()), false, false);
     output.line("a\u{1b}[2Jb\tc").unwrap();
     assert_eq!(stdout.text(), "a\u{fffd}[2Jb\tc\n");
 }
 
 #[test]
-fn a_reader_that_has_left_ends_the_program_quietly() {
-    struct Gone;
-    impl Write for Gone {
+fn a_closed_stdout_ends_the_program_quietly() {
+    struct Closed;
+    impl Write for Closed {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             Err(ErrorKind::BrokenPipe.into())
         }
@@ -165,8 +131,8 @@ fn a_reader_that_has_left_ends_the_program_quietly() {
             Ok(())
         }
     }
-    let stderr = Kept::default();
-    let output = Output::new(Box::new(Gone), Box::new(stderr.clone()), false, false);
+    let stderr = Captured::default();
+    let output = Output::new(Box::new(Closed), Box::new(stderr.clone()), false, false);
     let error = output.line("x").unwrap_err();
     assert!(matches!(error, Error::BrokenPipe));
     assert_eq!(output.fail(&error), 141);
@@ -174,19 +140,15 @@ fn a_reader_that_has_left_ends_the_program_quietly() {
 }
 
 #[tokio::test]
-async fn without_a_server_the_exit_code_is_3_and_says_what_to_start() {
-    // Bound but not listening: nobody answers here, and nobody else can take the port.
+async fn without_a_server_the_exit_code_is_3_and_the_remedy_is_shown() {
+    // Bound but not listening, so that no other process can take the port.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = format!("http://{}", socket.local_addr().unwrap());
     let run = visage(&address, &["info"]).await;
     assert_eq!(run.code, 3);
-    assert!(
-        run.stderr
-            .starts_with(&format!("error: no server answers at {address} (")),
-        "{}",
-        run.stderr
-    );
+    let start = format!("error: no server is reachable at {address} (");
+    assert!(run.stderr.starts_with(&start), "{}", run.stderr);
     assert!(run.stderr.contains("`visage serve`"), "{}", run.stderr);
     assert_eq!(run.stdout, "");
 }
@@ -197,12 +159,12 @@ async fn a_refusal_ends_with_1() {
     let run = visage(&server.url(), &["trainings", "get", "absent"]).await;
     assert_eq!(
         (run.code, run.stderr.as_str()),
-        (1, "error: there is no trainings/absent\n")
+        (1, "error: trainings/absent does not exist\n")
     );
 }
 
 #[test]
-fn an_error_says_its_causes_once() {
+fn an_error_repeats_no_cause() {
     #[derive(Debug, thiserror::Error)]
     #[error("encode image a.jpg")]
     struct Outer(#[source] io::Error);
@@ -217,26 +179,66 @@ fn an_error_says_its_causes_once() {
 }
 
 #[tokio::test]
-async fn local_commands_need_no_server() {
-    let run = visage("http://127.0.0.1:1", &["config", "--max-batch", "8"]).await;
+async fn config_shows_each_value_with_its_source() {
+    let run = visage(NOWHERE, &["config", "--max-batch", "8"]).await;
     assert_eq!(run.code, 0);
     assert!(
         run.stdout.contains("# from: --max-batch\nmax_batch = 8\n"),
         "{}",
         run.stdout
     );
-    let run = visage("http://127.0.0.1:1", &["config", "--max-batch", "0"]).await;
+    let run = visage(NOWHERE, &["config", "--max-batch", "0"]).await;
     assert_eq!((run.code, run.stdout.as_str()), (2, ""));
     for (flag, value) in [("--starter", "true"), ("--starter=false", "false")] {
-        // A switch takes nothing of what follows.
-        let run = visage("http://127.0.0.1:1", &["config", flag, "--threads", "1"]).await;
+        // A switch does not consume the next argument.
+        let run = visage(NOWHERE, &["config", flag, "--threads", "1"]).await;
         let line = format!("# from: --starter\nstarter = {value}\n");
         assert!(run.stdout.contains(&line), "{}", run.stdout);
     }
-    let run = visage("http://127.0.0.1:1", &["config", "--starter=perhaps"]).await;
+    let run = visage(NOWHERE, &["config", "--starter=perhaps"]).await;
     assert_eq!(run.code, 2);
-    let run = visage("http://127.0.0.1:1", &["config", "--json"]).await;
+    let run = visage(NOWHERE, &["config", "--json"]).await;
     assert_eq!(run.objects()[0]["max_batch"]["value"], 32);
-    let run = visage("http://127.0.0.1:1", &["completions", "bash"]).await;
+}
+
+#[tokio::test]
+async fn synth_and_completions_need_no_server() {
+    let run = visage(NOWHERE, &["completions", "bash"]).await;
     assert!(run.stdout.contains("_visage()"));
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("faces").display().to_string();
+    let arguments = ["synth", &dir, "--count", "2", "--size", "32", "--json"];
+    let run = visage(NOWHERE, &arguments).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let object = &run.objects()[0];
+    assert_eq!(
+        (&object["written"], &object["dir"]),
+        (&2.into(), &dir.into())
+    );
+}
+
+#[tokio::test]
+async fn top_has_no_json() {
+    assert_eq!(visage(NOWHERE, &["top", "--json"]).await.code, 2);
+}
+
+#[tokio::test]
+async fn every_command_has_a_manual_page_with_its_examples() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("man1");
+    let run = visage(NOWHERE, &["man", dir.to_str().unwrap()]).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let page = |name: &str| fs_err::read_to_string(dir.join(format!("{name}.1"))).unwrap();
+    for command in Cli::command().get_subcommands() {
+        if command.is_hide_set() {
+            continue;
+        }
+        let text = page(&format!("visage-{}", command.get_name()));
+        assert!(text.starts_with(".ie"), "{text}");
+        assert!(text.contains(".SH EXAMPLES\n.nf\n"), "{text}");
+    }
+    assert!(page("visage-trainings-pause").contains("visage trainings pause faces\\-2"));
+    assert!(page("visage-models-alias-set").contains("roll back"));
+    assert!(!dir.join("visage-worker.1").exists());
+    assert!(!dir.join("visage-trainings-help.1").exists());
 }

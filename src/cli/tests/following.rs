@@ -1,19 +1,35 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{pending, ready},
+    sync::Arc,
+    time::Duration,
+};
 
 use tonic::Status;
 
-use crate::proto::v1::{
-    MetricsRewound, StreamEpochMetricsRequest, TrainingState, training_event::Kind,
+use crate::{
+    cli::{
+        client::Client,
+        commands::follow_view::follow,
+        context::Outcome,
+        tests::{
+            TEN, context, epochs,
+            fake::{Ending, Fake, State},
+            fast_retry,
+            story::{ended, epoch, event, state_changed},
+            visage, visage_with,
+        },
+    },
+    proto::v1::{MetricsRewound, StreamEpochMetricsRequest, TrainingState, training_event::Kind},
 };
 
-use super::{
-    super::{Outcome, client::Client, observe::observe},
-    TEN, context, epochs,
-    fake::{Ending, Fake, State},
-    patience,
-    story::{ended, epoch, event, state_changed},
-    visage, visage_with,
-};
+/// A request for the stream of `trainings/t`.
+fn stream(after_sequence: u64) -> StreamEpochMetricsRequest {
+    StreamEpochMetricsRequest {
+        name: "trainings/t".to_owned(),
+        after_sequence,
+        ..StreamEpochMetricsRequest::default()
+    }
+}
 
 #[tokio::test]
 async fn a_broken_stream_loses_and_repeats_no_line() {
@@ -26,7 +42,7 @@ async fn a_broken_stream_loses_and_repeats_no_line() {
     ]);
     let mut running = state.training.clone();
     running.set_state(TrainingState::Running);
-    // The first look at the training must not find it ended, or the polite end of the third stream would be believed.
+    // The training must not have ended, or the third stream's end with OK would be final.
     let state = State {
         training: running,
         ..state
@@ -55,17 +71,13 @@ async fn a_broken_stream_loses_and_repeats_no_line() {
 }
 
 #[tokio::test]
-async fn a_killed_server_that_comes_back_loses_and_repeats_no_line() {
+async fn a_killed_and_restarted_server_loses_and_repeats_no_line() {
     let state = ended(TrainingState::Succeeded);
     state.endings.lock().unwrap().push_back(Ending::Hangs(5));
     let server = Fake::start(state);
-    let (mut context, stdout, _) = context(&server.url(), false, patience());
+    let (mut context, stdout, _) = context(&server.url(), false, fast_retry());
     let client = Client::connect(&server.url()).await.unwrap();
-    let stream = StreamEpochMetricsRequest {
-        name: "trainings/t".to_owned(),
-        ..StreamEpochMetricsRequest::default()
-    };
-    // Kept open, so that nobody else takes the port while the server is gone.
+    // Kept open, so that no other process takes the port meanwhile.
     let (listener, state) = (
         server.listener.try_clone().unwrap(),
         Arc::clone(&server.state),
@@ -77,7 +89,7 @@ async fn a_killed_server_that_comes_back_loses_and_repeats_no_line() {
         drop(server);
         Fake::on(listener, state)
     };
-    let watched = observe(&mut context, client, stream, std::future::pending());
+    let watched = follow(&mut context, client, stream(0), pending());
     let (outcome, server) = tokio::join!(watched, restart);
     assert_eq!(outcome.unwrap(), Outcome::Done);
     assert_eq!(epochs(&stdout.text().lines().collect::<Vec<_>>()), TEN);
@@ -99,8 +111,8 @@ async fn a_silent_stream_is_opened_again() {
     let state = ended(TrainingState::Succeeded);
     state.endings.lock().unwrap().push_back(Ending::Hangs(3));
     let server = Fake::start(state);
-    let mut impatient = patience();
-    impatient.silence = Duration::from_millis(300);
+    let mut impatient = fast_retry();
+    impatient.heartbeat_timeout = Duration::from_millis(300);
     let run = visage_with(&server.url(), impatient, &["watch", "t"]).await;
     assert_eq!(epochs(&run.lines()), TEN);
     let opened = server.state.opened.lock().unwrap();
@@ -109,26 +121,22 @@ async fn a_silent_stream_is_opened_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_stays_away_is_given_up_with_the_way_to_go_on() {
+async fn a_lost_server_ends_with_the_command_to_resume() {
     let state = ended(TrainingState::Succeeded);
     state.endings.lock().unwrap().push_back(Ending::Hangs(5));
     let server = Fake::start(state);
     let url = server.url();
-    let mut impatient = patience();
-    impatient.stream = Duration::from_millis(100);
+    let mut impatient = fast_retry();
+    impatient.stream_timeout = Duration::from_millis(100);
     let (mut context, stdout, _) = context(&url, false, impatient);
     let client = Client::connect(&url).await.unwrap();
-    let stream = StreamEpochMetricsRequest {
-        name: "trainings/t".to_owned(),
-        ..StreamEpochMetricsRequest::default()
-    };
     let kill = async {
         while !stdout.text().contains("Epoch 4/10") {
             tokio::task::yield_now().await;
         }
         drop(server);
     };
-    let watched = observe(&mut context, client, stream, std::future::pending());
+    let watched = follow(&mut context, client, stream(0), pending());
     let (outcome, ()) = tokio::join!(watched, kill);
     let error = outcome.unwrap_err();
     assert_eq!(error.exit_code(), 3);
@@ -141,7 +149,7 @@ async fn a_server_that_stays_away_is_given_up_with_the_way_to_go_on() {
 }
 
 #[tokio::test]
-async fn a_refused_cursor_is_not_tried_again() {
+async fn a_refused_cursor_is_not_retried() {
     let state = ended(TrainingState::Succeeded);
     let refusal = Status::out_of_range("the cursor 99 is past the head, 12");
     state
@@ -166,7 +174,7 @@ async fn a_cursor_at_the_end_of_an_ended_training_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_rewind_is_said_before_epochs_repeat() {
+async fn a_rewind_is_printed_before_epochs_repeat() {
     let mut state = ended(TrainingState::Succeeded);
     state.events = vec![
         event(1, epoch(1)),
@@ -180,14 +188,14 @@ async fn a_rewind_is_said_before_epochs_repeat() {
     let lines = run.lines();
     assert_eq!(epochs(&lines), [1, 2, 2]);
     assert!(
-        lines[2].contains("goes on from its last full checkpoint, in epoch 2"),
+        lines[2].contains("resumes from its last full checkpoint, in epoch 2"),
         "{}",
         lines[2]
     );
 }
 
 #[tokio::test]
-async fn json_has_the_names_of_the_proto_and_the_training_last() {
+async fn json_has_the_field_names_of_the_proto_and_ends_with_the_training() {
     let server = Fake::start(ended(TrainingState::Succeeded));
     let run = visage(&server.url(), &["train", "--dataset", "d", "--json"]).await;
     let objects = run.objects();
@@ -204,7 +212,7 @@ async fn json_has_the_names_of_the_proto_and_the_training_last() {
     let metrics = &first["epoch_completed"];
     assert_eq!(metrics["train_loss"], 580.8863);
     assert_eq!(metrics["eta"], "130s");
-    // Zero is said, what is not set is not.
+    // Zero is printed, unset fields are not.
     assert_eq!(metrics["skipped_images"], 0);
     assert!(
         metrics.get("seconds").is_none() && first.get("heartbeat").is_none(),
@@ -218,7 +226,7 @@ async fn json_has_the_names_of_the_proto_and_the_training_last() {
 }
 
 #[tokio::test]
-async fn all_trainings_are_followed_by_token_and_lines_say_which() {
+async fn all_trainings_are_followed_by_token_and_lines_are_labelled() {
     let state = ended(TrainingState::Succeeded);
     let endings = [
         Ending::Fails(3, Status::unavailable("gone")),
@@ -251,24 +259,31 @@ async fn all_trainings_are_followed_by_token_and_lines_say_which() {
 }
 
 #[tokio::test]
-async fn ctrl_c_leaves_the_training_alone_and_says_how_to_come_back() {
+async fn ctrl_c_leaves_the_training_running_and_prints_the_next_commands() {
     let server = Fake::start(ended(TrainingState::Running));
-    let (mut context, _, stderr) = context(&server.url(), false, patience());
+    let (mut context, _, stderr) = context(&server.url(), false, fast_retry());
     let client = Client::connect(&server.url()).await.unwrap();
-    let stream = StreamEpochMetricsRequest {
-        name: "trainings/t".to_owned(),
-        after_sequence: 12,
-        ..StreamEpochMetricsRequest::default()
-    };
-    let outcome = observe(&mut context, client, stream, std::future::ready(()))
+    let outcome = follow(&mut context, client, stream(12), ready(()))
         .await
         .unwrap();
     assert_eq!(outcome.exit_code(), 130);
-    let said = stderr.text();
+    let message = stderr.text();
     assert!(
-        said.contains("the training goes on")
-            && said.contains("visage watch trainings/t --after 12"),
-        "{said}"
+        message.contains("the training continues")
+            && message.contains("visage watch trainings/t --after 12"),
+        "{message}"
     );
-    assert!(said.contains("visage trainings stop t"), "{said}");
+    assert!(message.contains("visage trainings stop t"), "{message}");
+}
+
+#[tokio::test]
+async fn an_ended_training_is_watched_once() {
+    let server = Fake::start(ended(TrainingState::Succeeded));
+    let plain = visage(&server.url(), &["trainings", "get", "t"]).await;
+    let get = ["trainings", "get", "t", "--watch=100ms"];
+    let watched = visage(&server.url(), &get).await;
+    assert_eq!(watched.code, 0, "{}", watched.stderr);
+    assert_eq!(watched.stdout, plain.stdout);
+    let watched = visage(&server.url(), &[&get[..], &["--json"]].concat()).await;
+    assert_eq!(watched.objects().len(), 1);
 }

@@ -1,26 +1,21 @@
-//! The commands against a server that speaks the API and remembers what it was asked.
+//! Commands against a server whose responses, errors and disconnections the tests choose.
+//!
+//! Behaviour that the real server shows is tested in `tests/`.
 
-// What is printed and how programs end, whatever they were asked.
+// Help, exit codes and local commands.
 mod basics;
-// Figures of versions, and plots.
-mod evaluating;
+// Verified downloads.
+mod downloading;
 // The server of the tests.
 mod fake;
-mod fake_models;
-// Streams that break.
+// Broken event streams.
 mod following;
-// Commands that look again and again, help, and manual pages.
-mod looking;
-// Groups of images and bad ones among them.
+// Groups of images, and bad images among them.
 mod predicting;
-// Trainings and models, their lists and downloads.
-mod resources;
-// What `train` asks for, and how its end is told.
+// Full queues, repeated calls, and failed trainings.
 mod starting;
-// What happens in a training of the tests.
+// The events of the trainings of these tests.
 mod story;
-// Many trainings by one command.
-mod sweeping;
 
 use std::{
     io::{self, Write},
@@ -30,11 +25,17 @@ use std::{
 
 use clap::Parser as _;
 
-use crate::config::{ClientConfig, Environment};
+use crate::{
+    cli::{
+        client::RetryPolicy,
+        context::Context,
+        output::Output,
+        program::{Cli, run},
+    },
+    config::{ClientConfig, Environment},
+};
 
-use super::{Cli, Context, client::Patience, output::Output, run};
-
-/// What a run of the program left behind.
+/// Result of a command.
 struct Run {
     code: u8,
     stdout: String,
@@ -55,17 +56,17 @@ impl Run {
     }
 }
 
-/// A stream that keeps what is written to it.
+/// A stream that keeps its bytes.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
+struct Captured(Arc<Mutex<Vec<u8>>>);
 
-impl Kept {
+impl Captured {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
 
-impl Write for Kept {
+impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -76,20 +77,20 @@ impl Write for Kept {
     }
 }
 
-/// Tries again at once and gives up soon.
-fn patience() -> Patience {
-    Patience {
-        first_pause: Duration::from_millis(2),
-        longest_pause: Duration::from_millis(20),
-        call: Duration::from_secs(10),
-        stream: Duration::from_secs(30),
-        silence: Duration::from_secs(20),
+/// Retries almost immediately, with short timeouts.
+fn fast_retry() -> RetryPolicy {
+    RetryPolicy {
+        initial_delay: Duration::from_millis(2),
+        max_delay: Duration::from_millis(20),
+        call_timeout: Duration::from_secs(10),
+        stream_timeout: Duration::from_secs(30),
+        heartbeat_timeout: Duration::from_secs(20),
     }
 }
 
-/// The context of a run against `server`, and its two streams.
-fn context(server: &str, json: bool, patience: Patience) -> (Context, Kept, Kept) {
-    let (stdout, stderr) = (Kept::default(), Kept::default());
+/// The context of a command for `server`, with its stdout and stderr.
+fn context(server: &str, json: bool, retry: RetryPolicy) -> (Context, Captured, Captured) {
+    let (stdout, stderr) = (Captured::default(), Captured::default());
     let output = Output::new(
         Box::new(stdout.clone()),
         Box::new(stderr.clone()),
@@ -102,15 +103,15 @@ fn context(server: &str, json: bool, patience: Patience) -> (Context, Kept, Kept
             server: server.to_owned(),
             color: false,
         },
-        patience,
+        retry,
         output,
     };
     (context, stdout, stderr)
 }
 
-async fn visage_with(server: &str, patience: Patience, arguments: &[&str]) -> Run {
+async fn visage_with(server: &str, retry: RetryPolicy, arguments: &[&str]) -> Run {
     let cli = Cli::try_parse_from([&["visage"], arguments].concat()).unwrap();
-    let (mut context, stdout, stderr) = context(server, cli.global.json, patience);
+    let (mut context, stdout, stderr) = context(server, cli.global.json, retry);
     let code = match run(cli.command, &mut context).await {
         Ok(outcome) => outcome.exit_code(),
         Err(error) => context.output.fail(&error),
@@ -123,10 +124,10 @@ async fn visage_with(server: &str, patience: Patience, arguments: &[&str]) -> Ru
 }
 
 async fn visage(server: &str, arguments: &[&str]) -> Run {
-    visage_with(server, patience(), arguments).await
+    visage_with(server, fast_retry(), arguments).await
 }
 
-/// The numbers of the epochs whose lines were printed.
+/// The numbers of the printed epochs.
 fn epochs(lines: &[&str]) -> Vec<u32> {
     lines
         .iter()

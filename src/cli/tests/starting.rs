@@ -1,16 +1,16 @@
-use std::path::Path;
+use std::time::Duration;
 
-use tonic::Status;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::proto::v1::{
-    InitKind, ModelVersionCreated, Recipe, TrainingState, training_event::Kind,
-};
-
-use super::{
-    TEN, epochs,
-    fake::Fake,
-    story::{ended, event},
-    visage,
+use crate::{
+    cli::tests::{
+        TEN, epochs,
+        fake::{Fake, State},
+        story::{ended, event},
+        visage,
+    },
+    proto::v1::{ModelVersionCreated, TrainingState, training_event::Kind},
 };
 
 #[tokio::test]
@@ -23,31 +23,9 @@ async fn train_follows_to_the_end() {
     state.events.insert(11, event(12, promoted));
     state.events[12].sequence = 13;
     let server = Fake::start(state);
-    let directory = tempfile::tempdir().unwrap();
-    let faces = directory.path().canonicalize().unwrap();
-    let dataset = format!("{}/./", faces.display());
-    let arguments = [
-        "train",
-        "--dataset",
-        &dataset,
-        "--init",
-        "random",
-        "--epochs",
-        "10",
-        "--trainable",
-        "layer4,fc",
-    ];
-    let run = visage(
-        &server.url(),
-        &[&arguments[..], &["--label", "a=b=c"]].concat(),
-    )
-    .await;
+    let run = visage(&server.url(), &["train", "--dataset", "d"]).await;
     assert_eq!(run.code, 0, "{}", run.stderr);
     let lines = run.lines();
-    assert_eq!(
-        lines[0],
-        "Epoch 1/10, Training Loss: 580.8863, Validation Loss: 184.5743, RMSE: 13.59, MAE: 10.20, 24.1 images/s, ETA 2m10s"
-    );
     assert_eq!(epochs(&lines), TEN);
     assert_eq!(
         lines[10..],
@@ -56,67 +34,8 @@ async fn train_follows_to_the_end() {
             "Model version: models/age/versions/3"
         ]
     );
-    assert!(
-        run.stderr
-            .contains("It is live. Try it with `visage predict FILE.jpg`."),
-        "{}",
-        run.stderr
-    );
-
-    let started = server.state.started.lock().unwrap();
-    let spec = started[0].spec.as_ref().unwrap();
-    assert_eq!(Path::new(&spec.dataset.as_ref().unwrap().path), faces);
-    assert_eq!(spec.init.as_ref().unwrap().kind(), InitKind::Random);
-    assert_eq!(spec.max_epochs, Some(10));
-    assert_eq!(spec.batch_size, None);
-    assert_eq!(spec.trainable, ["layer4", "fc"]);
-    assert_eq!(started[0].labels["a"], "b=c");
-}
-
-#[tokio::test]
-async fn paths_that_are_not_here_are_still_made_absolute() {
-    let server = Fake::start(ended(TrainingState::Succeeded));
-    let arguments = [
-        "train",
-        "--dataset",
-        "absent/./faces",
-        "--init",
-        "w.pth",
-        "--init-key",
-        "model_ema",
-        "--detach",
-    ];
-    let run = visage(&server.url(), &arguments).await;
-    assert_eq!((run.code, run.stdout.as_str()), (0, "trainings/t\n"));
-    let started = server.state.started.lock().unwrap();
-    let spec = started[0].spec.as_ref().unwrap();
-    let here = std::env::current_dir().unwrap();
-    assert_eq!(
-        Path::new(&spec.dataset.as_ref().unwrap().path),
-        here.join("absent/faces")
-    );
-    let init = spec.init.as_ref().unwrap();
-    assert_eq!(
-        (init.kind(), Path::new(&init.path)),
-        (InitKind::Path, here.join("w.pth").as_path())
-    );
-    assert_eq!(init.key, "model_ema");
-}
-
-#[tokio::test]
-async fn a_recipe_is_sent_with_what_is_set_beside_it() {
-    let server = Fake::start(ended(TrainingState::Succeeded));
-    let arguments = ["train", "--dataset", "d", "--recipe", "best", "--detach"];
-    let others = ["--init", "starter", "--set", "augmentation.erasing=0"];
-    let run = visage(&server.url(), &[&arguments[..], &others].concat()).await;
-    assert_eq!(run.code, 0, "{}", run.stderr);
-    let started = server.state.started.lock().unwrap();
-    let spec = started[0].spec.as_ref().unwrap();
-    assert_eq!(spec.recipe(), Recipe::Best);
-    let init = spec.init.as_ref().unwrap();
-    assert_eq!((init.kind(), init.path.as_str()), (InitKind::Starter, ""));
-    assert_eq!(spec.augmentation.unwrap().erasing, Some(0.0));
-    assert_eq!(spec.max_epochs, None);
+    let hint = "It is live. Try it with `visage predict FILE.jpg`.";
+    assert!(run.stderr.contains(hint), "{}", run.stderr);
 }
 
 #[tokio::test]
@@ -129,32 +48,14 @@ async fn start_is_repeated_with_the_same_request_id() {
     state.refusals.lock().unwrap().extend(refusals);
     let server = Fake::start(state);
     let run = visage(&server.url(), &["train", "--dataset", "d", "--detach"]).await;
-    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!((run.code, run.stdout.as_str()), (0, "trainings/t\n"));
     let started = server.state.started.lock().unwrap();
     assert_eq!(started.len(), 3);
-    assert!(uuid::Uuid::parse_str(&started[0].request_id).is_ok());
     assert!(
         started
             .iter()
             .all(|request| request.request_id == started[0].request_id)
     );
-}
-
-#[tokio::test]
-async fn validate_only_prints_what_it_would_need() {
-    let server = Fake::start(ended(TrainingState::Succeeded));
-    let run = visage(
-        &server.url(),
-        &["train", "--dataset", "d", "--validate-only"],
-    )
-    .await;
-    assert_eq!(run.code, 0);
-    assert!(
-        run.stdout.contains("1.5 GiB of memory") && run.stdout.contains("25 steps"),
-        "{}",
-        run.stdout
-    );
-    assert!(server.state.opened.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -165,17 +66,73 @@ async fn only_success_ends_with_0() {
         (TrainingState::Cancelled, 1),
     ] {
         let server = Fake::start(ended(state));
-        assert_eq!(
-            visage(&server.url(), &["train", "--dataset", "d"])
-                .await
-                .code,
-            code,
-            "{state:?}"
-        );
-        assert_eq!(
-            visage(&server.url(), &["watch", "t", "--json"]).await.code,
-            code,
-            "{state:?}"
-        );
+        let train = visage(&server.url(), &["train", "--dataset", "d"]).await;
+        let watch = visage(&server.url(), &["watch", "t", "--json"]).await;
+        assert_eq!((train.code, watch.code), (code, code), "{state:?}");
     }
+}
+
+/// A server whose training `s-1` has ended.
+fn sweep_server(state: TrainingState) -> State {
+    let mut state = ended(state);
+    state.training.name = "trainings/s-1".to_owned();
+    state
+}
+
+const SWEEP: [&str; 5] = ["sweep", "--dataset", "/faces", "--grid", "seed=1"];
+
+#[tokio::test]
+async fn a_sweep_waits_for_a_full_queue() {
+    let state = sweep_server(TrainingState::Succeeded);
+    let full = Status::with_error_details(
+        Code::ResourceExhausted,
+        "1 trainings are queued",
+        ErrorDetails::with_retry_info(Some(Duration::from_millis(1))),
+    );
+    let refusals = [full.clone(), full.clone(), full];
+    state.refusals.lock().unwrap().extend(refusals);
+    let server = Fake::start(state);
+    let run = visage(&server.url(), &[&SWEEP[..], &["--id", "s"]].concat()).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let note = "1 trainings are queued; waiting for the queue.";
+    assert_eq!(run.stderr.matches(note).count(), 1, "{}", run.stderr);
+    assert_eq!(server.state.started.lock().unwrap().len(), 4);
+    let rows: Vec<&str> = run.lines()[1].split_whitespace().collect();
+    assert_eq!(rows, ["s-1", "1", "-", "-", "-", "-", "-", "SUCCEEDED"]);
+}
+
+#[tokio::test]
+async fn a_resumed_sweep_starts_no_existing_training_and_refuses_another_plan() {
+    let mut state = sweep_server(TrainingState::Succeeded);
+    state.training.labels = [("sweep".to_owned(), "s".to_owned())].into();
+    state.training.spec.get_or_insert_default().seed = Some(1);
+    let server = Fake::start(state);
+    let run = visage(&server.url(), &[&SWEEP[..], &["--resume", "s"]].concat()).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let other = [
+        "sweep",
+        "--dataset",
+        "/faces",
+        "--grid",
+        "seed=2",
+        "--resume",
+        "s",
+    ];
+    let run = visage(&server.url(), &other).await;
+    assert_eq!(run.code, 2);
+    assert!(
+        run.stderr
+            .contains("trainings/s-1 exists but is not this sweep's run with seed=2"),
+        "{}",
+        run.stderr
+    );
+    assert!(server.state.started.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_failed_run_fails_the_sweep() {
+    let server = Fake::start(sweep_server(TrainingState::Failed));
+    let run = visage(&server.url(), &[&SWEEP[..], &["--id", "s"]].concat()).await;
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.lines()[1].ends_with("FAILED"), "{}", run.stdout);
 }

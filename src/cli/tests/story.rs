@@ -1,13 +1,13 @@
-//! What happens to the training of the tests, `trainings/t`.
+//! Events of the training of the tests, `trainings/t`.
 
-use crate::proto::v1::{
-    EpochMetrics, StateChanged, StopReason, Training, TrainingEvent, TrainingState,
-    training_event::Kind,
+use crate::{
+    cli::tests::fake::State,
+    proto::v1::{
+        EpochMetrics, StateChanged, StopReason, Training, TrainingEvent, TrainingState,
+        training_event::Kind,
+    },
 };
 
-use super::fake::State;
-
-/// An event of the training.
 pub(super) fn event(sequence: u64, kind: Kind) -> TrainingEvent {
     TrainingEvent {
         training: "trainings/t".to_owned(),
@@ -43,7 +43,7 @@ pub(super) fn state_changed(state: TrainingState) -> Kind {
     })
 }
 
-/// A training of ten epochs that ended in this state: RUNNING, ten epochs, the end.
+/// A training that ran for ten epochs and ended in this state.
 pub(super) fn ended(state: TrainingState) -> State {
     let mut events = vec![event(1, state_changed(TrainingState::Running))];
     events.extend((1..=10).map(|number| event(u64::from(number) + 1, epoch(number))));

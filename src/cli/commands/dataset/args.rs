@@ -1,0 +1,55 @@
+//! Subcommands of `visage dataset`.
+
+use crate::cli::{
+    commands::dataset::{check, named, push},
+    context::{Context, Outcome},
+    error::Error,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  visage dataset push faces/ --name faces              upload from this machine
+  visage dataset register /data/faces                  name a directory of the server datasets/faces
+  visage dataset list
+  visage dataset get faces                             splits, ages, and skipped files with reasons
+  visage dataset delete faces
+  visage dataset check datasets/faces
+  visage dataset check faces/
+  visage dataset check faces/ --strict                 for scripts: fails if an image is in two splits
+  visage dataset check faces.csv --model live          also doubtful labels according to the live version
+  visage dataset check faces/ --split-grouping near --json | jq .near.straddling_groups";
+
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub(crate) enum Command {
+    /// Upload a directory or an archive of this machine as a named dataset
+    Push(push::Args),
+    /// Name a directory of the server, without copying it
+    Register(named::RegisterArgs),
+    /// List named datasets, newest first
+    List(named::ListArgs),
+    /// Show one named dataset
+    Get {
+        /// `ID` or `datasets/ID`
+        name: String,
+    },
+    /// Delete a named dataset; images of a registered one are kept, those of a pushed one deleted
+    Delete {
+        /// `ID` or `datasets/ID`
+        name: String,
+    },
+    /// Find unusable files, duplicates, leaks between splits and doubtful labels; changes nothing
+    #[command(after_help = EXAMPLES)]
+    Check(check::Args),
+}
+
+pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> {
+    match command {
+        Command::Push(args) => push::run(args, context).await,
+        Command::Register(args) => named::register(args, context).await,
+        Command::List(args) => named::list(args, context).await,
+        Command::Get { name } => named::get(&name, context).await,
+        Command::Delete { name } => named::delete(&name, context).await,
+        Command::Check(args) => check::run(args, context).await,
+    }
+}

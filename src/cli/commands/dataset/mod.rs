@@ -1,0 +1,10 @@
+//! `visage dataset`: uploads, registers, lists, deletes and checks datasets.
+
+mod archive;
+mod args;
+mod check;
+mod named;
+mod push;
+mod upload;
+
+pub(crate) use args::{Command, run};

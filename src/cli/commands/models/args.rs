@@ -1,0 +1,87 @@
+//! Subcommands and flags of `visage models`.
+
+use crate::cli::{
+    args::{model_arg::ModelArg, watch_flag::WatchFlag},
+    commands::models::export,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  visage models list
+  visage models list --watch               refresh every 2 seconds until Ctrl-C
+  visage models get live
+  visage models alias set live 3           serve version 3
+  visage models alias set live previous    roll back
+  visage models alias delete canary
+  visage models register faces-2 --epoch 7 create a version from a checkpoint
+  visage models export live --format torchscript --output age.pt
+  visage models export 7 --format starter --output src/model/starter --check faces/*.jpg
+  visage models history";
+
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub(crate) enum Command {
+    /// List versions, newest first
+    List {
+        #[command(flatten)]
+        list: ListArgs,
+        #[command(flatten)]
+        watch: WatchFlag,
+    },
+    /// Show one version
+    Get {
+        /// A number, an alias, or `models/MODEL/versions/VERSION`
+        version: String,
+        #[command(flatten)]
+        model: ModelArg,
+    },
+    /// Create a version from a checkpoint
+    Register {
+        /// `ID`, `trainings/ID` or `trainings/ID/checkpoints/EPOCH`
+        training: String,
+        /// Epoch of the checkpoint, or `best`
+        #[arg(long, value_name = "EPOCH", default_value = "best")]
+        epoch: String,
+        #[command(flatten)]
+        model: ModelArg,
+    },
+    /// Write a version to a file that other programs read
+    Export(export::Args),
+    /// Point an alias to a version, or remove one
+    #[command(subcommand)]
+    Alias(AliasCommand),
+    /// List the moves of aliases, newest first
+    History(ListArgs),
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum AliasCommand {
+    /// Point an alias to a version; `live` is the default of predictions
+    Set {
+        /// Name of the alias, such as `live`
+        alias: String,
+        /// A number, another alias, or `models/MODEL/versions/VERSION`
+        version: String,
+        /// Current version of the alias, else the command fails; 0 if the alias must not exist
+        #[arg(long, value_name = "N")]
+        expected: Option<u64>,
+        #[command(flatten)]
+        model: ModelArg,
+    },
+    /// Remove an alias; without `live`, predictions need an explicit version
+    Delete {
+        /// Name of the alias
+        alias: String,
+        #[command(flatten)]
+        model: ModelArg,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Maximum number of entries
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(super) limit: usize,
+    #[command(flatten)]
+    pub(super) model: ModelArg,
+}

@@ -1,0 +1,9 @@
+//! `visage trainings`: lists, shows, controls and deletes trainings, and downloads checkpoints.
+
+mod args;
+mod download;
+mod list;
+mod run;
+
+pub(crate) use args::Command;
+pub(crate) use run::run;

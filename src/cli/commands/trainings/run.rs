@@ -1,0 +1,139 @@
+//! Runs the subcommands of `visage trainings`.
+
+use crate::{
+    cli::{
+        args::{
+            short_names,
+            watch_flag::{self, Snapshot},
+        },
+        client::{Client, is_final, request},
+        commands::trainings::{Command, download, list},
+        context::{Context, Outcome},
+        error::Error,
+        output::json,
+        report,
+    },
+    proto::v1::{
+        CancelTrainingRequest, DeleteTrainingRequest, GetTrainingRequest, PauseTrainingRequest,
+        ResumeTrainingRequest, StopTrainingRequest, Training, UpdateTrainingRequest,
+    },
+};
+
+pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> {
+    let client = context.connect().await?;
+    let mut trainings = client.trainings();
+    let changed = match command {
+        Command::List(args) => {
+            let context = &*context;
+            let query = async || list::trainings(&args, &client, context).await;
+            return watch_flag::print(&args.watch, context, query).await;
+        }
+        Command::Checkpoints { training, limit } => {
+            return list::checkpoints(&training.id, limit, &client, context).await;
+        }
+        Command::Download(args) => return download::run(args, &client, context).await,
+        Command::Get { training, watch } => {
+            let (name, context) = (short_names::training(&training.id), &*context);
+            let query = async || get(&name, &client, context).await;
+            return watch_flag::print(&watch, context, query).await;
+        }
+        Command::Delete(training) => {
+            let name = short_names::training(&training.id);
+            let message = DeleteTrainingRequest { name: name.clone() };
+            client.message(trainings.delete_training(request(message)).await)?;
+            context.output.note(&format!("Deleted {name}."));
+            return Ok(Outcome::Done);
+        }
+        Command::Stop(training) => {
+            let name = short_names::training(&training.id);
+            let message = StopTrainingRequest { name };
+            let response = trainings.stop_training(request(message)).await;
+            client.message(response)?.training
+        }
+        Command::Pause(training) => {
+            let name = short_names::training(&training.id);
+            let message = PauseTrainingRequest { name };
+            let response = trainings.pause_training(request(message)).await;
+            client.message(response)?.training
+        }
+        Command::Resume(training) => {
+            let name = short_names::training(&training.id);
+            let message = ResumeTrainingRequest { name };
+            let response = trainings.resume_training(request(message)).await;
+            client.message(response)?.training
+        }
+        Command::Update {
+            training,
+            epochs,
+            patience,
+            lr,
+        } => {
+            let message = UpdateTrainingRequest {
+                name: short_names::training(&training.id),
+                max_epochs: epochs,
+                patience,
+                learning_rate: lr,
+            };
+            let response = trainings.update_training(request(message)).await;
+            client.message(response)?.training
+        }
+        Command::Cancel { training, force } => {
+            let name = short_names::training(&training.id);
+            let message = CancelTrainingRequest { name, force };
+            let response = trainings.cancel_training(request(message)).await;
+            client.message(response)?.training
+        }
+    };
+    for line in lines(changed, context)? {
+        context.output.line(&line)?;
+    }
+    Ok(Outcome::Done)
+}
+
+async fn get(name: &str, client: &Client, context: &Context) -> Result<Snapshot, Error> {
+    let message = GetTrainingRequest {
+        name: name.to_owned(),
+    };
+    let response = client.trainings().get_training(request(message)).await;
+    let training = client.message(response)?.training;
+    let is_final = training
+        .as_ref()
+        .is_some_and(|training| is_final(training.state()));
+    Ok(Snapshot {
+        lines: lines(training, context)?,
+        is_final,
+    })
+}
+
+/// A training as text or JSON.
+fn lines(training: Option<Training>, context: &Context) -> Result<Vec<String>, Error> {
+    let training =
+        training.ok_or_else(|| Error::Contract("the response has no training".to_owned()))?;
+    if context.output.is_json() {
+        return Ok(vec![json::value("Training", &training).to_string()]);
+    }
+    let mut lines = report::summary_lines(&training);
+    if training.queue_position > 0 {
+        lines.push(format!("Queue position: {}", training.queue_position));
+    }
+    if let Some(progress) = &training.progress {
+        lines.push(format!("Now: {}", report::progress_text(progress)));
+    }
+    lines.extend(training.dataset.iter().flat_map(report::dataset_lines));
+    if !training.init_source.is_empty() {
+        lines.push(format!("Initial weights: {}", training.init_source));
+    }
+    let mut labels: Vec<String> = training
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    labels.sort();
+    if !labels.is_empty() {
+        lines.push(format!("Labels: {}", labels.join(", ")));
+    }
+    if !training.trace_parent.is_empty() {
+        lines.push(format!("Trace: {}", training.trace_parent));
+    }
+    Ok(lines)
+}

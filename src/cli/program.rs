@@ -1,0 +1,181 @@
+//! Arguments of the program, and the dispatch to its commands.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+use crate::{
+    cli::{
+        client::RetryPolicy,
+        commands::{
+            completions, config, dataset, evaluate, info, log_level, man, models, predict, serve,
+            sweep, synth, top, train, trainings, watch,
+        },
+        context::{Context, Outcome},
+        error::Error,
+        examples,
+        output::Output,
+    },
+    config::{ClientConfig, Environment},
+    priority::{self, TimeSlice},
+    training,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  visage serve                                  run the server on this machine
+  visage synth faces/ --count 500               draw a small dataset for a first try
+  visage dataset push faces/ --name faces       upload a directory as a named dataset
+  visage dataset check faces/                   show a dataset's contents and its problems
+  visage train --dataset faces/ --epochs 10     fine-tune and follow
+  visage predict me.jpg --annotate out.png      predict an age and draw it
+  visage evaluate --dataset faces/ --split test measure the error of the live version
+  visage trainings list                         list trainings
+  visage top                                    show current trainings and serving load
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 server unreachable, 130 interrupted.";
+
+/// Fine-tunes ResNet18 into an age regressor and serves it over gRPC.
+#[derive(Debug, Parser)]
+#[command(name = "visage", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Address of the server [env: VISAGE_SERVER] [default: http://127.0.0.1:50051]
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        help_heading = "Global options"
+    )]
+    server: Option<String>,
+    /// Print one JSON object per line, with the field names of the API
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// Print results and errors only
+    #[arg(long, global = true, help_heading = "Global options")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server
+    Serve(serve::Args),
+    /// Start a training and follow it
+    Train(Box<train::Args>),
+    /// Train a grid of settings, or random ones, and compare the results
+    Sweep(sweep::Args),
+    /// Follow a training, or all of them
+    Watch(watch::Args),
+    /// Show trainings and serving load, refreshed continuously
+    Top(top::Args),
+    /// Predict the age on images
+    Predict(predict::Args),
+    /// Measure the error of a version on a dataset, or show that on its test images
+    Evaluate(evaluate::Args),
+    /// Upload, register, list and check datasets
+    #[command(subcommand)]
+    Dataset(dataset::Command),
+    /// List, inspect, stop and delete trainings
+    #[command(subcommand)]
+    Trainings(trainings::Command),
+    /// List model versions and choose the live one
+    #[command(subcommand)]
+    Models(models::Command),
+    /// Write a directory of synthetic faces with known ages
+    Synth(synth::Args),
+    /// Show the server's version, device and limits
+    #[command(after_help = info::EXAMPLES)]
+    Info,
+    /// Show the server's settings and the source of each
+    Config(config::Args),
+    /// Show or change the log filter of the running server
+    LogLevel(log_level::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Write a manual page for each command to a directory
+    Man(man::Args),
+    /// Run one training; started by the server, which communicates with it over pipes
+    #[command(hide = true)]
+    Worker,
+}
+
+/// Runs the program with the arguments and the environment of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let parsed = parser()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help is printed to stdout, whose reader may have closed it; that is not an error.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    if matches!(cli.command, Command::Worker) {
+        serve::init_worker_logging();
+        return training::worker::main();
+    }
+    let mut output = Output::of_process(cli.global.json, cli.global.quiet);
+    match prepare_and_run(cli, &mut output) {
+        Ok(outcome) => ExitCode::from(outcome.exit_code()),
+        Err(error) => ExitCode::from(output.fail(&error)),
+    }
+}
+
+/// The parser, with the examples in the help of every command.
+pub(crate) fn parser() -> clap::Command {
+    examples::hand_down(Cli::command())
+}
+
+fn prepare_and_run(cli: Cli, output: &mut Output) -> Result<Outcome, Error> {
+    let environment = Environment::of_process()?;
+    let client = ClientConfig::resolve(&environment, cli.global.server.as_deref())?;
+    output.set_color(client.color);
+    let mut context = Context {
+        environment,
+        client,
+        retry: RetryPolicy::default(),
+        output: output.clone(),
+    };
+    if matches!(cli.command, Command::Serve(_)) {
+        // Before any thread is started, because threads inherit the time slice.
+        priority::set_time_slice(TimeSlice::Short);
+    }
+    let runtime = Runtime::new().map_err(Error::Runtime)?;
+    let result = runtime.block_on(run(cli.command, &mut context));
+    // A pending read of stdin must not keep the process alive.
+    runtime.shutdown_background();
+    result
+}
+
+pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> {
+    match command {
+        Command::Serve(args) => Box::pin(serve::run(args, context)).await,
+        Command::Train(args) => Box::pin(train::run(*args, context)).await,
+        Command::Sweep(args) => Box::pin(sweep::run(args, context)).await,
+        Command::Top(args) => Box::pin(top::run(args, context)).await,
+        Command::Watch(args) => Box::pin(watch::run(args, context)).await,
+        Command::Predict(args) => Box::pin(predict::run(args, context)).await,
+        Command::Evaluate(args) => Box::pin(evaluate::run(args, context)).await,
+        Command::Dataset(command) => Box::pin(dataset::run(command, context)).await,
+        Command::Trainings(command) => Box::pin(trainings::run(command, context)).await,
+        Command::Models(command) => Box::pin(models::run(command, context)).await,
+        Command::Synth(args) => synth::run(args, context),
+        Command::Info => Box::pin(info::run(context)).await,
+        Command::Config(args) => config::run(&args, context),
+        Command::LogLevel(args) => Box::pin(log_level::run(args, context)).await,
+        Command::Completions(args) => completions::run(args, parser(), context),
+        Command::Man(args) => man::run(&args, parser(), context),
+        Command::Worker => unreachable!("`main` runs it without a runtime"),
+    }
+}

@@ -1,0 +1,174 @@
+//! Trainings and their epochs as lines of text.
+
+use crate::{
+    cli::{
+        output::text::{duration_text, size_text, std_duration},
+        report::evaluation::evaluation_lines,
+    },
+    proto::v1::{EpochMetrics, Estimate, Progress, StopReason, Training, TrainingState},
+};
+
+/// Message after the loss of an event stream.
+pub(crate) fn lost_sentence(cause: &str) -> String {
+    format!("Connection lost ({cause}); reconnecting, no event will be missed.")
+}
+
+/// `Epoch 1/10, Training Loss: 580.8863, Validation Loss: 184.5743`, then further metrics.
+pub(crate) fn epoch_line(metrics: &EpochMetrics) -> String {
+    let mut line = format!(
+        "Epoch {}/{}, Training Loss: {:.4}, Validation Loss: {:.4}, RMSE: {:.2}, MAE: {:.2}, {:.1} images/s",
+        metrics.epoch,
+        metrics.max_epochs,
+        metrics.train_loss,
+        metrics.val_loss,
+        metrics.val_rmse,
+        metrics.val_mae,
+        metrics.images_per_second,
+    );
+    let eta = metrics
+        .eta
+        .as_ref()
+        .map(std_duration)
+        .filter(|eta| !eta.is_zero());
+    if let Some(eta) = eta {
+        line.push_str(&format!(", ETA {}", duration_text(eta)));
+    }
+    if metrics.skipped_images > 0 {
+        line.push_str(&format!(", {} images skipped", metrics.skipped_images));
+    }
+    line
+}
+
+/// Text beside the progress bar of a training.
+pub(crate) fn progress_text(progress: &Progress) -> String {
+    let mut text = match progress.epoch {
+        0 => progress.phase.clone(),
+        epoch => format!("epoch {epoch}/{} {}", progress.max_epochs, progress.phase),
+    };
+    if progress.steps > 0 {
+        text.push_str(&format!(" {}/{}", progress.step, progress.steps));
+    }
+    if let Some(loss) = progress.train_loss {
+        text.push_str(&format!(", loss {loss:.1}"));
+    }
+    if progress.images_per_second > 0.0 {
+        text.push_str(&format!(", {:.1} images/s", progress.images_per_second));
+    }
+    if let Some(eta) = &progress.eta {
+        text.push_str(&format!(", ETA {}", duration_text(std_duration(eta))));
+    }
+    text
+}
+
+/// Estimated resources of a training.
+pub(crate) fn estimate_line(estimate: &Estimate) -> String {
+    let mut line = format!(
+        "Estimate: {} of memory, {} of disk, {} steps per epoch",
+        size_text(estimate.memory_bytes),
+        size_text(estimate.disk_bytes),
+        estimate.steps_per_epoch
+    );
+    if let Some(duration) = &estimate.duration {
+        line.push_str(&format!(
+            ", {} in total",
+            duration_text(std_duration(duration))
+        ));
+    }
+    line
+}
+
+/// State, stop reason, best epoch and test evaluation of a training.
+pub(crate) fn summary_lines(training: &Training) -> Vec<String> {
+    let mut headline = format!("{} {}", training.name, state_text(training.state()));
+    let reason = stop_reason_text(training.stop_reason());
+    if !reason.is_empty() {
+        headline.push_str(&format!(": {reason}"));
+    }
+    let mut lines = vec![headline];
+    if let Some(failure) = &training.failure {
+        lines.push(format!("  {} ({})", failure.message, failure.reason));
+    }
+    if let Some(best) = &training.best {
+        lines.push(format!(
+            "Best epoch {} of {}: Validation Loss: {:.4}, RMSE: {:.2}, MAE: {:.2}",
+            best.epoch, best.max_epochs, best.val_loss, best.val_rmse, best.val_mae
+        ));
+    }
+    if let Some(test) = &training.test {
+        lines.extend(evaluation_lines("Test", test));
+    }
+    if !training.model_version.is_empty() {
+        lines.push(format!("Model version: {}", training.model_version));
+    }
+    lines
+}
+
+fn state_text(state: TrainingState) -> &'static str {
+    match state {
+        TrainingState::Unspecified => "is in an unknown state",
+        TrainingState::Queued => "is queued",
+        TrainingState::Preparing => "is preparing its dataset and weights",
+        TrainingState::Running => "is running",
+        TrainingState::Pausing => "is pausing",
+        TrainingState::Paused => "is paused",
+        TrainingState::Stopping => "is stopping early",
+        TrainingState::Cancelling => "is being cancelled",
+        TrainingState::Succeeded => "succeeded",
+        TrainingState::Failed => "failed",
+        TrainingState::Cancelled => "was cancelled",
+    }
+}
+
+fn stop_reason_text(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::Unspecified => "",
+        StopReason::MaxEpochs => "all epochs are done",
+        StopReason::EarlyStopped => "the validation loss no longer improved",
+        StopReason::TargetReached => "the target was reached",
+        StopReason::UserStop => "on request",
+        StopReason::MaxDuration => "its maximum duration was reached",
+        StopReason::NonFiniteLoss => "the loss became infinite or NaN",
+        StopReason::OutOfMemory => "memory was insufficient",
+        StopReason::DataError => "the dataset or the initial weights could not be used",
+        StopReason::WorkerDied => "its process crashed, hung or violated the protocol",
+        StopReason::ServerRestartLimit => "the server was restarted too often",
+        StopReason::Internal => "an internal error of the server or its disk",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scripts read the start of this line.
+    #[test]
+    fn an_epoch_line_starts_with_number_and_losses() {
+        let metrics = EpochMetrics {
+            epoch: 1,
+            max_epochs: 10,
+            train_loss: 580.886_31,
+            val_loss: 184.574_28,
+            val_rmse: 13.585_8,
+            val_mae: 10.204,
+            images_per_second: 24.07,
+            eta: Some(prost_types::Duration {
+                seconds: 130,
+                nanos: 400_000_000,
+            }),
+            ..EpochMetrics::default()
+        };
+        assert_eq!(
+            epoch_line(&metrics),
+            "Epoch 1/10, Training Loss: 580.8863, Validation Loss: 184.5743, RMSE: 13.59, MAE: 10.20, 24.1 images/s, ETA 2m10s"
+        );
+        let last = EpochMetrics {
+            epoch: 10,
+            eta: None,
+            skipped_images: 3,
+            ..metrics
+        };
+        let line = epoch_line(&last);
+        assert!(line.starts_with("Epoch 10/10, "), "{line}");
+        assert!(line.ends_with("24.1 images/s, 3 images skipped"), "{line}");
+    }
+}
