@@ -1,67 +1,191 @@
-/** Summary of a dataset. */
-import { count, sentence, span, words, years } from "../format";
-import type { DatasetReport } from "../gen/visage/v1/training_pb";
-import { LeftOut } from "./left-out";
-import { Facts, Name, Scroll } from "../ui/parts";
+/** Page of one dataset. */
+import { Code } from "@connectrpc/connect";
+import { useState } from "preact/hooks";
+import { brief, datasetClient } from "../api/clients";
+import { sampleUrl } from "../api/datasets";
+import { bytes, count, exactMoment, sentence } from "../format";
+import { type AgeBand, type Dataset, DatasetKind, DatasetState } from "../gen/visage/v1/dataset_pb";
+import { useAction, useLoaded } from "../ui/calls";
+import { Dialog } from "../ui/dialog";
+import { notify } from "../ui/notices";
+import { BusyButton, Empty, Facts, FailureBox, Loading, Meter, Name, PageHead, Panel, Scroll } from "../ui/parts";
+import { go, href, route } from "../ui/router";
+import { DatasetChip, isActive, kindText, usePolling } from "./dataset-parts";
+import { DatasetSummary } from "./dataset-summary";
 
-export function DatasetSummary(props: { report: DatasetReport; path?: string | undefined }) {
-  const { report } = props;
-  const most = Math.max(...report.splits.map(({ images }) => Number(images)), 1);
+export function DatasetPage(props: { id: string }) {
+  const name = `datasets/${props.id}`;
+  const found = useLoaded(async (signal) => (await datasetClient.getDataset({ name }, { ...brief, signal })).dataset, [name]);
+  const [asks, setAsks] = useState(false);
+  const dataset = found.value;
+  usePolling(dataset !== undefined && isActive(dataset), found.again, dataset);
+  if (found.failure?.code === Code.NotFound) {
+    return (
+      <>
+        <PageHead title={props.id} />
+        <Empty title="Dataset not found">
+          <p>
+            It may have been deleted. <a href={href("datasets")}>All datasets</a>
+          </p>
+        </Empty>
+      </>
+    );
+  }
   return (
     <>
-      {report.warnings.length > 0 && (
-        <ul class="warnings" aria-label="Warnings about the dataset">
-          {report.warnings.map((warning) => (
-            <li key={warning}>{sentence(warning)}</li>
-          ))}
-        </ul>
-      )}
-      <Scroll label="Splits of the dataset">
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">Split</th>
-              <th scope="col" class="right">Images</th>
-              <th scope="col" class="bar-cell"><span class="unseen">Share</span></th>
-              <th scope="col" class="right">Mean age</th>
-              <th scope="col" class="right">Standard deviation</th>
-              <th scope="col" class="right">Ages</th>
-            </tr>
-          </thead>
-          <tbody>
-            {report.splits.map((split) => (
-              <tr key={split.split}>
-                <th scope="row">{sentence(split.split)}</th>
-                <td class="right">{count(split.images)}</td>
-                <td class="bar-cell" aria-hidden="true">
-                  <div class="bar" style={{ width: `${(Number(split.images) / most) * 100}%` }} />
-                </td>
-                <td class="right">{split.images > 0n ? years(split.ageMean) : ""}</td>
-                <td class="right">{split.images > 0n ? years(split.ageSd) : ""}</td>
-                <td class="right number">{split.images > 0n ? `${split.ageMin} to ${split.ageMax}` : ""}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
-      {report.rejects.length > 0 && (
-        <ul class="plain" aria-label="Rejected files">
-          {report.rejects.map((reject) => (
-            <li key={reject.reason}>
-              {count(reject.count)} rejected: {words(reject.reason)} <span class="muted wrap">{reject.examples.length > 0 && `such as ${reject.examples.join(", ")}`}</span>
-            </li>
-          ))}
-        </ul>
-      )}
-      <LeftOut columns={report.leftOutColumns} />
-      <Facts
-        items={[
-          ["Path", props.path && <Name text={props.path} />, "wide"],
-          ["Groups of identical images", report.duplicateGroups > 0n && `${count(report.duplicateGroups)}, ${count(report.straddlingGroups)} of them in several splits`],
-          ["Scanned in", span(report.scanSeconds)],
-          ["Digest", report.digest && <code title={report.digest}>{report.digest.slice(0, 16)}…</code>],
-        ]}
-      />
+      <PageHead
+        title={
+          <>
+            {dataset?.displayName || props.id} {dataset && <DatasetChip state={dataset.state} />}
+          </>
+        }
+        lead={dataset && `${dataset.name}, ${kindText(dataset.kind)}, since ${exactMoment(dataset.createTime)}`}
+      >
+        {dataset?.state === DatasetState.READY && (
+          <a class="button primary" href={href("start", "", { dataset: props.id })}>
+            Train on it
+          </a>
+        )}
+        {dataset && (
+          <button type="button" onClick={() => setAsks(true)}>
+            Delete…
+          </button>
+        )}
+      </PageHead>
+      <FailureBox failure={found.failure} retry={found.again} />
+      {!dataset && !found.failure && <Loading what="the dataset" />}
+      {dataset && <Whole dataset={dataset} />}
+      {dataset && asks && <DeleteDialog dataset={dataset} onClose={() => setAsks(false)} />}
     </>
+  );
+}
+
+function Whole(props: { dataset: Dataset }) {
+  const { dataset } = props;
+  const { progress } = dataset;
+  return (
+    <>
+      {dataset.failure !== "" && (
+        <div class="failure" role="alert">
+          <p>
+            <strong>The dataset is unusable</strong>
+          </p>
+          <p class="wrap">{sentence(dataset.failure)}</p>
+        </div>
+      )}
+      {isActive(dataset) && (
+        <Panel title={dataset.state === DatasetState.UNPACKING ? "Unpacking the archive" : "Scanning the images"}>
+          <Meter share={progress ? Number(progress.done) / Math.max(Number(progress.total), 1) : 0} label="Progress" />
+        </Panel>
+      )}
+      {dataset.samples.length > 0 && (
+        <Panel title="Sample images by age">
+          <ul class="samples">
+            {dataset.samples.map((sample, index) => (
+              <li key={sample.file}>
+                <img src={sampleUrl(dataset, index)} alt={`${sample.file}, split ${sample.split}`} loading="lazy" width={96} height={96} />
+                <span class="small-text">{sample.age} years</span>
+              </li>
+            ))}
+          </ul>
+        </Panel>
+      )}
+      {dataset.ages.length > 0 && (
+        <Panel title="Ages">
+          <Ages bands={dataset.ages} />
+        </Panel>
+      )}
+      <Panel title="Contents">
+        <Facts
+          items={[
+            ["Images", dataset.state === DatasetState.READY && count(dataset.images)],
+            ["Size", dataset.state === DatasetState.READY && bytes(dataset.bytes)],
+            ["Other files", dataset.ignoredFiles > 0n && count(dataset.ignoredFiles)],
+          ]}
+        />
+        {dataset.state === DatasetState.READY && dataset.report ? <DatasetSummary report={dataset.report} path={dataset.path} /> : <Facts items={[["Path", <Name text={dataset.path} />, "wide"]]} />}
+      </Panel>
+    </>
+  );
+}
+
+const PARTS = [
+  { name: "Training", colour: "var(--series-1)", of: ({ train }: AgeBand) => train },
+  { name: "Validation", colour: "var(--series-2)", of: ({ validation }: AgeBand) => validation },
+  { name: "Test", colour: "var(--series-4)", of: ({ test }: AgeBand) => test },
+];
+
+/** Number of images per decade of age, as stacked bars of the three splits. */
+function Ages(props: { bands: AgeBand[] }) {
+  const sum = ({ train, validation, test }: AgeBand): number => Number(train + validation + test);
+  const most = Math.max(...props.bands.map(sum), 1);
+  return (
+    <Scroll label="Images by age">
+      <table class="ages">
+        <thead>
+          <tr>
+            <th scope="col">Ages</th>
+            <th scope="col" class="wide"><span class="unseen">Share</span></th>
+            {PARTS.map(({ name, colour }) => (
+              <th key={name} scope="col" class="right">
+                <span class="part-name">
+                  <span class="swatch block" style={{ "--colour": colour }} /> {name}
+                </span>
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {props.bands.map((band) => (
+            <tr key={band.fromAge}>
+              <th scope="row" class="number">
+                {band.fromAge} to {band.fromAge + 9}
+              </th>
+              <td class="wide" aria-hidden="true">
+                <div class="stacked" style={{ width: `${(sum(band) / most) * 100}%` }}>
+                  {PARTS.map(({ name, colour, of }) => (
+                    <span key={name} style={{ flexGrow: Number(of(band)), "--colour": colour }} />
+                  ))}
+                </div>
+              </td>
+              {PARTS.map(({ name, of }) => (
+                <td key={name} class="right">
+                  {count(of(band))}
+                </td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </Scroll>
+  );
+}
+
+function DeleteDialog(props: { dataset: Dataset; onClose: () => void }) {
+  const { dataset } = props;
+  const isOurs = dataset.kind === DatasetKind.UPLOADED;
+  const remove = useAction(async () => {
+    await datasetClient.deleteDataset({ name: dataset.name }, brief);
+    notify(`Deleted ${dataset.name}.`);
+    go(href("datasets"), route.value.id !== "");
+  });
+  return (
+    <Dialog title={`Delete ${dataset.name}?`} onClose={props.onClose}>
+      <p>
+        {isOurs
+          ? `Its images are permanently deleted from the server${dataset.images > 0n ? `: ${count(dataset.images)} images, ${bytes(dataset.bytes)}` : ""}.`
+          : "Only its name is removed; the directory and its images are kept."}{" "}
+        Trainings and models that used it are kept.
+      </p>
+      <FailureBox failure={remove.failure} />
+      <div class="actions">
+        <button type="button" onClick={props.onClose}>
+          Cancel
+        </button>
+        <BusyButton class="danger" isBusy={remove.isRunning} onClick={() => void remove.run()}>
+          Delete the dataset
+        </BusyButton>
+      </div>
+    </Dialog>
   );
 }

@@ -15,8 +15,8 @@ import { notify } from "../ui/notices";
 import { BusyButton, Facts, FailureBox, PageHead, Panel, Prose } from "../ui/parts";
 import { go, href, route } from "../ui/router";
 import { sentence } from "../format";
-import { DatasetSummary } from "./dataset";
-import { allDatasets } from "./datasets";
+import { DatasetSummary } from "./dataset-summary";
+import { allDatasets } from "./dataset-parts";
 
 /** Most common fields, in this order; other single fields are under “More”. */
 const BASICS = ["recipe", "max_epochs", "batch_size", "input_size", "trainable"];

@@ -11,7 +11,7 @@ import { Chart, type Curve } from "../ui/chart";
 import { announce } from "../ui/notices";
 import { Empty, FailureBox, Facts, Loading, PageHead, Panel, Scroll, StateChip, reasonText } from "../ui/parts";
 import { href } from "../ui/router";
-import { DatasetSummary } from "./dataset";
+import { DatasetSummary } from "./dataset-summary";
 import { SpecList } from "./spec-list";
 import { DownloadButton } from "./download-button";
 import { EvaluationTables } from "./evaluation";
