@@ -1,4 +1,4 @@
-//! Against Pillow's numbers, which `tests/python/make_imaging_fixtures.py` wrote beside the images it drew.
+//! Against Pillow's numbers, which `tests/fixtures/generate/make_imaging_fixtures.py` wrote beside the images it drew.
 
 use std::path::{Path, PathBuf};
 

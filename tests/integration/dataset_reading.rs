@@ -1,4 +1,4 @@
-use std::{path::Path, process::Command};
+use std::path::Path;
 
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
@@ -174,12 +174,7 @@ async fn a_dataset_with_a_name_keeps_its_pattern() {
         fs_err::copy(file, age.join(format!("{number}.jpg"))).unwrap();
     }
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_visage"))
-            .args(["--server", &server.grpc])
-            .args(arguments)
-            .env_remove("VISAGE_SERVER")
-            .output()
-            .unwrap();
+        let output = server.run(arguments);
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(
             output.status.success(),
@@ -266,14 +261,7 @@ async fn columns_are_named_on_the_command_line() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 24, 3);
     let manifest = manifest(&server, &faces);
-    let run = |arguments: &[&str]| {
-        Command::new(env!("CARGO_BIN_EXE_visage"))
-            .args(["--server", &server.grpc])
-            .args(arguments)
-            .env_remove("VISAGE_SERVER")
-            .output()
-            .unwrap()
-    };
+    let run = |arguments: &[&str]| server.run(arguments);
     let path = manifest.to_str().unwrap();
     let named = ["--column", "age=real_age,path=file_name"];
     let train = [
@@ -303,5 +291,5 @@ async fn columns_are_named_on_the_command_line() {
     assert!(text.contains("Images: 24"), "{text}");
     let alone = run(&["evaluate", "--column", "age=real_age"]);
     let text = String::from_utf8_lossy(&alone.stderr);
-    assert!(text.contains("give --dataset"), "{text}");
+    assert!(text.contains("require --dataset"), "{text}");
 }

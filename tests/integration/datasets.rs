@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Output,
 };
 
 use tonic::{Code, Status};
@@ -48,13 +48,8 @@ async fn check(
 }
 
 fn command(server: &Server, arguments: &[&str], dataset: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_visage"))
-        .args(["--server", &server.grpc, "dataset", "check"])
-        .arg(dataset)
-        .args(arguments)
-        .env_remove("VISAGE_SERVER")
-        .output()
-        .unwrap()
+    let check = ["dataset", "check", dataset.to_str().unwrap()];
+    server.run(&[&check, arguments].concat())
 }
 
 /// Drawn faces in `train` and `val`, with one of each thing that can be wrong.

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -268,12 +267,7 @@ async fn columns(server: &Server, files: &[PathBuf]) {
             ("pixels", "long_values")
         ]
     );
-    let output = Command::new(env!("CARGO_BIN_EXE_visage"))
-        .args(["--server", &server.grpc, "evaluate", "--dataset"])
-        .arg(&manifest)
-        .env_remove("VISAGE_SERVER")
-        .output()
-        .unwrap();
+    let output = server.run(&["evaluate", "--dataset", manifest.to_str().unwrap()]);
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(
         shown.contains(
@@ -353,12 +347,8 @@ async fn levels(server: &Server, file: &Path, version: &str) {
 /// The program itself, against the same server.
 fn command_line(server: &Server, faces: &Path, mae: f64) {
     let plots = server.path("plots");
-    let output = Command::new(env!("CARGO_BIN_EXE_visage"))
-        .args(["--server", &server.grpc, "--json", "evaluate", "--dataset"])
-        .args([faces.as_os_str(), "--plots".as_ref(), plots.as_os_str()])
-        .env_remove("VISAGE_SERVER")
-        .output()
-        .unwrap();
+    let evaluate = ["--json", "evaluate", "--dataset", faces.to_str().unwrap()];
+    let output = server.run(&[&evaluate[..], &["--plots", plots.to_str().unwrap()]].concat());
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

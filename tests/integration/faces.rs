@@ -11,8 +11,8 @@ use visage::{
 
 use crate::support::{Server, code, reason, small_spec};
 
-/// A photograph of this size with drawn faces of 200×200 pixels.
-fn group(width: u32, height: u32, places: &[(i64, i64)]) -> RgbImage {
+/// An image with drawn faces of 200×200 pixels.
+pub(crate) fn group(width: u32, height: u32, places: &[(i64, i64)]) -> RgbImage {
     let mut image = RgbImage::from_pixel(width, height, Rgb([120, 130, 140]));
     for (seed, (left, top)) in (0_u64..).zip(places) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);

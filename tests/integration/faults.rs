@@ -311,32 +311,6 @@ async fn damaged_images_are_counted_and_do_not_stop_the_training() {
     }
 }
 
-#[tokio::test]
-async fn queue_that_is_full_refuses_and_says_when_to_come_back() {
-    use tonic_types::StatusExt;
-    let server = Server::start(&["--max-queued-trainings", "1"]);
-    let faces = server.faces("faces", 120, 1);
-    let running = server.queue(long_spec(&faces)).await;
-    server.in_epoch(&running).await;
-    server.queue(long_spec(&faces)).await;
-    let request = v1::StartTrainingRequest {
-        spec: Some(long_spec(&faces)),
-        ..Default::default()
-    };
-    let refused = server
-        .trainings()
-        .start_training(request)
-        .await
-        .unwrap_err();
-    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
-    assert_eq!(crate::support::reason(&refused), "TRAINING_QUEUE_FULL");
-    assert!(refused.get_details_retry_info().is_some());
-    // The server's end does not wait for the training.
-    let pid = server.worker_pid(&running);
-    drop(server);
-    wait_until("the worker ends with its server", async || !is_alive(pid)).await;
-}
-
 /// Of which no process is started a second time.
 fn once(spec: v1::TrainingSpec) -> v1::TrainingSpec {
     v1::TrainingSpec {

@@ -1,64 +1,71 @@
-//! The server as a user runs it: the real binary on free ports, called through the public API.
+//! The real binary on free ports, called through its public interfaces.
 //!
-//! One binary, so that the crate is linked once. Every test starts a server of its own in a temporary directory.
+//! All tests are one binary, so that the crate is linked once. Every test starts its own server in a
+//! temporary directory.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "a test fails by a panic, and says on stderr what it skips"
+    reason = "a failed test panics, and a skipped one prints its reason"
 )]
 
-/// Streams of images, mirror images, answers that are kept, and clients that share a server.
+/// Batches of images, mirror images, the cache, and fairness between clients.
 mod batches;
-/// Browsers: gRPC-Web on both ports, and origins.
+/// gRPC-Web on both ports, and allowed origins.
 mod browsers;
-/// Files of initial weights as other programs and this one write them.
+/// Initial weights in the formats of other programs and of Visage.
 mod checkpoints;
-/// Compressed calls, and reflection on the details of errors.
+/// Compressed calls, and reflection of error details.
 mod clients;
-/// Pausing, resuming and changing trainings, and what ends them by their own spec.
+/// The commands and their output.
+mod command_line;
+/// Pausing, resuming and changing trainings, and ends that the spec defines.
 mod control;
-/// Age patterns for the paths of images, and columns of manifests.
+/// Age patterns and manifest columns.
 mod dataset_reading;
-/// Datasets that are checked: what is found in them, and what the checks leave alone.
+/// Dataset checks: findings, and isolation from other work.
 mod datasets;
-/// The reference tables match the program, and imports follow the module layers.
+/// Reference tables against the program, and words that stay in their modules.
 mod documentation;
-/// Feature cache and number formats: faster, and the same figures.
+/// The feature cache and precisions: equal metrics.
 mod engine;
-/// What the server says of a version on a dataset, against what Predict says of the same images.
+/// Evaluations against the predictions of the same images.
 mod evaluation;
-/// Photographs with several faces, and what makes an age.
+/// Several faces per image, and explanations.
 mod faces;
-/// What goes wrong while a training runs: each ends in its state and stop reason, and the server goes on.
+/// Failures during a training: final state, stop reason, unaffected server.
 mod faults;
-/// Files that are made to harm.
+/// Malicious image files.
 mod hostile;
-/// Datasets with a name: registered and uploaded ones, trainings on them, and uploads that survive a killed server.
-mod named_datasets;
-/// The Open Inference Protocol on the wire.
+/// The Open Inference Protocol.
 mod open_inference;
-/// Machines that lose power, and with it what was not synced.
+/// Loss of power, and of everything that was not synced.
 mod power;
-/// Predictions beside loads and beside images that nobody waits for.
+/// Predictions beside model loads, expired calls and trainings.
 mod pressure;
-/// What Prometheus' own tools say about the metrics.
+/// Metrics according to Prometheus' own tools.
 mod prometheus;
-/// Which model version is served after which training.
+/// The live version after trainings.
 mod promotion;
-/// Real photographs, where they are at hand.
+/// `visage dataset push` through a killed server.
+mod push;
+/// Real photos, if they are available.
 mod real_faces;
-/// Servers that are killed at any moment, and what the next one still knows.
+/// Registered datasets, and trainings on them.
+mod registered_datasets;
+/// Servers killed at any moment.
 mod restarts;
-/// Trainings that are interrupted at random moments, and give what undisturbed ones give.
+/// Trainings interrupted at random moments, compared with undisturbed ones.
 mod resume;
-/// The face model that is part of the program: served at once, trained from, and made anew.
+/// The built-in face model.
 mod starter;
-/// Starts servers, draws faces, waits for conditions.
+/// Servers, requests and conditions.
 mod support;
-/// Many trainings by one command, through a queue that is short.
+/// Sweeps through a short queue.
 mod sweeps;
-/// Traces as a collector gets them, and what the log says meanwhile.
+/// Traces as a collector receives them, and the log filter.
 mod traces;
 /// Stop and cancel in every phase, and the queue.
 mod trainings;
+/// Uploads over HTTP that survive a killed server.
+mod uploads;

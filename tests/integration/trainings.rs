@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_stream::StreamExt;
 use tonic::Code;
-use visage::proto::v1::{self, StopReason, TrainingState, training_event::Kind};
+use visage::proto::v1::{self, StopReason, TrainingState};
 
 use crate::support::{Server, code, is_alive, long_spec, small_spec, states};
 
@@ -23,74 +22,6 @@ async fn cancel(server: &Server, name: &str, force: bool) -> Result<v1::Training
     };
     let response = server.trainings().cancel_training(request).await?;
     Ok(response.into_inner().training.unwrap())
-}
-
-#[tokio::test]
-async fn training_runs_through_its_states_and_tells_every_epoch() {
-    let server = Server::start(&[]);
-    let faces = server.faces("faces", 60, 1);
-    let name = server.queue(small_spec(&faces)).await;
-    let request = v1::StreamEpochMetricsRequest {
-        name: name.clone(),
-        ..Default::default()
-    };
-    let stream = server.trainings().stream_epoch_metrics(request).await;
-    let events: Vec<_> = stream
-        .unwrap()
-        .into_inner()
-        .map(|response| response.unwrap().event.unwrap())
-        .collect()
-        .await;
-    assert_eq!(
-        states(&events),
-        [
-            TrainingState::Queued,
-            TrainingState::Preparing,
-            TrainingState::Running,
-            TrainingState::Succeeded
-        ]
-    );
-    let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
-    assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>());
-    let epochs: Vec<v1::EpochMetrics> = events
-        .iter()
-        .filter_map(|event| match event.kind {
-            Some(Kind::EpochCompleted(metrics)) => Some(metrics),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(epochs.len(), 2);
-    for metrics in &epochs {
-        assert!((metrics.val_rmse.powi(2) - metrics.val_loss).abs() < 1e-9 * metrics.val_loss);
-        assert!(metrics.val_mae <= metrics.val_rmse);
-        let train = images(&server, &name, "train").await;
-        // A last batch of a single image is left out at 32 pixels, as the spec's comment says.
-        let left_out = u64::from(train % 8 == 1);
-        assert_eq!(metrics.train_images, train - left_out);
-        assert_eq!(
-            metrics.val_images,
-            images(&server, &name, "validation").await
-        );
-    }
-    let training = server.training(&name).await;
-    assert_eq!(training.stop_reason(), StopReason::MaxEpochs);
-    assert_eq!(training.model_version, "models/age/versions/1");
-    let best = epochs
-        .iter()
-        .min_by(|a, b| a.val_loss.total_cmp(&b.val_loss))
-        .unwrap();
-    assert_eq!(training.best.unwrap().epoch, best.epoch);
-    assert_eq!(
-        server.events(&name).await,
-        events,
-        "the unary twin tells the same"
-    );
-}
-
-async fn images(server: &Server, name: &str, split: &str) -> u64 {
-    let report = server.training(name).await.dataset.unwrap();
-    let found = report.splits.iter().find(|part| part.split == split);
-    found.map_or(0, |part| part.images)
 }
 
 #[tokio::test]
@@ -162,6 +93,15 @@ async fn cancel_gives_up_in_the_middle_of_an_epoch_with_and_without_force() {
             asked.elapsed()
         );
         assert!(!is_alive(pid));
+        assert_eq!(training.failure, None);
+        let expected = [
+            TrainingState::Queued,
+            TrainingState::Preparing,
+            TrainingState::Running,
+            TrainingState::Cancelling,
+            TrainingState::Cancelled,
+        ];
+        assert_eq!(states(&server.events(&name).await), expected);
         assert_eq!(
             code(&cancel(&server, &name, force).await),
             Code::FailedPrecondition

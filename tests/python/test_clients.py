@@ -228,7 +228,7 @@ class PackageTest(ServerTest):
         self.assertEqual((known.display_name, dict(known.labels)), ("by keywords", {"who": "test"}))
         with self.assertRaisesRegex(TypeError, "TrainingSpec has no field 'batchsize'; it has .*batch_size"):
             self.client.train(faces, 1, batchsize=3)
-        with self.assertRaisesRegex(ValueError, "recipe cannot be 'GOOD'; it can be REFERENCE, BEST, FAST"):
+        with self.assertRaisesRegex(ValueError, "recipe must be one of REFERENCE, BEST, FAST, got 'GOOD'"):
             self.client.train(faces, 1, recipe="GOOD")
 
     def test_a_request_id_starts_one_training(self):
@@ -296,7 +296,7 @@ class PackageTest(ServerTest):
         grey = numpy.asarray(image.convert("L"))
         self.assertEqual(self.client.predict(grey).age, self.client.predict(numpy.stack([grey] * 3, axis=-1)).age)
         self.assertEqual(self.client.predict(image.convert("CMYK")).width, 40)
-        for bad, text in [(grey.astype("float32"), "must be uint8"), (numpy.zeros((2, 8, 8, 3), "uint8"), "several go into a list"), (7, "a int is no image")]:
+        for bad, text in [(grey.astype("float32"), "must be uint8"), (numpy.zeros((2, 8, 8, 3), "uint8"), "several images as a list"), (7, "must be a path, bytes, a PIL image or a numpy array, got int")]:
             with self.assertRaisesRegex(TypeError, text):
                 self.client.predict(bad)
 

@@ -4,7 +4,6 @@ import http.client
 import io
 import json
 import os
-import socket
 import tarfile
 import unittest
 import zipfile
@@ -87,52 +86,6 @@ class DatasetsTest(unittest.TestCase):
     def spec(self, name):
         return training.TrainingSpec(dataset=training.DatasetSpec(name=name), max_epochs=1, batch_size=8, input_size=32,
                                      init=training.InitSpec(kind=training.INIT_KIND_RANDOM))
-
-    def test_an_upload_goes_on_after_kill_9_and_is_trained_on(self):
-        content = tar_of(self.faces)
-        path, upload = self.begin(content)
-        host, port = self.server.http_address.rsplit(":", 1)
-        half = len(content) // 2
-        with socket.create_connection((host, int(port))) as connection:
-            head = "PATCH {} HTTP/1.1\r\nHost: test\r\nUpload-Offset: 0\r\nContent-Type: application/offset+octet-stream\r\nContent-Length: {}\r\n\r\n"
-            connection.sendall(head.format(path, len(content)).encode() + content[:half])
-            file = os.path.join(self.server.path("data"), "uploads", upload + ".data")
-            server.wait_for(lambda: os.path.getsize(file) > 0, "a part of the upload is there")
-            self.server.kill_and_restart()
-        status, headers, _ = self.ask("HEAD", path)
-        offset = int(headers["Upload-Offset"])
-        self.assertEqual((status, int(headers["Upload-Length"])), (200, len(content)))
-        self.assertTrue(0 < offset <= half, offset)
-        self.assertEqual(self.patch(path, 0, content)[0], 409)
-        status, headers, _ = self.patch(path, offset, content[offset:])
-        self.assertEqual((status, int(headers["Upload-Offset"])), (204, len(content)))
-        self.server.client.datasets.CreateDataset(dataset.CreateDatasetRequest(dataset_id="resumed", upload=upload))
-        found = self.done("resumed")
-        self.assertEqual((found.state, found.images, found.failure), (dataset.DATASET_STATE_READY, 60, ""))
-        name = self.server.client.start(self.spec("datasets/resumed")).name
-        self.server.client.events(name)
-        ended = self.server.client.get(name)
-        self.assertEqual(ended.state, training.TRAINING_STATE_SUCCEEDED, ended.failure)
-        self.assertEqual((ended.resolved_spec.dataset.name, ended.resolved_spec.dataset.path), ("datasets/resumed", found.path))
-        self.assertEqual(ended.dataset.digest, found.report.digest)
-        self.delete("resumed")
-        self.assertFalse(os.path.exists(found.path))
-        self.assertEqual(self.server.client.get(name).resolved_spec.dataset.name, "datasets/resumed")
-
-    def test_a_push_by_the_command_line_is_the_dataset_of_the_directory(self):
-        printed = server.run("dataset", "push", self.faces, "--name", "pushed", "--server", self.server.grpc_address, "--json")
-        pushed = json.loads(printed)
-        self.assertEqual((pushed["name"], pushed["state"], pushed["images"]), ("datasets/pushed", "DATASET_STATE_READY", 60))
-        registered = json.loads(server.run("dataset", "register", self.faces, "--name", "same", "--server", self.server.grpc_address, "--json"))
-        digest = [self.get(name).report.digest for name in ("pushed", "same")]
-        self.assertEqual(digest[0], digest[1])
-        self.assertEqual(registered["kind"], "DATASET_KIND_REGISTERED")
-        listed = server.run("dataset", "list", "--server", self.server.grpc_address, "--json").splitlines()
-        self.assertLessEqual({"datasets/pushed", "datasets/same"}, {json.loads(line)["name"] for line in listed})
-        server.run("dataset", "check", "datasets/pushed", "--server", self.server.grpc_address)
-        for name in ("pushed", "same"):
-            server.run("dataset", "delete", name, "--server", self.server.grpc_address)
-        self.assertEqual(len(os.listdir(self.faces)), 60)
 
     def test_zips_and_gzipped_tars_of_others_are_read(self):
         files = [(name, os.path.join(self.faces, name)) for name in sorted(os.listdir(self.faces))[:10]]

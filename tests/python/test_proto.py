@@ -1,21 +1,25 @@
-"""The protos keep the promises that clients were made: nothing of the baseline goes or changes, and all of them are written by the same rules.
+"""Compatibility of the protos with the baseline, and their style.
 
-The rules are those of buf's breaking category FILE and lint category STANDARD that a descriptor set can show, and a comment on everything.
+The rules are those of buf's breaking category FILE and lint category STANDARD that a descriptor set
+can show, and a comment on every element.
 """
 
 import collections
 import os
+import pathlib
 import re
+import sys
 import unittest
 
 from google.protobuf import descriptor_pb2
 
-from make_proto_baseline import API, BASELINE, INTERNAL, PROTO, descriptors
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "generate"))
+from make_proto_baseline import API, BASELINE, INTERNAL, PROTO, descriptors  # noqa: E402
 
 Field = descriptor_pb2.FieldDescriptorProto
 UPPER_CAMEL, LOWER_SNAKE, UPPER_SNAKE = re.compile("[A-Z][A-Za-z0-9]*"), re.compile("[a-z][a-z0-9]*(_[a-z0-9]+)*"), re.compile("[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
-ON_PURPOSE = ("These changes break clients: give what is new a new name and number, and leave what is there as it is. If it has to be, write the baseline anew with "
-              "`.venv/bin/python tests/python/make_proto_baseline.py` and say why in the commit.")
+ON_PURPOSE = ("These changes break clients: add new elements with new names and numbers, and keep existing ones. If a break is intended, update the baseline with "
+              "`.venv/bin/python tests/fixtures/generate/make_proto_baseline.py` and give the reason in the commit.")
 
 
 def promises(files):
@@ -161,7 +165,7 @@ class CompatibilityTest(unittest.TestCase):
     def test_the_baseline_is_the_whole_api(self):
         self.assertTrue(set(API) <= {file.name for file in self.baseline.file})
         found = {os.path.relpath(os.path.join(directory, name), PROTO) for directory, _, names in os.walk(PROTO) for name in names if name.endswith(".proto")}
-        self.assertEqual(found, {*API, *INTERNAL}, "a proto is in no list of make_proto_baseline.py")
+        self.assertEqual(found, {*API, *INTERNAL}, "a proto is missing from the lists of make_proto_baseline.py")
 
     def assert_breaks(self, change, sentence):
         changes = breaking_changes(self.baseline, changed(self.baseline, change))

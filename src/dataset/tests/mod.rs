@@ -1,4 +1,4 @@
-//! Through [`load`], on directories made for each test, and against numbers of `tests/python/make_dataset_fixtures.py`.
+//! Through [`load`], on directories made for each test, and against numbers of `tests/fixtures/generate/make_dataset_fixtures.py`.
 
 use std::cell::Cell;
 use std::num::NonZeroUsize;

@@ -1,4 +1,4 @@
-//! JPEG files that `tests/python/make_jpeg_fixtures.py` wrote, against the pixels that Pillow decodes from them.
+//! JPEG files that `tests/fixtures/generate/make_jpeg_fixtures.py` wrote, against the pixels that Pillow decodes from them.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Parity with torchvision; `tests/python/make_model_fixtures.py` has the same formula and made the expected numbers.
+//! Parity with torchvision; `tests/fixtures/generate/make_model_fixtures.py` has the same formula and made the expected numbers.
 
 use super::*;
 

@@ -1,5 +1,5 @@
 //! Tests of the weights reader. What the files must read as was written by torch, see
-//! `tests/python/make_weight_fixtures.py`.
+//! `tests/fixtures/generate/make_weight_fixtures.py`.
 
 /// Networks within other things: other state dicts, objects of any class, prefixes.
 mod containers;

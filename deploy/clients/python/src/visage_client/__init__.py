@@ -1,7 +1,7 @@
-"""Visage from Python: start a training, follow its epochs across restarts of the server, predict ages.
+"""Python client of Visage: starts trainings, follows their epochs across restarts of the server, predicts ages.
 
-`Client` blocks, `AsyncClient` is its twin for asyncio. Messages such as an epoch's figures are those of the API, in `visage.v1`;
-the comments of its protos say what each field means.
+`Client` blocks; `AsyncClient` has the same methods for asyncio. Messages such as
+`visage.v1.training_pb2.EpochMetrics` are those of the API; the comments of its protos define their fields.
 """
 
 from .aio import AsyncClient, AsyncTraining

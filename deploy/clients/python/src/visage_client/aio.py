@@ -1,4 +1,4 @@
-"""The twin of `client` for asyncio: the same names, and `async for` where the other has `for`."""
+"""The asyncio client: the methods of `client`, with `await` and `async for`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from visage.v1 import (model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2
 from . import channel, images, spec, versions
 from .errors import InvalidArgument, VisageError, from_rpc, translated
 from .following import Backoff, Record, Result
-from .images import Options, Picture, Prediction
+from .images import EncodedImage, Options, Prediction
 
 if TYPE_CHECKING:
     from .client import OnError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AsyncClient:
-    """A connection to one server; `async with` closes it. See `Client`."""
+    """A connection to one server, closed by `async with` or `close`. See `Client`."""
 
     def __init__(self, target: str = "localhost:50051", *, credentials: grpc.ChannelCredentials | None = None, patience: float = 300.0,
                  channel_options: dict[str, Any] | None = None) -> None:
@@ -44,11 +44,11 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends all calls and the connection."""
+        """Cancels all calls and closes the connection."""
         await self.channel.close()
 
     async def info(self) -> system_pb2.GetServerInfoResponse:
-        """Version, device and limits of the server."""
+        """Returns version, device and limits of the server."""
         with translated():
             info: system_pb2.GetServerInfoResponse = await self._system.GetServerInfo(system_pb2.GetServerInfoRequest())
             return info
@@ -60,7 +60,7 @@ class AsyncClient:
         return AsyncTraining(self, started.name)
 
     def training(self, name: str) -> AsyncTraining:
-        """A training that was started before."""
+        """Returns an existing training by name or id."""
         return AsyncTraining(self, channel.training_name(name))
 
     @overload
@@ -75,7 +75,7 @@ class AsyncClient:
         return found if isinstance(image, list) else found[0]
 
     async def predict_folder(self, folder: str | os.PathLike[str], **options: Any) -> AsyncIterator[Prediction]:
-        """Predicts on all images below a folder; see `Client.predict_folder`."""
+        """Predicts on all images below a directory; see `Client.predict_folder`."""
         async for one in self.predict_many(await asyncio.to_thread(images.files, folder), **options):
             yield one
 
@@ -84,29 +84,29 @@ class AsyncClient:
         """Yields predictions in order; see `Client.predict_many`."""
         options = Options(channel.version_name(version, model), annotate, interval_level)
         chunks = images.chunks(pictures, (await self.info()).limits, parallel)
-        under_way: deque[tuple[list[Picture], Any]] = deque()
-        no_more: list[Picture] = []
+        in_flight: deque[tuple[list[EncodedImage], Any]] = deque()
+        end: list[EncodedImage] = []
         try:
-            # Files are read and pixels encoded on a thread, for others to go on meanwhile.
-            while chunk := await asyncio.to_thread(next, chunks, no_more):
-                under_way.append((chunk, self._predictions.Predict(options.request(chunk))))
-                if len(under_way) == parallel:
-                    for one in await self._received(*under_way.popleft(), options, on_error):
+            # Files are read and pixels encoded on a thread, so that other tasks can run.
+            while chunk := await asyncio.to_thread(next, chunks, end):
+                in_flight.append((chunk, self._predictions.Predict(options.request(chunk))))
+                if len(in_flight) == parallel:
+                    for one in await self._received(*in_flight.popleft(), options, on_error):
                         yield one
-            while under_way:
-                for one in await self._received(*under_way.popleft(), options, on_error):
+            while in_flight:
+                for one in await self._received(*in_flight.popleft(), options, on_error):
                     yield one
         finally:
-            for _, call in under_way:
+            for _, call in in_flight:
                 call.cancel()
 
-    async def _received(self, chunk: list[Picture], call: Any, options: Options, on_error: OnError | None) -> list[Prediction]:
+    async def _received(self, chunk: list[EncodedImage], call: Any, options: Options, on_error: OnError | None) -> list[Prediction]:
         backoff = Backoff(self.patience)
         while True:
             try:
                 with translated():
-                    answer: prediction_pb2.PredictResponse = await call
-                    return images.predictions(chunk, answer)
+                    response: prediction_pb2.PredictResponse = await call
+                    return images.predictions(chunk, response)
             except InvalidArgument as error:
                 if on_error is None:
                     raise
@@ -117,11 +117,11 @@ class AsyncClient:
             except VisageError as error:
                 await asyncio.sleep(backoff.delay_after(error))
                 call = self._predictions.Predict(options.request(chunk))
-        alone = [([picture], self._predictions.Predict(options.request([picture]))) for picture in chunk]
+        alone = [([image], self._predictions.Predict(options.request([image]))) for image in chunk]
         return [one for part, call in alone for one in await self._received(part, call, options, on_error)]
 
     async def models(self, model: str = "age") -> list[model_pb2.ModelVersion]:
-        """All versions, newest first; see `Client.models`."""
+        """Returns all versions, newest first; see `Client.models`."""
         found: list[model_pb2.ModelVersion] = []
         request = versions.listing(model)
         with translated():
@@ -133,19 +133,19 @@ class AsyncClient:
                 request.page_token = page.next_page_token
 
     async def version(self, version: int | str = "live", model: str = "age") -> model_pb2.ModelVersion:
-        """One version, by number or alias."""
+        """Returns one version by number or alias."""
         with translated():
             found: model_pb2.ModelVersion = (await self._models.GetModelVersion(versions.one(version, model))).version
             return found
 
     async def promote(self, version: int | str, model: str = "age", alias: str = "live") -> model_pb2.ModelVersion:
-        """Makes a version the one that predicts."""
+        """Points an alias to a version; see `Client.promote`."""
         with translated():
             now: model_pb2.ModelVersion = (await self._models.SetAlias(versions.promotion(version, model, alias))).version
             return now
 
     async def rollback(self, model: str = "age") -> model_pb2.ModelVersion:
-        """Makes the version live that was so before; see `Client.rollback`."""
+        """Makes the previous live version live again; see `Client.rollback`."""
         live = (await self.version("live", model)).version
         with translated():
             now: model_pb2.ModelVersion = (await self._models.SetAlias(versions.rollback(model, live))).version
@@ -166,7 +166,7 @@ class AsyncTraining:
                 yield event.epoch_completed
 
     async def events(self) -> AsyncIterator[training_pb2.TrainingEvent]:
-        """Yields everything that happens, in order and each event once."""
+        """Yields all events in order, each once."""
         record = self._record
         record.backoff.begin()
         while not record.has_ended:
@@ -182,37 +182,37 @@ class AsyncTraining:
 
     @property
     def epochs(self) -> list[training_pb2.EpochMetrics]:
-        """The valid epochs that were seen so far."""
+        """Valid epochs received so far."""
         return list(self._record.epochs)
 
     @property
     def state(self) -> str:
-        """The last state that was seen, such as RUNNING."""
+        """Last received state, such as RUNNING."""
         return self._record.state
 
     @property
     def result(self) -> Result | None:
-        """How it ended; None before the end was seen. Raises TrainingFailed where it failed."""
+        """Final state; None before the end was received. Raises TrainingFailed if it failed."""
         return self._record.outcome() if self._record.has_ended else None
 
     async def wait(self) -> Result:
-        """Follows to the end. Raises TrainingFailed where it failed."""
+        """Follows the training to its end. Raises TrainingFailed if it failed."""
         async for _ in self.events():
             pass
         return self._record.outcome()
 
     async def stop(self) -> None:
-        """Ends it early with its best checkpoint."""
+        """Stops it early and keeps its best checkpoint."""
         with translated():
             await self._client.trainings.StopTraining(training_pb2.StopTrainingRequest(name=self.name))
 
     async def pause(self) -> None:
-        """Lets go of the device until `resume`."""
+        """Releases the device until `resume`."""
         with translated():
             await self._client.trainings.PauseTraining(training_pb2.PauseTrainingRequest(name=self.name))
 
     async def resume(self) -> None:
-        """Puts it back into the queue; waits as the server asks while it is still pausing."""
+        """Puts it back into the queue; waits while it is still pausing."""
         self._record.backoff.begin()
         while True:
             try:
@@ -223,6 +223,6 @@ class AsyncTraining:
                 await asyncio.sleep(self._record.backoff.delay_after(error))
 
     async def cancel(self, force: bool = False) -> None:
-        """Gives it up."""
+        """Discards it. `force` kills its process instead of stopping it."""
         with translated():
             await self._client.trainings.CancelTraining(training_pb2.CancelTrainingRequest(name=self.name, force=force))

@@ -1,4 +1,4 @@
-"""How calls travel: which are retried by gRPC itself, how a connection that is gone is noticed, and how large an answer may be."""
+"""Channel options: retries by gRPC, detection of dead connections, and message limits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import grpc
 
-# Answers carry annotated pictures, which gRPC's default of 4 MiB is too small for.
-MOST_ANSWER_BYTES = 256 << 20
+# Responses contain annotated images, which exceed gRPC's default of 4 MiB.
+MAX_RESPONSE_BYTES = 256 << 20
 
 
 def retried(codes: list[str]) -> dict[str, Any]:
     return {"maxAttempts": 5, "initialBackoff": "0.5s", "maxBackoff": "5s", "backoffMultiplier": 2, "retryableStatusCodes": codes}
 
 
-# Whatever reads, pauses, stops or sets may be repeated after UNAVAILABLE, StartTraining too, since it carries a request id. Predict changes nothing, so that
-# a full queue is waited for as well; a full queue of trainings is no matter of seconds. RegisterVersion would make a second version.
+# Idempotent calls are retried after UNAVAILABLE; StartTraining is idempotent by its request id. Predict also retries a full queue, which drains within
+# seconds, unlike the queue of trainings. RegisterVersion is not retried, because it would create a second version.
 SERVICE_CONFIG = {"methodConfig": [
     {"name": [{"service": "visage.v1.PredictionService"}], "retryPolicy": retried(["UNAVAILABLE", "RESOURCE_EXHAUSTED"])},
     {"name": [{"service": "visage.v1.ModelService", "method": "RegisterVersion"}]},
@@ -25,16 +25,16 @@ SERVICE_CONFIG = {"methodConfig": [
 
 
 def options(more: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Options of a channel; `more` wins."""
+    """Options of a channel; those of the caller override the defaults."""
     ours = {
         "grpc.service_config": json.dumps(SERVICE_CONFIG),
         "grpc.enable_retries": 1,
-        "grpc.max_receive_message_length": MOST_ANSWER_BYTES,
+        "grpc.max_receive_message_length": MAX_RESPONSE_BYTES,
         "grpc.max_send_message_length": -1,
-        # A machine that vanishes says no goodbye; a stream of events may be silent for long.
+        # Detects a vanished machine, also during a stream without events.
         "grpc.keepalive_time_ms": 30_000,
         "grpc.keepalive_timeout_ms": 10_000,
-        # gRPC itself waits up to two minutes between two tries to connect.
+        # gRPC's default delay between connection attempts is up to two minutes.
         "grpc.initial_reconnect_backoff_ms": 200,
         "grpc.min_reconnect_backoff_ms": 1_000,
         "grpc.max_reconnect_backoff_ms": 5_000,
@@ -43,7 +43,7 @@ def options(more: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def version_name(version: int | str, model: str) -> str:
-    """`models/{model}/versions/{n or alias}` of a number, an alias or a whole name."""
+    """`models/{model}/versions/{n or alias}` from a number, an alias or a full name."""
     text = str(version)
     return text if "/" in text else f"models/{model}/versions/{text}"
 

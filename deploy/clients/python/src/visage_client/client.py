@@ -1,4 +1,4 @@
-"""The client that blocks."""
+"""The blocking client."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from visage.v1 import (model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2
 from . import channel, images, spec, versions
 from .errors import InvalidArgument, VisageError, from_rpc, translated
 from .following import Backoff, Record, Result
-from .images import Options, Picture, Prediction
+from .images import EncodedImage, Options, Prediction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .images import ImageLike
 
-    OnError = Callable[[Picture, VisageError], None]
+    OnError = Callable[[EncodedImage, VisageError], None]
 
 
 class Client:
-    """A connection to one server; `with` closes it.
+    """A connection to one server, closed by `with` or `close`.
 
-    `patience` is how many seconds a training is followed without a word of the server. `channel_options` are added to those of gRPC's channel.
+    Args:
+        target: Address of the gRPC port, `host:port`.
+        credentials: TLS credentials; None connects without encryption.
+        patience: Seconds without contact after which a followed training or a repeated call fails.
+        channel_options: Further options of the gRPC channel; they override the defaults.
     """
 
     def __init__(self, target: str = "localhost:50051", *, credentials: grpc.ChannelCredentials | None = None, patience: float = 300.0,
@@ -48,27 +52,38 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends all calls and the connection."""
+        """Cancels all calls and closes the connection."""
         self.channel.close()
 
     def info(self) -> system_pb2.GetServerInfoResponse:
-        """Version, device and limits of the server."""
+        """Returns version, device and limits of the server."""
         with translated():
             info: system_pb2.GetServerInfoResponse = self._system.GetServerInfo(system_pb2.GetServerInfoRequest())
             return info
 
     def train(self, dataset: str | os.PathLike[str] | Mapping[str, Any], epochs: int | None = None, **fields: Any) -> Training:
-        """Starts a training on a folder or manifest of the server and returns at once.
+        """Starts a training and returns without waiting for it.
 
-        `fields` are those of TrainingSpec (`batch_size=64`, `init="STARTER"`, `optimizer={"learning_rate": 3e-4}`), and `training_id`, `display_name`,
-        `labels` and `request_id`: with a `request_id` of your own, a UUID, a second run of your program finds the training of the first.
+        Args:
+            dataset: Directory or manifest on the server's disk, or fields of DatasetSpec such as
+                `{"name": "datasets/faces"}`.
+            epochs: Maximum number of epochs, 1 to 10000; 10 if None.
+            **fields: Fields of TrainingSpec, such as `batch_size=64`, `init="STARTER"` or
+                `optimizer={"learning_rate": 3e-4}`; and `training_id`, `display_name`, `labels` and `request_id`.
+                Repeating a call with the same `request_id`, a UUID, returns the first training.
+
+        Raises:
+            InvalidArgument: Fields are invalid; `violations` lists all of them.
+            AlreadyExists: The `training_id` is taken.
+            ResourceExhausted: The queue of trainings is full.
+            TypeError: The spec has no field of this name.
         """
         with translated():
             started = self.trainings.StartTraining(spec.start_request(dataset, epochs, fields)).training
         return Training(self, started.name)
 
     def training(self, name: str) -> Training:
-        """A training that was started before, by name or id; its iteration begins with the first epoch."""
+        """Returns an existing training by name or id. Its iteration starts with the first epoch."""
         return Training(self, channel.training_name(name))
 
     @overload
@@ -78,41 +93,73 @@ class Client:
     def predict(self, image: ImageLike, **options: Any) -> Prediction: ...
 
     def predict(self, image: ImageLike | list[ImageLike], **options: Any) -> Prediction | list[Prediction]:
-        """Predicts on a file, encoded bytes, a PIL image or a numpy array, or on a list of them; `options` are those of `predict_many`."""
+        """Predicts the age on one image or a list of images.
+
+        Args:
+            image: A path, the bytes of a JPEG, PNG, WebP or BMP file, a PIL image, or a numpy array of uint8
+                with the shape [height, width] (grey) or [height, width, channels] (grey, RGB or RGBA).
+            **options: The keyword arguments of `predict_many`.
+
+        Returns:
+            A `Prediction` for one image, a list of them in the same order for a list.
+
+        Raises:
+            InvalidArgument: An image cannot be decoded or exceeds a limit of the server.
+            FailedPrecondition: No version is live.
+            TypeError: The object is not an image, or Pillow is needed to encode it.
+        """
         if isinstance(image, list):
             return list(self.predict_many(image, **options))
         return next(self.predict_many([image], **options))
 
     def predict_folder(self, folder: str | os.PathLike[str], **options: Any) -> Iterator[Prediction]:
-        """Predicts on all images below a folder, by name; `source` says which is which. `options` are those of `predict_many`."""
+        """Predicts on all images below a directory, sorted by path, which is the `source` of each prediction.
+
+        `options` are those of `predict_many`.
+        """
         return self.predict_many(images.files(folder), **options)
 
     def predict_many(self, pictures: Iterable[ImageLike], *, version: int | str = "live", model: str = "age", interval_level: float | None = None,
                      annotate: bool = False, parallel: int = 4, on_error: OnError | None = None) -> Iterator[Prediction]:
-        """Yields predictions in order, with `parallel` calls under way at once; no more images than theirs are in memory.
+        """Predicts the ages on any number of images and yields the predictions in order.
 
-        One image that cannot be read fails the iteration, unless `on_error` takes it: then it is left out.
+        Images are read on demand; the memory holds those of `parallel` calls at most.
+
+        Args:
+            pictures: Images as for `predict`.
+            version: Number or alias of the model version.
+            model: Name of the model.
+            interval_level: Confidence level of the intervals, above 0 and below 1, rounded up to one that the
+                version supports; 0.9 if None.
+            annotate: Also return the image with the age drawn on it, as PNG in `annotated_png`.
+            parallel: Concurrent calls, at least 1.
+            on_error: Called with an image that the server refuses and the error; the image has no prediction.
+                Without it the error is raised.
+
+        Raises:
+            InvalidArgument: An image cannot be decoded, and `on_error` is None.
+            Unavailable: The server did not respond for `patience` seconds.
         """
         options = Options(channel.version_name(version, model), annotate, interval_level)
-        under_way: deque[tuple[list[Picture], Any]] = deque()
+        in_flight: deque[tuple[list[EncodedImage], Any]] = deque()
         try:
             for chunk in images.chunks(pictures, self.info().limits, parallel):
-                under_way.append((chunk, self._predictions.Predict.future(options.request(chunk))))
-                if len(under_way) == parallel:
-                    yield from self._received(*under_way.popleft(), options, on_error)
-            while under_way:
-                yield from self._received(*under_way.popleft(), options, on_error)
+                in_flight.append((chunk, self._predictions.Predict.future(options.request(chunk))))
+                if len(in_flight) == parallel:
+                    yield from self._received(*in_flight.popleft(), options, on_error)
+            while in_flight:
+                yield from self._received(*in_flight.popleft(), options, on_error)
         finally:
-            for _, call in under_way:
+            for _, call in in_flight:
                 call.cancel()
 
-    def _received(self, chunk: list[Picture], call: Any, options: Options, on_error: OnError | None) -> list[Prediction]:
+    def _received(self, chunk: list[EncodedImage], call: Any, options: Options, on_error: OnError | None) -> list[Prediction]:
         backoff = Backoff(self.patience)
         while True:
             try:
                 with translated():
-                    answer: prediction_pb2.PredictResponse = call.result()
-                    return images.predictions(chunk, answer)
+                    response: prediction_pb2.PredictResponse = call.result()
+                    return images.predictions(chunk, response)
             except InvalidArgument as error:
                 if on_error is None:
                     raise
@@ -121,14 +168,14 @@ class Client:
                     return []
                 break
             except VisageError as error:
-                # gRPC has tried for some seconds; a server that is away for longer, or whose queue is full, is waited for here.
+                # gRPC has retried for some seconds. Longer outages and full queues are retried here.
                 time.sleep(backoff.delay_after(error))
                 call = self._predictions.Predict.future(options.request(chunk))
-        alone = [([picture], self._predictions.Predict.future(options.request([picture]))) for picture in chunk]
+        alone = [([image], self._predictions.Predict.future(options.request([image]))) for image in chunk]
         return [one for part, call in alone for one in self._received(part, call, options, on_error)]
 
     def models(self, model: str = "age") -> list[model_pb2.ModelVersion]:
-        """All versions, newest first; `aliases` says which is live."""
+        """Returns all versions, newest first; the live one has 'live' in `aliases`."""
         found: list[model_pb2.ModelVersion] = []
         request = versions.listing(model)
         with translated():
@@ -140,19 +187,19 @@ class Client:
                 request.page_token = page.next_page_token
 
     def version(self, version: int | str = "live", model: str = "age") -> model_pb2.ModelVersion:
-        """One version, by number or alias."""
+        """Returns one version by number or alias; raises NotFound if it does not exist."""
         with translated():
             found: model_pb2.ModelVersion = self._models.GetModelVersion(versions.one(version, model)).version
             return found
 
     def promote(self, version: int | str, model: str = "age", alias: str = "live") -> model_pb2.ModelVersion:
-        """Makes a version the one that predicts."""
+        """Points an alias to a version, given by number or alias. The alias `live` is the default of predictions."""
         with translated():
             now: model_pb2.ModelVersion = self._models.SetAlias(versions.promotion(version, model, alias)).version
             return now
 
     def rollback(self, model: str = "age") -> model_pb2.ModelVersion:
-        """Makes the version live that was so before; raises Aborted when somebody else moves `live` in the same moment."""
+        """Makes the previous live version live again; raises Aborted if another client moves `live` meanwhile."""
         live = self.version("live", model).version
         with translated():
             now: model_pb2.ModelVersion = self._models.SetAlias(versions.rollback(model, live)).version
@@ -160,10 +207,12 @@ class Client:
 
 
 class Training:
-    """A training on the server, followed by a cursor: a connection that is lost, or a server that restarts, leaves no gap and repeats no event.
+    """A training on the server, followed by a cursor.
 
-    Iterating yields epochs (`visage.v1.EpochMetrics`) as they are done, and ends with the training; iterating again goes on where it was left. Where the server
-    had to go back to a checkpoint, it makes epochs anew: they are yielded again, with a higher `attempt`, and `epochs` holds those that are valid.
+    A lost connection or a restarted server neither skips nor repeats an event. Iterating yields completed
+    epochs (`visage.v1.training_pb2.EpochMetrics`) until the training ends; iterating again continues after the
+    last one. If the server returns to an earlier checkpoint, it repeats epochs: they are yielded again with a
+    higher `attempt`, and `epochs` holds the valid ones.
     """
 
     def __init__(self, client: Client, name: str) -> None:
@@ -175,7 +224,7 @@ class Training:
         return (event.epoch_completed for event in self.events() if event.HasField("epoch_completed"))
 
     def events(self) -> Iterator[training_pb2.TrainingEvent]:
-        """Yields everything that happens, in order and each event once."""
+        """Yields all events in order, each once; raises Unavailable after `patience` seconds without contact."""
         record = self._record
         record.backoff.begin()
         while not record.has_ended:
@@ -189,43 +238,43 @@ class Training:
 
     @property
     def epochs(self) -> list[training_pb2.EpochMetrics]:
-        """The valid epochs that were seen so far."""
+        """Valid epochs received so far."""
         return list(self._record.epochs)
 
     @property
     def state(self) -> str:
-        """The last state that was seen, such as RUNNING."""
+        """Last received state, such as RUNNING."""
         return self._record.state
 
     @property
     def result(self) -> Result | None:
-        """How it ended, with the model version; None before the end was seen. Raises TrainingFailed where it failed."""
+        """Final state and model version; None before the end was received. Raises TrainingFailed if it failed."""
         return self._record.outcome() if self._record.has_ended else None
 
     def wait(self) -> Result:
-        """Follows to the end. Raises TrainingFailed where it failed."""
+        """Follows the training to its end. Raises TrainingFailed if it failed."""
         for _ in self.events():
             pass
         return self._record.outcome()
 
     def get(self) -> training_pb2.Training:
-        """All that the server knows about it now."""
+        """Returns the current state of the training."""
         with translated():
-            known: training_pb2.Training = self._client.trainings.GetTraining(training_pb2.GetTrainingRequest(name=self.name)).training
-            return known
+            found: training_pb2.Training = self._client.trainings.GetTraining(training_pb2.GetTrainingRequest(name=self.name)).training
+            return found
 
     def stop(self) -> None:
-        """Ends it early with its best checkpoint."""
+        """Stops it early and keeps its best checkpoint; raises FailedPrecondition if it has ended."""
         with translated():
             self._client.trainings.StopTraining(training_pb2.StopTrainingRequest(name=self.name))
 
     def pause(self) -> None:
-        """Lets go of the device until `resume`."""
+        """Releases the device until `resume`; the training keeps its progress."""
         with translated():
             self._client.trainings.PauseTraining(training_pb2.PauseTrainingRequest(name=self.name))
 
     def resume(self) -> None:
-        """Puts it back into the queue; waits as the server asks while it is still pausing."""
+        """Puts it back into the queue; waits while it is still pausing."""
         self._record.backoff.begin()
         while True:
             try:
@@ -236,14 +285,15 @@ class Training:
                 time.sleep(self._record.backoff.delay_after(error))
 
     def cancel(self, force: bool = False) -> None:
-        """Gives it up."""
+        """Discards it. `force` kills its process instead of stopping it."""
         with translated():
             self._client.trainings.CancelTraining(training_pb2.CancelTrainingRequest(name=self.name, force=force))
 
     def plot(self, follow: bool = True) -> Figure:
-        """Draws loss and error by epoch; in a notebook the picture moves until the training ends. Needs matplotlib (`visage-client[notebook]`).
+        """Plots loss and error by epoch. Requires matplotlib (`visage-client[notebook]`).
 
-        With `follow=False` it draws what was seen so far. What comes back can be saved: `training.plot().savefig("curves.png")`.
+        In a notebook the plot is updated until the training ends. With `follow=False` it shows the epochs
+        received so far. The returned figure can be saved: `training.plot().savefig("curves.png")`.
         """
         from .plotting import Board
 

@@ -1,4 +1,4 @@
-"""Errors of the API as exceptions, with what the server says beside the text: reason, bad fields, when to try again."""
+"""Errors of the API as exceptions, with reason, field violations and retry delay."""
 
 from __future__ import annotations
 
@@ -13,63 +13,63 @@ from google.rpc import error_details_pb2, status_pb2
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """A field of the request that the server refuses."""
+    """An invalid field of the request."""
 
     field: str
     description: str
 
 
 class VisageError(Exception):
-    """A call that failed; the subclasses are gRPC's codes that a program may want to tell apart."""
+    """A failed call; the subclasses correspond to gRPC status codes."""
 
     def __init__(self, code: grpc.StatusCode, message: str, reason: str | None = None, violations: tuple[FieldViolation, ...] = (),
                  retry_delay: float | None = None) -> None:
         super().__init__(f"{code.name}{f' ({reason})' if reason else ''}: {message}")
         self.code = code
         self.message = message
-        # Stable and in capitals, such as `NO_LIVE_MODEL`; None when the error is the transport's and no word of the server.
+        # Stable identifier such as `NO_LIVE_MODEL`; None for errors of the transport.
         self.reason = reason
         self.violations = violations
-        # Seconds after which the server thinks that the same call may work; None when waiting does not help.
+        # Seconds after which the call may succeed; None if a retry does not help.
         self.retry_delay = retry_delay
 
     @property
     def is_of_the_connection(self) -> bool:
-        """Whether the server went away, rather than refuse; a connection that breaks off is told in any of these ways."""
+        """True if the connection was lost, which gRPC reports with any of these codes."""
         broken = self.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and self.reason is None
         return broken or self.code == grpc.StatusCode.UNAVAILABLE
 
 
 class InvalidArgument(VisageError):
-    """The request is wrong; `violations` names all bad fields at once."""
+    """The request is invalid; `violations` lists all invalid fields."""
 
 
 class NotFound(VisageError):
-    """There is no such training or version."""
+    """The training, version or other resource does not exist."""
 
 
 class AlreadyExists(VisageError):
-    """The id is taken."""
+    """The id is already in use."""
 
 
 class FailedPrecondition(VisageError):
-    """Not in this state: the training has ended, or no version is live."""
+    """The state does not allow the call: the training has ended, or no version is live."""
 
 
 class Aborted(VisageError):
-    """Somebody else changed it in between."""
+    """Another client changed the resource meanwhile."""
 
 
 class ResourceExhausted(VisageError):
-    """A queue is full; `retry_delay` says when to try again."""
+    """A queue is full; retry after `retry_delay` seconds."""
 
 
 class DeadlineExceeded(VisageError):
-    """There was no answer in time."""
+    """The deadline passed before a response arrived."""
 
 
 class Unavailable(VisageError):
-    """No server answers, or it is shutting down."""
+    """The server is unreachable or shutting down."""
 
 
 class TrainingFailed(Exception):

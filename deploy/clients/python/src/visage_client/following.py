@@ -1,4 +1,4 @@
-"""What a follower of a training remembers, without input or output, so that both clients follow in the same way."""
+"""State of a followed training, without I/O, shared by both clients."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .errors import TrainingFailed, VisageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
+INITIAL_DELAY, MAX_DELAY = 0.1, 5.0
 FINAL_STATES = {"SUCCEEDED", "FAILED", "CANCELLED"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a training ended."""
+    """Outcome of a training."""
 
     # SUCCEEDED or CANCELLED; a training that FAILED raises.
     state: str
@@ -28,39 +28,39 @@ class Result:
     stop_reason: str
     # `models/{model}/versions/{n}`; None without a complete epoch.
     model_version: str | None
-    # Whether the version became `live` at once.
+    # True if the version became `live` when the training ended.
     promoted: bool
-    # How the version does on the test images; None without any.
+    # Evaluation on the test images; None without test images.
     test: training_pb2.Evaluation | None = field(repr=False)
 
 
 @dataclass
 class Backoff:
-    """How long to wait between tries, and for how long to try."""
+    """Delays between attempts, and the time limit of all attempts."""
 
-    # Seconds without a word of the server after which it is given up.
+    # Seconds without contact after which the error is raised.
     patience: float
     failures: int = 0
     silent_since: float = field(default_factory=time.monotonic)
 
     def begin(self) -> None:
-        """The server has spoken, or is asked for the first time; the time before does not count as silence."""
+        """Restarts the time limit, at the first attempt and after each message of the server."""
         self.failures, self.silent_since = 0, time.monotonic()
 
     def delay_after(self, error: VisageError) -> float:
-        """How long to wait before the next try, no shorter than the server asks; raises an error that waiting does not mend."""
+        """Returns the delay in seconds before the next attempt, at least the server's retry delay; raises errors that are not retryable."""
         refused = not error.is_of_the_connection and error.retry_delay is None
         if refused or time.monotonic() - self.silent_since > self.patience:
             raise error
-        delay: float = min(LONGEST_DELAY, FIRST_DELAY * 2.0**min(self.failures, 10))
+        delay: float = min(MAX_DELAY, INITIAL_DELAY * 2.0**min(self.failures, 10))
         self.failures += 1
-        # Clients that lost the same server do not all come back in the same moment.
+        # Random, so that the clients of a restarted server do not all reconnect at once.
         return max(error.retry_delay or 0.0, delay * random.uniform(0.5, 1.0))
 
 
 @dataclass
 class Record:
-    """The cursor, the epochs that are valid, and the end."""
+    """Cursor, valid epochs and outcome of a training."""
 
     name: str
     backoff: Backoff
@@ -77,11 +77,11 @@ class Record:
         return self.state in FINAL_STATES
 
     def request(self) -> training_pb2.StreamEpochMetricsRequest:
-        """Asks for what comes after the last event that was taken."""
+        """Requests the events after the last accepted one."""
         return training_pb2.StreamEpochMetricsRequest(name=self.name, after_sequence=self.cursor)
 
     def take(self, event: training_pb2.TrainingEvent) -> bool:
-        """Notes an event and tells whether it is a new one: heartbeats are not, nor is one that was seen before."""
+        """Records an event. Returns False for heartbeats and for events that were received before."""
         self.backoff.begin()
         if event.sequence <= self.cursor:
             return False
@@ -109,7 +109,7 @@ class Record:
                                  version.model_version if version else None, version.promoted if version else False, self.test)
 
     def outcome(self) -> Result:
-        """The result after the end; raises for a training that failed."""
+        """Returns the result of an ended training; raises TrainingFailed if it failed."""
         if self.failure is not None:
             raise self.failure
         if self.result is None:
@@ -117,7 +117,7 @@ class Record:
         return self.result
 
     def draw(self, figure: Figure) -> None:
-        """Losses and error of the valid epochs."""
+        """Plots losses and error of the valid epochs."""
         figure.clear()
         losses, errors = figure.subplots(1, 2)
         numbers = [epoch.epoch for epoch in self.epochs]

@@ -1,4 +1,4 @@
-"""What can be predicted on, how it becomes an encoded image, and how many images go into one call."""
+"""Images of all supported types, their encoding, and their grouping into calls."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | numpy.ndarray[Any, Any]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-# More images in a call make it no faster, and a call that is refused is sent again as a whole.
-MOST_IMAGES = 32
-# For the fields of a request beside its images, and for the few bytes in front of each image.
-BYTES_BESIDE, BYTES_BESIDE_IMAGE = 4096, 16
-# Modes that PNG holds as they are; others are converted.
+# Larger calls are not faster, and a refused call is sent again as a whole.
+MAX_IMAGES = 32
+# Upper bounds of the encoding overhead in bytes, per request and per image.
+REQUEST_OVERHEAD, IMAGE_OVERHEAD = 4096, 16
+# Modes that PNG supports; others are converted.
 PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A range of ages in years that holds this share of true ages."""
+    """A range of ages in years, from `lower` to `upper`, that contains the true age with this confidence (0 to 1)."""
 
     lower: float
     upper: float
@@ -40,19 +40,24 @@ class Interval:
 class Prediction:
     """The predicted age on one image."""
 
+    # Years, 0 or above.
     age: float
+    # None if the version is not calibrated.
     interval: Interval | None
+    # Size of the upright image in pixels.
     width: int
     height: int
+    # `models/{model}/versions/{n}`.
     model_version: str
+    # The image with the age drawn on it, if requested.
     annotated_png: bytes | None = None
-    # The file, where one was given.
+    # The file, if the image was given as a path.
     source: pathlib.Path | None = None
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An encoded image and the file that it is from."""
+class EncodedImage:
+    """The bytes of an image file, and its path if it has one."""
 
     content: bytes
     source: pathlib.Path | None
@@ -60,67 +65,67 @@ class Picture:
 
 @dataclass(frozen=True)
 class Options:
-    """What a request says beside its images."""
+    """Fields of a request other than its images."""
 
     model: str
     annotate: bool
     interval_level: float | None
 
-    def request(self, pictures: Iterable[Picture]) -> prediction_pb2.PredictRequest:
-        return prediction_pb2.PredictRequest(images=[picture.content for picture in pictures], model=self.model, annotate=self.annotate,
+    def request(self, images: Iterable[EncodedImage]) -> prediction_pb2.PredictRequest:
+        return prediction_pb2.PredictRequest(images=[image.content for image in images], model=self.model, annotate=self.annotate,
                                              interval_level=self.interval_level)
 
 
-def encode(image: ImageLike) -> Picture:
-    """Reads a file or encodes pixels, without loss."""
+def encode(image: ImageLike) -> EncodedImage:
+    """Reads a file, or encodes pixels losslessly. Raises TypeError for an object that is not an image."""
     if isinstance(image, bytes):
-        return Picture(image, None)
+        return EncodedImage(image, None)
     if isinstance(image, (str, os.PathLike)):
         path = pathlib.Path(image)
-        return Picture(path.read_bytes(), path)
+        return EncodedImage(path.read_bytes(), path)
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise TypeError(f"a {type(image).__name__} needs Pillow to be encoded: `pip install visage-client[images]`, or give a path or bytes") from error
+        raise TypeError(f"encoding a {type(image).__name__} requires Pillow: `pip install visage-client[images]`, or pass a path or bytes") from error
     if hasattr(image, "__array_interface__") and not isinstance(image, Image.Image):
         if image.dtype != "uint8" or image.ndim not in (2, 3):
-            raise TypeError(f"an array of {image.dtype} with the shape {image.shape} is no image: it must be uint8 and [height, width] or "
-                            "[height, width, channels], and several go into a list")
+            raise TypeError(f"an image array must be uint8 with the shape [height, width] or [height, width, channels], got {image.dtype} with "
+                            f"the shape {image.shape}; pass several images as a list")
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
-        raise TypeError(f"a {type(image).__name__} is no image: give a path, bytes, a PIL image, a numpy array, or a list of them")
-    # A file's orientation would be lost with its EXIF.
+        raise TypeError(f"an image must be a path, bytes, a PIL image or a numpy array, got {type(image).__name__}")
+    # The encoded PNG has no EXIF data, so the orientation is applied here.
     upright = ImageOps.exif_transpose(image)
     buffer = io.BytesIO()
-    # The pixels are on the same machine most of the time, or small: a fast encoding beats a short one.
+    # Servers are usually local and images small, so fast compression beats small files.
     (upright if upright.mode in PNG_MODES else upright.convert("RGB")).save(buffer, "PNG", compress_level=1)
-    return Picture(buffer.getvalue(), None)
+    return EncodedImage(buffer.getvalue(), None)
 
 
-def chunks(images: Iterable[ImageLike], limits: system_pb2.Limits, parallel: int) -> Iterator[list[Picture]]:
-    """Groups images so that a call stays under the server's limits, and all calls at once under half of its queue. Images are read as they are needed."""
-    most_images = max(1, min(MOST_IMAGES, limits.max_images_per_request, limits.max_queued_images // (2 * parallel)))
-    most_bytes = limits.max_message_bytes - BYTES_BESIDE
-    chunk: list[Picture] = []
+def chunks(images: Iterable[ImageLike], limits: system_pb2.Limits, parallel: int) -> Iterator[list[EncodedImage]]:
+    """Groups images so that a call respects the server's limits and all concurrent calls use half of its queue at most."""
+    max_images = max(1, min(MAX_IMAGES, limits.max_images_per_request, limits.max_queued_images // (2 * parallel)))
+    max_bytes = limits.max_message_bytes - REQUEST_OVERHEAD
+    chunk: list[EncodedImage] = []
     size = 0
-    for picture in map(encode, images):
-        needed = len(picture.content) + BYTES_BESIDE_IMAGE
-        if chunk and (len(chunk) == most_images or size + needed > most_bytes):
+    for image in map(encode, images):
+        needed = len(image.content) + IMAGE_OVERHEAD
+        if chunk and (len(chunk) == max_images or size + needed > max_bytes):
             yield chunk
             chunk, size = [], 0
-        chunk.append(picture)
+        chunk.append(image)
         size += needed
     if chunk:
         yield chunk
 
 
-def predictions(pictures: Iterable[Picture], response: prediction_pb2.PredictResponse) -> list[Prediction]:
-    """The answer of one call."""
+def predictions(images: Iterable[EncodedImage], response: prediction_pb2.PredictResponse) -> list[Prediction]:
+    """The predictions of one call."""
     return [Prediction(one.age, Interval(one.interval.lower, one.interval.upper, one.interval.confidence) if one.HasField("interval") else None,
-                       one.width, one.height, response.model_version, one.annotated_png or None, picture.source)
-            for picture, one in zip(pictures, response.predictions, strict=True)]
+                       one.width, one.height, response.model_version, one.annotated_png or None, image.source)
+            for image, one in zip(images, response.predictions, strict=True)]
 
 
 def files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """The images of a folder and of those below it, by name."""
+    """The image files below a directory, sorted by path."""
     return sorted(path for path in pathlib.Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())

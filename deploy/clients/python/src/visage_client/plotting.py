@@ -1,4 +1,4 @@
-"""Curves of a training, which move in a notebook. Needs matplotlib, and no screen."""
+"""Plots of a training, updated live in a notebook. Requires matplotlib, but no display."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from .following import Record
 
 
 class Board:
-    """One picture of a record that is drawn again and again."""
+    """A plot of a record that can be redrawn."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        # Not pyplot's: that would open windows and keep every figure of the process.
+        # Without pyplot, which would open windows and keep every figure alive.
         self.figure = Figure(figsize=(10, 3.5), layout="constrained")
         self._shown: Any = None
 
     def redraw(self) -> Figure:
-        """Draws what is known now and, in a notebook, puts it in the place of the picture before."""
+        """Draws the current state; in a notebook, replaces the previous plot."""
         self._record.draw(self.figure)
         notebook = running_notebook()
         if notebook is not None:
             png = io.BytesIO()
             self.figure.savefig(png, format="png")
-            picture = notebook.Image(data=png.getvalue())
+            image = notebook.Image(data=png.getvalue())
             if self._shown is None:
-                self._shown = notebook.display(picture, display_id=True)
+                self._shown = notebook.display(image, display_id=True)
             else:
-                self._shown.update(picture)
+                self._shown.update(image)
         return self.figure
 
 
 def running_notebook() -> Any:
-    """IPython's display module where it runs, else None."""
+    """IPython's display module inside IPython, otherwise None."""
     try:
         from IPython import display, get_ipython
     except ImportError:

@@ -1,4 +1,4 @@
-"""A training's spec from keyword arguments, in the short form that people type: `init="STARTER"`, `optimizer={"learning_rate": 1e-4}`."""
+"""A TrainingSpec from keyword arguments in short form: `init="STARTER"`, `optimizer={"learning_rate": 1e-4}`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from visage.v1 import training_pb2
 
 
 def start_request(dataset: str | os.PathLike[str] | Mapping[str, Any], epochs: int | None, fields: dict[str, Any]) -> training_pb2.StartTrainingRequest:
-    """The request of `Client.train`. Its `request_id` makes a repeated call harmless, which is why calls may be retried."""
+    """The request of `Client.train`. Its `request_id` makes the call idempotent, so it can be retried."""
     beside = {name: fields.pop(name) for name in ("request_id", "training_id", "display_name", "labels") if name in fields}
     beside.setdefault("request_id", str(uuid.uuid4()))
     if epochs is not None:
@@ -28,13 +28,13 @@ def start_request(dataset: str | os.PathLike[str] | Mapping[str, Any], epochs: i
 
 
 def initial_weights(text: str) -> dict[str, str]:
-    """A kind of weights by its name, else a file of the server."""
+    """A kind of weights by its name, otherwise a file on the server's disk."""
     names = [name.removeprefix("INIT_KIND_") for name in training_pb2.InitKind.keys()]
     return {"kind": text} if text in names else {"kind": "PATH", "path": text}
 
 
 def as_json(message: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a message's descriptor in the API's JSON form; one that the message does not have is refused by name."""
+    """Fields in the API's JSON form. Raises TypeError for a name that the message type does not have."""
     unknown = [name for name in fields if name not in message.fields_by_name]
     if unknown:
         raise TypeError(f"{message.name} has no field {unknown[0]!r}; it has {', '.join(sorted(message.fields_by_name))}")
@@ -45,12 +45,12 @@ def field_as_json(field: Any, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [field_as_json(field, one) for one in value]
     if field.enum_type is not None and isinstance(value, str):
-        # RECIPE_UNSPECIFIED is zero of Recipe, so that BEST is short for RECIPE_BEST.
+        # The name of the zero value, RECIPE_UNSPECIFIED, gives the prefix that short names omit.
         prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
         full = value if value.startswith(prefix) else prefix + value
         if full not in field.enum_type.values_by_name:
             names = [name.removeprefix(prefix) for name in field.enum_type.values_by_name]
-            raise ValueError(f"{field.name} cannot be {value!r}; it can be {', '.join(names[1:])}")
+            raise ValueError(f"{field.name} must be one of {', '.join(names[1:])}, got {value!r}")
         return full
     if field.message_type is None:
         return value

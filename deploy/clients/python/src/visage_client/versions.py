@@ -1,4 +1,4 @@
-"""Requests about versions of a model, the same for both clients."""
+"""Requests for model versions, shared by both clients."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from .channel import version_name
 
 
 def listing(model: str) -> model_pb2.ListModelVersionsRequest:
-    """The first page of a model's versions."""
+    """Requests the first page of a model's versions."""
     return model_pb2.ListModelVersionsRequest(parent=f"models/{model}", page_size=1000)
 
 
 def one(version: int | str, model: str) -> model_pb2.GetModelVersionRequest:
-    """One version, by number or alias."""
+    """Requests one version by number or alias."""
     return model_pb2.GetModelVersionRequest(name=version_name(version, model))
 
 
 def promotion(version: int | str, model: str, alias: str) -> model_pb2.SetAliasRequest:
-    """Makes a version the one that an alias means."""
+    """Points an alias to a version."""
     return model_pb2.SetAliasRequest(name=version_name(version, model), alias=alias)
 
 
 def rollback(model: str, live: int) -> model_pb2.SetAliasRequest:
-    """Makes the version live that was so before, unless another one than `live` is by now."""
+    """Points `live` to the previous live version, if its current version is still the number `live`."""
     return model_pb2.SetAliasRequest(name=version_name("previous", model), alias="live", expected_version=live)

@@ -1,0 +1,277 @@
+//! `visage dataset push`, interrupted by a killed server, of archives and of files without extensions.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use visage::proto::v1::DatasetState;
+
+use crate::support::{Server, files_of, text_of, wait_until};
+
+/// Stands between a client and the HTTP port, and holds the first connection up behind so many bytes.
+struct Gate {
+    address: String,
+    /// The port behind, which another server may have later.
+    behind: Arc<Mutex<String>>,
+    is_holding: Arc<AtomicBool>,
+    held: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Gate {
+    fn open(behind: &str, bytes: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let gate = Gate {
+            address: format!("http://{}", listener.local_addr().unwrap()),
+            behind: Arc::new(Mutex::new(behind.to_owned())),
+            is_holding: Arc::default(),
+            held: Arc::default(),
+        };
+        let (behind, is_holding, held) = (
+            Arc::clone(&gate.behind),
+            Arc::clone(&gate.is_holding),
+            Arc::clone(&gate.held),
+        );
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let address = behind.lock().unwrap().clone();
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect(address)) else {
+                    continue;
+                };
+                held.lock()
+                    .unwrap()
+                    .extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
+                let (mut up, mut down) = (client.try_clone().unwrap(), client);
+                let (mut to, mut from) = (server.try_clone().unwrap(), server);
+                thread::spawn(move || drop(std::io::copy(&mut from, &mut down)));
+                let is_holding = Arc::clone(&is_holding);
+                thread::spawn(move || {
+                    let mut passed = 0;
+                    let mut buffer = [0; 4096];
+                    while let Ok(read @ 1..) = up.read(&mut buffer) {
+                        if to.write_all(&buffer[..read]).is_err() {
+                            break;
+                        }
+                        passed += read;
+                        if passed > bytes && !is_holding.swap(true, Ordering::SeqCst) {
+                            // Nothing more passes on this connection.
+                            return;
+                        }
+                    }
+                    drop(to.shutdown(Shutdown::Write));
+                });
+            }
+        });
+        gate
+    }
+
+    /// Cuts all connections; new ones lead to another port.
+    fn lead_to(&self, behind: &str) {
+        *self.behind.lock().unwrap() = behind.to_owned();
+        for connection in self.held.lock().unwrap().drain(..) {
+            drop(connection.shutdown(Shutdown::Both));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_push_goes_on_after_the_server_was_killed_and_restarted() {
+    let mut server = Server::start(&[]);
+    let faces = server.faces("faces", 120, 3);
+    let gate = Gate::open(&server.http, 60_000);
+    let pushing = server
+        .command(&[
+            "dataset",
+            "push",
+            faces.to_str().unwrap(),
+            "--name",
+            "faces",
+            "--http",
+            &gate.address,
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("a part is sent", || async {
+        gate.is_holding.load(Ordering::SeqCst)
+    })
+    .await;
+    let uploads = server.path("data/uploads");
+    wait_until("a part is on the disk", || async {
+        fs_err::read_dir(&uploads)
+            .unwrap()
+            .any(|entry| entry.unwrap().metadata().unwrap().len() > 10_000)
+    })
+    .await;
+    server.kill();
+    server.start_again();
+    gate.lead_to(&server.http);
+    let pushed = thread::spawn(move || pushing.wait_with_output().unwrap());
+    wait_until("the push ends", || async { pushed.is_finished() }).await;
+    let pushed = pushed.join().unwrap();
+    assert!(pushed.status.success(), "{}", text_of(&pushed));
+    assert!(
+        text_of(&pushed).contains("resuming the upload"),
+        "{}",
+        text_of(&pushed)
+    );
+    let dataset = server.dataset("faces").await.unwrap();
+    assert_eq!(
+        (dataset.state(), dataset.images),
+        (DatasetState::Ready, 120)
+    );
+
+    // The same images by another way are the same dataset.
+    let again = server.run(&[
+        "dataset",
+        "register",
+        faces.to_str().unwrap(),
+        "--name",
+        "same",
+    ]);
+    assert!(again.status.success(), "{}", text_of(&again));
+    let same = server.dataset("same").await.unwrap();
+    assert_eq!(same.report.unwrap().digest, dataset.report.unwrap().digest);
+    let list = server.run(&["dataset", "list"]);
+    let lines: Vec<String> = text_of(&list).lines().map(str::to_owned).collect();
+    assert!(
+        lines[1].starts_with("same") && lines[2].starts_with("faces"),
+        "{lines:?}"
+    );
+    let taken = server.run(&[
+        "dataset",
+        "push",
+        faces.to_str().unwrap(),
+        "--name",
+        "faces",
+    ]);
+    assert_eq!(taken.status.code(), Some(1));
+    assert!(
+        text_of(&taken).contains("datasets/faces already exists"),
+        "{}",
+        text_of(&taken)
+    );
+    let deleted = server.run(&["dataset", "delete", "faces"]);
+    assert!(deleted.status.success(), "{}", text_of(&deleted));
+    assert!(!Path::new(&dataset.path).exists());
+}
+
+#[tokio::test]
+async fn a_pushed_archive_with_a_manifest_is_a_dataset_and_a_hostile_one_is_told() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 12, 3);
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut manifest = "path,age,split\n".to_owned();
+    for (index, file) in files_of(&faces).iter().enumerate() {
+        let name = format!("anna-{index}.jpg");
+        let split = if index < 9 { "train" } else { "val" };
+        manifest.push_str(&format!("images/{name},{},{split}\n", 20 + index));
+        builder
+            .append_path_with_name(file, Path::new("images").join(name))
+            .unwrap();
+    }
+    let mut header = tar::Header::new_gnu();
+    header.set_size(manifest.len() as u64);
+    header.set_mode(0o644);
+    builder
+        .append_data(&mut header, "manifest.csv", manifest.as_bytes())
+        .unwrap();
+    let archive = server.path("faces.tar");
+    fs_err::File::create(&archive)
+        .unwrap()
+        .write_all(&builder.into_inner().unwrap())
+        .unwrap();
+    let pushed = server.run(&[
+        "dataset",
+        "push",
+        archive.to_str().unwrap(),
+        "--name",
+        "labelled",
+    ]);
+    assert!(pushed.status.success(), "{}", text_of(&pushed));
+    let dataset = server.dataset("labelled").await.unwrap();
+    let images: Vec<u64> = dataset
+        .report
+        .unwrap()
+        .splits
+        .iter()
+        .map(|split| split.images)
+        .collect();
+    assert_eq!(images, [9, 3, 0]);
+
+    pushed_without_extensions(&server, &files_of(&faces));
+
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.as_gnu_mut().unwrap().name[..16].copy_from_slice(b"../../30_out.jpg");
+    header.set_size(3);
+    header.set_mode(0o644);
+    header.set_cksum();
+    builder.append(&header, &b"bad"[..]).unwrap();
+    let hostile = server.path("hostile.tar");
+    fs_err::File::create(&hostile)
+        .unwrap()
+        .write_all(&builder.into_inner().unwrap())
+        .unwrap();
+    let pushed = server.run(&[
+        "dataset",
+        "push",
+        hostile.to_str().unwrap(),
+        "--name",
+        "hostile",
+    ]);
+    assert_eq!(pushed.status.code(), Some(1));
+    assert!(
+        text_of(&pushed).contains("refused for its entry \"../../30_out.jpg\""),
+        "{}",
+        text_of(&pushed)
+    );
+    assert!(!server.path("30_out.jpg").exists() && !server.path("data/30_out.jpg").exists());
+    tokio::time::timeout(Duration::from_secs(60), server.delete_dataset("hostile"))
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+/// Images are recognised by their content on both sides, and the report of an archive lists what it
+/// had beside them.
+fn pushed_without_extensions(server: &Server, files: &[PathBuf]) {
+    let directory = server.path("no-extensions");
+    let mut archive = tar::Builder::new(Vec::new());
+    for (part, files) in [("training", &files[..9]), ("dev", &files[9..])] {
+        fs_err::create_dir_all(directory.join(part)).unwrap();
+        for file in files {
+            let name = Path::new(part).join(file.file_stem().unwrap());
+            fs_err::copy(file, directory.join(&name)).unwrap();
+            archive
+                .append_path_with_name(file, Path::new("faces").join(name))
+                .unwrap();
+        }
+    }
+    fs_err::write(directory.join("40_a.heic"), b"\0\0\0\x18ftypheic").unwrap();
+    archive
+        .append_path_with_name(directory.join("40_a.heic"), "faces/40_a.heic")
+        .unwrap();
+    let tar = server.path("no-extensions.tar");
+    fs_err::write(&tar, archive.into_inner().unwrap()).unwrap();
+    for (source, name) in [(directory, "of-directory"), (tar, "of-archive")] {
+        let pushed = server.run(&["dataset", "push", source.to_str().unwrap(), "--name", name]);
+        let shown = text_of(&pushed);
+        assert!(pushed.status.success(), "{shown}");
+        assert!(
+            shown.contains("9 train, 3 validation, 0 test images"),
+            "{shown}"
+        );
+        let warning = "warning: 1 file is ignored because the content is not a JPEG";
+        assert!(shown.contains(warning), "{shown}");
+    }
+}
