@@ -11,8 +11,8 @@ use fs_err as fs;
 ///
 /// # Errors
 /// Any failure of the file system, named with its path; nothing is left behind then.
-pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = directory_of(path);
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = parent_dir(path);
     let mut aside = tempfile::Builder::new()
         .prefix(".visage-")
         .suffix(".tmp")
@@ -24,15 +24,15 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory(directory)
 }
 
-/// As [`write_durably`], for a file that others may read as the umask allows, and that `write` fills at the path it is given.
+/// As [`write_atomic`], for a file that others may read as the umask allows, and that `write` fills at the path it is given.
 ///
 /// # Errors
 /// What `write` fails with, or any failure of the file system; nothing is left behind then.
-pub fn write_durably_by<E: From<io::Error>>(
+pub fn write_atomic_with<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    let directory = directory_of(path);
+    let directory = parent_dir(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(".visage-").suffix(".tmp");
     #[cfg(unix)]
@@ -61,7 +61,7 @@ pub fn write_in_pieces(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The directory that a file lies in.
-pub fn directory_of(path: &Path) -> &Path {
+pub fn parent_dir(path: &Path) -> &Path {
     let directory = path.parent();
     directory
         .filter(|directory| !directory.as_os_str().is_empty())
@@ -80,7 +80,7 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Any other failure of the file system.
-pub fn remove_if_there(path: &Path) -> io::Result<()> {
+pub fn remove_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -103,8 +103,8 @@ mod tests {
     fn a_written_file_replaces_the_older_one_and_leaves_nothing_aside() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ready.json");
-        write_durably(&path, b"old").unwrap();
-        write_durably(&path, b"new").unwrap();
+        write_atomic(&path, b"old").unwrap();
+        write_atomic(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -113,8 +113,8 @@ mod tests {
     fn what_fails_to_be_written_leaves_the_older_file_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("model.pt");
-        write_durably_by(&path, |aside| fs::write(aside, b"old")).unwrap();
-        let failed = write_durably_by(&path, |aside| {
+        write_atomic_with(&path, |aside| fs::write(aside, b"old")).unwrap();
+        let failed = write_atomic_with(&path, |aside| {
             fs::write(aside, b"half")?;
             Err(io::Error::other("no more"))
         });

@@ -10,7 +10,7 @@
 //! - [`inference`]: admission, decoding, the engine's thread.
 //! - [`registry`]: model versions and aliases; joins training and inference.
 //! - [`store`] and [`artifacts`]: what survives: SQL and content-addressed files. [`files`]: files that are there whole or not at all.
-//! - [`library`]: datasets with a name, registered or uploaded.
+//! - [`datasets`]: named datasets, registered or uploaded.
 //! - [`dataset`] and [`imaging`]: from files to the network's input. [`synth`]: drawn faces, for trying without data.
 //! - [`detection`]: where the faces are in an image. [`priority`]: who gives way to whom.
 //! - [`evaluation`]: how well predictions fit, and the intervals that follow; used by training and inference.
@@ -30,12 +30,12 @@ pub mod cli;
 pub mod config;
 pub mod dashboard;
 pub mod dataset;
+pub mod datasets;
 pub mod detection;
 pub mod evaluation;
 pub mod files;
 pub mod imaging;
 pub mod inference;
-pub mod library;
 pub mod model;
 pub mod names;
 pub mod priority;

@@ -1,9 +1,30 @@
 //! Resource names of the API, such as `trainings/{id}` and `models/{model}/versions/{n}`.
 
-use crate::{
-    proto::v1::TrainingState,
-    store::{CheckpointRef, VersionRef},
-};
+use crate::proto::v1::TrainingState;
+
+/// The model that trainings publish to unless they name another one.
+pub const DEFAULT_MODEL: &str = "age";
+/// The alias of the version that is served by default.
+pub const LIVE: &str = "live";
+/// The alias of the version that was live before.
+pub const PREVIOUS: &str = "previous";
+
+/// A checkpoint of a training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointRef {
+    /// From 1.
+    Epoch(u32),
+    /// The best one so far.
+    Best,
+}
+
+/// A version of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum VersionRef {
+    /// From 1.
+    Number(u64),
+    Alias(String),
+}
 
 /// A name that is not of its form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +61,15 @@ pub fn dataset_id(name: &str) -> Result<&str, Error> {
     })
 }
 
-/// Whether the text is an id: 1 to 63 of `a-z`, `0-9` and `-`, beginning with a letter.
+/// The rule of [`is_id`] and the text that breaks it, to follow the name of a field.
+pub fn id_violation(text: &str) -> String {
+    format!(
+        "must be 1 to 63 characters of a-z, 0-9 and -, starting with a letter, got {:?}",
+        shorten(text)
+    )
+}
+
+/// Returns true for an id of a resource; see [`id_violation`] for the rule.
 pub fn is_id(text: &str) -> bool {
     let mut bytes = text.bytes();
     (1..=63).contains(&text.len())
@@ -133,6 +162,11 @@ pub fn checkpoint(name: &str) -> Result<(&str, CheckpointRef), Error> {
         epoch => CheckpointRef::Epoch(epoch.parse().map_err(|_| refuse())?),
     };
     Ok((id, which))
+}
+
+/// Returns the id at the end of a resource name that this program has written.
+pub fn id_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(_, id)| id)
 }
 
 /// Enough of a name to recognise it in a message.

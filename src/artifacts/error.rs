@@ -50,7 +50,7 @@ pub enum Error {
 
 impl Error {
     /// Whether the same may work at another try.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::File { .. } | Self::Store { .. })
     }
 }

@@ -1,7 +1,7 @@
 //! Large files that never change, such as the weights of checkpoints, named by their SHA-256.
 //!
 //! An artifact with the digest `abcd…` lies at `sha256/ab/abcd…` below the store's directory (or bucket); nothing else names it, so the directory
-//! can be moved and the same bytes are stored once. Who uses an artifact is the database's business; [`Artifacts::sweep`] removes the rest.
+//! can be moved and the same bytes are stored once. Who uses an artifact is the database's business; [`Artifacts::collect_garbage`] removes the rest.
 //!
 //! # Promises
 //!
@@ -10,10 +10,10 @@
 //! - **Durable.** When `put_…` has returned, the artifact survives the loss of power. `object_store` syncs neither files nor directories unless told
 //!   to, so [`Artifacts::local`] turns `with_fsync` on: it syncs the file before the rename, and each directory whose entries changed.
 //! - **Verified.** Reading compares the bytes with the name and fails with [`Error::Corrupt`].
-//! - **Repaired.** Storing bytes that are there already writes them again. That mends a damaged copy and renews the time that [`Artifacts::sweep`]
+//! - **Repaired.** StoreGuard bytes that are there already writes them again. That mends a damaged copy and renews the time that [`Artifacts::collect_garbage`]
 //!   goes by; readers of the old file are not disturbed.
 //!
-//! A file is copied in by [`Artifacts::put_file`], or moved in by [`Artifacts::take_file`] when its writer has closed it and nobody else knows it. None is linked:
+//! A file is copied in by [`Artifacts::put_file`], or moved in by [`Artifacts::move_file`] when its writer has closed it and nobody else knows it. None is linked:
 //! a link would share its bytes with a file that somebody else can still write to.
 //!
 //! All reading and writing happens on the runtime's threads for blocking work; what is stored is hashed by threads that give way.
@@ -64,7 +64,7 @@ pub struct Digest {
 
 /// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
+pub struct GcStats {
     /// Artifacts.
     pub count: u64,
     /// Their bytes.
@@ -78,16 +78,16 @@ pub struct Artifacts {
     /// The same store when it is a local directory.
     local: Option<Arc<LocalFileSystem>>,
     /// Held shared between storing bytes and recording them, alone while unused ones are removed.
-    use_of_bytes: Arc<RwLock<()>>,
+    gc_lock: Arc<RwLock<()>>,
 }
 
 /// Keeps others from removing unused artifacts.
 #[derive(Debug)]
-pub struct Storing(#[expect(dead_code, reason = "it is held")] OwnedRwLockReadGuard<()>);
+pub struct StoreGuard(#[expect(dead_code, reason = "it is held")] OwnedRwLockReadGuard<()>);
 
 /// Keeps others from storing artifacts.
 #[derive(Debug)]
-pub struct NobodyStores(#[expect(dead_code, reason = "it is held")] OwnedRwLockWriteGuard<()>);
+pub struct GcGuard(#[expect(dead_code, reason = "it is held")] OwnedRwLockWriteGuard<()>);
 
 impl Artifacts {
     /// Opens the store in a directory, which is created when it is missing, and removes what a crash left half written.
@@ -115,7 +115,7 @@ impl Artifacts {
         Ok(Self {
             store: Arc::clone(&local) as Arc<dyn ObjectStore>,
             local: Some(local),
-            use_of_bytes: Arc::default(),
+            gc_lock: Arc::default(),
         })
     }
 
@@ -124,18 +124,18 @@ impl Artifacts {
         Self {
             store,
             local: None,
-            use_of_bytes: Arc::default(),
+            gc_lock: Arc::default(),
         }
     }
 
     /// To be held from before bytes are stored until they are recorded as used.
-    pub async fn storing(&self) -> Storing {
-        Storing(Arc::clone(&self.use_of_bytes).read_owned().await)
+    pub async fn block_gc(&self) -> StoreGuard {
+        StoreGuard(Arc::clone(&self.gc_lock).read_owned().await)
     }
 
     /// To be held while bytes are found to be unused and removed.
-    pub async fn nobody_stores(&self) -> NobodyStores {
-        NobodyStores(Arc::clone(&self.use_of_bytes).write_owned().await)
+    pub async fn lock_for_gc(&self) -> GcGuard {
+        GcGuard(Arc::clone(&self.gc_lock).write_owned().await)
     }
 
     /// Stores a copy of a file, hashing while copying. Errors: [`Error::File`], [`Error::DiskFull`], [`Error::Store`].
@@ -148,7 +148,7 @@ impl Artifacts {
     /// Makes an artifact of a file that its writer has closed: in a local store it is moved, elsewhere copied and removed. It is hashed by a thread that gives way.
     ///
     /// After an error the file may be gone. Errors: [`Error::File`], [`Error::DiskFull`], [`Error::Store`].
-    pub async fn take_file(&self, path: &Path) -> Result<Digest, Error> {
+    pub async fn move_file(&self, path: &Path) -> Result<Digest, Error> {
         if let Some(digest) = self.move_in(path).await? {
             return Ok(digest);
         }
@@ -282,7 +282,7 @@ impl Artifacts {
 
     /// Removes an artifact; one that does not exist is no error. Errors: [`Error::BadDigest`], [`Error::Store`].
     ///
-    /// Whoever asks must know that nobody is about to use the same bytes again: see [`Artifacts::nobody_stores`].
+    /// Whoever asks must know that nobody is about to use the same bytes again: see [`Artifacts::lock_for_gc`].
     pub async fn delete(&self, sha256: &str) -> Result<(), Error> {
         match self.store.delete(&key(sha256)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -300,13 +300,13 @@ impl Artifacts {
     ///
     /// The age spares what was stored just now and is not in the database yet, so that `keep` may be read before the call. At
     /// start, when nothing is being stored, it may be zero.
-    pub async fn sweep(
+    pub async fn collect_garbage(
         &self,
         keep: &HashSet<String>,
         older_than: Duration,
-    ) -> Result<Swept, Error> {
+    ) -> Result<GcStats, Error> {
         let now = SystemTime::now();
-        let mut swept = Swept::default();
+        let mut swept = GcStats::default();
         for (digest, modified) in self.stored().await? {
             // A time in the future (the clock was set back) counts as young.
             let young = now

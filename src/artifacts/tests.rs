@@ -97,7 +97,7 @@ async fn a_file_is_taken_into_any_store_and_is_gone() {
             // Twice, as when a training comes to the same weights again.
             for _ in 0..2 {
                 fs::write(&source, &content).unwrap();
-                let digest = artifacts.take_file(&source).await.unwrap();
+                let digest = artifacts.move_file(&source).await.unwrap();
                 assert_eq!(
                     (digest.sha256.as_str(), digest.size),
                     (sha256, content.len() as u64)
@@ -109,7 +109,7 @@ async fn a_file_is_taken_into_any_store_and_is_gone() {
     }
     assert_eq!(files(directory.path()).len(), 2, "nothing is left aside");
     for artifacts in [&local, &memory] {
-        let missing = artifacts.take_file(&source).await;
+        let missing = artifacts.move_file(&source).await;
         assert!(matches!(missing, Err(Error::File { .. })), "{missing:?}");
     }
     assert_eq!(files(directory.path()).len(), 2);
@@ -195,10 +195,10 @@ async fn a_sweep_spares_what_is_kept_or_young() {
     let (_directory, artifacts) = open().await;
     assert_eq!(
         artifacts
-            .sweep(&HashSet::new(), Duration::ZERO)
+            .collect_garbage(&HashSet::new(), Duration::ZERO)
             .await
             .unwrap(),
-        Swept::default()
+        GcStats::default()
     );
     artifacts
         .put_bytes(Bytes::from_static(b"abc"))
@@ -208,21 +208,21 @@ async fn a_sweep_spares_what_is_kept_or_young() {
     let keep = HashSet::from([ABC.to_owned()]);
     let hour = Duration::from_secs(3600);
     assert_eq!(
-        artifacts.sweep(&keep, hour).await.unwrap(),
-        Swept::default()
+        artifacts.collect_garbage(&keep, hour).await.unwrap(),
+        GcStats::default()
     );
     let old = artifacts.local_file(EMPTY).await.unwrap();
     let file = fs::OpenOptions::new().write(true).open(old).unwrap();
     file.set_modified(SystemTime::now() - 2 * hour).unwrap();
-    let swept = artifacts.sweep(&keep, hour).await.unwrap();
-    assert_eq!(swept, Swept { count: 1, bytes: 0 });
+    let swept = artifacts.collect_garbage(&keep, hour).await.unwrap();
+    assert_eq!(swept, GcStats { count: 1, bytes: 0 });
     assert_eq!(artifacts.list().await.unwrap()[0].sha256, ABC);
 
     let swept = artifacts
-        .sweep(&HashSet::new(), Duration::ZERO)
+        .collect_garbage(&HashSet::new(), Duration::ZERO)
         .await
         .unwrap();
-    assert_eq!(swept, Swept { count: 1, bytes: 3 });
+    assert_eq!(swept, GcStats { count: 1, bytes: 3 });
     let gone = artifacts.read(ABC).await;
     assert!(matches!(gone, Err(Error::NotFound { digest }) if digest == ABC));
     artifacts.delete(ABC).await.unwrap();

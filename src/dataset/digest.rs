@@ -2,28 +2,28 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Part, Sample};
+use super::{Sample, Split};
 
 /// SHA-256 in hex over the samples of `parts` together, sorted by name.
 ///
 /// For each sample: the length of its name in bytes (8 bytes, little-endian), the name, the 32 bytes of its content hash, the age
 /// (f32, little-endian) and a byte for its part (0 train, 1 val, 2 test). Before all: `visage-dataset-1` and a line feed.
-pub(super) fn digest(parts: &[(Part, &[Sample])]) -> String {
-    let mut samples: Vec<(Part, &Sample)> = parts
+pub(super) fn digest(parts: &[(Split, &[Sample])]) -> String {
+    let mut samples: Vec<(Split, &Sample)> = parts
         .iter()
-        .flat_map(|(part, samples)| samples.iter().map(|sample| (*part, sample)))
+        .flat_map(|(split, samples)| samples.iter().map(|sample| (*split, sample)))
         .collect();
     samples.sort_unstable_by(|(_, one), (_, other)| one.name.cmp(&other.name));
     let mut hash = Sha256::new_with_prefix("visage-dataset-1\n");
-    for (part, sample) in samples {
+    for (split, sample) in samples {
         hash.update((sample.name.len() as u64).to_le_bytes());
         hash.update(&sample.name);
         hash.update(sample.content_hash);
         hash.update(sample.age.to_le_bytes());
-        hash.update([match part {
-            Part::Train => 0,
-            Part::Val => 1,
-            Part::Test => 2,
+        hash.update([match split {
+            Split::Train => 0,
+            Split::Val => 1,
+            Split::Test => 2,
         }]);
     }
     format!("{:x}", hash.finalize())

@@ -16,13 +16,13 @@ use super::names;
 use super::report::{RejectReason, Rejects};
 use super::scan::{Candidate, Listing};
 use super::split_directories::SplitDirectories;
-use super::{Error, LeftOutColumns, Part, Roots, Skipped};
+use super::{Error, LeftOutColumns, Roots, Skipped, Split};
 
 /// One directory still to be listed. `path` has its links resolved; `name` is how the user sees it, relative and with `/`.
 struct Pending {
     path: PathBuf,
     name: String,
-    part: Option<Part>,
+    split: Option<Split>,
 }
 
 /// Lists the images under a resolved directory, in all its visible sub-directories, sorted by name.
@@ -38,13 +38,13 @@ pub(super) fn list(
     options: &Options,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Listing, Error> {
-    let split = SplitDirectories::find(directory, roots)?;
-    let split_given = split.parts.is_some();
-    let warnings = split.warnings.clone();
+    let directories = SplitDirectories::find(directory, roots)?;
+    let split_given = directories.splits.is_some();
+    let warnings = directories.warnings.clone();
     let top = Pending {
         path: directory.to_path_buf(),
         name: String::new(),
-        part: None,
+        split: None,
     };
     let mut walk = Walk {
         roots,
@@ -56,7 +56,7 @@ pub(super) fn list(
         labels: LabelPool::default(),
         pending: vec![top],
         seen: HashSet::from([directory.to_path_buf()]),
-        split,
+        directories,
         default_reading: DefaultReading::default(),
     };
     while let Some(next) = walk.pending.pop() {
@@ -96,7 +96,7 @@ struct Walk<'a> {
     pending: Vec<Pending>,
     /// Directories met, resolved: a link to a parent must not lead round in circles.
     seen: HashSet<PathBuf>,
-    split: SplitDirectories,
+    directories: SplitDirectories,
     /// Filled where no pattern says where the age is.
     default_reading: DefaultReading,
 }
@@ -134,7 +134,7 @@ impl Walk<'_> {
                 self.ignored += 1;
                 self.skipped.copy(name);
             } else {
-                self.file(directory.part, entry.path(), &file_name, name);
+                self.file(directory.split, entry.path(), &file_name, name);
             }
         }
         Ok(())
@@ -159,25 +159,25 @@ impl Walk<'_> {
         if !self.seen.insert(resolved.clone()) {
             return Ok(());
         }
-        let part = match &self.split.parts {
-            Some(parts) if parent.name == self.split.within => parts.part(file_name),
-            _ => parent.part,
+        let split = match &self.directories.splits {
+            Some(splits) if parent.name == self.directories.within => splits.get(file_name),
+            _ => parent.split,
         };
         self.pending.push(Pending {
             path: resolved,
             name,
-            part,
+            split,
         });
         Ok(())
     }
 
-    fn file(&mut self, part: Option<Part>, path: PathBuf, file_name: &str, name: String) {
+    fn file(&mut self, split: Option<Split>, path: PathBuf, file_name: &str, name: String) {
         let kind = file_kind(file_name);
         if kind == FileKind::Other {
             self.ignored += 1;
             return;
         }
-        match self.age(part, kind, file_name, &name) {
+        match self.age(split, kind, file_name, &name) {
             Ok(age) => {
                 let pattern = self.options.age_pattern.as_ref();
                 let has_labels = pattern.is_none_or(AgePattern::is_utkface);
@@ -188,7 +188,7 @@ impl Walk<'_> {
                     path,
                     age,
                     labels,
-                    part,
+                    split,
                     by_content: kind == FileKind::Unknown,
                 });
             }
@@ -204,12 +204,12 @@ impl Walk<'_> {
     /// The age of an image, or the reason why it cannot be used, with an example for the report.
     fn age(
         &mut self,
-        part: Option<Part>,
+        split: Option<Split>,
         kind: FileKind,
         file_name: &str,
         name: &str,
     ) -> Result<f32, (RejectReason, String)> {
-        if self.split.parts.is_some() && part.is_none() {
+        if self.directories.splits.is_some() && split.is_none() {
             return Err((RejectReason::NoPart, name.to_owned()));
         }
         let pattern = self.options.age_pattern.as_ref();

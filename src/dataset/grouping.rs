@@ -4,7 +4,7 @@ use super::fingerprint::Fingerprint;
 use super::load::Options;
 use super::near::{DEFAULT_NEAR_DISTANCE, Search};
 use super::scan::{Candidate, Scanned};
-use super::{Error, Part, Sample, SplitGrouping};
+use super::{Error, Sample, Split, SplitGrouping};
 
 /// How many images of a group a warning names.
 const EXAMPLES: usize = 5;
@@ -16,7 +16,7 @@ pub type NearGroup = Vec<NearMember>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NearMember {
     /// Its part.
-    pub part: Part,
+    pub split: Split,
     /// Its place in the part.
     pub index: usize,
     /// In how many of 256 bits its perceptual hash differs from that of the first of the group.
@@ -27,16 +27,16 @@ pub struct NearMember {
 
 /// Which near-duplicates are looked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct SearchPlan {
     /// To be kept in one part, at the default distance.
     for_split: bool,
     /// To be told of, up to a distance.
     to_tell: Option<u32>,
 }
 
-impl Wanted {
+impl SearchPlan {
     pub(super) fn of(options: &Options, split_given: bool) -> Self {
-        Wanted {
+        SearchPlan {
             for_split: options.grouping == SplitGrouping::Near && !split_given,
             to_tell: options.near,
         }
@@ -48,15 +48,15 @@ impl Wanted {
 }
 
 /// Groups of images that look the same, as places among the accepted ones.
-pub(super) struct Lookalikes {
+pub(super) struct NearDuplicates {
     for_split: Vec<Vec<usize>>,
     to_tell: Option<Vec<Vec<usize>>>,
     fingerprints: Vec<Option<Fingerprint>>,
 }
 
-impl Lookalikes {
+impl NearDuplicates {
     pub(super) fn find(
-        wanted: Wanted,
+        wanted: SearchPlan,
         accepted: &[(Candidate, Scanned)],
         options: &Options,
         progress: &mut dyn FnMut(usize, usize),
@@ -85,7 +85,7 @@ impl Lookalikes {
             Some(distance) => Some(search(distance)?),
             None => None,
         };
-        Ok(Lookalikes {
+        Ok(NearDuplicates {
             for_split,
             to_tell,
             fingerprints,
@@ -108,8 +108,8 @@ impl Lookalikes {
     }
 
     /// The groups to tell of, given where each image went.
-    pub(super) fn into_near_groups(self, places: &[(Part, usize)]) -> Option<Vec<NearGroup>> {
-        let Lookalikes {
+    pub(super) fn into_near_groups(self, places: &[(Split, usize)]) -> Option<Vec<NearGroup>> {
+        let NearDuplicates {
             to_tell,
             fingerprints,
             ..
@@ -117,13 +117,13 @@ impl Lookalikes {
         let near = |group: Vec<usize>| {
             let first = fingerprints[group[0]];
             let member = |index: usize| {
-                let (part, place) = places[index];
+                let (split, place) = places[index];
                 let both = first.zip(fingerprints[index]);
                 let (distance, is_mirrored) =
                     // Without a fingerprint an image is in no group but for a twin with the same bytes, which has none either.
                     both.map_or((0, false), |(one, other)| one.distance(&other));
                 NearMember {
-                    part,
+                    split,
                     index: place,
                     distance,
                     is_mirrored,
@@ -136,15 +136,15 @@ impl Lookalikes {
 }
 
 /// A sentence about near-duplicates in different parts, where there are any.
-pub(super) fn warning(near: &[NearGroup], parts: &[(Part, &[Sample]); 3]) -> Option<String> {
-    let straddles = |group: &&NearGroup| group.iter().any(|member| member.part != group[0].part);
+pub(super) fn warning(near: &[NearGroup], parts: &[(Split, &[Sample]); 3]) -> Option<String> {
+    let straddles = |group: &&NearGroup| group.iter().any(|member| member.split != group[0].split);
     let first = near.iter().find(straddles)?;
     let names: Vec<String> = first
         .iter()
         .take(EXAMPLES)
         .map(|member| {
-            let (part, samples) = parts[member.part as usize];
-            format!("{}: {}", part.label(), samples[member.index].name)
+            let (split, samples) = parts[member.split as usize];
+            format!("{}: {}", split.label(), samples[member.index].name)
         })
         .collect();
     Some(format!(

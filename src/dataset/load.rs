@@ -8,19 +8,19 @@ use std::time::Instant;
 
 use fs_err as fs;
 
-use super::grouping::{Lookalikes, NearGroup, Wanted, warning};
+use super::grouping::{NearDuplicates, NearGroup, SearchPlan, warning};
 use super::near::MAX_NEAR_DISTANCE;
 use super::report::{RejectReason, age_bands, duplicates, identical, part_report};
 use super::scan::{Candidate, Listing, Scanned, scan};
 use super::{
-    AgePattern, ColumnNames, Error, Labels, Part, Report, Roots, Source, SplitFractions,
+    AgePattern, ColumnNames, Error, Labels, Report, Roots, Source, Split, SplitFractions,
     SplitGrouping, SplitOrigin, Verify, digest::digest, directory, manifest,
 };
 use crate::imaging;
 
 /// Images with ages, checked and split.
 ///
-/// For a training [`load`] gives at least two training and one validation sample; the test part may be empty. See [`Needs`]. Each part is sorted by name.
+/// For a training [`load`] gives at least two training and one validation sample; the test part may be empty. See [`Purpose`]. Each part is sorted by name.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// What the network learns from.
@@ -42,18 +42,18 @@ pub struct Dataset {
 impl Dataset {
     /// The samples of a part.
     #[must_use]
-    pub fn part(&self, part: Part) -> &[Sample] {
-        match part {
-            Part::Train => &self.train,
-            Part::Val => &self.val,
-            Part::Test => &self.test,
+    pub fn split(&self, split: Split) -> &[Sample] {
+        match split {
+            Split::Train => &self.train,
+            Split::Val => &self.val,
+            Split::Test => &self.test,
         }
     }
 
     /// Groups of two or more byte-identical images, each sorted by name, by the name of their first.
     #[must_use]
-    pub fn identical(&self) -> Vec<Vec<(Part, &Sample)>> {
-        identical(&Part::ALL.map(|part| (part, self.part(part))))
+    pub fn identical(&self) -> Vec<Vec<(Split, &Sample)>> {
+        identical(&Split::ALL.map(|split| (split, self.split(split))))
     }
 }
 
@@ -96,7 +96,7 @@ pub struct Options {
     /// How thoroughly each image is looked at. Default: the header.
     pub verify: Verify,
     /// What the parts must hold. Default: what a training needs.
-    pub needs: Needs,
+    pub purpose: Purpose,
     /// What each image may cost.
     pub limits: imaging::Limits,
     /// Scanning threads. Default: as many as the machine runs at once, at most eight.
@@ -120,7 +120,7 @@ impl Default for Options {
             near: None,
             max_reject_share: 0.2,
             verify: Verify::default(),
-            needs: Needs::Training,
+            purpose: Purpose::Training,
             limits: imaging::Limits::default(),
             threads: available.min(const { NonZeroUsize::new(8).expect("8 is not 0") }),
             background: false,
@@ -167,7 +167,7 @@ impl Options {
 
 /// What a data set is for, and so what its parts must hold at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Needs {
+pub enum Purpose {
     /// Two images to train on and one to validate with.
     Training,
     /// One image, in whichever part.
@@ -178,14 +178,14 @@ pub enum Needs {
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum Phase {
     /// Every file is read.
     Scan,
     /// What they look like is compared; only where something asks for it.
     Compare,
 }
 
-impl Step {
+impl Phase {
     /// `scan` or `compare`.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -233,7 +233,7 @@ pub fn load(
     path: &Path,
     roots: &Roots,
     options: &Options,
-    progress: &mut dyn FnMut(Step, usize, usize),
+    progress: &mut dyn FnMut(Phase, usize, usize),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Dataset, Error> {
     let started = Instant::now();
@@ -250,12 +250,12 @@ pub fn load(
         mut warnings,
         doubts,
     } = listing;
-    let wanted = Wanted::of(options, split_given);
+    let wanted = SearchPlan::of(options, split_given);
     let verify = match wanted.is_any() {
         true => Verify::Fingerprint,
         false => options.verify,
     };
-    let mut scanned = |done, total| progress(Step::Scan, done, total);
+    let mut scanned = |done, total| progress(Phase::Scan, done, total);
     let outcomes = scan(&candidates, roots, options, verify, &mut scanned, cancelled)?;
     let mut accepted = Vec::new();
     for (candidate, outcome) in candidates.into_iter().zip(outcomes) {
@@ -268,11 +268,12 @@ pub fn load(
             Err(reason) => rejects.add(reason, candidate.name),
         }
     }
-    let mut compared = |done, total| progress(Step::Compare, done, total);
-    let lookalikes = Lookalikes::find(wanted, &accepted, options, &mut compared, cancelled)?;
-    let keys = lookalikes.split_keys(&accepted);
+    let mut compared = |done, total| progress(Phase::Compare, done, total);
+    let near_duplicates =
+        NearDuplicates::find(wanted, &accepted, options, &mut compared, cancelled)?;
+    let keys = near_duplicates.split_keys(&accepted);
     let (parts, places) = into_parts(accepted, &keys, options);
-    let near = lookalikes.into_near_groups(&places);
+    let near = near_duplicates.into_near_groups(&places);
     let [train, val, test] = parts;
 
     let split = if split_given {
@@ -302,7 +303,7 @@ pub fn load(
                 .collect::<Vec<_>>()
                 .join("; "),
         };
-        if usable == 0 || options.needs != Needs::Check {
+        if usable == 0 || options.purpose != Purpose::Check {
             return Err(error);
         }
         warnings.push(format!("a training would fail: {error}"));
@@ -310,10 +311,10 @@ pub fn load(
         warnings.extend(doubts);
     }
     let trainable = check_parts(path, source, split, &train, &val, usable);
-    match options.needs {
-        Needs::Training => trainable?,
-        Needs::Evaluation => {}
-        Needs::Check => {
+    match options.purpose {
+        Purpose::Training => trainable?,
+        Purpose::Evaluation => {}
+        Purpose::Check => {
             if let Err(error) = trainable {
                 warnings.push(format!("a training would fail: {error}"));
             }
@@ -321,9 +322,9 @@ pub fn load(
     }
 
     let parts = [
-        (Part::Train, train.as_slice()),
-        (Part::Val, val.as_slice()),
-        (Part::Test, test.as_slice()),
+        (Split::Train, train.as_slice()),
+        (Split::Val, val.as_slice()),
+        (Split::Test, test.as_slice()),
     ];
     let duplicates = duplicates(&parts);
     warnings.extend(duplicates.warnings());
@@ -447,15 +448,15 @@ fn into_parts(
     accepted: Vec<(Candidate, Scanned)>,
     keys: &[[u8; 32]],
     options: &Options,
-) -> ([Vec<Sample>; 3], Vec<(Part, usize)>) {
+) -> ([Vec<Sample>; 3], Vec<(Split, usize)>) {
     let mut parts = [const { Vec::new() }; 3];
     let mut places = Vec::with_capacity(accepted.len());
     for ((candidate, scanned), key) in accepted.into_iter().zip(keys) {
-        let part = candidate
-            .part
-            .unwrap_or_else(|| options.split.part(options.seed, key));
-        let samples = &mut parts[part as usize];
-        places.push((part, samples.len()));
+        let split = candidate
+            .split
+            .unwrap_or_else(|| options.split.assign(options.seed, key));
+        let samples = &mut parts[split as usize];
+        places.push((split, samples.len()));
         samples.push(Sample {
             name: candidate.name,
             path: scanned.path,

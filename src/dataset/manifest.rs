@@ -21,7 +21,7 @@ use super::manifest_survey::{self, Survey, Wanted};
 use super::manifest_text::{self, MAX_HEADER_BYTES, Text};
 use super::report::{RejectReason, Rejects};
 use super::scan::{Candidate, Listing};
-use super::split_names::{ACCEPTED, Parts};
+use super::split_names::{ACCEPTED, SplitMap};
 use super::{Error, LeftOutColumns, Roots, Skipped};
 
 /// The accepted names of the column with the path, best first.
@@ -77,17 +77,17 @@ pub(super) fn list(
     })?;
     let (labels, left_out_columns) = survey.labels.finish();
     columns.labels = labels;
-    let parts = survey.split_names.resolve();
-    let parts = parts.map_err(|problem| Error::AmbiguousSplit {
+    let splits = survey.split_names.resolve();
+    let splits = splits.map_err(|problem| Error::AmbiguousSplit {
         path: manifest.to_path_buf(),
         problem,
     })?;
-    let warnings = parts.warnings.clone();
+    let warnings = splits.warnings.clone();
 
     let mut rows = Rows {
         options,
         columns: &columns,
-        parts: &parts,
+        splits: &splits,
         delimiter,
         paths: Paths::new(directory, roots, options.max_images),
         directory,
@@ -95,7 +95,7 @@ pub(super) fn list(
         seen: HashSet::new(),
         candidates: Vec::new(),
         rejects: Rejects::default(),
-        without_part: Vec::new(),
+        without_split: Vec::new(),
         legacy: 0,
     };
     let mut reader = below_header()?;
@@ -275,7 +275,7 @@ impl Columns {
 struct Rows<'a> {
     options: &'a Options,
     columns: &'a Columns,
-    parts: &'a Parts,
+    splits: &'a SplitMap,
     delimiter: u8,
     paths: Paths<'a>,
     directory: &'a Path,
@@ -285,7 +285,7 @@ struct Rows<'a> {
     candidates: Vec<Candidate>,
     rejects: Rejects,
     /// Lines whose cell in the split column is empty: rejected if any other row names a part.
-    without_part: Vec<u64>,
+    without_split: Vec<u64>,
     /// Rows that are not UTF-8.
     legacy: u64,
 }
@@ -324,8 +324,8 @@ impl Rows<'_> {
         };
         match candidate {
             Ok(candidate) => {
-                if candidate.part.is_none() {
-                    self.without_part.push(line);
+                if candidate.split.is_none() {
+                    self.without_split.push(line);
                 }
                 self.candidates.push(candidate);
             }
@@ -353,10 +353,10 @@ impl Rows<'_> {
             let example = format!("{}: age {age_text}", found.name);
             return Err((RejectReason::AgeOutOfRange, example));
         }
-        let split = self.columns.split.map_or("", cell);
-        let part = self.parts.part(split);
-        if part.is_none() && !split.is_empty() {
-            let shown: String = split.chars().take(SHOWN_SPLIT).collect();
+        let name = self.columns.split.map_or("", cell);
+        let split = self.splits.get(name);
+        if split.is_none() && !name.is_empty() {
+            let shown: String = name.chars().take(SHOWN_SPLIT).collect();
             return Err(bad(format!("the split must be {ACCEPTED}, got {shown:?}")));
         }
         // Joining an absolute path gives that path.
@@ -373,16 +373,17 @@ impl Rows<'_> {
             name: found.name,
             age,
             labels: self.labels.labels(labels),
-            part,
+            split,
             by_content: false,
         })
     }
 
     fn finish(mut self) -> Listing {
-        let split_given = self.candidates.len() > self.without_part.len();
+        let split_given = self.candidates.len() > self.without_split.len();
         if split_given {
-            self.candidates.retain(|candidate| candidate.part.is_some());
-            for line in self.without_part {
+            self.candidates
+                .retain(|candidate| candidate.split.is_some());
+            for line in self.without_split {
                 self.rejects.add(
                     RejectReason::BadRow,
                     format!("line {line}: the split is empty while other rows have one"),

@@ -2,7 +2,7 @@
 
 use crate::proto::v1;
 
-use super::{ColumnNames, Dataset, Part, PartReport, SplitOrigin};
+use super::{ColumnNames, Dataset, Split, SplitOrigin, SplitReport};
 
 pub fn column_names(columns: Option<&v1::ManifestColumns>) -> ColumnNames {
     let Some(columns) = columns else {
@@ -30,9 +30,9 @@ pub fn dataset_report(dataset: &Dataset) -> v1::DatasetReport {
         digest: dataset.digest.clone(),
         val_digest: dataset.val_digest.clone(),
         splits: vec![
-            split(split_name(Part::Train), &report.train),
-            split(split_name(Part::Val), &report.val),
-            split(split_name(Part::Test), &report.test),
+            split(split_name(Split::Train), &report.train),
+            split(split_name(Split::Val), &report.val),
+            split(split_name(Split::Test), &report.test),
         ],
         rejects: report
             .rejects
@@ -90,19 +90,19 @@ pub fn split_origin(dataset: &Dataset) -> v1::SplitOrigin {
 }
 
 /// Returns the name of a split in the API.
-pub fn split_name(part: Part) -> &'static str {
+pub fn split_name(part: Split) -> &'static str {
     match part {
-        Part::Train => "train",
-        Part::Val => "validation",
-        Part::Test => "test",
+        Split::Train => "train",
+        Split::Val => "validation",
+        Split::Test => "test",
     }
 }
 
-fn split(name: &str, part: &PartReport) -> v1::SplitReport {
-    let age = part.age.as_ref();
+fn split(name: &str, split: &SplitReport) -> v1::SplitReport {
+    let age = split.age.as_ref();
     v1::SplitReport {
         split: name.to_owned(),
-        images: part.images,
+        images: split.images,
         age_mean: age.map_or(0.0, |age| age.mean),
         age_sd: age.map_or(0.0, |age| age.standard_deviation),
         age_min: age.map_or(0.0, |age| f64::from(age.min)),

@@ -59,18 +59,18 @@ pub use self::grouping::{NearGroup, NearMember};
 pub use self::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
 pub use self::label_columns::{LeftOutColumn, LeftOutColumns, LeftOutReason};
 pub use self::labels::Labels;
-pub use self::load::{AgeRange, Dataset, Needs, Options, Sample, Step, check_source, load};
+pub use self::load::{AgeRange, Dataset, Options, Phase, Purpose, Sample, check_source, load};
 pub use self::message::{
     age_bands, column_names, dataset_report, left_out_columns, manifest_columns, split_name,
     split_origin,
 };
 pub use self::near::{DEFAULT_NEAR_DISTANCE, MAX_NEAR_DISTANCE};
 pub use self::report::{
-    AgeBand, AgeSummary, Duplicates, PartReport, RejectCount, RejectReason, Report, Source,
-    SplitOrigin,
+    AgeBand, AgeSummary, Duplicates, RejectCount, RejectReason, Report, Source, SplitOrigin,
+    SplitReport,
 };
 pub use self::roots::Roots;
 pub use self::scan::Verify;
 pub use self::skipped::Skipped;
 pub use self::spec::{DEFAULT_SEED, DatasetSpec};
-pub use self::split::{Part, SplitFractions, SplitGrouping, epoch_order};
+pub use self::split::{Split, SplitFractions, SplitGrouping, epoch_order};

@@ -51,7 +51,7 @@ impl Search<'_> {
         progress: &mut dyn FnMut(usize, usize),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Vec<Vec<usize>>, Error> {
-        let mut forest = Forest::new(self.contents.len());
+        let mut sets = DisjointSets::new(self.contents.len());
         // Images with the same bytes or the same hash need no search, and one of each stands for all.
         let mut by_content: HashMap<&[u8; 32], usize> = HashMap::new();
         let mut by_hash: HashMap<Hash, usize> = HashMap::new();
@@ -59,21 +59,21 @@ impl Search<'_> {
         for (index, content) in self.contents.iter().enumerate() {
             let twin = *by_content.entry(content).or_insert(index);
             if twin != index {
-                forest.join(twin, index);
+                sets.join(twin, index);
                 continue;
             }
             if let Some(fingerprint) = self.fingerprints[index] {
                 let twin = *by_hash.entry(fingerprint.plain).or_insert(index);
-                forest.join(twin, index);
+                sets.join(twin, index);
                 if twin == index {
                     points.push((index, fingerprint));
                 }
             }
         }
         for (one, other) in self.links(&points, progress, cancelled)? {
-            forest.join(points[one].0, points[other].0);
+            sets.join(points[one].0, points[other].0);
         }
-        let mut groups = forest.into_groups();
+        let mut groups = sets.into_groups();
         groups.retain(|group| {
             let first = self.contents[group[0]];
             group.iter().any(|index| self.contents[*index] != first)
@@ -105,7 +105,7 @@ impl Search<'_> {
                         priority::lower_thread_priority(priority::MAX_NICE);
                     }
                     let mut linking = Linking {
-                        forest: Forest::new(points.len()),
+                        sets: DisjointSets::new(points.len()),
                         links: Vec::new(),
                         met: vec![0; points.len()],
                     };
@@ -183,7 +183,7 @@ struct Chunk {
 
 /// What one thread works with.
 struct Linking {
-    forest: Forest,
+    sets: DisjointSets,
     links: Vec<(usize, usize)>,
     /// In how many chunks each point was met.
     met: Vec<u8>,
@@ -205,7 +205,7 @@ impl Index {
         }
     }
 
-    /// Adds the links of a point that join what the forest has apart.
+    /// Adds the links of a point that join what the sets has apart.
     fn link(&self, point: usize, fingerprint: &Fingerprint, linking: &mut Linking) {
         // Plain pairs are met from both of their ends, so those before are enough; mirrored ones may be within the distance from one end only.
         self.link_hash(point, &fingerprint.plain, point, linking);
@@ -214,7 +214,7 @@ impl Index {
 
     /// Links a point, by one of its hashes, to those of the points before `end` that are within the distance.
     fn link_hash(&self, point: usize, hash: &Hash, end: usize, linking: &mut Linking) {
-        let Linking { forest, links, met } = linking;
+        let Linking { sets, links, met } = linking;
         met.fill(0);
         for chunk in &self.chunks {
             let key = chunk.key(hash);
@@ -229,7 +229,7 @@ impl Index {
                     if met[other] == 2
                         && other != point
                         && differing(hash, &self.hashes[other]) <= self.distance
-                        && forest.join(point, other)
+                        && sets.join(point, other)
                     {
                         links.push((point, other));
                     }
@@ -277,12 +277,12 @@ impl Chunk {
 }
 
 /// Disjoint sets.
-struct Forest(Vec<u32>);
+struct DisjointSets(Vec<u32>);
 
-impl Forest {
+impl DisjointSets {
     fn new(count: usize) -> Self {
         // `load` never has more than `u32::MAX` images.
-        Forest((0..count).map(|index| index as u32).collect())
+        DisjointSets((0..count).map(|index| index as u32).collect())
     }
 
     fn root(&mut self, index: usize) -> usize {

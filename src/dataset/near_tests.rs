@@ -70,7 +70,7 @@ impl Faces {
 fn near(distance: u32) -> Options {
     Options {
         // A few images may all be in one part.
-        needs: Needs::Evaluation,
+        purpose: Purpose::Evaluation,
         near: Some(distance),
         ..Options::default()
     }
@@ -79,7 +79,7 @@ fn near(distance: u32) -> Options {
 /// The names of each group, with distance and mirroring of all but the first.
 fn groups(dataset: &Dataset) -> Vec<Vec<(&str, u32, bool)>> {
     let member = |member: &NearMember| {
-        let sample = &dataset.part(member.part)[member.index];
+        let sample = &dataset.split(member.split)[member.index];
         (sample.name.as_str(), member.distance, member.is_mirrored)
     };
     let near = dataset.near.as_ref().unwrap();
@@ -203,11 +203,11 @@ fn a_split_by_looks_keeps_copies_together_and_the_default_need_not() {
         let groups = dataset.near.as_ref().unwrap();
         assert_eq!(groups.len(), 40);
         for group in groups {
-            let sample = |member: &NearMember| &dataset.part(member.part)[member.index];
+            let sample = |member: &NearMember| &dataset.split(member.split)[member.index];
             let smallest = group.iter().map(|member| sample(member).content_hash).min();
-            let expected = options_near.split.part(seed, &smallest.unwrap());
+            let expected = options_near.split.assign(seed, &smallest.unwrap());
             for member in group {
-                assert_eq!(member.part, expected, "{}", sample(member).name);
+                assert_eq!(member.split, expected, "{}", sample(member).name);
             }
         }
         assert!(dataset.report.warnings.is_empty());
@@ -227,8 +227,8 @@ fn a_split_by_looks_keeps_copies_together_and_the_default_need_not() {
 
         let exact = faces.load(&options(SplitGrouping::Exact, seed));
         let straddling = exact.near.as_ref().unwrap().iter().filter(|group| {
-            let first = group[0].part;
-            group.iter().any(|member| member.part != first)
+            let first = group[0].split;
+            group.iter().any(|member| member.split != first)
         });
         let straddling = straddling.count();
         apart += straddling;
@@ -247,13 +247,13 @@ fn a_split_by_looks_keeps_copies_together_and_the_default_need_not() {
 #[test]
 fn a_given_split_is_kept_whatever_looks_the_same() {
     let faces = Faces::draw(6, 9);
-    for (index, part) in ["train", "train", "train", "val", "val", "test"]
+    for (index, split) in ["train", "train", "train", "val", "val", "test"]
         .into_iter()
         .enumerate()
     {
-        fs::create_dir_all(faces.path(part)).unwrap();
+        fs::create_dir_all(faces.path(split)).unwrap();
         let name = &faces.drawn[index];
-        fs::rename(faces.path(name), faces.path(&format!("{part}/{name}"))).unwrap();
+        fs::rename(faces.path(name), faces.path(&format!("{split}/{name}"))).unwrap();
     }
     let name = format!("train/{}", faces.drawn[0]);
     let image = image::load_from_memory(&fs::read(faces.path(&name)).unwrap()).unwrap();
@@ -269,11 +269,11 @@ fn a_given_split_is_kept_whatever_looks_the_same() {
         (dataset.train.len(), dataset.val.len(), dataset.test.len()),
         (3, 2, 2)
     );
-    let parts: Vec<Part> = dataset.near.as_ref().unwrap()[0]
+    let parts: Vec<Split> = dataset.near.as_ref().unwrap()[0]
         .iter()
-        .map(|member| member.part)
+        .map(|member| member.split)
         .collect();
-    assert_eq!(parts, [Part::Test, Part::Train]);
+    assert_eq!(parts, [Split::Test, Split::Train]);
     assert_eq!(
         dataset.report.warnings.len(),
         1,
@@ -293,7 +293,7 @@ fn a_check_tells_what_would_fail_a_training_and_goes_on() {
         .unwrap();
     }
     let dataset = faces.load(&Options {
-        needs: Needs::Check,
+        purpose: Purpose::Check,
         split: SplitFractions {
             val: 0.0,
             test: 0.0,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LeftOutColumns, Part, Sample};
+use super::{LeftOutColumns, Sample, Split};
 
 /// How many examples are named for each reason and each kind of duplicates.
 const EXAMPLES: usize = 5;
@@ -27,11 +27,11 @@ pub struct Report {
     /// The rejected by reason; reasons that did not occur are left out.
     pub rejects: Vec<RejectCount>,
     /// The training part.
-    pub train: PartReport,
+    pub train: SplitReport,
     /// The validation part.
-    pub val: PartReport,
+    pub val: SplitReport,
     /// The test part.
-    pub test: PartReport,
+    pub test: SplitReport,
     /// Images by decade of age, from the youngest to the oldest decade that occurs, without gaps.
     pub ages: Vec<AgeBand>,
     /// Byte-identical images.
@@ -132,7 +132,7 @@ pub struct RejectCount {
 
 /// One part of the data set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PartReport {
+pub struct SplitReport {
     /// Images in the part.
     pub images: u64,
     /// Encoded bytes of all of them.
@@ -252,8 +252,8 @@ impl Rejects {
     }
 }
 
-pub(super) fn part_report(samples: &[Sample]) -> PartReport {
-    PartReport {
+pub(super) fn part_report(samples: &[Sample]) -> SplitReport {
+    SplitReport {
         images: samples.len() as u64,
         bytes: samples.iter().map(|sample| sample.bytes).sum(),
         age: age_summary(samples),
@@ -278,12 +278,12 @@ fn age_summary(samples: &[Sample]) -> Option<AgeSummary> {
     })
 }
 
-pub(super) fn age_bands(parts: &[(Part, &[Sample])]) -> Vec<AgeBand> {
+pub(super) fn age_bands(parts: &[(Split, &[Sample])]) -> Vec<AgeBand> {
     let decade = |sample: &Sample| (sample.age / 10.0).floor() as i32;
     let mut counts: BTreeMap<i32, [u64; 3]> = BTreeMap::new();
-    for (part, samples) in parts {
+    for (split, samples) in parts {
         for sample in *samples {
-            counts.entry(decade(sample)).or_default()[*part as usize] += 1;
+            counts.entry(decade(sample)).or_default()[*split as usize] += 1;
         }
     }
     let (Some(first), Some(last)) = (counts.keys().next(), counts.keys().last()) else {
@@ -303,14 +303,14 @@ pub(super) fn age_bands(parts: &[(Part, &[Sample])]) -> Vec<AgeBand> {
 }
 
 /// Groups of two or more byte-identical images, each sorted by name, by the name of their first.
-pub(super) fn identical<'a>(parts: &[(Part, &'a [Sample])]) -> Vec<Vec<(Part, &'a Sample)>> {
-    let mut by_content: BTreeMap<[u8; 32], Vec<(Part, &Sample)>> = BTreeMap::new();
-    for (part, samples) in parts {
+pub(super) fn identical<'a>(parts: &[(Split, &'a [Sample])]) -> Vec<Vec<(Split, &'a Sample)>> {
+    let mut by_content: BTreeMap<[u8; 32], Vec<(Split, &Sample)>> = BTreeMap::new();
+    for (split, samples) in parts {
         for sample in *samples {
             by_content
                 .entry(sample.content_hash)
                 .or_default()
-                .push((*part, sample));
+                .push((*split, sample));
         }
     }
     let mut groups: Vec<_> = by_content
@@ -324,17 +324,17 @@ pub(super) fn identical<'a>(parts: &[(Part, &'a [Sample])]) -> Vec<Vec<(Part, &'
     groups
 }
 
-pub(super) fn duplicates(parts: &[(Part, &[Sample])]) -> Duplicates {
+pub(super) fn duplicates(parts: &[(Split, &[Sample])]) -> Duplicates {
     let mut found = Duplicates::default();
     for group in identical(parts) {
         found.groups += 1;
         found.images += group.len() as u64;
         let (first_part, first) = group[0];
-        if group.iter().any(|(part, _)| *part != first_part) {
+        if group.iter().any(|(split, _)| *split != first_part) {
             found.straddling += 1;
             let members = group
                 .iter()
-                .map(|(part, sample)| format!("{}: {}", part.label(), sample.name));
+                .map(|(split, sample)| format!("{}: {}", split.label(), sample.name));
             keep_example(&mut found.straddling_examples, members);
         }
         if group.iter().any(|(_, sample)| sample.age != first.age) {

@@ -17,7 +17,7 @@ use super::kind::{HEAD_BYTES, is_image_content};
 use super::labels::Labels;
 use super::load::Options;
 use super::report::{RejectReason, Rejects};
-use super::{Error, LeftOutColumns, Part, Roots, Skipped};
+use super::{Error, LeftOutColumns, Roots, Skipped, Split};
 use crate::{imaging, priority};
 
 /// How thoroughly the scan looks at each image.
@@ -43,7 +43,7 @@ pub(super) struct Candidate {
     pub(super) path: PathBuf,
     pub(super) age: f32,
     pub(super) labels: Labels,
-    pub(super) part: Option<Part>,
+    pub(super) split: Option<Split>,
     /// True if the name does not decide whether it is an image.
     pub(super) by_content: bool,
 }

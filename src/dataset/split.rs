@@ -10,7 +10,7 @@ use super::Error;
 /// A part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum Split {
     /// What the network learns from.
     Train,
     /// What decides about the best epoch and early stopping.
@@ -19,7 +19,7 @@ pub enum Part {
     Test,
 }
 
-impl Part {
+impl Split {
     /// All of them, in the order of their use.
     pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
 
@@ -79,7 +79,7 @@ impl SplitFractions {
     ///
     /// The first eight bytes of SHA-256(seed as 8 bytes little-endian, SHA-256 of the file) are a fraction of 2^64, big-endian.
     /// Below `val` it is validation, then test up to `val + test`. Another image more or less moves no other one.
-    pub(super) fn part(self, seed: u64, content_hash: &[u8; 32]) -> Part {
+    pub(super) fn assign(self, seed: u64, content_hash: &[u8; 32]) -> Split {
         let key: [u8; 32] = Sha256::new()
             .chain_update(seed.to_le_bytes())
             .chain_update(content_hash)
@@ -89,11 +89,11 @@ impl SplitFractions {
         first.copy_from_slice(&key[..8]);
         let fraction = u64::from_be_bytes(first) as f64 / 2.0_f64.powi(64);
         if fraction < self.val {
-            Part::Val
+            Split::Val
         } else if fraction < self.val + self.test {
-            Part::Test
+            Split::Test
         } else {
-            Part::Train
+            Split::Train
         }
     }
 }

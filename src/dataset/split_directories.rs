@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::kind::{FileKind, file_kind};
-use super::split_names::{self, Parts, SplitNames};
+use super::split_names::{self, SplitMap, SplitNames};
 use super::{Error, Roots};
 
 /// Directories that hold nothing but one other, at most, above those of the split.
@@ -17,7 +17,7 @@ const EXAMPLES: usize = 5;
 #[derive(Debug, Default)]
 pub(super) struct SplitDirectories {
     /// The parts by the name of the directory; none where the dataset has no split.
-    pub(super) parts: Option<Parts>,
+    pub(super) splits: Option<SplitMap>,
     /// The directory that holds them, relative to the dataset and with `/`.
     pub(super) within: String,
     /// Sentences for the owner of the data.
@@ -46,11 +46,11 @@ impl SplitDirectories {
                 names.add(name);
             }
             if !names.is_empty() {
-                let parts = names
+                let splits = names
                     .resolve()
                     .map_err(|problem| Error::AmbiguousSplit { path, problem })?;
-                found.warnings.extend(parts.warnings.iter().cloned());
-                found.parts = Some(parts);
+                found.warnings.extend(splits.warnings.iter().cloned());
+                found.splits = Some(splits);
                 found.within = wrappers.join("/");
                 return Ok(found);
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Part;
+use super::Split;
 
 /// Spellings of a word that are kept for a message.
 const SPELLINGS: usize = 5;
@@ -109,32 +109,32 @@ impl SplitNames {
     ///
     /// # Errors
     /// A sentence about two words for one part: whether they mean the same cannot be known.
-    pub(super) fn resolve(self) -> Result<Parts, String> {
-        let mut parts = Parts::default();
-        let mut by_part: BTreeMap<Part, (Word, String)> = BTreeMap::new();
+    pub(super) fn resolve(self) -> Result<SplitMap, String> {
+        let mut parts = SplitMap::default();
+        let mut by_part: BTreeMap<Split, (Word, String)> = BTreeMap::new();
         // In the order of the words, so that those with two meanings come last.
         for (word, spellings) in &self.0 {
             let shown = quoted(spellings);
-            let part = match word {
-                Word::Train => Part::Train,
-                Word::Val | Word::Dev => Part::Val,
-                Word::Test => Part::Test,
+            let split = match word {
+                Word::Train => Split::Train,
+                Word::Val | Word::Dev => Split::Val,
+                Word::Test => Split::Test,
                 Word::Eval | Word::Holdout => {
-                    let part = match by_part.contains_key(&Part::Val) {
-                        false => Part::Val,
-                        true => Part::Test,
+                    let split = match by_part.contains_key(&Split::Val) {
+                        false => Split::Val,
+                        true => Split::Test,
                     };
                     parts.warnings.push(format!(
-                        "the split {shown} is used as the {} part; rename it to test or validation if that is not meant",
-                        name_of(part)
+                        "the split {shown} is used as the {} split; rename it to test or validation if that is not meant",
+                        name_of(split)
                     ));
-                    part
+                    split
                 }
             };
-            if let Some((_, earlier)) = by_part.insert(part, (*word, shown.clone())) {
+            if let Some((_, earlier)) = by_part.insert(split, (*word, shown.clone())) {
                 return Err(format!(
-                    "{earlier} and {shown} both name the {} part; rename one of them or join them under one name",
-                    name_of(part)
+                    "{earlier} and {shown} both name the {} split; rename one of them or join them under one name",
+                    name_of(split)
                 ));
             }
             let lower: BTreeSet<String> = spellings
@@ -143,11 +143,11 @@ impl SplitNames {
                 .collect();
             if lower.len() > 1 {
                 parts.warnings.push(format!(
-                    "the splits {shown} are used together as the {} part",
-                    name_of(part)
+                    "the splits {shown} are used together as the {} split",
+                    name_of(split)
                 ));
             }
-            parts.words.insert(*word, part);
+            parts.words.insert(*word, split);
         }
         Ok(parts)
     }
@@ -155,15 +155,15 @@ impl SplitNames {
 
 /// The part that each name stands for in one dataset.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
-    words: BTreeMap<Word, Part>,
+pub(super) struct SplitMap {
+    words: BTreeMap<Word, Split>,
     /// Sentences for the owner of the data.
     pub(super) warnings: Vec<String>,
 }
 
-impl Parts {
+impl SplitMap {
     /// The part that a name means; none for a name that does not name a part.
-    pub(super) fn part(&self, name: &str) -> Option<Part> {
+    pub(super) fn get(&self, name: &str) -> Option<Split> {
         self.words.get(&Word::of(name)?).copied()
     }
 }
@@ -180,11 +180,11 @@ pub(super) fn is_like_a_part(name: &str) -> bool {
     Word::of(name).is_none() && (lower == "trainval" || words.any(is_part))
 }
 
-fn name_of(part: Part) -> &'static str {
-    match part {
-        Part::Train => "training",
-        Part::Val => "validation",
-        Part::Test => "test",
+fn name_of(split: Split) -> &'static str {
+    match split {
+        Split::Train => "training",
+        Split::Val => "validation",
+        Split::Test => "test",
     }
 }
 
@@ -197,18 +197,22 @@ fn quoted(spellings: &BTreeSet<String>) -> String {
 mod tests {
     use super::*;
 
-    fn parts(names: &[&str]) -> Result<Vec<Option<Part>>, String> {
+    fn parts(names: &[&str]) -> Result<Vec<Option<Split>>, String> {
         let mut collected = SplitNames::default();
         for name in names {
             collected.add(name);
         }
         let parts = collected.resolve()?;
-        Ok(names.iter().map(|name| parts.part(name)).collect())
+        Ok(names.iter().map(|name| parts.get(name)).collect())
     }
 
     #[test]
     fn common_names_of_the_three_parts_are_recognised() {
-        let all = Ok(vec![Some(Part::Train), Some(Part::Val), Some(Part::Test)]);
+        let all = Ok(vec![
+            Some(Split::Train),
+            Some(Split::Val),
+            Some(Split::Test),
+        ]);
         for names in [
             ["train", "val", "test"],
             ["Train", "VALID", "Test"],
@@ -276,15 +280,19 @@ mod tests {
     fn eval_is_the_part_that_no_other_name_has() {
         assert_eq!(
             parts(&["train", "eval"]),
-            Ok(vec![Some(Part::Train), Some(Part::Val)])
+            Ok(vec![Some(Split::Train), Some(Split::Val)])
         );
         assert_eq!(
             parts(&["train", "dev", "eval"]),
-            Ok(vec![Some(Part::Train), Some(Part::Val), Some(Part::Test)])
+            Ok(vec![
+                Some(Split::Train),
+                Some(Split::Val),
+                Some(Split::Test)
+            ])
         );
         let error = parts(&["train", "val", "test", "eval"]).unwrap_err();
         assert!(
-            error.contains("\"test\" and \"eval\" both name the test part"),
+            error.contains("\"test\" and \"eval\" both name the test split"),
             "{error}"
         );
     }
@@ -293,7 +301,7 @@ mod tests {
     fn two_words_for_one_part_are_refused_and_two_spellings_are_one_part() {
         let error = parts(&["train", "val", "dev"]).unwrap_err();
         assert!(
-            error.contains("\"val\" and \"dev\" both name the validation part"),
+            error.contains("\"val\" and \"dev\" both name the validation split"),
             "{error}"
         );
         let mut names = SplitNames::default();
@@ -302,12 +310,12 @@ mod tests {
         }
         let parts = names.resolve().unwrap();
         assert_eq!(
-            (parts.part("val"), parts.part("valid")),
-            (Some(Part::Val), Some(Part::Val))
+            (parts.get("val"), parts.get("valid")),
+            (Some(Split::Val), Some(Split::Val))
         );
         assert_eq!(
             parts.warnings,
-            ["the splits \"val\" and \"valid\" are used together as the validation part"]
+            ["the splits \"val\" and \"valid\" are used together as the validation split"]
         );
     }
 }

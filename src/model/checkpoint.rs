@@ -183,7 +183,7 @@ pub fn read_model(path: &Path, sha256: &str) -> Result<BTreeMap<String, Tensor>,
 
 fn write_file(directory: &Path, name: &'static str, bytes: &[u8]) -> Result<WrittenFile, Error> {
     let path = directory.join(name);
-    files::write_durably(&path, bytes)?;
+    files::write_atomic(&path, bytes)?;
     Ok(WrittenFile {
         name,
         path,

@@ -22,17 +22,13 @@ use crate::{
         checkpoint::{MANIFEST_FILE, MODEL_FILE, read_manifest},
         starter,
     },
-    names::VersionName,
+    names::{CheckpointRef, DEFAULT_MODEL, LIVE, VersionName, id_of},
     proto::{self, v1},
-    store::{self, CheckpointRef, Promotion, Publish, Store},
+    store::{self, Promotion, Publish, Store},
     telemetry::metrics,
     training::supervisor::{PublishError, Publisher},
 };
 
-/// The model that trainings make versions of.
-pub const DEFAULT_MODEL: &str = "age";
-/// The alias that Predict serves.
-pub const LIVE: &str = "live";
 /// Until the next attempt with a live version that did not load, or a database that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
 /// Why an alias points to the starter.
@@ -175,7 +171,7 @@ impl Registry {
         which: CheckpointRef,
     ) -> Result<v1::ModelVersion, Error> {
         // Until the version is recorded nobody may take its files for unused.
-        let _storing = self.inner.artifacts.storing().await;
+        let _gc_block = self.inner.artifacts.block_gc().await;
         let checkpoint = self.inner.store.checkpoint(training, which).await?;
         let training = self.inner.store.training(training).await?;
         self.warm_up(&checkpoint.name, &checkpoint.files).await?;
@@ -196,7 +192,7 @@ impl Registry {
             return Ok(());
         }
         // Until the version is recorded nobody may take its files for unused.
-        let _storing = self.inner.artifacts.storing().await;
+        let _gc_block = self.inner.artifacts.block_gc().await;
         let mut files = Vec::new();
         for (name, bytes) in starter::files() {
             let stored = self.inner.artifacts.put_bytes(Bytes::from_static(bytes));
@@ -228,7 +224,7 @@ impl Registry {
         training: &v1::Training,
         promotion: Promotion,
     ) -> Result<Publish, Error> {
-        let id = training.name.trim_start_matches("trainings/");
+        let id = id_of(&training.name);
         let checkpoint = self.inner.store.checkpoint(id, CheckpointRef::Best).await?;
         self.warm_up(&checkpoint.name, &checkpoint.files).await?;
         Ok(Publish {

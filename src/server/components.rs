@@ -9,9 +9,9 @@ use crate::{
     artifacts::Artifacts,
     config::{self, HubConfig, ServeConfig},
     dataset::Roots,
+    datasets::{self, DatasetRegistry, unpack},
     imaging::Limits,
     inference::{Engine, EngineOptions, Predictor},
-    library::{self, Library, unpack},
     model::{
         device,
         precision::{Precision, PrecisionPolicy},
@@ -29,7 +29,7 @@ pub(super) struct Components {
     pub(super) predictor: Predictor,
     pub(super) registry: Registry,
     pub(super) supervisor: Supervisor,
-    pub(super) library: Library,
+    pub(super) datasets: DatasetRegistry,
     pub(super) data_roots: Roots,
     pub(super) weights_roots: Roots,
     pub(super) image_limits: Limits,
@@ -44,9 +44,9 @@ impl Components {
         let data_dir = fs_err::canonicalize(&config.data_dir)?;
         let artifacts = Artifacts::local(&data_dir.join("artifacts")).await?;
         let kept = store.referenced_digests().await?;
-        artifacts.sweep(&kept, Duration::ZERO).await?;
+        artifacts.collect_garbage(&kept, Duration::ZERO).await?;
         let mut data_directories = config.data_roots.clone();
-        data_directories.push(Library::prepare(&data_dir)?);
+        data_directories.push(DatasetRegistry::prepare(&data_dir)?);
         let data_roots = Roots::new(data_directories.clone())?;
         let weights_directory = data_dir.join("weights");
         fs_err::create_dir_all(&weights_directory)?;
@@ -85,10 +85,10 @@ impl Components {
         };
         let publisher = Arc::new(registry.clone());
         let supervisor = Supervisor::new(store.clone(), artifacts.clone(), publisher, options);
-        let library = Library::open(
+        let datasets = DatasetRegistry::open(
             store.clone(),
             data_roots.clone(),
-            library::Options {
+            datasets::Options {
                 max_upload_bytes: config.max_upload_bytes as u64,
                 upload_expiry: config.upload_expiry,
                 limits: unpack::Limits {
@@ -106,7 +106,7 @@ impl Components {
             predictor,
             registry,
             supervisor,
-            library,
+            datasets,
             data_roots,
             weights_roots,
             image_limits: image_limits(config),

@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
-    artifacts, dataset, library, model, registry, store,
+    artifacts, dataset, datasets, model, registry, store,
     telemetry::{exporter, traces},
     training::supervisor,
 };
@@ -29,7 +29,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Supervisor(#[from] supervisor::Error),
     #[error(transparent)]
-    Library(#[from] library::Error),
+    Datasets(#[from] datasets::Error),
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error("failed to start the decoding threads: {0}")]

@@ -82,7 +82,7 @@ pub(super) fn build(
     );
     pages = pages.merge(uploads::router(
         Uploading {
-            library: components.library.clone(),
+            datasets: components.datasets.clone(),
             shutdown: shutdown.clone(),
             tasks: tasks.clone(),
         },
@@ -164,7 +164,7 @@ impl Services {
             dataset: DatasetApi {
                 checks: Checks::new(job_context, tasks.clone()),
                 crud: DatasetCrud {
-                    library: components.library.clone(),
+                    datasets: components.datasets.clone(),
                     store: components.store.clone(),
                     uploads: config.uploads,
                 },

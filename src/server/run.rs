@@ -138,8 +138,8 @@ fn start_background(
         async move { registry.follow_aliases(shutdown).await }
     });
     tasks.spawn({
-        let (library, shutdown) = (components.library.clone(), shutdown.clone());
-        async move { library.run(shutdown).await }
+        let (datasets, shutdown) = (components.datasets.clone(), shutdown.clone());
+        async move { datasets.run(shutdown).await }
     });
     let (supervisor, shutdown) = (components.supervisor.clone(), shutdown.clone());
     tokio::spawn(async move { supervisor.run(shutdown).await })
@@ -165,8 +165,8 @@ impl ReadyFile {
     fn prepare(config: &ServeConfig) -> Result<Self, Error> {
         if let Some(path) = &config.ready_file {
             // A killed server leaves its file behind, which would report this one as ready.
-            files::remove_if_there(path)?;
-            if !files::directory_of(path).is_dir() {
+            files::remove_if_exists(path)?;
+            if !files::parent_dir(path).is_dir() {
                 return Err(Error::ReadyFile(path.clone()));
             }
         }
@@ -177,14 +177,14 @@ impl ReadyFile {
         if let Some(path) = &self.0 {
             let addresses =
                 serde_json::json!({ "grpc": grpc.to_string(), "http": http.to_string() });
-            files::write_durably(path, addresses.to_string().as_bytes())?;
+            files::write_atomic(path, addresses.to_string().as_bytes())?;
         }
         Ok(())
     }
 
     fn remove(&self) -> Result<(), Error> {
         if let Some(path) = &self.0 {
-            files::remove_if_there(path)?;
+            files::remove_if_exists(path)?;
         }
         Ok(())
     }

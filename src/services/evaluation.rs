@@ -11,19 +11,18 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::{
-    dataset::{self, Dataset, Needs, Roots, Sample, Step, dataset_report, left_out_columns},
+    dataset::{self, Dataset, Phase, Purpose, Roots, Sample, dataset_report, left_out_columns},
     evaluation::{
         Scored,
         metrics::{Baseline, Image, Intervals, evaluate, predicted_image},
         plots,
     },
     inference::{FilePrediction, ServedModel, predict_files},
-    names::VersionName,
+    names::{DEFAULT_MODEL, LIVE, VersionName},
     proto::{
         v1::{self, DatasetSplit, SplitGrouping, evaluate_model_version_response::Kind},
         validation::Violation,
     },
-    registry::{DEFAULT_MODEL, LIVE},
     store::{MAX_PAGE_BYTES, Room, Store},
     training::spec::Spec,
 };
@@ -184,13 +183,13 @@ impl Evaluation {
         progress: watch::Sender<v1::EvaluationProgress>,
     ) -> Result<Dataset, Status> {
         let options = dataset::Options {
-            needs: Needs::Evaluation,
+            purpose: Purpose::Evaluation,
             ..self
                 .spec
                 .dataset
                 .options(self.spec.seed, self.context.limits)
         };
-        let told = move |step: Step, done, total| {
+        let told = move |step: Phase, done, total| {
             progress.send_replace(phase(step.label(), done, total));
         };
         let path = &self.spec.dataset.path;

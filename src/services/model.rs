@@ -4,9 +4,9 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     artifacts::Artifacts,
-    names::{self, VersionName},
+    names::{self, DEFAULT_MODEL, VersionName},
     proto::v1::{self, model_service_server::ModelService},
-    registry::{DEFAULT_MODEL, Registry},
+    registry::Registry,
     store::Store,
 };
 
@@ -189,8 +189,5 @@ fn check_alias(alias: &str) -> Result<(), Status> {
     if names::is_id(alias) {
         return Ok(());
     }
-    Err(status::invalid(
-        "alias",
-        &format!("{alias:?} is no alias: 1 to 63 of a-z, 0-9 and -, beginning with a letter"),
-    ))
+    Err(status::invalid("alias", &names::id_violation(alias)))
 }

@@ -14,9 +14,9 @@ use crate::{
         FacePrediction, Image, PredictOptions, PredictRequest, Prediction, Predictor, Priority,
         RenderedExplanation, ServedModel,
     },
-    names::VersionName,
+    names::{DEFAULT_MODEL, LIVE, VersionName},
     proto::v1::{self, prediction_service_server::PredictionService},
-    registry::{self, DEFAULT_MODEL, LIVE, Registry},
+    registry::{self, Registry},
     telemetry::metrics::{self, ImageOutcome, RejectionReason},
 };
 

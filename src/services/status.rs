@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
-    artifacts, dataset, evaluation::plots, files, inference, library, model, names,
+    artifacts, dataset, datasets, evaluation::plots, files, inference, model, names,
     proto::validation::Violation, registry, store, telemetry::logging, training::supervisor,
 };
 
@@ -286,8 +286,8 @@ pub fn from_registry(error: registry::Error) -> Status {
 }
 
 /// From the datasets with a name.
-pub fn from_library(error: library::Error) -> Status {
-    use library::Error as E;
+pub fn from_datasets(error: datasets::Error) -> Status {
+    use datasets::Error as E;
     match error {
         E::Store(error) => from_store(error),
         E::Path(error) => invalid(dataset_field(&error), &error.to_string()),

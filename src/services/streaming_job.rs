@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use crate::{
-    dataset::{self, Dataset, Roots, Step},
+    dataset::{self, Dataset, Phase, Roots},
     imaging::Limits,
     inference::Predictor,
     proto::{v1, validation::Violation},
@@ -98,7 +98,7 @@ pub(super) async fn scan(
     path: &str,
     roots: &Roots,
     options: dataset::Options,
-    mut progress: impl FnMut(Step, usize, usize) + Send + 'static,
+    mut progress: impl FnMut(Phase, usize, usize) + Send + 'static,
 ) -> Result<Dataset, Status> {
     let (path, roots) = (PathBuf::from(path), roots.clone());
     let options = dataset::Options {

@@ -3,9 +3,9 @@
 use tonic::{Request, Response, Status};
 
 use crate::{
-    names::VersionName,
+    names::{DEFAULT_MODEL, LIVE, VersionName},
     proto::v1::{self, system_service_server::SystemService},
-    registry::{DEFAULT_MODEL, LIVE, Registry},
+    registry::Registry,
     telemetry::logging,
 };
 

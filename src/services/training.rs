@@ -388,11 +388,7 @@ impl TrainingApi {
             refuse("request_id", format!("{:?} is no UUID", request.request_id));
         }
         if !request.training_id.is_empty() && !names::is_id(&request.training_id) {
-            let description = format!(
-                "{:?} is no id: 1 to 63 of a-z, 0-9 and -, beginning with a letter",
-                request.training_id
-            );
-            refuse("training_id", description);
+            refuse("training_id", names::id_violation(&request.training_id));
         }
         if request.display_name.chars().count() > 256 {
             refuse(
@@ -624,9 +620,7 @@ impl TrainingApi {
     }
 
     fn with_progress(&self, mut training: v1::Training) -> v1::Training {
-        training.progress = self
-            .supervisor
-            .progress(training.name.trim_start_matches("trainings/"));
+        training.progress = self.supervisor.progress(names::id_of(&training.name));
         training
     }
 

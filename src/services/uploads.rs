@@ -31,8 +31,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use crate::{
-    library::{
-        self, Library,
+    datasets::{
+        self, DatasetRegistry,
         uploads::{Upload, Writer},
     },
     names,
@@ -83,7 +83,7 @@ pub const METHODS: [Method; 3] = [Method::HEAD, Method::PATCH, Method::DELETE];
 #[derive(Clone)]
 pub struct Uploading {
     /// The datasets.
-    pub library: Library,
+    pub datasets: DatasetRegistry,
     /// Ends what is being written.
     pub shutdown: CancellationToken,
     /// Owns what is being written.
@@ -92,7 +92,7 @@ pub struct Uploading {
 
 #[derive(Clone)]
 struct Pages {
-    library: Library,
+    datasets: DatasetRegistry,
     writers: Arc<Semaphore>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -101,12 +101,12 @@ struct Pages {
 /// The pages; without those of the uploads where `takes_uploads` is false. The exporter must be installed: their series exist from now on.
 pub fn router(uploading: Uploading, takes_uploads: bool) -> Router {
     let Uploading {
-        library,
+        datasets,
         shutdown,
         tasks,
     } = uploading;
     let pages = Pages {
-        library,
+        datasets,
         writers: Arc::new(Semaphore::new(MAX_WRITERS)),
         shutdown,
         tasks,
@@ -127,7 +127,7 @@ pub fn router(uploading: Uploading, takes_uploads: bool) -> Router {
 async fn begin(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     answer(route::UPLOADS, async {
         let length = number(&headers, &UPLOAD_LENGTH)?;
-        let upload = pages.library.uploads().begin(length).await;
+        let upload = pages.datasets.uploads().begin(length).await;
         let upload = upload.map_err(refused)?;
         let path = format!("/datasets/uploads/{}", upload.id);
         let location = HeaderValue::try_from(path.as_str())
@@ -145,7 +145,7 @@ async fn begin(State(pages): State<Pages>, headers: HeaderMap) -> Response {
 
 async fn offset(State(pages): State<Pages>, Path(upload): Path<String>) -> Response {
     answer(route::UPLOAD, async {
-        let upload = pages.library.uploads().get(&upload).await;
+        let upload = pages.datasets.uploads().get(&upload).await;
         Ok(standing(StatusCode::OK, &upload.map_err(refused)?))
     })
     .await
@@ -168,7 +168,7 @@ async fn append(
         let offset = number(&headers, &UPLOAD_OFFSET)?;
         let slot = Arc::clone(&pages.writers).try_acquire_owned();
         let slot = slot.map_err(|_| status::too_many_requests(MAX_WRITERS))?;
-        let writer = pages.library.uploads().write_at(&upload, offset).await;
+        let writer = pages.datasets.uploads().write_at(&upload, offset).await;
         let writer = writer.map_err(refused)?;
         let announced = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
         let announced = announced.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
@@ -218,7 +218,7 @@ async fn copy(writer: &mut Writer, body: Body) -> Result<(), Failure> {
 
 async fn remove(State(pages): State<Pages>, Path(upload): Path<String>) -> Response {
     answer(route::UPLOAD, async {
-        let removed = pages.library.remove_upload(&upload).await;
+        let removed = pages.datasets.remove_upload(&upload).await;
         removed.map_err(refused)?;
         Ok((StatusCode::NO_CONTENT, [TUS_RESUMABLE]).into_response())
     })
@@ -235,7 +235,7 @@ async fn sample(
         let index = index
             .parse()
             .map_err(|_| status::not_found("no such sample"))?;
-        let image = pages.library.sample(id, index).await.map_err(refused)?;
+        let image = pages.datasets.sample(id, index).await.map_err(refused)?;
         let head = [
             (CONTENT_TYPE, "image/jpeg"),
             (CACHE_CONTROL, KEEP),
@@ -275,8 +275,8 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<u64, Status> {
 }
 
 /// The protocol has statuses that are more exact than those of the codes.
-fn refused(error: library::Error) -> Failure {
-    use library::Error as E;
+fn refused(error: datasets::Error) -> Failure {
+    use datasets::Error as E;
     let http = match &error {
         E::WrongOffset { .. } => Some(StatusCode::CONFLICT),
         E::Busy { .. } | E::Needed { .. } => Some(StatusCode::LOCKED),
@@ -290,7 +290,7 @@ fn refused(error: library::Error) -> Failure {
         | E::NoSample { .. }
         | E::Io(_) => None,
     };
-    let failure = Failure::from(status::from_library(error));
+    let failure = Failure::from(status::from_datasets(error));
     Failure {
         http: http.unwrap_or(failure.http),
         ..failure

@@ -11,14 +11,10 @@ use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 use tokio::sync::watch;
 
-use super::database::{Write, uninterrupted};
-use super::{Error, Page, Store, VersionRef, versions};
+use super::database::{Write, run_detached};
+use super::{Error, Page, Store, versions};
+use crate::names::{LIVE, PREVIOUS, VersionRef};
 use crate::proto::v1 as pb;
-
-/// The alias that is served.
-pub(super) const LIVE: &str = "live";
-/// The alias of what was served before.
-const PREVIOUS: &str = "previous";
 
 impl Store {
     /// Points an alias to a version and returns the version with its aliases. Pointing it to where it points changes nothing.
@@ -34,7 +30,7 @@ impl Store {
     ) -> Result<pb::ModelVersion, Error> {
         let inner = self.inner.clone();
         let (model, alias) = (model.to_owned(), alias.to_owned());
-        uninterrupted(Box::pin(async move {
+        run_detached(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let target = VersionRef::Number(number);
             let version = versions::find(write.connection(), &model, &target)
@@ -68,7 +64,7 @@ impl Store {
     pub async fn delete_alias(&self, model: &str, alias: &str) -> Result<(), Error> {
         let inner = self.inner.clone();
         let (model, alias) = (model.to_owned(), alias.to_owned());
-        uninterrupted(Box::pin(async move {
+        run_detached(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let found = current(write.connection(), &model, &alias).await?;
             if found == 0 {

@@ -9,11 +9,12 @@ use std::time::SystemTime;
 use prost::Message;
 use prost_types::Timestamp;
 
-use super::database::{Write, uninterrupted};
+use super::database::{Write, run_detached};
 use super::events::{Kind, Log};
 use super::trainings::{find, is_final, state_changed};
 use super::versions::{self, Publish};
 use super::{Error, Store, checkpoints, resume_points};
+use crate::names::id_of;
 use crate::proto::{v1 as pb, worker_v1::ResumePoint};
 
 /// What is written together with a training's message. The default writes the message alone.
@@ -50,7 +51,7 @@ pub enum Rewind {
 
 /// What a change did.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Applied {
+pub struct UpdateResult {
     /// The training after it.
     pub training: pb::Training,
     /// The events that were appended, in order.
@@ -71,13 +72,13 @@ impl Store {
     /// `decide` runs on the way of all writes and must only compute. Its error undoes everything and is returned as it is. Errors of
     /// the store: [`Error::NotFound`]; [`Error::Terminal`] when an ended training would change its state, get events or a version;
     /// [`Error::NotAppendable`].
-    pub async fn update<F, E>(&self, id: &str, decide: F) -> Result<Applied, E>
+    pub async fn update<F, E>(&self, id: &str, decide: F) -> Result<UpdateResult, E>
     where
         F: FnOnce(&mut pb::Training) -> Result<Change, E> + Send + 'static,
         E: From<Error> + Send + 'static,
     {
         let (inner, id) = (self.inner.clone(), id.to_owned());
-        uninterrupted(Box::pin(async move {
+        run_detached(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let (number, before) = find(write.connection(), &id)
                 .await?
@@ -100,7 +101,7 @@ async fn apply(
     before: &pb::Training,
     mut after: pb::Training,
     change: Change,
-) -> Result<Applied, Error> {
+) -> Result<UpdateResult, Error> {
     let Change {
         events: mut kinds,
         drop_checkpoints,
@@ -134,7 +135,7 @@ async fn apply(
         kinds.push(state_changed(&after));
     }
 
-    let id = before.name.trim_start_matches("trainings/");
+    let id = id_of(&before.name);
     let mut log = Log {
         number,
         id,
@@ -188,7 +189,7 @@ async fn apply(
         Some((_, training)) => training,
         None => return Err(Error::no_training(id)),
     };
-    Ok(Applied {
+    Ok(UpdateResult {
         training,
         events,
         version,

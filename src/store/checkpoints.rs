@@ -7,16 +7,8 @@ use sqlx::SqliteConnection;
 
 use super::database::Write;
 use super::{Error, Page, Store};
+use crate::names::CheckpointRef;
 use crate::proto::v1 as pb;
-
-/// Which checkpoint of a training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckpointRef {
-    /// The one of an epoch, from 1.
-    Epoch(u32),
-    /// The best so far.
-    Best,
-}
 
 impl Store {
     /// Up to `limit` checkpoints of a training, newest first, of epochs below `before`. Errors: [`Error::NotFound`].

@@ -162,7 +162,7 @@ impl Write {
 ///
 /// Without it a caller that is dropped between the commit and the wake-up would leave followers asleep beside a new event. The task
 /// holds a connection, and [`Store::close`] waits for all connections.
-pub(crate) async fn uninterrupted<T, E>(
+pub(crate) async fn run_detached<T, E>(
     work: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E>
 where

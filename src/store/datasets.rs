@@ -7,8 +7,9 @@ use prost::Message;
 use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 
-use super::database::{Write, uninterrupted};
+use super::database::{Write, run_detached};
 use super::{Error, Page, Store};
+use crate::names::id_of;
 use crate::proto::v1::{self as pb, DatasetKind, DatasetState};
 
 /// A dataset and the number of its row, which a later one of the same id does not have.
@@ -30,7 +31,7 @@ impl Store {
         max_unfinished: usize,
     ) -> Result<NumberedDataset, Error> {
         let inner = self.inner.clone();
-        uninterrupted(Box::pin(async move {
+        run_detached(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let inserted = insert(&mut write, dataset, max_unfinished).await?;
             write.commit().await?;
@@ -88,7 +89,7 @@ impl Store {
     /// Replaces a dataset. False when it was deleted meanwhile, even if there is another one of its id.
     pub async fn update_dataset(&self, changed: NumberedDataset) -> Result<bool, Error> {
         let inner = self.inner.clone();
-        uninterrupted(Box::pin(async move {
+        run_detached(Box::pin(async move {
             let NumberedDataset {
                 number,
                 mut dataset,
@@ -112,7 +113,7 @@ impl Store {
     /// Errors: [`Error::NotFound`], [`Error::DatasetInUse`].
     pub async fn delete_dataset(&self, id: &str) -> Result<NumberedDataset, Error> {
         let (inner, id) = (self.inner.clone(), id.to_owned());
-        uninterrupted(Box::pin(async move {
+        run_detached(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let found = find(write.connection(), &id)
                 .await?
@@ -171,7 +172,7 @@ async fn insert(
     mut dataset: pb::Dataset,
     max_unfinished: usize,
 ) -> Result<NumberedDataset, Error> {
-    let id = dataset.name.trim_start_matches("datasets/").to_owned();
+    let id = id_of(&dataset.name).to_owned();
     if find(write.connection(), &id).await?.is_some() {
         return Err(Error::AlreadyExists { name: dataset.name });
     }

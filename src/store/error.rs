@@ -214,7 +214,7 @@ pub enum Error {
 
 impl Error {
     /// Whether the same may work at another try, such as when nobody else has the database locked.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Database { .. })
     }
 

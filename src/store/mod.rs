@@ -55,13 +55,12 @@ mod versions;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Applied, Change, Rewind};
-pub use checkpoints::CheckpointRef;
+pub use change::{Change, Rewind, UpdateResult};
 pub use database::Store;
-pub(crate) use database::uninterrupted;
+pub(crate) use database::run_detached;
 pub use datasets::NumberedDataset;
 pub use error::Error;
 pub use events::{Kind, encode_token, parse_token};
 pub use page::{MAX_PAGE_BYTES, Page, Room};
 pub use trainings::{Inserted, RequestId, is_final};
-pub use versions::{Promotion, Publish, VersionRef};
+pub use versions::{Promotion, Publish};

@@ -6,7 +6,7 @@ use prost::Message;
 use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 
-use super::database::{Write, uninterrupted};
+use super::database::{Write, run_detached};
 use super::events::{Kind, Log};
 use super::{Error, Page, Store, checkpoints, datasets};
 use crate::proto::v1::{self as pb, TrainingState};
@@ -42,7 +42,7 @@ impl Store {
         max_queued: usize,
     ) -> Result<Inserted, Error> {
         let inner = self.inner.clone();
-        uninterrupted(Box::pin(async move {
+        run_detached(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let inserted = insert(&mut write, training, request, max_queued).await?;
             write.commit().await?;
@@ -136,7 +136,7 @@ impl Store {
     /// Returns the SHA-256 (hex) of the artifacts that nothing uses any more. Errors: [`Error::NotFound`], [`Error::StillLive`].
     pub async fn delete_training(&self, id: &str) -> Result<Vec<String>, Error> {
         let (inner, id) = (self.inner.clone(), id.to_owned());
-        uninterrupted(Box::pin(async move {
+        run_detached(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let (number, training) = find(write.connection(), &id)
                 .await?

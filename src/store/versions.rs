@@ -7,19 +7,11 @@ use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 use tokio::sync::watch;
 
-use super::aliases::{self, LIVE};
-use super::database::{Write, uninterrupted};
+use super::aliases;
+use super::database::{Write, run_detached};
 use super::{Error, Page, Store};
+use crate::names::{LIVE, VersionRef};
 use crate::proto::v1 as pb;
-
-/// Which version of a model.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum VersionRef {
-    /// The one of a number, from 1.
-    Number(u64),
-    /// The one that an alias points to.
-    Alias(String),
-}
 
 /// A model version to make together with a change of a training.
 #[derive(Clone, Debug)]
@@ -50,7 +42,7 @@ impl Store {
         version: pb::ModelVersion,
     ) -> Result<pb::ModelVersion, Error> {
         let (inner, model) = (self.inner.clone(), model.to_owned());
-        uninterrupted(Box::pin(async move {
+        run_detached(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             let now = Timestamp::from(SystemTime::now());
             let version = insert(&mut write, &model, version, now).await?;
@@ -69,7 +61,7 @@ impl Store {
         cause: &'static str,
     ) -> Result<Option<pb::ModelVersion>, Error> {
         let (inner, model) = (self.inner.clone(), model.to_owned());
-        uninterrupted(Box::pin(async move {
+        run_detached(Box::pin(async move {
             let mut write = Write::begin(inner).await?;
             if has_versions(write.connection(), &model).await? {
                 return Ok(None);

@@ -86,7 +86,7 @@ impl Snapshot {
         }
         let checksum = checksum(views.iter().map(|(name, view)| (*name, view.data())));
         let file = format!("trainer-{attempt}-{number}.safetensors");
-        files::write_durably_by(&directory.join(&file), |aside| {
+        files::write_atomic_with(&directory.join(&file), |aside| {
             let mut file = fs_err::OpenOptions::new().write(true).open(aside)?;
             write_tensors(views, &mut file)
         })?;

@@ -157,7 +157,7 @@ fn scan(
 ) -> Result<Option<Dataset>, Error> {
     let options = spec.dataset.options(spec.seed, limits(job));
     let roots = dataset::Roots::new(job.data_roots.iter().map(PathBuf::from))?;
-    let mut progress = |step: dataset::Step, done: usize, all: usize| {
+    let mut progress = |step: dataset::Phase, done: usize, all: usize| {
         // A server that is gone is noticed by the next event that matters.
         drop(reporter.progress(|| v1::Progress {
             max_epochs: spec.max_epochs,

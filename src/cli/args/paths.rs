@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{cli::error::Error, files::directory_of};
+use crate::{cli::error::Error, files::parent_dir};
 
 /// The directory that relative paths are resolved against.
 pub(crate) fn current_dir() -> Result<PathBuf, Error> {
@@ -33,7 +33,7 @@ pub(crate) fn check_target(target: &Path) -> Result<(), Error> {
         let target = target.display();
         Err(Error::Usage(format!("--output {target}: {why}")))
     };
-    let directory = directory_of(target);
+    let directory = parent_dir(target);
     if target == Path::new("-") {
         return refuse("writing to standard output is not supported; name a file");
     }

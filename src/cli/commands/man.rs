@@ -67,7 +67,7 @@ fn write(command: &Command, dir: &Path) -> Result<usize, Error> {
     }
     let path = dir.join(format!("{name}.1"));
     let put = |temporary: &Path| fs_err::write(temporary, &page);
-    files::write_durably_by(&path, put).map_err(Error::File)?;
+    files::write_atomic_with(&path, put).map_err(Error::File)?;
     let shown = command
         .get_subcommands()
         .filter(|subcommand| !subcommand.is_hide_set() && subcommand.get_name() != "help");

@@ -14,7 +14,9 @@ fn options(pattern: &str) -> Options {
 }
 
 fn ages(dataset: &Dataset) -> Vec<(String, f32)> {
-    let samples = Part::ALL.into_iter().flat_map(|part| dataset.part(part));
+    let samples = Split::ALL
+        .into_iter()
+        .flat_map(|split| dataset.split(split));
     let mut ages: Vec<_> = samples
         .map(|sample| (sample.name.clone(), sample.age))
         .collect();
@@ -79,7 +81,7 @@ fn the_pattern_of_utkface_is_the_default_reading_without_its_doubts() {
         read.report.warnings
     );
     assert_eq!(said.report.warnings, [""; 0]);
-    let samples = Part::ALL.into_iter().flat_map(|part| said.part(part));
+    let samples = Split::ALL.into_iter().flat_map(|split| said.split(split));
     let labels: Vec<_> = samples
         .filter_map(|sample| sample.labels.get("gender"))
         .collect();

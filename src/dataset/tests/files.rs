@@ -5,7 +5,7 @@ use super::*;
 /// For few images whose parts do not matter.
 fn unsplit() -> Options {
     Options {
-        needs: Needs::Evaluation,
+        purpose: Purpose::Evaluation,
         ..Options::default()
     }
 }
@@ -159,7 +159,7 @@ fn counts(directories: [&str; 3]) -> Result<(Dataset, [usize; 3]), Error> {
         &format!("{test}/25_f.png"),
     ]);
     let dataset = fixture.load(&Options::default())?;
-    let counts = Part::ALL.map(|part| dataset.part(part).len());
+    let counts = Split::ALL.map(|split| dataset.split(split).len());
     Ok((dataset, counts))
 }
 
@@ -184,7 +184,7 @@ fn parts_are_recognised_by_the_names_that_people_give_them() {
 fn parts_that_cannot_be_told_apart_are_refused_and_doubtful_ones_have_a_warning() {
     let message = counts(["train", "val", "dev"]).unwrap_err().to_string();
     assert!(
-        message.contains("\"val\" and \"dev\" both name the validation part; rename"),
+        message.contains("\"val\" and \"dev\" both name the validation split; rename"),
         "{message}"
     );
     let (dataset, parts) = counts(["train", "val", "valid"]).unwrap();
@@ -196,8 +196,8 @@ fn parts_that_cannot_be_told_apart_are_refused_and_doubtful_ones_have_a_warning(
     );
     let fixture = Fixture::new();
     for number in 0..40 {
-        let part = ["my_train", "my_test"][number as usize % 2];
-        fixture.put(&format!("{part}/{number}_a.png"), &png(number));
+        let split = ["my_train", "my_test"][number as usize % 2];
+        fixture.put(&format!("{split}/{number}_a.png"), &png(number));
     }
     let dataset = fixture.load(&Options::default()).unwrap();
     assert_eq!(dataset.report.split, SplitOrigin::Hashed);

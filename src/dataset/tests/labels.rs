@@ -60,7 +60,7 @@ fn a_split_column_may_use_common_words_and_other_words_are_named() {
         let dataset = with_columns(8, "split", word)
             .load(&Options::default())
             .unwrap();
-        let counts = Part::ALL.map(|part| dataset.part(part).len());
+        let counts = Split::ALL.map(|split| dataset.split(split).len());
         assert_eq!(counts, [4, 2, 2], "{train} {val} {test}");
     }
     let word = |row| ["train", "val", "fold 3"][row as usize % 3].to_owned();

@@ -109,7 +109,7 @@ struct ExpectedSplit {
     seed: u64,
     val: f64,
     test: f64,
-    parts: Vec<Part>,
+    parts: Vec<Split>,
 }
 
 #[derive(Deserialize)]
@@ -135,7 +135,7 @@ fn the_split_of_a_image_is_the_one_that_python_computes() {
         for (index, expected) in case.parts.iter().enumerate() {
             let hash = Sha256::digest(format!("image {index}")).into();
             assert_eq!(
-                fractions.part(case.seed, &hash),
+                fractions.assign(case.seed, &hash),
                 *expected,
                 "{index} {fractions:?}"
             );
@@ -172,10 +172,10 @@ fn the_digest_is_the_one_that_python_computes() {
     let train = [sample("train/b.jpg", "bee", 34.5)];
     let val = [sample("val/é.jpg", "eh", 7.0)];
     let test = [sample("test/a.jpg", "ah", 100.0)];
-    let parts: [(Part, &[Sample]); 3] = [
-        (Part::Train, &train),
-        (Part::Val, &val),
-        (Part::Test, &test),
+    let parts: [(Split, &[Sample]); 3] = [
+        (Split::Train, &train),
+        (Split::Val, &val),
+        (Split::Test, &test),
     ];
     assert_eq!(digest(&parts), expected().digest);
     assert_eq!(digest(&parts[1..2]), expected().val_digest);
@@ -285,10 +285,10 @@ fn identical_images_stay_together_whatever_their_names() {
         fixture.put(&format!("30_copy_of_{number}.png"), &png(number));
     }
     let dataset = fixture.load(&Options::default()).unwrap();
-    for part in [&dataset.train, &dataset.val, &dataset.test] {
-        assert_eq!(part.len() % 2, 0);
-        for sample in part {
-            let twins = part
+    for split in [&dataset.train, &dataset.val, &dataset.test] {
+        assert_eq!(split.len() % 2, 0);
+        for sample in split {
+            let twins = split
                 .iter()
                 .filter(|other| other.content_hash == sample.content_hash);
             assert_eq!(twins.count(), 2, "{}", sample.name);
@@ -551,7 +551,7 @@ fn options_out_of_range_are_refused_by_name() {
 #[test]
 fn progress_ends_at_the_total_and_a_cancel_ends_the_reading() {
     let fixture = Fixture::with_images(&["train/1_a.png", "train/2_b.png", "val/3_c.png"]);
-    let mut last = (Step::Compare, 0, 0);
+    let mut last = (Phase::Compare, 0, 0);
     load(
         &fixture.directory(),
         &fixture.roots(),
@@ -560,7 +560,7 @@ fn progress_ends_at_the_total_and_a_cancel_ends_the_reading() {
         &|| false,
     )
     .unwrap();
-    assert_eq!(last, (Step::Scan, 3, 3));
+    assert_eq!(last, (Phase::Scan, 3, 3));
 
     // Asked first while listing three directories, then while scanning.
     for asked_before_cancel in [0, 3] {

@@ -12,7 +12,9 @@ fn read(fixture: &Fixture, table: &[u8], options: &Options) -> Dataset {
 }
 
 fn rows(dataset: &Dataset) -> Vec<(&str, f32)> {
-    let samples = Part::ALL.into_iter().flat_map(|part| dataset.part(part));
+    let samples = Split::ALL
+        .into_iter()
+        .flat_map(|split| dataset.split(split));
     samples
         .map(|sample| (sample.name.as_str(), sample.age))
         .collect()
@@ -222,7 +224,7 @@ fn names_that_differ_in_normalization_alone_are_two_files_where_both_exist() {
     let options = Options {
         max_reject_share: 1.0,
         verify: Verify::HeaderOnly,
-        needs: Needs::Evaluation,
+        purpose: Purpose::Evaluation,
         ..Options::default()
     };
     let dataset = read(&fixture, table.as_bytes(), &options);
@@ -273,7 +275,7 @@ fn links_are_not_listed_outside_of_the_roots() {
     let table = "path,age,split\na.png,1,train\nb.png,3,val\nlink/Jos\u{e9}.png,2,train\n";
     let options = Options {
         max_reject_share: 1.0,
-        needs: Needs::Evaluation,
+        purpose: Purpose::Evaluation,
         ..Options::default()
     };
     let dataset = read(&fixture, table.as_bytes(), &options);

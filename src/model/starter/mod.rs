@@ -147,7 +147,7 @@ pub fn write(
     fs_err::create_dir_all(directory).map_err(model::Error::from)?;
     // The description last, so that one that is there describes tensors that are there.
     for (name, bytes) in [(MODEL_FILE, &bytes), (MANIFEST_FILE, &text)] {
-        files::write_durably_by(&directory.join(name), |aside| fs_err::write(aside, bytes))
+        files::write_atomic_with(&directory.join(name), |aside| fs_err::write(aside, bytes))
             .map_err(model::Error::from)?;
     }
     let size = (bytes.len() + text.len()) as u64;

@@ -4,7 +4,7 @@ use tonic::Status;
 
 use crate::{
     dataset::{AgePattern, column_names},
-    library::{About, Library},
+    datasets::{About, DatasetRegistry},
     names,
     proto::{v1, validation::Violation},
     store::Store,
@@ -19,7 +19,7 @@ const MAX_DISPLAY_NAME: usize = 256;
 #[derive(Clone)]
 pub struct DatasetCrud {
     /// The datasets.
-    pub library: Library,
+    pub datasets: DatasetRegistry,
     /// Their records.
     pub store: Store,
     /// Whether datasets are made of uploads.
@@ -45,8 +45,8 @@ impl DatasetCrud {
         };
         let required = ("path", path.as_str(), "name a directory or a manifest");
         check(&dataset_id, &about, required)?;
-        let registered = self.library.register(&dataset_id, about, &path);
-        let dataset = registered.await.map_err(status::from_library)?;
+        let registered = self.datasets.register(&dataset_id, about, &path);
+        let dataset = registered.await.map_err(status::from_datasets)?;
         Ok(v1::RegisterDatasetResponse {
             dataset: Some(dataset),
         })
@@ -77,8 +77,8 @@ impl DatasetCrud {
             "give what POST /datasets/uploads of the HTTP port returned",
         );
         check(&dataset_id, &about, required)?;
-        let created = self.library.create(&dataset_id, about, &upload);
-        let dataset = created.await.map_err(status::from_library)?;
+        let created = self.datasets.create(&dataset_id, about, &upload);
+        let dataset = created.await.map_err(status::from_datasets)?;
         Ok(v1::CreateDatasetResponse {
             dataset: Some(dataset),
         })
@@ -88,9 +88,9 @@ impl DatasetCrud {
         &self,
         request: v1::GetDatasetRequest,
     ) -> Result<v1::GetDatasetResponse, Status> {
-        let found = self.library.get(dataset_id(&request.name)?).await;
+        let found = self.datasets.get(dataset_id(&request.name)?).await;
         Ok(v1::GetDatasetResponse {
-            dataset: Some(found.map_err(status::from_library)?),
+            dataset: Some(found.map_err(status::from_datasets)?),
         })
     }
 
@@ -116,8 +116,8 @@ impl DatasetCrud {
         &self,
         request: v1::DeleteDatasetRequest,
     ) -> Result<v1::DeleteDatasetResponse, Status> {
-        let deleted = self.library.delete(dataset_id(&request.name)?).await;
-        deleted.map_err(status::from_library)?;
+        let deleted = self.datasets.delete(dataset_id(&request.name)?).await;
+        deleted.map_err(status::from_datasets)?;
         Ok(v1::DeleteDatasetResponse {})
     }
 }
@@ -136,10 +136,7 @@ fn check(
         });
     };
     if !names::is_id(id) {
-        let shown: String = id.chars().take(100).collect();
-        let description =
-            format!("{shown:?} is no id: 1 to 63 of a-z, 0-9 and -, beginning with a letter");
-        refuse("dataset_id", description);
+        refuse("dataset_id", names::id_violation(id));
     }
     if value.is_empty() {
         refuse(field, format!("it is empty; {way_out}"));

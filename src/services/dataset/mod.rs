@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    dataset::{self, DEFAULT_NEAR_DISTANCE, Dataset, MAX_NEAR_DISTANCE, Needs, Part, Step},
+    dataset::{self, DEFAULT_NEAR_DISTANCE, Dataset, MAX_NEAR_DISTANCE, Phase, Purpose, Split},
     inference::{ServedModel, predict_files},
     names::VersionName,
     proto::{
@@ -244,14 +244,14 @@ impl Check {
 
     async fn scan(&self, progress: watch::Sender<v1::CheckProgress>) -> Result<Dataset, Status> {
         let options = dataset::Options {
-            needs: Needs::Check,
+            purpose: Purpose::Check,
             near: self.near,
             ..self
                 .spec
                 .dataset
                 .options(self.spec.seed, self.context.limits)
         };
-        let told = move |step: Step, done, total| {
+        let told = move |step: Phase, done, total| {
             progress.send_replace(phase(step.label(), done, total));
         };
         let path = &self.spec.dataset.path;
@@ -264,7 +264,7 @@ impl Check {
         dataset: &Arc<Dataset>,
         progress: &watch::Sender<v1::CheckProgress>,
     ) -> Result<v1::LabelOutliers, Status> {
-        let samples = Part::ALL.map(|part| dataset.part(part)).concat();
+        let samples = Split::ALL.map(|split| dataset.split(split)).concat();
         let total = samples.len();
         let told = |done| {
             progress.send_replace(phase("predict", done, total));

@@ -2,7 +2,7 @@
 
 use crate::{
     dataset::{
-        Dataset, NearMember, Part, Sample, age_bands, dataset_report, split_name, split_origin,
+        Dataset, NearMember, Sample, Split, age_bands, dataset_report, split_name, split_origin,
     },
     inference::{FilePrediction, ServedModel},
     model::calibration::Calibration,
@@ -28,13 +28,13 @@ pub(super) struct Limit(pub(super) usize);
 pub(super) fn report(dataset: &Dataset, near: Option<u32>, limit: Limit) -> v1::DatasetCheck {
     let identical = dataset.identical();
     let exact = identical.iter().map(|group| {
-        let same = |(part, sample): &(Part, &Sample)| image(*part, sample, 0, false);
+        let same = |(split, sample): &(Split, &Sample)| image(*split, sample, 0, false);
         group.iter().map(same).collect()
     });
     let lookalikes = dataset.near.iter().flatten().map(|group| {
         let alike = |member: &NearMember| {
-            let sample = &dataset.part(member.part)[member.index];
-            image(member.part, sample, member.distance, member.is_mirrored)
+            let sample = &dataset.split(member.split)[member.index];
+            image(member.split, sample, member.distance, member.is_mirrored)
         };
         group.iter().map(alike).collect()
     });
@@ -102,10 +102,10 @@ fn age_gap(images: &[v1::DuplicateImage]) -> f64 {
     ages().fold(0.0, f64::max) - ages().fold(f64::INFINITY, f64::min)
 }
 
-fn image(part: Part, sample: &Sample, distance: u32, mirrored: bool) -> v1::DuplicateImage {
+fn image(split: Split, sample: &Sample, distance: u32, mirrored: bool) -> v1::DuplicateImage {
     v1::DuplicateImage {
         file: sample.name.clone(),
-        split: split_name(part).to_owned(),
+        split: split_name(split).to_owned(),
         age: f64::from(sample.age),
         distance,
         mirrored,
@@ -128,11 +128,11 @@ pub(super) fn label_outliers(
     };
     // Levels rise.
     found.level = calibration.levels.last().map_or(0.0, |last| last.level);
-    let samples = Part::ALL.into_iter().flat_map(|part| {
-        let samples = dataset.part(part).iter();
-        samples.map(move |sample| (part, sample))
+    let samples = Split::ALL.into_iter().flat_map(|split| {
+        let samples = dataset.split(split).iter();
+        samples.map(move |sample| (split, sample))
     });
-    for ((part, sample), verdict) in samples.zip(verdicts) {
+    for ((split, sample), verdict) in samples.zip(verdicts) {
         let Ok(predicted) = verdict else {
             found.skipped_images += 1;
             continue;
@@ -140,7 +140,7 @@ pub(super) fn label_outliers(
         found.images += 1;
         found
             .listed
-            .extend(outlier(calibration, found.level, part, sample, predicted));
+            .extend(outlier(calibration, found.level, split, sample, predicted));
     }
     found.outside = found.listed.len() as u64;
     found
@@ -160,7 +160,7 @@ pub(super) fn label_outliers(
 fn outlier(
     calibration: &Calibration,
     level: f64,
-    part: Part,
+    split: Split,
     sample: &Sample,
     predicted: f64,
 ) -> Option<v1::LabelOutlier> {
@@ -172,7 +172,7 @@ fn outlier(
     let ratio = error / half_width.max(f64::EPSILON);
     (error > half_width + ROUNDING_YEARS).then(|| v1::LabelOutlier {
         file: sample.name.clone(),
-        split: split_name(part).to_owned(),
+        split: split_name(split).to_owned(),
         age,
         predicted,
         lower,
@@ -251,7 +251,8 @@ mod tests {
             bytes: 1,
             content_hash: [0; 32],
         };
-        let judge = |age, predicted| outlier(&calibration, 0.5, Part::Val, &sample(age), predicted);
+        let judge =
+            |age, predicted| outlier(&calibration, 0.5, Split::Val, &sample(age), predicted);
         assert_eq!(judge(20.0, 24.0), None);
         assert_eq!(judge(20.0, 16.0), None);
         let found = judge(13.0, 3.0).unwrap();

@@ -7,12 +7,11 @@ use tonic::Status;
 use crate::{
     imaging::InputSpec,
     inference::{ServedModel, Total, VersionStatistics},
-    names::VersionName,
+    names::{VersionName, VersionRef},
     proto::open_inference::{
         self as oi, model_config::SchedulingChoice, model_metadata_response::TensorMetadata,
         model_version_policy::PolicyChoice, repository_index_response::ModelIndex,
     },
-    store::VersionRef,
 };
 
 use super::{

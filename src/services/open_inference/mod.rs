@@ -18,9 +18,9 @@ use tonic::{Code, Status};
 use crate::{
     inference::{PredictOptions, ServedModel},
     model::calibration::DEFAULT_LEVEL,
-    names::{VersionName, is_id},
-    registry::{DEFAULT_MODEL, LIVE, LiveStatus},
-    store::{Store, VersionRef},
+    names::{DEFAULT_MODEL, LIVE, VersionName, VersionRef, is_id},
+    registry::LiveStatus,
+    store::Store,
 };
 
 use self::tensors::{Call, Inferred};

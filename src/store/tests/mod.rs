@@ -12,6 +12,7 @@ use tokio::sync::Barrier;
 use tokio::time::timeout;
 
 use super::*;
+use crate::names::{CheckpointRef, VersionRef};
 use crate::proto::v1::{self as pb, TrainingState};
 
 // What can be told of a change.
@@ -77,12 +78,16 @@ fn events(events: Vec<Kind>) -> Change {
     }
 }
 
-async fn append(store: &Store, id: &str, kinds: Vec<Kind>) -> Applied {
+async fn append(store: &Store, id: &str, kinds: Vec<Kind>) -> UpdateResult {
     let decide = move |_: &mut pb::Training| Ok::<_, Error>(events(kinds));
     store.update(id, decide).await.unwrap()
 }
 
-async fn become_state(store: &Store, id: &str, state: TrainingState) -> Result<Applied, Error> {
+async fn become_state(
+    store: &Store,
+    id: &str,
+    state: TrainingState,
+) -> Result<UpdateResult, Error> {
     store
         .update(id, move |training| {
             training.set_state(state);
@@ -92,7 +97,7 @@ async fn become_state(store: &Store, id: &str, state: TrainingState) -> Result<A
 }
 
 /// Ends a training whose version has this validation loss.
-async fn publish(store: &Store, id: &str, promote: Promotion, val_loss: f64) -> Applied {
+async fn publish(store: &Store, id: &str, promote: Promotion, val_loss: f64) -> UpdateResult {
     store
         .update(id, move |training| {
             training.set_state(TrainingState::Succeeded);

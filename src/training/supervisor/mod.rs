@@ -38,12 +38,12 @@ use self::{reserve::Reserve, tensorboard::EventFiles};
 use crate::{
     artifacts::{self, Artifacts},
     imaging::Limits,
-    names::of_state,
+    names::{id_of, of_state},
     proto::{
         v1::{self, StopReason, TrainingState},
         worker_v1,
     },
-    store::{self, Change, Inserted, RequestId, Store, is_final, uninterrupted},
+    store::{self, Change, Inserted, RequestId, Store, is_final, run_detached},
     telemetry::{logging::chain, traces::Traces},
     training::spec::{self, Changes},
 };
@@ -193,7 +193,7 @@ impl Supervisor {
         request: Option<RequestId>,
     ) -> Result<v1::Training, Error> {
         let this = self.clone();
-        uninterrupted(Box::pin(
+        run_detached(Box::pin(
             async move { this.start_now(training, request).await },
         ))
         .await
@@ -235,7 +235,7 @@ impl Supervisor {
     /// A training that does not exist or has ended.
     pub async fn stop(&self, id: &str) -> Result<v1::Training, Error> {
         let (this, id) = (self.clone(), id.to_owned());
-        uninterrupted(Box::pin(async move { this.stop_now(&id).await })).await
+        run_detached(Box::pin(async move { this.stop_now(&id).await })).await
     }
 
     async fn stop_now(&self, id: &str) -> Result<v1::Training, Error> {
@@ -274,7 +274,7 @@ impl Supervisor {
     /// A training that does not exist, has ended or was asked to end.
     pub async fn pause(&self, id: &str) -> Result<v1::Training, Error> {
         let (this, id) = (self.clone(), id.to_owned());
-        uninterrupted(Box::pin(async move { this.pause_now(&id).await })).await
+        run_detached(Box::pin(async move { this.pause_now(&id).await })).await
     }
 
     async fn pause_now(&self, id: &str) -> Result<v1::Training, Error> {
@@ -308,7 +308,7 @@ impl Supervisor {
     /// A training that does not exist, has ended, is about to pause or was asked to end.
     pub async fn resume(&self, id: &str) -> Result<v1::Training, Error> {
         let (this, id) = (self.clone(), id.to_owned());
-        uninterrupted(Box::pin(async move { this.resume_now(&id).await })).await
+        run_detached(Box::pin(async move { this.resume_now(&id).await })).await
     }
 
     async fn resume_now(&self, id: &str) -> Result<v1::Training, Error> {
@@ -340,7 +340,7 @@ impl Supervisor {
     /// A training that does not exist or has ended.
     pub async fn change(&self, id: &str, changes: Changes) -> Result<v1::Training, Error> {
         let (this, id) = (self.clone(), id.to_owned());
-        uninterrupted(Box::pin(async move { this.change_now(&id, changes).await })).await
+        run_detached(Box::pin(async move { this.change_now(&id, changes).await })).await
     }
 
     async fn change_now(&self, id: &str, changes: Changes) -> Result<v1::Training, Error> {
@@ -374,7 +374,7 @@ impl Supervisor {
     /// A training that does not exist or has ended.
     pub async fn cancel(&self, id: &str, force: bool) -> Result<v1::Training, Error> {
         let (this, id) = (self.clone(), id.to_owned());
-        uninterrupted(Box::pin(async move { this.cancel_now(&id, force).await })).await
+        run_detached(Box::pin(async move { this.cancel_now(&id, force).await })).await
     }
 
     async fn cancel_now(&self, id: &str, force: bool) -> Result<v1::Training, Error> {
@@ -410,7 +410,7 @@ impl Supervisor {
     /// A training that does not exist or has not ended.
     pub async fn delete(&self, id: &str) -> Result<(), Error> {
         let (this, id) = (self.clone(), id.to_owned());
-        uninterrupted(Box::pin(async move { this.delete_now(&id).await })).await
+        run_detached(Box::pin(async move { this.delete_now(&id).await })).await
     }
 
     async fn delete_now(&self, id: &str) -> Result<(), Error> {
@@ -563,7 +563,7 @@ impl Inner {
             return;
         }
         // Nobody is between storing the same bytes and recording them while this is held, so what is unused now stays unused.
-        let _nobody_stores = self.artifacts.nobody_stores().await;
+        let _nobody_stores = self.artifacts.lock_for_gc().await;
         for digest in digests {
             let removed = match self.store.is_referenced(digest).await {
                 Ok(true) => continue,
@@ -606,10 +606,6 @@ fn cancelled(training: &mut v1::Training) {
     training.set_state(TrainingState::Cancelled);
     training.set_stop_reason(StopReason::UserStop);
     training.end_time = Some(std::time::SystemTime::now().into());
-}
-
-fn id_of(name: &str) -> &str {
-    name.trim_start_matches("trainings/")
 }
 
 fn not_now(training: &v1::Training, wanted: &'static str) -> Error {

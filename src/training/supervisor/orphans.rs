@@ -8,14 +8,14 @@ use std::{collections::HashSet, io, path::Path, time::Duration};
 use fs_err as fs;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::files::write_durably;
+use crate::files::write_atomic;
 
 const PID_FILE: &str = "worker.pid";
 
 /// Writes down which process works in a directory.
 pub(super) fn remember(work_dir: &Path, pid: u32) -> io::Result<()> {
     let started = start_time(pid).unwrap_or_default();
-    write_durably(
+    write_atomic(
         &work_dir.join(PID_FILE),
         format!("{pid} {started} {}\n", boot_id()).as_bytes(),
     )

@@ -5,11 +5,12 @@ use std::path::Path;
 use crate::{
     artifacts, files,
     model::checkpoint::{MANIFEST_FILE, MODEL_FILE},
+    names::CheckpointRef,
     proto::{
         v1::{self, StopReason, TrainingState},
         worker_v1::{Resume, ResumePoint},
     },
-    store::{self, Change, CheckpointRef, Kind},
+    store::{self, Change, Kind},
     telemetry::{logging::chain, metrics},
     training::spec::{Spec, halve_batch},
 };

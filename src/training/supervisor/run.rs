@@ -658,13 +658,13 @@ async fn saved(inner: &Inner, id: &str, saved: Saved) -> Result<(), Unrecorded> 
 async fn epoch(inner: &Arc<Inner>, id: &str, done: EpochDone) -> Result<(), Unrecorded> {
     let metrics = done.metrics.unwrap_or_default();
     // Until the files are recorded nobody may take them for unused.
-    let storing = inner.artifacts.storing().await;
+    let storing = inner.artifacts.block_gc().await;
     let mut files = Vec::with_capacity(done.files.len());
     for file in done.files {
         let path = PathBuf::from(&file.path);
         let stored = inner
             .artifacts
-            .take_file(&path)
+            .move_file(&path)
             .await
             .map_err(|error| Unrecorded::of_artifacts(&error))?;
         if stored.sha256 != file.sha256 {
@@ -764,12 +764,13 @@ impl Inner {
             match self.publisher.prepare(&finished, promotion).await {
                 Ok(prepared) => publish = Some(prepared),
                 Err(PublishError::Store(error))
-                    if error.may_pass() || matches!(error, store::Error::DiskFull { .. }) =>
+                    if error.is_transient() || matches!(error, store::Error::DiskFull { .. }) =>
                 {
                     return Err(error.into());
                 }
                 Err(PublishError::Artifacts(error))
-                    if error.may_pass() || matches!(error, artifacts::Error::DiskFull { .. }) =>
+                    if error.is_transient()
+                        || matches!(error, artifacts::Error::DiskFull { .. }) =>
                 {
                     return Err(error.into());
                 }
@@ -875,7 +876,7 @@ fn event_change(kind: Kind) -> Change {
 impl Unrecorded {
     fn of_store(error: &store::Error) -> Self {
         let message = chain(error);
-        if error.may_pass() {
+        if error.is_transient() {
             return Unrecorded::ForNow(message);
         }
         if matches!(error, store::Error::DiskFull { .. }) {
@@ -889,7 +890,7 @@ impl Unrecorded {
 
     fn of_artifacts(error: &artifacts::Error) -> Self {
         let message = chain(error);
-        if error.may_pass() {
+        if error.is_transient() {
             return Unrecorded::ForNow(message);
         }
         if matches!(error, artifacts::Error::DiskFull { .. }) {

@@ -215,7 +215,7 @@ fn write_file(
     output: &Path,
     write: impl FnOnce(&Path) -> Result<(), model::Error>,
 ) -> Result<Written, Error> {
-    files::write_durably_by(output, write)?;
+    files::write_atomic_with(output, write)?;
     Ok(Written {
         size: fs_err::metadata(output).map_err(Error::File)?.len(),
         change: None,

@@ -15,7 +15,7 @@ use crate::{
         error::Error,
         output::{json, text::size_text},
     },
-    files::directory_of,
+    files::parent_dir,
     proto::v1::DownloadCheckpointRequest,
 };
 
@@ -56,7 +56,7 @@ pub(crate) async fn run(
     let parts = client
         .message(response)?
         .map(|part| part.map(|part| (part.file, part.data)));
-    let mut temporary = NamedTempFile::new_in(directory_of(&target)).map_err(Error::File)?;
+    let mut temporary = NamedTempFile::new_in(parent_dir(&target)).map_err(Error::File)?;
     let output = &mut context.output;
     let file = download(client, parts, &mut temporary, &target, output).await?;
     temporary.as_file().sync_all().map_err(Error::File)?;

@@ -16,7 +16,7 @@ use std::{
 use fs_err::tokio as fs;
 use tokio::{io::AsyncWriteExt as _, sync::Mutex};
 
-use crate::proto::v1;
+use crate::{names::id_of, proto::v1};
 
 /// What the name of every event file begins with; TensorBoard looks for it.
 const PREFIX: &str = "events.out.tfevents.";
@@ -53,7 +53,7 @@ impl EventFiles {
         let (Some(directory), Some(metrics)) = (&self.directory, &training.last) else {
             return;
         };
-        let id = training.name.trim_start_matches("trainings/");
+        let id = id_of(&training.name);
         let mut current = self.current.lock().await;
         let is_same = |run: &Run| run.id == id && run.attempt == training.attempt;
         let run = match current.take().filter(is_same) {

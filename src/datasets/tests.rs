@@ -16,13 +16,13 @@ const LIMITS: unpack::Limits = unpack::Limits {
 struct Fixture {
     directory: TempDir,
     store: Store,
-    library: Library,
+    library: DatasetRegistry,
 }
 
 async fn open(directory: TempDir) -> Fixture {
     let data_dir = fs::canonicalize(directory.path()).unwrap().join("data");
     let store = Store::open(&data_dir).await.unwrap();
-    let datasets = Library::prepare(&data_dir).unwrap();
+    let datasets = DatasetRegistry::prepare(&data_dir).unwrap();
     let roots = Roots::new([directory.path().to_owned(), datasets]).unwrap();
     let options = Options {
         data_dir,
@@ -31,7 +31,9 @@ async fn open(directory: TempDir) -> Fixture {
         limits: LIMITS,
         images: imaging::Limits::default(),
     };
-    let library = Library::open(store.clone(), roots, options).await.unwrap();
+    let library = DatasetRegistry::open(store.clone(), roots, options)
+        .await
+        .unwrap();
     Fixture {
         directory,
         store,

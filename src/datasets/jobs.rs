@@ -10,20 +10,21 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    names::id_of,
     proto::v1::{self, DatasetState},
     store::{self, NumberedDataset},
 };
 
 use super::{
-    Error, Inner, Library, Running,
-    survey::{self, Survey},
+    DatasetRegistry, Error, Inner, Running,
+    summary::{self, Summary},
     unpack,
 };
 
 /// Pause after the database failed, before it is asked again.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
-impl Library {
+impl DatasetRegistry {
     /// Works until the token is cancelled; what is not done then is begun again by the next server.
     pub async fn run(&self, shutdown: CancellationToken) {
         let inner = &self.inner;
@@ -82,7 +83,7 @@ impl Inner {
         );
         let done = match next.dataset.state() {
             DatasetState::Unpacking => self.unpack(&mut next, &cancelled).await,
-            DatasetState::Scanning => self.survey(&mut next, &cancelled).await,
+            DatasetState::Scanning => self.scan(&mut next, &cancelled).await,
             DatasetState::Unspecified | DatasetState::Ready | DatasetState::Failed => {
                 Err("it is in a state that this version does not know".to_owned())
             }
@@ -116,7 +117,7 @@ impl Inner {
 
     /// Removes the files of a dataset that no longer has its row.
     async fn remove_if_deleted(self: &Arc<Self>, next: &NumberedDataset) {
-        let id = next.dataset.name.trim_start_matches("datasets/");
+        let id = id_of(&next.dataset.name);
         let is_there = match self.store.dataset(id).await {
             Ok(found) => found.number == next.number,
             Err(store::Error::NotFound { .. }) => false,
@@ -126,7 +127,7 @@ impl Inner {
             return;
         }
         let (inner, deleted) = (Arc::clone(self), next.clone());
-        if let Err(error) = blocking(move || inner.places.remove(&deleted)).await {
+        if let Err(error) = blocking(move || inner.layout.remove(&deleted)).await {
             tracing::warn!(%error, "could not remove a deleted dataset");
         }
     }
@@ -139,14 +140,14 @@ impl Inner {
     ) -> Result<(), String> {
         let upload = self.uploads.file(&next.dataset.upload);
         let upload = upload.map_err(|error| error.to_string())?;
-        let aside = self.places.aside(next.number);
+        let aside = self.layout.aside(next.number);
         let place = PathBuf::from(&next.dataset.path);
         let (inner, number, cancelled) = (Arc::clone(self), next.number, cancelled.clone());
         let unpacking = blocking(move || {
             let unpacked = inner.unpack_into(&upload, &aside, &place, number, &cancelled);
             if unpacked.is_err() {
                 // Whatever is wrong, half a dataset helps nobody; the next start clears what stays.
-                super::places::remove_directory(&aside).ok();
+                super::layout::remove_directory(&aside).ok();
             }
             Ok(unpacked)
         });
@@ -172,20 +173,20 @@ impl Inner {
         cancelled: &CancellationToken,
     ) -> Result<unpack::Unpacked, unpack::Error> {
         // Of a server that was killed between the renaming and the record of it.
-        super::places::remove_directory(place)?;
-        super::places::remove_directory(aside)?;
+        super::layout::remove_directory(place)?;
+        super::layout::remove_directory(aside)?;
         fs_err::create_dir_all(aside)?;
         let mut tell = |done, total| {
             self.tell(number, "unpack", done, total);
             !cancelled.is_cancelled()
         };
         let found = unpack::unpack(upload, aside, &self.limits, &mut tell)?;
-        self.places.put(aside, place)?;
+        self.layout.put(aside, place)?;
         Ok(found)
     }
 
     /// Scans a dataset, and keeps small images of some of its images.
-    async fn survey(
+    async fn scan(
         self: &Arc<Self>,
         next: &mut NumberedDataset,
         cancelled: &CancellationToken,
@@ -194,21 +195,21 @@ impl Inner {
         let path = next.dataset.path.clone();
         let options = self.options(&next.dataset);
         let options = options.map_err(|error| error.to_string())?;
-        let surveying = blocking(move || {
+        let scanning = blocking(move || {
             let mut tell = |done: usize, total: usize| {
                 inner.tell(number, "scan", done as u64, total as u64);
             };
-            Ok(survey::survey(
+            Ok(summary::summarize(
                 Path::new(&path),
                 &inner.roots,
                 options,
-                &inner.places.samples(number),
+                &inner.layout.samples(number),
                 &mut tell,
                 &|| cancelled.is_cancelled(),
             ))
         });
-        let surveyed = surveying.await.map_err(|error| error.to_string())?;
-        let Survey {
+        let scanned = scanning.await.map_err(|error| error.to_string())?;
+        let Summary {
             images,
             bytes,
             report,
@@ -216,7 +217,7 @@ impl Inner {
             split_origin,
             ignored,
             samples,
-        } = surveyed.map_err(|error| error.to_string())?;
+        } = scanned.map_err(|error| error.to_string())?;
         let dataset = &mut next.dataset;
         dataset.images = images;
         dataset.bytes = bytes;

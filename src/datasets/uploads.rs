@@ -99,7 +99,7 @@ impl Uploads {
                 length,
             };
             // With the note the upload exists.
-            files::write_durably(&inner.note(id), &serde_json::to_vec(&note)?)?;
+            files::write_atomic(&inner.note(id), &serde_json::to_vec(&note)?)?;
             Ok(Some(id))
         });
         let id = begun
@@ -286,8 +286,8 @@ impl Inner {
 
     fn remove(&self, id: Uuid) -> io::Result<()> {
         // Without its note it is gone, whatever happens next.
-        files::remove_if_there(&self.note(id))?;
-        files::remove_if_there(&self.data(id))
+        files::remove_if_exists(&self.note(id))?;
+        files::remove_if_exists(&self.data(id))
     }
 }
 

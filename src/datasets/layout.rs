@@ -28,28 +28,28 @@ pub(super) fn datasets(data_dir: &Path) -> PathBuf {
 
 /// Where everything lies.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Layout {
     datasets: PathBuf,
     samples: PathBuf,
     uploads: PathBuf,
 }
 
-impl Places {
+impl Layout {
     /// Makes the directories.
     pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
-        let places = Places {
+        let layout = Layout {
             datasets: datasets(data_dir),
             samples: datasets(data_dir).join(".samples"),
             uploads: data_dir.join("uploads"),
         };
-        fs::create_dir_all(&places.datasets)?;
-        if fs::read_dir(&places.datasets)?.next().is_none() {
-            files::write_durably(&places.datasets.join(OURS), b"")?;
+        fs::create_dir_all(&layout.datasets)?;
+        if fs::read_dir(&layout.datasets)?.next().is_none() {
+            files::write_atomic(&layout.datasets.join(OURS), b"")?;
         }
-        fs::create_dir_all(&places.samples)?;
-        fs::create_dir_all(&places.uploads)?;
+        fs::create_dir_all(&layout.samples)?;
+        fs::create_dir_all(&layout.uploads)?;
         files::sync_directory(data_dir)?;
-        Ok(places)
+        Ok(layout)
     }
 
     pub(super) fn uploads(&self) -> PathBuf {

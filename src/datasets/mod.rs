@@ -1,6 +1,6 @@
 //! Datasets with a name: directories of the server that were registered, and archives that were uploaded.
 //!
-//! A [`Library`] keeps them. What it promises:
+//! A [`DatasetRegistry`] keeps them. What it promises:
 //!
 //! - A registered directory stays where it is; nothing here writes to it or deletes from it.
 //! - An upload goes to disk as it comes, and can go on where it ended after either side was killed ([`uploads`]).
@@ -13,13 +13,13 @@
 //! images to show of every dataset.
 //!
 //! - `jobs`: what unpacks and scans, one dataset after the other.
-//! - `survey`: the figures of a dataset, and its samples.
-//! - `places`: the directories, and what a killed server left in them.
+//! - `summary`: the figures of a dataset, and its samples.
+//! - `layout`: the directories, and what a killed server left in them.
 
 mod error;
 mod jobs;
-mod places;
-mod survey;
+mod layout;
+mod summary;
 #[cfg(test)]
 mod tests;
 pub mod unpack;
@@ -39,12 +39,12 @@ use crate::{
     dataset::{self, Roots},
     imaging,
     proto::v1::{self, DatasetKind, DatasetState},
-    store::{NumberedDataset, Store, uninterrupted},
+    store::{NumberedDataset, Store, run_detached},
 };
 
 pub use error::Error;
 
-use places::Places;
+use layout::Layout;
 use uploads::Uploads;
 
 /// Datasets that are unpacked and scanned, or wait for it.
@@ -78,13 +78,13 @@ pub struct Options {
 
 /// The datasets with a name. Cheap to clone.
 #[derive(Clone)]
-pub struct Library {
+pub struct DatasetRegistry {
     inner: Arc<Inner>,
 }
 
 struct Inner {
     store: Store,
-    places: Places,
+    layout: Layout,
     uploads: Uploads,
     /// Where datasets may be read, the uploaded ones included.
     roots: Roots,
@@ -102,28 +102,28 @@ struct Running {
     cancelled: CancellationToken,
 }
 
-impl Library {
+impl DatasetRegistry {
     /// The directory under which uploaded datasets lie, which must be among the roots of whoever reads them. It is made when it is missing.
     ///
     /// # Errors
     /// A directory that cannot be made.
     pub fn prepare(data_dir: &std::path::Path) -> std::io::Result<PathBuf> {
-        let directory = places::datasets(data_dir);
+        let directory = layout::datasets(data_dir);
         fs_err::create_dir_all(&directory)?;
         Ok(directory)
     }
 
     /// Opens the library, follows a data directory that was moved, and removes what a killed server left half made. Nothing is unpacked or scanned before
-    /// [`Library::run`].
+    /// [`DatasetRegistry::run`].
     ///
     /// # Errors
     /// Directories that cannot be made or cleared, and what the store fails with.
     pub async fn open(store: Store, roots: Roots, options: Options) -> Result<Self, Error> {
-        let places = Places::open(&options.data_dir)?;
+        let layout = Layout::open(&options.data_dir)?;
         let known = store.all_datasets().await?;
-        places.sweep(&known);
+        layout.sweep(&known);
         for mut found in known {
-            let Some(path) = places.moved(&found.dataset) else {
+            let Some(path) = layout.moved(&found.dataset) else {
                 continue;
             };
             let (dataset, before) = (&found.dataset.name, &found.dataset.path);
@@ -132,14 +132,14 @@ impl Library {
             store.update_dataset(found).await?;
         }
         let uploads = Uploads::open(
-            places.uploads(),
+            layout.uploads(),
             options.max_upload_bytes,
             options.upload_expiry,
         )?;
-        Ok(Library {
+        Ok(DatasetRegistry {
             inner: Arc::new(Inner {
                 store,
-                places,
+                layout,
                 uploads,
                 roots,
                 limits: options.limits,
@@ -189,7 +189,7 @@ impl Library {
                 length: upload.length,
             });
         }
-        let path = self.inner.places.new_dataset(id);
+        let path = self.inner.layout.new_dataset(id);
         self.insert(v1::Dataset {
             kind: DatasetKind::Uploaded.into(),
             state: DatasetState::Unpacking.into(),
@@ -219,7 +219,7 @@ impl Library {
     async fn insert(&self, dataset: v1::Dataset) -> Result<v1::Dataset, Error> {
         let inner = Arc::clone(&self.inner);
         // A client that leaves behind the commit must not keep the work from being begun.
-        uninterrupted(Box::pin(async move {
+        run_detached(Box::pin(async move {
             let inserted = inner.store.insert_dataset(dataset, MAX_UNFINISHED);
             let dataset = inserted.await?.dataset;
             tracing::info!(dataset = dataset.name, path = dataset.path, "accepted");
@@ -256,7 +256,7 @@ impl Library {
         let inner = Arc::clone(&self.inner);
         let upload = deleted.dataset.upload.clone();
         // What cannot be removed now goes with the next start of the server.
-        jobs::blocking(move || inner.places.remove(&deleted)).await?;
+        jobs::blocking(move || inner.layout.remove(&deleted)).await?;
         if !upload.is_empty() {
             self.inner.uploads.remove(&upload).await.ok();
         }
@@ -277,7 +277,7 @@ impl Library {
         if index >= found.dataset.samples.len() {
             return Err(missing());
         }
-        let path = self.inner.places.sample(found.number, index);
+        let path = self.inner.layout.sample(found.number, index);
         match fs_err::tokio::read(path).await {
             Ok(bytes) => Ok(bytes),
             // Deleted since it was looked up.
@@ -301,7 +301,7 @@ fn described(id: &str, about: About) -> v1::Dataset {
 impl Inner {
     /// Options to read a dataset with.
     fn options(&self, dataset: &v1::Dataset) -> Result<dataset::Options, Error> {
-        survey::options(dataset, self.images).map_err(Error::Reading)
+        summary::options(dataset, self.images).map_err(Error::Reading)
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Running>> {

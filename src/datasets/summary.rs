@@ -7,14 +7,14 @@ use image::{codecs::jpeg::JpegEncoder, imageops};
 
 use crate::{
     dataset::{
-        self, DEFAULT_SEED, Dataset, DatasetSpec, Needs, Part, Roots, Sample, Verify, age_bands,
+        self, DEFAULT_SEED, Dataset, DatasetSpec, Purpose, Roots, Sample, Split, Verify, age_bands,
         dataset_report, split_name, split_origin,
     },
     imaging::{self, Limits},
     proto::{v1, validation::Check},
 };
 
-use super::places::remove_directory;
+use super::layout::remove_directory;
 
 /// Most samples of a dataset.
 const MAX_SAMPLES: usize = 24;
@@ -24,7 +24,7 @@ const SAMPLE_SIDE: u32 = 96;
 const SAMPLE_QUALITY: u8 = 80;
 
 /// What a dataset was found to hold.
-pub(super) struct Survey {
+pub(super) struct Summary {
     pub(super) images: u64,
     pub(super) bytes: u64,
     pub(super) report: v1::DatasetReport,
@@ -38,24 +38,24 @@ pub(super) struct Survey {
 ///
 /// # Errors
 /// What [`dataset::load`] fails with; a dataset that a training would refuse has a warning instead.
-pub(super) fn survey(
+pub(super) fn summarize(
     path: &Path,
     roots: &Roots,
     options: dataset::Options,
     samples: &Path,
     progress: &mut dyn FnMut(usize, usize),
     cancelled: &dyn Fn() -> bool,
-) -> Result<Survey, dataset::Error> {
+) -> Result<Summary, dataset::Error> {
     let options = dataset::Options {
         verify: Verify::Decode,
-        needs: Needs::Check,
+        purpose: Purpose::Check,
         background: true,
         ..options
     };
     let mut told = |_, done, total| progress(done, total);
     let dataset = dataset::load(path, roots, &options, &mut told, cancelled)?;
     let report = &dataset.report;
-    Ok(Survey {
+    Ok(Summary {
         images: report.accepted,
         bytes: report.train.bytes + report.val.bytes + report.test.bytes,
         ages: age_bands(&dataset),
@@ -96,9 +96,14 @@ fn write_samples(
     limits: Limits,
     directory: &Path,
 ) -> io::Result<Vec<v1::DatasetSample>> {
-    let parts = Part::ALL.into_iter();
-    let mut all: Vec<(Part, &Sample)> = parts
-        .flat_map(|part| dataset.part(part).iter().map(move |sample| (part, sample)))
+    let parts = Split::ALL.into_iter();
+    let mut all: Vec<(Split, &Sample)> = parts
+        .flat_map(|split| {
+            dataset
+                .split(split)
+                .iter()
+                .map(move |sample| (split, sample))
+        })
         .collect();
     all.sort_by(|(_, one), (_, other)| {
         let by_age = one.age.total_cmp(&other.age);
@@ -109,16 +114,16 @@ fn write_samples(
     let count = all.len().min(MAX_SAMPLES);
     let mut written = Vec::new();
     for step in 0..count {
-        let (part, sample) = all[step * all.len() / count];
+        let (split, sample) = all[step * all.len() / count];
         // A file that changed since the scan is left out.
         let Some(small) = small(&sample.path, limits) else {
             continue;
         };
         let name = format!("{}.jpg", written.len());
-        crate::files::write_durably(&directory.join(name), &small)?;
+        crate::files::write_atomic(&directory.join(name), &small)?;
         written.push(v1::DatasetSample {
             file: sample.name.clone(),
-            split: split_name(part).to_owned(),
+            split: split_name(split).to_owned(),
             age: f64::from(sample.age),
         });
     }
