@@ -9,16 +9,18 @@ use imageproc::{
     rect::Rect,
 };
 
+use super::Interval;
 use crate::detection::Square;
 
-/// Images wider than this are drawn smaller, so that an answer does not outgrow the message limit; in pixels.
+/// Largest side of a drawing in pixels, so that a response does not exceed the message limit.
 const MAX_SIDE: u32 = 1024;
 
-/// Draws a band with the age, and the interval (lower, upper, share) if there is one, on the lower edge of what [`fit`] returned; returns a PNG.
-pub fn draw(mut canvas: RgbImage, age: f64, interval: Option<(f64, f64, f64)>) -> Vec<u8> {
+/// Draws a band with the age and the interval on the lower edge of an image that [`fit`] returned.
+/// Returns a PNG.
+pub(super) fn draw(mut canvas: RgbImage, age: f64, interval: Option<Interval>) -> Vec<u8> {
     let (width, height) = canvas.dimensions();
     let text = match interval {
-        Some((lower, upper, _)) => format!("{age:.0} years ({lower:.0}-{upper:.0})"),
+        Some(Interval { lower, upper, .. }) => format!("{age:.0} years ({lower:.0}-{upper:.0})"),
         None => format!("{age:.0} years"),
     };
     let font = font();
@@ -43,19 +45,18 @@ pub fn draw(mut canvas: RgbImage, age: f64, interval: Option<(f64, f64, f64)>) -
     png(&canvas)
 }
 
-/// A face to draw: its square in pixels of the image, its age, and the interval (lower, upper, share) if there is one.
+/// A face to draw.
 #[derive(Debug, Clone, Copy)]
-pub struct Marked {
-    /// Where it is.
-    pub square: Square,
-    /// In years.
-    pub age: f64,
-    /// As for [`draw`].
-    pub interval: Option<(f64, f64, f64)>,
+pub(super) struct FaceMark {
+    /// In pixels of the original image.
+    pub(super) square: Square,
+    pub(super) age: f64,
+    pub(super) interval: Option<Interval>,
 }
 
-/// Draws a frame about each face of an image, whose width this is, with its age above, on what [`fit`] returned of it; returns a PNG.
-pub fn draw_faces(mut canvas: RgbImage, image_width: u32, faces: &[Marked]) -> Vec<u8> {
+/// Draws a frame around each face, with its age above, on a canvas that [`fit`] made from an image
+/// of this width. Returns a PNG.
+pub(super) fn draw_faces(mut canvas: RgbImage, image_width: u32, faces: &[FaceMark]) -> Vec<u8> {
     const FRAME: Rgb<u8> = Rgb([255, 210, 0]);
     let font = font();
     let scale = f64::from(canvas.width()) / f64::from(image_width.max(1));
@@ -73,11 +74,13 @@ pub fn draw_faces(mut canvas: RgbImage, image_width: u32, faces: &[Marked]) -> V
             draw_hollow_rect_mut(&mut canvas, frame, FRAME);
         }
         let text = match face.interval {
-            Some((lower, upper, _)) => format!("{:.0} ({lower:.0}-{upper:.0})", face.age),
+            Some(Interval { lower, upper, .. }) => {
+                format!("{:.0} ({lower:.0}-{upper:.0})", face.age)
+            }
             None => format!("{:.0}", face.age),
         };
         let height = text_height(&font, &text, side as f32 * 1.2, 28.0).max(9.0);
-        // Inside of the image, also for a face at its edge.
+        // Inside the image, also for a face at its edge.
         let row = (top - (height * 1.2) as i32).max(0);
         let column = left.max(0);
         let width = text_width(&font, &text) * height;
@@ -94,7 +97,6 @@ pub fn draw_faces(mut canvas: RgbImage, image_width: u32, faces: &[Marked]) -> V
     png(&canvas)
 }
 
-/// The image as a PNG.
 pub(super) fn png(image: &RgbImage) -> Vec<u8> {
     let mut png = Cursor::new(Vec::new());
     image
@@ -107,8 +109,8 @@ fn font() -> FontRef<'static> {
     FontRef::try_from_slice(epaint_default_fonts::HACK_REGULAR).expect("the embedded font is valid")
 }
 
-/// A copy of the image whose sides are at most 1024 pixels.
-pub fn fit(image: &RgbImage) -> RgbImage {
+/// Returns a copy of the image with sides of at most 1024 pixels.
+pub(super) fn fit(image: &RgbImage) -> RgbImage {
     let (width, height) = image.dimensions();
     let longest = width.max(height);
     if longest <= MAX_SIDE {
@@ -119,12 +121,12 @@ pub fn fit(image: &RgbImage) -> RgbImage {
     image::imageops::thumbnail(image, scaled(width), scaled(height))
 }
 
-/// The largest height in pixels at which the text fits, at most `limit` and at least 8.
+/// Returns the largest height in pixels at which the text fits, at most `limit` and at least 8.
 fn text_height(font: &FontRef<'_>, text: &str, width: f32, limit: f32) -> f32 {
     (width / text_width(font, text)).min(limit).max(8.0)
 }
 
-/// Width of the text at a height of one pixel.
+/// Returns the width of the text at a height of one pixel.
 fn text_width(font: &FontRef<'_>, text: &str) -> f32 {
     let unit = font.as_scaled(PxScale::from(1.0));
     text.chars()
@@ -136,10 +138,16 @@ fn text_width(font: &FontRef<'_>, text: &str) -> f32 {
 mod tests {
     use super::*;
 
+    const INTERVAL: Option<Interval> = Some(Interval {
+        lower: 33.0,
+        upper: 49.6,
+        level: 0.9,
+    });
+
     #[test]
     fn the_band_is_dark_with_white_text_and_the_rest_untouched() {
         let image = RgbImage::from_pixel(200, 200, Rgb([200, 100, 50]));
-        let png = draw(image, 41.3, Some((33.0, 49.6, 0.9)));
+        let png = draw(image, 41.3, INTERVAL);
         let drawn = image::load_from_memory_with_format(&png, ImageFormat::Png)
             .unwrap()
             .into_rgb8();
@@ -156,10 +164,10 @@ mod tests {
     #[test]
     fn faces_are_framed_where_they_are_in_the_smaller_image() {
         let image = RgbImage::from_pixel(2048, 1000, Rgb([200, 100, 50]));
-        let face = |left, top, side| Marked {
+        let face = |left, top, side| FaceMark {
             square: Square { left, top, side },
             age: 41.3,
-            interval: Some((33.0, 49.6, 0.9)),
+            interval: INTERVAL,
         };
         // The second reaches beyond the corner.
         let faces = [face(400, 300, 200), face(-50, -50, 150)];
@@ -171,7 +179,7 @@ mod tests {
             assert_eq!(at(x, y), [255, 210, 0], "{x}, {y}");
         }
         assert_eq!(at(250, 200), [200, 100, 50]);
-        // The age stands on a dark band above.
+        // The age is on a dark band above.
         assert_eq!(at(201, 140), [50, 25, 12]);
         let plain = draw_faces(fit(&image), image.width(), &[]);
         let plain = image::load_from_memory(&plain).unwrap().into_rgb8();

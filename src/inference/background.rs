@@ -1,37 +1,38 @@
-//! Ages on many files, such as those of a dataset, in the server that predicts for its clients at the same time.
+//! Predictions on many files, such as those of a dataset, beside client requests.
 //!
-//! It holds no more than the background's share of the permits, so that it keeps the decoding threads and the engine busy when nobody else does, and adds
-//! little to the queue when somebody does. Dropping the future ends it: what has begun is dropped before it is computed.
+//! They hold no more permits than the background share, which keeps the decoding threads and the
+//! engine busy on an otherwise idle server and adds little to the queue of a busy one. Dropping the
+//! future stops the work.
 
 use std::{path::PathBuf, sync::Arc};
 
 use futures_util::{StreamExt, stream};
 
-use super::{Error, ServedModel, predictor::Predictor};
+use super::{Error, Predictor, ServedModel};
 
-/// The age on a file in years, or why the file has none.
+/// The age in years, or the reason why the file cannot be read.
 pub type FilePrediction = Result<f64, String>;
 
-/// Predicts all files, in order. `told` hears how many are done, after each.
+/// Predicts all files, in order, and reports the number of finished files after each.
 ///
 /// # Errors
-/// A model that does not compute. A file that cannot be read is a verdict of its own.
+/// A model that does not compute. A file that cannot be read has a [`FilePrediction`] of its own.
 pub async fn predict_files(
     predictor: &Predictor,
     model: &Arc<ServedModel>,
     files: Vec<PathBuf>,
-    told: impl Fn(usize),
+    on_progress: impl Fn(usize),
 ) -> Result<Vec<FilePrediction>, Error> {
-    let mut verdicts = Vec::with_capacity(files.len());
-    let one = |(index, path): (usize, PathBuf)| {
+    let mut predictions = Vec::with_capacity(files.len());
+    let predict = |(index, path): (usize, PathBuf)| {
         let (predictor, model) = (predictor.clone(), Arc::clone(model));
         async move { predictor.predict_file(model, index, &path).await }
     };
-    let mut answers = stream::iter(files.into_iter().enumerate())
-        .map(one)
-        .buffered(predictor.background_places());
-    while let Some(answer) = answers.next().await {
-        verdicts.push(match answer {
+    let mut results = stream::iter(files.into_iter().enumerate())
+        .map(predict)
+        .buffered(predictor.background_capacity());
+    while let Some(result) = results.next().await {
+        predictions.push(match result {
             Ok(age) => Ok(age),
             Err(Error::Image { source, .. }) => Err(source.to_string()),
             Err(Error::File { source, .. }) => Err(source.to_string()),
@@ -46,7 +47,7 @@ pub async fn predict_files(
                 | Error::EngineGone),
             ) => return Err(error),
         });
-        told(verdicts.len());
+        on_progress(predictions.len());
     }
-    Ok(verdicts)
+    Ok(predictions)
 }

@@ -1,44 +1,40 @@
-//! Answers that were given before, by the content of the image, the weights and what was wanted of it.
+//! Earlier predictions, by image content, weights and options.
 //!
-//! The same bytes give the same age, so a client that asks twice for one image, such as for the profile image of a page that is shown often, need not wait for
-//! the network twice. Off unless it is given memory: where images seldom come again, it only costs.
+//! Equal bytes have equal ages, so a client that repeats an image, such as the profile image of a
+//! page that is shown often, need not wait for the network again. Disabled unless it is given
+//! memory: where images seldom repeat, it only costs.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::telemetry::metrics::{self, CacheResult};
-
 use super::{
-    ServedModel,
-    decoding::Image,
-    predictor::{DecodeJob, PredictOptions, Prediction, RenderedExplanation},
+    Image, PredictOptions, Prediction, RenderedExplanation, ServedModel, job::Job, observer,
 };
 
-/// What an answer takes beside its lists, with the cache's own bookkeeping.
+/// Bytes of an entry beside its lists, with the cache's own bookkeeping.
 const OVERHEAD: usize = 512;
 
-/// The cache. Cheap to clone.
+/// Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Cache(moka::sync::Cache<Key, Arc<Prediction>>);
+pub(super) struct PredictionCache(moka::sync::Cache<CacheKey, Arc<Prediction>>);
 
-/// What an answer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key([u8; 32]);
+pub(super) struct CacheKey([u8; 32]);
 
-/// What a key is made of; the hash is the expensive part.
-pub(super) struct Parts {
+/// Input of a key. The key itself takes milliseconds to compute for a large image.
+pub(super) struct CacheInput {
     image: Bytes,
     model: Arc<ServedModel>,
     options: PredictOptions,
 }
 
-impl Key {
-    /// The parts for an image; none for numbers that a client has prepared, which are as long to hash as to compute with.
-    pub(super) fn parts(job: &DecodeJob) -> Option<Parts> {
-        match &job.image {
-            Image::Encoded(bytes) => Some(Parts {
+impl CacheInput {
+    /// Returns `None` for preprocessed input, which takes as long to hash as to predict on.
+    pub(super) fn new(job: &Job, image: &Image) -> Option<Self> {
+        match image {
+            Image::Encoded(bytes) => Some(CacheInput {
                 image: bytes.clone(),
                 model: Arc::clone(&job.model),
                 options: job.options,
@@ -46,10 +42,8 @@ impl Key {
             Image::TensorBytes(_) | Image::TensorValues(..) => None,
         }
     }
-}
 
-impl Parts {
-    pub(super) fn key(&self) -> Key {
+    pub(super) fn key(&self) -> CacheKey {
         let PredictOptions {
             annotate,
             explain,
@@ -58,7 +52,7 @@ impl Parts {
             interval_level,
         } = self.options;
         let mut hash = Sha256::new();
-        // The version's name too: versions of the same weights may have other labels and intervals.
+        // The name too: versions with equal weights may have other labels and intervals.
         for text in [&self.model.sha256, &self.model.name] {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text);
@@ -66,139 +60,102 @@ impl Parts {
         hash.update([annotate, explain, detect_faces, average_flip].map(u8::from));
         hash.update(interval_level.unwrap_or(f64::NAN).to_le_bytes());
         hash.update(&self.image);
-        Key(hash.finalize().into())
+        CacheKey(hash.finalize().into())
     }
 }
 
-impl Cache {
-    /// A cache that takes so many bytes at most; what was not used for the longest time goes first.
+impl PredictionCache {
+    /// A cache of at most this many bytes, which evicts the least recently used predictions.
     pub(super) fn new(bytes: u64) -> Self {
-        let weigh =
-            |_: &Key, answer: &Arc<Prediction>| u32::try_from(size(answer)).unwrap_or(u32::MAX);
+        let weigh = |_: &CacheKey, prediction: &Arc<Prediction>| {
+            u32::try_from(size(prediction)).unwrap_or(u32::MAX)
+        };
         let cache = moka::sync::Cache::builder()
-            .name("answers")
+            .name("predictions")
             .max_capacity(bytes)
             .weigher(weigh)
             .eviction_policy(moka::policy::EvictionPolicy::lru())
             .build();
-        Cache(cache)
+        PredictionCache(cache)
     }
 
-    /// The answer, if it is there, which took no time now.
-    pub(super) fn get(&self, key: &Key) -> Option<Prediction> {
+    /// Returns a cached prediction, whose durations are zero.
+    pub(super) fn get(&self, key: &CacheKey) -> Option<Prediction> {
         let found = self.0.get(key);
-        let result = match found {
-            Some(_) => CacheResult::Hit,
-            None => CacheResult::Miss,
-        };
-        metrics::cache_looked_up(result, self.0.weighted_size());
-        let answer = found.as_deref()?.clone();
+        observer::cache_looked_up(found.is_some(), self.0.weighted_size());
+        let prediction = found.as_deref()?.clone();
         Some(Prediction {
             cached: Some(true),
             decode: Duration::ZERO,
             queue: Duration::ZERO,
             inference: Duration::ZERO,
-            ..answer
+            ..prediction
         })
     }
 
-    pub(super) fn insert(&self, key: Key, answer: Prediction) {
-        self.0.insert(key, Arc::new(answer));
+    pub(super) fn insert(&self, key: CacheKey, prediction: Prediction) {
+        self.0.insert(key, Arc::new(prediction));
     }
 }
 
-/// Bytes that an answer takes.
-fn size(answer: &Prediction) -> usize {
-    let explained = |explained: &Option<RenderedExplanation>| {
-        explained.as_ref().map_or(0, |explained| {
-            let png = explained.png.as_ref().map_or(0, Vec::len);
-            png + size_of_val(explained.explanation.years.as_slice())
+/// Returns the memory that a prediction takes, in bytes.
+fn size(prediction: &Prediction) -> usize {
+    let rendered = |rendered: &Option<RenderedExplanation>| {
+        rendered.as_ref().map_or(0, |rendered| {
+            let png = rendered.png.as_ref().map_or(0, Vec::len);
+            png + size_of_val(rendered.explanation.years.as_slice())
         })
     };
-    let faces = answer.faces.iter().flatten();
-    let faces = faces.map(|face| size_of_val(face) + explained(&face.explanation));
-    let annotated = answer.annotated_png.as_ref().map_or(0, Vec::len);
-    OVERHEAD + annotated + explained(&answer.explanation) + faces.sum::<usize>()
+    let faces = prediction.faces.iter().flatten();
+    let faces = faces.map(|face| size_of_val(face) + rendered(&face.explanation));
+    let annotated = prediction.annotated_png.as_ref().map_or(0, Vec::len);
+    OVERHEAD + annotated + rendered(&prediction.explanation) + faces.sum::<usize>()
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::{imaging::InputSpec, model::checkpoint::LabelScale};
-
     use super::*;
+    use crate::inference::test_support;
 
-    fn parts(image: &'static [u8], version: &str, options: PredictOptions) -> Parts {
-        let model = ServedModel {
-            name: version.to_owned(),
-            weights: "model.safetensors".into(),
-            sha256: "abc".to_owned(),
-            input: InputSpec::default(),
-            label: LabelScale {
-                scale: 1.0,
-                offset: 0.0,
-            },
-            calibration: None,
-            mean_training_age: None,
-        };
-        Parts {
+    fn key(image: &'static [u8], version: &str, options: PredictOptions) -> CacheKey {
+        let input = CacheInput {
             image: Bytes::from_static(image),
-            model: Arc::new(model),
+            model: test_support::model(version),
             options,
-        }
+        };
+        input.key()
     }
 
-    fn answer(png: usize) -> Prediction {
+    fn prediction(png: usize) -> Prediction {
         Prediction {
-            age: 30.0,
-            interval: None,
-            dimensions: (1, 1),
             annotated_png: Some(vec![0; png]),
-            explanation: None,
-            faces: None,
-            cached: None,
-            decode: Duration::from_secs(1),
-            queue: Duration::from_secs(1),
-            inference: Duration::from_secs(1),
+            ..test_support::prediction()
         }
     }
 
     #[test]
-    fn key_is_the_same_for_the_same_and_another_for_everything_else() {
+    fn keys_differ_by_image_version_and_options() {
+        const VERSION: &str = "models/age/versions/1";
         let plain = PredictOptions::default();
-        let key = |image, version, options| parts(image, version, options).key();
-        let first = key(b"image", "models/age/versions/1", plain);
-        assert_eq!(first, key(b"image", "models/age/versions/1", plain));
+        let first = key(b"image", VERSION, plain);
+        assert_eq!(first, key(b"image", VERSION, plain));
         let mut others = vec![
-            key(b"images", "models/age/versions/1", plain),
+            key(b"images", VERSION, plain),
             key(b"image", "models/age/versions/2", plain),
         ];
-        let options = [
-            PredictOptions {
-                annotate: true,
-                ..plain
-            },
-            PredictOptions {
-                explain: true,
-                ..plain
-            },
-            PredictOptions {
-                detect_faces: true,
-                ..plain
-            },
-            PredictOptions {
-                average_flip: true,
-                ..plain
-            },
-            PredictOptions {
-                interval_level: Some(0.9),
-                ..plain
-            },
-            PredictOptions {
-                interval_level: Some(0.5),
-                ..plain
-            },
+        let changes: [fn(&mut PredictOptions); 6] = [
+            |options| options.annotate = true,
+            |options| options.explain = true,
+            |options| options.detect_faces = true,
+            |options| options.average_flip = true,
+            |options| options.interval_level = Some(0.9),
+            |options| options.interval_level = Some(0.5),
         ];
-        others.extend(options.map(|options| key(b"image", "models/age/versions/1", options)));
+        others.extend(changes.map(|change| {
+            let mut options = plain;
+            change(&mut options);
+            key(b"image", VERSION, options)
+        }));
         for (index, other) in others.iter().enumerate() {
             assert_ne!(first, *other, "{index}");
             assert!(!others[..index].contains(other), "{index}");
@@ -206,11 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn answer_that_comes_from_the_cache_took_no_time() {
-        let cache = Cache::new(1 << 20);
-        let key = parts(b"image", "a", PredictOptions::default()).key();
+    fn cached_prediction_took_no_time() {
+        let cache = PredictionCache::new(1 << 20);
+        let key = key(b"image", "a", PredictOptions::default());
         assert!(cache.get(&key).is_none());
-        cache.insert(key, answer(10));
+        cache.insert(key, prediction(10));
         let found = cache.get(&key).unwrap();
         assert_eq!((found.age, found.cached), (30.0, Some(true)));
         assert_eq!(found.annotated_png, Some(vec![0; 10]));
@@ -218,17 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_for_the_longest_time_goes_when_the_memory_is_used_up() {
-        let cache = Cache::new(5 * (1024 + OVERHEAD) as u64);
-        let key = |version: &str| parts(b"image", version, PredictOptions::default()).key();
+    fn least_recently_used_prediction_is_evicted_when_the_memory_is_used_up() {
+        let cache = PredictionCache::new(5 * (1024 + OVERHEAD) as u64);
+        let key = |version: &str| key(b"image", version, PredictOptions::default());
         for number in 0..5_u8 {
-            cache.insert(key(&number.to_string()), answer(1024));
+            cache.insert(key(&number.to_string()), prediction(1024));
             cache.0.run_pending_tasks();
         }
         assert_eq!(cache.0.weighted_size(), 5 * (1024 + OVERHEAD) as u64);
-        // Used, so that the next oldest goes.
+        // Used, so that the next oldest is evicted.
         assert!(cache.get(&key("0")).is_some());
-        cache.insert(key("5"), answer(1024));
+        cache.insert(key("5"), prediction(1024));
         cache.0.run_pending_tasks();
         let kept = (0..6_u8).filter(|number| cache.0.contains_key(&key(&number.to_string())));
         assert_eq!(kept.collect::<Vec<_>>(), [0, 2, 3, 4, 5]);

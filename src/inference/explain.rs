@@ -1,13 +1,19 @@
-//! Which parts of an image make its age: Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017).
+//! Contribution of each image region to the age: Grad-CAM (Selvaraju et al., "Grad-CAM: Visual
+//! Explanations from Deep Networks via Gradient-based Localization", 2017).
 //!
-//! For a map of features `A_k` and an output `y`, the paper's equation 1 weighs each feature by the mean over all permits of its gradient, `α_k = 1/Z Σ_ij ∂y/∂A_k(i, j)`,
-//! and equation 2 adds them up, `L(i, j) = ReLU(Σ_k α_k A_k(i, j))`. Behind layer4 this network has the mean over all `Z` permits, a linear head and the label
-//! scale alone, `y = scale · (Σ_k w_k · 1/Z Σ_ij A_k(i, j) + b) + offset`, so the gradient is the same number everywhere, `∂y/∂A_k(i, j) = scale · w_k / Z`, and
-//! no backward pass is needed: it comes out of the forward pass that makes the age, in the same number format.
+//! For feature maps `A_k` and an output `y`, the paper's equation 1 weights each map by the mean of
+//! its gradient over all regions, `α_k = 1/Z Σ_ij ∂y/∂A_k(i, j)`, and equation 2 adds them up,
+//! `L(i, j) = ReLU(Σ_k α_k A_k(i, j))`. After layer4 this network has only the mean over all `Z`
+//! regions, a linear head and the label scale,
+//! `y = scale · (Σ_k w_k · 1/Z Σ_ij A_k(i, j) + b) + offset`, so the gradient is the same
+//! everywhere, `∂y/∂A_k(i, j) = scale · w_k / Z`. No backward pass is needed: the contributions come
+//! from the forward pass that computes the age, in the same precision.
 //!
-//! It is more than a heat map here: without the ReLU, `Σ_ij Σ_k α_k A_k(i, j) = y - (scale · b + offset)`. So each permit's value is what it adds to the age in years, and
-//! they sum up to the age with a rest that is the same for all images of a version. The sign is kept, for with the ReLU only what makes a face look older is seen, and an age is made of both;
-//! the positive values are the paper's map.
+//! Here they are more than a heat map: without the ReLU,
+//! `Σ_ij Σ_k α_k A_k(i, j) = y - (scale · b + offset)`. So each region's value is its contribution
+//! to the age in years, and the values sum up to the age less a base that is the same for all images
+//! of a version. The sign is kept, because the ReLU would only show what makes a face look older,
+//! and an age depends on both; the positive values are the paper's map.
 
 use image::{
     GrayImage, Rgb, RgbImage,
@@ -16,25 +22,26 @@ use image::{
 
 use super::annotate::png;
 
-/// How much of the image's own colour is left where a permit adds most.
-const COVERED: f32 = 0.65;
-/// What makes it older, and what makes it younger.
+/// Opacity of the colour where a region contributes most.
+const OPACITY: f32 = 0.65;
+/// Colour of regions that make the face look older.
 const WARM: [f32; 3] = [255.0, 60.0, 0.0];
+/// Colour of regions that make it look younger.
 const COOL: [f32; 3] = [0.0, 90.0, 255.0];
 
-/// What each permit of an image adds to its age.
+/// Contribution of each region of an image to its age.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
-    /// Rows and columns of permits; the image is cut into as many parts of the same size.
+    /// Rows and columns of the grid of regions.
     pub side: usize,
-    /// Years that each permit adds, row by row from the upper left corner.
+    /// Years that each region contributes, row by row from the upper left corner.
     pub years: Vec<f32>,
-    /// The age less their sum, in years.
+    /// The age less the sum of the contributions, in years.
     pub base: f64,
 }
 
 impl Explanation {
-    /// From what each permit adds to the network's output, and the scale by which that becomes years.
+    /// Converts contributions to the network's output into years by the label scale.
     pub(super) fn new(age: f64, parts: Vec<f32>, scale: f64) -> Self {
         let years: Vec<f32> = parts
             .iter()
@@ -48,13 +55,14 @@ impl Explanation {
         }
     }
 
-    /// The mean of this and of the explanation of the mirror image, whose left is this one's right; it explains the mean of both ages.
+    /// Returns the mean with the explanation of the mirror image, mirrored back; it explains the
+    /// mean of both ages.
     pub(super) fn mean(&self, mirrored: &Explanation) -> Explanation {
         let rows = self.years.chunks(self.side);
         let both = rows.zip(mirrored.years.chunks(self.side));
         let years = both.flat_map(|(row, mirrored)| {
             let pairs = row.iter().zip(mirrored.iter().rev());
-            pairs.map(|(one, other)| one.midpoint(*other))
+            pairs.map(|(plain, mirrored)| plain.midpoint(*mirrored))
         });
         Explanation {
             side: self.side,
@@ -64,32 +72,33 @@ impl Explanation {
     }
 }
 
-/// Lays the explanation over the image that it is about: warm where it adds years, cool where it takes some, and the stronger the more; the permit that adds or takes
-/// most has the full colour. Requeue a PNG.
-pub fn draw(mut canvas: RgbImage, explanation: &Explanation) -> Vec<u8> {
+/// Lays an explanation over its image: warm colours where it adds years, cool ones where it
+/// subtracts some. The largest contribution has the full colour. Returns a PNG.
+pub(super) fn draw(mut canvas: RgbImage, explanation: &Explanation) -> Vec<u8> {
     let (width, height) = canvas.dimensions();
-    let most = explanation
+    let largest = explanation
         .years
         .iter()
-        .fold(f32::MIN_POSITIVE, |most, years| most.max(years.abs()));
-    // Both signs apart, so that the smoothing between permits needs no negative pixels.
+        .fold(f32::MIN_POSITIVE, |largest, years| largest.max(years.abs()));
+    // One map for each sign, so that the interpolation needs no negative pixels.
     let side = explanation.side as u32;
-    let shares = |sign: f32| -> GrayImage {
-        let mut of_places = explanation.years.iter();
-        let permits = GrayImage::from_fn(side, side, |_, _| {
-            let years = of_places.next().copied().unwrap_or_default();
-            image::Luma([(255.0 * (sign * years / most).max(0.0)).round() as u8])
+    let strengths = |sign: f32| -> GrayImage {
+        let mut years = explanation.years.iter();
+        let regions = GrayImage::from_fn(side, side, |_, _| {
+            let years = years.next().copied().unwrap_or_default();
+            image::Luma([(255.0 * (sign * years / largest).max(0.0)).round() as u8])
         });
-        imageops::resize(&permits, width, height, FilterType::Triangle)
+        imageops::resize(&regions, width, height, FilterType::Triangle)
     };
-    let (older, younger) = (shares(1.0), shares(-1.0));
+    let (older, younger) = (strengths(1.0), strengths(-1.0));
     let strengths = older.pixels().zip(younger.pixels());
     for (pixel, (older, younger)) in canvas.pixels_mut().zip(strengths) {
-        let [older, younger] = [older, younger].map(|of| COVERED * f32::from(of.0[0]) / 255.0);
-        let left = 1.0 - older - younger;
+        let [older, younger] =
+            [older, younger].map(|strength| OPACITY * f32::from(strength.0[0]) / 255.0);
+        let rest = 1.0 - older - younger;
         *pixel = Rgb(std::array::from_fn(|channel| {
             let own = f32::from(pixel.0[channel]);
-            (left * own + older * WARM[channel] + younger * COOL[channel]).clamp(0.0, 255.0) as u8
+            (rest * own + older * WARM[channel] + younger * COOL[channel]).clamp(0.0, 255.0) as u8
         }));
     }
     png(&canvas)
@@ -111,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn places_sum_up_to_the_age_with_the_base() {
+    fn contributions_sum_up_to_the_age_with_the_base() {
         let explanation = Explanation::new(41.5, vec![0.5, -0.25, 1.0, 0.0], 10.0);
         assert_eq!(explanation.side, 2);
         assert_eq!(explanation.years, [5.0, -2.5, 10.0, 0.0]);
@@ -119,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn mean_with_the_mirror_image_turns_it_back() {
+    fn mean_with_the_mirror_image_mirrors_it_back() {
         let explanation = |years: [f32; 4], base| Explanation {
             side: 2,
             years: years.to_vec(),
@@ -132,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn older_is_warm_and_younger_is_cool_and_nothing_is_as_it_was() {
+    fn older_is_warm_and_younger_is_cool_and_the_rest_unchanged() {
         let drawn = pixels(vec![2.0, -2.0, 0.0, 1.0]);
         let at = |x, y| drawn.get_pixel(x, y).0;
         assert_eq!(drawn.dimensions(), (100, 100));
@@ -141,7 +150,7 @@ mod tests {
         assert_eq!(at(2, 97), [100, 100, 100]);
         let half = at(97, 97)[0];
         assert!((120..180).contains(&half), "{half}");
-        // All the same, also when nothing adds anything.
+        // Unchanged if no region contributes anything.
         assert_eq!(pixels(vec![0.0; 4]).get_pixel(50, 50).0, [100, 100, 100]);
     }
 }

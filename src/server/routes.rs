@@ -30,8 +30,7 @@ use crate::{
         evaluation::Evaluations,
         model::ModelApi,
         open_inference::{OpenInference, rest},
-        predict_batch::BatchCalls,
-        prediction::PredictionApi,
+        prediction::{BatchStreams, PredictionApi, PredictionResolver},
         streaming_job::JobContext,
         system::SystemApi,
         training::{MAX_VALIDATIONS, MAX_WEIGHTS_CHECKS, TrainingApi},
@@ -131,11 +130,10 @@ impl Services {
             limits: components.image_limits,
             shutdown: shutdown.clone(),
         };
-        let prediction = PredictionApi {
+        let predictions = PredictionResolver {
             predictor: components.predictor.clone(),
             registry: components.registry.clone(),
             max_images: config.max_images_per_request as usize,
-            batch_calls: BatchCalls::new(shutdown.clone(), tasks.clone()),
         };
         Services {
             training: TrainingApi {
@@ -174,13 +172,16 @@ impl Services {
                 registry: components.registry.clone(),
             },
             open_inference: OpenInference {
-                predictions: prediction.clone(),
+                predictions: predictions.clone(),
                 store: components.store.clone(),
                 live: components.registry.subscribe_live(),
                 max_batch: config.max_batch as usize,
                 shutdown: shutdown.clone(),
             },
-            prediction,
+            prediction: PredictionApi {
+                resolver: predictions,
+                batch_streams: BatchStreams::new(shutdown.clone(), tasks.clone()),
+            },
         }
     }
 

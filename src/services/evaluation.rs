@@ -28,7 +28,7 @@ use crate::{
 };
 
 use super::{
-    interval::interval_level,
+    prediction::interval_level,
     status,
     streaming_job::{self, JobContext, JobLimit},
 };

@@ -245,3 +245,17 @@ fn old_hair_is_grey_and_a_child_has_no_lines() {
         "{middle:?} {old:?}"
     );
 }
+
+/// The engine chooses the precision of a model by its ages on these images, so that another drawing
+/// of them could change the choice.
+#[test]
+fn probes_of_the_engine_are_drawings() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/inference/probes");
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    for age in [2, 9, 17, 25, 34, 46, 61, 80] {
+        let person = Person::sample(age, &mut rng);
+        let drawn = person.draw(128, &mut rng).unwrap();
+        let probe = image::open(directory.join(format!("age-{age:02}.png"))).unwrap();
+        assert_eq!(probe.into_rgb8(), drawn, "{age}");
+    }
+}

@@ -327,9 +327,9 @@ async fn levels(server: &Server, file: &Path, version: &str) {
     assert_eq!(half.confidence, 0.5);
     assert!(half.upper - half.lower <= ninety.upper - ninety.lower);
     for (level, told) in [
-        (0.999, format!("0.999 cannot be given by {version}; its ")),
-        (1.0, "1 is out of range".to_owned()),
-        (f64::NAN, "NaN is out of range".to_owned()),
+        (0.999, format!("0.999 is not available for {version}: its ")),
+        (1.0, "must be above 0 and below 1, got 1".to_owned()),
+        (f64::NAN, "must be above 0 and below 1, got NaN".to_owned()),
     ] {
         let request = v1::PredictRequest {
             images: vec![fs_err::read(file).unwrap().into()],
@@ -497,7 +497,7 @@ async fn an_evaluation_that_cannot_be_says_why() {
         ),
         (
             with(|asked| asked.interval_level = Some(0.0)),
-            "interval_level: 0 is out of range",
+            "interval_level: must be above 0 and below 1, got 0",
         ),
         (with(|asked| asked.name = "versions/1".to_owned()), "name: "),
     ];

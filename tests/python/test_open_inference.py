@@ -482,7 +482,7 @@ class OpenInferenceTest(unittest.TestCase):
                 "huge numbers": (dict(inputs=[huge]), "image 0", "too large"),
                 "a bad image": (dict(inputs=[images_input(module, [face, b"hello", face])]), "image 1"),
                 "an empty image": (dict(inputs=[images_input(module, [face, b""])]), "image 1", "0 bytes"),
-                "too many": (dict(inputs=[many]), "65 images are too many; 64"),
+                "too many": (dict(inputs=[many]), "65 images are too many; at most 64"),
                 "an unknown output": (dict(inputs=[image], outputs=[unknown]), "outputs[0].name", "height"),
                 "an output twice": (dict(inputs=[image], outputs=[module.InferRequestedOutput("age")] * 2), "twice"),
                 "classes": (dict(inputs=[image], outputs=[classes]), "classification"),

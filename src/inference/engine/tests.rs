@@ -1,22 +1,26 @@
-//! The engine alone, with copies of the starter that differ by a bit.
+//! The engine alone, with copies of the starter weights that differ by a bit.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::oneshot;
+use tch::Device;
 
-use super::*;
+use super::{Engine, EngineOptions};
 use crate::{
     inference::{
-        Priority,
-        admission::{AdmissionController, Permit},
-        client::Client,
-        input::Input,
+        Client, Error, PredictOptions, Priority, ServedModel,
+        admission::AdmissionController,
+        job::Job,
+        model_io::ModelInput,
+        queue::{EntryResult, QueueEntry},
     },
-    model::{precision::Precision, starter},
+    model::{
+        precision::{Precision, PrecisionPolicy},
+        starter,
+    },
 };
 
-/// On a processor, with room for two versions.
+/// On the CPU, with room for two versions.
 const OPTIONS: EngineOptions = EngineOptions {
     device: Device::Cpu,
     pipelined: false,
@@ -27,7 +31,7 @@ const OPTIONS: EngineOptions = EngineOptions {
     max_loaded: 2,
 };
 
-/// The starter with another last bit in its last tensor.
+/// The starter with `bit` changed in its last value.
 fn copy(directory: &Path, bit: u8) -> Arc<ServedModel> {
     let (_, weights) = starter::files()
         .into_iter()
@@ -51,75 +55,70 @@ fn copy(directory: &Path, bit: u8) -> Arc<ServedModel> {
     ))
 }
 
-/// An image of one shade for a version, on its way.
+/// Submits an image of one shade.
 fn submit(
     engine: &Engine,
     admission: &AdmissionController,
     model: &Arc<ServedModel>,
     shade: f32,
-) -> oneshot::Receiver<Result<(Output, Permit), Error>> {
-    let (reply, answer) = oneshot::channel();
+) -> EntryResult {
     let client = Client::new("one");
-    let item = QueueEntry {
-        input: Input::Numbers(vec![shade; model.input.values()]),
-        average_flip: false,
+    let priority = Priority::Interactive;
+    let mut permits = admission.admit(&client, 1, priority, None).unwrap();
+    let job = Job {
+        index: 0,
         model: Arc::clone(model),
-        explain: false,
+        options: PredictOptions::default(),
         deadline: None,
-        reply,
-        priority: Priority::Interactive,
-        client: client.clone(),
-        enqueued: Instant::now(),
+        priority,
+        client,
         trace: None,
-        permit: admission
-            .admit(&client, 1, Priority::Interactive, None)
-            .unwrap()
-            .split()
-            .unwrap(),
     };
-    engine.submit(item).unwrap();
-    answer
+    let input = ModelInput::Values(vec![shade; model.input.values()]);
+    let (entry, result) = QueueEntry::new(job, input, permits.split().unwrap());
+    engine.submit(entry).unwrap();
+    result
 }
 
 #[tokio::test]
-async fn images_of_a_version_that_was_let_go_of_hold_up_no_others() {
+async fn images_of_an_evicted_version_delay_no_others() {
     let directory = tempfile::tempdir().unwrap();
-    let [pinned, gone, last] = [0, 1, 2].map(|bit| copy(directory.path(), bit));
+    let [pinned, evicted, last] = [0, 1, 2].map(|bit| copy(directory.path(), bit));
     let (engine, thread) = Engine::start(OPTIONS).unwrap();
     let admission = AdmissionController::new(8);
     engine.load(Arc::clone(&pinned), true).await.unwrap();
-    engine.load(Arc::clone(&gone), false).await.unwrap();
-    let rounding = engine.precision_report(&gone);
-    assert!(rounding.is_some());
+    engine.load(Arc::clone(&evicted), false).await.unwrap();
+    let report = engine.precision_report(&evicted);
+    assert!(report.is_some());
     engine.load(Arc::clone(&last), false).await.unwrap();
-    assert_eq!(engine.precision_report(&gone), None);
+    assert_eq!(engine.precision_report(&evicted), None);
 
-    let mut late = submit(&engine, &admission, &gone, 0.0);
+    let mut late = submit(&engine, &admission, &evicted, 0.0);
     let mut soon = submit(&engine, &admission, &pinned, 0.0);
-    let (age, first) = tokio::select! {
+    let (result, first) = tokio::select! {
         biased;
-        answer = &mut late => (answer, &gone),
-        answer = &mut soon => (answer, &pinned),
+        result = &mut late => (result, &evicted),
+        result = &mut soon => (result, &pinned),
     };
     assert_eq!(first.name, pinned.name);
-    let age = age.unwrap().unwrap().0.age;
-    // It is loaded again and answered; one bit of a weight moves the age by next to nothing.
+    let age = result.unwrap().unwrap().0.age;
+    // The version is loaded again; one bit of a weight hardly changes the age.
     let again = late.await.unwrap().unwrap().0.age;
     assert!((again - age).abs() < 0.01, "{again} and {age}");
-    // Whoever asks for its metadata is told the same as before.
-    assert_eq!(engine.precision_report(&gone), rounding);
+    // Its report is the same as before.
+    assert_eq!(engine.precision_report(&evicted), report);
 
-    // What cannot be loaded again is told so.
+    // A version that cannot be loaded again fails its images.
     engine.load(last, false).await.unwrap();
-    fs_err::remove_file(&gone.weights).unwrap();
-    let refused = submit(&engine, &admission, &gone, 0.0).await.unwrap();
+    fs_err::remove_file(&evicted.weights).unwrap();
+    let refused = submit(&engine, &admission, &evicted, 0.0).await.unwrap();
     assert!(matches!(refused, Err(Error::Model { .. })), "{refused:?}");
     drop(engine);
     thread.join().unwrap();
 }
 
 #[tokio::test]
-async fn batches_that_are_begun_ahead_are_answered_all_and_each_with_its_own_ages() {
+async fn pipelined_batches_all_have_results_and_each_image_its_own_age() {
     const IMAGES: u8 = 7;
     let directory = tempfile::tempdir().unwrap();
     let [one, other] = [0, 1].map(|bit| copy(directory.path(), bit));
@@ -136,15 +135,15 @@ async fn batches_that_are_begun_ahead_are_answered_all_and_each_with_its_own_age
         let admission = AdmissionController::new(8);
         engine.load(Arc::clone(&one), true).await.unwrap();
         engine.load(Arc::clone(&other), false).await.unwrap();
-        let answers = Vec::from_iter((0..IMAGES).map(|shade| {
+        let results = Vec::from_iter((0..IMAGES).map(|shade| {
             let model = if shade % 3 == 0 { &other } else { &one };
             submit(&engine, &admission, model, f32::from(shade) / 4.0)
         }));
-        // Whoever has asked is answered, whether or not anything comes after it.
+        // Images that are queued have results even if nothing comes after them.
         drop(engine);
         let mut found = Vec::new();
-        for answer in answers {
-            found.push(answer.await.unwrap().unwrap().0.age);
+        for result in results {
+            found.push(result.await.unwrap().unwrap().0.age);
         }
         thread.join().unwrap();
         ages.push(found);

@@ -26,8 +26,7 @@ use crate::{
 use self::tensors::{Call, Inferred};
 use super::{
     caller::Caller,
-    interval::interval_level,
-    prediction::{PredictionApi, PredictionInput},
+    prediction::{PredictionInput, PredictionResolver, interval_level},
     status,
 };
 
@@ -44,7 +43,7 @@ mod tensors;
 #[derive(Clone)]
 pub struct OpenInference {
     /// The way of every prediction.
-    pub predictions: PredictionApi,
+    pub predictions: PredictionResolver,
     /// Which versions there are.
     pub store: Store,
     /// How the live version does.
@@ -82,9 +81,9 @@ impl OpenInference {
         let images = tensors::images(call.inputs, &model, |field, count| {
             self.predictions.check_count(field, count)
         })?;
-        let images = PredictionInput {
+        let input = PredictionInput {
             images,
-            // There is one, as `images` has made sure.
+            // `images` has checked that there is one.
             field: "inputs[0]",
             options: PredictOptions {
                 interval_level: level,
@@ -96,15 +95,14 @@ impl OpenInference {
             },
             priority: call.priority,
         };
-        let answers = self.predictions.compute(Arc::clone(&model), images);
-        let answers = answers.await?;
+        let predictions = self.predictions.predict(Arc::clone(&model), input).await?;
         Ok(Inferred {
             model: call.model,
             version: number_of(&model),
             id: call.id,
             outputs: outputs
                 .iter()
-                .map(|output| output.tensor(&answers, level))
+                .map(|output| output.tensor(&predictions, level))
                 .collect(),
         })
     }
@@ -115,7 +113,7 @@ impl OpenInference {
     /// NOT_FOUND also for a model without any version; for the default one, which is there to be trained, FAILED_PRECONDITION.
     async fn served(&self, wanted: Wanted<'_>) -> Result<Arc<ServedModel>, Status> {
         let name = version_name(wanted)?;
-        let status = match self.predictions.served(&name).await {
+        let status = match self.predictions.resolve(&name).await {
             Ok(model) => return Ok(model),
             Err(status) => status,
         };

@@ -121,7 +121,7 @@ impl Output {
             Output::Interval => answers
                 .iter()
                 .filter_map(|answer| answer.interval)
-                .flat_map(|(lower, upper, _)| [lower as f32, upper as f32])
+                .flat_map(|interval| [interval.lower as f32, interval.upper as f32])
                 .collect(),
         };
         OutputTensor {

@@ -1,7 +1,8 @@
-//! PredictBatch: any number of images on one stream, each answered with its age or with what is wrong with it.
+//! PredictBatch: any number of images on one stream, each answered with its age or its error.
 //!
-//! Nothing is kept but the few images that are on their way: the next one is read from the stream when there is room for it, and HTTP/2 tells the client to wait
-//! meanwhile. The images go last where somebody waits for others, and wait for places in the queue instead of being refused.
+//! Only the few images in flight are kept in memory: the next one is read from the stream when there
+//! is room for it, and HTTP/2 flow control makes the client wait meanwhile. The images have batch
+//! priority, and wait for permits instead of being refused.
 
 use std::{
     future::ready,
@@ -20,81 +21,77 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_types::StatusExt;
 
+use super::{interval::interval_level, message::prediction, resolver::PredictionResolver};
 use crate::{
-    inference::{self, Client, Image, PredictOptions, ServedModel},
+    inference::{self, Client, Image, PredictOptions, Predictor, ServedModel},
     proto::v1::{
         self, BatchImage, PredictBatchOptions, PredictBatchRequest, PredictBatchResponse,
         predict_batch_request::Part, predict_batch_response::Result as Outcome,
     },
+    services::{caller::Caller, spawn_abort_on_drop, status, uncompressed},
 };
 
-use super::{
-    caller::Caller,
-    interval::interval_level,
-    prediction::{PredictionApi, prediction},
-    spawn_abort_on_drop, status, uncompressed,
-};
-
-/// Images of a call that are on their way at once: twice what the engine computes together of images that nobody waits for, so that it never waits for the next.
+/// Images of a stream in flight: twice what the engine computes together at batch priority, so that
+/// it never waits for the next ones.
 const IN_FLIGHT: usize = 16;
-/// Calls at once, so that what they have in memory is bounded.
-const MOST_CALLS: usize = 16;
-/// Longest wait for a client to take an answer, or to send something while none of its images is on its way, so that none holds a call's place for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Streams at once, which bounds their memory.
+const MAX_STREAMS: usize = 16;
+/// Longest wait for a client to receive a response, or to send a message while none of its images
+/// is in flight, so that an idle client does not occupy a stream forever.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the calls have in common. Cheap to clone.
+/// All streams of the server. Cheap to clone.
 #[derive(Clone)]
-pub struct BatchCalls {
+pub struct BatchStreams {
     free: Arc<Semaphore>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
 
-impl BatchCalls {
-    /// `shutdown` ends them with UNAVAILABLE; `tasks` owns them.
+pub(crate) type BatchResponses =
+    Pin<Box<dyn Stream<Item = Result<PredictBatchResponse, Status>> + Send>>;
+
+/// One stream.
+struct Batch {
+    predictor: Predictor,
+    model: Arc<ServedModel>,
+    options: PredictOptions,
+    client: Client,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl BatchStreams {
+    /// `shutdown` ends the streams with UNAVAILABLE; `tasks` owns them.
     pub fn new(shutdown: CancellationToken, tasks: TaskTracker) -> Self {
-        BatchCalls {
-            free: Arc::new(Semaphore::new(MOST_CALLS)),
+        BatchStreams {
+            free: Arc::new(Semaphore::new(MAX_STREAMS)),
             shutdown,
             tasks,
         }
     }
-}
 
-/// The answers of a call.
-pub type Answers = Pin<Box<dyn Stream<Item = Result<PredictBatchResponse, Status>> + Send>>;
-
-/// How the images of a call are predicted.
-struct Batch {
-    api: PredictionApi,
-    model: Arc<ServedModel>,
-    options: PredictOptions,
-    client: Client,
-    /// The call's place among all calls.
-    _slot: OwnedSemaphorePermit,
-}
-
-impl PredictionApi {
-    /// Answers a stream of images, in order.
+    /// Predicts a stream of images, in order.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT for options that cannot be met, RESOURCE_EXHAUSTED when too many such calls run, and those of [`PredictionApi::served`].
-    pub(super) async fn answer_batch(
+    /// INVALID_ARGUMENT for invalid options, RESOURCE_EXHAUSTED for too many streams, and those of
+    /// [`PredictionResolver::resolve`].
+    pub(super) async fn predict(
         &self,
+        resolver: &PredictionResolver,
         request: Request<Streaming<PredictBatchRequest>>,
-    ) -> Result<Response<Answers>, Status> {
+    ) -> Result<Response<BatchResponses>, Status> {
         let caller = Caller::of(&request)?;
-        let BatchCalls {
+        let BatchStreams {
             free,
             shutdown,
             tasks,
-        } = self.batch_calls.clone();
+        } = self.clone();
         let slot = free
             .try_acquire_owned()
-            .map_err(|_| status::too_many_batches(MOST_CALLS))?;
+            .map_err(|_| status::too_many_batches(MAX_STREAMS))?;
         let mut requests = request.into_inner();
         let first = tokio::select! {
-            first = next(&mut requests, PATIENCE, || false) => first.transpose()?,
+            first = next(&mut requests, CLIENT_TIMEOUT, || false) => first.transpose()?,
             () = shutdown.cancelled() => return Err(status::stream_ends()),
         };
         let (options, first) = match first.map(|request| request.part) {
@@ -102,115 +99,112 @@ impl PredictionApi {
             Some(part) => (PredictBatchOptions::default(), Some(part)),
             None => (PredictBatchOptions::default(), None),
         };
-        let model = self.named(&options.model).await?;
+        let model = resolver.resolve_field(&options.model).await?;
         let batch = Arc::new(Batch {
-            api: self.clone(),
+            predictor: resolver.predictor.clone(),
             options: predict_options(&model, &options)?,
             model,
             client: caller.client,
             _slot: slot,
         });
-        let on_their_way = TaskTracker::new();
-        let images = on_their_way.clone();
+        let in_flight = TaskTracker::new();
+        let images = in_flight.clone();
         let rest = stream::unfold((requests, images), |(mut requests, images)| async {
-            let request = next(&mut requests, PATIENCE, || !images.is_empty()).await?;
+            let request = next(&mut requests, CLIENT_TIMEOUT, || !images.is_empty()).await?;
             Some((request.map(|request| request.part), (requests, images)))
         });
-        let answer = move |(index, part): (usize, Result<Option<Part>, Status>)| {
+        let predict = move |(index, part): (usize, Result<Option<Part>, Status>)| {
             let batch = Arc::clone(&batch);
-            let token = on_their_way.token();
+            let token = in_flight.token();
             spawn_abort_on_drop(async move {
-                let answer = batch.answer(index, image(index, part?)?).await;
+                let response = batch.predict(index, image(index, part?)?).await;
                 drop(token);
-                answer
+                response
             })
         };
-        // What has been read is still answered when the server ends.
-        let answers = stream::iter(first.map(Ok))
+        // Images that have been read are still predicted when the server shuts down.
+        let responses = stream::iter(first.map(Ok))
             .chain(rest)
             .take_until(shutdown.clone().cancelled_owned())
             .enumerate()
-            .map(answer)
+            .map(predict)
             .buffered(IN_FLIGHT);
         let last = stream::once(async move { shutdown.is_cancelled() })
-            .filter(|is_ending| ready(*is_ending))
+            .filter(|is_cancelled| ready(*is_cancelled))
             .map(|_| Err(status::stream_ends()));
-        let sent = sent(answers.chain(last), PATIENCE, &tasks);
+        let sent = send(responses.chain(last), CLIENT_TIMEOUT, &tasks);
         Ok(uncompressed(Box::pin(sent)))
     }
 }
 
-/// The next message, or an error when the client has sent nothing for as long as `patience` while it was not `busy`.
+/// Returns the next message, or an error if the client has sent nothing for `timeout` while it was
+/// not `busy`.
 async fn next<T>(
     requests: &mut (impl Stream<Item = Result<T, Status>> + Unpin),
-    patience: Duration,
+    timeout: Duration,
     busy: impl Fn() -> bool,
 ) -> Option<Result<T, Status>> {
     loop {
-        match tokio::time::timeout(patience, requests.next()).await {
+        match tokio::time::timeout(timeout, requests.next()).await {
             Ok(message) => return message,
             Err(_) if busy() => {}
-            Err(_) => return Some(Err(status::not_sent(patience))),
+            Err(_) => return Some(Err(status::not_sent(timeout))),
         }
     }
 }
 
-/// Hands a stream on in a task of its own, which ends, and everything that it holds with it, when the client leaves or takes nothing for as long as `patience`.
-fn sent<T: Send + 'static>(
-    answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
-    patience: Duration,
+/// Forwards a stream in a task of its own. The task ends, and drops the stream, when the client
+/// leaves or receives nothing for `timeout`.
+fn send<T: Send + 'static>(
+    responses: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    timeout: Duration,
     tasks: &TaskTracker,
 ) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
     let (sender, receiver) = mpsc::channel(1);
-    let out_of_patience = Arc::new(AtomicBool::new(false));
-    let is_out = Arc::clone(&out_of_patience);
+    let timed_out = Arc::new(AtomicBool::new(false));
+    let has_timed_out = Arc::clone(&timed_out);
     tasks.spawn(async move {
-        let mut answers = std::pin::pin!(answers);
+        let mut responses = std::pin::pin!(responses);
         loop {
-            let answer = tokio::select! {
-                answer = answers.next() => answer,
+            let response = tokio::select! {
+                response = responses.next() => response,
                 () = sender.closed() => return,
             };
-            let Some(answer) = answer else {
+            let Some(response) = response else {
                 return;
             };
-            match tokio::time::timeout(patience, sender.send(answer)).await {
+            match tokio::time::timeout(timeout, sender.send(response)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
                 Err(_) => {
-                    out_of_patience.store(true, Ordering::Relaxed);
+                    timed_out.store(true, Ordering::Relaxed);
                     return;
                 }
             }
         }
     });
-    // A client that comes back must not take what it got for everything.
-    let last = stream::once(async move { is_out.load(Ordering::Relaxed) })
-        .filter(|is_out| ready(*is_out))
-        .map(move |_| Err(status::not_taken(patience)));
+    // A client that reads again must not mistake what it received for all responses.
+    let last = stream::once(async move { has_timed_out.load(Ordering::Relaxed) })
+        .filter(|has_timed_out| ready(*has_timed_out))
+        .map(move |_| Err(status::not_taken(timeout)));
     ReceiverStream::new(receiver).chain(last)
 }
 
 impl Batch {
-    /// The answer for one image; what is wrong with the image is an answer too.
-    async fn answer(
+    /// Predicts one image; an image that cannot be read has an error of its own in the response.
+    async fn predict(
         &self,
         index: usize,
         image: BatchImage,
     ) -> Result<PredictBatchResponse, Status> {
         let encoded = Image::Encoded(image.image);
-        let predictor = &self.api.predictor;
-        let answer = predictor
-            .predict_queued(
-                index,
-                encoded,
-                &self.model,
-                self.options,
-                self.client.clone(),
-            )
+        let client = self.client.clone();
+        let result = self
+            .predictor
+            .predict_queued(index, encoded, &self.model, self.options, client)
             .await;
-        let outcome = match answer {
-            Ok(answer) => Outcome::Prediction(prediction(answer)),
+        let outcome = match result {
+            Ok(found) => Outcome::Prediction(prediction(found)),
             Err(error @ (inference::Error::Image { .. } | inference::Error::Pixels { .. })) => {
                 Outcome::Error(image_error(&status::from_inference(&error)))
             }
@@ -238,22 +232,23 @@ fn predict_options(
     })
 }
 
-/// The image of a message.
+/// Returns the image of a message.
 ///
 /// # Errors
-/// INVALID_ARGUMENT for one without, which ends the call: a client that sends such has lost count.
+/// INVALID_ARGUMENT for a message without one, which ends the stream: its client has lost track of
+/// the indices.
 fn image(index: usize, part: Option<Part>) -> Result<BatchImage, Status> {
     match part {
         Some(Part::Image(image)) => Ok(image),
         Some(Part::Options(_)) => Err(status::invalid(
             "options",
             &format!(
-                "they come behind {index} images; send them first and once, or begin another call for other options"
+                "options must be the first message, got {index} images before them; start another stream for other options"
             ),
         )),
         None => Err(status::invalid(
             "image",
-            &format!("message {index} after the options has none; give an encoded image"),
+            &format!("message {index} after the options must contain an encoded image"),
         )),
     }
 }
@@ -272,16 +267,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn client_that_takes_nothing_is_given_up_and_told_so() {
+    async fn client_that_receives_nothing_times_out_with_an_error() {
         let tasks = TaskTracker::new();
-        let answers = stream::iter((0..10).map(Ok));
+        let responses = stream::iter((0..10).map(Ok));
         let held = Arc::new(());
         let holding = Arc::clone(&held);
-        let answers = answers.inspect(move |_| drop(Arc::clone(&holding)));
-        let sent = sent(answers, Duration::from_millis(20), &tasks);
+        let responses = responses.inspect(move |_| drop(Arc::clone(&holding)));
+        let sent = send(responses, Duration::from_millis(20), &tasks);
         tasks.close();
         tasks.wait().await;
-        assert_eq!(Arc::strong_count(&held), 1, "something is held on to");
+        assert_eq!(
+            Arc::strong_count(&held),
+            1,
+            "the stream has not been dropped"
+        );
         let found: Vec<Result<i32, Status>> = sent.collect().await;
         // One is in the channel.
         assert_eq!(found.len(), 2);
@@ -293,28 +292,28 @@ mod tests {
     #[tokio::test]
     async fn client_that_reads_gets_all_and_no_error() {
         let tasks = TaskTracker::new();
-        let answers = stream::iter((0..10).map(Ok));
-        let sent = sent(answers, Duration::from_secs(60), &tasks);
+        let responses = stream::iter((0..10).map(Ok));
+        let sent = send(responses, Duration::from_secs(60), &tasks);
         let found: Vec<i32> = sent.map(Result::unwrap).collect().await;
         assert_eq!(found, (0..10).collect::<Vec<_>>());
     }
 
     #[tokio::test]
-    async fn client_that_sends_nothing_is_given_up_once_it_has_all_answers() {
-        let patience = Duration::from_millis(20);
+    async fn client_that_sends_nothing_times_out_once_it_has_all_responses() {
+        let timeout = Duration::from_millis(20);
         let mut silent = Box::pin(stream::pending::<Result<(), Status>>());
-        let begun = std::time::Instant::now();
-        let asked = std::cell::Cell::new(0);
-        let busy = || asked.replace(asked.get() + 1) < 2;
-        let last = next(&mut silent, patience, busy).await;
+        let started = std::time::Instant::now();
+        let checks = std::cell::Cell::new(0);
+        let busy = || checks.replace(checks.get() + 1) < 2;
+        let last = next(&mut silent, timeout, busy).await;
         let status = last.unwrap().unwrap_err();
         assert_eq!(status.code(), tonic::Code::Aborted);
         // Busy twice, then idle.
-        assert_eq!(asked.get(), 3);
-        assert!(begun.elapsed() >= 3 * patience);
+        assert_eq!(checks.get(), 3);
+        assert!(started.elapsed() >= 3 * timeout);
         let mut sending = stream::iter([Ok(7)]);
-        let first = next(&mut sending, patience, || false).await;
+        let first = next(&mut sending, timeout, || false).await;
         assert_eq!(first.unwrap().unwrap(), 7);
-        assert!(next(&mut sending, patience, || false).await.is_none());
+        assert!(next(&mut sending, timeout, || false).await.is_none());
     }
 }
