@@ -1,44 +1,46 @@
-//! The first stage: boosted classifiers over locally assembled binary features (LAB), which look at every window.
+//! The first stage: boosted classifiers over locally assembled binary features (LAB), which see every
+//! window.
 //!
-//! A feature compares the sum of a square of 3×3 pixels with its eight neighbours of the same size; the eight answers are the bits of a number, and a table has a
-//! weight for each number. After each group of features a window whose sum is too low is dropped, most of them after the first.
+//! A feature compares the sum of a square of 3×3 pixels with its eight neighbours of the same size.
+//! The eight results are the bits of an index into a table of weights. After each group of features
+//! a window with too low a sum is dropped; most are dropped after the first group.
 
 /// The window's side in pixels.
 pub(super) const WINDOW: usize = 40;
-/// Features after which the sum is compared.
+/// Features between two comparisons of the sum.
 pub(super) const GROUP: usize = 10;
-/// Side of a square that is summed, and of all nine.
+/// Side of a summed square, and of all nine.
 const CELL: usize = 3;
 const ALL_CELLS: usize = 3 * CELL;
-/// The last place in the window, in each direction, at which a feature fits.
+/// Last position in the window, in each direction, at which a feature fits.
 pub(super) const LAST_PLACE: usize = WINDOW - ALL_CELLS;
-/// Grey levels that a window must vary by: plain areas are no faces, whatever their noise looks like.
-const LEAST_DEVIATION: f64 = 10.0;
+/// Least standard deviation of a window in grey levels: plain areas are not faces, whatever their
+/// noise looks like.
+const MIN_DEVIATION: f64 = 10.0;
 
-/// A classifier as it was learned.
 #[derive(Debug)]
 pub(super) struct BoostedClassifier {
     /// Column and row in the window.
-    places: Vec<(usize, usize)>,
+    positions: Vec<(usize, usize)>,
     thresholds: Vec<f32>,
     /// 256 for each feature.
     weights: Vec<f32>,
 }
 
-/// An image's features at every pixel, and sums by which a window's deviation is found.
+/// An image's features at every pixel, and integral images for the deviation of a window.
 #[derive(Debug, Default)]
 pub(super) struct Features {
     width: usize,
     bits: Vec<u8>,
-    /// Sums of what lies above and to the left, with a row and a column of zeros in front.
+    /// Integral image, with a first row and column of zeros.
     sums: Vec<i32>,
-    /// The same of squares. They wrap around, and so do the differences, which are right again.
+    /// The same of the squares. Sums wrap around; differences wrap back to the right values.
     squares: Vec<u32>,
     cells: Vec<i32>,
 }
 
 impl Features {
-    /// Computes them for grey pixels, row by row; sides of at least a window.
+    /// Computes the features of grey pixels, row by row; no side may be shorter than a window.
     pub(super) fn compute(&mut self, pixels: &[u8], width: usize) {
         let height = pixels.len() / width;
         debug_assert!(width >= WINDOW && height >= WINDOW);
@@ -101,7 +103,7 @@ impl Features {
         }
     }
 
-    /// Whether the grey levels of a window vary by enough.
+    /// Returns true if the grey levels of a window vary enough for a face.
     fn varies(&self, left: usize, top: usize) -> bool {
         let wide = self.width + 1;
         let [a, b, c, d] = [
@@ -117,32 +119,32 @@ impl Features {
             .wrapping_add(self.squares[d]);
         let area = (WINDOW * WINDOW) as f64;
         let mean = f64::from(sum) / area;
-        (f64::from(squares) / area - mean * mean).sqrt() > LEAST_DEVIATION
+        (f64::from(squares) / area - mean * mean).sqrt() > MIN_DEVIATION
     }
 }
 
 impl BoostedClassifier {
-    /// As many places as thresholds, in whole groups, and 256 times as many weights.
+    /// There must be as many positions as thresholds, in whole groups, and 256 times as many weights.
     pub(super) fn new(
-        places: Vec<(usize, usize)>,
+        positions: Vec<(usize, usize)>,
         thresholds: Vec<f32>,
         weights: Vec<f32>,
     ) -> Self {
         BoostedClassifier {
-            places,
+            positions,
             thresholds,
             weights,
         }
     }
 
-    /// The score of the window at this place, if it may be a face.
+    /// Returns the score of the window at this position; `None` if it is not a face.
     pub(super) fn score(&self, features: &Features, left: usize, top: usize) -> Option<f32> {
         let mut score = 0.0;
-        let groups = self.places.chunks_exact(GROUP);
+        let groups = self.positions.chunks_exact(GROUP);
         let weights = self.weights.chunks_exact(GROUP * 256);
         let last = self.thresholds.chunks_exact(GROUP).map(|of| of[GROUP - 1]);
-        for ((places, weights), threshold) in groups.zip(weights).zip(last) {
-            for ((column, row), weights) in places.iter().zip(weights.chunks_exact(256)) {
+        for ((positions, weights), threshold) in groups.zip(weights).zip(last) {
+            for ((column, row), weights) in positions.iter().zip(weights.chunks_exact(256)) {
                 let bits = features.bits[(top + row) * features.width + left + column];
                 score += weights[usize::from(bits)];
             }

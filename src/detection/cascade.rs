@@ -1,4 +1,4 @@
-//! How the stages are put together: from a grey image to windows.
+//! The order of the stages, from a grey image to windows.
 
 use image::GrayImage;
 
@@ -8,21 +8,21 @@ use super::{
     network::{Gradients, Network},
 };
 
-/// A window moves by so many pixels at each size of the image.
+/// Step of the sliding window in pixels, at each size of the image.
 const STEP: usize = 4;
-/// Each size of the image is so much smaller than the one before, as in the original: the networks behind it move and resize a window by up to its own size,
-/// so that smaller steps find little more and take longer.
-const SHRINKING: f32 = 0.8;
-/// Windows that overlap by more are one, before the last stage and behind it.
-const SAME_EARLY: f32 = 0.8;
-const SAME_AT_LAST: f32 = 0.3;
-/// Windows of each classifier that go on at most, the best. A photograph of a crowd has some hundreds; an image that was made to have a hundred thousand would keep
-/// a thread busy for minutes.
-const MOST_WINDOWS: usize = 4096;
-/// Windows between two looks at whether anybody still waits.
-const BETWEEN_LOOKS: usize = 64;
+/// Factor from one size of the image to the next, as in the original: the networks move and resize a
+/// window by up to its own size, so smaller steps take longer and find little more.
+const SCALE_STEP: f32 = 0.8;
+/// Overlap above which windows are merged, before the last stage and after it.
+const EARLY_OVERLAP: f32 = 0.8;
+const FINAL_OVERLAP: f32 = 0.3;
+/// Most windows of each classifier that are kept, by score. An image of a crowd has some hundreds; an
+/// image crafted to have a hundred thousand would occupy a thread for minutes.
+const MAX_WINDOWS: usize = 4096;
+/// Windows between two calls of `stop`.
+const STOP_INTERVAL: usize = 64;
 
-/// A square, in pixels, that may be a face.
+/// A candidate square, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Window {
     pub(super) x: i32,
@@ -31,7 +31,7 @@ pub(super) struct Window {
     pub(super) score: f64,
 }
 
-/// The faces of a grey image; `None` when `stop` said so between two steps.
+/// Returns the faces of a grey image; `None` if `stop` returned true between two steps.
 pub(super) fn search(
     model: &Model,
     image: &GrayImage,
@@ -39,22 +39,23 @@ pub(super) fn search(
 ) -> Option<Vec<Window>> {
     let mut windows = Vec::new();
     for candidates in propose(model, image, stop)? {
-        windows.extend(merge(candidates, SAME_EARLY));
+        windows.extend(merge(candidates, EARLY_OVERLAP));
     }
-    // Between two networks what has become the same is merged, with one exception: the original does not before the last.
+    // Windows that have become similar are merged after each network, except before the last one, as
+    // in the original.
     let last = model.networks.len().saturating_sub(1);
     for (index, network) in model.networks.iter().enumerate() {
         windows = refine(network, image, windows, stop)?;
         if index == last {
-            windows = merge(windows, SAME_AT_LAST);
+            windows = merge(windows, FINAL_OVERLAP);
         } else if index + 1 < last {
-            windows = merge(windows, SAME_EARLY);
+            windows = merge(windows, EARLY_OVERLAP);
         }
     }
     Some(windows)
 }
 
-/// What each boosted classifier lets through.
+/// Returns the windows that each boosted classifier accepts.
 fn propose(model: &Model, image: &GrayImage, stop: &dyn Fn() -> bool) -> Option<Vec<Vec<Window>>> {
     let (width, height) = image.dimensions();
     let mut proposed = vec![Vec::new(); model.boosted.len()];
@@ -97,12 +98,12 @@ fn propose(model: &Model, image: &GrayImage, stop: &dyn Fn() -> bool) -> Option<
                 }
             }
         }
-        scale *= SHRINKING;
+        scale *= SCALE_STEP;
     }
     Some(proposed)
 }
 
-/// Keeps the windows that a network takes for faces, moved and resized as it says.
+/// Keeps the windows that a network classifies as faces, moved and resized by its outputs.
 fn refine(
     network: &Network,
     image: &GrayImage,
@@ -113,7 +114,7 @@ fn refine(
     let mut pixels = Vec::new();
     let mut kept = Vec::new();
     for (index, window) in windows.into_iter().enumerate() {
-        if index % BETWEEN_LOOKS == 0 && stop() {
+        if index % STOP_INTERVAL == 0 && stop() {
             return None;
         }
         if !touches(window, image) {
@@ -143,15 +144,15 @@ fn refine(
     Some(kept)
 }
 
-/// Whether a window has an area, and a part of it lies in the image; a network may have moved it anywhere.
+/// Returns true if a part of the window is inside the image; a network may have moved it anywhere.
 fn touches(window: Window, image: &GrayImage) -> bool {
     let inside =
         |place: i32, length: u32| place < length as i32 && place.saturating_add(window.side) > 0;
     window.side >= 2 && inside(window.x, image.width()) && inside(window.y, image.height())
 }
 
-/// A part of the image, of `size` from the window's upper left corner, at another size; without smoothing, as the model was trained. Outside of the image
-/// is black.
+/// Resamples the part of the image of `size` at the window's upper left corner, without smoothing, as
+/// the model was trained. Pixels outside the image are black.
 fn resample(
     image: &GrayImage,
     window: Window,
@@ -171,7 +172,7 @@ fn resample(
         }
         0.0
     };
-    // The pixel to the left, never the last, and the share of the one to its right.
+    // The pixel to the left, which is never the last one, and the weight of the one to its right.
     let source = |place: usize, length: u32, target: usize| {
         let exact = f64::from(length) / target as f64 * place as f64;
         let whole = (exact as i32).min(length as i32 - 2);
@@ -193,10 +194,11 @@ fn resample(
     }
 }
 
-/// The best of windows that overlap by more than `same` (intersection over union), with the scores of all of them together.
-fn merge(mut windows: Vec<Window>, same: f32) -> Vec<Window> {
+/// Merges windows that overlap by more than `limit` (intersection over union): the best of them
+/// remains, with the sum of their scores.
+fn merge(mut windows: Vec<Window>, limit: f32) -> Vec<Window> {
     windows.sort_by(|one, other| other.score.total_cmp(&one.score));
-    windows.truncate(MOST_WINDOWS);
+    windows.truncate(MAX_WINDOWS);
     let mut best: Vec<Window> = Vec::new();
     let mut is_merged = vec![false; windows.len()];
     for index in 0..windows.len() {
@@ -206,7 +208,7 @@ fn merge(mut windows: Vec<Window>, same: f32) -> Vec<Window> {
         let first = windows[index];
         let mut score = first.score;
         for (other, is_merged) in windows.iter().zip(&mut is_merged).skip(index + 1) {
-            if !*is_merged && overlap(&first, other) > same {
+            if !*is_merged && overlap(&first, other) > limit {
                 *is_merged = true;
                 score += other.score;
             }
@@ -216,7 +218,7 @@ fn merge(mut windows: Vec<Window>, same: f32) -> Vec<Window> {
     best
 }
 
-/// Intersection over union.
+/// Returns the intersection over union.
 fn overlap(one: &Window, other: &Window) -> f32 {
     let along = |a: i32, b: i32| (a + one.side).min(b + other.side) - a.max(b);
     let (width, height) = (along(one.x, other.x), along(one.y, other.y));

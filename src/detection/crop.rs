@@ -1,19 +1,21 @@
-//! From where the detector marks a face to the square that a network for ages was trained on.
+//! From a detection to the square that a network for ages was trained on.
 //!
-//! UTKFace's chips were cut by other landmarks, so what the detector marks in them says how to cut alike: of 300 of its validation chips the detector finds the
-//! face in 289, and the median chip is 1.047 times as wide as what it marks (0.91 to 1.19 for nine in ten), and its centre 0.063 of that width lower (-0.00 to
-//! 0.12) and 0.008 to the right. Of the same chips in larger images it finds 292, with medians of 1.058, 0.076 and 0.006.
+//! UTKFace's images were cropped by other landmarks. Detections in them show how to crop alike: of
+//! 300 validation images the detector finds the face in 289; the median crop is 1.047 times as wide
+//! as the detection (0.91 to 1.19 for nine in ten), and its centre is lower by 0.063 of that width
+//! (-0.00 to 0.12) and further right by 0.008. Of the same crops in larger images it finds 292, with
+//! medians of 1.058, 0.076 and 0.006.
 
 use image::RgbImage;
 
 use super::Square;
 
-/// The chip's side in sides of the detected square.
+/// Side of the crop in sides of the detected square.
 const SIDE: f64 = 1.05;
-/// How far the chip's centre lies below that of the detected square, in sides of the square.
+/// Distance of the crop's centre below that of the detected square, in sides of the square.
 const DOWN: f64 = 0.07;
 
-/// The square of a chip around a detected square.
+/// Returns the crop for a detected square.
 pub(super) fn around(detected: Square) -> Square {
     let side = f64::from(detected.side);
     let centre = |edge: i32| f64::from(edge) + side / 2.0;
@@ -25,10 +27,11 @@ pub(super) fn around(detected: Square) -> Square {
     }
 }
 
-/// A square of an image. What lies beyond its edges is black, as it is in chips: one in fifty has such an edge.
+/// Cuts a square out of an image. Pixels beyond the edges are black, as in one of fifty training
+/// images.
 pub fn crop(image: &RgbImage, square: Square) -> RgbImage {
-    let mut chip = RgbImage::new(square.side, square.side);
+    let mut crop = RgbImage::new(square.side, square.side);
     let (left, top) = (i64::from(square.left), i64::from(square.top));
-    image::imageops::replace(&mut chip, image, -left, -top);
-    chip
+    image::imageops::replace(&mut crop, image, -left, -top);
+    crop
 }

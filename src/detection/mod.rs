@@ -1,22 +1,24 @@
-//! Where the faces are in an image.
+//! Face detection.
 //!
-//! The detector is SeetaFace's for frontal faces: a funnel of boosted classifiers over a sliding window and of small neural networks that keep, move and resize
-//! what is left (Wu, Kan, He, Shan, Chen, "Funnel-structured cascade for multi-view face detection with alignment awareness", Neurocomputing 221, 2017). Its
-//! learned numbers are `seetaface/seeta_fd_frontal_v1.0.bin`, as the crate `rustface` publishes them, with the licence (BSD-2-Clause) beside them.
+//! The detector is SeetaFace's for frontal faces: a cascade of boosted classifiers over a sliding
+//! window and of small neural networks that filter, move and resize the remaining windows (Wu, Kan,
+//! He, Shan, Chen, "Funnel-structured cascade for multi-view face detection with alignment
+//! awareness", Neurocomputing 221, 2017). Its parameters are `seetaface/seeta_fd_frontal_v1.0.bin`,
+//! as published in the crate `rustface`, with the licence (BSD-2-Clause) beside them.
 //!
-//! The computation is our own, and in safe Rust: the crate's reads and writes outside of its buffers when a network moves a window out of the image, and here
-//! images come from strangers. A test compares both on a photograph.
+//! The implementation is our own, in safe Rust: the crate accesses memory outside its buffers when
+//! a network moves a window out of the image, and clients' images are untrusted. A test compares
+//! the results of both.
 //!
-//! - [`find`]: from an image to the squares that a network for ages was trained to see. `margin` has what was measured for that.
-//! - `model`: the file with the learned numbers. `boosted`, `network`: the two kinds of classifiers. `funnel`: how they are put together.
+//! - `cascade`: the order of the stages. `boosted`, `network`: the two kinds of classifiers.
+//! - `model`: the file format of the parameters.
+//! - `crop`: from a detection to the square that a network for ages was trained on.
 
 mod boosted;
 mod cascade;
 mod crop;
 mod model;
 mod network;
-#[cfg(test)]
-mod tests;
 
 use std::sync::OnceLock;
 
@@ -29,17 +31,20 @@ use model::Model;
 
 pub use crop::crop;
 
-/// Most faces of an image; those that [`Face::weight`] puts first.
-pub const MOST_FACES: usize = 64;
+/// Most faces of an image, by [`Face::weight`].
+pub const MAX_FACES: usize = 64;
 
-/// The longer side in pixels of what is searched. The funnel's window has 40 pixels, so the smallest face that it finds has 4 % of the image's longer side: a
-/// face of 100 pixels in a photograph of 2,560. Twice the side would take four times as long.
+/// Longer side of the searched image in pixels. The window has 40 pixels, so the smallest face that
+/// is found has 4 % of the longer side: 100 pixels in an image of 2,560. Twice the side would take
+/// four times as long.
 const LONGEST_SIDE: u32 = 1024;
-/// Images whose shorter side has fewer pixels are enlarged, as far as the longer side lets them: a face that fills half of a thumbnail is larger than the window.
+/// Images with a shorter side below this are enlarged, as far as [`LONGEST_SIDE`] allows: a face that
+/// fills half of a thumbnail would be smaller than the window otherwise.
 const SHORTEST_SIDE: u32 = 240;
-/// Merged windows' scores add up, each at most 1, so this is how many windows must agree. Of 300 chips of UTKFace in larger images 2.0 and 2.8 find 292 and
-/// 3.85, the crate's default, 289; and in what surrounds them, which is plain, noise or soft spots, 5, 3 and 1 faces that are none.
-const LEAST_SCORE: f64 = 2.8;
+/// Number of windows that must agree: the scores of merged windows, at most 1 each, are added up. Of
+/// 300 UTKFace crops in larger images 2.0 and 2.8 find 292, and 3.85, the crate's default, 289; in
+/// the plain, noisy or blurred backgrounds they find 5, 3 and 1 false faces.
+const MIN_SCORE: f64 = 2.8;
 
 /// A square of an image; it may reach beyond its edges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,32 +57,32 @@ pub struct Square {
     pub side: u32,
 }
 
-/// A face that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Face {
-    /// What the detector marks.
+    /// The square that the detector marks.
     pub detected: Square,
     /// The square to predict on, cut as training images are.
     pub crop: Square,
-    /// How many windows agree on it, each weighted by its own certainty.
+    /// Number of windows that agree on it, each weighted by its own certainty.
     pub score: f64,
 }
 
 impl Face {
-    /// Score times area: large for the face that an image is of.
+    /// Returns the score times the area: large for the main face of an image.
     pub fn weight(&self) -> f64 {
         self.score * f64::from(self.detected.side).powi(2)
     }
 }
 
-/// The faces of an image by falling [`Face::weight`], [`MOST_FACES`] at most; `None` when `stop` said so between two steps.
+/// Returns the faces of an image by falling [`Face::weight`], at most [`MAX_FACES`]; `None` if `stop`
+/// returned true between two steps.
 pub fn find(image: &RgbImage, stop: &dyn Fn() -> bool) -> Option<Vec<Face>> {
     let (searched, scale) = shrink(image);
     let windows = cascade::search(model(), &searched, stop)?;
     let to_image = |pixels: i32| (f64::from(pixels) / scale).round() as i32;
     let mut faces: Vec<Face> = windows
         .into_iter()
-        .filter(|window| window.score >= LEAST_SCORE)
+        .filter(|window| window.score >= MIN_SCORE)
         .map(|window| {
             let detected = Square {
                 left: to_image(window.x),
@@ -92,11 +97,11 @@ pub fn find(image: &RgbImage, stop: &dyn Fn() -> bool) -> Option<Vec<Face>> {
         })
         .collect();
     faces.sort_by(|one, other| other.weight().total_cmp(&one.weight()));
-    faces.truncate(MOST_FACES);
+    faces.truncate(MAX_FACES);
     Some(faces)
 }
 
-/// The image in grey at the size at which it is searched, and how much larger or smaller than the image that is.
+/// Returns the image in grey at the size at which it is searched, and the scale of that size.
 fn shrink(image: &RgbImage) -> (GrayImage, f64) {
     let (width, height) = image.dimensions();
     let (longest, shortest) = (
@@ -118,9 +123,12 @@ fn shrink(image: &RgbImage) -> (GrayImage, f64) {
     (grey, scale)
 }
 
-/// The learned numbers, read when the first face is looked for.
+/// Returns the parameters, which are read at the first detection.
 fn model() -> &'static Model {
     const FILE: &[u8] = include_bytes!("seetaface/seeta_fd_frontal_v1.0.bin");
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| Model::read(FILE).expect("the file is part of the program and tested"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,19 @@
-//! The file with the learned numbers, in SeetaFace's format: little-endian, in the order of the funnel.
+//! The file format of the parameters, SeetaFace's: little-endian, in the order of the cascade.
 
 use super::{
     boosted::{self, BoostedClassifier},
     network::{self, Layer, Network},
 };
 
-/// The three stages of the funnel.
+/// The parameters of all stages.
 #[derive(Debug)]
 pub(super) struct Model {
-    /// Each looks at every window; what any of them lets through goes on.
+    /// Each sees every window; windows that any of them accepts are kept.
     pub(super) boosted: Vec<BoostedClassifier>,
-    /// One behind the other.
+    /// In the order of their use.
     pub(super) networks: Vec<Network>,
 }
 
-/// Why the file is not one that this program computes with.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("the file ends at byte {0}, within a number")]
@@ -27,7 +26,7 @@ impl Model {
     /// Reads the whole file.
     ///
     /// # Errors
-    /// A file that ends early or late, or has other stages than frontal faces need.
+    /// A file that is truncated, too long, or has other stages than the frontal detector.
     pub(super) fn read(file: &[u8]) -> Result<Self, Error> {
         let mut reader = Reader { file, at: 0 };
         let mut model = Model {
@@ -44,7 +43,8 @@ impl Model {
                         kind => return Err(reader.unknown(format!("kind {kind} in stage {stage}"))),
                     }
                 }
-                // Which groups of the stage before it takes windows from, and -1 where there is none: here always all.
+                // Indices of the groups of the previous stage that it takes windows from, or -1: always all
+                // in this file.
                 for _ in 0..i32::from_le_bytes(reader.word()?) {
                     reader.count()?;
                 }
@@ -53,13 +53,12 @@ impl Model {
         let is_whole = reader.at == file.len();
         let has_all = !model.boosted.is_empty() && !model.networks.is_empty();
         if !is_whole || !has_all {
-            return Err(reader.unknown("the end was expected after all stages".to_owned()));
+            return Err(reader.unknown("the file must end after all stages".to_owned()));
         }
         Ok(model)
     }
 }
 
-/// Reads numbers one after another.
 struct Reader<'a> {
     file: &'a [u8],
     at: usize,
@@ -77,12 +76,12 @@ impl Reader<'_> {
         Error::Unknown { at: self.at, what }
     }
 
-    /// A number from 0 that is not absurd.
+    /// Reads a number from 0 to the length of the file.
     fn count(&mut self) -> Result<usize, Error> {
         let count = i32::from_le_bytes(self.word()?);
         match usize::try_from(count) {
             Ok(count) if count <= self.file.len() => Ok(count),
-            _ => Err(self.unknown(format!("{count} is no count"))),
+            _ => Err(self.unknown(format!("{count} is not a valid count"))),
         }
     }
 
@@ -99,17 +98,17 @@ impl Reader<'_> {
         if features % boosted::GROUP != 0 || bins != 255 {
             return Err(self.unknown(format!("{features} features of {bins} bins")));
         }
-        let mut places = Vec::with_capacity(features);
+        let mut positions = Vec::with_capacity(features);
         for _ in 0..features {
-            let place = (self.count()?, self.count()?);
-            if place.0.max(place.1) > boosted::LAST_PLACE {
-                return Err(self.unknown(format!("a feature at {place:?}")));
+            let position = (self.count()?, self.count()?);
+            if position.0.max(position.1) > boosted::LAST_PLACE {
+                return Err(self.unknown(format!("a feature at {position:?}")));
             }
-            places.push(place);
+            positions.push(position);
         }
         let thresholds = self.floats(features)?;
         let weights = self.floats(features * 256)?;
-        Ok(BoostedClassifier::new(places, thresholds, weights))
+        Ok(BoostedClassifier::new(positions, thresholds, weights))
     }
 
     fn network(&mut self) -> Result<Network, Error> {
@@ -121,8 +120,9 @@ impl Reader<'_> {
             let patch = number
                 .checked_sub(1)
                 .and_then(|index| network::patches().get(index));
-            patches
-                .push(*patch.ok_or_else(|| self.unknown(format!("there is no feature {number}")))?);
+            patches.push(
+                *patch.ok_or_else(|| self.unknown(format!("feature {number} does not exist")))?,
+            );
         }
         let threshold = self.float()?;
         let mut inputs = self.count()?;

@@ -1,7 +1,9 @@
-//! The later stages: small neural networks over the gradients of a window, which say whether it is a face and how to move it.
+//! The later stages: small neural networks over the gradients of a window, which classify it and
+//! correct its position.
 //!
-//! The features are SURF's: in each of four cells of a patch, sums of the horizontal gradient and of its size, apart for pixels whose vertical gradient is
-//! negative or not, and the same with the directions exchanged.
+//! The features are SURF's: in each of four cells of a patch, sums of the horizontal gradient and of
+//! its magnitude, separately for pixels with and without a negative vertical gradient, and the same
+//! with the directions exchanged.
 
 use std::sync::OnceLock;
 
@@ -11,7 +13,7 @@ use super::boosted::WINDOW;
 const CHANNELS: usize = 8;
 /// Four cells of [`CHANNELS`].
 pub(super) const VALUES_OF_PATCH: usize = 4 * CHANNELS;
-/// Certainty, shift to the right, shift down, growth; each between 0 and 1.
+/// Certainty, shift to the right, shift down and growth, each between 0 and 1.
 pub(super) const OUTPUTS: usize = 4;
 
 /// A part of the window, of two by two cells.
@@ -23,21 +25,22 @@ pub(super) struct Patch {
     height: usize,
 }
 
-/// All patches that a model may name by number: five aspects, sizes from 16 pixels, places 16 pixels apart.
+/// Returns all patches, by the numbers that a model uses: five aspect ratios, sizes from 16 pixels,
+/// positions 16 pixels apart.
 pub(super) fn patches() -> &'static [Patch] {
     const ASPECTS: [(usize, usize); 5] = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 2)];
-    const LEAST: usize = 16;
+    const MIN_SIZE: usize = 16;
     const STEP: usize = 16;
     static PATCHES: OnceLock<Vec<Patch>> = OnceLock::new();
     PATCHES.get_or_init(|| {
         let mut patches = Vec::new();
         for (across, down) in ASPECTS {
-            for height in LEAST..=WINDOW {
+            for height in MIN_SIZE..=WINDOW {
                 if height % 2 != 0 || height % down != 0 {
                     continue;
                 }
                 let width = height / down * across;
-                if width % 2 != 0 || !(LEAST..=WINDOW).contains(&width) {
+                if width % 2 != 0 || !(MIN_SIZE..=WINDOW).contains(&width) {
                     continue;
                 }
                 for top in (0..=WINDOW - height).step_by(STEP) {
@@ -56,7 +59,7 @@ pub(super) fn patches() -> &'static [Patch] {
     })
 }
 
-/// One layer: `outputs` rows of weights.
+/// A fully connected layer, one row of weights for each output.
 #[derive(Debug)]
 pub(super) struct Layer {
     pub(super) inputs: usize,
@@ -78,7 +81,6 @@ impl Layer {
     }
 }
 
-/// A network as it was learned.
 #[derive(Debug)]
 pub(super) struct Network {
     patches: Vec<Patch>,
@@ -86,19 +88,19 @@ pub(super) struct Network {
     layers: Vec<Layer>,
 }
 
-/// What a network says of a window that it takes for a face.
+/// A window that a network classifies as a face.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Detection {
     /// Above the network's threshold, up to 1.
     pub(super) certainty: f32,
-    /// To the right and down, and how much wider, all as a share of the window's side, -1 to 1.
+    /// Shift and growth as shares of the window's side, -1 to 1.
     pub(super) right: f32,
     pub(super) down: f32,
     pub(super) growth: f32,
 }
 
 impl Network {
-    /// The layers fit each other, the first the patches and the last [`OUTPUTS`].
+    /// The sizes of the layers must match, from the patches to [`OUTPUTS`].
     pub(super) fn new(patches: Vec<Patch>, threshold: f32, layers: Vec<Layer>) -> Self {
         Network {
             patches,
@@ -107,7 +109,7 @@ impl Network {
         }
     }
 
-    /// What it says, if it takes the window for a face.
+    /// Returns `None` if the window is not a face.
     pub(super) fn classify(&self, gradients: &Gradients) -> Option<Detection> {
         let mut values = Vec::with_capacity(self.patches.len() * VALUES_OF_PATCH);
         for patch in &self.patches {
@@ -129,7 +131,7 @@ impl Network {
     }
 }
 
-/// Sums of the gradients of a window above and to the left of each pixel, with a row and a column of zeros in front.
+/// Integral images of a window's gradients, with a first row and column of zeros.
 #[derive(Debug)]
 pub(super) struct Gradients {
     sums: Vec<[i32; CHANNELS]>,
@@ -146,10 +148,10 @@ impl Default for Gradients {
 const WIDE: usize = WINDOW + 1;
 
 impl Gradients {
-    /// Computes them for the grey pixels of a window.
+    /// Computes the gradients of a window's grey pixels.
     pub(super) fn compute(&mut self, pixels: &[u8; WINDOW * WINDOW]) {
         let at = |column: usize, row: usize| i32::from(pixels[row * WINDOW + column]);
-        // Twice the slope; on the edges, where a neighbour is missing, too.
+        // Twice the slope, also at the edges, where a neighbour is missing.
         let slope = |place: usize, at: &dyn Fn(usize) -> i32| match place {
             0 => 2 * (at(1) - at(0)),
             place if place == WINDOW - 1 => 2 * (at(place) - at(place - 1)),
@@ -173,7 +175,7 @@ impl Gradients {
         }
     }
 
-    /// Appends the values of a patch, its cells row by row, at length 1.
+    /// Appends the values of a patch, its cells row by row, normalised to length 1.
     fn describe(&self, patch: &Patch, values: &mut Vec<f32>) {
         let (width, height) = (patch.width / 2, patch.height / 2);
         let mut cells = [0_i32; VALUES_OF_PATCH];

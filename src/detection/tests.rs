@@ -9,10 +9,11 @@ use crate::synth::Person;
 
 const MODEL_PATH: &str = "src/detection/seetaface/seeta_fd_frontal_v1.0.bin";
 
-/// Twenty-nine people in three rows: the Solvay conference of 1927, from the sources of rustface.
+/// An image of twenty-nine people in three rows, the Solvay conference of 1927, from the sources of
+/// rustface.
 ///
-/// Returns `None` and says so where cargo keeps those sources elsewhere, for example vendored.
-fn photograph() -> Option<RgbImage> {
+/// Returns `None` and prints that where cargo keeps those sources elsewhere, for example vendored.
+fn group_image() -> Option<RgbImage> {
     let home = option_env!("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")))?;
     let registries = fs_err::read_dir(home.join("registry/src"));
@@ -40,14 +41,15 @@ fn contains(square: Square, (x, y): (i32, i32)) -> bool {
 
 #[test]
 fn windows_are_those_of_the_original() {
-    // As large as it is searched, so that both see the same pixels, and without the faces at the edges, which the original moves.
-    let Some(photograph) = photograph() else {
+    // At the size of the search, so that both see the same pixels, and without the faces at the
+    // edges, which the original moves.
+    let Some(group) = group_image() else {
         return;
     };
-    let image = imageops::crop_imm(&photograph, 0, 0, 1000, 700).to_image();
+    let image = imageops::crop_imm(&group, 0, 0, 1000, 700).to_image();
     let grey = imageops::grayscale(&image);
     let mut original = rustface::create_detector(MODEL_PATH).unwrap();
-    original.set_score_thresh(LEAST_SCORE);
+    original.set_score_thresh(MIN_SCORE);
     let pixels = rustface::ImageData::new(grey.as_raw(), grey.width(), grey.height());
     let mut expected: Vec<_> = original
         .detect(&pixels)
@@ -72,12 +74,12 @@ fn windows_are_those_of_the_original() {
 }
 
 #[test]
-fn the_people_of_a_photograph_are_found() {
-    let Some(photograph) = photograph() else {
+fn the_people_of_a_group_image_are_found() {
+    let Some(group) = group_image() else {
         return;
     };
-    let faces = find(&photograph, &|| false).unwrap();
-    // By eye: Curie, Lorentz, Einstein, Langevin, Planck and Dirac.
+    let faces = find(&group, &|| false).unwrap();
+    // Located by eye: Curie, Lorentz, Einstein, Langevin, Planck and Dirac.
     for person in [
         (490, 290),
         (690, 290),
@@ -115,12 +117,12 @@ fn drawn_faces_are_found_where_they_were_put() {
 }
 
 #[test]
-fn images_of_any_shape_have_an_answer() {
+fn images_of_any_shape_have_a_result() {
     for (width, height) in [(1, 1), (3000, 1), (1, 3000), (39, 41), (40, 40), (5000, 60)] {
         let faces = find(&RgbImage::new(width, height), &|| false);
         assert_eq!(faces, Some(Vec::new()), "{width}x{height}");
     }
-    // A tiny one, and one that lies across the edge, where networks move windows out of the image.
+    // A tiny face, and one across the edge, where networks move windows out of the image.
     let face = drawn(40, 1);
     let small = imageops::thumbnail(&face, 50, 50);
     assert_eq!(find(&small, &|| false).unwrap().len(), 1);
@@ -134,17 +136,17 @@ fn images_of_any_shape_have_an_answer() {
 }
 
 #[test]
-fn a_search_ends_when_nobody_waits() {
-    let looks = std::cell::Cell::new(0);
+fn a_search_stops_on_request() {
+    let calls = std::cell::Cell::new(0);
     let stop = || {
-        looks.set(looks.get() + 1);
-        looks.get() > 2
+        calls.set(calls.get() + 1);
+        calls.get() > 2
     };
-    let Some(photograph) = photograph() else {
+    let Some(group) = group_image() else {
         return;
     };
-    assert_eq!(find(&photograph, &stop), None);
-    assert_eq!(looks.get(), 3);
+    assert_eq!(find(&group, &stop), None);
+    assert_eq!(calls.get(), 3);
 }
 
 #[test]
@@ -163,14 +165,14 @@ fn damaged_models_are_refused() {
 }
 
 #[test]
-fn what_lies_beyond_the_edge_is_black() {
+fn pixels_beyond_the_edge_are_black() {
     let image = RgbImage::from_fn(4, 3, |x, y| image::Rgb([10 + x as u8, 10 + y as u8, 9]));
     let square = Square {
         left: -1,
         top: 1,
         side: 3,
     };
-    let chip = crop(&image, square);
-    let red: Vec<u8> = chip.pixels().map(|pixel| pixel.0[0]).collect();
+    let crop = crop(&image, square);
+    let red: Vec<u8> = crop.pixels().map(|pixel| pixel.0[0]).collect();
     assert_eq!(red, [0, 10, 11, 0, 10, 11, 0, 0, 0]);
 }
