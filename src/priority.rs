@@ -1,22 +1,23 @@
-//! Lets others have the processor first, as `nice` does, and soon.
+//! Scheduling priority and time slice of threads.
 
 #![cfg_attr(
     target_os = "linux",
     expect(
         unsafe_code,
-        reason = "no crate has the system call that sets how long a thread's turns are"
+        reason = "no crate has the system call that sets a thread's time slice"
     )
 )]
 
 use std::io;
 
-/// As `nice -n 19`: only what nobody else wants.
+/// The lowest priority, as with `nice -n 19`.
 pub const MAX_NICE: u32 = 19;
 
-/// The thread that calls it gives way, and those that it starts from now on; elsewhere than on Linux the whole process. Never by less than now.
+/// Raises the niceness of the calling thread and of threads that it starts later; of the process,
+/// outside Linux. Never lowers it.
 ///
 /// # Errors
-/// What the operating system refuses.
+/// If the operating system refuses.
 pub fn set_nice(nice: u32) -> io::Result<()> {
     let nice = i32::try_from(nice).unwrap_or(i32::MAX);
     if rustix::process::getpriority_process(None).is_ok_and(|own| own >= nice) {
@@ -25,12 +26,14 @@ pub fn set_nice(nice: u32) -> io::Result<()> {
     Ok(rustix::process::setpriority_process(None, nice)?)
 }
 
-/// The thread that calls it, and those that it starts from now on, have the processor only when nobody else wants it, and leave it at once when somebody does:
-/// Linux's policy SCHED_IDLE. By niceness alone a thread that gives way still finishes its turn of some milliseconds, which a prediction waits for. Elsewhere the same as
-/// [`set_nice`] by [`MAX_NICE`].
+/// Runs the calling thread, and threads that it starts later, only when the CPU is otherwise idle:
+/// Linux's policy SCHED_IDLE, elsewhere [`set_nice`] with [`MAX_NICE`].
+///
+/// A thread that is merely nice still finishes its time slice of some milliseconds, during which a
+/// prediction waits; an idle one is preempted at once.
 ///
 /// # Errors
-/// What the operating system refuses.
+/// If the operating system refuses.
 pub fn set_idle_policy() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     enter_idle_policy()?;
@@ -47,30 +50,34 @@ fn enter_idle_policy() -> io::Result<()> {
         ThreadPriority::Min,
         Normal(Idle),
     );
-    // It also sets the niceness back, which not everybody may; the policy is there all the same.
+    // The crate also resets the niceness, which may be forbidden; the policy is set all the same.
     match thread_priority::thread_schedule_policy() {
         Ok(Normal(Idle)) => Ok(()),
-        _ => Err(io::Error::other(format!("no idle policy: {set:?}"))),
+        _ => Err(io::Error::other(format!(
+            "failed to set the idle policy: {set:?}"
+        ))),
     }
 }
 
-/// How long a thread computes before others that wait have their turn.
+/// Time for which a thread computes before waiting threads have their turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeSlice {
-    /// A tenth of a millisecond, for whom others wait.
+    /// 0.1 ms, for threads that clients wait for.
     Short,
-    /// A tenth of a second, for whom nobody waits.
+    /// 100 ms, for background work.
     Long,
 }
 
-/// The thread that calls it, and those that it starts from now on, take turns of this length.
+/// Sets the time slice of the calling thread and of threads that it starts later.
 ///
-/// Niceness is about shares and not about delays: a thread that wakes up waits until the turn of the one that runs is over, some milliseconds, however nice that one is. Since Linux 6.12
-/// one with shorter turns interrupts one with longer turns (EEVDF's custom slices, sched_setattr(2)); older kernels and other systems take no notice.
+/// Niceness controls shares and not delays: a thread that wakes up waits until the running thread's
+/// time slice has passed, some milliseconds, however nice that thread is. Since Linux 6.12 a thread
+/// with a shorter time slice preempts one with a longer one (EEVDF's custom slices,
+/// sched_setattr(2)); older kernels and other systems ignore it.
 pub fn set_time_slice(slice: TimeSlice) {
     #[cfg(target_os = "linux")]
     if let Err(error) = set_slice(slice) {
-        tracing::debug!(%error, ?slice, "the length of turns stays as it is");
+        tracing::debug!(%error, ?slice, "failed to set the time slice");
     }
     #[cfg(not(target_os = "linux"))]
     let _ = slice;
@@ -103,7 +110,8 @@ fn set_slice(slice: TimeSlice) -> io::Result<()> {
         },
         ..Default::default()
     };
-    // SAFETY: the kernel reads `size` bytes of the structure, which lives until it returns, and changes nothing but the calling thread's scheduling.
+    // SAFETY: the kernel reads `size` bytes of the structure, which lives until the call returns,
+    // and changes nothing but the calling thread's scheduling.
     let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     match done {
         0 => Ok(()),
@@ -111,7 +119,8 @@ fn set_slice(slice: TimeSlice) -> io::Result<()> {
     }
 }
 
-/// One thread of a server gives way, where that does not slow down the others. Without it the work is the same, so a refusal is no error.
+/// Lowers the priority of one thread of a server, on systems where that leaves the other threads
+/// alone. The work is the same at any priority, so a refusal is ignored.
 pub fn lower_thread_priority(nice: u32) {
     if cfg!(target_os = "linux") {
         set_nice(nice).ok();
@@ -129,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn one_thread_gives_way_and_never_by_less() {
+    fn thread_priority_is_lowered_and_never_raised() {
         let before = own();
         let thread = std::thread::spawn(|| {
             lower_thread_priority(MAX_NICE);
@@ -141,8 +150,8 @@ mod tests {
         assert_eq!(own(), before);
     }
 
-    /// Nanoseconds of the calling thread's turns, as the kernel tells them; 0 before Linux 6.12.
-    fn turns() -> u64 {
+    /// Returns the calling thread's time slice in nanoseconds; 0 before Linux 6.12.
+    fn time_slice() -> u64 {
         let mut attributes = Attributes::default();
         let size = u32::try_from(size_of::<Attributes>()).unwrap();
         // SAFETY: the kernel writes at most `size` bytes to the structure.
@@ -153,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_as_long_as_was_asked_and_handed_on() {
+    fn time_slice_is_set_and_inherited() {
         let release = rustix::system::uname()
             .release()
             .to_string_lossy()
@@ -162,22 +171,23 @@ mod tests {
             .split(['.', '-'])
             .map_while(|part| part.parse().ok())
             .collect();
-        let knows = version[..] >= [6, 12][..];
+        let is_supported = version[..] >= [6, 12][..];
         let thread = std::thread::spawn(move || {
             set_time_slice(TimeSlice::Short);
-            let short = (turns(), std::thread::spawn(turns).join().unwrap());
+            let short = (time_slice(), std::thread::spawn(time_slice).join().unwrap());
             lower_thread_priority(1);
-            (short, turns(), own())
+            (short, time_slice(), own())
         });
         let (short, long, nice) = thread.join().unwrap();
-        match knows {
+        match is_supported {
             true => assert_eq!((short, long), ((100_000, 100_000), 100_000_000)),
             false => assert_eq!((short, long), ((0, 0), 0)),
         }
         assert!(nice >= 1);
     }
 
-    /// In /proc/thread-self/stat the policy is the 41st field, and the second may hold spaces; 5 is SCHED_IDLE (sched(7)).
+    /// The policy is the 41st field of /proc/thread-self/stat, whose second field may contain spaces;
+    /// 5 is SCHED_IDLE (sched(7)).
     fn policy() -> u32 {
         let stat = fs_err::read_to_string("/proc/thread-self/stat").unwrap();
         let (_, fields) = stat.rsplit_once(')').unwrap();
@@ -185,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn thread_that_runs_only_when_idle_hands_that_on() {
+    fn idle_policy_is_inherited() {
         let before = policy();
         let thread = std::thread::spawn(|| {
             set_idle_policy().unwrap();
