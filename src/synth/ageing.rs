@@ -1,12 +1,15 @@
-//! What time writes on skin: uneven tone, spots, lines and folds.
+//! Ageing skin: uneven tone, spots, lines and folds.
 
 use rand::Rng;
 
-use super::draw::{Canvas, Colour, Spot, arc, lerp, normal, ramp};
-use super::face::{Layout, MIDDLE};
-use super::person::Person;
+use super::{
+    draw::{Canvas, Colour, Spot, arc, lerp, normal, ramp},
+    layout::{Layout, MIDDLE},
+    person::Person,
+};
 
-/// Blotches, fine lines, freckles, a teenager's pimples and the spots of old age, over the whole head.
+/// Draws blotches, fine lines, freckles, a teenager's pimples and the spots of old age, over the whole
+/// head.
 pub(super) fn texture(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &mut impl Rng) {
     let signs = &person.signs;
     let (skin, shadow) = (person.skin, person.skin.shadow());
@@ -63,7 +66,7 @@ pub(super) fn texture(person: &Person, layout: &Layout, canvas: &mut Canvas, rng
     }
 }
 
-/// The lines of the forehead, between the brows, beside and below the mouth, and on the cheeks.
+/// Draws the lines of the forehead, between the brows, beside and below the mouth, and on the cheeks.
 pub(super) fn folds(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &mut impl Rng) {
     forehead(person, layout, canvas, rng);
     let signs = &person.signs;
@@ -167,7 +170,7 @@ fn cheek_lines(
     }
 }
 
-/// Crow's feet and bags; drawn over the eye, whose lids they belong to.
+/// Draws crow's feet and bags, over the eye.
 pub(super) fn around_eye(person: &Person, layout: &Layout, canvas: &mut Canvas, side: f32) {
     let signs = &person.signs;
     let (skin, shadow) = (person.skin, person.skin.shadow());
@@ -202,7 +205,7 @@ pub(super) fn around_eye(person: &Person, layout: &Layout, canvas: &mut Canvas, 
     }
 }
 
-/// A place on the head; the clip cuts off what falls beside it.
+/// Returns a random position on the head, which the clip restricts to the outline.
 fn anywhere(layout: &Layout, rng: &mut impl Rng) -> Spot {
     let x = MIDDLE + layout.half_width * rng.random_range(-1.0..1.0);
     (x, rng.random_range(layout.top..layout.chin))

@@ -1,13 +1,15 @@
-//! What men grow on chin and lip.
+//! Beards and moustaches.
 
 use rand::Rng;
 
-use super::draw::{Canvas, Spot, arc, leaf, lerp, mirrored};
-use super::face::{Layout, MIDDLE};
-use super::hair::{grey, strand_colour};
-use super::person::{Beard, Person};
+use super::{
+    draw::{Canvas, Spot, arc, leaf, lerp, mirrored},
+    hair::strand_colour,
+    layout::{Layout, MIDDLE},
+    person::{Beard, Person},
+};
 
-/// Stubble or a full beard; the caller clips to the head.
+/// Draws stubble or a full beard; the caller clips to the head.
 pub(super) fn chin(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &mut impl Rng) {
     let opacity = match person.beard {
         Beard::None | Beard::Moustache => return,
@@ -38,7 +40,7 @@ pub(super) fn chin(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &
     let Some(path) = outline else {
         return;
     };
-    canvas.fill(&path, grey(person.hair, person.signs.grey_hair), opacity);
+    canvas.fill(&path, person.hair.greyed(person.signs.grey_hair), opacity);
     let hairs = if person.beard == Beard::Full { 160 } else { 60 };
     for _ in 0..hairs {
         let x = rng.random_range(-1.0..1.0);
@@ -55,12 +57,12 @@ pub(super) fn chin(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &
     }
 }
 
-/// The hair on the upper lip, drawn over the mouth.
+/// Draws the hair on the upper lip, over the mouth.
 pub(super) fn moustache(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &mut impl Rng) {
     if !matches!(person.beard, Beard::Moustache | Beard::Full) {
         return;
     }
-    let colour = grey(person.hair, person.signs.grey_hair * 0.9);
+    let colour = person.hair.greyed(person.signs.grey_hair * 0.9);
     let top = lerp(layout.nose_y, layout.mouth_y, 0.32);
     let base = layout.mouth_y - 1.0;
     for side in [-1.0, 1.0] {

@@ -1,18 +1,21 @@
-//! One photograph of a person: the drawing seen through a camera with its light, white balance, focus, sensor noise.
+//! One image of a person: the drawing as a camera with its light, white balance, focus and noise sees
+//! it.
 
 use image::RgbImage;
 use rand::Rng;
 
-use super::directory::{Error, SIZES};
-use super::draw::Canvas;
-use super::face;
-use super::person::Person;
+use super::{
+    directory::{Error, SIZES},
+    draw::Canvas,
+    face,
+    person::Person,
+};
 
 impl Person {
     /// Draws this person on an image of `size` by `size` pixels, 32 to 2048.
     ///
-    /// The background, the pose, the light and the noise come from `rng`, so two calls give two photographs of one
-    /// person.
+    /// The background, the pose, the light and the noise come from `rng`, so two calls give two
+    /// images of one person.
     ///
     /// # Errors
     /// [`Error::Size`] for a size out of range.
@@ -38,7 +41,7 @@ fn expose(image: &mut RgbImage, rng: &mut impl Rng) {
     let exposure = rng.random_range(0.92..1.08_f32);
     let warmth = rng.random_range(-0.04..0.04_f32);
     let contrast = rng.random_range(0.92..1.08_f32);
-    // Light falls in from one side: the gain changes linearly across the image.
+    // Light comes from one side: the gain changes linearly across the image.
     let slope = (
         rng.random_range(-0.13..0.13_f32),
         rng.random_range(-0.13..0.13_f32),
@@ -53,8 +56,8 @@ fn expose(image: &mut RgbImage, rng: &mut impl Rng) {
     for (x, y, pixel) in image.enumerate_pixels_mut() {
         let (across, down) = (2.0 * x as f32 / side - 1.0, 2.0 * y as f32 / side - 1.0);
         let light = 1.0 + slope.0 * across + slope.1 * down;
-        // Two random bytes added have a standard deviation of 104: a grain shared by the channels,
-        // and a weaker tint for each.
+        // The sum of two random bytes has a standard deviation of 104: a grain that all channels
+        // share, and a weaker tint for each.
         let [first, second, third, fourth] = rng.random::<u32>().to_le_bytes().map(f32::from);
         let grain = (first + second - 255.0) / 104.0 * noise;
         let tints = [third - 127.5, fourth - 127.5, 255.0 - third - fourth]

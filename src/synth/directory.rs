@@ -1,9 +1,11 @@
-//! The directory of images: names, safe writing, and recognising an earlier result.
+//! The directory of images: names, atomic writes, and the comparison with an earlier result.
 
-use std::collections::BTreeSet;
-use std::io;
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 use fs_err as fs;
 use image::codecs::jpeg::JpegEncoder;
@@ -12,30 +14,29 @@ use rand_chacha::ChaCha8Rng;
 
 use super::person::Person;
 
-/// The sides that an image may have, in pixels.
+/// Allowed sides of an image in pixels.
 pub(super) const SIZES: RangeInclusive<u32> = 32..=2048;
-/// The most images of one directory; the stamp in a name has nine digits for the index.
-const MOST: usize = 1_000_000_000;
-/// How many earlier images are drawn again to recognise a directory.
+/// Most images of a directory; the stamp in a name has nine digits for the index.
+const MAX_IMAGES: usize = 1_000_000_000;
+/// Earlier images that are drawn again and compared.
 const SAMPLES: usize = 4;
-/// Appended to a name while its image is being written.
+/// Suffix of the name of an image that is being written.
 pub(super) const PARTIAL: &str = ".partial";
 
-/// What to draw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The number of images, 1 to 1,000,000,000.
     pub count: usize,
-    /// Chooses the people; a different seed draws different ones.
+    /// Selects the persons; another seed draws others.
     pub seed: u64,
     /// The side of the square images in pixels, 32 to 2048.
     pub size: u32,
-    /// The ages in years, both ends included; each is drawn about equally often.
+    /// Ages in years, both ends included; each is drawn about equally often.
     pub ages: RangeInclusive<u8>,
 }
 
 impl Default for Options {
-    /// 500 images of 200 pixels, as UTKFace's, of people of 1 to 90 years.
+    /// 500 images of 200 pixels, like UTKFace's, of persons of 1 to 90 years.
     fn default() -> Self {
         Self {
             count: 500,
@@ -46,68 +47,47 @@ impl Default for Options {
     }
 }
 
-/// What a call to [`write_faces`] did.
+/// The result of [`write_faces`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Images drawn and written by this call.
+    /// Images that this call wrote.
     pub written: usize,
-    /// Images that an earlier call with the same options had left.
+    /// Images of an earlier call with the same options.
     pub kept: usize,
 }
 
-/// Why a directory of images could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `count` is out of range.
-    #[error("draw {found} images: the count must be 1 to {MOST}")]
-    Count {
-        /// The count asked for.
-        found: usize,
-    },
-    /// `size` is out of range.
-    #[error("draw images of {found} pixels: the size must be {} to {}", SIZES.start(), SIZES.end())]
-    Size {
-        /// The size asked for.
-        found: u32,
-    },
-    /// `ages` holds no age.
-    #[error("draw people of {first} to {last} years: the first age must not be above the last")]
-    Ages {
-        /// The lower end asked for.
-        first: u8,
-        /// The upper end asked for.
-        last: u8,
-    },
-    /// The directory holds something that these options do not make.
-    #[error("fill {}: it already holds {entry:?}, which these options do not make; name an empty or a new directory, or repeat the options of the earlier run", directory.display())]
-    Foreign {
-        /// The directory asked for.
-        directory: PathBuf,
-        /// The first such entry.
-        entry: String,
-    },
-    /// A file or directory could not be read or written; the message of the cause names it.
+    #[error("count must be 1 to {MAX_IMAGES}, got {found}")]
+    Count { found: usize },
+    #[error("size must be {} to {} pixels, got {found}", SIZES.start(), SIZES.end())]
+    Size { found: u32 },
+    /// The range is empty.
+    #[error("ages must start with the lower one, got {first} to {last}")]
+    Ages { first: u8, last: u8 },
+    /// The directory contains an entry that these options do not create.
+    #[error("{} contains {entry:?}, which these options do not create; choose an empty or a new directory, or repeat the options of the earlier run", directory.display())]
+    Foreign { directory: PathBuf, entry: String },
+    /// The message of the cause contains the path.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// An image could not be encoded.
-    #[error("encode image {name}")]
+    #[error("failed to encode {name}: {source}")]
     Encode {
-        /// The file name of the image.
         name: String,
-        /// The reason.
         source: image::ImageError,
     },
 }
 
-/// Fills the directory `dir` with `options.count` images and creates it if need be.
+/// Fills the directory `dir` with `options.count` images, and creates it if it is missing.
 ///
-/// `progress` is called with the number of images there are, after each one. An image appears under its name only
-/// when it is complete, so an interrupted call can simply be repeated: it adds what is missing, and does nothing if
-/// nothing is.
+/// `progress` receives the number of images after each one. An image appears under its name only
+/// when it is complete, so an interrupted call can be repeated: it adds the missing images.
 ///
 /// # Errors
-/// [`Error::Count`], [`Error::Size`] or [`Error::Ages`] for options out of range; [`Error::Foreign`] if the directory holds
-/// anything that these options do not make, in which case nothing is changed; [`Error::Io`] and [`Error::Encode`].
+/// - [`Error::Count`], [`Error::Size`] or [`Error::Ages`] for options out of range.
+/// - [`Error::Foreign`] if the directory contains anything that these options do not create; nothing
+///   is changed then.
+/// - [`Error::Io`] and [`Error::Encode`].
 pub fn write_faces(
     dir: &Path,
     options: &Options,
@@ -121,15 +101,12 @@ pub fn write_faces(
         kept: 0,
     };
     for index in 0..options.count {
-        let (name, person, mut rng) = cast(options, index);
+        let (name, person, mut rng) = sample(options, index);
         if present.contains(&name) {
             summary.kept += 1;
         } else {
             let partial = dir.join(format!("{name}{PARTIAL}"));
-            fs::write(
-                &partial,
-                photograph(&name, &person, options.size, &mut rng)?,
-            )?;
+            fs::write(&partial, encode(&name, &person, options.size, &mut rng)?)?;
             fs::rename(&partial, dir.join(&name))?;
             summary.written += 1;
         }
@@ -139,7 +116,7 @@ pub fn write_faces(
 }
 
 fn check(options: &Options) -> Result<(), Error> {
-    if options.count == 0 || options.count > MOST {
+    if options.count == 0 || options.count > MAX_IMAGES {
         return Err(Error::Count {
             found: options.count,
         });
@@ -158,9 +135,9 @@ fn check(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// The names already in `dir`; refuses whatever these options do not make.
+/// Returns the names that are already in `dir`; refuses entries that these options do not create.
 ///
-/// A name depends on every option but the size, hence the few images that are drawn again and compared.
+/// A name depends on every option but the size, so a few images are drawn again and compared.
 fn earlier_images(dir: &Path, options: &Options) -> Result<BTreeSet<String>, Error> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(dir)? {
@@ -174,7 +151,7 @@ fn earlier_images(dir: &Path, options: &Options) -> Result<BTreeSet<String>, Err
         entry: entry.to_owned(),
     };
     let expected: BTreeSet<String> = (0..options.count)
-        .map(|index| cast(options, index).0)
+        .map(|index| sample(options, index).0)
         .collect();
     let own = |entry: &String| expected.contains(entry.strip_suffix(PARTIAL).unwrap_or(entry));
     if let Some(entry) = found.iter().find(|entry| !own(entry)) {
@@ -183,14 +160,14 @@ fn earlier_images(dir: &Path, options: &Options) -> Result<BTreeSet<String>, Err
     found.retain(|entry| expected.contains(entry));
     let mut left = SAMPLES;
     for index in 0..options.count {
-        let (name, person, mut rng) = cast(options, index);
+        let (name, person, mut rng) = sample(options, index);
         if left == 0 {
             break;
         }
         if !found.contains(&name) {
             continue;
         }
-        if fs::read(dir.join(&name))? != photograph(&name, &person, options.size, &mut rng)? {
+        if fs::read(dir.join(&name))? != encode(&name, &person, options.size, &mut rng)? {
             return Err(foreign(&name));
         }
         left -= 1;
@@ -198,8 +175,8 @@ fn earlier_images(dir: &Path, options: &Options) -> Result<BTreeSet<String>, Err
     Ok(found)
 }
 
-/// Image `index`: its name, who is on it, and the generator that goes on to draw it.
-fn cast(options: &Options, index: usize) -> (String, Person, ChaCha8Rng) {
+/// Returns the name of image `index`, its person, and the generator that draws it.
+fn sample(options: &Options, index: usize) -> (String, Person, ChaCha8Rng) {
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     rng.set_stream(index as u64);
     let age = age_of(options, index);
@@ -212,7 +189,8 @@ fn cast(options: &Options, index: usize) -> (String, Person, ChaCha8Rng) {
     (name, person, rng)
 }
 
-/// Multiples of the golden ratio spread evenly over the ages, however many images there are.
+/// Returns the age of image `index`: multiples of the golden ratio cover the ages evenly for any
+/// number of images.
 pub(super) fn age_of(options: &Options, index: usize) -> u8 {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let first = *options.ages.start();
@@ -224,12 +202,7 @@ pub(super) fn age_of(options: &Options, index: usize) -> u8 {
     first + ((u128::from(turn) * ages) >> 64) as u8
 }
 
-fn photograph(
-    name: &str,
-    person: &Person,
-    size: u32,
-    rng: &mut ChaCha8Rng,
-) -> Result<Vec<u8>, Error> {
+fn encode(name: &str, person: &Person, size: u32, rng: &mut ChaCha8Rng) -> Result<Vec<u8>, Error> {
     let image = person.draw(size, rng)?;
     let quality = rng.random_range(72..=95);
     let mut bytes = Vec::new();

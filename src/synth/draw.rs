@@ -1,6 +1,7 @@
-//! What the drawing is made with: colours, a canvas of 200 by 200 points at any pixel size, and small numeric helpers.
+//! Drawing tools: colours, a canvas of 200 by 200 points at any pixel size, and numeric functions.
 //!
-//! Shapes are anti-aliased by `tiny-skia`. A shape that degenerates (an ellipse of no width) is not drawn.
+//! Shapes are anti-aliased by `tiny-skia`. A degenerate shape (an ellipse without width) is not
+//! drawn.
 
 use rand::Rng;
 use tiny_skia::{
@@ -8,7 +9,7 @@ use tiny_skia::{
     PathBuilder, Pixmap, Point, RadialGradient, Rect, Shader, SpreadMode, Stroke, Transform,
 };
 
-/// The side of the canvas in points, whatever its size in pixels.
+/// Side of the canvas in points, at any size in pixels.
 pub(super) const SIDE: f32 = 200.0;
 
 /// An sRGB colour, each channel 0 to 1.
@@ -38,14 +39,20 @@ impl Colour {
         Self::rgb(self.red * factor, self.green * factor, self.blue * factor)
     }
 
-    /// What a shadow on this colour looks like: darker and warmer.
+    /// This colour in shadow: darker and warmer.
     pub(super) fn shadow(self) -> Self {
         Self::rgb(self.red * 0.62, self.green * 0.48, self.blue * 0.44)
     }
 
-    /// What light on this colour looks like.
+    /// This colour in light.
     pub(super) fn light(self) -> Self {
         self.mix(Self::rgb(1.0, 0.97, 0.92), 0.55)
+    }
+
+    /// This colour of hair after `share` of its pigment has gone.
+    pub(super) fn greyed(self, share: f32) -> Self {
+        let iron = self.mix(Self::rgb(0.62, 0.61, 0.61), (share * 1.3).min(1.0));
+        iron.mix(Self::rgb(0.92, 0.92, 0.91), ramp(share, 0.45, 1.0))
     }
 
     fn opaque_by(self, opacity: f32) -> Color {
@@ -63,7 +70,6 @@ impl Colour {
 /// A point on the canvas.
 pub(super) type Spot = (f32, f32);
 
-/// The image in the making.
 pub(super) struct Canvas {
     pixmap: Pixmap,
     /// Points to pixels, with the pose of the person.
@@ -73,7 +79,8 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// An empty canvas of `size` by `size` pixels; none for a size of zero or beyond what memory can address.
+    /// Returns an empty canvas of `size` by `size` pixels; `None` for a size of zero or one beyond the
+    /// address space.
     pub(super) fn new(size: u32) -> Option<Self> {
         let scale = size as f32 / SIDE;
         Some(Self {
@@ -83,7 +90,8 @@ impl Canvas {
         })
     }
 
-    /// Draws everything that follows turned by `degrees` about the middle, scaled, and moved by `shift` points.
+    /// Rotates later shapes by `degrees` about the middle, scales them, and moves them by `shift`
+    /// points.
     pub(super) fn pose(&mut self, degrees: f32, scale: f32, shift: Spot) {
         let middle = SIDE / 2.0;
         self.transform = self
@@ -95,7 +103,7 @@ impl Canvas {
             .pre_translate(-middle, -middle);
     }
 
-    /// Shows what follows only inside `path`.
+    /// Clips later shapes to `path`.
     pub(super) fn clip_to(&mut self, path: &Path) {
         let mask = Mask::new(self.pixmap.width(), self.pixmap.height()).map(|mut mask| {
             mask.fill_path(path, FillRule::Winding, true, self.transform);
@@ -104,7 +112,6 @@ impl Canvas {
         self.clip = mask;
     }
 
-    /// Shows what follows everywhere.
     pub(super) fn unclip(&mut self) {
         self.clip = None;
     }
@@ -144,7 +151,7 @@ impl Canvas {
         }
     }
 
-    /// A blurred ellipse: `opacity` in the middle, nothing at the rim.
+    /// Draws a blurred ellipse: `opacity` in the middle, transparent at the rim.
     pub(super) fn glow(&mut self, centre: Spot, radii: Spot, colour: Colour, opacity: f32) {
         let Some(path) = ellipse(centre, radii) else {
             return;
@@ -163,7 +170,8 @@ impl Canvas {
         }
     }
 
-    /// A fold in the skin from `from` to `to`, bent towards `bend`: a dark sliver with a lighter edge below it.
+    /// Draws a fold of the skin from `from` to `to`, bent towards `bend`: a dark sliver with a lighter
+    /// edge below it.
     pub(super) fn crease(
         &mut self,
         [from, bend, to]: [Spot; 3],
@@ -187,7 +195,7 @@ impl Canvas {
         }
     }
 
-    /// The pixels as RGB bytes, row by row. What was never drawn on is black.
+    /// Returns the pixels as RGB bytes, row by row. Pixels without a shape are black.
     pub(super) fn into_rgb(self) -> Vec<u8> {
         self.pixmap
             .pixels()
@@ -220,7 +228,7 @@ fn point((x, y): Spot) -> Point {
     Point::from_xy(x, y)
 }
 
-/// An ellipse, none if a radius is not positive.
+/// Returns an ellipse; `None` if a radius is not positive.
 pub(super) fn ellipse(centre: Spot, radii: Spot) -> Option<Path> {
     let bounds = Rect::from_ltrb(
         centre.0 - radii.0,
@@ -231,15 +239,15 @@ pub(super) fn ellipse(centre: Spot, radii: Spot) -> Option<Path> {
     PathBuilder::from_oval(bounds)
 }
 
-/// A rectangle that reaches past every edge of the canvas, whatever the pose.
+/// Returns a rectangle that extends beyond every edge of the canvas in any pose.
 pub(super) fn everything() -> Option<Path> {
     Rect::from_ltrb(-SIDE, -SIDE, 2.0 * SIDE, 2.0 * SIDE).map(PathBuilder::from_rect)
 }
 
-/// A smooth closed outline, mirrored about the vertical through `middle`.
+/// Returns a smooth closed outline, mirrored about the vertical through `middle`.
 ///
-/// `start` lies on that vertical; each further triple is a cubic curve (two controls and an end) of the right half,
-/// as distances from the vertical and heights. The last curve ends on the vertical.
+/// `start` lies on that vertical; each triple is a cubic curve (two control points and an end) of
+/// the right half, as distances from the vertical and heights. The last curve ends on the vertical.
 pub(super) fn mirrored(middle: f32, start: f32, curves: &[[Spot; 3]]) -> Option<Path> {
     let mut builder = PathBuilder::new();
     builder.move_to(middle, start);
@@ -271,7 +279,7 @@ pub(super) fn mirrored(middle: f32, start: f32, curves: &[[Spot; 3]]) -> Option<
     builder.finish()
 }
 
-/// A single bent line.
+/// Returns a bent line.
 pub(super) fn arc([from, bend, to]: [Spot; 3]) -> Option<Path> {
     let mut builder = PathBuilder::new();
     builder.move_to(from.0, from.1);
@@ -279,7 +287,7 @@ pub(super) fn arc([from, bend, to]: [Spot; 3]) -> Option<Path> {
     builder.finish()
 }
 
-/// A closed shape of two bent lines, `from` to `to` by way of `above` and back by way of `below`.
+/// Returns a closed shape of two bent lines, from `from` to `to` via `above` and back via `below`.
 pub(super) fn leaf(from: Spot, above: Spot, to: Spot, below: Spot) -> Option<Path> {
     let mut builder = PathBuilder::new();
     builder.move_to(from.0, from.1);
@@ -294,12 +302,13 @@ pub(super) fn lerp(from: f32, to: f32, share: f32) -> f32 {
     from + (to - from) * share
 }
 
-/// 0 up to `from`, 1 beyond `to`, straight between.
+/// 0 up to `from`, 1 beyond `to`, linear between.
 pub(super) fn ramp(value: f32, from: f32, to: f32) -> f32 {
     ((value - from) / (to - from)).clamp(0.0, 1.0)
 }
 
-/// A standard normal number as the sum of twelve uniform ones, which uses no function that platforms round differently.
+/// Returns a standard normal number as the sum of twelve uniform ones, which needs no function that
+/// platforms round differently.
 pub(super) fn normal(rng: &mut impl Rng) -> f32 {
     (0..12).map(|_| rng.random_range(0.0..1.0_f32)).sum::<f32>() - 6.0
 }

@@ -2,12 +2,13 @@
 
 use rand::Rng;
 
-use super::draw::{Canvas, Colour, Spot, arc, ellipse, leaf, lerp};
-use super::face::{Layout, MIDDLE};
-use super::hair::grey;
-use super::person::{Gender, Person, Race};
+use super::{
+    draw::{Canvas, Colour, Spot, arc, ellipse, leaf, lerp},
+    layout::{Layout, MIDDLE},
+    person::{Gender, Person, Race},
+};
 
-/// One eye; `side` is -1 (left in the image) or 1.
+/// Draws one eye; `side` is -1 (left in the image) or 1.
 pub(super) fn eye(person: &Person, layout: &Layout, canvas: &mut Canvas, side: f32) {
     let signs = &person.signs;
     let (centre_x, centre_y) = (MIDDLE + side * layout.eye_dx, layout.eye_y);
@@ -80,7 +81,7 @@ pub(super) fn eye(person: &Person, layout: &Layout, canvas: &mut Canvas, side: f
     }
 }
 
-/// One eyebrow, hair by hair over a soft base.
+/// Draws one eyebrow, hair by hair over a soft base.
 pub(super) fn brow(
     person: &Person,
     layout: &Layout,
@@ -103,7 +104,7 @@ pub(super) fn brow(
     let from = (centre_x - side * half, y + 2.0);
     let to = (centre_x + side * half * 1.05, y + 2.5 + 2.0 * signs.sagging);
     let peak = (centre_x + side * half * 0.25, y - arch);
-    let colour = grey(person.hair.scale(0.85), signs.grey_brows);
+    let colour = person.hair.scale(0.85).greyed(signs.grey_brows);
     let opacity = lerp(0.35, 0.8, signs.growth);
     if let Some(path) = leaf(from, (peak.0, peak.1 - thick), to, (peak.0, peak.1 + thick)) {
         canvas.fill(&path, colour, opacity);
@@ -117,21 +118,22 @@ pub(super) fn brow(
             root.0 + side * rng.random_range(1.5..4.0),
             root.1 - rng.random_range(0.0..2.6),
         );
-        let tone = grey(
-            person.hair.scale(0.75),
-            if rng.random_bool(f64::from(signs.grey_brows)) {
-                1.0
-            } else {
-                0.0
-            },
-        );
+        let tone =
+            person
+                .hair
+                .scale(0.75)
+                .greyed(if rng.random_bool(f64::from(signs.grey_brows)) {
+                    1.0
+                } else {
+                    0.0
+                });
         if let Some(path) = arc([root, root, tip]) {
             canvas.stroke(&path, 0.7, tone, opacity * 0.8);
         }
     }
 }
 
-/// The point at `along` (0 to 1) of a quadratic curve.
+/// Returns the point at `along` (0 to 1) of a quadratic curve.
 fn bent([from, bend, to]: [Spot; 3], along: f32) -> Spot {
     let first = (lerp(from.0, bend.0, along), lerp(from.1, bend.1, along));
     let second = (lerp(bend.0, to.0, along), lerp(bend.1, to.1, along));

@@ -3,22 +3,18 @@
 use rand::Rng;
 use tiny_skia::{Path, PathBuilder};
 
-use super::draw::{Canvas, Colour, Spot, arc, lerp, mirrored, ramp};
-use super::face::{Layout, MIDDLE};
-use super::person::{Gender, Hairstyle, Person};
+use super::{
+    draw::{Canvas, Colour, Spot, arc, lerp, mirrored},
+    layout::{Layout, MIDDLE},
+    person::{Gender, Hairstyle, Person},
+};
 
-/// Beyond this recession the top of the head is bare.
+/// Recession above which the top of the head is bare.
 const BALD: f32 = 0.62;
 
-/// `hair` after `share` of its pigment has gone.
-pub(super) fn grey(hair: Colour, share: f32) -> Colour {
-    let iron = hair.mix(Colour::rgb(0.62, 0.61, 0.61), (share * 1.3).min(1.0));
-    iron.mix(Colour::rgb(0.92, 0.92, 0.91), ramp(share, 0.45, 1.0))
-}
-
-/// The hair that hangs behind neck and shoulders.
+/// Draws the hair behind neck and shoulders.
 pub(super) fn behind(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &mut impl Rng) {
-    let colour = grey(person.hair, person.signs.grey_hair).scale(0.8);
+    let colour = person.hair.greyed(person.signs.grey_hair).scale(0.8);
     let width = layout.half_width + rng.random_range(7.0..15.0);
     let end = match person.hairstyle {
         Hairstyle::Long => 240.0,
@@ -72,13 +68,13 @@ pub(super) fn behind(person: &Person, layout: &Layout, canvas: &mut Canvas, rng:
     canvas.unclip();
 }
 
-/// A ring of curls round the head, down to `reach`.
+/// Draws a ring of curls around the head, down to `reach`.
 fn curls(person: &Person, layout: &Layout, canvas: &mut Canvas, reach: f32, rng: &mut impl Rng) {
     let centre = (MIDDLE, layout.eye_y - 6.0);
     let (wide, tall) = (layout.half_width + 4.0, centre.1 - layout.top + 3.0);
-    let colour = grey(person.hair, person.signs.grey_hair);
+    let colour = person.hair.greyed(person.signs.grey_hair);
     for _ in 0..150 {
-        // A point on the unit circle without trigonometry: the normalised corner of a random square.
+        // A point on the unit circle without trigonometry: a normalised point of a random square.
         let (x, y) = (
             rng.random_range(-1.0..1.0_f32),
             rng.random_range(-1.0..0.9_f32),
@@ -96,10 +92,10 @@ fn curls(person: &Person, layout: &Layout, canvas: &mut Canvas, reach: f32, rng:
     }
 }
 
-/// The hair on top of the head, above the hairline.
+/// Draws the hair on top of the head, above the hairline.
 pub(super) fn front(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &mut impl Rng) {
     let signs = &person.signs;
-    let colour = grey(person.hair, signs.grey_hair);
+    let colour = person.hair.greyed(signs.grey_hair);
     let volume = match person.hairstyle {
         Hairstyle::Down => 1.0,
         Hairstyle::Buzz => 1.5,
@@ -175,7 +171,7 @@ pub(super) fn front(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: 
     canvas.unclip();
 }
 
-/// The outline of the hair on top: round the skull, back along the hairline.
+/// Returns the outline of the hair on top: around the skull, back along the hairline.
 fn cap(person: &Person, layout: &Layout, volume: f32) -> Option<Path> {
     let (width, height) = (layout.half_width, layout.height());
     let lift = person.signs.recession / BALD;
@@ -256,9 +252,9 @@ fn cap(person: &Person, layout: &Layout, volume: f32) -> Option<Path> {
     )
 }
 
-/// What is left at the sides of a bald head, and a few hairs combed over it.
+/// Draws the hair at the sides of a bald head, and a few hairs combed over it.
 fn fringe_of_the_bald(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &mut impl Rng) {
-    let colour = grey(person.hair, person.signs.grey_hair);
+    let colour = person.hair.greyed(person.signs.grey_hair);
     let (width, height) = (layout.half_width, layout.height());
     for side in [-1.0, 1.0] {
         let x = |share: f32| MIDDLE + side * width * share;
@@ -319,7 +315,7 @@ fn paint_strand(person: &Person, canvas: &mut Canvas, strand: [Spot; 3], rng: &m
     }
 }
 
-/// A single hair is either grey or not; the share decides how many are.
+/// Returns the colour of a single hair, which is either grey or not; the share decides how many are.
 pub(super) fn strand_colour(person: &Person, rng: &mut impl Rng) -> Colour {
     let share = person.signs.grey_hair;
     let own = if rng.random_bool(f64::from(share)) {
@@ -327,5 +323,5 @@ pub(super) fn strand_colour(person: &Person, rng: &mut impl Rng) -> Colour {
     } else {
         share * 0.5
     };
-    grey(person.hair, own).scale(rng.random_range(0.7..1.3))
+    person.hair.greyed(own).scale(rng.random_range(0.7..1.3))
 }

@@ -1,17 +1,20 @@
-//! Draws labelled images of invented people, so that a training can be tried without any real photograph.
+//! Synthetic labelled faces, for trying a training without data and for tests.
 //!
-//! An image's visible features depend on the age in its file name as they do in life: a baby's proportions, grey hair,
-//! a receding hairline, lines, folds and spots. Everything else varies freely: skin, hair, pose, light, noise. Nobody
-//! depicted exists, and a model trained on these drawings says nothing about people.
+//! The visible features depend on the age in the file name as they do in life: a baby's proportions,
+//! grey hair, a receding hairline, lines, folds and spots. Everything else varies freely: skin,
+//! hair, pose, light, noise. The persons do not exist, and a model trained on these drawings does
+//! not work on people.
 //!
-//! - [`write_faces`] fills a directory in UTKFace's naming, `{age}_{gender}_{race}_{stamp}.jpg.chip.jpg`.
-//! - [`Person::sample`] and [`Person::draw`] give a single image.
+//! - [`write_faces`] fills a directory with UTKFace's names,
+//!   `{age}_{gender}_{race}_{stamp}.jpg.chip.jpg`.
+//! - [`Person::sample`] and [`Person::draw`] create a single image.
 //!
-//! The same options give the same bytes on every run. Image `n` depends on the seed and on `n` alone, so a larger
-//! `count` only adds images.
+//! Equal options have equal bytes on every run. Image `n` depends only on the seed and on `n`, so a
+//! larger `count` only adds images.
 //!
-//! Inside: `person` samples the traits, `face` lays out and composes, `features`, `ageing`, `hair` and `beard` draw
-//! the parts with the tools in `draw`, `camera` takes the photograph, `directory` owns the files.
+//! `person` samples the traits, `layout` places the features, `face` composes, `features`, `ageing`,
+//! `hair` and `beard` draw the parts with the tools in `draw`, `camera` adds light and noise, and
+//! `directory` owns the files.
 
 mod ageing;
 mod beard;
@@ -21,7 +24,9 @@ mod draw;
 mod face;
 mod features;
 mod hair;
+mod layout;
 mod person;
+
 #[cfg(test)]
 mod tests;
 

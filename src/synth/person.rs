@@ -1,8 +1,9 @@
-//! Who is drawn: the labels, and every trait that the drawing reads, sampled for one age.
+//! Persons: the labels, and every trait that the drawing depends on, sampled for one age.
 //!
-//! The traits carry the link between age and looks, and also its looseness. Each person first looks a little older or
-//! younger than they are, then each sign of age (grey hair, forehead lines, …) runs a few years ahead or behind on its
-//! own. A model has to weigh many signs against each other, as with photographs.
+//! The traits carry the correlation between age and looks, and its noise. Each person first looks a
+//! little older or younger than they are, then each sign of age (grey hair, forehead lines, …) is a
+//! few years ahead or behind independently. A model has to weigh many signs against each other, as
+//! with real images.
 
 use rand::Rng;
 
@@ -27,7 +28,8 @@ impl Gender {
     }
 }
 
-/// The third label in a UTKFace name; here it only chooses the range of skin and hair colours and of eye shapes.
+/// The third label in a UTKFace name; here it only selects the range of skin and hair colours and of
+/// eye shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Race {
     /// Code 0.
@@ -55,7 +57,6 @@ impl Race {
     }
 }
 
-/// How the hair is worn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hairstyle {
     /// The first hair of a baby.
@@ -69,7 +70,6 @@ pub(super) enum Hairstyle {
     Bun,
 }
 
-/// What grows on chin and lip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beard {
     None,
@@ -98,7 +98,7 @@ pub(super) struct Signs {
     pub(super) hollows: f32,
     /// Uneven, sallow skin.
     pub(super) weathering: f32,
-    /// Rosy cheeks, the one sign that fades.
+    /// Rosy cheeks, the only sign that fades.
     pub(super) rosiness: f32,
 }
 
@@ -128,7 +128,7 @@ pub struct Person {
 }
 
 impl Person {
-    /// Samples somebody of `age` years.
+    /// Samples a person of `age` years.
     pub fn sample(age: u8, rng: &mut impl Rng) -> Self {
         let years = f32::from(age);
         let gender = pick(rng, &[(Gender::Male, 1.0), (Gender::Female, 1.0)]);
@@ -204,17 +204,14 @@ impl Person {
         }
     }
 
-    /// The age in years.
     pub fn age(&self) -> u8 {
         self.age
     }
 
-    /// The gender shown.
     pub fn gender(&self) -> Gender {
         self.gender
     }
 
-    /// The group whose colours are used.
     pub fn race(&self) -> Race {
         self.race
     }
@@ -346,7 +343,7 @@ fn sample_frame(rng: &mut impl Rng) -> Colour {
     )
 }
 
-/// One of several choices, by weight. The weights need not add up to one.
+/// Picks one of several choices by weight. The weights need not add up to one.
 fn pick<T: Copy>(rng: &mut impl Rng, choices: &[(T, f32)]) -> T {
     let total: f32 = choices.iter().map(|(_, weight)| weight).sum();
     let mut left = rng.random_range(0.0..1.0) * total;
