@@ -186,8 +186,8 @@ mod tests {
         assert!(nice >= 1);
     }
 
-    /// The policy is the 41st field of /proc/thread-self/stat, whose second field may contain spaces;
-    /// 5 is SCHED_IDLE (sched(7)).
+    /// The policy is the 41st field of /proc/thread-self/stat, whose second field may contain
+    /// spaces; 5 is SCHED_IDLE (sched(7)).
     fn policy() -> u32 {
         let stat = fs_err::read_to_string("/proc/thread-self/stat").unwrap();
         let (_, fields) = stat.rsplit_once(')').unwrap();

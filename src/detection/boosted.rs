@@ -1,5 +1,5 @@
-//! The first stage: boosted classifiers over locally assembled binary features (LAB), which see every
-//! window.
+//! The first stage: boosted classifiers over locally assembled binary features (LAB), which see
+//! every window.
 //!
 //! A feature compares the sum of a square of 3×3 pixels with its eight neighbours of the same size.
 //! The eight results are the bits of an index into a table of weights. After each group of features
@@ -124,7 +124,8 @@ impl Features {
 }
 
 impl BoostedClassifier {
-    /// There must be as many positions as thresholds, in whole groups, and 256 times as many weights.
+    /// There must be as many positions as thresholds, in whole groups, and 256 times as many
+    /// weights.
     pub(super) fn new(
         positions: Vec<(usize, usize)>,
         thresholds: Vec<f32>,

@@ -10,14 +10,14 @@ use super::{
 
 /// Step of the sliding window in pixels, at each size of the image.
 const STEP: usize = 4;
-/// Factor from one size of the image to the next, as in the original: the networks move and resize a
-/// window by up to its own size, so smaller steps take longer and find little more.
+/// Factor from one size of the image to the next, as in the original: the networks move and resize
+/// a window by up to its own size, so smaller steps take longer and find little more.
 const SCALE_STEP: f32 = 0.8;
 /// Overlap above which windows are merged, before the last stage and after it.
 const EARLY_OVERLAP: f32 = 0.8;
 const FINAL_OVERLAP: f32 = 0.3;
-/// Most windows of each classifier that are kept, by score. An image of a crowd has some hundreds; an
-/// image crafted to have a hundred thousand would occupy a thread for minutes.
+/// Most windows of each classifier that are kept, by score. An image of a crowd has some hundreds;
+/// an image crafted to have a hundred thousand would occupy a thread for minutes.
 const MAX_WINDOWS: usize = 4096;
 /// Windows between two calls of `stop`.
 const STOP_INTERVAL: usize = 64;
@@ -41,8 +41,8 @@ pub(super) fn search(
     for candidates in propose(model, image, stop)? {
         windows.extend(merge(candidates, EARLY_OVERLAP));
     }
-    // Windows that have become similar are merged after each network, except before the last one, as
-    // in the original.
+    // Windows that have become similar are merged after each network, except before the last one,
+    // as in the original.
     let last = model.networks.len().saturating_sub(1);
     for (index, network) in model.networks.iter().enumerate() {
         windows = refine(network, image, windows, stop)?;
@@ -151,8 +151,8 @@ fn touches(window: Window, image: &GrayImage) -> bool {
     window.side >= 2 && inside(window.x, image.width()) && inside(window.y, image.height())
 }
 
-/// Resamples the part of the image of `size` at the window's upper left corner, without smoothing, as
-/// the model was trained. Pixels outside the image are black.
+/// Resamples the part of the image of `size` at the window's upper left corner, without smoothing,
+/// as the model was trained. Pixels outside the image are black.
 fn resample(
     image: &GrayImage,
     window: Window,

@@ -3,8 +3,8 @@
 //! UTKFace's images were cropped by other landmarks. Detections in them show how to crop alike: of
 //! 300 validation images the detector finds the face in 289; the median crop is 1.047 times as wide
 //! as the detection (0.91 to 1.19 for nine in ten), and its centre is lower by 0.063 of that width
-//! (-0.00 to 0.12) and further right by 0.008. Of the same crops in larger images it finds 292, with
-//! medians of 1.058, 0.076 and 0.006.
+//! (-0.00 to 0.12) and further right by 0.008. Of the same crops in larger images it finds 292,
+//! with medians of 1.058, 0.076 and 0.006.
 
 use image::RgbImage;
 

@@ -38,12 +38,12 @@ pub const MAX_FACES: usize = 64;
 /// is found has 4 % of the longer side: 100 pixels in an image of 2,560. Twice the side would take
 /// four times as long.
 const LONGEST_SIDE: u32 = 1024;
-/// Images with a shorter side below this are enlarged, as far as [`LONGEST_SIDE`] allows: a face that
-/// fills half of a thumbnail would be smaller than the window otherwise.
+/// Images with a shorter side below this are enlarged, as far as [`LONGEST_SIDE`] allows: a face
+/// that fills half of a thumbnail would be smaller than the window otherwise.
 const SHORTEST_SIDE: u32 = 240;
-/// Number of windows that must agree: the scores of merged windows, at most 1 each, are added up. Of
-/// 300 UTKFace crops in larger images 2.0 and 2.8 find 292, and 3.85, the crate's default, 289; in
-/// the plain, noisy or blurred backgrounds they find 5, 3 and 1 false faces.
+/// Number of windows that must agree: the scores of merged windows, at most 1 each, are added up.
+/// Of 300 UTKFace crops in larger images 2.0 and 2.8 find 292, and 3.85, the crate's default, 289;
+/// in the plain, noisy or blurred backgrounds they find 5, 3 and 1 false faces.
 const MIN_SCORE: f64 = 2.8;
 
 /// A square of an image; it may reach beyond its edges.
@@ -74,8 +74,8 @@ impl Face {
     }
 }
 
-/// Returns the faces of an image by falling [`Face::weight`], at most [`MAX_FACES`]; `None` if `stop`
-/// returned true between two steps.
+/// Returns the faces of an image by falling [`Face::weight`], at most [`MAX_FACES`]; `None` if
+/// `stop` returned true between two steps.
 pub fn find(image: &RgbImage, stop: &dyn Fn() -> bool) -> Option<Vec<Face>> {
     let (searched, scale) = shrink(image);
     let windows = cascade::search(model(), &searched, stop)?;

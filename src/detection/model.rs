@@ -43,8 +43,8 @@ impl Model {
                         kind => return Err(reader.unknown(format!("kind {kind} in stage {stage}"))),
                     }
                 }
-                // Indices of the groups of the previous stage that it takes windows from, or -1: always all
-                // in this file.
+                // Indices of the groups of the previous stage that it takes windows from, or -1:
+                // always all in this file.
                 for _ in 0..i32::from_le_bytes(reader.word()?) {
                     reader.count()?;
                 }

@@ -1,9 +1,9 @@
 //! The later stages: small neural networks over the gradients of a window, which classify it and
 //! correct its position.
 //!
-//! The features are SURF's: in each of four cells of a patch, sums of the horizontal gradient and of
-//! its magnitude, separately for pixels with and without a negative vertical gradient, and the same
-//! with the directions exchanged.
+//! The features are SURF's: in each of four cells of a patch, sums of the horizontal gradient and
+//! of its magnitude, separately for pixels with and without a negative vertical gradient, and the
+//! same with the directions exchanged.
 
 use std::sync::OnceLock;
 

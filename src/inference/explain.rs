@@ -4,16 +4,16 @@
 //! For feature maps `A_k` and an output `y`, the paper's equation 1 weights each map by the mean of
 //! its gradient over all regions, `α_k = 1/Z Σ_ij ∂y/∂A_k(i, j)`, and equation 2 adds them up,
 //! `L(i, j) = ReLU(Σ_k α_k A_k(i, j))`. After layer4 this network has only the mean over all `Z`
-//! regions, a linear head and the label scale,
-//! `y = scale · (Σ_k w_k · 1/Z Σ_ij A_k(i, j) + b) + offset`, so the gradient is the same
-//! everywhere, `∂y/∂A_k(i, j) = scale · w_k / Z`. No backward pass is needed: the contributions come
-//! from the forward pass that computes the age, in the same precision.
+//! regions, a linear head and the label scale, `y = scale · (Σ_k w_k · 1/Z Σ_ij A_k(i, j) + b) +
+//! offset`, so the gradient is the same everywhere, `∂y/∂A_k(i, j) = scale · w_k / Z`. No backward
+//! pass is needed: the contributions come from the forward pass that computes the age, in the same
+//! precision.
 //!
-//! Here they are more than a heat map: without the ReLU,
-//! `Σ_ij Σ_k α_k A_k(i, j) = y - (scale · b + offset)`. So each region's value is its contribution
-//! to the age in years, and the values sum up to the age less a base that is the same for all images
-//! of a version. The sign is kept, because the ReLU would only show what makes a face look older,
-//! and an age depends on both; the positive values are the paper's map.
+//! Here they are more than a heat map: without the ReLU, `Σ_ij Σ_k α_k A_k(i, j) = y - (scale · b +
+//! offset)`. So each region's value is its contribution to the age in years, and the values sum up
+//! to the age less a base that is the same for all images of a version. The sign is kept, because
+//! the ReLU would only show what makes a face look older, and an age depends on both; the positive
+//! values are the paper's map.
 
 use image::{
     GrayImage, Rgb, RgbImage,

@@ -79,7 +79,7 @@ impl Pipeline {
     /// been dropped.
     ///
     /// # Errors
-    /// Those of the work, and `EngineGone` if it panicked.
+    /// Errors of the work, and `EngineGone` if it panicked.
     pub(super) async fn run_until_dropped<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Fn() -> bool) -> Result<T, Error> + Send + 'static,

@@ -143,7 +143,7 @@ impl Predictor {
     /// request of its own; `index` identifies it in errors.
     ///
     /// # Errors
-    /// Those of [`Predictor::predict`], except for a full queue, where it waits.
+    /// The same as [`Predictor::predict`], except for a full queue, where it waits.
     pub async fn predict_queued(
         &self,
         index: usize,

@@ -8,8 +8,8 @@ use super::{
     person::Person,
 };
 
-/// Draws blotches, fine lines, freckles, a teenager's pimples and the spots of old age, over the whole
-/// head.
+/// Draws blotches, fine lines, freckles, a teenager's pimples and the spots of old age, over the
+/// whole head.
 pub(super) fn texture(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &mut impl Rng) {
     let signs = &person.signs;
     let (skin, shadow) = (person.skin, person.skin.shadow());
@@ -66,7 +66,8 @@ pub(super) fn texture(person: &Person, layout: &Layout, canvas: &mut Canvas, rng
     }
 }
 
-/// Draws the lines of the forehead, between the brows, beside and below the mouth, and on the cheeks.
+/// Draws the lines of the forehead, between the brows, beside and below the mouth, and on the
+/// cheeks.
 pub(super) fn folds(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &mut impl Rng) {
     forehead(person, layout, canvas, rng);
     let signs = &person.signs;

@@ -1,5 +1,5 @@
-//! One image of a person: the drawing as a camera with its light, white balance, focus and noise sees
-//! it.
+//! One image of a person: the drawing as a camera with its light, white balance, focus and noise
+//! sees it.
 
 use image::RgbImage;
 use rand::Rng;

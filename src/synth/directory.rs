@@ -71,7 +71,7 @@ pub enum Error {
     /// The message of the cause contains the path.
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("failed to encode {name}: {source}")]
+    #[error("failed to encode {name}")]
     Encode {
         name: String,
         source: image::ImageError,
@@ -85,8 +85,8 @@ pub enum Error {
 ///
 /// # Errors
 /// - [`Error::Count`], [`Error::Size`] or [`Error::Ages`] for options out of range.
-/// - [`Error::Foreign`] if the directory contains anything that these options do not create; nothing
-///   is changed then.
+/// - [`Error::Foreign`] if the directory contains anything that these options do not create;
+///   nothing is changed then.
 /// - [`Error::Io`] and [`Error::Encode`].
 pub fn write_faces(
     dir: &Path,
@@ -183,8 +183,7 @@ fn sample(options: &Options, index: usize) -> (String, Person, ChaCha8Rng) {
     let person = Person::sample(age, &mut rng);
     let name = format!(
         "{age}_{}_{}_20240101{index:09}.jpg.chip.jpg",
-        person.gender().code(),
-        person.race().code()
+        person.gender as u8, person.race as u8
     );
     (name, person, rng)
 }

@@ -79,8 +79,8 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// Returns an empty canvas of `size` by `size` pixels; `None` for a size of zero or one beyond the
-    /// address space.
+    /// Returns an empty canvas of `size` by `size` pixels; `None` for a size of zero or one beyond
+    /// the address space.
     pub(super) fn new(size: u32) -> Option<Self> {
         let scale = size as f32 / SIDE;
         Some(Self {
@@ -170,8 +170,8 @@ impl Canvas {
         }
     }
 
-    /// Draws a fold of the skin from `from` to `to`, bent towards `bend`: a dark sliver with a lighter
-    /// edge below it.
+    /// Draws a fold of the skin from `from` to `to`, bent towards `bend`: a dark sliver with a
+    /// lighter edge below it.
     pub(super) fn crease(
         &mut self,
         [from, bend, to]: [Spot; 3],

@@ -7,7 +7,7 @@ use super::{
     draw::{Canvas, Colour, SIDE, ellipse, everything, lerp, mirrored},
     features, hair,
     layout::{Layout, MIDDLE},
-    person::{Gender, Hairstyle, Person},
+    person::{Hairstyle, Person},
 };
 
 /// Draws everything but light and camera.
@@ -74,16 +74,7 @@ fn background(canvas: &mut Canvas, rng: &mut impl Rng) {
 
 fn body(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &mut impl Rng) {
     let signs = &person.signs;
-    let neck = layout.half_width
-        * lerp(
-            0.5,
-            if person.gender == Gender::Male {
-                0.66
-            } else {
-                0.5
-            },
-            signs.growth,
-        );
+    let neck = layout.half_width * lerp(0.5, person.by_gender(0.66, 0.5), signs.growth);
     let skin = person.skin.mix(person.skin.shadow(), 0.22);
     let outline = mirrored(
         MIDDLE,
@@ -125,15 +116,7 @@ fn body(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: &mut impl Rn
     let quiet = Colour::rgb(0.34, 0.34, 0.37).scale(rng.random_range(0.6..1.3));
     let cloth = bright.mix(quiet, 0.9 * signs.weathering);
     let shoulder = layout.chin + lerp(10.0, 18.0, signs.growth);
-    let width = lerp(
-        72.0,
-        if person.gender == Gender::Male {
-            112.0
-        } else {
-            96.0
-        },
-        signs.growth,
-    );
+    let width = lerp(72.0, person.by_gender(112.0, 96.0), signs.growth);
     let collar = rng.random_range(0.0..10.0);
     let clothes = mirrored(
         MIDDLE,

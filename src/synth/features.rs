@@ -57,11 +57,7 @@ pub(super) fn eye(person: &Person, layout: &Layout, canvas: &mut Canvas, side: f
         Colour::rgb(0.08, 0.05, 0.04),
         0.75 - 0.35 * signs.weathering,
     );
-    let lash_width = if person.gender == Gender::Female {
-        2.1
-    } else {
-        1.5
-    };
+    let lash_width = person.by_gender(1.5, 2.1);
     if let Some(lid) = arc([inner, above, outer]) {
         canvas.stroke(&lid, lash_width - 0.5 * signs.sagging, lash, 0.95);
     }
@@ -90,17 +86,12 @@ pub(super) fn brow(
     rng: &mut impl Rng,
 ) {
     let signs = &person.signs;
-    let male = person.gender == Gender::Male;
     let centre_x = MIDDLE + side * layout.eye_dx;
     let half = layout.eye.0 * lerp(0.95, 1.35, signs.growth);
-    let thick = lerp(1.1, if male { 3.4 } else { 2.1 }, signs.growth)
-        * if male {
-            1.0
-        } else {
-            1.0 - 0.4 * signs.grey_brows
-        };
+    let thick = lerp(1.1, person.by_gender(3.4, 2.1), signs.growth)
+        * person.by_gender(1.0, 1.0 - 0.4 * signs.grey_brows);
     let y = layout.brow_y;
-    let arch = lerp(3.0, if male { 3.5 } else { 6.0 }, signs.growth);
+    let arch = lerp(3.0, person.by_gender(3.5, 6.0), signs.growth);
     let from = (centre_x - side * half, y + 2.0);
     let to = (centre_x + side * half * 1.05, y + 2.5 + 2.0 * signs.sagging);
     let peak = (centre_x + side * half * 0.25, y - arch);
@@ -109,7 +100,7 @@ pub(super) fn brow(
     if let Some(path) = leaf(from, (peak.0, peak.1 - thick), to, (peak.0, peak.1 + thick)) {
         canvas.fill(&path, colour, opacity);
     }
-    let hairs = lerp(6.0, if male { 26.0 } else { 14.0 }, signs.growth) as u32;
+    let hairs = lerp(6.0, person.by_gender(26.0, 14.0), signs.growth) as u32;
     for _ in 0..hairs {
         let along = rng.random_range(0.0..1.0);
         let root = bent([from, peak, to], along);
@@ -199,15 +190,8 @@ pub(super) fn mouth(person: &Person, layout: &Layout, canvas: &mut Canvas) {
     );
     // With age the corners sink and the lips turn in.
     let corner = y - 3.5 * person.smile + 2.5 * signs.sagging;
-    let fullness = lerp(
-        4.2,
-        if person.gender == Gender::Female {
-            6.4
-        } else {
-            5.2
-        },
-        signs.growth,
-    ) * if person.race == Race::Black { 1.3 } else { 1.0 }
+    let fullness = lerp(4.2, person.by_gender(5.2, 6.4), signs.growth)
+        * if person.race == Race::Black { 1.3 } else { 1.0 }
         * (1.0 - 0.72 * signs.thin_lips);
     let gap = person.open_mouth * lerp(6.0, 8.0, signs.growth);
     let natural = person

@@ -6,7 +6,7 @@ use tiny_skia::{Path, PathBuilder};
 use super::{
     draw::{Canvas, Colour, Spot, arc, lerp, mirrored},
     layout::{Layout, MIDDLE},
-    person::{Gender, Hairstyle, Person},
+    person::{Hairstyle, Person},
 };
 
 /// Recession above which the top of the head is bare.
@@ -25,10 +25,7 @@ pub(super) fn behind(person: &Person, layout: &Layout, canvas: &mut Canvas, rng:
             return;
         }
         Hairstyle::Curly => {
-            let reach = match person.gender {
-                Gender::Male => layout.eye_y,
-                Gender::Female => layout.mouth_y + 8.0,
-            };
+            let reach = person.by_gender(layout.eye_y, layout.mouth_y + 8.0);
             curls(person, layout, canvas, reach, rng);
             return;
         }
@@ -104,15 +101,12 @@ pub(super) fn front(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: 
         Hairstyle::Curly => 9.0,
         Hairstyle::Bun => 4.0,
     } * (1.0 - 0.35 * signs.recession);
-    let opacity = match person.hairstyle {
-        Hairstyle::Down => 0.2 + 0.25 * f32::from(person.age),
-        Hairstyle::Buzz => 0.72,
-        Hairstyle::Short
-        | Hairstyle::SidePart
-        | Hairstyle::Curly
-        | Hairstyle::Bob
-        | Hairstyle::Long
-        | Hairstyle::Bun => 1.0,
+    let opacity = if person.hairstyle == Hairstyle::Down {
+        0.2 + 0.25 * f32::from(person.age)
+    } else if person.hairstyle == Hairstyle::Buzz {
+        0.72
+    } else {
+        1.0
     };
     if signs.recession > BALD {
         fringe_of_the_bald(person, layout, canvas, rng);
@@ -123,15 +117,14 @@ pub(super) fn front(person: &Person, layout: &Layout, canvas: &mut Canvas, rng: 
     };
     canvas.fill(&path, colour, opacity);
     canvas.clip_to(&path);
-    let part = match person.hairstyle {
-        Hairstyle::SidePart | Hairstyle::Bob | Hairstyle::Long => {
-            rng.random_range(-0.5..0.5) * layout.half_width
-        }
-        Hairstyle::Down
-        | Hairstyle::Buzz
-        | Hairstyle::Short
-        | Hairstyle::Curly
-        | Hairstyle::Bun => 0.0,
+    let is_parted = matches!(
+        person.hairstyle,
+        Hairstyle::SidePart | Hairstyle::Bob | Hairstyle::Long
+    );
+    let part = if is_parted {
+        rng.random_range(-0.5..0.5) * layout.half_width
+    } else {
+        0.0
     };
     let root = (MIDDLE + part, layout.top - volume);
     let strands = (110.0 * opacity) as u32;
@@ -176,26 +169,12 @@ fn cap(person: &Person, layout: &Layout, volume: f32) -> Option<Path> {
     let (width, height) = (layout.half_width, layout.height());
     let lift = person.signs.recession / BALD;
     let fringe = person.fringe && lift < 0.3 && person.hairstyle != Hairstyle::Down;
-    let line = match person.hairstyle {
-        Hairstyle::Down => layout.top + 0.1 * height,
-        Hairstyle::Buzz
-        | Hairstyle::Short
-        | Hairstyle::SidePart
-        | Hairstyle::Curly
-        | Hairstyle::Bob
-        | Hairstyle::Long
-        | Hairstyle::Bun
-            if fringe =>
-        {
-            layout.brow_y - 5.0
-        }
-        Hairstyle::Buzz
-        | Hairstyle::Short
-        | Hairstyle::SidePart
-        | Hairstyle::Curly
-        | Hairstyle::Bob
-        | Hairstyle::Long
-        | Hairstyle::Bun => layout.top + height * lerp(0.155, 0.03, lift),
+    let line = if person.hairstyle == Hairstyle::Down {
+        layout.top + 0.1 * height
+    } else if fringe {
+        layout.brow_y - 5.0
+    } else {
+        layout.top + height * lerp(0.155, 0.03, lift)
     };
     // Where the hair ends beside the face.
     let down = match person.hairstyle {
@@ -315,7 +294,8 @@ fn paint_strand(person: &Person, canvas: &mut Canvas, strand: [Spot; 3], rng: &m
     }
 }
 
-/// Returns the colour of a single hair, which is either grey or not; the share decides how many are.
+/// Returns the colour of a single hair, which is either grey or not; the share decides how many
+/// are.
 pub(super) fn strand_colour(person: &Person, rng: &mut impl Rng) -> Colour {
     let share = person.signs.grey_hair;
     let own = if rng.random_bool(f64::from(share)) {

@@ -4,7 +4,7 @@ use tiny_skia::Path;
 
 use super::{
     draw::{SIDE, Spot, lerp, mirrored},
-    person::{Gender, Person, Race},
+    person::{Person, Race},
 };
 
 /// Horizontal position of the middle of the face.
@@ -33,14 +33,13 @@ impl Layout {
     pub(super) fn of(person: &Person) -> Self {
         let signs = &person.signs;
         let [wide, long, eyes, nose, mouth] = person.build;
-        let male = person.gender == Gender::Male;
         let top = lerp(40.0, 33.0, signs.growth);
-        let adult_height = if male { 145.0 } else { 137.0 };
+        let adult_height = person.by_gender(145.0, 137.0);
         let height = lerp(106.0, adult_height, signs.growth) * long;
         let chin = top + height + 4.0 * signs.sagging;
-        let adult_width = if male { 55.0 } else { 51.5 };
+        let adult_width = person.by_gender(55.0, 51.5);
         let half_width = lerp(59.0, adult_width, signs.growth) * wide - 1.5 * signs.hollows;
-        let adult_jaw = if male { 0.8 } else { 0.7 };
+        let adult_jaw = person.by_gender(0.8, 0.7);
         let eye_y = top + height * lerp(0.62, 0.49, signs.growth);
         let nose_y = eye_y + height * lerp(0.145, 0.205, signs.growth) + 4.0 * signs.large_ears;
         let mouth_y = nose_y + height * lerp(0.105, 0.125, signs.growth);
@@ -65,7 +64,7 @@ impl Layout {
             ),
             brow_y: eye_y - height * lerp(0.135, 0.105, signs.growth) + 1.5 * signs.sagging,
             nose_y,
-            nose_half: (lerp(6.0, if male { 10.5 } else { 9.0 }, signs.growth)
+            nose_half: (lerp(6.0, person.by_gender(10.5, 9.0), signs.growth)
                 + 3.0 * signs.large_ears)
                 * nose,
             mouth_y,

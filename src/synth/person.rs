@@ -18,18 +18,8 @@ pub enum Gender {
     Female,
 }
 
-impl Gender {
-    /// The digit used in file names.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Male => 0,
-            Self::Female => 1,
-        }
-    }
-}
-
-/// The third label in a UTKFace name; here it only selects the range of skin and hair colours and of
-/// eye shapes.
+/// The third label in a UTKFace name; here it only selects the range of skin and hair colours and
+/// of eye shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Race {
     /// Code 0.
@@ -42,19 +32,6 @@ pub enum Race {
     Indian,
     /// Code 4: any other or mixed.
     Other,
-}
-
-impl Race {
-    /// The digit used in file names.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::White => 0,
-            Self::Black => 1,
-            Self::Asian => 2,
-            Self::Indian => 3,
-            Self::Other => 4,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,16 +181,12 @@ impl Person {
         }
     }
 
-    pub fn age(&self) -> u8 {
-        self.age
-    }
-
-    pub fn gender(&self) -> Gender {
-        self.gender
-    }
-
-    pub fn race(&self) -> Race {
-        self.race
+    /// Returns the value for the person's gender.
+    pub(super) fn by_gender(&self, male: f32, female: f32) -> f32 {
+        match self.gender {
+            Gender::Male => male,
+            Gender::Female => female,
+        }
     }
 }
 

@@ -207,10 +207,8 @@ const CONFINED: &[(&str, &[&str])] = &[
         &[
             "model/",
             "training/",
-            "inference/engine.rs",
-            "inference/loaded.rs",
-            "inference/loader.rs",
-            "synth/",
+            "inference/engine/",
+            "inference/loaded/",
         ],
     ),
     ("env::var", &["config/environment.rs"]),

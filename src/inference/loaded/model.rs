@@ -1,8 +1,8 @@
 //! Loading, and the choice of the precision.
 //!
 //! In 16 bits a network is up to four times faster, but rounds differently. When a version is
-//! loaded, its ages on the probes are compared with libtorch's in f32; a precision that changes them
-//! by more than [`MAX_DIFFERENCE`] is skipped for the next one, with a warning in the log.
+//! loaded, its ages on the probes are compared with libtorch's in f32; a precision that changes
+//! them by more than [`MAX_DIFFERENCE`] is skipped for the next one, with a warning in the log.
 
 use std::collections::BTreeMap;
 
@@ -41,9 +41,9 @@ pub struct PrecisionReport {
 }
 
 impl LoadedModel {
-    /// Reads the weights, chooses the precision, and runs one forward pass, which allocates what the
-    /// first prediction would have to. With the report of equal weights nothing is compared, which
-    /// is half of the work.
+    /// Reads the weights, chooses the precision, and runs one forward pass, which allocates what
+    /// the first prediction would have to. With the report of equal weights nothing is compared,
+    /// which is half of the work.
     ///
     /// # Errors
     /// Weights that cannot be read or do not compute.

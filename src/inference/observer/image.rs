@@ -10,17 +10,7 @@ use crate::{
     },
 };
 
-/// Sets the number of images in the server.
-pub(crate) fn images_in_flight(images: usize) {
-    metrics::prediction_queue_depth(images);
-}
-
-/// Records work that was dropped before it was computed.
-pub(crate) fn rejected(reason: RejectionReason) {
-    metrics::prediction_rejected(reason);
-}
-
-/// The same for the reason that an error stands for, if it is one.
+/// Records the rejection that an error stands for, if any.
 pub(crate) fn rejected_for(error: &Error) {
     let reason = match error {
         Error::Image { .. } | Error::Pixels { .. } => RejectionReason::InvalidImage,
@@ -32,7 +22,7 @@ pub(crate) fn rejected_for(error: &Error) {
             return;
         }
     };
-    rejected(reason);
+    metrics::prediction_rejected(reason);
 }
 
 pub(crate) fn cache_looked_up(is_hit: bool, cache_bytes: u64) {
@@ -53,16 +43,6 @@ pub(crate) fn decoded(job: &Job, started: Instant) {
 pub(crate) fn faces_detected(job: &Job, started: Instant, faces: usize) {
     metrics::faces_found(faces, started.elapsed());
     step(job, "detect", started);
-}
-
-/// Records the decoding time of a client's image.
-pub(crate) fn image_decoded(elapsed: Duration) {
-    metrics::image_decoded(elapsed);
-}
-
-/// Records the queueing time of a client's image, or of a face in it.
-pub(crate) fn image_dequeued(elapsed: Duration) {
-    metrics::image_dequeued(elapsed);
 }
 
 fn step(job: &Job, name: &'static str, started: Instant) {

@@ -10,10 +10,11 @@ mod image;
 mod request;
 mod statistics;
 
-pub(super) use batch::{batch_computed, batch_failed};
-pub(super) use image::{
-    cache_looked_up, decoded, faces_detected, image_decoded, image_dequeued, images_in_flight,
-    rejected, rejected_for,
+pub(super) use crate::telemetry::metrics::{
+    image_decoded, image_dequeued, prediction_queue_depth as images_in_flight,
+    prediction_rejected as rejected,
 };
+pub(super) use batch::{batch_computed, batch_failed};
+pub(super) use image::{cache_looked_up, decoded, faces_detected, rejected_for};
 pub(super) use request::RequestObserver;
 pub use statistics::{Statistics, Total, VersionStatistics};

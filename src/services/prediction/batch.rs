@@ -1,8 +1,8 @@
 //! PredictBatch: any number of images on one stream, each answered with its age or its error.
 //!
-//! Only the few images in flight are kept in memory: the next one is read from the stream when there
-//! is room for it, and HTTP/2 flow control makes the client wait meanwhile. The images have batch
-//! priority, and wait for permits instead of being refused.
+//! Only the few images in flight are kept in memory: the next one is read from the stream when
+//! there is room for it, and HTTP/2 flow control makes the client wait meanwhile. The images have
+//! batch priority, and wait for permits instead of being refused.
 
 use std::{
     future::ready,

@@ -1,4 +1,4 @@
-//! What every prediction has in common, whichever protocol requests it.
+//! Checks, name resolution and the call of the predictor, for every protocol.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl PredictionResolver {
     /// Resolves a version or an alias.
     ///
     /// # Errors
-    /// Those of [`Registry::resolve`].
+    /// The same as [`Registry::resolve`].
     pub(crate) async fn resolve(&self, name: &VersionName) -> Result<Arc<ServedModel>, Status> {
         self.registry.resolve(name).await.map_err(|error| {
             if matches!(error, registry::Error::NoLiveVersion { .. }) {
@@ -79,7 +79,7 @@ impl PredictionResolver {
     /// Admits and predicts.
     ///
     /// # Errors
-    /// Those of [`Predictor::predict`].
+    /// The same as [`Predictor::predict`].
     pub(crate) async fn predict(
         &self,
         model: Arc<ServedModel>,
