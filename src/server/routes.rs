@@ -37,7 +37,7 @@ use crate::{
         uploads::{self, Uploading},
     },
     telemetry::traces::Traces,
-    training::machine::total_memory,
+    training::resources::total_memory,
 };
 
 /// The handlers of both ports.

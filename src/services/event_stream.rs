@@ -16,7 +16,7 @@ use crate::{
     names,
     proto::v1,
     store::{Kind, Store, is_final},
-    training::supervisor::Latest,
+    training::supervisor::ProgressReports,
 };
 
 use super::status;
@@ -52,7 +52,7 @@ pub struct EventStream {
     /// Longest silence.
     pub heartbeat: Duration,
     /// Reports of running trainings, if the client wants them.
-    pub progress: Option<watch::Receiver<Latest>>,
+    pub progress: Option<watch::Receiver<ProgressReports>>,
     /// Ends the stream with UNAVAILABLE.
     pub shutdown: CancellationToken,
 }
@@ -84,7 +84,7 @@ impl EventStream {
     async fn send_all(&mut self, sender: &Sender) -> Result<(), Status> {
         let mut appended = self.store.subscribe();
         let mut progress = self.progress.take();
-        let mut shown: Latest = HashMap::new();
+        let mut shown: ProgressReports = HashMap::new();
         let mut next_heartbeat = Instant::now() + self.heartbeat;
         loop {
             appended.mark_unchanged();
@@ -234,7 +234,7 @@ fn unstored(training: String, kind: Kind) -> v1::TrainingEvent {
 }
 
 /// Waits for new progress reports; for ever when the client does not want any.
-async fn next_reports(progress: &mut Option<watch::Receiver<Latest>>) -> Latest {
+async fn next_reports(progress: &mut Option<watch::Receiver<ProgressReports>>) -> ProgressReports {
     if let Some(receiver) = progress
         && receiver.changed().await.is_ok()
     {

@@ -17,7 +17,7 @@ use crate::{
     artifacts::Artifacts,
     dataset::{self, Roots, dataset_report},
     imaging::Limits,
-    model::init,
+    model::init::{self, Init},
     names,
     proto::{
         v1::{self, TrainingState, training_service_server::TrainingService},
@@ -27,7 +27,7 @@ use crate::{
     telemetry::traces::{self, Trace},
     training::{
         estimate,
-        spec::{Changes, Init, Spec},
+        spec::{Changes, Spec},
         supervisor::Supervisor,
     },
 };

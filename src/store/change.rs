@@ -35,6 +35,15 @@ pub struct Change {
     pub rewind: Option<Rewind>,
 }
 
+impl From<Kind> for Change {
+    fn from(event: Kind) -> Self {
+        Change {
+            events: vec![event],
+            ..Default::default()
+        }
+    }
+}
+
 /// How far a training goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rewind {

@@ -1,83 +1,68 @@
-//! Which epoch is the best, and when to give up waiting for a better one.
+//! Selection of the best epoch, and early stopping.
 
-use crate::proto::worker_v1::Waiting;
+use crate::proto::worker_v1::PlateauState;
 
-/// Follows the monitored figure of the validations; lower is better.
+/// Follows the monitored metric; lower is better.
 #[derive(Debug, Clone)]
-pub struct EarlyStopping {
+pub(super) struct EarlyStopping {
     patience: u32,
     min_delta: f64,
-    best: Option<f64>,
-    reference: Option<f64>,
-    waited: u32,
+    state: PlateauState,
 }
 
-/// What one epoch's figure means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
-    /// The lowest figure so far; a tie keeps the earlier epoch, and NaN is never best.
-    pub is_best: bool,
-    /// Validations since the last one that fell by more than `min_delta`.
-    pub waited: u32,
+pub(super) struct Verdict {
+    /// The metric is the lowest so far; a tie keeps the earlier epoch, and NaN is never best.
+    pub(super) is_best: bool,
+    /// Validations since the last one that improved by more than `min_delta`.
+    pub(super) waited: u32,
 }
 
 impl EarlyStopping {
-    /// Stops after `patience` validations (0: never) whose figure is not more than `min_delta` below the best.
-    pub fn new(patience: u32, min_delta: f64) -> Self {
+    /// Stops after `patience` validations (0: never) that do not improve by more than `min_delta`.
+    pub(super) fn new(patience: u32, min_delta: f64) -> Self {
         EarlyStopping {
             patience,
             min_delta,
-            best: None,
-            reference: None,
-            waited: 0,
+            state: PlateauState::default(),
         }
     }
 
-    /// Changes after how many validations to stop.
-    pub fn set_patience(&mut self, patience: u32) {
+    pub(super) fn set_patience(&mut self, patience: u32) {
         self.patience = patience;
     }
 
-    /// Whether patience is at its end.
-    pub fn is_enough(&self) -> bool {
-        self.patience > 0 && self.waited >= self.patience
+    /// Returns whether the training should stop.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.patience > 0 && self.state.waited >= self.patience
     }
 
-    /// What to remember for a later process.
-    pub fn state(&self) -> Waiting {
-        Waiting {
-            best: self.best,
-            reference: self.reference,
-            waited: self.waited,
-        }
+    pub(super) fn state(&self) -> PlateauState {
+        self.state
     }
 
-    /// Goes on where another process was.
-    pub fn restore(&mut self, state: Waiting) {
-        self.best = state.best;
-        self.reference = state.reference;
-        self.waited = state.waited;
+    /// Restores the state of an earlier process.
+    pub(super) fn restore(&mut self, state: PlateauState) {
+        self.state = state;
     }
 
-    /// Takes the figure of the next epoch.
-    pub fn observe(&mut self, loss: f64) -> Verdict {
-        let is_best = loss.is_finite() && self.best.is_none_or(|best| loss < best);
+    /// Observes the metric of the next epoch.
+    pub(super) fn observe(&mut self, metric: f64) -> Verdict {
+        let state = &mut self.state;
+        let is_best = metric.is_finite() && state.best.is_none_or(|best| metric < best);
         if is_best {
-            self.best = Some(loss);
+            state.best = Some(metric);
         }
-        let improved = loss.is_finite()
-            && self
-                .reference
-                .is_none_or(|reference| loss < reference - self.min_delta);
-        if improved {
-            self.reference = Some(loss);
-            self.waited = 0;
+        let is_below = |reference: f64| metric < reference - self.min_delta;
+        if metric.is_finite() && state.reference.is_none_or(is_below) {
+            state.reference = Some(metric);
+            state.waited = 0;
         } else {
-            self.waited += 1;
+            state.waited += 1;
         }
         Verdict {
             is_best,
-            waited: self.waited,
+            waited: state.waited,
         }
     }
 }
@@ -90,7 +75,7 @@ mod tests {
         let mut stopping = EarlyStopping::new(patience, min_delta);
         let verdict = |loss: &f64| {
             let verdict = stopping.observe(*loss);
-            (verdict.is_best, verdict.waited, stopping.is_enough())
+            (verdict.is_best, verdict.waited, stopping.is_exhausted())
         };
         losses.iter().map(verdict).collect()
     }

@@ -1,33 +1,34 @@
-//! What a training will need, told before it starts.
+//! Estimates of the memory and disk space of a training.
 
 use crate::model::{precision::Precision, resnet18};
 
 use super::{
     feature_cache::{CachePolicy, bytes_of_features},
-    feed::variants,
+    feature_loader::variants,
     spec::Spec,
 };
 
-/// Peak memory of the process in bytes, for so many training and so many validation images.
-pub fn memory_bytes(spec: &Spec, train: usize, validation: usize) -> u64 {
+/// Peak memory of the process in bytes, for these numbers of training and validation images.
+pub(crate) fn memory_bytes(spec: &Spec, train: usize, validation: usize) -> u64 {
     let images = train * variants(&spec.augmentation) + validation;
-    without_features(spec) + kept_features(spec, images)
+    without_features(spec) + cached_features(spec, images)
 }
 
-/// Disk in bytes: the best checkpoint so far and the one that may take its place, and the full checkpoint and the one that follows it.
-pub fn disk_bytes(spec: &Spec) -> u64 {
+/// Disk space in bytes: two checkpoints and two full checkpoints, each the current and the next one.
+pub(crate) fn disk_bytes(spec: &Spec) -> u64 {
     2 * 4 * parameters(|_| true) + 2 * full_checkpoint(spec)
 }
 
-/// Bytes of a full checkpoint: all weights, both moments of what is trained, and its moving average.
+/// Size of a full checkpoint in bytes: all weights, and both moments and the moving average of the
+/// trained parameters.
 fn full_checkpoint(spec: &Spec) -> u64 {
     let trained = parameters(|name| spec.trained.contains_name(name));
     let copies = 2 + u64::from(spec.ema_decay.is_some());
     4 * (parameters(|_| true) + copies * trained)
 }
 
-/// Memory in bytes of the features that are kept, if they are kept in memory.
-fn kept_features(spec: &Spec, images: usize) -> u64 {
+/// Size in bytes of a feature cache in memory.
+fn cached_features(spec: &Spec, images: usize) -> u64 {
     if !matches!(spec.feature_cache, CachePolicy::Auto | CachePolicy::Memory) {
         return 0;
     }
@@ -39,11 +40,14 @@ fn kept_features(spec: &Spec, images: usize) -> u64 {
     }
 }
 
-/// Peak memory of the process in bytes, kept features not counted: what libtorch and the weights take, three more copies of what is trained (gradient and both
-/// moments) and one of the best weights, a full checkpoint that is being written and the one that follows it, and the activations, which grow with the batch and the image.
+/// Peak memory of the process in bytes without cached features.
+///
+/// Consists of libtorch, the weights, four copies of the trained parameters (gradient, both moments
+/// and the best weights), two full checkpoints (one being written, one next) and the activations.
 pub(super) fn without_features(spec: &Spec) -> u64 {
     const LIBTORCH: u64 = 350 << 20;
-    // Measured at 224 pixels, decoded batches included: batch 32 with layer4 trained; batch 64 with all layers, in bf16, of which f32 has twice the bytes.
+    // Measured at 224 pixels with decoded batches: batch 32 with layer4 trained; batch 64 with all
+    // layers trained in bf16, half the size of f32.
     const IMAGE_WITH_LAYER4: u64 = 12 << 20;
     const IMAGE_WITH_MORE: u64 = 20 << 20;
     let trained = parameters(|name| spec.trained.contains_name(name));
@@ -61,11 +65,11 @@ pub(super) fn without_features(spec: &Spec) -> u64 {
     LIBTORCH + weights + 2 * full_checkpoint(spec) + activations as u64
 }
 
-/// Number of elements of the network's tensors that the test lets through.
-fn parameters(wanted: impl Fn(&str) -> bool) -> u64 {
+/// Number of elements of the selected tensors of the network.
+fn parameters(is_selected: impl Fn(&str) -> bool) -> u64 {
     let entries = resnet18::layout(1)
         .into_iter()
-        .filter(|(name, _)| wanted(name));
+        .filter(|(name, _)| is_selected(name));
     entries
         .map(|(_, shape)| shape.iter().product::<usize>() as u64)
         .sum()

@@ -1,7 +1,8 @@
-//! What the frozen layers make of each image, kept from the first epoch on.
+//! Cache of the frozen layers' output for each image, filled by the first epoch.
 //!
-//! The frozen layers are a fixed function, and most of the work: from the second epoch on nothing is decoded and only the trained layers
-//! compute. Where the features lie is chosen by what there is room for; how large they are is known before ([`bytes_of_features`]).
+//! The frozen layers are a fixed function and most of the work. From the second epoch on no image is
+//! decoded and only the trained layers compute. [`choose`] selects a location with enough space; the
+//! size is known in advance ([`bytes_of_features`]).
 
 use std::path::PathBuf;
 
@@ -13,36 +14,30 @@ use crate::model::{
     resnet18::{TrainableFrom, feature_shape},
 };
 
-/// What a spec says about the cache.
+/// Requested location of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CachePolicy {
-    /// In memory if it fits, else on disk if it fits there, else not at all; on a GPU in its own memory first.
+pub(crate) enum CachePolicy {
+    /// The memory of a GPU that trains; else memory, disk or none, the first with enough space.
     Auto,
-    /// Not at all: decode and compute everything in every epoch.
     Off,
-    /// In memory.
     Memory,
-    /// In a file of the training's directory, mapped into memory.
+    /// A mapped file in the work directory.
     Disk,
-    /// In the memory of the device that trains.
+    /// Memory of the training device.
     Device,
 }
 
-/// Where features are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// Nowhere.
-    Nowhere,
-    /// Memory of the process.
+pub(super) enum CacheLocation {
+    None,
     Memory,
-    /// A mapped file.
     Disk,
-    /// Memory of the device.
     Device,
 }
 
-/// Bytes that the features of so many images take; `None` when nothing that is worth keeping is frozen.
-pub fn bytes_of_features(
+/// Size of the features of `images` images in bytes; `None` if too few layers are frozen to benefit
+/// from a cache.
+pub(super) fn bytes_of_features(
     trained: TrainableFrom,
     input_size: u32,
     precision: Precision,
@@ -57,167 +52,184 @@ pub fn bytes_of_features(
     Some(values * width * images as u64)
 }
 
-/// How much room there is, in bytes.
+/// Available space in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Of the spec; `None` without a limit of its own.
-    pub budget: Option<u64>,
-    /// Memory that can be had without swapping, beside what the training itself takes.
-    pub memory: u64,
-    /// On the disk of the training's directory.
-    pub disk: u64,
+pub(super) struct AvailableSpace {
+    /// Limit of the spec, if any.
+    pub(super) budget: Option<u64>,
+    /// Memory available without swapping, besides that of the training itself.
+    pub(super) memory: u64,
+    /// Free space on the disk of the work directory.
+    pub(super) disk: u64,
 }
 
-/// Chooses a place for this many bytes, and says why in a sentence for the log.
+/// Chooses a location for the cache, and explains the choice for the log.
 ///
-/// Half of what is free is left to others, the page cache among them.
-pub fn choose(policy: CachePolicy, device: Device, needed: u64, room: Room) -> (Place, String) {
-    let say = |place: Place, why: &str| (place, format!("{} MB of features: {why}", needed >> 20));
+/// Half of the free space is left to other users, such as the page cache.
+pub(super) fn choose(
+    policy: CachePolicy,
+    device: Device,
+    needed: u64,
+    space: AvailableSpace,
+) -> (CacheLocation, String) {
+    let because = |location: CacheLocation, why: &str| {
+        (location, format!("{} MB of features: {why}", needed >> 20))
+    };
     if policy == CachePolicy::Off {
-        return say(Place::Nowhere, "the spec wants no cache");
+        return because(CacheLocation::None, "disabled by the spec");
     }
-    if let Some(budget) = room.budget
+    if let Some(budget) = space.budget
         && needed > budget
     {
-        let why = format!("more than the spec's budget of {} MB", budget >> 20);
-        return say(Place::Nowhere, &why);
+        let why = format!("over the budget of {} MB in the spec", budget >> 20);
+        return because(CacheLocation::None, &why);
     }
-    let fits_memory = needed <= room.memory / 2;
-    let fits_disk = needed <= room.disk / 2;
+    let fits_memory = needed <= space.memory / 2;
+    let fits_disk = needed <= space.disk / 2;
     let free = format!(
         "{} MB of memory and {} MB of disk are free",
-        room.memory >> 20,
-        room.disk >> 20
+        space.memory >> 20,
+        space.disk >> 20
     );
     match policy {
-        CachePolicy::Device => say(Place::Device, "on the device, as the spec wants"),
-        CachePolicy::Auto if device != Device::Cpu => say(Place::Device, "on the device"),
-        CachePolicy::Memory if fits_memory => say(Place::Memory, "in memory, as the spec wants"),
-        CachePolicy::Auto if fits_memory => say(Place::Memory, &format!("in memory; {free}")),
-        CachePolicy::Disk if fits_disk => say(Place::Disk, "on disk, as the spec wants"),
-        CachePolicy::Auto if fits_disk => say(Place::Disk, &format!("on disk; {free}")),
+        CachePolicy::Device => because(CacheLocation::Device, "on the device, set by the spec"),
+        CachePolicy::Auto if device != Device::Cpu => {
+            because(CacheLocation::Device, "on the device")
+        }
+        CachePolicy::Memory if fits_memory => {
+            because(CacheLocation::Memory, "in memory, set by the spec")
+        }
+        CachePolicy::Auto if fits_memory => {
+            because(CacheLocation::Memory, &format!("in memory; {free}"))
+        }
+        CachePolicy::Disk if fits_disk => because(CacheLocation::Disk, "on disk, set by the spec"),
+        CachePolicy::Auto if fits_disk => because(CacheLocation::Disk, &format!("on disk; {free}")),
         CachePolicy::Auto | CachePolicy::Memory | CachePolicy::Disk | CachePolicy::Off => {
-            say(Place::Nowhere, &format!("no room: {free}"))
+            because(CacheLocation::None, &format!("not enough space: {free}"))
         }
     }
 }
 
-/// The features of one list of images; where there are variants of each, one image has several places in the list.
+/// Features of a list of images, one row for each variant of an image.
 #[derive(Debug)]
-pub struct FeatureCache {
-    place: Place,
+pub(super) struct FeatureCache {
+    location: CacheLocation,
     device: Device,
     file: PathBuf,
-    /// `[images, H, W, C]`, so that an image is one piece of memory and a batch lies channels last; made with the first batch.
+    /// `[rows, H, W, C]`, so that a row is contiguous and a batch is channels last; allocated with
+    /// the first batch.
     features: Option<Tensor>,
-    /// By position in the list.
-    is_kept: Vec<bool>,
+    /// By row.
+    is_cached: Vec<bool>,
     is_complete: bool,
 }
 
 impl FeatureCache {
-    /// A cache for this many images that holds none; `file` is used on disk only.
-    pub fn new(place: Place, device: Device, images: usize, file: PathBuf) -> Self {
+    /// Creates an empty cache with this many rows; `file` is used for [`CacheLocation::Disk`] only.
+    pub(super) fn new(location: CacheLocation, device: Device, rows: usize, file: PathBuf) -> Self {
         FeatureCache {
-            place,
+            location,
             device,
             file,
             features: None,
-            is_kept: vec![false; images],
+            is_cached: vec![false; rows],
             is_complete: false,
         }
     }
 
-    /// Whether a pass over all images has been kept.
-    pub fn is_complete(&self) -> bool {
+    /// Returns whether the cache replaces the data loader.
+    pub(super) fn is_complete(&self) -> bool {
         self.is_complete
     }
 
-    /// Whether features are still to be kept.
-    pub fn wants_more(&self) -> bool {
-        self.place != Place::Nowhere && !self.is_complete
+    /// Returns whether features are to be added.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.location != CacheLocation::None && !self.is_complete
     }
 
-    /// To be called after a pass over all images: those that are missing could not be read and are left out from now on.
-    pub fn complete(&mut self) {
-        self.is_complete = self.place != Place::Nowhere && self.features.is_some();
+    /// Completes the cache after a pass over all images. Missing rows are unreadable images, which
+    /// later passes skip.
+    pub(super) fn complete(&mut self) {
+        self.is_complete = self.location != CacheLocation::None && self.features.is_some();
     }
 
-    /// Whether this image is kept.
-    pub fn has(&self, index: u32) -> bool {
-        self.is_kept.get(index as usize) == Some(&true)
+    pub(super) fn contains(&self, row: u32) -> bool {
+        self.is_cached.get(row as usize) == Some(&true)
     }
 
-    /// Keeps a batch's features `[N, C, H, W]`, which belong to these positions in the list.
-    ///
-    /// When there is no room after all, that is logged, and nothing is kept from then on.
+    /// Adds the features `[N, C, H, W]` of these rows. A failed allocation is logged and disables the
+    /// cache.
     ///
     /// # Errors
-    /// Whatever libtorch refuses.
-    pub fn keep(&mut self, indices: &[u32], features: &Tensor) -> Result<(), Error> {
-        if !self.wants_more() || indices.is_empty() {
+    /// An error of libtorch.
+    pub(super) fn insert(&mut self, rows: &[u32], features: &Tensor) -> Result<(), Error> {
+        if !self.is_incomplete() || rows.is_empty() {
             return Ok(());
         }
-        let rows = features.f_detach()?.f_permute([0, 2, 3, 1])?;
+        let values = features.f_detach()?.f_permute([0, 2, 3, 1])?;
         if self.features.is_none() {
-            match self.allocate(&rows) {
-                Ok(made) => self.features = Some(made),
+            match self.allocate(&values) {
+                Ok(allocated) => self.features = Some(allocated),
                 Err(error) => {
-                    tracing::warn!(%error, "no room for the feature cache after all: every epoch computes everything");
-                    self.place = Place::Nowhere;
+                    tracing::warn!(%error, "failed to allocate the feature cache; every epoch computes all features");
+                    self.location = CacheLocation::None;
                     return Ok(());
                 }
             }
         }
-        if let Some(kept) = &mut self.features {
-            let positions = positions(indices).f_to_device(kept.device())?;
-            let rows = rows.f_to_device(kept.device())?;
-            tch::no_grad(|| kept.f_index_copy_(0, &positions, &rows).map(drop))?;
-            for &index in indices {
-                self.is_kept[index as usize] = true;
+        if let Some(cached) = &mut self.features {
+            let positions = positions(rows).f_to_device(cached.device())?;
+            let values = values.f_to_device(cached.device())?;
+            tch::no_grad(|| cached.f_index_copy_(0, &positions, &values).map(drop))?;
+            for &row in rows {
+                self.is_cached[row as usize] = true;
             }
         }
         Ok(())
     }
 
-    /// The features of these images, `[N, C, H, W]`, on the device that trains. All must be kept.
+    /// Returns the features of these rows, `[N, C, H, W]`, on the training device. All must be
+    /// cached.
     ///
     /// # Errors
-    /// Whatever libtorch refuses.
-    pub fn gather(&self, indices: &[u32]) -> Result<Option<Tensor>, Error> {
-        let Some(kept) = &self.features else {
+    /// An error of libtorch.
+    pub(super) fn gather(&self, rows: &[u32]) -> Result<Option<Tensor>, Error> {
+        let Some(cached) = &self.features else {
             return Ok(None);
         };
-        let positions = positions(indices).f_to_device(kept.device())?;
-        let rows = kept.f_index_select(0, &positions)?;
-        let rows = rows.f_to_device(self.device)?;
-        Ok(Some(rows.f_permute([0, 3, 1, 2])?))
+        let positions = positions(rows).f_to_device(cached.device())?;
+        let values = cached.f_index_select(0, &positions)?;
+        let values = values.f_to_device(self.device)?;
+        Ok(Some(values.f_permute([0, 3, 1, 2])?))
     }
 
-    fn allocate(&self, rows: &Tensor) -> Result<Tensor, Error> {
-        let mut shape = rows.size();
-        shape[0] = self.is_kept.len() as i64;
-        let kind = rows.kind();
-        match self.place {
-            Place::Disk => {
+    /// Allocates all rows in the shape and number format of a first batch.
+    fn allocate(&self, batch: &Tensor) -> Result<Tensor, Error> {
+        let mut shape = batch.size();
+        shape[0] = self.is_cached.len() as i64;
+        let kind = batch.kind();
+        match self.location {
+            CacheLocation::Disk => {
                 let values: i64 = shape.iter().product();
                 let bytes = values as u64 * if kind == Kind::Float { 4 } else { 2 };
                 let file = fs_err::File::create(&self.file)?;
-                // Writing to a mapped file on a full disk would end the process, so the room is taken now.
+                // A write to a mapped file on a full disk would kill the process.
                 rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)
                     .map_err(std::io::Error::from)?;
                 let path = self.file.to_string_lossy();
                 let mapped = Tensor::f_from_file(&path, true, values, (kind, Device::Cpu))?;
                 Ok(mapped.f_view(shape.as_slice())?)
             }
-            Place::Device => Ok(Tensor::f_empty(&shape, (kind, self.device))?),
-            Place::Memory | Place::Nowhere => Ok(Tensor::f_empty(&shape, (kind, Device::Cpu))?),
+            CacheLocation::Device => Ok(Tensor::f_empty(&shape, (kind, self.device))?),
+            CacheLocation::Memory | CacheLocation::None => {
+                Ok(Tensor::f_empty(&shape, (kind, Device::Cpu))?)
+            }
         }
     }
 }
 
-fn positions(indices: &[u32]) -> Tensor {
-    let positions: Vec<i64> = indices.iter().map(|index| i64::from(*index)).collect();
+fn positions(rows: &[u32]) -> Tensor {
+    let positions: Vec<i64> = rows.iter().map(|row| i64::from(*row)).collect();
     Tensor::from_slice(&positions)
 }
 
@@ -228,45 +240,63 @@ mod tests {
     const GB: u64 = 1 << 30;
 
     #[test]
-    fn place_follows_the_spec_and_what_there_is_room_for() {
-        let room = |memory: u64, disk: u64| Room {
+    fn location_follows_the_spec_and_the_available_space() {
+        let space = |memory: u64, disk: u64| AvailableSpace {
             budget: None,
             memory: memory * GB,
             disk: disk * GB,
         };
-        let place = |policy, device, room| choose(policy, device, 2 * GB, room).0;
+        let location = |policy, device, space| choose(policy, device, 2 * GB, space).0;
         use CachePolicy::{Auto, Disk, Memory, Off};
-        assert_eq!(place(Auto, Device::Cpu, room(8, 8)), Place::Memory);
-        assert_eq!(place(Auto, Device::Cpu, room(3, 8)), Place::Disk);
-        assert_eq!(place(Auto, Device::Cpu, room(3, 3)), Place::Nowhere);
-        assert_eq!(place(Auto, Device::Cuda(0), room(8, 8)), Place::Device);
-        assert_eq!(place(Off, Device::Cpu, room(8, 8)), Place::Nowhere);
-        assert_eq!(place(Disk, Device::Cpu, room(8, 8)), Place::Disk);
-        assert_eq!(place(Memory, Device::Cpu, room(3, 8)), Place::Nowhere);
-        let budget = Room {
+        assert_eq!(
+            location(Auto, Device::Cpu, space(8, 8)),
+            CacheLocation::Memory
+        );
+        assert_eq!(
+            location(Auto, Device::Cpu, space(3, 8)),
+            CacheLocation::Disk
+        );
+        assert_eq!(
+            location(Auto, Device::Cpu, space(3, 3)),
+            CacheLocation::None
+        );
+        assert_eq!(
+            location(Auto, Device::Cuda(0), space(8, 8)),
+            CacheLocation::Device
+        );
+        assert_eq!(location(Off, Device::Cpu, space(8, 8)), CacheLocation::None);
+        assert_eq!(
+            location(Disk, Device::Cpu, space(8, 8)),
+            CacheLocation::Disk
+        );
+        assert_eq!(
+            location(Memory, Device::Cpu, space(3, 8)),
+            CacheLocation::None
+        );
+        let budget = AvailableSpace {
             budget: Some(GB),
-            ..room(8, 8)
+            ..space(8, 8)
         };
         let (found, why) = choose(Auto, Device::Cpu, 2 * GB, budget);
-        assert_eq!(found, Place::Nowhere);
+        assert_eq!(found, CacheLocation::None);
         assert!(why.contains("budget of 1024 MB"), "{why}");
     }
 
     #[test]
-    fn rows_come_back_as_they_were_kept_in_memory_and_on_disk() {
+    fn rows_are_gathered_as_they_were_inserted_in_memory_and_on_disk() {
         let directory = tempfile::tempdir().unwrap();
-        for place in [Place::Memory, Place::Disk] {
+        for location in [CacheLocation::Memory, CacheLocation::Disk] {
             let file = directory.path().join("features");
-            let mut cache = FeatureCache::new(place, Device::Cpu, 4, file);
+            let mut cache = FeatureCache::new(location, Device::Cpu, 4, file);
             let batch =
                 Tensor::arange(2 * 3 * 2 * 2, (Kind::Float, Device::Cpu)).view([2, 3, 2, 2]);
-            cache.keep(&[3, 0], &batch).unwrap();
-            cache.keep(&[2], &(batch.narrow(0, 0, 1) + 100)).unwrap();
+            cache.insert(&[3, 0], &batch).unwrap();
+            cache.insert(&[2], &(batch.narrow(0, 0, 1) + 100)).unwrap();
             assert!(!cache.is_complete());
             cache.complete();
             assert!(cache.is_complete());
-            let kept: Vec<bool> = (0..4).map(|index| cache.has(index)).collect();
-            assert_eq!(kept, [true, false, true, true]);
+            let cached: Vec<bool> = (0..4).map(|row| cache.contains(row)).collect();
+            assert_eq!(cached, [true, false, true, true]);
             let found = cache.gather(&[0, 2, 3]).unwrap().unwrap();
             let expected = Tensor::cat(
                 &[
@@ -276,21 +306,21 @@ mod tests {
                 ],
                 0,
             );
-            assert_eq!(found, expected, "{place:?}");
+            assert_eq!(found, expected, "{location:?}");
         }
     }
 
     #[test]
-    fn cache_without_a_place_keeps_nothing() {
-        let mut cache = FeatureCache::new(Place::Nowhere, Device::Cpu, 1, PathBuf::new());
+    fn cache_without_a_location_stays_empty() {
+        let mut cache = FeatureCache::new(CacheLocation::None, Device::Cpu, 1, PathBuf::new());
         cache
-            .keep(
+            .insert(
                 &[0],
                 &Tensor::zeros([1, 1, 1, 1], (Kind::Float, Device::Cpu)),
             )
             .unwrap();
         cache.complete();
-        assert!(!cache.is_complete() && !cache.has(0));
+        assert!(!cache.is_complete() && !cache.contains(0));
         assert!(cache.gather(&[0]).unwrap().is_none());
     }
 }

@@ -1,52 +1,49 @@
-//! The learning rate's course: a warm-up, then constant, a cosine or steps down at a plateau.
+//! The learning rate schedule: a warm-up, then a constant rate, a cosine or reductions at plateaus.
 
-/// What a spec says about the course.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Schedule {
-    /// After the warm-up.
-    pub course: Course,
-    /// Epochs, or parts of one, over which the rate rises in equal steps.
-    pub warmup_epochs: f64,
-    /// Lowest share of the rate, 0 to 1.
-    pub min_factor: f64,
-    /// What [`Course::Plateau`] multiplies the rate with.
-    pub plateau_factor: f64,
-    /// Validations without a better figure that [`Course::Plateau`] bears.
-    pub plateau_patience: u32,
+pub(crate) struct Schedule {
+    /// Schedule after the warm-up.
+    pub(super) kind: ScheduleKind,
+    /// Epochs, or a part of one, over which the rate rises linearly.
+    pub(super) warmup_epochs: f64,
+    /// Lowest factor, 0 to 1.
+    pub(super) min_factor: f64,
+    /// Factor of one reduction by [`ScheduleKind::Plateau`].
+    pub(super) plateau_factor: f64,
+    /// Validations without improvement that [`ScheduleKind::Plateau`] tolerates.
+    pub(super) plateau_patience: u32,
 }
 
-/// The course after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Course {
-    /// As it is.
+pub(crate) enum ScheduleKind {
     Constant,
-    /// Half a cosine wave down to the last step (Loshchilov and Hutter, 2017, arXiv:1608.03983, equation 5, without restarts).
+    /// Half a cosine wave down to the last step (Loshchilov and Hutter, 2017, arXiv:1608.03983,
+    /// equation 5, without restarts).
     Cosine,
-    /// Down by a factor when a figure gets no better.
+    /// Reduces the rate when the metric stops improving.
     Plateau,
 }
 
-/// Where a training's schedule stands.
+/// A schedule and its state.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scheduler {
+pub(super) struct Scheduler {
     schedule: Schedule,
     plateau: Plateau,
 }
 
-/// What a schedule with plateaus remembers.
+/// State of [`ScheduleKind::Plateau`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Plateau {
-    /// The lowest figure so far; infinite before the first.
-    pub best: f64,
-    /// Validations since then or since the last step down.
-    pub waited: u32,
-    /// Product of the steps down so far.
-    pub factor: f64,
+pub(super) struct Plateau {
+    /// Lowest metric so far; infinite before the first.
+    pub(super) best: f64,
+    /// Validations since then, or since the last reduction.
+    pub(super) waited: u32,
+    /// Product of the reductions so far.
+    pub(super) factor: f64,
 }
 
 impl Scheduler {
-    /// At the beginning.
-    pub fn new(schedule: Schedule) -> Self {
+    pub(super) fn new(schedule: Schedule) -> Self {
         Scheduler {
             schedule,
             plateau: Plateau {
@@ -57,42 +54,41 @@ impl Scheduler {
         }
     }
 
-    /// What to remember for a later process.
-    pub fn plateau(&self) -> Plateau {
+    pub(super) fn plateau(&self) -> Plateau {
         self.plateau
     }
 
-    /// Goes on where another process was.
-    pub fn restore(&mut self, plateau: Plateau) {
+    /// Restores the state of an earlier process.
+    pub(super) fn restore(&mut self, plateau: Plateau) {
         self.plateau = plateau;
     }
 
-    /// The factor on the learning rate for a step: `step` counts from 0 over all epochs, of which there are `epochs` with `steps_per_epoch` each.
-    pub fn factor(&self, step: u64, steps_per_epoch: u64, epochs: u32) -> f64 {
+    /// Returns the factor on the learning rate for a step, counted from 0 over all epochs.
+    pub(super) fn factor(&self, step: u64, steps_per_epoch: u64, epochs: u32) -> f64 {
         let warmup = (self.schedule.warmup_epochs * steps_per_epoch as f64).round() as u64;
         if step < warmup {
             return (step + 1) as f64 / warmup as f64;
         }
-        let least = self.schedule.min_factor;
-        match self.schedule.course {
-            Course::Constant => 1.0,
-            Course::Cosine => {
+        let min = self.schedule.min_factor;
+        match self.schedule.kind {
+            ScheduleKind::Constant => 1.0,
+            ScheduleKind::Cosine => {
                 let all = (u64::from(epochs) * steps_per_epoch).saturating_sub(warmup);
                 let done = (step - warmup) as f64 / all.max(1) as f64;
                 let wave = 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
-                least + (1.0 - least) * wave
+                min + (1.0 - min) * wave
             }
-            Course::Plateau => self.plateau.factor.max(least),
+            ScheduleKind::Plateau => self.plateau.factor.max(min),
         }
     }
 
-    /// Takes the figure of a validation; lower is better.
-    pub fn validated(&mut self, figure: f64) {
-        if self.schedule.course != Course::Plateau {
+    /// Observes the metric of a validation; lower is better.
+    pub(super) fn observe(&mut self, metric: f64) {
+        if self.schedule.kind != ScheduleKind::Plateau {
             return;
         }
-        if figure < self.plateau.best {
-            self.plateau.best = figure;
+        if metric < self.plateau.best {
+            self.plateau.best = metric;
             self.plateau.waited = 0;
         } else {
             self.plateau.waited += 1;
@@ -109,7 +105,7 @@ mod tests {
     use super::*;
 
     const CONSTANT: Schedule = Schedule {
-        course: Course::Constant,
+        kind: ScheduleKind::Constant,
         warmup_epochs: 0.0,
         min_factor: 0.0,
         plateau_factor: 0.5,
@@ -123,11 +119,12 @@ mod tests {
         }
     }
 
-    /// `torch.optim.lr_scheduler.CosineAnnealingLR(T_max=6, eta_min=0.1)` for a rate of 1, behind two steps of warm-up.
+    /// `torch.optim.lr_scheduler.CosineAnnealingLR(T_max=6, eta_min=0.1)` for a rate of 1, after two
+    /// steps of warm-up.
     #[test]
-    fn cosine_behind_a_warm_up_is_that_of_torch() {
+    fn cosine_after_a_warm_up_is_that_of_torch() {
         let scheduler = Scheduler::new(Schedule {
-            course: Course::Cosine,
+            kind: ScheduleKind::Cosine,
             warmup_epochs: 0.5,
             min_factor: 0.1,
             ..CONSTANT
@@ -140,18 +137,19 @@ mod tests {
         );
     }
 
-    /// `torch.optim.lr_scheduler.ReduceLROnPlateau(factor=0.5, patience=1, threshold=0, min_lr=0.2)` for a rate of 1.
+    /// `torch.optim.lr_scheduler.ReduceLROnPlateau(factor=0.5, patience=1, threshold=0, min_lr=0.2)`
+    /// for a rate of 1.
     #[test]
     fn plateau_is_that_of_torch() {
         let mut scheduler = Scheduler::new(Schedule {
-            course: Course::Plateau,
+            kind: ScheduleKind::Plateau,
             min_factor: 0.2,
             ..CONSTANT
         });
-        let figures = [5.0, 4.0, 4.0, 4.5, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6];
+        let losses = [5.0, 4.0, 4.0, 4.5, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6];
         let mut found = Vec::new();
-        for figure in figures {
-            scheduler.validated(figure);
+        for loss in losses {
+            scheduler.observe(loss);
             found.push(scheduler.factor(0, 4, 20));
         }
         close(

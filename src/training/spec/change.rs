@@ -1,27 +1,26 @@
-//! What may change while a training is live: what a client asks for, and the batch when memory is short.
+//! Changes of the spec of a live training: by a client, or of the batch after a lack of memory.
 
 use crate::proto::{
     v1,
     validation::{Check, Violation},
 };
 
-/// The fields that UpdateTraining may change.
+use super::{Spec, limits};
+
+/// Changes by UpdateTraining; unset fields keep their values.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Changes {
-    /// Passes over the training images.
-    pub max_epochs: Option<u32>,
-    /// Validations without improvement before stopping.
-    pub patience: Option<u32>,
-    /// Step size.
-    pub learning_rate: Option<f64>,
+pub(crate) struct Changes {
+    pub(crate) max_epochs: Option<u32>,
+    pub(crate) patience: Option<u32>,
+    pub(crate) learning_rate: Option<f64>,
 }
 
 impl Changes {
-    /// Checks the request's values.
+    /// Checks the values of a request.
     ///
     /// # Errors
-    /// All violations at once, and a request that changes nothing.
-    pub fn resolve(request: &v1::UpdateTrainingRequest) -> Result<Self, Vec<Violation>> {
+    /// All violations at once. A request without a change is one.
+    pub(crate) fn resolve(request: &v1::UpdateTrainingRequest) -> Result<Self, Vec<Violation>> {
         let mut check = Check::default();
         let changes = Changes {
             max_epochs: request.max_epochs,
@@ -29,20 +28,17 @@ impl Changes {
             learning_rate: request.learning_rate,
         };
         if changes == Changes::default() {
-            check.refuse(
-                "max_epochs",
-                "nothing is to be changed; set max_epochs, patience or learning_rate",
-            );
+            check.refuse("max_epochs", "must be set, or patience or learning_rate");
         }
-        check.max_epochs("max_epochs", request.max_epochs);
-        check.patience("patience", request.patience);
-        check.learning_rate("learning_rate", request.learning_rate);
+        limits::max_epochs(&mut check, "max_epochs", request.max_epochs);
+        limits::patience(&mut check, "patience", request.patience);
+        limits::learning_rate(&mut check, "learning_rate", request.learning_rate);
         check.finish(changes)
     }
 }
 
-/// Changes a resolved spec; says what changed, which may be nothing.
-pub fn change(spec: &mut v1::TrainingSpec, changes: Changes) -> Vec<v1::FieldChange> {
+/// Changes a resolved spec and returns the fields that changed.
+pub(crate) fn change(spec: &mut v1::TrainingSpec, changes: Changes) -> Vec<v1::FieldChange> {
     let mut changed = Vec::new();
     set(
         &mut changed,
@@ -67,13 +63,13 @@ pub fn change(spec: &mut v1::TrainingSpec, changes: Changes) -> Vec<v1::FieldCha
     changed
 }
 
-/// Halves the batch of a resolved spec; says what changed, or `None` when it cannot be smaller.
-pub fn halve_batch(spec: &mut v1::TrainingSpec) -> Option<v1::FieldChange> {
+/// Halves the batch of a resolved spec; `None` if it cannot be smaller.
+pub(crate) fn halve_batch(spec: &mut v1::TrainingSpec) -> Option<v1::FieldChange> {
     let halved = spec.batch_size? / 2;
     let mut smaller = spec.clone();
     smaller.batch_size = Some(halved);
-    // A batch of 0, or of a single value for a BatchNorm, is refused there.
-    super::Spec::resolve(Some(&smaller)).ok()?;
+    // Refuses an empty batch, or a single value for a BatchNorm.
+    Spec::resolve(Some(&smaller)).ok()?;
     let mut changed = Vec::new();
     set(
         &mut changed,
@@ -87,17 +83,17 @@ pub fn halve_batch(spec: &mut v1::TrainingSpec) -> Option<v1::FieldChange> {
 fn set<T: Copy + PartialEq + serde::Serialize>(
     changed: &mut Vec<v1::FieldChange>,
     field: &str,
-    place: &mut Option<T>,
-    wanted: Option<T>,
+    value: &mut Option<T>,
+    new: Option<T>,
 ) {
-    if wanted.is_none() || wanted == *place {
+    if new.is_none() || new == *value {
         return;
     }
-    let in_json = |value: Option<T>| serde_json::json!(value).to_string();
+    let to_json = |value: Option<T>| serde_json::json!(value).to_string();
     changed.push(v1::FieldChange {
         field: field.to_owned(),
-        before: in_json(*place),
-        after: in_json(wanted),
+        before: to_json(*value),
+        after: to_json(new),
     });
-    *place = wanted;
+    *value = new;
 }

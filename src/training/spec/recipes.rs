@@ -1,23 +1,38 @@
-//! Recipes: values for the fields that a request does not set, all by one name.
+//! Recipes: named sets of values for the fields that a request does not set.
 //!
-//! [`Recipe::values`] is the one place where they stand. A recipe sets nothing that a request could not take back, such as a limit whose absence means
-//! that there is none, and nothing that is about the data, the machine or what becomes live.
+//! A recipe sets no field that a request could not reset, such as an optional limit, and none that
+//! concerns the data, the machine or promotion.
 
-use crate::proto::{self, v1};
+use crate::proto::{self, v1, validation::Check};
 
-/// A set of values for fields that are not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recipe {
-    /// The fields' own defaults.
+pub(crate) enum Recipe {
+    /// The defaults of the fields.
     Reference,
-    /// For the lowest error.
+    /// Lowest error.
     Best,
-    /// For a first model within minutes.
+    /// A first model within minutes.
     Fast,
 }
 
 impl Recipe {
-    /// What the recipe says where it differs from the fields' own defaults.
+    pub(super) fn read(check: &mut Check, given: i32) -> Self {
+        match check.choice("spec.recipe", given, v1::Recipe::Reference) {
+            v1::Recipe::Unspecified | v1::Recipe::Reference => Recipe::Reference,
+            v1::Recipe::Best => Recipe::Best,
+            v1::Recipe::Fast => Recipe::Fast,
+        }
+    }
+
+    pub(super) fn message(self) -> v1::Recipe {
+        match self {
+            Recipe::Reference => v1::Recipe::Reference,
+            Recipe::Best => v1::Recipe::Best,
+            Recipe::Fast => v1::Recipe::Fast,
+        }
+    }
+
+    /// Values that differ from the defaults of the fields.
     fn values(self) -> v1::TrainingSpec {
         let starter = v1::InitSpec {
             kind: v1::InitKind::Starter.into(),
@@ -38,7 +53,7 @@ impl Recipe {
                 }),
                 loss: Some(v1::LossSpec {
                     kind: v1::LossKind::SmoothL1.into(),
-                    // A tenth of a standard deviation is about two years, so that larger errors count by their size.
+                    // A tenth of a standard deviation, about two years.
                     beta: Some(0.1),
                 }),
                 target_scale: v1::TargetScale::Standardised.into(),
@@ -73,7 +88,7 @@ impl Recipe {
                     kind: v1::ScheduleKind::Cosine.into(),
                     ..Default::default()
                 }),
-                // The only change of images whose features can be kept.
+                // The only augmentation that the feature cache supports.
                 augmentation: Some(v1::AugmentationSpec {
                     horizontal_flip: Some(true),
                     ..Default::default()
@@ -85,8 +100,8 @@ impl Recipe {
         }
     }
 
-    /// The request with the recipe's values in the fields that it does not set.
-    pub(super) fn fill(self, asked: &v1::TrainingSpec) -> v1::TrainingSpec {
-        proto::fill_unset(asked, &self.values())
+    /// Fills the unset fields of a request.
+    pub(super) fn fill(self, given: &v1::TrainingSpec) -> v1::TrainingSpec {
+        proto::fill_unset(given, &self.values())
     }
 }

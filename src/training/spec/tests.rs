@@ -1,6 +1,8 @@
-//! What is accepted, and what is said about the rest.
+//! Defaults, recipes, violations and round trips.
 
-use super::*;
+use crate::{model::init::Init, proto::v1};
+
+use super::{Spec, halve_batch};
 
 fn minimal() -> v1::TrainingSpec {
     v1::TrainingSpec {

@@ -1,20 +1,21 @@
-//! What the trace of a training is told, when the call that started it is traced: the wait in the queue, and where the process says that its time went.
+//! Spans of a training whose start was traced: its time in the queue, and those of the worker.
 //!
-//! All of it hangs on the span of that call, which is over long before; so the trace is whole however often the process is started, and by whichever server.
+//! Their parent is the span of the request that started the training, so that the trace is complete
+//! across restarts of the process and of the server.
 
 use std::time::SystemTime;
 
 use crate::{
-    proto::{v1, worker_v1::TimeSpan},
+    proto::{v1, worker_v1::Span},
     telemetry::traces::{self, KeyValue, SpanDetails, Trace},
 };
 
-/// The first start of a training, which waited until now.
-pub(super) fn queued(training: &v1::Training) {
+/// Records the time in the queue before the first start.
+pub(super) fn record_queue_time(training: &v1::Training) {
     let Some(trace) = traces::current().filter(|_| training.attempt == 1) else {
         return;
     };
-    if let Some(created) = training.create_time.and_then(moment) {
+    if let Some(created) = training.create_time.and_then(to_system_time) {
         let details = SpanDetails::of([KeyValue::new("visage.training", training.name.clone())]);
         trace
             .child()
@@ -22,19 +23,19 @@ pub(super) fn queued(training: &v1::Training) {
     }
 }
 
-/// Something that the process has done, with its parts.
-pub(super) fn told(span: &TimeSpan) {
+/// Records a span of the worker and its children.
+pub(super) fn record_worker_span(span: &Span) {
     if let Some(trace) = traces::current() {
         record_span(&trace, span);
     }
 }
 
-fn record_span(parent: &Trace, span: &TimeSpan) {
-    let begin = span.begin.and_then(moment);
-    let (Some(begin), Some(end)) = (begin, span.end.and_then(moment)) else {
+fn record_span(parent: &Trace, span: &Span) {
+    let start = span.start.and_then(to_system_time);
+    let (Some(start), Some(end)) = (start, span.end.and_then(to_system_time)) else {
         tracing::warn!(
             span = span.name,
-            "the process told a span without its times"
+            "ignored a span of the worker without its times"
         );
         return;
     };
@@ -49,9 +50,9 @@ fn record_span(parent: &Trace, span: &TimeSpan) {
     if span.summed {
         attributes.push(KeyValue::new("visage.summed", true));
     }
-    trace.record_span_at(span.name.clone(), begin, end, SpanDetails::of(attributes));
+    trace.record_span_at(span.name.clone(), start, end, SpanDetails::of(attributes));
 }
 
-fn moment(time: prost_types::Timestamp) -> Option<SystemTime> {
+fn to_system_time(time: prost_types::Timestamp) -> Option<SystemTime> {
     SystemTime::try_from(time).ok()
 }

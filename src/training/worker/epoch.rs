@@ -1,0 +1,347 @@
+//! Training and validation of one epoch.
+
+use std::time::Instant;
+
+use tch::{Device, Tensor};
+
+use crate::{
+    dataset,
+    evaluation::{ErrorSums, Scored, conformal::calibrate},
+    model,
+    proto::{
+        v1,
+        worker_v1::{EpochCompleted, PartialEpoch},
+    },
+    training::{
+        control::ControlSignal,
+        feature_loader::{FeatureBatch, FeatureLoader},
+        spec::SINGLE_VALUE_SIZE,
+        timed,
+    },
+};
+
+use super::{
+    error::Error,
+    evaluate::{check_skipped, score, served},
+    link::{ControlState, EventSender},
+    session::{Best, Session, duration_message, no_cache},
+};
+
+pub(super) enum EpochEnd {
+    /// With metrics and, if the epoch is the best so far, a checkpoint.
+    Complete(Box<EpochCompleted>),
+    /// Stopped before the end of the epoch.
+    Stopped(v1::StopReason),
+    /// Paused before the end of the epoch, with a full checkpoint on disk.
+    Paused,
+}
+
+/// Results of a step that are still on the device.
+struct PendingStep {
+    loss: Tensor,
+    /// Outputs `[N]` on the scale of the targets.
+    output: Tensor,
+    /// `[N]`, in years.
+    ages: Vec<f32>,
+    step: usize,
+}
+
+/// Steps whose results may stay on a GPU: reading them after each step would stall it.
+const MAX_PENDING: usize = 32;
+
+impl Session<'_> {
+    /// Runs the next epoch, or the rest of one that an earlier process started.
+    pub(super) fn epoch(
+        &mut self,
+        events: &EventSender,
+        control: &ControlState,
+    ) -> Result<EpochEnd, Error> {
+        let epoch = self.epochs + 1;
+        if let Some(end) = self.train_images(epoch, events, control)? {
+            return Ok(end);
+        }
+        let validation_start = Instant::now();
+        self.exchange_average()?;
+        let scored = self.validate(epoch, events, control);
+        let Some(scored) = scored? else {
+            if control.signal() == ControlSignal::Pause {
+                self.exchange_average()?;
+                self.save()?;
+                self.finish_saving()?;
+                return Ok(EpochEnd::Paused);
+            }
+            return Ok(EpochEnd::Stopped(v1::StopReason::UserStop));
+        };
+        let mut seconds = self.partial.seconds.unwrap_or_default();
+        let training_seconds = seconds.total;
+        seconds.validate = validation_start.elapsed().as_secs_f64();
+        seconds.total += seconds.validate;
+        let mut metrics = self.metrics(epoch, &scored, training_seconds);
+        let verdict = self.stopping.observe(self.spec.monitor.of(&metrics));
+        self.scheduler.observe(self.spec.monitor.of(&metrics));
+        metrics.is_best = verdict.is_best;
+        metrics.epochs_without_improvement = verdict.waited;
+        let mut files = Vec::new();
+        if verdict.is_best {
+            let write_start = Instant::now();
+            let trained = self.export()?;
+            // Without the time of writing, which is not known yet.
+            metrics.seconds = Some(seconds);
+            let calibration = calibrate(&served(scored));
+            files = self.write_checkpoint(&metrics, &trained, calibration.as_ref())?;
+            let elapsed = write_start.elapsed().as_secs_f64();
+            seconds.checkpoint += elapsed;
+            seconds.total += elapsed;
+            self.best = Some(Best {
+                metrics,
+                trained,
+                calibration,
+            });
+        }
+        metrics.seconds = Some(seconds);
+        if let Some(best) = self
+            .best
+            .as_mut()
+            .filter(|best| best.metrics.epoch == epoch)
+        {
+            best.metrics = metrics;
+        }
+        self.exchange_average()?;
+        self.epochs = epoch;
+        self.partial = PartialEpoch::default();
+        self.last = Some(metrics);
+        Ok(EpochEnd::Complete(Box::new(EpochCompleted {
+            metrics: Some(metrics),
+            files,
+        })))
+    }
+
+    /// Trains on the remaining images of the epoch; returns how it ended if it ended early.
+    fn train_images(
+        &mut self,
+        epoch: u32,
+        events: &EventSender,
+        control: &ControlState,
+    ) -> Result<Option<EpochEnd>, Error> {
+        let start = Instant::now();
+        let mut seconds = self.partial.seconds.unwrap_or_default();
+        let earlier = seconds.total;
+        let batch_size = self.spec.batch_size;
+        let order = dataset::epoch_order(self.train.len(), self.spec.seed, u64::from(epoch));
+        let first = usize::try_from(self.partial.position)
+            .unwrap_or(usize::MAX)
+            .min(order.len());
+        let rest = order[first..].to_vec();
+        let mut loader = FeatureLoader::start(
+            &self.train,
+            rest,
+            &self.loader,
+            self.draws(epoch),
+            &self.train_cache,
+        );
+        let (done, steps) = (
+            first.div_ceil(batch_size),
+            self.train.len().div_ceil(batch_size),
+        );
+        let skipped = self.partial.skipped;
+        let mut pending = Vec::new();
+        for step in done..done + loader.batches() {
+            let signal = control.signal();
+            let is_due = self.saved.elapsed() >= self.spec.checkpoint_interval;
+            if is_due || signal == ControlSignal::Pause {
+                self.collect_losses(&mut pending, epoch)?;
+                self.partial.skipped = skipped + loader.skipped().count;
+                seconds.total = earlier + start.elapsed().as_secs_f64();
+                self.partial.seconds = Some(seconds);
+                self.save()?;
+            }
+            match signal {
+                ControlSignal::Continue if self.clock.is_out_of_time() => {
+                    return Ok(Some(EpochEnd::Stopped(v1::StopReason::MaxDuration)));
+                }
+                ControlSignal::Continue => {}
+                ControlSignal::Pause => {
+                    self.finish_saving()?;
+                    return Ok(Some(EpochEnd::Paused));
+                }
+                ControlSignal::Stop => {
+                    return Ok(Some(EpochEnd::Stopped(v1::StopReason::UserStop)));
+                }
+                ControlSignal::Cancel | ControlSignal::Kill => return Err(Error::Cancelled),
+            }
+            let mode = self.train_mode();
+            // Taken out, because the call borrows the session too.
+            let mut cache = std::mem::replace(&mut self.train_cache, no_cache());
+            let batch = loader.next(
+                self.feature_extractor(),
+                mode,
+                self.device,
+                &mut cache,
+                &mut seconds,
+            );
+            self.train_cache = cache;
+            let Some(batch) = batch? else { break };
+            let taken = first + (step + 1 - done) * batch_size;
+            self.partial.position = taken.min(self.train.len()) as u64;
+            // The variance of a single value is zero, by which a BatchNorm of layer4 would divide.
+            let is_single_value = batch.ages.len() == 1
+                && self.spec.input_size <= SINGLE_VALUE_SIZE
+                && !self.spec.freeze_batch_norm;
+            if !batch.ages.is_empty() && !is_single_value {
+                let factor = self.learning_rate_factor(epoch, step, steps);
+                pending.push(self.step(batch, factor, step, &mut seconds)?);
+            }
+            if self.device == Device::Cpu || pending.len() >= MAX_PENDING {
+                self.collect_losses(&mut pending, epoch)?;
+            }
+            let report = events.progress(|| {
+                let rate = self.partial.images as f64 / (earlier + start.elapsed().as_secs_f64());
+                self.progress("train", epoch, (step + 1, steps), rate)
+            });
+            report.map_err(Error::Pipe)?;
+        }
+        self.collect_losses(&mut pending, epoch)?;
+        self.partial.skipped = skipped + loader.skipped().count;
+        check_skipped(
+            self.partial.skipped,
+            loader.skipped().example.as_deref(),
+            epoch,
+            self.train.len(),
+            &self.spec,
+        )?;
+        if first == 0 {
+            self.train_cache.complete();
+        }
+        seconds.total = earlier + start.elapsed().as_secs_f64();
+        self.partial.seconds = Some(seconds);
+        Ok(None)
+    }
+
+    fn learning_rate_factor(&self, epoch: u32, step: usize, steps: usize) -> f64 {
+        let before = u64::from(epoch - 1) * steps as u64;
+        self.scheduler
+            .factor(before + step as u64, steps as u64, self.spec.max_epochs)
+    }
+
+    /// Forward, backward and update on one batch.
+    fn step(
+        &mut self,
+        batch: FeatureBatch,
+        factor: f64,
+        step: usize,
+        seconds: &mut v1::EpochSeconds,
+    ) -> Result<PendingStep, Error> {
+        let ages = Tensor::f_from_slice(&batch.ages)
+            .and_then(|ages| ages.f_to_device(self.device))
+            .map_err(model::Error::from)?;
+        let mode = self.train_mode();
+        let output = timed(&mut seconds.forward, || {
+            self.load_fused();
+            let mut output = self.predict(&batch.features, mode)?;
+            Ok::<_, model::Error>(match self.fused {
+                // A leaf: autograd computes the gradient up to here only.
+                Some(_) => output.f_requires_grad_(true)?,
+                None => output,
+            })
+        })?;
+        let loss = self.loss.forward(&output, &ages)?;
+        timed(&mut seconds.backward, || match &mut self.fused {
+            Some(fused) => {
+                let both = (&loss, &output);
+                self.parameters
+                    .backward_through(fused, &batch.features, both)
+            }
+            None => self.parameters.backward(&loss),
+        })?;
+        timed(&mut seconds.update, || {
+            self.optimizer.step(&mut self.parameters, factor)?;
+            if self.average.is_some() {
+                let trained = self.trained_tensors();
+                if let Some(average) = &mut self.average {
+                    average.update(&trained)?;
+                }
+            }
+            Ok::<_, model::Error>(())
+        })?;
+        Ok(PendingStep {
+            loss: loss.f_detach().map_err(model::Error::from)?,
+            output: output.f_detach().map_err(model::Error::from)?,
+            ages: batch.ages,
+            step,
+        })
+    }
+
+    /// Reads the results of steps from the device and adds them up.
+    fn collect_losses(&mut self, pending: &mut Vec<PendingStep>, epoch: u32) -> Result<(), Error> {
+        for pending in pending.drain(..) {
+            let loss = pending.loss.double_value(&[]);
+            if !loss.is_finite() {
+                return Err(Error::NonFiniteLoss {
+                    epoch,
+                    step: pending.step + 1,
+                    loss,
+                    learning_rate: self.optimizer.learning_rate(),
+                });
+            }
+            self.partial.sum_loss += loss * pending.ages.len() as f64;
+            for scored in score(&self.loss.years(&pending.output)?, &pending.ages)? {
+                let error = scored.predicted - scored.age;
+                self.partial.images += 1;
+                self.partial.sum_squared_error += error.powi(2);
+                self.partial.sum_absolute_error += error.abs();
+            }
+        }
+        Ok(())
+    }
+
+    fn metrics(&self, epoch: u32, scored: &[Scored], training_seconds: f64) -> v1::EpochMetrics {
+        let found: ErrorSums = scored.iter().copied().collect();
+        let partial = &self.partial;
+        let images = partial.images as f64;
+        let steps = self.train.len().div_ceil(self.spec.batch_size);
+        let last_step = self.learning_rate_factor(epoch, steps - 1, steps);
+        let remaining = self.clock.remaining(f64::from(epoch), self.spec.max_epochs);
+        let waited = partial.seconds.unwrap_or_default().data;
+        v1::EpochMetrics {
+            epoch,
+            attempt: self.job.attempt,
+            train_loss: partial.sum_squared_error / images,
+            val_loss: found.mse(),
+            val_rmse: found.mse().sqrt(),
+            val_mae: found.mae(),
+            train_mae: partial.sum_absolute_error / images,
+            learning_rate: self.optimizer.learning_rate() * last_step,
+            images_per_second: images / training_seconds,
+            train_images: partial.images,
+            val_images: found.images(),
+            skipped_images: partial.skipped,
+            max_epochs: self.spec.max_epochs,
+            eta: duration_message(remaining.max(0.0)),
+            data_wait_share: waited / training_seconds,
+            train_objective: partial.sum_loss / images,
+            ..Default::default()
+        }
+    }
+
+    fn progress(
+        &self,
+        phase: &str,
+        epoch: u32,
+        (step, steps): (usize, usize),
+        images_per_second: f64,
+    ) -> v1::Progress {
+        let done = self.done();
+        let loss = self.partial.sum_squared_error / self.partial.images as f64;
+        v1::Progress {
+            epoch,
+            max_epochs: self.spec.max_epochs,
+            step: step as u32,
+            steps: steps as u32,
+            phase: phase.to_owned(),
+            fraction: done / f64::from(self.spec.max_epochs),
+            eta: duration_message(self.clock.remaining(done, self.spec.max_epochs)),
+            images_per_second,
+            train_loss: Some(loss).filter(|loss| loss.is_finite()),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Predictions for validation and test images.
+
+use std::sync::Arc;
+
+use tch::{Device, Tensor};
+
+use crate::{
+    dataset::left_out_columns,
+    evaluation::{
+        Scored,
+        metrics::{Baseline, Image, Intervals, evaluate},
+    },
+    model::{self, calibration::DEFAULT_LEVEL, resnet18::Mode},
+    proto::v1,
+    training::{
+        control::ControlSignal,
+        data_loader::{Draws, LabelledImage},
+        feature_cache::FeatureCache,
+        feature_loader::FeatureLoader,
+        loss::YEARS,
+        spec::Spec,
+    },
+};
+
+use super::{
+    error::Error,
+    link::{ControlState, EventSender},
+    session::{Session, images, no_cache},
+};
+
+/// Predictions for readable images, and the positions of these images.
+type Evaluated = (Vec<Scored>, Vec<u32>);
+
+impl Session<'_> {
+    /// Predicts the validation images; `None` if a stop or a pause ended the pass.
+    pub(super) fn validate(
+        &mut self,
+        epoch: u32,
+        events: &EventSender,
+        control: &ControlState,
+    ) -> Result<Option<Vec<Scored>>, Error> {
+        let validation = Arc::clone(&self.validation);
+        // Taken out, because the pass borrows the session too.
+        let mut cache = std::mem::replace(&mut self.validation_cache, no_cache());
+        let pass = (events, control);
+        let scored = self.score(&validation, &mut cache, "validate", epoch, pass);
+        self.validation_cache = cache;
+        Ok(scored?.map(|(scored, _)| scored))
+    }
+
+    /// Predicts images in eval mode; `None` if a stop or a pause ended the pass.
+    fn score(
+        &mut self,
+        images: &Arc<Vec<LabelledImage>>,
+        cache: &mut FeatureCache,
+        phase: &str,
+        epoch: u32,
+        (events, control): (&EventSender, &ControlState),
+    ) -> Result<Option<Evaluated>, Error> {
+        let order = (0..images.len() as u32).collect();
+        let mut scored = Vec::with_capacity(images.len());
+        let mut indices = Vec::with_capacity(images.len());
+        let mut loader = FeatureLoader::start(images, order, &self.loader, Draws::default(), cache);
+        let steps = loader.batches();
+        // Callers measure the whole pass instead.
+        let mut seconds = v1::EpochSeconds::default();
+        self.load_fused();
+        for step in 0..steps {
+            match control.signal() {
+                ControlSignal::Cancel | ControlSignal::Kill => return Err(Error::Cancelled),
+                // The test, which ends the training anyway, is finished first.
+                ControlSignal::Stop | ControlSignal::Pause if phase == "validate" => {
+                    return Ok(None);
+                }
+                ControlSignal::Stop | ControlSignal::Pause | ControlSignal::Continue => {}
+            }
+            let extractor = self.feature_extractor();
+            let batch = tch::no_grad(|| {
+                loader.next(extractor, Mode::Eval, self.device, cache, &mut seconds)
+            })?;
+            let Some(batch) = batch else { break };
+            if !batch.ages.is_empty() {
+                let output = tch::no_grad(|| self.predict(&batch.features, Mode::Eval))?;
+                scored.extend(score(&self.loss.years(&output)?, &batch.ages)?);
+                indices.extend_from_slice(&batch.indices);
+            }
+            let report = events.progress(|| v1::Progress {
+                epoch,
+                max_epochs: self.spec.max_epochs,
+                step: step as u32 + 1,
+                steps: steps as u32,
+                phase: phase.to_owned(),
+                fraction: f64::from(epoch) / f64::from(self.spec.max_epochs),
+                ..Default::default()
+            });
+            report.map_err(Error::Pipe)?;
+        }
+        let skipped = loader.skipped();
+        let example = skipped.example.as_deref();
+        check_skipped(skipped.count, example, epoch, images.len(), &self.spec)?;
+        cache.complete();
+        Ok(Some((scored, indices)))
+    }
+
+    /// Evaluates the best weights on the test images, if there are any; the last operation of a
+    /// session.
+    pub(super) fn test(
+        &mut self,
+        events: &EventSender,
+        control: &ControlState,
+    ) -> Result<Option<v1::Evaluation>, Error> {
+        let Some(best) = self.best.take().filter(|_| !self.dataset.test.is_empty()) else {
+            return Ok(None);
+        };
+        tch::no_grad(|| {
+            for (name, tensor) in &best.trained {
+                self.state[name].shallow_clone().f_copy_(tensor)?;
+            }
+            Ok::<_, model::Error>(())
+        })?;
+        self.parameters.update_rounded()?;
+        self.loss.scale = YEARS;
+        let images = images(&self.dataset.test);
+        let epoch = self.spec.max_epochs;
+        let scored = self.score(&images, &mut no_cache(), "test", epoch, (events, control))?;
+        let Some((scored, indices)) = scored else {
+            return Ok(None);
+        };
+        let image = |(scored, index): (&Scored, &u32)| {
+            let sample = &self.dataset.test[*index as usize];
+            Image {
+                name: &sample.name,
+                labels: sample.labels.iter().collect(),
+                scored: *scored,
+            }
+        };
+        let served = served(scored);
+        let images: Vec<_> = served.iter().zip(&indices).map(image).collect();
+        Ok(Some(evaluate(
+            &images,
+            Baseline::new(Some(self.mean_age), &images),
+            Intervals::at(best.calibration.as_ref(), DEFAULT_LEVEL),
+            left_out_columns(self.dataset),
+        )))
+    }
+}
+
+/// Fails if too many images of a pass, or all, are unreadable.
+pub(super) fn check_skipped(
+    skipped: u64,
+    example: Option<&str>,
+    epoch: u32,
+    all: usize,
+    spec: &Spec,
+) -> Result<(), Error> {
+    let limit = spec.dataset.max_reject_share;
+    if skipped as f64 <= limit * all as f64 && (skipped as usize) < all {
+        return Ok(());
+    }
+    Err(Error::TooManySkipped {
+        epoch,
+        skipped,
+        all,
+        limit,
+        example: example.unwrap_or_default().to_owned(),
+    })
+}
+
+/// Replaces outputs of the network by the ages that a served model predicts.
+///
+/// The metrics of an epoch use the outputs, like the loss. Intervals and the evaluation on test
+/// images use served ages.
+pub(super) fn served(mut scored: Vec<Scored>) -> Vec<Scored> {
+    for one in &mut scored {
+        one.predicted = YEARS.age(one.predicted);
+    }
+    scored
+}
+
+/// Pairs true and predicted ages in years.
+pub(super) fn score(predicted: &Tensor, ages: &[f32]) -> Result<Vec<Scored>, Error> {
+    let predicted = predicted.f_to_device(Device::Cpu);
+    let predicted =
+        Vec::<f32>::try_from(predicted.map_err(model::Error::from)?).map_err(model::Error::from)?;
+    let pairs = ages.iter().zip(predicted);
+    let scored = pairs.map(|(age, predicted)| Scored {
+        age: f64::from(*age),
+        predicted: f64::from(predicted),
+    });
+    Ok(scored.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negative_output_is_served_as_age_0_and_others_are_unchanged() {
+        let scored = [(1.0, -4.5), (2.0, 0.25), (30.0, 41.0)]
+            .map(|(age, predicted)| Scored { age, predicted });
+        let found = served(scored.to_vec());
+        let expected = [(1.0, 0.0), (2.0, 0.25), (30.0, 41.0)]
+            .map(|(age, predicted)| Scored { age, predicted });
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,24 @@
+//! The worker process of one training.
+//!
+//! - `run`: entry point. `link`: events to the server, commands from it.
+//! - `trainer`: the training from the scan of the dataset to the test. `error`: its failures.
+//! - `session`: state of a training; `build` creates it, `clock` limits its time.
+//! - `epoch` trains and validates one epoch, `evaluate` predicts validation and test images.
+//! - `checkpointing` and `full_checkpoint`: resume points. `export`: checkpoints to serve.
+//! - `spans`: spans of a traced training.
+
+mod build;
+mod checkpointing;
+mod clock;
+mod epoch;
+mod error;
+mod evaluate;
+mod export;
+mod full_checkpoint;
+mod link;
+mod run;
+mod session;
+mod spans;
+mod trainer;
+
+pub(crate) use self::run::main;

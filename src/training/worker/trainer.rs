@@ -1,0 +1,195 @@
+//! The training: scan, initial weights or a resume point, epochs, test.
+//!
+//! The order and augmentation of images are functions of seed, epoch and position. On a CPU the same
+//! spec, data and machine therefore give the same losses and weights, however often the process is
+//! interrupted.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use crate::{
+    dataset::{self, Dataset, dataset_report},
+    model::device,
+    proto::{
+        v1,
+        worker_v1::{Finished, Job, Restarted, worker_event},
+    },
+    training::{control::ControlSignal, spec::Spec},
+};
+
+use super::{
+    build::{Start, limits},
+    epoch::EpochEnd,
+    error::Error,
+    full_checkpoint::{self, Restored},
+    link::{ControlState, EventSender},
+    session::Session,
+    spans::Spans,
+};
+
+/// Runs a job and returns how it ended.
+pub(super) fn run(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Finished {
+    match train(job, events, control) {
+        Ok(finished) => finished,
+        Err(Error::Cancelled) => Finished {
+            stop_reason: v1::StopReason::UserStop.into(),
+            cancelled: true,
+            ..Default::default()
+        },
+        Err(error) => {
+            tracing::error!(%error, "training failed");
+            Finished {
+                stop_reason: error.stop_reason().into(),
+                failure: Some(v1::Failure {
+                    reason: error.reason().to_owned(),
+                    message: error.to_string(),
+                }),
+                ..Default::default()
+            }
+        }
+    }
+}
+
+fn train(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result<Finished, Error> {
+    let started = Instant::now();
+    let spans = Spans::new(job, events);
+    let spec = Spec::resolve(job.spec.as_ref())
+        .map_err(|violations| Error::Spec(format!("{violations:?}")))?;
+    let device = device::select(&job.device)?;
+    let scan_start = SystemTime::now();
+    let Some(dataset) = scan(job, &spec, events, control)? else {
+        return Ok(paused());
+    };
+    spans.record("scan", scan_start)?;
+    let load_start = SystemTime::now();
+    let restored = restore(job, &dataset, events)?;
+    let mut session = Session::build(Start {
+        job,
+        spec,
+        dataset: &dataset,
+        device,
+        events,
+        started,
+        restored,
+    })?;
+    spans.record("load", load_start)?;
+    if !session.is_within_epoch() {
+        // Changes requested during the preparation apply to the next epoch.
+        session.change(control.take_changes());
+    }
+    let stop_reason = loop {
+        if session.stop_reason().is_some() {
+            session.finish_saving()?;
+            // Changes since the last epoch, such as more epochs, still apply; later ones do not.
+            session.change(control.take_changes());
+        }
+        if let Some(reason) = session.stop_reason() {
+            break reason;
+        }
+        let (epoch_start, spent_before) = (SystemTime::now(), session.spent());
+        match session.epoch(events, control)? {
+            EpochEnd::Complete(epoch) => {
+                if let Some(metrics) = &epoch.metrics {
+                    spans.record_epoch(epoch_start, spent_before, metrics)?;
+                }
+                events
+                    .send(worker_event::Kind::Epoch(*epoch))
+                    .map_err(Error::Pipe)?;
+                session.change(control.take_changes());
+                let save_start = SystemTime::now();
+                if session.save_after_epoch()? {
+                    spans.record("save", save_start)?;
+                }
+            }
+            EpochEnd::Stopped(reason) => break reason,
+            EpochEnd::Paused => return Ok(paused()),
+        }
+    };
+    session.finish_saving()?;
+    if !session.has_best() {
+        if stop_reason == v1::StopReason::UserStop {
+            return Err(Error::Cancelled);
+        }
+        if stop_reason == v1::StopReason::MaxDuration {
+            return Err(Error::OutOfTime);
+        }
+        return Err(Error::NonFiniteValidation {
+            learning_rate: session.learning_rate(),
+        });
+    }
+    let test_start = SystemTime::now();
+    let test = session.test(events, control)?;
+    if test.is_some() {
+        spans.record("test", test_start)?;
+    }
+    Ok(Finished {
+        stop_reason: stop_reason.into(),
+        test,
+        ..Default::default()
+    })
+}
+
+fn paused() -> Finished {
+    Finished {
+        paused: true,
+        ..Default::default()
+    }
+}
+
+/// Reads the resume point. If it is not usable, reports a new start to the server.
+fn restore(job: &Job, dataset: &Dataset, events: &EventSender) -> Result<Option<Restored>, Error> {
+    let Some(resume) = &job.resume else {
+        return Ok(None);
+    };
+    let reason = match full_checkpoint::read(Path::new(&job.work_dir), resume, &dataset.digest) {
+        Ok(restored) => return Ok(Some(restored)),
+        Err(reason) => reason,
+    };
+    tracing::warn!(
+        reason,
+        "full checkpoint is not usable; training starts again"
+    );
+    events
+        .send(worker_event::Kind::Restarted(Restarted { reason }))
+        .map_err(Error::Pipe)?;
+    Ok(None)
+}
+
+/// Scans the dataset and reports its content; `None` if the training is to pause.
+fn scan(
+    job: &Job,
+    spec: &Spec,
+    events: &EventSender,
+    control: &ControlState,
+) -> Result<Option<Dataset>, Error> {
+    let options = spec.dataset.options(spec.seed, limits(job));
+    let roots = dataset::Roots::new(job.data_roots.iter().map(PathBuf::from))?;
+    let mut progress = |step: dataset::Phase, done: usize, all: usize| {
+        // The next required event fails if the server is gone.
+        drop(events.progress(|| v1::Progress {
+            max_epochs: spec.max_epochs,
+            step: done as u32,
+            steps: all as u32,
+            phase: step.label().to_owned(),
+            ..Default::default()
+        }));
+    };
+    let is_cancelled = || control.signal() != ControlSignal::Continue;
+    let path = Path::new(&spec.dataset.path);
+    let dataset = dataset::load(path, &roots, &options, &mut progress, &is_cancelled);
+    match control.signal() {
+        ControlSignal::Continue => {}
+        ControlSignal::Pause => return Ok(None),
+        ControlSignal::Stop | ControlSignal::Cancel | ControlSignal::Kill => {
+            return Err(Error::Cancelled);
+        }
+    }
+    let dataset = dataset?;
+    events
+        .send(worker_event::Kind::Dataset(dataset_report(&dataset)))
+        .map_err(Error::Pipe)?;
+    Ok(Some(dataset))
+}
