@@ -218,7 +218,7 @@ impl Crash {
     pub(super) fn of_exit(status: Option<ExitStatus>) -> Self {
         let signal = status.and_then(|status| status.signal());
         let how = match (status.and_then(|status| status.code()), signal) {
-            (Some(code), _) => format!("exited with code {code}"),
+            (Some(code), _) => format!("exited with exit code {code}"),
             (None, Some(9)) => "was killed by signal 9 (SIGKILL)".to_owned(),
             (None, Some(signal)) => format!("was terminated by signal {signal}"),
             (None, None) => "ended for an unknown reason".to_owned(),
