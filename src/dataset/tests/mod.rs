@@ -126,7 +126,7 @@ fn expected() -> Expected {
 }
 
 #[test]
-fn the_split_of_a_image_is_the_one_that_python_computes() {
+fn the_split_of_an_image_is_the_one_that_python_computes() {
     for case in expected().splits {
         let fractions = SplitFractions {
             val: case.val,

@@ -13,7 +13,7 @@ const LIMITS: Limits = Limits {
     entries: 20,
 };
 /// Not looked at here: what is inside is the scan's business.
-const IMAGE: &[u8] = b"an image";
+const IMAGE: &[u8] = b"the image";
 
 type Outcome = Result<(Unpacked, Vec<(String, Vec<u8>)>), Error>;
 
