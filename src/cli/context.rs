@@ -1,4 +1,4 @@
-//! What a command receives, and what it returns.
+//! Input and outcome of a command.
 
 use crate::{
     cli::{

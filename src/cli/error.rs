@@ -43,7 +43,10 @@ pub(crate) enum Error {
     Starter(#[from] model::starter::Error),
     #[error("{0}")]
     File(#[source] io::Error),
-    #[error("{path} differs from the stored file: expected {expected}, found {found}", path = path.display())]
+    #[error(
+        "{path} differs from the stored file: expected {expected}, found {found}",
+        path = path.display()
+    )]
     Corrupt {
         path: PathBuf,
         expected: String,
@@ -82,7 +85,7 @@ impl Error {
     }
 }
 
-/// Whether no response arrived, as opposed to a refusal by the server.
+/// True if no response arrived, as opposed to a refusal by the server.
 pub(crate) fn is_lost(status: &Status) -> bool {
     use std::error::Error as _;
     // Only a status that the transport created has a source.

@@ -1,18 +1,20 @@
-"""How well Visage's beginnings and recipes do on one split: the table of the documentation.
+"""Accuracy of initial weights and recipes on one split: the table of the documentation.
 
     make bench-accuracy DATA=directory [ROWS=...] [SEEDS=3] [IMAGES=0] [EPOCHS=3] [SIDE=224] [BENCH_JSON=file]
 
-DATA has the directories `train` and `val` of images whose names begin with the age. Every row is a training by the product's own `visage train` and an evaluation of its
-best checkpoint by `visage evaluate` on the images of `val`, which also chose the epoch, so all rows are a little too good in the same way:
+DATA has the directories `train` and `val` of images whose names start with the age. Every row is a
+training by `visage train` and an evaluation of its best checkpoint by `visage evaluate` on `val`,
+which also selected the epoch, so all rows are slightly optimistic in the same way:
 
     mean        the mean age of the training images, for every image
-    starter     the starter as it is
-    finetuned   layer4 and the head, from the starter, as the reference says: MSE, Adam 1e-4 (EPOCHS at SIDE)
-    random      the same from random weights, whose frozen layers have learned nothing
-    reference   the recipe REFERENCE, from the starter at its own size in place of ImageNet's weights, which a machine without network has not
-    best, fast  the recipes of these names as they are
+    starter     the unchanged starter
+    finetuned   layer4 and the head, from the starter, with MSE and Adam 1e-4 (EPOCHS at SIDE)
+    random      the same from random weights, whose frozen layers are untrained
+    reference   the recipe REFERENCE from the starter at its own size, because ImageNet weights need a network
+    best, fast  the recipes of these names
 
-IMAGES takes so many training images, evenly spread, and 0 all. A row of several seeds has the mean and, behind it, the lowest and the highest.
+IMAGES is the number of training images, evenly spaced; 0 is all. A row with several seeds shows the
+mean, followed by the lowest and the highest value.
 """
 
 import argparse
@@ -104,7 +106,7 @@ def main():
 
 
 def measure(server, row, given, manifest, train, validation, rows):
-    """Adds what a row of the table has: figures for each seed, and the seconds of its training."""
+    """Adds the metrics of each seed and the duration of its training to a row."""
     results = rows.setdefault(row, [])
     if row == "mean":
         mean = sum(map(age_of, train)) / len(train)

@@ -1,21 +1,24 @@
-"""Predict of Visage under pressure: while versions are swapped, at three times the load that it can bear, and beside a training.
+"""Predict under pressure: while versions are swapped, at three times the possible load, and beside a training.
 
     make bench-pressure [DATA=directory] [SECONDS=60] [APART=1] [BENCH_JSON=file]
 
-The starter's network at its own size, JPEG bytes through gRPC, the server's default settings. Everything is measured in one run, all but the last two against the same server:
+The starter at its own size, JPEG bytes over gRPC, default settings. One run measures, all but the
+last two against the same server:
 
-    quiet       four clients, each of which sends its next image when the answer has come
-    swaps       the same while the alias `live` moves between two versions twice a second, both of which stay loaded
+    quiet       four clients; each sends its next image after the response
+    swaps       the same while the alias `live` moves between two loaded versions twice a second
     quiet too   as quiet, on a server that keeps two of three versions loaded
     cold swaps  the same there while `live` moves among the three, so that each move loads one
-    peak        32 clients: the images per second that the server can do
-    overload    three times as many requests as that, sent at fixed times whatever is answered, each with a deadline of 2 s; then the peak once more
-    moderate    a quarter of the peak, sent at fixed times
+    peak        32 clients: the maximum throughput in images per second
+    overload    three times that rate at fixed times, each call with a deadline of 2 s; then the peak again
+    moderate    a quarter of the peak at fixed times
     training    the same beside a training of layer4 and the head
 
-Latencies are those of calls that were answered. The clients compute on the same processors as the server, so the processor time of both is told for each: what the
-clients of an overload take is not there for the server. They are `visage-load`, in Rust, for clients in Python take a quarter of two processors. With APART they are apart, as on machines of their own: the server and its trainings have the first half of the
-processors, the clients the second. It fails nothing by itself: the ratios are for the reader.
+Latencies are those of successful calls. Clients and server share the processors, so the processor
+time of both is reported: the share of the clients is missing for the server. The clients are
+`visage-load` in Rust, because Python clients take a quarter of two processors. With APART they are
+separated, as on two machines: the server and its training use the first half of the processors, the
+clients the second. The benchmark never fails; the reader judges the ratios.
 """
 
 import argparse
@@ -31,7 +34,7 @@ from serve import field, resident
 from train import Server, machine, images_of
 
 IMAGES = 64
-# Seconds that a client of the overload waits at most.
+# Deadline of the overload's clients in seconds.
 DEADLINE = 2
 SET_ALIAS = "/visage.v1.ModelService/SetAlias"
 
@@ -47,17 +50,17 @@ def processor_time(process):
 
 
 class Load:
-    """What `visage-load` does to one server with the images."""
+    """Load on one server by `visage-load`."""
 
     def __init__(self, program, address, images):
         self.program, self.address, self.images = program, address, images
 
     async def closed(self, clients, seconds, beside=None):
-        """Clients that wait for their answers; `beside` runs meanwhile and is given a function that says whether it is over."""
+        """Runs clients that wait for responses; `beside` runs meanwhile with a function that returns whether they are done."""
         return await self.run(seconds, beside, "--clients", clients)
 
     async def opened(self, rate, seconds, timeout, beside=None):
-        """Calls at fixed times, whether or not earlier ones were answered."""
+        """Calls at fixed times, independent of responses."""
         return await self.run(seconds, beside, "--rate", rate, "--timeout", timeout)
 
     async def run(self, seconds, beside, *flags):
@@ -69,10 +72,10 @@ class Load:
     async def answers(self, seconds, *flags):
         command = [self.program, self.address, *flags, "--seconds", seconds, *self.images]
         process = await asyncio.create_subprocess_exec(*map(str, command), stdout=subprocess.PIPE)
-        told, _ = await process.communicate()
+        output, _ = await process.communicate()
         if process.returncode != 0:
             raise SystemExit("bench: {} ended with {}".format(self.program, process.returncode))
-        found = json.loads(told)
+        found = json.loads(output)
         latencies = found["latencies_ms"]
         return {"rate": found["outcomes"].get("Ok", 0) / found["seconds"], "p50": quantile(latencies, 0.5), "p99": quantile(latencies, 0.99),
                 "max": max(latencies, default=float("nan")), "outcomes": found["outcomes"]}
@@ -154,7 +157,7 @@ def measure(given, directory):
         measured("peak again", load.closed(32, seconds / 4))
         measured("moderate", load.opened(peak / 4, seconds / 2, 60))
         subprocess.run([*train, "--id", "beside", "--epochs", "1000", "--detach"], **quiet)
-        # From the second epoch on the features are there, and the training computes all the time.
+        # From the second epoch on the features are cached, and the training only computes.
         while epochs_of(client, quiet) < 1:
             time.sleep(1)
         measured("training", load.opened(peak / 4, seconds / 2, 60))
@@ -175,9 +178,9 @@ def measure(given, directory):
 
 
 def epochs_of(client, quiet):
-    """Epochs that the training beside has finished."""
-    told = subprocess.run([*client, "trainings", "get", "beside", "--json"], **{**quiet, "stdout": subprocess.PIPE}).stdout
-    return json.loads(told).get("last", {}).get("epoch", 0)
+    """Completed epochs of the concurrent training."""
+    output = subprocess.run([*client, "trainings", "get", "beside", "--json"], **{**quiet, "stdout": subprocess.PIPE}).stdout
+    return json.loads(output).get("last", {}).get("epoch", 0)
 
 
 def report(given, found):

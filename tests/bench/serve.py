@@ -1,21 +1,23 @@
-"""Serving speed of Visage beside raw engines and the servers one would write or take: same images, same network, interleaved in one run.
+"""Serving speed of Visage compared with raw engines and other servers, interleaved in one run.
 
     make bench-serve [DATA=directory] [ROUNDS=3] [BENCH_JSON=file.json]
 
-JPEG bytes in, age out, a ResNet18 on 224x224 images. Each round measures all of these once:
+JPEG bytes in, age out, a ResNet18 on 224x224 images. Each round measures once:
 
-    raw libtorch         torch.jit, frozen and optimized for inference, channels last: forward passes alone, without decoding, server or network
-    raw openvino         OpenVINO likewise
-    grpc                 grpc.aio around PyTorch in f32, one request after the other: the server one writes first
+    raw libtorch         torch.jit, frozen and optimized for inference, channels last: forward passes only
+    raw openvino         OpenVINO, the same
+    grpc                 grpc.aio around PyTorch in f32, one request after the other: a first version by hand
     grpc frozen          the same around the raw libtorch engine
-    grpc openvino        the same around OpenVINO: the first tuned by hand
-    mlserver, torchserve, triton   as their documents say, batches of up to 32 collected for 5 ms, around PyTorch in f32
+    grpc openvino        the same around OpenVINO: tuned by hand
+    mlserver, torchserve, triton   as documented, batches of up to 32 collected for 5 ms, around PyTorch in f32
     ... openvino         the same three around OpenVINO: tuned by hand
-    visage               with its default settings, over gRPC
+    visage               default settings, over gRPC
 
-The raw engines and what is tuned by hand compute in bf16 where the processor multiplies in it, else in f32, which is faster there than an imitation.
-What is not installed is left out, and the report says so; `make bench-peers` brings those three (TorchServe needs Java 17). The load is closed: so many clients in one process, each of which sends its next
-image when the answer has come. With BENCH_JSON there is a plot beside the file. Ratios are Visage over another at the same concurrency, round by round; a spread is the lowest and highest round.
+The raw engines and the tuned servers compute in bf16 if the processor multiplies in it, otherwise in
+f32. Missing engines are left out and reported; `make bench-peers` installs the three servers
+(TorchServe needs Java 17). The load is closed: each client in one process sends its next image after
+the response. With BENCH_JSON a plot is written beside the file. Ratios are Visage over another
+system at the same concurrency, per round; a spread is the lowest and the highest round.
 """
 
 import argparse
@@ -40,16 +42,16 @@ SIDE = 224
 CONCURRENCY = (1, 8, 32)
 IMAGES = 64
 METHOD = "/visage.v1.PredictionService/Predict"
-# What each needs besides PyTorch.
+# Requirements besides PyTorch.
 PEERS = {"grpc": "torch", "grpc frozen": "torch", "grpc openvino": "openvino"}
 SERVERS = {server + suffix: package for server in ("mlserver", "torchserve", "triton") for suffix, package in (("", "torch"), (" openvino", "openvino"))}
-# Those that one gets without thinking about number formats.
+# Systems without a choice of precision.
 AS_SHIPPED = ["grpc", "mlserver", "torchserve", "triton"]
 ENGINES = {"raw libtorch": "torch", "raw openvino": "openvino"}
 
 
 def tuned_format():
-    """The number format in which libtorch and OpenVINO are fastest on this processor."""
+    """The fastest precision of libtorch and OpenVINO on this processor."""
     with open("/proc/cpuinfo", encoding="ascii") as file:
         flags = file.read().split()
     return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "f32"
@@ -155,7 +157,7 @@ def serve_grpc(engine):
     import grpc
     from concurrent.futures import ThreadPoolExecutor
 
-    # One thread computes, warm-up included: a second one would make a second pool of OpenMP threads.
+    # One compute thread, warm-up included, because a second one would create another OpenMP pool.
     pool = ThreadPoolExecutor(1)
 
     async def run():
@@ -335,17 +337,17 @@ def measure(given, directory):
                 for found in one(name, directory, listing, images, server, given):
                     found.update(name=name, round=number)
                     runs.append(found)
-                    told = "round {} {:24} {:2} at once {:7.1f} images/s".format(number + 1, name, found["concurrency"], found["rate"])
+                    line = "round {} {:24} {:2} at once {:7.1f} images/s".format(number + 1, name, found["concurrency"], found["rate"])
                     if "p50" in found:
-                        told += ", p50 {p50:6.1f} ms, p95 {p95:6.1f}, p99 {p99:6.1f}, {mb} MB".format(**found)
-                    print(told, flush=True)
+                        line += ", p50 {p50:6.1f} ms, p95 {p95:6.1f}, p99 {p99:6.1f}, {mb} MB".format(**found)
+                    print(line, flush=True)
     finally:
         server.close()
     report(given, runs)
 
 
 def one(name, directory, listing, images, server, given):
-    """What is measured of one of them in a round."""
+    """Measures one system in a round."""
     if name in ENGINES:
         command = [sys.executable, __file__, "--raw", name, "--directory", directory, "--images", listing, "--seconds", str(given.seconds)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True).stdout
@@ -377,7 +379,7 @@ def report(given, runs):
     for name, found in spreads.items():
         cells = ["{median:5.2f} ({low:.2f} to {high:.2f})".format(**found[concurrency]) for concurrency in CONCURRENCY]
         print("{:25}{}".format(name, "".join("{:>24}".format(cell) for cell in cells)))
-    # Over the best of its kind in each round, at the concurrencies that fill the machine; the lesser of both.
+    # Ratio to the best system of each kind per round, at the concurrencies that saturate the machine; the smaller of both.
     def over_best(known):
         kind = [name for name in names if name in known]
         if not kind:

@@ -1,20 +1,22 @@
-"""What traces cost: Predict of servers with and without them, side by side.
+"""Cost of traces: Predict on servers with and without them, side by side.
 
     make bench-tracing [DATA=directory] [ROUNDS=10] [SECONDS=10] [BENCH_JSON=file]
 
-The starter's network at its own size, JPEG bytes through gRPC, the server's default settings. Each round starts its servers anew, because two processes of the same
-program differ in speed by where their memory lies; then they get the same images in turns of a second, in an order that is drawn for each turn, so that what the
-machine does beside this meets all of them alike:
+The starter at its own size, JPEG bytes over gRPC, default settings. Each round restarts its servers,
+because two processes of the same program differ in speed by their memory layout. Then they receive
+the same images in turns of one second, in random order, so that other load on the machine affects
+all of them equally:
 
     off        without `otlp_endpoint`
-    off again  the same once more: what differs from `off` here is noise
-    1 %        one call in a hundred is traced, as by default
+    off again  the same once more: its difference from `off` is noise
+    1 %        one call in a hundred is traced, the default
     100 %      every call is traced
-    away       one in a hundred, to a collector that is not there
+    away       one in a hundred, with a collector that is not running
 
-The collector is a process of its own that takes what comes and looks at nothing. Measured are the server's processor time for a call (which other processes
-hardly touch) and the throughput (which they do). Both are compared with `off` of the same round; the geometric mean of the rounds is reported with
-its interval of 95 % by Student's distribution. It fails nothing by itself: the figures are for the reader.
+The collector is a separate process that discards everything. The server's processor time per call,
+which other processes hardly affect, and the throughput, which they do, are compared with `off` of
+the same round; the geometric mean of the rounds is reported with its 95 % interval by Student's
+distribution. The benchmark never fails; the reader judges the numbers.
 """
 
 import argparse
@@ -40,7 +42,7 @@ WARM_UP = 1
 
 
 def collect(port):
-    """A collector; tells its port and runs until it is killed."""
+    """A collector that reports its port and runs until it is killed."""
     import grpc
     from concurrent import futures
 
@@ -55,7 +57,7 @@ def collect(port):
 
 
 def unused_port():
-    """A port that nobody listens on, held so that nobody will."""
+    """A bound port without a listener, so that no other process takes it."""
     held = socket.socket()
     held.bind(("127.0.0.1", 0))
     return held, held.getsockname()[1]
@@ -66,13 +68,13 @@ def measure(given, directory):
     subprocess.run([given.visage, "synth", faces, "--count", "200", "--size", "200", "--quiet"], check=True, stdout=subprocess.DEVNULL)
     paths = images_of(os.path.abspath(given.data or faces), IMAGES)
     random.Random(0).shuffle(paths)
-    # Before there are threads, which a fork would not take along.
+    # Before any thread is started, because a fork does not copy threads.
     process = multiprocessing.get_context("spawn")
-    told = process.Queue()
-    collector = process.Process(target=collect, args=(told,), daemon=True)
+    ports = process.Queue()
+    collector = process.Process(target=collect, args=(ports,), daemon=True)
     collector.start()
     held, away = unused_port()
-    endpoint = ["--otlp-endpoint", "http://127.0.0.1:{}".format(told.get(timeout=60))]
+    endpoint = ["--otlp-endpoint", "http://127.0.0.1:{}".format(ports.get(timeout=60))]
     flags = {
         "off": [],
         "off again": [],
@@ -94,7 +96,7 @@ def measure(given, directory):
 
 
 def one_round(given, directory, flags, paths):
-    """Servers of their own, and for each its processor time for a call in ms and its calls per second."""
+    """Starts servers; returns the processor time per call in ms and the calls per second of each."""
     servers, calls, used, took = {}, dict.fromkeys(flags, 0), dict.fromkeys(flags, 0.0), dict.fromkeys(flags, 0.0)
     try:
         for name, options in flags.items():
@@ -124,7 +126,7 @@ def compared(runs, others, what):
 
 
 def student(freedom):
-    """The 0.975 quantile of Student's distribution, of the nearest row of the usual table that makes the interval no narrower than it is."""
+    """The 0.975 quantile of Student's distribution, rounded up to the next row of the usual table."""
     table = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 15: 2.131, 20: 2.086, 30: 2.042}
     return table[max(row for row in table if row <= freedom)]
 

@@ -1,15 +1,17 @@
-"""Fine-tuning speed of Visage beside PyTorch scripts: same images, same trained layers, same batch size, interleaved in one run.
+"""Fine-tuning speed of Visage compared with PyTorch scripts: same images, trained layers and batch size, interleaved.
 
     make bench-train [DATA=directory] [ROUNDS=3] [IMAGES=1000] [TRAINABLE=ALL] [BENCH_JSON=file]
 
-Both sides train layer4 and fc of a ResNet18, or all of it, on 224x224 images in batches of 32 with Adam 1e-4 and MSE, and validate after each epoch. The scripts:
+Both sides train layer4 and fc of a ResNet18, or all layers, on 224x224 images in batches of 32 with
+Adam 1e-4 and MSE, and validate after each epoch. The scripts:
 
-    plain    what one writes first: f32, a DataLoader with two workers, Pillow
+    plain    a first version by hand: f32, a DataLoader with two workers, Pillow
     tuned    the same with bf16 autocast and channels last
-    cached   as tuned, with the frozen layers' outputs computed once and kept in memory; not where all layers are trained
+    cached   as tuned, with the outputs of the frozen layers computed once and kept in memory
 
-A script's epochs cost the same from the second on, so each round runs two of them and ten are told as the first and nine times the second. Visage
-runs all ten, through its server, with its default settings. Ratios are Visage over the plain script; a spread is the lowest and highest round.
+All epochs of a script after the first cost the same, so each round runs two and reports ten as the
+first plus nine times the second. Visage runs all ten through its server with default settings.
+Ratios are Visage over the plain script; a spread is the lowest and the highest round.
 """
 
 import argparse
@@ -32,7 +34,7 @@ SIDE = 224
 
 
 def age_of(path):
-    """The age in years that a file's name begins with."""
+    """The age in years at the start of a file name."""
     return float(os.path.basename(path).split("_")[0])
 
 
@@ -91,7 +93,7 @@ def run_script(mode, trainable, train, validation):
     kept = {}
 
     def batches(name, paths, shuffle):
-        """Inputs of the part that is trained: images, or for `cached` the features."""
+        """Inputs of the trained layers: images, or features for `cached`."""
         if mode != "cached":
             for images, ages in load(paths, shuffle):
                 yield prepare(images), ages
@@ -153,7 +155,7 @@ class Server:
         self.environment = environment
 
     def train(self, manifest, trainable, *flags):
-        """Runs a training; its epochs' messages and the peak memory of its process in MB."""
+        """Runs a training; returns its epochs and the peak memory of its process in MB."""
         command = [self.program, "train", "--server", self.address, "--json", "--dataset", manifest, "--init", "RANDOM", "--epochs", str(EPOCHS),
                    "--batch-size", str(BATCH), "--input-size", str(SIDE), "--trainable", trainable, *flags]
         peak, epochs = 0, []
@@ -186,7 +188,7 @@ class Server:
 
 
 def images_of(directory, count):
-    """So many of a directory's images whose names begin with an age, evenly spread."""
+    """This many images of a directory whose names start with an age, evenly spaced."""
     paths = [os.path.join(parent, name) for parent, _, names in os.walk(directory) for name in names
              if re.match(r"\d+_.*\.(jpe?g|png)$", name, re.I)]
     paths.sort()

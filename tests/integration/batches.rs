@@ -1,4 +1,4 @@
-//! PredictBatch, the mean over mirror images, the cache of answers, and clients that share a server.
+//! PredictBatch, averages over mirror images, the prediction cache, and fairness between clients.
 
 use image::imageops;
 use tokio_stream::StreamExt as _;
@@ -25,7 +25,7 @@ fn image(id: &str, image: impl Into<prost::bytes::Bytes>) -> PredictBatchRequest
     }
 }
 
-/// All answers of a call, and how it ended.
+/// All responses of a call, and its final status.
 async fn batch(
     server: &Server,
     requests: Vec<PredictBatchRequest>,
@@ -67,7 +67,7 @@ fn age(response: &v1::PredictBatchResponse) -> f64 {
 
 #[tokio::test]
 async fn batch_is_answered_in_order_and_without_a_refusal() {
-    // Far more images than may be in the server at once.
+    // Far more images than the server admits at once.
     let server = Server::start(&[
         "--starter",
         "--max-queued-images",
@@ -96,7 +96,7 @@ async fn batch_is_answered_in_order_and_without_a_refusal() {
         assert_eq!(answer.index, index as u64);
         assert_eq!(answer.id, format!("face {index}"));
         assert_eq!(answer.model_version, "models/age/versions/1");
-        // Other batch sizes may change the last digits.
+        // The batch size may change the last digits.
         let difference = age(answer) - expected[index % 7].age;
         assert!(difference.abs() < 0.05, "{index}: {difference}");
     }
@@ -181,14 +181,14 @@ async fn what_is_wrong_with_the_call_ends_it() {
     assert!(answers.is_empty());
 }
 
-/// Whether the server has neither an image nor a call of PredictBatch.
+/// Returns true once the server has neither an image nor a call of PredictBatch in flight.
 async fn is_empty(server: &Server) -> bool {
     let metrics = server.page("/metrics").await;
     let calls = "visage_rpc_in_flight{method=\"visage.v1.PredictionService/PredictBatch\"} 0\n";
     metrics.contains("visage_predict_queue_depth 0\n") && metrics.contains(calls)
 }
 
-/// Sends an image again and again, until it is aborted.
+/// Sends an image repeatedly until it is aborted.
 fn endless(
     face: Vec<u8>,
     annotate: bool,
@@ -198,11 +198,11 @@ fn endless(
 ) {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let sending = tokio::spawn(async move {
-        let wishes = PredictBatchOptions {
+        let batch_options = PredictBatchOptions {
             annotate,
             ..Default::default()
         };
-        let mut sent = sender.send(options(wishes)).await;
+        let mut sent = sender.send(options(batch_options)).await;
         while sent.is_ok() {
             sent = sender.send(image("again", face.clone())).await;
         }
@@ -230,12 +230,12 @@ async fn client_that_leaves_in_the_middle_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn client_that_does_not_read_holds_no_place_that_others_need() {
-    // Three places for all images that nobody waits for.
+    // Three permits for all batch images.
     let limits = ["--max-queued-images", "4", "--max-images-per-request", "3"];
     let server = Server::start(&[&["--starter", "--max-batch", "2"][..], &limits].concat());
     let face = faces(&server, 1).remove(0);
     let (requests, sending) = endless(face.clone(), true);
-    // Its answers are larger than what HTTP/2 lets a server send to one who does not read.
+    // Its responses exceed the flow-control window, which the client never extends.
     let stalled = server.predictions().predict_batch(requests).await.unwrap();
     wait_until("without an image", || async {
         let metrics = server.page("/metrics").await;
@@ -243,7 +243,7 @@ async fn client_that_does_not_read_holds_no_place_that_others_need() {
             let count = line.strip_prefix("visage_predict_images_total{outcome=\"ok\"} ")?;
             count.parse::<u32>().ok()
         });
-        // As many as are on their way at once, and those that HTTP/2 has taken.
+        // The images in flight, and those in the HTTP/2 buffers.
         done.unwrap() >= 16 && metrics.contains("visage_predict_queue_depth 0\n")
     })
     .await;
@@ -273,7 +273,8 @@ async fn server_that_ends_answers_what_it_has_read_and_says_so() {
     assert_eq!(server.wait().await, Some(0));
 }
 
-/// The image as a PNG of the network's size, and its mirror image: neither is resized, so that one is exactly the other's mirror image for the network too.
+/// The image as a PNG of the network's size, and its mirror image. Neither is resized, so that the
+/// network also receives exact mirror images.
 fn with_mirror_image(face: &[u8]) -> [Vec<u8>; 2] {
     let image = image::load_from_memory(face).unwrap().to_rgb8();
     let plain = imageops::resize(&image, 192, 192, imageops::FilterType::Triangle);
@@ -322,7 +323,8 @@ async fn average_over_the_mirror_image_is_the_mean_of_both_ages() {
             .sum();
         assert!((sum + explanation.base_years - averaged.age).abs() < 1e-3);
     }
-    // What the left of the image adds is the mean of its left and of its mirror image's right.
+    // The left half of the explanation is the mean of the image's left half and its mirror image's
+    // right half.
     let [one, other, averaged] = [one, other, &averaged.predictions[0]]
         .map(|prediction| prediction.explanation.clone().unwrap());
     let columns = one.columns as usize;
@@ -349,7 +351,7 @@ async fn image_that_comes_again_is_answered_from_the_cache() {
     assert_eq!(cached(&again), [false, true]);
     assert_eq!(again.predictions[1].age, first.predictions[0].age);
     assert_eq!(again.predictions[1].interval, first.predictions[0].interval);
-    // Another wish is another answer.
+    // Other options are not served from the cache.
     let drawn = predict(&server, asking(&[&faces[0]], true)).await;
     assert_eq!(cached(&drawn), [false]);
     let drawn_again = predict(&server, asking(&[&faces[0]], true)).await;
@@ -358,7 +360,7 @@ async fn image_that_comes_again_is_answered_from_the_cache() {
         drawn_again.predictions[0].annotated_png,
         drawn.predictions[0].annotated_png
     );
-    // What cannot be read is not kept.
+    // Failures are not cached.
     for _ in 0..2 {
         let broken = b"no image".to_vec();
         let mut client = server.predictions();
@@ -397,7 +399,7 @@ async fn client_that_sends_too_much_does_not_shut_out_another() {
         .predict(asking("little", 1))
         .await
         .unwrap();
-    // Six callers with eight images each want three times the places that there are.
+    // Six clients with eight images each request three times the number of permits.
     let stop = tokio_util::sync::CancellationToken::new();
     let greedy: Vec<_> = (0..6)
         .map(|_| {
@@ -429,7 +431,7 @@ async fn client_that_sends_too_much_does_not_shut_out_another() {
         refused.iter().any(|reason| reason == "CLIENT_SHARE_FULL"),
         "{refused:?}"
     );
-    // A name that is too long is refused, and not cut.
+    // A name that is too long is refused, not truncated.
     let refused = server
         .predictions()
         .predict(asking(&"x".repeat(65), 1))

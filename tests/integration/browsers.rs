@@ -1,4 +1,4 @@
-//! What a browser sends: gRPC-Web over HTTP/1.1, and questions about origins.
+//! Requests of browsers: gRPC-Web over HTTP/1.1, and CORS preflight requests.
 
 use prost::Message;
 use ureq::http::{Response, header::HeaderMap};
@@ -7,7 +7,7 @@ use visage::proto::v1;
 use crate::support::Server;
 
 const INFO: &str = "/visage.v1.SystemService/GetServerInfo";
-/// A page that was loaded from elsewhere.
+/// Origin of another page.
 const ORIGIN: &str = "https://example.org";
 
 fn agent() -> ureq::Agent {
@@ -15,14 +15,14 @@ fn agent() -> ureq::Agent {
     config.build().into()
 }
 
-/// A message as gRPC-Web carries it: a flag, the length in four bytes, the message.
+/// A gRPC-Web frame: a flag, the length in four bytes, the message.
 fn framed(message: &impl Message) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     let length = u32::try_from(bytes.len()).unwrap();
     [&[0][..], &length.to_be_bytes(), &bytes].concat()
 }
 
-/// The frames of an answer, each with its flag.
+/// The frames of a response, each with its flag.
 fn frames(mut rest: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     while let Some((head, body)) = rest.split_at_checked(5) {
@@ -34,7 +34,7 @@ fn frames(mut rest: &[u8]) -> Vec<(u8, Vec<u8>)> {
     frames
 }
 
-/// Calls a method as a page of [`ORIGIN`] does.
+/// Calls a method like a page of [`ORIGIN`].
 fn call(address: &str, path: &str, message: &impl Message) -> Response<ureq::Body> {
     agent()
         .post(format!("http://{address}{path}"))
@@ -45,7 +45,7 @@ fn call(address: &str, path: &str, message: &impl Message) -> Response<ureq::Bod
         .unwrap()
 }
 
-/// Asks whether a page of [`ORIGIN`] may call.
+/// Sends the preflight request of a page of [`ORIGIN`].
 fn preflight(address: &str, path: &str) -> Response<ureq::Body> {
     let request = ureq::http::Request::options(format!("http://{address}{path}"))
         .header("origin", ORIGIN)
@@ -77,7 +77,7 @@ fn browsers_call_the_whole_api_on_both_ports() {
         let trailers = String::from_utf8_lossy(trailers);
         assert!(trailers.contains("grpc-status:0"), "{trailers}");
 
-        // An error is a status in the headers, with the details that name its reason.
+        // An error is a status in the headers, with its reason in the details.
         let unknown = v1::GetTrainingRequest {
             name: "trainings/nobody".to_owned(),
         };
@@ -99,7 +99,7 @@ fn stream_reaches_a_browser_event_by_event() {
     };
     let path = "/visage.v1.TrainingService/StreamEpochMetrics";
     let mut answer = call(&server.http, path, &request);
-    // It does not end, so the first frame arrives before the last.
+    // The stream is endless, so the first frame arrives before the last.
     let mut head = [0; 5];
     std::io::Read::read_exact(&mut answer.body_mut().as_reader(), &mut head).unwrap();
     assert_eq!(head[0], 0);

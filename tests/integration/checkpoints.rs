@@ -1,4 +1,4 @@
-//! Files of initial weights as other programs and this one write them.
+//! Initial weights in the formats of other programs and of Visage.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use visage::{
 
 use crate::support::{Server, files_of, small_spec};
 
-/// A dry run that reads this file.
+/// A dry run with this file as initial weights.
 fn dry_run(faces: &Path, path: &Path) -> v1::StartTrainingRequest {
     v1::StartTrainingRequest {
         spec: Some(v1::TrainingSpec {
@@ -37,7 +37,7 @@ async fn validated(server: &Server, request: v1::StartTrainingRequest) -> v1::Tr
     response.into_inner().training.unwrap()
 }
 
-/// The fields that a call is refused for, with what is wrong with them.
+/// The field violations of a refused call.
 async fn refused(server: &Server, request: v1::StartTrainingRequest) -> Vec<(String, String)> {
     let status = server
         .trainings()
@@ -52,7 +52,7 @@ async fn refused(server: &Server, request: v1::StartTrainingRequest) -> Vec<(Str
         .collect()
 }
 
-/// Downloads the tensors of a version as a client does, one file and nothing else.
+/// Downloads the tensors of a version, as one file.
 async fn download(server: &Server, version: &str, path: &Path) {
     let request = v1::DownloadModelFileRequest {
         name: version.to_owned(),
@@ -86,7 +86,7 @@ fn write_pth(path: &Path, state: &StateDict) {
 async fn a_training_on_a_downloaded_model_starts_where_that_model_is() {
     let server = Server::start(&["--starter"]);
     let faces = server.faces("faces", 40, 3);
-    // Of the starter, and of a model that was trained on it.
+    // The starter, and a model that was trained from it.
     let mut version = "models/age/versions/1".to_owned();
     for name in ["starter.safetensors", "own.safetensors"] {
         let path = server.path(name);
@@ -101,7 +101,7 @@ async fn a_training_on_a_downloaded_model_starts_where_that_model_is() {
             described.init_source
         );
 
-        // Steps that are too small to move anything.
+        // A learning rate that is too small to change the weights.
         let spec = v1::TrainingSpec {
             init: Some(from_file(&path)),
             trainable: vec!["fc".to_owned()],
@@ -141,7 +141,7 @@ async fn the_spec_decides_about_the_head_of_an_age_model_and_other_heads_get_the
         (HeadBias::MeanAge, Some(64))
     );
 
-    // The same tensors without a description might predict anything.
+    // Without a description, the scale of the output is unknown.
     let state = weights::read(&path).unwrap();
     let plain = server.path("plain.pth");
     write_pth(&plain, &state);
@@ -236,7 +236,7 @@ async fn the_key_chooses_a_network_and_is_refused_where_it_names_none() {
     let path = server.path("age.safetensors");
     download(&server, "models/age/versions/1", &path).await;
     let state = weights::read(&path).unwrap();
-    // Two encoders under one roof, as contrastive learning saves them.
+    // Two encoders in one file, as contrastive learning saves them.
     let both = ["encoder_q", "encoder_k"].into_iter().flat_map(|encoder| {
         let prefixed = move |(name, tensor): (&String, &weights::TensorData)| {
             (format!("{encoder}.{name}"), tensor.clone())

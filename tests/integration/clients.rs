@@ -1,4 +1,5 @@
-//! Clients of other languages: compressed calls, and error details that are known by reflection alone.
+//! Clients in other languages: compressed calls, and error details that are described by
+//! reflection.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +27,6 @@ use crate::support::{Server, files_of, long_spec, reason, small_spec};
 
 const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
 
-/// A client that compresses its requests and accepts compressed responses.
 macro_rules! compressing {
     ($client:ident, $server:expr, $encoding:expr) => {
         $client::new($server.channel())
@@ -95,7 +95,8 @@ async fn every_service_reads_compressed_calls_and_compresses_its_responses() {
     }
 }
 
-/// The messages of a gRPC-Web answer to a call with these headers, each with its flag. The tests' gRPC client would decompress them.
+/// The messages of a gRPC-Web response to a call with these headers, each with its flag. The gRPC
+/// client of the tests would decompress them.
 fn messages_of(
     server: &Server,
     path: &str,
@@ -120,7 +121,7 @@ fn messages_of(
         messages.push((head[0], body[..length].to_vec()));
         rest = &body[length..];
     }
-    // The last one is the trailers.
+    // The last frame holds the trailers.
     assert_eq!(messages.pop().map(|(flag, _)| flag), Some(0x80));
     messages
 }
@@ -136,7 +137,7 @@ fn responses_are_compressed_for_clients_that_accept_it_alone() {
         (Some("identity"), false),
         (Some("br,zstd"), false),
         (Some("gzip"), true),
-        // As Python's and C++'s clients announce it.
+        // The values that the Python and C++ clients send.
         (Some("identity, deflate, gzip"), true),
     ] {
         let messages = messages_of(&server, path, &request, accept);
@@ -157,7 +158,7 @@ fn responses_are_compressed_for_clients_that_accept_it_alone() {
         assert_eq!(versions.versions.len(), 1);
         assert_eq!(expected.get_or_insert(versions.clone()), &versions);
     }
-    // One that is small, and one that is mostly a PNG, are not compressed though the client accepts it.
+    // A small response and one that is mostly a PNG are not compressed.
     let plain = predict_request(&server);
     let annotated = v1::PredictRequest {
         annotate: true,
@@ -194,15 +195,15 @@ async fn a_compressed_message_may_be_as_large_as_a_plain_one_and_no_larger() {
         assert!(bomb.message().contains("1048576 bytes"), "{bomb:?}");
         let bomb = client.predict(zeros(1 << 20)).await.unwrap_err();
         assert_eq!(bomb.code(), Code::ResourceExhausted, "{bomb:?}");
-        // It is read, and then found to be no image.
+        // It is accepted, and then refused because it is not an image.
         let read = client.predict(zeros((1 << 20) - 100)).await.unwrap_err();
         assert_eq!(reason(&read), "INVALID_IMAGE", "{read:?}");
     }
-    // Uncompressed as before.
+    // The same limit without compression.
     let mut plain = PredictionServiceClient::new(server.channel());
     let large = plain.predict(zeros(1 << 20)).await.unwrap_err();
     assert_eq!(large.code(), Code::OutOfRange, "{large:?}");
-    // Health and reflection have gRPC's own limit.
+    // Health and reflection have gRPC's default limit.
     let mut health = compressing!(HealthClient, server, GZIP);
     let service = "a".repeat(5 << 20);
     let bomb = health
@@ -224,7 +225,7 @@ async fn a_compressed_stream_delivers_each_event_when_it_happens() {
     let response = client.stream_epoch_metrics(request).await.unwrap();
     assert_eq!(response.metadata().get("grpc-encoding").unwrap(), "gzip");
     let mut events = response.into_inner();
-    // The training does not end by itself, so an event that waited for others would never come.
+    // The training never ends, so an event that waited for later ones would never arrive.
     loop {
         let event = events.message().await.unwrap().unwrap().event.unwrap();
         if let Some(Kind::StateChanged(change)) = event.kind
@@ -235,7 +236,7 @@ async fn a_compressed_stream_delivers_each_event_when_it_happens() {
     }
 }
 
-/// The types of google.rpc's error details.
+/// Types of google.rpc's error details.
 const DETAILS: [&str; 11] = [
     "google.rpc.ErrorInfo",
     "google.rpc.RetryInfo",
@@ -250,7 +251,7 @@ const DETAILS: [&str; 11] = [
     "google.rpc.Status",
 ];
 
-/// The file with a symbol and all files that it needs, as a client without any descriptors gets them by reflection.
+/// The file of a symbol with its imports, as a client without descriptors fetches them.
 macro_rules! describing_files {
     ($name:ident, $module:ident) => {
         async fn $name(
@@ -313,7 +314,7 @@ async fn reflection_describes_the_details_of_errors() {
             _ => "google/rpc/error_details.proto",
         };
         assert_eq!(files[0].name(), expected);
-        // Fails where a file that another one imports is missing.
+        // Fails if an imported file is missing.
         let mut pool = DescriptorPool::new();
         pool.add_file_descriptor_protos(files).unwrap();
         pools.insert(symbol.to_owned(), pool);
@@ -321,7 +322,7 @@ async fn reflection_describes_the_details_of_errors() {
     let unknown = describing_files(&server, "google.rpc.Nothing", None).await;
     assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
 
-    // The details of a real error, read by these descriptors alone.
+    // The details of a real error, decoded with these descriptors only.
     let spec = v1::TrainingSpec {
         max_epochs: Some(0),
         batch_size: Some(0),

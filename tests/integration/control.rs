@@ -1,4 +1,4 @@
-//! Pausing, resuming and changing trainings, and what ends them by their own spec.
+//! Pausing, resuming and changing trainings, and ends that the spec defines.
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -44,7 +44,7 @@ async fn past_first_epoch(server: &Server, name: &str) {
         .await;
 }
 
-/// Fields that a refused request names.
+/// The fields of a refused request.
 fn fields(refused: &Status) -> Vec<String> {
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
     let violations = refused.get_details_bad_request().unwrap().field_violations;
@@ -98,7 +98,7 @@ async fn training_in_the_queue_is_paused_at_once_and_keeps_its_place() {
         (TrainingState::Queued, 1)
     );
     pause(&server, &first).await.unwrap();
-    // Without a checkpoint there is nothing to keep.
+    // Without a checkpoint nothing is kept.
     assert_eq!(
         stop(&server, &first).await.state(),
         TrainingState::Cancelled
@@ -154,26 +154,26 @@ async fn running_training_takes_changes_from_its_next_epoch_on() {
     assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
     assert_eq!(training.stop_reason(), StopReason::MaxEpochs);
     assert_eq!(training.last.unwrap().epoch, since + 15);
-    let (mut rates, mut told) = (Vec::new(), Vec::new());
+    let (mut rates, mut all_changes) = (Vec::new(), Vec::new());
     for event in server.events(&name).await {
         match event.kind {
             Some(Kind::EpochCompleted(metrics)) => rates.push(metrics.learning_rate),
             Some(Kind::SpecChanged(changed)) => {
                 assert_eq!(changed.reason(), v1::SpecChangeReason::Requested);
-                told.extend(changed.changes);
+                all_changes.extend(changed.changes);
             }
             _ => {}
         }
     }
     assert_eq!((rates[0], rates[rates.len() - 1]), (1e-4, 5e-5));
     assert!(rates.is_sorted_by(|a, b| a >= b), "{rates:?}");
-    let told: Vec<_> = told
+    let all_changes: Vec<_> = all_changes
         .iter()
         .map(|one| (one.field.as_str(), one.before.as_str(), one.after.as_str()))
         .collect();
     let epochs = (since + 15).to_string();
     assert_eq!(
-        told,
+        all_changes,
         [
             ("early_stopping.patience", "0", "9999"),
             ("optimizer.learning_rate", "0.0001", "0.00005"),
@@ -193,7 +193,7 @@ async fn training_that_prepares_takes_changes_from_its_first_epoch_on() {
     let name = server
         .queue(small_spec(&server.faces("faces", 200, 1)))
         .await;
-    // Its process starts from here on, with a job that has the spec as it was.
+    // The process starts with the spec before the change.
     let has_begun = |training: &v1::Training| training.state() != TrainingState::Queued;
     server.training_when(&name, "preparing", has_begun).await;
     let slower = v1::UpdateTrainingRequest {
@@ -258,7 +258,7 @@ async fn training_whose_best_checkpoint_is_lost_begins_anew_and_does_not_hold_up
     let server = Server::start(&[]);
     let faces = server.faces("faces", 60, 1);
     let spec = v1::TrainingSpec {
-        // Epochs of seconds, so that there is a full checkpoint.
+        // Epochs that take seconds, so that a full checkpoint is written.
         max_epochs: Some(3),
         ..long_spec(&faces)
     };
@@ -285,8 +285,8 @@ async fn training_whose_best_checkpoint_is_lost_begins_anew_and_does_not_hold_up
     server.predict().await.unwrap();
 }
 
-/// The moment between the end of a process and its record cannot be met from outside by intent, so it is tried often: whatever a stop meets, the
-/// training ends.
+/// Stops trainings repeatedly, because the moment between the end of a process and its record
+/// cannot be hit deliberately. Every one must end.
 #[tokio::test]
 async fn stop_that_meets_the_end_of_a_process_ends_the_training() {
     let server = Server::start(&[]);

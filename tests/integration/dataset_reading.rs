@@ -10,7 +10,7 @@ fn datasets(server: &Server) -> DatasetServiceClient<Channel> {
     DatasetServiceClient::new(server.channel())
 }
 
-/// The fields that a refusal names.
+/// The fields of a refusal.
 fn fields(refused: &Status) -> Vec<String> {
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     let violations = refused.get_details_bad_request().unwrap().field_violations;
@@ -184,7 +184,7 @@ async fn a_dataset_with_a_name_keeps_its_pattern() {
         text
     };
     let path = directory.to_str().unwrap();
-    // Read by default, the numbers of the files are the ages, and the warning names the pattern.
+    // By default the numbers of the files are read as ages, and the warning names the pattern.
     let doubted = run(&["dataset", "check", path, "--no-near"]);
     assert!(
         doubted.contains("set age_pattern to \"directory\""),
@@ -250,7 +250,7 @@ async fn a_dataset_with_a_name_keeps_its_pattern() {
         )
     };
     assert_eq!(ages(&kept), (20.0, 27.0));
-    // A request may say otherwise.
+    // A request overrides the stored pattern.
     let own = start(&server, by_name("utkface"), true).await.unwrap();
     assert_eq!(ages(&own), (0.0, 39.0));
     assert_eq!(own.dataset.unwrap().warnings, [""; 0]);

@@ -1,4 +1,4 @@
-//! Datasets that are checked: what is found in them, and what the checks leave alone.
+//! Dataset checks: their findings, and their isolation from other work.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ fn datasets(
     v1::dataset_service_client::DatasetServiceClient::new(server.channel())
 }
 
-/// The phases that a check tells of, each once, and its report.
+/// The phases of a check without repetitions, and its report.
 async fn check(
     server: &Server,
     request: v1::CheckDatasetRequest,
@@ -52,7 +52,7 @@ fn command(server: &Server, arguments: &[&str], dataset: &Path) -> Output {
     server.run(&[&check, arguments].concat())
 }
 
-/// Drawn faces in `train` and `val`, with one of each thing that can be wrong.
+/// Drawn faces in `train` and `val`, with one of each problem.
 fn spoiled(server: &Server) -> PathBuf {
     let drawn = files_of(&server.faces("drawn", 20, 5));
     let directory = server.path("spoiled");
@@ -64,10 +64,10 @@ fn spoiled(server: &Server) -> PathBuf {
         let part = if index < 14 { &train } else { &val };
         fs_err::copy(file, part.join(file.file_name().unwrap())).unwrap();
     }
-    // The same file with another age, and one in both parts.
+    // The same file with another age, and one in both splits.
     fs_err::copy(&drawn[0], train.join("77_wrong_age.jpg")).unwrap();
     fs_err::copy(&drawn[1], val.join(drawn[1].file_name().unwrap())).unwrap();
-    // Encoded again within a part, mirrored into the other.
+    // Encoded again within a split, mirrored into the other.
     let open = |index: usize| {
         let bytes = fs_err::read(&drawn[index]).unwrap();
         image::load_from_memory(&bytes).unwrap()
@@ -80,7 +80,7 @@ fn spoiled(server: &Server) -> PathBuf {
     open(2).save(again).unwrap();
     let mirrored = val.join(format!("{}_mirrored.png", age(3)));
     open(3).fliph().save(mirrored).unwrap();
-    // Damaged behind its header, without an age, and no image.
+    // Damaged after the header, without an age, and not an image.
     let damaged = train.join("30_damaged.png");
     open(4).save(&damaged).unwrap();
     let mut bytes = fs_err::read(&damaged).unwrap();
@@ -153,7 +153,7 @@ async fn a_check_finds_each_thing_that_is_wrong() {
     assert!(names(again).iter().any(|name| name.ends_with("_again.png")));
     assert_eq!(found.outliers, None);
 
-    // Fewer are listed, and all are counted.
+    // Only some are listed, but all are counted.
     let mut asked = request(&directory);
     asked.max_listed = Some(1);
     asked.near_distance = Some(40);
@@ -163,7 +163,7 @@ async fn a_check_finds_each_thing_that_is_wrong() {
         (near.groups, near.listed.len(), near.max_distance),
         (2, 1, 40)
     );
-    // Headers alone.
+    // Headers only.
     let mut asked = request(&directory);
     asked.skip_near_duplicates = true;
     let (phases, quick) = check(&server, asked).await.unwrap();
@@ -175,7 +175,7 @@ async fn a_check_finds_each_thing_that_is_wrong() {
     command_line(&server, &directory);
 }
 
-/// The program itself, against the same server.
+/// The same check by the command line.
 fn command_line(server: &Server, directory: &Path) {
     let output = command(server, &[], directory);
     let (text, errors) = (
@@ -193,7 +193,7 @@ fn command_line(server: &Server, directory: &Path) {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
-    // Leaks fail it only on request.
+    // Leaks fail the command only with --strict.
     let strict = command(server, &["--strict", "--json"], directory);
     assert_eq!(strict.status.code(), Some(1));
     let object: serde_json::Value = serde_json::from_slice(&strict.stdout).unwrap();
@@ -215,7 +215,7 @@ async fn labels_that_the_model_does_not_believe_are_those_outside_of_its_interva
     let server = Server::start(&[]);
     let faces = server.faces("faces", 200, 1);
     let mut spec = v1::TrainingSpec {
-        // As Predict computes.
+        // The precision of Predict.
         precision: v1::Precision::F32.into(),
         ..small_spec(&faces)
     };
@@ -246,7 +246,7 @@ async fn labels_that_the_model_does_not_believe_are_those_outside_of_its_interva
     assert_eq!(outliers.model_version, training.model_version);
     assert_eq!((outliers.images, outliers.skipped_images), (201, 0));
 
-    // What Predict says of the same files at that level.
+    // Predictions of the same files at that level.
     let mut expected = Vec::new();
     let files = files_of(&checked);
     for group in files.chunks(40) {
@@ -262,7 +262,7 @@ async fn labels_that_the_model_does_not_believe_are_those_outside_of_its_interva
             let age: f64 = name.split('_').next().unwrap().parse().unwrap();
             let interval = one.interval.unwrap();
             assert_eq!(interval.confidence, outliers.level);
-            // One validation image lies on the end of its interval, but for rounding.
+            // A validation image is at the end of its interval, except for rounding.
             if age < interval.lower - 0.01 || age > interval.upper + 0.01 {
                 let half = interval.upper - one.age;
                 expected.push((name, (age - one.age).abs() / half));
@@ -273,7 +273,7 @@ async fn labels_that_the_model_does_not_believe_are_those_outside_of_its_interva
     assert_eq!(outliers.outside, expected.len() as u64);
     for (listed, (name, ratio)) in outliers.listed.iter().zip(&expected) {
         assert_eq!(&listed.file, name);
-        // Equal but for the order of additions in a batch.
+        // Equal except for the order of additions in a batch.
         assert!((listed.ratio - ratio).abs() < 1e-3, "{listed:?} {ratio}");
     }
     assert_eq!(outliers.listed[0].file, "119_wrong.jpg");
@@ -294,7 +294,7 @@ async fn labels_that_the_model_does_not_believe_are_those_outside_of_its_interva
     );
 }
 
-/// What a check finds of a split is what a training makes of it, and an evaluation after it.
+/// A check, a training and an evaluation agree on a split.
 #[tokio::test]
 async fn a_training_splits_by_looks_when_it_is_asked_to() {
     let server = Server::start(&[]);
@@ -337,7 +337,7 @@ async fn a_training_splits_by_looks_when_it_is_asked_to() {
     assert_eq!(near.dataset.unwrap().digest, digest);
     assert_ne!(exact.dataset.unwrap().digest, digest);
 
-    // An evaluation that says nothing of it takes the training's test images.
+    // An evaluation without a grouping uses that of the training.
     let asked = v1::EvaluateModelVersionRequest {
         dataset: request(&faces).dataset,
         split: v1::DatasetSplit::Test.into(),
@@ -395,10 +395,14 @@ async fn a_check_that_cannot_be_says_why() {
             "model_version: ",
         ),
     ];
-    for (asked, told) in cases {
+    for (asked, expected) in cases {
         let refused = check(&server, asked).await.map(drop).unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
-        assert!(refused.message().starts_with(told), "{}", refused.message());
+        assert!(
+            refused.message().starts_with(expected),
+            "{}",
+            refused.message()
+        );
     }
     let outside = check(&server, request(outside.path()))
         .await
@@ -419,7 +423,7 @@ async fn a_check_that_cannot_be_says_why() {
         code(&check(&server, absent).await.map(drop)),
         Code::NotFound
     );
-    // All at once.
+    // All violations at once.
     let mut bad = request(&faces);
     (bad.near_distance, bad.max_listed) = (Some(99), Some(9_999));
     bad.dataset.as_mut().unwrap().max_reject_share = Some(7.0);
@@ -428,19 +432,19 @@ async fn a_check_that_cannot_be_says_why() {
         refused.message().contains("and 2 more violations"),
         "{refused}"
     );
-    // Too little for a training is a warning.
+    // Too few images for a training are a warning.
     let (_, few) = check(&server, request(&faces)).await.unwrap();
     let warnings = few.dataset.unwrap().warnings;
     let fails = |line: &String| line.starts_with("a training would fail: ");
     assert!(warnings.iter().any(fails), "{warnings:?}");
 }
 
-/// Checks are few, go behind everything else, and are over when nobody listens any more.
+/// Checks are limited in number, have the lowest priority, and end with their client.
 #[tokio::test]
 async fn a_check_leaves_predict_alone_and_ends_with_its_client() {
     let server = Server::start(&[]);
     server.train_small().await;
-    // Sixteen million pixels each, so that a check takes long; one file under many names.
+    // 16 million pixels each, so that a check takes long; one file under many names.
     let large = server.path("large");
     fs_err::create_dir(&large).unwrap();
     let first = large.join("30_0.png");
@@ -467,7 +471,7 @@ async fn a_check_leaves_predict_alone_and_ends_with_its_client() {
         };
         while !scans(&stream.message().await.unwrap().unwrap().kind.unwrap()) {}
     }
-    // Threads of the lowest priority read them, and nothing else of the server is slowed down.
+    // Threads of the lowest priority read them, and no other thread of the server is slowed down.
     assert!(niced_threads(server.pid()) >= 2);
     for _ in 0..5 {
         server.predict().await.unwrap();
@@ -494,7 +498,7 @@ fn niced_threads(pid: u32) -> usize {
     tasks
         .filter(|task| {
             let path = task.as_ref().unwrap().path().join("stat");
-            // It may have ended meanwhile.
+            // The thread may have ended meanwhile.
             let stat = fs_err::read_to_string(path).unwrap_or_default();
             let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' '));
             fields.and_then(|mut fields| fields.nth(16)) == Some("19")

@@ -37,7 +37,8 @@ fn the_book_lists_the_metrics() {
     );
 }
 
-/// Module, and the modules of ours that it must not use. The composition root and the command line may use everything.
+/// Module, and the modules of ours that it must not use. The composition root and the command line
+/// may use everything.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     // They know nothing of each other: the registry joins them.
     (

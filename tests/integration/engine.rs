@@ -1,10 +1,10 @@
-//! Feature cache and number formats: faster, and the same figures.
+//! Feature cache and precisions: faster, with equal metrics.
 
 use visage::proto::v1::{self, FeatureCache, Precision, TrainingState, training_event::Kind};
 
 use crate::support::{Server, small_spec, wait_until};
 
-/// Every epoch's figures.
+/// Metrics of all epochs.
 async fn epochs(server: &Server, spec: v1::TrainingSpec) -> Vec<v1::EpochMetrics> {
     let training = server.ended(&server.queue(spec).await).await;
     assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
@@ -32,7 +32,7 @@ fn losses(epochs: &[v1::EpochMetrics]) -> Vec<(f64, f64, f64, u64)> {
 async fn kept_features_give_the_same_losses_to_the_bit() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 70, 1);
-    // Found by its header when the dataset is scanned, but not decodable: left out in every epoch.
+    // Accepted by its header in the scan, but not decodable: skipped in every epoch.
     let whole = fs_err::read(&crate::support::files_of(&faces)[0]).unwrap();
     fs_err::write(faces.join("30_0_0_20200101.jpg"), &whole[..whole.len() / 2]).unwrap();
     let spec = |cache: FeatureCache| v1::TrainingSpec {
@@ -48,7 +48,7 @@ async fn kept_features_give_the_same_losses_to_the_bit() {
         let found = losses(&epochs(&server, spec(cache)).await);
         assert_eq!(found, expected, "{cache:?}");
     }
-    // The training has ended for its followers a moment before its directory goes.
+    // The directory is removed shortly after the final event.
     let work = server.path("data").join("work");
     wait_until("without features on disk", || async {
         fs_err::read_dir(&work).map_or(0, |directory| directory.count()) == 0
@@ -122,7 +122,8 @@ async fn sixteen_bits_learn_as_well_as_thirty_two() {
     };
     let in_f32 = best(epochs(&server, spec(Precision::F32, 1)).await);
     let in_bf16 = best(epochs(&server, spec(Precision::Bf16, 1)).await);
-    // The split and the order are the same, so only the format differs; another seed differs by years on so few images.
+    // Split and order are equal, so only the precision differs; another seed differs by years on so
+    // few images.
     assert!(
         (in_f32 - in_bf16).abs() < 1.0,
         "{in_f32} and {in_bf16} years"

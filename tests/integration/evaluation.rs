@@ -1,4 +1,4 @@
-//! What the server says of a version on a dataset, against what Predict says of the same images.
+//! Evaluations of a version, compared with predictions of the same images.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use visage::proto::{
 
 use crate::support::{Server, code, files_of, reason, small_spec, wait_until};
 
-/// A training in f32, as Predict computes, with enough validation images for most levels.
+/// A training in f32, the precision of Predict here, with enough validation images for most levels.
 async fn train(server: &Server, faces: &Path) -> v1::Training {
     let mut spec = v1::TrainingSpec {
         precision: v1::Precision::F32.into(),
@@ -44,7 +44,7 @@ fn request(dataset: &Path) -> v1::EvaluateModelVersionRequest {
     }
 }
 
-/// Everything that an evaluation sends.
+/// All messages of an evaluation.
 #[derive(Default)]
 struct Sent {
     progress: Vec<v1::EvaluationProgress>,
@@ -81,7 +81,7 @@ async fn evaluate(
     Ok(sent)
 }
 
-/// What Predict says of each file: the age, and the interval of the level.
+/// The predicted age of each file, and its interval at the level.
 async fn predict(
     server: &Server,
     files: &[PathBuf],
@@ -112,7 +112,7 @@ fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Equal but for the order of additions in a batch.
+/// Equal except for the order of additions in a batch.
 fn assert_near(found: f64, expected: f64, what: &str) {
     assert!(
         (found - expected).abs() < 1e-3,
@@ -140,7 +140,7 @@ async fn an_evaluation_has_the_figures_that_follow_from_predict() {
         .map(|((predicted, _), age)| predicted - age)
         .collect();
 
-    // Every image, by name, as Predict sees it.
+    // Each image by name, with the age that Predict returns.
     assert_eq!(sent.predictions.len(), 200);
     for (index, found) in sent.predictions.iter().enumerate() {
         let name = files[index].file_name().unwrap().to_str().unwrap();
@@ -149,7 +149,7 @@ async fn an_evaluation_has_the_figures_that_follow_from_predict() {
         assert_near(found.predicted, predicted[index].0, name);
         assert_near(found.error, errors[index], name);
     }
-    // The figures, from Predict's answers.
+    // Metrics computed from the predictions.
     let found = sent.evaluation();
     assert_eq!(found.images, 200);
     let mse = mean(errors.iter().map(|error| error * error));
@@ -186,7 +186,7 @@ async fn an_evaluation_has_the_figures_that_follow_from_predict() {
     for (worst, error) in found.worst_predictions.iter().zip(by_error) {
         assert_near(worst.error.abs(), error.abs(), &worst.file);
     }
-    // The intervals of 0.8.
+    // Intervals at the level 0.8.
     let inside = predicted.iter().zip(&ages).filter(|((_, interval), age)| {
         assert_eq!(interval.confidence, 0.8);
         (interval.lower..=interval.upper).contains(*age)
@@ -198,14 +198,14 @@ async fn an_evaluation_has_the_figures_that_follow_from_predict() {
         .iter()
         .map(|(_, interval)| interval.upper - interval.lower);
     assert_near(coverage.mean_width, mean(widths), "mean width");
-    // The baseline is what the training knows.
+    // The baseline is the mean age of the training images.
     let dataset = training.dataset.clone().unwrap();
     let of_train = dataset.splits.iter().find(|split| split.split == "train");
     assert_near(found.baseline_age, of_train.unwrap().age_mean, "mean age");
     let source = v1::BaselineSource::TrainingMean;
     assert_eq!(found.baseline_source(), source);
 
-    // What surrounds them.
+    // The rest of the report.
     let report = &sent.report;
     assert_eq!(report.model_version, training.model_version);
     assert_eq!(report.dataset_digest, dataset.digest);
@@ -223,7 +223,7 @@ async fn an_evaluation_has_the_figures_that_follow_from_predict() {
         assert!(png.starts_with(b"\x89PNG") && png.len() > 5_000);
     }
     assert_eq!(sent.progress[0].phase, "scan");
-    assert!(sent.progress.iter().all(|told| told.done <= told.total));
+    assert!(sent.progress.iter().all(|step| step.done <= step.total));
 
     same_split_as_the_training(&server, &training, &faces).await;
     levels(&server, &files[0], &training.model_version).await;
@@ -231,7 +231,7 @@ async fn an_evaluation_has_the_figures_that_follow_from_predict() {
     columns(&server, &files).await;
 }
 
-/// Of the columns of a manifest those that define groups are shown, and the others are listed.
+/// Manifest columns with few values define groups; the others are listed with reasons.
 async fn columns(server: &Server, files: &[PathBuf]) {
     let manifest = server.path("columns.csv");
     let mut table = "Unnamed: 0,path,age,camera,name,pixels\n".to_owned();
@@ -277,7 +277,7 @@ async fn columns(server: &Server, files: &[PathBuf]) {
     );
 }
 
-/// The test images are those of the training, and so are the figures.
+/// The test split and its metrics are those of the training.
 async fn same_split_as_the_training(server: &Server, training: &v1::Training, faces: &Path) {
     let mut asked = request(faces);
     asked.split = DatasetSplit::Test.into();
@@ -317,7 +317,7 @@ async fn same_split_as_the_training(server: &Server, training: &v1::Training, fa
     assert!((coverage(&stored).mean_width - coverage(again).mean_width).abs() < 0.01);
 }
 
-/// A level between two gets the higher; one above all is refused with what there is.
+/// A level between two is rounded up; one above all is refused with the available levels.
 async fn levels(server: &Server, file: &Path, version: &str) {
     let files = [file.to_owned()];
     let ninety = predict(server, &files, None).await[0].1;
@@ -326,7 +326,7 @@ async fn levels(server: &Server, file: &Path, version: &str) {
     let half = predict(server, &files, Some(0.2)).await[0].1;
     assert_eq!(half.confidence, 0.5);
     assert!(half.upper - half.lower <= ninety.upper - ninety.lower);
-    for (level, told) in [
+    for (level, expected) in [
         (0.999, format!("0.999 is not available for {version}: its ")),
         (1.0, "must be above 0 and below 1, got 1".to_owned()),
         (f64::NAN, "must be above 0 and below 1, got NaN".to_owned()),
@@ -340,11 +340,11 @@ async fn levels(server: &Server, file: &Path, version: &str) {
         assert_eq!(refused.code(), Code::InvalidArgument);
         let message = refused.message();
         assert!(message.starts_with("interval_level: "), "{message}");
-        assert!(message.contains(&told), "{message}");
+        assert!(message.contains(&expected), "{message}");
     }
 }
 
-/// The program itself, against the same server.
+/// The same evaluation by the command line.
 fn command_line(server: &Server, faces: &Path, mae: f64) {
     let plots = server.path("plots");
     let evaluate = ["--json", "evaluate", "--dataset", faces.to_str().unwrap()];
@@ -359,7 +359,7 @@ fn command_line(server: &Server, faces: &Path, mae: f64) {
     }
 }
 
-/// The ages that the Open Inference Protocol gives.
+/// Ages by the Open Inference Protocol.
 async fn infer(server: &Server, files: &[PathBuf]) -> Vec<f32> {
     let images = files.iter().map(|file| fs_err::read(file).unwrap().into());
     let request = ModelInferRequest {
@@ -389,7 +389,8 @@ async fn infer(server: &Server, files: &[PathBuf]) -> Vec<f32> {
 #[tokio::test]
 async fn no_age_is_negative_or_outside_of_its_interval_whatever_predicts_it() {
     let server = Server::start(&[]);
-    // All but a tenth of the faces are said to be newborns, so that outputs of the network lie on both sides of 0.
+    // Nine tenths of the faces are labelled as newborns, so that outputs of the network are on both
+    // sides of 0.
     let faces = server.path("newborns");
     fs_err::create_dir(&faces).unwrap();
     for (index, file) in files_of(&server.faces("drawn", 200, 5)).iter().enumerate() {
@@ -421,7 +422,7 @@ async fn no_age_is_negative_or_outside_of_its_interval_whatever_predicts_it() {
         assert!(found.is_sign_positive(), "{found}");
         assert_near(f64::from(*found), *age, "the Open Inference Protocol");
     }
-    // The explanation adds up to the returned age, also for the mean of an image and its mirror image.
+    // The explanation sums to the returned age, also for the mean of an image and its mirror image.
     for average_flip in [false, true] {
         let images = files[..40]
             .iter()
@@ -453,7 +454,7 @@ async fn an_evaluation_that_cannot_be_says_why() {
     assert_eq!(code(&refused), Code::FailedPrecondition);
     assert_eq!(reason(&refused.unwrap_err()), "NO_LIVE_MODEL");
 
-    // Without test images nothing is stored.
+    // Without test images no evaluation is stored.
     let mut spec = small_spec(&faces);
     spec.dataset.as_mut().unwrap().test_fraction = Some(0.0);
     let training = server.ended(&server.queue(spec).await).await;
@@ -479,7 +480,7 @@ async fn an_evaluation_that_cannot_be_says_why() {
     let empty = server.path("empty");
     fs_err::create_dir(&empty).unwrap();
     let cases = [
-        // The version's training left no images for the test, and so does its split here.
+        // The version's training has no test images, so its split has none here either.
         (
             with(|asked| asked.split = DatasetSplit::Test.into()),
             "split: it has no images",
@@ -501,16 +502,20 @@ async fn an_evaluation_that_cannot_be_says_why() {
         ),
         (with(|asked| asked.name = "versions/1".to_owned()), "name: "),
     ];
-    for (asked, told) in cases {
+    for (asked, expected) in cases {
         let refused = evaluate(&server, asked).await.map(drop).unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
-        assert!(refused.message().starts_with(told), "{}", refused.message());
+        assert!(
+            refused.message().starts_with(expected),
+            "{}",
+            refused.message()
+        );
     }
     let absent = with(|asked| asked.name = "models/age/versions/77".to_owned());
     let refused = evaluate(&server, absent).await.map(drop);
     assert_eq!(code(&refused), Code::NotFound);
 
-    // A directory of one image is enough to evaluate on, and an image that is damaged inside is counted.
+    // A few images are enough for an evaluation, and damaged ones are counted.
     let few = server.faces("few", 4, 8);
     let damaged = few.join("30_damaged.png");
     image::open(&files_of(&few)[0])
@@ -537,12 +542,12 @@ async fn an_evaluation_that_cannot_be_says_why() {
     );
 }
 
-/// Evaluations are few, beside what clients wait for, and over when nobody listens any more.
+/// Evaluations are limited in number, yield to predictions, and end with their client.
 #[tokio::test]
 async fn an_evaluation_leaves_predict_alone_and_ends_with_its_client() {
     let server = Server::start(&["--max-queued-images", "64"]);
     server.train_small().await;
-    // Sixteen million pixels each, so that an evaluation takes long; one file under many names.
+    // 16 million pixels each, so that an evaluation takes long; one file under many names.
     let large = server.path("large");
     fs_err::create_dir(&large).unwrap();
     let first = large.join("30_0.png");
@@ -564,7 +569,7 @@ async fn an_evaluation_leaves_predict_alone_and_ends_with_its_client() {
         .await;
     assert_eq!(code(&refused), Code::ResourceExhausted);
     assert_eq!(reason(&refused.unwrap_err()), "TOO_MANY_EVALUATIONS");
-    // All four predict: they hold four of the 64 places, and no more.
+    // All four predict, with one of the 64 permits each.
     for stream in &mut running {
         let predicts = |kind: &Kind| match kind {
             Kind::Progress(progress) => progress.phase == "predict" && progress.done > 0,
@@ -581,7 +586,7 @@ async fn an_evaluation_leaves_predict_alone_and_ends_with_its_client() {
         queue_depth(&server).await == 0.0
     })
     .await;
-    // The places of all four are free again.
+    // The permits of all four are free again.
     let faces = server.path("one-face");
     for _ in 0..5 {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Photographs with several faces, and what makes an age.
+//! Images with several faces, and explanations.
 
 use image::{Rgb, RgbImage, imageops};
 use rand::SeedableRng;
@@ -46,7 +46,7 @@ async fn predict(server: &Server, request: v1::PredictRequest) -> Vec<v1::Predic
     response.into_inner().predictions
 }
 
-/// A model whose last layer has three by three places.
+/// Trains a model whose last layer has a 3x3 feature map.
 async fn train(server: &Server) {
     let faces = server.faces("train", 60, 3);
     let spec = v1::TrainingSpec {
@@ -63,7 +63,7 @@ async fn train(server: &Server) {
 }
 
 #[tokio::test]
-async fn each_face_of_a_photograph_is_predicted_as_the_square_alone() {
+async fn each_detected_face_is_predicted_like_its_crop() {
     let server = Server::start(&[]);
     train(&server).await;
     let places = [(60, 40), (400, 260), (720, 90)];
@@ -101,7 +101,7 @@ async fn each_face_of_a_photograph_is_predicted_as_the_square_alone() {
         let (left, top) = (i64::from(place.left), i64::from(place.top));
         imageops::replace(&mut alone, &image, -left, -top);
         let of_square = &predict(&server, asking(&[alone])).await[0];
-        // Another size of the batch rounds differently.
+        // The batch size changes the rounding.
         assert!(
             (of_square.age - face.age).abs() < 1e-3,
             "{} and {}",
@@ -119,7 +119,7 @@ async fn each_face_of_a_photograph_is_predicted_as_the_square_alone() {
     assert_eq!(none.face_detection(), FaceDetection::NoFace);
     assert!(none.age.is_nan() && none.interval.is_none() && none.faces.is_empty());
     assert_eq!(decoded(&none.annotated_png), wall);
-    // Who does not ask gets what there was before.
+    // Without the option the response has no faces.
     let plain = &predict(&server, asking(&[wall])).await[0];
     assert_eq!(plain.face_detection(), FaceDetection::Unspecified);
     assert!(plain.age.is_finite() && plain.faces.is_empty());
@@ -152,7 +152,7 @@ fn assert_explains(explanation: &v1::Explanation, age: f64) {
 
 #[tokio::test]
 async fn an_explanation_sums_up_to_the_age_and_is_laid_over_the_image() {
-    // The other number format, whose pass is libtorch's.
+    // The other precision, which libtorch computes.
     for precision in ["auto", "f32"] {
         let server = Server::start(&["--precision", precision]);
         train(&server).await;
@@ -164,7 +164,7 @@ async fn an_explanation_sums_up_to_the_age_and_is_laid_over_the_image() {
         };
         let predictions = predict(&server, request).await;
         for (prediction, plain) in predictions.iter().zip(&plain) {
-            // The explanation changes nothing.
+            // An explanation does not change the prediction.
             assert!((prediction.age - plain.age).abs() < 1e-3);
             assert!(plain.explanation.is_none() && plain.explanation_png.is_empty());
             assert_explains(prediction.explanation.as_ref().unwrap(), prediction.age);
@@ -213,7 +213,7 @@ async fn crowds_come_through_a_queue_of_one_and_leave_it_empty() {
                 let faces = response.into_inner().predictions.remove(0).faces;
                 assert!(faces.len() >= 10, "{}", faces.len());
             }
-            // Refused at the door: what is inside keeps its place.
+            // Refused by admission; admitted images keep their permits.
             Err(status) => assert_eq!(reason(&status), "QUEUE_FULL", "{status}"),
         }
     }
@@ -242,7 +242,7 @@ async fn a_deadline_ends_the_search() {
     });
     request.set_timeout(std::time::Duration::from_millis(60));
     let answer = server.predictions().predict(request).await;
-    // The client itself gives up at that time too, and says so in its own words.
+    // The client times out as well, with a message of its own.
     let found = code(&answer);
     assert!(
         [Code::DeadlineExceeded, Code::Cancelled].contains(&found),

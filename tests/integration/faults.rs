@@ -1,4 +1,5 @@
-//! What goes wrong while a training runs: each ends in its state and stop reason, and the server goes on.
+//! Failures during a training: each results in its state and stop reason, and the server is
+//! unaffected.
 
 use std::{path::Path, process::Command, time::Instant};
 
@@ -7,10 +8,10 @@ use visage::proto::v1::{self, StopReason, TrainingState, training_event::Kind};
 
 use crate::support::{Server, is_alive, long_spec, signal, small_spec, wait_until};
 
-/// "Within seconds", with room for a machine that does other things too.
+/// "Within seconds", with a margin for a busy machine.
 const SECONDS: u64 = 30;
 
-/// Asserts how a training ended, soon after something happened to it, and that Predict and the next training work.
+/// Asserts the end of a training soon after a failure, and that Predict and the next training work.
 async fn assert_ended(
     server: &Server,
     name: &str,
@@ -30,7 +31,8 @@ async fn assert_ended(
     training
 }
 
-/// Sends a signal to the worker in the middle of an epoch, after which the training must end as WORKER_DIED; what the failure says.
+/// Sends a signal to the worker during an epoch; the training must end as WORKER_DIED. Returns the
+/// failure's message.
 async fn message_after(signal_name: &str, options: &[&str]) -> String {
     let server = Server::start(options);
     server.train_small().await;
@@ -105,7 +107,8 @@ async fn a_database_that_others_lock_for_a_while_ends_no_training() {
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
 
     server.running(&name, 2).await;
-    // Without one it would be cancelled: no full checkpoint was due yet, so that it has begun anew.
+    // A restarted training has events of the second attempt; without a full checkpoint it starts
+    // over.
     server.training_when(&name, "an epoch", has_epochs).await;
     let request = v1::StopTrainingRequest { name: name.clone() };
     server.trainings().stop_training(request).await.unwrap();
@@ -113,7 +116,8 @@ async fn a_database_that_others_lock_for_a_while_ends_no_training() {
     assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
 }
 
-/// The process may map so much memory that a batch of 64 does not fit and a smaller one does.
+/// Limits the address space of the worker, so that a batch of 64 does not fit and a smaller one
+/// does.
 #[tokio::test]
 async fn batch_that_does_not_fit_into_memory_is_halved() {
     let limit = format!("ulimit -v {MAPPABLE_KILOBYTES}; exec \"$@\"");
@@ -214,7 +218,7 @@ async fn dataset_emptied_in_the_middle_of_an_epoch_is_a_data_error() {
     server.train_small().await;
     let faces = server.faces("faces", 120, 1);
     let spec = v1::TrainingSpec {
-        // Else later epochs would need no image.
+        // Without this, later epochs would read no image.
         feature_cache: v1::FeatureCache::Off.into(),
         ..long_spec(&faces)
     };
@@ -226,7 +230,7 @@ async fn dataset_emptied_in_the_middle_of_an_epoch_is_a_data_error() {
     assert_ended(&server, &name, emptied, reason, "TOO_MANY_UNREADABLE").await;
 }
 
-/// The data directory lies on a file system of 500 MB, which the test fills while a training runs.
+/// The data directory is on a file system of 500 MB, which the test fills during a training.
 #[tokio::test]
 async fn full_disk_fails_the_training_and_nothing_else() {
     let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
@@ -251,7 +255,7 @@ async fn full_disk_fails_the_training_and_nothing_else() {
         .collect();
     let server = Server::start_in(directory, &launcher, &[]);
     server.train_small().await;
-    // Its mounts as that process sees them.
+    // The mounts that the process sees.
     let inside = format!("/proc/{}/root{}", server.pid(), data.display());
     let filler = Path::new(&inside).join("filler");
     let begun = Instant::now();
@@ -308,7 +312,7 @@ async fn damaged_images_are_counted_and_do_not_stop_the_training() {
     }
 }
 
-/// Of which no process is started a second time.
+/// The spec without restarts.
 fn once(spec: v1::TrainingSpec) -> v1::TrainingSpec {
     v1::TrainingSpec {
         restart_policy: Some(v1::RestartPolicy {

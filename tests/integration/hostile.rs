@@ -1,4 +1,5 @@
-//! Files that are made to harm whoever decodes them: each is refused, or costs no more than an image, and the server goes on.
+//! Malicious image files: each is refused or costs no more than an ordinary image, and the server
+//! is unaffected.
 
 use std::{io::Write as _, time::Duration};
 
@@ -8,9 +9,9 @@ use visage::proto::v1;
 
 use crate::support::{Server, files_of, reason};
 
-/// More than the server takes to refuse anything on a busy machine, and less than a decoder that is led astray needs.
+/// Longer than a refusal takes on a busy machine, and shorter than a decoder takes that is misled.
 const LONGEST: Duration = Duration::from_secs(20);
-/// By how much the server's memory may grow for all of these, none of which is a large image. In MB.
+/// Maximum growth of the server's memory over all files, in MB; no image is large.
 const MOST_MEMORY: u64 = 150;
 
 fn png_chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
@@ -24,7 +25,7 @@ fn png_chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     chunk
 }
 
-/// A PNG of these chunks behind a header of this size and kind.
+/// A PNG of these chunks after a header with this size and kind.
 fn png(width: u32, height: u32, depth: u8, colour: u8, chunks: &[Vec<u8>]) -> Vec<u8> {
     let mut header = [width.to_be_bytes(), height.to_be_bytes()].concat();
     header.extend_from_slice(&[depth, colour, 0, 0, 0]);
@@ -35,7 +36,7 @@ fn png(width: u32, height: u32, depth: u8, colour: u8, chunks: &[Vec<u8>]) -> Ve
     file
 }
 
-/// So many zeros, compressed to a thousandth.
+/// This many zeros, compressed to a thousandth.
 fn deflated(megabytes: usize) -> Vec<u8> {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
     let zeros = vec![0; 1 << 20];
@@ -48,13 +49,14 @@ fn segment(marker: u8, data: &[u8]) -> Vec<u8> {
     [&[0xFF, marker][..], &length, data].concat()
 }
 
-/// A JPEG with tables, a frame of one component and this size, and what follows.
+/// A JPEG with tables, a frame of one component and this size, and further data.
 fn jpeg(width: u16, height: u16, rest: &[Vec<u8>]) -> Vec<u8> {
     let mut frame = vec![8];
     frame.extend_from_slice(&height.to_be_bytes());
     frame.extend_from_slice(&width.to_be_bytes());
     frame.extend_from_slice(&[1, 1, 0x11, 0]);
-    // One code of one bit each: no difference to the block before, and the longest run of empty blocks.
+    // One code of one bit each: no difference to the previous block, and the longest run of empty
+    // blocks.
     let table = |class: u8, symbol: u8| {
         let mut table = vec![class, 1];
         table.extend_from_slice(&[0; 15]);
@@ -73,7 +75,7 @@ fn jpeg(width: u16, height: u16, rest: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
-/// A progressive JPEG that goes over many pixels very often and takes few bytes for it.
+/// A progressive JPEG that scans many pixels repeatedly in few bytes.
 fn jpeg_of_many_scans(side: u16, scans: usize) -> Vec<u8> {
     let blocks = usize::from(side).div_ceil(8).pow(2);
     let scan = |first: u8, last: u8, bytes: usize| {
@@ -86,7 +88,7 @@ fn jpeg_of_many_scans(side: u16, scans: usize) -> Vec<u8> {
     jpeg(side, side, &parts)
 }
 
-/// An EXIF segment whose directory names itself as the next one, and says a rotation that does not exist.
+/// An EXIF segment whose directory refers to itself, with an invalid rotation.
 fn endless_exif() -> Vec<u8> {
     let mut exif = b"Exif\0\0MM\0\x2A\0\0\0\x08".to_vec();
     exif.extend_from_slice(&[0, 1, 0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 99, 0, 0]);
@@ -124,14 +126,14 @@ fn webp(chunks: &[(&[u8; 4], Vec<u8>)], claimed: u32) -> Vec<u8> {
     file
 }
 
-/// Every file with its name.
+/// All files with their names.
 fn files() -> Vec<(&'static str, Vec<u8>)> {
     let pixels = |megabytes| png_chunk(b"IDAT", &deflated(megabytes));
     let text = |kind: &[u8; 4], megabytes| {
         let profile = [&b"name\0\0"[..], &deflated(megabytes)].concat();
         png_chunk(kind, &profile)
     };
-    // Flags, and the canvas's sides less one in three bytes each: 16,384 pixels.
+    // Flags, and width and height minus one in three bytes each: 16,384 pixels.
     let canvas = |flags: u8| vec![flags, 0, 0, 0, 0xFF, 0x3F, 0, 0xFF, 0x3F, 0];
     let frames = [0; 16].to_vec();
     vec![
@@ -229,7 +231,7 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// The most memory that the server has had, in MB; VmHWM of /proc/PID/status is in kB.
+/// Peak memory of the server in MB; VmHWM in /proc/PID/status is in kB.
 fn peak_memory(server: &Server) -> u64 {
     let status = fs_err::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status

@@ -1,7 +1,7 @@
 //! The real binary on free ports, called through its public interfaces.
 //!
-//! All tests are one binary, so that the crate is linked once. Every test starts its own server in a
-//! temporary directory.
+//! All tests are one binary, so that the crate is linked once. Every test starts its own server in
+//! a temporary directory.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,6 +1,7 @@
-//! The Open Inference Protocol on the wire: what Triton's own clients never send, and what an end of the server does to a stream.
+//! The Open Inference Protocol: requests that Triton's clients never send, and a shutdown during a
+//! stream.
 //!
-//! `tests/python/test_open_inference.py` does the rest with those clients.
+//! `tests/python/test_open_inference.py` tests the rest with those clients.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use visage::proto::{
 
 use crate::support::{PATIENCE, Server, files_of, reason, signal, wait_until};
 
-/// Side of the network's input in `small_spec`.
+/// Input size of the network in `small_spec`.
 const SIDE: usize = 32;
 
 fn client(server: &Server) -> GrpcInferenceServiceClient<Channel> {
@@ -42,7 +43,7 @@ fn request(input: InferInputTensor) -> ModelInferRequest {
     }
 }
 
-/// A request whose elements are bytes of the wire.
+/// A request with raw elements.
 fn raw(input: InferInputTensor, bytes: Vec<u8>) -> ModelInferRequest {
     ModelInferRequest {
         raw_input_contents: vec![bytes.into()],
@@ -50,7 +51,7 @@ fn raw(input: InferInputTensor, bytes: Vec<u8>) -> ModelInferRequest {
     }
 }
 
-/// Elements with their lengths in front, as BYTES travels.
+/// Elements with their lengths, the encoding of BYTES.
 fn prefixed(elements: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for element in elements {
@@ -279,7 +280,7 @@ async fn a_full_queue_refuses_a_request_and_counts_it() {
         let input = tensor("input", "FP32", &[1, 3, side, side]);
         let answer = client.model_infer(in_list(input, values)).await;
         busy.await.unwrap().unwrap();
-        // On a busy machine the images may have been computed meanwhile.
+        // On a busy machine the images may be computed already.
         if let Err(status) = answer {
             break status;
         }

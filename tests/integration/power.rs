@@ -1,4 +1,4 @@
-//! Machines that lose power: what was not synced is gone, and the training goes on from what was.
+//! Loss of power: what was not synced is lost, and trainings resume from what was.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,14 +15,14 @@ use crate::{
     support::{Server, is_alive, is_final, signal, wait_until},
 };
 
-/// A server whose synced files are copied aside by a library that is loaded into it and its workers.
+/// A server whose synced files are copied by a library that is loaded into it and its workers.
 struct Machine {
     server: Server,
     copy: PathBuf,
 }
 
 impl Machine {
-    /// `None` where there is no C compiler to make the library with.
+    /// `None` without a C compiler, which builds the library.
     fn start() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let library = directory.path().join("durable.so");
@@ -52,10 +52,10 @@ impl Machine {
         Some(Machine { server, copy })
     }
 
-    /// Ends all processes at once and leaves of the data directory what was synced.
+    /// Kills all processes at once and reduces the data directory to its synced state.
     async fn lose_power(&mut self, training: &str) {
         let worker = self.server.worker_pid(training);
-        // The server first, because it would record the death of a worker that it sees.
+        // The server first, because it would record the death of a worker.
         signal(self.server.pid(), "STOP");
         if is_alive(worker) {
             signal(worker, "KILL");
@@ -66,7 +66,7 @@ impl Machine {
         self.build(&identity(&data), &found);
         fs_err::remove_dir_all(&data).unwrap();
         fs_err::rename(&found, &data).unwrap();
-        // What is there now has survived; what the copies say of other files is history.
+        // The remaining files survived; copies of others are obsolete.
         for name in ["files", "directories"] {
             fs_err::remove_dir_all(self.copy.join(name)).unwrap();
             fs_err::create_dir(self.copy.join(name)).unwrap();
@@ -74,7 +74,7 @@ impl Machine {
         self.survey(&data);
     }
 
-    /// Builds a directory as its last sync left it.
+    /// Builds a directory as of its last sync.
     fn build(&self, identity: &str, target: &Path) {
         fs_err::create_dir(target).unwrap();
         let entries = fs_err::read_to_string(self.copy.join("directories").join(identity));
@@ -90,13 +90,13 @@ impl Machine {
             let kept = self.copy.join("files").join(identity);
             match kept.exists() {
                 true => drop(fs_err::copy(kept, path).unwrap()),
-                // Its entry was synced and its bytes were not.
+                // Its entry was synced, but not its bytes.
                 false => drop(fs_err::File::create(path).unwrap()),
             }
         }
     }
 
-    /// Notes everything below a directory as synced.
+    /// Records everything below a directory as synced.
     fn survey(&self, directory: &Path) {
         let mut entries = String::new();
         for entry in fs_err::read_dir(directory).unwrap() {
@@ -116,7 +116,7 @@ impl Machine {
     }
 }
 
-/// Number and time of birth of a file's inode, as the library writes them.
+/// Number and creation time of a file's inode, as the library writes them.
 fn identity(path: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
     let metadata = fs_err::symlink_metadata(path).unwrap();
@@ -137,7 +137,7 @@ fn identity(path: &Path) -> String {
 async fn power_lost_at_random_moments_changes_nothing() {
     const LOSSES: u32 = 6;
     let Some(mut machine) = Machine::start() else {
-        eprintln!("skipped: there is no C compiler to make the library that tells what was synced");
+        eprintln!("skipped: there is no C compiler to build the library that records synced files");
         return;
     };
     let mut random = ChaCha8Rng::seed_from_u64(14);
@@ -161,16 +161,16 @@ async fn power_lost_at_random_moments_changes_nothing() {
             !is_final(training.state()),
             "it was over after {loss} losses"
         );
-        let told = machine.server.events(&name).await;
+        let received = machine.server.events(&name).await;
         tokio::time::sleep(Duration::from_millis(random.random_range(0..2_000))).await;
         let unsynced = machine.server.path("data").join("unsynced");
         fs_err::write(&unsynced, b"lost").unwrap();
         machine.lose_power(&name).await;
         assert!(!unsynced.exists(), "a file that was never synced is there");
         machine.server.start_again();
-        // What a client was told is still there.
+        // Events that a client received are still stored.
         let known = machine.server.events(&name).await;
-        assert_eq!(known[..told.len()], told);
+        assert_eq!(known[..received.len()], received);
     }
     assert_eq!(left(&machine.server, &name).await, expected);
 }

@@ -1,4 +1,4 @@
-//! Predictions while the server has other things to do: versions that are loaded, images that nobody waits for.
+//! Predictions beside other work: model loads, batch images, trainings.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use visage::proto::v1::{self, Priority, Promote};
 
 use crate::support::{Server, code, files_of, long_spec, reason, small_spec};
 
-/// An image, as many times as asked.
+/// This many copies of an image.
 fn request(server: &Server, images: usize, priority: Priority) -> v1::PredictRequest {
     let face = fs_err::read(&files_of(&server.faces("to-predict", 1, 7))[0]).unwrap();
     v1::PredictRequest {
@@ -18,7 +18,7 @@ fn request(server: &Server, images: usize, priority: Priority) -> v1::PredictReq
     }
 }
 
-/// Makes a version of the network's full size and gives its number.
+/// Trains a version with the full input size and returns its number.
 async fn large_version(server: &Server) -> String {
     let faces = server.faces("faces", 40, 1);
     let spec = v1::TrainingSpec {
@@ -34,7 +34,7 @@ async fn large_version(server: &Server) -> String {
 async fn predictions_go_on_while_another_version_is_loaded() {
     let mut server = Server::start(&["--starter"]);
     let version = large_version(&server).await;
-    // The next server has loaded nothing but the live version.
+    // The restarted server has only the live version loaded.
     server.kill();
     server.start_again();
     server.predict().await.unwrap();
@@ -72,7 +72,7 @@ async fn images_that_nobody_waits_for_leave_places_to_others() {
         let request = request(&server, images, priority);
         server.predictions().predict(request).await
     };
-    // Three quarters of the places are all that they may have, be the server idle.
+    // Batch images may hold three quarters of the permits, even on an idle server.
     let refused = predict(7, Priority::Batch).await;
     assert_eq!(code(&refused), Code::ResourceExhausted);
     assert_eq!(reason(&refused.unwrap_err()), "QUEUE_FULL");
@@ -83,7 +83,7 @@ async fn images_that_nobody_waits_for_leave_places_to_others() {
         .into_inner();
     let age = interactive.predictions[0].age;
     assert_eq!(batch.predictions.len(), 6);
-    // Other batch sizes may change the last digits.
+    // The batch size may change the last digits.
     assert!((batch.predictions[0].age - age).abs() < 0.05);
 }
 
@@ -100,11 +100,11 @@ async fn call_that_cannot_be_answered_before_its_deadline_is_refused_at_once() {
     };
     let hurried = async || {
         let mut request = tonic::Request::new(images(1));
-        // Every processor computes one image on one core in that time, and none a hundred.
+        // Enough for one image on any processor, and too short for a hundred.
         request.set_timeout(Duration::from_millis(200));
         server.predictions().predict(request).await
     };
-    // What the server is seen to do with many images, which all have the time that they take.
+    // The pace that the server measures with many images, which have enough time.
     for answer in fill().await {
         answer.unwrap();
     }
@@ -116,7 +116,7 @@ async fn call_that_cannot_be_answered_before_its_deadline_is_refused_at_once() {
             _ = &mut many => panic!("128 images were computed, and no call was refused"),
             answer = hurried() => match answer {
                 Err(status) if status.code() == Code::ResourceExhausted => break status,
-                // It came before the others, or was let in and not answered in time.
+                // Admitted before the others, or expired after admission.
                 Ok(_) | Err(_) => {}
             },
         }
@@ -124,7 +124,7 @@ async fn call_that_cannot_be_answered_before_its_deadline_is_refused_at_once() {
     assert_eq!(reason(&refused), "WAIT_TOO_LONG", "{refused:?}");
     let retry = refused.get_details_retry_info().unwrap().retry_delay;
     assert!(retry.unwrap() > Duration::ZERO);
-    // Those that were let in are answered.
+    // Admitted calls succeed.
     for answer in many.await {
         answer.unwrap();
     }
@@ -146,8 +146,9 @@ async fn priority_that_does_not_exist_is_refused() {
     );
 }
 
-/// By how much each thread of a process gives way to others, and by which policy; in /proc/PID/task/TID/stat these are the 19th and the 41st field, and the second
-/// may hold spaces. Policy 5 is SCHED_IDLE (sched(7)).
+/// Niceness and scheduling policy of each thread of a process: the 19th and the 41st field of
+/// /proc/PID/task/TID/stat, whose second field may contain spaces. Policy 5 is SCHED_IDLE
+/// (sched(7)).
 fn priorities_of_threads(pid: u32) -> Vec<(i32, u32)> {
     let tasks = fs_err::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks
@@ -178,7 +179,7 @@ async fn training_gives_way_to_predictions() {
             found.iter().all(|(found, _)| *found == nice.max(own)),
             "{found:?}"
         );
-        // All but those that tell that it is alive, and that listen to the server.
+        // All but the threads for heartbeats and for commands of the server.
         let expected = if is_idle { found.len() - 2 } else { 0 };
         assert!(idle == expected || policy == 5, "{found:?}");
         let server = priorities_of_threads(server.pid());

@@ -1,4 +1,4 @@
-//! What Prometheus' own tools say about the metrics.
+//! Metrics according to Prometheus' own tools.
 
 use std::{
     collections::BTreeSet,
@@ -107,7 +107,7 @@ async fn prometheus_scrapes_the_server() {
         server.http
     );
     fs_err::write(server.path("prometheus.yml"), config).unwrap();
-    // Prometheus does not tell which port it chose, so one is found for it.
+    // Prometheus does not report a port that it chose, so a free one is chosen here.
     let port = {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.local_addr().unwrap().port()
@@ -151,7 +151,7 @@ async fn prometheus_scrapes_the_server() {
     for (text, value) in expected {
         wait_until(text, async || query(text).await == Some(value)).await;
     }
-    // It has read the series as Prometheus understands them: a histogram gives quantiles.
+    // Prometheus parsed the series: a histogram has quantiles.
     let quantile =
         query("histogram_quantile(0.5,sum(visage_predict_decode_seconds_bucket)by(le))").await;
     assert!(

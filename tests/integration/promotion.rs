@@ -1,4 +1,4 @@
-//! Which model version is served after which training.
+//! The live version after trainings with each promotion policy.
 
 use visage::proto::v1::{self, Promote, TrainingState, training_event::Kind};
 
@@ -38,7 +38,7 @@ async fn live_moves_as_the_spec_says() {
         ..small_spec(&faces)
     };
 
-    // NEVER makes a version that nothing points to, so Predict has no model still.
+    // NEVER creates a version without an alias, so Predict still has no model.
     let (_, promoted) = train(&server, spec(Promote::Never, 1)).await;
     assert!(!promoted);
     let refused = server.predict().await.unwrap_err();
@@ -51,7 +51,7 @@ async fn live_moves_as_the_spec_says() {
     assert_eq!(version_of(&server, "live").await, 2);
     assert_eq!(version_of(&server, "previous").await, 0);
 
-    // The same training again has the same loss on the same images, which is not better.
+    // The same training has the same loss on the same images, which is not better.
     let (same, promoted) = train(&server, spec(Promote::IfBetter, 1)).await;
     assert_eq!(same.best.unwrap().val_loss, first.best.unwrap().val_loss);
     assert!(!promoted);
@@ -70,11 +70,11 @@ async fn live_moves_as_the_spec_says() {
         "models/age/versions/4"
     );
 
-    // A lower loss on other validation images says nothing.
+    // Losses on different validation images are not compared.
     let (_, promoted) = train(&server, spec(Promote::IfBetter, 4)).await;
     assert!(!promoted);
 
-    // Back by one call; `previous` then names what was left.
+    // Rolled back by one call; `previous` points to the version that was live.
     let request = v1::SetAliasRequest {
         name: "models/age/versions/previous".to_owned(),
         alias: "live".to_owned(),
@@ -86,7 +86,7 @@ async fn live_moves_as_the_spec_says() {
     let answer = server.predict().await.unwrap();
     assert_eq!(answer.model_version, "models/age/versions/2");
 
-    // Who pointed where, newest first.
+    // All moves, newest first.
     let history = server
         .models()
         .list_alias_events(v1::ListAliasEventsRequest::default())

@@ -1,4 +1,5 @@
-//! `visage dataset push`, interrupted by a killed server, of archives and of files without extensions.
+//! `visage dataset push`, interrupted by a killed server, of archives and of files without
+//! extensions.
 
 use std::{
     io::{Read, Write},
@@ -17,10 +18,10 @@ use visage::proto::v1::DatasetState;
 
 use crate::support::{Server, files_of, text_of, wait_until};
 
-/// Stands between a client and the HTTP port, and holds the first connection up behind so many bytes.
+/// A proxy in front of the HTTP port that stalls the first connection after this many bytes.
 struct Gate {
     address: String,
-    /// The port behind, which another server may have later.
+    /// The address of the server, which changes with a restart.
     behind: Arc<Mutex<String>>,
     is_holding: Arc<AtomicBool>,
     held: Arc<Mutex<Vec<TcpStream>>>,
@@ -62,7 +63,7 @@ impl Gate {
                         }
                         passed += read;
                         if passed > bytes && !is_holding.swap(true, Ordering::SeqCst) {
-                            // Nothing more passes on this connection.
+                            // The rest of this connection is never forwarded.
                             return;
                         }
                     }
@@ -73,7 +74,7 @@ impl Gate {
         gate
     }
 
-    /// Cuts all connections; new ones lead to another port.
+    /// Closes all connections; new ones are forwarded to another port.
     fn lead_to(&self, behind: &str) {
         *self.behind.lock().unwrap() = behind.to_owned();
         for connection in self.held.lock().unwrap().drain(..) {
@@ -130,7 +131,7 @@ async fn a_push_goes_on_after_the_server_was_killed_and_restarted() {
         (DatasetState::Ready, 120)
     );
 
-    // The same images by another way are the same dataset.
+    // The same images, registered, are the same dataset.
     let again = server.run(&[
         "dataset",
         "register",
@@ -242,8 +243,8 @@ async fn a_pushed_archive_with_a_manifest_is_a_dataset_and_a_hostile_one_is_told
         .unwrap();
 }
 
-/// Images are recognised by their content on both sides, and the report of an archive lists what it
-/// had beside them.
+/// Client and server recognize images by their content, and the report of an archive lists the
+/// other files.
 fn pushed_without_extensions(server: &Server, files: &[PathBuf]) {
     let directory = server.path("no-extensions");
     let mut archive = tar::Builder::new(Vec::new());

@@ -1,4 +1,4 @@
-//! Real photographs, where they are at hand.
+//! Real photos of faces, if they are available.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ fn real_faces() -> Option<PathBuf> {
     None
 }
 
-/// Links every `step`-th image of a part.
+/// Links every `step`-th image of a split.
 fn link_some(part: &Path, target: &Path, step: usize) -> Vec<f64> {
     fs_err::create_dir_all(target).unwrap();
     let mut ages = Vec::new();
@@ -89,7 +89,8 @@ async fn short_fine_tuning_on_real_faces_beats_the_mean_age() {
     );
 }
 
-/// UTKFace has names without a race, with a space before the end, and 375 groups of equal images in the whole set.
+/// UTKFace has names without a race, with a space before the extension, and 375 groups of equal
+/// images.
 #[tokio::test]
 async fn whole_of_utkface_is_read_with_its_odd_names() {
     let Some(source) = real_faces() else {
@@ -125,8 +126,10 @@ async fn whole_of_utkface_is_read_with_its_odd_names() {
     );
 }
 
-/// In the whole of UTKFace, 23,707 files, 375 groups are byte-identical and 205 of them differ in their ages. The parts here, 21,272 files, were made by the
-/// hash of the bytes, so that no group straddles; `sha256sum` finds 333 groups of 680 files in them, 184 with different ages.
+/// In the whole of UTKFace, 23,707 files, 375 groups are byte-identical and 205 of them differ in
+/// their ages. The splits here, 21,272 files, were assigned by the hash of the bytes, so that no
+/// group is in two splits; `sha256sum` finds 333 groups of 680 files in them, 184 with different
+/// ages.
 #[tokio::test]
 async fn check_of_utkface_finds_what_is_known_of_it() {
     let Some(source) = real_faces() else {
@@ -171,18 +174,18 @@ async fn check_of_utkface_finds_what_is_known_of_it() {
         "{} groups of {} images look the same, {} of them in both parts",
         near.groups, near.images, near.straddling_groups
     );
-    // Portraits that were published in several sizes: pairs of them were told from different people by eye, on sheets.
+    // Portraits that were published in several sizes; the pairs were verified by eye.
     assert!(
         near.straddling_groups > 0,
         "a split by bytes does not see them"
     );
-    // A hash that takes one face for another would make one large group of them.
+    // A hash that confuses faces would join them into one large group.
     let largest = near.listed.iter().map(|group| group.size).max().unwrap();
     assert!((2..=40).contains(&largest), "{largest}");
     assert!((400..=700).contains(&near.groups), "{}", near.groups);
 }
 
-/// The square that is cut out of a photograph has to be what the network was trained on, or ages are off by years.
+/// The square around a face must match the images of the training, or ages are off by years.
 #[tokio::test]
 async fn faces_in_larger_images_are_found_and_as_old_as_their_chips() {
     let Some(source) = real_faces() else {
@@ -206,9 +209,9 @@ async fn faces_in_larger_images_are_found_and_as_old_as_their_chips() {
         let chip = image::open(&path).unwrap().into_rgb8();
         let side = 120 + 40 * (index as u32 % 6);
         let resized = imageops::resize(&chip, side, side, imageops::FilterType::Triangle);
-        let mut photograph = RgbImage::from_pixel(800, 600, Rgb([110, 120, 130]));
+        let mut larger = RgbImage::from_pixel(800, 600, Rgb([110, 120, 130]));
         let (left, top) = (37 * index % 400, 53 * index % 250);
-        imageops::replace(&mut photograph, &resized, left as i64, top as i64);
+        imageops::replace(&mut larger, &resized, left as i64, top as i64);
         let ask = |image: &RgbImage, detect_faces: bool| {
             let request = v1::PredictRequest {
                 images: vec![png(image)],
@@ -222,13 +225,13 @@ async fn faces_in_larger_images_are_found_and_as_old_as_their_chips() {
             }
         };
         chips += 1;
-        let in_photograph = ask(&photograph, true).await;
-        if in_photograph.face_detection() != FaceDetection::Found {
+        let in_larger_image = ask(&larger, true).await;
+        if in_larger_image.face_detection() != FaceDetection::Found {
             continue;
         }
         found += 1;
         of_chips.push((ask(&chip, false).await.age - age).abs());
-        of_photographs.push((in_photograph.age - age).abs());
+        of_photographs.push((in_larger_image.age - age).abs());
     }
     let (chip_error, photograph_error) = (mean(&of_chips), mean(&of_photographs));
     eprintln!(

@@ -45,7 +45,7 @@ async fn a_registered_directory_is_trained_on_by_its_name_and_never_touched() {
         (resolved.name, resolved.path),
         ("datasets/faces".to_owned(), dataset.path.clone())
     );
-    // By default both read the same way.
+    // Both are read with the same defaults.
     assert_eq!(
         training.dataset.as_ref().unwrap().digest,
         dataset.report.unwrap().digest
@@ -58,7 +58,7 @@ async fn a_registered_directory_is_trained_on_by_its_name_and_never_touched() {
     server.delete_dataset("faces").await.unwrap();
     assert_eq!(files_of(&faces).len(), 40);
     assert_eq!(code(&server.dataset("faces").await), Code::NotFound);
-    // What was trained on it stays readable, and says where it was.
+    // Trainings on a deleted dataset keep its name and path.
     let later = server.training(&training.name).await;
     assert_eq!(later.resolved_spec, training.resolved_spec);
 }
@@ -138,7 +138,7 @@ async fn names_that_cannot_be_used_are_refused_at_their_field() {
     }
     server.register("faces", &faces).await.unwrap();
     server.dataset_done("faces").await;
-    // Both are allowed only if they mean the same, as in a resolved spec.
+    // Both are allowed if they are the same dataset, as in a resolved spec.
     let mut both = by_name(small_spec(&faces), "datasets/faces");
     both.dataset.as_mut().unwrap().path = empty.to_str().unwrap().to_owned();
     let refused = server

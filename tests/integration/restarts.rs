@@ -1,4 +1,4 @@
-//! Servers that are killed at any moment, and what the next one still knows.
+//! Servers killed at any moment, and the state that the next one restores.
 
 use std::{
     collections::HashSet,
@@ -22,7 +22,7 @@ use visage::proto::v1::{
 
 use crate::support::{Server, is_alive, long_spec, signal, small_spec, wait_until};
 
-/// A client that follows a training across the server's deaths by its cursor, and keeps all that it was told.
+/// A client that follows a training across restarts by its cursor, and keeps all received events.
 struct Watcher {
     seen: Arc<Mutex<Vec<v1::TrainingEvent>>>,
     task: tokio::task::JoinHandle<()>,
@@ -41,7 +41,7 @@ impl Watcher {
                     ..Default::default()
                 };
                 let Ok(response) = client.stream_epoch_metrics(request).await else {
-                    // Nobody listens at the moment.
+                    // The server is down at the moment.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     continue;
                 };
@@ -54,7 +54,7 @@ impl Watcher {
                                 kept.lock().unwrap().push(event);
                             }
                         }
-                        // OK comes only after the final state.
+                        // OK is sent only after the final state.
                         None => return,
                         Some(Err(_)) => break,
                     }
@@ -73,7 +73,7 @@ impl Watcher {
     }
 }
 
-/// No gap and no repeat, and epochs that only go back after the stream said so.
+/// Checks for gaps and repeats, and that epochs repeat only after a rewind event.
 fn assert_complete(events: &[v1::TrainingEvent]) {
     let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
     assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>());
@@ -93,7 +93,7 @@ fn assert_complete(events: &[v1::TrainingEvent]) {
     }
 }
 
-/// Every stored file of every checkpoint of a training is there, as it was recorded.
+/// Checks that every file of every checkpoint of a training exists as recorded.
 async fn assert_checkpoints(server: &Server, name: &str) -> usize {
     let list = v1::ListCheckpointsRequest {
         parent: name.to_owned(),
@@ -111,7 +111,8 @@ async fn assert_checkpoints(server: &Server, name: &str) -> usize {
             let response = server.trainings().download_checkpoint(request).await;
             let mut stream = match response {
                 Ok(response) => response.into_inner(),
-                // An attempt that began before this epoch's end makes it again, and forgets what the one before had made of it.
+                // An attempt that started before the end of this epoch repeats it and replaces its
+                // checkpoint.
                 Err(status) if status.code() == Code::NotFound => {
                     let listed = server.trainings().list_checkpoints(list.clone()).await;
                     let listed = listed.unwrap().into_inner().checkpoints;
@@ -154,7 +155,8 @@ async fn server_killed_at_any_moment_loses_nothing_that_it_said() {
     let watcher = Watcher::start(server.trainings(), name.clone());
     let mut workers = HashSet::new();
     for kill in 0..8 {
-        // From the queue through scan, loading and epochs to the end: the whole takes two to five seconds.
+        // From the queue through scan, loading and epochs to the end, which takes two to five
+        // seconds.
         let moment = Duration::from_millis(random.random_range(0..2_500));
         let deadline = tokio::time::Instant::now() + moment;
         while tokio::time::Instant::now() < deadline {
@@ -163,7 +165,7 @@ async fn server_killed_at_any_moment_loses_nothing_that_it_said() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         if kill % 3 == 2 {
-            // Both at once: the server first, because it would record the death of a worker that it sees.
+            // Both at once: the server first, because it would record the death of a worker.
             signal(server.pid(), "STOP");
             for &pid in workers.iter().filter(|pid| is_alive(**pid)) {
                 signal(pid, "KILL");
@@ -175,9 +177,9 @@ async fn server_killed_at_any_moment_loses_nothing_that_it_said() {
         server.predict().await.unwrap();
     }
     let training = server.ended(&name).await;
-    let told = watcher.all().await;
-    assert_complete(&told);
-    assert_eq!(told, server.events(&name).await);
+    let received = watcher.all().await;
+    assert_complete(&received);
+    assert_eq!(received, server.events(&name).await);
     assert_eq!(training.state(), TrainingState::Succeeded, "{training:#?}");
     assert_eq!(training.stop_reason(), StopReason::MaxEpochs);
     assert_eq!(training.last.unwrap().epoch, 4);
@@ -229,7 +231,7 @@ async fn worker_that_hangs_does_not_outlive_its_server() {
     server.kill();
     server.start_again();
     wait_until("the stopped worker is gone", async || !is_alive(pid)).await;
-    // And the training goes on under a worker of its own.
+    // The training continues with another worker.
     let training = server.in_epoch(&name).await;
     assert_eq!(training.attempt, 2);
     assert_ne!(server.worker_pid(&name), pid);
@@ -267,7 +269,7 @@ async fn server_that_is_asked_to_end_tells_its_watchers_and_goes_on_later() {
         match stream.next().await {
             Some(Ok(_)) => {}
             Some(Err(status)) => break status,
-            None => panic!("the stream ended OK although the training goes on"),
+            None => panic!("the stream ended with OK, but the training continues"),
         }
     };
     use tonic_types::StatusExt;
@@ -281,7 +283,7 @@ async fn server_that_is_asked_to_end_tells_its_watchers_and_goes_on_later() {
     server.in_epoch(&name).await;
 }
 
-/// The processes whose numbers lie in the work directories.
+/// Process ids in the work directories.
 fn pids_under(work: &std::path::Path) -> Vec<u32> {
     let Ok(directories) = fs_err::read_dir(work) else {
         return Vec::new();
@@ -332,7 +334,7 @@ async fn an_open_stream_of_reflection_does_not_hold_up_the_end() {
     let begun = std::time::Instant::now();
     signal(server.pid(), "TERM");
     assert!(matches!(answers.message().await, Ok(None)));
-    // As a client does that has nothing else to ask.
+    // A client without further requests.
     drop((client, answers, open));
     assert_eq!(server.wait().await, Some(0));
     assert!(begun.elapsed() < Duration::from_secs(30));

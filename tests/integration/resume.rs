@@ -1,4 +1,5 @@
-//! Trainings that are interrupted at random moments: what comes out is bit by bit what an undisturbed one gives.
+//! Trainings interrupted at random moments: the result is bit-identical to that of an undisturbed
+//! one.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -8,10 +9,10 @@ use visage::proto::v1::{self, StopReason, TrainingState, training_event::Kind};
 
 use crate::support::{Server, is_final, signal, small_spec};
 
-/// All figures of an epoch that do not measure time, as bits.
+/// All metrics of an epoch that do not measure time, as bits.
 type Figures = Vec<u64>;
 
-/// What a training leaves behind, but for what measures time.
+/// The results of a training, without measurements of time.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Left {
     epochs: BTreeMap<u32, Figures>,
@@ -81,7 +82,7 @@ pub(crate) async fn left(server: &Server, name: &str) -> Left {
     }
 }
 
-/// Epochs of a second, in f32, that write a full checkpoint in every second.
+/// Epochs of about a second in f32, with a full checkpoint every second.
 pub(crate) fn spec(dataset: &Path) -> v1::TrainingSpec {
     v1::TrainingSpec {
         max_epochs: Some(24),
@@ -99,10 +100,10 @@ pub(crate) fn spec(dataset: &Path) -> v1::TrainingSpec {
     }
 }
 
-/// With everything that has a state of its own.
+/// A spec with all components that have state.
 fn spec_with_all(dataset: &Path) -> v1::TrainingSpec {
     v1::TrainingSpec {
-        // In 16 bits where the processor multiplies in them, which other kernels do than those of f32; epochs are shorter then.
+        // bf16 if the processor multiplies in it, with other kernels than f32 and shorter epochs.
         precision: v1::Precision::Auto.into(),
         max_epochs: Some(36),
         optimizer: Some(v1::OptimizerSpec {
@@ -134,7 +135,7 @@ fn spec_with_all(dataset: &Path) -> v1::TrainingSpec {
     }
 }
 
-/// With random changes that no cache can keep, steps down at plateaus, and patience.
+/// Random augmentation that no cache can keep, learning rate steps at plateaus, and early stopping.
 fn spec_with_patience(dataset: &Path) -> v1::TrainingSpec {
     v1::TrainingSpec {
         optimizer: Some(v1::OptimizerSpec {
@@ -173,13 +174,13 @@ async fn undisturbed(spec: v1::TrainingSpec, faces: usize) -> Left {
     left(&server, &name).await
 }
 
-/// The spec on another directory.
+/// The spec with another directory.
 pub(crate) fn at(mut spec: v1::TrainingSpec, directory: &Path) -> v1::TrainingSpec {
     spec.dataset.as_mut().unwrap().path = directory.to_str().unwrap().to_owned();
     spec
 }
 
-/// Waits a random time from the moment in which the training's process begins to train.
+/// Waits a random time after the training's process starts to train.
 async fn random_moment(server: &Server, name: &str, random: &mut ChaCha8Rng) -> v1::Training {
     let training = server
         .training_when(name, "training", |training| {
@@ -269,7 +270,7 @@ async fn pauses_and_orderly_restarts_at_random_moments_change_nothing() {
     }
     let found = left(&server, &name).await;
     assert_eq!(found, expected);
-    // Nothing that an orderly end has interrupted was lost: no epoch came twice.
+    // Orderly interruptions lose nothing: no epoch is repeated.
     let events = server.events(&name).await;
     let epochs = events
         .iter()

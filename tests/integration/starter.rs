@@ -1,4 +1,4 @@
-//! The face model that is part of the program: served at once, trained from, and made anew.
+//! The built-in face model: served immediately, used as initial weights, and exported again.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use visage::proto::{
 
 use crate::support::{Server, files_of, small_spec, wait_until};
 
-/// A file of the starter as it lies in the repository.
+/// A file of the starter in the repository.
 fn asset(name: &str) -> Vec<u8> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/starter");
     fs_err::read(directory.join(name)).unwrap()
@@ -45,7 +45,7 @@ async fn count_versions(server: &Server) -> usize {
     response.into_inner().versions.len()
 }
 
-/// What a version says about a drawn face.
+/// The predicted age of a drawn face.
 async fn age(server: &Server, version: &str) -> f64 {
     let face = files_of(&server.faces("to-predict", 1, 5)).remove(0);
     let request = v1::PredictRequest {
@@ -90,7 +90,7 @@ async fn the_starter_is_registered_once_and_never_replaces_a_version() {
     server.kill();
     server.start_again();
     assert_eq!(count_versions(&server).await, 1);
-    // One's own version is made live, then nothing is: the next start leaves both as they are.
+    // Another version is made live, then the alias is removed: the next start keeps both changes.
     let own = server.train_small().await;
     let request = v1::SetAliasRequest {
         name: own.clone(),
@@ -113,7 +113,7 @@ async fn the_starter_is_registered_once_and_never_replaces_a_version() {
     assert_eq!(count_versions(&server).await, 2);
 }
 
-/// Waits until this is the health of predictions.
+/// Waits for this health of the prediction service.
 async fn predictions_are(server: &Server, wanted: ServingStatus) {
     let health = HealthClient::new(server.channel());
     let request = HealthCheckRequest {
@@ -146,8 +146,11 @@ async fn a_live_version_that_does_not_load_is_told_of_until_another_one_is_live(
 
     server.start_again();
     predictions_are(&server, ServingStatus::NotServing).await;
-    let told = server.page("/readyz").await;
-    assert!(told.contains("the live version does not load"), "{told}");
+    let readiness = server.page("/readyz").await;
+    assert!(
+        readiness.contains("the live version does not load"),
+        "{readiness}"
+    );
     assert!(server.predict().await.is_err());
     let mut protocol = GrpcInferenceServiceClient::new(server.channel());
     let index = protocol
@@ -196,7 +199,7 @@ async fn a_server_that_has_a_version_does_not_get_the_starter() {
     assert_eq!(version(&server, "live").await.unwrap().name, own);
 }
 
-/// From the starter with steps that are too small to move anything.
+/// Trains from the starter with a learning rate that is too small to change the weights.
 fn unmoved(faces: &Path) -> v1::TrainingSpec {
     v1::TrainingSpec {
         init: Some(v1::InitSpec {
@@ -236,7 +239,7 @@ async fn a_training_begins_with_all_of_the_starter_its_head_included() {
     let kept = age(&server, &training.model_version).await;
     assert!((kept - starter).abs() < 1e-3, "{kept} and {starter}");
 
-    // The mean age takes the place of the bias where that is asked for.
+    // The bias is the mean age if requested.
     let asked = v1::TrainingSpec {
         head_bias: HeadBias::MeanAge.into(),
         ..unmoved(&faces)
@@ -280,7 +283,7 @@ async fn without_imagenets_weights_a_training_says_three_ways_out() {
             failure.message
         );
     }
-    // Nothing was trained from anything else instead.
+    // No other weights were used instead.
     assert_eq!((training.model_version.as_str(), training.last), ("", None));
     assert_eq!(training.init_source, "");
 }
@@ -311,10 +314,10 @@ async fn a_version_is_exported_as_a_starter() {
     let exported = export(&server, &directory, &more).await;
     let stderr = String::from_utf8_lossy(&exported.stderr);
     assert!(exported.status.success(), "{stderr}");
-    let told: Value = serde_json::from_slice(&exported.stdout).unwrap();
+    let report: Value = serde_json::from_slice(&exported.stdout).unwrap();
     // Sixteen bits are not nothing, and not much.
-    let change = told["largest_change_years"].as_f64().unwrap();
-    assert!(change > 0.0 && change < 0.05, "{told}");
+    let change = report["largest_change_years"].as_f64().unwrap();
+    assert!(change > 0.0 && change < 0.05, "{report}");
 
     let model = fs_err::read(directory.join("model.safetensors")).unwrap();
     assert!(model.len() < 23_000_000, "{} bytes", model.len());
@@ -329,7 +332,8 @@ async fn a_version_is_exported_as_a_starter() {
     assert!((mae - test.mae).abs() < 1e-9, "{mae} and {}", test.mae);
     assert_eq!(manifest["test"]["worst_predictions"], Value::Array(vec![]));
 
-    // The halves are rounded, not cut off: none is further from the original than half a unit in its last place.
+    // The halves are rounded, not cut off: none is further from the original than half a unit in
+    // its last place.
     let stored = original
         .files
         .iter()

@@ -1,4 +1,4 @@
-//! Many trainings by one command, through a queue that is short.
+//! Sweeps through a short queue.
 
 use std::{path::Path, process::Output};
 
@@ -46,10 +46,10 @@ async fn a_sweep_runs_all_and_goes_on_where_it_was_left() {
         let run = runs.iter().find(|run| run["training"]["name"] == name);
         assert_eq!(run.unwrap()["fields"]["batch_size"], batch_size);
     }
-    // No run became live.
+    // No run was promoted.
     assert!(server.predict().await.is_err());
 
-    // One that is missing is trained again, the other is only read.
+    // A missing run is trained again, the other is only read.
     let request = visage::proto::v1::DeleteTrainingRequest {
         name: "trainings/sizes-2".to_owned(),
     };

@@ -1,4 +1,4 @@
-//! Traces as a collector gets them: from a real server over OTLP, for calls and for trainings.
+//! Traces as a collector receives them from a real server over OTLP, for calls and for trainings.
 
 use std::{
     net::SocketAddr,
@@ -29,7 +29,7 @@ use crate::support::{PATIENCE, Server, faces, files_of, signal, small_spec, wait
 
 const PREDICT: &str = "visage.v1.PredictionService/Predict";
 
-/// What came of all batches, with the name of the service that sent it.
+/// The received batches, with the name of the service that sent each.
 #[derive(Clone, Default)]
 struct Inbox(Arc<Mutex<Vec<(String, Span)>>>);
 
@@ -57,7 +57,7 @@ impl TraceService for Inbox {
     }
 }
 
-/// A collector on a port of this machine; it is gone when it is dropped.
+/// A collector on a local port, which closes when dropped.
 struct Collector {
     address: SocketAddr,
     inbox: Inbox,
@@ -101,7 +101,7 @@ impl Collector {
         spans
     }
 
-    /// The spans of a trace, once there are as many.
+    /// Waits for this many spans of a trace.
     async fn wait(&self, trace: &str, count: usize) -> Vec<Span> {
         let begun = Instant::now();
         loop {
@@ -139,14 +139,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A trace identifier that this test alone uses.
+/// A trace id that only this test uses.
 fn trace(number: u8) -> String {
     format!("{number:02x}").repeat(16)
 }
 
 const CLIENT_SPAN: &str = "00f067aa0ba902b7";
 
-/// A request inside of a client's span.
+/// A request inside a client's span.
 fn within<T>(message: T, trace: &str, flags: &str) -> Request<T> {
     let mut request = Request::new(message);
     let header = format!("00-{trace}-{CLIENT_SPAN}-{flags}");
@@ -208,7 +208,7 @@ async fn predict_in_a_client_s_trace_is_told_as_a_tree_and_others_not_at_all() {
         "0",
     ]);
     let mut client = server.predictions();
-    // The client says no, and then nothing; by chance none is followed here.
+    // The client disables sampling, then sends no header; the sampling rate here is 0.
     let request = within(images(&server, 1), &trace(0x11), "00");
     client.predict(request).await.unwrap();
     client.predict(images(&server, 1)).await.unwrap();
@@ -216,7 +216,7 @@ async fn predict_in_a_client_s_trace_is_told_as_a_tree_and_others_not_at_all() {
     let answer = client.predict(request).await.unwrap().into_inner();
     assert_eq!(answer.predictions.len(), 3);
 
-    // The call, and three for each image; the images are one batch or up to three.
+    // The call, and three spans per image; the images form one batch or up to three.
     wait_until("the call's span comes", || async {
         !named(&collector.spans(&trace(0x22)), PREDICT).is_empty()
     })
@@ -226,7 +226,7 @@ async fn predict_in_a_client_s_trace_is_told_as_a_tree_and_others_not_at_all() {
     assert_eq!(
         collector.traces(),
         [trace(0x22)],
-        "what is not followed is not told"
+        "a span that is not sampled is not exported"
     );
     let call = one(&spans, PREDICT);
     assert_eq!(call.kind, i32::from(SpanKind::Server));
@@ -249,7 +249,7 @@ async fn predict_in_a_client_s_trace_is_told_as_a_tree_and_others_not_at_all() {
         .collect();
     indices.sort_unstable();
     assert_eq!(indices, [0, 1, 2]);
-    // Each image's forward pass names its batch, and the batch names its images.
+    // The forward pass of each image names its batch, and the batch names its images.
     let batches = named(&spans, "batch");
     assert!((1..=3).contains(&batches.len()), "{spans:#?}");
     let mut linked = 0;
@@ -383,7 +383,7 @@ async fn epochs_of_a_training_are_in_the_trace_of_the_call_that_started_it() {
             .any(|part| part.parent_span_id == epoch.span_id);
         assert_eq!(has_checkpoint, metrics.is_best);
     }
-    // The log of server and process says to which trace it belongs.
+    // The logs of server and worker contain the trace id.
     let log = fs_err::read_to_string(server.path("log")).unwrap();
     let lines: Vec<serde_json::Value> = log
         .lines()
@@ -405,10 +405,10 @@ async fn epochs_of_a_training_are_in_the_trace_of_the_call_that_started_it() {
     assert_eq!(line("serving")["trace_id"], serde_json::Value::Null);
 }
 
-// The collector answers while the test waits for the process.
+// Multi-threaded, because the collector responds while the test waits for the process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn collector_that_is_away_takes_nothing_from_serving_and_gets_spans_when_it_is_back() {
-    // Nobody listens there, but nobody else may either.
+    // Bound but not listening, so that no other process takes the port.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -466,7 +466,7 @@ async fn end_of_the_server_sends_what_waits() {
     server.predictions().predict(request).await.unwrap();
     signal(server.pid(), "TERM");
     assert_eq!(server.wait().await, Some(0));
-    // The process is gone, so nothing comes any more.
+    // The process has ended, so no more spans arrive.
     let spans = collector.spans(&trace(0x77));
     let names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();
     assert_eq!(spans.len(), 5, "{names:?}");

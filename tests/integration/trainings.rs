@@ -158,7 +158,7 @@ async fn early_stopping_counts_validations_without_an_improvement() {
         max_epochs: Some(50),
         early_stopping: Some(v1::EarlyStoppingSpec {
             patience: Some(2),
-            // More than any loss can fall by, so that only the first epoch counts as an improvement.
+            // More than any loss can decrease, so that only the first epoch is an improvement.
             min_delta: Some(1e6),
         }),
         ..small_spec(&server.faces("faces", 40, 1))

@@ -20,7 +20,7 @@ fn tar_of(directory: &Path) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// Begins an upload; its address and its id.
+/// Creates an upload and returns its path and id.
 fn begin(server: &Server, length: usize) -> (String, String) {
     let url = format!("http://{}/datasets/uploads", server.http);
     let (status, answer) = ask(
@@ -69,7 +69,7 @@ async fn an_upload_survives_a_killed_server_and_becomes_a_dataset() {
         (204, "10000")
     );
 
-    // In the middle of a request, of which the server has a part.
+    // During a request that the server has received in part.
     let mut broken = TcpStream::connect(&server.http).unwrap();
     let head = format!(
         "PATCH {path} HTTP/1.1\r\nhost: test\r\nupload-offset: 10000\r\ncontent-type: application/offset+octet-stream\r\ncontent-length: {}\r\n\r\n",
@@ -189,7 +189,7 @@ async fn requests_that_are_no_uploads_are_refused() {
         .0,
         204
     );
-    // Nothing comes for the other one any more.
+    // The other upload receives no more bytes.
     wait_until("the abandoned upload is removed", || async {
         ask("HEAD", format!("http://{}{path}", server.http), &[], None).0 == 404
     })
@@ -198,7 +198,7 @@ async fn requests_that_are_no_uploads_are_refused() {
         reason(&server.create("late", &id).await.unwrap_err()),
         "NO_UPLOAD"
     );
-    // The answer is 404 from the moment on that its note is gone; its bytes go after it.
+    // The response is 404 as soon as the record is deleted; the bytes are deleted after it.
     let files = || fs_err::read_dir(server.path("data/uploads")).unwrap();
     wait_until("the bytes are removed", || async { files().count() == 0 }).await;
 }

@@ -1,6 +1,6 @@
-"""Visage's API as a Python client sees it: messages and stubs made from the repository's protos, one client, and its errors.
+"""Messages and stubs of the API, a client, and its errors.
 
-The stubs are generated into a temporary directory when this module is imported, so the tests always speak what the protos say today.
+The stubs are generated from the repository's protos into a temporary directory on import.
 """
 
 import atexit
@@ -20,19 +20,19 @@ from grpc_tools import protoc
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PROTOS = ("dataset", "model", "prediction", "system", "training")
-# Enough for the slowest machine; a call that takes this long hangs. A call may ask for less.
+# Default deadline of a call, enough for the slowest machine.
 DEADLINE_SECONDS = 120
 
 
 def generate():
-    """Makes the Python modules of the protos importable."""
+    """Generates the Python modules of the protos and makes them importable."""
     directory = tempfile.mkdtemp(prefix="visage-stubs-")
     atexit.register(shutil.rmtree, directory)
     arguments = ["--proto_path=" + os.path.join(REPOSITORY, "proto"),
                  "--proto_path=" + os.path.join(os.path.dirname(grpc_tools.__file__), "_proto"),
                  "--python_out=" + directory, "--grpc_python_out=" + directory]
     if protoc.main(["protoc"] + arguments + ["visage/v1/{}.proto".format(name) for name in PROTOS]) != 0:
-        raise RuntimeError("protoc refused the protos; its reason is above")
+        raise RuntimeError("protoc failed; its message is above")
     sys.path.insert(0, directory)
 
 
@@ -67,11 +67,11 @@ class Client:
         return self.trainings.GetTraining(training.GetTrainingRequest(name=name)).training
 
     def stream(self, name, **fields):
-        """Yields events; `cancel()` of what is returned ends it."""
+        """Returns the iterator of a stream, which has a method `cancel`."""
         return self.trainings.StreamEpochMetrics(training.StreamEpochMetricsRequest(name=name, **fields))
 
     def events(self, name, **fields):
-        """Returns the events of a stream that has an end."""
+        """Returns all events of a stream that ends."""
         return [response.event for response in self.stream(name, **fields)]
 
     def predict(self, *images, **fields):
@@ -82,16 +82,16 @@ class Client:
         return [predicted.age for predicted in self.predict(*images, **fields).predictions]
 
     def download(self, name, file=""):
-        """Returns the description and the verified bytes of a checkpoint's file, and the sizes of the chunks they came in."""
+        """Returns the description and the verified bytes of a checkpoint's file, and the sizes of the received chunks."""
         return received(name, self.trainings.DownloadCheckpoint(training.DownloadCheckpointRequest(name=name, file=file)))
 
     def download_version(self, name, file=""):
-        """The same for a file of a model version."""
+        """As `download`, for a file of a model version."""
         return received(name, self.models.DownloadModelFile(model.DownloadModelFileRequest(name=name, file=file)))
 
 
 def received(name, responses):
-    """What a download consists of, see `Client.download`."""
+    """Reads and verifies a download, see `Client.download`."""
     described, digest, chunks = None, hashlib.sha256(), []
     for position, response in enumerate(responses):
         if response.HasField("file") != (position == 0):
@@ -108,12 +108,12 @@ def received(name, responses):
 
 
 class Refusal:
-    """What an error of the server says: its code, its text and the details of its `grpc-status-details-bin` trailer."""
+    """An error of the server: code, message and the details of its `grpc-status-details-bin` trailer."""
 
     def __init__(self, error):
         self.code, self.message = error.code(), error.details()
         self.info = self.violations = self.retry = None
-        # Refuses details whose code or message are not those of the call.
+        # Raises an error if the code or message of the details differ from those of the call.
         status = rpc_status.from_call(error)
         for detail in status.details if status else []:
             for name, kind in (("info", error_details_pb2.ErrorInfo), ("violations", error_details_pb2.BadRequest),
@@ -129,7 +129,7 @@ class Refusal:
 
     @property
     def fields(self):
-        """The full paths of the bad fields, in order."""
+        """Full paths of the invalid fields, in order."""
         return [violation.field for violation in self.violations.field_violations] if self.violations else []
 
     def __str__(self):

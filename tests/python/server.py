@@ -1,4 +1,4 @@
-"""The release binary as the tests run it: a server in a temporary directory, its pages, and directories of drawn faces."""
+"""The program under test: servers in temporary directories, their HTTP pages, and drawn faces."""
 
 import collections
 import http.client
@@ -17,26 +17,26 @@ DEADLINE_SECONDS = api.DEADLINE_SECONDS
 
 
 def binary():
-    """Path of the program under test: VISAGE_BIN, else the release build of this repository."""
+    """Path of the program under test: VISAGE_BIN, or the release build of this repository."""
     path = os.environ.get("VISAGE_BIN") or os.path.join(api.REPOSITORY, "target", "release", "visage")
     if not os.access(path, os.X_OK):
-        raise FileNotFoundError("{} is no program: build it with `cargo build --release`, or name one in VISAGE_BIN".format(path))
+        raise FileNotFoundError("{} is not executable; build it with `cargo build --release`, or set VISAGE_BIN".format(path))
     return path
 
 
 def environment():
-    """The environment without settings of Visage, which would change what is tested; a server also refuses names such as VISAGE_BIN."""
+    """The environment without VISAGE_ variables, which would change settings; a server refuses unknown ones such as VISAGE_BIN."""
     return {name: value for name, value in os.environ.items() if not name.startswith("VISAGE_")}
 
 
 def draw_faces(directory, count, seed, size=96):
-    """Fills a directory with drawn faces whose names begin with the age."""
+    """Fills a directory with drawn faces whose names start with the age."""
     run("synth", directory, "--count", str(count), "--seed", str(seed), "--size", str(size))
     return directory
 
 
 def run(*arguments):
-    """Runs the program to its successful end and returns what it printed."""
+    """Runs the program, which must succeed, and returns its stdout."""
     done = subprocess.run([binary(), *arguments], env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           universal_newlines=True, timeout=DEADLINE_SECONDS)
     if done.returncode != 0:
@@ -45,19 +45,19 @@ def run(*arguments):
 
 
 def wait_for(condition, text, seconds=DEADLINE_SECONDS):
-    """Returns the first true value of the condition; `text` says what was waited for in vain."""
+    """Polls the condition and returns its first true value; `text` names it in the error message."""
     limit = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > limit:
-            raise AssertionError("waited {} s in vain until {}".format(seconds, text))
+            raise AssertionError("timed out after {} s waiting until {}".format(seconds, text))
         time.sleep(0.02)
 
 
 class Server:
-    """A server that was started on ports of its own choice, in a directory of its own that `close` removes."""
+    """A server on free ports in a temporary directory, which `close` removes."""
 
     def __init__(self, *options):
         self.options = options
@@ -69,11 +69,11 @@ class Server:
         return os.path.join(self.directory, name)
 
     def start(self, grpc_listen="127.0.0.1:0", http_listen="127.0.0.1:0"):
-        """Starts the process and waits until it answers; again after `wait` it finds what it had stored."""
+        """Starts the process and waits until it is ready. It can be called again after `wait`, with the same data."""
         command = [binary(), "serve", "--data-dir", self.path("data"), "--grpc-listen", grpc_listen, "--http-listen", http_listen,
                    "--ready-file", self.path("ready"), *self.options]
         with open(self.path("log"), "ab") as log:
-            # In a directory of its own, so that no visage.toml is found.
+            # In the temporary directory, which has no visage.toml.
             self.process = subprocess.Popen(command, cwd=self.directory, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             wait_for(self.has_answered, "the server is ready")
@@ -96,11 +96,11 @@ class Server:
             return file.read()
 
     def terminate(self):
-        """Asks the server to end; what its clients then see is up to the test."""
+        """Sends SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
     def wait(self):
-        """Waits for the end that the server was asked for, and refuses one that is not clean."""
+        """Waits for the end of the server, which must exit with 0 and without a panic."""
         try:
             code = self.process.wait(timeout=DEADLINE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -113,7 +113,7 @@ class Server:
             raise AssertionError("the server ended with {}; its log says:\n{}".format(code, self.log()))
 
     def kill_and_restart(self):
-        """Ends the process as a loss of power would, and starts another one with the same data at the same addresses."""
+        """Kills the process, and starts another one with the same data and addresses."""
         self.process.kill()
         self.process.wait()
         self.client.close()
@@ -121,13 +121,13 @@ class Server:
         self.start(self.grpc_address, self.http_address)
 
     def restart(self):
-        """The same after an orderly end."""
+        """Stops the server and starts it again with the same data and addresses."""
         self.terminate()
         self.wait()
         self.start(self.grpc_address, self.http_address)
 
     def close(self):
-        """Ends the server if it runs, and removes its directory."""
+        """Stops the server if it is running, and removes its directory."""
         try:
             if self.process.returncode is None:
                 self.terminate()
@@ -146,7 +146,7 @@ class Server:
             connection.close()
 
     def metrics(self):
-        """Returns the values of all series by `name{label="value",...}` as they are printed; 0 for those that do not exist."""
+        """Returns the values of all series by `name{label="value",...}`; 0 for missing ones."""
         values = collections.defaultdict(float)
         for line in self.fetch("/metrics")[2].splitlines():
             if line and not line.startswith("#"):

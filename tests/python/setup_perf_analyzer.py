@@ -1,7 +1,7 @@
-"""Brings Triton's perf_analyzer, unmodified, to a directory: `setup_perf_analyzer.py DIRECTORY`.
+"""Installs Triton's unmodified perf_analyzer into a directory: `setup_perf_analyzer.py DIRECTORY`.
 
-NVIDIA publishes the program in the tritonclient wheels up to 2.50 for Linux on x86-64. It wants libb64, which is a package of Debian and Ubuntu (taken apart here,
-so that nobody needs to be root), and CUDA's small run-time library, which is a wheel; no GPU is used. The system's own libraries go first.
+NVIDIA publishes the program in the tritonclient wheels up to 2.50 for Linux on x86-64. It requires libb64, a package of Debian and Ubuntu that
+is unpacked here without root, and CUDA's run-time library, a wheel; no GPU is used. Libraries of the system take precedence.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ def main(directory):
 
 
 def extract(wheel, wanted, directory):
-    """Puts the one file of the wheel that ends so into the directory."""
+    """Extracts the file of the wheel with this suffix into the directory."""
     os.makedirs(directory, exist_ok=True)
     with zipfile.ZipFile(wheel) as archive:
         name, = [name for name in archive.namelist() if name.endswith(wanted.lstrip("*"))]

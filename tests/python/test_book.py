@@ -1,15 +1,15 @@
-"""The book in `deploy/book` says what is so: every command in it is run, page by page, against a real server, and what it shows as output is compared.
+"""Runs every command of the book in `deploy/book`, page by page, against a real server, and compares the output.
 
-How a page says what its blocks need, in comments that no reader sees:
+Invisible comments of a page control its blocks:
 
-- `<!-- needs: faces server -->` at its top: a directory `faces` with drawn faces, a server with the starter. Each page has a directory of its own.
-- `<!-- background -->` before a block: it is a server, so it runs on while the next blocks do.
-- `<!-- fails: 2 -->` before a block: its last command ends with this exit code.
+- `<!-- needs: faces server -->` at the top: a directory `faces` with drawn faces, a server with the starter. Each page has its own directory.
+- `<!-- background -->` before a block: it starts a server, which keeps running during the next blocks.
+- `<!-- fails: 2 -->` before a block: its last command exits with this code.
 - `<!-- not run: REASON -->` before a block: it cannot run here. `NOT_RUN` lists all of them.
 
-`sh` blocks are run as they are. In `console` blocks lines that begin with `$ ` are commands, those with `> ` go on with one, and what follows is their output,
-standard output and error together. A number stands for any number, `...` for any text in a line, and as a line of its own for any lines; how much space is between
-words does not count. `python` blocks are run with the API's modules and the package `visage_client` at hand.
+`sh` blocks are scripts. In `console` blocks, lines that start with `$ ` are commands, lines with `> ` continue them, and the rest is their stdout and
+stderr. In the output, a number matches any number, `...` any text within a line, and a line `...` any lines; the amount of white space is ignored.
+`python` blocks run with the API's modules and the package `visage_client`.
 """
 
 import concurrent.futures
@@ -35,7 +35,7 @@ from api import DEADLINE_SECONDS, REPOSITORY
 BOOK = pathlib.Path(REPOSITORY, "deploy", "book")
 SOURCE = BOOK / "src"
 GENERATED = "reference"
-# Blocks that are not run, by page and first line; each says why in the page.
+# Blocks that are not run, by page and first line; the page has the reason of each.
 NOT_RUN = {
     "how-to/clients.md": ["grpcurl -plaintext localhost:50051 list"],
     "how-to/gpu.md": ["make setup GPU=1", "visage serve --device cuda:0", "visage train --dataset faces --set feature_cache=DEVICE"],
@@ -53,13 +53,13 @@ NOT_RUN = {
     "tutorial/first-model.md": ["make build"],
 }
 RUNNABLE = ("sh", "console", "python")
-# What else may stand in a block; nothing of it is a command.
+# Languages of blocks without commands.
 TEXTS = ("text", "toml", "csv", "promql", "json", "yaml", "nginx")
-# For whoever writes a page: BOOK_PAGES=cursor runs that one alone, and shows all that it prints.
+# BOOK_PAGES=cursor runs only matching pages and prints their output.
 ONLY = os.environ.get("BOOK_PAGES", "")
-# Pages that run at once: most of their time they wait for a process to start or to end.
+# Concurrent pages, which mostly wait for processes.
 AT_ONCE = 3
-# A training on a machine that has much else to do.
+# Time limit of a command, such as a training on a busy machine.
 LONGEST_COMMAND_SECONDS = 300
 NUMBER = r"[-+]?\d+(?:\.\d+)?"
 
@@ -87,7 +87,7 @@ class Block:
         return "{}:{}".format(self.page, self.line)
 
     def commands(self):
-        """Pairs of a command and its output; None where none is shown."""
+        """Pairs of a command and its output, None if the page shows no output."""
         if self.language != "console":
             return [(self.body, None)]
         found = []
@@ -131,13 +131,13 @@ def needs(page):
 
 
 def as_pattern(shown):
-    """What a page shows as a pattern for what is printed."""
+    """The shown output as a pattern for the printed output."""
     pattern = ""
     for line in normalised(shown):
         if line == "...":
             pattern += r"(?:.*\n)*?"
             continue
-        # Nothing may stand for `...` either, and then one of the spaces around it is not there.
+        # `...` also matches nothing, together with one of the spaces around it.
         texts = [NUMBER.join(re.escape(text) for text in re.split(NUMBER, part)) for part in re.split(r" ?\.\.\. ?", line)]
         pattern += ".*".join(texts) + r"\n"
     return pattern
@@ -152,7 +152,7 @@ def matches(shown, printed):
 
 
 def free_ports(count):
-    """Ports that nobody listens on. The server could choose them, but then a page's commands would not know it after a restart."""
+    """Free ports. If the server chose them, the commands of a page would not know them after a restart."""
     listeners = [socket.socket() for _ in range(count)]
     try:
         for listener in listeners:
@@ -164,7 +164,7 @@ def free_ports(count):
 
 
 class Terminal:
-    """One shell in a directory of its own, in which a page's blocks run one after the other."""
+    """A shell in a temporary directory, in which the blocks of a page run in order."""
 
     def __init__(self, faces, modules):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="visage-book-"))
@@ -180,28 +180,28 @@ class Terminal:
         environment = {
             **server.environment(),
             "PATH": "{}:{}".format(programs, os.environ["PATH"]), "HOME": str(self.home), "PYTHONPATH": modules, "NO_COLOR": "1",
-            # No page needs a network.
+            # No page may access the network.
             "HF_HUB_OFFLINE": "1",
             "VISAGE_GRPC_LISTEN": grpc, "VISAGE_HTTP_LISTEN": self.http, "VISAGE_SERVER": grpc,
         }
         self.shell = subprocess.Popen(["bash", "--norc", "--noprofile"], cwd=str(self.directory), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                       stderr=subprocess.DEVNULL, universal_newlines=True, bufsize=1, start_new_session=True)
-        # Jobs by number, as at a terminal.
-        self.tell("set -m")
+        # Job control, as in an interactive shell.
+        self.send("set -m")
 
-    def tell(self, line):
+    def send(self, line):
         self.shell.stdin.write(line + "\n")
         self.shell.stdin.flush()
 
     def run(self, command, is_strict=False):
-        """Runs a command and returns its exit code and all it printed."""
+        """Runs a command and returns its exit code and output."""
         for printed, here in self.addresses.items():
             command = command.replace(printed, here)
         script, output = self.home / "command", self.home / "output"
         script.write_text(command + "\n", encoding="utf-8")
         strict = ("set -e; ", "set +e; ") if is_strict else ("", "")
-        self.tell("{}source {} </dev/null >{} 2>&1; code=$?; {}echo $code".format(strict[0], script, output, strict[1]))
-        # A command that hangs ends with its shell.
+        self.send("{}source {} </dev/null >{} 2>&1; code=$?; {}echo $code".format(strict[0], script, output, strict[1]))
+        # A command that hangs is killed with its shell.
         alarm = threading.Timer(LONGEST_COMMAND_SECONDS, self.kill)
         alarm.daemon = True
         alarm.start()
@@ -213,17 +213,17 @@ class Terminal:
         return int(code), text
 
     def prepare(self, wanted):
-        """Makes what a page says that it needs."""
+        """Creates the requirements of a page."""
         for name in wanted:
             if name == "faces":
                 shutil.copytree(self.faces, str(self.directory / "faces"))
             elif name == "server":
                 self.start_server("visage serve --starter")
             else:
-                raise AssertionError("a page needs {}, which is nothing known".format(name))
+                raise AssertionError("unknown requirement of a page: {}".format(name))
 
     def start_server(self, command):
-        """Starts a server beside what follows, and waits until it is ready."""
+        """Starts a server in the background and waits until it is ready."""
         code, printed = self.run("{{ {} ; }} >>{} 2>&1 &".format(command.strip(), self.home / "server.log"))
         if code != 0:
             raise AssertionError(printed)
@@ -241,19 +241,19 @@ class Terminal:
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def kill(self):
-        """Ends all that was started here and still runs: each job is a group of its own, and all are of the shell's session."""
+        """Kills all remaining processes: each job is a process group, and all are in the shell's session."""
         for entry in pathlib.Path("/proc").iterdir():
             try:
-                # After the name, which may hold anything: state, parent, group, session.
+                # Fields after the name, which may contain anything: state, parent, group, session.
                 session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
                 if session == self.shell.pid:
                     os.kill(int(entry.name), signal.SIGKILL)
             except (OSError, ValueError, IndexError):
-                # No process, or one that has just ended.
+                # Not a process, or one that has just ended.
                 continue
 
     def close(self):
-        """Ends what runs, and removes the directories."""
+        """Stops all processes and removes the directories."""
         try:
             if self.shell.poll() is None:
                 self.run('for job in $(jobs -p); do kill -TERM -- "-$job"; done; wait')
@@ -268,7 +268,7 @@ class Terminal:
 
 
 def run_page(page, faces, modules):
-    """Runs a page's blocks. Returns what is wrong with it, empty if nothing is, and how long it took in seconds."""
+    """Runs the blocks of a page. Returns a list of problems and the duration in seconds."""
     begun = time.monotonic()
     terminal = Terminal(faces, modules)
     wrong = []
@@ -312,14 +312,14 @@ def run_block(block, terminal):
 
 
 class PagesTest(unittest.TestCase):
-    """Every page is run."""
+    """Runs all pages."""
 
     @classmethod
     def setUpClass(cls):
         directory = tempfile.mkdtemp(prefix="visage-book-faces-")
         cls.addClassCleanup(shutil.rmtree, directory)
         faces = server.draw_faces(os.path.join(directory, "faces"), count=60, seed=7, size=96)
-        # The stubs that `api` has made, the package for Python, and what is installed.
+        # The stubs of `api`, the Python client, and the installed packages.
         stubs = [entry for entry in sys.path if os.path.isdir(os.path.join(entry, "visage", "v1"))]
         installed = [entry for entry in sys.path if entry.endswith("-packages")]
         modules = os.pathsep.join([*stubs, os.path.join(REPOSITORY, "deploy", "clients", "python", "src"), *installed])
@@ -337,7 +337,7 @@ class PagesTest(unittest.TestCase):
 
 
 class BookTest(unittest.TestCase):
-    """What holds for all pages."""
+    """Rules for all pages."""
 
     maxDiff = None
 
@@ -390,7 +390,7 @@ class BookTest(unittest.TestCase):
                     continue
                 path, _, heading = target.partition("#")
                 found = (SOURCE / page).parent.joinpath(path).resolve() if path else SOURCE / page
-                self.assertTrue(found.is_file() and SOURCE in found.parents, "{} links to {}, which is no page".format(page, target))
+                self.assertTrue(found.is_file() and SOURCE in found.parents, "{} links to {}, which is not a page".format(page, target))
                 if heading:
                     self.assertIn(heading, anchors(found), "{} links to {}".format(page, target))
 
@@ -412,7 +412,7 @@ class BookTest(unittest.TestCase):
             self.assertEqual(path.read_text(encoding="utf-8"), text, "{} is stale: run `make book-reference`".format(name))
 
     def test_what_is_shown_is_compared_with_what_is_printed(self):
-        """The comparison sees what it is for."""
+        """Tests the comparison itself."""
         self.assertTrue(matches("age  34.2 years", "age 7 years"))
         self.assertTrue(matches("first\n...\nlast 1", "first\na\nb\nlast 20\n"))
         self.assertTrue(matches("a ... c", "a b b c"))
@@ -425,11 +425,11 @@ class BookTest(unittest.TestCase):
 
 
 def without_code(text):
-    """A page without its blocks and without code in lines."""
+    """A page without code blocks and inline code."""
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
 
 
 def anchors(path):
-    """The ids of a page's headings, as mdBook and GitHub make them."""
+    """Ids of a page's headings, as mdBook and GitHub generate them."""
     headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S), re.M)
     return [re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings]

@@ -1,6 +1,6 @@
-"""The clients in `deploy/clients/`: the Python package and the examples, run as their users run them, with servers that are killed in between.
+"""The Python package and the examples in `deploy/clients/`, with servers that are killed while they run.
 
-They are built in a copy of the repository's `clients` and `proto`, so that nothing is left in the work tree.
+They are built in a copy of `deploy/clients` and `proto`, so that the work tree stays clean.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ import server
 from api import DEADLINE_SECONDS, REPOSITORY
 
 EPOCHS = 12
-# Small enough that a directory needs several calls: 96 pixels of noise are 28 kB as PNG.
+# Small, so that a directory needs several calls: 96x96 pixels of noise are 28 kB as PNG.
 LIMITS = ("--max-message-bytes", "128KiB", "--max-image-bytes", "96KiB", "--max-images-per-request", "8", "--max-queued-trainings", "1")
 QUICK = {"init": "RANDOM", "input_size": 64, "promote": "NEVER"}
 checkout = site = faces = None
@@ -49,7 +49,7 @@ def setUpModule():
 
 
 def build_package(directory):
-    """Builds the wheel by the hook that pip calls, and puts what is in it where Python finds it, as pip does."""
+    """Builds the wheel with pip's build hook, and unpacks it into Python's path."""
     code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     finished([sys.executable, "-c", code, str(directory)], cwd=checkout / "deploy" / "clients" / "python")
     wheel, = directory.glob("visage_client-*.whl")
@@ -59,7 +59,7 @@ def build_package(directory):
 
 
 def finished(command, **options):
-    """Runs a program to its successful end and returns what it printed."""
+    """Runs a program, which must succeed, and returns its output."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
                           timeout=5 * DEADLINE_SECONDS, **options)
     if done.returncode != 0:
@@ -72,7 +72,7 @@ def face_paths():
 
 
 class ServerTest(unittest.TestCase):
-    """A class of tests with one server, which has a live version from the beginning."""
+    """Tests with one server that has a live version."""
 
     OPTIONS = ()
     maxDiff = None
@@ -99,21 +99,21 @@ class PackageTest(ServerTest):
         return started
 
     def give_up(self, training):
-        """Ends a training that a failed test may have left."""
+        """Cancels a training that a failed test left behind."""
         try:
             training.cancel(force=True)
         except self.visage.FailedPrecondition:
             pass
 
     def stored(self, name):
-        """What the server has stored of a training, by the paged list, which no client of this test reads."""
+        """The stored events of a training, by the paged list, which the clients under test do not use."""
         return self.server.client.trainings.ListEpochMetrics(api.training.ListEpochMetricsRequest(name=name, page_size=1000)).events
 
     def predict_calls(self):
         return self.server.metrics()['visage_rpc_requests_total{method="visage.v1.PredictionService/Predict",code="ok"}']
 
     def assert_followed(self, training, events):
-        """Everything was told once, in order, and in the end all epochs are known."""
+        """Checks that all events were received once, in order, and that all epochs are known at the end."""
         self.assertEqual([event.sequence for event in events], list(range(1, len(events) + 1)))
         self.assertEqual(events, list(self.stored(training.name)))
         self.assertEqual(training.state, "SUCCEEDED", events[-1])
@@ -138,7 +138,7 @@ class PackageTest(ServerTest):
                 async for event in training.events():
                     seen.append(event)
                     if event.epoch_completed.epoch == 3 and event.attempt == 1:
-                        # The server waits for its streams, which go on only beside it.
+                        # The server waits for its streams, which need another task to continue.
                         await asyncio.to_thread(self.server.restart)
                 return training, seen
         training, seen = asyncio.run(follow())
@@ -235,7 +235,7 @@ class PackageTest(ServerTest):
         request_id = str(uuid.uuid4())
         first = self.start(request_id=request_id)
         self.assertEqual(self.client.train(faces, EPOCHS, request_id=request_id, **QUICK).name, first.name)
-        # The queue has one place, which the first has while the server ends what earlier tests left.
+        # The queue holds one training: the first one, while the server ends those of earlier tests.
         next(iter(first))
         self.assertNotEqual(self.start().name, first.name)
 
@@ -251,7 +251,7 @@ class PackageTest(ServerTest):
         with self.assertRaises(self.visage.InvalidArgument) as caught:
             self.client.predict(b"no image")
         self.assertEqual((caught.exception.reason, caught.exception.violations[0].field), ("INVALID_IMAGE", "images[0]"))
-        # One runs at some time, one waits, and the third has no place.
+        # One runs, one is queued, and the third is refused.
         with self.assertRaises(self.visage.ResourceExhausted) as caught:
             for _ in range(3):
                 self.start(10_000, input_size=32)
@@ -272,7 +272,7 @@ class PackageTest(ServerTest):
         for one in found:
             self.assertEqual((one.age, one.width, one.height, one.model_version), (raw.predictions[0].age, 64, 64, raw.model_version))
         self.assertEqual([one.source for one in found], [path, path, None, None, None])
-        # In a batch sums may be made in another order.
+        # The order of additions depends on the batch.
         together = self.client.predict(kinds)
         self.assertEqual(len(together), len(kinds))
         for one in together:
@@ -323,7 +323,7 @@ class PackageTest(ServerTest):
         found = list(self.client.predict_folder(directory))
         self.assertEqual([one.source.relative_to(directory).as_posix() for one in found],
                          ["{:02}.jpg".format(number) for number in range(20)] + ["below/{}.png".format(number) for number in range(10)])
-        # Thirty images would be four calls of eight; of those with 28 kB only four are under the limit of a message.
+        # Thirty images would be four calls of eight, but only four images of 28 kB fit into a message.
         server.wait_for(lambda: self.predict_calls() - before >= 5, "five calls are counted")
         self.assertLessEqual(self.predict_calls() - before, 6)
         self.assertAlmostEqual(found[7].age, self.client.predict(directory / "07.jpg").age, places=1)
@@ -345,7 +345,7 @@ class PackageTest(ServerTest):
         images = (path for path in itertools.cycle(face_paths()) if next(taken) >= 0)
         found = self.client.predict_many(images, parallel=2)
         next(found)
-        # Two calls of eight, and the image that did not fit.
+        # Two calls of eight, and one with the last image.
         self.assertLessEqual(next(taken), 18)
         found.close()
 
@@ -374,7 +374,7 @@ class PackageTest(ServerTest):
         self.assertEqual(asyncio.run(self.promoted_by_asyncio(number)), (new, before, new))
 
     async def promoted_by_asyncio(self, number):
-        """The names and numbers of what became live, was rolled back to, and is the newest."""
+        """The live version, the one after the rollback, and the newest one."""
         async with self.visage.AsyncClient(self.server.grpc_address) as client:
             promoted = await client.promote(number)
             self.assertEqual((await client.version()).name, promoted.name)
@@ -388,14 +388,14 @@ class PackageTest(ServerTest):
         shown = []
 
         class Display:
-            """IPython's display as far as it is used: each image that a notebook would show."""
+            """Stand-in for IPython's display that records each image."""
 
             Image = staticmethod(lambda data: data)
 
             def display(self, image, display_id):
                 shown.append(image)
                 return types.SimpleNamespace(update=shown.append)
-        # matplotlib asks for the version too, to see whether it has to choose a window system.
+        # matplotlib reads the version to select a backend.
         notebook = types.SimpleNamespace(display=Display(), get_ipython=lambda: object(), version_info=(9, 0))
         with unittest.mock.patch.dict(os.environ), unittest.mock.patch.dict(sys.modules, IPython=notebook):
             os.environ.pop("DISPLAY", None)
@@ -405,7 +405,7 @@ class PackageTest(ServerTest):
                          [[epoch.train_loss for epoch in training.epochs], [epoch.val_loss for epoch in training.epochs]])
         self.assertEqual(list(errors.lines[0].get_ydata()), [epoch.val_mae for epoch in training.epochs])
         self.assertEqual(len(training.epochs), 3)
-        # After each epoch and at the end; all of them images, and not the same one.
+        # One image after each epoch and at the end, all different.
         self.assertEqual(len(shown), 4)
         self.assertTrue(all(png.startswith(b"\x89PNG") for png in shown) and len(set(shown)) == 4)
         path = self.server.path("curves.png")
@@ -417,7 +417,7 @@ class PackageTest(ServerTest):
         code, = re.findall(r"```python\n(.*?)```", (checkout / "deploy" / "clients" / "python" / "README.md").read_text(encoding="utf-8"), re.S)
         self.assertLessEqual(len(code.splitlines()), 12)
         for printed, here in [("localhost:50051", self.server.grpc_address), ("/data/faces", faces), ("me.jpg", face_paths()[0]), ('"images"', repr(faces)),
-                              # ImageNet's weights need a network, and ten epochs need time.
+                              # ImageNet weights need a network, and ten epochs take long.
                               ("epochs=10", 'epochs=2, input_size=64, init="RANDOM"')]:
             self.assertIn(printed, code)
             code = code.replace(printed, here)
@@ -436,7 +436,7 @@ class PackageTest(ServerTest):
 
 
 def until_epoch(events, number):
-    """The events up to this epoch."""
+    """Events up to this epoch."""
     for event in events:
         yield event
         if event.epoch_completed.epoch == number:
@@ -444,7 +444,7 @@ def until_epoch(events, number):
 
 
 class ExamplesTest(ServerTest):
-    """Each example starts a training, sees its server killed in the third epoch, follows on, and predicts a directory."""
+    """Each example starts a training, loses its server in the third epoch, resumes following, and predicts a directory."""
 
     def run_example(self, *command, **environment):
         process = subprocess.Popen([*command, self.server.grpc_address, faces, faces, str(EPOCHS)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -471,7 +471,7 @@ class ExamplesTest(ServerTest):
     def check(self, lines):
         name = re.fullmatch(r"training (trainings/\S+)", lines[0]).group(1)
         events = self.server.client.events(name, follow=False)
-        told = [line for line in lines[1:] if not re.fullmatch(r"\S+\.jpg \d+\.\d", line)]
+        output = [line for line in lines[1:] if not re.fullmatch(r"\S+\.jpg \d+\.\d", line)]
         expected = []
         for event in events:
             kind = event.WhichOneof("kind")
@@ -481,7 +481,7 @@ class ExamplesTest(ServerTest):
                 expected.append("rewound to epoch {}".format(event.metrics_rewound.from_epoch))
             elif kind == "model_version_created":
                 expected.append("model " + event.model_version_created.model_version)
-        self.assertEqual(told, expected)
+        self.assertEqual(output, expected)
         self.assertEqual(self.server.client.get(name).attempt, 2, "the training was not interrupted")
         predicted = [line.split() for line in lines if re.fullmatch(r"\S+\.jpg \d+\.\d", line)]
         self.assertEqual([name for name, _ in predicted], [os.path.basename(path) for path in face_paths()])

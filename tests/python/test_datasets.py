@@ -1,4 +1,4 @@
-"""Datasets with a name, as a Python client makes and uses them: pushed through a killed server, trained on, and refused."""
+"""Datasets from archives of other programs: accepted formats, and refused hostile ones."""
 
 import http.client
 import io
@@ -18,7 +18,7 @@ Code = grpc.StatusCode
 
 
 def tar_of(directory, mode="w"):
-    """The files of a directory as a tar."""
+    """A tar of the files of a directory."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:
         for name in sorted(os.listdir(directory)):
@@ -27,7 +27,7 @@ def tar_of(directory, mode="w"):
 
 
 def zip_of(entries):
-    """A deflated zip of names and their bytes."""
+    """A deflated zip of pairs of name and bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries:
@@ -43,7 +43,7 @@ class DatasetsTest(unittest.TestCase):
         cls.faces = server.draw_faces(cls.server.path("faces"), count=60, seed=1, size=64)
 
     def ask(self, method, path, headers=None, body=None):
-        """Status, headers and bytes of an answer of the HTTP port."""
+        """Sends a request to the HTTP port; returns status, headers and body."""
         connection = http.client.HTTPConnection(self.server.http_address, timeout=api.DEADLINE_SECONDS)
         try:
             connection.request(method, path, body=body, headers=headers or {})
@@ -52,8 +52,8 @@ class DatasetsTest(unittest.TestCase):
         finally:
             connection.close()
 
-    def begin(self, content):
-        """Begins an upload of so many bytes and returns its path and its id."""
+    def create_upload(self, content):
+        """Creates an upload of this content's length; returns its path and id."""
         status, headers, body = self.ask("POST", "/datasets/uploads", {"Upload-Length": str(len(content))})
         self.assertEqual(status, 201)
         return headers["Location"], json.loads(body)["upload"]
@@ -63,12 +63,12 @@ class DatasetsTest(unittest.TestCase):
         return self.ask("PATCH", path, headers, content)
 
     def upload(self, content):
-        path, upload = self.begin(content)
+        path, upload = self.create_upload(content)
         self.assertEqual(self.patch(path, 0, content)[0], 204)
         return upload
 
     def create(self, dataset_id, content):
-        """Makes a dataset of an archive and waits until it is READY or FAILED."""
+        """Creates a dataset from an archive and waits until it is READY or FAILED."""
         request = dataset.CreateDatasetRequest(dataset_id=dataset_id, upload=self.upload(content), display_name="Of " + dataset_id)
         self.server.client.datasets.CreateDataset(request)
         return self.done(dataset_id)

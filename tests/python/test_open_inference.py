@@ -1,4 +1,4 @@
-"""Triton's own Python clients, unmodified, against the release binary: gRPC and HTTP, blocking, asynchronous and streaming."""
+"""Triton's unmodified Python clients: gRPC and HTTP, blocking, asynchronous and streaming."""
 
 import asyncio
 import base64
@@ -33,7 +33,7 @@ except ImportError as error:
     raise unittest.SkipTest("tritonclient is not installed: {}".format(error))
 
 SIDE = 64
-# ImageNet's, as every training has them unless told otherwise.
+# ImageNet statistics, the default of trainings.
 MEAN, STD = numpy.float32([0.485, 0.456, 0.406]), numpy.float32([0.229, 0.224, 0.225])
 SERVICE = "inference.GRPCInferenceService"
 
@@ -58,7 +58,7 @@ def png(pixels):
 
 
 def prepared(pixels):
-    """What a client that prepares an image by itself makes of its pixels [S,S,3]."""
+    """Preprocesses pixels [S,S,3] on the client."""
     planes = (pixels.astype(numpy.float32) / 255 - MEAN) / STD
     return planes.transpose(2, 0, 1)[numpy.newaxis]
 
@@ -70,7 +70,7 @@ class OpenInferenceTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        # One thread: tests run beside others, and libtorch's threads wait for each other by spinning.
+        # One thread, because tests run in parallel and libtorch's threads wait for each other by spinning.
         cls.server = server.Server("--threads", "1")
         cls.addClassCleanup(cls.server.close)
         cls.client = cls.server.client
@@ -89,7 +89,7 @@ class OpenInferenceTest(unittest.TestCase):
         cls.addClassCleanup(cls.grpc.close)
         cls.http = tritonclient.http.InferenceServerClient(cls.server.http_address, concurrency=4)
         cls.addClassCleanup(cls.http.close)
-        # Both have the same methods, but return messages or JSON.
+        # Both have the same methods, but return messages or JSON, respectively.
         cls.both = [("grpc", cls.grpc, tritonclient.grpc), ("http", cls.http, tritonclient.http)]
 
     def read_faces(self, count):
@@ -101,13 +101,13 @@ class OpenInferenceTest(unittest.TestCase):
         return faces
 
     def assert_answers(self, result, images, version=""):
-        """The result says of the images what Predict says."""
+        """Checks that the result equals that of Predict."""
         name = "models/age/versions/" + version if version else ""
         predictions = self.client.predict(*images, model=name).predictions
         expected = numpy.float32([[one.age] for one in predictions])
         ages = result.as_numpy("age")
         self.assertEqual((ages.dtype, ages.shape), (numpy.float32, expected.shape))
-        # The images of a request may come to the engine in different batches.
+        # The images of a request may be in different batches.
         numpy.testing.assert_allclose(ages, expected, atol=1e-3)
         if not predictions[0].HasField("interval"):
             self.assertIsNone(result.as_numpy("interval"))
@@ -116,7 +116,7 @@ class OpenInferenceTest(unittest.TestCase):
         numpy.testing.assert_allclose(result.as_numpy("interval"), expected, atol=1e-3)
 
     def refused(self, call, status, *words):
-        """The call fails with this status, and its message has these words."""
+        """Checks that the call fails with this status and a message with these words."""
         with self.assertRaises(InferenceServerException) as caught:
             call()
         error = caught.exception
@@ -124,7 +124,7 @@ class OpenInferenceTest(unittest.TestCase):
         for word in words:
             self.assertIn(word, error.message())
 
-    # What there is.
+    # Metadata.
 
     def test_server_and_models_are_ready(self):
         for name, client, _ in self.both:
@@ -183,7 +183,7 @@ class OpenInferenceTest(unittest.TestCase):
         self.assertEqual([(one.name, one.version, one.state) for one in index.models], expected)
         index = self.http.get_model_repository_index()
         self.assertEqual([(one["name"], one["version"], one["state"]) for one in index], expected)
-        # It has versions, but none is live.
+        # It has versions, but no live one.
         face, = self.read_faces(1)
         for name, client, module in self.both:
             status = {"grpc": "StatusCode.FAILED_PRECONDITION", "http": "503"}[name]
@@ -202,7 +202,7 @@ class OpenInferenceTest(unittest.TestCase):
                 self.assertTrue(client.is_model_ready("age"))
 
     def test_messages_and_methods_have_tritons_numbers(self):
-        """The service as reflection describes it, against the descriptors that Triton's client was built from."""
+        """Compares the service by reflection with the descriptors of Triton's client."""
         stub = reflection_pb2_grpc.ServerReflectionStub(self.client.channel)
         answer, = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE)]))
         ours, = [file for file in map(descriptor_pb2.FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
@@ -283,7 +283,7 @@ class OpenInferenceTest(unittest.TestCase):
         for name, client, module in self.both:
             with self.subTest(name):
                 self.assert_answers(client.infer("age", [pixels_input(module, tensor)]), images)
-        # The same as numbers in JSON.
+        # The same with numbers in JSON.
         by_json = tritonclient.http.InferInput("input", list(tensor.shape), "FP32")
         by_json.set_data_from_numpy(tensor, binary_data=False)
         self.assert_answers(self.http.infer("age", [by_json]), images)
@@ -298,7 +298,7 @@ class OpenInferenceTest(unittest.TestCase):
                     outputs = response.outputs if name == "grpc" else response["outputs"]
                     self.assertEqual([one.name if name == "grpc" else one["name"] for one in outputs], names)
                     self.assertEqual(result.as_numpy("interval") is None, "interval" not in names)
-        # Numbers in JSON instead of bytes behind it.
+        # Numbers in JSON instead of binary data after it.
         plain = [tritonclient.http.InferRequestedOutput(one, binary_data=False) for one in ("age", "interval")]
         result = self.http.infer("age", [images_input(tritonclient.http, images)], outputs=plain)
         self.assertEqual(len(result.get_output("age")["data"]), 2)
@@ -309,7 +309,7 @@ class OpenInferenceTest(unittest.TestCase):
         expected = self.client.predict(*images, interval_level=0.5).predictions[0].interval
         for name, client, module in self.both:
             with self.subTest(name):
-                # Parameters that only other servers know are let through.
+                # Parameters of other servers are ignored.
                 result = client.infer("age", [images_input(module, images)], parameters={"interval_level": 0.5, "colour": "blue"}, priority=3)
                 numpy.testing.assert_allclose(result.as_numpy("interval"), [[expected.lower, expected.upper]], atol=1e-3)
 
@@ -407,7 +407,7 @@ class OpenInferenceTest(unittest.TestCase):
                 status, answer = self.post("/v2/models/age/infer", json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": data}]}).encode())
                 self.assertEqual(status, 200, answer)
                 self.assertAlmostEqual(answer["outputs"][0]["data"][0], expected, places=3)
-        # Two images, by lists of bytes and by texts.
+        # Two images, as lists of bytes and as strings.
         for data in ([list(face), list(face)], [text, "data:image/png;base64," + url_safe]):
             status, answer = self.post("/v2/models/age/infer", json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2, 1], "data": data}]}).encode())
             self.assertEqual((status, len(answer.get("outputs", [{"data": []}])[0]["data"])), (200, 2), answer)
@@ -424,7 +424,7 @@ class OpenInferenceTest(unittest.TestCase):
                 status, answer = self.post("/v2/models/age/infer", json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": shape, "data": data}]}).encode())
                 self.assertEqual(status, 400, answer)
                 self.assertIn("base64", answer["error"])
-        # The shape counts images and not bytes.
+        # The shape counts images, not bytes.
         status, answer = self.post("/v2/models/age/infer", json.dumps(
             {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [len(face)], "data": list(face)}]}).encode())
         self.assertEqual(status, 400, answer)
@@ -507,7 +507,7 @@ class OpenInferenceTest(unittest.TestCase):
         # 64 images of 16 million pixels each, in 3 MB.
         slow = 64 * [png(numpy.full((4000, 4000, 3), 90, numpy.uint8))]
         self.refused(lambda: self.grpc.infer("age", [images_input(tritonclient.grpc, slow)], client_timeout=0.2), "StatusCode.DEADLINE_EXCEEDED")
-        # The server's own clock, in microseconds.
+        # The timeout of the server, in microseconds.
         self.refused(lambda: self.grpc.infer("age", [images_input(tritonclient.grpc, slow)], timeout=1000), "StatusCode.DEADLINE_EXCEEDED")
         self.refused(lambda: self.http.infer("age", [images_input(tritonclient.http, slow)], timeout=1000), "504")
 
@@ -551,7 +551,7 @@ class OpenInferenceTest(unittest.TestCase):
         self.assertEqual(ask(20 * [bytes(1 << 20)]), b"413")
         self.assertEqual(ask([b'{"inputs"', b": []}"]), b"400")
 
-    # What is counted.
+    # Metrics and statistics.
 
     def test_statistics_count_requests_images_and_forward_passes(self):
         def of_version(version=""):

@@ -1,7 +1,7 @@
-"""What `deploy/` has for whoever runs a server: Prometheus reads a real one with the rules and answers every query of alerts and dashboard.
+"""Operations files in `deploy/`: a real Prometheus scrapes a server, loads the rules and evaluates all queries of alerts and dashboard.
 
-Of a query it is checked that Prometheus can read it, that each metric, label and label value in it is one that the server has (or a rule
-makes), that each label of a legend is in the answer, and that it has an answer. The files around them are checked without a container engine.
+Each query must parse, use only metrics, labels and label values that the server exports or a rule records, return the labels of its legend, and have a
+result. The other files are checked without a container engine.
 """
 
 import base64
@@ -37,7 +37,7 @@ import server
 from api import model, training
 
 DEPLOY = os.path.join(api.REPOSITORY, "deploy")
-# What the exporters beside the server have; where they are not installed, queries of it are only read, not answered.
+# Metrics of other exporters; if these are not installed, their queries are only parsed.
 EXPORTERS = {"node": "prometheus-node-exporter", "visage-ready": "prometheus-blackbox-exporter"}
 FOREIGN = {"node_": "node", "probe_": "visage-ready"}
 
@@ -48,7 +48,7 @@ def deployed(name):
 
 
 def panels():
-    """Panels of the dashboard that ask for something."""
+    """Panels of the dashboard with queries."""
     return [panel for panel in json.loads(deployed("grafana/dashboard.json"))["panels"] if panel["type"] != "row"]
 
 
@@ -57,21 +57,21 @@ def rules(name):
 
 
 def free_port():
-    """A port that nobody listens on. Neither Prometheus nor the exporters tell which one they chose themselves."""
+    """A free port. Prometheus and the exporters do not report a port that they choose."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 def run(*command):
-    """The end of a program as its exit code and all it said."""
+    """Runs a program; returns exit code and output."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
                           timeout=server.DEADLINE_SECONDS)
     return done.returncode, done.stdout
 
 
 class Prometheus:
-    """A Prometheus with the committed configuration, in which only addresses and intervals are others, and the exporters that are installed."""
+    """A Prometheus with the committed configuration, except addresses and intervals, and the installed exporters."""
 
     def __init__(self, target):
         self.directory = tempfile.mkdtemp(prefix="visage-prometheus-")
@@ -85,7 +85,7 @@ class Prometheus:
     def start(self, target):
         addresses = {job: "127.0.0.1:{}".format(free_port()) for job in EXPORTERS}
         self.exporters = [job for job, program in EXPORTERS.items() if shutil.which(program)]
-        # The options of the composition, but for the one that leaves out a container's own file systems: it would leave out all of a machine's.
+        # The options of the composition, except the exclusion of a container's file systems, which would exclude all of this machine.
         composed = yaml.safe_load(deployed("docker/compose.yml"))["services"]["node-exporter"]["command"]
         options = {"node": [option for option in composed if "exclude" not in option],
                    "visage-ready": ["--config.file=" + os.path.join(DEPLOY, "prometheus/blackbox.yml")]}
@@ -145,7 +145,7 @@ class Prometheus:
         return answer["data"]
 
     def query(self, expression):
-        """The samples of an answer as pairs of labels and value; a plain number has no labels."""
+        """The samples of a result as pairs of labels and value; a scalar has no labels."""
         data = self.api("query", query=expression)
         if data["resultType"] == "scalar":
             return [({}, float(data["result"][1]))]
@@ -166,7 +166,7 @@ def selectors(node):
 
 
 def groupings(node):
-    """What an expression groups or joins by: pairs of the labels and the part that must have them."""
+    """Grouping and join labels of an expression: pairs of the labels and the part that must have them."""
     found = [pair for child in children(node) for pair in groupings(child)]
     modifier = getattr(node, "modifier", None)
     if isinstance(node, promql.AggregateExpr) and modifier:
@@ -180,12 +180,12 @@ def groupings(node):
 class QueriesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        # A queue that four large images fill.
+        # Four large images fill the queue.
         cls.server = server.Server("--starter", "--threads", "1", "--max-queued-images", "4", "--max-images-per-request", "4", "--max-batch", "4")
         cls.addClassCleanup(cls.server.close)
         cls.prometheus = Prometheus(cls.server.http_address)
         cls.addClassCleanup(cls.prometheus.close)
-        # An increase is seen by whoever has seen what was before.
+        # An increase is visible only if the value before it was scraped.
         server.wait_for(lambda: cls.prometheus.query("visage_build_info"), "Prometheus has read the server")
         cls.drive()
         cls.tables = cls.label_values()
@@ -196,7 +196,7 @@ class QueriesTest(unittest.TestCase):
 
     @classmethod
     def drive(cls):
-        """Makes every kind of series."""
+        """Produces every kind of series."""
         client = cls.server.client
         faces = server.draw_faces(cls.server.path("faces"), count=60, seed=5, size=64)
         with open(os.path.join(faces, sorted(os.listdir(faces))[0]), "rb") as file:
@@ -256,7 +256,7 @@ class QueriesTest(unittest.TestCase):
 
     @classmethod
     def overload(cls):
-        """Fills the queue until a call is refused; another gives up and one is too late."""
+        """Fills the queue until a call is refused, one is cancelled and one expires."""
         image = io.BytesIO()
         Image.new("RGB", (4000, 4000), (90, 60, 30)).save(image, "PNG")
         images = 4 * [image.getvalue()]
@@ -284,7 +284,7 @@ class QueriesTest(unittest.TestCase):
                 break
         stream.cancel()
         tasks = "/proc/{}/task".format(cls.server.process.pid)
-        # Whichever thread of the server started it.
+        # Children of any thread of the server.
         for thread in os.listdir(tasks):
             with open(os.path.join(tasks, thread, "children"), encoding="ascii") as file:
                 for worker in file.read().split():
@@ -299,7 +299,7 @@ class QueriesTest(unittest.TestCase):
 
     @classmethod
     def label_values(cls):
-        """For each metric and label that the server declares the values of, these; from `visage config --metrics`."""
+        """Declared label values by metric and label, from `visage config --metrics`."""
         values = {}
         for line in server.run("config", "--metrics").splitlines()[2:]:
             _, name, _, labels, _, _ = (cell.strip() for cell in line.split("|"))
@@ -307,10 +307,10 @@ class QueriesTest(unittest.TestCase):
                 values[name.strip("`"), label] = set(listed.split(", "))
         return values
 
-    # What the queries are.
+    # Queries.
 
     def expressions(self):
-        """All queries, as triples of where they are, the query as Prometheus gets it, and the target of the dashboard if it is one."""
+        """All queries, as triples of location, query as Prometheus receives it, and dashboard target if any."""
         for name in ("rules.yml", "alerts.yml"):
             for rule in rules(name):
                 yield "{} {}".format(name, rule.get("alert") or rule["record"]), rule["expr"], None
@@ -326,7 +326,7 @@ class QueriesTest(unittest.TestCase):
                 yield "variable `{}`".format(variable["name"]), "count by ({}) ({})".format(label, metric), None
 
     def is_watched(self, expression):
-        """Whether the exporters that a query asks are installed."""
+        """True if the exporters of a query's metrics are installed."""
         jobs = {job for prefix, job in FOREIGN.items() for found in selectors(promql.parse(expression)) if found.name.startswith(prefix)}
         return jobs <= set(self.prometheus.exporters)
 
@@ -334,7 +334,7 @@ class QueriesTest(unittest.TestCase):
         return self.prometheus.api("series", **{"match[]": name})
 
     def faults(self, expression):
-        """What is wrong with a query."""
+        """Problems of a query."""
         self.prometheus.query(expression)
         parsed = promql.parse(expression)
         if not self.is_watched(expression):
@@ -352,7 +352,7 @@ class QueriesTest(unittest.TestCase):
         return found
 
     def faults_of_matcher(self, name, matcher, series):
-        # ALERTS has the labels of the alerts that have fired, which need not be all.
+        # ALERTS has the labels of alerts that have fired, which may not be all.
         if name == "ALERTS" and matcher.name in ("alertname", "alertstate"):
             return []
         has = {one.get(matcher.name) for one in series} - {None}
@@ -364,7 +364,7 @@ class QueriesTest(unittest.TestCase):
             values = matcher.value.split("|")
         else:
             return []
-        # Negated values of other exporters are what must not be there.
+        # Negated values of other exporters are exclusions.
         if matcher.op in (promql.MatchOp.NotEqual, promql.MatchOp.NotRe) and name.startswith(tuple(FOREIGN)):
             return []
         has |= self.tables.get((re.sub(r"_(bucket|sum|count)$", "", name), matcher.name), set())
@@ -398,7 +398,7 @@ class QueriesTest(unittest.TestCase):
         recorded = [rule["record"] for rule in rules("rules.yml")]
         asked = [("rule " + name, name, None) for name in recorded]
         asked += [(place, expression, target) for place, expression, target in self.expressions() if target and self.is_watched(expression)]
-        # Where tests run in a container there may be no disk that counts.
+        # In a container there may be no disk.
         if "node" in self.prometheus.exporters:
             server.wait_for(lambda: self.prometheus.query("node_filesystem_avail_bytes"), "the node exporter is read", seconds=30)
             if not self.prometheus.query('node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs|squashfs|overlay"}'):
@@ -412,7 +412,7 @@ class QueriesTest(unittest.TestCase):
                     self.assertLessEqual(set(legend), set(labels), "the legend names a label that the answer has not")
 
     def test_what_was_driven_is_what_prometheus_read(self):
-        # By the requests of `drive`: one to a model that is not there and one while none was live, three trainings, a process that was killed.
+        # Caused by `drive`: a request to a missing model and one without a live version, three trainings, a killed process.
         exact = {
             'visage_predict_rejections_total{reason="no_model"}': 2,
             'visage_trainings_finished_total{stop_reason="non_finite_loss"}': 1,
@@ -444,14 +444,14 @@ class QueriesTest(unittest.TestCase):
     def test_the_failed_training_alarms_and_nothing_else_does_without_a_cause(self):
         firing = {labels["alertname"] for labels, _ in self.prometheus.query('ALERTS{alertstate="firing"}')}
         self.assertIn("VisageTrainingFailed", firing)
-        # What `drive` gives a cause for, when it takes long enough, and what the machine that runs the test may lack.
+        # Alerts that `drive` may cause if it takes long enough, and those of the machine that runs the test.
         caused = {"VisageTrainingFailed", "VisageCallsWithoutModel", "VisageOverloaded", "VisagePredictionsFail"}
         caused |= {"VisageSlowPredictions", "VisageDiskNearlyFull", "VisageDiskFull", "VisageHostMemoryLow"}
         self.assertLessEqual(firing, caused)
 
 
 def filled(expression):
-    """A query of the dashboard with what Grafana puts into it."""
+    """A query of the dashboard with Grafana's variables replaced."""
     return expression.replace("$__rate_interval", "10m").replace("$instance", ".*")
 
 
@@ -559,7 +559,7 @@ class FilesTest(unittest.TestCase):
             for port in service.get("ports", []):
                 self.assertTrue(port.startswith("127.0.0.1:"), "a port without a password is open to others: " + port)
         self.assertTrue(os.path.exists(os.path.join(directory, services["visage"]["build"]["context"], services["visage"]["build"]["dockerfile"])))
-        # What a node exporter is told to leave out is all but the data directory.
+        # The node exporter excludes all but the data directory.
         watched, = (option for option in services["node-exporter"]["command"] if "exclude" in option)
         left_out = re.compile(watched.split("=", 1)[1].replace("$$", "$"))
         self.assertTrue(all(left_out.search(path) for path in ("/", "/dev/shm", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys/firmware")))
@@ -582,12 +582,12 @@ class FilesTest(unittest.TestCase):
             settings = json.loads(done.stdout)
             read = {setting["source"] for setting in settings.values()}
             self.assertLessEqual(set(variables), read)
-        # Both wait longer than the server takes: its grace for calls and again for trainings.
+        # Both wait longer than the server's grace periods for calls and for trainings together.
         grace = int(re.fullmatch(r"(\d+)s", settings["shutdown_grace"]["value"]).group(1))
         waits = [re.search(r"TimeoutStopSec=(\d+)s", deployed("systemd/visage.service")),
                  re.search(r"stop_grace_period: (\d+)s", deployed("docker/compose.yml"))]
         self.assertTrue(all(int(wait.group(1)) > 2 * grace for wait in waits))
-        # The alert on the queue is at 80 % of what the server lets in.
+        # The queue alert fires at 80 % of the server's limit.
         threshold, = (re.search(r"> (\d+)", rule["expr"]).group(1) for rule in rules("alerts.yml") if rule["alert"] == "VisageQueueNearlyFull")
         self.assertAlmostEqual(int(threshold) / settings["max_queued_images"]["value"], 0.8, places=2)
 

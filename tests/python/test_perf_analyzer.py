@@ -1,4 +1,4 @@
-"""Triton's perf_analyzer, unmodified, against the release binary. PERF_ANALYZER names the directory that setup_perf_analyzer.py has filled."""
+"""Triton's unmodified perf_analyzer. PERF_ANALYZER is the directory that setup_perf_analyzer.py filled."""
 
 import base64
 import csv
@@ -22,7 +22,7 @@ REQUESTS = 40
 class PerfAnalyzerTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        # One thread: libtorch's threads wait for each other by spinning, and perf_analyzer wants a core as well.
+        # One thread, because libtorch's threads wait for each other by spinning and perf_analyzer needs a core.
         cls.server = server.Server("--threads", "1")
         cls.addClassCleanup(cls.server.close)
         faces = server.draw_faces(cls.server.path("faces"), count=60, seed=1, size=200)
@@ -37,7 +37,7 @@ class PerfAnalyzerTest(unittest.TestCase):
         for file in sorted(os.listdir(faces))[:8]:
             with open(os.path.join(faces, file), "rb") as image:
                 content = image.read()
-            # perf_analyzer sends what it finds, so the length that goes in front of an element of BYTES is in the file.
+            # perf_analyzer sends the file as it is, so the file contains the length prefix of a BYTES element.
             element = base64.b64encode(struct.pack("<I", len(content)) + content).decode()
             images.append({"image": {"b64": element, "shape": [1]}})
         pixels = [{"input": {"content": 3 * SIDE * SIDE * [0.25], "shape": [3, SIDE, SIDE]}}]
@@ -46,7 +46,7 @@ class PerfAnalyzerTest(unittest.TestCase):
                 json.dump({"data": data}, file)
 
     def measure(self, data, *options, protocol="grpc"):
-        """Runs it to its successful end; returns its words and the row of its table."""
+        """Runs it, which must succeed; returns its output and the row of its table."""
         table = self.server.path("table.csv")
         address = self.server.grpc_address if protocol == "grpc" else self.server.http_address
         command = [os.path.join(DIRECTORY, "perf_analyzer"), "-m", "age", "-i", protocol, "-u", address, "--input-data", self.server.path(data),
@@ -73,8 +73,8 @@ class PerfAnalyzerTest(unittest.TestCase):
                 self.assertEqual(after["success"] - before["success"], REQUESTS, words)
                 self.assertEqual(after["fail"] - before["fail"], 0, words)
                 self.assertEqual(after["images"] - before["images"], size * REQUESTS, words)
-                # What the server says of itself, as perf_analyzer understood it. Its senders run before it asks the first time, so what was answered by
-                # then is missing in its difference.
+                # The server's statistics as perf_analyzer computed them. Responses before its first poll are missing in the
+                # difference.
                 inferences, requests = (int(re.search(f"{what} count: (\\d+)", words).group(1)) for what in ("Inference", "Successful request"))
                 self.assertEqual(inferences, size * requests, words)
                 self.assertIn(requests, range(1, REQUESTS + 1), words)

@@ -23,7 +23,7 @@ ON_PURPOSE = ("These changes break clients: add new elements with new names and 
 
 
 def promises(files):
-    """What clients rely on, by full name: the name maps to everything that may not change about it."""
+    """The compatible surface by full name: each name maps to all its properties that must not change."""
     found = {}
     for file in files.file:
         if file.package == "google.protobuf":
@@ -49,7 +49,7 @@ def promises_of_message(file, parent, message, found):
         found["field {}.{}".format(name, field.name)] = {
             "number": field.number, "type": Field.Type.Name(field.type), "type's name": field.type_name, "label": Field.Label.Name(field.label),
             "is optional": field.proto3_optional, "JSON name": field.json_name,
-            # Generated code has the name of the oneof; that of a field that is optional is synthetic.
+            # Generated code contains the name of a oneof; that of an optional field is synthetic.
             "oneof": message.oneof_decl[field.oneof_index].name if field.HasField("oneof_index") and not field.proto3_optional else None}
     for nested in message.nested_type:
         promises_of_message(file, name, nested, found)
@@ -65,7 +65,7 @@ def promises_of_enum(file, parent, enum, found):
 
 
 def breaking_changes(before, now):
-    """Sentences about everything that is gone or changed; what is new is no break."""
+    """Sentences about removed or changed elements; additions are compatible."""
     old, new = promises(before), promises(now)
     changes = []
     for name, promise in old.items():
@@ -77,7 +77,7 @@ def breaking_changes(before, now):
 
 
 def lint(files):
-    """Sentences about everything in our own protos that is not written by the rules."""
+    """Sentences about elements of Visage's protos that violate the style rules."""
     faults = []
     uses = collections.Counter(kind for file in files.file for service in file.service for method in service.method for kind in (method.input_type, method.output_type))
     for file in files.file:
@@ -90,7 +90,7 @@ def lint(files):
                 faults.append("{}: {} {}".format(file.name, name, rule))
 
         def check_name(pattern, name, kind, path):
-            check(pattern.fullmatch(name.split(".")[-1]), name, "is no name for " + kind)
+            check(pattern.fullmatch(name.split(".")[-1]), name, "is not a valid name of " + kind)
             check(path in comments, name, "has no comment")
 
         def check_enum(enum, path, outer=""):
@@ -140,7 +140,7 @@ def lint(files):
 
 
 def named(items, name):
-    """The one item of a descriptor's list that has this name."""
+    """The item of a descriptor's list with this name."""
     return next(item for item in items if item.name == name)
 
 
@@ -257,15 +257,15 @@ class LintTest(unittest.TestCase):
                 if tuple(location.path) == (4, position, 2, 0):
                     location.ClearField("leading_comments")
         for change, fault in [
-                (lambda file: setattr(message(file), "name", "training_failure"), "training_failure is no name for a message"),
-                (lambda file: setattr(message(file).field[0], "name", "theReason"), "Failure.theReason is no name for a field"),
+                (lambda file: setattr(message(file), "name", "training_failure"), "training_failure is not a valid name of a message"),
+                (lambda file: setattr(message(file).field[0], "name", "theReason"), "Failure.theReason is not a valid name of a field"),
                 (without_comment, "Failure.reason has no comment"),
-                (lambda file: setattr(enum(file), "name", "promote"), "promote is no name for an enum"),
+                (lambda file: setattr(enum(file), "name", "promote"), "promote is not a valid name of an enum"),
                 (lambda file: setattr(enum(file).value[0], "name", "PROMOTE_NONE"), "Promote does not begin with PROMOTE_UNSPECIFIED = 0"),
                 (lambda file: setattr(enum(file).value[1], "name", "ALWAYS"), "ALWAYS does not begin with PROMOTE_"),
-                (lambda file: setattr(enum(file).value[1], "name", "PROMOTE_always"), "Promote.PROMOTE_always is no name for an enum's value"),
+                (lambda file: setattr(enum(file).value[1], "name", "PROMOTE_always"), "Promote.PROMOTE_always is not a valid name of an enum's value"),
                 (lambda file: setattr(enum(file).options, "allow_alias", True), "Promote gives one number two names"),
-                (lambda file: setattr(method(file), "name", "stopTraining"), "TrainingService.stopTraining is no name for a method"),
+                (lambda file: setattr(method(file), "name", "stopTraining"), "TrainingService.stopTraining is not a valid name of a method"),
                 (lambda file: setattr(method(file), "input_type", ".visage.v1.GetTrainingRequest"),
                  "TrainingService.StopTraining has .visage.v1.GetTrainingRequest for its request"),
                 (lambda file: setattr(method(file), "input_type", ".visage.v1.GetTrainingRequest"), ".visage.v1.GetTrainingRequest belongs to more than one method"),

@@ -1,4 +1,4 @@
-"""Runs the Python examples of the README, and of the book's page on Triton, with the addresses and files of the test."""
+"""Runs the Python examples of the README and of the book's page on Triton with the test's addresses and files."""
 
 import importlib.util
 import os
@@ -53,7 +53,7 @@ class ReadmeTest(unittest.TestCase):
     @unittest.skipIf(sys.version_info < (3, 10), "visage_client needs Python 3.10")
     def test_the_examples_train_follow_and_predict(self):
         lines = self.run_example("README.md", ("/data/faces", self.faces),
-                                 # ImageNet's weights need a network, and ten epochs need time.
+                                 # ImageNet weights need a network, and ten epochs take long.
                                  ("epochs=10", 'epochs=2, input_size=64, init="RANDOM"'))
         self.assertEqual([line.split()[0] for line in lines[:2]], ["1", "2"])
         self.assertTrue(0 < float(lines[2]) < 120, lines)

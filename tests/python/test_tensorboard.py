@@ -1,4 +1,4 @@
-"""TensorBoard's own reader finds in a training's event files what ListEpochMetrics says."""
+"""Event files of a training, read by TensorBoard's own reader and compared with ListEpochMetrics."""
 
 import json
 import os
@@ -36,7 +36,7 @@ FIGURES = {
 
 
 def as_float(figure):
-    """The figure in the 32 bits that an event file has for it."""
+    """The value rounded to the 32 bits of an event file."""
     return struct.unpack("f", struct.pack("f", figure))[0]
 
 
@@ -56,7 +56,7 @@ class TensorBoardTest(unittest.TestCase):
         return os.path.join(self.server.path("data"), "runs", name.split("/")[1])
 
     def epochs(self, name):
-        """The figures that count: those of an epoch that was repeated are the later ones."""
+        """The valid metrics: the later ones of a repeated epoch."""
         epochs = {}
         for event in self.list_events(name):
             if event.HasField("metrics_rewound"):
@@ -115,7 +115,7 @@ class TensorBoardTest(unittest.TestCase):
         first, second = sorted(os.listdir(self.directory(name)))
         self.assertEqual(first, before)
         self.assert_read_as_listed(name)
-        # Without the session start of the second file both would count.
+        # Without the session start of the second file, both would be valid.
         os.remove(os.path.join(self.directory(name), second))
         self.assertGreaterEqual(len(self.read(name).Scalars("loss/train")), 3)
         self.assertEqual(len(self.read(name).Tensors("spec")), 1)

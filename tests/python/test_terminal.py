@@ -1,4 +1,4 @@
-"""`visage top` on a terminal: what it draws, what ends it, and that the terminal is given back as it was."""
+"""`visage top` on a terminal: its output, its keys, and the restored terminal."""
 
 import contextlib
 import fcntl
@@ -16,7 +16,7 @@ import server
 
 
 class Terminal:
-    """A terminal of 80 by 24 with a program on it."""
+    """A terminal of 80x24 that runs a program."""
 
     def __init__(self, *arguments, **environment):
         self.ours, theirs = pty.openpty()
@@ -27,16 +27,16 @@ class Terminal:
         self.theirs, self.text = theirs, ""
 
     def read(self, until):
-        """Reads until a condition on all text holds."""
+        """Reads until a condition on the whole text holds."""
         limit = time.monotonic() + server.DEADLINE_SECONDS
         while not until(self.text):
             if time.monotonic() > limit:
-                raise AssertionError("in vain; the terminal shows {!r}".format(self.text))
+                raise AssertionError("timed out; the terminal shows {!r}".format(self.text))
             if select.select([self.ours], [], [], 0.1)[0]:
                 self.text += os.read(self.ours, 65536).decode(errors="replace")
 
     def drain(self):
-        """Waits for the end of the program and returns its exit code; reads what it still writes."""
+        """Waits for the end of the program, reads its remaining output and returns its exit code."""
         server.wait_for(lambda: self.process.poll() is not None, "top has ended")
         while select.select([self.ours], [], [], 0.1)[0]:
             self.text += os.read(self.ours, 65536).decode(errors="replace")
@@ -63,42 +63,42 @@ class TopTest(unittest.TestCase):
     def top(self, *arguments, **environment):
         terminal = Terminal("top", "--server", self.server.grpc_address, "--interval", "200ms", *arguments, **environment)
         self.addCleanup(terminal.close)
-        # Blanks that were there before are skipped, so words stand alone.
+        # Unchanged blanks are not written again, so only words can be compared.
         terminal.read(lambda text: "SERVING" in text and "quits" in text)
         return terminal
 
     def ends(self, terminal, code):
         self.assertEqual(terminal.drain(), code, terminal.text)
-        # The screen from before is back, with its cursor and its line discipline.
+        # The previous screen is restored, with cursor and line discipline.
         self.assertIn("\x1b[?1049h", terminal.text)
         self.assertIn("\x1b[?1049l", terminal.text)
         self.assertGreater(terminal.text.rindex("\x1b[?25h"), terminal.text.rindex("\x1b[?25l"))
         self.assertEqual(termios.tcgetattr(terminal.theirs), terminal.before)
 
-    def test_q_and_ctrl_c_and_a_signal_end_it_and_give_the_terminal_back(self):
+    def test_q_ctrl_c_and_a_signal_end_it_and_restore_the_terminal(self):
         for end in (lambda terminal: os.write(terminal.ours, b"q"), lambda terminal: os.write(terminal.ours, b"\x03"),
                     lambda terminal: terminal.process.send_signal(signal.SIGTERM)):
             terminal = self.top()
             end(terminal)
             self.ends(terminal, 0)
 
-    def test_colours_are_left_out_when_nobody_wants_them(self):
+    def test_no_color_disables_colours(self):
         colour = "\x1b[38;5;"
         colourful = self.top()
         self.assertIn(colour, colourful.text)
         self.assertNotIn(colour, self.top(NO_COLOR="1").text)
 
-    def test_one_look_in_a_pipe_is_plain_text_with_the_metrics_page(self):
+    def test_once_prints_plain_text_with_the_metrics_page(self):
         text = server.run("top", "--server", self.server.grpc_address, "--once", "--interval", "100ms")
         self.assertIn("calls/s", text)
         self.assertIn("models/age/versions/1", text)
         self.assertNotIn("\x1b", text)
 
-    def test_server_that_is_away_is_waited_for(self):
+    def test_an_unresponsive_server_is_waited_for(self):
         terminal = self.top()
         os.kill(self.server.process.pid, signal.SIGSTOP)
         try:
-            # A call that gets no answer ends at its deadline; until then the last image stays, and keys work.
+            # A call without a response ends at its deadline; until then the last frame stays, and keys work.
             os.write(terminal.ours, b"q")
             self.ends(terminal, 0)
         finally:

@@ -1,6 +1,6 @@
-"""A checkpoint moves to Python: torchvision's resnet18 loads it and predicts the ages that the server predicts.
+"""Checkpoints in torchvision's resnet18, which must predict the ages of the server.
 
-Needs requirements-torch.txt beside requirements.txt, and is skipped without it.
+Requires requirements-torch.txt, and is skipped without it.
 """
 
 import io
@@ -23,18 +23,18 @@ from PIL import Image, ImageOps
 import server
 from api import training
 
-# Pillow and the server round a resized sample to 8 bits, and about one in a thousand comes out a level apart: about 0.01 years on this network,
-# whose ages lie 70 years apart. A wrong mean, filter or order of the channels is years.
+# Pillow and the server round resized samples to 8 bits, and about one in a thousand differs by one level: about 0.01 years on this network,
+# whose ages span 70 years. A wrong mean, filter or channel order results in years.
 TOLERANCE_YEARS = 0.05
 
 
 def age_of(name):
-    """The age in years that a face's file name begins with."""
+    """The age in years at the start of a file name."""
     return float(name.split("_")[0])
 
 
 def as_png(image, size=None):
-    """The image without loss and, if a size is given, in that size."""
+    """The image as a lossless file, resized if a size is given."""
     opened = Image.open(io.BytesIO(image)).convert("RGB")
     buffer = io.BytesIO()
     opened.resize(size or opened.size, Image.Resampling.BICUBIC).save(buffer, "PNG")
@@ -53,12 +53,12 @@ class Trained:
         cls.client = cls.server.client
         cls.faces = server.draw_faces(cls.server.path("faces"), count=60, seed=3)
         cls.names = sorted(os.listdir(cls.faces))
-        # A manifest that says the split, so that the test knows the validation images: every fourth.
+        # A manifest with the split, so that the validation images are known: every fourth.
         with open(cls.server.path("manifest.csv"), "w", encoding="utf-8") as file:
             file.write("path,age,split\n")
             for position, name in enumerate(cls.names):
                 file.write("faces/{},{},{}\n".format(name, age_of(name), "val" if position % 4 == 0 else "train"))
-        # All of the network is trained, so that the BatchNorms move too.
+        # The whole network is trained, including the BatchNorm statistics.
         spec = training.TrainingSpec(
             dataset=training.DatasetSpec(path=cls.server.path("manifest.csv")), init=training.InitSpec(kind=training.INIT_KIND_RANDOM),
             trainable=["ALL"], max_epochs=3, batch_size=16, input_size=64, precision=training.PRECISION_F32,
@@ -83,7 +83,7 @@ class Trained:
         return images
 
     def prepare(self, images):
-        """The network's input, by nothing but torchvision, Pillow and what the manifest says."""
+        """The network's input, computed with torchvision and Pillow from the manifest's values."""
         how = self.manifest["input"]
         self.assertEqual((how["fit"], how["filter"]), ("stretch", "bilinear_antialiased"))
         prepare = torchvision.transforms.Compose([
@@ -93,7 +93,7 @@ class Trained:
         return torch.stack([prepare(image) for image in opened])
 
     def outputs(self, images):
-        """The network's outputs in years, which a training's metrics are computed from."""
+        """The network's outputs in years, from which a training's metrics are computed."""
         with torch.no_grad():
             outputs = self.network(self.prepare(images)).squeeze(1).double().numpy()
         return outputs * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
@@ -120,7 +120,7 @@ class DefaultFormatTest(Trained, unittest.TestCase):
 
 @unittest.skipIf(missing, "install tests/python/requirements-torch.txt to compare with torchvision: {}".format(missing))
 class TorchvisionTest(Trained, unittest.TestCase):
-    # What differs from torchvision in f32 would drown in the rounding of 16 bits.
+    # In f32, because the rounding of 16 bits would hide small differences.
     OPTIONS = ("--precision", "f32")
 
     def test_the_weights_load_into_torchvision_with_every_name_and_shape(self):
@@ -132,7 +132,7 @@ class TorchvisionTest(Trained, unittest.TestCase):
 
     def test_torchvision_predicts_the_ages_of_the_server(self):
         self.assert_same_ages([as_png(image) for image in self.read_faces(self.names)])
-        # The server decodes JPEG with Pillow's library, so JPEG is as close as PNG.
+        # The server decodes JPEG like Pillow, so JPEG is as close as PNG.
         self.assert_same_ages(self.read_faces(self.names))
 
     def grad_cam(self, images):
@@ -155,7 +155,7 @@ class TorchvisionTest(Trained, unittest.TestCase):
 
     def test_autograd_explains_ages_as_the_server_does(self):
         images = [as_png(image) for image in self.read_faces(self.names)]
-        # The parts of a negative output do not add up to the age of 0 that is predicted.
+        # The parts of a negative output do not sum to the predicted age of 0.
         images = [image for image, output in zip(images, self.outputs(images)) if output > 0.0]
         self.assertGreater(len(images), 40)
         expected, ages = self.grad_cam(images)
@@ -163,7 +163,7 @@ class TorchvisionTest(Trained, unittest.TestCase):
         found = numpy.array([numpy.reshape(one.explanation.years, (one.explanation.rows, one.explanation.columns)) for one in predictions])
         self.assertEqual(found.shape, expected.shape)
         self.assertGreater(numpy.abs(expected).max(), 1.0, "nothing adds a year, so the comparison means nothing")
-        # The tolerance of the ages, which are sums of these; a wrong order of rows and columns would be far above it.
+        # The tolerance of the ages, which are sums of these; swapped rows and columns would exceed it by far.
         self.assertGreater(numpy.abs(expected - expected.transpose(0, 2, 1)).max(), 10 * TOLERANCE_YEARS)
         self.assertLess(numpy.abs(found - expected).max(), TOLERANCE_YEARS, (found, expected))
         base = self.network.fc.bias.item() * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]
@@ -183,7 +183,7 @@ class TorchvisionTest(Trained, unittest.TestCase):
         self.assertAlmostEqual(numpy.sqrt((errors ** 2).mean()), self.best.val_rmse, delta=TOLERANCE_YEARS)
 
     def export(self, form, *version):
-        """The path of the exported model, and what the command says about it."""
+        """Exports a model; returns its path and the output of the command."""
         path = self.server.path("exported." + form)
         printed = server.run("--server", self.server.grpc_address, "--json", "models", "export", "--format", form, "--output", path, *version)
         said = json.loads(printed)
@@ -202,7 +202,7 @@ class TorchvisionTest(Trained, unittest.TestCase):
         path = self.export("pth")
         state = torch.load(path, weights_only=True)
         self.assert_same_state(state)
-        # The order of torchvision, in which optimizers number the parameters.
+        # The order of torchvision, by which optimizers number the parameters.
         self.assertEqual(list(state), list(self.network.state_dict()))
         self.assert_same_state(torch.load(path, weights_only=True, mmap=True))
         torchvision.models.resnet18(weights=None, num_classes=1).load_state_dict(state, strict=True)

@@ -11,14 +11,14 @@ use crate::{
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct ReadingArgs {
-    /// Pattern for the age in the path of an image: a regular expression with a group `age`, such as
-    /// '_(?<age>\d+)\.', or agedb, morph, fgnet, cacd, afad, directory (one directory per age) or
-    /// utkface (the age comes first) [default: that of `datasets/ID`, else the file name starts with
-    /// the age]
+    /// Pattern for the age in the path of an image: a regular expression with a group `age`, such
+    /// as '_(?<age>\d+)\.', or agedb, morph, fgnet, cacd, afad, directory (one directory per age)
+    /// or utkface (the age comes first) [default: that of `datasets/ID`, else the file name starts
+    /// with the age]
     #[arg(long, value_name = "PATTERN")]
     pub(crate) age_pattern: Option<String>,
-    /// Columns of the manifest, such as `age=years,path=image_file`; also `split=` [default: those of
-    /// `datasets/ID`, else path, file, image or filename, and age and split]
+    /// Columns of the manifest, such as `age=years,path=image_file`; also `split=` [default: those
+    /// of `datasets/ID`, else path, file, image or filename, and age and split]
     #[arg(long = "column", value_name = "ROLE=HEADING", value_parser = parse_columns)]
     columns: Vec<ColumnNames>,
 }

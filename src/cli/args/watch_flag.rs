@@ -36,7 +36,7 @@ pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
 /// Result of a query at one moment.
 pub(crate) struct Snapshot {
     pub(crate) lines: Vec<String>,
-    /// Whether later results will be the same.
+    /// True if later results will be the same.
     pub(crate) is_final: bool,
 }
 

@@ -69,7 +69,7 @@ struct View<'a> {
     context: &'a mut Context,
     shows_all: bool,
     is_lost: bool,
-    /// Whether the model version was promoted, once its event was received.
+    /// True if the model version was promoted; `None` before its event was received.
     promoted: Option<bool>,
 }
 

@@ -1,4 +1,5 @@
-//! A server of the API whose responses the tests choose. Calls that no test makes are unimplemented.
+//! A server of the API whose responses the tests choose. Calls that no test makes are
+//! unimplemented.
 
 use std::{
     collections::VecDeque,
@@ -44,7 +45,7 @@ pub(super) struct State {
     pub(super) refusals: Mutex<VecDeque<Status>>,
     pub(super) limits: Limits,
     pub(super) features: Vec<String>,
-    /// Whether the refusal of a bad image has its index.
+    /// Reports the index of a bad image.
     pub(super) names_bad_images: bool,
     /// The file of DownloadCheckpoint, and its description.
     pub(super) file: Vec<u8>,

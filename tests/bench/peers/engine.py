@@ -1,6 +1,6 @@
-"""What the servers beside Visage serve: encoded images in, ages out, by an engine of serve.py.
+"""The model of the servers that Visage is compared with: encoded images in, ages out, by an engine of serve.py.
 
-Their processes find it by the environment: BENCH_ENGINE names the engine, BENCH_WEIGHTS the directory of its weights.
+Environment: BENCH_ENGINE is the name of the engine, BENCH_WEIGHTS the directory of its weights.
 """
 
 import os
@@ -14,10 +14,10 @@ import serve  # noqa: E402
 
 
 class Engine:
-    """A network, a thread that computes, and one for each core that decodes."""
+    """A network with one compute thread and one decoding thread per core."""
 
     def __init__(self):
-        # One thread computes, warm-up included: a second one would make a second pool of OpenMP threads.
+        # One compute thread, warm-up included, because a second one would create another OpenMP pool.
         self.computing = ThreadPoolExecutor(1)
         self.decoding = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         self.forward = self.computing.submit(serve.FORWARD[os.environ["BENCH_ENGINE"]], os.environ["BENCH_WEIGHTS"]).result()

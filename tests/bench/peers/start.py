@@ -1,4 +1,4 @@
-"""How the servers beside Visage are started, and what their clients call."""
+"""Starting the servers that Visage is compared with, and their requests."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import struct
 import subprocess
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# What these servers collect to a batch, and how long they wait for it.
+# Batch size and batching delay of these servers.
 MAX_BATCH, MAX_DELAY_MS = 32, 5
 TORCHSERVE = """\
 inference_address=http://127.0.0.1:{}
@@ -26,7 +26,7 @@ models={}
 
 
 def available(environments):
-    """Names of those whose environment is complete."""
+    """Names of the servers whose environment is complete."""
     return [name for name in ("mlserver", "torchserve", "triton") if os.path.exists(os.path.join(environments, name, "installed"))]
 
 
@@ -39,7 +39,7 @@ def free_ports(count):
 
 
 def start(name, engine, environments, weights, directory):
-    """The process of a server, in a session of its own, and the address of its gRPC port. Its files are put into `directory`."""
+    """Starts a server in its own session, with its files in `directory`; returns process and gRPC address."""
     place = os.path.join(os.path.abspath(environments), name)
     program = lambda called: os.path.join(place, "bin", called)
     os.makedirs(directory, exist_ok=True)

@@ -1,4 +1,4 @@
-//! Bytes that are said to be an image: whatever they are, they become pixels within the limits or an error, and the header tells the truth.
+//! Arbitrary bytes as an image: the result is pixels within the limits that match the header, or an error.
 
 #![no_main]
 

@@ -5,7 +5,6 @@ use std::thread;
 use tonic::{Code, Status};
 use ureq::{Agent, SendBody, http::Response};
 
-/// Reads a page.
 pub(crate) async fn page(address: &str) -> Result<String, ureq::Error> {
     let address = address.to_owned();
     let read = move || {
@@ -56,7 +55,7 @@ pub(crate) fn header(answer: &Answer, name: &str) -> String {
     value.map_or(String::new(), |value| value.to_str().unwrap().to_owned())
 }
 
-/// The reason that a status carries for programs.
+/// ErrorInfo.reason of a status.
 pub(crate) fn reason(status: &Status) -> String {
     use tonic_types::StatusExt;
     status

@@ -8,10 +8,9 @@ use std::{
 
 use visage::synth;
 
-/// Longer than anything here takes on a machine that is busy with other tests.
+/// Longer than any wait on a machine that runs other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Waits until a condition holds.
 pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
     let begun = Instant::now();
     while !holds().await {
@@ -20,7 +19,6 @@ pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, holds: impl
     }
 }
 
-/// Sends a signal to one process.
 pub(crate) fn signal(pid: u32, signal: &str) {
     let status = Command::new("kill")
         .args(["-s", signal, &pid.to_string()])
@@ -29,14 +27,14 @@ pub(crate) fn signal(pid: u32, signal: &str) {
     assert!(status.success(), "kill -s {signal} {pid}: {status}");
 }
 
-/// Whether there is such a process that is not dead.
+/// Returns true if the process exists and is not a zombie.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = fs_err::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map(|(_, rest)| &rest[..1]);
     state.is_some_and(|state| state != "Z" && state != "X")
 }
 
-/// The files of a directory, sorted.
+/// The images of a directory, sorted.
 pub(crate) fn files_of(directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs_err::read_dir(directory)
         .unwrap()
@@ -50,7 +48,7 @@ pub(crate) fn files_of(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Draws faces whose file names begin with their ages.
+/// Draws faces whose file names start with their ages.
 pub(crate) fn faces(directory: &Path, count: usize, seed: u64) -> PathBuf {
     let options = synth::Options {
         count,

@@ -22,26 +22,26 @@ pub(crate) struct Server {
     process: Child,
     pub(crate) grpc: String,
     pub(crate) http: String,
-    /// Holds the data, the faces and whatever else the test writes.
+    /// Contains the data, the faces and all files of the test.
     pub(crate) directory: TempDir,
     options: Vec<String>,
-    /// Words in front of its own.
+    /// A command and its arguments that run the server.
     launcher: Vec<String>,
 }
 
 impl Server {
-    /// Starts a server with these flags on top of those of all tests.
+    /// Starts a server with these flags in addition to the defaults of the tests.
     pub(crate) fn start(options: &[&str]) -> Self {
         Self::start_under(&[], options)
     }
 
-    /// Starts a server by a command in front of its own.
+    /// Starts a server by another command.
     pub(crate) fn start_under(launcher: &[&str], options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         Self::start_in(directory, launcher, options)
     }
 
-    /// Starts a server in a directory that the test has prepared.
+    /// Starts a server in a directory that the test prepared.
     pub(crate) fn start_in(directory: TempDir, launcher: &[&str], options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let launcher: Vec<String> = launcher.iter().map(|&word| word.to_owned()).collect();
@@ -64,13 +64,13 @@ impl Server {
         self.process.id()
     }
 
-    /// Kills the server as `kill -9` does.
+    /// Sends SIGKILL and waits for the end.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Starts a server again on the same data and the same gRPC address.
+    /// Starts the server again with the same data and gRPC address.
     pub(crate) fn start_again(&mut self) {
         let (process, grpc, http) = spawn(
             self.directory.path(),
@@ -82,15 +82,15 @@ impl Server {
         (self.process, self.http) = (process, http);
     }
 
-    /// Starts a server again with other flags.
     pub(crate) fn start_again_with(&mut self, options: &[&str]) {
         self.options = options.iter().map(|&option| option.to_owned()).collect();
         self.start_again();
     }
 
-    /// Waits for the server's own end and returns its exit code.
+    /// Waits for the end of the server and returns its exit code.
     ///
-    /// The test's own connections are served meanwhile: a server that ends asks each of them whether it has heard so, and waits for the answer.
+    /// The connections of the test are served meanwhile, because a graceful shutdown waits for the
+    /// client's acknowledgement.
     pub(crate) async fn wait(&mut self) -> Option<i32> {
         let pid = self.pid();
         wait_until("the server's end", || async { !is_alive(pid) }).await;
@@ -119,7 +119,7 @@ impl Server {
         DatasetServiceClient::new(self.channel())
     }
 
-    /// The program as a client of this server.
+    /// A command as a client of this server.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_visage"));
         command
@@ -129,7 +129,6 @@ impl Server {
         command
     }
 
-    /// Runs the program as a client of this server.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
@@ -149,12 +148,10 @@ impl Server {
         Ok(answer.into_inner())
     }
 
-    /// The text of a page of the HTTP port.
     pub(crate) async fn page(&self, path: &str) -> String {
         page(&format!("http://{}{path}", self.http)).await.unwrap()
     }
 
-    /// Draws faces into a directory of the server.
     pub(crate) fn faces(&self, name: &str, count: usize, seed: u64) -> PathBuf {
         faces(&self.path(name), count, seed)
     }
@@ -162,7 +159,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended in the test already.
+        // The test may have ended it already.
         drop(self.process.kill());
         drop(self.process.wait());
         if std::thread::panicking() {
@@ -174,7 +171,7 @@ impl Drop for Server {
     }
 }
 
-/// Starts the process and waits until it answers.
+/// Starts the process and waits until it is ready.
 fn spawn(
     directory: &Path,
     launcher: &[String],
@@ -182,7 +179,7 @@ fn spawn(
     options: &[String],
 ) -> (Child, String, String) {
     let ready = directory.join("ready.json");
-    // A server that was killed leaves its own behind.
+    // A killed server leaves its ready file behind.
     drop(fs_err::remove_file(&ready));
     let log = fs_err::OpenOptions::new()
         .create(true)
@@ -199,7 +196,7 @@ fn spawn(
         ("--http-listen", "127.0.0.1:0"),
         ("--ready-file", ready.to_str().unwrap()),
         ("--device", "cpu"),
-        // Tests run side by side, and libtorch's threads wait for each other by spinning.
+        // Tests run in parallel, and libtorch's threads wait for each other by spinning.
         ("--threads", "1"),
         ("--log-format", "text"),
     ] {
@@ -213,7 +210,7 @@ fn spawn(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
-        // Without what this machine may have fetched before.
+        // Without the caches of this machine.
         .env("HF_HUB_OFFLINE", "1")
         .env("HF_HOME", directory.join("hub"))
         .env("TORCH_HOME", directory.join("torch"))

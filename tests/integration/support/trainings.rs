@@ -11,7 +11,7 @@ use visage::proto::v1::{self, TrainingState, training_service_client::TrainingSe
 use crate::support::{PATIENCE, Server};
 
 impl Server {
-    /// Puts a training into the queue and returns its name.
+    /// Queues a training and returns its name.
     pub(crate) async fn queue(&self, spec: v1::TrainingSpec) -> String {
         let request = v1::StartTrainingRequest {
             spec: Some(spec),
@@ -25,7 +25,7 @@ impl Server {
         get_training(&mut self.trainings(), name).await.unwrap()
     }
 
-    /// Waits until the training is as wanted, and returns it.
+    /// Waits until the training satisfies the condition.
     pub(crate) async fn training_when(
         &self,
         name: &str,
@@ -46,13 +46,12 @@ impl Server {
         }
     }
 
-    /// Waits until the training has ended, and returns it.
     pub(crate) async fn ended(&self, name: &str) -> v1::Training {
         self.training_when(name, "ended", |training| is_final(training.state()))
             .await
     }
 
-    /// Waits until the training is in the middle of an epoch's training images.
+    /// Waits until the training is within an epoch's training images.
     pub(crate) async fn in_epoch(&self, name: &str) -> v1::Training {
         let training = self
             .training_when(name, "in an epoch", |training| {
@@ -66,7 +65,7 @@ impl Server {
         training
     }
 
-    /// Trains a small model to its end; the name of its version.
+    /// Trains a small model and returns the name of its version.
     pub(crate) async fn train_small(&self) -> String {
         let faces = self.faces("small", 40, 3);
         let training = self.ended(&self.queue(small_spec(&faces)).await).await;
@@ -79,19 +78,19 @@ impl Server {
         training.model_version
     }
 
-    /// The process that works on a training now.
+    /// Process id of the training's worker.
     pub(crate) fn worker_pid(&self, training: &str) -> u32 {
         let text = fs_err::read_to_string(self.worker_pid_file(training)).unwrap();
         text.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// The file that is there as long as a training has a process.
+    /// Exists while a training has a process.
     pub(crate) fn worker_pid_file(&self, training: &str) -> PathBuf {
         let id = training.trim_start_matches("trainings/");
         self.path("data").join("work").join(id).join("worker.pid")
     }
 
-    /// Waits until a training runs for this time.
+    /// Waits until the attempt with this number is running.
     pub(crate) async fn running(&self, name: &str, attempt: u32) -> v1::Training {
         let runs = |training: &v1::Training| {
             training.attempt == attempt && training.state() == TrainingState::Running
@@ -99,7 +98,7 @@ impl Server {
         self.training_when(name, "running again", runs).await
     }
 
-    /// All events of a training, by pages.
+    /// All events of a training, fetched in pages.
     pub(crate) async fn events(&self, training: &str) -> Vec<v1::TrainingEvent> {
         let mut events = Vec::new();
         let mut page_token = String::new();
@@ -150,7 +149,7 @@ pub(crate) fn small_spec(dataset: &Path) -> v1::TrainingSpec {
     }
 }
 
-/// A training whose epochs take seconds and that does not end by itself while a test runs.
+/// A training whose epochs take seconds and that runs until it is stopped.
 pub(crate) fn long_spec(dataset: &Path) -> v1::TrainingSpec {
     v1::TrainingSpec {
         max_epochs: Some(10_000),
@@ -167,7 +166,7 @@ pub(crate) fn is_final(state: TrainingState) -> bool {
     )
 }
 
-/// The states that a training went through.
+/// The states of a training, in order.
 pub(crate) fn states(events: &[v1::TrainingEvent]) -> Vec<TrainingState> {
     let state = |event: &v1::TrainingEvent| match &event.kind {
         Some(v1::training_event::Kind::StateChanged(change)) => Some(change.state()),

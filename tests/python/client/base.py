@@ -50,7 +50,7 @@ def kinds(events):
 
 
 def states(events):
-    """The names of the states that a training went through, without their prefix."""
+    """The states of a training in order, without their prefix."""
     changes = [event.state_changed.state for event in events if event.HasField("state_changed")]
     return [state_name(state) for state in changes]
 
@@ -77,7 +77,7 @@ def encoded(image, form, **options):
 
 
 class ClientTest(unittest.TestCase):
-    """A class of tests with one server."""
+    """Tests that share one server. They do not depend on their order: each names its own resources or restores what it changes."""
 
     OPTIONS = ()
     maxDiff = None
@@ -93,7 +93,7 @@ class ClientTest(unittest.TestCase):
 
     @contextlib.contextmanager
     def refused(self, code, reason=None, fields=None):
-        """The call inside fails in this way; what it said can be read from the list that `with` gives."""
+        """Expects the call inside to fail with this code; `with` returns a list that receives the refusal."""
         refusals = []
         with self.assertRaises(grpc.RpcError) as caught:
             yield refusals
@@ -126,22 +126,22 @@ class ClientTest(unittest.TestCase):
         self.client.trainings.DeleteTraining(training.DeleteTrainingRequest(name=name))
 
     def start_endless(self, **fields):
-        """Starts a training that ends on request only, and at the latest with the test."""
+        """Starts a training that runs until it is stopped, at the latest by the end of the test."""
         started = self.client.start(endless(), **fields)
-        self.addCleanup(self.give_up, started.name)
+        self.addCleanup(self.cancel_if_active, started.name)
         return started.name
 
-    def give_up(self, name):
+    def cancel_if_active(self, name):
         try:
             self.cancel(name, force=True)
         except grpc.RpcError as error:
-            if error.code() not in (Code.FAILED_PRECONDITION, Code.NOT_FOUND):  # It has ended, or is gone already.
+            if error.code() not in (Code.FAILED_PRECONDITION, Code.NOT_FOUND):  # It has ended or was deleted.
                 raise
         else:
             self.client.events(name)
 
     def follow_until(self, name, condition, **fields):
-        """Returns the events up to the first that the condition is true of, and leaves the stream."""
+        """Cancels the stream after the first event that satisfies the condition; returns the events so far."""
         stream = self.client.stream(name, **fields)
         seen = []
         for response in stream:
@@ -167,7 +167,7 @@ class TrainedTest(ClientTest):
         cls.request = dict(spec=spec(max_epochs=3, batch_size=16, optimizer=training.OptimizerSpec(learning_rate=1e-3)),
                            request_id=str(uuid.uuid4()), training_id="first", display_name="The first", labels={"order": "1"})
         cls.started = client.start(**cls.request)
-        # Two clients follow it live; the second one reads nothing before the end.
+        # Two clients follow it; the second one reads nothing before the end.
         watching = client.stream("trainings/first", progress=True)
         reading_late = client.stream("trainings/first")
         second = spec(max_epochs=2, batch_size=16, seed=7, promote=training.PROMOTE_NEVER)

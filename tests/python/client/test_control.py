@@ -38,7 +38,7 @@ class ControlTest(ClientTest):
         for late in (self.stop, self.cancel):
             with self.refused(Code.FAILED_PRECONDITION, "TRAINING_TERMINAL"):
                 late(name)
-        # Deleted, it is gone but for what the version uses.
+        # Deletion keeps only the files of the version.
         self.delete(name)
         for gone in (self.client.get, self.client.events, self.delete, self.stop):
             with self.refused(Code.NOT_FOUND, "NOT_FOUND"):
@@ -62,7 +62,7 @@ class ControlTest(ClientTest):
         self.assertEqual((cancelled.attempt, cancelled.model_version), (0, ""))
         self.assertEqual(states(self.client.events(second)), ["QUEUED", "CANCELLED"])
         self.assertEqual(self.client.get(third).queue_position, 1)
-        # Without a complete epoch there is nothing to keep.
+        # Without a completed epoch nothing is kept.
         self.assertEqual(state_name(self.stop(third).state), "CANCELLED")
         listed = self.list_trainings(states=[training.TRAINING_STATE_CANCELLED])
         self.assertEqual([one.name for one in listed if one.name in (second, third)], [third, second])
@@ -74,7 +74,7 @@ class ControlTest(ClientTest):
             self.delete(name)
         read = self.client.events(name, follow=False)
         self.assertEqual(read[:len(seen)], seen)
-        # Left in the middle and taken up again, the stream has neither a gap nor a repeat.
+        # A resumed stream has neither a gap nor a repeat.
         self.cancel(name)
         rest = self.client.events(name, after_sequence=seen[-1].sequence)
         every = self.client.events(name)
@@ -94,7 +94,7 @@ class ControlTest(ClientTest):
 
 
 class RestartTest(ClientTest):
-    def test_a_server_that_ends_says_so_and_the_next_one_goes_on(self):
+    def test_a_training_continues_after_an_orderly_restart(self):
         request = dict(spec=endless(), request_id=str(uuid.uuid4()))
         name = self.client.start(**request).name
         stream = self.client.stream(name)
@@ -108,14 +108,14 @@ class RestartTest(ClientTest):
         self.server.wait()
 
         self.server.start()
-        self.addCleanup(self.give_up, name)
+        self.addCleanup(self.cancel_if_active, name)
         self.assertEqual(self.client.start(**request).name, name)
         again = self.follow_until(name, lambda event: event.HasField("epoch_completed") and event.attempt == 2,
                                   after_sequence=seen[-1].sequence)
         both = seen + again
         self.assertEqual([event.sequence for event in both], list(range(1, len(both) + 1)))
         self.assertEqual(states(again)[-3:], ["QUEUED", "PREPARING", "RUNNING"])
-        # It goes on where it was when the server was asked to end: no epoch is lost, and none is made twice.
+        # It resumes where the shutdown interrupted it: no epoch is lost or repeated.
         epochs = [event.epoch_completed.epoch for event in both if event.HasField("epoch_completed")]
         self.assertEqual(epochs, list(range(1, len(epochs) + 1)))
         rewound = [event.metrics_rewound.from_epoch for event in again if event.HasField("metrics_rewound")]

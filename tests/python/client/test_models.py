@@ -11,7 +11,7 @@ from client.base import Code, METRICS_SECONDS, TrainedTest, read_face
 
 class ModelsTest(TrainedTest):
     def copies(self, *trainings):
-        """Versions of the trainings' best checkpoints under a model of the test's own; returns its name."""
+        """Registers the best checkpoints of the trainings as versions of a new model; returns its name."""
         parent = "models/m" + uuid.uuid4().hex
         for position, name in enumerate(trainings):
             request = model.RegisterVersionRequest(checkpoint=name + "/checkpoints/best", parent=parent)
@@ -73,7 +73,7 @@ class ModelsTest(TrainedTest):
         answer = self.client.predict(face, model=live)
         self.assertEqual(answer.model_version, parent + "/versions/1")
         self.assertAlmostEqual(answer.predictions[0].age, self.client.ages(face, model="models/age/versions/1")[0], delta=1e-3)
-        # Setting it again changes nothing and is no event. Of a change and the move of `previous` with it either may stand first.
+        # Setting it again is a no-op without an event. The moves of `live` and `previous` may be in either order.
         self.set_alias(parent, 1, "live")
         events = self.alias_events(parent)
         self.assertEqual(sorted(events[0:2]), [("live", 2, 1, "set"), ("previous", 1, 2, "set")])
@@ -144,17 +144,17 @@ class ModelsTest(TrainedTest):
         self.assertEqual(next(health).status, status.SERVING)
         self.assertEqual(len(self.client.ages(read_face(0))), 1)
 
-    def test_a_watch_of_the_health_is_told_of_changes_only(self):
+    def test_a_health_watch_receives_changes_only(self):
         health = self.client.health.Watch(health_pb2.HealthCheckRequest(service="visage.v1.PredictionService"))
         self.addCleanup(health.cancel)
-        told = [next(health).status]
+        received = [next(health).status]
         self.set_alias("models/age", 2, "candidate")
         self.client.models.DeleteAlias(model.DeleteAliasRequest(alias="candidate"))
         self.addCleanup(self.set_alias, "models/age", 1, "live")
         self.client.models.DeleteAlias(model.DeleteAliasRequest(alias="live"))
-        while told[-1] != health_pb2.HealthCheckResponse.NOT_SERVING:
-            told.append(next(health).status)
-        self.assertEqual(len(told), 2, "serving was told again when another alias moved")
+        while received[-1] != health_pb2.HealthCheckResponse.NOT_SERVING:
+            received.append(next(health).status)
+        self.assertEqual(len(received), 2, "another alias caused a health update")
 
     def test_calls_are_counted_by_method_and_code(self):
         before = self.server.metrics()
@@ -179,7 +179,7 @@ class ModelsTest(TrainedTest):
 
         server.wait_for(counted, "the calls are counted as {}".format(expected), seconds=METRICS_SECONDS)
 
-    def test_metrics_tell_what_was_trained_and_is_served(self):
+    def test_metrics_describe_trainings_and_the_live_version(self):
         now = self.server.metrics()
         self.assertEqual(now['visage_trainings_finished_total{stop_reason="max_epochs"}'], 2)
         self.assertEqual(now['visage_trainings{state="succeeded"}'], 2)

@@ -14,7 +14,7 @@ from client.base import Code, METRICS_SECONDS, TrainedTest, encoded, read_face
 
 
 def seconds_of_work():
-    """As many images as a call may have, of 16 million pixels each, in 3 MB."""
+    """The maximum number of images per call, with 16 million pixels each, in 3 MB."""
     return 64 * [encoded(Image.new("RGB", (4000, 4000), (90, 60, 30)), "PNG")]
 
 
@@ -62,7 +62,7 @@ class PredictionsTest(TrainedTest):
         ages = self.client.ages(*lossless)
         for age in ages[1:]:
             self.assertAlmostEqual(age, ages[0], delta=1e-3)
-        # Decoders of JPEG may round by a level.
+        # JPEG decoders may differ by one level.
         self.assertAlmostEqual(self.client.ages(read_face(20))[0], ages[0], delta=0.2)
 
     def test_annotated_images_have_their_size_and_differ_below_only(self):
@@ -74,22 +74,22 @@ class PredictionsTest(TrainedTest):
         self.assertEqual(drawn[0].convert("RGB").crop(upper).tobytes(), image.crop(upper).tobytes())
         self.assertNotEqual(drawn[0].convert("RGB").tobytes(), image.tobytes())
 
-    def test_faces_of_a_photograph_are_found_and_each_has_an_age_and_an_explanation(self):
-        # The detector knows adults best.
+    def test_faces_of_an_image_are_found_and_each_has_an_age_and_an_explanation(self):
+        # The detector is most reliable on adults.
         directory = server.draw_faces(self.server.path("portraits"), count=12, seed=8, size=200)
         adults = [name for name in sorted(os.listdir(directory)) if 25 <= int(name.split("_")[0]) <= 70]
-        photograph = Image.new("RGB", (700, 400), (120, 130, 140))
+        canvas = Image.new("RGB", (700, 400), (120, 130, 140))
         for name, place in zip(adults, ((60, 50), (420, 150))):
-            photograph.paste(Image.open(os.path.join(directory, name)), place)
+            canvas.paste(Image.open(os.path.join(directory, name)), place)
         wall = Image.new("RGB", (300, 200), (90, 90, 90))
-        answer = self.client.predict(encoded(photograph, "PNG"), encoded(wall, "PNG"), detect_faces=True, explain=True)
+        answer = self.client.predict(encoded(canvas, "PNG"), encoded(wall, "PNG"), detect_faces=True, explain=True)
         with_faces, without = answer.predictions
         self.assertEqual(with_faces.face_detection, prediction.FACE_DETECTION_FOUND)
         self.assertEqual(sorted((face.box.left + face.box.width // 2) // 350 for face in with_faces.faces), [0, 1])
         self.assertEqual(with_faces.age, with_faces.faces[0].age)
         for face in with_faces.faces:
             box = face.box
-            cut = photograph.crop((box.left, box.top, box.left + box.width, box.top + box.height))
+            cut = canvas.crop((box.left, box.top, box.left + box.width, box.top + box.height))
             self.assertAlmostEqual(self.client.ages(encoded(cut, "PNG"))[0], face.age, delta=1e-3)
             self.assertAlmostEqual(sum(face.explanation.years) + face.explanation.base_years, face.age, delta=1e-3)
             self.assertEqual(Image.open(io.BytesIO(face.explanation_png)).format, "PNG")
@@ -97,11 +97,11 @@ class PredictionsTest(TrainedTest):
         self.assertTrue(math.isnan(without.age))
         self.assertFalse(without.HasField("interval"))
 
-    def test_a_image_is_turned_upright_as_its_exif_orientation_says(self):
+    def test_an_image_is_rotated_by_its_exif_orientation(self):
         upright = Image.open(io.BytesIO(read_face(50))).convert("RGB").resize((160, 112))
         reference = self.client.ages(encoded(upright, "PNG"))[0]
         turn = Image.Transpose
-        # What a camera would store for each orientation: the inverse of what a viewer does.
+        # The stored image for each orientation: the inverse of the viewer's operation.
         stored = {2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE, 6: turn.ROTATE_90,
                   7: turn.TRANSVERSE, 8: turn.ROTATE_270}
         for orientation, how in sorted(stored.items()):
@@ -115,7 +115,7 @@ class PredictionsTest(TrainedTest):
                 with self.subTest(orientation=orientation, form=form):
                     predicted = self.client.predict(encoded(turned, form, exif=exif, **options), annotate=True).predictions[0]
                     self.assertEqual((predicted.width, predicted.height), upright.size)
-                    # Only JPEG loses something: at this quality a level or two, which is far below what a wrong turn does.
+                    # JPEG at this quality loses a level or two, far less than a wrong rotation changes.
                     self.assertAlmostEqual(predicted.age, reference, delta=0.2 if form == "JPEG" else 1e-3)
                     drawn = Image.open(io.BytesIO(predicted.annotated_png)).convert("RGB")
                     upper = (0, 0, upright.width, upright.height // 2)
@@ -158,7 +158,7 @@ class PredictionsTest(TrainedTest):
         self.wait_for_empty_queue()
 
     def test_the_server_itself_ends_a_call_whose_deadline_passes(self):
-        # The header of a client with a deadline, from one that waits on: only the server can end the call. Several timers may end it.
+        # The deadline header, from a client that would wait longer, so that only the server can end the call. Several timers may do so.
         request = prediction.PredictRequest(images=seconds_of_work())
         for _ in range(5):
             self.wait_for_empty_queue()
@@ -166,7 +166,7 @@ class PredictionsTest(TrainedTest):
                 self.client.predictions.Predict(request, metadata=[("grpc-timeout", "200m")])
 
     def test_calls_beyond_the_queue_are_refused_at_once_with_a_time_to_come_back(self):
-        # Four of them fill the queue of 256 images for seconds.
+        # Four calls fill the queue of 256 images for seconds.
         request = prediction.PredictRequest(images=seconds_of_work())
         calls = [self.client.predictions.Predict.future(request) for _ in range(8)]
         failed = server.wait_for(lambda: [call for call in calls if call.done() and call.code() != Code.OK], "a call is refused")

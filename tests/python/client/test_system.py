@@ -38,7 +38,7 @@ class SystemTest(ClientTest):
         self.assertEqual(info.live_model, "")
         self.assertEqual(info.http_port, int(self.server.http_address.rsplit(":", 1)[1]))
 
-    def test_health_is_told_for_each_service_and_prediction_does_not_serve_without_a_model(self):
+    def test_each_service_has_a_health_and_prediction_does_not_serve_without_a_model(self):
         expected = {service: "SERVING" for service in [""] + SERVICES}
         expected["visage.v1.PredictionService"] = "NOT_SERVING"
         self.assertEqual({service: self.health_of(service) for service in expected}, expected)
@@ -48,7 +48,7 @@ class SystemTest(ClientTest):
     def test_reflection_lists_the_services_and_describes_them_as_the_protos_do(self):
         for version in ("v1", "v1alpha"):
             with self.subTest(version):
-                # Both versions have the same messages, and the Python package brings one of them only.
+                # Both versions have the same messages; the Python package contains only one of them.
                 ask = self.client.channel.stream_stream(
                     "/grpc.reflection.{}.ServerReflection/ServerReflectionInfo".format(version),
                     request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,

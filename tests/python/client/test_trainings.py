@@ -44,19 +44,19 @@ class TrainingsTest(TrainedTest):
         self.assertEqual(len(self.list_trainings(states=[training.TRAINING_STATE_FAILED])), 0)
         self.assertEqual(len(self.list_trainings(states=[training.TRAINING_STATE_FAILED, training.TRAINING_STATE_SUCCEEDED])), 2)
 
-    def test_a_dry_run_tells_the_time_from_the_pace_of_an_earlier_training(self):
+    def test_a_dry_run_estimates_the_duration_from_an_earlier_training(self):
         response = self.client.trainings.StartTraining(training.StartTrainingRequest(spec=spec(), validate_only=True))
         self.assertGreater(response.estimate.duration.ToNanoseconds(), 0)
         self.assertEqual(response.training.dataset.val_digest, self.first.dataset.val_digest)
 
-    def test_a_stream_tells_the_whole_training_in_order(self):
+    def test_a_stream_has_all_events_in_order(self):
         events = self.read_late
         self.assertEqual([event.sequence for event in events], list(range(1, len(events) + 1)))
         self.assertEqual({event.training for event in events}, {"trainings/first"})
         self.assertEqual(states(events), ["QUEUED", "PREPARING", "RUNNING", "SUCCEEDED"])
         self.assertEqual(kinds(events)[-3:], ["test_evaluated", "model_version_created", "state_changed"])
-        told = [kind for kind in kinds(events) if kind not in ("state_changed", "checkpoint_saved")]
-        self.assertEqual(told, ["dataset_scanned"] + 3 * ["epoch_completed"] + ["test_evaluated", "model_version_created"])
+        received = [kind for kind in kinds(events) if kind not in ("state_changed", "checkpoint_saved")]
+        self.assertEqual(received, ["dataset_scanned"] + 3 * ["epoch_completed"] + ["test_evaluated", "model_version_created"])
         running = next(event.sequence for event in events if event.state_changed.state == training.TRAINING_STATE_RUNNING)
         first_epoch = next(event.sequence for event in events if event.HasField("epoch_completed"))
         self.assertLess(running, first_epoch)
@@ -166,7 +166,7 @@ class TrainingsTest(TrainedTest):
         interval = duration_pb2.Duration(nanos=100_000_000)
 
         def follow(**fields):
-            """The events up to the head, which three heartbeats show to be it."""
+            """The events up to the latest one, which three heartbeats confirm."""
             events, beats = [], []
             stream = self.client.stream("trainings/-", heartbeat_interval=interval, **fields)
             while len(beats) < 3:

@@ -55,7 +55,7 @@ class ValidationTest(ClientTest):
             checkpoint_interval=duration_pb2.Duration(seconds=300), recipe=training.RECIPE_REFERENCE)
         self.assertEqual(resolved, expected)
 
-    def test_a_check_of_a_dataset_tells_what_is_twice_in_it(self):
+    def test_a_dataset_check_finds_duplicates(self):
         with tempfile.TemporaryDirectory() as directory:
             for part in ("train", "val"):
                 os.mkdir(os.path.join(directory, part))
@@ -87,7 +87,7 @@ class ValidationTest(ClientTest):
         self.assertEqual(list(resolved.trainable), ["layer3", "layer4", "fc"])
         self.assertFalse(resolved.augmentation.horizontal_flip)
         self.assertLess(resolved.augmentation.min_crop_area, 1)
-        # All of it is told: the resolved spec without its recipe is the same training.
+        # The resolved spec is complete: without its recipe it is the same training.
         again = training.TrainingSpec()
         again.CopyFrom(resolved)
         again.ClearField("recipe")
@@ -111,12 +111,12 @@ class ValidationTest(ClientTest):
             "spec.max_epochs", "spec.batch_size", "spec.input_size", "spec.optimizer.learning_rate", "spec.optimizer.beta1",
             "spec.optimizer.epsilon", "spec.early_stopping.min_delta", "spec.max_duration", "request_id", "training_id", "display_name",
             "labels"}
-        # Shares of 0.95 and 0.1 leave too little for training, which may be told of either of them.
+        # Fractions of 0.95 and 0.1 leave too few training images, which either field may report.
         self.assertEqual(set(refusals[0].fields) - {"spec.dataset.test_fraction"}, expected)
         for violation in refusals[0].violations.field_violations:
             self.assertTrue(violation.description, violation.field)
 
-    def test_a_dataset_that_is_not_there_is_told_together_with_the_other_bad_fields(self):
+    def test_a_missing_dataset_is_reported_with_the_other_bad_fields(self):
         bad = spec(path="/no/such/directory", batch_size=0, optimizer=training.OptimizerSpec(learning_rate=-1))
         with self.refused(Code.INVALID_ARGUMENT, "INVALID_FIELDS") as refusals:
             self.client.start(bad)
@@ -157,7 +157,7 @@ class ValidationTest(ClientTest):
         with self.refused(Code.FAILED_PRECONDITION, "NO_LIVE_MODEL"):
             self.client.predict(read_face(0))
 
-    def test_a_request_above_the_limit_is_refused_and_the_server_goes_on(self):
+    def test_a_request_above_the_limit_is_refused_and_the_server_keeps_serving(self):
         with self.assertRaises(grpc.RpcError) as caught:
             self.client.predict(bytes(17 * MIB))
         self.assertIn(caught.exception.code(), (Code.RESOURCE_EXHAUSTED, Code.OUT_OF_RANGE), caught.exception.details())

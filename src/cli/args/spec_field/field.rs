@@ -56,7 +56,7 @@ impl Field {
         &self.path
     }
 
-    /// Whether the field takes integers only; `None` if it does not take a number.
+    /// True for integers, false for other numbers, `None` for other types.
     pub(crate) fn is_integer(&self) -> Option<bool> {
         match Form::of(self.last.kind()) {
             _ if self.last.is_list() => None,

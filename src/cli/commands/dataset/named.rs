@@ -29,8 +29,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RegisterArgs {
-    /// Directory of images whose names start with the age, or a CSV/TSV file with the columns `path`
-    /// and `age`; on the server's disk, where it remains
+    /// Directory of images whose names start with the age, or a CSV/TSV file with the columns
+    /// `path` and `age`; on the server's disk, where it remains
     path: PathBuf,
     /// Id of the dataset, such as `faces-2` [default: from the directory's name]
     #[arg(long, value_name = "ID")]

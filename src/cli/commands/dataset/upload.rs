@@ -99,7 +99,7 @@ enum Failure {
 /// A failure that another attempt may not have.
 struct Loss {
     cause: String,
-    /// Whether the server responded, but cannot accept the request now.
+    /// True if the server responded, but cannot accept the request now.
     has_response: bool,
 }
 

@@ -59,7 +59,8 @@ pub(crate) struct Args {
     /// File to write; replaced if it exists
     #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
-    /// Images on which 16 bits must predict what 32 bits do; for `starter`, which needs at least one
+    /// Images on which 16 bits must predict what 32 bits do; for `starter`, which needs at least
+    /// one
     #[arg(long, value_name = "FILE", num_args = 1.., required_if_eq("format", "starter"))]
     check: Vec<PathBuf>,
     #[command(flatten)]

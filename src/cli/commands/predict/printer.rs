@@ -22,7 +22,7 @@ pub(super) struct Printer {
     output: Output,
     labels: Vec<String>,
     targets: Targets,
-    /// Whether each face is printed on its own line.
+    /// Prints each face on its own line.
     has_faces: bool,
     pending: BTreeMap<usize, ImageResult>,
     next: usize,

@@ -21,8 +21,8 @@ use crate::{
 
 /// Concurrent requests: while one is computed, the next ones are sent and decoded.
 const MAX_IN_FLIGHT: u32 = 4;
-/// Images per request with drawn results, which are larger PNGs, or with faces, of which an image may
-/// have many.
+/// Images per request if images are drawn or faces detected: drawn images return as larger PNGs,
+/// and an image may have many faces.
 const MAX_DRAWN: u32 = 8;
 
 const EXAMPLES: &str = "\
@@ -47,7 +47,8 @@ pub(crate) struct Args {
     /// Version: a number, an alias, or `models/MODEL/versions/VERSION` [default: live]
     #[arg(long, value_name = "VERSION")]
     model: Option<String>,
-    /// Confidence level of the interval, such as 0.8, rounded up to a level that the version supports
+    /// Confidence level of the interval, such as 0.8, rounded up to a level that the version
+    /// supports
     /// [default: 0.9]
     #[arg(long, value_name = "LEVEL")]
     interval: Option<f64>,

@@ -25,7 +25,7 @@ struct DrawOption<'a> {
     /// The drawn image, for messages.
     drawn: &'static str,
     out: &'a Path,
-    /// Whether an input may result in several images.
+    /// True if an input may result in several images.
     has_several: bool,
 }
 

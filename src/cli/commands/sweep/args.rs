@@ -33,7 +33,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) random: Option<u32>,
     /// Range of a random number; `:log` draws uniformly on a logarithmic scale
-    #[arg(long = "range", value_name = "FIELD=LOW..HIGH[:log]", value_parser = Range::parse, requires = "random")]
+    #[arg(
+        long = "range",
+        value_name = "FIELD=LOW..HIGH[:log]",
+        value_parser = Range::parse,
+        requires = "random"
+    )]
     pub(super) ranges: Vec<Range>,
     /// Seed of the random combinations
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -42,7 +47,12 @@ pub(crate) struct Args {
     #[arg(long = "set", value_name = "FIELD=VALUE", value_parser = Assignment::parse)]
     pub(super) set: Vec<Assignment>,
     /// Maximum number of runs that are queued or running at the same time
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub(super) queued: u32,
     /// Id of the sweep; its trainings are ID-1, ID-2 and so on [default: random]
     #[arg(long, value_name = "ID", conflicts_with = "resume")]

@@ -107,7 +107,7 @@ impl Runs {
         }
     }
 
-    /// Whether the training of any run exists.
+    /// Checks for the trainings of an earlier call.
     pub(super) async fn any_exists(
         &self,
         client: &Client,

@@ -12,7 +12,7 @@ pub(super) struct View<'a> {
     /// Why the latest refresh failed.
     pub(super) lost: Option<&'a str>,
     pub(super) color: bool,
-    /// Whether the footer lists the keys.
+    /// Lists the keys in the footer.
     pub(super) is_live: bool,
 }
 

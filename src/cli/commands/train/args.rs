@@ -39,11 +39,21 @@ pub(crate) struct Args {
     pub(super) max_reject_share: Option<f64>,
     /// Images that stay in the same split: `exact`, byte-identical ones; `near`, also similar ones
     /// [default: exact]
-    #[arg(long, value_name = "KIND", value_parser = api_enum::parser("SplitGrouping"), help_heading = "Data")]
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_parser = api_enum::parser("SplitGrouping"),
+        help_heading = "Data"
+    )]
     pub(super) split_grouping: Option<i32>,
     /// Defaults of all other settings: `reference`, the defaults shown here; `best`, the lowest
     /// error; `fast`, a first model within minutes [default: reference]
-    #[arg(long, value_name = "RECIPE", value_parser = api_enum::parser("Recipe"), help_heading = "Model")]
+    #[arg(
+        long,
+        value_name = "RECIPE",
+        value_parser = api_enum::parser("Recipe"),
+        help_heading = "Model"
+    )]
     pub(super) recipe: Option<i32>,
     /// Initial weights: IMAGENET1K_V1, STARTER (the built-in face model), RANDOM, or a .pth or
     /// .safetensors file on the server's disk [default: IMAGENET1K_V1]
@@ -67,7 +77,12 @@ pub(crate) struct Args {
     pub(super) input_size: Option<u32>,
     /// Initial bias of the last layer [default: mean-age; with STARTER or a file of a Visage
     /// model, keep]
-    #[arg(long, value_name = "BIAS", value_parser = api_enum::parser("HeadBias"), help_heading = "Model")]
+    #[arg(
+        long,
+        value_name = "BIAS",
+        value_parser = api_enum::parser("HeadBias"),
+        help_heading = "Model"
+    )]
     pub(super) head_bias: Option<i32>,
     /// Epochs, 1 to 10000 [default: 10]
     #[arg(long, value_name = "N", help_heading = "Training")]
@@ -76,19 +91,34 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(super) batch_size: Option<u32>,
     /// Optimizer [default: adam]
-    #[arg(long, value_name = "RULE", value_parser = api_enum::parser("OptimizerKind"), help_heading = "Training")]
+    #[arg(
+        long,
+        value_name = "RULE",
+        value_parser = api_enum::parser("OptimizerKind"),
+        help_heading = "Training"
+    )]
     pub(super) optimizer: Option<i32>,
     /// Learning rate [default: 1e-4]
     #[arg(long, value_name = "X", help_heading = "Training")]
     pub(super) lr: Option<f64>,
     /// Learning rate schedule [default: constant]
-    #[arg(long, value_name = "COURSE", value_parser = api_enum::parser("ScheduleKind"), help_heading = "Training")]
+    #[arg(
+        long,
+        value_name = "COURSE",
+        value_parser = api_enum::parser("ScheduleKind"),
+        help_heading = "Training"
+    )]
     pub(super) schedule: Option<i32>,
     /// Epochs in which the learning rate rises from near 0 [default: 0]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(super) warmup_epochs: Option<f64>,
     /// Loss function [default: mse]
-    #[arg(long, value_name = "LOSS", value_parser = api_enum::parser("LossKind"), help_heading = "Training")]
+    #[arg(
+        long,
+        value_name = "LOSS",
+        value_parser = api_enum::parser("LossKind"),
+        help_heading = "Training"
+    )]
     pub(super) loss: Option<i32>,
     /// Mirror a random half of the training images
     #[arg(long, help_heading = "Training")]
@@ -120,24 +150,49 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(super) seed: Option<u64>,
     /// Maximum duration of the training, such as `1h` or `30m`
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Training")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = humantime::parse_duration,
+        help_heading = "Training"
+    )]
     pub(super) max_duration: Option<Duration>,
     /// Location of the cache for the frozen layers' features, which saves most of the work from
     /// the second epoch on [default: auto]
-    #[arg(long, value_name = "PLACE", value_parser = api_enum::parser("FeatureCache"), help_heading = "Training")]
+    #[arg(
+        long,
+        value_name = "PLACE",
+        value_parser = api_enum::parser("FeatureCache"),
+        help_heading = "Training"
+    )]
     pub(super) feature_cache: Option<i32>,
     /// Maximum size of the feature cache in bytes [default: the available space]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(super) cache_budget_bytes: Option<u64>,
     /// Precision of the convolutions [default: auto, bf16 on devices that compute it fast]
-    #[arg(long, value_name = "FORMAT", value_parser = api_enum::parser("Precision"), help_heading = "Training")]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_parser = api_enum::parser("Precision"),
+        help_heading = "Training"
+    )]
     pub(super) precision: Option<i32>,
     /// Any field of TrainingSpec by its name in the API, such as `optimizer.beta1=0.8`; overrides
     /// other flags; repeatable
-    #[arg(long = "set", value_name = "FIELD=VALUE", value_parser = Assignment::parse, help_heading = "Training")]
+    #[arg(
+        long = "set",
+        value_name = "FIELD=VALUE",
+        value_parser = Assignment::parse,
+        help_heading = "Training"
+    )]
     pub(super) set: Vec<Assignment>,
     /// When to promote the new model version to live [default: if-better]
-    #[arg(long, value_name = "WHEN", value_parser = api_enum::parser("Promote"), help_heading = "Training")]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_parser = api_enum::parser("Promote"),
+        help_heading = "Training"
+    )]
     pub(super) promote: Option<i32>,
     /// Id of the training, such as `faces-2` [default: chosen by the server]
     #[arg(long, value_name = "ID")]

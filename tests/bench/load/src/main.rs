@@ -1,4 +1,4 @@
-//! Calls Predict at a given load and tells what became of the calls, as one line of JSON.
+//! Calls Predict at a given load and reports the outcomes as one line of JSON.
 //!
 //! It takes a fraction of what a Python client takes of the processors, which it shares with the server.
 
@@ -29,10 +29,10 @@ const METHOD: &str = "/visage.v1.PredictionService/Predict";
 struct Options {
     /// HOST:PORT of the server.
     address: String,
-    /// So many clients, each of which sends its next image when the answer has come.
+    /// Number of clients; each sends its next image after the response.
     #[arg(long, required_unless_present = "rate", conflicts_with = "rate")]
     clients: Option<usize>,
-    /// So many calls a second, sent at fixed times whatever becomes of them.
+    /// Calls per second, sent at fixed times regardless of responses.
     #[arg(long)]
     rate: Option<f64>,
     /// For so long calls are begun.
@@ -46,14 +46,14 @@ struct Options {
     images: Vec<PathBuf>,
 }
 
-/// What is needed of the request; the answer is not looked at.
+/// The fields of the request; the response is not decoded.
 #[derive(Clone, PartialEq, prost::Message)]
 struct PredictRequest {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     images: Vec<Bytes>,
 }
 
-/// What became of the calls.
+/// Outcomes of the calls.
 #[derive(Debug, Default, Serialize)]
 struct Found {
     /// Until the last answer.
@@ -138,16 +138,16 @@ fn period_of(rate: f64) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(rate.recip()) {
         Ok(period) if !period.is_zero() => Ok(period),
         Ok(_) | Err(_) => Err(format!(
-            "`--rate` {rate} is no number of calls a second between 0 and a thousand million"
+            "--rate must be above 0 and below 1e9 calls per second, got {rate}"
         )),
     }
 }
 
 async fn connected(address: &str) -> Result<Channel, String> {
-    let told = |error| format!("cannot reach {address}: {error:?}");
+    let unreachable = |error| format!("failed to connect to {address}: {error:?}");
     let endpoint = Channel::from_shared(format!("http://{address}"))
-        .map_err(|error| format!("`{address}` is no HOST:PORT: {error}"))?;
-    endpoint.connect().await.map_err(told)
+        .map_err(|error| format!("the address must be HOST:PORT, got {address}: {error}"))?;
+    endpoint.connect().await.map_err(unreachable)
 }
 
 #[tokio::main(flavor = "current_thread")]
