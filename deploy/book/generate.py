@@ -327,10 +327,9 @@ def call_reasons():
 
 
 def failure_reasons():
-    """Reasons of failed trainings."""
-    found = set(re.findall(r'"([A-Z][A-Z_]+)"', sources("src/training/failure")))
-    supervisor = sources("src/training/supervisor")
-    return found | set(re.findall(r'reason: "([A-Z_]+)"\.to_owned', supervisor)) | set(re.findall(r'StopReason::\w+,\s*"([A-Z_]+)"', supervisor))
+    """Reasons of failed trainings: the capitalised strings of their errors, except names of environment variables."""
+    found = re.findall(r'"([A-Z][A-Z_]+)"', sources("src/training/worker/error") + sources("src/training/supervisor"))
+    return {reason for reason in found if not reason.startswith(("CARGO_", "MALLOC_"))}
 
 
 def sources(module):
