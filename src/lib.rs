@@ -7,12 +7,12 @@
 //! - [`server`]: the composition root: what is made of what, in which order, and how it ends.
 //! - [`services`]: the gRPC services, thin, the Open Inference Protocol among them, and the one table from errors to statuses.
 //! - [`training`]: specs, the queue and its child processes, the loop over epochs.
-//! - [`inference`]: admission, decoding, the engine's thread.
+//! - [`inference`]: predictions: admission, decoding, the engine that computes batches.
 //! - [`registry`]: model versions and aliases; joins training and inference.
 //! - [`store`] and [`artifacts`]: what survives: SQL and content-addressed files. [`files`]: files that are there whole or not at all.
 //! - [`datasets`]: named datasets, registered or uploaded.
-//! - [`dataset`] and [`imaging`]: from files to the network's input. [`synth`]: drawn faces, for trying without data.
-//! - [`detection`]: where the faces are in an image. [`priority`]: who gives way to whom.
+//! - [`dataset`] and [`imaging`]: from files to the network's input. [`synth`]: synthetic faces for demos and tests.
+//! - [`detection`]: face detection. [`priority`]: scheduling priorities of threads and processes.
 //! - [`evaluation`]: how well predictions fit, and the intervals that follow; used by training and inference.
 //! - [`model`]: the network, its weights, its device.
 //! - [`telemetry`]: all metrics, the HTTP port, logging. [`dashboard`]: the pages of that port.

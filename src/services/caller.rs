@@ -21,7 +21,7 @@ const MAX_ID: usize = 64;
 pub(crate) struct Deadline(pub(crate) Instant);
 
 #[derive(Debug, Clone)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     /// Identified by the header `client-id`, otherwise by the address.
     pub(super) client: Client,
     pub(super) deadline: Option<Instant>,
