@@ -136,7 +136,7 @@ async fn compute(
         let mut results = Vec::with_capacity(group.len());
         for ((_, crop), permit) in group.iter().zip(permits) {
             let input = ModelInput::Image(crop.clone());
-            results.push(pipeline.enqueue(job.clone(), input, permit)?);
+            results.push(pipeline.engine.submit(job.clone(), input, permit)?);
         }
         for ((face, crop), result) in group.into_iter().zip(results) {
             let (output, permit) = result.await.map_err(|_| Error::EngineGone)??;

@@ -9,9 +9,8 @@ use super::{
     admission::{AdmissionController, Permit},
     decode::{DecodedImage, decode},
     job::Job,
-    model_io::{ModelInput, ModelOutput},
+    model_io::ModelOutput,
     observer,
-    queue::{EntryResult, QueueEntry},
 };
 use crate::imaging::Limits;
 
@@ -128,7 +127,7 @@ impl Pipeline {
             let decoded = decode(&job, &image, limits);
             observer::decoded(&job, started);
             let (input, decoded) = decoded?;
-            Ok((decoded, enqueue(&engine, job, input, permit)?))
+            Ok((decoded, engine.submit(job, input, permit)?))
         });
         let (decoded, result) = queued.await?;
         let (output, permit) = result.await.map_err(|_| Error::EngineGone)??;
@@ -139,28 +138,4 @@ impl Pipeline {
             permit,
         })
     }
-
-    /// Queues an input for the engine.
-    ///
-    /// # Errors
-    /// If the engine's thread has stopped.
-    pub(super) fn enqueue(
-        &self,
-        job: Job,
-        input: ModelInput,
-        permit: Permit,
-    ) -> Result<EntryResult, Error> {
-        enqueue(&self.engine, job, input, permit)
-    }
-}
-
-fn enqueue(
-    engine: &Engine,
-    job: Job,
-    input: ModelInput,
-    permit: Permit,
-) -> Result<EntryResult, Error> {
-    let (entry, result) = QueueEntry::new(job, input, permit);
-    engine.submit(entry)?;
-    Ok(result)
 }

@@ -13,7 +13,13 @@ use super::{
     thread::{EngineThread, Shared},
 };
 use crate::{
-    inference::{Error, PrecisionReport, ServedModel, Statistics, queue::QueueEntry},
+    inference::{
+        Error, PrecisionReport, ServedModel, Statistics,
+        admission::Permit,
+        job::Job,
+        model_io::ModelInput,
+        queue::{EntryResult, QueueEntry},
+    },
     model::precision::PrecisionPolicy,
 };
 
@@ -110,9 +116,16 @@ impl Engine {
     ///
     /// # Errors
     /// If the engine's thread has stopped.
-    pub(crate) fn submit(&self, entry: QueueEntry) -> Result<(), Error> {
+    pub(crate) fn submit(
+        &self,
+        job: Job,
+        input: ModelInput,
+        permit: Permit,
+    ) -> Result<EntryResult, Error> {
+        let (entry, result) = QueueEntry::new(job, input, permit);
         self.commands
             .try_send(Command::Predict(Box::new(entry)))
-            .map_err(|_| Error::EngineGone)
+            .map_err(|_| Error::EngineGone)?;
+        Ok(result)
     }
 }

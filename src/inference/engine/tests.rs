@@ -8,11 +8,8 @@ use tch::Device;
 use super::{Engine, EngineOptions};
 use crate::{
     inference::{
-        Client, Error, PredictOptions, Priority, ServedModel,
-        admission::AdmissionController,
-        job::Job,
-        model_io::ModelInput,
-        queue::{EntryResult, QueueEntry},
+        Client, Error, PredictOptions, Priority, ServedModel, admission::AdmissionController,
+        job::Job, model_io::ModelInput, queue::EntryResult,
     },
     model::{
         precision::{Precision, PrecisionPolicy},
@@ -75,9 +72,8 @@ fn submit(
         trace: None,
     };
     let input = ModelInput::Values(vec![shade; model.input.values()]);
-    let (entry, result) = QueueEntry::new(job, input, permits.split().unwrap());
-    engine.submit(entry).unwrap();
-    result
+    let permit = permits.split().unwrap();
+    engine.submit(job, input, permit).unwrap()
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The steps of one image.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::{
     inference::{Error, job::Job},
