@@ -51,7 +51,7 @@ pub fn dataset_report(dataset: &Dataset) -> v1::DatasetReport {
     }
 }
 
-/// Returns the manifest columns that do not define groups, or `None` if there are none.
+/// Returns the manifest columns that do not define groups, or `None` without such columns.
 pub fn left_out_columns(dataset: &Dataset) -> Option<v1::LeftOutColumns> {
     let found = &dataset.report.left_out_columns;
     (found.count > 0).then(|| v1::LeftOutColumns {

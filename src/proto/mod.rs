@@ -1,4 +1,5 @@
-//! The generated messages, clients and servers of the API, of the worker protocol and of TensorBoard's files, and their JSON form.
+//! The generated messages, clients and servers of the API, of the worker protocol and of
+//! TensorBoard's files, and their JSON form.
 //!
 //! The comments in `proto/` are the reference documentation; the messages are not written by hand.
 
@@ -53,7 +54,8 @@ mod generated {
     }
 }
 
-/// Protobuf's JSON form of a message of the public API, with the fields' names as in the `.proto` and 64-bit integers as numbers.
+/// Protobuf's JSON form of a message of the public API, with the fields' names as in the `.proto`
+/// and 64-bit integers as numbers.
 pub fn to_json<M: prost::Message + prost::Name>(message: &M) -> serde_json::Value {
     let options = SerializeOptions::new()
         .use_proto_field_name(true)
@@ -74,8 +76,9 @@ pub fn from_json<M: prost::Message + prost::Name + Default>(
     Ok(typed(&descriptor::<M>().deserialize(json)?))
 }
 
-/// The message with those of the other's fields that it does not set. Messages inside of both are joined likewise, except those of Google, which are one
-/// value each; a list that is not empty stays as it is.
+/// The message with those of the other's fields that it does not set. Messages inside of both are
+/// joined likewise, except those of Google, which are one value each; a list that is not empty
+/// stays as it is.
 pub(crate) fn fill_unset<M: prost::Message + prost::Name + Default>(message: &M, other: &M) -> M {
     let mut filled = dynamic(message);
     fill(&mut filled, &dynamic(other));

@@ -14,7 +14,8 @@ pub(crate) fn memory_bytes(spec: &Spec, train: usize, validation: usize) -> u64 
     without_features(spec) + cached_features(spec, images)
 }
 
-/// Disk space in bytes: two checkpoints and two full checkpoints, each the current and the next one.
+/// Disk space in bytes: two checkpoints and two full checkpoints, each the current and the next
+/// one.
 pub(crate) fn disk_bytes(spec: &Spec) -> u64 {
     2 * 4 * parameters(|_| true) + 2 * full_checkpoint(spec)
 }

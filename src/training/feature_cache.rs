@@ -1,8 +1,8 @@
 //! Cache of the frozen layers' output for each image, filled by the first epoch.
 //!
-//! The frozen layers are a fixed function and most of the work. From the second epoch on no image is
-//! decoded and only the trained layers compute. [`choose`] selects a location with enough space; the
-//! size is known in advance ([`bytes_of_features`]).
+//! The frozen layers are a fixed function and most of the work. From the second epoch on no image
+//! is decoded and only the trained layers compute. [`choose`] selects a location with enough space;
+//! the size is known in advance ([`bytes_of_features`]).
 
 use std::path::PathBuf;
 
@@ -157,8 +157,8 @@ impl FeatureCache {
         self.is_cached.get(row as usize) == Some(&true)
     }
 
-    /// Adds the features `[N, C, H, W]` of these rows. A failed allocation is logged and disables the
-    /// cache.
+    /// Adds the features `[N, C, H, W]` of these rows. A failed allocation is logged and disables
+    /// the cache.
     ///
     /// # Errors
     /// An error of libtorch.

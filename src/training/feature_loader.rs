@@ -1,4 +1,5 @@
-//! Features of one pass over a list of images: computed from decoded images, or read from the cache.
+//! Features of one pass over a list of images: computed from decoded images, or read from the
+//! cache.
 //!
 //! Both sources return the same images in the same batches, so that losses do not depend on the
 //! source. If horizontal flips are the only augmentation, the cache holds both variants of each
@@ -59,8 +60,8 @@ pub(super) struct Skipped {
 }
 
 impl FeatureLoader {
-    /// Starts a pass over the images in this order. The cache must have room for [`variants`] of each
-    /// image.
+    /// Starts a pass over the images in this order. The cache must have room for [`variants`] of
+    /// each image.
     pub(super) fn start(
         images: &Arc<Vec<LabelledImage>>,
         order: Vec<u32>,
@@ -102,8 +103,8 @@ impl FeatureLoader {
         &self.skipped
     }
 
-    /// Returns the next batch and adds it to the cache; `None` at the end. A batch is empty if all of
-    /// its images are unreadable. Without a network the features are the images.
+    /// Returns the next batch and adds it to the cache; `None` at the end. A batch is empty if all
+    /// of its images are unreadable. Without a network the features are the images.
     ///
     /// Adds the wait for decoded images to `seconds.data` and the frozen layers to
     /// `seconds.forward`.

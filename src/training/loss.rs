@@ -8,8 +8,8 @@ use crate::model::{Error, checkpoint::LabelScale};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LossKind {
     Mse,
-    /// Huber loss divided by `beta` (Girshick, 2015, arXiv:1504.08083, equation 3, for `beta` 1), as
-    /// `torch.nn.SmoothL1Loss`.
+    /// Huber loss divided by `beta` (Girshick, 2015, arXiv:1504.08083, equation 3, for `beta` 1),
+    /// as `torch.nn.SmoothL1Loss`.
     SmoothL1,
     L1,
 }

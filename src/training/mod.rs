@@ -4,10 +4,11 @@
 //!   and disk that are available.
 //! - [`supervisor`]: the queue and the worker processes; runs in the server. `tensorboard`: event
 //!   files.
-//! - [`worker`]: the process of one training. `protocol` and `control`: its connection to the server.
-//! - `feature_loader` provides the batches of an epoch from `data_loader` or `feature_cache`. `loss`,
-//!   `optimizer`, `parameters` and `schedule` make a training step; `metric` and `early_stopping`
-//!   judge an epoch.
+//! - [`worker`]: the process of one training. `protocol` and `control`: its connection to the
+//!   server.
+//! - `feature_loader` provides the batches of an epoch from `data_loader` or `feature_cache`.
+//!   `loss`, `optimizer`, `parameters` and `schedule` make a training step; `metric` and
+//!   `early_stopping` judge an epoch.
 
 mod control;
 mod data_loader;

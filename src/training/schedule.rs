@@ -119,8 +119,8 @@ mod tests {
         }
     }
 
-    /// `torch.optim.lr_scheduler.CosineAnnealingLR(T_max=6, eta_min=0.1)` for a rate of 1, after two
-    /// steps of warm-up.
+    /// `torch.optim.lr_scheduler.CosineAnnealingLR(T_max=6, eta_min=0.1)` for a rate of 1, after
+    /// two steps of warm-up.
     #[test]
     fn cosine_after_a_warm_up_is_that_of_torch() {
         let scheduler = Scheduler::new(Schedule {
@@ -137,8 +137,8 @@ mod tests {
         );
     }
 
-    /// `torch.optim.lr_scheduler.ReduceLROnPlateau(factor=0.5, patience=1, threshold=0, min_lr=0.2)`
-    /// for a rate of 1.
+    /// `torch.optim.lr_scheduler.ReduceLROnPlateau(factor=0.5, patience=1, threshold=0,
+    /// min_lr=0.2)` for a rate of 1.
     #[test]
     fn plateau_is_that_of_torch() {
         let mut scheduler = Scheduler::new(Schedule {

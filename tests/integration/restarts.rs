@@ -313,7 +313,7 @@ async fn a_second_interruption_of_the_first_epoch_loses_no_more_than_the_first()
     signal(server.worker_pid(&name), "KILL");
     server.running(&name, 3).await;
     let log = fs_err::read_to_string(server.path("log")).unwrap();
-    let resumed = log.matches("goes on from the last full checkpoint").count();
+    let resumed = log.matches("resumed from a full checkpoint").count();
     assert_eq!(resumed, 2);
 }
 

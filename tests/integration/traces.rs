@@ -399,9 +399,12 @@ async fn epochs_of_a_training_are_in_the_trace_of_the_call_that_started_it() {
             .find(is_it)
             .unwrap_or_else(|| panic!("{message:?} is not in {log}"))
     };
-    assert_eq!(line("started")["trace_id"], trace(0x44));
-    assert_eq!(line("ready to train")["trace_id"], trace(0x44));
-    assert_eq!(line("ready to train")["target"], "visage::worker");
+    assert_eq!(line("starting worker process")["trace_id"], trace(0x44));
+    assert_eq!(line("network ready for training")["trace_id"], trace(0x44));
+    assert_eq!(
+        line("network ready for training")["target"],
+        "visage::worker"
+    );
     assert_eq!(line("serving")["trace_id"], serde_json::Value::Null);
 }
 
@@ -480,7 +483,7 @@ async fn log_level_changes_while_the_server_runs_and_reaches_later_trainings() {
     assert_eq!(level.into_inner().directives, "warn");
     server.train_small().await;
     let log = || fs_err::read_to_string(server.path("log")).unwrap();
-    assert!(!log().contains("ready to train"), "{}", log());
+    assert!(!log().contains("network ready for training"), "{}", log());
 
     let set = |directives: &str| SetLogLevelRequest {
         directives: directives.to_owned(),
@@ -502,5 +505,5 @@ async fn log_level_changes_while_the_server_runs_and_reaches_later_trainings() {
         log.contains("\"message\":\"the log filter was changed\""),
         "{log}"
     );
-    assert!(log.contains("ready to train"), "{log}");
+    assert!(log.contains("network ready for training"), "{log}");
 }

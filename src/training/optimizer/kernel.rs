@@ -145,7 +145,8 @@ fn step_sgd(chunk: &mut Buffers<'_>, c: Sgd) {
     }
 }
 
-/// Rounds to the nearest bf16, ties to even, as libtorch. Not for NaN, which ends a training earlier.
+/// Rounds to the nearest bf16, ties to even, as libtorch. Not for NaN, which ends a training
+/// earlier.
 fn to_bf16(value: f32) -> u16 {
     let bits = value.to_bits();
     let rounding = 0x7fff + ((bits >> 16) & 1);

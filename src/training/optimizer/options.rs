@@ -3,7 +3,8 @@
 /// Update rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OptimizerKind {
-    /// Kingma and Ba, 2015, arXiv:1412.6980, algorithm 1, with the L2 penalty of `torch.optim.Adam`.
+    /// Kingma and Ba, 2015, arXiv:1412.6980, algorithm 1, with the L2 penalty of
+    /// `torch.optim.Adam`.
     Adam,
     /// Loshchilov and Hutter, 2019, arXiv:1711.05101, algorithm 2, as `torch.optim.AdamW`.
     AdamW,

@@ -23,8 +23,8 @@ const ADAM: OptimizerOptions = OptimizerOptions {
     groups: Vec::new(),
 };
 
-/// Three steps of torch.optim 2.11 on fixed gradients, written by `make_model_fixtures.py`. The last
-/// of four parameters is the bias of the head; one case gives it another learning rate.
+/// Three steps of torch.optim 2.11 on fixed gradients, written by `make_model_fixtures.py`. The
+/// last of four parameters is the bias of the head; one case gives it another learning rate.
 #[test]
 fn steps_are_those_of_torch() {
     check(

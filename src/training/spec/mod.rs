@@ -1,8 +1,8 @@
 //! The checked training specification.
 //!
-//! [`Spec::resolve`] checks a request and fills in the defaults, so that a `Spec` holds no value out
-//! of range. It reports all violations at once, each with the path of its field. Meaning, units and
-//! defaults of the fields are those of `TrainingSpec` in the API.
+//! [`Spec::resolve`] checks a request and fills in the defaults, so that a `Spec` holds no value
+//! out of range. It reports all violations at once, each with the path of its field. Meaning, units
+//! and defaults of the fields are those of `TrainingSpec` in the API.
 //!
 //! - `resolved`: the spec. `augmentation`, `choices`, `init`, `limits`, `loss` and `optimizer`
 //!   convert its fields from and to messages.

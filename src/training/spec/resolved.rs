@@ -61,8 +61,8 @@ pub(crate) struct Spec {
     pub(crate) cache_budget: Option<u64>,
     /// `None` for the fastest precision of the device.
     pub(crate) precision: Option<Precision>,
-    /// Starts without a new full checkpoint before the training fails; `None` for the setting of the
-    /// server.
+    /// Starts without a new full checkpoint before the training fails; `None` for the setting of
+    /// the server.
     pub(crate) max_restarts: Option<u32>,
     /// A lack of memory halves the batch instead of failing the training.
     pub(crate) reduce_batch_on_oom: bool,
@@ -70,8 +70,8 @@ pub(crate) struct Spec {
     pub(crate) checkpoint_interval: Duration,
 }
 
-/// Largest side of the network input, in pixels, at which layer4 has one value per image and channel.
-/// Its variance is zero.
+/// Largest side of the network input, in pixels, at which layer4 has one value per image and
+/// channel. Its variance is zero.
 pub(crate) const SINGLE_VALUE_SIZE: u32 = 32;
 
 impl Spec {

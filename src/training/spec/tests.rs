@@ -57,41 +57,47 @@ fn without_a_recipe_the_fields_have_their_own_defaults() {
 }
 
 #[test]
-fn a_recipe_fills_what_is_not_set_and_the_resolved_spec_tells_it() {
-    let told = Spec::resolve(Some(&by_recipe(v1::Recipe::Best)))
+fn a_recipe_fills_unset_fields_and_the_resolved_spec_shows_them() {
+    let message = Spec::resolve(Some(&by_recipe(v1::Recipe::Best)))
         .unwrap()
         .to_message();
-    assert_eq!(told.recipe(), v1::Recipe::Best);
-    assert_eq!(told.init.unwrap().kind(), v1::InitKind::Starter);
-    assert_eq!(told.trainable, ["layer3", "layer4", "fc"]);
-    assert_eq!((told.max_epochs, told.input_size), (Some(15), Some(192)));
-    let optimizer = told.optimizer.unwrap();
+    assert_eq!(message.recipe(), v1::Recipe::Best);
+    assert_eq!(message.init.unwrap().kind(), v1::InitKind::Starter);
+    assert_eq!(message.trainable, ["layer3", "layer4", "fc"]);
+    assert_eq!(
+        (message.max_epochs, message.input_size),
+        (Some(15), Some(192))
+    );
+    let optimizer = message.optimizer.unwrap();
     assert_eq!(optimizer.kind(), v1::OptimizerKind::Adamw);
     assert_eq!(
         (optimizer.learning_rate, optimizer.weight_decay),
         (Some(3e-4), Some(0.05))
     );
-    // Of which the recipe says nothing.
-    assert_eq!((optimizer.beta1, told.batch_size), (Some(0.9), Some(32)));
-    let schedule = told.schedule.unwrap();
+    // Fields that the recipe does not set.
+    assert_eq!((optimizer.beta1, message.batch_size), (Some(0.9), Some(32)));
+    let schedule = message.schedule.unwrap();
     assert_eq!(schedule.kind(), v1::ScheduleKind::Cosine);
     assert_eq!(schedule.warmup_epochs, Some(1.0));
-    assert_eq!(told.loss.unwrap().kind(), v1::LossKind::SmoothL1);
-    assert_eq!(told.target_scale, v1::TargetScale::Standardised as i32);
-    assert_eq!(told.augmentation.unwrap().horizontal_flip, Some(true));
-    assert!(told.ema_decay.unwrap() > 0.9);
-    assert_eq!(told.monitor, v1::Metric::ValMae as i32);
-    assert_eq!(told.head_bias, v1::HeadBias::Keep as i32);
+    assert_eq!(message.loss.unwrap().kind(), v1::LossKind::SmoothL1);
+    assert_eq!(message.target_scale, v1::TargetScale::Standardised as i32);
+    assert_eq!(message.augmentation.unwrap().horizontal_flip, Some(true));
+    assert!(message.ema_decay.unwrap() > 0.9);
+    assert_eq!(message.monitor, v1::Metric::ValMae as i32);
+    assert_eq!(message.head_bias, v1::HeadBias::Keep as i32);
 
-    let told = Spec::resolve(Some(&by_recipe(v1::Recipe::Fast)))
+    let message = Spec::resolve(Some(&by_recipe(v1::Recipe::Fast)))
         .unwrap()
         .to_message();
-    assert_eq!(told.trainable, ["layer4", "fc"]);
-    assert_eq!((told.max_epochs, told.input_size), (Some(5), Some(192)));
-    assert_eq!(told.optimizer.unwrap().learning_rate, Some(1e-3));
-    // With any other change of the images nothing could be kept.
-    let augmentation = told.augmentation.unwrap();
-    let mirrored = v1::AugmentationSpec {
+    assert_eq!(message.trainable, ["layer4", "fc"]);
+    assert_eq!(
+        (message.max_epochs, message.input_size),
+        (Some(5), Some(192))
+    );
+    assert_eq!(message.optimizer.unwrap().learning_rate, Some(1e-3));
+    // Any other augmentation would disable the feature cache.
+    let augmentation = message.augmentation.unwrap();
+    let flipped = v1::AugmentationSpec {
         horizontal_flip: Some(true),
         min_crop_area: Some(1.0),
         brightness: Some(0.0),
@@ -99,13 +105,13 @@ fn a_recipe_fills_what_is_not_set_and_the_resolved_spec_tells_it() {
         saturation: Some(0.0),
         erasing: Some(0.0),
     };
-    assert_eq!(augmentation, mirrored);
-    assert_eq!(told.feature_cache, v1::FeatureCache::Auto as i32);
+    assert_eq!(augmentation, flipped);
+    assert_eq!(message.feature_cache, v1::FeatureCache::Auto as i32);
 }
 
 #[test]
-fn what_is_set_wins_over_the_recipe_inside_of_messages_too() {
-    let asked = v1::TrainingSpec {
+fn given_fields_override_the_recipe_within_messages_too() {
+    let given = v1::TrainingSpec {
         init: Some(v1::InitSpec {
             kind: v1::InitKind::Random.into(),
             ..Default::default()
@@ -115,7 +121,7 @@ fn what_is_set_wins_over_the_recipe_inside_of_messages_too() {
             learning_rate: Some(1e-5),
             ..Default::default()
         }),
-        // Zero and false are values too.
+        // Zero and false are given values.
         ema_decay: Some(0.0),
         augmentation: Some(v1::AugmentationSpec {
             horizontal_flip: Some(false),
@@ -125,28 +131,28 @@ fn what_is_set_wins_over_the_recipe_inside_of_messages_too() {
         target_scale: v1::TargetScale::Years.into(),
         ..by_recipe(v1::Recipe::Best)
     };
-    let told = Spec::resolve(Some(&asked)).unwrap().to_message();
-    assert_eq!(told.recipe(), v1::Recipe::Best);
-    assert_eq!(told.init.unwrap().kind(), v1::InitKind::Random);
-    // Random weights know no ages.
-    assert_eq!(told.head_bias, v1::HeadBias::MeanAge as i32);
-    assert_eq!(told.trainable, ["fc"]);
-    let optimizer = told.optimizer.unwrap();
+    let message = Spec::resolve(Some(&given)).unwrap().to_message();
+    assert_eq!(message.recipe(), v1::Recipe::Best);
+    assert_eq!(message.init.unwrap().kind(), v1::InitKind::Random);
+    // Random weights do not predict ages.
+    assert_eq!(message.head_bias, v1::HeadBias::MeanAge as i32);
+    assert_eq!(message.trainable, ["fc"]);
+    let optimizer = message.optimizer.unwrap();
     assert_eq!(optimizer.learning_rate, Some(1e-5));
     assert_eq!(optimizer.kind(), v1::OptimizerKind::Adamw);
-    assert_eq!(told.ema_decay, Some(0.0));
-    let augmentation = told.augmentation.unwrap();
+    assert_eq!(message.ema_decay, Some(0.0));
+    let augmentation = message.augmentation.unwrap();
     assert_eq!(
         (augmentation.horizontal_flip, augmentation.erasing),
         (Some(false), Some(0.0))
     );
     assert!(augmentation.min_crop_area.unwrap() < 1.0);
-    assert_eq!(told.target_scale, v1::TargetScale::Years as i32);
-    assert_eq!(told.max_epochs, Some(15));
+    assert_eq!(message.target_scale, v1::TargetScale::Years as i32);
+    assert_eq!(message.max_epochs, Some(15));
 }
 
 #[test]
-fn a_recipe_that_is_not_known_is_refused() {
+fn an_unknown_recipe_is_refused() {
     let spec = v1::TrainingSpec {
         recipe: 77,
         ..minimal()
@@ -157,7 +163,7 @@ fn a_recipe_that_is_not_known_is_refused() {
 }
 
 #[test]
-fn the_head_of_the_starter_is_kept_unless_another_bias_is_asked_for() {
+fn the_head_of_the_starter_is_kept_unless_another_bias_is_given() {
     let starter = v1::TrainingSpec {
         init: Some(v1::InitSpec {
             kind: v1::InitKind::Starter.into(),
@@ -166,11 +172,11 @@ fn the_head_of_the_starter_is_kept_unless_another_bias_is_asked_for() {
         ..minimal()
     };
     assert!(!Spec::resolve(Some(&starter)).unwrap().mean_age_bias);
-    let asked = v1::TrainingSpec {
+    let given = v1::TrainingSpec {
         head_bias: v1::HeadBias::MeanAge.into(),
         ..starter.clone()
     };
-    assert!(Spec::resolve(Some(&asked)).unwrap().mean_age_bias);
+    assert!(Spec::resolve(Some(&given)).unwrap().mean_age_bias);
     let mut with_path = starter;
     with_path.init.as_mut().unwrap().path = "w.pth".to_owned();
     let violations = Spec::resolve(Some(&with_path)).unwrap_err();
@@ -178,7 +184,7 @@ fn the_head_of_the_starter_is_kept_unless_another_bias_is_asked_for() {
 }
 
 #[test]
-fn the_key_of_a_file_is_kept_and_belongs_to_files_only() {
+fn a_key_is_kept_and_accepted_for_files_only() {
     let init = |kind: v1::InitKind, key: &str| v1::TrainingSpec {
         init: Some(v1::InitSpec {
             kind: kind.into(),
@@ -206,7 +212,7 @@ fn the_key_of_a_file_is_kept_and_belongs_to_files_only() {
 }
 
 #[test]
-fn all_violations_are_told_at_once_with_their_paths() {
+fn all_violations_are_reported_at_once_with_their_paths() {
     let spec = v1::TrainingSpec {
         max_epochs: Some(0),
         batch_size: Some(5_000),
@@ -256,7 +262,7 @@ fn all_violations_are_told_at_once_with_their_paths() {
     );
 }
 
-/// With every field set to something else than its default.
+/// Every field differs from its default.
 fn unusual() -> v1::TrainingSpec {
     v1::TrainingSpec {
         dataset: Some(v1::DatasetSpec {
@@ -316,31 +322,34 @@ fn unusual() -> v1::TrainingSpec {
 
 #[test]
 fn every_field_comes_back_in_the_resolved_spec() {
-    let (asked, resolved) = (unusual(), Spec::resolve(Some(&unusual())).unwrap());
-    let told = resolved.to_message();
-    assert_eq!(Spec::resolve(Some(&told)).unwrap(), resolved);
+    let (given, resolved) = (unusual(), Spec::resolve(Some(&unusual())).unwrap());
+    let message = resolved.to_message();
+    assert_eq!(Spec::resolve(Some(&message)).unwrap(), resolved);
     let grouping = |spec: &v1::TrainingSpec| spec.dataset.clone().unwrap().split_grouping();
-    assert_eq!(grouping(&told), grouping(&asked));
-    assert_eq!(told.loss, asked.loss);
-    assert_eq!(told.schedule, asked.schedule);
-    assert_eq!(told.ema_decay, asked.ema_decay);
-    assert_eq!(told.target_scale, asked.target_scale);
-    assert_eq!(told.augmentation, asked.augmentation);
-    assert_eq!(told.batch_norm, asked.batch_norm);
-    assert_eq!(told.monitor, asked.monitor);
-    assert_eq!(told.target, asked.target);
-    assert_eq!(told.restart_policy, asked.restart_policy);
-    assert_eq!(told.on_oom, asked.on_oom);
-    assert_eq!(told.checkpoint_interval, asked.checkpoint_interval);
-    let (told, asked) = (told.optimizer.unwrap(), asked.optimizer.unwrap());
-    assert_eq!(told.groups, asked.groups);
-    assert_eq!(told.max_gradient_norm, asked.max_gradient_norm);
+    assert_eq!(grouping(&message), grouping(&given));
+    assert_eq!(message.loss, given.loss);
+    assert_eq!(message.schedule, given.schedule);
+    assert_eq!(message.ema_decay, given.ema_decay);
+    assert_eq!(message.target_scale, given.target_scale);
+    assert_eq!(message.augmentation, given.augmentation);
+    assert_eq!(message.batch_norm, given.batch_norm);
+    assert_eq!(message.monitor, given.monitor);
+    assert_eq!(message.target, given.target);
+    assert_eq!(message.restart_policy, given.restart_policy);
+    assert_eq!(message.on_oom, given.on_oom);
+    assert_eq!(message.checkpoint_interval, given.checkpoint_interval);
+    let (message, given) = (message.optimizer.unwrap(), given.optimizer.unwrap());
+    assert_eq!(message.groups, given.groups);
+    assert_eq!(message.max_gradient_norm, given.max_gradient_norm);
     // As in torch.optim.AdamW.
-    assert_eq!((told.kind, told.weight_decay), (asked.kind, Some(0.01)));
+    assert_eq!(
+        (message.kind, message.weight_decay),
+        (given.kind, Some(0.01))
+    );
 }
 
 #[test]
-fn values_of_the_recipe_that_cannot_be_used_are_named() {
+fn invalid_values_are_reported_by_field() {
     let group = |prefix: &str, factor: f64| v1::LearningRateGroup {
         prefix: prefix.to_owned(),
         factor,
@@ -410,7 +419,7 @@ fn values_of_the_recipe_that_cannot_be_used_are_named() {
 }
 
 #[test]
-fn more_groups_than_there_are_parameters_are_refused_at_once() {
+fn more_groups_than_parameters_are_refused_at_once() {
     let group = v1::LearningRateGroup {
         prefix: "nothing".to_owned(),
         factor: 1.0,

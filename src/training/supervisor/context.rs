@@ -17,7 +17,7 @@ use crate::{
 use super::{Publisher, SupervisorOptions, metrics, reserve::Reserve};
 
 /// Latest progress report of each running training, by id.
-pub type ProgressReports = HashMap<String, v1::Progress>;
+pub(crate) type ProgressReports = HashMap<String, v1::Progress>;
 
 pub(super) struct Context {
     pub(super) store: Store,

@@ -3,7 +3,7 @@
 use crate::{artifacts, names::of_state, proto::v1::TrainingState, store};
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]
@@ -11,7 +11,10 @@ pub enum Error {
     #[error("{name} has already ended as {}", of_state(*.state))]
     AlreadyEnded { name: String, state: TrainingState },
     /// The training is stopping or pausing, which must finish first.
-    #[error("{name} cannot be {action} while it is {}; wait until it has ended or paused", of_state(*.state))]
+    #[error(
+        "{name} cannot be {action} while it is {}; wait until it has ended or paused",
+        of_state(*.state)
+    )]
     NotNow {
         name: String,
         state: TrainingState,

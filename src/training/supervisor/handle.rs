@@ -26,13 +26,13 @@ use super::{
 /// A request is carried out to its end even if the client stops waiting for it: it is recorded, and
 /// the process is signalled.
 #[derive(Clone)]
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     pub(super) context: Arc<Context>,
 }
 
 impl Supervisor {
     /// Creates a supervisor; [`Supervisor::run`] starts it.
-    pub fn new(
+    pub(crate) fn new(
         store: Store,
         artifacts: Artifacts,
         publisher: Arc<dyn Publisher>,
@@ -47,7 +47,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// See [`Store::insert_training`].
-    pub async fn start(
+    pub(crate) async fn start(
         &self,
         training: v1::Training,
         request: Option<RequestId>,
@@ -74,7 +74,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// See [`Store::check_insertable`].
-    pub async fn check_start(&self, id: &str) -> Result<(), Error> {
+    pub(crate) async fn check_start(&self, id: &str) -> Result<(), Error> {
         let limit = self.context.options.max_queued;
         Ok(self.context.store.check_insertable(id, limit).await?)
     }
@@ -83,7 +83,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// A training that does not exist or has ended.
-    pub async fn stop(&self, id: &str) -> Result<v1::Training, Error> {
+    pub(crate) async fn stop(&self, id: &str) -> Result<v1::Training, Error> {
         let trigger = |training: &v1::Training| Trigger::Stop {
             has_best: training.best.is_some(),
         };
@@ -94,7 +94,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// A training that does not exist, has ended or is stopping.
-    pub async fn pause(&self, id: &str) -> Result<v1::Training, Error> {
+    pub(crate) async fn pause(&self, id: &str) -> Result<v1::Training, Error> {
         self.request(id, |_| Trigger::Pause, None).await
     }
 
@@ -102,7 +102,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// A training that does not exist, has ended, is pausing or is stopping.
-    pub async fn resume(&self, id: &str) -> Result<v1::Training, Error> {
+    pub(crate) async fn resume(&self, id: &str) -> Result<v1::Training, Error> {
         self.request(id, |_| Trigger::Resume, None).await
     }
 
@@ -110,7 +110,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// A training that does not exist or has ended.
-    pub async fn cancel(&self, id: &str, force: bool) -> Result<v1::Training, Error> {
+    pub(crate) async fn cancel(&self, id: &str, force: bool) -> Result<v1::Training, Error> {
         let signal = force.then_some(ControlSignal::Kill);
         self.request(id, |_| Trigger::Cancel, signal).await
     }
@@ -119,7 +119,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// A training that does not exist or has ended.
-    pub async fn change(&self, id: &str, changes: Changes) -> Result<v1::Training, Error> {
+    pub(crate) async fn change(&self, id: &str, changes: Changes) -> Result<v1::Training, Error> {
         let id = id.to_owned();
         self.detached(async move |context| {
             let decide = move |training: &mut v1::Training| {
@@ -145,7 +145,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// A training that does not exist or has not ended.
-    pub async fn delete(&self, id: &str) -> Result<(), Error> {
+    pub(crate) async fn delete(&self, id: &str) -> Result<(), Error> {
         let id = id.to_owned();
         self.detached(async move |context| {
             let unreferenced = context.store.delete_training(&id).await?;
@@ -158,12 +158,12 @@ impl Supervisor {
     }
 
     /// Latest progress report of a running training.
-    pub fn progress(&self, id: &str) -> Option<v1::Progress> {
+    pub(crate) fn progress(&self, id: &str) -> Option<v1::Progress> {
         self.context.progress.borrow().get(id).cloned()
     }
 
     /// Receives the progress reports of running trainings.
-    pub fn follow_progress(&self) -> watch::Receiver<ProgressReports> {
+    pub(crate) fn follow_progress(&self) -> watch::Receiver<ProgressReports> {
         self.context.progress.subscribe()
     }
 

@@ -1,8 +1,8 @@
 //! The queue of trainings and the worker processes that run them.
 //!
 //! The store alone holds the state of a training; every transition is decided inside a transaction.
-//! A worker process is never trusted: its exit, a signal, an invalid message, missing heartbeats and
-//! missing progress each lead to a recorded state with a stop reason.
+//! A worker process is never trusted: its exit, a signal, an invalid message, missing heartbeats
+//! and missing progress each lead to a recorded state with a stop reason.
 //!
 //! - `handle`: requests of clients; [`Supervisor`]. `state`: the state machine.
 //! - `scheduler`: recovery, then one training after the other. `context`: what all parts share.
@@ -36,7 +36,7 @@ mod state;
 mod watchdog;
 mod worker_log;
 
-pub use self::{
+pub(crate) use self::{
     context::ProgressReports,
     error::Error,
     handle::Supervisor,

@@ -47,8 +47,8 @@ pub(super) fn kill_group(pid: u32) {
     }
 }
 
-/// Ends the processes of all work directories, and removes the directories of trainings that are not
-/// live.
+/// Ends the processes of all work directories, and removes the directories of trainings that are
+/// not live.
 pub(super) async fn end_all(work_root: &Path, live: &HashSet<String>, grace: Duration) {
     let Ok(directories) = fs::read_dir(work_root) else {
         return;

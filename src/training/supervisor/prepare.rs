@@ -139,8 +139,8 @@ pub(super) async fn start_worker(
     .await
 }
 
-/// Updates the path of a named dataset: an uploaded one may have moved with the data directory since
-/// the training was queued.
+/// Updates the path of a named dataset: an uploaded one may have moved with the data directory
+/// since the training was queued.
 async fn update_path(context: &Context, dataset: &mut v1::DatasetSpec) {
     let Some(id) = dataset.name.strip_prefix("datasets/") else {
         return;

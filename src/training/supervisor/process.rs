@@ -233,8 +233,8 @@ impl Crash {
 /// Returns the path that starts the running program again.
 ///
 /// On Linux a program whose file was replaced is still available through the process id of the
-/// server. The file's own path is preferred, because a launcher that starts on another machine or as
-/// another user cannot resolve the id. Libtorch is found either way: its path in the program is
+/// server. The file's own path is preferred, because a launcher that starts on another machine or
+/// as another user cannot resolve the id. Libtorch is found either way: its path in the program is
 /// absolute (`build.rs`).
 fn executable(path: &Path) -> PathBuf {
     let running = PathBuf::from(format!("/proc/{}/exe", std::process::id()));

@@ -10,7 +10,7 @@ use crate::{
 
 /// Prepares the best checkpoint of a training for publication; implemented by the registry, which
 /// the supervisor must not depend on.
-pub trait Publisher: Send + Sync {
+pub(crate) trait Publisher: Send + Sync {
     /// Loads the checkpoint once to prove that it can be served, and describes its version.
     fn prepare<'a>(
         &'a self,
@@ -21,7 +21,7 @@ pub trait Publisher: Send + Sync {
 
 /// Failures of a [`Publisher`].
 #[derive(Debug, thiserror::Error)]
-pub enum PublishError {
+pub(crate) enum PublishError {
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]

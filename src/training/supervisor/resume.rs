@@ -12,8 +12,8 @@ use crate::{
 use super::{Error, context::Context};
 
 impl Context {
-    /// Returns the state to resume from, or `None` if it is missing or damaged and the training must
-    /// start again.
+    /// Returns the state to resume from, or `None` if it is missing or damaged and the training
+    /// must start again.
     pub(super) async fn resume_state(&self, id: &str) -> Result<Option<Resume>, Error> {
         let found = match self.store.resume_point(id).await {
             Ok(None) => return Ok(None),

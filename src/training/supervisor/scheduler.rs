@@ -23,7 +23,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// A failure of the database or the disk during recovery.
-    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), Error> {
+    pub(crate) async fn run(&self, shutdown: CancellationToken) -> Result<(), Error> {
         let context = &*self.context;
         let live = context.store.live_trainings().await?;
         let live = live.iter().map(|training| id_of(&training.name).to_owned());

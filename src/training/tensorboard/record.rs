@@ -150,7 +150,8 @@ mod tests {
                 status: SessionStatus::Start.into(),
             })),
         };
-        // RecordWriter of tensorboard 2.21 with Event(wall_time=2.5, step=7, session_log=SessionLog(status=SessionLog.START)).
+        // RecordWriter of tensorboard 2.21 with Event(wall_time=2.5, step=7,
+        // session_log=SessionLog(status=SessionLog.START)).
         let expected = "0f000000000000006d532b0909000000000000044010073a0208019aaf83ce";
         let found: String = framed(&event.encode_to_vec())
             .iter()

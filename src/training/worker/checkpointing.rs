@@ -31,8 +31,8 @@ const FIRST_MOMENT: &str = "moment/1";
 const SECOND_MOMENT: &str = "moment/2";
 
 impl Session<'_> {
-    /// Restores the state of an earlier process, except the tensors of the network, which are loaded
-    /// already.
+    /// Restores the state of an earlier process, except the tensors of the network, which are
+    /// loaded already.
     pub(super) fn restore(&mut self, mut restored: Restored) -> Result<(), Error> {
         let averages: Vec<Tensor> = restored.take(AVERAGE).into_values().collect();
         let record = restored.record;
@@ -146,8 +146,8 @@ impl Session<'_> {
     }
 }
 
-/// Returns the tensors of the network from a full checkpoint. TrainableFrom parameters, which are in the
-/// flat buffer, are zero.
+/// Returns the tensors of the network from a full checkpoint. TrainableFrom parameters, which are
+/// in the flat buffer, are zero.
 pub(super) fn restored_state(restored: &mut Restored) -> Result<BTreeMap<String, Tensor>, Error> {
     let mut state = restored.take(STATE);
     for (name, shape) in layout(1) {

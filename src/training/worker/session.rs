@@ -156,8 +156,9 @@ impl Session<'_> {
         Ok(self.parameters.update_rounded()?)
     }
 
-    /// Runs the trained layers on features `[N, C, S, S]`, or on images `[N, 3, S, S]` if all layers
-    /// are trained; returns `[N]`. Call [`Session::load_fused`] first if the parameters changed.
+    /// Runs the trained layers on features `[N, C, S, S]`, or on images `[N, 3, S, S]` if all
+    /// layers are trained; returns `[N]`. Call [`Session::load_fused`] first if the parameters
+    /// changed.
     pub(super) fn predict(
         &mut self,
         features: &Tensor,

@@ -1,8 +1,8 @@
 //! The training: scan, initial weights or a resume point, epochs, test.
 //!
-//! The order and augmentation of images are functions of seed, epoch and position. On a CPU the same
-//! spec, data and machine therefore give the same losses and weights, however often the process is
-//! interrupted.
+//! The order and augmentation of images are functions of seed, epoch and position. On a CPU the
+//! same spec, data and machine therefore give the same losses and weights, however often the
+//! process is interrupted.
 
 use std::{
     path::{Path, PathBuf},

@@ -39,7 +39,8 @@ impl Writer {
         }
     }
 
-    /// Starts to write a snapshot after the previous one is written, so that at most two are in memory.
+    /// Starts to write a snapshot after the previous one is written, so that at most two are in
+    /// memory.
     ///
     /// # Errors
     /// A failure of the previous snapshot.
