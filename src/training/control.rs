@@ -1,4 +1,4 @@
-//! ControlState signals, from a client's request to the training loop.
+//! Control signals, from a client's request to the training loop.
 
 /// A request to a running training. Of several requests the strongest wins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

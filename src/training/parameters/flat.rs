@@ -1,4 +1,4 @@
-//! TrainableFrom parameters as views of one flat buffer.
+//! Trained parameters as views of one flat buffer.
 //!
 //! The optimizers of tch do not expose their state, which an exact resume needs. On a flat f32
 //! buffer an optimizer takes a few operations, and saving, the gradient norm and an all-reduce take

@@ -1,4 +1,4 @@
-//! TrainableFrom parameters in one flat buffer, shared by the network and the optimizer.
+//! Trained parameters in one flat buffer, shared by the network and the optimizer.
 
 mod flat;
 #[cfg(test)]

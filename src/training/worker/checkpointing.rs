@@ -114,7 +114,7 @@ impl Session<'_> {
             elapsed_seconds: self.clock.elapsed().as_secs_f64(),
             ..Default::default()
         };
-        // TrainableFrom parameters are saved as the flat buffer.
+        // Trained parameters are saved as the flat buffer.
         let spec = &self.spec;
         let is_trained = |name: &str| spec.trained.contains_name(name);
         let others = self.state.iter();
@@ -146,7 +146,7 @@ impl Session<'_> {
     }
 }
 
-/// Returns the tensors of the network from a full checkpoint. TrainableFrom parameters, which are
+/// Returns the tensors of the network from a full checkpoint. Trained parameters, which are
 /// in the flat buffer, are zero.
 pub(super) fn restored_state(restored: &mut Restored) -> Result<BTreeMap<String, Tensor>, Error> {
     let mut state = restored.take(STATE);
