@@ -1,4 +1,5 @@
-//! Patterns that read the age from the path of an image, for datasets whose file names do not begin with the age.
+//! Patterns that read the age from the path of an image, for datasets whose file names do not start
+//! with the age.
 
 use std::sync::LazyLock;
 
@@ -12,18 +13,19 @@ const MAX_PATTERN_BYTES: usize = 1_024;
 
 /// Memory limit of a compiled pattern and of each cache of its lazily built automaton, in bytes.
 ///
-/// A search takes at most (size of the program) x (length of the path) steps, so this also bounds the time per image.
+/// A search takes at most (size of the program) x (length of the path) steps, so this also limits
+/// the time per image.
 const MAX_COMPILED_BYTES: usize = 256 << 10;
 
-/// A dataset whose convention for file names is known.
+/// A known convention for file names.
 struct Shipped {
     name: &'static str,
     pattern: &'static str,
-    /// One of its file names.
     example: &'static str,
 }
 
-/// The patterns that have a name. `/` separates directories; each pattern also matches below directories such as `train`.
+/// Named patterns. `/` separates directories; each pattern also matches below directories such as
+/// `train`.
 const SHIPPED: [Shipped; 7] = [
     // The default reading: the age, then one of `_`, `-`, `.` or a blank.
     Shipped {
@@ -68,10 +70,11 @@ const SHIPPED: [Shipped; 7] = [
     },
 ];
 
-/// A regular expression with a group `age`, matched against the path of an image relative to its dataset, with `/`.
+/// A regular expression with a group `age`, matched against the path of an image relative to its
+/// dataset, with `/`.
 #[derive(Debug, Clone)]
 pub struct AgePattern {
-    /// As it was given: an expression, or the name of a shipped one.
+    /// As given: an expression, or the name of a shipped one.
     text: String,
     regex: Regex,
 }
@@ -83,10 +86,11 @@ impl PartialEq for AgePattern {
 }
 
 impl AgePattern {
-    /// Reads a pattern or the name of a shipped one; an empty text means none.
+    /// Parses an expression or the name of a shipped pattern; an empty text means none.
     ///
     /// # Errors
-    /// A sentence about a pattern that is too long, is not a regular expression, lacks the group or compiles to too much.
+    /// The rule for a pattern that is too long, is not a regular expression, lacks the group or is
+    /// too large when compiled.
     pub fn parse(text: &str) -> Result<Option<Self>, String> {
         if text.is_empty() {
             return Ok(None);
@@ -106,18 +110,17 @@ impl AgePattern {
         }))
     }
 
-    /// As it was given.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// True for the shipped pattern of UTKFace, whose file names also hold group labels.
+    /// Returns true for the shipped pattern of UTKFace, whose file names also hold group labels.
     pub(super) fn is_utkface(&self) -> bool {
         self.text == "utkface"
     }
 
-    /// The captured age in years, or the reason why the path has none.
+    /// Returns the captured age in years, or the reason why the path has none.
     pub(super) fn read(&self, path: &str) -> Result<f32, String> {
         let captured = self.regex.captures(path);
         let Some(age) = captured.as_ref().and_then(|groups| groups.name(GROUP)) else {
@@ -138,7 +141,7 @@ pub(super) struct Convention {
     pub(super) pattern: AgePattern,
 }
 
-/// The shipped pattern of that name, compiled once for the process.
+/// Returns the shipped pattern of that name, compiled once per process.
 pub(super) fn convention(name: &str) -> Option<&'static Convention> {
     static CONVENTIONS: LazyLock<Vec<Convention>> = LazyLock::new(|| {
         let conventions = SHIPPED.iter().filter_map(|shipped| {
@@ -175,7 +178,7 @@ fn compile(pattern: &str) -> Result<Regex, String> {
     Err("it has no group (?<age>...)".to_owned())
 }
 
-/// The last line of the error; those before it draw the position in several lines.
+/// Returns the last line of the error; the earlier ones draw the position.
 fn cause(error: &regex::Error) -> String {
     if let regex::Error::CompiledTooBig(limit) = error {
         return format!(

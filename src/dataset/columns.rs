@@ -1,21 +1,23 @@
-//! Names of the columns of a manifest, where they are not the usual ones.
+//! Column names of a manifest that differ from the usual ones.
 
 /// Longest heading in bytes.
 const MAX_HEADING_BYTES: usize = 255;
 
-/// Headings of the columns to read; an empty one stands for the usual names. Compared without case and outer blanks.
+/// Headings of the columns to read; an empty one stands for the usual names. Compared without case
+/// and surrounding blanks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColumnNames {
-    /// Column of the path. Default: the first of `path`, `file`, `image` and `filename` that exists.
+    /// Column of the path. Default: the first of `path`, `file`, `image` and `filename` that
+    /// exists.
     pub path: String,
     /// Column of the age in years. Default: `age`.
     pub age: String,
-    /// Column of the part. Default: `split`, where it exists.
+    /// Column of the split. Default: `split`, if it exists.
     pub split: String,
 }
 
 impl ColumnNames {
-    /// All three as (role, heading).
+    /// Returns all three as (role, heading).
     pub fn roles(&self) -> [(&'static str, &str); 3] {
         [
             ("path", &self.path),
@@ -24,10 +26,10 @@ impl ColumnNames {
         ]
     }
 
-    /// Checks each heading, and that no two are the same.
+    /// Checks each heading, and that no two are equal.
     ///
     /// # Errors
-    /// The role whose heading is wrong, and why.
+    /// The role of the wrong heading and the rule.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
         let mut seen: Vec<(&str, String)> = Vec::new();
         for (role, heading) in self.roles() {
@@ -44,7 +46,7 @@ impl ColumnNames {
             if let Some((other, _)) = seen.iter().find(|(_, known)| *known == plain) {
                 return Err((
                     role,
-                    format!("must be another column than {other}, got {heading:?}"),
+                    format!("must differ from the column {other}, got {heading:?}"),
                 ));
             }
             seen.push((role, plain));
@@ -53,14 +55,14 @@ impl ColumnNames {
     }
 }
 
-/// A heading as it is compared: lower case, with single blanks inside and none outside. Spreadsheets break long headings
-/// into lines.
+/// Normalizes a heading for comparison: lower case, single blanks between words. Spreadsheets break
+/// long headings into lines.
 pub(super) fn normal(heading: &str) -> String {
     let words: Vec<String> = heading.split_whitespace().map(str::to_lowercase).collect();
     words.join(" ")
 }
 
-/// The headings of a manifest for an error: the first of them, and not too long.
+/// Lists headings for an error, limited in number and length.
 pub(super) fn listed(headings: &[String]) -> String {
     const MOST: usize = 50;
     const LONGEST: usize = 60;
@@ -77,7 +79,7 @@ pub(super) fn listed(headings: &[String]) -> String {
     shown.join(", ")
 }
 
-/// The heading that a person most likely means by a role, for an example in an error.
+/// Returns the heading that most likely has a role, for an example in an error.
 pub(super) fn likely<'a>(role: &str, headings: &'a [String]) -> &'a str {
     let hints: &[&str] = match role {
         "path" => &["path", "file", "image", "img", "photo", "name"],
@@ -114,7 +116,7 @@ mod tests {
             names("Years ", "years").validate(),
             Err((
                 "age",
-                "must be another column than path, got \"years\"".to_owned()
+                "must differ from the column path, got \"years\"".to_owned()
             ))
         );
         assert_eq!(

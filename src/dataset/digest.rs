@@ -1,15 +1,16 @@
-//! One number that tells two data sets apart.
+//! Digest that identifies a dataset.
 
 use sha2::{Digest, Sha256};
 
 use super::{Sample, Split};
 
-/// SHA-256 in hex over the samples of `parts` together, sorted by name.
+/// Returns the SHA-256 in hex over the samples of all `splits`, sorted by name.
 ///
-/// For each sample: the length of its name in bytes (8 bytes, little-endian), the name, the 32 bytes of its content hash, the age
-/// (f32, little-endian) and a byte for its part (0 train, 1 val, 2 test). Before all: `visage-dataset-1` and a line feed.
-pub(super) fn digest(parts: &[(Split, &[Sample])]) -> String {
-    let mut samples: Vec<(Split, &Sample)> = parts
+/// For each sample: the length of its name in bytes (8 bytes, little-endian), the name, the 32
+/// bytes of its content hash, the age (f32, little-endian) and a byte for its split (0 train, 1
+/// val, 2 test). The prefix is `visage-dataset-1` and a line feed.
+pub(super) fn digest(splits: &[(Split, &[Sample])]) -> String {
+    let mut samples: Vec<(Split, &Sample)> = splits
         .iter()
         .flat_map(|(split, samples)| samples.iter().map(|sample| (*split, sample)))
         .collect();

@@ -1,5 +1,5 @@
-//! The images of a directory: ages from the names, by default from their start, the split from sub-directories such as
-//! `train`, `val` and `test`.
+//! Images of a directory: ages from the names, by default from their start, splits from
+//! sub-directories such as `train`, `val` and `test`.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -8,17 +8,16 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::AgePattern;
+use super::candidate::{Candidate, Listing};
 use super::default_reading::DefaultReading;
 use super::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
 use super::labels::LabelPool;
-use super::load::Options;
 use super::names;
 use super::report::{RejectReason, Rejects};
-use super::scan::{Candidate, Listing};
 use super::split_directories::SplitDirectories;
-use super::{Error, LeftOutColumns, Roots, Skipped, Split};
+use super::{Error, LeftOutColumns, Options, Roots, Skipped, Split};
 
-/// One directory still to be listed. `path` has its links resolved; `name` is how the user sees it, relative and with `/`.
+/// A directory to list. `path` has its links resolved; `name` is relative to the dataset, with `/`.
 struct Pending {
     path: PathBuf,
     name: String,
@@ -27,11 +26,11 @@ struct Pending {
 
 /// Lists the images under a resolved directory, in all its visible sub-directories, sorted by name.
 ///
-/// Where there are directories of a split (see [`SplitDirectories`]), an image beside them is
-/// rejected, since its part cannot be known.
+/// An image beside the directories of the splits (see [`SplitDirectories`]) is rejected, because
+/// its split is unknown.
 ///
-/// Files of an extension that is not known are images if their content is. None of them is opened
-/// here where the scan will open it.
+/// The content decides whether a file with an unknown extension is an image. A file that the scan
+/// opens is not opened here.
 pub(super) fn list(
     directory: &Path,
     roots: &Roots,
@@ -94,10 +93,10 @@ struct Walk<'a> {
     skipped: Skipped,
     labels: LabelPool,
     pending: Vec<Pending>,
-    /// Directories met, resolved: a link to a parent must not lead round in circles.
+    /// Resolved directories that were listed, so that a link to a parent does not cause a loop.
     seen: HashSet<PathBuf>,
     directories: SplitDirectories,
-    /// Filled where no pattern says where the age is.
+    /// Used without an age pattern.
     default_reading: DefaultReading,
 }
 
@@ -107,7 +106,7 @@ impl Walk<'_> {
             .and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
         let mut entries = match read {
             Ok(entries) => entries,
-            // Such as `lost+found`: one reject, whatever is inside.
+            // Such as `lost+found`: one reject, whatever it contains.
             Err(_) if !directory.name.is_empty() => {
                 self.rejects
                     .add(RejectReason::Unreadable, directory.name.clone());
@@ -115,7 +114,8 @@ impl Walk<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        // The order of a directory is the file system's; the examples in the report should not depend on it.
+        // The examples of the report must not depend on the order in which the file system lists
+        // entries.
         entries.sort_unstable_by_key(fs::DirEntry::file_name);
         let copies = copies(&entries);
         for (entry, is_copy) in entries.into_iter().zip(copies) {
@@ -126,7 +126,7 @@ impl Walk<'_> {
                 format!("{}/{file_name}", directory.name)
             };
             let kind = entry.file_type()?;
-            // Of a link, what it leads to; a broken one stays a file and is reported as missing later.
+            // Links are followed; a broken one counts as a file and is reported as missing later.
             let is_directory = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
             if is_directory {
                 self.sub_directory(directory, &entry.path(), &file_name, name)?;
@@ -192,7 +192,7 @@ impl Walk<'_> {
                     by_content: kind == FileKind::Unknown,
                 });
             }
-            // A file that is not an image needs no age.
+            // A file that is not an image does not need an age.
             Err(_) if kind == FileKind::Unknown && !self.is_image(&path) => {
                 self.ignored += 1;
                 self.skipped.not_an_image(name);
@@ -201,7 +201,8 @@ impl Walk<'_> {
         }
     }
 
-    /// The age of an image, or the reason why it cannot be used, with an example for the report.
+    /// Returns the age of an image, or the reason why it cannot be used with an example for the
+    /// report.
     fn age(
         &mut self,
         split: Option<Split>,
@@ -216,7 +217,7 @@ impl Walk<'_> {
         let age = match pattern.map(|pattern| pattern.read(name)) {
             None => {
                 let age = names::age(file_name);
-                // A file without an age may be something else than an image.
+                // A file without an age may not be an image.
                 if kind == FileKind::Image || age.is_some() {
                     self.default_reading.add(name, age);
                 }
@@ -235,11 +236,11 @@ impl Walk<'_> {
         Err((RejectReason::AgeOutOfRange, example))
     }
 
-    /// True for a file under a root that begins as an image does.
+    /// Returns true for a file under a root that starts like an image.
     fn is_image(&self, path: &Path) -> bool {
         let head = || {
             let path = fs::canonicalize(path)?;
-            // Opening a named pipe would wait for ever.
+            // Opening a named pipe would block forever.
             if !self.roots.contains(&path) || !fs::metadata(&path)?.is_file() {
                 return Ok(Vec::new());
             }
@@ -249,13 +250,13 @@ impl Walk<'_> {
                 .read_to_end(&mut head)?;
             Ok::<_, io::Error>(head)
         };
-        // A file that cannot be read cannot be shown to be an image.
+        // An unreadable file does not count as an image.
         head().is_ok_and(|head| is_image_content(&head))
     }
 }
 
-/// For each entry of a sorted directory, whether it is a copy of an image beside it: its name is that of
-/// the image with something appended, such as `_original` or `~`.
+/// Returns for each entry of a sorted directory true if it is a copy of an image beside it: its
+/// name is that of the image with a suffix, such as `_original` or `~`.
 fn copies(entries: &[fs::DirEntry]) -> Vec<bool> {
     let names: Vec<_> = entries.iter().map(fs::DirEntry::file_name).collect();
     let is_copy = |name: &std::ffi::OsString| {

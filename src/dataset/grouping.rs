@@ -1,62 +1,82 @@
-//! What follows from images that look the same: where a split puts them, and what is told of them.
+//! Use of near-duplicates: groups that stay in one split, and groups that are reported.
 
-use super::fingerprint::Fingerprint;
-use super::load::Options;
-use super::near::{DEFAULT_NEAR_DISTANCE, Search};
-use super::scan::{Candidate, Scanned};
-use super::{Error, Sample, Split, SplitGrouping};
+use std::path::Path;
 
-/// How many images of a group a warning names.
+use super::{
+    Error, Options, Sample, Split, SplitGrouping,
+    candidate::{Candidate, Scanned},
+    fingerprint::Fingerprint,
+    near::{DEFAULT_NEAR_DISTANCE, Search},
+};
+
+/// Images of a group that a warning names.
 const EXAMPLES: usize = 5;
 
-/// Images that look the same and are not all byte-identical: each is within the distance of another one of the group. Sorted by name.
+/// Largest dataset that is searched for near-duplicates: the time grows with the square of the
+/// number of images.
+const MAX_SEARCHED: usize = 100_000;
+
+/// Images that look the same without all being byte-identical: each is within the distance of
+/// another one of the group. Sorted by name.
 pub type NearGroup = Vec<NearMember>;
 
-/// An image of a [`NearGroup`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NearMember {
-    /// Its part.
     pub split: Split,
-    /// Its place in the part.
+    /// Position in the split.
     pub index: usize,
-    /// In how many of 256 bits its perceptual hash differs from that of the first of the group.
+    /// Number of 256 bits in which the perceptual hash differs from that of the group's first
+    /// image.
     pub distance: u32,
-    /// Whether it is the mirrored image that differs in so few.
+    /// True if the distance is that of the mirrored image.
     pub is_mirrored: bool,
 }
 
-/// Which near-duplicates are looked for.
+/// The searches for near-duplicates that the options require.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SearchPlan {
-    /// To be kept in one part, at the default distance.
+    /// At the default distance, to keep groups in one split.
     for_split: bool,
-    /// To be told of, up to a distance.
-    to_tell: Option<u32>,
+    /// At this distance, for the report.
+    for_report: Option<u32>,
 }
 
 impl SearchPlan {
-    pub(super) fn of(options: &Options, split_given: bool) -> Self {
+    pub(super) fn new(options: &Options, split_given: bool) -> Self {
         SearchPlan {
             for_split: options.grouping == SplitGrouping::Near && !split_given,
-            to_tell: options.near,
+            for_report: options.near,
         }
     }
 
-    pub(super) fn is_any(self) -> bool {
-        self.for_split || self.to_tell.is_some()
+    pub(super) fn is_empty(self) -> bool {
+        !self.for_split && self.for_report.is_none()
+    }
+
+    /// Refuses a dataset that is too large to be searched.
+    pub(super) fn check_count(self, path: &Path, images: usize) -> Result<(), Error> {
+        if self.is_empty() || images <= MAX_SEARCHED {
+            return Ok(());
+        }
+        Err(Error::TooManySearched {
+            path: path.to_path_buf(),
+            images,
+            limit: MAX_SEARCHED,
+            for_split: self.for_split,
+        })
     }
 }
 
-/// Groups of images that look the same, as places among the accepted ones.
+/// Groups of near-duplicates, by position among the accepted images.
 pub(super) struct NearDuplicates {
     for_split: Vec<Vec<usize>>,
-    to_tell: Option<Vec<Vec<usize>>>,
+    for_report: Option<Vec<Vec<usize>>>,
     fingerprints: Vec<Option<Fingerprint>>,
 }
 
 impl NearDuplicates {
     pub(super) fn find(
-        wanted: SearchPlan,
+        plan: SearchPlan,
         accepted: &[(Candidate, Scanned)],
         options: &Options,
         progress: &mut dyn FnMut(usize, usize),
@@ -76,23 +96,24 @@ impl NearDuplicates {
             };
             search.groups(progress, cancelled)
         };
-        let for_split = match wanted.for_split {
+        let for_split = match plan.for_split {
             true => search(DEFAULT_NEAR_DISTANCE)?,
             false => Vec::new(),
         };
-        let to_tell = match wanted.to_tell {
-            Some(DEFAULT_NEAR_DISTANCE) if wanted.for_split => Some(for_split.clone()),
+        let for_report = match plan.for_report {
+            Some(DEFAULT_NEAR_DISTANCE) if plan.for_split => Some(for_split.clone()),
             Some(distance) => Some(search(distance)?),
             None => None,
         };
         Ok(NearDuplicates {
             for_split,
-            to_tell,
+            for_report,
             fingerprints,
         })
     }
 
-    /// What decides about the part of each image: its content, or the smallest content of its group, which does not depend on names.
+    /// Returns the content hash that decides the split of each image: its own, or the smallest one
+    /// of its group, which does not depend on names.
     pub(super) fn split_keys(&self, accepted: &[(Candidate, Scanned)]) -> Vec<[u8; 32]> {
         let mut keys: Vec<[u8; 32]> = accepted
             .iter()
@@ -107,48 +128,45 @@ impl NearDuplicates {
         keys
     }
 
-    /// The groups to tell of, given where each image went.
-    pub(super) fn into_near_groups(self, places: &[(Split, usize)]) -> Option<Vec<NearGroup>> {
-        let NearDuplicates {
-            to_tell,
-            fingerprints,
-            ..
-        } = self;
+    /// Returns the groups to report, given the position of each image in its split.
+    pub(super) fn into_groups(self, positions: &[(Split, usize)]) -> Option<Vec<NearGroup>> {
+        let fingerprints = self.fingerprints;
         let near = |group: Vec<usize>| {
             let first = fingerprints[group[0]];
             let member = |index: usize| {
-                let (split, place) = places[index];
+                let (split, position) = positions[index];
                 let both = first.zip(fingerprints[index]);
+                // Without a fingerprint an image is grouped only with byte-identical ones, which
+                // have none either.
                 let (distance, is_mirrored) =
-                    // Without a fingerprint an image is in no group but for a twin with the same bytes, which has none either.
                     both.map_or((0, false), |(one, other)| one.distance(&other));
                 NearMember {
                     split,
-                    index: place,
+                    index: position,
                     distance,
                     is_mirrored,
                 }
             };
             group.into_iter().map(member).collect()
         };
-        Some(to_tell?.into_iter().map(near).collect())
+        Some(self.for_report?.into_iter().map(near).collect())
     }
 }
 
-/// A sentence about near-duplicates in different parts, where there are any.
-pub(super) fn warning(near: &[NearGroup], parts: &[(Split, &[Sample]); 3]) -> Option<String> {
+/// Returns a sentence about near-duplicates in different splits, if there are any.
+pub(super) fn warning(near: &[NearGroup], splits: &[(Split, &[Sample]); 3]) -> Option<String> {
     let straddles = |group: &&NearGroup| group.iter().any(|member| member.split != group[0].split);
     let first = near.iter().find(straddles)?;
     let names: Vec<String> = first
         .iter()
         .take(EXAMPLES)
         .map(|member| {
-            let (split, samples) = parts[member.split as usize];
+            let (split, samples) = splits[member.split as usize];
             format!("{}: {}", split.label(), samples[member.index].name)
         })
         .collect();
     Some(format!(
-        "{} groups of images that look the same lie in different parts, so the validation or test error is a little too good; first: {}",
+        "{} groups of images that look the same lie in different splits, so the validation or test error is slightly too low; first: {}",
         near.iter().filter(straddles).count(),
         names.join(", ")
     ))

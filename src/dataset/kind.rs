@@ -1,12 +1,12 @@
-//! The kind of a file, by its name, or by its first bytes if the name leaves it open.
+//! Kind of a file, by its name, or by its first bytes if the name leaves it open.
 
 /// Extensions of images. The content decides later which format it really is.
 const IMAGE_EXTENSIONS: [&str; 12] = [
     "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "png", "webp", "bmp", "dib",
 ];
 
-/// Extensions of what commonly lies beside images and is never one, so that nobody has to be
-/// warned about it and it is not opened.
+/// Extensions of files that are common beside images and never images. They are not opened, and
+/// cause no warning.
 const OTHER_EXTENSIONS: [&str; 61] = [
     "7z",
     "avi",
@@ -74,21 +74,19 @@ const OTHER_EXTENSIONS: [&str; 61] = [
 /// Sizes of a BMP's second header; it begins at byte 14 with its size.
 const BMP_HEADERS: [u32; 8] = [12, 16, 40, 52, 56, 64, 108, 124];
 
-/// First bytes of a file that [`is_image_content`] needs.
+/// Number of first bytes that [`is_image_content`] needs.
 pub const HEAD_BYTES: u64 = 18;
 
-/// The kind of a file by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
-    /// An image.
     Image,
-    /// Something else: hidden, or of an extension that images never have.
+    /// Hidden, or with an extension that images never have.
     Other,
     /// The content decides.
     Unknown,
 }
 
-/// The kind of a file by its name.
+/// Returns the kind of a file by its name.
 #[must_use]
 pub fn file_kind(name: &str) -> FileKind {
     // macOS stores the icon of a directory in a file of this name.
@@ -108,11 +106,11 @@ pub fn file_kind(name: &str) -> FileKind {
     }
 }
 
-/// True for the first [`HEAD_BYTES`] bytes of a JPEG, PNG, WebP or BMP file.
+/// Returns true for the first [`HEAD_BYTES`] bytes of a JPEG, PNG, WebP or BMP file.
 #[must_use]
 pub fn is_image_content(head: &[u8]) -> bool {
     let is_webp = head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP");
-    // Its two letters alone begin many texts.
+    // Many texts start with its two letters.
     let is_bmp = head.starts_with(b"BM")
         && head
             .get(14..18)

@@ -1,4 +1,4 @@
-//! Decides which further columns of a manifest are labels, by which an evaluation is broken down.
+//! Decides which further columns of a manifest are labels, the groups of an evaluation.
 //!
 //! Tables have columns that define no groups: the index of pandas, names, addresses, bounding
 //! boxes, measurements, or the pixels as text. A first pass over the rows keeps a bounded number
@@ -8,15 +8,13 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
-
-/// Most columns that are used as labels; those further right are left out.
+/// Most columns that are used as labels; further columns are left out.
 pub(super) const MAX_LABEL_COLUMNS: usize = 32;
-/// Most columns that are examined at all.
+/// Most columns that are examined.
 const MAX_EXAMINED: usize = 4_096;
 /// Most distinct values of a label.
 const MAX_VALUES: usize = 100;
-/// Most characters of a label's name and of each of its values.
+/// Most characters of the name and of each value of a label.
 const MAX_LENGTH: usize = 100;
 /// Most distinct whole numbers that are codes of groups, such as the 31 days of a month.
 const MAX_CODES: usize = 32;
@@ -24,13 +22,12 @@ const MAX_CODES: usize = 32;
 const MAX_DECIMAL_CODES: usize = 10;
 /// With fewer rows, a value that occurs once is not a sign of an identifier.
 const FEW_ROWS: u64 = 10;
-/// Columns that a report names; the others are counted.
+/// Columns that a report names; further ones are only counted.
 const LISTED: usize = 50;
 
 /// Columns that define no groups.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeftOutColumns {
-    /// How many there are.
     pub count: u64,
     /// The first of them in the order of the manifest, at most 50.
     pub listed: Vec<LeftOutColumn>,
@@ -49,21 +46,18 @@ impl LeftOutColumns {
 }
 
 /// A column that defines no groups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOutColumn {
-    /// Its name, at most 100 characters.
+    /// At most 100 characters.
     pub name: String,
-    /// Why it is not a label.
     pub reason: LeftOutReason,
 }
 
-/// Why a column is not a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// Reason why a column is not a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeftOutReason {
-    /// More than half of the rows have a value that no other row has.
+    /// More than half of the rows have a unique value.
     UniqueValues,
-    /// There are more than 100 values.
     TooManyValues,
     /// The values are numbers that measure or count.
     Numbers,
@@ -71,16 +65,16 @@ pub enum LeftOutReason {
     NumberLists,
     /// The name or a value is longer than 100 characters.
     LongValues,
-    /// pandas gives such a name to a column without one.
+    /// pandas adds such a name to a column without one.
     Unnamed,
-    /// An earlier column has the name, or it is that of the bands of age.
+    /// An earlier column has the name, or it is the name of the age groups.
     NameTaken,
     /// Enough columns further left are labels.
     TooManyColumns,
 }
 
 impl LeftOutReason {
-    /// The stable label, for example `unique_values`.
+    /// Stable label in the API, for example `unique_values`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -95,7 +89,7 @@ impl LeftOutReason {
         }
     }
 
-    /// The reason for people, to follow the name of the column.
+    /// Text of the reason, to follow the name of the column.
     #[must_use]
     pub fn description(self) -> &'static str {
         match self {
@@ -123,7 +117,7 @@ struct Column {
 }
 
 impl LabelColumns {
-    /// Takes the columns by index and name, in the order of the manifest.
+    /// Starts with columns by index and name, in the order of the manifest.
     pub(super) fn new(columns: impl IntoIterator<Item = (usize, String)>) -> Self {
         let mut found: Vec<Column> = Vec::new();
         let mut names = HashSet::from(["age".to_owned()]);
@@ -148,20 +142,19 @@ impl LabelColumns {
         LabelColumns(found)
     }
 
-    /// Looks at the values of one row.
     pub(super) fn add_row<'a>(&mut self, cell: impl Fn(usize) -> Cow<'a, str>) {
         for column in &mut self.0 {
             let Ok(values) = &mut column.verdict else {
                 continue;
             };
             if let Err(reason) = values.add(cell(column.index).trim()) {
-                // The values are released.
+                // This frees the values.
                 column.verdict = Err(reason);
             }
         }
     }
 
-    /// The columns that are labels, and those that are not.
+    /// Returns the columns that are labels, and the others.
     pub(super) fn finish(self) -> (Vec<(usize, String)>, LeftOutColumns) {
         let (mut labels, mut left_out) = (Vec::new(), LeftOutColumns::default());
         for column in self.0 {
@@ -181,7 +174,7 @@ impl LabelColumns {
     }
 }
 
-/// The distinct values of a column, and how often each occurs.
+/// Distinct values of a column and their counts.
 #[derive(Debug, Default)]
 struct Values(HashMap<Box<str>, u64>);
 
@@ -204,7 +197,7 @@ impl Values {
         Ok(())
     }
 
-    /// The reason why these values define no groups, if there is one.
+    /// Returns the reason why these values do not define groups, if there is one.
     fn problem(&self) -> Option<LeftOutReason> {
         let rows: u64 = self.0.values().sum();
         let unique = self.0.values().filter(|count| **count == 1).count() as u64;
@@ -213,7 +206,7 @@ impl Values {
             .or(is_unique.then_some(LeftOutReason::UniqueValues))
     }
 
-    /// The reason if the values are numbers that define no groups.
+    /// Returns the reason if the values are numbers that do not define groups.
     fn of_numbers(&self) -> Option<LeftOutReason> {
         let all = |is_such: fn(&str) -> bool| {
             !self.0.is_empty() && self.0.keys().all(|value| is_such(value))
@@ -277,7 +270,8 @@ fn is_list_of_numbers(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The labels, and the others with their reasons, of columns given by name and value of each row.
+    /// The labels, and the others with their reasons, of columns given by name and value of each
+    /// row.
     fn decide(
         rows: usize,
         columns: &[(&str, &dyn Fn(usize) -> String)],
@@ -408,22 +402,5 @@ mod tests {
         let reasons: Vec<_> = left_out.iter().map(|(_, reason)| *reason).collect();
         assert_eq!(reasons, ["name_taken", "name_taken", "long_values"]);
         assert_eq!(left_out[2].0.len(), 100);
-    }
-
-    #[test]
-    fn the_label_of_every_reason_is_its_name_in_json() {
-        use LeftOutReason::*;
-        for reason in [
-            UniqueValues,
-            TooManyValues,
-            Numbers,
-            NumberLists,
-            LongValues,
-            Unnamed,
-            NameTaken,
-            TooManyColumns,
-        ] {
-            assert_eq!(serde_json::to_value(reason).unwrap(), reason.label());
-        }
     }
 }

@@ -1,16 +1,16 @@
-//! Group labels of a sample, such as `gender` or `race`, kept small.
+//! Group labels of a sample, such as `gender` or `race`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Named group labels of one sample, sorted by name.
 ///
-/// The texts are shared between samples: a data set has many samples and few distinct labels.
+/// The texts are shared between samples: a dataset has many samples and few distinct labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels(Box<[(Arc<str>, Arc<str>)]>);
 
 impl Labels {
-    /// The value of a label, or none where the sample lacks it.
+    /// Returns the value of a label, or `None` if the sample lacks it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter()
@@ -18,19 +18,18 @@ impl Labels {
             .map(|(_, value)| value)
     }
 
-    /// All labels as (name, value), sorted by name.
+    /// Iterates over (name, value), sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// True where the sample has no label.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Makes [`Labels`] whose texts are shared.
+/// Creates [`Labels`] with shared texts.
 #[derive(Debug, Default)]
 pub(super) struct LabelPool(BTreeSet<Arc<str>>);
 

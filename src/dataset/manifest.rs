@@ -1,9 +1,10 @@
 //! The images of a manifest: a CSV or TSV file with a path and an age in each row.
 //!
-//! The header names the columns, in any order and case: `path` (or `file`, `image`, `filename`) and `age`; optionally
-//! `split`; every further column that defines groups is a label (see `label_columns`). [`Options::columns`] may name other
-//! columns. Paths are relative to the directory of the manifest and stay under it, or absolute and under a root; see
-//! `manifest_path`. Encoding, line ends and delimiters are those of spreadsheets; see `manifest_text`.
+//! The header names the columns, in any order and case: `path` (or `file`, `image`, `filename`) and
+//! `age`; optionally `split`; every further column that defines groups is a label (see
+//! `label_columns`). [`Options::columns`] may name other columns. Paths are relative to the
+//! directory of the manifest and stay under it, or absolute and under a root; see `manifest_path`.
+//! Encoding, line ends and delimiters are those of spreadsheets; see `manifest_text`.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,16 +14,15 @@ use std::path::Path;
 use csv::ByteRecord;
 use fs_err as fs;
 
+use super::candidate::{Candidate, Listing};
 use super::columns::{ColumnNames, likely, listed, normal};
 use super::labels::LabelPool;
-use super::load::Options;
 use super::manifest_path::Paths;
 use super::manifest_survey::{self, Survey, Wanted};
 use super::manifest_text::{self, MAX_HEADER_BYTES, Text};
 use super::report::{RejectReason, Rejects};
-use super::scan::{Candidate, Listing};
 use super::split_names::{ACCEPTED, SplitMap};
-use super::{Error, LeftOutColumns, Roots, Skipped};
+use super::{Error, LeftOutColumns, Options, Roots, Skipped};
 
 /// The accepted names of the column with the path, best first.
 const PATH_COLUMNS: [&str; 4] = ["path", "file", "image", "filename"];
@@ -35,14 +35,14 @@ const SHOWN_SPLIT: usize = 40;
 /// A manifest of ten million rows has about this size; a larger file is something else.
 const MAX_MANIFEST_BYTES: u64 = 1 << 30;
 
-/// Checks the header alone, reading at most [`MAX_HEADER_BYTES`].
+/// Checks only the header, reading at most [`MAX_HEADER_BYTES`].
 pub(super) fn check_header(manifest: &Path, options: &Options) -> Result<(), Error> {
     let bytes = read(manifest, MAX_HEADER_BYTES as u64)?;
     let text = Text::new(bytes).map_err(|reason| failed(manifest, reason))?;
     find_columns(manifest, &text, &options.columns).map(drop)
 }
 
-/// Reads a manifest; `directory` is what its relative paths are relative to.
+/// Lists the images of a manifest whose relative paths start at `directory`.
 pub(super) fn list(
     manifest: &Path,
     directory: &Path,
@@ -70,7 +70,7 @@ pub(super) fn list(
             record.len() >= needed && record.iter().skip(count).all(is_blank)
         },
     };
-    let survey = Survey::of(below_header()?, &wanted, cancelled);
+    let survey = Survey::read(below_header()?, &wanted, cancelled);
     let survey = survey.map_err(|error| match error {
         manifest_survey::Error::Cancelled => Error::Cancelled,
         manifest_survey::Error::Csv(error) => fail(error.to_string()),
@@ -105,10 +105,10 @@ pub(super) fn list(
         .map_err(|error| fail(error.to_string()))?
     {
         let line = record.position().map_or(0, csv::Position::line) + text.skipped_lines;
-        // A quote that is never closed swallows all the rows after it, and one reject would hide them.
+        // A quote that is not closed swallows all rows after it, and one reject would hide them.
         if record.iter().any(|field| field.contains(&b'\n')) {
             return Err(fail(format!(
-                "line {line}: a field goes over several lines; close its quote, or take the line breaks out of it"
+                "line {line}: a field spans several lines; close its quote, or remove the line breaks"
             )));
         }
         if line.is_multiple_of(4096) && cancelled() {
@@ -138,13 +138,13 @@ fn failed(manifest: &Path, reason: String) -> Error {
     }
 }
 
-/// The first bytes of a manifest.
+/// Reads up to `limit` bytes of a manifest.
 fn read(manifest: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let size = fs::metadata(manifest)?.len();
     if size > MAX_MANIFEST_BYTES {
         return Err(failed(
             manifest,
-            format!("it has {size} bytes and the limit is {MAX_MANIFEST_BYTES}"),
+            format!("it must have at most {MAX_MANIFEST_BYTES} bytes, got {size}"),
         ));
     }
     let mut bytes = Vec::new();
@@ -155,7 +155,7 @@ fn read(manifest: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// The delimiter, and where each column is.
+/// Returns the delimiter and the columns.
 fn find_columns(manifest: &Path, text: &Text, names: &ColumnNames) -> Result<(u8, Columns), Error> {
     let is_tsv = manifest
         .extension()
@@ -168,7 +168,7 @@ fn find_columns(manifest: &Path, text: &Text, names: &ColumnNames) -> Result<(u8
     Ok((delimiter, columns))
 }
 
-/// Where each column is.
+/// Indices of the columns.
 struct Columns {
     path: usize,
     age: usize,
@@ -178,7 +178,7 @@ struct Columns {
 }
 
 impl Columns {
-    /// Fields that a row must have at least.
+    /// Smallest number of fields of a row.
     fn needed(&self) -> usize {
         1 + self.path.max(self.age).max(self.split.unwrap_or(0))
     }
@@ -188,7 +188,7 @@ impl Columns {
             .iter()
             .map(|name| manifest_text::cell(name).trim().to_owned())
             .collect();
-        // Spreadsheets write a delimiter for every column that ever held something.
+        // Spreadsheets write a delimiter for every column that was ever used.
         while shown.last().is_some_and(String::is_empty) {
             shown.pop();
         }
@@ -280,11 +280,11 @@ struct Rows<'a> {
     paths: Paths<'a>,
     directory: &'a Path,
     labels: LabelPool,
-    /// Names on disk.
+    /// Names on disk of earlier rows.
     seen: HashSet<String>,
     candidates: Vec<Candidate>,
     rejects: Rejects,
-    /// Lines whose cell in the split column is empty: rejected if any other row names a part.
+    /// Lines with an empty cell in the split column: rejected if any other row names a split.
     without_split: Vec<u64>,
     /// Rows that are not UTF-8.
     legacy: u64,
@@ -293,7 +293,8 @@ struct Rows<'a> {
 impl Rows<'_> {
     fn add(&mut self, record: &ByteRecord, line: u64, is_cut_off: bool) {
         let mut cells: Vec<Cow<'_, str>> = record.iter().map(manifest_text::cell).collect();
-        // Spreadsheets write rows of delimiters below the last one, and delimiters behind the last column.
+        // Spreadsheets write rows of delimiters below the last one, and delimiters behind the last
+        // column.
         let is_blank = |cell: &Cow<'_, str>| cell.trim().is_empty();
         if cells.iter().all(is_blank) {
             return;
@@ -302,7 +303,7 @@ impl Rows<'_> {
         while cells.len() > self.columns.count && cells.last().is_some_and(is_blank) {
             cells.pop();
         }
-        // They leave out empty cells at the end, too, but a row that was cut off is as short.
+        // They also leave out empty cells at the end, but a row that was cut off is as short.
         if !is_cut_off && cells.len() >= self.columns.needed() {
             cells.resize(cells.len().max(self.columns.count), Cow::Borrowed(""));
         }
@@ -359,7 +360,7 @@ impl Rows<'_> {
             let shown: String = name.chars().take(SHOWN_SPLIT).collect();
             return Err(bad(format!("the split must be {ACCEPTED}, got {shown:?}")));
         }
-        // Joining an absolute path gives that path.
+        // Joining an absolute path returns that path.
         let path = self.directory.join(&found.on_disk);
         if !self.seen.insert(found.on_disk) {
             return Err((RejectReason::DuplicateRow, found.name));

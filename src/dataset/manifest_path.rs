@@ -1,5 +1,5 @@
-//! Finds the file that a manifest names, as other systems write paths: with backslashes, and with another normalization
-//! of Unicode than the names on this disk.
+//! Finds the file that a manifest names. Other systems write paths with backslashes, and with
+//! another normalization of Unicode than the names on this disk.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -10,27 +10,25 @@ use unicode_normalization::UnicodeNormalization;
 use super::Roots;
 use super::report::RejectReason;
 
-/// The image of a row.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// As the manifest writes it, with `/` between its parts and without `.`.
+    /// As the manifest writes it, with `/` between its components and without `.`.
     pub(super) name: String,
-    /// The same as the disk writes it: two rows with the same one name the same image.
+    /// The name on disk: two rows with the same one name the same image.
     pub(super) on_disk: String,
 }
 
-/// Finds files relative to the directory of a manifest.
 pub(super) struct Paths<'a> {
     directory: &'a Path,
     roots: &'a Roots,
     /// Names of files and directories beyond ASCII, by directory and by their NFC.
     listed: HashMap<PathBuf, HashMap<String, Vec<String>>>,
-    /// Entries of directories that may still be listed.
+    /// Directory entries that may still be kept.
     budget: usize,
 }
 
 impl<'a> Paths<'a> {
-    /// `budget` bounds the entries of directories that are kept.
+    /// `budget` limits the directory entries that are kept.
     pub(super) fn new(directory: &'a Path, roots: &'a Roots, budget: usize) -> Self {
         Paths {
             directory,
@@ -40,7 +38,8 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// Finds the file of a row. A file that does not exist is found under its own name: the scan reports it.
+    /// Finds the file of a row. A file that does not exist is found under its own name: the scan
+    /// reports it.
     ///
     /// # Errors
     /// The reason and the example of a reject.
@@ -57,7 +56,8 @@ impl<'a> Paths<'a> {
         if name.is_ascii() && !written.contains('\\') || self.directory.join(&name).exists() {
             return Ok(same(name));
         }
-        // On this system a backslash may be a part of the name; archives of Windows are unpacked to such names.
+        // On this system a backslash may belong to the name; archives from Windows are unpacked to
+        // such names.
         if written.contains('\\')
             && let Some(literal) = plain(written, self.roots)
             && self.directory.join(&literal).exists()
@@ -76,7 +76,7 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// The name on disk that is the same after normalization, part by part.
+    /// Returns the name on disk that is equal after normalization, component by component.
     fn normalized(&mut self, name: &str) -> Normalized {
         let mut path = match name.starts_with('/') {
             true => PathBuf::from("/"),
@@ -102,7 +102,8 @@ impl<'a> Paths<'a> {
         })
     }
 
-    /// The names in a directory that are the same after normalization; none where it must not or cannot be listed.
+    /// Returns the names in a directory that are equal after normalization; `None` if it must not
+    /// or cannot be listed.
     fn in_directory(&mut self, directory: &Path, part: &str) -> Option<Vec<String>> {
         let resolved = fs::canonicalize(directory).ok()?;
         if !self.roots.contains(&resolved) {
@@ -125,7 +126,7 @@ impl<'a> Paths<'a> {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
                 continue;
             };
-            // A name of ASCII alone is the same in every normalization.
+            // An ASCII name is the same in every normalization.
             if name.is_ascii() {
                 continue;
             }
@@ -139,7 +140,7 @@ impl<'a> Paths<'a> {
     }
 }
 
-/// The names on disk that are equal to a name after normalization.
+/// Names on disk that are equal to a name after normalization.
 enum Normalized {
     None,
     One(String),
@@ -157,13 +158,13 @@ fn nfc(text: &str) -> String {
     text.nfc().collect()
 }
 
-/// True for a path such as `C:\faces\1.jpg`.
+/// Returns true for a path such as `C:\faces\1.jpg`.
 fn has_drive(path: &str) -> bool {
     matches!(path.as_bytes(), [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic())
 }
 
-/// The path with `/` between its parts and without `.`, or none where it is absolute without being under a root, or climbs with `..`. Where links lead
-/// is looked at when the file is read.
+/// Returns the path with `/` between its components and without `.`; `None` for an absolute path
+/// outside the roots or a path with `..`. The targets of links are checked when the file is read.
 fn plain(path: &str, roots: &Roots) -> Option<String> {
     let mut parts = Vec::new();
     let mut is_absolute = false;

@@ -1,7 +1,8 @@
-//! The first pass over the rows of a manifest: what all rows together say about its columns.
+//! First pass over the rows of a manifest: decides which columns are labels and which split names
+//! occur.
 //!
-//! A column is a label only where its values are those of groups, and some names of parts mean
-//! something only beside the others.
+//! A column is a label only if its values define groups, and the meaning of some split names
+//! depends on the others.
 
 use std::borrow::Cow;
 
@@ -10,37 +11,30 @@ use csv::{ByteRecord, Reader};
 use super::label_columns::LabelColumns;
 use super::split_names::SplitNames;
 
-/// The values of columns.
 pub(super) struct Survey {
-    /// Of the columns that may be labels.
     pub(super) labels: LabelColumns,
-    /// Of the column of the split.
     pub(super) split_names: SplitNames,
 }
 
-/// Why a survey ended early.
 pub(super) enum Error {
-    /// The caller asked to stop.
     Cancelled,
-    /// The rows cannot be read.
     Csv(csv::Error),
 }
 
-/// Columns to look at.
+/// Columns to examine.
 pub(super) struct Wanted<'a> {
-    /// Index and name of those that may be labels.
+    /// Index and name of the columns that may be labels.
     pub(super) labels: &'a [(usize, String)],
-    /// Index of the split's.
+    /// Index of the split column.
     pub(super) split: Option<usize>,
     /// Text of a cell.
     pub(super) cell: fn(&[u8]) -> Cow<'_, str>,
-    /// True for a row with the right number of fields; others are rejected later.
+    /// Returns true for a row with the right number of fields; others are rejected later.
     pub(super) is_row: &'a dyn Fn(&ByteRecord) -> bool,
 }
 
 impl Survey {
-    /// Reads all rows.
-    pub(super) fn of(
+    pub(super) fn read(
         mut reader: Reader<&[u8]>,
         wanted: &Wanted<'_>,
         cancelled: &dyn Fn() -> bool,

@@ -1,24 +1,24 @@
-//! Text of a manifest as spreadsheets write it: byte order marks, UTF-16, line ends, the line `sep=`, legacy encodings
-//! and delimiters.
+//! Text of a manifest as spreadsheets write it: byte order marks, UTF-16, line ends, the line
+//! `sep=`, legacy encodings and delimiters.
 
 use std::borrow::Cow;
 
 use csv::{ByteRecord, ReaderBuilder};
 
-/// Bytes in which the header must end.
+/// Number of bytes within which the header must end.
 pub(super) const MAX_HEADER_BYTES: usize = 1 << 20;
 
-/// Delimiters that are tried, best first.
+/// Delimiters to try, most likely first.
 const DELIMITERS: [u8; 4] = [b',', b'\t', b';', b'|'];
 
-/// Characters 0x80 to 0x9F of Windows-1252; the rest are those of Unicode. As in the WHATWG's encoding standard, the five
-/// bytes without a character are control characters.
+/// Characters 0x80 to 0x9F of Windows-1252; the rest are those of Unicode. As in the WHATWG's
+/// encoding standard, the five bytes without a character are control characters.
 const WINDOWS_1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}',
     '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 
-/// The bytes of a manifest, UTF-8 but for cells in a legacy encoding, and lines that end with a line feed.
+/// Bytes of a manifest: UTF-8 except for cells in a legacy encoding, lines end with a line feed.
 pub(super) struct Text {
     bytes: Vec<u8>,
     /// Offset of the header in bytes.
@@ -36,8 +36,8 @@ impl Text {
     /// A sentence about the encoding, with a remedy.
     pub(super) fn new(bytes: Vec<u8>) -> Result<Self, String> {
         let mut bytes = decode(bytes)?;
-        // Without any line feed, carriage returns end the lines, as on old Macs. The csv crate would read them too, but
-        // count one line only.
+        // Without any line feed, carriage returns end the lines, as on old Macs. The csv crate
+        // would read them too, but count one line only.
         if !bytes.contains(&b'\n') {
             for byte in &mut bytes {
                 if *byte == b'\r' {
@@ -55,18 +55,18 @@ impl Text {
         Ok(text)
     }
 
-    /// The header and the rows.
+    /// Returns the header and the rows.
     pub(super) fn table(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// True if the last line has no line end, as in a truncated file.
+    /// Returns true if the last line has no line end, as in a truncated file.
     pub(super) fn ends_within_line(&self) -> bool {
         !matches!(self.bytes.last(), None | Some(b'\n' | b'\r'))
     }
 
-    /// The delimiter and the headings. Of several delimiters, the first whose headings are `usable`, else the one that
-    /// gives the most headings.
+    /// Returns the delimiter and the headings: the first delimiter whose headings are `usable`,
+    /// otherwise the one with the most headings.
     pub(super) fn header(
         &self,
         is_tsv: bool,
@@ -111,7 +111,7 @@ impl Text {
         let Some(delimiter) = rest.first().filter(|byte| is_delimiter(**byte)) else {
             return;
         };
-        // Saved once more, the line may be quoted and padded with delimiters.
+        // After another save, the line may be quoted and padded with delimiters.
         if !rest.iter().all(|byte| byte == delimiter || *byte == b'"') {
             return;
         }
@@ -134,7 +134,7 @@ pub(super) fn reader(table: &[u8], delimiter: u8) -> csv::Reader<&[u8]> {
         .from_reader(table)
 }
 
-/// The text of a cell: UTF-8, else Windows-1252, which is what spreadsheets write on Windows.
+/// Returns the text of a cell: UTF-8, otherwise Windows-1252, which spreadsheets write on Windows.
 pub(super) fn cell(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),
@@ -142,7 +142,7 @@ pub(super) fn cell(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The number that a cell holds. A decimal comma is read where commas do not separate cells.
+/// Parses the number in a cell. A decimal comma is accepted unless commas separate cells.
 pub(super) fn number(cell: &str, delimiter: u8) -> Option<f32> {
     let with_point = match delimiter {
         b',' => Cow::Borrowed(cell),
@@ -166,12 +166,13 @@ fn is_delimiter(byte: u8) -> bool {
     byte == b'\t' || byte == b' ' || (byte.is_ascii_punctuation() && byte != b'"')
 }
 
-/// The bytes without a byte order mark, and as UTF-8 if they are UTF-16.
+/// Removes a byte order mark and converts UTF-16 to UTF-8.
 fn decode(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     if bytes.starts_with(&[0xFF, 0xFE, 0, 0]) || bytes.starts_with(&[0, 0, 0xFE, 0xFF]) {
         return Err("it is in UTF-32; save it as UTF-8".to_owned());
     }
-    // Headings begin with a character of ASCII in practice, so that one byte of the first two is 0 even without a mark.
+    // In practice headings start with an ASCII character, so one of the first two bytes is 0 even
+    // without a mark.
     let unit: fn([u8; 2]) -> u16 = match *bytes.as_slice() {
         [0xFF, 0xFE, ..] | [1..=u8::MAX, 0, ..] => u16::from_le_bytes,
         [0xFE, 0xFF, ..] | [0, 1..=u8::MAX, ..] => u16::from_be_bytes,

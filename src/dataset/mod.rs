@@ -1,26 +1,34 @@
-//! Where the images and their ages come from: a directory or a manifest becomes a checked, split, digested [`Dataset`].
+//! Datasets: a directory or a manifest becomes a checked, split, digested [`Dataset`].
 //!
-//! [`load`] takes either source:
+//! [`load`] accepts two sources:
 //!
-//! - **A directory** whose file names begin with the age (`34_1_0_20170103230340961.jpg.chip.jpg`, the names of UTKFace). With
-//!   sub-directories such as `train`, `val` and `test` the split is theirs; without them every image is put into a part by its content.
-//! - **A manifest**, a CSV or TSV file with the columns `path` and `age`, optionally `split`, and any further columns, which
-//!   become labels where their values define groups. A directory that holds one `manifest.csv` or `manifest.tsv` is read through it.
+//! - **A directory** whose file names start with the age (`34_1_0_20170103230340961.jpg.chip.jpg`,
+//!   as in UTKFace). Sub-directories such as `train`, `val` and `test` are the splits; without them
+//!   each image is assigned to a split by its content.
+//! - **A manifest**, a CSV or TSV file with the columns `path` and `age`, optionally `split`, and
+//!   further columns, which become labels where their values define groups. A directory with one
+//!   `manifest.csv` or `manifest.tsv` is read through it.
 //!
-//! What it promises:
+//! Guarantees:
 //!
-//! - Every file is read once. It is hashed, and its header is checked against the limits; see [`Verify`].
-//! - The result depends on the files, the seed and the fractions only, never on the order of the directory, the number of
-//!   threads or the machine. The samples are sorted by name, and [`Dataset::digest`] tells two data sets apart.
-//! - Byte-identical images land in the same part of a split that is made here. Where the directories or the manifest put them
-//!   into different parts, they are counted and named in the report, and nothing is removed. Where [`Options`] ask for it the same holds for images that
-//!   only look the same ([`SplitGrouping::Near`], [`Dataset::near`]).
-//! - A file that cannot be used is counted by reason with a few names, and never silently skipped. Too many are an error.
-//! - No file outside the allowed [`Roots`] is opened, whatever links and manifests say.
+//! - Each file is read once. It is hashed, and its header is checked against the limits; see
+//!   [`Verify`].
+//! - The result depends on the files, the seed and the fractions only, not on the order of the
+//!   directory, the number of threads or the machine. The samples are sorted by name, and
+//!   [`Dataset::digest`] identifies the dataset.
+//! - Where the server assigns the splits, byte-identical images are in the same split. Where the
+//!   directories or the manifest put them into different splits, they are counted and named in the
+//!   report, and nothing is removed. [`SplitGrouping::Near`] and [`Dataset::near`] do the same for
+//!   near-duplicates.
+//! - A file that cannot be used is counted by reason, with a few names, and never skipped silently.
+//!   Too many are an error.
+//! - No file outside the allowed [`Roots`] is opened, whatever links and manifests contain.
 //!
-//! Batches, augmentation and caches are the trainer's; this module decodes an image only for [`Verify::Decode`] and for what it looks like.
+//! Batches, augmentation and caches belong to the training; this module decodes an image only for
+//! [`Verify::Decode`] and for its perceptual hash.
 
 mod age_pattern;
+mod candidate;
 mod columns;
 mod default_reading;
 mod digest;
@@ -39,12 +47,14 @@ mod manifest_text;
 mod message;
 mod names;
 mod near;
-#[cfg(test)]
-mod near_tests;
+mod options;
+mod progress;
 mod report;
 mod roots;
+mod sample;
 mod scan;
 mod skipped;
+mod source;
 mod spec;
 mod split;
 mod split_directories;
@@ -59,18 +69,21 @@ pub use self::grouping::{NearGroup, NearMember};
 pub use self::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
 pub use self::label_columns::{LeftOutColumn, LeftOutColumns, LeftOutReason};
 pub use self::labels::Labels;
-pub use self::load::{AgeRange, Dataset, Options, Phase, Purpose, Sample, check_source, load};
+pub use self::load::{Dataset, load};
 pub use self::message::{
     age_bands, column_names, dataset_report, left_out_columns, manifest_columns, split_name,
     split_origin,
 };
-pub use self::near::{DEFAULT_NEAR_DISTANCE, MAX_NEAR_DISTANCE};
+pub use self::near::DEFAULT_NEAR_DISTANCE;
+pub use self::options::{AgeRange, MAX_NEAR_DISTANCE, Options, Purpose, Verify};
+pub use self::progress::Phase;
 pub use self::report::{
     AgeBand, AgeSummary, Duplicates, RejectCount, RejectReason, Report, Source, SplitOrigin,
     SplitReport,
 };
 pub use self::roots::Roots;
-pub use self::scan::Verify;
+pub use self::sample::Sample;
 pub use self::skipped::Skipped;
+pub use self::source::check_source;
 pub use self::spec::{DEFAULT_SEED, DatasetSpec};
 pub use self::split::{Split, SplitFractions, SplitGrouping, epoch_order};

@@ -1,12 +1,13 @@
-//! The age and UTKFace's group labels in the name of a file.
+//! Age and UTKFace's group labels in the name of a file.
 
-/// The shortest run of digits that is taken for the time stamp at the end of a name of UTKFace.
+/// Shortest run of digits that counts as the time stamp at the end of a name of UTKFace.
 const STAMP_DIGITS: usize = 8;
 
-/// The age at the beginning of a name, in years: digits, optionally with a point and one or two decimals, then one of `_`, `-`,
-/// `.` or a blank.
+/// Returns the age at the start of a name, in years: digits, optionally with a point and one or two
+/// decimals, then one of `_`, `-`, `.` or a blank.
 ///
-/// More than two digits after the point are a running number and not decimals: `34.0017.jpg` is 34 years.
+/// More than two digits after the point are a running number and not decimals: `34.0017.jpg` is 34
+/// years.
 pub(super) fn age(name: &str) -> Option<f32> {
     let whole = leading_digits(name);
     let decimals = name[whole..].strip_prefix('.').map_or(0, leading_digits);
@@ -27,10 +28,11 @@ pub(super) fn age(name: &str) -> Option<f32> {
     name[..length].parse().ok()
 }
 
-/// The labels `gender` (0 or 1) and `race` (0 to 4) of a name of UTKFace, `age_gender_race_stamp`, as far as they are there.
+/// Returns the labels `gender` (0 or 1) and `race` (0 to 4) of a name of UTKFace,
+/// `age_gender_race_stamp`, as far as they are present.
 ///
-/// A field counts only where a later one begins with a time stamp, so that `34_1.jpg` or `34_1_2.jpg`, which may just be
-/// numbered, give no labels.
+/// A field counts only if a later one starts with a time stamp, so `34_1.jpg` and `34_1_2.jpg`,
+/// which may just be numbered, have no labels.
 pub(super) fn utkface_labels(name: &str) -> Vec<(&'static str, &str)> {
     let fields: Vec<&str> = name.split('_').collect();
     let Some((stamp, before)) = fields.split_last() else {

@@ -1,79 +1,62 @@
-//! What was found in a data set: counts, ages, rejects and duplicates, for people and as JSON.
+//! Report on a dataset: counts, ages, rejects and duplicates.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::{LeftOutColumns, Sample, Split};
 
-/// How many examples are named for each reason and each kind of duplicates.
+/// Examples for each reason and each kind of duplicates.
 const EXAMPLES: usize = 5;
 
-/// The account of one reading of a data set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// Where the ages came from.
     pub source: Source,
-    /// Where the split came from.
     pub split: SplitOrigin,
-    /// Images and rows looked at: the accepted and the rejected.
+    /// Accepted and rejected images and rows.
     pub considered: u64,
-    /// Images in the three parts.
     pub accepted: u64,
-    /// Images and rows that cannot be used.
     pub rejected: u64,
-    /// Files in the directory that are no images. Not part of `considered`.
+    /// Files in the directory that are not images. Not included in `considered`.
     pub ignored: u64,
-    /// The rejected by reason; reasons that did not occur are left out.
+    /// Only reasons that occurred.
     pub rejects: Vec<RejectCount>,
-    /// The training part.
     pub train: SplitReport,
-    /// The validation part.
     pub val: SplitReport,
-    /// The test part.
     pub test: SplitReport,
     /// Images by decade of age, from the youngest to the oldest decade that occurs, without gaps.
     pub ages: Vec<AgeBand>,
-    /// Byte-identical images.
     pub duplicates: Duplicates,
     /// Columns of the manifest that define no groups and are not used as labels.
-    #[serde(default)]
     pub left_out_columns: LeftOutColumns,
-    /// What a person should know before trusting a number from this data set, as sentences.
+    /// Sentences for the owner of the dataset.
     pub warnings: Vec<String>,
-    /// How long the listing and the scan took, in seconds.
+    /// Duration of the listing and the scan.
     pub seconds: f64,
 }
 
-/// Where the ages came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// Origin of the ages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The names of the files.
+    /// File names.
     Directory,
-    /// A CSV or TSV file.
     Manifest,
 }
 
-/// Where the split came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// Origin of the splits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SplitOrigin {
-    /// The sub-directories or the manifest's column.
+    /// Sub-directories or the manifest's column.
     Given,
-    /// The content of each image and the seed.
+    /// Content of each image and the seed.
     Hashed,
 }
 
-/// Why an image or a row cannot be used. The labels are stable and serve as values of metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// Reason why an image or a row cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RejectReason {
-    /// The name does not begin with an age.
+    /// The name does not start with an age.
     NoAge,
-    /// The age is outside the allowed range.
     AgeOutOfRange,
-    /// The image lies beside the directories of the split.
+    /// The image lies beside the directories of the splits.
     NoPart,
     /// The row has a wrong number of fields, no path, no numeric age or an unknown split.
     BadRow,
@@ -81,24 +64,18 @@ pub enum RejectReason {
     DuplicateRow,
     /// The path or the link leads outside the allowed roots.
     OutsideRoot,
-    /// There is no such file.
     Missing,
-    /// The file cannot be opened or read.
     Unreadable,
-    /// The file has no bytes.
     Empty,
-    /// The file is larger than allowed.
     TooLarge,
-    /// The content is no JPEG, PNG, WebP or BMP.
+    /// The content is not a JPEG, PNG, WebP or BMP.
     UnsupportedFormat,
-    /// The image has more pixels than allowed.
     Dimensions,
-    /// The content is damaged or cut off.
     Corrupt,
 }
 
 impl RejectReason {
-    /// The stable label, for example `age_out_of_range`.
+    /// Stable label in the API, for example `age_out_of_range`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -119,64 +96,53 @@ impl RejectReason {
     }
 }
 
-/// How often one reason occurred.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectCount {
-    /// The reason.
     pub reason: RejectReason,
-    /// How many images or rows.
     pub count: u64,
-    /// The first names, at most five; for a bad row the line and what is wrong with it.
+    /// The first names, at most five; for a bad row the line and the problem.
     pub examples: Vec<String>,
 }
 
-/// One part of the data set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SplitReport {
-    /// Images in the part.
     pub images: u64,
-    /// Encoded bytes of all of them.
+    /// Encoded bytes of all images.
     pub bytes: u64,
-    /// The ages, or none for an empty part.
+    /// `None` for an empty split.
     pub age: Option<AgeSummary>,
 }
 
-/// Ages of one part, in years.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// Ages of one split, in years.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AgeSummary {
-    /// Mean.
     pub mean: f64,
     /// Standard deviation of these images (divided by their number, not by one less).
     pub standard_deviation: f64,
-    /// Youngest.
     pub min: f32,
-    /// Oldest.
     pub max: f32,
 }
 
 /// Images of one decade of age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgeBand {
     /// First age of the decade in years; it ends before `from + 10`.
     pub from: i32,
-    /// Images for training.
     pub train: u64,
-    /// Images for validation.
     pub val: u64,
-    /// Images for the test.
     pub test: u64,
 }
 
 /// Byte-identical images under different names.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Duplicates {
     /// Groups of two or more identical images.
     pub groups: u64,
     /// Images in these groups.
     pub images: u64,
-    /// Groups with members in different parts: what is validated or tested on was also learned from.
+    /// Groups with members in different splits: the model is validated or tested on training data.
     pub straddling: u64,
-    /// The first such groups, at most five, each image as `part: name`.
+    /// The first such groups, at most five, each image as `split: name`.
     pub straddling_examples: Vec<Vec<String>>,
     /// Groups whose members have different ages.
     pub conflicting_ages: u64,
@@ -185,12 +151,11 @@ pub struct Duplicates {
 }
 
 impl Duplicates {
-    /// What is wrong with them, as sentences.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.straddling > 0 {
             warnings.push(format!(
-                "{} groups of byte-identical images lie in different parts, so the validation or test error is a little too good; first: {}",
+                "{} groups of byte-identical images lie in different splits, so the validation or test error is slightly too low; first: {}",
                 self.straddling,
                 self.straddling_examples[0].join(", ")
             ));
@@ -223,9 +188,9 @@ impl Rejects {
         self.0.values().map(|(count, _)| count).sum()
     }
 
-    /// One line: `3 no_age (a.jpg, b.jpg, c.jpg); 1 corrupt (34_d.jpg)`.
+    /// Returns one line: `3 no_age (a.jpg, b.jpg, c.jpg); 1 corrupt (34_d.jpg)`.
     pub(super) fn sentence(&self) -> String {
-        let parts: Vec<String> = self
+        let reasons: Vec<String> = self
             .0
             .iter()
             .map(|(reason, (count, examples))| {
@@ -237,7 +202,7 @@ impl Rejects {
                 format!("{count} {} ({}{more})", reason.label(), examples.join(", "))
             })
             .collect();
-        parts.join("; ")
+        reasons.join("; ")
     }
 
     pub(super) fn into_counts(self) -> Vec<RejectCount> {
@@ -252,7 +217,7 @@ impl Rejects {
     }
 }
 
-pub(super) fn part_report(samples: &[Sample]) -> SplitReport {
+pub(super) fn split_report(samples: &[Sample]) -> SplitReport {
     SplitReport {
         images: samples.len() as u64,
         bytes: samples.iter().map(|sample| sample.bytes).sum(),
@@ -278,10 +243,10 @@ fn age_summary(samples: &[Sample]) -> Option<AgeSummary> {
     })
 }
 
-pub(super) fn age_bands(parts: &[(Split, &[Sample])]) -> Vec<AgeBand> {
+pub(super) fn age_bands(splits: &[(Split, &[Sample])]) -> Vec<AgeBand> {
     let decade = |sample: &Sample| (sample.age / 10.0).floor() as i32;
     let mut counts: BTreeMap<i32, [u64; 3]> = BTreeMap::new();
-    for (split, samples) in parts {
+    for (split, samples) in splits {
         for sample in *samples {
             counts.entry(decade(sample)).or_default()[*split as usize] += 1;
         }
@@ -302,10 +267,11 @@ pub(super) fn age_bands(parts: &[(Split, &[Sample])]) -> Vec<AgeBand> {
         .collect()
 }
 
-/// Groups of two or more byte-identical images, each sorted by name, by the name of their first.
-pub(super) fn identical<'a>(parts: &[(Split, &'a [Sample])]) -> Vec<Vec<(Split, &'a Sample)>> {
+/// Returns the groups of two or more byte-identical images, each sorted by name, ordered by the
+/// names of their first images.
+pub(super) fn identical<'a>(splits: &[(Split, &'a [Sample])]) -> Vec<Vec<(Split, &'a Sample)>> {
     let mut by_content: BTreeMap<[u8; 32], Vec<(Split, &Sample)>> = BTreeMap::new();
-    for (split, samples) in parts {
+    for (split, samples) in splits {
         for sample in *samples {
             by_content
                 .entry(sample.content_hash)
@@ -324,9 +290,9 @@ pub(super) fn identical<'a>(parts: &[(Split, &'a [Sample])]) -> Vec<Vec<(Split, 
     groups
 }
 
-pub(super) fn duplicates(parts: &[(Split, &[Sample])]) -> Duplicates {
+pub(super) fn duplicates(splits: &[(Split, &[Sample])]) -> Duplicates {
     let mut found = Duplicates::default();
-    for group in identical(parts) {
+    for group in identical(splits) {
         found.groups += 1;
         found.images += group.len() as u64;
         let (first_part, first) = group[0];

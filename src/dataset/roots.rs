@@ -1,4 +1,5 @@
-//! Which directories data sets may come from. Who may start a training must not be able to read any file of the server.
+//! Directories from which datasets are accepted. A client that may start a training must not be
+//! able to read any file of the server.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -7,24 +8,24 @@ use fs_err as fs;
 
 use super::Error;
 
-/// The directories under which data sets or weights are allowed, with all links resolved.
+/// Directories under which datasets or weights are accepted, with all links resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roots {
     directories: Vec<PathBuf>,
-    /// Of the server, for errors.
+    /// Setting of the server, for errors.
     setting: &'static str,
 }
 
 impl Roots {
-    /// Resolves the configured directories of datasets.
+    /// Resolves the configured dataset directories.
     ///
     /// # Errors
-    /// [`Error::Root`] for one that does not exist or is not a directory.
+    /// [`Error::Root`] for a path that does not exist or is not a directory.
     pub fn new(directories: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
         Roots::of("data_roots", directories)
     }
 
-    /// Resolves the configured directories of weights.
+    /// Resolves the configured weights directories.
     ///
     /// # Errors
     /// As [`Roots::new`].
@@ -58,20 +59,21 @@ impl Roots {
         })
     }
 
-    /// The real path of what a user names, which exists and is a root or under one.
+    /// Returns the real path of a user's path, which exists and is a root or under one.
     ///
-    /// A relative path is looked for under each root in order. Whether something exists outside the roots is not told.
+    /// A relative path is searched under each root in order. The error does not reveal which files
+    /// exist outside the roots.
     ///
     /// # Errors
-    /// [`Error::NoRoots`], [`Error::OutsideRoots`], [`Error::NotFound`], and [`Error::Io`] for a path under a root that the
-    /// system refuses to resolve.
+    /// [`Error::NoRoots`], [`Error::OutsideRoots`], [`Error::NotFound`], and [`Error::Io`] for a
+    /// path under a root that the system refuses to resolve.
     pub fn resolve(&self, user_path: &str) -> Result<PathBuf, Error> {
         if self.directories.is_empty() {
             return Err(Error::NoRoots);
         }
         let mut exists_outside = false;
         for root in &self.directories {
-            // Joining an absolute path gives that path.
+            // Joining an absolute path returns that path.
             let candidate = root.join(user_path);
             match fs::canonicalize(&candidate) {
                 Ok(resolved) if self.contains(&resolved) => return Ok(resolved),
@@ -102,7 +104,7 @@ impl Roots {
         })
     }
 
-    /// True for a resolved path that is a root or under one.
+    /// Returns true for a resolved path that is a root or under one.
     #[must_use]
     pub fn contains(&self, resolved: &Path) -> bool {
         self.directories
@@ -110,9 +112,9 @@ impl Roots {
             .any(|root| resolved.starts_with(root))
     }
 
-    /// Whether the deepest directory of the path that exists is under a root.
+    /// Returns true if the deepest existing directory of the path is under a root.
     fn holds_nearest_directory(&self, path: &Path) -> bool {
-        // A `..` behind something that does not exist could lead anywhere, and nobody needs it.
+        // A `..` behind a missing directory could lead anywhere, and is never needed.
         let climbs = path
             .components()
             .any(|component| component == Component::ParentDir);

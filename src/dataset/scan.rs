@@ -1,94 +1,31 @@
-//! Reads every listed file once, on a few threads: its hash, and whether it is an image within the limits.
+//! The scan: reads every listed file once, on a few threads, hashes it and checks that it is an
+//! image within the limits.
 
-use std::io::{self, Read};
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, Read},
+    num::NonZeroUsize,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+};
 
 use fs_err as fs;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::fingerprint::{Fingerprint, Fingerprinter};
-use super::kind::{HEAD_BYTES, is_image_content};
-use super::labels::Labels;
-use super::load::Options;
-use super::report::{RejectReason, Rejects};
-use super::{Error, LeftOutColumns, Roots, Skipped, Split};
 use crate::{imaging, priority};
 
-/// How thoroughly the scan looks at each image.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verify {
-    /// Format and dimensions; of a JPEG also that no image data is missing. Damage inside of other formats is found by the
-    /// trainer.
-    #[default]
-    HeaderOnly,
-    /// The whole image is decoded, which takes several times as long.
-    Decode,
-    /// It is decoded, and what it looks like is kept, so that near-duplicates can be found.
-    Fingerprint,
-}
+use super::{
+    Error, Options, Roots, Verify,
+    candidate::{Candidate, Outcome, Scanned},
+    fingerprint::Fingerprinter,
+    kind::{HEAD_BYTES, is_image_content},
+    progress::{QUEUE, receive},
+    report::RejectReason,
+};
 
-/// An image that a directory or a manifest names, before it is opened.
-#[derive(Debug)]
-pub(super) struct Candidate {
-    /// Relative to the data set, with `/`.
-    pub(super) name: String,
-    /// Absolute, links not resolved.
-    pub(super) path: PathBuf,
-    pub(super) age: f32,
-    pub(super) labels: Labels,
-    pub(super) split: Option<Split>,
-    /// True if the name does not decide whether it is an image.
-    pub(super) by_content: bool,
-}
-
-/// What a directory or a manifest holds. The candidates are sorted by name.
-#[derive(Debug)]
-pub(super) struct Listing {
-    pub(super) candidates: Vec<Candidate>,
-    pub(super) rejects: Rejects,
-    /// Files that are no images.
-    pub(super) ignored: u64,
-    /// Those of them that may have been meant as images.
-    pub(super) skipped: Skipped,
-    /// Whether the candidates have a part already.
-    pub(super) split_given: bool,
-    /// Columns that are not used as labels.
-    pub(super) left_out_columns: LeftOutColumns,
-    /// Sentences for the owner of the data.
-    pub(super) warnings: Vec<String>,
-    /// Sentences about how the ages or the text were read: warnings, and the explanation of a refusal.
-    pub(super) doubts: Vec<String>,
-}
-
-/// An image that can be used.
-#[derive(Debug, Clone)]
-pub(super) struct Scanned {
-    /// With all links resolved, and under a root.
-    pub(super) path: PathBuf,
-    pub(super) bytes: u64,
-    pub(super) content_hash: [u8; 32],
-    /// None also for an image without contrast.
-    pub(super) fingerprint: Option<Fingerprint>,
-}
-
-pub(super) type Outcome = Result<Scanned, RejectReason>;
-
-/// How often the caller hears of progress and is asked whether to go on.
-pub(super) const REPORT_EVERY: Duration = Duration::from_millis(50);
-
-/// Results waiting for the collecting thread; it does next to nothing with one, so the queue is rarely full.
-pub(super) const QUEUE: usize = 256;
-
-/// Scans all candidates; the outcomes are in the order of the candidates.
-///
-/// `progress` gets (scanned, total) on this thread about twenty times a second and once at the end.
+/// Scans all candidates and returns the outcomes in the order of the candidates.
 pub(super) fn scan(
     candidates: &[Candidate],
     roots: &Roots,
@@ -97,84 +34,50 @@ pub(super) fn scan(
     progress: &mut dyn FnMut(usize, usize),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<Outcome>, Error> {
-    let shared = Shared {
+    let scanner = Scanner {
         candidates,
         roots,
         options,
         verify,
         next: AtomicUsize::new(0),
-        stop: AtomicBool::new(false),
     };
-    let threads = options.threads.min(
-        // At least one, so that an empty list ends like any other.
-        NonZeroUsize::new(candidates.len()).unwrap_or(NonZeroUsize::MIN),
-    );
+    let count = NonZeroUsize::new(candidates.len());
+    let threads = options.threads.min(count.unwrap_or(NonZeroUsize::MIN));
+    // Every entry is overwritten, unless a thread panics, which ends the scope with a panic.
+    let mut outcomes = vec![Err(RejectReason::Unreadable); candidates.len()];
     thread::scope(|scope| {
         let (sender, receiver) = sync_channel(QUEUE);
         for _ in 0..threads.get() {
             let sender = sender.clone();
-            let shared = &shared;
-            scope.spawn(move || shared.work(&sender));
+            let scanner = &scanner;
+            scope.spawn(move || scanner.run(&sender));
         }
         drop(sender);
-        let outcomes = collect(receiver, candidates.len(), progress, cancelled);
-        // Leaving the scope waits for the threads; after a cancel they end with the file they are at.
-        shared.stop.store(true, Ordering::Relaxed);
-        outcomes
-    })
-}
-
-fn collect(
-    receiver: Receiver<(usize, Outcome)>,
-    total: usize,
-    progress: &mut dyn FnMut(usize, usize),
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Vec<Outcome>, Error> {
-    // Every place is overwritten; a thread that died would leave this, and the scope passes its panic on.
-    let mut outcomes = vec![Err(RejectReason::Unreadable); total];
-    let mut scanned = 0;
-    let mut last_report = Instant::now();
-    loop {
-        match receiver.recv_timeout(REPORT_EVERY) {
-            Ok((index, outcome)) => {
-                outcomes[index] = outcome;
-                scanned += 1;
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-        if last_report.elapsed() >= REPORT_EVERY {
-            last_report = Instant::now();
-            if cancelled() {
-                return Err(Error::Cancelled);
-            }
-            progress(scanned, total);
-        }
-    }
-    if cancelled() {
-        return Err(Error::Cancelled);
-    }
-    progress(scanned, total);
+        let accept = |(index, outcome): (usize, Outcome)| {
+            outcomes[index] = outcome;
+            1
+        };
+        receive(receiver, candidates.len(), accept, progress, cancelled)
+    })?;
     Ok(outcomes)
 }
 
-struct Shared<'a> {
+struct Scanner<'a> {
     candidates: &'a [Candidate],
     roots: &'a Roots,
     options: &'a Options,
     verify: Verify,
     next: AtomicUsize,
-    stop: AtomicBool,
 }
 
-impl Shared<'_> {
-    fn work(&self, results: &SyncSender<(usize, Outcome)>) {
+impl Scanner<'_> {
+    fn run(&self, results: &SyncSender<(usize, Outcome)>) {
         if self.options.background {
             priority::lower_thread_priority(priority::MAX_NICE);
         }
         let mut buffer = Vec::new();
         let mut fingerprinter = Fingerprinter::new();
-        while !self.stop.load(Ordering::Relaxed) {
+        loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(candidate) = self.candidates.get(index) else {
                 return;
@@ -197,7 +100,7 @@ impl Shared<'_> {
             return Err(RejectReason::OutsideRoot);
         }
         let metadata = fs::metadata(&path).map_err(|error| reason_of_io(&error))?;
-        // Opening a named pipe would wait for ever.
+        // Opening a named pipe would block forever.
         if !metadata.is_file() {
             return Err(RejectReason::Unreadable);
         }
@@ -216,7 +119,7 @@ impl Shared<'_> {
         limits
             .check_bytes(metadata.len())
             .map_err(|error| reason_of_image(&error))?;
-        // A file that grows meanwhile is cut one byte past the limit and refused by it below.
+        // A file that grows meanwhile is cut one byte past the limit, which then refuses it.
         let rest = (limits.max_bytes + 1).saturating_sub(buffer.len() as u64);
         file.take(rest)
             .read_to_end(buffer)
@@ -252,7 +155,7 @@ fn reason_of_image(error: &imaging::Error) -> RejectReason {
         imaging::Error::TooLarge { .. } => RejectReason::TooLarge,
         imaging::Error::UnsupportedFormat { .. } => RejectReason::UnsupportedFormat,
         imaging::Error::Dimensions { .. } => RejectReason::Dimensions,
-        // Reading an image never gives the last one.
+        // Reading an image never returns the last one.
         imaging::Error::Corrupt { .. } | imaging::Error::InputSpec { .. } => RejectReason::Corrupt,
     }
 }

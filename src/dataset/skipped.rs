@@ -1,11 +1,11 @@
-//! Files that may have been meant as images and are not used.
+//! Ignored files that may have been meant as images.
 
-/// Names that a warning gives.
+/// Names in a warning.
 const EXAMPLES: usize = 5;
 
-/// Counts such files by the reason, and keeps the first names of each.
+/// Counts these files by reason, and keeps the first names of each.
 ///
-/// Well-known companions of images, such as `Thumbs.db` and texts, are not among them.
+/// Common companions of images, such as `Thumbs.db` and texts, are not among them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Skipped {
     not_images: Names,
@@ -48,9 +48,8 @@ impl Skipped {
         self.not_images.add(name);
     }
 
-    /// A file whose name is that of an image beside it with something appended, as programs name
-    /// backups and other sizes. As an image of its own it could end up in another part than the
-    /// original.
+    /// A file whose name is that of an image beside it with a suffix, as programs name backups and
+    /// other sizes. As a separate image it could be assigned to another split than the original.
     pub fn copy(&mut self, name: String) {
         self.copies.add(name);
     }
@@ -60,7 +59,7 @@ impl Skipped {
         self.archives.add(name);
     }
 
-    /// One sentence for each reason that occurred.
+    /// Returns one sentence for each reason that occurred.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let sentences = [

@@ -1,29 +1,24 @@
-//! Which part an image belongs to, and the order of an epoch. Both are pure functions of their arguments.
+//! Assignment of images to splits, and the order of an epoch. Both are pure functions of their
+//! arguments.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Error;
 
-/// A part of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Split {
-    /// What the network learns from.
     Train,
-    /// What decides about the best epoch and early stopping.
+    /// Selects the best epoch and decides about early stopping.
     Val,
-    /// What the finished model is measured on once.
+    /// Measures the trained model once.
     Test,
 }
 
 impl Split {
-    /// All of them, in the order of their use.
     pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
 
-    /// `train`, `val` or `test`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -34,22 +29,23 @@ impl Split {
     }
 }
 
-/// Which images stay in one part of a split that is made here.
+/// Images that stay in one split where the server assigns the splits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SplitGrouping {
-    /// Byte-identical ones, which costs nothing: the part follows from the content.
+    /// Byte-identical ones, at no cost: the split follows from the content.
     #[default]
     Exact,
-    /// Also those that look the same, up to [`super::DEFAULT_NEAR_DISTANCE`]; every image is decoded for it.
+    /// Also near-duplicates up to [`super::DEFAULT_NEAR_DISTANCE`]; every image is decoded for it.
     Near,
 }
 
-/// Which shares of the images go to validation and test where the source does not say; the rest is for training.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// Shares of the images for validation and test where the server assigns the splits; the rest is
+/// for training.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SplitFractions {
-    /// Share of the validation part, 0 to 1. Default 0.1.
+    /// 0 to 1. Default 0.1.
     pub val: f64,
-    /// Share of the test part, 0 to 1. Default 0.1.
+    /// 0 to 1. Default 0.1.
     pub test: f64,
 }
 
@@ -75,10 +71,12 @@ impl SplitFractions {
         })
     }
 
-    /// The part of an image, by its content and the seed alone; images that belong together are given the content of one of them.
+    /// Returns the split of an image by its content and the seed alone; for images that stay
+    /// together the caller passes the content of one of them.
     ///
-    /// The first eight bytes of SHA-256(seed as 8 bytes little-endian, SHA-256 of the file) are a fraction of 2^64, big-endian.
-    /// Below `val` it is validation, then test up to `val + test`. Another image more or less moves no other one.
+    /// The first eight bytes of SHA-256(seed as 8 bytes little-endian, SHA-256 of the file) are a
+    /// fraction of 2^64, big-endian. Below `val` it is validation, then test up to `val + test`.
+    /// Adding or removing an image moves no other one.
     pub(super) fn assign(self, seed: u64, content_hash: &[u8; 32]) -> Split {
         let key: [u8; 32] = Sha256::new()
             .chain_update(seed.to_le_bytes())
@@ -98,17 +96,18 @@ impl SplitFractions {
     }
 }
 
-/// The order in which epoch `epoch` visits `n` samples: every index once, the same for the same arguments.
+/// Returns the order in which epoch `epoch` visits `n` samples: every index once, equal for equal
+/// arguments.
 ///
-/// A training that resumes needs only the seed, the epoch and the batch. The shuffle is written out here, over the ChaCha
-/// stream with 8 rounds whose key is the seed and the epoch (8 bytes each, little-endian, then zeros), so that no update
-/// of a library can change the order under a checkpoint.
+/// A resumed training needs only the seed, the epoch and the batch. The shuffle is implemented
+/// here, over the ChaCha stream with 8 rounds whose key is the seed and the epoch (8 bytes each,
+/// little-endian, then zeros), so that no update of a library changes the order under a checkpoint.
 ///
 /// # Panics
-/// Where `n` is above `u32::MAX`; [`super::load`] never gives that many samples.
+/// If `n` is above `u32::MAX`; [`super::load`] never returns that many samples.
 #[must_use]
 pub fn epoch_order(n: usize, seed: u64, epoch: u64) -> Vec<u32> {
-    let count = u32::try_from(n).expect("a data set has at most u32::MAX samples");
+    let count = u32::try_from(n).expect("a dataset has at most u32::MAX samples");
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&epoch.to_le_bytes());

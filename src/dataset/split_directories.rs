@@ -1,4 +1,4 @@
-//! Finds the directories of a split: those whose names are the names of parts.
+//! Finds the directories of the splits by their names.
 
 use std::path::{Path, PathBuf};
 
@@ -8,25 +8,23 @@ use super::kind::{FileKind, file_kind};
 use super::split_names::{self, SplitMap, SplitNames};
 use super::{Error, Roots};
 
-/// Directories that hold nothing but one other, at most, above those of the split.
+/// Largest number of nested single directories above those of the splits.
 const MAX_WRAPPERS: usize = 4;
 /// Directories that a warning names.
 const EXAMPLES: usize = 5;
 
-/// The directories of a split.
 #[derive(Debug, Default)]
 pub(super) struct SplitDirectories {
-    /// The parts by the name of the directory; none where the dataset has no split.
+    /// Splits by the name of the directory; `None` if the dataset has no splits.
     pub(super) splits: Option<SplitMap>,
-    /// The directory that holds them, relative to the dataset and with `/`.
+    /// The directory that holds them, relative to the dataset, with `/`.
     pub(super) within: String,
-    /// Sentences for the owner of the data.
     pub(super) warnings: Vec<String>,
 }
 
 impl SplitDirectories {
-    /// Looks into the directory of a dataset. Archives often wrap a dataset in a directory of its
-    /// own, so a directory that is alone is looked into as well.
+    /// Searches the directory of a dataset. Archives often wrap a dataset in a directory of its
+    /// own, so a single directory is searched as well.
     pub(super) fn find(dataset: &Path, roots: &Roots) -> Result<Self, Error> {
         let mut found = SplitDirectories::default();
         let mut path = dataset.to_path_buf();
@@ -69,7 +67,7 @@ impl SplitDirectories {
 
 /// Contents of a directory.
 struct Content {
-    /// Names and paths of the directories that are not hidden, by name.
+    /// Names and paths of the visible directories, by name.
     directories: Vec<(String, PathBuf)>,
     has_images: bool,
 }
@@ -82,7 +80,7 @@ impl Content {
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_image = file_kind(&name) == FileKind::Image;
             let kind = entry.file_type()?;
-            // Links to images are common, and are not followed only to see that they are.
+            // Links to images are common and need not be followed to recognise them.
             let is_directory =
                 kind.is_dir() || (kind.is_symlink() && !is_image && entry.path().is_dir());
             if !is_directory {
@@ -99,14 +97,14 @@ impl Content {
     }
 }
 
-/// A sentence about directories that are not those of a split, but are named almost so.
+/// Returns a sentence about directories whose names resemble those of splits.
 fn warning(directories: &[(String, PathBuf)]) -> Option<String> {
     let names = directories.iter().map(|(name, _)| name.as_str());
-    let alike = names.filter(|name| split_names::is_like_a_part(name));
+    let alike = names.filter(|name| split_names::resembles_a_split(name));
     let alike: Vec<&str> = alike.take(EXAMPLES).collect();
     (!alike.is_empty()).then(|| {
         format!(
-            "the images are split by the server, although directories are named like parts: {}; name them {} to have them used",
+            "the images are split by the server, although directories are named like splits: {}; name them {} to have them used",
             alike.join(", "),
             split_names::ACCEPTED
         )

@@ -1,38 +1,38 @@
-//! Names of the parts of a split, as directories and manifests spell them.
+//! Names of splits, as directories and manifests spell them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Split;
 
-/// Spellings of a word that are kept for a message.
+/// Spellings of a word that a message names.
 const SPELLINGS: usize = 5;
 
 /// The accepted words, for messages.
 pub(super) const ACCEPTED: &str =
     "train, training, val, valid, validation, dev, test, testing, eval, evaluation or holdout";
 
-/// A word that names a part, whatever its ending and its companions (`train_set`, `images-test`).
+/// A word that names a split, with any ending and companions (`train_set`, `images-test`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Word {
     Train,
     Val,
     Dev,
     Test,
-    /// Either the validation or the test part, whichever no other word names.
+    /// The validation or the test split, whichever no other word names.
     Eval,
-    /// The same.
+    /// As [`Word::Eval`].
     Holdout,
 }
 
-/// Words beside that of the part that say nothing: `test_images`.
+/// Words without meaning beside the name of the split: `test_images`.
 const FILLERS: [&str; 15] = [
     "set", "sets", "split", "part", "subset", "data", "dataset", "images", "image", "imgs", "img",
     "faces", "face", "files", "samples",
 ];
 
 impl Word {
-    /// The word that a name consists of, apart from case, separators, [`FILLERS`] and a year
-    /// (`val2017`); none for any other name.
+    /// Returns the word of a name, ignoring case, separators, [`FILLERS`] and a year (`val2017`);
+    /// `None` for any other name.
     fn of(name: &str) -> Option<Self> {
         let lower = name.trim().to_ascii_lowercase();
         let joined = lower
@@ -88,7 +88,7 @@ fn without_year(word: &str) -> &str {
 pub(super) struct SplitNames(BTreeMap<Word, BTreeSet<String>>);
 
 impl SplitNames {
-    /// Adds a name; one that does not name a part is left out.
+    /// Adds a name, unless it does not name a split.
     pub(super) fn add(&mut self, name: &str) {
         let Some(word) = Word::of(name) else { return };
         let spellings = self.0.entry(word).or_default();
@@ -97,22 +97,21 @@ impl SplitNames {
         }
     }
 
-    /// True when no name of a part occurred.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The part of each word.
+    /// Returns the split of each word.
     ///
-    /// `eval` and `holdout` are the validation part where no other word names it, else the test
-    /// part. Spellings of one word (`val`, `valid`) are one part, with a warning.
+    /// `eval` and `holdout` are the validation split if no other word names it, otherwise the test
+    /// split. Spellings of one word (`val`, `valid`) are one split, with a warning.
     ///
     /// # Errors
-    /// A sentence about two words for one part: whether they mean the same cannot be known.
+    /// A sentence about two words for one split, which may or may not mean the same.
     pub(super) fn resolve(self) -> Result<SplitMap, String> {
         let mut parts = SplitMap::default();
         let mut by_part: BTreeMap<Split, (Word, String)> = BTreeMap::new();
-        // In the order of the words, so that those with two meanings come last.
+        // In the order of the words, so that the words with two meanings come last.
         for (word, spellings) in &self.0 {
             let shown = quoted(spellings);
             let split = match word {
@@ -153,24 +152,23 @@ impl SplitNames {
     }
 }
 
-/// The part that each name stands for in one dataset.
+/// Splits of one dataset by name.
 #[derive(Debug, Default)]
 pub(super) struct SplitMap {
     words: BTreeMap<Word, Split>,
-    /// Sentences for the owner of the data.
     pub(super) warnings: Vec<String>,
 }
 
 impl SplitMap {
-    /// The part that a name means; none for a name that does not name a part.
+    /// Returns `None` for a name that does not name a split.
     pub(super) fn get(&self, name: &str) -> Option<Split> {
         self.words.get(&Word::of(name)?).copied()
     }
 }
 
-/// True for a name that has a word for a part in it without being one, such as `my_test` or
-/// `trainval`. Val and Dev are also names of people, after whom directories are called.
-pub(super) fn is_like_a_part(name: &str) -> bool {
+/// Returns true for a name that contains the name of a split without being one, such as `my_test`
+/// or `trainval`. Val and Dev are also names of people, after whom directories are named.
+pub(super) fn resembles_a_split(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let mut words = lower.split(|letter: char| !letter.is_alphanumeric());
     let is_part = |word| {
@@ -207,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn common_names_of_the_three_parts_are_recognised() {
+    fn common_names_of_the_three_splits_are_recognised() {
         let all = Ok(vec![
             Some(Split::Train),
             Some(Split::Val),
@@ -240,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_not_parts() {
+    fn other_names_are_not_splits() {
         for name in [
             "",
             "a",
@@ -261,7 +259,7 @@ mod tests {
             assert_eq!(Word::of(name), None, "{name:?}");
         }
         for name in ["my_test", "trainval", "train_val", "utkface-train"] {
-            assert!(is_like_a_part(name), "{name:?}");
+            assert!(resembles_a_split(name), "{name:?}");
         }
         for name in [
             "train",
@@ -272,12 +270,12 @@ mod tests {
             "a",
             "",
         ] {
-            assert!(!is_like_a_part(name), "{name:?}");
+            assert!(!resembles_a_split(name), "{name:?}");
         }
     }
 
     #[test]
-    fn eval_is_the_part_that_no_other_name_has() {
+    fn eval_is_the_split_that_no_other_name_has() {
         assert_eq!(
             parts(&["train", "eval"]),
             Ok(vec![Some(Split::Train), Some(Split::Val)])
@@ -298,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn two_words_for_one_part_are_refused_and_two_spellings_are_one_part() {
+    fn two_words_for_one_split_are_refused_and_two_spellings_are_one_split() {
         let error = parts(&["train", "val", "dev"]).unwrap_err();
         assert!(
             error.contains("\"val\" and \"dev\" both name the validation split"),

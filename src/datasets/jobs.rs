@@ -1,4 +1,4 @@
-//! What unpacks and scans: one dataset after the other, and the rest of them after a restart of the server.
+//! Unpacks and scans one dataset after the other, and continues after a restart of the server.
 
 use std::{
     io,
@@ -16,16 +16,17 @@ use crate::{
 };
 
 use super::{
-    DatasetRegistry, Error, Inner, Running,
+    DatasetRegistry, Error, layout,
+    registry::{Inner, Running},
     summary::{self, Summary},
     unpack,
 };
 
-/// Pause after the database failed, before it is asked again.
+/// Pause after a failure of the database.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
 impl DatasetRegistry {
-    /// Works until the token is cancelled; what is not done then is begun again by the next server.
+    /// Works until the token is cancelled; the next server restarts unfinished work.
     pub async fn run(&self, shutdown: CancellationToken) {
         let inner = &self.inner;
         let mut sweep = tokio::time::interval(inner.uploads.sweep_interval());
@@ -40,7 +41,7 @@ impl DatasetRegistry {
                 },
                 Err(store::Error::Closed) => return,
                 Err(error) => {
-                    tracing::error!(%error, "could not read which datasets are to be unpacked");
+                    tracing::error!(%error, "failed to read the unfinished datasets");
                     STORE_PAUSE
                 }
             };
@@ -58,19 +59,19 @@ impl DatasetRegistry {
 }
 
 impl Inner {
-    /// Removes abandoned uploads, but not those that a dataset is still to be made of.
+    /// Removes expired uploads, except those that are waiting to be unpacked.
     async fn sweep_uploads(&self) {
         let waiting = match self.store.unfinished_datasets().await {
             Ok(unfinished) => unfinished.into_iter().map(|next| next.dataset.upload),
             Err(error) => {
-                tracing::warn!(%error, "could not read which uploads are needed");
+                tracing::warn!(%error, "failed to read the unfinished datasets");
                 return;
             }
         };
         self.uploads.sweep(&waiting.collect()).await;
     }
 
-    /// Brings a dataset one state further.
+    /// Moves a dataset to its next state.
     async fn work(self: &Arc<Self>, mut next: NumberedDataset, shutdown: &CancellationToken) {
         let number = next.number;
         let cancelled = shutdown.child_token();
@@ -85,17 +86,17 @@ impl Inner {
             DatasetState::Unpacking => self.unpack(&mut next, &cancelled).await,
             DatasetState::Scanning => self.scan(&mut next, &cancelled).await,
             DatasetState::Unspecified | DatasetState::Ready | DatasetState::Failed => {
-                Err("it is in a state that this version does not know".to_owned())
+                Err("its state is unknown to this version".to_owned())
             }
         };
         self.running().remove(&number);
         if cancelled.is_cancelled() {
-            // Deleted while it was worked on, or for the next server to begin again.
+            // Deleted meanwhile, or restarted by the next server.
             self.remove_if_deleted(&next).await;
             return;
         }
         if let Err(failure) = done {
-            tracing::warn!(dataset = next.dataset.name, failure, "a dataset failed");
+            tracing::warn!(dataset = next.dataset.name, failure, "dataset failed");
             next.dataset.failure = failure;
             next.dataset.set_state(DatasetState::Failed);
         }
@@ -105,7 +106,7 @@ impl Inner {
             Ok(true) => {}
             Ok(false) => self.remove_if_deleted(&next).await,
             Err(error) => {
-                tracing::error!(%error, dataset = next.dataset.name, "could not store a dataset");
+                tracing::error!(%error, dataset = next.dataset.name, "failed to store a dataset");
                 tokio::time::sleep(STORE_PAUSE).await;
                 return;
             }
@@ -115,24 +116,25 @@ impl Inner {
         }
     }
 
-    /// Removes the files of a dataset that no longer has its row.
+    /// Removes the files of a dataset whose row was deleted.
     async fn remove_if_deleted(self: &Arc<Self>, next: &NumberedDataset) {
         let id = id_of(&next.dataset.name);
-        let is_there = match self.store.dataset(id).await {
+        let exists = match self.store.dataset(id).await {
             Ok(found) => found.number == next.number,
             Err(store::Error::NotFound { .. }) => false,
             Err(_) => true,
         };
-        if is_there {
+        if exists {
             return;
         }
         let (inner, deleted) = (Arc::clone(self), next.clone());
         if let Err(error) = blocking(move || inner.layout.remove(&deleted)).await {
-            tracing::warn!(%error, "could not remove a deleted dataset");
+            tracing::warn!(%error, "failed to remove the files of a deleted dataset");
         }
     }
 
-    /// Unpacks the upload of a dataset into its directory. The error is a sentence for the dataset's owner.
+    /// Unpacks the upload of a dataset into its directory. The error is shown to the owner of the
+    /// dataset.
     async fn unpack(
         self: &Arc<Self>,
         next: &mut NumberedDataset,
@@ -140,14 +142,14 @@ impl Inner {
     ) -> Result<(), String> {
         let upload = self.uploads.file(&next.dataset.upload);
         let upload = upload.map_err(|error| error.to_string())?;
-        let aside = self.layout.aside(next.number);
+        let temporary = self.layout.temporary(next.number);
         let place = PathBuf::from(&next.dataset.path);
         let (inner, number, cancelled) = (Arc::clone(self), next.number, cancelled.clone());
         let unpacking = blocking(move || {
-            let unpacked = inner.unpack_into(&upload, &aside, &place, number, &cancelled);
+            let unpacked = inner.unpack_into(&upload, &temporary, &place, number, &cancelled);
             if unpacked.is_err() {
-                // Whatever is wrong, half a dataset helps nobody; the next start clears what stays.
-                super::layout::remove_directory(&aside).ok();
+                // A partial dataset is useless; the next start removes what remains.
+                layout::remove_directory(&temporary).ok();
             }
             Ok(unpacked)
         });
@@ -155,7 +157,7 @@ impl Inner {
         let found = unpacked.map_err(|error| error.to_string())?;
         next.dataset.ignored_files = found.ignored;
         let warnings = found.skipped.warnings();
-        // Kept for the report of the scan, which may happen after a restart.
+        // Kept for the report of the scan, which may follow a restart.
         next.dataset.report = (!warnings.is_empty()).then(|| v1::DatasetReport {
             warnings,
             ..Default::default()
@@ -167,25 +169,25 @@ impl Inner {
     fn unpack_into(
         &self,
         upload: &Path,
-        aside: &Path,
+        temporary: &Path,
         place: &Path,
         number: i64,
         cancelled: &CancellationToken,
     ) -> Result<unpack::Unpacked, unpack::Error> {
-        // Of a server that was killed between the renaming and the record of it.
-        super::layout::remove_directory(place)?;
-        super::layout::remove_directory(aside)?;
-        fs_err::create_dir_all(aside)?;
-        let mut tell = |done, total| {
-            self.tell(number, "unpack", done, total);
+        // Left by a server that was killed between the rename and its record.
+        layout::remove_directory(place)?;
+        layout::remove_directory(temporary)?;
+        fs_err::create_dir_all(temporary)?;
+        let mut report = |done, total| {
+            self.set_progress(number, "unpack", done, total);
             !cancelled.is_cancelled()
         };
-        let found = unpack::unpack(upload, aside, &self.limits, &mut tell)?;
-        self.layout.put(aside, place)?;
+        let found = unpack::unpack(upload, temporary, &self.limits, &mut report)?;
+        self.layout.put(temporary, place)?;
         Ok(found)
     }
 
-    /// Scans a dataset, and keeps small images of some of its images.
+    /// Scans a dataset and stores thumbnails of samples.
     async fn scan(
         self: &Arc<Self>,
         next: &mut NumberedDataset,
@@ -196,15 +198,15 @@ impl Inner {
         let options = self.options(&next.dataset);
         let options = options.map_err(|error| error.to_string())?;
         let scanning = blocking(move || {
-            let mut tell = |done: usize, total: usize| {
-                inner.tell(number, "scan", done as u64, total as u64);
+            let mut report = |done: usize, total: usize| {
+                inner.set_progress(number, "scan", done as u64, total as u64);
             };
             Ok(summary::summarize(
                 Path::new(&path),
                 &inner.roots,
                 options,
                 &inner.layout.samples(number),
-                &mut tell,
+                &mut report,
                 &|| cancelled.is_cancelled(),
             ))
         });
@@ -231,11 +233,11 @@ impl Inner {
         dataset.ignored_files += ignored;
         dataset.samples = samples;
         dataset.set_state(DatasetState::Ready);
-        tracing::info!(dataset = dataset.name, images, "ready");
+        tracing::info!(dataset = dataset.name, images, "dataset is ready");
         Ok(())
     }
 
-    fn tell(&self, number: i64, phase: &str, done: u64, total: u64) {
+    fn set_progress(&self, number: i64, phase: &str, done: u64, total: u64) {
         if let Some(work) = self.running().get_mut(&number) {
             work.progress = v1::CheckProgress {
                 phase: phase.to_owned(),
@@ -246,10 +248,10 @@ impl Inner {
     }
 }
 
-/// Reads and writes files on the runtime's pool for that; a panic becomes an error.
+/// Runs file access on the runtime's blocking pool; a panic becomes an error.
 #[expect(
     clippy::disallowed_methods,
-    reason = "reading and writing files is what the blocking pool is for, and the library does it for one dataset at a time"
+    reason = "reading and writing files is what the blocking pool is for, which serves one dataset at a time"
 )]
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -258,7 +260,7 @@ pub(super) async fn blocking<T: Send + 'static>(
         Ok(done) => Ok(done?),
         Err(error) => {
             tracing::error!(%error, "work on a dataset panicked");
-            Err(io::Error::other("the work on the files ended unexpectedly").into())
+            Err(io::Error::other("the work on the files panicked").into())
         }
     }
 }

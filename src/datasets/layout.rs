@@ -1,4 +1,4 @@
-//! The directories of the library in the data directory, and what a killed server left in them.
+//! Directories of named datasets in the data directory, and their leftovers after a crash.
 
 use std::{
     collections::HashSet,
@@ -16,17 +16,15 @@ use crate::{
     store::NumberedDataset,
 };
 
-/// Tells that the directory is ours alone, so that what no dataset knows may be deleted from it.
-const OURS: &str = ".visage";
-/// How the names of what is being unpacked or deleted begin.
-const ASIDE: &str = ".aside-";
+/// Marks the directory as created by the server, so that unknown entries may be deleted.
+const MARKER: &str = ".visage";
+/// Prefix of temporary directories.
+const TEMPORARY: &str = ".aside-";
 
-/// The directory of uploaded datasets.
 pub(super) fn datasets(data_dir: &Path) -> PathBuf {
     data_dir.join("datasets")
 }
 
-/// Where everything lies.
 #[derive(Debug)]
 pub(super) struct Layout {
     datasets: PathBuf,
@@ -35,7 +33,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Makes the directories.
+    /// Creates the directories.
     pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
         let layout = Layout {
             datasets: datasets(data_dir),
@@ -44,7 +42,7 @@ impl Layout {
         };
         fs::create_dir_all(&layout.datasets)?;
         if fs::read_dir(&layout.datasets)?.next().is_none() {
-            files::write_atomic(&layout.datasets.join(OURS), b"")?;
+            files::write_atomic(&layout.datasets.join(MARKER), b"")?;
         }
         fs::create_dir_all(&layout.samples)?;
         fs::create_dir_all(&layout.uploads)?;
@@ -56,14 +54,14 @@ impl Layout {
         self.uploads.clone()
     }
 
-    /// A directory for a new dataset, which no other one ever had.
+    /// Returns a path for a new dataset that was never used before.
     pub(super) fn new_dataset(&self, id: &str) -> PathBuf {
         let random = Uuid::new_v4().simple().to_string();
         self.datasets.join(format!("{id}-{}", &random[..8]))
     }
 
-    /// Where an uploaded dataset lies now, if the database has another path: it has the absolute one of the directory's first place, and the data directory may have
-    /// been moved, or be a restored copy.
+    /// Returns the current path of an uploaded dataset if it differs from the absolute path in the
+    /// database, because the data directory was moved or restored.
     pub(super) fn moved(&self, dataset: &Dataset) -> Option<String> {
         if dataset.kind() != DatasetKind::Uploaded {
             return None;
@@ -73,39 +71,38 @@ impl Layout {
         (path != dataset.path).then_some(path)
     }
 
-    /// Where a dataset is unpacked before it is renamed into place.
-    pub(super) fn aside(&self, number: i64) -> PathBuf {
-        self.datasets.join(format!("{ASIDE}{number}"))
+    /// Temporary directory in which a dataset is unpacked.
+    pub(super) fn temporary(&self, number: i64) -> PathBuf {
+        self.datasets.join(format!("{TEMPORARY}{number}"))
     }
 
-    /// The small images of a dataset.
+    /// Directory of the thumbnails of a dataset.
     pub(super) fn samples(&self, number: i64) -> PathBuf {
         self.samples.join(number.to_string())
     }
 
-    /// One of them.
     pub(super) fn sample(&self, number: i64, index: usize) -> PathBuf {
         self.samples(number).join(format!("{index}.jpg"))
     }
 
-    /// Puts a directory that was unpacked aside in its place, durably.
-    pub(super) fn put(&self, aside: &Path, place: &Path) -> io::Result<()> {
-        sync_all(aside)?;
-        fs::rename(aside, place)?;
+    /// Makes an unpacked directory durable and moves it to its final place.
+    pub(super) fn put(&self, from: &Path, to: &Path) -> io::Result<()> {
+        sync_all(from)?;
+        fs::rename(from, to)?;
         files::sync_directory(&self.datasets)
     }
 
-    /// Removes the files of a dataset that is forgotten: the small images, and those of an uploaded one.
+    /// Removes the files of a deleted dataset: its thumbnails, and the images of an uploaded one.
     pub(super) fn remove(&self, deleted: &NumberedDataset) -> io::Result<()> {
         remove_directory(&self.samples(deleted.number))?;
         let path = Path::new(&deleted.dataset.path);
-        // Whatever the database says, nothing outside of the directory is ours to delete.
-        let is_ours = path.parent() == Some(self.datasets.as_path());
-        if deleted.dataset.kind() != DatasetKind::Uploaded || !is_ours {
+        // Nothing outside the directory may be deleted, whatever the database contains.
+        let may_delete = path.parent() == Some(self.datasets.as_path());
+        if deleted.dataset.kind() != DatasetKind::Uploaded || !may_delete {
             return Ok(());
         }
         let random = Uuid::new_v4().simple().to_string();
-        let aside = self.datasets.join(format!("{ASIDE}{random}"));
+        let aside = self.datasets.join(format!("{TEMPORARY}{random}"));
         match fs::rename(path, &aside) {
             Ok(()) => remove_directory(&aside),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -113,47 +110,48 @@ impl Layout {
         }
     }
 
-    /// Removes what belongs to no dataset. What cannot be removed is told in the log and stays.
+    /// Removes directories that do not belong to a dataset. A failure is logged.
     pub(super) fn sweep(&self, known: &[NumberedDataset]) {
-        // By name: the data directory may have been elsewhere when the paths were stored. A registered directory counts too, as it may lie here.
+        // By name, because the data directory may have been moved since the paths were stored. A
+        // registered directory counts too, because it may lie here.
         let directories: HashSet<&OsStr> = known
             .iter()
             .filter_map(|known| Path::new(&known.dataset.path).file_name())
             .collect();
         let numbers: HashSet<String> = known.iter().map(|known| known.number.to_string()).collect();
-        let is_ours = self.datasets.join(OURS).exists();
-        let is_left = |name: &str| {
+        let may_delete = self.datasets.join(MARKER).exists();
+        let is_leftover = |name: &str| {
             let is_known = name.starts_with('.') || directories.contains(OsStr::new(name));
-            name.starts_with(ASIDE) || (is_ours && !is_known)
+            name.starts_with(TEMPORARY) || (may_delete && !is_known)
         };
-        clear(&self.datasets, is_left);
+        clear(&self.datasets, is_leftover);
         clear(&self.samples, |name| !numbers.contains(name));
     }
 }
 
-/// Removes the directories of which `is_left` is true.
-fn clear(directory: &Path, is_left: impl Fn(&str) -> bool) {
+/// Removes the directories whose names are leftovers.
+fn clear(directory: &Path, is_leftover: impl Fn(&str) -> bool) {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
-            tracing::warn!(%error, "could not look for leftovers");
+            tracing::warn!(%error, "failed to search for leftovers of datasets");
             return;
         }
     };
     for entry in entries.flatten() {
         let path = entry.path();
         let name = entry.file_name();
-        if !path.is_dir() || !is_left(&name.to_string_lossy()) {
+        if !path.is_dir() || !is_leftover(&name.to_string_lossy()) {
             continue;
         }
         match fs::remove_dir_all(&path) {
-            Ok(()) => tracing::info!(path = %path.display(), "removed what a dataset left behind"),
-            Err(error) => tracing::warn!(%error, "could not remove what a dataset left behind"),
+            Ok(()) => tracing::info!(path = %path.display(), "removed leftovers of a dataset"),
+            Err(error) => tracing::warn!(%error, "failed to remove leftovers of a dataset"),
         }
     }
 }
 
-/// Removes a directory with all that is in it; one that is not there is no error.
+/// Removes a directory and its content, if it exists.
 pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -161,7 +159,8 @@ pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes all files of a directory durable at once: one call for each of a hundred thousand files would take minutes.
+/// Makes all files of a directory durable at once, because one call per file would take minutes for
+/// 100,000 files.
 fn sync_all(directory: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::fs::syncfs(fs::File::open(directory)?.file())?;

@@ -1,4 +1,4 @@
-//! The figures of a dataset, and small images of some of its images.
+//! Statistics and samples of a dataset.
 
 use std::{io, path::Path};
 
@@ -10,6 +10,7 @@ use crate::{
         self, DEFAULT_SEED, Dataset, DatasetSpec, Purpose, Roots, Sample, Split, Verify, age_bands,
         dataset_report, split_name, split_origin,
     },
+    files::write_atomic,
     imaging::{self, Limits},
     proto::{v1, validation::Check},
 };
@@ -18,12 +19,11 @@ use super::layout::remove_directory;
 
 /// Most samples of a dataset.
 const MAX_SAMPLES: usize = 24;
-/// Longest side of a small image in pixels.
+/// Longest side of a thumbnail in pixels.
 const SAMPLE_SIDE: u32 = 96;
-/// Quality of a small image, 1 to 100.
+/// JPEG quality of a thumbnail, 1 to 100.
 const SAMPLE_QUALITY: u8 = 80;
 
-/// What a dataset was found to hold.
 pub(super) struct Summary {
     pub(super) images: u64,
     pub(super) bytes: u64,
@@ -34,10 +34,10 @@ pub(super) struct Summary {
     pub(super) samples: Vec<v1::DatasetSample>,
 }
 
-/// Decodes every image of a dataset and writes the small ones into a directory, which is made anew.
+/// Decodes every image of a dataset and writes thumbnails into a directory, which is replaced.
 ///
 /// # Errors
-/// What [`dataset::load`] fails with; a dataset that a training would refuse has a warning instead.
+/// As [`dataset::load`]; a dataset that a training would refuse has a warning instead.
 pub(super) fn summarize(
     path: &Path,
     roots: &Roots,
@@ -52,8 +52,8 @@ pub(super) fn summarize(
         background: true,
         ..options
     };
-    let mut told = |_, done, total| progress(done, total);
-    let dataset = dataset::load(path, roots, &options, &mut told, cancelled)?;
+    let mut report_progress = |_, done, total| progress(done, total);
+    let dataset = dataset::load(path, roots, &options, &mut report_progress, cancelled)?;
     let report = &dataset.report;
     Ok(Summary {
         images: report.accepted,
@@ -90,7 +90,7 @@ pub(super) fn options(dataset: &v1::Dataset, limits: Limits) -> Result<dataset::
     }
 }
 
-/// Takes images at even steps through all ages and writes them small.
+/// Writes thumbnails of images at even steps through all ages.
 fn write_samples(
     dataset: &Dataset,
     limits: Limits,
@@ -115,12 +115,12 @@ fn write_samples(
     let mut written = Vec::new();
     for step in 0..count {
         let (split, sample) = all[step * all.len() / count];
-        // A file that changed since the scan is left out.
-        let Some(small) = small(&sample.path, limits) else {
+        // A file that changed since the scan is skipped.
+        let Some(thumbnail) = thumbnail(&sample.path, limits) else {
             continue;
         };
         let name = format!("{}.jpg", written.len());
-        crate::files::write_atomic(&directory.join(name), &small)?;
+        write_atomic(&directory.join(name), &thumbnail)?;
         written.push(v1::DatasetSample {
             file: sample.name.clone(),
             split: split_name(split).to_owned(),
@@ -130,8 +130,8 @@ fn write_samples(
     Ok(written)
 }
 
-/// The image as a small JPEG.
-fn small(path: &Path, limits: Limits) -> Option<Vec<u8>> {
+/// Returns a thumbnail of the image as JPEG.
+fn thumbnail(path: &Path, limits: Limits) -> Option<Vec<u8>> {
     let bytes = fs::read(path).ok()?;
     let image = imaging::decode(&bytes, &limits).ok()?;
     let longest = image.width().max(image.height());

@@ -1,12 +1,23 @@
-//! Behaviour of the library through its public door; the archives' own tests are in `unpack`.
+//! Tests of the registry through its public interface.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use fs_err as fs;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    dataset::Roots,
+    imaging,
+    proto::v1::{self, DatasetState},
+    store::{self, Store},
+    synth,
+};
 
 use super::*;
-use crate::{store, synth};
 
 const LIMITS: unpack::Limits = unpack::Limits {
     bytes: 64 << 20,
@@ -16,14 +27,14 @@ const LIMITS: unpack::Limits = unpack::Limits {
 struct Fixture {
     directory: TempDir,
     store: Store,
-    library: DatasetRegistry,
+    datasets: DatasetRegistry,
 }
 
 async fn open(directory: TempDir) -> Fixture {
     let data_dir = fs::canonicalize(directory.path()).unwrap().join("data");
     let store = Store::open(&data_dir).await.unwrap();
-    let datasets = DatasetRegistry::prepare(&data_dir).unwrap();
-    let roots = Roots::new([directory.path().to_owned(), datasets]).unwrap();
+    let uploaded = DatasetRegistry::prepare(&data_dir).unwrap();
+    let roots = Roots::new([directory.path().to_owned(), uploaded]).unwrap();
     let options = Options {
         data_dir,
         max_upload_bytes: 8 << 20,
@@ -31,13 +42,13 @@ async fn open(directory: TempDir) -> Fixture {
         limits: LIMITS,
         images: imaging::Limits::default(),
     };
-    let library = DatasetRegistry::open(store.clone(), roots, options)
+    let datasets = DatasetRegistry::open(store.clone(), roots, options)
         .await
         .unwrap();
     Fixture {
         directory,
         store,
-        library,
+        datasets,
     }
 }
 
@@ -68,7 +79,7 @@ impl Fixture {
     }
 
     async fn upload(&self, bytes: &[u8]) -> String {
-        let uploads = self.library.uploads();
+        let uploads = self.datasets.uploads();
         let begun = uploads.begin(bytes.len() as u64).await.unwrap();
         let id = begun.id.to_string();
         let mut writer = uploads.write_at(&id, 0).await.unwrap();
@@ -77,13 +88,14 @@ impl Fixture {
         id
     }
 
-    /// Makes an upload of 12 images the dataset "faces": the upload's name, and the dataset before it is worked on.
+    /// Makes an upload of 12 images the dataset "faces": the upload's name, and the dataset before
+    /// it is worked on.
     async fn uploaded_faces(&self) -> (String, v1::Dataset) {
         let tar = tar_of(&faces(&self.path("faces"), 12));
         let upload = self.upload(&tar).await;
         let created = self
-            .library
-            .create("faces", About::default(), &upload)
+            .datasets
+            .create("faces", Properties::default(), &upload)
             .await;
         (upload, created.unwrap())
     }
@@ -92,12 +104,12 @@ impl Fixture {
     async fn done(&self, id: &str) -> v1::Dataset {
         let shutdown = CancellationToken::new();
         let running = tokio::spawn({
-            let (library, shutdown) = (self.library.clone(), shutdown.clone());
-            async move { library.run(shutdown).await }
+            let (datasets, shutdown) = (self.datasets.clone(), shutdown.clone());
+            async move { datasets.run(shutdown).await }
         });
         let looking = async {
             loop {
-                let dataset = self.library.get(id).await.unwrap();
+                let dataset = self.datasets.get(id).await.unwrap();
                 if matches!(dataset.state(), DatasetState::Ready | DatasetState::Failed) {
                     return dataset;
                 }
@@ -127,12 +139,12 @@ async fn a_registered_directory_is_scanned_and_outlives_its_dataset() {
     fs::write(directory.join("40_broken.jpg"), b"no image").unwrap();
     let path = directory.to_str().unwrap();
     let registered = fixture
-        .library
+        .datasets
         .register(
             "faces",
-            About {
+            Properties {
                 display_name: "Faces".to_owned(),
-                ..About::default()
+                ..Properties::default()
             },
             path,
         )
@@ -158,20 +170,20 @@ async fn a_registered_directory_is_scanned_and_outlives_its_dataset() {
     assert_eq!(report.digest.len(), 64);
     assert_eq!(dataset.samples.len(), 24);
     assert!(dataset.samples.is_sorted_by_key(|sample| sample.age as u64));
-    let small = fixture.library.sample("faces", 23).await.unwrap();
+    let small = fixture.datasets.sample("faces", 23).await.unwrap();
     assert!(image::load_from_memory(&small).unwrap().width() <= 96);
-    let beyond = fixture.library.sample("faces", 24).await;
+    let beyond = fixture.datasets.sample("faces", 24).await;
     assert!(matches!(beyond, Err(Error::NoSample { .. })), "{beyond:?}");
 
     let again = fixture
-        .library
-        .register("faces", About::default(), path)
+        .datasets
+        .register("faces", Properties::default(), path)
         .await;
     assert!(matches!(
         again,
         Err(Error::Store(store::Error::AlreadyExists { .. }))
     ));
-    fixture.library.delete("faces").await.unwrap();
+    fixture.datasets.delete("faces").await.unwrap();
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 31);
     assert_eq!(
         fs::read_dir(fixture.path("data/datasets/.samples"))
@@ -186,8 +198,8 @@ async fn an_upload_becomes_a_dataset_and_goes_with_it() {
     let fixture = new().await;
     let (upload, _) = fixture.uploaded_faces().await;
     let second = fixture
-        .library
-        .create("other", About::default(), &upload)
+        .datasets
+        .create("other", Properties::default(), &upload)
         .await;
     assert!(
         matches!(second, Err(Error::Store(store::Error::UploadUsed { .. }))),
@@ -202,10 +214,10 @@ async fn an_upload_becomes_a_dataset_and_goes_with_it() {
     );
     assert!(Path::new(&dataset.path).join("faces").is_dir());
     assert!(matches!(
-        fixture.library.uploads().get(&upload).await,
+        fixture.datasets.uploads().get(&upload).await,
         Err(Error::NoUpload { .. })
     ));
-    fixture.library.delete("faces").await.unwrap();
+    fixture.datasets.delete("faces").await.unwrap();
     assert_eq!(fixture.kept(), [""; 0]);
 }
 
@@ -222,8 +234,8 @@ async fn a_refused_archive_fails_its_dataset_with_the_entry_and_leaves_no_file()
     builder.append(&header, &b""[..]).unwrap();
     let upload = fixture.upload(&builder.into_inner().unwrap()).await;
     fixture
-        .library
-        .create("links", About::default(), &upload)
+        .datasets
+        .create("links", Properties::default(), &upload)
         .await
         .unwrap();
     let dataset = fixture.done("links").await;
@@ -237,7 +249,7 @@ async fn a_refused_archive_fails_its_dataset_with_the_entry_and_leaves_no_file()
     );
     assert_eq!(fixture.kept(), [""; 0]);
     assert!(matches!(
-        fixture.library.uploads().get(&upload).await,
+        fixture.datasets.uploads().get(&upload).await,
         Err(Error::NoUpload { .. })
     ));
 }
@@ -246,7 +258,8 @@ async fn a_refused_archive_fails_its_dataset_with_the_entry_and_leaves_no_file()
 async fn what_a_killed_server_left_is_begun_again_and_the_rest_removed() {
     let fixture = new().await;
     let (_, created) = fixture.uploaded_faces().await;
-    // As if it had been killed behind the renaming, with another one half unpacked and one half deleted.
+    // As if it had been killed behind the renaming, with another one half unpacked and one half
+    // deleted.
     let half = Path::new(&created.path).join("half");
     fs::create_dir_all(&half).unwrap();
     for left in ["gone-01234567", ".aside-77", ".samples/77"] {
@@ -276,12 +289,12 @@ async fn uploaded_images_move_with_the_data_directory() {
     let elsewhere = tempfile::tempdir().unwrap();
     fs::rename(fixture.path("data"), elsewhere.path().join("data")).unwrap();
     let fixture = open(elsewhere).await;
-    let after = fixture.library.get("faces").await.unwrap();
+    let after = fixture.datasets.get("faces").await.unwrap();
     let datasets = fs::canonicalize(fixture.path("data/datasets")).unwrap();
     assert_ne!(after.path, before.path);
     assert_eq!(Path::new(&after.path).parent(), Some(datasets.as_path()));
     assert!(Path::new(&after.path).join("faces").is_dir());
-    fixture.library.delete("faces").await.unwrap();
+    fixture.datasets.delete("faces").await.unwrap();
     assert_eq!(fixture.kept(), [""; 0]);
 }
 
@@ -297,7 +310,7 @@ async fn directories_of_others_in_the_data_directory_are_left_alone() {
 #[tokio::test]
 async fn an_upload_goes_on_where_it_ended_and_nowhere_else() {
     let fixture = new().await;
-    let uploads = fixture.library.uploads();
+    let uploads = fixture.datasets.uploads();
     let id = uploads.begin(10).await.unwrap().id.to_string();
     let mut writer = uploads.write_at(&id, 0).await.unwrap();
     writer.write(b"0123").await.unwrap();
@@ -311,7 +324,10 @@ async fn an_upload_goes_on_where_it_ended_and_nowhere_else() {
             "{refused:?}"
         );
     }
-    let early = fixture.library.create("faces", About::default(), &id).await;
+    let early = fixture
+        .datasets
+        .create("faces", Properties::default(), &id)
+        .await;
     assert!(
         matches!(
             early,
@@ -338,7 +354,7 @@ async fn an_upload_goes_on_where_it_ended_and_nowhere_else() {
 #[tokio::test]
 async fn uploads_are_bounded_in_number_and_size_and_expire() {
     let fixture = new().await;
-    let uploads = fixture.library.uploads();
+    let uploads = fixture.datasets.uploads();
     for length in [0, (8 << 20) + 1] {
         let refused = uploads.begin(length).await;
         assert!(
@@ -383,9 +399,9 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
 async fn a_dataset_that_a_live_training_reads_is_not_deleted() {
     let fixture = new().await;
     let directory = faces(&fixture.path("faces"), 12);
-    let library = &fixture.library;
-    library
-        .register("faces", About::default(), directory.to_str().unwrap())
+    let datasets = &fixture.datasets;
+    datasets
+        .register("faces", Properties::default(), directory.to_str().unwrap())
         .await
         .unwrap();
     let training = |id: &str, dataset: &str| v1::Training {
@@ -404,7 +420,7 @@ async fn a_dataset_that_a_live_training_reads_is_not_deleted() {
         .insert_training(training("t", "datasets/faces"), None, 10)
         .await;
     started.unwrap();
-    let refused = library.delete("faces").await.unwrap_err();
+    let refused = datasets.delete("faces").await.unwrap_err();
     assert!(
         matches!(refused, Error::Store(store::Error::DatasetInUse { .. })),
         "{refused:?}"
@@ -419,7 +435,7 @@ async fn a_dataset_that_a_live_training_reads_is_not_deleted() {
         Ok::<_, store::Error>(store::Change::default())
     };
     fixture.store.update("t", change).await.unwrap();
-    library.delete("faces").await.unwrap();
+    datasets.delete("faces").await.unwrap();
     let gone = fixture
         .store
         .insert_training(training("u", "datasets/faces"), None, 10)

@@ -304,7 +304,7 @@ pub fn from_datasets(error: datasets::Error) -> Status {
         E::TooManyUploads { .. } => {
             Row::retry(Code::ResourceExhausted, "TOO_MANY_UPLOADS").status(error.to_string())
         }
-        E::Busy { .. } | E::Needed { .. } => {
+        E::Busy { .. } | E::InUse { .. } => {
             Row::retry(Code::Aborted, "UPLOAD_BUSY").status(error.to_string())
         }
         E::Io(cause) if files::is_disk_full(&cause) => {
@@ -471,6 +471,9 @@ pub fn dataset_field(error: &dataset::Error) -> &'static str {
     }
     if let dataset::Error::ColumnsOfDirectory { .. } = error {
         return "columns";
+    }
+    if let dataset::Error::TooManySearched { .. } = error {
+        return "split_grouping";
     }
     "path"
 }

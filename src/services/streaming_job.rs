@@ -118,7 +118,12 @@ pub(super) async fn scan(
     })?;
     drop(guard);
     dataset.map_err(|error| {
-        let field = format!("dataset.{}", status::dataset_field(&error));
+        let field = match &error {
+            dataset::Error::TooManySearched {
+                for_split: false, ..
+            } => "skip_near_duplicates".to_owned(),
+            _ => format!("dataset.{}", status::dataset_field(&error)),
+        };
         status::invalid(&field, &error.to_string())
     })
 }

@@ -279,7 +279,7 @@ fn refused(error: datasets::Error) -> Failure {
     use datasets::Error as E;
     let http = match &error {
         E::WrongOffset { .. } => Some(StatusCode::CONFLICT),
-        E::Busy { .. } | E::Needed { .. } => Some(StatusCode::LOCKED),
+        E::Busy { .. } | E::InUse { .. } => Some(StatusCode::LOCKED),
         E::TooLong { .. } | E::UploadSize { .. } => Some(StatusCode::PAYLOAD_TOO_LARGE),
         E::Store(_)
         | E::Path(_)

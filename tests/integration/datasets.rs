@@ -411,7 +411,7 @@ async fn a_check_that_cannot_be_says_why() {
     assert!(
         outside
             .message()
-            .contains("outside of the allowed directories (data_roots)"),
+            .contains("outside the allowed directories (data_roots)"),
         "{outside}"
     );
     let live = with(|asked| asked.model_version = "models/age/versions/live".to_owned());

@@ -119,7 +119,7 @@ class DatasetsTest(unittest.TestCase):
             "device": (tar_with(type=tarfile.CHRTYPE), "a device"),
             "bomb": (zip_of([("31_x.jpg", bytes(65 << 20))]), "more than 67108864 bytes"),
             "truncated": (tar_of(self.faces)[:-20_000], "damaged or cut off"),
-            "garbage": (b"no archive at all", "no zip, tar or gzipped tar"),
+            "garbage": (b"no archive at all", "must be a zip, tar or gzipped tar"),
         }
         for dataset_id, (content, problem) in cases.items():
             with self.subTest(dataset_id):

@@ -1,4 +1,4 @@
-//! What may be read: links, and paths from outside.
+//! Access to files: links, and paths outside the roots.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the name of an entry may be, and the one place that writes.
+//! Checks of entry names, and the only place that writes files.
 
 use std::{
     io::{self, Read, Write},
@@ -14,32 +14,31 @@ use super::{
     error::{Stop, shorten, stopped},
 };
 
-/// Most directories that one lies in.
+/// Most directories in a name.
 const MAX_DEPTH: usize = 32;
-/// Most bytes of a part of a name; file systems take no more.
+/// Most bytes of a component of a name; file systems allow no more.
 const MAX_PART: usize = 255;
 /// Most bytes of a name.
 const MAX_NAME: usize = 2_048;
-/// Extensions of archives, which are not unpacked inside of another one.
+/// Extensions of archives, which are not unpacked inside another one.
 const ARCHIVES: [&str; 8] = ["zip", "tar", "tgz", "gz", "bz2", "xz", "7z", "rar"];
-/// Bytes that are copied at a time.
+/// Bytes of a copy.
 const CHUNK: usize = 64 << 10;
 
-/// The directory that is filled.
+/// The directory that receives the files.
 pub(super) struct Target<'a> {
     directory: &'a Path,
     limits: &'a Limits,
-    /// Most bytes of an archive of this size.
+    /// Most unpacked bytes of an archive of this size.
     by_ratio: u64,
     entries: u64,
     found: Unpacked,
     images: u64,
     buffer: Vec<u8>,
-    /// The name of the entry at hand.
+    /// Name of the current entry.
     current: String,
 }
 
-/// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     File,
@@ -48,13 +47,12 @@ pub(super) enum Kind {
     Other(&'static str),
 }
 
-/// Where an entry goes.
+/// Destination of an entry.
 pub(super) enum Place {
-    /// To a file.
     File(PathBuf),
-    /// To a file if the content is that of an image, with the name for a report.
+    /// A file if its content is an image, with the name for a report.
     Unknown(PathBuf, String),
-    /// Nowhere: a directory, or a file that no dataset is made of.
+    /// A directory, or a file that does not belong to a dataset.
     Nowhere,
 }
 
@@ -72,7 +70,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Counts an entry and checks its name and kind. `separators` stand between the parts of a name.
+    /// Counts an entry and checks its name and kind. `separators` separate the components of a
+    /// name.
     pub(super) fn accept(
         &mut self,
         name: &str,
@@ -82,9 +81,7 @@ impl<'a> Target<'a> {
         self.count(name)?;
         let parts = self.parts(name, separators)?;
         if let Kind::Other(what) = kind {
-            return Err(self.refuse(format!(
-                "it is {what}; only files and directories are taken"
-            )));
+            return Err(self.refuse(format!("it must be a file or a directory, got {what}")));
         }
         let is_hidden = parts
             .iter()
@@ -120,7 +117,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Counts an entry that is no file or directory of its own, such as a long name.
+    /// Counts an entry that is not a file or directory itself, such as a long name.
     pub(super) fn count(&mut self, name: &str) -> Result<(), Error> {
         self.current = shorten(name);
         self.entries += 1;
@@ -133,7 +130,7 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    /// The parts of a name that stays inside of the directory.
+    /// Returns the components of a name that stays inside the directory.
     fn parts<'n>(&self, name: &'n str, separators: &[char]) -> Result<Vec<&'n str>, Error> {
         let refuse = |problem: &str| Err(self.refuse(problem.to_owned()));
         if name.len() > MAX_NAME {
@@ -161,7 +158,7 @@ impl<'a> Target<'a> {
             }
             parts.push(part);
         }
-        // macOS gives the icon of a directory such a name; it is never written.
+        // The icon of a directory on macOS has such a name; it is never written.
         let is_icon = matches!(parts.last(), Some(&"Icon\r" | &"._Icon\r"));
         let inspected = &parts[..parts.len() - usize::from(is_icon)];
         if inspected
@@ -171,13 +168,12 @@ impl<'a> Target<'a> {
             return refuse("its name has a control character");
         }
         if parts.len() > MAX_DEPTH {
-            return refuse("it lies in more than 32 directories");
+            return refuse("its name has more than 32 directories");
         }
         Ok(parts)
     }
 
-    /// Writes the bytes of an entry if they are those of an image, `expected` of them where the
-    /// archive says so.
+    /// Writes an entry if it is an image. Its size must be `expected`.
     pub(super) fn write_image(
         &mut self,
         path: &Path,
@@ -197,7 +193,7 @@ impl<'a> Target<'a> {
         self.write(path, head.as_slice().chain(bytes), expected)
     }
 
-    /// Writes the bytes of an entry, `expected` of them where the archive says so.
+    /// Writes an entry. Its size must be `expected`.
     pub(super) fn write(
         &mut self,
         path: &Path,
@@ -205,7 +201,7 @@ impl<'a> Target<'a> {
         expected: u64,
     ) -> Result<(), Error> {
         if let Some(parent) = path.parent() {
-            // Fails where a file of an earlier entry has the name of the directory.
+            // Fails if a file of an earlier entry has the name of the directory.
             fs::create_dir_all(parent).map_err(|error| self.unwritable(error))?;
         }
         let mut file = fs::OpenOptions::new()
@@ -227,7 +223,7 @@ impl<'a> Target<'a> {
             file.write_all(&self.buffer[..read])?;
         }
         if written != expected {
-            return Err(self.damaged(format!("it has {written} bytes instead of {expected}")));
+            return Err(self.damaged(format!("it must have {expected} bytes, got {written}")));
         }
         self.found.files += 1;
         Ok(())
@@ -253,7 +249,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The error for the entry at hand.
+    /// Returns the error for the current entry.
     pub(super) fn refuse(&self, problem: String) -> Error {
         Error::Refused {
             entry: self.current.clone(),
@@ -261,7 +257,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The error for an archive that is damaged where the entry at hand is.
+    /// Returns the error for an archive that is damaged at the current entry.
     pub(super) fn damaged(&self, problem: String) -> Error {
         Error::Damaged {
             entry: self.current.clone(),
@@ -269,7 +265,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// What a failure to read the archive means.
+    /// Converts a failure to read the archive.
     pub(super) fn unreadable(&self, error: io::Error) -> Error {
         match stopped(&error) {
             Some(Stop::Cancelled) => Error::Cancelled,
@@ -282,7 +278,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// What a failure to make a file or a directory means.
+    /// Converts a failure to create a file or a directory.
     fn unwritable(&self, error: io::Error) -> Error {
         let is_taken = matches!(
             error.kind(),
@@ -294,7 +290,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The end of the archive.
+    /// Checks that the archive contained images.
     pub(super) fn finish(self) -> Result<Unpacked, Error> {
         match self.images {
             0 => Err(Error::NoImages {
@@ -306,7 +302,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// True for `C:` and what follows it.
+/// Returns true for `C:` with any suffix.
 fn is_drive(part: &str) -> bool {
     let bytes = part.as_bytes();
     bytes.get(1) == Some(&b':') && bytes[0].is_ascii_alphabetic()

@@ -1,11 +1,11 @@
-//! The names of entries as text. They are checked afterwards, by [`super::entry::Target`].
+//! Names of entries as text. [`super::entry::Target`] checks them afterwards.
 
 /// Extra field of a zip with the name in UTF-8 (Info-ZIP's "Unicode Path", APPNOTE.TXT 4.6.9).
 const UNICODE_PATH: u16 = 0x7075;
 
 /// Characters of the bytes from 128 on in code page 437, which APPNOTE.TXT (appendix D) prescribes
-/// where a zip does not say that its names are UTF-8. The accented letters of Western Europe are the
-/// same in code page 850.
+/// for names that a zip does not declare as UTF-8. The accented letters of Western Europe are equal
+/// in code page 850.
 const CODE_PAGE_437: [char; 128] = [
     'Ç', 'ü', 'é', 'â', 'ä', 'à', 'å', 'ç', 'ê', 'ë', 'è', 'ï', 'î', 'ì', 'Ä', 'Å', //
     'É', 'æ', 'Æ', 'ô', 'ö', 'ò', 'û', 'ù', 'ÿ', 'Ö', 'Ü', '¢', '£', '¥', '₧', 'ƒ', //
@@ -17,10 +17,10 @@ const CODE_PAGE_437: [char; 128] = [
     '≡', '±', '≥', '≤', '⌠', '⌡', '÷', '≈', '°', '∙', '·', '√', 'ⁿ', '²', '■', '\u{a0}',
 ];
 
-/// Text of a name in a zip; none where the zip says wrongly that it is UTF-8.
+/// Returns the text of a name in a zip; `None` if the zip declares it as UTF-8 and it is not.
 ///
-/// Without that mark, the extra field for Unicode decides if it belongs to this name, then UTF-8
-/// if the bytes are valid as such, which is what macOS writes, then code page 437.
+/// Without that flag, the extra field for Unicode decides if it belongs to this name, then UTF-8 if
+/// the bytes are valid, as macOS writes them, then code page 437.
 pub(super) fn of_zip(raw: &[u8], is_utf8: bool, extra: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(raw).ok();
     if is_utf8 {
@@ -30,8 +30,8 @@ pub(super) fn of_zip(raw: &[u8], is_utf8: bool, extra: &[u8]) -> Option<String> 
     Some(text.unwrap_or_else(|| decode(raw)))
 }
 
-/// Text of a name in a tar, which has no mark for its encoding: UTF-8, else ISO 8859-1, in which no
-/// byte is lost.
+/// Returns the text of a name in a tar, which has no flag for its encoding: UTF-8, otherwise
+/// ISO 8859-1, which preserves every byte.
 pub(super) fn of_tar(raw: &[u8]) -> String {
     match std::str::from_utf8(raw) {
         Ok(text) => text.to_owned(),
@@ -39,7 +39,7 @@ pub(super) fn of_tar(raw: &[u8]) -> String {
     }
 }
 
-/// Bodies of the fields of an extra field, with their ids.
+/// Iterates over the ids and bodies of an extra field.
 pub(super) fn extra_fields(extra: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = extra;
     std::iter::from_fn(move || {
@@ -52,8 +52,8 @@ pub(super) fn extra_fields(extra: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// The name in the extra field, if it belongs to the name: programs that rename an entry may leave
-/// the field of the old name.
+/// Returns the name in the extra field, if it belongs to the raw name: programs that rename an
+/// entry may leave the field of the old name.
 fn unicode_path<'a>(raw: &[u8], extra: &'a [u8]) -> Option<&'a str> {
     let (_, body) = extra_fields(extra).find(|(id, _)| *id == UNICODE_PATH)?;
     let (head, name) = body.split_at_checked(5)?;
@@ -63,9 +63,9 @@ fn unicode_path<'a>(raw: &[u8], extra: &'a [u8]) -> Option<&'a str> {
     (is_of_this_name && !name.is_empty()).then_some(name)
 }
 
-/// Decodes code page 437. Most other code pages come out as other letters, which matters only
-/// where two names become equal. In those of East Asia a backslash can be the second byte of a letter; there it does not
-/// separate parts of a name, so it becomes the wide one.
+/// Decodes code page 437. Names in other code pages become other letters, which matters only if two
+/// names become equal. In those of East Asia a backslash can be the second byte of a letter; it
+/// does not separate components there, so it becomes the wide one.
 fn decode(raw: &[u8]) -> String {
     let mut before = 0;
     let character = |byte: &u8| {

@@ -1,7 +1,8 @@
-//! The entries of a zip, read one at a time from its directory.
+//! Entries of a zip, read one at a time from its directory.
 //!
-//! This is not left to the `zip` crate: it reserves memory for as many entries as an archive claims to have, keeps all of them, and looks for another directory where
-//! one is damaged, so that its memory is the archive's to choose. (APPNOTE.TXT of PKWARE, sections 4.3 to 4.5, describes the format.)
+//! The `zip` crate is not used: it allocates memory for the claimed number of entries, keeps all of
+//! them, and searches for another directory if one is damaged, so the archive controls its memory.
+//! PKWARE's APPNOTE.TXT, sections 4.3 to 4.5, describes the format.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
@@ -9,42 +10,42 @@ use flate2::read::DeflateDecoder;
 use fs_err as fs;
 
 use super::{
-    Error, Tell,
+    Error,
+    archive::Reporter,
     entry::{Kind, Place, Target},
     names,
 };
 
-/// Bytes of the record at the end, without its comment.
+/// Bytes of the end record, without its comment.
 const END: usize = 22;
-/// Bytes of what leads to the end record for more than 4 GB or 65,535 entries, and of that record.
+/// Bytes of the locator of the end record for more than 4 GB or 65,535 entries, and of that record.
 const LOCATOR_64: usize = 20;
 const END_64: usize = 56;
 /// Bytes of an entry in the directory, and of the header before its data, without names.
 const ENTRY: usize = 46;
 const LOCAL: usize = 30;
-/// A value that does not fit, and stands in an extra field instead.
+/// Marks a value that does not fit and is in an extra field.
 const ELSEWHERE: u32 = u32::MAX;
-/// The extra field for such values.
+/// The extra field for these values.
 const EXTRA_64: u16 = 1;
-/// Between the parts of a name. The format prescribes `/`, and programs of Windows write `\` too.
+/// Separators of a name's components. The format prescribes `/`; Windows programs also write `\`.
 const SEPARATORS: &[char] = &['/', '\\'];
 /// Flag for a name in UTF-8.
 const UTF_8: u16 = 1 << 11;
 /// Flags for encrypted data.
 const ENCRYPTED: u16 = 1 | 1 << 6;
-/// Systems whose attributes have the kind of a file: Unix, and Darwin.
+/// Systems whose attributes contain the kind of a file: Unix and Darwin.
 const UNIX: [u8; 2] = [3, 19];
 
-/// Where the directory is.
 struct Directory {
     start: u64,
     entries: u64,
 }
 
-/// What the directory says of an entry.
+/// An entry of the directory.
 struct Entry {
     name: Vec<u8>,
-    /// None where it is not in UTF-8, as it should be.
+    /// `None` if the name is declared as UTF-8 and is not.
     text: Option<String>,
     kind: Kind,
     method: u16,
@@ -60,14 +61,14 @@ pub(super) fn unpack(
     file: fs::File,
     size: u64,
     target: &mut Target<'_>,
-    tell: &mut Tell<'_, '_>,
+    reporter: &mut Reporter<'_, '_>,
 ) -> Result<(), Error> {
     let mut data = file;
     let found = find(&mut data, size).map_err(|error| target.unreadable(error))?;
     let Some(found) = found else {
-        return Err(target.damaged("it has no directory at its end".to_owned()));
+        return Err(target.damaged("the directory at its end is missing".to_owned()));
     };
-    // A handle of its own: the data is read in between.
+    // A separate handle, because the data is read in between.
     let mut directory = fs::File::open(data.path())?;
     directory.seek(SeekFrom::Start(found.start))?;
     let mut directory = BufReader::new(directory);
@@ -75,7 +76,7 @@ pub(super) fn unpack(
     for _ in 0..found.entries {
         let entry = read_entry(&mut directory).map_err(|error| target.unreadable(error))?;
         let Some(entry) = entry else {
-            return Err(target.damaged("its directory is not whole".to_owned()));
+            return Err(target.damaged("its directory is incomplete".to_owned()));
         };
         let Some(name) = &entry.text else {
             target.count(&String::from_utf8_lossy(&entry.name))?;
@@ -101,7 +102,7 @@ pub(super) fn unpack(
                 8 => Box::new(DeflateDecoder::new(raw)),
                 other => {
                     return Err(target.refuse(format!(
-                        "it is compressed by the method {other}; stored and deflated ones are read"
+                        "its compression must be stored or deflated, got method {other}"
                     )));
                 }
             };
@@ -112,12 +113,14 @@ pub(super) fn unpack(
             }
         }
         done = entry.compressed.saturating_add(done);
-        tell.done(done).map_err(|error| target.unreadable(error))?;
+        reporter
+            .done(done)
+            .map_err(|error| target.unreadable(error))?;
     }
     Ok(())
 }
 
-/// Looks for the directory at the very end: whatever stands behind the end record is its comment.
+/// Finds the directory at the end of the file: everything after the end record is its comment.
 fn find(file: &mut fs::File, size: u64) -> io::Result<Option<Directory>> {
     let tail_length = size.min((END + LOCATOR_64 + usize::from(u16::MAX)) as u64);
     let tail_start = size - tail_length;
@@ -157,7 +160,7 @@ fn find(file: &mut fs::File, size: u64) -> io::Result<Option<Directory>> {
     }))
 }
 
-/// The next entry of the directory; `None` where it is none.
+/// Reads the next entry of the directory; `None` if the bytes are not an entry.
 fn read_entry(directory: &mut impl Read) -> io::Result<Option<Entry>> {
     let Some(fixed) = block::<ENTRY>(directory)? else {
         return Ok(None);
@@ -182,7 +185,7 @@ fn read_entry(directory: &mut impl Read) -> io::Result<Option<Entry>> {
         ELSEWHERE => wide.next().unwrap_or(u64::from(narrow)),
         narrow => u64::from(narrow),
     };
-    // In the order in which they stand in the extra field.
+    // In the order of the extra field.
     let size = value(u32_at(&fixed, 24));
     let compressed = value(u32_at(&fixed, 20));
     let header = value(u32_at(&fixed, 42));
@@ -206,7 +209,7 @@ fn read_entry(directory: &mut impl Read) -> io::Result<Option<Entry>> {
     }))
 }
 
-/// Values of eight bytes in the extra field for them.
+/// Iterates over the values of eight bytes in their extra field.
 fn wide_values(extra: &[u8]) -> impl Iterator<Item = u64> {
     let found = names::extra_fields(extra).find(|(id, _)| *id == EXTRA_64);
     let body = found.map_or(&[][..], |(_, body)| body);
@@ -214,7 +217,7 @@ fn wide_values(extra: &[u8]) -> impl Iterator<Item = u64> {
 }
 
 fn kind(system: u8, attributes: u32) -> Kind {
-    // The kind is in the highest four bits of a Unix mode; many programs leave them out for files.
+    // The kind is in the highest four bits of a Unix mode; many programs omit them for files.
     match attributes >> 28 {
         _ if !UNIX.contains(&system) => Kind::File,
         0 | 0o10 => Kind::File,
@@ -226,7 +229,7 @@ fn kind(system: u8, attributes: u32) -> Kind {
     }
 }
 
-/// Goes to the data of an entry and returns where it begins; `None` where its header is not there.
+/// Seeks to the data of an entry and returns its position; `None` if the header is missing.
 fn data_start(file: &mut fs::File, entry: &Entry) -> io::Result<Option<u64>> {
     file.seek(SeekFrom::Start(entry.header))?;
     let Some(header) = block::<LOCAL>(file)? else {
@@ -241,7 +244,7 @@ fn data_start(file: &mut fs::File, entry: &Entry) -> io::Result<Option<u64>> {
     Ok(Some(start))
 }
 
-/// Reads so many bytes; `None` where the file ends before.
+/// Reads `N` bytes; `None` if the file ends before.
 fn block<const N: usize>(file: &mut impl Read) -> io::Result<Option<[u8; N]>> {
     let mut bytes = [0; N];
     match file.read_exact(&mut bytes) {
@@ -251,7 +254,7 @@ fn block<const N: usize>(file: &mut impl Read) -> io::Result<Option<[u8; N]>> {
     }
 }
 
-/// Fails at the end where the bytes have another checksum.
+/// A reader that fails at the end if the checksum differs.
 struct Checked<R> {
     inner: R,
     hasher: crc32fast::Hasher,
@@ -273,7 +276,7 @@ impl<R: Read> Read for Checked<R> {
         let read = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..read]);
         if read == 0 && !buffer.is_empty() && self.hasher.clone().finalize() != self.expected {
-            return Err(io::Error::other("its bytes have another checksum"));
+            return Err(io::Error::other("its checksum is wrong"));
         }
         Ok(read)
     }

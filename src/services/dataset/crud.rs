@@ -4,7 +4,7 @@ use tonic::Status;
 
 use crate::{
     dataset::{AgePattern, column_names},
-    datasets::{About, DatasetRegistry},
+    datasets::{DatasetRegistry, Properties},
     names,
     proto::{v1, validation::Violation},
     store::Store,
@@ -38,7 +38,7 @@ impl DatasetCrud {
             age_pattern,
             columns,
         } = request;
-        let about = About {
+        let about = Properties {
             display_name,
             age_pattern,
             columns,
@@ -66,7 +66,7 @@ impl DatasetCrud {
             age_pattern,
             columns,
         } = request;
-        let about = About {
+        let about = Properties {
             display_name,
             age_pattern,
             columns,
@@ -125,7 +125,7 @@ impl DatasetCrud {
 /// All that is wrong with the fields of a new dataset; `required` is one that must not be empty, with a way out.
 fn check(
     id: &str,
-    about: &About,
+    about: &Properties,
     (field, value, way_out): (&str, &str, &str),
 ) -> Result<(), Status> {
     let mut violations = Vec::new();

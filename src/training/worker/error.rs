@@ -121,7 +121,8 @@ fn dataset_reason(error: &dataset::Error) -> &'static str {
         E::Option { .. }
         | E::PatternOfManifest { .. }
         | E::ColumnsOfDirectory { .. }
-        | E::TooManyImages { .. } => "BAD_DATASET_OPTIONS",
+        | E::TooManyImages { .. }
+        | E::TooManySearched { .. } => "BAD_DATASET_OPTIONS",
         E::Io(_) => "DATASET_UNREADABLE",
         E::Cancelled => "CANCELLED",
     }

@@ -1,4 +1,4 @@
-//! Images that look the same, found in directories of drawn faces and of changed copies of them.
+//! Near-duplicates in directories of drawn faces and changed copies of them.
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -11,7 +11,7 @@ use image::imageops::{self, FilterType};
 use image::{ImageFormat, Rgb, RgbImage};
 use tempfile::TempDir;
 
-use super::*;
+use super::super::*;
 use crate::synth;
 
 /// A root whose directory `faces` holds drawn faces.
@@ -120,7 +120,7 @@ fn changed_copies_are_found_and_different_faces_are_not() {
         assert_eq!((name, found_mirrored), (copy.as_str(), *is_mirrored));
         assert!(distance <= DEFAULT_NEAR_DISTANCE, "{copy}: {distance}");
     }
-    // Nothing of it is byte-identical, and without being asked nobody looks.
+    // Nothing of it is byte-identical, and without a request there is no search.
     assert!(dataset.identical().is_empty());
     assert_eq!(faces.load(&Options::default()).near, None);
 }
@@ -212,7 +212,7 @@ fn a_split_by_looks_keeps_copies_together_and_the_default_need_not() {
         }
         assert!(dataset.report.warnings.is_empty());
         assert!(!dataset.val.is_empty() && !dataset.test.is_empty());
-        // The same with one thread, without telling of the groups, and behind everything else.
+        // The same with one thread, without a report of the groups, and at the lowest priority.
         let again = faces.load(&Options {
             near: None,
             threads: NonZeroUsize::MIN,
@@ -232,15 +232,16 @@ fn a_split_by_looks_keeps_copies_together_and_the_default_need_not() {
         });
         let straddling = straddling.count();
         apart += straddling;
-        let told = format!("{straddling} groups of images that look the same lie in different");
+        let prefix = format!("{straddling} groups of images that look the same lie in different");
         let warnings = &exact.report.warnings;
         assert_eq!(
             straddling > 0,
-            warnings.iter().any(|line| line.starts_with(&told))
+            warnings.iter().any(|line| line.starts_with(&prefix))
         );
     }
     assert_eq!(digests.len(), 3, "the seed chooses");
-    // Two images are in different parts with a probability of 1 - (0.4² + 0.3² + 0.3²) = 0.66, so 79 of 120 are to be expected.
+    // Two images are in different parts with a probability of 1 - (0.4² + 0.3² + 0.3²) = 0.66, so
+    // 79 of 120 are to be expected.
     assert!((60..=100).contains(&apart), "{apart}");
 }
 
@@ -283,7 +284,7 @@ fn a_given_split_is_kept_whatever_looks_the_same() {
 }
 
 #[test]
-fn a_check_tells_what_would_fail_a_training_and_goes_on() {
+fn a_check_reports_what_would_fail_a_training_and_continues() {
     let faces = Faces::draw(4, 10);
     for number in 0..4 {
         fs::write(

@@ -1,0 +1,92 @@
+//! Verified streams of artifacts.
+
+use std::io::Read;
+
+use futures_util::{
+    StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
+use object_store::{GetResultPayload, ObjectStoreExt as _};
+use tokio_util::bytes::Bytes;
+
+use super::{
+    Artifacts, Error,
+    digest::{Hasher, key},
+    store::blocking,
+};
+
+impl Artifacts {
+    /// Returns the bytes of an artifact in chunks of `chunk` bytes; the last one may be shorter.
+    ///
+    /// The bytes are valid only if the stream ends without an error: [`Error::Corrupt`] is its last
+    /// item.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::BadDigest`], [`Error::Store`].
+    pub async fn stream(
+        &self,
+        sha256: &str,
+        chunk: usize,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let found = self.store.get(&key(sha256)?).await.map_err(|error| {
+            if matches!(error, object_store::Error::NotFound { .. }) {
+                return Error::NotFound {
+                    digest: sha256.to_owned(),
+                };
+            }
+            error.into()
+        })?;
+        let bytes = match found.payload {
+            GetResultPayload::File(file, _) => file_chunks(file, chunk.max(1)),
+            GetResultPayload::Stream(parts) => parts.map_err(Error::from).boxed(),
+        };
+        Ok(verified(bytes, sha256.to_owned()))
+    }
+}
+
+/// Reads `chunk` bytes, fewer only at the end.
+pub(super) fn read_chunk(source: &mut impl Read, chunk: usize) -> std::io::Result<Bytes> {
+    let mut bytes = Vec::with_capacity(chunk);
+    source.take(chunk as u64).read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+fn file_chunks<F>(file: F, chunk: usize) -> BoxStream<'static, Result<Bytes, Error>>
+where
+    F: Read + Send + 'static,
+{
+    stream::try_unfold(file, move |mut file| async move {
+        let (bytes, file) =
+            blocking(move || read_chunk(&mut file, chunk).map(|bytes| (bytes, file))).await?;
+        Ok((!bytes.is_empty()).then_some((bytes, file)))
+    })
+    .boxed()
+}
+
+/// Forwards chunks, and ends with an error if their digest differs.
+fn verified(
+    chunks: BoxStream<'static, Result<Bytes, Error>>,
+    sha256: String,
+) -> BoxStream<'static, Result<Bytes, Error>> {
+    let start = (chunks, Hasher::default(), sha256);
+    stream::try_unfold(start, |(mut chunks, mut hasher, sha256)| async move {
+        let Some(bytes) = chunks.try_next().await? else {
+            let found = hasher.finish().sha256;
+            if found == sha256 {
+                return Ok(None);
+            }
+            return Err(Error::Corrupt {
+                digest: sha256,
+                found,
+            });
+        };
+        let hashed = bytes.clone();
+        let hasher = blocking(move || {
+            hasher.update(&hashed);
+            hasher
+        })
+        .await;
+        Ok(Some((bytes, (chunks, hasher, sha256))))
+    })
+    .boxed()
+}

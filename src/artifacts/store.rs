@@ -1,0 +1,94 @@
+//! The handle to the store.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fs_err as fs;
+use object_store::{ObjectStoreExt as _, local::LocalFileSystem};
+use tokio::sync::RwLock;
+
+use crate::files;
+
+use super::{Error, digest::key};
+
+/// Directory of unfinished writes.
+pub(super) const INCOMING: &str = "incoming";
+
+/// The artifact store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    pub(super) store: Arc<LocalFileSystem>,
+    /// Held shared from storing bytes until they are recorded, exclusively while unreferenced
+    /// artifacts are removed.
+    pub(super) gc_lock: Arc<RwLock<()>>,
+}
+
+impl Artifacts {
+    /// Opens the store in a directory, which is created if it is missing, and removes unfinished
+    /// writes.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::DiskFull`], [`Error::Store`].
+    pub async fn local(directory: &Path) -> Result<Self, Error> {
+        let directory = directory.to_owned();
+        let store = blocking(move || {
+            fs::create_dir_all(&directory)?;
+            // The directory's own entry; `object_store` syncs those inside.
+            files::sync_directory(files::parent_dir(&directory.canonicalize()?))?;
+            files::remove_dir_if_exists(&directory.join(INCOMING))?;
+            let store = LocalFileSystem::new_with_prefix(&directory).map_err(Error::from)?;
+            Ok::<_, Error>(store.with_fsync(true))
+        })
+        .await?;
+        Ok(Self {
+            store: Arc::new(store),
+            gc_lock: Arc::default(),
+        })
+    }
+
+    /// Returns the file of an artifact, for readers that map or verify it themselves.
+    ///
+    /// # Errors
+    /// [`Error::BadDigest`], [`Error::NotFound`].
+    pub async fn local_file(&self, sha256: &str) -> Result<PathBuf, Error> {
+        let path = self.store.path_to_filesystem(&key(sha256)?)?;
+        let (path, exists) = blocking(move || {
+            let exists = path.try_exists();
+            (path, exists)
+        })
+        .await;
+        exists?.then_some(path).ok_or_else(|| Error::NotFound {
+            digest: sha256.to_owned(),
+        })
+    }
+
+    /// Deletes an artifact, if it exists. The caller holds [`Artifacts::lock_for_gc`], unless the
+    /// same bytes cannot be stored again meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::BadDigest`], [`Error::Store`].
+    pub async fn delete(&self, sha256: &str) -> Result<(), Error> {
+        match self.store.delete(&key(sha256)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Runs file access or hashing on the runtime's blocking threads. A panic continues in the caller.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only place of this module where files are read and written"
+)]
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down and does not poll this task again.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
