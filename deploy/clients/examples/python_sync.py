@@ -1,9 +1,9 @@
-"""Visage with nothing but grpcio: train, follow across a restart of the server, predict a directory.
+"""Visage with grpcio only: train, follow across a restart of the server, predict a directory.
 
     pip install grpcio-tools grpcio-status
     python python_sync.py localhost:50051 /data/faces images 10
 
-The dataset is a directory of the server, the images are files of this machine.
+The dataset is a directory on the server, the images are files on this machine.
 """
 
 import concurrent.futures
@@ -17,25 +17,25 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-# Makes the modules of the protos in memory; a larger program has protoc write them, as `python -m grpc_tools.protoc` does.
+# Generates the modules of the protos in memory; larger programs generate files with `python -m grpc_tools.protoc`.
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[3] / "proto"))
 prediction_pb2, prediction_grpc = grpc.protos_and_services("visage/v1/prediction.proto")
 training_pb2, training_grpc = grpc.protos_and_services("visage/v1/training.proto")
 
 RETRY = {"maxAttempts": 5, "initialBackoff": "0.5s", "maxBackoff": "5s", "backoffMultiplier": 2}
 SERVICE_CONFIG = {"methodConfig": [
-    # Predict changes nothing, so that a full queue (RESOURCE_EXHAUSTED) may be tried again too.
+    # Predict is idempotent, so it is also retried when the queue is full (RESOURCE_EXHAUSTED).
     {"name": [{"service": "visage.v1.PredictionService"}], "timeout": "60s",
      "retryPolicy": {**RETRY, "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]}},
-    # StartTraining starts nothing twice, because it carries a request id.
+    # StartTraining is idempotent by its request id.
     {"name": [{"service": "visage.v1.TrainingService"}], "retryPolicy": {**RETRY, "retryableStatusCodes": ["UNAVAILABLE"]}}]}
-# Seconds without a server after which following ends.
+# Seconds without contact after which following fails.
 PATIENCE = 300
 IMAGES_IN_A_CALL, CALLS_AT_ONCE = 16, 4
 
 
 def follow(trainings, name):
-    """Yields what happens to a training, each event once; the cursor is the sequence of the last one."""
+    """Yields the events of a training, each once; the cursor is the sequence of the last one."""
     cursor, last_word = 0, time.monotonic()
     while True:
         try:
@@ -45,7 +45,7 @@ def follow(trainings, name):
                 if response.event.sequence:
                     cursor = response.event.sequence
                     yield response.event
-            # The stream ends by itself after the last event only.
+            # The stream closes only after the last event.
             return
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() - last_word > PATIENCE:
@@ -55,7 +55,7 @@ def follow(trainings, name):
 
 
 def retry_delay(error):
-    """The seconds that the server asks to wait, else half a one."""
+    """The server's retry delay in seconds, or 0.5."""
     status = rpc_status.from_call(error)
     for detail in status.details if status else ():
         retry = error_details_pb2.RetryInfo()
@@ -75,7 +75,7 @@ def train(channel, dataset, epochs):
         if kind == "epoch_completed":
             print(f"epoch {event.epoch_completed.epoch}/{epochs}: {event.epoch_completed.val_mae:.2f} years", flush=True)
         elif kind == "metrics_rewound":
-            # The server goes on from a checkpoint; epochs from here on are made anew.
+            # The server resumes from a checkpoint and repeats the epochs from here on.
             print("rewound to epoch", event.metrics_rewound.from_epoch, flush=True)
         elif kind == "model_version_created":
             print("model", event.model_version_created.model_version, flush=True)
@@ -89,7 +89,7 @@ def predict(channel, directory):
     calls = [paths[start:start + IMAGES_IN_A_CALL] for start in range(0, len(paths), IMAGES_IN_A_CALL)]
 
     def one_call(part):
-        # Read here, so that no more images are in memory than are under way.
+        # Read here, so that only the images in flight are in memory.
         request = prediction_pb2.PredictRequest(images=[path.read_bytes() for path in part])
         return zip(part, predictions.Predict(request).predictions)
 

@@ -1,4 +1,4 @@
-"""Makes the modules of Visage's protos when the package is built, so that none of them is kept in the repository.
+"""Generates the modules of Visage's protos when the package is built.
 
 They become the package `visage.v1` beside `visage_client`, importable like stubs that were made by hand.
 """
@@ -15,12 +15,12 @@ from setuptools.command.sdist import sdist
 
 HERE = pathlib.Path(__file__).resolve().parent
 NAMES = ("dataset", "model", "prediction", "system", "training")
-# In a source distribution the protos lie beside this file, in a checkout at the top of the repository.
+# The protos are beside this file in a source distribution, and at the top of a checkout.
 PROTOS = next((directory for directory in (HERE / "proto", HERE.parents[2] / "proto") if directory.is_dir()), None)
 
 
 class BuildWithStubs(build_py):
-    """Copies the package, then adds what protoc makes of the protos, with types for editors and mypy."""
+    """Copies the package, then adds the generated modules, with types for editors and mypy."""
 
     def run(self):
         super().run()
@@ -47,7 +47,7 @@ class SourceWithProtos(sdist):
 
 
 def dependencies():
-    """What the generated modules need: no older grpcio and protobuf than the generator itself asks for."""
+    """Requirements of the generated modules: at least the grpcio and protobuf of the generator."""
     generator = importlib.metadata.requires("grpcio-tools") or []
     return [needed for needed in generator if needed.startswith(("grpcio", "protobuf"))] + ["googleapis-common-protos>=1.63"]
 

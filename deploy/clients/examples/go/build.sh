@@ -1,18 +1,18 @@
 #!/bin/sh
-# Builds the example with Debian's packages alone:
+# Builds the example with Debian's packages only:
 #
 #     apt install golang-go golang-google-grpc-dev golang-google-genproto-dev golang-google-protobuf-dev protobuf-compiler protoc-gen-go protoc-gen-go-grpc
 #     ./build.sh && GRPC_GO_RETRY=on ./build/example localhost:50051 /data/faces images 10
 #
-# grpc-go 1.33, which these packages are of, minds the retries of a service config only with GRPC_GO_RETRY=on.
-# The modules of the protos are made in `build`; none is kept in the repository.
+# Their grpc-go 1.33 applies the retries of a service config only with GRPC_GO_RETRY=on.
+# The modules of the protos are generated in `build`.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 proto=$here/../../../../proto
 out=${1:-$here/build}
 mkdir -p "$out/src"
 
-# The protos name no Go package, since that is a matter of who uses them.
+# The protos have no go_package option, because the import path depends on the user.
 package='visage/v1;visage'
 set -- "Mvisage/v1/training.proto=$package" "Mvisage/v1/prediction.proto=$package"
 protoc -I "$proto" --go_out="$out/src" --go-grpc_out="$out/src" \

@@ -1,6 +1,6 @@
-// Visage from Go: train, follow across a restart of the server, predict a directory. build.sh says how to build it.
+// Visage from Go: train, follow across a restart of the server, predict a directory. See build.sh for building.
 //
-// The dataset is a directory of the server, the images are files of this machine.
+// The dataset is a directory on the server, the images are files on this machine.
 package main
 
 import (
@@ -26,7 +26,7 @@ import (
 	visage "visage/v1"
 )
 
-// Predict changes nothing, so that a full queue (RESOURCE_EXHAUSTED) may be tried again too; StartTraining starts nothing twice, because it carries a request id.
+// Predict is idempotent, so it is also retried when the queue is full (RESOURCE_EXHAUSTED); StartTraining is idempotent by its request id.
 const serviceConfig = `{"methodConfig": [
 	{"name": [{"service": "visage.v1.PredictionService"}], "timeout": "60s", "retryPolicy": {
 		"maxAttempts": 5, "initialBackoff": "0.5s", "maxBackoff": "5s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]}},
@@ -40,8 +40,8 @@ const (
 	callsAtOnce     = 4
 )
 
-// codec reads and writes messages by google.golang.org/protobuf. Debian's grpc-go 1.33 does it by the older golang/protobuf 1.3, which
-// does not know messages of today's generator; later releases need no codec of one's own.
+// codec encodes messages with google.golang.org/protobuf. Debian's grpc-go 1.33 uses the older golang/protobuf 1.3, which does not
+// support messages of the current generator; later releases of grpc-go need no custom codec.
 type codec struct{}
 
 func (codec) Marshal(message interface{}) ([]byte, error) {
@@ -61,7 +61,7 @@ func main() {
 	}
 	epochs, err := strconv.ParseUint(os.Args[4], 10, 32)
 	if err != nil {
-		log.Fatalf("%s is no number of epochs", os.Args[4])
+		log.Fatalf("the number of epochs must be an integer, got %s", os.Args[4])
 	}
 	connection, err := grpc.Dial(os.Args[1], grpc.WithInsecure(), grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{})))
@@ -90,7 +90,7 @@ func train(ctx context.Context, trainings visage.TrainingServiceClient, dataset 
 		case *visage.TrainingEvent_EpochCompleted:
 			fmt.Printf("epoch %d/%d: %.2f years\n", kind.EpochCompleted.Epoch, epochs, kind.EpochCompleted.ValMae)
 		case *visage.TrainingEvent_MetricsRewound:
-			// The server goes on from a checkpoint; epochs from here on are made anew.
+			// The server resumes from a checkpoint and repeats the epochs from here on.
 			fmt.Println("rewound to epoch", kind.MetricsRewound.FromEpoch)
 		case *visage.TrainingEvent_ModelVersionCreated:
 			fmt.Println("model", kind.ModelVersionCreated.ModelVersion)
@@ -103,7 +103,7 @@ func train(ctx context.Context, trainings visage.TrainingServiceClient, dataset 
 	})
 }
 
-// follow hands on what happens to a training, each event once; the cursor is the sequence of the last one.
+// follow passes on the events of a training, each once; the cursor is the sequence of the last one.
 func follow(ctx context.Context, trainings visage.TrainingServiceClient, name string, take func(*visage.TrainingEvent) error) error {
 	var cursor uint64
 	lastWord := time.Now()
@@ -117,7 +117,7 @@ func follow(ctx context.Context, trainings visage.TrainingServiceClient, name st
 	}
 }
 
-// followOnce follows for as long as the connection lasts; nil is the end of the training.
+// followOnce follows until the connection is lost; nil means the end of the training.
 func followOnce(ctx context.Context, trainings visage.TrainingServiceClient, name string, cursor *uint64, lastWord *time.Time,
 	take func(*visage.TrainingEvent) error) error {
 	stream, err := trainings.StreamEpochMetrics(ctx, &visage.StreamEpochMetricsRequest{Name: name, AfterSequence: *cursor})
@@ -144,7 +144,7 @@ func followOnce(ctx context.Context, trainings visage.TrainingServiceClient, nam
 	}
 }
 
-// retryDelay is what the server asks to wait, else half a second.
+// retryDelay is the server's retry delay, or half a second.
 func retryDelay(err error) time.Duration {
 	for _, detail := range status.Convert(err).Details() {
 		if retry, ok := detail.(*errdetails.RetryInfo); ok {
@@ -173,7 +173,7 @@ func predict(ctx context.Context, predictions visage.PredictionServiceClient, di
 				if end > len(paths) {
 					end = len(paths)
 				}
-				// After a failure the rest is drained, so that nobody waits for this worker.
+				// After a failure the rest is drained, so that no other goroutine blocks.
 				if failure == nil {
 					failure = predictPart(ctx, predictions, paths[start:end], ages[start:end])
 				}
@@ -198,7 +198,7 @@ func predict(ctx context.Context, predictions visage.PredictionServiceClient, di
 	return nil
 }
 
-// predictPart reads its images itself, so that no more are in memory than are under way.
+// predictPart reads its own images, so that only those in flight are in memory.
 func predictPart(ctx context.Context, predictions visage.PredictionServiceClient, paths []string, ages []float64) error {
 	request := &visage.PredictRequest{}
 	for _, path := range paths {

@@ -3,7 +3,7 @@
 //     npm ci && npm run build
 //     npm start -- localhost:50051 /data/faces images 10
 //
-// The dataset is a directory of the server, the images are files of this machine.
+// The dataset is a directory on the server, the images are files on this machine.
 
 import { randomUUID } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
@@ -14,10 +14,10 @@ import { fileURLToPath } from "node:url";
 import * as grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 
-// What this program reads of the messages; proto-loader knows all of them at run time.
+// The fields that this program reads; proto-loader provides all of them at run time.
 interface Training { name: string }
 interface Event {
-  // Dense from 1; 0 in heartbeats. 64-bit numbers come as text.
+  // Dense from 1; 0 in heartbeats. 64-bit numbers are strings.
   sequence: string;
   epoch_completed?: { epoch: number; val_mae: number };
   metrics_rewound?: { from_epoch: number };
@@ -37,9 +37,9 @@ const retry = { maxAttempts: 5, initialBackoff: "0.5s", maxBackoff: "5s", backof
 const serviceConfig = {
   loadBalancingConfig: [],
   methodConfig: [
-    // Predict changes nothing, so that a full queue (RESOURCE_EXHAUSTED) may be tried again too.
+    // Predict is idempotent, so it is also retried when the queue is full (RESOURCE_EXHAUSTED).
     { name: [{ service: "visage.v1.PredictionService" }], timeout: "60s", retryPolicy: { ...retry, retryableStatusCodes: ["UNAVAILABLE", "RESOURCE_EXHAUSTED"] } },
-    // StartTraining starts nothing twice, because it carries a request id.
+    // StartTraining is idempotent by its request id.
     { name: [{ service: "visage.v1.TrainingService" }], retryPolicy: { ...retry, retryableStatusCodes: ["UNAVAILABLE"] } },
   ],
 };
@@ -68,7 +68,7 @@ async function* follow(trainings: grpc.Client, name: string): AsyncGenerator<Eve
           yield event;
         }
       }
-      // The stream ends by itself after the last event only.
+      // The stream closes only after the last event.
       return;
     } catch (error) {
       const isGone = (error as grpc.ServiceError).code === grpc.status.UNAVAILABLE;
@@ -85,7 +85,7 @@ async function train(trainings: grpc.Client, dataset: string, epochs: number): P
   console.log(`training ${training.name}`);
   for await (const event of follow(trainings, training.name)) {
     if (event.epoch_completed) console.log(`epoch ${event.epoch_completed.epoch}/${epochs}: ${event.epoch_completed.val_mae.toFixed(2)} years`);
-    // The server goes on from a checkpoint; epochs from here on are made anew.
+    // The server resumes from a checkpoint and repeats the epochs from here on.
     if (event.metrics_rewound) console.log(`rewound to epoch ${event.metrics_rewound.from_epoch}`);
     if (event.model_version_created) console.log(`model ${event.model_version_created.model_version}`);
     if (event.state_changed?.state === "TRAINING_STATE_FAILED") throw new Error(event.state_changed.failure?.message);
@@ -96,7 +96,7 @@ async function predict(predictions: grpc.Client, directory: string): Promise<voi
   const names = (await readdir(directory)).filter((name) => /\.(jpe?g|png|webp|bmp)$/i.test(name)).sort();
   const ages = new Map<string, number>();
   let next = 0;
-  // Each worker reads its own images, so that no more are in memory than are under way.
+  // Each worker reads its own images, so that only those in flight are in memory.
   const worker = async () => {
     while (next < names.length) {
       const part = names.slice(next, (next += IMAGES_IN_A_CALL));

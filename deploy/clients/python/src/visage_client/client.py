@@ -67,7 +67,7 @@ class Client:
         Args:
             dataset: Directory or manifest on the server's disk, or fields of DatasetSpec such as
                 `{"name": "datasets/faces"}`.
-            epochs: Maximum number of epochs, 1 to 10000; 10 if None.
+            epochs: Maximum number of epochs, 1 to 10000; None uses the default of the recipe.
             **fields: Fields of TrainingSpec, such as `batch_size=64`, `init="STARTER"` or
                 `optimizer={"learning_rate": 3e-4}`; and `training_id`, `display_name`, `labels` and `request_id`.
                 Repeating a call with the same `request_id`, a UUID, returns the first training.
@@ -97,7 +97,7 @@ class Client:
 
         Args:
             image: A path, the bytes of a JPEG, PNG, WebP or BMP file, a PIL image, or a numpy array of uint8
-                with the shape [height, width] (grey) or [height, width, channels] (grey, RGB or RGBA).
+                with the shape [height, width] (grey) or [height, width, 3 or 4] (RGB or RGBA).
             **options: The keyword arguments of `predict_many`.
 
         Returns:

@@ -94,7 +94,7 @@ KINDS: dict[grpc.StatusCode, type[VisageError]] = {
 
 
 def from_rpc(error: grpc.RpcError) -> VisageError:
-    """Reads the code, the text and the details of a failed call, of either kind of channel."""
+    """Converts a failed call of either kind of channel, with its details."""
     code, reason, violations, delay = error.code(), None, [], None
     trailers: Any = error.trailing_metadata() or ()
     for key, value in trailers:
@@ -113,7 +113,7 @@ def from_rpc(error: grpc.RpcError) -> VisageError:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns gRPC's errors inside into ours."""
+    """Converts gRPC errors raised inside the block to VisageError."""
     try:
         yield
     except grpc.RpcError as error:

@@ -126,6 +126,6 @@ def predictions(images: Iterable[EncodedImage], response: prediction_pb2.Predict
             for image, one in zip(images, response.predictions, strict=True)]
 
 
-def files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
+def files(directory: str | os.PathLike[str]) -> list[pathlib.Path]:
     """The image files below a directory, sorted by path."""
-    return sorted(path for path in pathlib.Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in pathlib.Path(directory).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
