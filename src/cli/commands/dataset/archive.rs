@@ -5,25 +5,23 @@
 
 use std::{
     collections::HashSet,
+    fs::File,
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 use fs_err as fs;
 use tar::{Builder, Header};
-use tempfile::{NamedTempFile, TempPath};
 
 use crate::dataset::{FileKind, HEAD_BYTES, Skipped, file_kind, is_image_content};
 
 #[derive(Debug)]
 pub(super) struct Archive {
-    path: PathBuf,
+    file: File,
     /// Size in bytes.
     length: u64,
     /// Sentences about files that may be images but are not part of the archive.
     warnings: Vec<String>,
-    /// Removes a packed directory when the archive is dropped.
-    _temporary: Option<TempPath>,
 }
 
 impl Archive {
@@ -32,25 +30,19 @@ impl Archive {
     /// # Errors
     /// A path that cannot be read, a directory without images, or a full temporary directory.
     pub(super) fn open(path: &Path, on_progress: impl FnMut(u64, u64)) -> io::Result<Self> {
-        let found = fs::metadata(path)?;
-        if !found.is_dir() {
-            return Ok(Self {
-                path: path.to_owned(),
-                length: found.len(),
-                warnings: Vec::new(),
-                _temporary: None,
-            });
-        }
-        let listing = Listing::read(path)?;
-        let mut file = NamedTempFile::with_prefix("visage-push-")?;
-        pack(&listing.files, &mut file, on_progress)?;
-        let length = file.as_file().metadata()?.len();
-        let temporary = file.into_temp_path();
+        let (file, warnings) = if fs::metadata(path)?.is_dir() {
+            let listing = Listing::read(path)?;
+            // Without a name, so that it never outlives the process.
+            let mut file = tempfile::tempfile()?;
+            pack(&listing.files, &mut file, on_progress)?;
+            (file, listing.skipped.warnings())
+        } else {
+            (fs::File::open(path)?.into_parts().0, Vec::new())
+        };
         Ok(Self {
-            path: temporary.to_path_buf(),
-            length,
-            warnings: listing.skipped.warnings(),
-            _temporary: Some(temporary),
+            length: file.metadata()?.len(),
+            file,
+            warnings,
         })
     }
 
@@ -62,8 +54,9 @@ impl Archive {
         &self.warnings
     }
 
-    pub(super) fn read_from(&self, offset: u64) -> io::Result<fs::File> {
-        let mut file = fs::File::open(&self.path)?;
+    /// Reads from an offset. The position is shared, so only one reader is used at a time.
+    pub(super) fn read_from(&self, offset: u64) -> io::Result<&File> {
+        let mut file = &self.file;
         file.seek(SeekFrom::Start(offset))?;
         Ok(file)
     }
@@ -262,9 +255,6 @@ mod tests {
         let second = Archive::open(directory.path(), |_, _| {}).unwrap();
         assert!(bytes(&first, 0) == bytes(&second, 0));
         assert!(bytes(&first, 700) == bytes(&second, 0)[700..]);
-        let path = first.path.clone();
-        drop(first);
-        assert!(!path.exists(), "the temporary tar is removed");
     }
 
     #[test]
