@@ -48,12 +48,11 @@ impl Follower<'_> {
         let grace = context.options.grace;
         // A request between the start of the training and here had no process to signal.
         if let Ok(training) = context.store.training(id).await {
-            match state::signal(training.state()) {
-                ControlSignal::Continue => {}
-                ControlSignal::Pause => self.worker.pause().await,
-                ControlSignal::Stop => self.worker.stop().await,
-                ControlSignal::Cancel | ControlSignal::Kill => return ProcessEnd::Kill,
+            let signal = state::signal(training.state());
+            if signal >= ControlSignal::Cancel {
+                return ProcessEnd::Kill;
             }
+            self.worker.signal(signal).await;
         }
         let mut cancel_deadline = None;
         let mut shutdown_deadline = None;
@@ -62,15 +61,12 @@ impl Follower<'_> {
                 message = self.worker.next() => message,
                 _ = self.requests.signal.changed() => {
                     let signal = *self.requests.signal.borrow_and_update();
-                    match signal {
-                        ControlSignal::Continue => {}
-                        ControlSignal::Pause => self.worker.pause().await,
-                        ControlSignal::Stop => self.worker.stop().await,
-                        ControlSignal::Cancel => {
-                            self.worker.cancel().await;
-                            cancel_deadline = Some(Instant::now() + grace);
-                        }
-                        ControlSignal::Kill => return ProcessEnd::Kill,
+                    if signal == ControlSignal::Kill {
+                        return ProcessEnd::Kill;
+                    }
+                    self.worker.signal(signal).await;
+                    if signal == ControlSignal::Cancel {
+                        cancel_deadline = Some(Instant::now() + grace);
                     }
                     continue;
                 }
@@ -86,7 +82,7 @@ impl Follower<'_> {
                 () = sleep_until(shutdown_deadline) => return ProcessEnd::Shutdown,
                 () = shutdown.cancelled(), if shutdown_deadline.is_none() => {
                     // Saves the progress if half of the grace period is enough for it.
-                    self.worker.pause().await;
+                    self.worker.signal(ControlSignal::Pause).await;
                     shutdown_deadline = Some(Instant::now() + grace / 2);
                     continue;
                 }

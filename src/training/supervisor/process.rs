@@ -22,7 +22,7 @@ use crate::{
         worker_command, worker_event,
     },
     telemetry::traces,
-    training::protocol::MAX_FRAME,
+    training::{control::ControlSignal, protocol::MAX_FRAME},
 };
 
 use super::{
@@ -120,18 +120,15 @@ impl Worker {
         Ok(worker)
     }
 
-    pub(super) async fn stop(&mut self) {
-        self.send(worker_command::Kind::Stop(StopCommand {})).await;
-    }
-
-    pub(super) async fn cancel(&mut self) {
-        let command = worker_command::Kind::Cancel(CancelCommand {});
-        self.send(command).await;
-    }
-
-    pub(super) async fn pause(&mut self) {
-        let command = worker_command::Kind::Pause(PauseCommand {});
-        self.send(command).await;
+    /// Forwards a signal that the process handles itself.
+    pub(super) async fn signal(&mut self, signal: ControlSignal) {
+        self.send(match signal {
+            ControlSignal::Pause => worker_command::Kind::Pause(PauseCommand {}),
+            ControlSignal::Stop => worker_command::Kind::Stop(StopCommand {}),
+            ControlSignal::Cancel => worker_command::Kind::Cancel(CancelCommand {}),
+            ControlSignal::Continue | ControlSignal::Kill => return,
+        })
+        .await;
     }
 
     pub(super) async fn update(&mut self, update: UpdateCommand) {

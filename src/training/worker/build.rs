@@ -13,7 +13,7 @@ use crate::{
     dataset::{Dataset, Sample},
     imaging::{InputSpec, Limits},
     model::{
-        self, device,
+        device,
         fused::TrainableLayers,
         init,
         precision::{Precision, supports_bf16},
@@ -72,12 +72,11 @@ impl<'a> Session<'a> {
             started,
             restored,
         } = start;
-        let loading = events.progress(|| v1::Progress {
+        events.progress(|| v1::Progress {
             max_epochs: spec.max_epochs,
             phase: "load".to_owned(),
             ..Default::default()
-        });
-        loading.map_err(Error::Pipe)?;
+        })?;
         // A resumed training fitted before, so a transient shortage must not fail it.
         if job.check_memory && device == Device::Cpu && restored.is_none() {
             check_memory(&spec)?;
@@ -213,14 +212,12 @@ fn initial_state(
     let sources = weight_sources(job);
     let loaded = init::load(&spec.init, spec.seed, &sources).map_err(Error::Init)?;
     tracing::info!(source = loaded.source, "initial weights loaded");
-    events
-        .send(worker_event::Kind::Init(InitLoaded {
-            source: loaded.source,
-        }))
-        .map_err(Error::Pipe)?;
+    events.send(worker_event::Kind::Init(InitLoaded {
+        source: loaded.source,
+    }))?;
     if spec.mean_age_bias {
         let mut bias = loaded.state["fc.bias"].shallow_clone();
-        tch::no_grad(|| bias.f_fill_(mean_age).map(drop)).map_err(model::Error::from)?;
+        tch::no_grad(|| bias.f_fill_(mean_age).map(drop))?;
     }
     Ok(loaded.state)
 }
@@ -246,9 +243,7 @@ fn to_device(
     let moved = state
         .into_iter()
         .map(|(name, tensor)| Ok((name, tensor.f_to_device(device)?)));
-    Ok(moved
-        .collect::<Result<_, tch::TchError>>()
-        .map_err(model::Error::from)?)
+    moved.collect()
 }
 
 /// Returns the fastest precision without a relevant loss of accuracy. The own kernels use bf16 even

@@ -8,10 +8,7 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    model::{
-        self,
-        resnet18::{is_parameter, layout},
-    },
+    model::resnet18::{is_parameter, layout},
     proto::worker_v1::{PlateauState, TrainerRecord},
     training::{optimizer::MovingAverage, schedule::Plateau},
 };
@@ -154,7 +151,7 @@ pub(super) fn restored_state(restored: &mut Restored) -> Result<BTreeMap<String,
         let shape: Vec<i64> = shape.iter().map(|side| *side as i64).collect();
         if let Entry::Vacant(place) = state.entry(name) {
             let zeros = Tensor::f_zeros(&shape, (Kind::Float, Device::Cpu));
-            place.insert(zeros.map_err(model::Error::from)?);
+            place.insert(zeros?);
         }
     }
     Ok(state)

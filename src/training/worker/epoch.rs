@@ -194,11 +194,10 @@ impl Session<'_> {
             if self.device == Device::Cpu || pending.len() >= MAX_PENDING {
                 self.collect_losses(&mut pending, epoch)?;
             }
-            let report = events.progress(|| {
+            events.progress(|| {
                 let rate = self.partial.images as f64 / (earlier + start.elapsed().as_secs_f64());
                 self.progress("train", epoch, (step + 1, steps), rate)
-            });
-            report.map_err(Error::Pipe)?;
+            })?;
         }
         self.collect_losses(&mut pending, epoch)?;
         self.partial.skipped = skipped + loader.skipped().count;
@@ -231,9 +230,8 @@ impl Session<'_> {
         step: usize,
         seconds: &mut v1::EpochSeconds,
     ) -> Result<PendingStep, Error> {
-        let ages = Tensor::f_from_slice(&batch.ages)
-            .and_then(|ages| ages.f_to_device(self.device))
-            .map_err(model::Error::from)?;
+        let ages =
+            Tensor::f_from_slice(&batch.ages).and_then(|ages| ages.f_to_device(self.device))?;
         let mode = self.train_mode();
         let output = timed(&mut seconds.forward, || {
             self.load_fused();
@@ -264,8 +262,8 @@ impl Session<'_> {
             Ok::<_, model::Error>(())
         })?;
         Ok(PendingStep {
-            loss: loss.f_detach().map_err(model::Error::from)?,
-            output: output.f_detach().map_err(model::Error::from)?,
+            loss: loss.f_detach()?,
+            output: output.f_detach()?,
             ages: batch.ages,
             step,
         })

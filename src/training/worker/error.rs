@@ -1,10 +1,8 @@
 //! Failures of a training, with their reasons for programs.
 
-use std::io;
-
 use crate::{dataset, model, proto::v1};
 
-use super::full_checkpoint;
+use super::{full_checkpoint, link::PipeError};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -39,8 +37,8 @@ pub(super) enum Error {
     },
     #[error("failed to resolve the spec: {0}")]
     Spec(String),
-    #[error("failed to send an event to the server: {0}")]
-    Pipe(io::Error),
+    #[error(transparent)]
+    Pipe(#[from] PipeError),
     #[error("spec.max_duration ended before the first checkpoint; raise it")]
     OutOfTime,
     #[error(
@@ -56,6 +54,12 @@ pub(super) enum Error {
     },
     #[error("cancelled")]
     Cancelled,
+}
+
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        Error::Model(error.into())
+    }
 }
 
 impl From<full_checkpoint::Error> for Error {

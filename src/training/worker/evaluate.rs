@@ -84,7 +84,7 @@ impl Session<'_> {
                 scored.extend(score(&self.loss.years(&output)?, &batch.ages)?);
                 indices.extend_from_slice(&batch.indices);
             }
-            let report = events.progress(|| v1::Progress {
+            events.progress(|| v1::Progress {
                 epoch,
                 max_epochs: self.spec.max_epochs,
                 step: step as u32 + 1,
@@ -92,8 +92,7 @@ impl Session<'_> {
                 phase: phase.to_owned(),
                 fraction: f64::from(epoch) / f64::from(self.spec.max_epochs),
                 ..Default::default()
-            });
-            report.map_err(Error::Pipe)?;
+            })?;
         }
         let skipped = loader.skipped();
         let example = skipped.example.as_deref();
@@ -179,9 +178,7 @@ pub(super) fn served(mut scored: Vec<Scored>) -> Vec<Scored> {
 
 /// Pairs true and predicted ages in years.
 pub(super) fn score(predicted: &Tensor, ages: &[f32]) -> Result<Vec<Scored>, Error> {
-    let predicted = predicted.f_to_device(Device::Cpu);
-    let predicted =
-        Vec::<f32>::try_from(predicted.map_err(model::Error::from)?).map_err(model::Error::from)?;
+    let predicted = Vec::<f32>::try_from(predicted.f_to_device(Device::Cpu)?)?;
     let pairs = ages.iter().zip(predicted);
     let scored = pairs.map(|(age, predicted)| Scored {
         age: f64::from(*age),

@@ -29,9 +29,7 @@ impl Session<'_> {
             let copy = tensor.f_detach()?.f_add_scalar(0)?;
             Ok::<_, tch::TchError>((name.clone(), copy))
         });
-        let mut exported = copies
-            .collect::<Result<BTreeMap<_, _>, _>>()
-            .map_err(model::Error::from)?;
+        let mut exported = copies.collect::<Result<BTreeMap<_, _>, _>>()?;
         // The inverse of the change at the start of the training.
         let LabelScale { scale, offset } = self.loss.scale;
         let inverse = LabelScale {

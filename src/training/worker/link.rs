@@ -66,6 +66,11 @@ impl ControlState {
     }
 }
 
+/// The server is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to send an event to the server: {0}")]
+pub(crate) struct PipeError(io::Error);
+
 /// Sends events to the server.
 #[derive(Debug)]
 pub(crate) struct EventSender {
@@ -84,19 +89,13 @@ impl EventSender {
     }
 
     /// Sends an event, which counts as progress.
-    ///
-    /// # Errors
-    /// A closed pipe: the server is gone.
-    pub(super) fn send(&self, kind: Kind) -> io::Result<()> {
+    pub(super) fn send(&self, kind: Kind) -> Result<(), PipeError> {
         self.count_progress();
         self.write(kind)
     }
 
     /// Counts progress, and reports it unless the last report is recent.
-    ///
-    /// # Errors
-    /// A closed pipe: the server is gone.
-    pub(super) fn progress(&self, report: impl FnOnce() -> v1::Progress) -> io::Result<()> {
+    pub(super) fn progress(&self, report: impl FnOnce() -> v1::Progress) -> Result<(), PipeError> {
         self.count_progress();
         {
             let mut last = self
@@ -128,9 +127,9 @@ impl EventSender {
         self.progress.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn write(&self, kind: Kind) -> io::Result<()> {
+    fn write(&self, kind: Kind) -> Result<(), PipeError> {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
-        protocol::write(&mut *pipe, &WorkerEvent { kind: Some(kind) })
+        protocol::write(&mut *pipe, &WorkerEvent { kind: Some(kind) }).map_err(PipeError)
     }
 }
 
@@ -139,20 +138,12 @@ impl EventSender {
 /// # Errors
 /// A closed pipe, or another command.
 pub(super) fn read_job(input: &mut impl Read) -> io::Result<Job> {
-    let unexpected = |what: &str| {
-        let message = format!("the first command must be a job, got {what}");
-        io::Error::new(io::ErrorKind::InvalidData, message)
-    };
-    let command: WorkerCommand =
-        protocol::read(input)?.ok_or_else(|| unexpected("the end of the input"))?;
-    match command.kind {
-        Some(worker_command::Kind::Job(job)) => Ok(job),
-        Some(worker_command::Kind::Stop(_)) => Err(unexpected("stop")),
-        Some(worker_command::Kind::Cancel(_)) => Err(unexpected("cancel")),
-        Some(worker_command::Kind::Pause(_)) => Err(unexpected("pause")),
-        Some(worker_command::Kind::Update(_)) => Err(unexpected("update")),
-        None => Err(unexpected("an empty command")),
+    let command = protocol::read::<WorkerCommand>(input)?;
+    if let Some(worker_command::Kind::Job(job)) = command.and_then(|command| command.kind) {
+        return Ok(job);
     }
+    let message = "the first command must be a job";
+    Err(io::Error::new(io::ErrorKind::InvalidData, message))
 }
 
 /// Receives commands until the pipe closes; runs on a separate thread.

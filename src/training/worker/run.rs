@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    link::{ControlState, EXIT_ORPHANED, EventSender, follow_commands, read_job},
+    link::{ControlState, EXIT_ORPHANED, EventSender, PipeError, follow_commands, read_job},
     trainer,
 };
 
@@ -77,7 +77,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> io::Result<()> {
+fn run(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result<(), PipeError> {
     events.send(Kind::Started(Started {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

@@ -50,7 +50,7 @@ impl<'a> Spans<'a> {
     fn send(&self, span: impl FnOnce() -> Span) -> Result<(), Error> {
         match self.events {
             None => Ok(()),
-            Some(events) => events.send(Kind::Span(span())).map_err(Error::Pipe),
+            Some(events) => Ok(events.send(Kind::Span(span()))?),
         }
     }
 }

@@ -95,9 +95,7 @@ fn train(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result
                 if let Some(metrics) = &epoch.metrics {
                     spans.record_epoch(epoch_start, spent_before, metrics)?;
                 }
-                events
-                    .send(worker_event::Kind::Epoch(*epoch))
-                    .map_err(Error::Pipe)?;
+                events.send(worker_event::Kind::Epoch(*epoch))?;
                 session.change(control.take_changes());
                 let save_start = SystemTime::now();
                 if session.save_after_epoch()? {
@@ -152,9 +150,7 @@ fn restore(job: &Job, dataset: &Dataset, events: &EventSender) -> Result<Option<
         reason,
         "full checkpoint is not usable; training starts again"
     );
-    events
-        .send(worker_event::Kind::Restarted(Restarted { reason }))
-        .map_err(Error::Pipe)?;
+    events.send(worker_event::Kind::Restarted(Restarted { reason }))?;
     Ok(None)
 }
 
@@ -188,8 +184,6 @@ fn scan(
         }
     }
     let dataset = dataset?;
-    events
-        .send(worker_event::Kind::Dataset(dataset_report(&dataset)))
-        .map_err(Error::Pipe)?;
+    events.send(worker_event::Kind::Dataset(dataset_report(&dataset)))?;
     Ok(Some(dataset))
 }

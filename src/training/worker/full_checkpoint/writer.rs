@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
 use crate::{
     model,
     proto::worker_v1::{ResumePointSaved, worker_event},
-    training::worker::link::EventSender,
+    training::worker::link::{EventSender, PipeError},
 };
 
 use super::snapshot::Snapshot;
@@ -25,7 +25,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Model(#[from] model::Error),
     #[error(transparent)]
-    Pipe(std::io::Error),
+    Pipe(#[from] PipeError),
 }
 
 impl Writer {
@@ -52,7 +52,7 @@ impl Writer {
         self.running = Some(std::thread::spawn(move || {
             let point = snapshot.write(&directory, attempt, number)?;
             let saved = worker_event::Kind::Saved(ResumePointSaved { point: Some(point) });
-            events.send(saved).map_err(Error::Pipe)
+            Ok(events.send(saved)?)
         }));
         Ok(())
     }
