@@ -92,7 +92,7 @@ fn evaluations(server: &Server) {
         "--split",
         "val",
         "--interval",
-        "0.8",
+        "0.5",
         "--max-age",
         "90",
         "--predictions",
@@ -100,7 +100,7 @@ fn evaluations(server: &Server) {
     let evaluate = ["--json", "evaluate", "--dataset", faces.to_str().unwrap()];
     let report = objects(&server.run(&[&evaluate[..], &flags].concat())).remove(0);
     assert_eq!(report["split"], "DATASET_SPLIT_VALIDATION");
-    assert_eq!(report["evaluation"]["interval_coverage"]["level"], 0.8);
+    assert_eq!(report["evaluation"]["interval_coverage"]["level"], 0.5);
     let images = report["evaluation"]["images"].as_u64().unwrap();
     assert_eq!(
         report["predictions"].as_array().unwrap().len() as u64,
