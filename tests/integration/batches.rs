@@ -66,7 +66,7 @@ fn age(response: &v1::PredictBatchResponse) -> f64 {
 }
 
 #[tokio::test]
-async fn batch_is_answered_in_order_and_without_a_refusal() {
+async fn batch_responses_are_in_order_and_complete() {
     // Far more images than the server admits at once.
     let server = Server::start(&[
         "--starter",
@@ -106,7 +106,7 @@ async fn batch_is_answered_in_order_and_without_a_refusal() {
 }
 
 #[tokio::test]
-async fn bad_image_is_an_answer_of_its_own() {
+async fn bad_image_has_a_response_of_its_own() {
     let server = Server::start(&["--starter"]);
     let faces = faces(&server, 2);
     let annotate = PredictBatchOptions {
@@ -150,7 +150,7 @@ async fn bad_image_is_an_answer_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_call_ends_it() {
+async fn invalid_calls_end_with_an_error() {
     let server = Server::start(&["--starter"]);
     let face = faces(&server, 1).remove(0);
     let of_model = |model: &str| {
@@ -214,7 +214,7 @@ fn endless(
 }
 
 #[tokio::test]
-async fn client_that_leaves_in_the_middle_leaves_nothing_behind() {
+async fn client_that_disconnects_leaves_no_work_behind() {
     let limits = ["--max-queued-images", "4", "--max-images-per-request", "4"];
     let server = Server::start(&[&["--starter", "--max-batch", "2"][..], &limits].concat());
     let (requests, sending) = endless(faces(&server, 1).remove(0), false);
@@ -229,7 +229,7 @@ async fn client_that_leaves_in_the_middle_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn client_that_does_not_read_holds_no_place_that_others_need() {
+async fn client_that_does_not_read_blocks_no_permits_of_others() {
     // Three permits for all batch images.
     let limits = ["--max-queued-images", "4", "--max-images-per-request", "3"];
     let server = Server::start(&[&["--starter", "--max-batch", "2"][..], &limits].concat());
@@ -256,7 +256,7 @@ async fn client_that_does_not_read_holds_no_place_that_others_need() {
 }
 
 #[tokio::test]
-async fn server_that_ends_answers_what_it_has_read_and_says_so() {
+async fn shutdown_completes_received_images_and_reports_itself() {
     let mut server = Server::start(&["--starter"]);
     let face = faces(&server, 1).remove(0);
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
@@ -333,7 +333,7 @@ async fn average_over_the_mirror_image_is_the_mean_of_both_ages() {
 }
 
 #[tokio::test]
-async fn image_that_comes_again_is_answered_from_the_cache() {
+async fn repeated_image_is_served_from_the_cache() {
     let server = Server::start(&["--starter", "--response-cache-bytes", "1MiB"]);
     let faces = faces(&server, 2);
     let asking = |images: &[&Vec<u8>], annotate| v1::PredictRequest {
@@ -380,7 +380,7 @@ async fn image_that_comes_again_is_answered_from_the_cache() {
 }
 
 #[tokio::test]
-async fn client_that_sends_too_much_does_not_shut_out_another() {
+async fn client_that_overloads_does_not_block_others() {
     let limits = ["--max-queued-images", "16", "--max-images-per-request", "8"];
     let server = Server::start(&[&["--starter", "--max-batch", "8"][..], &limits].concat());
     let face = prost::bytes::Bytes::from(faces(&server, 1).remove(0));

@@ -126,7 +126,7 @@ async fn a_training_on_a_downloaded_model_starts_where_that_model_is() {
 }
 
 #[tokio::test]
-async fn the_spec_decides_about_the_head_of_an_age_model_and_other_heads_get_the_mean_age() {
+async fn head_bias_is_kept_for_age_models_and_the_mean_age_otherwise() {
     let server = Server::start(&["--starter"]);
     let faces = server.faces("faces", 40, 3);
     let path = server.path("age.safetensors");
@@ -197,7 +197,7 @@ async fn an_exported_model_is_an_age_model_in_every_format() {
 }
 
 #[tokio::test]
-async fn values_that_are_no_numbers_are_refused_before_a_training_is_queued() {
+async fn weights_with_nan_are_refused_before_a_training_is_queued() {
     let server = Server::start(&["--starter"]);
     let faces = server.faces("faces", 40, 3);
     let path = server.path("age.safetensors");
@@ -230,7 +230,7 @@ async fn values_that_are_no_numbers_are_refused_before_a_training_is_queued() {
 }
 
 #[tokio::test]
-async fn the_key_chooses_a_network_and_is_refused_where_it_names_none() {
+async fn init_key_selects_a_network_and_unknown_keys_are_refused() {
     let server = Server::start(&["--starter"]);
     let faces = server.faces("faces", 40, 3);
     let path = server.path("age.safetensors");

@@ -44,7 +44,7 @@ fn predict_request(server: &Server) -> v1::PredictRequest {
 }
 
 #[tokio::test]
-async fn every_service_reads_compressed_calls_and_compresses_its_responses() {
+async fn every_service_accepts_and_sends_compressed_messages() {
     let server = Server::start(&["--starter"]);
     let asked = predict_request(&server);
     for encoding in [GZIP, CompressionEncoding::Deflate] {
@@ -127,7 +127,7 @@ fn messages_of(
 }
 
 #[test]
-fn responses_are_compressed_for_clients_that_accept_it_alone() {
+fn responses_are_compressed_only_for_clients_that_accept_it() {
     let server = Server::start(&["--starter"]);
     let path = "visage.v1.ModelService/ListModelVersions";
     let request = v1::ListModelVersionsRequest::default();

@@ -80,7 +80,7 @@ async fn paused_training_lets_the_next_one_run_and_ends_with_what_it_has() {
 }
 
 #[tokio::test]
-async fn training_in_the_queue_is_paused_at_once_and_keeps_its_place() {
+async fn queued_training_is_paused_immediately_and_keeps_its_progress() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 60, 1);
     let running = server.queue(long_spec(&faces)).await;
@@ -111,7 +111,7 @@ async fn training_in_the_queue_is_paused_at_once_and_keeps_its_place() {
 }
 
 #[tokio::test]
-async fn running_training_takes_changes_from_its_next_epoch_on() {
+async fn running_training_applies_changes_from_its_next_epoch() {
     let server = Server::start(&[]);
     let spec = v1::TrainingSpec {
         max_epochs: Some(10_000),
@@ -188,7 +188,7 @@ async fn running_training_takes_changes_from_its_next_epoch_on() {
 }
 
 #[tokio::test]
-async fn training_that_prepares_takes_changes_from_its_first_epoch_on() {
+async fn preparing_training_applies_changes_from_its_first_epoch() {
     let server = Server::start(&[]);
     let name = server
         .queue(small_spec(&server.faces("faces", 200, 1)))
@@ -232,7 +232,7 @@ async fn target_that_is_reached_ends_the_training() {
 }
 
 #[tokio::test]
-async fn training_that_no_memory_could_hold_is_refused_with_the_numbers() {
+async fn training_that_exceeds_the_memory_is_refused_with_the_estimate() {
     let server = Server::start(&[]);
     let request = v1::StartTrainingRequest {
         spec: Some(v1::TrainingSpec {
@@ -254,7 +254,7 @@ async fn training_that_no_memory_could_hold_is_refused_with_the_numbers() {
 }
 
 #[tokio::test]
-async fn training_whose_best_checkpoint_is_lost_begins_anew_and_does_not_hold_up_the_queue() {
+async fn training_without_its_best_checkpoint_starts_over_and_does_not_block_the_queue() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 60, 1);
     let spec = v1::TrainingSpec {
@@ -288,7 +288,7 @@ async fn training_whose_best_checkpoint_is_lost_begins_anew_and_does_not_hold_up
 /// Stops trainings repeatedly, because the moment between the end of a process and its record
 /// cannot be hit deliberately. Every one must end.
 #[tokio::test]
-async fn stop_that_meets_the_end_of_a_process_ends_the_training() {
+async fn stop_while_a_process_ends_ends_the_training() {
     let server = Server::start(&[]);
     let spec = v1::TrainingSpec {
         max_epochs: Some(10_000),

@@ -101,7 +101,7 @@ fn names(group: &v1::DuplicateGroup) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_check_finds_each_thing_that_is_wrong() {
+async fn a_check_finds_every_kind_of_problem() {
     let server = Server::start(&[]);
     let directory = spoiled(&server);
     let (phases, found) = check(&server, request(&directory)).await.unwrap();
@@ -211,7 +211,7 @@ fn command_line(server: &Server, directory: &Path) {
 }
 
 #[tokio::test]
-async fn labels_that_the_model_does_not_believe_are_those_outside_of_its_intervals() {
+async fn doubtful_labels_are_those_outside_the_intervals() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 200, 1);
     let mut spec = v1::TrainingSpec {
@@ -296,7 +296,7 @@ async fn labels_that_the_model_does_not_believe_are_those_outside_of_its_interva
 
 /// A check, a training and an evaluation agree on a split.
 #[tokio::test]
-async fn a_training_splits_by_looks_when_it_is_asked_to() {
+async fn a_training_groups_near_duplicates_on_request() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 60, 2);
     for file in files_of(&faces) {
@@ -358,7 +358,7 @@ async fn a_training_splits_by_looks_when_it_is_asked_to() {
 }
 
 #[tokio::test]
-async fn a_check_that_cannot_be_says_why() {
+async fn invalid_checks_are_refused_with_a_reason() {
     let outside = tempfile::tempdir().unwrap();
     let inside = tempfile::tempdir().unwrap();
     let root = inside.path().to_str().unwrap().to_owned();

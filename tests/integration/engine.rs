@@ -105,7 +105,7 @@ async fn cached_epochs_read_no_image() {
 }
 
 #[tokio::test]
-async fn sixteen_bits_learn_as_well_as_thirty_two() {
+async fn bf16_training_matches_f32() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 120, 1);
     let spec = |precision: Precision, seed: u64| v1::TrainingSpec {

@@ -121,7 +121,7 @@ fn assert_near(found: f64, expected: f64, what: &str) {
 }
 
 #[tokio::test]
-async fn an_evaluation_has_the_figures_that_follow_from_predict() {
+async fn evaluation_metrics_follow_from_the_predictions() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 200, 1);
     let files = files_of(&faces);
@@ -387,7 +387,7 @@ async fn infer(server: &Server, files: &[PathBuf]) -> Vec<f32> {
 }
 
 #[tokio::test]
-async fn no_age_is_negative_or_outside_of_its_interval_whatever_predicts_it() {
+async fn no_age_is_negative_or_outside_its_interval_with_any_interface() {
     let server = Server::start(&[]);
     // Nine tenths of the faces are labelled as newborns, so that outputs of the network are on both
     // sides of 0.
@@ -447,7 +447,7 @@ async fn no_age_is_negative_or_outside_of_its_interval_whatever_predicts_it() {
 }
 
 #[tokio::test]
-async fn an_evaluation_that_cannot_be_says_why() {
+async fn invalid_evaluations_are_refused_with_a_reason() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 40, 3);
     let refused = evaluate(&server, request(&faces)).await.map(drop);

@@ -184,7 +184,7 @@ async fn an_explanation_sums_up_to_the_age_and_is_laid_over_the_image() {
 }
 
 #[tokio::test]
-async fn crowds_come_through_a_queue_of_one_and_leave_it_empty() {
+async fn many_faces_pass_a_queue_of_one_and_leave_it_empty() {
     let server = Server::start(&[
         "--max-queued-images",
         "1",

@@ -55,7 +55,7 @@ async fn worker_killed_in_the_middle_of_an_epoch_fails_its_training_alone() {
 }
 
 #[tokio::test]
-async fn worker_that_hangs_is_killed() {
+async fn hanging_worker_is_killed() {
     let message = message_after("STOP", &["--worker-silence-timeout", "2s"]).await;
     assert!(message.contains("no heartbeat for 2s"), "{message}");
 }
@@ -74,7 +74,7 @@ async fn launcher_that_writes_garbage_fails_the_training() {
 }
 
 #[tokio::test]
-async fn training_that_dies_at_once_every_time_is_given_up() {
+async fn training_that_crashes_at_every_start_fails() {
     let server = Server::start(&["--worker-launcher", "false", "--max-restarts", "2"]);
     let begun = Instant::now();
     let spec = small_spec(&server.faces("faces", 40, 1));
@@ -91,7 +91,7 @@ async fn training_that_dies_at_once_every_time_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_database_that_others_lock_for_a_while_ends_no_training() {
+async fn a_temporarily_locked_database_fails_no_training() {
     let server = Server::start(&[]);
     let name = server.queue(long_spec(&server.faces("faces", 40, 1))).await;
     let has_epochs = |training: &v1::Training| training.best.is_some();
@@ -169,7 +169,7 @@ async fn batch_that_does_not_fit_into_memory_is_halved() {
 const MAPPABLE_KILOBYTES: u64 = 2_200_000;
 
 #[tokio::test]
-async fn loss_that_is_not_a_number_ends_the_training() {
+async fn nan_loss_ends_the_training() {
     let server = Server::start(&[]);
     server.train_small().await;
     let begun = Instant::now();

@@ -247,7 +247,7 @@ fn peak_memory(server: &Server) -> u64 {
 }
 
 #[tokio::test]
-async fn files_that_are_made_to_harm_are_refused_or_cost_no_more_than_a_image() {
+async fn malicious_files_are_refused_or_cost_no_more_than_an_image() {
     let server = Server::start(&["--starter"]);
     server.predict().await.unwrap();
     let before = peak_memory(&server);

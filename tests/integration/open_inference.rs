@@ -85,7 +85,7 @@ fn grey(images: usize) -> Vec<f32> {
 }
 
 #[tokio::test]
-async fn elements_in_lists_mean_the_same_as_raw_ones() {
+async fn list_elements_equal_raw_ones() {
     let server = Server::start(&[]);
     server.train_small().await;
     let mut client = client(&server);
@@ -128,7 +128,7 @@ async fn elements_in_lists_mean_the_same_as_raw_ones() {
 }
 
 #[tokio::test]
-async fn tensors_that_contradict_themselves_are_refused_with_the_place() {
+async fn inconsistent_tensors_are_refused_with_their_field() {
     let server = Server::start(&[]);
     server.train_small().await;
     let mut client = client(&server);
@@ -300,7 +300,7 @@ async fn a_full_queue_refuses_a_request_and_counts_it() {
 }
 
 #[tokio::test]
-async fn an_end_of_the_server_ends_a_stream_with_a_time_to_come_back() {
+async fn shutdown_ends_a_stream_with_a_retry_delay() {
     let mut server = Server::start(&[]);
     server.train_small().await;
     let mut client = client(&server);

@@ -134,7 +134,7 @@ fn identity(path: &Path) -> String {
 }
 
 #[tokio::test]
-async fn power_lost_at_random_moments_changes_nothing() {
+async fn loss_of_power_at_random_moments_changes_no_result() {
     const LOSSES: u32 = 6;
     let Some(mut machine) = Machine::start() else {
         eprintln!("skipped: there is no C compiler to build the library that records synced files");

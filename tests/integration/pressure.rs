@@ -31,7 +31,7 @@ async fn large_version(server: &Server) -> String {
 }
 
 #[tokio::test]
-async fn predictions_go_on_while_another_version_is_loaded() {
+async fn predictions_continue_while_another_version_is_loaded() {
     let mut server = Server::start(&["--starter"]);
     let version = large_version(&server).await;
     // The restarted server has only the live version loaded.
@@ -65,7 +65,7 @@ async fn predictions_go_on_while_another_version_is_loaded() {
 }
 
 #[tokio::test]
-async fn images_that_nobody_waits_for_leave_places_to_others() {
+async fn batch_images_leave_permits_to_interactive_ones() {
     let options = ["--max-queued-images", "8", "--max-images-per-request", "8"];
     let server = Server::start(&[&["--starter", "--max-batch", "8"][..], &options].concat());
     let predict = async |images: usize, priority: Priority| {
@@ -88,7 +88,7 @@ async fn images_that_nobody_waits_for_leave_places_to_others() {
 }
 
 #[tokio::test]
-async fn call_that_cannot_be_answered_before_its_deadline_is_refused_at_once() {
+async fn call_that_would_miss_its_deadline_is_refused_immediately() {
     let server = Server::start(&["--starter", "--threads", "1"]);
     let images = |count| request(&server, count, Priority::Interactive);
     let fill = || {
@@ -131,7 +131,7 @@ async fn call_that_cannot_be_answered_before_its_deadline_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn priority_that_does_not_exist_is_refused() {
+async fn unknown_priority_is_refused() {
     let server = Server::start(&["--starter"]);
     let request = v1::PredictRequest {
         priority: 9,
@@ -162,7 +162,7 @@ fn priorities_of_threads(pid: u32) -> Vec<(i32, u32)> {
 }
 
 #[tokio::test]
-async fn training_gives_way_to_predictions() {
+async fn training_yields_to_predictions() {
     let (own, policy) = priorities_of_threads(std::process::id())[0];
     for (options, nice, is_idle) in [
         (&[][..], 10, false),

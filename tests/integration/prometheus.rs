@@ -60,7 +60,7 @@ fn codes_of_rules() -> BTreeSet<&'static str> {
 }
 
 #[tokio::test]
-async fn the_codes_of_the_rules_are_at_0_for_every_method_and_route_of_a_new_server() {
+async fn codes_of_the_rules_start_at_0_for_every_method_and_route() {
     let codes = codes_of_rules();
     assert_eq!(codes, BTreeSet::from(["data_loss", "internal", "unknown"]));
     let server = Server::start(&[]);

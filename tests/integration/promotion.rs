@@ -29,7 +29,7 @@ async fn version_of(server: &Server, alias: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn live_moves_as_the_spec_says() {
+async fn live_moves_by_the_promotion_policy() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 80, 1);
     let spec = |promote: Promote, epochs: u32| v1::TrainingSpec {

@@ -84,7 +84,7 @@ impl Gate {
 }
 
 #[tokio::test]
-async fn a_push_goes_on_after_the_server_was_killed_and_restarted() {
+async fn a_push_resumes_after_the_server_was_killed_and_restarted() {
     let mut server = Server::start(&[]);
     let faces = server.faces("faces", 120, 3);
     let gate = Gate::open(&server.http, 60_000);
@@ -167,7 +167,7 @@ async fn a_push_goes_on_after_the_server_was_killed_and_restarted() {
 }
 
 #[tokio::test]
-async fn a_pushed_archive_with_a_manifest_is_a_dataset_and_a_hostile_one_is_told() {
+async fn archives_with_a_manifest_are_accepted_and_hostile_ones_refused() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 12, 3);
     let mut builder = tar::Builder::new(Vec::new());

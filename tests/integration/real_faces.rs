@@ -92,7 +92,7 @@ async fn short_fine_tuning_on_real_faces_beats_the_mean_age() {
 /// UTKFace has names without a race, with a space before the extension, and 375 groups of equal
 /// images.
 #[tokio::test]
-async fn whole_of_utkface_is_read_with_its_odd_names() {
+async fn all_of_utkface_is_read_with_its_irregular_names() {
     let Some(source) = real_faces() else {
         return;
     };
@@ -131,7 +131,7 @@ async fn whole_of_utkface_is_read_with_its_odd_names() {
 /// group is in two splits; `sha256sum` finds 333 groups of 680 files in them, 184 with different
 /// ages.
 #[tokio::test]
-async fn check_of_utkface_finds_what_is_known_of_it() {
+async fn check_of_utkface_finds_its_known_problems() {
     let Some(source) = real_faces() else {
         return;
     };
@@ -187,7 +187,7 @@ async fn check_of_utkface_finds_what_is_known_of_it() {
 
 /// The square around a face must match the images of the training, or ages are off by years.
 #[tokio::test]
-async fn faces_in_larger_images_are_found_and_as_old_as_their_chips() {
+async fn faces_in_larger_images_are_found_with_the_ages_of_their_crops() {
     let Some(source) = real_faces() else {
         return;
     };

@@ -13,7 +13,7 @@ fn start(spec: v1::TrainingSpec) -> v1::StartTrainingRequest {
 }
 
 #[tokio::test]
-async fn a_registered_directory_is_trained_on_by_its_name_and_never_touched() {
+async fn a_registered_directory_is_trained_on_by_name_and_never_modified() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 40, 3);
     let registered = server.register("faces", &faces).await.unwrap();
@@ -64,7 +64,7 @@ async fn a_registered_directory_is_trained_on_by_its_name_and_never_touched() {
 }
 
 #[tokio::test]
-async fn a_dataset_that_a_training_reads_is_not_deleted() {
+async fn a_dataset_in_use_is_not_deleted() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 20, 3);
     server.register("faces", &faces).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_dataset_that_a_training_reads_is_not_deleted() {
 }
 
 #[tokio::test]
-async fn names_that_cannot_be_used_are_refused_at_their_field() {
+async fn invalid_names_are_refused_with_their_field() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 20, 3);
     let empty = server.path("empty");

@@ -141,7 +141,7 @@ async fn assert_checkpoints(server: &Server, name: &str) -> usize {
 }
 
 #[tokio::test]
-async fn server_killed_at_any_moment_loses_nothing_that_it_said() {
+async fn server_killed_at_any_moment_loses_no_sent_event() {
     let mut random = ChaCha8Rng::seed_from_u64(2026);
     let mut server = Server::start(&["--max-restarts", "100"]);
     server.train_small().await;
@@ -193,7 +193,7 @@ async fn server_killed_at_any_moment_loses_nothing_that_it_said() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_a_moment_before_the_kill_is_there_afterwards() {
+async fn acknowledged_changes_survive_an_immediate_kill() {
     let mut server = Server::start(&[]);
     let version = server.train_small().await;
     for round in 0..3 {
@@ -222,7 +222,7 @@ async fn what_was_acknowledged_a_moment_before_the_kill_is_there_afterwards() {
 }
 
 #[tokio::test]
-async fn worker_that_hangs_does_not_outlive_its_server() {
+async fn hanging_worker_does_not_outlive_its_server() {
     let mut server = Server::start(&["--shutdown-grace", "1s"]);
     let name = server.queue(long_spec(&server.faces("faces", 60, 1))).await;
     server.in_epoch(&name).await;
@@ -238,7 +238,7 @@ async fn worker_that_hangs_does_not_outlive_its_server() {
 }
 
 #[tokio::test]
-async fn training_whose_server_dies_again_and_again_is_given_up() {
+async fn training_fails_after_too_many_server_crashes() {
     let mut server = Server::start(&["--max-restarts", "1"]);
     let name = server.queue(long_spec(&server.faces("faces", 60, 1))).await;
     for _ in 0..2 {
@@ -252,7 +252,7 @@ async fn training_whose_server_dies_again_and_again_is_given_up() {
 }
 
 #[tokio::test]
-async fn server_that_is_asked_to_end_tells_its_watchers_and_goes_on_later() {
+async fn shutdown_notifies_followers_and_the_training_resumes_later() {
     let mut server = Server::start(&["--shutdown-grace", "5s"]);
     let name = server.queue(long_spec(&server.faces("faces", 60, 1))).await;
     server.in_epoch(&name).await;
@@ -318,7 +318,7 @@ async fn a_second_interruption_of_the_first_epoch_loses_no_more_than_the_first()
 }
 
 #[tokio::test]
-async fn an_open_stream_of_reflection_does_not_hold_up_the_end() {
+async fn an_open_reflection_stream_does_not_delay_the_shutdown() {
     let mut server = Server::start(&["--shutdown-grace", "60s"]);
     let (open, requests) = tokio::sync::mpsc::channel(1);
     let list = MessageRequest::ListServices(String::new());

@@ -58,7 +58,7 @@ async fn age(server: &Server, version: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_fresh_server_with_the_starter_predicts_at_once_and_says_what_with() {
+async fn a_new_server_with_the_starter_predicts_immediately() {
     let server = Server::start(&["--starter"]);
     let answer = server.predict().await.unwrap();
     assert_eq!(answer.model_version, "models/age/versions/1");
@@ -130,7 +130,7 @@ async fn predictions_are(server: &Server, wanted: ServingStatus) {
 }
 
 #[tokio::test]
-async fn a_live_version_that_does_not_load_is_told_of_until_another_one_is_live() {
+async fn an_unloadable_live_version_is_reported_until_another_is_live() {
     let mut server = Server::start(&["--starter"]);
     let own = server.train_small().await;
     predictions_are(&server, ServingStatus::Serving).await;
@@ -226,7 +226,7 @@ async fn train(server: &Server, spec: v1::TrainingSpec) -> v1::Training {
 }
 
 #[tokio::test]
-async fn a_training_begins_with_all_of_the_starter_its_head_included() {
+async fn a_training_starts_from_the_whole_starter_including_its_head() {
     let server = Server::start(&["--starter"]);
     let faces = server.faces("faces", 40, 3);
     let training = train(&server, unmoved(&faces)).await;
@@ -259,7 +259,7 @@ async fn a_training_begins_with_all_of_the_starter_its_head_included() {
 }
 
 #[tokio::test]
-async fn without_imagenets_weights_a_training_says_three_ways_out() {
+async fn without_imagenet_weights_the_error_lists_three_remedies() {
     let server = Server::start(&[]);
     let spec = v1::TrainingSpec {
         init: None,

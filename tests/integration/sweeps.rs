@@ -31,7 +31,7 @@ fn objects(output: &Output) -> Vec<serde_json::Value> {
 }
 
 #[tokio::test]
-async fn a_sweep_runs_all_and_goes_on_where_it_was_left() {
+async fn a_sweep_runs_all_and_resumes_where_it_stopped() {
     let server = Server::start(&["--max-queued-trainings", "1"]);
     let faces = server.faces("faces", 40, 3);
     let runs = objects(&sweep(&server, &faces, &["--id", "sizes"]).await);

@@ -197,7 +197,7 @@ fn is_inside(inner: &Span, outer: &Span) -> bool {
 }
 
 #[tokio::test]
-async fn predict_in_a_client_s_trace_is_told_as_a_tree_and_others_not_at_all() {
+async fn only_sampled_predictions_are_exported_as_a_tree_of_spans() {
     let collector = Collector::start().await;
     let endpoint = collector.endpoint();
     let server = Server::start(&[
@@ -410,7 +410,7 @@ async fn epochs_of_a_training_are_in_the_trace_of_the_call_that_started_it() {
 
 // Multi-threaded, because the collector responds while the test waits for the process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn collector_that_is_away_takes_nothing_from_serving_and_gets_spans_when_it_is_back() {
+async fn unreachable_collector_does_not_affect_serving_and_receives_later_spans() {
     // Bound but not listening, so that no other process takes the port.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
@@ -461,7 +461,7 @@ async fn collector_that_is_away_takes_nothing_from_serving_and_gets_spans_when_i
 }
 
 #[tokio::test]
-async fn end_of_the_server_sends_what_waits() {
+async fn shutdown_exports_pending_spans() {
     let collector = Collector::start().await;
     let endpoint = collector.endpoint();
     let mut server = Server::start(&["--starter", "--otlp-endpoint", &endpoint]);

@@ -25,7 +25,7 @@ async fn cancel(server: &Server, name: &str, force: bool) -> Result<v1::Training
 }
 
 #[tokio::test]
-async fn stop_in_the_middle_of_an_epoch_keeps_the_best_checkpoint() {
+async fn stop_during_an_epoch_keeps_the_best_checkpoint() {
     let server = Server::start(&[]);
     let name = server.queue(long_spec(&server.faces("faces", 60, 1))).await;
     server
@@ -74,7 +74,7 @@ async fn stop_before_the_first_epoch_is_complete_cancels() {
 }
 
 #[tokio::test]
-async fn cancel_gives_up_in_the_middle_of_an_epoch_with_and_without_force() {
+async fn cancel_ends_a_training_during_an_epoch_with_and_without_force() {
     let server = Server::start(&[]);
     let faces = server.faces("faces", 120, 1);
     for force in [false, true] {

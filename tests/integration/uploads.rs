@@ -150,7 +150,7 @@ async fn an_upload_survives_a_killed_server_and_becomes_a_dataset() {
 }
 
 #[tokio::test]
-async fn requests_that_are_no_uploads_are_refused() {
+async fn invalid_upload_requests_are_refused() {
     let server = Server::start(&["--max-upload-bytes", "64KiB", "--upload-expiry", "2s"]);
     let uploads = format!("http://{}/datasets/uploads", server.http);
     let post = |length: &str| {
@@ -204,7 +204,7 @@ async fn requests_that_are_no_uploads_are_refused() {
 }
 
 #[tokio::test]
-async fn a_server_without_uploads_says_so_and_registers_all_the_same() {
+async fn a_server_without_uploads_refuses_them_but_registers_datasets() {
     let server = Server::start_under(&["env", "VISAGE_UPLOADS=false"], &[]);
     let faces = server.faces("faces", 4, 3);
     let url = format!("http://{}/datasets/uploads", server.http);
