@@ -1,12 +1,12 @@
 //! The command line: turns arguments into requests of the public API, and responses into text or
 //! JSON.
 //!
-//! - [`program`]: parses the arguments and runs one command.
-//! - [`commands`]: one file or directory per command, with its arguments and one `run`.
-//! - [`args`]: arguments that several commands share, and their conversion to the API.
-//! - [`client`]: the connection to a server, retries, resumable event streams, verified downloads.
-//! - [`report`]: trainings, evaluations and datasets as lines of text.
-//! - [`output`]: stdout, stderr, tables and JSON.
+//! - `program`: parses the arguments and runs one command.
+//! - `commands`: one file or directory per command, with its arguments and one `run`.
+//! - `args`: arguments that several commands share, and their conversion to the API.
+//! - `client`: the connection to a server, retries, resumable event streams, verified downloads.
+//! - `report`: trainings, evaluations and datasets as lines of text.
+//! - `output`: stdout, stderr, tables and JSON.
 //!
 //! All commands but `serve`, `worker` and the local ones are ordinary clients. Results are written
 //! to stdout, everything else to stderr. Exit codes: 0 success (for a training: SUCCEEDED),

@@ -48,8 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "VERSION")]
     model: Option<String>,
     /// Confidence level of the interval, such as 0.8, rounded up to a level that the version
-    /// supports
-    /// [default: 0.9]
+    /// supports [default: 0.9]
     #[arg(long, value_name = "LEVEL")]
     interval: Option<f64>,
     /// Also write the image with the age drawn on it: a .png file for one image, a directory for
