@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Trains the starter anew: random weights on small images first, then from the best epoch on larger ones, twice, and once more on those with the learning rate up again.
+# Trains the starter from random weights: first on small images, then from the best epoch on larger ones, twice, and once
+# more on the largest with the learning rate raised again.
 #
-#   DATA=directory   with the directories `train` and `val`, images whose names begin with the age (required)
-#   OUT=directory    where everything is kept; a run that was broken off goes on where it was; default: starter-data
-#   CHECK=n       images of `val` whose predictions must not change when the starter is written in 16 bits; default: 200
+#   DATA=directory   has the directories `train` and `val` with images whose names start with the age (required)
+#   OUT=directory    stores everything; an interrupted run resumes; default: starter-data
+#   CHECK=n          images of `val` on which the rounding to 16 bits is checked; default: 200
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 fail() { echo "starter: $*" >&2; exit 1; }
@@ -31,12 +32,12 @@ done
 VISAGE_SERVER=$(sed -n 's/.*"grpc": *"\([^"]*\)".*/\1/p' "$out/ready")
 export VISAGE_SERVER
 
-# What all stages have in common.
+# Common to all stages.
 recipe=(--dataset "$data" --trainable ALL --batch-size 64 --optimizer adamw --weight-decay 0.05 --schedule cosine --loss smooth-l1
   --set target_scale=STANDARDISED --set ema_decay=0.998 --flip --set augmentation.brightness=0.2
   --set augmentation.contrast=0.2 --set augmentation.saturation=0.2 --set augmentation.erasing=0.1 --set monitor=VAL_MAE --promote never)
 
-# Starts a training, or follows the one that is there already; its model version.
+# Starts or follows a training and prints its model version.
 stage() {
   local id=$1
   shift
@@ -54,10 +55,11 @@ weights "$first" small
 second=$(stage medium --init "$out/small.safetensors" --input-size 112 --epochs 22 --lr 1e-3 --warmup-epochs 0.5 \
   --set schedule.min_factor=0.005 --set augmentation.min_crop_area=0.65 --set loss.beta=0.15)
 weights "$second" medium
-# All that an image of 200 pixels has to show.
+# The full detail of images of 200 pixels.
 large=(--set head_bias=KEEP --input-size 192 --warmup-epochs 0.3 --set schedule.min_factor=0.005 --set augmentation.min_crop_area=0.4 --set loss.beta=0.15)
 third=$(stage large --init "$out/medium.safetensors" "${large[@]}" --epochs 8 --lr 7e-4)
 weights "$third" large
-last=$(stage again --init "$out/large.safetensors" "${large[@]}" --epochs 12 --lr 8e-4)
-find "$data/val" -type f | sort | head -"${CHECK:-200}" | xargs -d '\n' "$visage" models export "$last" --format starter --output "$out/starter" --check
+stage again --init "$out/large.safetensors" "${large[@]}" --epochs 12 --lr 8e-4 >/dev/null
+find "$data/val" -type f | sort | head -"${CHECK:-200}" |
+  xargs -d '\n' deploy/tools/round_starter.py again --visage "$visage" --output "$out/starter" --check
 echo "The starter is in $out/starter; copy its files to src/model/starter and build."

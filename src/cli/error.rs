@@ -39,8 +39,6 @@ pub(crate) enum Error {
     Synth(#[from] synth::Error),
     #[error(transparent)]
     Model(#[from] model::Error),
-    #[error(transparent)]
-    Starter(#[from] model::starter::Error),
     #[error("{0}")]
     File(#[source] io::Error),
     #[error(
@@ -75,7 +73,6 @@ impl Error {
             | Self::Logging(_)
             | Self::Synth(_)
             | Self::Model(_)
-            | Self::Starter(_)
             | Self::File(_)
             | Self::Corrupt { .. }
             | Self::CurrentDir(_)

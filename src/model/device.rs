@@ -1,7 +1,7 @@
-//! CPU or GPU, found at run time.
+//! Selects CPU or GPU at run time.
 //!
-//! The binary links only libtorch's CPU libraries. Where `libtorch_cuda.so` lies beside them, loading it registers the CUDA backend with
-//! libtorch, so that one binary serves both kinds of machine.
+//! The binary links only libtorch's CPU libraries. Where `libtorch_cuda.so` is installed beside them, loading it
+//! registers the CUDA backend, so that one binary serves both kinds of machine.
 
 use std::sync::OnceLock;
 
@@ -9,16 +9,16 @@ use tch::Device;
 
 use super::Error;
 
-/// Finds the device that the user asked for: `auto`, `cpu` or `cuda:N`.
+/// Selects the device of this name: `auto`, `cpu` or `cuda:N`.
 ///
 /// # Errors
-/// A name of another form, or a GPU that is not there.
-pub fn select(wanted: &str) -> Result<Device, Error> {
+/// An invalid name, or a GPU that is missing.
+pub fn select(requested: &str) -> Result<Device, Error> {
     let unavailable = |reason: String| Error::Device {
-        wanted: wanted.to_owned(),
+        requested: requested.to_owned(),
         reason,
     };
-    match wanted {
+    match requested {
         "cpu" => return Ok(Device::Cpu),
         "auto" | "" => {
             let found = load_cuda().is_ok() && tch::Cuda::is_available();
@@ -26,18 +26,20 @@ pub fn select(wanted: &str) -> Result<Device, Error> {
         }
         _ => {}
     }
-    let index = wanted
+    let index = requested
         .strip_prefix("cuda:")
         .and_then(|n| n.parse::<usize>().ok());
     let Some(index) = index else {
-        return Err(unavailable("it must be auto, cpu or cuda:N".to_owned()));
+        return Err(unavailable(
+            "the name must be auto, cpu or cuda:N".to_owned(),
+        ));
     };
     load_cuda().map_err(unavailable)?;
     let count = tch::Cuda::device_count();
     if i64::try_from(index).is_ok_and(|index| index < count) {
         return Ok(Device::Cuda(index));
     }
-    Err(unavailable(format!("libtorch finds {count} GPUs here")))
+    Err(unavailable(format!("libtorch found {count} GPUs")))
 }
 
 /// `cpu` or `cuda:N`.
@@ -50,17 +52,18 @@ pub fn name(device: Device) -> String {
     }
 }
 
-/// Lets libtorch compute with so many threads when this thread calls it, whatever other threads tell it for themselves later.
+/// Sets the number of libtorch's threads for calls from the current thread, whatever other threads set later.
 pub fn compute_with_threads(count: usize) {
     tch::set_num_threads(i32::try_from(count).unwrap_or(i32::MAX));
-    // A thread takes the number that libtorch was last told when it computes for the first time, which may be another one's; asking is such a first time.
+    // A thread adopts the number that was set last, by any thread, when it first uses libtorch; reading the
+    // number counts as a first use.
     tch::get_num_threads();
 }
 
-/// The libtorch that this program is written for.
+/// The supported version of libtorch.
 pub const LIBTORCH_VERSION: &str = "2.11.0";
 
-/// Loads the CUDA backend once; must come before the first tensor. Says why when it cannot be loaded.
+/// Loads the CUDA backend once, before the first tensor; returns the reason if it cannot be loaded.
 fn load_cuda() -> Result<(), String> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     LOADED.get_or_init(open_cuda_library).clone()
@@ -95,24 +98,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn number_of_threads_is_not_that_which_another_thread_tells_later() {
-        let (told, is_told) = mpsc::channel();
-        let (go_on, goes_on) = mpsc::channel();
+    fn the_number_of_threads_is_not_what_another_thread_sets_later() {
+        let (ready, is_ready) = mpsc::channel();
+        let (resume, resumed) = mpsc::channel();
         let first = std::thread::spawn(move || {
             compute_with_threads(3);
-            told.send(()).unwrap();
-            goes_on.recv().unwrap();
-            // The first time that this thread computes anything.
+            ready.send(()).unwrap();
+            resumed.recv().unwrap();
+            // The first computation of this thread.
             drop(Tensor::ones([64, 64], (Kind::Float, Device::Cpu)) * 2.0);
             tch::get_num_threads()
         });
-        is_told.recv().unwrap();
+        is_ready.recv().unwrap();
         let second = std::thread::spawn(|| {
             compute_with_threads(1);
             tch::get_num_threads()
         });
         assert_eq!(second.join().unwrap(), 1);
-        go_on.send(()).unwrap();
+        resume.send(()).unwrap();
         assert_eq!(first.join().unwrap(), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! A model as a TorchScript file, which PyTorch and libtorch run without Visage.
+//! Exports a model as TorchScript, which PyTorch and libtorch run without Visage.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -11,17 +11,17 @@ use super::{
     resnet18::{Mode, ResNet18, TrainableFrom},
 };
 
-/// What the module is called in error messages of TorchScript.
+/// The module's name in TorchScript's error messages.
 const MODULE: &str = "Visage";
 
-/// Writes the network over these tensors as a module whose `forward` takes normalised images `[N, 3, S, S]` in f32, for any N, and returns ages in
+/// Writes a module whose `forward` takes normalised images `[N, 3, S, S]` in f32, for any N, and returns ages in
 /// years, `[N]`, at least 0.
 ///
 /// # Errors
-/// Whatever libtorch refuses, such as a lack of memory or of disk.
+/// A failure of libtorch, such as out of memory or a full disk.
 ///
 /// # Panics
-/// When a tensor is missing; see [`ResNet18::new`].
+/// If a tensor is missing; see [`ResNet18::new`].
 pub fn write(
     state: &BTreeMap<String, Tensor>,
     label: LabelScale,
@@ -31,7 +31,7 @@ pub fn write(
     let network =
         ResNet18::new(state, TrainableFrom::DEFAULT, Precision::F32)?.without_fused_kernels();
     let side = i64::from(input_size);
-    // What is recorded does not depend on the values, and on the sides not either, as the pooling before the head takes any.
+    // The trace depends neither on the values nor on the sides, because the pooling accepts any.
     let example = Tensor::f_zeros([1, 3, side, side], (Kind::Float, Device::Cpu))?;
     let mut failure = None;
     let mut forward = |inputs: &[Tensor]| {
@@ -40,12 +40,12 @@ pub fn write(
             Ok(output
                 .f_mul_scalar(label.scale)?
                 .f_add_scalar(label.offset)?
-                // As `LabelScale::age`; NaN stays NaN.
+                // As in `LabelScale::age`; NaN stays NaN.
                 .f_clamp_min(0.0)?)
         };
         let ages = ages().unwrap_or_else(|error| {
             failure = Some(error);
-            // libtorch wants an output to end the recording with.
+            // Tracing requires an output.
             inputs[0].shallow_clone()
         });
         vec![ages]

@@ -8,11 +8,7 @@ use std::path::PathBuf;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::model::{
-    Error,
-    precision::Precision,
-    resnet18::{TrainableFrom, feature_shape},
-};
+use crate::model::{Error, layers::TrainableFrom, precision::Precision};
 
 /// Requested location of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +39,7 @@ pub(super) fn bytes_of_features(
     precision: Precision,
     images: usize,
 ) -> Option<u64> {
-    let shape = feature_shape(trained, input_size)?;
+    let shape = trained.feature_shape(input_size)?;
     let width = match precision {
         Precision::F32 | Precision::F16Weights => 4,
         Precision::Bf16 | Precision::F16 => 2,

@@ -5,11 +5,7 @@ use std::{collections::BTreeMap, io};
 use tch::{Kind, Tensor};
 
 use super::{
-    super::{
-        Error,
-        precision::Precision,
-        resnet18::{Output, folded},
-    },
+    super::{Error, batch_norm::folded, forward::Output, layout::CHANNELS, precision::Precision},
     direct,
     format::Arithmetic,
     memory::Aligned,
@@ -18,8 +14,6 @@ use super::{
     winograd::{self, Images},
 };
 
-/// Channels behind layer1 to layer4.
-pub(super) const CHANNELS: [usize; 4] = [64, 128, 256, 512];
 /// How much brighter an image may be than any is, without a number beyond f16.
 const HEADROOM: f32 = 16.0;
 /// The largest value of a normalised image: white, (1 - 0.406) / 0.225.

@@ -7,8 +7,9 @@ use tch::Tensor;
 use super::{
     super::{
         Error,
+        forward::{Mode, Output},
+        layers::TrainableFrom,
         precision::Precision,
-        resnet18::{Mode, Output, TrainableFrom},
     },
     threads::Threads,
 };

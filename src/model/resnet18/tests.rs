@@ -1,6 +1,15 @@
 //! Parity with torchvision; `tests/fixtures/generate/make_model_fixtures.py` has the same formula and made the expected numbers.
 
-use super::*;
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor};
+
+use super::{Mode, ResNet18, TrainableFrom, frozen::FrozenLayers, layout};
+use crate::model::{
+    fused::{Network, Threads, Workspace},
+    precision::Precision,
+    tensors::channels_last,
+};
 
 /// Weights from a formula, so that both sides have the same without a large file.
 pub(crate) fn formula_weights() -> BTreeMap<String, Tensor> {
@@ -88,48 +97,6 @@ fn predictions_are_torchvisions_within_a_ten_thousandth() {
     }
 }
 
-#[test]
-fn the_layout_is_torchvisions() {
-    let layout = layout(1);
-    assert_eq!(layout.len(), 122);
-    let parameters: usize = layout
-        .iter()
-        .filter(|(name, _)| is_parameter(name))
-        .map(|(_, shape)| shape.iter().product::<usize>())
-        .sum();
-    // torchvision.models.resnet18(num_classes=1) has this many.
-    assert_eq!(parameters, 11_177_025);
-    let trained: usize = layout
-        .iter()
-        .filter(|(name, _)| is_parameter(name) && TrainableFrom::DEFAULT.contains_name(name))
-        .map(|(_, shape)| shape.iter().product::<usize>())
-        .sum();
-    assert_eq!(trained, 8_393_728 + 513);
-}
-
-#[test]
-fn trained_parts_must_reach_the_head_without_a_gap() {
-    assert_eq!(
-        TrainableFrom::parse(&["fc", "layer4"]).unwrap(),
-        TrainableFrom::DEFAULT
-    );
-    assert_eq!(TrainableFrom::parse(&["ALL"]).unwrap().names().len(), 7);
-    let gap = TrainableFrom::parse(&["layer3", "fc"])
-        .unwrap_err()
-        .to_string();
-    assert_eq!(
-        gap,
-        "trainable: layer3 is trained but layer4, which follows it, is not; add layer4 or leave layer3 out"
-    );
-    assert!(
-        TrainableFrom::parse(&["layer5"])
-            .unwrap_err()
-            .to_string()
-            .contains("\"layer5\" is no part")
-    );
-    assert!(TrainableFrom::parse::<&str>(&[]).is_err());
-}
-
 /// Root of the mean squared difference, over that of the expected values.
 fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
     let (found, expected) = (found.to_kind(Kind::Float), expected.to_kind(Kind::Float));
@@ -153,15 +120,9 @@ fn own_features_for_bf16_are_as_close_to_f32_as_libtorchs() {
             let expected = exact.features(&images, Mode::Eval).unwrap();
             rounded.fused = None;
             let libtorchs = rounded.features(&images, Mode::Eval).unwrap();
-            let network = fused::Network::new(format, &state, 3).unwrap();
+            let network = Network::new(format, &state, 3).unwrap();
             let network = network.expect("numbers that the format holds");
-            let workspace = RefCell::new(fused::Workspace::new());
-            let kind = Precision::Bf16.kind();
-            rounded.fused = Some(Fused {
-                network,
-                workspace,
-                kind,
-            });
+            rounded.fused = Some(FrozenLayers::of(network, Precision::Bf16.kind()));
             let own = rounded.features(&images, Mode::Eval).unwrap();
             assert_eq!(own.size(), expected.size());
             assert_eq!(own.kind(), libtorchs.kind());
@@ -218,18 +179,15 @@ fn numbers_too_large_for_f16_are_in_bf16() {
     }
     let mut state = formula_weights();
     assert_eq!(
-        fused::Network::fastest(&state, 4)
-            .unwrap()
-            .unwrap()
-            .precision(),
+        Network::fastest(&state, 4).unwrap().unwrap().precision(),
         Precision::F16
     );
     let scale = state["layer2.1.bn2.weight"].copy() * 3e3;
     state.insert("layer2.1.bn2.weight".to_owned(), scale);
     for layers in [3, 4] {
-        let network = fused::Network::new(Precision::F16, &state, layers).unwrap();
+        let network = Network::new(Precision::F16, &state, layers).unwrap();
         assert!(network.is_none());
-        let network = fused::Network::fastest(&state, layers).unwrap().unwrap();
+        let network = Network::fastest(&state, layers).unwrap().unwrap();
         assert_eq!(network.precision(), Precision::Bf16);
     }
 }
@@ -249,7 +207,7 @@ fn filters_too_large_for_f16_are_refused() {
         let scale = state[norm].copy() * 1e9;
         state.insert(norm.to_owned(), scale);
         for (format, is_made) in [(Precision::F16Weights, is_held), (Precision::F32, true)] {
-            let network = fused::Network::new(format, &state, 4).unwrap();
+            let network = Network::new(format, &state, 4).unwrap();
             assert_eq!(network.is_some(), is_made, "{norm} in {format:?}");
         }
     }
@@ -260,7 +218,7 @@ fn own_predictions_are_torchvisions_within_their_rounding() {
     let expected = expected();
     let sides = [(224, "eval_224"), (96, "eval_96")];
     for (format, (side, key)) in formats().flat_map(|format| sides.map(|side| (format, side))) {
-        let network = fused::Network::new(format, &formula_weights(), 4).unwrap();
+        let network = Network::new(format, &formula_weights(), 4).unwrap();
         let network = network.expect("numbers that the format holds");
         // Near 3, over eighteen layers that round: four steps of bf16, of which f16 has eight in one. Where only filters are in f16, a step of theirs.
         let most = match format {
@@ -271,7 +229,7 @@ fn own_predictions_are_torchvisions_within_their_rounding() {
         };
         let images = Vec::<f32>::try_from(formula_images(2, side).reshape([-1])).unwrap();
         let images: Vec<&[f32]> = images.chunks_exact(3 * side * side).collect();
-        let mut workspace = fused::Workspace::new();
+        let mut workspace = Workspace::new();
         for threads in [1, 2] {
             let threads = Threads::new(threads).unwrap();
             let outputs = network.forward(&images, &[], side, &threads, &mut workspace);

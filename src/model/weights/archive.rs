@@ -1,31 +1,31 @@
 //! The zip container of a `.pth` file.
 //!
-//! torch stores its entries uncompressed, so the content of an entry is a slice of the file and takes no memory. All
-//! entries together may not be larger than the file: entries that overlap could otherwise multiply the work.
+//! torch stores its entries uncompressed, so the content of an entry is a slice of the file and needs no memory.
+//! The entries together must not be larger than the file, because overlapping entries could multiply the work.
 
-use std::collections::BTreeMap;
-use std::io::{self, Cursor};
+use std::{
+    collections::BTreeMap,
+    io::{self, Cursor},
+};
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::FormatError;
-use super::error::quoted;
+use super::{FormatError, text::quoted};
 
 /// A state dict has one entry for each tensor; ResNet18's file has 129.
 const MAX_ENTRIES: usize = 65_536;
 
-/// Whether a file begins as a zip archive with at least one entry does.
+/// Whether a file starts like a zip archive with at least one entry.
 pub(super) fn is_zip(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PK\x03\x04")
 }
 
-/// The entries of an archive by name.
 pub(super) struct Archive<'a> {
     zip: ZipArchive<Cursor<&'a [u8]>>,
     entries: BTreeMap<String, Entry<'a>>,
 }
 
-/// An entry as it lies in the file.
+/// An entry as stored in the file.
 struct Entry<'a> {
     index: usize,
     method: CompressionMethod,
@@ -33,7 +33,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Archive<'a> {
-    /// Reads the directory and finds the entries' content.
+    /// Reads the directory and locates the entries' content.
     pub(super) fn open(file: &'a [u8]) -> Result<Self, FormatError> {
         let mut zip = ZipArchive::new(Cursor::new(file)).map_err(damaged)?;
         if zip.len() > MAX_ENTRIES {
@@ -68,12 +68,11 @@ impl<'a> Archive<'a> {
         self.entries.keys().map(String::as_str)
     }
 
-    /// Whether there is an entry of this name.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }
 
-    /// The content of an entry, its checksum verified.
+    /// The content of an entry, with its checksum verified.
     pub(super) fn bytes(&self, name: &str) -> Result<&'a [u8], FormatError> {
         let Some(entry) = self.entries.get(name) else {
             return Err(FormatError::malformed(format!(

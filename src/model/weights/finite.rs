@@ -1,14 +1,13 @@
-//! Looks for values that no network can compute with.
+//! Detects values that no network can compute with.
 
-use super::error::quoted;
-use super::{DType, Error, StateDict, TensorData};
+use super::{DType, Error, StateDict, TensorData, text::quoted};
 
 const VARIANCE_SUFFIX: &str = ".running_var";
 
-/// Checks that all values are finite in 32 bits, and no running variance is negative.
+/// Checks that all values are finite in 32 bits and no running variance is negative.
 ///
 /// # Errors
-/// [`Error::Values`] names the first tensor with such a value, the value, its place and how many more there are.
+/// [`Error::Values`] names the first such value with its tensor and index, and counts further tensors.
 pub fn check_values(state: &StateDict) -> Result<(), Error> {
     let mut bad = state.iter().filter_map(|(name, tensor)| {
         let is_variance = name.ends_with(VARIANCE_SUFFIX);
@@ -24,7 +23,7 @@ pub fn check_values(state: &StateDict) -> Result<(), Error> {
     }))
 }
 
-/// The place of the first bad value, counted in row-major order.
+/// Row-major index of the first bad value.
 fn first_bad(tensor: &TensorData, is_variance: bool) -> Option<usize> {
     let is_bad = |value: f32| !value.is_finite() || is_variance && value < 0.0;
     match tensor.dtype {

@@ -1,19 +1,17 @@
-//! Finds torchvision's ImageNet weights of ResNet18: in the weights directories, in torch's and the hub's caches, on the hub.
+//! Finds torchvision's ImageNet weights of ResNet18, in the weights directories, in the caches of torch and the
+//! hub, or on the hub.
 
 use std::path::{Path, PathBuf};
 
-use super::hub::{self, HubError, HubOptions};
-use super::shapes::{Mismatch, check_shapes, resnet18_shapes};
-use super::{Error, Source, StateDict, load};
+use super::{
+    Error, StateDict,
+    hub::{self, HubError, HubOptions},
+    published::TORCHVISION_FILE,
+    read::load,
+    shapes::{Mismatch, check_shapes},
+};
+use crate::model::layout::layout;
 
-/// SHA-256 of torchvision's `resnet18-f37072fd.pth` (46,830,571 bytes).
-pub const TORCHVISION_SHA256: &str =
-    "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec";
-/// SHA-256 of `model.safetensors` (46,807,446 bytes) in the hub's `timm/resnet18.tv_in1k`: the same weights.
-pub const TIMM_SHA256: &str = "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81";
-
-/// The name under which torchvision publishes and caches the weights.
-pub(super) const TORCHVISION_FILE: &str = "resnet18-f37072fd.pth";
 /// Names looked for in each weights directory, in this order.
 const LOCAL_FILES: [&str; 3] = [
     TORCHVISION_FILE,
@@ -22,18 +20,28 @@ const LOCAL_FILES: [&str; 3] = [
 ];
 const IMAGENET_CLASSES: usize = 1000;
 
-/// ResNet18's `IMAGENET1K_V1` weights with the head of 1000 classes, and where they were found.
+/// The origin of a set of weights, for logs and the manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// For example "torchvision's resnet18-f37072fd.pth from a weights directory".
+    pub description: String,
+    pub path: PathBuf,
+    /// SHA-256 of the file, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Finds ResNet18's `IMAGENET1K_V1` weights with the head of 1000 classes.
 ///
-/// Looks in this order for `resnet18-f37072fd.pth`, `resnet18.safetensors` or `model.safetensors` in each of
-/// `weights_dirs`, for torchvision's download below `hub.torch_home`, and for timm's file in the hub's cache; then
-/// downloads it into that cache. The first file found is used or is the error: one that is damaged is not passed over.
-/// The exception is the hub's cache, whose file is fetched again.
+/// Searches in this order: `resnet18-f37072fd.pth`, `resnet18.safetensors` or `model.safetensors` in each of
+/// `weights_dirs`, torchvision's download below `hub.torch_home`, and timm's file in the hub's cache; then
+/// downloads timm's file into that cache. The first file is used, and an error if damaged, except that a damaged
+/// file in the hub's cache is downloaded again.
 ///
-/// Blocks on the disk and the network, so it belongs on a thread of its own.
+/// Blocks on disk and network, so call it on a thread of its own.
 ///
 /// # Errors
-/// A file found is unreadable, damaged or of another model; or there is none and [`Error::Unavailable`] says why the
-/// download failed and which file to put where.
+/// The file is unreadable, damaged or of another model; or [`Error::Unavailable`] if there is no file and the
+/// download failed.
 pub fn imagenet(weights_dirs: &[PathBuf], hub: &HubOptions) -> Result<(StateDict, Source), Error> {
     for dir in weights_dirs {
         for name in LOCAL_FILES {
@@ -61,7 +69,7 @@ pub fn imagenet(weights_dirs: &[PathBuf], hub: &HubOptions) -> Result<(StateDict
     })
 }
 
-/// The two kinds of failure on the hub's path: of the file, or of getting it.
+/// A failure of the file, or of the download.
 enum FromHub {
     Weights(Error),
     Hub(HubError),
@@ -73,7 +81,7 @@ fn from_hub(hub: &HubOptions) -> Result<(StateDict, Source), FromHub> {
             Ok(found) => return Ok(found),
             Err(error) if hub.offline => return Err(FromHub::Weights(error)),
             Err(error) => {
-                tracing::warn!(%error, "weights in the hub's cache are unusable, fetching them again")
+                tracing::warn!(%error, "weights in the hub's cache are unusable; downloading them again")
             }
         }
     }
@@ -93,15 +101,15 @@ fn cached_weights(path: &Path, hub: &HubOptions) -> Result<(StateDict, Source), 
     }
 }
 
-/// Reads a file and checks that it holds ResNet18 with 1000 outputs.
+/// Reads a file and checks that it is a ResNet18 with 1000 outputs.
 fn resnet18(path: &Path, description: String) -> Result<(StateDict, Source), Error> {
     let (state, sha256) = load(path)?;
-    // Files from before torch 0.4.1, this one's ancestor among them, have no batch counters.
+    // Files from before torch 0.4.1 lack batch counters.
     let allow = Mismatch {
         counters: true,
         missing_head: false,
     };
-    if let Err(error) = check_shapes(&state, &resnet18_shapes(IMAGENET_CLASSES), &allow) {
+    if let Err(error) = check_shapes(&state, &layout(IMAGENET_CLASSES), &allow) {
         return Err(Error::Misfit {
             path: path.to_owned(),
             reason: Box::new(error),

@@ -2,26 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use super::archive::Archive;
-use super::error::{quoted, quoted_object};
-use super::pickle::unpickle;
-use super::search::{Search, name, other};
-use super::select::{self, Other, Wanted};
-use super::value::{Id, Recipe, Storage, Value, Values};
-use super::{FormatError, Found, StateDict, TensorData};
+use super::{
+    FormatError, Found, StateDict, TensorData,
+    archive::Archive,
+    pickle::{Id, Storage, TensorView, Value, Values, unpickle},
+    search::{Search, name, other},
+    select::{self, NonTensor, Selection},
+    text::{quoted, quoted_object},
+};
 
-/// The entry beside the tensors that describes a model of Visage; torch ignores it.
+/// The archive entry with the model description of Visage; torch ignores it.
 pub(super) const DESCRIPTION_ENTRY: &str = "visage.json";
-/// Longest description that is read, in bytes.
+/// Size limit of the description, in bytes.
 const MAX_DESCRIPTION: usize = 65_536;
-/// How many times the file's size its tensors may take in memory: views that overlap or repeat a storage unfold when
-/// they are made contiguous.
-const UNFOLD_FACTOR: usize = 4;
-/// Small files may unfold to this many bytes whatever their size.
-const UNFOLD_MINIMUM: usize = 1 << 20;
+/// Allowed ratio of the tensors' memory to the file's size: views that overlap or repeat a storage expand when
+/// they become contiguous.
+const EXPANSION_FACTOR: usize = 4;
+/// Tensors may always take this many bytes.
+const EXPANSION_MINIMUM: usize = 1 << 20;
 
-/// Reads the wanted tensors of a file.
-pub(super) fn read(file: &[u8], wanted: Wanted<'_>) -> Result<Found, FormatError> {
+/// Reads the selected tensors of a file.
+pub(super) fn read(file: &[u8], selection: Selection<'_>) -> Result<Found, FormatError> {
     let archive = Archive::open(file)?;
     let directory = top_directory(&archive)?;
     if is_torchscript(&archive, directory) {
@@ -31,15 +32,15 @@ pub(super) fn read(file: &[u8], wanted: Wanted<'_>) -> Result<Found, FormatError
     let mut storages = Storages::new(&archive, directory, file.len())?;
     Ok(Found {
         description: description(&archive, directory),
-        ..tensors(program, &mut storages, wanted)?
+        ..tensors(program, &mut storages, selection)?
     })
 }
 
-/// Runs the pickle and makes each of the wanted tensors contiguous.
+/// Runs the pickle and makes the selected tensors contiguous.
 pub(super) fn tensors(
     program: &[u8],
     storages: &mut Storages<'_>,
-    wanted: Wanted<'_>,
+    selection: Selection<'_>,
 ) -> Result<Found, FormatError> {
     let (values, root) = unpickle(program)?;
     let Some(top) = values.items(root) else {
@@ -47,31 +48,31 @@ pub(super) fn tensors(
     };
     let Search { groups, entries } = Search::from(&values, root);
     if groups.is_empty() {
-        // An object without items is not a dictionary of another class.
+        // An object without items is not a subclass of dict.
         if top.is_empty() && values.python_name(root).is_some() {
             return Err(not_a_dictionary(&values, root));
         }
-        let others: Vec<Other<'_>> = top
+        let others: Vec<NonTensor<'_>> = top
             .iter()
             .map(|(key, value)| other(&values, *key, *value))
             .collect();
         return Err(
             select::instead_of_tensors(others.iter()).unwrap_or_else(|| {
                 FormatError::malformed(
-                    "it holds no tensors, neither directly nor under state_dict or model",
+                    "it has no tensors, neither directly nor under state_dict or model",
                 )
             }),
         );
     }
-    let choice = select::choose(&groups, wanted)?;
+    let choice = select::choose(&groups, selection)?;
     let mut state = StateDict::new();
     for (key, value) in entries[choice.group] {
         if let Some(name) = name(&values, *key)
             && let Some(stripped) = name.strip_prefix(&choice.prefix)
-            && let Value::Tensor(recipe) = values.get(*value)
+            && let Value::Tensor(view) = values.get(*value)
         {
             let tensor = storages
-                .tensor(&values, recipe)
+                .tensor(&values, view)
                 .map_err(|error| name_tensor(error, name))?;
             state.insert(stripped.to_owned(), tensor);
         }
@@ -108,7 +109,7 @@ fn is_old_torchscript(name: &str) -> bool {
         .is_some_and(|directory| !directory.contains('/'))
 }
 
-/// The description stored in a file; `None` if it cannot be read.
+/// The stored description; `None` if it cannot be read.
 fn description(archive: &Archive<'_>, directory: &str) -> Option<String> {
     let name = format!("{directory}/{DESCRIPTION_ENTRY}");
     let bytes = archive
@@ -118,7 +119,7 @@ fn description(archive: &Archive<'_>, directory: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// The directory in which the archive holds everything; torch names it after the file.
+/// The only directory of the archive; torch names it after the file.
 fn top_directory<'a>(archive: &'a Archive<'_>) -> Result<&'a str, FormatError> {
     let mut directories = archive
         .names()
@@ -136,7 +137,7 @@ fn top_directory<'a>(archive: &'a Archive<'_>) -> Result<&'a str, FormatError> {
     }
 }
 
-/// The archive's storages, each checked once, and how many bytes tensors may still take.
+/// The archive's storages, each verified once, and the bytes that tensors may still take.
 pub(super) struct Storages<'a> {
     archive: &'a Archive<'a>,
     directory: &'a str,
@@ -147,13 +148,15 @@ pub(super) struct Storages<'a> {
 }
 
 impl<'a> Storages<'a> {
-    /// `file_bytes` is the size of the whole file, from which the limit on the tensors' size follows.
+    /// `file_bytes` is the size of the file, which determines the limit on the tensors' size.
     pub(super) fn new(
         archive: &'a Archive<'a>,
         directory: &'a str,
         file_bytes: usize,
     ) -> Result<Self, FormatError> {
-        let limit = file_bytes.saturating_mul(UNFOLD_FACTOR).max(UNFOLD_MINIMUM);
+        let limit = file_bytes
+            .saturating_mul(EXPANSION_FACTOR)
+            .max(EXPANSION_MINIMUM);
         Ok(Self {
             archive,
             directory,
@@ -164,33 +167,33 @@ impl<'a> Storages<'a> {
         })
     }
 
-    /// The tensor a recipe describes, contiguous and little endian.
-    fn tensor(&mut self, values: &Values, recipe: &Recipe) -> Result<TensorData, FormatError> {
-        let dtype = recipe.storage.dtype;
+    /// The tensor of a view, contiguous and little endian.
+    fn tensor(&mut self, values: &Values, view: &TensorView) -> Result<TensorData, FormatError> {
+        let dtype = view.storage.dtype;
         let size = dtype.size();
-        let (shape, strides) = values.dimensions(recipe)?;
+        let (shape, strides) = values.dimensions(view)?;
         let elements = shape
             .iter()
             .try_fold(1usize, |product, length| product.checked_mul(*length))
             .ok_or_else(|| FormatError::malformed(format!("shape {shape:?} is impossible")))?;
         let bytes = elements.saturating_mul(size);
         let Some(left) = self.left.checked_sub(bytes) else {
-            return Err(FormatError::Unfolds {
+            return Err(FormatError::Expands {
                 limit: self.limit,
-                factor: UNFOLD_FACTOR,
+                factor: EXPANSION_FACTOR,
             });
         };
         self.left = left;
 
-        let storage = self.storage(values.key(&recipe.storage)?, &recipe.storage)?;
-        let mut data = gather(storage, size, recipe.offset, &shape, &strides)?;
+        let storage = self.storage(values.key(&view.storage)?, &view.storage)?;
+        let mut data = gather(storage, size, view.offset, &shape, &strides)?;
         if self.big_endian && size > 1 {
             data.chunks_exact_mut(size).for_each(<[u8]>::reverse);
         }
         Ok(TensorData { dtype, shape, data })
     }
 
-    /// The bytes of a storage; exactly as many as the pickle says.
+    /// The bytes of a storage, of the length that the pickle states.
     fn storage(&mut self, key: &str, storage: &Storage) -> Result<&'a [u8], FormatError> {
         let content = match self.checked.get(key) {
             Some(content) => *content,
@@ -215,7 +218,7 @@ impl<'a> Storages<'a> {
     }
 }
 
-/// Copies the elements that a view of a storage shows, in row-major order. An element has `size` bytes; `offset` and
+/// Copies the elements of a view in row-major order. An element has `size` bytes; `offset` and
 /// `strides` count elements.
 fn gather(
     storage: &[u8],
@@ -244,7 +247,7 @@ fn gather(
         )));
     }
 
-    // Trailing dimensions that lie in row-major order are one run of elements, copied at once.
+    // Trailing dimensions in row-major order are one run of elements, copied at once.
     let mut run = 1;
     while let Some((length, _)) = outer.pop_if(|(_, stride)| *stride == run) {
         run *= length;

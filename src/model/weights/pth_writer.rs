@@ -1,24 +1,25 @@
-//! Writes what `pth` reads: a state dict as `torch.save` stores it, which `torch.load(file, weights_only=True)` accepts.
+//! Writes a state dict in the format of `torch.save`, which `torch.load(file, weights_only=True)` accepts.
 //!
-//! The pickle has protocol 2 as torch's own: an `OrderedDict` from names to calls of `_rebuild_tensor_v2`, each on a storage of its own.
+//! As in torch's files, the pickle has protocol 2 and is an `OrderedDict` from names to calls of
+//! `_rebuild_tensor_v2`, each on a storage of its own.
 
 use std::io::{Cursor, Write as _};
 
 use zip::{CompressionMethod, ZipWriter, result::ZipResult, write::SimpleFileOptions};
 
-use super::{DType, TensorData, opcode, pth::DESCRIPTION_ENTRY};
+use super::{DType, TensorData, pickle::opcode, pth::DESCRIPTION_ENTRY};
 
-/// The directory of all entries; torch takes any name.
+/// The directory of all entries; torch accepts any name.
 const DIRECTORY: &str = "archive";
-/// The version of the layout of entries that torch writes and asks for.
+/// The archive version that torch writes and requires.
 const LAYOUT_VERSION: &str = "3\n";
-/// Where torch begins the bytes of an entry, so that a tensor can be mapped into memory.
+/// torch's alignment of entries, with which tensors can be mapped into memory.
 const ALIGNMENT: u16 = 64;
 
-/// A `.pth` file with these tensors, in this order, and the description of a model of Visage.
+/// A `.pth` file with these tensors, in this order, and a model description.
 ///
 /// # Panics
-/// When a tensor does not have the bytes of its shape and type, as every [`TensorData`] promises.
+/// If a tensor's data does not have the length of its shape and type.
 pub fn to_pth<'a>(
     state: impl IntoIterator<Item = (&'a str, &'a TensorData)>,
     description: Option<&str>,
@@ -32,7 +33,7 @@ fn archive(state: &[(&str, &TensorData)], description: Option<&str>) -> ZipResul
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
         .with_alignment(ALIGNMENT)
-        // The same tensors make the same file at any time.
+        // A constant, so that the same tensors always yield the same file.
         .last_modified_time(zip::DateTime::default());
     let mut add = |name: &str, bytes: &[u8]| {
         zip.start_file(format!("{DIRECTORY}/{name}"), options)?;
@@ -63,7 +64,7 @@ fn pickle(state: &[(&str, &TensorData)]) -> Vec<u8> {
     program.0
 }
 
-/// A pickle in the making; each method adds the instructions that push one value.
+/// A growing pickle; each method appends the instructions that push one value.
 struct Program(Vec<u8>);
 
 impl Program {
@@ -165,8 +166,8 @@ fn storage_class(dtype: DType) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{StateDict, pth, select::Wanted};
     use super::*;
+    use crate::model::weights::{StateDict, pth, select::Selection};
 
     const DTYPES: [DType; 10] = [
         DType::F32,
@@ -203,12 +204,12 @@ mod tests {
     fn what_is_written_is_read_back() {
         let state = tensors();
         let tensors = || state.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        let found = pth::read(&to_pth(tensors(), Some("{}")), Wanted::Whole).unwrap();
+        let found = pth::read(&to_pth(tensors(), Some("{}")), Selection::Whole).unwrap();
         assert_eq!(
             (&found.state, found.description.as_deref()),
             (&state, Some("{}"))
         );
-        let found = pth::read(&to_pth(tensors(), None), Wanted::Whole).unwrap();
+        let found = pth::read(&to_pth(tensors(), None), Selection::Whole).unwrap();
         assert_eq!((found.state, found.description), (state.clone(), None));
     }
 

@@ -1,14 +1,18 @@
-//! safetensors files, through the crate of that name, which checks every offset.
+//! safetensors files, read with the crate of that name, which checks every offset.
 
 use std::collections::HashMap;
 
 use ::safetensors::{Dtype, SafeTensors};
 
-use super::error::quoted;
-use super::select::{self, Group, TOP, Wanted};
-use super::{DESCRIPTION_KEY, DType, FormatError, Found, StateDict, TensorData};
+use super::{
+    DType, FormatError, Found, StateDict, TensorData,
+    select::{self, Group, Selection, TOP},
+    text::quoted,
+};
 
-/// The element types in common.
+/// The metadata key of the model description.
+const DESCRIPTION_KEY: &str = "visage";
+/// The element types that both formats have.
 const DTYPES: [(Dtype, DType); 10] = [
     (Dtype::F32, DType::F32),
     (Dtype::F16, DType::F16),
@@ -22,13 +26,13 @@ const DTYPES: [(Dtype, DType); 10] = [
     (Dtype::BOOL, DType::Bool),
 ];
 
-/// The metadata of a file that carries the description of a model of Visage. A second entry would come in random order, and
-/// the same model would make different files.
+/// The metadata of a file with a model description. It must stay the only entry: the order of several would be
+/// random, and the same model would yield different files.
 pub fn metadata(description: String) -> HashMap<String, String> {
     HashMap::from([(DESCRIPTION_KEY.to_owned(), description)])
 }
 
-/// A copy of a safetensors file that carries a description; `None` if it carries one already.
+/// A copy of a safetensors file with the description added; `None` if it has one already.
 ///
 /// # Errors
 /// A damaged file.
@@ -45,7 +49,7 @@ pub fn described(bytes: &[u8], description: String) -> Result<Option<Vec<u8>>, F
     Ok(Some(copy))
 }
 
-/// Whether a file begins with the length of a JSON object that lies within it.
+/// Whether a file starts with the length of a JSON object within it.
 pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
     let Some((length, rest)) = bytes.split_first_chunk() else {
         return false;
@@ -53,8 +57,8 @@ pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
     rest.first() == Some(&b'{') && u64::from_le_bytes(*length) <= rest.len() as u64
 }
 
-/// Copies the wanted tensors out of a safetensors file.
-pub(super) fn read(bytes: &[u8], wanted: Wanted<'_>) -> Result<Found, FormatError> {
+/// Reads the selected tensors of a safetensors file.
+pub(super) fn read(bytes: &[u8], selection: Selection<'_>) -> Result<Found, FormatError> {
     let damaged = |error: ::safetensors::SafeTensorError| FormatError::malformed(error.to_string());
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
     let tensors = file
@@ -66,7 +70,7 @@ pub(super) fn read(bytes: &[u8], wanted: Wanted<'_>) -> Result<Found, FormatErro
         tensors,
         others: Vec::new(),
     };
-    let choice = select::choose(&[group], wanted)?;
+    let choice = select::choose(&[group], selection)?;
     let mut state = StateDict::new();
     for (name, view) in file.iter() {
         let Some(stripped) = name.strip_prefix(&choice.prefix) else {

@@ -1,24 +1,25 @@
-//! Searches the dictionaries of a pickle for tensors.
+//! Searches the dictionaries of a pickle for tensors, breadth first.
 //!
-//! A file can nest a dictionary in itself, or one in thousands of others, so depth, work and results are limited; what is
-//! nested less deeply is found first.
+//! A file can nest a dictionary in itself, or in thousands of others, so depth, work and results are limited.
 
 use std::collections::BTreeMap;
 
-use super::select::{Group, Other, TOP};
-use super::value::{Id, Value, Values};
+use super::{
+    pickle::{Id, Value, Values},
+    select::{Group, NonTensor, TOP},
+};
 
 /// Dictionaries within dictionaries that are searched for tensors.
 const MAX_DEPTH: usize = 5;
-/// Entries of dictionaries that are searched for tensors; those of a dictionary that lies in many others count each time.
+/// Entries that are searched for tensors; those of a dictionary nested in many others count each time.
 const MAX_SEARCHED: usize = 1_000_000;
 /// Dictionaries with tensors in one file.
 const MAX_GROUPS: usize = 1_000;
-/// Ways to the same dictionary that are kept.
+/// Paths to the same dictionary that are kept.
 const MAX_PATHS: usize = 8;
 /// Longest name of a tensor and longest key that leads to one, in bytes; torchvision's names have at most 40.
 const MAX_NAME: usize = 1_024;
-/// Entries beside the tensors of a group that are kept for an error.
+/// Other entries of a group that are kept for an error.
 const MAX_OTHERS: usize = 100;
 
 /// The dictionaries with tensors.
@@ -33,7 +34,7 @@ impl<'v> Search<'v> {
     /// Searches everything below a value.
     pub(super) fn from(values: &'v Values, root: Id) -> Self {
         let mut search = Search::default();
-        // By dictionary its group, where it has tensors.
+        // The group of each dictionary that has tensors.
         let mut known: BTreeMap<Id, Option<usize>> = BTreeMap::new();
         let mut nodes = vec![Node {
             id: root,
@@ -83,7 +84,7 @@ impl<'v> Search<'v> {
     }
 }
 
-/// A dictionary on the search for tensors.
+/// A dictionary that the search reached.
 struct Node {
     id: Id,
     /// The node and the key that lead to it; `None` for the top level.
@@ -109,10 +110,10 @@ fn group<'v>(values: &'v Values, items: &[(Id, Id)]) -> Group<'v> {
     let mut group = Group::default();
     for (key, value) in items {
         if let Some(name) = name(values, *key)
-            && let Value::Tensor(recipe) = values.get(*value)
+            && let Value::Tensor(view) = values.get(*value)
         {
-            // Without a readable shape it fits nothing, and is the error where it is wanted.
-            let shape = values.dimensions(recipe).map(|(shape, _)| shape);
+            // Without a readable shape it fits nothing, and is an error if selected.
+            let shape = values.dimensions(view).map(|(shape, _)| shape);
             group.tensors.insert(name, shape.unwrap_or_default());
         } else if group.others.len() < MAX_OTHERS {
             group.others.push(other(values, *key, *value));
@@ -122,8 +123,8 @@ fn group<'v>(values: &'v Values, items: &[(Id, Id)]) -> Group<'v> {
 }
 
 /// An entry that is not a tensor.
-pub(super) fn other(values: &Values, key: Id, value: Id) -> Other<'_> {
-    Other {
+pub(super) fn other(values: &Values, key: Id, value: Id) -> NonTensor<'_> {
+    NonTensor {
         name: name(values, key),
         object: values.python_name(value),
     }

@@ -1,7 +1,6 @@
 //! A tensor as bytes: element type, shape and little-endian, contiguous data.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use half::{bf16, f16};
 

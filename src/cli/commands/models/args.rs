@@ -15,7 +15,6 @@ Examples:
   visage models alias delete canary
   visage models register faces-2 --epoch 7 create a version from a checkpoint
   visage models export live --format torchscript --output age.pt
-  visage models export 7 --format starter --output src/model/starter --check faces/*.jpg
   visage models history";
 
 #[derive(Debug, clap::Subcommand)]

@@ -18,19 +18,14 @@ use crate::{
         output::text::size_text,
     },
     files,
-    imaging::Limits,
     model::{
         self,
         checkpoint::{MANIFEST_FILE, MODEL_FILE, Manifest, read_manifest, read_model},
         description::Description,
         resnet18::layout,
-        starter::{self, Original},
-        torchscript, weights,
+        starter, torchscript, weights,
     },
-    proto::{
-        self,
-        v1::{CheckpointFile, DownloadModelFileRequest, GetModelVersionRequest},
-    },
+    proto::v1::{CheckpointFile, DownloadModelFileRequest, GetModelVersionRequest},
 };
 
 const EXAMPLES: &str = "\
@@ -42,8 +37,6 @@ Formats:
   torchscript   a module: torch.jit.load(FILE)(images) returns ages in years, without Visage and torchvision
   pth           a state dict: torchvision.models.resnet18(num_classes=1).load_state_dict(torch.load(FILE, weights_only=True))
   safetensors   the stored tensors: safetensors.torch.load_file(FILE)
-  starter       a directory with model.safetensors, its convolutions in 16 bits, and manifest.json, to build a program with as src/model/starter;
-                only if no age of the --check images changes by 0.05 years
 
 The input is described in `manifest.json` of the version; the command prints it.";
 
@@ -59,10 +52,6 @@ pub(crate) struct Args {
     /// File to write; replaced if it exists
     #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
-    /// Images on which 16 bits must predict what 32 bits do; for `starter`, which needs at least
-    /// one
-    #[arg(long, value_name = "FILE", num_args = 1.., required_if_eq("format", "starter"))]
-    check: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArg,
 }
@@ -72,7 +61,6 @@ enum Format {
     Torchscript,
     Pth,
     Safetensors,
-    Starter,
 }
 
 impl Format {
@@ -81,7 +69,6 @@ impl Format {
             Self::Torchscript => "torchscript",
             Self::Pth => "pth",
             Self::Safetensors => "safetensors",
-            Self::Starter => "starter",
         }
     }
 }
@@ -91,15 +78,7 @@ pub(crate) async fn run(
     client: &Client,
     context: &mut Context,
 ) -> Result<Outcome, Error> {
-    let is_checked = matches!(args.format, Format::Starter);
-    if !is_checked && !args.check.is_empty() {
-        let format = args.format.name();
-        let text = format!("--check is for --format starter; {format} rounds nothing");
-        return Err(Error::Usage(text));
-    }
-    if !is_checked {
-        check_target(&args.output)?;
-    }
+    check_target(&args.output)?;
     let name = short_names::version(&args.model.model, &args.version);
     let response = client
         .models()
@@ -116,15 +95,7 @@ pub(crate) async fn run(
     let manifest = read_manifest(&described)?;
     let weights = directory.path().join(MODEL_FILE);
     let stored = download(&version.name, MODEL_FILE, &weights, client, context).await?;
-    let written = match args.format {
-        Format::Starter => {
-            let original = Original {
-                state: &weights::read(&weights).map_err(model::Error::from)?,
-                manifest: manifest.clone(),
-                test: version.test.as_ref().map(proto::to_json),
-            };
-            write_starter(&args, original)?
-        }
+    let size = match args.format {
         Format::Torchscript => write_file(&args.output, |temporary| {
             let state = read_model(&weights, &stored.sha256)?;
             torchscript::write(&state, manifest.label, manifest.input.size, temporary)
@@ -145,29 +116,19 @@ pub(crate) async fn run(
         let text = fs_err::read(&described).map_err(Error::File)?;
         let stored: Value = serde_json::from_slice(&text)
             .map_err(|error| Error::Contract(format!("{MANIFEST_FILE}: {error}")))?;
-        let mut object = json!({
+        let object = json!({
             "path": args.output.display().to_string(),
             "format": args.format.name(),
-            "size_bytes": written.size,
+            "size_bytes": size,
             "model_version": version.name,
             "input": stored["input"],
             "label": stored["label"],
         });
-        if let Some(change) = written.change {
-            object["largest_change_years"] = json!(change);
-        }
         output.object(&object)?;
         return Ok(Outcome::Done);
     }
     output.line(&args.output.display().to_string())?;
-    let size = size_text(written.size);
-    output.note(&format!("{}, {size}", version.name));
-    if let Some(change) = written.change {
-        output.note(&format!(
-            "Largest change of an age due to rounding to 16 bits: {change:.4} years, on {} images.",
-            args.check.len()
-        ));
-    }
+    output.note(&format!("{}, {}", version.name, size_text(size)));
     for line in description(args.format, &manifest) {
         output.note(&line);
     }
@@ -204,23 +165,13 @@ async fn download(
     .await
 }
 
-struct Written {
-    /// Size of all files in bytes.
-    size: u64,
-    /// Largest change of an age by rounding, in years, if the format rounds.
-    change: Option<f64>,
-}
-
 /// Writes one file. It may block for a second or two, because no other task runs meanwhile.
 fn write_file(
     output: &Path,
     write: impl FnOnce(&Path) -> Result<(), model::Error>,
-) -> Result<Written, Error> {
+) -> Result<u64, Error> {
     files::write_atomic_with(output, write)?;
-    Ok(Written {
-        size: fs_err::metadata(output).map_err(Error::File)?.len(),
-        change: None,
-    })
+    Ok(fs_err::metadata(output).map_err(Error::File)?.len())
 }
 
 fn copy(weights: &Path, target: &Path) -> Result<(), model::Error> {
@@ -256,15 +207,6 @@ fn write_pth(weights: &Path, description: Description, target: &Path) -> Result<
     Ok(fs_err::write(target, file)?)
 }
 
-fn write_starter(args: &Args, original: Original<'_>) -> Result<Written, Error> {
-    let limits = Limits::default();
-    let rounded = starter::write(&args.output, original, &args.check, &limits)?;
-    Ok(Written {
-        size: rounded.size,
-        change: Some(rounded.change),
-    })
-}
-
 /// Input and output of the exported network.
 fn description(format: Format, manifest: &Manifest) -> Vec<String> {
     let input = &manifest.input;
@@ -275,12 +217,12 @@ fn description(format: Format, manifest: &Manifest) -> Vec<String> {
     let label = manifest.label;
     lines.push(match format {
         Format::Torchscript => "Output: [N], ages in years, at least 0.".to_owned(),
-        Format::Pth | Format::Safetensors | Format::Starter
+        Format::Pth | Format::Safetensors
             if label.scale == 1.0 && label.offset == 0.0 =>
         {
             "Output of the network: [N, 1], ages in years; negative ones mean 0.".to_owned()
         }
-        Format::Pth | Format::Safetensors | Format::Starter => format!(
+        Format::Pth | Format::Safetensors => format!(
             "Output of the network: [N, 1]; ages in years are {} times it plus {}; negative ones mean 0.",
             label.scale, label.offset
         ),

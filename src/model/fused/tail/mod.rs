@@ -10,11 +10,12 @@ use tch::{Device, Kind, Tensor};
 use super::{
     super::{
         Error,
-        resnet18::{BLOCK_LAYERS, Layer, Mode, TrainableFrom},
+        forward::Mode,
+        layers::{Layer, TrainableFrom},
+        layout::CHANNELS,
         slices::{bits_mut, values_mut},
     },
     format::Arithmetic,
-    network::CHANNELS,
     stem::CHANNELS as COLOURS,
     threads::Threads,
     winograd::Images,
@@ -103,7 +104,7 @@ impl TrainableLayers {
         let has_stem = trained.contains(Layer::Conv1);
         let places = Places::new(parameters);
         let mut blocks = Vec::new();
-        for (index, part) in BLOCK_LAYERS.into_iter().enumerate() {
+        for (index, part) in Layer::WITH_BLOCKS.into_iter().enumerate() {
             if !trained.contains(part) {
                 continue;
             }

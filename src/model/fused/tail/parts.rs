@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Range};
 use tch::Tensor;
 
 use super::super::{
-    super::{Error, resnet18::Mode, slices::values_mut},
+    super::{Error, forward::Mode, slices::values_mut},
     norm::{Affine, Statistics},
     threads::Threads,
 };

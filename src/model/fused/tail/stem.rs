@@ -22,7 +22,7 @@ use tch::Tensor;
 
 use super::{
     super::{
-        super::{Error, resnet18::Mode},
+        super::{Error, forward::Mode},
         format::Arithmetic,
         gradient::{interleave, rows_of},
         kernel::{CHUNK, PANEL, ROWS, Rows},

@@ -2,15 +2,16 @@ use std::collections::BTreeMap;
 
 use fs_err as fs;
 
-use super::super::archive::Archive;
-use super::super::select::Wanted;
-use super::super::{
-    FormatError, Found, Mismatch, check_shapes, decode, resnet18_shapes, without_head,
+use super::{fixture, hostile::archive};
+use crate::model::{
+    layout::layout,
+    weights::{
+        FormatError, Found, Mismatch, archive::Archive, check_shapes, read::decode,
+        select::Selection, without_head,
+    },
 };
-use super::fixture;
-use super::hostile::archive;
 
-/// The size of the storage that all tensors view: less would unfold to too much.
+/// The size of the storage that all tensors view, large enough that they do not expand too much.
 const STORAGE: usize = 4_000_000;
 
 /// Instructions that push a string.
@@ -56,7 +57,7 @@ fn tensor(shape: &[usize]) -> Vec<u8> {
 
 /// A ResNet18 whose names have a prefix.
 fn network(prefix: &str) -> Vec<(String, Vec<u8>)> {
-    resnet18_shapes(1)
+    layout(1)
         .into_iter()
         .map(|(name, shape)| (format!("{prefix}{name}"), tensor(&shape)))
         .collect()
@@ -77,13 +78,13 @@ fn pth(value: &[u8]) -> Vec<u8> {
 }
 
 fn find(value: &[u8], key: Option<&str>) -> Result<Found, FormatError> {
-    decode(&pth(value), Wanted::ResNet18 { key })
+    decode(&pth(value), Selection::ResNet18 { key })
 }
 
 /// The whole network, found in this value.
 fn found(value: &[u8], key: Option<&str>) -> Found {
     let found = find(value, key).unwrap();
-    check_shapes(&found.state, &resnet18_shapes(1), &Mismatch::default()).unwrap();
+    check_shapes(&found.state, &layout(1), &Mismatch::default()).unwrap();
     found
 }
 
@@ -265,7 +266,7 @@ fn tensors_within_the_prefix_that_the_network_lacks_are_surplus() {
     ));
     more.push(("net.fc.2.weight".to_owned(), tensor(&[128, 512])));
     let found = find(&named(&more), None).unwrap();
-    let error = check_shapes(&found.state, &resnet18_shapes(1), &Mismatch::default());
+    let error = check_shapes(&found.state, &layout(1), &Mismatch::default());
     let message = error.unwrap_err().to_string();
     assert!(
         message.contains("2 surplus (\"fc.2.weight\", \"layer3.2.conv1.weight\")"),
@@ -289,7 +290,7 @@ fn another_network_is_described_by_what_is_missing_and_misshapen() {
     let mut wide = network("module.");
     wide[0].1 = tensor(&[32, 3, 7, 7]);
     let found = find(&dict([("model", named(&wide))]), None).unwrap();
-    let error = check_shapes(&found.state, &resnet18_shapes(1), &Mismatch::default());
+    let error = check_shapes(&found.state, &layout(1), &Mismatch::default());
     let message = error.unwrap_err().to_string();
     assert!(
         message.contains("1 misshapen (conv1.weight is [32, 3, 7, 7], expected [64, 3, 7, 7])"),
@@ -332,7 +333,7 @@ fn tensors_are_read_beside_objects_of_any_class() {
                 .any(|part| part == class.as_bytes());
             assert!(is_named, "{name} has no {class}");
         }
-        let found = decode(&file, Wanted::Whole).unwrap();
+        let found = decode(&file, Selection::Whole).unwrap();
         assert_eq!(found.place, "state_dict");
         assert_eq!(found.state["bn.running_var"].shape, [2]);
     }

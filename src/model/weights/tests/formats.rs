@@ -3,11 +3,11 @@ use std::collections::BTreeMap;
 use fs_err as fs;
 use serde_json::Value as Json;
 
-use super::super::{
-    DType, Error, Mismatch, StateDict, TensorData, check_shapes, hex, load, read, resnet18_shapes,
+use super::fixture;
+use crate::model::weights::{
+    DType, Error, Mismatch, StateDict, TensorData, check_shapes, load, read, text::hex,
     without_head,
 };
-use super::fixture;
 
 /// What Python says each file holds: file, tensor, description.
 fn expected() -> BTreeMap<String, BTreeMap<String, Json>> {
@@ -186,20 +186,6 @@ fn a_torchscript_archive_is_refused_by_name() {
         message.contains("TorchScript") && message.contains("state_dict()"),
         "{message}"
     );
-}
-
-#[test]
-fn resnet18_has_torchvision_s_entries() {
-    let shapes = resnet18_shapes(1000);
-    assert_eq!(shapes.len(), 122);
-    let is_parameter = |name: &str| name.ends_with(".weight") || name.ends_with(".bias");
-    let parameters: usize = shapes
-        .iter()
-        .filter(|(name, _)| is_parameter(name))
-        .map(|(_, shape)| shape.iter().product::<usize>())
-        .sum();
-    // torchvision's documentation of ResNet18_Weights.IMAGENET1K_V1 gives this number of parameters.
-    assert_eq!(parameters, 11_689_512);
 }
 
 #[test]

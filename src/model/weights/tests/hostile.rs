@@ -5,18 +5,21 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-use super::super::archive::Archive;
-use super::super::pth::{Storages, tensors};
-use super::super::select::Wanted;
-use super::super::{FormatError, StateDict, read};
 use super::fixture;
+use crate::model::weights::{
+    FormatError, StateDict,
+    archive::Archive,
+    pth::{Storages, tensors},
+    read,
+    select::Selection,
+};
 
 /// Reads a file as a bare state dict. The search for a network in it must end too, whatever it finds.
 fn decode(file: &[u8]) -> Result<StateDict, FormatError> {
     for key in [None, Some("state_dict.x")] {
-        drop(super::super::decode(file, Wanted::ResNet18 { key }));
+        drop(read::decode(file, Selection::ResNet18 { key }));
     }
-    super::super::decode(file, Wanted::Whole).map(|found| found.state)
+    read::decode(file, Selection::Whole).map(|found| found.state)
 }
 
 /// A `.pth` file around a pickle and storage `0` of four 32-bit floats.
@@ -136,9 +139,9 @@ fn sizes_that_lie_are_errors() {
             "impossible",
             one_tensor(b"K\x04", b"K\0", &[HUGE, HUGE], &row_major),
         ),
-        ("unfold", one_tensor(b"K\x04", b"K\0", &[HUGE], &[b"K\0"])),
+        ("expand", one_tensor(b"K\x04", b"K\0", &[HUGE], &[b"K\0"])),
         (
-            "unfold",
+            "expand",
             one_tensor(b"K\x04", b"K\0", &[b"J\0\0\0\x40"], &[b"K\0"]),
         ),
         (
@@ -176,8 +179,8 @@ fn sizes_that_lie_are_errors() {
 }
 
 #[test]
-fn many_tensors_may_not_unfold_together_either() {
-    // 800,000 bytes from one element: less than a small file may unfold to, but not twice.
+fn many_tensors_may_not_expand_together_either() {
+    // 800,000 bytes from one element: less than a small file may expand to, but not twice.
     let tensor = one_tensor(b"K\x04", b"K\0", &[b"J\x40\x0d\x03\0"], &[b"K\0"]);
     assert_eq!(decode(&pth(&tensor)).unwrap()["w"].data.len(), 800_000);
 
@@ -186,7 +189,7 @@ fn many_tensors_may_not_unfold_together_either() {
     let mut again = entry.to_vec();
     again[b"X\x01\0\0\0".len()] = b'v';
     let program = [b"\x80\x02}(".as_slice(), entry, &again, b"u."].concat();
-    assert!(refusal(&program).contains("unfold"));
+    assert!(refusal(&program).contains("expand"));
 }
 
 #[test]
@@ -441,9 +444,9 @@ fn mutated_pickles_never_panic() {
             drop(tensors(
                 program,
                 &mut storages,
-                Wanted::ResNet18 { key: None },
+                Selection::ResNet18 { key: None },
             ));
-            tensors(program, &mut storages, Wanted::Whole).map(|found| found.state)
+            tensors(program, &mut storages, Selection::Whole).map(|found| found.state)
         };
         run(program).unwrap();
         for _ in 0..1_000 {

@@ -8,9 +8,11 @@ use fs_err as fs;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::super::hex;
-use super::super::hub::{HubError, HubOptions, cached, download};
 use super::hub_server::{Reply, Request, Server};
+use crate::model::weights::{
+    hub::{HubError, HubOptions, cached, download},
+    text::hex,
+};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const RESOLVE: &str = "/timm/resnet18.tv_in1k/resolve/main/model.safetensors";
@@ -318,7 +320,7 @@ fn a_signature_in_an_address_is_not_shown() {
     let cache = tempfile::tempdir().unwrap();
     let message = download(&options(&cache, &hub)).unwrap_err().to_string();
     assert!(
-        message.contains("/blob answered 403") && !message.contains("secret"),
+        message.contains("/blob returned 403") && !message.contains("secret"),
         "{message}"
     );
 }

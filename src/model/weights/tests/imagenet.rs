@@ -6,9 +6,12 @@ use ::safetensors::{Dtype, tensor::TensorView};
 use fs_err as fs;
 use sha2::{Digest, Sha256};
 
-use super::super::{Error, HubOptions, TIMM_SHA256, hex, imagenet, resnet18_shapes};
 use super::fixture;
 use super::hub_server::{Reply, Server};
+use crate::model::{
+    layout::layout,
+    weights::{Error, HubOptions, TIMM_SHA256, imagenet, text::hex},
+};
 
 /// A file with ResNet18's names and shapes and nothing but zeros; the batch counters are left out, as in old files.
 fn zeros() -> Arc<Vec<u8>> {
@@ -19,7 +22,7 @@ fn zeros() -> Arc<Vec<u8>> {
 
 fn safetensors(outputs: usize) -> Vec<u8> {
     let nothing = vec![0; 4 * 512 * 512 * 9];
-    let tensors: BTreeMap<String, TensorView<'_>> = resnet18_shapes(outputs)
+    let tensors: BTreeMap<String, TensorView<'_>> = layout(outputs)
         .into_iter()
         .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
         .map(|(name, shape)| {
@@ -164,9 +167,9 @@ fn without_any_file_one_sentence_says_what_to_do() {
         for part in [
             reason,
             place.as_str(),
-            "(1) put torchvision's resnet18-f37072fd.pth, whose SHA-256 begins with f37072fd, into",
+            "(1) put torchvision's resnet18-f37072fd.pth, whose SHA-256 starts with f37072fd, into",
             "(2) let the server reach the hub",
-            "(3) begin with the face model",
+            "(3) start from the built-in face model",
             "init STARTER",
         ] {
             assert!(message.contains(part), "expected {part} in: {message}");

@@ -1,33 +1,31 @@
-//! Values that the restricted unpickler can build: plain values, descriptions of tensors, and placeholders for all other objects; they refer to each other by
-//! index.
+//! Values of a pickle: plain values, descriptions of tensors, and placeholders for all other objects.
 
-use super::{DType, FormatError};
+use crate::model::weights::{DType, FormatError};
 
-/// The most values a pickle may build. A state dict needs about 20 for each tensor, so this is enough for 12,000
+/// The most values of a pickle. A state dict needs about 20 for each tensor, so this is enough for 12,000
 /// tensors; ResNet18 has 122.
-pub(super) const MAX_VALUES: usize = 250_000;
+pub(crate) const MAX_VALUES: usize = 250_000;
 /// torch's own limit on the number of dimensions.
 const MAX_DIMENSIONS: usize = 64;
 
-/// A value by its place in [`Values`].
+/// The index of a value in [`Values`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Id(u32);
+pub(crate) struct Id(u32);
 
-/// What a pickle can build here.
 #[derive(Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool,
     Int(i64),
     Text(String),
-    /// A number or bytes whose content no tensor depends on.
+    /// A number or bytes that no tensor depends on.
     Opaque,
     Tuple(Vec<Id>),
     /// A list or a set, whose items no tensor depends on.
     List,
     Dict(Vec<(Id, Id)>),
-    /// The placeholder for an object of any other class. Nothing of the class is looked up or
-    /// executed; only the items that a subclass of `dict` would hold are kept.
+    /// The placeholder for an object of any other class. The class is neither looked up nor executed; only
+    /// the items that a subclass of `dict` would hold are kept.
     Object {
         /// The class or function that the pickle names, a [`Value::Global`].
         class: Id,
@@ -35,12 +33,12 @@ pub(super) enum Value {
     },
     Global(Global),
     Storage(Storage),
-    Tensor(Recipe),
+    Tensor(TensorView),
 }
 
-/// The names a pickle may mention.
+/// The Python names that a pickle mentions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Global {
+pub(crate) enum Global {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
@@ -58,37 +56,37 @@ pub(super) enum Global {
 
 /// A storage: one archive entry with elements of one type.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Storage {
-    pub(super) dtype: DType,
+pub(crate) struct Storage {
+    pub(crate) dtype: DType,
     /// Name of the entry in the archive's `data` directory; a [`Value::Text`].
-    pub(super) key: Id,
+    pub(crate) key: Id,
     /// Number of elements.
-    pub(super) elements: usize,
+    pub(crate) elements: usize,
 }
 
-/// How a tensor views a storage. The parts have the right types; the sizes are unchecked.
+/// A tensor's view of a storage. The parts have the right types; the sizes are unchecked.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Recipe {
-    pub(super) storage: Storage,
-    /// First element, counted from the storage's beginning.
-    pub(super) offset: usize,
+pub(crate) struct TensorView {
+    pub(crate) storage: Storage,
+    /// Index of the first element in the storage.
+    pub(crate) offset: usize,
     /// [`Value::Tuple`]s of sizes; see [`Values::dimensions`].
-    pub(super) shape: Id,
-    pub(super) strides: Id,
+    pub(crate) shape: Id,
+    pub(crate) strides: Id,
 }
 
 /// All values of a pickle.
 #[derive(Debug, Default)]
-pub(super) struct Values {
+pub(crate) struct Values {
     all: Vec<Value>,
-    /// The one [`Value::Null`], [`Value::Bool`] and [`Value::Opaque`]: histories of hundreds of
-    /// thousands of numbers lie beside weights, and no number of them is needed.
+    /// The only [`Value::Null`], [`Value::Bool`] and [`Value::Opaque`], shared because checkpoints carry
+    /// histories of hundreds of thousands of numbers, none of which is needed.
     shared: [Option<Id>; 3],
 }
 
 impl Values {
-    /// Keeps a value and says where.
-    pub(super) fn add(&mut self, value: Value) -> Result<Id, FormatError> {
+    /// Stores a value and returns its id.
+    pub(crate) fn add(&mut self, value: Value) -> Result<Id, FormatError> {
         let shared = match value {
             Value::Null => Some(0),
             Value::Bool => Some(1),
@@ -117,18 +115,18 @@ impl Values {
         Ok(id)
     }
 
-    pub(super) fn get(&self, id: Id) -> &Value {
+    pub(crate) fn get(&self, id: Id) -> &Value {
         &self.all[id.0 as usize]
     }
 
-    pub(super) fn text(&self, id: Id) -> Result<&str, FormatError> {
+    pub(crate) fn text(&self, id: Id) -> Result<&str, FormatError> {
         let Value::Text(text) = self.get(id) else {
             return Err(self.unexpected("a string", id));
         };
         Ok(text)
     }
 
-    pub(super) fn tuple(&self, id: Id) -> Result<&[Id], FormatError> {
+    pub(crate) fn tuple(&self, id: Id) -> Result<&[Id], FormatError> {
         let Value::Tuple(items) = self.get(id) else {
             return Err(self.unexpected("a tuple", id));
         };
@@ -136,7 +134,7 @@ impl Values {
     }
 
     /// The entries of a dictionary, or of an object that may be one.
-    pub(super) fn items(&self, id: Id) -> Option<&[(Id, Id)]> {
+    pub(crate) fn items(&self, id: Id) -> Option<&[(Id, Id)]> {
         match self.get(id) {
             Value::Dict(items) | Value::Object { items, .. } => Some(items),
             Value::Null
@@ -152,7 +150,7 @@ impl Values {
         }
     }
 
-    pub(super) fn items_mut(&mut self, id: Id) -> Result<&mut Vec<(Id, Id)>, FormatError> {
+    pub(crate) fn items_mut(&mut self, id: Id) -> Result<&mut Vec<(Id, Id)>, FormatError> {
         let wrong = self.unexpected("a dictionary", id);
         match &mut self.all[id.0 as usize] {
             Value::Dict(items) | Value::Object { items, .. } => Ok(items),
@@ -169,9 +167,8 @@ impl Values {
         }
     }
 
-    /// The class of an object, or a name that stands by itself; `None` for plain values and what
-    /// tensors need.
-    pub(super) fn class(&self, id: Id) -> Option<Id> {
+    /// The class of an object, or the name itself; `None` for plain values and tensors.
+    pub(crate) fn class(&self, id: Id) -> Option<Id> {
         match self.get(id) {
             Value::Object { class, .. } => Some(*class),
             Value::Global(_) => Some(id),
@@ -188,9 +185,8 @@ impl Values {
         }
     }
 
-    /// The module and name of an object's class, or of a name that stands by itself; `None` for
-    /// plain values and what tensors need.
-    pub(super) fn python_name(&self, id: Id) -> Option<(&str, &str)> {
+    /// The module and name of an object's class, or of a name itself; `None` for plain values and tensors.
+    pub(crate) fn python_name(&self, id: Id) -> Option<(&str, &str)> {
         let global = self.class(id)?;
         let Value::Global(global) = self.get(global) else {
             return None;
@@ -211,7 +207,7 @@ impl Values {
     }
 
     /// An integer that is not negative.
-    pub(super) fn size(&self, id: Id) -> Result<usize, FormatError> {
+    pub(crate) fn size(&self, id: Id) -> Result<usize, FormatError> {
         let Value::Int(number) = self.get(id) else {
             return Err(self.unexpected("a size", id));
         };
@@ -221,14 +217,14 @@ impl Values {
     }
 
     /// Name of a storage's entry in the archive's `data` directory.
-    pub(super) fn key(&self, storage: &Storage) -> Result<&str, FormatError> {
+    pub(crate) fn key(&self, storage: &Storage) -> Result<&str, FormatError> {
         self.text(storage.key)
     }
 
-    /// Length of each of a tensor's dimensions, and the elements between neighbours along it; equally many of both.
-    pub(super) fn dimensions(
+    /// A tensor's shape and strides, of equal length; strides count elements.
+    pub(crate) fn dimensions(
         &self,
-        recipe: &Recipe,
+        recipe: &TensorView,
     ) -> Result<(Vec<usize>, Vec<usize>), FormatError> {
         let shape = self.sizes(recipe.shape)?;
         let strides = self.sizes(recipe.strides)?;
@@ -253,8 +249,8 @@ impl Values {
         items.iter().map(|item| self.size(*item)).collect()
     }
 
-    /// The error that another kind of value is at `id` than the wanted one.
-    pub(super) fn unexpected(&self, wanted: &str, id: Id) -> FormatError {
+    /// The error that the value at `id` is not of the expected kind.
+    pub(crate) fn unexpected(&self, expected: &str, id: Id) -> FormatError {
         let found = match self.get(id) {
             Value::Null => "none",
             Value::Bool => "a boolean",
@@ -269,13 +265,13 @@ impl Values {
             Value::Storage(_) => "a storage",
             Value::Tensor(_) => "a tensor",
         };
-        FormatError::malformed(format!("its pickle has {found} where {wanted} belongs"))
+        FormatError::malformed(format!("its pickle has {found} where {expected} belongs"))
     }
 }
 
 impl Global {
-    /// The object of this name, if it is one of those that tensors need.
-    pub(super) fn named(module: &str, name: &str) -> Option<Self> {
+    /// The object of this name, if tensors need it.
+    pub(crate) fn named(module: &str, name: &str) -> Option<Self> {
         Some(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensor,
@@ -300,6 +296,6 @@ impl Global {
 }
 
 /// The error of a pickle that is too large to be a state dict.
-pub(super) fn too_many() -> FormatError {
+pub(crate) fn too_many() -> FormatError {
     FormatError::malformed(format!("its pickle builds more than {MAX_VALUES} values"))
 }

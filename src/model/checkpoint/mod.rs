@@ -1,0 +1,14 @@
+//! The stored model: `model.safetensors` with torchvision's parameter names, and `manifest.json` beside it.
+//!
+//! `torchvision.models.resnet18(num_classes=1)` loads the tensors with `load_state_dict`. The manifest describes
+//! the input, the output and the origin of the model. A manifest of a newer format version is refused; unknown
+//! fields of this version are ignored.
+
+mod files;
+mod manifest;
+
+pub use files::{WrittenFile, read_model, write};
+pub use manifest::{
+    DatasetRecord, FORMAT_VERSION, LabelScale, MANIFEST_FILE, MODEL_FILE, Manifest, parse_manifest,
+    read_manifest,
+};

@@ -1,0 +1,52 @@
+//! Modes and outputs of a forward pass, on libtorch and on the fused kernels.
+
+use tch::{Device, Tensor};
+
+use super::Error;
+
+/// Whether the trainable layers use the statistics of the batch or the running statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch statistics in trainable BatchNorms, which update their running statistics.
+    Train,
+    /// Running statistics everywhere.
+    Eval,
+}
+
+/// The output of the network for one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// The output before the label scale is applied.
+    pub value: f32,
+    /// The contribution of each cell of layer4 to the value, row by row, if requested. Together with the
+    /// head's bias they add up to the value.
+    pub attribution: Option<Vec<f32>>,
+}
+
+/// Outputs that the device may still be computing.
+#[derive(Debug)]
+pub struct PendingOutputs {
+    /// `[N]`.
+    pub(super) values: Tensor,
+    /// The attributions of the first images, where requested.
+    pub(super) attributions: Vec<Option<Tensor>>,
+}
+
+impl PendingOutputs {
+    /// Waits for the device.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn finish(self) -> Result<Vec<Output>, Error> {
+        let read = |tensor: Tensor| -> Result<Vec<f32>, Error> {
+            Ok(Vec::try_from(tensor.f_to_device(Device::Cpu)?)?)
+        };
+        let values = read(self.values)?;
+        let mut attributions = self.attributions.into_iter();
+        let outputs = values.into_iter().map(|value| {
+            let attribution = attributions.next().flatten().map(read).transpose()?;
+            Ok(Output { value, attribution })
+        });
+        outputs.collect()
+    }
+}

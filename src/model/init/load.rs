@@ -1,0 +1,109 @@
+//! Loads or generates initial weights.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use tch::Tensor;
+
+use super::{
+    file::{self, FILLABLE},
+    random,
+};
+use crate::model::{
+    Error,
+    checkpoint::LabelScale,
+    layout::layout,
+    starter, tensors,
+    weights::{HubOptions, StateDict, check_shapes, check_values, imagenet, without_head},
+};
+
+/// The kind of initial weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Init {
+    /// torchvision's ImageNet weights, with a new head.
+    ImageNet,
+    /// A `.pth` or `.safetensors` file; its head is kept when it has one output.
+    Path {
+        path: String,
+        /// The place of the network within the file, such as `model_ema`; empty if it has only one network.
+        key: String,
+    },
+    /// Random weights.
+    Random,
+    /// The built-in face model, with its head.
+    Starter,
+}
+
+/// Places of ImageNet weights.
+#[derive(Debug, Clone)]
+pub struct WeightSources {
+    /// Directories, searched first, in order.
+    pub directories: Vec<PathBuf>,
+    /// The hub, the last resort.
+    pub hub: HubOptions,
+}
+
+/// Weights on the CPU, and their origin.
+#[derive(Debug)]
+pub struct InitialWeights {
+    /// All entries of the layout, in f32; counters in i64.
+    pub state: BTreeMap<String, Tensor>,
+    /// The file with its SHA-256, or the seed.
+    pub source: String,
+}
+
+/// Loads or generates the weights.
+///
+/// # Errors
+/// The file is missing, damaged or of another network, or the hub cannot be reached.
+pub fn load(init: &Init, seed: u64, sources: &WeightSources) -> Result<InitialWeights, Error> {
+    let mut state = random::weights(seed)?;
+    let source = match init {
+        Init::Random => format!("random weights of seed {seed}"),
+        Init::Path { path, key } => {
+            let (found, file) = file::read(path, key)?;
+            fill(&mut state, found)?;
+            if let Some(description) = file.description {
+                in_years(&mut state, description.label)?;
+            }
+            file.source
+        }
+        Init::ImageNet => {
+            let (found, source) = imagenet(&sources.directories, &sources.hub)?;
+            fill(&mut state, without_head(found))?;
+            format!(
+                "{}: {} (SHA-256 {})",
+                source.description,
+                source.path.display(),
+                source.sha256
+            )
+        }
+        Init::Starter => {
+            state = tensors::exact(&starter::state()?)?;
+            format!("the built-in starter (SHA-256 {})", starter::sha256())
+        }
+    };
+    Ok(InitialWeights { state, source })
+}
+
+/// Rescales a head with outputs on this scale, so that it predicts years.
+fn in_years(state: &mut BTreeMap<String, Tensor>, label: LabelScale) -> Result<(), Error> {
+    let LabelScale { scale, offset } = label;
+    if (scale, offset) == (1.0, 0.0) {
+        return Ok(());
+    }
+    let weight = state["fc.weight"].f_mul_scalar(scale)?;
+    let bias = state["fc.bias"].f_mul_scalar(scale)?.f_add_scalar(offset)?;
+    state.insert("fc.weight".to_owned(), weight);
+    state.insert("fc.bias".to_owned(), bias);
+    Ok(())
+}
+
+/// Replaces random weights with those of a file.
+fn fill(state: &mut BTreeMap<String, Tensor>, found: StateDict) -> Result<(), Error> {
+    check_shapes(&found, &layout(1), &FILLABLE)?;
+    check_values(&found)?;
+    for (name, data) in &found {
+        state.insert(name.clone(), tensors::tensor(data)?);
+    }
+    Ok(())
+}
