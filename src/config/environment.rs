@@ -1,15 +1,15 @@
-//! The process environment: read once, checked for misspelt names, and turned into what others need of it.
+//! The process environment, read once and checked for misspelt names, and the settings of clients.
 
-use std::{collections::BTreeMap, env, fmt, path::PathBuf};
+use std::{collections::BTreeMap, env};
 
-use super::{Error, Source, error::nearest, settings::SETTINGS};
+use super::{Error, ValueSource, error::nearest, settings::SETTINGS};
 
-/// The server that clients call when nobody names one.
+/// The default server of clients.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
 
-/// Variables of ours that are not settings of the server.
+/// Variables of Visage that are not settings of the server.
 const OTHER_VARIABLES: [&str; 2] = ["VISAGE_CONFIG", "VISAGE_SERVER"];
-/// Every variable of other programs that we read.
+/// Variables of other programs that Visage reads.
 const FOREIGN_VARIABLES: [&str; 7] = [
     "HF_ENDPOINT",
     "HF_HOME",
@@ -20,15 +20,15 @@ const FOREIGN_VARIABLES: [&str; 7] = [
     "NO_COLOR",
 ];
 
-/// The variables that Visage reads; an empty one counts as not set.
+/// The variables that Visage reads; an empty one counts as unset.
 #[derive(Clone, Debug, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// That of the process, once.
+    /// Reads the process environment.
     ///
     /// # Errors
-    /// [`Error::NotUnicode`] when a variable that matters is not text.
+    /// [`Error::NotUnicode`] if a relevant variable is not valid text.
     pub fn of_process() -> Result<Self, Error> {
         let mut variables = BTreeMap::new();
         for (name, value) in env::vars_os() {
@@ -47,12 +47,10 @@ impl Environment {
         Ok(Self(variables))
     }
 
-    /// Sets a variable, for programs that make an environment of their own.
     pub fn insert(&mut self, name: &str, value: &str) {
         self.0.insert(name.to_owned(), value.to_owned());
     }
 
-    /// The variable's value.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
@@ -61,7 +59,7 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
-    /// Refuses a `VISAGE_*` variable that names nothing, because it is a misspelt one.
+    /// Refuses an unknown `VISAGE_*` variable, because it is probably misspelt.
     ///
     /// # Errors
     /// [`Error::UnknownVariable`].
@@ -86,7 +84,8 @@ impl Environment {
     }
 }
 
-/// Kubernetes puts `VISAGE_SERVICE_HOST`, `VISAGE_PORT_50051_TCP_ADDR` and the like into every pod beside a service named `visage…`.
+/// Kubernetes sets `VISAGE_SERVICE_HOST`, `VISAGE_PORT_50051_TCP_ADDR` and the like in every pod
+/// beside a service named `visage…`.
 fn is_service_link(name: &str) -> bool {
     let is_port = name.split_once("_PORT").is_some_and(|(_, rest)| {
         rest.is_empty()
@@ -97,103 +96,28 @@ fn is_service_link(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || is_port
 }
 
-/// How initial weights are fetched.
-#[derive(Clone, PartialEq, Eq)]
-pub struct HubConfig {
-    /// Base address of the hub, without a slash at the end (`HF_ENDPOINT`).
-    pub endpoint: String,
-    /// The hub's cache (`$HF_HOME/hub`, else `~/.cache/huggingface/hub`); `None` without a home directory.
-    pub cache_dir: Option<PathBuf>,
-    /// Access token (`HF_TOKEN`); never shown.
-    pub token: Option<String>,
-    /// Use the cache only (`HF_HUB_OFFLINE`).
-    pub offline: bool,
-    /// Directory of torch hub's checkpoints (`$TORCH_HOME/hub/checkpoints`, else `~/.cache/torch/hub/checkpoints`).
-    pub torch_home: Option<PathBuf>,
-}
-
-impl Default for HubConfig {
-    fn default() -> Self {
-        Self {
-            endpoint: "https://huggingface.co".to_owned(),
-            cache_dir: None,
-            token: None,
-            offline: false,
-            torch_home: None,
-        }
-    }
-}
-
-impl HubConfig {
-    /// Takes what other programs of the field read from the same variables.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] when `HF_ENDPOINT` is not an address.
-    pub fn from_environment(environment: &Environment) -> Result<Self, Error> {
-        let mut hub = Self::default();
-        if let Some(endpoint) = environment.get("HF_ENDPOINT") {
-            let is_address = endpoint.starts_with("https://") || endpoint.starts_with("http://");
-            if !is_address {
-                return Err(Error::Invalid {
-                    setting: "HF_ENDPOINT".to_owned(),
-                    source_name: Source::Variable("HF_ENDPOINT".to_owned()),
-                    value: endpoint.to_owned(),
-                    allowed: "an address that begins with https:// or http://".to_owned(),
-                });
-            }
-            hub.endpoint = endpoint.trim_end_matches('/').to_owned();
-        }
-        let cache = environment
-            .get("HOME")
-            .map(|home| PathBuf::from(home).join(".cache"));
-        let directory = |variable: &str, name: &str| {
-            environment
-                .get(variable)
-                .map(PathBuf::from)
-                .or_else(|| cache.as_ref().map(|cache| cache.join(name)))
-        };
-        hub.cache_dir = directory("HF_HOME", "huggingface").map(|home| home.join("hub"));
-        hub.torch_home = directory("TORCH_HOME", "torch").map(|home| home.join("hub/checkpoints"));
-        hub.token = environment.get("HF_TOKEN").map(str::to_owned);
-        hub.offline = environment.get("HF_HUB_OFFLINE").is_some_and(|value| {
-            ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str())
-        });
-        Ok(hub)
-    }
-}
-
-impl fmt::Debug for HubConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubConfig")
-            .field("endpoint", &self.endpoint)
-            .field("cache_dir", &self.cache_dir)
-            .field("token", &self.token.as_ref().map(|_| "(hidden)"))
-            .field("offline", &self.offline)
-            .field("torch_home", &self.torch_home)
-            .finish()
-    }
-}
-
-/// What the commands that call a server need to know.
+/// Settings of the commands that call a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConfig {
-    /// The server: `http://host:port`.
+    /// `http://host:port`.
     pub server: String,
-    /// Whether messages may be coloured (`NO_COLOR` is not set).
+    /// Coloured messages, unless `NO_COLOR` is set.
     pub color: bool,
 }
 
 impl ClientConfig {
-    /// The server from `--server`, else `VISAGE_SERVER`, else [`DEFAULT_SERVER`]; `host:port` is completed to an address.
+    /// Resolves the server from `--server`, else `VISAGE_SERVER`, else [`DEFAULT_SERVER`];
+    /// completes `host:port` to a URL.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is not an address, [`Error::UnknownVariable`] for a misspelt `VISAGE_*` variable.
+    /// [`Error::Invalid`] for an invalid address, [`Error::UnknownVariable`] for a misspelt
+    /// `VISAGE_*` variable.
     pub fn resolve(environment: &Environment, server_flag: Option<&str>) -> Result<Self, Error> {
         environment.check_names()?;
         let (server, source) = match (server_flag, environment.get("VISAGE_SERVER")) {
-            (Some(server), _) => (server, Source::Flag("--server".to_owned())),
-            (None, Some(server)) => (server, Source::Variable("VISAGE_SERVER".to_owned())),
-            (None, None) => (DEFAULT_SERVER, Source::Default),
+            (Some(server), _) => (server, ValueSource::Flag("--server".to_owned())),
+            (None, Some(server)) => (server, ValueSource::Variable("VISAGE_SERVER".to_owned())),
+            (None, None) => (DEFAULT_SERVER, ValueSource::Default),
         };
         let address = parse_server(server).ok_or_else(|| Error::Invalid {
             setting: "server".to_owned(),

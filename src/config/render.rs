@@ -1,4 +1,4 @@
-//! The settings as TOML, as JSON and as the table of the documentation.
+//! The settings as TOML, as JSON and as the Markdown table of the documentation.
 
 use std::fmt::Write as _;
 
@@ -7,24 +7,24 @@ use serde_json::{Map, Value, json};
 use super::{
     Resolved, ServeConfig,
     settings::{SETTINGS, Setting},
-    value::Shown,
+    value::DisplayValue,
 };
 
 impl Resolved {
-    /// The settings as a TOML file that can be used as one, each under a comment that says what it does and who set it.
+    /// A valid TOML file, in which each setting has a comment with its description and source.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut config = self.config.clone();
         let mut text = String::new();
         for setting in SETTINGS {
-            let line = match setting.field.shown(&mut config) {
-                Shown::Unset => format!("# {} is not set", setting.name),
-                shown @ (Shown::Text(_)
-                | Shown::Integer(_)
-                | Shown::Number(_)
-                | Shown::Boolean(_)
-                | Shown::List(_)) => {
-                    format!("{} = {}", setting.name, toml_value(shown))
+            let line = match setting.field.display(&mut config) {
+                DisplayValue::Unset => format!("# {} is not set", setting.name),
+                value @ (DisplayValue::Text(_)
+                | DisplayValue::Integer(_)
+                | DisplayValue::Number(_)
+                | DisplayValue::Boolean(_)
+                | DisplayValue::List(_)) => {
+                    format!("{} = {}", setting.name, toml_value(value))
                 }
             };
             writeln!(
@@ -39,20 +39,20 @@ impl Resolved {
         text
     }
 
-    /// The settings as an object: name to `{"value": …, "source": …}`.
+    /// An object from names to `{"value": …, "source": …}`.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut config = self.config.clone();
         let entries: Map<String, Value> = SETTINGS
             .iter()
             .map(|setting| {
-                let value = match setting.field.shown(&mut config) {
-                    Shown::Text(text) => json!(text),
-                    Shown::Integer(number) => json!(number),
-                    Shown::Number(number) => json!(number),
-                    Shown::Boolean(value) => json!(value),
-                    Shown::List(items) => json!(items),
-                    Shown::Unset => Value::Null,
+                let value = match setting.field.display(&mut config) {
+                    DisplayValue::Text(text) => json!(text),
+                    DisplayValue::Integer(number) => json!(number),
+                    DisplayValue::Number(number) => json!(number),
+                    DisplayValue::Boolean(value) => json!(value),
+                    DisplayValue::List(items) => json!(items),
+                    DisplayValue::Unset => Value::Null,
                 };
                 let source = self.source(setting.name).to_string();
                 (
@@ -66,35 +66,33 @@ impl Resolved {
 }
 
 impl Setting {
-    /// The default as people write it.
+    /// The default in Markdown.
     #[must_use]
     pub fn default_text(&self) -> String {
         if let Some(note) = self.default_note {
             return note.to_owned();
         }
-        match self.field.shown(&mut ServeConfig::default()) {
-            Shown::Text(text) => format!("`{text}`"),
-            Shown::Integer(number) => format!("`{number}`"),
-            Shown::Number(number) => format!("`{number}`"),
-            Shown::Boolean(value) => format!("`{value}`"),
-            Shown::List(items) if items.is_empty() => "none".to_owned(),
-            Shown::List(items) => format!("`{}`", items.join(",")),
-            Shown::Unset => "none".to_owned(),
+        match self.field.display(&mut ServeConfig::default()) {
+            DisplayValue::Text(text) => format!("`{text}`"),
+            DisplayValue::Integer(number) => format!("`{number}`"),
+            DisplayValue::Number(number) => format!("`{number}`"),
+            DisplayValue::Boolean(value) => format!("`{value}`"),
+            DisplayValue::List(items) if items.is_empty() => "none".to_owned(),
+            DisplayValue::List(items) => format!("`{}`", items.join(",")),
+            DisplayValue::Unset => "none".to_owned(),
         }
     }
 
-    /// What is allowed, in words.
     #[must_use]
     pub fn allowed_text(&self) -> String {
         self.field.allowed()
     }
 }
 
-/// The table of all settings for the documentation, as Markdown.
 #[must_use]
 pub fn markdown_table() -> String {
     let mut table = String::from(
-        "| Setting (file) | Variable | Flag | Default | Allowed | What it does |\n|---|---|---|---|---|---|\n",
+        "| Setting (file) | Variable | Flag | Default | Allowed | Description |\n|---|---|---|---|---|---|\n",
     );
     for setting in SETTINGS {
         writeln!(
@@ -112,16 +110,18 @@ pub fn markdown_table() -> String {
     table
 }
 
-fn toml_value(shown: Shown) -> toml::Value {
-    match shown {
-        Shown::Text(text) => toml::Value::String(text),
-        // No setting allows a number that does not fit.
-        Shown::Integer(number) => toml::Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)),
-        Shown::Number(number) => toml::Value::Float(number),
-        Shown::Boolean(value) => toml::Value::Boolean(value),
-        Shown::List(items) => {
+fn toml_value(value: DisplayValue) -> toml::Value {
+    match value {
+        DisplayValue::Text(text) => toml::Value::String(text),
+        // The range of every setting fits.
+        DisplayValue::Integer(number) => {
+            toml::Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+        }
+        DisplayValue::Number(number) => toml::Value::Float(number),
+        DisplayValue::Boolean(value) => toml::Value::Boolean(value),
+        DisplayValue::List(items) => {
             toml::Value::Array(items.into_iter().map(toml::Value::String).collect())
         }
-        Shown::Unset => toml::Value::String(String::new()),
+        DisplayValue::Unset => toml::Value::String(String::new()),
     }
 }

@@ -1,4 +1,4 @@
-//! Lays the sources over one another and keeps where each value came from.
+//! Merges the sources and records the source of each value.
 
 use std::{
     collections::BTreeMap,
@@ -8,34 +8,32 @@ use std::{
 use fs_err as fs;
 
 use super::{
-    Environment, Error, HubConfig, ServeConfig, Setting, Source,
-    error::{Stated, nearest},
-    serve,
+    Environment, Error, HubConfig, ServeConfig, Setting, ValueSource,
+    error::{SettingValue, nearest},
+    rules,
     settings::{self, SETTINGS},
-    value::{Raw, Shown},
+    value::{DisplayValue, RawValue},
 };
 
-/// The file that is read when nobody names one.
+/// The file that is read by default, if it exists.
 const DEFAULT_FILE: &str = "visage.toml";
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "VISAGE_CONFIG";
 
-/// What the command line set: a setting's name and what was given for it, several values for a list.
+/// Values of the command line by setting; a list may have several.
 pub type Flags = BTreeMap<&'static str, Vec<String>>;
 
-/// The settings of a server, and where each came from.
+/// The settings of a server, with the source of each.
 #[derive(Debug)]
 pub struct Resolved {
-    /// The values.
     pub config: ServeConfig,
-    sources: BTreeMap<&'static str, Source>,
+    sources: BTreeMap<&'static str, ValueSource>,
 }
 
 impl Resolved {
-    /// Where the setting's value came from.
     #[must_use]
-    pub fn source(&self, name: &str) -> &Source {
-        self.sources.get(name).unwrap_or(&Source::Default)
+    pub fn source(&self, name: &str) -> &ValueSource {
+        self.sources.get(name).unwrap_or(&ValueSource::Default)
     }
 
     /// The setting's value as text.
@@ -43,13 +41,13 @@ impl Resolved {
         let Some(setting) = settings::find(name) else {
             return String::new();
         };
-        match setting.field.shown(&mut self.config.clone()) {
-            Shown::Text(text) => text,
-            Shown::Integer(number) => number.to_string(),
-            Shown::Number(number) => number.to_string(),
-            Shown::Boolean(value) => value.to_string(),
-            Shown::List(items) => items.join(","),
-            Shown::Unset => "not set".to_owned(),
+        match setting.field.display(&mut self.config.clone()) {
+            DisplayValue::Text(text) => text,
+            DisplayValue::Integer(number) => number.to_string(),
+            DisplayValue::Number(number) => number.to_string(),
+            DisplayValue::Boolean(value) => value.to_string(),
+            DisplayValue::List(items) => items.join(","),
+            DisplayValue::Unset => "not set".to_owned(),
         }
     }
 
@@ -59,28 +57,29 @@ impl Resolved {
         rule: &'static str,
         second: &'static str,
     ) -> Error {
-        let stated = |setting: &'static str| {
-            Box::new(Stated {
+        let with_value = |setting: &'static str| {
+            Box::new(SettingValue {
                 setting,
                 value: self.text(setting),
                 source: self.source(setting).clone(),
             })
         };
         Error::Contradiction {
-            first: stated(first),
+            first: with_value(first),
             rule,
-            second: stated(second),
+            second: with_value(second),
         }
     }
 }
 
 /// Resolves the server's settings from the file, the environment and the flags.
 ///
-/// The file is `config_flag`, else the one that `VISAGE_CONFIG` names, else `visage.toml` in `current_dir` when it is there. Relative
-/// paths count from `current_dir`.
+/// The file is `config_flag`, else the value of `VISAGE_CONFIG`, else `visage.toml` in
+/// `current_dir` if it exists. Relative paths start at `current_dir`.
 ///
 /// # Errors
-/// [`Error`] when the file cannot be read, a name is unknown, a value is not allowed or two values contradict each other.
+/// The file cannot be read, a name is unknown, a value is not allowed, or two values contradict
+/// each other.
 pub fn load(
     environment: &Environment,
     flags: &Flags,
@@ -140,31 +139,35 @@ pub(super) fn resolve(
         if let Some(text) = environment.get(&variable) {
             layers.set(
                 setting,
-                &Raw::Text(text.to_owned()),
-                Source::Variable(variable),
+                &RawValue::Text(text.to_owned()),
+                ValueSource::Variable(variable),
             )?;
         }
     }
     for (name, values) in flags {
         if let Some(setting) = settings::find(name) {
             let raw = match values.as_slice() {
-                [value] => Raw::Text(value.clone()),
-                _ => Raw::List(values.clone()),
+                [value] => RawValue::Text(value.clone()),
+                _ => RawValue::List(values.clone()),
             };
-            layers.set(setting, &raw, Source::Flag(format!("--{}", setting.flag())))?;
+            layers.set(
+                setting,
+                &raw,
+                ValueSource::Flag(format!("--{}", setting.flag())),
+            )?;
         }
     }
     let resolved = Resolved {
         config: layers.config,
         sources: layers.sources,
     };
-    serve::check(&resolved)?;
+    rules::check(&resolved)?;
     Ok(resolved)
 }
 
 struct Layers<'a> {
     config: ServeConfig,
-    sources: BTreeMap<&'static str, Source>,
+    sources: BTreeMap<&'static str, ValueSource>,
     current_dir: &'a Path,
 }
 
@@ -182,17 +185,22 @@ impl Layers<'_> {
                     key,
                 });
             };
-            self.set(setting, &raw_of(value), Source::File(path.to_owned()))?;
+            self.set(setting, &raw_of(value), ValueSource::File(path.to_owned()))?;
         }
         Ok(())
     }
 
-    fn set(&mut self, setting: &'static Setting, raw: &Raw, source: Source) -> Result<(), Error> {
+    fn set(
+        &mut self,
+        setting: &'static Setting,
+        raw: &RawValue,
+        source: ValueSource,
+    ) -> Result<(), Error> {
         let Some(()) = setting.field.set(&mut self.config, raw, self.current_dir) else {
             return Err(Error::Invalid {
                 setting: setting.name.to_owned(),
                 source_name: source,
-                value: raw.shown(),
+                value: raw.display(),
                 allowed: setting.field.allowed(),
             });
         };
@@ -201,22 +209,24 @@ impl Layers<'_> {
     }
 }
 
-fn raw_of(value: toml::Value) -> Raw {
+fn raw_of(value: toml::Value) -> RawValue {
     match value {
-        toml::Value::String(text) => Raw::Text(text),
-        toml::Value::Integer(number) => Raw::Integer(number),
-        toml::Value::Float(number) => Raw::Number(number),
-        toml::Value::Boolean(value) => Raw::Boolean(value),
+        toml::Value::String(text) => RawValue::Text(text),
+        toml::Value::Integer(number) => RawValue::Integer(number),
+        toml::Value::Float(number) => RawValue::Number(number),
+        toml::Value::Boolean(value) => RawValue::Boolean(value),
         toml::Value::Array(items) => {
             let texts: Option<Vec<String>> = items
                 .iter()
                 .map(|item| item.as_str().map(str::to_owned))
                 .collect();
             match texts {
-                Some(texts) => Raw::List(texts),
-                None => Raw::Other(toml::Value::Array(items).to_string()),
+                Some(texts) => RawValue::List(texts),
+                None => RawValue::Other(toml::Value::Array(items).to_string()),
             }
         }
-        other @ (toml::Value::Datetime(_) | toml::Value::Table(_)) => Raw::Other(other.to_string()),
+        other @ (toml::Value::Datetime(_) | toml::Value::Table(_)) => {
+            RawValue::Other(other.to_string())
+        }
     }
 }

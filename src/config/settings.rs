@@ -1,47 +1,57 @@
-//! The table of settings; the file's keys, the variables, the flags and the documentation all come from it.
+//! The settings of the server.
+//!
+//! One table declares each setting with its name, type, default, range and description. The fields
+//! of [`ServeConfig`], the keys of the file, the variables, the flags and the documentation follow
+//! from it.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
 
-use super::{Device, EventDirectory, LogFormat, LogLevel, Precision, ServeConfig};
+use super::{Device, EventDirectory, HubConfig, LogFormat, LogLevel, Precision};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// One setting.
+/// A setting as the file, the variables, the flags and the documentation present it.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its key in the file, such as `max_batch`.
+    /// The key in the file, such as `max_batch`.
     pub name: &'static str,
-    /// What it does, in sentences.
+    /// The description, in sentences.
     pub doc: &'static str,
-    /// What its default is, where a value alone does not say it.
+    /// The default in words, if its value alone is not clear.
     pub(super) default_note: Option<&'static str>,
     pub(super) field: Field,
 }
 
 impl Setting {
-    /// Its environment variable, such as `VISAGE_MAX_BATCH`.
+    /// The environment variable, such as `VISAGE_MAX_BATCH`.
     #[must_use]
     pub fn variable(&self) -> String {
         format!("VISAGE_{}", self.name.to_ascii_uppercase())
     }
 
-    /// Its flag without the dashes, such as `max-batch`.
+    /// The flag without the dashes, such as `max-batch`.
     #[must_use]
     pub fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
 
-    /// Whether its flag alone turns it on.
+    /// Returns whether the flag needs no value.
     #[must_use]
     pub fn is_switch(&self) -> bool {
         matches!(self.field, Field::Switch(_))
     }
 
-    /// Whether its flag may be given several times.
+    /// Returns whether the flag may be repeated.
     #[must_use]
     pub fn is_list(&self) -> bool {
         matches!(
@@ -58,7 +68,7 @@ pub(super) fn find(name: &str) -> Option<&'static Setting> {
 
 type Get<T> = fn(&mut ServeConfig) -> &mut T;
 
-/// Type, range and place of a setting.
+/// Type, range and field of a setting.
 #[derive(Debug)]
 pub(super) enum Field {
     Path(Get<PathBuf>),
@@ -81,231 +91,127 @@ pub(super) enum Field {
     Share(Get<f64>),
 }
 
-const fn setting(name: &'static str, doc: &'static str, field: Field) -> Setting {
-    Setting {
-        name,
-        doc,
-        default_note: None,
-        field,
-    }
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// All settings, in the order of the documentation.
-pub static SETTINGS: &[Setting] = &[
-    setting(
-        "data_dir",
-        "Directory of the database, the checkpoints and uploaded datasets; made when it is missing.",
-        Field::Path(|c| &mut c.data_dir),
-    ),
-    setting(
-        "grpc_listen",
-        "Address of the gRPC API; port 0 lets the system choose.",
-        Field::Address(|c| &mut c.grpc_listen),
-    ),
-    setting(
-        "http_listen",
-        "Address of metrics, health and dashboard; port 0 lets the system choose.",
-        Field::Address(|c| &mut c.http_listen),
-    ),
-    setting(
-        "dashboard",
-        "Show the dashboard on the HTTP port, and answer the whole API there as gRPC-Web, which the dashboard uses.",
-        Field::Switch(|c| &mut c.dashboard),
-    ),
-    setting(
-        "cors_origins",
-        "Origins such as https://example.org whose pages may call both ports from a browser, or `*` for all; the dashboard needs none.",
-        Field::Origins(|c| &mut c.cors_origins),
-    ),
-    setting(
-        "ready_file",
-        "File that the server writes, with its addresses, once it answers.",
-        Field::OptionalPath(|c| &mut c.ready_file),
-    ),
-    Setting {
-        name: "tensorboard",
-        doc: "Where each training's event files for TensorBoard are written, in a directory of its id.",
-        default_note: Some("`on`: to `runs` in `data_dir`"),
-        field: Field::EventDirectory(|c| &mut c.tensorboard),
-    },
-    Setting {
-        name: "data_roots",
-        doc: "Directories under which datasets may be read.",
-        default_note: Some("`/` when both addresses are loopback, else it must be given"),
-        field: Field::Paths(|c| &mut c.data_roots),
-    },
-    Setting {
-        name: "weights_roots",
-        doc: "Directories under which initial weights may be read.",
-        default_note: Some("`/` when both addresses are loopback, else it must be given"),
-        field: Field::Paths(|c| &mut c.weights_roots),
-    },
-    setting(
-        "starter",
-        "Make the face model that is part of the program version 1 of `models/age`, and live, when that model has no version yet.",
-        Field::Switch(|c| &mut c.starter),
-    ),
-    setting(
-        "device",
-        "What computes; `auto` takes the first GPU where there is one.",
-        Field::Device(|c| &mut c.device),
-    ),
-    setting(
-        "precision",
-        "Number format of predictions; `auto` takes f16 or bf16 where the device is fast in it, else f32 with large filters in f16 (`f16-weights`), unless that changes the ages of drawn faces by more than 0.1 years on average.",
-        Field::Precision(|c| &mut c.precision),
-    ),
-    setting(
-        "threads",
-        "Threads of the processor that the model uses; 0 for all.",
-        Field::Count(0..=1024, |c| &mut c.threads),
-    ),
-    setting(
-        "max_message_bytes",
-        "Largest request.",
-        Field::Bytes(64 * KIB..=1024 * MIB, |c| &mut c.max_message_bytes),
-    ),
-    setting(
-        "max_image_bytes",
-        "Largest encoded image.",
-        Field::Bytes(KIB..=1024 * MIB, |c| &mut c.max_image_bytes),
-    ),
-    setting(
-        "max_image_pixels",
-        "Most pixels of an image, checked before it is decoded.",
-        Field::Pixels(1024..=1_000_000_000, |c| &mut c.max_image_pixels),
-    ),
-    setting(
-        "max_image_dimension",
-        "Most pixels of one side of an image, checked before it is decoded.",
-        Field::Count(32..=65_535, |c| &mut c.max_image_dimension),
-    ),
-    setting(
-        "max_images_per_request",
-        "Most images in one Predict call; not above `max_queued_images`.",
-        Field::Count(1..=10_000, |c| &mut c.max_images_per_request),
-    ),
-    setting(
-        "max_queued_images",
-        "Images that may wait for the model before calls are refused.",
-        Field::Count(1..=1_000_000, |c| &mut c.max_queued_images),
-    ),
-    setting(
-        "max_batch",
-        "Most images in one forward pass; not above `max_queued_images`.",
-        Field::Count(1..=4096, |c| &mut c.max_batch),
-    ),
-    setting(
-        "max_loaded_models",
-        "Model versions that stay loaded, some 70 MB each, the live one always, and the one that becomes live beside it; another one that is asked for takes the place of the one that was not used for the longest time.",
-        Field::Count(2..=1000, |c| &mut c.max_loaded_models),
-    ),
-    setting(
-        "response_cache_bytes",
-        "Most bytes of answers that are kept, by the content of the image and the version of the model, for images that are sent again; 0 for none.",
-        Field::Bytes(0..=64 * 1024 * MIB, |c| &mut c.response_cache_bytes),
-    ),
-    setting(
-        "decode_threads",
-        "Threads that decode images; 0 for one per core.",
-        Field::Count(0..=1024, |c| &mut c.decode_threads),
-    ),
-    setting(
-        "max_queued_trainings",
-        "Trainings that may wait for the device before calls are refused.",
-        Field::Count(1..=100_000, |c| &mut c.max_queued_trainings),
-    ),
-    setting(
-        "uploads",
-        "Take archives of images on the HTTP port, of which datasets are made in `data_dir`.",
-        Field::Switch(|c| &mut c.uploads),
-    ),
-    setting(
-        "max_upload_bytes",
-        "Largest archive that may be uploaded.",
-        Field::Bytes(KIB..=1024 * 1024 * MIB, |c| &mut c.max_upload_bytes),
-    ),
-    setting(
-        "max_unpacked_bytes",
-        "Most bytes of an archive's files once they are unpacked.",
-        Field::Bytes(KIB..=16 * 1024 * 1024 * MIB, |c| &mut c.max_unpacked_bytes),
-    ),
-    setting(
-        "max_archive_entries",
-        "Most entries of an archive, directories included.",
-        Field::Count(1..=100_000_000, |c| &mut c.max_archive_entries),
-    ),
-    setting(
-        "upload_expiry",
-        "An upload to which nothing was written for this long is deleted.",
-        Field::Duration(SECOND..=MONTH, |c| &mut c.upload_expiry),
-    ),
-    setting(
-        "heartbeat_interval",
-        "Longest silence of an event stream, unless its client asks for another.",
-        Field::Duration(Duration::from_millis(100)..=Duration::from_secs(600), |c| {
-            &mut c.heartbeat_interval
-        }),
-    ),
-    setting(
-        "worker_launcher",
-        "Command in front of `visage worker`, such as `taskset -c 4-7` or `srun -n 1 -c 4`; it must hand on standard input and output. For niceness there is `worker_nice`.",
-        Field::Words(|c| &mut c.worker_launcher),
-    ),
-    setting(
-        "worker_threads",
-        "Threads of the processor that a training uses; 0 for as many as `threads`.",
-        Field::Count(0..=1024, |c| &mut c.worker_threads),
-    ),
-    setting(
-        "worker_nice",
-        "By how much a training gives way to predictions and everything else on the machine, as `nice` takes it: 0 for not at all, 10 for a tenth of a busy machine, 20 for only what nobody else wants, which predictions notice least.",
-        Field::Count(0..=20, |c| &mut c.worker_nice),
-    ),
-    setting(
-        "worker_silence_timeout",
-        "A training's process that gives no sign of life for this long is killed.",
-        Field::Duration(Duration::from_secs(2)..=DAY, |c| {
-            &mut c.worker_silence_timeout
-        }),
-    ),
-    setting(
-        "worker_stall_timeout",
-        "A training's process that lives but gets nothing done for this long is killed.",
-        Field::Duration(Duration::from_secs(2)..=DAY, |c| {
-            &mut c.worker_stall_timeout
-        }),
-    ),
-    setting(
-        "max_restarts",
-        "How many starts of a training in a row may end without a new full checkpoint before it is given up, where its spec does not say.",
-        Field::Count(0..=1000, |c| &mut c.max_restarts),
-    ),
-    setting(
-        "shutdown_grace",
-        "Time that calls and trainings have to end when the server shuts down.",
-        Field::Duration(SECOND..=Duration::from_secs(3600), |c| {
-            &mut c.shutdown_grace
-        }),
-    ),
-    setting(
-        "log_level",
-        "Least severe level that is logged.",
-        Field::LogLevel(|c| &mut c.log_level),
-    ),
-    setting(
-        "log_format",
-        "Shape of the log lines; `auto` is text on a terminal and JSON elsewhere.",
-        Field::LogFormat(|c| &mut c.log_format),
-    ),
-    setting(
-        "otlp_endpoint",
-        "Collector that traces are sent to, over OTLP as gRPC; without it there are no traces. Headers for it, such as a key, come from `OTEL_EXPORTER_OTLP_HEADERS`.",
-        Field::Endpoint(|c| &mut c.otlp_endpoint),
-    ),
-    setting(
-        "trace_sample_ratio",
-        "Share of the calls that are traced where the client's `traceparent` does not say whether its call is.",
-        Field::Share(|c| &mut c.trace_sample_ratio),
-    ),
-];
+/// `name: type = default, Kind(range), "description" (default in words);`
+macro_rules! settings {
+    ($($name:ident: $type:ty = $default:expr, $kind:ident$(($range:expr))?, $doc:literal$(($note:literal))?;)*) => {
+        /// The checked settings of a server; [`SETTINGS`] describes the fields, and `Default` has
+        /// their documented defaults.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct ServeConfig {
+            $(#[doc = $doc] pub $name: $type,)*
+            /// Download of weights.
+            pub hub: HubConfig,
+        }
+
+        impl Default for ServeConfig {
+            fn default() -> Self {
+                Self {
+                    $($name: $default,)*
+                    hub: HubConfig::default(),
+                }
+            }
+        }
+
+        /// All settings, in the order of the documentation.
+        pub static SETTINGS: &[Setting] = &[$(Setting {
+            name: stringify!($name),
+            doc: $doc,
+            default_note: settings!(@note $($note)?),
+            field: Field::$kind($($range,)? |config| &mut config.$name),
+        },)*];
+    };
+    (@note) => { None };
+    (@note $note:literal) => { Some($note) };
+}
+
+settings! {
+    data_dir: PathBuf = PathBuf::from("./visage-data"), Path,
+        "Directory of the database, the checkpoints and uploaded datasets; created if it is missing.";
+    grpc_listen: SocketAddr = loopback(50051), Address,
+        "Address of the gRPC API; port 0 lets the system choose.";
+    http_listen: SocketAddr = loopback(50052), Address,
+        "Address of metrics, health and dashboard; port 0 lets the system choose.";
+    dashboard: bool = true, Switch,
+        "Serve the dashboard on the HTTP port, and the whole API as gRPC-Web, which the dashboard uses.";
+    cors_origins: Vec<String> = Vec::new(), Origins,
+        "Origins such as https://example.org whose pages may call both ports from a browser, or `*` for all; the dashboard needs none.";
+    ready_file: Option<PathBuf> = None, OptionalPath,
+        "File that the server writes, with its addresses, when it is ready.";
+    tensorboard: EventDirectory = EventDirectory::InDataDir, EventDirectory,
+        "Directory of TensorBoard event files, with one subdirectory for each training."
+        ("`on`: `runs` in `data_dir`");
+    data_roots: Vec<PathBuf> = vec![PathBuf::from("/")], Paths,
+        "Directories under which datasets may be read."
+        ("`/` if both addresses are loopback, otherwise required");
+    weights_roots: Vec<PathBuf> = vec![PathBuf::from("/")], Paths,
+        "Directories under which initial weights may be read."
+        ("`/` if both addresses are loopback, otherwise required");
+    starter: bool = false, Switch,
+        "Register the built-in face model as version 1 of `models/age` and make it live if that model has no version yet.";
+    device: Device = Device::Auto, Device,
+        "Compute device; `auto` selects the first GPU, or the CPU if there are no GPUs.";
+    precision: Precision = Precision::Auto, Precision,
+        "Precision of predictions; `auto` selects f16 or bf16 where the device is fast in it, else f32 with large filters in f16 (`f16-weights`), unless that changes the ages of drawn faces by more than 0.1 years on average.";
+    threads: u32 = 0, Count(0..=1024),
+        "CPU threads of the model; 0 for all.";
+    max_message_bytes: usize = 16 * MIB, Bytes(64 * KIB..=1024 * MIB),
+        "Size limit of a request.";
+    max_image_bytes: usize = 16 * MIB, Bytes(KIB..=1024 * MIB),
+        "Size limit of an encoded image.";
+    max_image_pixels: u64 = 50_000_000, Pixels(1024..=1_000_000_000),
+        "Limit on the pixels of an image, checked before decoding.";
+    max_image_dimension: u32 = 16_384, Count(32..=65_535),
+        "Limit on width and height of an image in pixels, checked before decoding.";
+    max_images_per_request: u32 = 64, Count(1..=10_000),
+        "Limit on the images of one Predict request; not above `max_queued_images`.";
+    max_queued_images: u32 = 256, Count(1..=1_000_000),
+        "Images that may wait for the model before requests are refused.";
+    max_batch: u32 = 32, Count(1..=4096),
+        "Limit on the images of one forward pass; not above `max_queued_images`.";
+    max_loaded_models: u32 = 3, Count(2..=1000),
+        "Model versions in memory, about 70 MB each; includes the live version and one that is being promoted. Loading another version evicts the least recently used one.";
+    response_cache_bytes: usize = 0, Bytes(0..=64 * 1024 * MIB),
+        "Memory limit of cached predictions, keyed by image content and model version; 0 disables the cache.";
+    decode_threads: u32 = 0, Count(0..=1024),
+        "Threads that decode images; 0 for one per core.";
+    max_queued_trainings: u32 = 100, Count(1..=100_000),
+        "Trainings that may wait for the device before requests are refused.";
+    uploads: bool = true, Switch,
+        "Accept archives of images on the HTTP port, which become datasets in `data_dir`.";
+    max_upload_bytes: usize = 8 * 1024 * MIB, Bytes(KIB..=1024 * 1024 * MIB),
+        "Size limit of an uploaded archive.";
+    max_unpacked_bytes: usize = 32 * 1024 * MIB, Bytes(KIB..=16 * 1024 * 1024 * MIB),
+        "Size limit of the unpacked files of an archive.";
+    max_archive_entries: u32 = 1_000_000, Count(1..=100_000_000),
+        "Limit on the entries of an archive, directories included.";
+    upload_expiry: Duration = DAY, Duration(SECOND..=MONTH),
+        "Idle time after which an unfinished upload is deleted.";
+    heartbeat_interval: Duration = Duration::from_secs(15), Duration(Duration::from_millis(100)..=Duration::from_secs(600)),
+        "Interval of heartbeats on an idle event stream, unless its client requests another.";
+    worker_launcher: Vec<String> = Vec::new(), Words,
+        "Command in front of `visage worker`, such as `taskset -c 4-7` or `srun -n 1 -c 4`; it must pass standard input and output through. Use `worker_nice` for niceness.";
+    worker_threads: u32 = 0, Count(0..=1024),
+        "CPU threads of a training; 0 for as many as `threads`.";
+    worker_nice: u32 = 10, Count(0..=20),
+        "Niceness of training processes, 0 to 19; 20 selects the idle scheduling policy, which affects predictions least. With 10, a training gets about a tenth of a busy CPU.";
+    worker_silence_timeout: Duration = Duration::from_secs(15), Duration(Duration::from_secs(2)..=DAY),
+        "Time without a heartbeat after which a training's process is killed.";
+    worker_stall_timeout: Duration = Duration::from_secs(600), Duration(Duration::from_secs(2)..=DAY),
+        "Time without progress after which a training's process is killed, although it sends heartbeats.";
+    max_restarts: u32 = 3, Count(0..=1000),
+        "Consecutive starts of a training that may end without a new resume point before it fails, unless its spec sets another limit.";
+    shutdown_grace: Duration = Duration::from_secs(10), Duration(SECOND..=HOUR),
+        "Time limit for requests and trainings to finish when the server shuts down.";
+    log_level: LogLevel = LogLevel::Info, LogLevel,
+        "Least severe level that is logged.";
+    log_format: LogFormat = LogFormat::Auto, LogFormat,
+        "Format of log lines; `auto` is text on a terminal and JSON elsewhere.";
+    otlp_endpoint: Option<String> = None, Endpoint,
+        "Collector that receives traces over OTLP/gRPC; without it there are no traces. Its headers, such as a key, come from `OTEL_EXPORTER_OTLP_HEADERS`.";
+    trace_sample_ratio: f64 = 0.01, Share,
+        "Share of requests that are traced, unless the client's `traceparent` decides.";
+}

@@ -3,8 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    ClientConfig, Device, Environment, Error, Flags, LogLevel, Resolved, SETTINGS, Source, load,
-    markdown_table, resolve::resolve, value::parse_bytes,
+    ClientConfig, Device, Environment, Error, Flags, LogLevel, Resolved, SETTINGS, ValueSource,
+    load, markdown_table, resolve::resolve, value::parse_bytes,
 };
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
@@ -69,11 +69,11 @@ fn a_switch_is_true_or_false_in_every_source() {
             format!("`starter` from visage.toml is `{value}`, expected true or false")
         );
     }
-    // One that is on by itself can be turned off.
+    // A switch that is on by default can be turned off.
     let dashboard = |file| resolved(&[], &[], file).unwrap().config.dashboard;
     assert!(dashboard(""));
     assert!(!dashboard("dashboard = false"));
-    // A truth is no path.
+    // A Boolean is not a path.
     assert!(starter(&[], &[], "data_dir = true").is_err());
 }
 
@@ -117,7 +117,7 @@ fn an_unknown_key_names_the_nearest_setting() {
     let error = resolved(&[], &[], "max_bacth = 4").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "visage.toml: there is no setting `max_bacth`; did you mean `max_batch`?"
+        "visage.toml: unknown setting `max_bacth`; did you mean `max_batch`?"
     );
 }
 
@@ -128,7 +128,7 @@ fn an_unknown_variable_names_the_nearest_one() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the variable `VISAGE_GRPC_LISTN` names no setting; did you mean `VISAGE_GRPC_LISTEN`?"
+        "unknown variable `VISAGE_GRPC_LISTN`; did you mean `VISAGE_GRPC_LISTEN`?"
     );
     environment(&[("VISAGE_SERVER", "a:1"), ("VISAGE_CONFIG", "x.toml")])
         .check_names()
@@ -151,7 +151,7 @@ fn variables_that_kubernetes_makes_for_a_service_are_not_ours() {
 fn an_empty_variable_counts_as_not_set() {
     let resolved = resolved(&[("VISAGE_READY_FILE", "")], &[], "").unwrap();
     assert_eq!(resolved.config.ready_file, None);
-    assert_eq!(resolved.source("ready_file"), &Source::Default);
+    assert_eq!(resolved.source("ready_file"), &ValueSource::Default);
 }
 
 #[test]

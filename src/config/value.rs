@@ -1,4 +1,4 @@
-//! One value: from the text of a file, a variable or a flag to its type, and back to text.
+//! Parses and displays values.
 
 use std::{
     net::SocketAddr,
@@ -9,21 +9,21 @@ use std::{
 
 use super::{Device, EventDirectory, LogFormat, LogLevel, Precision, ServeConfig, settings::Field};
 
-/// A value as its source gave it.
+/// A value as its source has it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Raw {
+pub(super) enum RawValue {
     Text(String),
     Integer(i64),
     Number(f64),
     Boolean(bool),
     List(Vec<String>),
-    /// A TOML value of a kind that no setting takes.
+    /// A TOML value of a type that no setting accepts.
     Other(String),
 }
 
-impl Raw {
+impl RawValue {
     /// The value for an error message.
-    pub(super) fn shown(&self) -> String {
+    pub(super) fn display(&self) -> String {
         match self {
             Self::Text(text) | Self::Other(text) => text.clone(),
             Self::Integer(number) => number.to_string(),
@@ -53,7 +53,7 @@ impl Raw {
         }
     }
 
-    /// An integer, with `_` or `,` between digits allowed as people write them.
+    /// An integer, optionally with `_` or `,` between digits.
     fn integer(&self) -> Option<u64> {
         match self {
             Self::Integer(number) => u64::try_from(*number).ok(),
@@ -62,7 +62,6 @@ impl Raw {
         }
     }
 
-    /// A number that need not be whole.
     fn number(&self) -> Option<f64> {
         match self {
             Self::Integer(number) => Some(*number as f64),
@@ -72,7 +71,7 @@ impl Raw {
         }
     }
 
-    /// A list: a TOML array, several flags, a JSON array in a text, or a text cut at `separator`.
+    /// A list: a TOML array, several flags, a JSON array in a text, or a text split at `separator`.
     fn list(&self, separator: fn(char) -> bool) -> Option<Vec<String>> {
         match self {
             Self::List(items) if items.len() != 1 => Some(items.clone()),
@@ -92,9 +91,9 @@ impl Raw {
     }
 }
 
-/// A value for people and for files.
+/// A value for output.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Shown {
+pub(super) enum DisplayValue {
     Text(String),
     Integer(u64),
     Number(f64),
@@ -104,11 +103,12 @@ pub(super) enum Shown {
 }
 
 impl Field {
-    /// Checks the value and puts it in its place; relative paths count from `current_dir`. `None` when it is not allowed.
+    /// Checks and sets the value; relative paths start at `current_dir`. `None` if it is not
+    /// allowed.
     pub(super) fn set(
         &self,
         config: &mut ServeConfig,
-        raw: &Raw,
+        raw: &RawValue,
         current_dir: &Path,
     ) -> Option<()> {
         let absolute = |text: &str| -> PathBuf { current_dir.join(text).components().collect() };
@@ -138,12 +138,12 @@ impl Field {
             Self::Pixels(range, get) => *get(config) = within(range, raw.integer()?)?,
             Self::Bytes(range, get) => {
                 let bytes = match raw {
-                    Raw::Text(text) => parse_bytes(text)?,
-                    Raw::Integer(_)
-                    | Raw::Number(_)
-                    | Raw::Boolean(_)
-                    | Raw::List(_)
-                    | Raw::Other(_) => raw.integer()?,
+                    RawValue::Text(text) => parse_bytes(text)?,
+                    RawValue::Integer(_)
+                    | RawValue::Number(_)
+                    | RawValue::Boolean(_)
+                    | RawValue::List(_)
+                    | RawValue::Other(_) => raw.integer()?,
                 };
                 *get(config) = within(range, usize::try_from(bytes).ok()?)?;
             }
@@ -160,52 +160,45 @@ impl Field {
             }
             Self::Switch(get) => *get(config) = raw.boolean()?,
             Self::Device(get) => *get(config) = parse_device(raw.text()?)?,
-            Self::Precision(get) => {
-                let text = raw.text()?;
-                *get(config) = Precision::ALL
-                    .into_iter()
-                    .find(|precision| precision.as_str() == text)?;
-            }
+            Self::Precision(get) => *get(config) = Precision::parse(raw.text()?)?,
             Self::LogLevel(get) => *get(config) = LogLevel::parse(raw.text()?)?,
-            Self::LogFormat(get) => {
-                let text = raw.text()?;
-                *get(config) = LogFormat::ALL
-                    .into_iter()
-                    .find(|format| format.as_str() == text)?;
-            }
+            Self::LogFormat(get) => *get(config) = LogFormat::parse(raw.text()?)?,
             Self::Endpoint(get) => *get(config) = Some(parse_endpoint(raw.text()?)?),
             Self::Share(get) => *get(config) = within(&(0.0..=1.0), raw.number()?)?,
         }
         Some(())
     }
 
-    /// The value that `config` holds. Takes it by `&mut` because the table's accessors serve both ways.
-    pub(super) fn shown(&self, config: &mut ServeConfig) -> Shown {
+    /// The value in `config`, which is `&mut` because the table has one accessor for reading and
+    /// writing.
+    pub(super) fn display(&self, config: &mut ServeConfig) -> DisplayValue {
         let path_text = |path: &PathBuf| path.display().to_string();
         match self {
-            Self::Path(get) => Shown::Text(path_text(get(config))),
-            Self::OptionalPath(get) => get(config)
-                .as_ref()
-                .map_or(Shown::Unset, |path| Shown::Text(path_text(path))),
-            Self::Paths(get) => Shown::List(get(config).iter().map(path_text).collect()),
-            Self::Words(get) | Self::Origins(get) => Shown::List(get(config).clone()),
-            Self::Address(get) => Shown::Text(get(config).to_string()),
-            Self::Count(_, get) => Shown::Integer(u64::from(*get(config))),
-            Self::Pixels(_, get) => Shown::Integer(*get(config)),
+            Self::Path(get) => DisplayValue::Text(path_text(get(config))),
+            Self::OptionalPath(get) => get(config).as_ref().map_or(DisplayValue::Unset, |path| {
+                DisplayValue::Text(path_text(path))
+            }),
+            Self::Paths(get) => DisplayValue::List(get(config).iter().map(path_text).collect()),
+            Self::Words(get) | Self::Origins(get) => DisplayValue::List(get(config).clone()),
+            Self::Address(get) => DisplayValue::Text(get(config).to_string()),
+            Self::Count(_, get) => DisplayValue::Integer(u64::from(*get(config))),
+            Self::Pixels(_, get) => DisplayValue::Integer(*get(config)),
             Self::Bytes(_, get) => format_bytes(*get(config)),
-            Self::Duration(_, get) => Shown::Text(format_duration(*get(config))),
-            Self::EventDirectory(get) => Shown::Text(get(config).to_string()),
-            Self::Switch(get) => Shown::Boolean(*get(config)),
-            Self::Device(get) => Shown::Text(get(config).to_string()),
-            Self::LogLevel(get) => Shown::Text(get(config).as_str().to_owned()),
-            Self::Precision(get) => Shown::Text(get(config).as_str().to_owned()),
-            Self::LogFormat(get) => Shown::Text(get(config).as_str().to_owned()),
-            Self::Endpoint(get) => get(config).clone().map_or(Shown::Unset, Shown::Text),
-            Self::Share(get) => Shown::Number(*get(config)),
+            Self::Duration(_, get) => DisplayValue::Text(format_duration(*get(config))),
+            Self::EventDirectory(get) => DisplayValue::Text(get(config).to_string()),
+            Self::Switch(get) => DisplayValue::Boolean(*get(config)),
+            Self::Device(get) => DisplayValue::Text(get(config).to_string()),
+            Self::LogLevel(get) => DisplayValue::Text(get(config).as_str().to_owned()),
+            Self::Precision(get) => DisplayValue::Text(get(config).as_str().to_owned()),
+            Self::LogFormat(get) => DisplayValue::Text(get(config).as_str().to_owned()),
+            Self::Endpoint(get) => get(config)
+                .clone()
+                .map_or(DisplayValue::Unset, DisplayValue::Text),
+            Self::Share(get) => DisplayValue::Number(*get(config)),
         }
     }
 
-    /// What is allowed, to stand after "expected".
+    /// The allowed values, as a phrase after "expected".
     pub(super) fn allowed(&self) -> String {
         match self {
             Self::Path(_) | Self::OptionalPath(_) => "a path".to_owned(),
@@ -245,7 +238,7 @@ impl Field {
             Self::LogLevel(_) => LogLevel::ALL.map(LogLevel::as_str).join(", "),
             Self::LogFormat(_) => LogFormat::ALL.map(LogFormat::as_str).join(", "),
             Self::Endpoint(_) => {
-                "http://host:port (TLS begins at a collector or proxy on the way)".to_owned()
+                "http://host:port (use a local collector or proxy for TLS)".to_owned()
             }
             Self::Share(_) => "a number from 0 to 1".to_owned(),
         }
@@ -256,7 +249,7 @@ fn within<T: PartialOrd + Copy>(range: &RangeInclusive<T>, value: T) -> Option<T
     range.contains(&value).then_some(value)
 }
 
-/// `localhost` stands for 127.0.0.1, because a name that resolves to several addresses cannot be one listener.
+/// `localhost` means 127.0.0.1: a name that resolves to several addresses cannot be one listener.
 fn parse_address(text: &str) -> Option<SocketAddr> {
     match text.strip_prefix("localhost:") {
         Some(port) => Some(SocketAddr::from(([127, 0, 0, 1], port.parse().ok()?))),
@@ -264,7 +257,7 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
     }
 }
 
-/// Whether it is `*` or what a browser sends as an origin: scheme, host and port, without a path.
+/// Accepts `*`, or an origin as browsers send it: scheme, host and port, without a path.
 fn is_origin(text: &str) -> bool {
     if text == "*" {
         return true;
@@ -277,7 +270,7 @@ fn is_origin(text: &str) -> bool {
     matches!(scheme, "http" | "https") && is_authority
 }
 
-/// `http://host:port`, with or without a slash at the end.
+/// `http://host:port`, optionally with a trailing slash.
 fn parse_endpoint(text: &str) -> Option<String> {
     let authority = text.strip_prefix("http://")?;
     let authority = authority.strip_suffix('/').unwrap_or(authority);
@@ -316,7 +309,8 @@ const UNITS: [(&str, u64); 10] = [
     ("b", 1),
 ];
 
-/// A size: a plain integer, or an integer with `B`, `kB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`, `GiB`, `K`, `M`, `G` (of 1024).
+/// A size: an integer, optionally with `B`, `kB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`,
+/// `GiB`, `K`, `M`, `G` (powers of 1024).
 pub(super) fn parse_bytes(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let (digits, unit) = UNITS
@@ -327,10 +321,10 @@ pub(super) fn parse_bytes(text: &str) -> Option<u64> {
     number.checked_mul(unit)
 }
 
-fn format_bytes(bytes: usize) -> Shown {
+fn format_bytes(bytes: usize) -> DisplayValue {
     match bytes % 1024 {
-        0 if bytes > 0 => Shown::Text(bytes_text(bytes)),
-        _ => Shown::Integer(bytes as u64),
+        0 if bytes > 0 => DisplayValue::Text(bytes_text(bytes)),
+        _ => DisplayValue::Integer(bytes as u64),
     }
 }
 
