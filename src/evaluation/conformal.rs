@@ -1,26 +1,30 @@
-//! Prediction intervals from validation residuals, without an assumption about how errors are distributed.
+//! Prediction intervals from validation residuals, without assumptions about the distribution of
+//! errors.
 //!
-//! Split-conformal regression (Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, 2018, "Distribution-Free Predictive Inference for Regression",
-//! algorithm 2): the interval of level L has as half width the k-th smallest of n absolute residuals, k = ceil((n + 1) L). It holds a share of at least L
-//! of true ages on images like those of the validation set, on average over such sets.
+//! Split-conformal regression (Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, 2018,
+//! "Distribution-Free Predictive Inference for Regression", algorithm 2): the half width at level L
+//! is the k-th smallest of n absolute residuals, k = ceil((n + 1) L). On average over validation
+//! sets, the interval contains a share of at least L of the true ages of similar images.
 //!
-//! Errors grow with age, so the residuals are also taken by band of *predicted* age, which is known when the interval is needed: Mondrian, that is
-//! group-conditional, conformal prediction (Vovk, 2012, "Conditional Validity of Inductive Conformal Predictors", section 3; Boström and Johansson, 2020,
-//! "Mondrian Conformal Regressors"). The promise then holds in each band that has enough residuals.
+//! Errors grow with age, so the residuals are also grouped by band of *predicted* age, which is
+//! known when the interval is needed: Mondrian, or group-conditional, conformal prediction (Vovk,
+//! 2012, "Conditional Validity of Inductive Conformal Predictors", section 3; Boström and
+//! Johansson, 2020, "Mondrian Conformal Regressors"). The guarantee then holds in each band with
+//! enough residuals.
 
 use std::collections::BTreeMap;
 
+use super::Scored;
 use crate::model::calibration::{Band, Calibration, DEFAULT_LEVEL, HalfWidth, band_of};
 
-use super::Scored;
-
-/// The levels that are calibrated where the residuals are enough: at least 1, 4, 9, 19 and 99 of them.
+/// The calibrated levels; they need at least 1, 4, 9, 19 and 99 residuals.
 pub const LEVELS: [f64; 5] = [0.5, 0.8, DEFAULT_LEVEL, 0.95, 0.99];
 
-/// Calibrates intervals of all levels that the validation images are enough for; `None` when they are enough for none, or one is not a number.
+/// Calibrates intervals of all levels with enough validation images; `None` if there are too few,
+/// or if a residual is not finite.
 pub fn calibrate(validation: &[Scored]) -> Option<Calibration> {
     let levels = half_widths(validation);
-    // For programs that know one level, the one that they would have found or the next below it.
+    // Older programs read one level: the default, or the next below it.
     let single = levels
         .iter()
         .rev()
@@ -43,7 +47,7 @@ pub fn calibrate(validation: &[Scored]) -> Option<Calibration> {
     })
 }
 
-/// The half widths of those [`LEVELS`] that there are enough residuals for; none when one is not finite.
+/// The half widths of those [`LEVELS`] with enough residuals; none if a residual is not finite.
 fn half_widths(scored: &[Scored]) -> Vec<HalfWidth> {
     let mut residuals: Vec<f64> = scored.iter().map(|one| one.error().abs()).collect();
     if residuals.iter().any(|residual| !residual.is_finite()) {
@@ -51,7 +55,7 @@ fn half_widths(scored: &[Scored]) -> Vec<HalfWidth> {
     }
     residuals.sort_by(f64::total_cmp);
     let half_width = |level: f64| {
-        // Less a rounding error: 20 times 0.95 is 19, whatever the machine makes of it.
+        // Tolerates rounding errors: 20 times 0.95 must be 19.
         let rank = ((residuals.len() + 1) as f64 * level - 1e-9).ceil() as usize;
         let half_width = *residuals.get(rank.checked_sub(1)?)?;
         Some(HalfWidth { level, half_width })
@@ -81,15 +85,18 @@ mod tests {
 
     #[test]
     fn conformal_rank_is_the_ceiling_of_n_plus_one_times_the_level() {
-        // Nine residuals 1 to 9: ceil(10 · 0.5) = 5, ceil(10 · 0.8) = 8, ceil(10 · 0.9) = 9; ceil(10 · 0.95) = 10 > 9.
+        // Nine residuals 1 to 9: ceil(10 · 0.5) = 5, ceil(10 · 0.8) = 8, ceil(10 · 0.9) = 9;
+        // ceil(10 · 0.95) = 10 > 9.
         let nine = calibrate(&residuals(35.0, 1..=9)).unwrap();
         assert_eq!(pairs(&nine.levels), [(0.5, 5.0), (0.8, 8.0), (0.9, 9.0)]);
         assert_eq!((nine.confidence, nine.half_width), (0.9, 9.0));
-        // Eight: ceil(9 · 0.5) = 5, ceil(9 · 0.8) = 8, ceil(9 · 0.9) = 9 > 8. What a program with one level sees says that it is 0.8.
+        // Eight: ceil(9 · 0.5) = 5, ceil(9 · 0.8) = 8, ceil(9 · 0.9) = 9 > 8. What a program with
+        // one level sees says that it is 0.8.
         let eight = calibrate(&residuals(35.0, 1..=8)).unwrap();
         assert_eq!(pairs(&eight.levels), [(0.5, 5.0), (0.8, 8.0)]);
         assert_eq!((eight.confidence, eight.half_width), (0.8, 8.0));
-        // Nineteen: ceil(20 · 0.5) = 10, 16, 18, 19; ceil(20 · 0.99) = 20 > 19. Ninety-nine: 50, 80, 90, 95 and 99.
+        // Nineteen: ceil(20 · 0.5) = 10, 16, 18, 19; ceil(20 · 0.99) = 20 > 19. Ninety-nine: 50,
+        // 80, 90, 95 and 99.
         let nineteen = calibrate(&residuals(35.0, 1..=19)).unwrap();
         let expected = [(0.5, 10.0), (0.8, 16.0), (0.9, 18.0), (0.95, 19.0)];
         assert_eq!(pairs(&nineteen.levels), expected);
@@ -100,7 +107,8 @@ mod tests {
 
     #[test]
     fn conformal_bands_go_by_predicted_age_and_match_a_hand_calculation() {
-        // Predicted 25: residuals 1 to 9. Predicted 64: 10, 20, 30, 40. Predicted 80: none below 0.5 but one of 7.
+        // Predicted 25: residuals 1 to 9. Predicted 64: 10, 20, 30, 40. Predicted 80: none below
+        // 0.5 but one of 7.
         let images = [
             residuals(25.0, 1..=9),
             residuals(64.0, [40, 10, 30, 20]),
@@ -108,7 +116,8 @@ mod tests {
         ]
         .concat();
         let found = calibrate(&images).unwrap();
-        // All fourteen, sorted: 1 2 3 4 5 6 7 7 8 9 10 20 30 40. ceil(15 · 0.5) = 8, ceil(15 · 0.8) = 12, ceil(15 · 0.9) = 14.
+        // All fourteen, sorted: 1 2 3 4 5 6 7 7 8 9 10 20 30 40. ceil(15 · 0.5) = 8, ceil(15 · 0.8)
+        // = 12, ceil(15 · 0.9) = 14.
         assert_eq!(pairs(&found.levels), [(0.5, 7.0), (0.8, 20.0), (0.9, 40.0)]);
         let bands: Vec<_> = found
             .bands
@@ -135,7 +144,8 @@ mod tests {
     #[test]
     fn conformal_intervals_hold_their_share_of_images_like_those_of_the_validation() {
         use rand::{Rng, SeedableRng, rngs::StdRng};
-        // Errors that grow with age, so that one width for all would be too wide for the young and too narrow for the old.
+        // Errors that grow with age, so that one width for all would be too wide for the young and
+        // too narrow for the old.
         let mut random = StdRng::seed_from_u64(5);
         let mut image = || {
             let predicted: f64 = random.random_range(0.0..80.0);

@@ -1,4 +1,4 @@
-//! Evaluations to look at: predicted against true age, and the errors against true age, as PNG.
+//! Plots of predicted age and residuals against true age, as PNG.
 
 use std::{io::Cursor, sync::LazyLock};
 
@@ -13,21 +13,20 @@ use super::{Scored, metrics::Intervals};
 
 /// Width and height of a plot in pixels.
 const SIZE: (u32, u32) = (900, 760);
-/// More points than this cannot be told apart; every n-th is drawn then.
+/// With more points only every n-th is drawn, because more cannot be distinguished.
 const MAX_POINTS: usize = 20_000;
 const BLUE_POINTS: RGBColor = RGBColor(31, 90, 160);
 const FONT: &str = "hack";
 
-/// Why a plot could not be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to draw a plot: {0}")]
 pub struct Error(String);
 
-/// Draws predicted against true age with the line of perfect predictions and, when there are intervals, the band in which an interval holds the
-/// true age. Returns a PNG.
+/// Draws predicted against true age with the line of perfect predictions and, if there are
+/// intervals, the band in which an interval contains the true age. Returns a PNG.
 ///
 /// # Errors
-/// When the drawing library refuses.
+/// A failure of the drawing library.
 pub fn predicted_against_true(
     scored: &[Scored],
     intervals: Option<Intervals<'_>>,
@@ -71,7 +70,7 @@ pub fn predicted_against_true(
 /// Draws prediction minus true age against true age. Returns a PNG.
 ///
 /// # Errors
-/// When the drawing library refuses.
+/// A failure of the drawing library.
 pub fn residuals_against_true(scored: &[Scored], caption: &str) -> Result<Vec<u8>, Error> {
     let (first, last) = tens_around(scored.iter().map(|one| one.age));
     let (low, high) = tens_around(scored.iter().map(|one| one.error()).chain([0.0]));
@@ -96,13 +95,13 @@ type Backend<'a> = BitMapBackend<'a>;
 type Chart<'a, 'b> = ChartContext<'a, Backend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 type Drawn = Result<(), DrawingAreaErrorKind<<Backend<'static> as DrawingBackend>::ErrorType>>;
 
-/// Gives a white area to the drawing and makes a PNG of it.
+/// Draws on a white area and encodes it as PNG.
 fn draw(drawing: impl FnOnce(&DrawingArea<Backend<'_>, Shift>) -> Drawn) -> Result<Vec<u8>, Error> {
-    /// Makes the font known to the drawing library, once for the process, which has no system fonts to look for.
-    static FONT_IS_KNOWN: LazyLock<bool> = LazyLock::new(|| {
+    /// Registers the font once for the process; the library is built without system fonts.
+    static FONT_IS_REGISTERED: LazyLock<bool> = LazyLock::new(|| {
         register_font(FONT, FontStyle::Normal, epaint_default_fonts::HACK_REGULAR).is_ok()
     });
-    assert!(*FONT_IS_KNOWN, "the embedded font is valid");
+    assert!(*FONT_IS_REGISTERED, "the embedded font is valid");
     let (width, height) = SIZE;
     let mut pixels = vec![0; width as usize * height as usize * 3];
     let drawn = {
@@ -140,7 +139,7 @@ fn points(
     place: impl Fn(&Scored) -> (f64, f64),
 ) -> Drawn {
     let step = scored.len().div_ceil(MAX_POINTS).max(1);
-    // Many points lie on each other, and their density should show.
+    // Transparency shows the density of overlapping points.
     let opacity = if scored.len() > 500 { 0.3 } else { 0.7 };
     let style = BLUE_POINTS.mix(opacity).filled();
     let circles = scored
@@ -151,9 +150,10 @@ fn points(
     Ok(())
 }
 
-/// The outline of the points (true, predicted) whose true age lies in the interval of the predicted one.
+/// The outline of the points (true, predicted) with the true age within the interval of the
+/// predicted age.
 fn band(intervals: Intervals<'_>, low: f64, high: f64) -> Vec<(f64, f64)> {
-    // A tenth of a year, so that the steps between bands of age look upright.
+    // A tenth of a year, so that the steps between age bands look vertical.
     let steps = ((high - low) * 10.0) as u32;
     let predicted: Vec<f64> = (0..=steps)
         .map(|step| low + f64::from(step) / 10.0)
@@ -168,7 +168,7 @@ fn band(intervals: Intervals<'_>, low: f64, high: f64) -> Vec<(f64, f64)> {
     left.chain(right).collect()
 }
 
-/// The multiples of ten around all values, at least ten apart.
+/// The enclosing multiples of ten, at least ten apart.
 fn tens_around(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for value in values.filter(|value| value.is_finite()) {
@@ -181,7 +181,7 @@ fn tens_around(values: impl Iterator<Item = f64>) -> (f64, f64) {
     (low, ((high / 10.0).ceil() * 10.0).max(low + 10.0))
 }
 
-/// A share as a percentage without needless digits.
+/// A share as a percentage with at most one decimal.
 fn percent(share: f64) -> f64 {
     (share * 1_000.0).round() / 10.0
 }

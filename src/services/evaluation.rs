@@ -13,8 +13,8 @@ use tonic::Status;
 use crate::{
     dataset::{self, Dataset, Phase, Purpose, Roots, Sample, dataset_report, left_out_columns},
     evaluation::{
-        Scored,
-        metrics::{Baseline, Image, Intervals, evaluate, predicted_image},
+        Image, Scored,
+        metrics::{Baseline, Intervals, evaluate, predicted_image},
         plots,
     },
     inference::{FilePrediction, ServedModel, predict_files},

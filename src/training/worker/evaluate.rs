@@ -7,8 +7,8 @@ use tch::{Device, Tensor};
 use crate::{
     dataset::left_out_columns,
     evaluation::{
-        Scored,
-        metrics::{Baseline, Image, Intervals, evaluate},
+        Image, Scored,
+        metrics::{Baseline, Intervals, evaluate},
     },
     model::{self, calibration::DEFAULT_LEVEL, resnet18::Mode},
     proto::v1,
