@@ -1,4 +1,5 @@
-//! Convolutions with stride 2, as products of the pixels under each tap of the filter with the tap's panel, and their way back.
+//! Convolutions with stride 2 as products of the pixels under each tap of the filter with the tap's
+//! panel, and their backward pass.
 
 #![expect(
     unsafe_code,
@@ -14,10 +15,10 @@ use super::{
     winograd::Images,
 };
 
-/// Rows of output pixels at once, for which a panel is read from the outer caches once.
+/// Rows of output pixels for which a panel is read from the outer caches once.
 const BLOCK: usize = 8 * ROWS;
 
-/// A square filter with stride 2 and the bias behind it.
+/// A square filter with stride 2 and its bias.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     arithmetic: Arithmetic,
@@ -31,7 +32,8 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Arranges a filter `[outputs, width * width, inputs]` with a bias `[outputs]`; a filter of 3 has a padding of 1, one of 1 none.
+    /// Arranges a filter `[outputs, width * width, inputs]` with a bias `[outputs]`. A filter of
+    /// width 3 has a padding of 1, one of width 1 has none.
     pub(super) fn new(
         arithmetic: Arithmetic,
         weight: &[f32],
@@ -54,7 +56,7 @@ impl Filter {
                     pack_plain::direct::<9>(arithmetic, weight, inputs, threads, panels);
                 }
             }
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => {
+            Arithmetic::Bf16 | Arithmetic::EmulatedBf16 | Arithmetic::Mixed => {
                 pack::direct(
                     arithmetic.has_f16_factors(),
                     weight,
@@ -68,7 +70,7 @@ impl Filter {
         made
     }
 
-    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training.
+    /// An empty filter without a bias, which [`super::pack`] fills in every training step.
     pub(super) fn empty(
         arithmetic: Arithmetic,
         inputs: usize,
@@ -89,10 +91,11 @@ impl Filter {
         self.panels.as_mut_slice()
     }
 
-    /// Convolves factors into images of half the side, rounded up, divided by the factors' scale, adds the bias, and rectifies if asked to.
+    /// Convolves factors into images of half the side, rounded up, divides by the factors' scale,
+    /// adds the bias, and applies ReLU if requested.
     ///
     /// # Panics
-    /// When a buffer does not have the size that the others ask for.
+    /// If the size of a buffer does not match the others.
     pub(super) fn convolve(
         &self,
         images: Images<'_>,
@@ -103,7 +106,7 @@ impl Filter {
     ) {
         let side = images.side.div_ceil(2);
         let all = images.count * side * side;
-        // Places of a number.
+        // Units of 16 bits of a value.
         let width = self.arithmetic.width();
         assert_eq!(
             images.pixels.len(),
@@ -151,8 +154,9 @@ impl Filter {
                             count: pixels.len().div_ceil(ROWS),
                         }),
                     };
-                    // SAFETY: the network is made only where the instructions are available; sources hold `inputs` values, targets a panel each, and no
-                    // other job has these pixels and this panel.
+                    // SAFETY: a network exists only where the instructions are available; sources
+                    // hold `inputs` values, targets a panel each, and no other job has these pixels
+                    // and this panel.
                     unsafe {
                         self.arithmetic.finished_product(
                             rows,
@@ -167,7 +171,7 @@ impl Filter {
         });
     }
 
-    /// The channels of the pixel under a tap; `None` beyond the border.
+    /// The channels of the pixel under a tap; `None` outside the border.
     pub(super) fn source<'a>(
         &self,
         images: Images<'a>,
@@ -189,8 +193,8 @@ impl Filter {
     }
 }
 
-/// The way back through a block's two convolutions with stride 2, the one of 3×3 and the one of 1×1 beside it: from the gradients of what they made to that of what both
-/// were made of.
+/// The backward pass of a block's two convolutions with stride 2, 3×3 and 1×1, from the gradients
+/// of their outputs to that of their common input.
 #[derive(Debug)]
 pub(super) struct Backward {
     arithmetic: Arithmetic,
@@ -203,14 +207,16 @@ pub(super) struct Backward {
     factors: [Aligned<u16>; 2],
 }
 
-/// What a pixel of the input gets something from: a tap of the larger filter, row and column, or the smaller one.
+/// The source of a contribution to a pixel of the input: a tap of the larger filter, row and
+/// column, or the smaller filter.
 #[derive(Debug, Clone, Copy)]
 enum Tap {
     Of([usize; 2]),
     Shortcut,
 }
 
-/// Which pixels have something under them depends on whether their row and column are even: of these four kinds each has its taps side by side.
+/// The taps that reach a pixel depend on the parity of its row and column: each of these four
+/// parities has its taps adjacent.
 const TAPS: [Tap; 10] = [
     Tap::Of([1, 1]),
     Tap::Shortcut,
@@ -223,7 +229,7 @@ const TAPS: [Tap; 10] = [
     Tap::Of([2, 0]),
     Tap::Of([2, 2]),
 ];
-/// Those of the pixels whose row is even or odd, and then whose column is even or odd.
+/// The taps of the pixels with an even or odd row, then an even or odd column.
 const TAPS_OF: [[std::ops::Range<usize>; 2]; 2] = [[0..2, 2..4], [4..6, 6..10]];
 
 impl Backward {
@@ -238,7 +244,7 @@ impl Backward {
         }
     }
 
-    /// Takes over filters `[outputs, 9, inputs]` and `[outputs, 1, inputs]`.
+    /// Arranges filters `[outputs, 9, inputs]` and `[outputs, 1, inputs]`.
     pub(super) fn load(&mut self, weight: &[f32], shortcut: &[f32], threads: &Threads) {
         let taps = TAPS.map(|tap| match tap {
             Tap::Of([y, x]) => pack::Tap {
@@ -258,10 +264,11 @@ impl Backward {
         pack::direct_backward(in_f16, &taps, inputs, outputs, threads, panels);
     }
 
-    /// Makes the gradient of `count` images of this side, `[count, side, side, inputs]`, from those of what the two filters made of them.
+    /// Computes the gradient of `count` images of this side, `[count, side, side, inputs]`, from
+    /// those of the two filters' outputs.
     ///
     /// # Panics
-    /// When a buffer does not have the size that the others ask for.
+    /// If the size of a buffer does not match the others.
     pub(super) fn convolve(
         &mut self,
         [gradient, shortcut]: [&[u16]; 2],
@@ -274,7 +281,7 @@ impl Backward {
         assert_eq!(gradient.len(), count * half * half * self.outputs);
         assert_eq!(shortcut.len(), gradient.len());
         assert_eq!(out.len(), count * side * side * self.inputs);
-        // Products of both are added up, so they have one scale.
+        // The products of both are added, so they share one scale.
         let scale_of = |values| self.arithmetic.scale_of(values, threads);
         let scale = scale_of(gradient).min(scale_of(shortcut));
         let [room, other_room] = &mut self.factors;
@@ -329,7 +336,7 @@ impl Backward {
                                 step: 2,
                                 turn: None,
                             };
-                            // SAFETY: as in `Filter::convolve`, with inputs and outputs in each other's places.
+                            // SAFETY: as in `Filter::convolve`, with inputs and outputs exchanged.
                             unsafe {
                                 arithmetic.finished_product(
                                     rows,
@@ -347,7 +354,7 @@ impl Backward {
     }
 }
 
-/// The pixels whose row and column are even or odd.
+/// The pixels of one parity of row and column.
 #[derive(Debug, Clone)]
 struct Kind {
     odd: [usize; 2],
@@ -364,7 +371,7 @@ impl Kind {
         (self.side + 1 - self.odd[1]) / 2
     }
 
-    /// Image, row and column of one of them.
+    /// Image, row and column of a pixel.
     fn pixel(&self, number: usize) -> (usize, usize, usize) {
         let (rows, columns) = (self.rows(), self.columns());
         let image = number / (rows * columns);
@@ -374,12 +381,13 @@ impl Kind {
 }
 
 impl Tap {
-    /// Which of the two gradients, and the row and column in it, that a pixel gets something from; `None` beyond the border.
+    /// The gradient, and the row and column in it, that contributes to a pixel; `None` outside the
+    /// border.
     fn source(self, y: usize, x: usize, half: usize) -> Option<(usize, usize, usize)> {
         match self {
             Tap::Shortcut => Some((1, y / 2, x / 2)),
             Tap::Of([row, column]) => {
-                // The filter's tap lies on pixel 2 · output + tap - 1.
+                // The tap is at pixel 2 · output + tap - 1.
                 let (y, x) = (
                     (y + 1).wrapping_sub(row) / 2,
                     (x + 1).wrapping_sub(column) / 2,

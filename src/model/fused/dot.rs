@@ -1,14 +1,15 @@
-//! Products of rows and panels in bf16, with sums in f32: with AVX512_BF16, or with what AVX-512 has without it.
+//! Products of rows and panels in bf16 with sums in f32, with AVX512_BF16 or emulated with AVX-512.
 //!
-//! The latter widens the numbers to f32 in registers, which makes a third of its work and leaves products that are exact. It is for trainings alone, for what a
-//! network only predicts with is faster in f32 from the beginning ([`super::single`]).
+//! The emulation widens the values to f32 in registers, which takes a third of its time and keeps
+//! products exact. It is for training only: for predictions f32 is faster ([`mod@super::f32`]).
 
 #![expect(
     unsafe_code,
-    reason = "vector instructions work on pointers and need a processor that has them, which `kernel` tells"
+    reason = "vector instructions work on pointers and need a CPU that has them, which `kernel` checks"
 )]
 
-/// What can be done with sums of products, once there is a `sums_of` for each number of rows: `store` gets the row and its sums, which are in registers until then.
+/// Defines the functions over sums of products, given a `sums_of` for each number of rows. `store`
+/// gets the row and its sums, which stay in registers until then.
 macro_rules! products {
     ($features:literal) => {
         /// Adds rows of products to rows of f32: row r at `out + r * stride`.
@@ -22,7 +23,7 @@ macro_rules! products {
             out: *mut f32,
             stride: usize,
         ) {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 for_rows!(sums_of, rows, panel, |row, sums| {
                     kernel::add_row(sums, out.add(row * stride));
@@ -41,7 +42,7 @@ macro_rules! products {
             out: *mut f32,
             stride: usize,
         ) {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 for_rows!(sums_of, rows, panel, |row, sums| {
                     kernel::store_row(sums, out.add(row * stride));
@@ -49,10 +50,11 @@ macro_rules! products {
             }
         }
 
-        /// Stores rows of products, finished in bf16: row r at `out[r]`.
+        /// Stores rows of products after the epilogue, in bf16: row r at `out[r]`.
         ///
         /// # Safety
-        /// As for [`sums_of`], each of `out` holds [`kernel::PANEL`] values, and the bias is in f32.
+        /// As for [`sums_of`], each of `out` holds [`kernel::PANEL`] values, and the bias is in
+        /// f32.
         #[target_feature(enable = $features)]
         pub(in super::super) unsafe fn finished_product(
             rows: Rows<'_>,
@@ -60,7 +62,7 @@ macro_rules! products {
             finish: Finish,
             out: &[*mut u16; ROWS],
         ) {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 for_rows!(sums_of, rows, panel, |row, sums| {
                     kernel::finish_row(sums, finish, out[row]);
@@ -85,7 +87,8 @@ pub(super) mod native {
     /// The sums over taps of rows times panels, for `R` rows.
     ///
     /// # Safety
-    /// The processor [`kernel::multiplies_in_bf16`], the rows hold their pairs and `panel` begins `taps * pairs * 2 * PANEL` values.
+    /// The CPU has the instructions ([`kernel::multiplies_in_bf16`]), the rows hold their pairs and
+    /// `panel` has `taps * pairs * 2 * PANEL` values.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn sums_of<const R: usize>(
@@ -97,7 +100,7 @@ pub(super) mod native {
             start: mut panel,
             mut ahead,
         } = Panel::new(panel, rows, 2 * PANEL, true);
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mut sums = [[_mm512_setzero_ps(); 4]; R];
             for tap in rows.taps {
@@ -135,8 +138,8 @@ pub(super) mod native {
     products!("avx512f,avx512bw,avx512vl,avx512bf16");
 }
 
-/// With AVX-512 alone.
-pub(super) mod widened {
+/// With AVX-512 only.
+pub(super) mod emulated {
     use std::arch::x86_64::{
         __m512, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_fmadd_ps,
         _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32,
@@ -147,7 +150,8 @@ pub(super) mod widened {
     /// The sums over taps of rows times panels, for `R` rows.
     ///
     /// # Safety
-    /// The processor is [`kernel::available`], the rows hold their pairs and `panel` begins `taps * pairs * 2 * PANEL` values.
+    /// The CPU has the instructions ([`kernel::available`]), the rows hold their pairs and `panel`
+    /// has `taps * pairs * 2 * PANEL` values.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn sums_of<const R: usize>(
@@ -155,12 +159,12 @@ pub(super) mod widened {
         mut panel: *const u16,
         mut store: impl FnMut(usize, Sums),
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mut sums = [[_mm512_setzero_ps(); 4]; R];
             for tap in rows.taps {
                 for pair in 0..rows.pairs {
-                    // One half after the other, for there are not registers enough for both.
+                    // One half at a time, because there are too few registers for both.
                     add_half::<R, true>(&mut sums, tap, rows.step * pair, panel);
                     add_half::<R, false>(&mut sums, tap, rows.step * pair, panel);
                     panel = panel.add(2 * PANEL);
@@ -172,10 +176,10 @@ pub(super) mod widened {
         }
     }
 
-    /// Adds the products of the first or the second number of each pair.
+    /// Adds the products of the first or the second value of each pair.
     ///
     /// # Safety
-    /// As for [`sums_of`], of the pairs that begin `at` numbers behind the rows' beginnings.
+    /// As for [`sums_of`], for the pairs `at` values after the rows' starts.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn add_half<const R: usize, const IS_FIRST: bool>(
@@ -184,7 +188,7 @@ pub(super) mod widened {
         at: usize,
         panel: *const u16,
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mut columns = [_mm512_setzero_ps(); 4];
             for (column, values) in columns.iter_mut().enumerate() {
@@ -200,7 +204,7 @@ pub(super) mod widened {
         }
     }
 
-    /// The first or the second number of each pair in f32, whose upper half bf16 is.
+    /// The first or the second value of each pair in f32, whose upper half is bf16.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn half<const IS_FIRST: bool>(pairs: __m512i) -> __m512 {

@@ -1,15 +1,19 @@
-//! The vector instructions of processors that multiply in f16 (AVX512_FP16): what [`super::kernel`] does in bf16.
+//! Vector kernels for CPUs with AVX512_FP16: the functions of [`super::kernel`] in f16.
 //!
-//! Where they are there, they multiply four times as many numbers in a second as those of bf16, and f16 rounds eight times finer. Two things are dear: an f16 ends at 65,504,
-//! which [`super::network`] looks after, and sums are f16 too. A lane therefore adds up no more than [`CHAIN`] products before the sum is added to those before it, as in
-//! blocked summation (Higham, 2002, Accuracy and Stability of Numerical Algorithms, section 4.2).
+//! They multiply four times as many values per second as those of bf16, and f16 rounds eight times
+//! finer. There are two costs: f16 ends at 65,504, which [`super::network`] guards, and sums are
+//! f16 too. A lane therefore adds at most [`CHAIN`] products before its sum is added to the
+//! previous ones, as in blocked summation (Higham, 2002, Accuracy and Stability of Numerical
+//! Algorithms, section 4.2).
 //!
-//! A panel is 64 columns of a matrix, its rows in pairs as in `kernel`, of each 32 columns the even ones before the odd ones: `[K/2][2][2][16][2]`. Each lane adds up the products
-//! of one row of its pair; the sums of two lanes of even and of odd columns then lie so that two blends and a turn bring the columns in their order.
+//! A panel is 64 columns of a matrix with rows in pairs as in `kernel`, and with the even columns
+//! before the odd ones in each 32: `[K/2][2][2][16][2]`. Each lane adds the products of one row of
+//! its pair. The sums of the two lanes of even and of odd columns are then positioned so that two
+//! blends and a rotation restore the order of the columns.
 
 #![expect(
     unsafe_code,
-    reason = "vector instructions work on pointers and need a processor that has them, which `available` tells"
+    reason = "vector instructions work on pointers and need a CPU that has them, which `available` checks"
 )]
 
 use std::arch::x86_64::{
@@ -25,14 +29,15 @@ use super::{
     vectors::{self, NEAREST},
 };
 
-/// Products that a lane adds up in f16 before its sum is added to others.
+/// Products that a lane adds in f16 before its sum is added to others.
 const CHAIN: usize = 32;
-/// The same where sums of chains are added in f32, for which they are taken apart: of fewer chains the costs are less.
+/// The same where the sums of chains are added in f32: conversion is expensive, so there are fewer
+/// chains.
 const WIDE_CHAIN: usize = 64;
 /// Lanes with odd numbers.
 const ODD: u32 = 0xaaaa_aaaa;
 
-/// Whether this processor has the instructions.
+/// Returns whether this CPU has the instructions.
 pub(super) fn available() -> bool {
     std::arch::is_x86_feature_detected!("avx512f")
         && std::arch::is_x86_feature_detected!("avx512bw")
@@ -40,7 +45,7 @@ pub(super) fn available() -> bool {
         && std::arch::is_x86_feature_detected!("avx512fp16")
 }
 
-/// Where a column of a panel lies among the 64 of a pair of rows.
+/// Position of a column of a panel among the 64 of a pair of rows.
 pub(super) const fn place_of(column: usize) -> usize {
     column / 32 * 32 + column % 2 * 16 + column % 32 / 2
 }
@@ -52,18 +57,19 @@ type WideSums = [kernel::Sums; ROWS];
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 unsafe fn load(values: *const u16) -> __m512h {
-    // SAFETY: the caller's promise of 32 values.
+    // SAFETY: the caller guarantees 32 values.
     unsafe { _mm512_castsi512_ph(_mm512_loadu_si512(values.cast())) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 unsafe fn store(values: __m512h, out: *mut u16) {
-    // SAFETY: the caller's promise of room for 32 values.
+    // SAFETY: the caller guarantees room for 32 values.
     unsafe { _mm512_storeu_si512(out.cast(), _mm512_castph_si512(values)) }
 }
 
-/// Negative values become zero; a NaN stays one. [`super::kernel::largest`] would take the bits of a negative zero for a large value, so zero is added to it.
+/// ReLU; NaN persists. [`super::kernel::largest`] would take the bits of a negative zero for a
+/// large value, so zero is added to it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 fn rectified(values: __m512h) -> __m512h {
@@ -71,7 +77,7 @@ fn rectified(values: __m512h) -> __m512h {
     _mm512_add_ph(_mm512_max_ph(zero, values), zero)
 }
 
-/// The sums of 32 columns in their order, from those of the even and of the odd ones, of which each has two.
+/// The sums of 32 columns in order, from the even and the odd columns, each with two sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 fn joined(even: __m512h, odd: __m512h) -> __m512h {
@@ -81,10 +87,11 @@ fn joined(even: __m512h, odd: __m512h) -> __m512h {
     _mm512_add_ph(_mm512_castsi512_ph(ones), _mm512_castsi512_ph(others))
 }
 
-/// Adds the products of a pair of each row, which begins `at` values behind the row's start, with a pair of rows of a panel.
+/// Adds the products of a pair of each row, `at` values after the row's start, with a pair of rows
+/// of a panel.
 ///
 /// # Safety
-/// The processor is [`available`], the rows hold the pair and the panel 128 values.
+/// The CPU has the instructions ([`available`]), the rows hold the pair and the panel 128 values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 unsafe fn add_pair<const R: usize>(
@@ -93,7 +100,7 @@ unsafe fn add_pair<const R: usize>(
     at: usize,
     panel: *const u16,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let columns = [
             load(panel),
@@ -115,11 +122,12 @@ unsafe fn add_pair<const R: usize>(
 /// The sums over taps of rows times panels, for `R` rows.
 ///
 /// # Safety
-/// The processor is [`available`], the rows hold their pairs and `panel` begins `taps * pairs * 2 * PANEL` values.
+/// The CPU has the instructions ([`available`]), the rows hold their pairs and `panel` has `taps *
+/// pairs * 2 * PANEL` values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 unsafe fn sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> Sums {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let zero = _mm512_setzero_ph();
         let mut totals = [[zero; 2]; ROWS];
@@ -166,18 +174,19 @@ fn add_chains<const R: usize>(totals: &mut Sums, sums: &[[__m512h; 4]; ROWS]) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 unsafe fn sums(rows: Rows<'_>, panel: *const u16) -> Sums {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { for_rows!(sums_of, rows, panel) }
 }
 
-/// The sums over taps of rows times panels with columns as in `kernel`, for `R` rows. Chains are added in f32.
+/// The sums over taps of rows times panels with columns as in `kernel`, for `R` rows. Chains are
+/// added in f32.
 ///
 /// # Safety
-/// As for [`sums_of`], and the processor has the instructions of [`super::kernel`] too.
+/// As for [`sums_of`], and the CPU also has the instructions of [`super::kernel`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 unsafe fn wide_sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) -> WideSums {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let zero = _mm512_setzero_ph();
         let mut totals = [[_mm512_setzero_ps(); 4]; ROWS];
@@ -202,7 +211,7 @@ unsafe fn wide_sums_of<const R: usize>(rows: Rows<'_>, mut panel: *const u16) ->
     }
 }
 
-/// The sums of even and odd lanes that [`joined`] brought together, apart and in f32.
+/// The sums of even and odd lanes that [`joined`] combined, separately and in f32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 fn widened(sums: __m512h) -> [__m512; 2] {
@@ -220,7 +229,7 @@ fn widened(sums: __m512h) -> [__m512; 2] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 unsafe fn wide_sums(rows: Rows<'_>, panel: *const u16, factor: f32) -> WideSums {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let mut sums = unsafe { for_rows!(wide_sums_of, rows, panel) };
     for sum in sums.as_flattened_mut() {
         *sum = _mm512_mul_ps(*sum, _mm512_set1_ps(factor));
@@ -240,7 +249,7 @@ pub(super) unsafe fn wide_product(
     out: *mut f32,
     stride: usize,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let sums = wide_sums(rows, panel, factor);
         for (row, sums) in sums.into_iter().enumerate().take(rows.count) {
@@ -261,7 +270,7 @@ pub(super) unsafe fn add_wide_product(
     out: *mut f32,
     stride: usize,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let sums = wide_sums(rows, panel, factor);
         for (row, sums) in sums.into_iter().enumerate().take(rows.count) {
@@ -270,7 +279,7 @@ pub(super) unsafe fn add_wide_product(
     }
 }
 
-/// Stores rows of products times a factor, finished in bf16: row r at `out[r]`.
+/// Stores rows of products times a factor after the epilogue, in bf16: row r at `out[r]`.
 ///
 /// # Safety
 /// As for [`wide_sums_of`], each of `out` holds [`PANEL`] values, and the bias is in f32.
@@ -282,7 +291,7 @@ pub(super) unsafe fn wide_finished_product(
     finish: Finish,
     out: &[*mut u16; ROWS],
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let sums = wide_sums(rows, panel, factor);
         for (sums, out) in sums.into_iter().zip(out).take(rows.count) {
@@ -294,7 +303,7 @@ pub(super) unsafe fn wide_finished_product(
 /// Values in bf16 times a factor, in f16.
 ///
 /// # Safety
-/// The processor is [`available`], and `out` holds as many.
+/// The CPU has the instructions ([`available`]), and `out` holds as many.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 pub(super) unsafe fn from_bf16(values: &[u16], factor: f32, out: *mut u16) {
     let (chunks, rest) = values.as_chunks::<CHUNK>();
@@ -308,7 +317,7 @@ pub(super) unsafe fn from_bf16(values: &[u16], factor: f32, out: *mut u16) {
     }
     for (index, value) in rest.iter().enumerate() {
         let value = half::bf16::from_bits(*value).to_f32() * factor;
-        // SAFETY: the room goes on.
+        // SAFETY: `out` has the second half too.
         unsafe { *out.add(chunks.len() * CHUNK + index) = half::f16::from_f32(value).to_bits() };
     }
 }
@@ -319,7 +328,7 @@ pub(super) unsafe fn from_bf16(values: &[u16], factor: f32, out: *mut u16) {
 /// As for [`sums_of`], and `out` holds the rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 pub(super) unsafe fn product(rows: Rows<'_>, panel: *const u16, out: *mut u16, stride: usize) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let sums = sums(rows, panel);
         for (row, [low, high]) in sums.into_iter().enumerate().take(rows.count) {
@@ -329,7 +338,7 @@ pub(super) unsafe fn product(rows: Rows<'_>, panel: *const u16, out: *mut u16, s
     }
 }
 
-/// Stores rows of products, finished: row r at `out[r]`.
+/// Stores rows of products after the epilogue: row r at `out[r]`.
 ///
 /// # Safety
 /// As for [`sums_of`], each of `out` holds [`PANEL`] values, and the bias is in f16.
@@ -340,7 +349,7 @@ pub(super) unsafe fn finished_product(
     finish: Finish,
     out: &[*mut u16; ROWS],
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let sums = sums(rows, panel);
         let bias = [load(finish.bias), load(finish.bias.add(CHUNK))];
@@ -356,10 +365,12 @@ pub(super) unsafe fn finished_product(
     }
 }
 
-/// Winograd's transform of a tile of 4×4 pixels for products, as [`super::kernel::transform_input`], but with the channels in their order.
+/// Winograd's transform of a tile of 4×4 pixels, as [`super::kernel::transform_input`] but with the
+/// channels in order.
 ///
 /// # Safety
-/// The processor is [`available`], each pixel has `channels` values, a multiple of [`CHUNK`], and `out` room for 16 rows.
+/// The CPU has the instructions ([`available`]), each pixel has `channels` values, a multiple of
+/// [`CHUNK`], and `out` room for 16 rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 pub(super) unsafe fn transform_input(
     pixels: &[*const u16; 16],
@@ -367,7 +378,7 @@ pub(super) unsafe fn transform_input(
     out: *mut u16,
     stride: usize,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for channel in (0..channels).step_by(CHUNK) {
             let mut d = [_mm512_setzero_ph(); 16];
@@ -392,10 +403,11 @@ pub(super) unsafe fn transform_input(
     }
 }
 
-/// The way back, as [`super::kernel::transform_output`], from products in f16.
+/// The inverse transform, as [`super::kernel::transform_output`], from products in f16.
 ///
 /// # Safety
-/// The processor is [`available`], the pointers that are not null hold [`PANEL`] values, and the bias is in f16.
+/// The CPU has the instructions ([`available`]), the pointers that are not null hold [`PANEL`]
+/// values, and the bias is in f16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 pub(super) unsafe fn transform_output(
     products: *const u16,
@@ -404,14 +416,15 @@ pub(super) unsafe fn transform_output(
     residual: &[*const u16; 4],
     out: &[*mut u16; 4],
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for column in (0..PANEL).step_by(CHUNK) {
             let mut m = [_mm512_setzero_ph(); 16];
             for (place, m) in m.iter_mut().enumerate() {
                 *m = load(products.add(place * stride + column));
             }
-            // The second element of the second row is added to all four pixels, and so is the bias with it.
+            // The second element of the second row is added to all four pixels, and so is the bias
+            // with it.
             m[5] = _mm512_add_ph(m[5], load(finish.bias.add(column)));
             let mut rows = [_mm512_setzero_ph(); 8];
             for x in 0..4 {
@@ -452,7 +465,7 @@ pub(super) unsafe fn transform_output(
 /// When the two have not the same length.
 ///
 /// # Safety
-/// The processor is [`available`].
+/// The CPU has the instructions ([`available`]).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16")]
 pub(super) unsafe fn round(values: &[f32], out: &mut [u16]) {
     assert_eq!(values.len(), out.len());

@@ -1,21 +1,22 @@
-//! The kernels in f32, for processors that do not multiply in 16 bits: what [`super::kernel`] does, with AVX-512 or with AVX2 and FMA.
+//! Vector kernels for f32 on CPUs that do not multiply in 16 bits: the functions of
+//! [`super::kernel`], with AVX-512 or with AVX2 and FMA.
 //!
-//! All numbers are f32, so whatever is a place of 16 bits elsewhere is half of a number here. A panel is 64 columns of a matrix, row by row: `[K][64]`;
-//! it may be in f16 instead, which is exact in f32.
+//! Pointers count units of 16 bits, so a value takes two. A panel is 64 columns of a matrix, row by
+//! row: `[K][64]`. It may be in f16 instead, which f32 represents exactly.
 
 #![expect(
     unsafe_code,
-    reason = "vector instructions work on pointers and need a processor that has them, which `widest` tells"
+    reason = "vector instructions work on pointers and need a CPU that has them, which `widest` checks"
 )]
 
 use super::kernel::{Finish, LINE, PANEL, Panel, ROWS, Rows, SOON, for_rows};
 
-/// Places of 16 bits that a number of a panel takes.
+/// Units of 16 bits in a value of a panel.
 const fn places(in_f16: bool) -> usize {
     if in_f16 { 1 } else { 2 }
 }
 
-/// How many numbers an instruction works on.
+/// Values in a vector register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lanes {
     /// Eight, with AVX2, FMA and F16C.
@@ -25,7 +26,7 @@ pub(super) enum Lanes {
 }
 
 impl Lanes {
-    /// Whether this processor has the instructions.
+    /// Returns whether this CPU has the instructions.
     pub(super) fn are_available(self) -> bool {
         match self {
             Lanes::Eight => {
@@ -37,7 +38,7 @@ impl Lanes {
         }
     }
 
-    /// The most that this processor has.
+    /// The widest registers of this CPU.
     pub(super) fn most() -> Option<Self> {
         let all = [Lanes::Sixteen, Lanes::Eight];
         all.into_iter().find(|lanes| lanes.are_available())
@@ -46,8 +47,8 @@ impl Lanes {
     /// Stores rows of products in f32: row r at `out + r * stride`.
     ///
     /// # Safety
-    /// The lanes are available, the rows hold their pairs, `panel` begins `taps * pairs * 2 * PANEL` numbers in f32, or in f16 if so said, and `out` holds
-    /// the rows.
+    /// The CPU has registers of this width, the rows hold their pairs, `panel` has `taps * pairs *
+    /// 2 * PANEL` numbers in f32, or in f16 if so said, and `out` holds the rows.
     #[inline]
     pub(super) unsafe fn product<const IN_F16: bool>(
         self,
@@ -56,7 +57,7 @@ impl Lanes {
         out: *mut f32,
         stride: usize,
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
                 Lanes::Eight => eight::product::<IN_F16>(rows, panel, out, stride),
@@ -65,7 +66,7 @@ impl Lanes {
         }
     }
 
-    /// Stores rows of products with a panel in f32, finished: row r at `out[r]`.
+    /// Stores rows of products with a panel in f32 after the epilogue: row r at `out[r]`.
     ///
     /// # Safety
     /// As for [`Lanes::product`], and each of `out` holds [`PANEL`] numbers.
@@ -77,7 +78,7 @@ impl Lanes {
         finish: Finish,
         out: &[*mut u16; ROWS],
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
                 Lanes::Eight => eight::finished_product(rows, panel, finish, out),
@@ -86,10 +87,12 @@ impl Lanes {
         }
     }
 
-    /// Winograd's transform of a tile of 4×4 pixels, as [`super::kernel::transform_input`], but with the channels in their order.
+    /// Winograd's transform of a tile of 4×4 pixels, as [`super::kernel::transform_input`] but with
+    /// the channels in order.
     ///
     /// # Safety
-    /// The lanes are available, each pixel has `channels` numbers, a multiple of 16, and `out` room for 16 rows.
+    /// The CPU has registers of this width, each pixel has `channels` numbers, a multiple of 16,
+    /// and `out` room for 16 rows.
     #[inline]
     pub(super) unsafe fn transform_input(
         self,
@@ -98,7 +101,7 @@ impl Lanes {
         out: *mut f32,
         stride: usize,
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
                 Lanes::Eight => eight::transform_input(pixels, channels, out, stride),
@@ -107,10 +110,11 @@ impl Lanes {
         }
     }
 
-    /// The way back, as [`super::kernel::transform_output`].
+    /// The inverse transform, as [`super::kernel::transform_output`].
     ///
     /// # Safety
-    /// The lanes are available, and the pointers that are not null hold [`PANEL`] numbers.
+    /// The CPU has registers of this width, and the pointers that are not null hold [`PANEL`]
+    /// numbers.
     #[inline]
     pub(super) unsafe fn transform_output(
         self,
@@ -120,7 +124,7 @@ impl Lanes {
         residual: &[*const u16; 4],
         out: &[*mut u16; 4],
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
                 Lanes::Eight => eight::transform_output(products, stride, finish, residual, out),
@@ -131,13 +135,14 @@ impl Lanes {
         }
     }
 
-    /// The largest of each channel over pixels.
+    /// The maximum of each channel over pixels.
     ///
     /// # Safety
-    /// The lanes are available, and all pointers hold `channels` numbers, a multiple of 16.
+    /// The CPU has registers of this width, and all pointers hold `channels` numbers, a multiple of
+    /// 16.
     #[inline]
     pub(super) unsafe fn largest(self, pixels: &[*const u16], channels: usize, out: *mut u16) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
                 Lanes::Eight => eight::largest(pixels, channels, out),
@@ -147,8 +152,10 @@ impl Lanes {
     }
 }
 
-/// The same kernels for vectors of each length. `at_once` are the vectors of a row that a product has in registers, beside as many of the panel and one factor. The last
-/// value says whether two panels fit into the second-level cache: processors with AVX-512 have at least 512 KiB, others half as much.
+/// The same kernels for vectors of each length. `at_once` is the number of vectors of a row that a
+/// product has in registers, beside as many of the panel and one factor. The last value states
+/// whether two panels fit into the second-level cache: CPUs with AVX-512 have at least 512 KiB,
+/// others half as much.
 macro_rules! kernels {
     (
         $name:ident, $feature:literal, $vector:ident, $lanes:literal lanes, $at_once:literal at_once,
@@ -166,11 +173,13 @@ macro_rules! kernels {
             /// Columns of a panel that are computed at once.
             const COLUMNS: usize = $lanes * $at_once;
 
-            /// The sums over taps of rows times the first columns of panels, for `R` rows: `store` gets the row, which vector of it, and the sums. That they are
-            /// handed over one by one leaves them in registers until then.
+            /// The sums over taps of rows times the first columns of panels, for `R` rows. `store`
+            /// gets the row, the index of the vector in it, and the sums one vector at a time, so
+            /// that they stay in registers until then.
             ///
             /// # Safety
-            /// The instructions are available, and the rows and the panels hold what is read of them.
+            /// The instructions are available, and the rows and the panels hold what is read of
+            /// them.
             #[inline]
             #[target_feature(enable = $feature)]
             unsafe fn sums_of<const R: usize, const IN_F16: bool>(
@@ -178,7 +187,7 @@ macro_rules! kernels {
                 panel: Panel,
                 mut store: impl FnMut(usize, usize, $vector),
             ) {
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     let Panel {
                         start: mut panel,
@@ -230,7 +239,7 @@ macro_rules! kernels {
                 out: *mut f32,
                 stride: usize,
             ) {
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     for begin in (0..PANEL).step_by(COLUMNS) {
                         let panel = panel.add(begin * places(IN_F16));
@@ -251,7 +260,7 @@ macro_rules! kernels {
                 finish: Finish,
                 out: &[*mut u16; ROWS],
             ) {
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     let bias = finish.bias.cast::<f32>();
                     for begin in (0..PANEL).step_by(COLUMNS) {
@@ -267,7 +276,7 @@ macro_rules! kernels {
                 }
             }
 
-            /// Negative values become zero where asked; a NaN stays one.
+            /// ReLU if requested; NaN persists.
             #[inline]
             #[target_feature(enable = $feature)]
             fn rectified(value: $vector, relu: bool) -> $vector {
@@ -283,7 +292,7 @@ macro_rules! kernels {
                 out: *mut f32,
                 stride: usize,
             ) {
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     for channel in (0..channels).step_by($lanes) {
                         let mut rows = [$zero(); 16];
@@ -316,7 +325,7 @@ macro_rules! kernels {
                 residual: &[*const u16; 4],
                 out: &[*mut u16; 4],
             ) {
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     for column in (0..PANEL).step_by($lanes) {
                         let mut rows = [$zero(); 8];
@@ -355,7 +364,7 @@ macro_rules! kernels {
             /// As for [`super::Lanes::largest`].
             #[target_feature(enable = $feature)]
             pub(super) unsafe fn largest(pixels: &[*const u16], channels: usize, out: *mut u16) {
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     for channel in (0..channels).step_by($lanes) {
                         let mut most = $load(pixels[0].cast::<f32>().add(channel));

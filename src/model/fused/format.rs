@@ -1,8 +1,8 @@
-//! The number formats that the network is computed in, and which instructions do it.
+//! The arithmetic of the kernels in each precision, and the instructions that compute it.
 
 #![expect(
     unsafe_code,
-    reason = "it hands pointers to the vector kernels, whose promises are its callers'"
+    reason = "it passes pointers to the vector kernels, whose contracts its callers uphold"
 )]
 
 use half::{
@@ -12,11 +12,11 @@ use half::{
 
 use super::{
     super::precision::Precision,
+    dot::{emulated, native},
     f16 as f16_kernel,
+    f32::Lanes,
     kernel::{self, Finish, PANEL, ROWS, Rows},
     memory::Aligned,
-    products::{native, widened},
-    single::Lanes,
 };
 
 impl Precision {
@@ -25,7 +25,7 @@ impl Precision {
         self.arithmetic().is_some()
     }
 
-    /// Places of 16 bits that a number takes.
+    /// Units of 16 bits of a value.
     pub(crate) fn width(self) -> usize {
         match self {
             Precision::Bf16 | Precision::F16 => 1,
@@ -34,7 +34,7 @@ impl Precision {
     }
 
     /// # Panics
-    /// When there are not as many values as there is room for.
+    /// If the lengths differ.
     pub(crate) fn widen_all(self, values: &[u16], out: &mut [f32]) {
         match self {
             Precision::Bf16 => values.reinterpret_cast::<bf16>().convert_to_f32_slice(out),
@@ -43,13 +43,13 @@ impl Precision {
                 let (values, _) = values.as_chunks::<2>();
                 assert_eq!(values.len(), out.len());
                 for (value, out) in values.iter().zip(out) {
-                    *out = from_places(*value);
+                    *out = from_halves(*value);
                 }
             }
         }
     }
 
-    /// How this processor multiplies in it, if it does.
+    /// The arithmetic of this precision on this CPU; `None` if it lacks the instructions.
     pub(super) fn arithmetic(self) -> Option<Arithmetic> {
         match self {
             Precision::Bf16 => kernel::multiplies_in_bf16().then_some(Arithmetic::Bf16),
@@ -62,62 +62,69 @@ impl Precision {
     }
 }
 
-fn to_places(value: f32) -> [u16; 2] {
+fn to_halves(value: f32) -> [u16; 2] {
     let [a, b, c, d] = value.to_ne_bytes();
     [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
 }
 
-fn from_places([first, second]: [u16; 2]) -> f32 {
+fn from_halves([first, second]: [u16; 2]) -> f32 {
     let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
     f32::from_ne_bytes([a, b, c, d])
 }
 
-/// How a convolution multiplies.
+/// The arithmetic of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arithmetic {
     /// Activations and factors in bf16, sums in f32.
     Bf16,
-    /// The same on processors that must widen the factors before they multiply. For trainings alone.
-    Widened,
-    /// All in f16.
+    /// The same on CPUs that must widen the factors before multiplying. For training only.
+    EmulatedBf16,
+    /// Everything in f16.
     F16,
-    /// Activations in bf16, factors in f16, sums in f32 but for short ones. Gradients are too small for f16 and activations may be too large, so the factors made of either are
-    /// multiplied with a power of two, by which their sums are divided.
+    /// Activations in bf16, factors in f16, sums in f32 except for short ones. Gradients are too
+    /// small for f16 and activations may be too large, so the factors are scaled by a power of two,
+    /// by which the sums are divided.
     Mixed,
-    /// Activations, factors and sums in f32, and the filters as told. Not for trainings.
+    /// Activations, factors and sums in f32, and the filters as stated. For predictions only.
     F32(Lanes, Filters),
 }
 
-/// How filters are kept where all else is in f32.
+/// The format of filters where everything else is in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filters {
     /// In f32.
     Exact,
-    /// Large ones of [`super::winograd`] in f16.
+    /// Large filters of [`super::winograd`] in f16.
     InF16,
 }
 
-/// Inputs of the filters that are worth having in f16. Smaller ones come from the caches, or are multiplied with so many rows that to widen them costs what is won.
+/// Minimum inputs of filters that are stored in f16. Smaller ones come from the caches, or are
+/// multiplied by many rows, so that widening them costs more than it saves.
 const LARGE: usize = 512;
 
 impl Arithmetic {
-    /// The fastest whose activations are bf16, for trainings; `None` where the processor has none.
+    /// The fastest arithmetic with bf16 activations, for training; `None` if the CPU has none.
     pub(super) fn of_training() -> Option<Self> {
-        let mut all = [Arithmetic::Mixed, Arithmetic::Bf16, Arithmetic::Widened].into_iter();
+        let mut all = [
+            Arithmetic::Mixed,
+            Arithmetic::Bf16,
+            Arithmetic::EmulatedBf16,
+        ]
+        .into_iter();
         all.find(|arithmetic| arithmetic.can_train())
     }
 
-    /// Whether this processor trains with it.
+    /// Returns whether this CPU can train with it.
     pub(super) fn can_train(self) -> bool {
         match self {
             Arithmetic::Bf16 => kernel::multiplies_in_bf16(),
-            Arithmetic::Widened => kernel::available(),
+            Arithmetic::EmulatedBf16 => kernel::available(),
             Arithmetic::Mixed => kernel::available() && f16_kernel::available(),
             Arithmetic::F16 | Arithmetic::F32(..) => false,
         }
     }
 
-    /// How [`super::winograd`] multiplies with a filter of so many inputs in a network that is computed so.
+    /// The arithmetic of [`super::winograd`] for a filter with this many inputs.
     pub(super) fn of_winograd(self, inputs: usize) -> Self {
         if inputs < LARGE {
             self.with_exact_filters()
@@ -130,32 +137,34 @@ impl Arithmetic {
     pub(super) fn with_exact_filters(self) -> Self {
         match self {
             Arithmetic::F32(lanes, _) => Arithmetic::F32(lanes, Filters::Exact),
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::Mixed => self,
+            Arithmetic::Bf16 | Arithmetic::EmulatedBf16 | Arithmetic::F16 | Arithmetic::Mixed => {
+                self
+            }
         }
     }
 
-    /// Whether filters are in f16 and all else in f32.
+    /// Returns whether filters are in f16 and everything else in f32.
     const fn has_f16_filters(self) -> bool {
         matches!(self, Arithmetic::F32(_, Filters::InF16))
     }
 
-    /// Whether factors are in f16.
+    /// Returns whether factors are in f16.
     pub(super) fn has_f16_factors(self) -> bool {
         match self {
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F32(..) => false,
+            Arithmetic::Bf16 | Arithmetic::EmulatedBf16 | Arithmetic::F32(..) => false,
             Arithmetic::F16 | Arithmetic::Mixed => true,
         }
     }
 
-    /// Places of 16 bits that an activation takes, and so does a factor made of it.
+    /// Units of 16 bits of an activation or a factor.
     pub(super) const fn width(self) -> usize {
         match self {
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::Mixed => 1,
+            Arithmetic::Bf16 | Arithmetic::EmulatedBf16 | Arithmetic::F16 | Arithmetic::Mixed => 1,
             Arithmetic::F32(..) => 2,
         }
     }
 
-    /// Places that a number of a filter takes.
+    /// Units of 16 bits of a value of a filter.
     pub(super) const fn filter_width(self) -> usize {
         if self.has_f16_filters() {
             1
@@ -164,10 +173,10 @@ impl Arithmetic {
         }
     }
 
-    /// Rounds numbers of a filter, as many as there is room for.
+    /// Rounds values of a filter.
     ///
     /// # Panics
-    /// When the two have not the same length in numbers.
+    /// If the numbers of values differ.
     pub(super) fn round_filter(self, values: &[f32], out: &mut [u16]) {
         if self.has_f16_filters() {
             let out = out.reinterpret_cast_mut::<f16>();
@@ -177,7 +186,8 @@ impl Arithmetic {
         }
     }
 
-    /// Whether a filter holds what it was made of: none of its numbers is beyond f16. Where activations are in f16 too, [`super::network`] looks at those.
+    /// Returns whether all values of a filter are within f16. Where activations are in f16 too,
+    /// [`super::network`] checks this.
     pub(super) fn holds(self, filter: &[u16]) -> bool {
         let is_finite = || {
             let numbers = filter.reinterpret_cast::<f16>();
@@ -186,54 +196,61 @@ impl Arithmetic {
         !self.has_f16_filters() || is_finite()
     }
 
-    /// Rounds factors, as many as there is room for.
+    /// Rounds factors.
     ///
     /// # Panics
-    /// When the two have not the same length in numbers.
+    /// If the numbers of values differ.
     pub(super) fn round_all(self, values: &[f32], out: &mut [u16]) {
         assert_eq!(values.len() * self.width(), out.len());
         match self {
             Arithmetic::F32(..) => {
                 for (value, out) in values.iter().zip(out.as_chunks_mut::<2>().0) {
-                    *out = to_places(*value);
+                    *out = to_halves(*value);
                 }
             }
-            Arithmetic::Bf16 | Arithmetic::Widened => {
+            Arithmetic::Bf16 | Arithmetic::EmulatedBf16 => {
                 for (value, out) in values.iter().zip(out) {
                     *out = bf16::from_f32(*value).to_bits();
                 }
             }
-            // SAFETY: a network that multiplies so is made only where the instructions are available.
+            // SAFETY: a network with this arithmetic exists only where the instructions are
+            // available.
             Arithmetic::F16 | Arithmetic::Mixed => unsafe { f16_kernel::round(values, out) },
         }
     }
 
-    /// Which number of a panel the factor of a row and a column is.
+    /// The index in a panel of the factor of a row and a column.
     pub(super) fn place_of(self, row: usize, column: usize) -> usize {
         let of_pair = |column: usize| (row / 2 * PANEL + column) * 2 + row % 2;
         match self {
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => of_pair(column),
+            Arithmetic::Bf16 | Arithmetic::EmulatedBf16 | Arithmetic::Mixed => of_pair(column),
             Arithmetic::F16 => of_pair(f16_kernel::place_of(column)),
             Arithmetic::F32(..) => row * PANEL + column,
         }
     }
 
-    /// Numbers of 16 bits that a sum takes the room of.
+    /// Units of 16 bits of a sum.
     pub(super) const fn sum_width(self) -> usize {
         match self {
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed | Arithmetic::F32(..) => 2,
+            Arithmetic::Bf16
+            | Arithmetic::EmulatedBf16
+            | Arithmetic::Mixed
+            | Arithmetic::F32(..) => 2,
             Arithmetic::F16 => 1,
         }
     }
 
-    /// Values as sums are, for a [`Finish`].
+    /// Values in the format of sums, for a [`Finish`].
     pub(super) fn sums(self, values: &[f32]) -> Aligned<u16> {
         let mut made = Aligned::zeros(values.len() * self.sum_width());
         let places = made.as_mut_slice();
         match self {
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed | Arithmetic::F32(..) => {
+            Arithmetic::Bf16
+            | Arithmetic::EmulatedBf16
+            | Arithmetic::Mixed
+            | Arithmetic::F32(..) => {
                 for (value, place) in values.iter().zip(places.as_chunks_mut::<2>().0) {
-                    *place = to_places(*value);
+                    *place = to_halves(*value);
                 }
             }
             Arithmetic::F16 => self.round_all(values, places),
@@ -254,11 +271,11 @@ impl Arithmetic {
         out: *mut u16,
         stride: usize,
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
                 Arithmetic::Bf16 => native::product(rows, panel, out.cast(), stride),
-                Arithmetic::Widened => widened::product(rows, panel, out.cast(), stride),
+                Arithmetic::EmulatedBf16 => emulated::product(rows, panel, out.cast(), stride),
                 Arithmetic::F16 => f16_kernel::product(rows, panel, out, stride),
                 Arithmetic::Mixed => {
                     f16_kernel::wide_product(rows, panel, scale.recip(), out.cast(), stride)
@@ -273,7 +290,8 @@ impl Arithmetic {
         }
     }
 
-    /// Adds sums of products, divided by the scale of their factors, to sums in f32. Only for trainings, whose activations are bf16.
+    /// Adds sums of products, divided by the scale of their factors, to sums in f32. For training
+    /// only, where activations are bf16.
     ///
     /// # Safety
     /// As for [`native::add_product`].
@@ -286,12 +304,12 @@ impl Arithmetic {
         out: *mut f32,
         stride: usize,
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
                 Arithmetic::Bf16 => native::add_product(rows, panel, out, stride),
-                Arithmetic::Widened | Arithmetic::F32(..) => {
-                    widened::add_product(rows, panel, out, stride);
+                Arithmetic::EmulatedBf16 | Arithmetic::F32(..) => {
+                    emulated::add_product(rows, panel, out, stride);
                 }
                 Arithmetic::F16 | Arithmetic::Mixed => {
                     f16_kernel::add_wide_product(rows, panel, scale.recip(), out, stride);
@@ -300,7 +318,8 @@ impl Arithmetic {
         }
     }
 
-    /// Sums of products as [`Arithmetic::product`] has them, finished as activations. Filters are exact here.
+    /// Sums of products as in [`Arithmetic::product`], converted to activations by the epilogue.
+    /// Filters are exact here.
     ///
     /// # Safety
     /// As for [`native::finished_product`], with a bias of sums of this kind.
@@ -313,11 +332,11 @@ impl Arithmetic {
         finish: Finish,
         out: &[*mut u16; ROWS],
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
                 Arithmetic::Bf16 => native::finished_product(rows, panel, finish, out),
-                Arithmetic::Widened => widened::finished_product(rows, panel, finish, out),
+                Arithmetic::EmulatedBf16 => emulated::finished_product(rows, panel, finish, out),
                 Arithmetic::F16 => f16_kernel::finished_product(rows, panel, finish, out),
                 Arithmetic::Mixed => {
                     f16_kernel::wide_finished_product(rows, panel, scale.recip(), finish, out)
@@ -340,10 +359,10 @@ impl Arithmetic {
         out: *mut u16,
         stride: usize,
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
-                Arithmetic::Bf16 | Arithmetic::Widened => {
+                Arithmetic::Bf16 | Arithmetic::EmulatedBf16 => {
                     kernel::transform_input::<false>(pixels, channels, scale, out, stride)
                 }
                 Arithmetic::F16 => f16_kernel::transform_input(pixels, channels, out, stride),
@@ -368,10 +387,10 @@ impl Arithmetic {
         residual: &[*const u16; 4],
         out: &[*mut u16; 4],
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
-                Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => {
+                Arithmetic::Bf16 | Arithmetic::EmulatedBf16 | Arithmetic::Mixed => {
                     kernel::transform_output(products.cast(), stride, finish, residual, out)
                 }
                 Arithmetic::F16 => {
@@ -388,10 +407,13 @@ impl Arithmetic {
     /// As for [`kernel::largest`].
     #[inline]
     pub(super) unsafe fn largest(self, pixels: &[*const u16], channels: usize, out: *mut u16) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
-                Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::F16 | Arithmetic::Mixed => {
+                Arithmetic::Bf16
+                | Arithmetic::EmulatedBf16
+                | Arithmetic::F16
+                | Arithmetic::Mixed => {
                     kernel::largest(pixels, channels, out);
                 }
                 Arithmetic::F32(lanes, _) => lanes.largest(pixels, channels, out),

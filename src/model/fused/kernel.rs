@@ -1,11 +1,12 @@
-//! The vector instructions for bf16: Winograd's transforms, and what becomes of sums of [`super::products`].
+//! Vector kernels for bf16: Winograd's transforms, and the epilogue of [`super::dot`].
 //!
-//! A panel is 64 columns of a matrix, its rows in pairs: `[K/2][64][2]`, so that one instruction multiplies two rows of 16 columns with two values of a row of
-//! the other factor and adds to f32 sums. All pointers are to bf16 values as `u16`, unless they say otherwise.
+//! A panel is 64 columns of a matrix with its rows in pairs, `[K/2][64][2]`, so that one
+//! instruction multiplies two rows of 16 columns by two values of a row of the other factor and
+//! adds to f32 sums. All pointers are to bf16 values as `u16`, unless stated otherwise.
 
 #![expect(
     unsafe_code,
-    reason = "vector instructions work on pointers and need a processor that has them, which `available` tells"
+    reason = "vector instructions work on pointers and need a CPU that has them, which `available` checks"
 )]
 
 use std::arch::x86_64::{
@@ -19,19 +20,20 @@ use super::vectors;
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 64;
-/// Rows that a product computes at once: with the panel's four vectors and one factor they fill the registers.
+/// Rows of a product that are computed at once: with four vectors of the panel and one factor they
+/// fill the registers.
 pub(super) const ROWS: usize = 6;
-/// Channels that a vector of bf16 holds; all counts of channels are multiples of it.
+/// Channels in a vector of bf16; all numbers of channels are multiples of it.
 pub(super) const CHUNK: usize = 32;
 
-/// Whether this processor has the instructions, but for the products.
+/// Returns whether this CPU has the instructions, except for those of the products.
 pub(super) fn available() -> bool {
     std::arch::is_x86_feature_detected!("avx512f")
         && std::arch::is_x86_feature_detected!("avx512bw")
         && std::arch::is_x86_feature_detected!("avx512vl")
 }
 
-/// Whether it has those of AVX512_BF16 too.
+/// Returns whether it also has AVX512_BF16.
 pub(super) fn multiplies_in_bf16() -> bool {
     available() && std::arch::is_x86_feature_detected!("avx512bf16")
 }
@@ -39,31 +41,32 @@ pub(super) fn multiplies_in_bf16() -> bool {
 /// A row of sums in four vectors of 16 columns.
 pub(super) type Sums = [__m512; 4];
 
-/// What is done with a row of sums before it is stored in bf16.
+/// The epilogue of a row of sums before it is stored in bf16.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Finish {
-    /// `[PANEL]` as [`super::format::Arithmetic::sums`] makes them, added to each row.
+    /// `[PANEL]` in the format of [`super::format::Arithmetic::sums`], added to each row.
     pub(super) bias: *const u16,
     /// Negative values become zero.
     pub(super) relu: bool,
 }
 
-/// Rows of pairs that are multiplied with panels.
+/// Rows of pairs that are multiplied by panels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows<'a> {
-    /// Where the rows of each tap begin; only the first `count` are read. A tap's panel follows that of the tap before.
+    /// Start of the rows of each tap; only the first `count` are read. The panels of the taps are
+    /// consecutive.
     pub(super) taps: &'a [[*const u16; ROWS]],
     /// At most [`ROWS`].
     pub(super) count: usize,
     /// In each row of a tap.
     pub(super) pairs: usize,
-    /// Values from one pair of a row to the next; 2 where they lie side by side.
+    /// Values from one pair of a row to the next; 2 if they are adjacent.
     pub(super) step: usize,
-    /// Where another panel follows, with which rows are multiplied next.
+    /// The current turn, if another panel follows.
     pub(super) turn: Option<Turn>,
 }
 
-/// Which rows of those that are multiplied with a panel one after the other.
+/// The position of rows among those that are multiplied by the same panel in sequence.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn {
     /// From 0.
@@ -71,12 +74,13 @@ pub(super) struct Turn {
     pub(super) count: usize,
 }
 
-/// Places of a cache line.
+/// Values of 16 bits in a cache line.
 pub(super) const LINE: usize = 32;
-/// Rows of a panel in f32, or pairs of rows of one in bf16, by which it is fetched into the first-level cache before it is multiplied: most panels are larger than that.
+/// Rows of a panel in f32, or pairs of rows in bf16, that are prefetched into the first-level cache
+/// at a time; most panels are larger than that cache.
 pub(super) const SOON: usize = 6;
 
-/// A panel, and what is fetched while rows are multiplied with it.
+/// A panel, and the data that is prefetched while rows are multiplied by it.
 #[derive(Clone, Copy)]
 pub(super) struct Panel {
     pub(super) start: *const u16,
@@ -84,7 +88,8 @@ pub(super) struct Panel {
 }
 
 impl Panel {
-    /// A pair of rows takes so many places. `next_fits` says whether the second-level cache has room for another panel.
+    /// `of_pair` is the length of a pair of rows; `next_fits` states that the second-level cache
+    /// has room for another panel.
     #[inline]
     pub(super) fn new(start: *const u16, rows: Rows<'_>, of_pair: usize, next_fits: bool) -> Self {
         let length = rows.taps.len() * rows.pairs * of_pair;
@@ -102,34 +107,36 @@ impl Panel {
     }
 }
 
-/// A part of the next panel, which is fetched into the second-level cache. Filters of the last layers come from the outermost cache or from memory; the processor, which sees
-/// rows come again, fetches too little of a panel before its first rows need it. What is read once it fetches well by itself.
+/// A part of the next panel, which is prefetched into the second-level cache. Filters of the last
+/// layers come from the last-level cache or from memory. The hardware prefetcher sees repeated rows
+/// and fetches too little of a panel before its first rows need it; streams that are read once it
+/// handles well.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     next: *const u16,
-    /// With each pair of the panel's rows.
+    /// Lines for each pair of the panel's rows.
     lines: usize,
 }
 
 impl Ahead {
-    /// Whether there is such a part.
+    /// Returns whether it has any lines.
     #[inline]
     pub(super) fn is_any(self) -> bool {
         self.lines > 0
     }
 
-    /// Fetches the lines of a pair.
+    /// Prefetches the lines of a pair.
     #[inline]
     pub(super) fn fetch(&mut self) {
         for line in 0..self.lines {
-            // SAFETY: a hint, whose address need not be anybody's.
+            // SAFETY: prefetching is a hint and accepts any address.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(self.next.wrapping_add(line * LINE).cast()) };
         }
         self.next = self.next.wrapping_add(self.lines * LINE);
     }
 }
 
-/// Calls a function that is made for a number of rows, and for one of two kinds, with the number that there are.
+/// Calls the instance of a generic function for the number of rows and one of two kinds.
 macro_rules! for_rows {
     ($sums:ident, $rows:ident, $panel:ident $(; $kind:expr)? $(, $store:expr)?) => {
         match $rows.count {
@@ -147,12 +154,12 @@ pub(super) use for_rows;
 /// Stores a row of sums.
 ///
 /// # Safety
-/// The processor is [`available`], and `out` holds the row.
+/// The CPU has the instructions ([`available`]), and `out` holds the row.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn store_row(sums: Sums, out: *mut f32) {
     for (column, sum) in sums.into_iter().enumerate() {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_storeu_ps(out.add(16 * column), sum) };
     }
 }
@@ -165,7 +172,7 @@ pub(super) unsafe fn store_row(sums: Sums, out: *mut f32) {
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn add_row(sums: Sums, out: *mut f32) {
     for (column, sum) in sums.into_iter().enumerate() {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let place = out.add(16 * column);
             _mm512_storeu_ps(place, _mm512_add_ps(_mm512_loadu_ps(place), sum));
@@ -173,14 +180,15 @@ pub(super) unsafe fn add_row(sums: Sums, out: *mut f32) {
     }
 }
 
-/// Adds the bias to a row of sums, rectifies it if asked to, and stores it in bf16.
+/// Adds the bias to a row of sums, applies ReLU if requested, and stores it in bf16.
 ///
 /// # Safety
-/// The processor is [`available`], `out` holds [`PANEL`] values, and the bias is in f32.
+/// The CPU has the instructions ([`available`]), `out` holds [`PANEL`] values, and the bias is in
+/// f32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn finish_row(sums: Sums, finish: Finish, out: *mut u16) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let bias = finish.bias.cast::<f32>();
         for half in 0..2 {
@@ -192,12 +200,14 @@ pub(super) unsafe fn finish_row(sums: Sums, finish: Finish, out: *mut u16) {
     }
 }
 
-/// Winograd's transform of a tile of 4×4 pixels for products: of channel c of pixel `pixels[4 * y + x]`, Bᵀ d B (Lavin and Gray, 2015, arXiv:1509.09308,
-/// equation 8), whose element i goes to `out + i * stride`. Within each [`CHUNK`] the even channels come before the odd ones, which [`super::winograd`]'s
-/// panels expect. In f16 all are multiplied with the scale first.
+/// Winograd's transform Bᵀ d B (Lavin and Gray, 2015, arXiv:1509.09308, equation 8) of each channel
+/// of a tile of 4×4 pixels, with pixel (y, x) at `pixels[4 * y + x]`. Element i goes to `out + i *
+/// stride`. Within each [`CHUNK`] the even channels precede the odd ones, as in
+/// [`super::winograd`]'s panels. In f16 all are multiplied by the scale first.
 ///
 /// # Safety
-/// The processor is [`available`], each pixel has `channels` values, a multiple of [`CHUNK`], and `out` room for 16 rows.
+/// The CPU has the instructions ([`available`]), each pixel has `channels` values, a multiple of
+/// [`CHUNK`], and `out` room for 16 rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn transform_input<const IN_F16: bool>(
     pixels: &[*const u16; 16],
@@ -206,7 +216,7 @@ pub(super) unsafe fn transform_input<const IN_F16: bool>(
     out: *mut u16,
     stride: usize,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for channel in (0..channels).step_by(CHUNK) {
             let (mut even, mut odd) = ([_mm512_setzero_ps(); 16], [_mm512_setzero_ps(); 16]);
@@ -226,7 +236,7 @@ pub(super) unsafe fn transform_input<const IN_F16: bool>(
     }
 }
 
-/// Values times a scale, which those in bf16 do not need.
+/// Values times a scale; in bf16 the scale is 1.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn scaled<const IN_F16: bool>(values: [__m512; 2], scale: f32) -> [__m512; 2] {
@@ -240,10 +250,10 @@ pub(super) fn scaled<const IN_F16: bool>(values: [__m512; 2], scale: f32) -> [__
     ]
 }
 
-/// The bits of the largest magnitude of values in bf16.
+/// The bits of the largest magnitude of bf16 values.
 ///
 /// # Safety
-/// The processor is [`available`].
+/// The CPU has the instructions ([`available`]).
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn magnitude(values: &[u16]) -> u16 {
     const MAGNITUDE: u16 = 0x7fff;
@@ -283,11 +293,13 @@ pub(super) fn transformed(d: &[__m512; 16]) -> [__m512; 16] {
     both
 }
 
-/// The way back, for a tile and a panel: Aᵀ m A of the same paper, where element i of m is at `products + i * stride`, makes 2×2 pixels; each gets the bias, the
-/// residual where there is one, and goes to its place where it has one.
+/// The inverse transform of a tile and a panel: Aᵀ m A of the same paper, with element i of m at
+/// `products + i * stride`, yields 2×2 pixels. Adds the bias and the residual, if any, and stores
+/// the pixels whose target is not null.
 ///
 /// # Safety
-/// The processor is [`available`], the pointers that are not null hold [`PANEL`] values, and the bias is in f32.
+/// The CPU has the instructions ([`available`]), the pointers that are not null hold [`PANEL`]
+/// values, and the bias is in f32.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn transform_output(
     products: *const f32,
@@ -296,7 +308,7 @@ pub(super) unsafe fn transform_output(
     residual: &[*const u16; 4],
     out: &[*mut u16; 4],
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let bias = finish.bias.cast::<f32>();
         for column in (0..PANEL).step_by(CHUNK) {
@@ -325,7 +337,7 @@ pub(super) unsafe fn transform_output(
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn pixels(products: *const f32, stride: usize, bias: *const f32) -> [__m512; 4] {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut m = [_mm512_setzero_ps(); 16];
         for (place, m) in m.iter_mut().enumerate() {
@@ -351,13 +363,15 @@ unsafe fn pixels(products: *const f32, stride: usize, bias: *const f32) -> [__m5
     }
 }
 
-/// The largest of each channel over pixels without negative values, of which the bits of bf16 have the order of the values.
+/// The maximum of each channel over pixels without negative values, for which the bits of bf16 have
+/// the order of the values.
 ///
 /// # Safety
-/// The processor is [`available`], and all pointers hold `channels` values, a multiple of [`CHUNK`].
+/// The CPU has the instructions ([`available`]), and all pointers hold `channels` values, a
+/// multiple of [`CHUNK`].
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn largest(pixels: &[*const u16], channels: usize, out: *mut u16) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for channel in (0..channels).step_by(CHUNK) {
             let mut most = _mm512_setzero_si512();
@@ -372,16 +386,17 @@ pub(super) unsafe fn largest(pixels: &[*const u16], channels: usize, out: *mut u
 /// Stores 32 values in bf16.
 ///
 /// # Safety
-/// The processor is [`available`], and `out` holds them.
+/// The CPU has the instructions ([`available`]), and `out` holds them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn store(mut low: __m512, mut high: __m512, relu: bool, out: *mut u16) {
     if relu {
         let zero = _mm512_setzero_ps();
-        // In this order a NaN stays one, and so does a negative zero until zero is added to it: `largest` would take its bits for a large value.
+        // In this operand order NaN persists, and so does a negative zero until zero is added:
+        // `largest` would take its bits for a large value.
         low = _mm512_add_ps(_mm512_max_ps(zero, low), zero);
         high = _mm512_add_ps(_mm512_max_ps(zero, high), zero);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { vectors::store([low, high], out) }
 }

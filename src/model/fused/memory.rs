@@ -1,8 +1,8 @@
-//! Buffers whose values begin on a cache line, so that no vector crosses two.
+//! Buffers aligned to cache lines, so that no vector crosses two.
 
 #![expect(
     unsafe_code,
-    reason = "a line and its values are the same bytes, and threads write to different places of one buffer"
+    reason = "a line and its values are the same bytes, and threads write to different positions of one buffer"
 )]
 
 use std::{io, marker::PhantomData};
@@ -12,13 +12,13 @@ use std::{io, marker::PhantomData};
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// A number that every pattern of bits is a value of.
+/// A number type in which all bit patterns are valid.
 pub(super) trait Number: Copy + Default + Send + Sync {}
 impl Number for u8 {}
 impl Number for u16 {}
 impl Number for f32 {}
 
-/// A vector of numbers that begins on a cache line.
+/// A growable vector aligned to a cache line.
 #[derive(Debug, Clone)]
 pub(super) struct Aligned<T> {
     lines: Vec<Line>,
@@ -41,7 +41,7 @@ impl<T: Number> Aligned<T> {
         made
     }
 
-    /// Makes room; what is new is zero, what was there may be anything of its own. Memory that is not needed now is kept for the next time.
+    /// Resizes. New values are zero and the others unspecified; memory that is not needed is kept.
     pub(super) fn resize(&mut self, length: usize) {
         let lines = (length * size_of::<T>()).div_ceil(size_of::<Line>());
         if lines > self.lines.len() {
@@ -50,10 +50,10 @@ impl<T: Number> Aligned<T> {
         self.length = length;
     }
 
-    /// The same for much, whose refusal is told: what is left of the process can halve its batch.
+    /// The same for large sizes; the caller can recover from the error by halving its batch.
     ///
     /// # Errors
-    /// The kind of a lack of memory.
+    /// [`std::io::ErrorKind::OutOfMemory`].
     pub(super) fn try_resize(&mut self, length: usize) -> io::Result<()> {
         let lines = (length * size_of::<T>()).div_ceil(size_of::<Line>());
         let more = lines.saturating_sub(self.lines.len());
@@ -65,7 +65,8 @@ impl<T: Number> Aligned<T> {
     }
 
     pub(super) fn as_slice(&self) -> &[T] {
-        // SAFETY: the lines hold at least so many numbers, aligned, of a type that every pattern of bits is a value of.
+        // SAFETY: the lines hold at least this many numbers, aligned, of a type in which all bit
+        // patterns are valid.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
     }
 
@@ -75,10 +76,10 @@ impl<T: Number> Aligned<T> {
     }
 }
 
-/// The channels of a pixel beyond the border.
+/// The channels of a pixel outside the border.
 pub(super) static BORDER: [u16; 1_024] = [0; 1_024];
 
-/// A buffer that several threads write to, each to places that are its own.
+/// A buffer that several threads write to, each to its own positions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shared<'a, T> {
     start: *mut T,
@@ -86,7 +87,8 @@ pub(super) struct Shared<'a, T> {
     buffer: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a pointer into a buffer that is borrowed exclusively for the lifetime; who writes through it promises to write to places of its own.
+// SAFETY: a pointer into a buffer that is borrowed exclusively for the lifetime; writers promise to
+// use separate positions.
 unsafe impl<T: Number> Send for Shared<'_, T> {}
 // SAFETY: likewise.
 unsafe impl<T: Number> Sync for Shared<'_, T> {}
@@ -100,20 +102,21 @@ impl<'a, T: Number> Shared<'a, T> {
         }
     }
 
-    /// Writes a run of values; whoever writes there must be the only one.
+    /// Writes a run of values; no other thread may write there.
     ///
     /// # Panics
-    /// When the run does not lie in the buffer.
+    /// If the run is not within the buffer.
     pub(super) fn write(&self, at: usize, values: &[T]) {
         let place = self.place(at, values.len());
-        // SAFETY: the run lies in the buffer, which is borrowed exclusively, and so apart from the values.
+        // SAFETY: the run is within the buffer, which is borrowed exclusively and therefore
+        // separate from the values.
         unsafe { place.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
     }
 
-    /// The place of a run of values; whoever writes there must be the only one.
+    /// The address of a run of values; no other thread may write there.
     ///
     /// # Panics
-    /// When the run does not lie in the buffer.
+    /// If the run is not within the buffer.
     pub(super) fn place(&self, at: usize, length: usize) -> *mut T {
         assert!(at + length <= self.length, "a run beyond its buffer");
         // SAFETY: within the buffer.

@@ -1,4 +1,4 @@
-//! The network: stem, blocks of two convolutions, head.
+//! The network for predictions: stem, blocks of two convolutions, head.
 
 use std::{collections::BTreeMap, io};
 
@@ -14,14 +14,15 @@ use super::{
     winograd::{self, Images},
 };
 
-/// How much brighter an image may be than any is, without a number beyond f16.
+/// Factor by which an image may be brighter than white without a value beyond f16.
 const HEADROOM: f32 = 16.0;
-/// The largest value of a normalised image: white, (1 - 0.406) / 0.225.
+/// The maximum of a normalised image: white, (1 - 0.406) / 0.225.
 const BRIGHTEST: f32 = 2.64;
-/// Of the images that try this, in pixels.
+/// Side of the images that test this, in pixels.
 const PROBE_SIDE: usize = 64;
 
-/// The first layers of a network with all BatchNorms folded, and its head when all layers are there.
+/// The first layers of a network with all BatchNorms folded, and the head if all layers are
+/// present.
 #[derive(Debug)]
 pub(crate) struct Network {
     precision: Precision,
@@ -30,13 +31,13 @@ pub(crate) struct Network {
     head: Head,
 }
 
-/// Activations that are kept from one forward pass to the next, so that their memory need not be had anew.
+/// Buffers of activations that are reused by the next forward pass.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     buffers: [Aligned<u16>; 4],
 }
 
-/// What the first layers make of images: `[count, side, side, channels]` in the network's format, each number in as many places as that has.
+/// Output of the first layers: `[count, side, side, channels]` in the network's precision.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Features<'a> {
     /// The values' bits.
@@ -74,14 +75,14 @@ impl Workspace {
 }
 
 impl Network {
-    /// Arranges the first `layers` layers, 1 to 4, of a network on the processor; `None` where the processor lacks the instructions, and where the network's
-    /// numbers are so large that f16 may not hold them.
+    /// Arranges the first `layers` layers, 1 to 4, of a network on the CPU; `None` if the CPU lacks
+    /// the instructions, or if the network's values are too large for f16.
     ///
     /// # Errors
-    /// Whatever libtorch refuses, such as a lack of memory.
+    /// A failure of libtorch, such as out of memory.
     ///
     /// # Panics
-    /// When a tensor is missing; callers check names and shapes where weights enter the program.
+    /// If a tensor is missing; names and shapes are checked where weights enter the program.
     pub(crate) fn new(
         precision: Precision,
         state: &BTreeMap<String, Tensor>,
@@ -129,7 +130,7 @@ impl Network {
         Ok(fits.then_some(network))
     }
 
-    /// The same in the format that the processor is fastest in, of those that hold the network's numbers.
+    /// The same in the fastest precision that can hold the network's values.
     ///
     /// # Errors
     /// As [`Network::new`].
@@ -152,11 +153,12 @@ impl Network {
         self.precision
     }
 
-    /// Whether all numbers on the way stay far from the largest of f16: images of noise, stripes and squares that are [`HEADROOM`] times as bright as any image
-    /// is must still come to numbers. Convolutions and ReLU keep such a factor, but for what biases add.
+    /// Returns whether all intermediate values stay far below the maximum of f16: images of noise,
+    /// stripes and squares that are [`HEADROOM`] times brighter than white must yield finite
+    /// values. Convolutions and ReLU preserve such a factor, except for biases.
     ///
     /// # Errors
-    /// A lack of memory.
+    /// Out of memory.
     fn fits_f16(&self) -> io::Result<bool> {
         let side = PROBE_SIDE;
         let mut random = 0x9E37_79B9_u32;
@@ -191,13 +193,13 @@ impl Network {
         Ok(widened.iter().all(|value| value.is_finite()))
     }
 
-    /// What the layers make of normalised images `[3, side, side]` each.
+    /// Runs the layers on normalised images `[3, side, side]` each.
     ///
     /// # Errors
-    /// A lack of memory.
+    /// Out of memory.
     ///
     /// # Panics
-    /// When an image does not have this side.
+    /// If an image does not have this side.
     pub(crate) fn features<'a>(
         &self,
         images: &[&[f32]],
@@ -230,14 +232,14 @@ impl Network {
         })
     }
 
-    /// What the head makes of normalised images `[3, side, side]` each, in f32, and what each place of the last layer adds to that, for those images whose
-    /// `explain` is there and true.
+    /// Predicts normalised images `[3, side, side]` each, in f32, with attributions for the images
+    /// whose `explain` is present and true.
     ///
     /// # Errors
-    /// A lack of memory.
+    /// Out of memory.
     ///
     /// # Panics
-    /// When an image does not have this side, or when the network was made without its last layer.
+    /// If an image does not have this side, or the network lacks its last layer.
     pub(crate) fn forward(
         &self,
         images: &[&[f32]],
@@ -260,7 +262,7 @@ impl Network {
 }
 
 impl Head {
-    /// Places of a pixel.
+    /// Units of 16 bits of a pixel.
     fn places(&self) -> usize {
         self.weight.len() * self.precision.width()
     }
@@ -283,7 +285,7 @@ impl Head {
             + self.bias
     }
 
-    /// What each pixel adds to the value, row by row; with the bias they sum up to it.
+    /// The contribution of each pixel to the value, row by row; with the bias they add up to it.
     fn attribution(&self, image: &[u16]) -> Vec<f32> {
         let pixels = (image.len() / self.places()) as f32;
         let mut values = vec![0.0; self.weight.len()];
@@ -340,7 +342,7 @@ impl Block {
         })
     }
 
-    /// Whether its filters are what they were made of, within their format.
+    /// Returns whether the format of its filters holds their values.
     fn fits(&self) -> bool {
         let first = match &self.first {
             First::Same(filter) => filter.fits(),
@@ -349,10 +351,10 @@ impl Block {
         first && self.second.fits()
     }
 
-    /// Computes into `out` and returns its side.
+    /// Writes the output to `out` and returns its side.
     ///
     /// # Errors
-    /// A lack of memory.
+    /// Out of memory.
     fn forward(
         &self,
         input: Images<'_>,
@@ -397,7 +399,7 @@ impl Block {
     }
 }
 
-/// The filter, `[outputs, taps, inputs]`, and the bias that a convolution and its BatchNorm in eval mode come to.
+/// Filter, `[outputs, taps, inputs]`, and bias of a convolution with its BatchNorm folded in.
 fn unit(
     state: &BTreeMap<String, Tensor>,
     conv: &str,

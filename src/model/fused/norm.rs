@@ -1,10 +1,12 @@
-//! Batch normalisation (Ioffe and Szegedy, 2015, arXiv:1502.03167, algorithm 1) with what comes before and behind it: the residual, and ReLU.
+//! Batch normalisation (Ioffe and Szegedy, 2015, arXiv:1502.03167, algorithm 1) with the residual
+//! and ReLU after it, forward and backward.
 //!
-//! Each job has 32 channels of a piece of the pixels, which stays in the processor's cache between its passes.
+//! Each job has 32 channels of a piece of the pixels, which stays in the CPU's cache between its
+//! passes.
 
 #![expect(
     unsafe_code,
-    reason = "vector instructions work on pointers; the network is made only where the processor has them"
+    reason = "vector instructions work on pointers; a network exists only where the CPU has them"
 )]
 
 use std::arch::x86_64::{
@@ -15,14 +17,14 @@ use std::arch::x86_64::{
 
 use super::{kernel::CHUNK, memory::Shared, threads::Threads, vectors};
 
-/// torchvision's.
+/// torchvision's default.
 const EPSILON: f32 = 1e-5;
-/// The share of a batch in the running statistics, torchvision's too.
+/// The share of a batch in the running statistics, torchvision's default.
 const MOMENTUM: f32 = 0.1;
 const LANES: usize = 16;
-/// Pixels whose values are added up by themselves first, so that sums of many stay exact.
+/// Pixels that are summed separately first, so that large sums stay precise.
 const RUN: usize = 256;
-/// Pixels of which a job has 32 channels: they stay in the processor's cache between two passes.
+/// Pixels of a job, with 32 channels each: they stay in the CPU's cache between two passes.
 const PIECE: usize = 8 * 1_024;
 
 /// Scale and shift, `[channels]`.
@@ -32,14 +34,14 @@ pub(super) struct Affine<'a> {
     pub(super) bias: &'a [f32],
 }
 
-/// Mean and 1 / √(variance + ε) that a batch was normalised with, `[channels]`.
+/// Mean and 1 / √(variance + ε) for normalising a batch, `[channels]`.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Statistics {
     mean: Vec<f32>,
     deviation: Vec<f32>,
 }
 
-/// What is done with the normalised values `[pixels, channels]`.
+/// The epilogue of the normalised values `[pixels, channels]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct After<'a> {
     pub(super) residual: Option<&'a [u16]>,
@@ -47,7 +49,8 @@ pub(super) struct After<'a> {
 }
 
 impl Statistics {
-    /// Of a batch `[pixels, channels]`; moves the running ones, the variance without bias, as torch.nn.BatchNorm2d does.
+    /// Computes the statistics of a batch `[pixels, channels]` and updates the running ones like
+    /// torch.nn.BatchNorm2d.
     pub(super) fn of_batch(
         values: &[u16],
         running: (&mut [f32], &mut [f32]),
@@ -90,7 +93,7 @@ impl Statistics {
         made
     }
 
-    /// The running ones.
+    /// The running statistics.
     pub(super) fn running(mean: &[f32], variance: &[f32]) -> Self {
         let deviation = variance
             .iter()
@@ -104,7 +107,7 @@ impl Statistics {
     /// Normalises.
     ///
     /// # Panics
-    /// When a buffer does not have the size that the others ask for.
+    /// If the size of a buffer does not match the others.
     pub(super) fn normalise(
         &self,
         values: &[u16],
@@ -143,7 +146,7 @@ impl Statistics {
         });
     }
 
-    /// What normalised values are of the ones before: these times the scale plus the shift, `[channels]`.
+    /// Scale and shift that normalise values in one step: value · scale + shift, `[channels]`.
     pub(super) fn scale_and_shift(&self, affine: Affine<'_>) -> (Vec<f32>, Vec<f32>) {
         let scale = self.deviation.iter().zip(affine.weight);
         let scale: Vec<f32> = scale.map(|(a, b)| a * b).collect();
@@ -153,10 +156,11 @@ impl Statistics {
         (scale, shift)
     }
 
-    /// Takes the gradient of what [`Statistics::normalise`] made of this batch back to the batch, in place of the gradient, and gives those of scale and shift.
+    /// Propagates the gradient of the output of [`Statistics::normalise`] to its input, in place,
+    /// and returns those of scale and shift.
     ///
     /// # Panics
-    /// When a buffer does not have the size that the others ask for.
+    /// If the size of a buffer does not match the others.
     pub(super) fn backward(
         &self,
         values: &[u16],
@@ -190,7 +194,7 @@ impl Statistics {
                 unsafe { whole(pixels, at).sums(mean, place(0), place(1)) };
             });
         }
-        // Of each channel: the factor of all, Σ g x̂ deviation / n and Σ g / n.
+        // For each channel: the common factor, Σ g x̂ deviation / n and Σ g / n.
         let mut parts = [
             vec![0.0; channels],
             vec![0.0; channels],
@@ -218,8 +222,9 @@ impl Statistics {
     }
 }
 
-/// Calls for pieces of the pixels, with their number and the pixels, and for each [`CHUNK`] of channels, with the first of them. Pieces depend on nothing but
-/// the shape, so that sums of them do not depend on the number of threads.
+/// Calls the function for pieces of the pixels, with their index and the pixels, and for each
+/// [`CHUNK`] of channels, with the first of them. Pieces depend on the shape only, so that sums do
+/// not depend on the number of threads.
 fn for_pieces(
     pixels: usize,
     channels: usize,
@@ -234,7 +239,8 @@ fn for_pieces(
     });
 }
 
-/// Count, mean and sum of squared deviations of two samples together (Chan, Golub and LeVeque, 1983, Algorithms for computing the sample variance, equation 1.5).
+/// Count, mean and sum of squared deviations of two samples combined (Chan, Golub and LeVeque,
+/// 1983, Algorithms for computing the sample variance, equation 1.5).
 fn joined(a: (f64, f64, f64), b: (f64, f64, f64)) -> (f64, f64, f64) {
     let count = a.0 + b.0;
     let apart = b.1 - a.1;
@@ -243,10 +249,10 @@ fn joined(a: (f64, f64, f64), b: (f64, f64, f64)) -> (f64, f64, f64) {
     (count, mean, squares)
 }
 
-/// Keeps the gradient of a rectified value where the value is above zero, in place.
+/// The backward pass of ReLU, in place: keeps the gradient where the value is above zero.
 ///
 /// # Panics
-/// When a buffer does not have the size that the other asks for.
+/// If the lengths differ.
 pub(super) fn rectify_backward(rectified: &[u16], threads: &Threads, gradient: &mut [u16]) {
     const PART: usize = 64 * 1_024;
     assert_eq!(rectified.len(), gradient.len());
@@ -265,10 +271,10 @@ pub(super) fn rectify_backward(rectified: &[u16], threads: &Threads, gradient: &
     });
 }
 
-/// Mean and sum of the squared differences from it, over pixels, of 32 channels.
+/// Mean and sum of squared differences from it, over pixels, of 32 channels.
 ///
 /// # Safety
-/// The processor is available, and all pixels have the channels.
+/// The CPU has the instructions, and all pixels have the channels.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn moments(
     values: &[u16],
@@ -277,7 +283,7 @@ unsafe fn moments(
     mean: *mut f32,
     squared: *mut f32,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let share = _mm512_set1_ps(1.0 / pixels as f32);
         let zero = [_mm512_setzero_ps(); 2];
@@ -319,10 +325,10 @@ unsafe fn moments(
     }
 }
 
-/// Scales, shifts, adds and rectifies 32 channels of a pixel.
+/// Scales, shifts, adds the residual and applies ReLU to 32 channels of a pixel.
 ///
 /// # Safety
-/// The processor is available, and all pointers hold 32 values.
+/// The CPU has the instructions, and all pointers hold 32 values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn scaled(
@@ -332,7 +338,7 @@ unsafe fn scaled(
     relu: bool,
     out: *mut u16,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let values = vectors::load(values);
         let added = residual.map(|residual| vectors::load(residual));
@@ -347,7 +353,7 @@ unsafe fn scaled(
                 made[half] = _mm512_add_ps(made[half], added[half]);
             }
             if relu {
-                // In this order a NaN stays one.
+                // In this operand order NaN persists.
                 made[half] = _mm512_max_ps(_mm512_setzero_ps(), made[half]);
             }
         }
@@ -368,10 +374,10 @@ impl Whole {
     /// Σ g and Σ g (x - mean).
     ///
     /// # Safety
-    /// The processor is available, and all pointers hold what is read and written.
+    /// The CPU has the instructions, and all pointers hold what is read and written.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn sums(self, mean: *const f32, sums: *mut f32, products: *mut f32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mean = both(mean);
             let zero = [_mm512_setzero_ps(); 2];
@@ -400,14 +406,15 @@ impl Whole {
         }
     }
 
-    /// With x̂ = (x - mean) · deviation and g the gradient: those of scale and shift are Σ g x̂ and Σ g, that of x is
-    /// weight · deviation · (g - Σ g / n - x̂ Σ g x̂ / n), whose three parts that are the same for all pixels are given.
+    /// With x̂ = (x - mean) · deviation and the gradient g, the gradients of scale and shift are Σ
+    /// g x̂ and Σ g, and that of x is weight · deviation · (g - Σ g / n - x̂ Σ g x̂ / n). The
+    /// arguments are its three parts that all pixels share.
     ///
     /// # Safety
     /// As for [`Whole::sums`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn apply(self, mean: *const f32, parts: [*const f32; 3]) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mean = both(mean);
             let [scale, slope, offset] = parts.map(|part| both(part));
@@ -431,22 +438,22 @@ impl Whole {
 /// 32 values in f32.
 ///
 /// # Safety
-/// The processor is available, and the pointer holds them.
+/// The CPU has the instructions, and the pointer holds them.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn both(from: *const f32) -> [__m512; 2] {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { [_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(LANES))] }
 }
 
-/// Zeros 32 values where the others are not above zero.
+/// Zeroes 32 values where the others are not above zero.
 ///
 /// # Safety
-/// The processor is available, and both hold 32 values.
+/// The CPU has the instructions, and both hold 32 values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn masked(rectified: *const u16, gradient: *mut u16) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let (passed, values) = (vectors::load(rectified), vectors::load(gradient));
         let mut kept: [__m512; 2] = values;

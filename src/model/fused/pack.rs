@@ -1,10 +1,11 @@
-//! Panels of factors in bf16 or in f16 from filters, which a training changes in every step.
+//! Panels of factors in bf16 or in f16 from filters that every training step changes.
 //!
-//! A filter lies as the optimizer has it, `[outputs, taps, inputs]` in f32. For the backward pass outputs and inputs change places and the taps are turned round.
+//! A filter has the optimizer's layout, `[outputs, taps, inputs]` in f32. For the backward pass
+//! outputs and inputs are exchanged and the taps reversed.
 
 #![expect(
     unsafe_code,
-    reason = "vector instructions work on pointers; the network is made only where the processor has them"
+    reason = "vector instructions work on pointers; a network exists only where the CPU has them"
 )]
 
 use std::arch::x86_64::{
@@ -16,14 +17,14 @@ use super::{
     kernel::{CHUNK, PANEL},
     memory::Shared,
     threads::Threads,
+    tiles::{ELEMENTS, TAPS},
     vectors,
-    winograd::{ELEMENTS, TAPS},
 };
 
 /// Values of a vector of f32.
 const LANES: usize = 16;
 
-/// Transforms a filter of 3×3 for [`super::winograd`]: `[outputs / 64][16][inputs / 2][64][2]`.
+/// Transforms a 3×3 filter for [`super::winograd`]: `[outputs / 64][16][inputs / 2][64][2]`.
 pub(super) fn winograd(
     in_f16: bool,
     weight: &[f32],
@@ -45,7 +46,8 @@ pub(super) fn winograd(
                 let place = (row * PANEL + first % PANEL) * 2;
                 panels.place(place, 2 * PANEL * (LANES - 1) + 2 * LANES)
             };
-            // SAFETY: 16 filters with this chunk of channels, and the places are in the panels; no other job has these outputs.
+            // SAFETY: 16 filters with this chunk of channels, and positions within the panels; no
+            // other job has these outputs.
             unsafe {
                 if in_f16 {
                     winograd_block::<true>(&filters[chunk..], inputs, at);
@@ -60,7 +62,8 @@ pub(super) fn winograd(
 /// 16 filters, 32 of their channels.
 ///
 /// # Safety
-/// The processor is available, the filters hold their channels, and `at` gives room for 16 rows of a panel.
+/// The CPU has the instructions, the filters hold their channels, and `at` returns room for 16 rows
+/// of a panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn winograd_block<const IN_F16: bool>(
     filters: &[f32],
@@ -87,13 +90,14 @@ unsafe fn winograd_block<const IN_F16: bool>(
     for (element, rows) in rows.iter().enumerate() {
         let out = at(element);
         for (pair, columns) in vectors::transposed(rows).into_iter().enumerate() {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_storeu_si512(out.add(pair * 2 * PANEL).cast(), columns) };
         }
     }
 }
 
-/// Transforms the same filter for the gradient of the input: `[inputs / 64][16][outputs / 2][64][2]`.
+/// Transforms the same filter for the gradient of the input: `[inputs / 64][16][outputs /
+/// 2][64][2]`.
 pub(super) fn winograd_backward(
     in_f16: bool,
     weight: &[f32],
@@ -107,7 +111,7 @@ pub(super) fn winograd_backward(
     let panels = Shared::new(panels);
     threads.for_each(outputs / CHUNK, |chunk| {
         for pair in 0..LANES {
-            // The pair's places among the even, then the odd outputs of the chunk.
+            // The pair's positions among the even, then the odd outputs of the chunk.
             let first = chunk * CHUNK + usize::from(vectors::EVEN_ODD[2 * pair]);
             let second = chunk * CHUNK + usize::from(vectors::EVEN_ODD[2 * pair + 1]);
             for column in (0..inputs).step_by(LANES) {
@@ -132,10 +136,10 @@ pub(super) fn winograd_backward(
     });
 }
 
-/// Two filters turned round, 16 of their channels.
+/// Two filters with reversed taps, 16 of their channels.
 ///
 /// # Safety
-/// The processor is available, and `at` gives room for a vector.
+/// The CPU has the instructions, and `at` returns room for a vector.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn backward_pair<const IN_F16: bool>(
     first: &[f32],
@@ -154,16 +158,16 @@ unsafe fn backward_pair<const IN_F16: bool>(
     };
     let (first, second) = (turned(first), turned(second));
     for (element, (first, second)) in first.into_iter().zip(second).enumerate() {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_storeu_si512(at(element).cast(), vectors::pairs::<IN_F16>(first, second)) };
     }
 }
 
-/// Arranges taps of filters `[outputs, taps, inputs]` for the gradient of the input: `[inputs / 64][taps][outputs / 2][64][2]`. Each tap is a filter and the
-/// number of one of its taps.
+/// Arranges taps of filters `[outputs, taps, inputs]` for the gradient of the input: `[inputs /
+/// 64][taps][outputs / 2][64][2]`. Each tap is a filter and the index of one of its taps.
 ///
 /// # Panics
-/// When a buffer does not have the size that the others ask for.
+/// If the size of a buffer does not match the others.
 pub(super) fn direct_backward(
     in_f16: bool,
     taps: &[Tap<'_>],
@@ -208,10 +212,10 @@ pub(super) struct Tap<'a> {
 /// Pairs of the same 16 channels of two filters.
 ///
 /// # Safety
-/// The processor is available, both hold 16 values, and `out` has room for a vector.
+/// The CPU has the instructions, both hold 16 values, and `out` has room for a vector.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn direct_pair<const IN_F16: bool>(first: &[f32], second: &[f32], out: *mut u16) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let (first, second) = (
             _mm512_loadu_ps(first.as_ptr()),
@@ -271,7 +275,8 @@ pub(super) fn direct(
                 let filter = |output: usize| {
                     &weight[((first + output) * taps + tap) * inputs + chunk..][..CHUNK]
                 };
-                // SAFETY: each filter has 32 channels from there, and no other job has these outputs.
+                // SAFETY: each filter has 32 channels from there, and no other job has these
+                // outputs.
                 unsafe {
                     if in_f16 {
                         direct_block::<true>(filter, out);
@@ -287,7 +292,7 @@ pub(super) fn direct(
 /// 16 filters, 32 channels of a tap.
 ///
 /// # Safety
-/// The processor is available, and `out` has room for 16 rows of a panel.
+/// The CPU has the instructions, and `out` has room for 16 rows of a panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn direct_block<'a, const IN_F16: bool>(filter: impl Fn(usize) -> &'a [f32], out: *mut u16) {
     let mut rows: [__m512i; LANES] = [_mm512_setzero_si512(); LANES];
@@ -303,7 +308,7 @@ unsafe fn direct_block<'a, const IN_F16: bool>(filter: impl Fn(usize) -> &'a [f3
         *row = vectors::rounded::<IN_F16>(halves, false);
     }
     for (pair, columns) in vectors::transposed(&rows).into_iter().enumerate() {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_storeu_si512(out.add(pair * 2 * PANEL).cast(), columns) };
     }
 }

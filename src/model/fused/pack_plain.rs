@@ -5,19 +5,20 @@ use super::{
     kernel::PANEL,
     memory::Shared,
     threads::Threads,
-    winograd::{ELEMENTS, TAPS},
+    tiles::{ELEMENTS, TAPS},
 };
 
-/// Numbers of a pair of rows of a panel.
+/// Values in a pair of rows of a panel.
 const PAIR: usize = 2 * PANEL;
 
-/// A number of a filter for each place of such a pair.
+/// The value of a filter at each position of such a pair.
 type Places = [f32; PAIR];
 
-/// Transforms a filter of 3×3 for [`super::winograd`]: `[outputs / 64][16][inputs / 2]`, each a pair of rows of a panel.
+/// Transforms a 3×3 filter for [`super::winograd`]: `[outputs / 64][16][inputs / 2]`, each a pair
+/// of rows of a panel.
 ///
 /// # Panics
-/// When a buffer does not have the size that the others ask for.
+/// If the size of a buffer does not match the others.
 pub(super) fn winograd(
     arithmetic: Arithmetic,
     weight: &[f32],
@@ -28,7 +29,8 @@ pub(super) fn winograd(
     pack(arithmetic, weight, inputs, threads, panels, transform);
 }
 
-/// Arranges a filter for [`super::direct`]: `[outputs / 64][taps][inputs / 2]`, each a pair of rows of a panel, of `COUNT` taps.
+/// Arranges a filter with `COUNT` taps for [`super::direct`]: `[outputs / 64][taps][inputs / 2]`,
+/// each a pair of rows of a panel.
 ///
 /// # Panics
 /// As [`winograd`].
@@ -49,7 +51,8 @@ pub(super) fn direct<const COUNT: usize>(
     );
 }
 
-/// Makes `AFTER` elements of the `BEFORE` taps between each input and output, and puts them where a panel has them.
+/// Computes `AFTER` elements from the `BEFORE` taps between each input and output, and stores them
+/// in the layout of a panel.
 fn pack<const BEFORE: usize, const AFTER: usize>(
     arithmetic: Arithmetic,
     weight: &[f32],

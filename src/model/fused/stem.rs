@@ -1,10 +1,12 @@
-//! The first layers: 7×7 with stride 2 over three channels, rectified, and the largest of 3×3 with stride 2.
+//! The first layers: 7×7 convolution with stride 2 over three channels, ReLU, and 3×3 max pooling
+//! with stride 2.
 //!
-//! A row of seven pixels of three channels is 21 values side by side, so each row of the filter is one tap of 22 values, the last of which has no weight.
+//! A row of seven pixels of three channels is 21 adjacent values, so each row of the filter is one
+//! tap of 22 values, with weight 0 for the last.
 
 #![expect(
     unsafe_code,
-    reason = "it hands pointers to the vector kernels, whose promises it keeps"
+    reason = "it passes pointers to the vector kernels and upholds their contracts"
 )]
 
 use std::cell::RefCell;
@@ -26,7 +28,7 @@ const PAIRS: usize = ROW.div_ceil(2);
 /// The same, one by one.
 pub(super) const ROW: usize = WIDTH * CHANNELS;
 
-/// The filter and the bias behind it.
+/// The filter and its bias.
 #[derive(Debug, Clone)]
 pub(super) struct Stem {
     arithmetic: Arithmetic,
@@ -40,7 +42,7 @@ thread_local! {
     static RECTIFIED: RefCell<Aligned<u16>> = const { RefCell::new(Aligned::new()) };
 }
 
-/// The side of what the stem makes of images of this side.
+/// The side of the stem's output for images of this side.
 pub(super) fn pooled_side(side: usize) -> usize {
     side.div_ceil(2).div_ceil(2)
 }
@@ -63,7 +65,7 @@ impl Stem {
         made
     }
 
-    /// Room for a filter without a bias, which a training changes in every step.
+    /// An empty filter without a bias, which every training step fills.
     pub(super) fn empty(arithmetic: Arithmetic) -> Self {
         Stem {
             arithmetic,
@@ -72,7 +74,7 @@ impl Stem {
         }
     }
 
-    /// Takes over a filter as the optimizer has it, `[64, 7, 7, 3]`.
+    /// Arranges a filter in the optimizer's layout, `[64, 7, 7, 3]`.
     pub(super) fn load(&mut self, weight: &[f32]) {
         for (index, value) in weight.iter().enumerate() {
             let (column, y) = (index % ROW, index / ROW % WIDTH);
@@ -80,7 +82,7 @@ impl Stem {
         }
     }
 
-    /// Puts the weight of a value of a row of the filter into its place.
+    /// Stores the weight of a value of a row of the filter.
     fn put(&mut self, output: usize, y: usize, column: usize, weight: f32) {
         let width = self.arithmetic.width();
         let place = self.arithmetic.place_of(y * 2 * PAIRS + column, output);
@@ -88,10 +90,10 @@ impl Stem {
         self.arithmetic.round_all(&[weight], places);
     }
 
-    /// Normalised images `[3, side, side]` each, into `[count, pooled, pooled, 64]`.
+    /// Processes normalised images `[3, side, side]` each into `[count, pooled, pooled, 64]`.
     ///
     /// # Panics
-    /// When a buffer does not have the size that the others ask for.
+    /// If the size of a buffer does not match the others.
     pub(super) fn forward(
         &self,
         images: &[&[f32]],
@@ -108,7 +110,8 @@ impl Stem {
                 .iter()
                 .all(|image| image.len() == CHANNELS * side * side)
         );
-        // Bands of pooled rows, so that few images too are the same work for all threads; neighbouring bands share a rectified row, which both make.
+        // Bands of pooled rows, so that few images are divided evenly too. Neighbouring bands share
+        // a row, which both compute.
         let bands = threads.parts_of(images.len()).min(pooled);
         let band = pooled.div_ceil(bands);
         let out = Shared::new(out);
@@ -144,7 +147,8 @@ impl Stem {
         });
     }
 
-    /// The convolution of padded rows, rectified if asked to, into rows of the output `[…, half, 64]`, which nobody else writes to.
+    /// Convolves padded rows, with ReLU if requested, into rows of the output `[…, half, 64]`,
+    /// which nothing else writes to.
     pub(super) fn convolve(
         &self,
         padded: &[u16],
@@ -181,7 +185,8 @@ impl Stem {
                     turn: None,
                 };
                 let panel = self.panel.as_slice().as_ptr();
-                // SAFETY: the network is made only where the instructions are available; sources hold 22 values and targets 64.
+                // SAFETY: a network exists only where the instructions are available; sources hold
+                // 22 values and targets 64.
                 unsafe {
                     self.arithmetic
                         .finished_product(rows, panel, 1.0, finish, &targets)
@@ -190,7 +195,7 @@ impl Stem {
         }
     }
 
-    /// The largest of 3×3 rectified pixels around (2y, 2x).
+    /// The maximum of 3×3 rectified pixels around (2y, 2x).
     fn pool(
         &self,
         rectified: &[u16],
@@ -209,17 +214,20 @@ impl Stem {
                 count += 1;
             }
         }
-        // SAFETY: the network is made only where the instructions are available; all pointers hold 64 values, and no other job has this pixel.
+        // SAFETY: a network exists only where the instructions are available; all pointers hold 64
+        // values, and no other job has this pixel.
         unsafe { self.arithmetic.largest(&sources[..count], PANEL, target) }
     }
 }
 
-/// Numbers in a padded row: three pixels on each side, one more where the side is odd, and the value that has no weight.
+/// Values in a padded row: three pixels on each side, one more if the side is odd, and the value
+/// with weight 0.
 pub(super) fn padded_width(side: usize) -> usize {
     (side + 2 * PADDING + 1) * CHANNELS + 1
 }
 
-/// The rows under `rows` of the convolution, `[2 * rows + 5, padded width]`, the channels of a pixel side by side.
+/// The rows under `rows` of the convolution, `[2 * rows + 5, padded width]`, with the channels of a
+/// pixel adjacent.
 pub(super) fn pad(
     arithmetic: Arithmetic,
     image: &[f32],
@@ -255,7 +263,7 @@ pub(super) fn pad(
     }
 }
 
-/// Puts the channels of a row, which are one behind the other, side by side.
+/// Interleaves the channels of a row, which are stored one after the other.
 fn side_by_side<const PLACES: usize>(channels: &[u16], pixels: &mut [u16]) {
     let (numbers, _) = channels.as_chunks::<PLACES>();
     let (red, others) = numbers.split_at(numbers.len() / CHANNELS);

@@ -1,4 +1,4 @@
-//! What stands for the network where processors have other instructions: there is none.
+//! Stub for targets without fused kernels.
 
 use std::{collections::BTreeMap, io};
 
@@ -14,27 +14,22 @@ use super::{
     threads::Threads,
 };
 
-/// Never made.
 #[derive(Debug)]
 pub(crate) enum Network {}
 
 impl Precision {
-    /// Never.
     pub(crate) fn has_fused_kernels(self) -> bool {
         false
     }
 
-    /// Never called, for nothing is made.
     pub(crate) fn widen_all(self, _: &[u16], out: &mut [f32]) {
         out.fill(f32::NAN);
     }
 }
 
-/// Nothing is kept.
 #[derive(Debug)]
 pub(crate) struct Workspace;
 
-/// Never made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Features<'a> {
     pub(crate) values: &'a [u16],
@@ -49,7 +44,6 @@ impl Workspace {
 }
 
 impl Network {
-    /// Always `None`.
     pub(crate) fn new(
         _: Precision,
         _: &BTreeMap<String, Tensor>,
@@ -58,7 +52,6 @@ impl Network {
         Ok(None)
     }
 
-    /// Always `None`.
     pub(crate) fn fastest(_: &BTreeMap<String, Tensor>, _: usize) -> Result<Option<Self>, Error> {
         Ok(None)
     }
@@ -89,12 +82,10 @@ impl Network {
     }
 }
 
-/// Never made.
 #[derive(Debug)]
 pub(crate) enum TrainableLayers {}
 
 impl TrainableLayers {
-    /// Always `None`.
     pub(crate) fn new<'a>(
         _: impl Iterator<Item = (&'a str, usize)>,
         _: TrainableFrom,
@@ -103,7 +94,6 @@ impl TrainableLayers {
         None
     }
 
-    /// Always `None`.
     #[cfg(test)]
     pub(crate) fn in_bf16<'a>(
         _: impl Iterator<Item = (&'a str, usize)>,
@@ -113,7 +103,6 @@ impl TrainableLayers {
         None
     }
 
-    /// Always `None`.
     #[cfg(test)]
     pub(crate) fn emulated_bf16<'a>(
         _: impl Iterator<Item = (&'a str, usize)>,
@@ -123,7 +112,6 @@ impl TrainableLayers {
         None
     }
 
-    /// Never.
     pub(crate) fn can_train(_: TrainableFrom) -> bool {
         false
     }

@@ -1,4 +1,5 @@
-//! Small whole numbers, for which bf16, f16 and f32 are exact, against plain sums; the whole network is held against torchvision in `resnet18`'s tests.
+//! Kernels against plain sums on small whole numbers, which bf16, f16 and f32 represent exactly.
+//! The tests of `resnet18` compare the whole network with torchvision.
 
 #![expect(
     unsafe_code,
@@ -12,12 +13,12 @@ use half::{bf16, f16};
 use super::{
     super::precision::Precision,
     direct,
+    f32::Lanes,
     format::{Arithmetic, Filters},
     gradient,
     kernel::{self, CHUNK},
     memory::Aligned,
     pack,
-    single::Lanes,
     stem::Stem,
     threads::Threads,
     vectors, winograd,
@@ -66,7 +67,8 @@ fn bits(format: Precision, values: &[f32]) -> Vec<u16> {
     }
 }
 
-/// A convolution as its definition says, of `[count, side, side, inputs]` with `[outputs, inputs, width, width]`, plus bias.
+/// A convolution as its definition says, of `[count, side, side, inputs]` with `[outputs, inputs,
+/// width, width]`, plus bias.
 fn plain(
     images: (&[f32], usize, usize),
     weight: &[f32],
@@ -106,13 +108,13 @@ fn rectified(format: Precision, values: &[f32]) -> Vec<u16> {
     bits(format, &rectified)
 }
 
-/// Those that this processor multiplies with; where there are none, nothing here is ever called, and there is nothing to compare.
+/// The arithmetic of this CPU; without any there is nothing to test.
 fn arithmetics() -> impl Iterator<Item = Arithmetic> {
     let others = arithmetics_of_trainings().filter(|one| of_networks().all(|other| other != *one));
     of_networks().chain(others)
 }
 
-/// Those that whole networks are computed in.
+/// The arithmetic of whole networks.
 fn of_networks() -> impl Iterator<Item = Arithmetic> {
     let lanes = [Lanes::Eight, Lanes::Sixteen];
     let single = lanes.into_iter().filter(|lanes| lanes.are_available());
@@ -127,14 +129,18 @@ fn of_networks() -> impl Iterator<Item = Arithmetic> {
 
 /// The ways in which layers may be trained here.
 fn arithmetics_of_trainings() -> impl Iterator<Item = Arithmetic> {
-    let all = [Arithmetic::Bf16, Arithmetic::Widened, Arithmetic::Mixed];
+    let all = [
+        Arithmetic::Bf16,
+        Arithmetic::EmulatedBf16,
+        Arithmetic::Mixed,
+    ];
     all.into_iter().filter(|arithmetic| arithmetic.can_train())
 }
 
-/// What activations are in.
+/// The precision of activations.
 fn format_of(arithmetic: Arithmetic) -> Precision {
     match arithmetic {
-        Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => Precision::Bf16,
+        Arithmetic::Bf16 | Arithmetic::EmulatedBf16 | Arithmetic::Mixed => Precision::Bf16,
         Arithmetic::F16 => Precision::F16,
         Arithmetic::F32(..) => Precision::F32,
     }
@@ -145,7 +151,8 @@ fn is_unavailable() -> bool {
     !kernel::available()
 }
 
-/// For every upper half that an f32 can have, with lower halves around the middle between two values of bf16.
+/// For every upper half that an f32 can have, with lower halves around the middle between two
+/// values of bf16.
 #[test]
 fn values_rounded_by_hand_are_the_nearest_in_bf16() {
     if is_unavailable() {
@@ -194,7 +201,7 @@ fn winograd_convolution_is_the_plain_sum() {
         let arranged = taps_before_inputs(&weight, inputs, 9);
         for (arithmetic, threads) in arithmetics().flat_map(|one| [(one, 1), (one, 3)]) {
             if arithmetic == Arithmetic::F16 && inputs == 512 {
-                // Its sums of so many are beyond the whole numbers that f16 has.
+                // Its sums are beyond the whole numbers of f16.
                 continue;
             }
             let format = format_of(arithmetic);
@@ -445,7 +452,8 @@ fn gradients_of_filters_are_the_plain_sums() {
     }
 }
 
-/// The gradient of the input as its definition says: each product of the way there, the other way round.
+/// The gradient of the input as its definition says: each product of the way there, the other way
+/// round.
 #[test]
 fn way_back_through_strides_is_the_plain_sum() {
     if is_unavailable() {
@@ -521,7 +529,8 @@ fn taps_before_inputs(weight: &[f32], inputs: usize, taps: usize) -> Vec<f32> {
         .collect()
 }
 
-/// For the gradient of the input, outputs and inputs change places, and each filter is turned round.
+/// For the gradient of the input, outputs and inputs change places, and each filter is turned
+/// round.
 #[test]
 fn filter_packed_for_the_way_back_is_the_turned_one() {
     if is_unavailable() {

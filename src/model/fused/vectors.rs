@@ -1,8 +1,8 @@
-//! Vectors of bf16, f16 and f32: the steps that several kernels have in common.
+//! Operations on vectors of bf16, f16 and f32 that several kernels share.
 
 #![expect(
     unsafe_code,
-    reason = "vector instructions work on pointers and need a processor that has them, which `kernel::available` tells"
+    reason = "vector instructions work on pointers and need a CPU that has them, which `kernel::available` checks"
 )]
 
 use std::arch::{
@@ -19,10 +19,10 @@ use std::arch::{
     },
 };
 
-/// To the nearest, ties to even.
+/// Round to nearest, ties to even.
 pub(super) const NEAREST: i32 = 0;
 
-/// Places of an even and an odd half, `[16 even][16 odd]`, for values in their order.
+/// Permutation of `[16 even][16 odd]` values into their order.
 pub(super) const EVEN_ODD: [u16; 32] = {
     let mut places = [0; 32];
     let mut place = 0;
@@ -34,7 +34,7 @@ pub(super) const EVEN_ODD: [u16; 32] = {
     places
 };
 
-/// Places that put the second 16 values between the first 16.
+/// Permutation that interleaves the second 16 values with the first.
 const INTERLEAVED: [u16; 32] = {
     let mut places = [0; 32];
     let mut place = 0;
@@ -46,7 +46,7 @@ const INTERLEAVED: [u16; 32] = {
     places
 };
 
-/// Places that put the values of a second vector between those of a first: the lower half of the result.
+/// Permutation that interleaves the values of two vectors: the lower half of the result.
 const BETWEEN: [u16; 32] = {
     let mut places = [0; 32];
     let mut place = 0;
@@ -58,7 +58,7 @@ const BETWEEN: [u16; 32] = {
     places
 };
 
-/// The upper half of the same.
+/// The upper half of the same result.
 const BETWEEN_UPPER: [u16; 32] = {
     let mut places = BETWEEN;
     let mut place = 0;
@@ -72,7 +72,7 @@ const BETWEEN_UPPER: [u16; 32] = {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn as_bf16(bits: __m512i) -> __m512bh {
-    // SAFETY: the same 512 bits, every pattern of which is a value of the other type.
+    // SAFETY: both types have 512 bits, and all patterns are valid.
     unsafe { std::mem::transmute(bits) }
 }
 
@@ -83,18 +83,18 @@ fn indices(places: &[u16; 32]) -> __m512i {
     unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }
 }
 
-/// 32 bf16 values in f32, in their order.
+/// 32 bf16 values in f32, in order.
 ///
 /// # Safety
 /// `from` holds 32 values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn load(from: *const u16) -> [__m512; 2] {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     widened(unsafe { _mm512_loadu_si512(from.cast()) })
 }
 
-/// 32 bf16 values in f32, in their order.
+/// 32 bf16 values in f32, in order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn widened(packed: __m512i) -> [__m512; 2] {
@@ -112,20 +112,22 @@ pub(super) fn widened(packed: __m512i) -> [__m512; 2] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn store(values: [__m512; 2], out: *mut u16) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { _mm512_storeu_si512(out.cast(), in_bf16(values)) }
 }
 
-/// 32 values in bf16, in their order: the nearest, of two the even one. A NaN stays one.
+/// 32 values in bf16, in order, rounded to nearest, ties to even. NaN persists.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn in_bf16(values: [__m512; 2]) -> __m512i {
-    // Of all that `kernel::multiplies_in_bf16` asks for, the part that is not known here: this is done for every few numbers.
+    // The part of `kernel::multiplies_in_bf16` that is not known here; this runs for every few
+    // values.
     if std::arch::is_x86_feature_detected!("avx512bf16") {
         let [low, high] = values;
         let packed: __m512i;
-        // SAFETY: the processor has AVX512_BF16, and the instruction changes nothing but its result. As a function of its own it could not become a part of its callers,
-        // which are made for processors without it too.
+        // SAFETY: the CPU has AVX512_BF16, and the instruction changes nothing but its result. As a
+        // function of its own it could not be inlined into its callers, which are also compiled for
+        // CPUs without it.
         unsafe {
             asm!(
                 "vcvtne2ps2bf16 {packed}, {high}, {low}",
@@ -141,7 +143,7 @@ fn in_bf16(values: [__m512; 2]) -> __m512i {
     }
 }
 
-/// The same with what every processor with AVX-512 has.
+/// The same for any CPU with AVX-512.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn in_bf16_by_hand(values: [__m512; 2]) -> __m512i {
@@ -149,12 +151,13 @@ pub(super) fn in_bf16_by_hand(values: [__m512; 2]) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
-/// The bits of bf16 of 16 values, rounded as [`in_bf16`] says.
+/// The bf16 bits of 16 values, rounded as by [`in_bf16`].
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn upper_half(values: __m512) -> __m512i {
     const QUIET: i32 = 1 << 22;
-    // Of the lower half what is more than a half of the last place kept, or a half and that place is odd, carries over into it.
+    // The lower half carries into the upper half if it is more than half of the last place, or
+    // exactly half and that place is odd.
     const JUST_BELOW_HALF: i32 = 0x7fff;
     let bits = _mm512_castps_si512(values);
     let is_odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -163,12 +166,13 @@ fn upper_half(values: __m512) -> __m512i {
         _mm512_set1_epi32(JUST_BELOW_HALF),
     );
     let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
-    // Without this bit a NaN whose other bits are in the lower half would become an infinity, and one that has all bits a zero.
+    // Without this bit a NaN with bits in the lower half only would become an infinity, and one
+    // with all bits set a zero.
     let rounded = _mm512_mask_or_epi32(rounded, is_nan, bits, _mm512_set1_epi32(QUIET));
     _mm512_srli_epi32(rounded, 16)
 }
 
-/// 32 values in their order, in f16 where asked, else in bf16.
+/// 32 values in order, in f16 or in bf16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn narrowed<const IN_F16: bool>(values: [__m512; 2]) -> __m512i {
@@ -180,7 +184,7 @@ pub(super) fn narrowed<const IN_F16: bool>(values: [__m512; 2]) -> __m512i {
     }
 }
 
-/// Pairs of a first and a second value, 16 of them, in f16 or in bf16.
+/// 16 pairs of a first and a second value, in f16 or in bf16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn pairs<const IN_F16: bool>(first: __m512, second: __m512) -> __m512i {
@@ -188,14 +192,14 @@ pub(super) fn pairs<const IN_F16: bool>(first: __m512, second: __m512) -> __m512
     _mm512_permutexvar_epi16(indices(&INTERLEAVED), both)
 }
 
-/// 32 values of 16 bits, the even ones before the odd ones.
+/// 32 values of 16 bits, even ones before odd ones.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn even_before_odd(values: __m512i) -> __m512i {
     _mm512_permutexvar_epi16(indices(&EVEN_ODD), values)
 }
 
-/// 32 values in f16 or in bf16, the even ones before the odd ones where asked, else in their order.
+/// 32 values in f16 or in bf16, optionally with the even ones before the odd ones.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn rounded<const IN_F16: bool>(values: [__m512; 2], even_first: bool) -> __m512i {
@@ -207,7 +211,7 @@ pub(super) fn rounded<const IN_F16: bool>(values: [__m512; 2], even_first: bool)
     }
 }
 
-/// Pairs of a first and a second vector of 32 bf16 values, in their order.
+/// Pairs of the values of two vectors of 32 bf16 values, in order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn between(first: __m512i, second: __m512i) -> [__m512i; 2] {
@@ -233,7 +237,8 @@ pub(super) fn transposed(rows: &[__m512i; 16]) -> [__m512i; 16] {
         fours[row + 2] = _mm512_unpacklo_epi64(pairs[row + 1], pairs[row + 3]);
         fours[row + 3] = _mm512_unpackhi_epi64(pairs[row + 1], pairs[row + 3]);
     }
-    // Column c of the first four rows is now in quarter c / 4 of vector c % 4, and so on for the next rows.
+    // Column c of the first four rows is now in quarter c / 4 of vector c % 4, and likewise for the
+    // next rows.
     let mut out = fours;
     for column in 0..4 {
         let quarter = |row: usize| fours[4 * row + column];
@@ -249,7 +254,7 @@ pub(super) fn transposed(rows: &[__m512i; 16]) -> [__m512i; 16] {
     out
 }
 
-/// 32 values in their order, of which the even ones and the odd ones are given.
+/// 32 values in order, from the even and the odd ones.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn in_order(even: __m512, odd: __m512) -> [__m512; 2] {
@@ -261,7 +266,7 @@ pub(super) fn in_order(even: __m512, odd: __m512) -> [__m512; 2] {
     ]
 }
 
-/// The even and the odd ones of 32 bf16 values, in f32.
+/// The even and the odd values of 32 bf16 values, in f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn even_and_odd(packed: __m512i) -> [__m512; 2] {

@@ -1,12 +1,14 @@
-//! Convolutions of 3×3 with stride 1 and padding 1 by Winograd's minimal filtering F(2×2, 3×3) (Lavin and Gray, 2015, arXiv:1509.09308, section 4.1).
+//! Convolutions of 3×3 with stride 1 and padding 1 by Winograd's minimal filtering F(2×2, 3×3)
+//! (Lavin and Gray, 2015, arXiv:1509.09308, section 4.1).
 //!
-//! Each tile of 4×4 pixels is transformed, multiplied with a filter that was transformed when the network was made, and transformed back into 2×2 pixels of the
-//! output: 16 multiplications where the plain sum takes 36. A block of tiles stays in the processor's cache from its transform to its pixels. Transforms and
-//! sums are in f32 or in f16, as the arithmetic has them.
+//! Each tile of 4×4 pixels is transformed, multiplied by a filter that was transformed in advance,
+//! and transformed back into 2×2 pixels of the output: 16 multiplications instead of 36. A block of
+//! tiles stays in the CPU's cache from its transform to its pixels. Transforms and sums are in f32
+//! or in f16, depending on the arithmetic.
 
 #![expect(
     unsafe_code,
-    reason = "it hands pointers to the vector kernels, whose promises it keeps"
+    reason = "it passes pointers to the vector kernels and upholds their contracts"
 )]
 
 use std::cell::RefCell;
@@ -17,14 +19,10 @@ use super::{
     memory::{Aligned, BORDER, Shared},
     pack, pack_plain,
     threads::Threads,
+    tiles::{ELEMENTS, TAPS},
 };
 
-/// Elements of a transformed tile.
-pub(super) const ELEMENTS: usize = 16;
-/// Of a filter.
-pub(super) const TAPS: usize = 9;
-
-/// A filter of 3×3, transformed, and the bias behind it.
+/// A transformed 3×3 filter and its bias.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     arithmetic: Arithmetic,
@@ -35,7 +33,7 @@ pub(super) struct Filter {
     outputs: usize,
 }
 
-/// Images `[count, side, side, channels]` in the format of the filter, each number in as many places as that has.
+/// Images `[count, side, side, channels]` in the format of the filter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Images<'a> {
     pub(super) pixels: &'a [u16],
@@ -53,11 +51,11 @@ impl<'a> Images<'a> {
     }
 }
 
-/// What one thread keeps between blocks.
+/// Buffers that a thread reuses for each block.
 #[derive(Debug)]
 struct Scratch {
     tiles: Aligned<u16>,
-    /// Sums of the format, which may take two places each.
+    /// Sums of the arithmetic, of one or two units each.
     products: Aligned<u16>,
 }
 
@@ -68,7 +66,7 @@ thread_local! {
 }
 
 impl Filter {
-    /// Room for a filter without a bias, which [`super::pack`] fills anew in every step of a training.
+    /// An empty filter without a bias, which [`super::pack`] fills in every training step.
     pub(super) fn empty(arithmetic: Arithmetic, inputs: usize, outputs: usize) -> Self {
         Filter {
             arithmetic,
@@ -83,7 +81,8 @@ impl Filter {
         self.panels.as_mut_slice()
     }
 
-    /// Transforms a filter `[outputs, 9, inputs]` of multiples of 64 and 32 channels, with a bias `[outputs]`.
+    /// Transforms a filter `[outputs, 9, inputs]` of multiples of 64 and 32 channels, with a bias
+    /// `[outputs]`.
     pub(super) fn new(
         arithmetic: Arithmetic,
         weight: &[f32],
@@ -101,7 +100,7 @@ impl Filter {
             Arithmetic::F16 | Arithmetic::F32(..) => {
                 pack_plain::winograd(arithmetic, weight, inputs, threads, panels);
             }
-            Arithmetic::Bf16 | Arithmetic::Widened | Arithmetic::Mixed => {
+            Arithmetic::Bf16 | Arithmetic::EmulatedBf16 | Arithmetic::Mixed => {
                 pack::winograd(
                     arithmetic.has_f16_factors(),
                     weight,
@@ -114,7 +113,7 @@ impl Filter {
         made
     }
 
-    /// Whether its format holds all its numbers.
+    /// Returns whether its format holds all its values.
     pub(super) fn fits(&self) -> bool {
         self.arithmetic.holds(self.panels.as_slice())
     }
@@ -123,15 +122,16 @@ impl Filter {
         self.outputs
     }
 
-    /// Places of a pixel of the output.
+    /// Units of 16 bits of a pixel of the output.
     pub(super) fn places(&self) -> usize {
         self.outputs * self.arithmetic.width()
     }
 
-    /// Convolves into images of the same size, adds the bias and the residual (images of the output's shape), and rectifies if asked to.
+    /// Convolves into images of the same size, adds the bias and the residual (images of the
+    /// output's shape), and applies ReLU if requested.
     ///
     /// # Panics
-    /// When a buffer does not have the size that the others ask for.
+    /// If the size of a buffer does not match the others.
     pub(super) fn convolve(
         &self,
         images: Images<'_>,
@@ -155,7 +155,7 @@ impl Filter {
         let panels = self.outputs / PANEL;
         let block = block_size(self.inputs, all, threads.count());
         let blocks = all.div_ceil(block);
-        // Where blocks are few, each job does a part of the panels, and transforms the tiles for itself.
+        // With few blocks, each job computes a part of the panels and transforms the tiles itself.
         let groups = threads.parts_of(blocks).min(panels);
         let group = panels.div_ceil(groups);
         let out = Shared::new(out);
@@ -194,16 +194,17 @@ impl Filter {
         } = block;
         let count = tiles.len();
         let width = self.arithmetic.width();
-        // Numbers of an element of all tiles.
+        // Values of an element of all tiles.
         let stride = count * self.inputs;
         scratch.tiles.resize(ELEMENTS * stride * width);
-        // Places of a row of sums.
+        // Units of 16 bits of a row of sums.
         let of_row = PANEL * self.arithmetic.sum_width();
         scratch.products.resize(ELEMENTS * count * of_row);
         let transformed = scratch.tiles.as_mut_slice().as_mut_ptr();
         for (row, tile) in tiles.clone().enumerate() {
             let sources = grid.sources(tile, pixels, self.inputs * width);
-            // SAFETY: the network is made only where the instructions are available; each source has `inputs` values, and the scratch was given room.
+            // SAFETY: a network exists only where the instructions are available; each source has
+            // `inputs` values, and the scratch has room.
             unsafe {
                 self.arithmetic.transform_input(
                     &sources,
@@ -222,7 +223,8 @@ impl Filter {
                 let factors = &self.panels.as_slice()[at..at + length];
                 for row in (0..count).step_by(ROWS) {
                     let rows = ROWS.min(count - row);
-                    // SAFETY: row and products lie within the scratch, and the panel has `inputs` rows of 64 values.
+                    // SAFETY: row and products are within the scratch, and the panel has `inputs`
+                    // rows of 64 values.
                     unsafe {
                         let mut starts = [std::ptr::null::<u16>(); ROWS];
                         for (place, start) in starts.iter_mut().enumerate().take(rows) {
@@ -259,7 +261,7 @@ impl Filter {
                         added[place] = residual[at..at + PANEL * width].as_ptr();
                     }
                 }
-                // SAFETY: the places hold a panel each, and no other job has this tile and panel.
+                // SAFETY: each target holds a panel, and no other job has this tile and panel.
                 unsafe {
                     self.arithmetic.transform_output(
                         products.add(row * of_row),
@@ -274,30 +276,31 @@ impl Filter {
     }
 }
 
-/// What one job computes.
+/// The work of a job.
 #[derive(Debug)]
 struct Block<'a> {
     tiles: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
     residual: Option<&'a [u16]>,
     relu: bool,
-    /// Of the factors that pixels become.
+    /// Scale of the factors.
     scale: f32,
 }
 
-/// Tiles at once: as many as leave their transforms and products in the second-level cache, but enough blocks for the threads where there are tiles enough. In f32,
-/// where they take twice the room, they are as many: a panel is read once for each block, and is twice as large too.
+/// Tiles of a block: few enough that their transforms and products stay in the second-level cache
+/// and that all threads have blocks. f32 has the same number although it needs twice the room,
+/// because a panel, which is read once for each block, is twice as large too.
 fn block_size(inputs: usize, all: usize, threads: usize) -> usize {
     const CACHE: usize = 512 * 1_024;
     const MOST: usize = 10 * ROWS;
     let fitting = CACHE / (ELEMENTS * 2 * inputs) / ROWS * ROWS;
     let shared = all.div_ceil(threads).div_ceil(ROWS) * ROWS;
     let most = fitting.clamp(ROWS, MOST).min(shared.max(4 * ROWS));
-    // As many blocks of one size, in place of a small one behind large ones.
+    // Equal blocks, instead of a small one after large ones.
     all.div_ceil(all.div_ceil(most)).next_multiple_of(ROWS)
 }
 
-/// How the tiles lie over the images.
+/// The arrangement of tiles over the images.
 #[derive(Debug)]
 pub(super) struct Grid {
     count: usize,
@@ -327,12 +330,12 @@ impl Grid {
         (image, 2 * y, 2 * x)
     }
 
-    /// The 4×4 pixels around a tile, of so many places each.
+    /// The 4×4 pixels around a tile, of `width` units each.
     pub(super) fn sources(&self, tile: usize, pixels: &[u16], places: usize) -> [*const u16; 16] {
         let (image, y, x) = self.position(tile);
         let mut sources = [BORDER.as_ptr(); 16];
         for (place, source) in sources.iter_mut().enumerate() {
-            // One pixel beyond the tile on each side.
+            // One more pixel on each side of the tile.
             let (y, x) = (
                 (y + place / 4).wrapping_sub(1),
                 (x + place % 4).wrapping_sub(1),
@@ -345,7 +348,7 @@ impl Grid {
         sources
     }
 
-    /// The numbers of a tile's 2×2 pixels, where they lie in the image.
+    /// The indices of a tile's 2×2 pixels that are within the image.
     pub(super) fn targets(&self, tile: usize) -> [Option<usize>; 4] {
         let (image, y, x) = self.position(tile);
         std::array::from_fn(|place| {

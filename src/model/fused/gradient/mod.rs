@@ -1,11 +1,13 @@
-//! Gradients of filters: sums over pixels, or over Winograd's tiles, of products of an output's gradient and an input.
+//! Gradients of filters: sums over pixels, or over Winograd's tiles, of products of an output's
+//! gradient and an input.
 //!
-//! The sum runs over what lies far apart in memory, so both factors are first arranged in pairs of pixels (or tiles): the gradient as groups of rows
-//! `[pairs][16][2]`, a line of the cache for each pair, of which single pairs are multiplied with panels `[pairs][64][2]` of the input.
+//! The sum runs over distant memory, so both factors are first arranged in pairs of pixels (or
+//! tiles): the gradient in groups of rows `[pairs][16][2]`, a cache line for each pair, which are
+//! multiplied pair by pair with panels `[pairs][64][2]` of the input.
 
 #![expect(
     unsafe_code,
-    reason = "vector instructions work on pointers; the network is made only where the processor has them"
+    reason = "vector instructions work on pointers; a network exists only where the CPU has them"
 )]
 
 use std::{
@@ -21,8 +23,9 @@ use super::{
     kernel::{self, CHUNK, PANEL, ROWS, Rows},
     memory::{Aligned, BORDER, Shared},
     threads::Threads,
+    tiles::{ELEMENTS, TAPS},
     vectors,
-    winograd::{ELEMENTS, Grid, Images, TAPS},
+    winograd::{Grid, Images},
 };
 
 mod strided;
@@ -33,14 +36,15 @@ pub(super) use strided::gradient as direct;
 const BLOCK: usize = 4 * GROUP;
 /// Channels of the gradient in a group.
 const GROUP: usize = 16;
-/// Where in a group the rows begin that are multiplied at once, and how many they are.
+/// Start and number of the rows in a group that are multiplied at once.
 const PARTS_OF_GROUP: [(usize, usize); 3] = [(0, 6), (6, 5), (11, 5)];
-/// Inputs times outputs of which the sums of all elements, 1 MB of f32, fit into a core's cache.
+/// Maximum of inputs times outputs at which the sums of all elements, 1 MB of f32, fit into a
+/// core's cache.
 const FEW: usize = 128 * 128;
-/// Pairs of tiles that are arranged at once where channels are few.
+/// Pairs of tiles that are arranged at once with few channels.
 const PAIRS: usize = 64;
 
-/// What is kept from one step to the next, so that its memory need not be had anew.
+/// Buffers that are reused from step to step.
 #[derive(Debug)]
 pub(super) struct Workspace {
     rows: Aligned<u16>,
@@ -65,12 +69,13 @@ impl Workspace {
     }
 }
 
-/// The gradient of a filter of 3×3 with stride 1, `[outputs, 9, inputs]`, from the images that it convolved and the gradient of what it made of them.
+/// The gradient of a 3×3 filter with stride 1, `[outputs, 9, inputs]`, from its input images and
+/// the gradient of its output.
 ///
 /// dg = Gᵀ (Σ B ᵀd B ⊙ A dy Aᵀ) G: the adjoint of [`super::winograd`]'s three transforms.
 ///
 /// # Panics
-/// When a buffer does not have the size that the others ask for.
+/// If the size of a buffer does not match the others.
 pub(super) fn winograd(
     arithmetic: Arithmetic,
     images: Images<'_>,
@@ -99,7 +104,7 @@ pub(super) fn winograd(
     }
 }
 
-/// What pairs of tiles are arranged from.
+/// The sources of pairs of tiles.
 #[derive(Debug)]
 struct Arranger<'a> {
     arithmetic: Arithmetic,
@@ -108,7 +113,7 @@ struct Arranger<'a> {
     gradient: &'a [u16],
     inputs: usize,
     outputs: usize,
-    /// Of the factors that pixels and gradients become.
+    /// Scales of the factors.
     scales: [f32; 2],
 }
 
@@ -117,7 +122,8 @@ impl Arranger<'_> {
         self.grid.all().div_ceil(2)
     }
 
-    /// Puts a pair of tiles into its slot of so many in panels `[element][inputs / 64][slots][64][2]` and groups `[element][outputs / 16][slots][16][2]`.
+    /// Stores a pair of tiles in its slot of panels `[element][inputs / 64][slots][64][2]` and
+    /// groups `[element][outputs / 16][slots][16][2]`.
     fn arrange(
         &self,
         pair: usize,
@@ -183,7 +189,8 @@ impl Arranger<'_> {
         self.scales[0] * self.scales[1]
     }
 
-    /// Where channels are many, sums take much room and tiles are few: all tiles are arranged at once, and each job has some of the sums.
+    /// For many channels, where sums are large and tiles few: all tiles are arranged at once, and
+    /// each job computes some of the sums.
     fn of_many_channels(&self, threads: &Threads, workspace: &mut Workspace, out: &mut [f32]) {
         let (arithmetic, inputs, outputs, pairs) =
             (self.arithmetic, self.inputs, self.outputs, self.pairs());
@@ -216,7 +223,8 @@ impl Arranger<'_> {
                             let place = (element * count + row + begin) * PANEL;
                             let target = products.place(place, rows.count * PANEL).cast();
                             let (panel, scale) = (factors.as_ptr(), self.scale());
-                            // SAFETY: all pairs of these rows, a panel of as many, and room for the rows.
+                            // SAFETY: all pairs of these rows, a panel of as many pairs, and room
+                            // for the rows.
                             unsafe { arithmetic.product(rows, panel, scale, target, PANEL) };
                         });
                     }
@@ -230,8 +238,9 @@ impl Arranger<'_> {
         });
     }
 
-    /// Where channels are few, tiles are many and all sums fit into a core's cache: each job goes through a part of the tiles, with a few of them arranged at a time. There are as
-    /// many parts as threads, so that sums are the same on a machine, and may differ in their last digits on another one.
+    /// For few channels, where tiles are many and all sums fit into a core's cache: each job
+    /// processes a part of the tiles, a few at a time. There are as many parts as threads, so sums
+    /// are reproducible on a machine and may differ in their last digits on another one.
     fn of_few_channels(&self, threads: &Threads, workspace: &mut Workspace, out: &mut [f32]) {
         let (arithmetic, inputs, outputs, pairs) =
             (self.arithmetic, self.inputs, self.outputs, self.pairs());
@@ -244,7 +253,7 @@ impl Arranger<'_> {
         let of_panel = ELEMENTS * outputs * PANEL;
         threads.for_each(parts, |number| {
             let start = sums.place(number * all, all);
-            // SAFETY: the run lies in the buffer, and no other job has this part.
+            // SAFETY: the run is within the buffer, and no other job has this part.
             unsafe { start.write_bytes(0, all) };
             FEW_TILES.with_borrow_mut(|(panels, rows)| {
                 let end = pairs.min((number + 1) * part);
@@ -270,7 +279,8 @@ impl Arranger<'_> {
                                 let place = place + (row + begin) * PANEL;
                                 let target = sums.place(place, rows.count * PANEL);
                                 let (panel, scale) = (panel.as_ptr(), self.scale());
-                                // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows.
+                                // SAFETY: all pairs of these rows, a panel of as many pairs, and
+                                // sums of the rows.
                                 unsafe {
                                     arithmetic.add_product(rows, panel, scale, target, PANEL)
                                 };
@@ -303,10 +313,12 @@ impl Arranger<'_> {
     }
 }
 
-/// The gradient of one output's filter for the inputs of a panel, from sums whose element i is at `from + i * stride`.
+/// The gradient of one output's filter for the inputs of a panel, from sums with element i at `from
+/// + i * stride`.
 ///
 /// # Safety
-/// The processor is available, all elements are there, and nobody else writes to this output's filter in this panel.
+/// The CPU has the instructions, all elements are present, and nothing else writes to this output's
+/// filter in this panel.
 unsafe fn row_gradient(
     from: *const f32,
     stride: usize,
@@ -314,24 +326,25 @@ unsafe fn row_gradient(
     inputs: usize,
     out: Shared<'_, f32>,
 ) {
-    // Both the rows and the panel's columns have their even channels before the odd ones.
+    // The even channels precede the odd ones in both the rows and the panel's columns.
     let output = channel_at(row);
     for chunk in (0..PANEL).step_by(CHUNK) {
         let at = |tap: usize| {
             let place = (output * TAPS + tap) * inputs + panel * PANEL + chunk;
             out.place(place, CHUNK)
         };
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { filter_gradient(from.add(chunk), stride, at) };
     }
 }
 
-/// Which channel is at a place where the even ones of a chunk come before the odd ones.
+/// The channel at a position of a chunk with its even channels before the odd ones.
 fn channel_at(place: usize) -> usize {
     place - place % CHUNK + usize::from(vectors::EVEN_ODD[place % CHUNK])
 }
 
-/// Calls with the rows of a group `[pairs][16][2]` that are multiplied at once, and the number of the first of them.
+/// Calls the function with the rows of a group `[pairs][16][2]` that are multiplied at once, and
+/// the index of the first of them.
 fn in_parts(group: &[u16], mut work: impl FnMut(usize, Rows<'_>)) {
     for (first, count) in PARTS_OF_GROUP {
         let rows = Rows {
@@ -345,7 +358,7 @@ fn in_parts(group: &[u16], mut work: impl FnMut(usize, Rows<'_>)) {
     }
 }
 
-/// Where so many rows begin whose pairs lie one behind the other.
+/// Starts of rows with consecutive pairs.
 pub(super) fn rows_of(values: &[u16], count: usize) -> [*const u16; ROWS] {
     let mut rows = [values.as_ptr(); ROWS];
     for (row, place) in rows.iter_mut().enumerate().take(count) {
@@ -354,10 +367,12 @@ pub(super) fn rows_of(values: &[u16], count: usize) -> [*const u16; ROWS] {
     rows
 }
 
-/// Pairs of two vectors of channels, in their order; where asked as factors in f16 of this scale, else as they are. Those of each [`GROUP`] go where it says.
+/// Pairs of two vectors of channels, in order; as f16 factors of this scale if requested, otherwise
+/// unchanged. Each [`GROUP`] goes to the address that `at` returns.
 ///
 /// # Safety
-/// The processor is available; both hold `channels` values, a multiple of [`CHUNK`], and `at` gives room for a group of pairs.
+/// The CPU has the instructions; both hold `channels` values, a multiple of [`CHUNK`], and `at`
+/// returns room for a group of pairs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn interleave<const IN_F16: bool>(
@@ -366,7 +381,7 @@ pub(super) unsafe fn interleave<const IN_F16: bool>(
     scale: f32,
     at: impl Fn(usize) -> *mut u16,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for channel in (0..channels).step_by(CHUNK) {
             let [first, second] = both.map(|values| {
@@ -387,7 +402,8 @@ pub(super) unsafe fn interleave<const IN_F16: bool>(
 /// Bᵀ d B of two tiles for 32 channels from `chunk` on, in pairs.
 ///
 /// # Safety
-/// The processor is available, the pixels have these channels, and `at` gives room for 16 pairs of the even and of the odd channels.
+/// The CPU has the instructions, the pixels have these channels, and `at` returns room for 16 pairs
+/// of the even and of the odd channels.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn input_pair<const IN_F16: bool>(
     tiles: &[[*const u16; ELEMENTS]; 2],
@@ -395,7 +411,7 @@ unsafe fn input_pair<const IN_F16: bool>(
     scale: f32,
     at: impl Fn(usize, usize) -> *mut u16,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut done = [[[_mm512_setzero_ps(); ELEMENTS]; 2]; 2];
         for (tile, done) in tiles.iter().zip(&mut done) {
@@ -426,7 +442,7 @@ unsafe fn output_pair<const IN_F16: bool>(
     scale: f32,
     at: impl Fn(usize, usize) -> *mut u16,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut done = [[[_mm512_setzero_ps(); ELEMENTS]; 2]; 2];
         for (tile, done) in tiles.iter().zip(&mut done) {
@@ -443,10 +459,11 @@ unsafe fn output_pair<const IN_F16: bool>(
     }
 }
 
-/// Stores the elements of two tiles in pairs, the even channels before the odd ones.
+/// Stores the elements of two tiles in pairs, even channels before odd ones.
 ///
 /// # Safety
-/// The processor is available, and `at` gives room for 16 pairs of the even and of the odd channels.
+/// The CPU has the instructions, and `at` returns room for 16 pairs of the even and of the odd
+/// channels.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn store_pairs<const IN_F16: bool>(
@@ -458,7 +475,7 @@ unsafe fn store_pairs<const IN_F16: bool>(
         for (element, (first, second)) in first.iter().zip(second).enumerate() {
             let [first, second] = kernel::scaled::<IN_F16>([*first, *second], scale);
             let pairs = vectors::pairs::<IN_F16>(first, second);
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_storeu_si512(at(element, half).cast(), pairs) };
         }
     }
@@ -485,13 +502,13 @@ fn spread(y: &[__m512; 4]) -> [__m512; ELEMENTS] {
     both
 }
 
-/// Gᵀ u G for 32 columns, of which the even channels come before the odd ones; element i is at `products + i * stride`.
+/// Gᵀ u G for 32 columns, even channels before odd ones; element i is at `products + i * stride`.
 ///
 /// # Safety
-/// The processor is available, all elements are there, and `at` gives room for 32 values.
+/// The CPU has the instructions, all elements are present, and `at` returns room for 32 values.
 #[target_feature(enable = "avx512f")]
 unsafe fn filter_gradient(products: *const f32, stride: usize, at: impl Fn(usize) -> *mut f32) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let half = |offset: usize| {
             let mut u = [_mm512_setzero_ps(); ELEMENTS];

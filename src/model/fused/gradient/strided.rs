@@ -2,7 +2,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "vector instructions work on pointers; the network is made only where the processor has them"
+    reason = "vector instructions work on pointers; a network exists only where the CPU has them"
 )]
 
 use std::cell::RefCell;
@@ -26,11 +26,11 @@ thread_local! {
     static PANELS: RefCell<Aligned<u16>> = const { RefCell::new(Aligned::new()) };
 }
 
-/// The gradient of a filter with stride 2, `[outputs, taps, inputs]`, from the factors of the images that it convolved, with their scale,
-/// and the gradient of what it made of them.
+/// The gradient of a filter with stride 2, `[outputs, taps, inputs]`, from the factors of its input
+/// images, with their scale, and the gradient of its output.
 ///
 /// # Panics
-/// When a buffer does not have the size that the others ask for.
+/// If the size of a buffer does not match the others.
 pub(in super::super) fn gradient(
     arithmetic: Arithmetic,
     filter: &Filter,
@@ -104,7 +104,8 @@ pub(in super::super) fn gradient(
                         in_parts(group, |begin, rows| {
                             let sums = &mut sums[(row + begin) * PANEL..][..rows.count * PANEL];
                             let target = sums.as_mut_ptr();
-                            // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows.
+                            // SAFETY: all pairs of these rows, a panel of as many pairs, and sums
+                            // of the rows.
                             unsafe { arithmetic.add_product(rows, panel, scale, target, PANEL) };
                         });
                     }

@@ -1,4 +1,4 @@
-//! Two convolutions of 3×3 with their BatchNorms, around which the input is added.
+//! A residual block: two 3×3 convolutions with their BatchNorms and a shortcut.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -15,10 +15,10 @@ use super::{
         pack,
         winograd::{self, Images},
     },
-    parts::{Norm, Places, Step},
+    parts::{Norm, ParameterRanges, Step},
 };
 
-/// A block as it is trained, with what its backward pass needs of its forward pass.
+/// A trainable block, with the results of the forward pass that its backward pass needs.
 #[derive(Debug)]
 pub(super) struct Block {
     arithmetic: Arithmetic,
@@ -26,18 +26,18 @@ pub(super) struct Block {
     outputs: usize,
     first: First,
     second: Unit<winograd::Filter>,
-    /// For the way back through convolutions with stride 1.
+    /// The reversed filter for the backward pass, with stride 1.
     turned: winograd::Filter,
-    /// Behind the first BatchNorm, rectified.
+    /// Output of the first BatchNorm and ReLU.
     inner: Aligned<u16>,
-    /// Behind the block.
+    /// Output of the block.
     output: Aligned<u16>,
     count: usize,
-    /// Of the output.
+    /// Side of the output.
     side: usize,
 }
 
-/// The first convolution, and what makes the input as large as the output.
+/// The first convolution, and the downsampling of the shortcut if the block halves the side.
 #[derive(Debug)]
 enum First {
     Same(Box<Unit<winograd::Filter>>),
@@ -49,27 +49,27 @@ struct Halving {
     unit: Unit<direct::Filter>,
     downsample: Unit<direct::Filter>,
     backward: direct::Backward,
-    /// What the downsampling gave, normalised.
+    /// Output of the downsampling and its BatchNorm.
     shortcut: Aligned<u16>,
-    /// The input as factors, where those are not the input itself, and their scale.
+    /// The input as factors, if these differ from the input, and their scale.
     factors: Aligned<u16>,
     scale: f32,
 }
 
-/// A convolution and the BatchNorm behind it.
+/// A convolution and its BatchNorm.
 #[derive(Debug)]
 struct Unit<Filter> {
     weight: Range<usize>,
     filter: Filter,
     norm: Norm,
-    /// What the convolution gave.
+    /// Output of the convolution.
     convolved: Aligned<u16>,
 }
 
-/// Gradients of activations on their way back.
+/// Gradients of activations in the backward pass.
 #[derive(Debug)]
 pub(super) struct Gradients {
-    /// Of what the block behind made of its input, and then of that.
+    /// Gradient of the output of the current block, and then of its input.
     pub(super) current: Aligned<u16>,
     inner: Aligned<u16>,
     kept: Aligned<u16>,
@@ -86,10 +86,10 @@ impl Gradients {
         }
     }
 
-    /// Makes room for gradients of so many values.
+    /// Makes room for gradients of this many values.
     ///
     /// # Errors
-    /// A lack of memory.
+    /// Out of memory.
     pub(super) fn make_room(&mut self, length: usize) -> Result<(), Error> {
         for buffer in [&mut self.current, &mut self.inner, &mut self.kept] {
             buffer.try_resize(length)?;
@@ -100,7 +100,7 @@ impl Gradients {
 
 impl<Filter> Unit<Filter> {
     fn new(
-        places: &Places,
+        places: &ParameterRanges,
         state: &BTreeMap<String, Tensor>,
         (conv, norm): (&str, &str),
         filter: Filter,
@@ -117,10 +117,10 @@ impl<Filter> Unit<Filter> {
         &step.parameters[self.weight.clone()]
     }
 
-    /// Normalises what the convolution gave.
+    /// Normalises the output of the convolution.
     ///
     /// # Errors
-    /// Whatever libtorch refuses.
+    /// A failure of libtorch.
     fn normalise(
         &mut self,
         after: After<'_>,
@@ -153,7 +153,7 @@ const AS_IT_IS: After<'_> = After {
 impl Block {
     pub(super) fn new(
         arithmetic: Arithmetic,
-        places: &Places,
+        places: &ParameterRanges,
         state: &BTreeMap<String, Tensor>,
         prefix: &str,
         [inputs, outputs]: [usize; 2],
@@ -196,7 +196,7 @@ impl Block {
         }
     }
 
-    /// Takes over the parameters for the next forward passes.
+    /// Arranges the parameters for the next forward passes.
     pub(super) fn load(&mut self, step: Step<'_>) {
         let in_f16 = self.arithmetic.has_f16_factors();
         let (inputs, outputs, threads) = (self.inputs, self.outputs, step.threads);
@@ -217,7 +217,7 @@ impl Block {
         }
     }
 
-    /// What the latest forward pass made.
+    /// Output of the latest forward pass.
     pub(super) fn output(&self) -> Images<'_> {
         Images {
             pixels: self.output.as_slice(),
@@ -227,7 +227,7 @@ impl Block {
     }
 
     /// # Errors
-    /// A lack of memory, and whatever libtorch refuses.
+    /// Out of memory, or a failure of libtorch.
     pub(super) fn forward(&mut self, input: Images<'_>, step: Step<'_>) -> Result<(), Error> {
         let Block {
             outputs,
@@ -295,7 +295,8 @@ impl Block {
         second.normalise(added, step, output.as_mut_slice())
     }
 
-    /// Takes the gradient of the output, `gradients.current`, back to the parameters, and where it is wanted to the input.
+    /// Propagates the gradient of the output, `gradients.current`, to the parameters and, if
+    /// requested, to the input.
     pub(super) fn backward(
         &mut self,
         input: Images<'_>,
@@ -330,7 +331,7 @@ impl Block {
             );
         };
         rectify_backward(self.output.as_slice(), threads, current.as_mut_slice());
-        // What the sum gets goes to the shortcut as it is.
+        // The gradient of the sum reaches the shortcut unchanged.
         kept.resize(current.as_slice().len());
         kept.as_mut_slice().copy_from_slice(current.as_slice());
         inner.resize(current.as_slice().len());

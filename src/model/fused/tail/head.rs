@@ -1,4 +1,4 @@
-//! The mean over the pixels, and the linear head.
+//! The head: mean over the pixels and the linear layer.
 
 use std::ops::Range;
 
@@ -6,13 +6,13 @@ use half::bf16;
 
 use super::{
     super::winograd::Images,
-    parts::{Places, Step},
+    parts::{ParameterRanges, Step},
 };
 
-/// Channels behind layer4.
+/// Output channels of layer4.
 const CHANNELS: usize = 512;
 
-/// The head as it is trained; all in f32.
+/// The trainable head, in f32.
 #[derive(Debug)]
 pub(super) struct Head {
     weight: Range<usize>,
@@ -22,7 +22,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn new(places: &Places) -> Self {
+    pub(super) fn new(places: &ParameterRanges) -> Self {
         Head {
             weight: places.of("fc.weight"),
             bias: places.of("fc.bias").start,
@@ -44,7 +44,8 @@ impl Head {
         self.pooled.chunks_exact(CHANNELS).map(of_image).collect()
     }
 
-    /// Takes the gradient of what was predicted, `[count]`, back to the parameters and to images of so many pixels.
+    /// Propagates the gradient of the predictions, `[count]`, to the parameters and to images of
+    /// this many pixels.
     pub(super) fn backward(
         &self,
         predicted: &[f32],
@@ -86,7 +87,7 @@ fn pooled(values: &[u16], pixels: usize) -> Vec<f32> {
     means
 }
 
-/// The gradient of each pixel's channels from that of what the head predicted.
+/// The gradient of each pixel's channels from that of the predictions.
 fn spread(predicted: &[f32], weight: &[f32], pixels: usize, out: &mut [u16]) {
     for (image, gradient) in out.chunks_exact_mut(pixels * CHANNELS).zip(predicted) {
         let (first, rest) = image.split_at_mut(CHANNELS);

@@ -1,7 +1,9 @@
-//! The trained layers, from the first of them to the head: forward with the statistics of the batch, and backward. They may be all.
+//! The trainable layers and the head, possibly the whole network: forward with the statistics of
+//! the batch, and backward.
 //!
-//! It computes what `resnet18`'s trained layers do in bf16 with autograd, within that format's rounding: activations and their gradients are bf16, weights
-//! (rounded where they are multiplied), statistics, sums and the weights' gradients f32.
+//! The results are those of `resnet18`'s trainable layers in bf16 with autograd, within that
+//! format's rounding: activations and their gradients are bf16; weights (rounded when they are
+//! multiplied), statistics, sums and the weights' gradients are f32.
 
 use std::collections::BTreeMap;
 
@@ -28,36 +30,36 @@ mod stem;
 
 use block::{Block, Gradients};
 use head::Head;
-use parts::{Places, Step};
+use parts::{ParameterRanges, Step};
 use stem::Stem;
 
-/// The trained layers and the head.
 #[derive(Debug)]
 pub(crate) struct TrainableLayers {
-    /// Where all layers are trained.
+    /// Present if all layers are trainable.
     stem: Option<Stem>,
     blocks: Vec<Block>,
     head: Head,
     gradients: Gradients,
 }
 
-/// Convolutions are trained, and the first BatchNorm not without the one before it.
+/// Supports trainable convolutions; conv1 and bn1 must train together.
 fn is_made_for(trained: TrainableFrom) -> bool {
     trained.contains(Layer::Layer4)
         && trained.contains(Layer::Bn1) == trained.contains(Layer::Conv1)
 }
 
-/// What the first of the layers gets.
+/// Input of the first layer.
 #[derive(Debug, Clone, Copy)]
 enum Input<'a> {
-    /// Normalised, `[3, side, side]` each.
+    /// Normalised images, `[3, side, side]` each, and their side.
     Images(&'a [&'a [f32]], usize),
     Features(Images<'a>),
 }
 
 impl TrainableLayers {
-    /// For the parameters of the trained layers in one buffer, with their names and lengths, and a network's state with the running statistics; `None` where no
-    /// convolution is trained or the first BatchNorm without the convolution before it, and where the processor lacks the instructions.
+    /// Prepares the trainable layers, given the names and lengths of their parameters in the flat
+    /// buffer, and the state with the running statistics; `None` if these layers are not supported
+    /// or the CPU lacks the instructions.
     pub(crate) fn new<'a>(
         parameters: impl Iterator<Item = (&'a str, usize)>,
         trained: TrainableFrom,
@@ -66,7 +68,7 @@ impl TrainableLayers {
         TrainableLayers::with(Arithmetic::of_training()?, parameters, trained, state)
     }
 
-    /// The same in bf16 alone, as processors without AVX512_FP16 have it.
+    /// The same in bf16, as on CPUs without AVX512_FP16.
     #[cfg(test)]
     pub(crate) fn in_bf16<'a>(
         parameters: impl Iterator<Item = (&'a str, usize)>,
@@ -76,17 +78,17 @@ impl TrainableLayers {
         TrainableLayers::with(Arithmetic::Bf16, parameters, trained, state)
     }
 
-    /// The same as processors without AVX512_BF16 have it.
+    /// The same as on CPUs without AVX512_BF16.
     #[cfg(test)]
     pub(crate) fn emulated_bf16<'a>(
         parameters: impl Iterator<Item = (&'a str, usize)>,
         trained: TrainableFrom,
         state: &BTreeMap<String, Tensor>,
     ) -> Option<Self> {
-        TrainableLayers::with(Arithmetic::Widened, parameters, trained, state)
+        TrainableLayers::with(Arithmetic::EmulatedBf16, parameters, trained, state)
     }
 
-    /// Whether it can be made here for these layers, if they are on the processor.
+    /// Returns whether these layers are supported on this CPU.
     pub(crate) fn can_train(trained: TrainableFrom) -> bool {
         Arithmetic::of_training().is_some() && is_made_for(trained)
     }
@@ -102,7 +104,7 @@ impl TrainableLayers {
             return None;
         }
         let has_stem = trained.contains(Layer::Conv1);
-        let places = Places::new(parameters);
+        let places = ParameterRanges::new(parameters);
         let mut blocks = Vec::new();
         for (index, part) in Layer::WITH_BLOCKS.into_iter().enumerate() {
             if !trained.contains(part) {
@@ -123,12 +125,12 @@ impl TrainableLayers {
         })
     }
 
-    /// Whether it wants images, not features.
+    /// Returns whether the input is images instead of features.
     pub(crate) fn takes_images(&self) -> bool {
         self.stem.is_some()
     }
 
-    /// Takes over the parameters, `[P]`, for the next forward passes.
+    /// Arranges the parameters, `[P]`, for the next forward passes.
     pub(crate) fn load(&mut self, parameters: &Tensor) {
         let mut parameters = parameters.shallow_clone();
         let step = Step {
@@ -144,11 +146,12 @@ impl TrainableLayers {
         }
     }
 
-    /// Predicts `[N]` with the parameters that were loaded, `[P]`, from features `[N, C, S, S]` in bf16, or from normalised images `[N, 3, S, S]` in f32; in training
-    /// mode the running statistics move. The result is a leaf whose gradient [`TrainableLayers::backward`] wants.
+    /// Predicts `[N]` with the loaded parameters, `[P]`, from features `[N, C, S, S]` in bf16, or
+    /// from normalised images `[N, 3, S, S]` in f32; in training mode the running statistics are
+    /// updated. The result is a leaf, whose gradient is the input of [`TrainableLayers::backward`].
     ///
     /// # Errors
-    /// Whatever libtorch refuses, such as a lack of memory.
+    /// A failure of libtorch, such as out of memory.
     pub(crate) fn forward(
         &mut self,
         input: &Tensor,
@@ -165,10 +168,11 @@ impl TrainableLayers {
         Ok(Tensor::f_from_slice(&predicted)?)
     }
 
-    /// Fills the gradient of all parameters, `[P]`, from that of what the last forward pass in training mode predicted from this input, `[N]`.
+    /// Computes the gradient of all parameters, `[P]`, from that of the predictions of the last
+    /// forward pass in training mode, `[N]`, for the same input.
     ///
     /// # Errors
-    /// Whatever libtorch refuses, such as a lack of memory.
+    /// A failure of libtorch, such as out of memory.
     pub(crate) fn backward(
         &mut self,
         input: &Tensor,
@@ -189,7 +193,7 @@ impl TrainableLayers {
         })
     }
 
-    /// Calls with what the first layer gets.
+    /// Calls the function with the input of the first layer.
     fn with_input<T>(
         &mut self,
         input: &Tensor,
@@ -204,7 +208,7 @@ impl TrainableLayers {
                 .collect();
             return Ok(work(self, Input::Images(&images, side)));
         }
-        // The channels of a pixel side by side; a copy only where they are not yet.
+        // Channels last; copies only if necessary.
         let mut pixels = input.f_permute([0, 2, 3, 1])?.f_contiguous()?;
         let features = Images {
             pixels: bits_mut(&mut pixels),
@@ -255,12 +259,12 @@ impl TrainableLayers {
     }
 }
 
-/// What comes behind the blocks: the last one's output, or what the first one gets.
+/// The output of the last block, or the input of the first.
 fn input_of<'a>(blocks: &'a [Block], stem: Option<&'a Stem>, input: Input<'a>) -> Images<'a> {
     match (blocks.last(), stem, input) {
         (Some(block), _, _) => block.output(),
         (None, Some(stem), _) => stem.output(),
         (None, None, Input::Features(features)) => features,
-        (None, None, Input::Images(..)) => unreachable!("images are for those who train the stem"),
+        (None, None, Input::Images(..)) => unreachable!("images require a trainable stem"),
     }
 }

@@ -1,4 +1,4 @@
-//! Where the parameters of the trained layers lie, and what their BatchNorms remember.
+//! Positions of the parameters, and BatchNorms of the trainable layers.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -10,48 +10,52 @@ use super::super::{
     threads::Threads,
 };
 
-/// Where the parameters lie in the buffer of all.
+/// Ranges of the parameters in the flat buffer.
 #[derive(Debug)]
-pub(super) struct Places(BTreeMap<String, Range<usize>>);
+pub(super) struct ParameterRanges(BTreeMap<String, Range<usize>>);
 
-impl Places {
+impl ParameterRanges {
     pub(super) fn new<'a>(parameters: impl Iterator<Item = (&'a str, usize)>) -> Self {
         let mut at = 0;
         let place = |(name, length): (&str, usize)| {
             at += length;
             (name.to_owned(), at - length..at)
         };
-        Places(parameters.map(place).collect())
+        ParameterRanges(parameters.map(place).collect())
     }
 
     /// # Panics
-    /// When there is no such parameter: whoever asks knows what is trained.
+    /// If the parameter is missing; callers pass names of trainable parameters only.
     pub(super) fn of(&self, name: &str) -> Range<usize> {
         self.0[name].clone()
     }
 }
 
-/// What all parts of a step have in common.
+/// Common inputs of a step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step<'a> {
-    /// All, `[P]`.
+    /// All parameters, `[P]`.
     pub(super) parameters: &'a [f32],
     pub(super) mode: Mode,
     pub(super) threads: &'a Threads,
 }
 
-/// A BatchNorm as it is trained.
+/// A trainable BatchNorm.
 #[derive(Debug)]
 pub(super) struct Norm {
     scale: Range<usize>,
     shift: Range<usize>,
     running: Running,
-    /// Of the latest batch.
+    /// Statistics of the latest batch.
     statistics: Statistics,
 }
 
 impl Norm {
-    pub(super) fn new(places: &Places, state: &BTreeMap<String, Tensor>, name: &str) -> Self {
+    pub(super) fn new(
+        places: &ParameterRanges,
+        state: &BTreeMap<String, Tensor>,
+        name: &str,
+    ) -> Self {
         Norm {
             scale: places.of(&format!("{name}.weight")),
             shift: places.of(&format!("{name}.bias")),
@@ -60,10 +64,11 @@ impl Norm {
         }
     }
 
-    /// Looks at a batch `[pixels, channels]`; in training mode the running statistics move.
+    /// Computes the statistics of a batch `[pixels, channels]`; in training mode the running
+    /// statistics are updated.
     ///
     /// # Errors
-    /// Whatever libtorch refuses.
+    /// A failure of libtorch.
     pub(super) fn observe(&mut self, values: &[u16], step: Step<'_>) -> Result<(), Error> {
         self.statistics = self.running.statistics(values, step.mode, step.threads);
         if step.mode == Mode::Train {
@@ -83,7 +88,8 @@ impl Norm {
         }
     }
 
-    /// Takes the gradient back to the batch that was observed, in place, and puts those of scale and shift into that of all parameters.
+    /// Propagates the gradient to the observed batch, in place, and stores those of scale and
+    /// shift.
     pub(super) fn backward(
         &self,
         values: &[u16],
@@ -123,12 +129,13 @@ impl Running {
         }
     }
 
-    /// One more batch moved the statistics.
+    /// Counts a batch that updated the statistics.
     fn count_batch(&mut self) -> Result<(), Error> {
         Ok(self.batches.f_add_scalar_(1).map(drop)?)
     }
 
-    /// What a batch `[pixels, channels]` is normalised with; in training mode its own, which move the running ones.
+    /// Statistics for normalising a batch `[pixels, channels]`; in training mode its own, which
+    /// update the running ones.
     fn statistics(&mut self, values: &[u16], mode: Mode, threads: &Threads) -> Statistics {
         let running = (values_mut(&mut self.mean), values_mut(&mut self.variance));
         match mode {

@@ -1,8 +1,9 @@
-//! The stem as it is trained: 7×7 with stride 2, BatchNorm, ReLU, the largest of 3×3 with stride 2; forward and backward.
+//! The trainable stem: 7×7 convolution with stride 2, BatchNorm, ReLU and 3×3 max pooling with
+//! stride 2, forward and backward.
 
 #![expect(
     unsafe_code,
-    reason = "vector instructions work on pointers; the network is made only where the processor has them"
+    reason = "vector instructions work on pointers; a network exists only where the CPU has them"
 )]
 
 use std::{
@@ -32,29 +33,29 @@ use super::{
         vectors,
         winograd::Images,
     },
-    parts::{Norm, Places, Step},
+    parts::{Norm, ParameterRanges, Step},
 };
 
-/// Pixels under a pooled one.
+/// Pixels of a pooling window.
 const WINDOW: usize = 9;
 const LANES: usize = 16;
 
-/// The stem, with what its backward pass needs of its forward pass.
+/// The stem, with the results of the forward pass that its backward pass needs.
 #[derive(Debug)]
 pub(super) struct Stem {
     arithmetic: Arithmetic,
     weight: Range<usize>,
     filter: stem::Stem,
     norm: Norm,
-    /// What the convolution gave, `[count, half, half, 64]`.
+    /// Output of the convolution, `[count, half, half, 64]`.
     convolved: Aligned<u16>,
     /// `[count, pooled, pooled, 64]`.
     output: Aligned<u16>,
-    /// Which of the nine pixels under each of these was the largest, the first of them where several were.
+    /// The position in the window of the maximum, the first if several are equal.
     largest: Aligned<u8>,
-    /// Of what the convolution gave.
+    /// Gradient of the convolution's output.
     gradient: Aligned<u16>,
-    /// Of the filter, by each part of the images: `[part][7][21][64]`.
+    /// Gradient of the filter, for each part of the images: `[part][7][21][64]`.
     sums: Aligned<f32>,
     count: usize,
     side: usize,
@@ -70,7 +71,7 @@ thread_local! {
 impl Stem {
     pub(super) fn new(
         arithmetic: Arithmetic,
-        places: &Places,
+        places: &ParameterRanges,
         state: &BTreeMap<String, Tensor>,
     ) -> Self {
         Stem {
@@ -88,12 +89,12 @@ impl Stem {
         }
     }
 
-    /// Takes over the parameters for the next forward passes.
+    /// Arranges the parameters for the next forward passes.
     pub(super) fn load(&mut self, step: Step<'_>) {
         self.filter.load(&step.parameters[self.weight.clone()]);
     }
 
-    /// What the latest forward pass made.
+    /// Output of the latest forward pass.
     pub(super) fn output(&self) -> Images<'_> {
         Images {
             pixels: self.output.as_slice(),
@@ -102,10 +103,10 @@ impl Stem {
         }
     }
 
-    /// Normalised images `[3, side, side]` each.
+    /// Processes normalised images `[3, side, side]` each.
     ///
     /// # Errors
-    /// A lack of memory, and whatever libtorch refuses.
+    /// Out of memory, or a failure of libtorch.
     pub(super) fn forward(
         &mut self,
         images: &[&[f32]],
@@ -159,14 +160,15 @@ impl Stem {
                 }
                 let at = (job * pooled + x) * PANEL;
                 let (out, largest) = (out.place(at, PANEL), largest.place(at, PANEL));
-                // SAFETY: pointers that are not null hold 64 values, and no other job has this pixel.
+                // SAFETY: pointers that are not null hold 64 values, and no other job has this
+                // pixel.
                 unsafe { pool(&sources, &scale, &shift, out, largest) };
             }
         });
         Ok(())
     }
 
-    /// Takes the gradient of the output, which it changes, back to the parameters.
+    /// Propagates the gradient of the output, which it overwrites, to the parameters.
     pub(super) fn backward(
         &mut self,
         images: &[&[f32]],
@@ -184,7 +186,7 @@ impl Stem {
             for x in 0..half {
                 let mut sources = [(0, 0); 4];
                 let mut found = 0;
-                // A pooled pixel 2 · y + place - 1 lies on y.
+                // Window position `place` of pooled row y' is row 2 · y' + place - 1.
                 for row in (y / 2)..=(y.div_ceil(2)).min(pooled - 1) {
                     for column in (x / 2)..=(x.div_ceil(2)).min(pooled - 1) {
                         let place = (y + 1 - 2 * row) * 3 + (x + 1 - 2 * column);
@@ -204,7 +206,9 @@ impl Stem {
         self.filter_gradient(images, side, step, &mut out[self.weight.clone()]);
     }
 
-    /// `[64, 7, 7, 3]` from the images and the gradient of what the convolution gave. Both factors are arranged in pairs of neighbouring pixels of a row.
+    /// Computes the gradient of the filter, `[64, 7, 7, 3]`, from the images and the gradient of
+    /// the convolution's output. Both factors are arranged in pairs of neighbouring pixels of a
+    /// row.
     fn filter_gradient(&mut self, images: &[&[f32]], side: usize, step: Step<'_>, out: &mut [f32]) {
         let half = side.div_ceil(2);
         let (arithmetic, threads) = (self.arithmetic, step.threads);
@@ -256,7 +260,8 @@ impl Stem {
                                     let count = ROWS.min(ROW - first);
                                     let at = number * all + (tap * ROW + first) * PANEL;
                                     let target = shared.place(at, count * PANEL);
-                                    // SAFETY: all pairs of these rows, a panel of as many, and sums of the rows, which no other job has.
+                                    // SAFETY: all pairs of these rows, a panel of as many pairs,
+                                    // and sums of the rows, which no other job has.
                                     unsafe {
                                         let rows = Rows {
                                             taps: &[rows_of(&row[2 * first..], count)],
@@ -282,8 +287,9 @@ impl Stem {
     }
 }
 
-/// Arranges padded rows for sums over the pixels of a row: `[rows][pairs][21][2]`, of each pair of the convolution's pixels what lies under them. What would lie beyond
-/// the row belongs to a pixel that is not there, and is zero.
+/// Arranges padded rows for sums over the pixels of a row: `[rows][pairs][21][2]`, with the input
+/// of each pair of the convolution's pixels. Input after the row's end belongs to a missing pixel
+/// and is zero.
 fn pair_pixels(padded: &[u16], side: usize, out: &mut Aligned<u16>) {
     let (half, width) = (side.div_ceil(2), padded_width(side));
     let pairs = half.div_ceil(2);
@@ -302,10 +308,12 @@ fn pair_pixels(padded: &[u16], side: usize, out: &mut Aligned<u16>) {
     }
 }
 
-/// Scales, shifts and rectifies 64 channels of the pixels that are not null, and takes the largest of each.
+/// Scales, shifts and applies ReLU to 64 channels of the pixels that are not null, and stores the
+/// maximum and its position.
 ///
 /// # Safety
-/// The processor is available, all pointers that are not null hold 64 values, and so do scale and shift.
+/// The CPU has the instructions, all pointers that are not null hold 64 values, and so do scale and
+/// shift.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn pool(
     sources: &[*const u16; WINDOW],
@@ -314,7 +322,7 @@ unsafe fn pool(
     out: *mut u16,
     largest: *mut u8,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for channel in (0..PANEL).step_by(CHUNK) {
             let load = |values: &[f32]| {
@@ -335,7 +343,7 @@ unsafe fn pool(
                 let mut values = vectors::load(source.add(channel));
                 for half in 0..2 {
                     let value = _mm512_fmadd_ps(values[half], scale[half], shift[half]);
-                    // In this order a NaN stays one, and then zero makes no negative zero.
+                    // In this operand order NaN persists, and adding zero removes a negative zero.
                     let value = _mm512_max_ps(_mm512_setzero_ps(), value);
                     values[half] = _mm512_add_ps(value, _mm512_setzero_ps());
                 }
@@ -357,13 +365,14 @@ unsafe fn pool(
     }
 }
 
-/// The sum of the gradients of those pooled pixels, at places of `gradient`, of which the pixel under the place in their window was the largest.
+/// The sum of the gradients of the pooled pixels, at positions of `gradient`, whose maximum was the
+/// pixel at the given window position.
 ///
 /// # Safety
-/// The processor is available, and `out` has room for 64 values.
+/// The CPU has the instructions, and `out` has room for 64 values.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn unpool(gradient: &[u16], largest: &[u8], sources: &[(usize, usize)], out: *mut u16) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for channel in (0..PANEL).step_by(CHUNK) {
             let mut sums = [_mm512_setzero_ps(); 2];

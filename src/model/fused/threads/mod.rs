@@ -1,4 +1,4 @@
-//! The threads that share a convolution.
+//! The threads that share the work of a layer.
 
 use std::{
     any::Any,
@@ -11,14 +11,14 @@ use std::{
     },
 };
 
-use team::Team;
+use team::WorkerTeam;
 
 mod team;
 
-/// Jobs for each thread that are many.
+/// Number of jobs for each thread above which they are not divided.
 const MANY: usize = 8;
 
-/// Who computes.
+/// A fixed number of threads.
 #[derive(Debug)]
 pub(crate) struct Threads {
     kind: Kind,
@@ -27,24 +27,27 @@ pub(crate) struct Threads {
 #[derive(Debug)]
 enum Kind {
     Caller,
-    Team(Team),
-    /// The threads that libtorch computes with when the same thread calls it: a pool beside them would compete with theirs, which wait for the next
-    /// operation without giving up their core.
+    Team(WorkerTeam),
+    /// libtorch's own threads: a second pool would compete with them, because they spin while they
+    /// wait for the next operation.
     Libtorch {
         parallel: GompParallel,
         count: usize,
     },
 }
 
-/// libgomp's entry behind `#pragma omp parallel`: calls the function with the data on so many threads and returns when all are done.
+/// libgomp's implementation of `#pragma omp parallel`: calls the function with the data on this
+/// many threads and returns when all are done.
 type GompParallel = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint);
 
 impl Threads {
-    /// So many threads, of which the caller of [`Threads::for_each`] is one; 0 for one for each core. As many as there are cores keep to one each: while something
-    /// else runs on a core, the scheduler, which finds none idle, would leave two of them on another for milliseconds, and each layer is over when the last thread is.
+    /// Starts threads; `count` includes the caller of [`Threads::for_each`], and 0 means one for
+    /// each core. If there is a core for each, they are pinned: otherwise, while another process
+    /// uses a core and none is idle, the scheduler would leave two of them on one core for
+    /// milliseconds, and each layer lasts as long as its slowest thread.
     ///
     /// # Errors
-    /// When the operating system refuses them.
+    /// The operating system refuses a thread.
     pub(crate) fn new(count: usize) -> io::Result<Self> {
         let count = match count {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -52,26 +55,26 @@ impl Threads {
         };
         let kind = match count {
             1 => Kind::Caller,
-            count => Kind::Team(Team::new(count)?),
+            count => Kind::Team(WorkerTeam::new(count)?),
         };
         Ok(Threads { kind })
     }
 
-    /// The calling thread, which computes with the others from now on, keeps to the core that they leave, if each has one.
+    /// Pins the calling thread to the core that the others leave free, if each has one.
     pub(crate) fn pin_caller(&self) {
         if let Kind::Team(team) = &self.kind {
             team.pin_caller();
         }
     }
 
-    /// The calling thread does not any more.
+    /// Lets the calling thread run on all cores again.
     pub(crate) fn unpin_caller(&self) {
         if let Kind::Team(team) = &self.kind {
             team.unpin_caller();
         }
     }
 
-    /// Those of libtorch, as many as it computes with when this is first asked.
+    /// libtorch's threads, as many as it uses at the first call.
     pub(crate) fn of_libtorch() -> &'static Self {
         static THREADS: OnceLock<Threads> = OnceLock::new();
         THREADS.get_or_init(|| {
@@ -83,7 +86,7 @@ impl Threads {
                 return Threads { kind };
             }
             Threads::new(count).unwrap_or_else(|error| {
-                tracing::warn!(%error, "no threads to compute with could be had: one does all");
+                tracing::warn!(%error, "failed to start compute threads; running on one");
                 Threads { kind: Kind::Caller }
             })
         })
@@ -97,8 +100,9 @@ impl Threads {
         }
     }
 
-    /// In how many parts each of so many equal jobs is to be done, so that every thread has as many of them as the others. Of many jobs each is one: a
-    /// thread that waits for the last of them waits for little.
+    /// The number of parts into which to divide each of `jobs` equal jobs, so that all threads get
+    /// the same number of them. Many jobs are not divided: waiting for the last of them costs
+    /// little.
     pub(super) fn parts_of(&self, jobs: usize) -> usize {
         let threads = self.count();
         if jobs >= MANY * threads {
@@ -111,7 +115,7 @@ impl Threads {
         threads / divisor
     }
 
-    /// Does all jobs, in any order.
+    /// Runs all jobs, in any order.
     pub(crate) fn for_each(&self, jobs: usize, work: impl Fn(usize) + Sync + Send) {
         match &self.kind {
             Kind::Caller => (0..jobs).for_each(work),
@@ -122,7 +126,8 @@ impl Threads {
         }
     }
 
-    /// Does work with each run of `length` values and its number, in any order; on the caller where there is no team.
+    /// Calls the function with each run of `length` values and its index, in any order; on the
+    /// caller if there is no team.
     pub(crate) fn for_each_run<T: Send>(
         &self,
         values: &mut [T],
@@ -148,7 +153,7 @@ impl Threads {
     }
 }
 
-/// Jobs that threads take one after the other.
+/// A set of jobs from which threads take one at a time.
 struct Region<'a> {
     work: &'a (dyn Fn(usize) + Sync),
     jobs: usize,
@@ -166,7 +171,7 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// Goes on with the panic of a job, if there was one.
+    /// Resumes the panic of a job, if any.
     fn run(self, by: impl FnOnce(&Self)) {
         by(&self);
         let panic = self.panic.into_inner();
@@ -179,11 +184,12 @@ impl<'a> Region<'a> {
     fn run_by_libtorch(&self, parallel: GompParallel, count: usize) {
         let data = std::ptr::from_ref(self).cast_mut().cast();
         let threads = c_uint::try_from(count.min(self.jobs)).unwrap_or(c_uint::MAX);
-        // SAFETY: `take_jobs` gets the region, which lives until the call returns, which it does when no thread uses it any more.
+        // SAFETY: `take_jobs` gets the region, which outlives the call; the call returns when no
+        // thread uses it.
         unsafe { parallel(take_jobs, data, threads.max(1), 0) };
     }
 
-    /// What each thread does: takes jobs until there are none. A panic is kept for [`Region::run`].
+    /// Runs jobs until none are left. A panic is stored for [`Region::run`].
     fn take(&self) {
         let all = || {
             loop {
@@ -201,18 +207,18 @@ impl<'a> Region<'a> {
 }
 
 /// [`Region::take`] for libgomp.
-#[expect(unsafe_code, reason = "libgomp hands on a pointer")]
+#[expect(unsafe_code, reason = "libgomp passes a pointer")]
 extern "C" fn take_jobs(data: *mut c_void) {
-    // SAFETY: it was made of a region, which is only read and lives on.
+    // SAFETY: the pointer comes from a shared region that outlives the call.
     unsafe { &*data.cast_const().cast::<Region<'_>>() }.take();
 }
 
-/// Which cores a thread may run on. Without it the work is the same, so what the system does not tell or refuses is no error.
+/// CPU affinity. It only affects speed, so failures are not errors.
 #[cfg(target_os = "linux")]
 mod affinity {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-    /// The numbers of the calling thread's.
+    /// The cores that the calling thread may use.
     pub(super) fn allowed() -> Vec<usize> {
         let Ok(set) = sched_getaffinity(None) else {
             return Vec::new();
@@ -222,14 +228,14 @@ mod affinity {
             .collect()
     }
 
-    /// The calling thread runs on no others from now on.
+    /// Pins the calling thread to these cores.
     pub(super) fn set_affinity(cores: &[usize]) {
         let mut set = CpuSet::new();
         for core in cores {
             set.set(*core);
         }
         if let Err(error) = sched_setaffinity(None, &set) {
-            tracing::debug!(%error, ?cores, "a thread runs where it did");
+            tracing::debug!(%error, ?cores, "failed to set the affinity of a thread");
         }
     }
 }
@@ -243,12 +249,12 @@ mod affinity {
     pub(super) fn set_affinity(_cores: &[usize]) {}
 }
 
-/// Finds libgomp in the process, if libtorch was built with it.
+/// Finds libgomp in the process, if libtorch uses it.
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "a symbol has the type that its caller knows")]
 fn gomp_parallel() -> Option<GompParallel> {
     let process = libloading::os::unix::Library::this();
-    // SAFETY: libgomp's, whose signature has been this one since GCC 4.9.
+    // SAFETY: libgomp's function has had this signature since GCC 4.9.
     let symbol = unsafe { process.get::<GompParallel>(b"GOMP_parallel\0") };
     symbol.ok().map(|symbol| *symbol)
 }
@@ -264,7 +270,7 @@ mod tests {
 
     #[test]
     fn few_jobs_are_divided_until_all_threads_have_the_same() {
-        // Jobs, threads, parts; worked out by hand.
+        // Jobs, threads, parts; computed by hand.
         for (jobs, threads, parts) in [
             (1, 2, 2),
             (3, 2, 2),

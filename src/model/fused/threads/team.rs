@@ -1,8 +1,9 @@
-//! Threads that help the one that calls.
+//! Worker threads that share the jobs of a caller.
 //!
-//! A forward pass has some thirty regions of jobs, one right after the other. A helper that has done its part of one looks for the next for a moment, without
-//! giving up its core, and sleeps then; a thread that yields instead, as those of a pool of tasks do, leaves the core to a training beside it for a whole turn. Who has not
-//! begun when all jobs are taken is not waited for.
+//! A forward pass has about thirty regions of jobs in direct succession. A worker that has finished
+//! its part of one spins for a moment for the next, and then sleeps. A yielding thread, as in a
+//! task pool, would lose its core to a concurrent training for a whole time slice. The caller does
+//! not wait for workers that have not started when all jobs are taken.
 
 use std::{
     io,
@@ -16,76 +17,76 @@ use std::{
 
 use super::{Region, affinity};
 
-/// How long a thread looks for what it waits for before it sleeps.
+/// Time that a thread spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
-/// Looks at a time between two looks at the clock.
+/// Iterations between two readings of the clock.
 const LOOKS: usize = 32;
 
-/// Helpers, one fewer than threads.
+/// One fewer than threads.
 #[derive(Debug)]
-pub(super) struct Team {
-    helpers: Vec<Helper>,
-    /// Held while they have a region; another caller does its jobs alone meanwhile.
+pub(super) struct WorkerTeam {
+    workers: Vec<Worker>,
+    /// Locked while a region runs; another caller runs its jobs alone meanwhile.
     busy: Mutex<()>,
-    /// Of all threads, the caller's first, where each has one.
+    /// Cores of all threads, the caller's first, if each has one.
     cores: Vec<usize>,
     keeps_caller: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Helper {
-    post: Arc<Post>,
+struct Worker {
+    mailbox: Arc<Mailbox>,
     thread: JoinHandle<()>,
 }
 
-/// Where a helper looks for work.
+/// A worker's mailbox.
 #[derive(Debug, Default)]
-struct Post {
-    /// Null when there is none.
+struct Mailbox {
+    /// Null if empty.
     call: AtomicPtr<Call<'static>>,
     is_over: AtomicBool,
 }
 
-/// A region with what its caller waits for.
+/// A region and its caller's synchronisation.
 struct Call<'a> {
     region: &'a Region<'a>,
     caller: Thread,
-    /// Helpers that may use it.
+    /// Workers that may use it.
     users: AtomicUsize,
 }
 
-impl Team {
+impl WorkerTeam {
     /// # Errors
-    /// When the operating system refuses a thread.
+    /// The operating system refuses a thread.
     pub(super) fn new(count: usize) -> io::Result<Self> {
         let mut cores = affinity::allowed();
         if cores.len() != count {
             cores.clear();
         }
-        let mut team = Team {
-            helpers: Vec::with_capacity(count - 1),
+        let mut team = WorkerTeam {
+            workers: Vec::with_capacity(count - 1),
             busy: Mutex::new(()),
             cores,
             keeps_caller: AtomicBool::new(false),
         };
         for index in 1..count {
-            let post = Arc::new(Post::default());
-            let (work, core) = (Arc::clone(&post), team.cores.get(index).copied());
+            let mailbox = Arc::new(Mailbox::default());
+            let (work, core) = (Arc::clone(&mailbox), team.cores.get(index).copied());
             let thread = std::thread::Builder::new()
                 .name(format!("convolution-{index}"))
                 .spawn(move || {
                     if let Some(core) = core {
                         affinity::set_affinity(&[core]);
                     }
-                    help(&work);
+                    worker_loop(&work);
                 })?;
-            team.helpers.push(Helper { post, thread });
+            team.workers.push(Worker { mailbox, thread });
         }
         Ok(team)
     }
 
     pub(super) fn count(&self) -> usize {
-        self.helpers.len() + 1
+        self.workers.len() + 1
     }
 
     pub(super) fn pin_caller(&self) {
@@ -102,28 +103,28 @@ impl Team {
         }
     }
 
-    /// Does all jobs of a region.
+    /// Runs all jobs of a region.
     pub(super) fn run(&self, region: &Region<'_>) {
-        let wanted = self.helpers.len().min(region.jobs.saturating_sub(1));
+        let wanted = self.workers.len().min(region.jobs.saturating_sub(1));
         let guard = match self.busy.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
             Err(TryLockError::WouldBlock) => return region.take(),
         };
-        let helpers = &self.helpers[..wanted];
+        let workers = &self.workers[..wanted];
         let call = Call {
             region,
             caller: std::thread::current(),
             users: AtomicUsize::new(wanted),
         };
         let pointer = std::ptr::from_ref(&call).cast_mut().cast();
-        for Helper { post, thread } in helpers {
-            post.call.store(pointer, Ordering::Release);
+        for Worker { mailbox, thread } in workers {
+            mailbox.call.store(pointer, Ordering::Release);
             thread.thread().unpark();
         }
         region.take();
-        for Helper { post, .. } in helpers {
-            let is_unused = post.call.compare_exchange(
+        for Worker { mailbox, .. } in workers {
+            let is_unused = mailbox.call.compare_exchange(
                 pointer,
                 std::ptr::null_mut(),
                 Ordering::Acquire,
@@ -133,35 +134,36 @@ impl Team {
                 call.users.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        // No helper knows of the call when this is over, so it may end.
+        // After this no worker has a pointer to the call, so it may be dropped.
         wait_until(|| call.users.load(Ordering::Acquire) == 0);
         drop(guard);
     }
 }
 
-impl Drop for Team {
+impl Drop for WorkerTeam {
     fn drop(&mut self) {
-        for Helper { post, thread } in &self.helpers {
-            post.is_over.store(true, Ordering::Release);
+        for Worker { mailbox, thread } in &self.workers {
+            mailbox.is_over.store(true, Ordering::Release);
             thread.thread().unpark();
         }
-        for Helper { thread, .. } in self.helpers.drain(..) {
-            // It catches what its jobs panic with.
+        for Worker { thread, .. } in self.workers.drain(..) {
+            // The region catches panics of its jobs.
             drop(thread.join());
         }
     }
 }
 
-/// What a helper does until the team is dropped.
-fn help(post: &Post) {
+/// The loop of a worker, until the team is dropped.
+fn worker_loop(mailbox: &Mailbox) {
     loop {
         wait_until(|| {
-            !post.call.load(Ordering::Relaxed).is_null() || post.is_over.load(Ordering::Acquire)
+            !mailbox.call.load(Ordering::Relaxed).is_null()
+                || mailbox.is_over.load(Ordering::Acquire)
         });
-        let call = post.call.swap(std::ptr::null_mut(), Ordering::AcqRel);
+        let call = mailbox.call.swap(std::ptr::null_mut(), Ordering::AcqRel);
         if !call.is_null() {
             take_part(call);
-        } else if post.is_over.load(Ordering::Acquire) {
+        } else if mailbox.is_over.load(Ordering::Acquire) {
             return;
         }
     }
@@ -169,10 +171,11 @@ fn help(post: &Post) {
 
 #[expect(
     unsafe_code,
-    reason = "the caller of a region waits until nobody uses it"
+    reason = "the caller of a region waits until no worker uses it"
 )]
 fn take_part(call: *const Call<'static>) {
-    // SAFETY: `run` left it at the helper's post, and does not return before this helper has taken back its use below.
+    // SAFETY: `run` put it into the worker's mailbox and does not return before this worker has
+    // released its use below.
     let Call {
         region,
         caller,
@@ -180,13 +183,13 @@ fn take_part(call: *const Call<'static>) {
     } = unsafe { &*call };
     region.take();
     let caller = caller.clone();
-    // The call may be gone after this.
+    // The call may be dropped after this.
     if users.fetch_sub(1, Ordering::Release) == 1 {
         caller.unpark();
     }
 }
 
-/// Returns when it is done; who makes it so unparks the calling thread afterwards.
+/// Waits for the condition; the thread that fulfils it then unparks the calling thread.
 fn wait_until(is_done: impl Fn() -> bool) {
     let begun = Instant::now();
     while begun.elapsed() < SPIN {
@@ -208,13 +211,13 @@ mod tests {
 
     use super::*;
 
-    fn run(team: &Team, jobs: usize, work: impl Fn(usize) + Sync) {
+    fn run(team: &WorkerTeam, jobs: usize, work: impl Fn(usize) + Sync) {
         Region::new(&work, jobs).run(|region| team.run(region));
     }
 
     #[test]
     fn every_job_is_done_once_whoever_is_there() {
-        let team = Team::new(3).unwrap();
+        let team = WorkerTeam::new(3).unwrap();
         for jobs in [0, 1, 2, 3, 100] {
             let done: Vec<AtomicUsize> = (0..jobs).map(|_| AtomicUsize::new(0)).collect();
             run(&team, jobs, |job| {
@@ -227,7 +230,7 @@ mod tests {
 
     #[test]
     fn jobs_that_wait_for_one_another_are_done_by_all_at_once() {
-        let team = Team::new(3).unwrap();
+        let team = WorkerTeam::new(3).unwrap();
         let (all, threads) = (Barrier::new(3), Mutex::new(BTreeSet::new()));
         for _ in 0..1_000 {
             run(&team, 3, |_| {
@@ -241,7 +244,7 @@ mod tests {
 
     #[test]
     fn jobs_of_another_caller_and_of_jobs_are_done_by_who_asks() {
-        let team = Team::new(2).unwrap();
+        let team = WorkerTeam::new(2).unwrap();
         let count = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -260,8 +263,8 @@ mod tests {
     }
 
     #[test]
-    fn panic_of_a_job_goes_on_in_the_caller_and_the_team_works_on() {
-        let team = Team::new(2).unwrap();
+    fn a_panic_of_a_job_resumes_in_the_caller_and_the_team_still_works() {
+        let team = WorkerTeam::new(2).unwrap();
         let all = Barrier::new(2);
         for panicking in 0..2 {
             let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -283,9 +286,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn as_many_threads_as_cores_keep_to_one_each() {
         let cores = affinity::allowed();
-        // While they keep to them, and the caller when it does not any more.
+        // With pinned workers, and a caller that is unpinned again.
         let of_each = |count: usize| {
-            let team = Team::new(count).unwrap();
+            let team = WorkerTeam::new(count).unwrap();
             let (all, found) = (Barrier::new(count), Mutex::new(Vec::new()));
             let caller = || {
                 team.pin_caller();
