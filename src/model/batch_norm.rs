@@ -31,8 +31,8 @@ impl BatchNorm {
         }
     }
 
-    /// Weight and bias of the convolution that equals a convolution with `weight` followed by this BatchNorm
-    /// in eval mode.
+    /// Weight and bias of the convolution that equals a convolution with `weight` followed by this
+    /// BatchNorm in eval mode.
     pub(super) fn fold_into(&self, weight: &Tensor) -> Result<(Tensor, Tensor), Error> {
         let deviation = self.running_var.f_add_scalar(EPSILON)?.f_sqrt()?;
         let scale = self.weight.f_div(&deviation)?;

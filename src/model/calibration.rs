@@ -1,33 +1,34 @@
-//! Prediction intervals: what a training learned from its validation residuals, as the manifest keeps it.
+//! Prediction intervals, calibrated from validation residuals, as stored in the manifest.
 //!
-//! A manifest of before there were levels has `confidence` and `half_width` alone and is read as one level. A program of that time ignores `levels`
-//! and `bands` and goes by those two, so both directions work with the same format version.
+//! Manifests of older programs have `confidence` and `half_width` only and are read as one level.
+//! Older programs ignore `levels` and `bands` and use those two, so both directions work with the
+//! same format version.
 
 use serde::{Deserialize, Serialize};
 
-/// The level of an interval when nobody asks for another.
+/// The default level of an interval.
 pub const DEFAULT_LEVEL: f64 = 0.9;
 
 /// Width of a band of predicted ages in years.
 pub const BAND_YEARS: u32 = 10;
 
-/// What was learned from the validation residuals: half widths of intervals that hold given shares of true ages.
+/// Half widths of intervals that contain given shares of true ages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Stored")]
 pub struct Calibration {
-    /// The level for programs that know one only: 0.9, or the highest below it that could be given.
+    /// The level for programs that read one only: 0.9, or the highest available level below it.
     pub confidence: f64,
-    /// Half the width of its interval in years, whatever the predicted age.
+    /// Half the width of its interval in years, for any predicted age.
     pub half_width: f64,
     /// Number of residuals.
     pub images: u64,
-    /// Half widths by level, whatever the predicted age; levels rise, and there is at least one.
+    /// Half widths by level, for any predicted age, in ascending order of levels; at least one.
     pub levels: Vec<HalfWidth>,
-    /// The same by predicted age; bands rise, and those without any level of their own are left out.
+    /// Half widths by predicted age, in ascending order; bands without a level are omitted.
     pub bands: Vec<Band>,
 }
 
-/// Half the width of an interval that holds a share of true ages.
+/// Half the width of an interval that contains a share of true ages.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct HalfWidth {
     /// The share, between 0 and 1.
@@ -43,34 +44,37 @@ pub struct Band {
     pub from: u32,
     /// Number of residuals.
     pub images: u64,
-    /// Those levels that the band has enough residuals for; levels rise.
+    /// The levels with enough residuals, in ascending order.
     pub levels: Vec<HalfWidth>,
 }
 
-/// The age in years at which the band of a predicted age begins; ages below zero belong to the first.
+/// First age of the band of a predicted age; ages below zero belong to the first band.
 pub fn band_of(predicted: f64) -> u32 {
-    // The cast saturates, and makes zero of what is not a number.
+    // The cast saturates and converts NaN to zero.
     (predicted / f64::from(BAND_YEARS)) as u32 * BAND_YEARS
 }
 
 impl Calibration {
-    /// The smallest level that there is of at least `wanted`; `None` when all are lower.
+    /// The smallest level of at least `wanted`; `None` if all are lower.
     pub fn level_for(&self, wanted: f64) -> Option<f64> {
-        // Levels are written in decimal, so 0.8 may come back a rounding error away.
+        // Levels are stored in decimal, so 0.8 may be off by a rounding error.
         let levels = self.levels.iter().map(|quantile| quantile.level);
         levels.into_iter().find(|level| *level >= wanted - 1e-9)
     }
 
-    /// Lower and upper end in years, not below 0, of the interval of a level about a predicted age; `None` for a level that [`Self::level_for`] does not return.
+    /// Lower and upper end in years, at least 0, of the interval of a level around a predicted age;
+    /// `None` for a level that [`Self::level_for`] does not return.
     ///
-    /// The half width is the band's where it has the level, else that of all ages, and never less than that of a lower level.
+    /// The half width is the band's if it has the level, else that of all ages, and at least that
+    /// of a lower level.
     pub fn interval(&self, level: f64, predicted: f64) -> Option<(f64, f64)> {
         let half_width = self.half_width(level, predicted)?;
         let upper = (predicted + half_width).max(0.0);
         Some(((predicted - half_width).max(0.0), upper))
     }
 
-    /// Half the width in years of the interval of a level about a predicted age; see [`Self::interval`].
+    /// Half the width in years of the interval of a level around a predicted age; see
+    /// [`Self::interval`].
     pub fn half_width(&self, level: f64, predicted: f64) -> Option<f64> {
         self.levels.iter().find(|overall| overall.level == level)?;
         let from = band_of(predicted);
@@ -85,7 +89,7 @@ impl Calibration {
             .reduce(f64::max)
     }
 
-    /// The levels that there are, for people: `0.5, 0.8, 0.9`.
+    /// The levels for messages: `0.5, 0.8, 0.9`.
     pub fn listed_levels(&self) -> String {
         let levels: Vec<String> = self
             .levels
@@ -96,7 +100,7 @@ impl Calibration {
     }
 }
 
-/// As it lies on disk, by an older program or this one.
+/// The stored form, of older programs and this one.
 #[derive(Deserialize)]
 struct Stored {
     confidence: f64,

@@ -1,6 +1,8 @@
-//! The part of a manifest that a weights file carries, so that one file is enough to continue from a model.
+//! The part of a manifest that a weights file carries, so that one file is enough to continue from
+//! a model.
 //!
-//! A safetensors file has it in its metadata, a `.pth` file in an entry of its own; other programs ignore both.
+//! A safetensors file has it in its metadata, a `.pth` file in an entry of its own; other programs
+//! ignore both.
 
 use std::{io::Read as _, path::Path};
 
@@ -45,8 +47,8 @@ impl Description {
         serde_json::to_string(self).map_err(std::io::Error::other)
     }
 
-    /// The description of the model in a file: the file's own, that of a manifest beside it, or the starter's.
-    /// `None` if none of them describes exactly these tensors and is valid.
+    /// The description of the model in a file: the file's own, that of a manifest beside it, or the
+    /// starter's. `None` if none of them describes exactly these tensors and is valid.
     pub fn find(path: &Path, found: &Found, sha256: &str) -> Option<Self> {
         let own = found.description.as_deref();
         let own = own.and_then(|text| serde_json::from_str::<Self>(text).ok());

@@ -1,7 +1,7 @@
 //! Selects CPU or GPU at run time.
 //!
-//! The binary links only libtorch's CPU libraries. Where `libtorch_cuda.so` is installed beside them, loading it
-//! registers the CUDA backend, so that one binary serves both kinds of machine.
+//! The binary links only libtorch's CPU libraries. Where `libtorch_cuda.so` is installed beside
+//! them, loading it registers the CUDA backend, so that one binary serves both kinds of machine.
 
 use std::sync::OnceLock;
 
@@ -52,11 +52,12 @@ pub fn name(device: Device) -> String {
     }
 }
 
-/// Sets the number of libtorch's threads for calls from the current thread, whatever other threads set later.
+/// Sets the number of libtorch's threads for calls from the current thread, whatever other threads
+/// set later.
 pub fn compute_with_threads(count: usize) {
     tch::set_num_threads(i32::try_from(count).unwrap_or(i32::MAX));
-    // A thread adopts the number that was set last, by any thread, when it first uses libtorch; reading the
-    // number counts as a first use.
+    // A thread adopts the number that was set last, by any thread, when it first uses libtorch;
+    // reading the number counts as a first use.
     tch::get_num_threads();
 }
 
@@ -76,7 +77,8 @@ fn load_cuda() -> Result<(), String> {
 )]
 fn open_cuda_library() -> Result<(), String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    // SAFETY: libtorch_cuda.so is part of the libtorch that this program runs on; its initialisers only register kernels.
+    // SAFETY: libtorch_cuda.so is part of the libtorch that this program runs on; its initialisers
+    // only register kernels.
     let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
     let library = library.map_err(|error| format!("libtorch_cuda.so: {error}"))?;
     // The kernels stay registered, so the library must never be unloaded.

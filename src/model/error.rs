@@ -36,7 +36,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the device or the machine had too little memory.
+    /// Returns whether the device or the machine had too little memory.
     pub fn is_out_of_memory(&self) -> bool {
         match self {
             Error::Torch(cause) => {

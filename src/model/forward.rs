@@ -4,7 +4,7 @@ use tch::{Device, Tensor};
 
 use super::Error;
 
-/// Whether the trainable layers use the statistics of the batch or the running statistics.
+/// Source of the statistics of trainable BatchNorms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Batch statistics in trainable BatchNorms, which update their running statistics.
@@ -18,8 +18,8 @@ pub enum Mode {
 pub struct Output {
     /// The output before the label scale is applied.
     pub value: f32,
-    /// The contribution of each cell of layer4 to the value, row by row, if requested. Together with the
-    /// head's bias they add up to the value.
+    /// The contribution of each cell of layer4 to the value, row by row, if requested. Together
+    /// with the head's bias they add up to the value.
     pub attribution: Option<Vec<f32>>,
 }
 

@@ -2,7 +2,8 @@
 
 use super::Error;
 
-/// The layers in the order of the forward pass, with torchvision's names. Each trains as a whole or not at all.
+/// The layers in the order of the forward pass, with torchvision's names. Each trains as a whole or
+/// not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Layer {
     /// The 7×7 convolution of the input.
@@ -51,7 +52,8 @@ impl Layer {
 
 /// The trainable layers: one layer and all that follow it. The layers before it are frozen.
 ///
-/// Gradients flow backward from the output, so a frozen layer behind a trainable one would save nothing.
+/// Gradients flow backward from the output, so a frozen layer behind a trainable one would save
+/// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrainableFrom {
     first: Layer,
@@ -111,7 +113,7 @@ impl TrainableFrom {
         layer >= self.first
     }
 
-    /// Whether the parameter or buffer of this name belongs to a trainable layer.
+    /// Returns whether the parameter or buffer of this name belongs to a trainable layer.
     pub fn contains_name(self, name: &str) -> bool {
         let prefix = name.split('.').next().unwrap_or(name);
         let layer = Layer::ALL.into_iter().find(|layer| layer.name() == prefix);
@@ -124,8 +126,9 @@ impl TrainableFrom {
         trainable.map(|layer| layer.name().to_owned()).collect()
     }
 
-    /// Channels, height and width of the output of the frozen layers for images of this side; `None` if no
-    /// residual block and not both conv1 and bn1 are frozen, so that there is nothing worth caching.
+    /// Channels, height and width of the output of the frozen layers for images of this side;
+    /// `None` if no residual block and not both conv1 and bn1 are frozen, so that there is nothing
+    /// worth caching.
     pub fn feature_shape(self, input_size: u32) -> Option<[u32; 3]> {
         // conv1 and the pooling behind bn1 halve the side, and so does each layer but the first.
         let (channels, halvings) = match self.first {

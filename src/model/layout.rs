@@ -9,8 +9,8 @@ pub(super) const HEAD_PREFIX: &str = "fc.";
 /// Output channels of layer1 to layer4; layer1 has as many inputs.
 pub(super) const CHANNELS: [usize; 4] = [64, 128, 256, 512];
 
-/// Names and shapes of all parameters and buffers of a network with this many outputs, in torchvision's
-/// order.
+/// Names and shapes of all parameters and buffers of a network with this many outputs, in
+/// torchvision's order.
 pub fn layout(outputs: usize) -> Vec<(String, Vec<usize>)> {
     let mut entries = Vec::new();
     push_conv(&mut entries, "conv1", &[64, 3, 7, 7]);
@@ -36,7 +36,7 @@ pub fn layout(outputs: usize) -> Vec<(String, Vec<usize>)> {
     entries
 }
 
-/// Whether the entry is learned by gradient, as opposed to a running statistic.
+/// Returns whether the entry is learned by gradient, as opposed to a running statistic.
 pub fn is_parameter(name: &str) -> bool {
     name.ends_with(".weight") || name.ends_with(".bias")
 }
@@ -67,8 +67,8 @@ mod tests {
                 .map(|(_, shape)| shape.iter().product::<usize>())
                 .sum()
         };
-        // Counted with torchvision.models.resnet18(num_classes=1), and by torchvision's documentation of
-        // ResNet18_Weights.IMAGENET1K_V1.
+        // Counted with torchvision.models.resnet18(num_classes=1), and by torchvision's
+        // documentation of ResNet18_Weights.IMAGENET1K_V1.
         assert_eq!(count(1, &is_parameter), 11_177_025);
         assert_eq!(count(1000, &is_parameter), 11_689_512);
         let is_trainable =

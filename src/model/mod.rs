@@ -1,13 +1,14 @@
 //! The ResNet18 with one output: the network, its weights, its files and its device.
 //!
-//! - [`layers`] and [`layout`]: the layers of the network, which of them train, and the names and shapes of
-//!   their tensors. [`forward`]: modes and outputs of a forward pass.
+//! - [`layers`] and [`layout`]: the layers of the network, which of them train, and the names and
+//!   shapes of their tensors. [`forward`]: modes and outputs of a forward pass.
 //! - [`resnet18`]: the network on libtorch. `fused`: the same network with own CPU kernels.
 //! - [`precision`] and [`device`]: number formats and devices.
 //! - [`weights`]: reads and writes weights files, and downloads ImageNet weights.
 //! - [`tensors`]: named libtorch tensors from and to such files.
-//! - [`checkpoint`]: the stored model, `model.safetensors` and `manifest.json`. [`calibration`]: prediction
-//!   intervals. [`description`]: the part of the manifest that a weights file carries itself.
+//! - [`checkpoint`]: the stored model, `model.safetensors` and `manifest.json`. [`calibration`]:
+//!   prediction intervals. [`description`]: the part of the manifest that a weights file carries
+//!   itself.
 //! - [`starter`]: the built-in face model. [`init`]: initial weights of a training.
 //! - [`torchscript`]: exports a module that PyTorch runs without Visage.
 //!

@@ -9,15 +9,15 @@ use tch::{Device, Kind, Tensor};
 
 /// The values of a contiguous f32 tensor.
 ///
-/// Other tensors may share the memory, such as views of a flat buffer. Nothing else may use them while the slice
-/// lives, which holds if one thread owns them all.
+/// Other tensors may share the memory, such as views of a flat buffer. Nothing else may use them
+/// while the slice lives, which holds if one thread owns them all.
 ///
 /// # Panics
 /// If the tensor has another element type, is on another device or is not contiguous.
 pub(crate) fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
     check(tensor, Kind::Float);
-    // SAFETY: the tensor owns this many contiguous f32 values and is borrowed mutably; callers ensure
-    // exclusive use as documented above.
+    // SAFETY: the tensor owns this many contiguous f32 values and is borrowed mutably; callers
+    // ensure exclusive use as documented above.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 

@@ -45,15 +45,15 @@ pub(super) fn entry(state: &BTreeMap<String, Tensor>, name: &str) -> Tensor {
     }
 }
 
-/// The same values with the channels of a pixel adjacent in memory, which oneDNN and cuDNN process faster; the
-/// shape stays.
+/// The same values with the channels of a pixel adjacent in memory, which oneDNN and cuDNN process
+/// faster; the shape stays.
 pub(crate) fn channels_last(images: &Tensor) -> Result<Tensor, Error> {
     let pixels = images.f_permute([0, 2, 3, 1])?.f_contiguous()?;
     Ok(pixels.f_permute([0, 3, 1, 2])?)
 }
 
-/// Serializes the tensors as safetensors, parameters in f32 and counters in i64, with the model's description in
-/// the metadata.
+/// Serializes the tensors as safetensors, parameters in f32 and counters in i64, with the model's
+/// description in the metadata.
 pub(super) fn serialize(
     state: &BTreeMap<String, Tensor>,
     description: String,

@@ -14,8 +14,8 @@ use super::{
 /// The module's name in TorchScript's error messages.
 const MODULE: &str = "Visage";
 
-/// Writes a module whose `forward` takes normalised images `[N, 3, S, S]` in f32, for any N, and returns ages in
-/// years, `[N]`, at least 0.
+/// Writes a module whose `forward` takes normalised images `[N, 3, S, S]` in f32, for any N, and
+/// returns ages in years, `[N]`, at least 0.
 ///
 /// # Errors
 /// A failure of libtorch, such as out of memory or a full disk.

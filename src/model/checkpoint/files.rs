@@ -24,7 +24,8 @@ pub struct WrittenFile {
     pub sha256: String,
 }
 
-/// Writes both files durably, creates the directory if necessary, and sets the manifest's checksums.
+/// Writes both files durably, creates the directory if necessary, and sets the manifest's
+/// checksums.
 ///
 /// # Errors
 /// A failure of the file system or of libtorch.

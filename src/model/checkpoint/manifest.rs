@@ -41,8 +41,8 @@ pub struct Manifest {
     pub dataset: DatasetRecord,
     /// The resolved spec of the training; field names as in the API.
     pub spec: serde_json::Value,
-    /// Metrics on the test images; field names as in `Evaluation` of the API. Only in files that leave the
-    /// server, which stores them elsewhere.
+    /// Metrics on the test images; field names as in `Evaluation` of the API. Only in files that
+    /// leave the server, which stores them elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<serde_json::Value>,
     /// SHA-256 of the other files of the checkpoint by name, in hex.
@@ -64,8 +64,8 @@ pub struct LabelScale {
 impl LabelScale {
     /// The predicted age in years, never negative.
     ///
-    /// A regression has no lower bound, but an age and its interval have. Outputs that are not finite stay so,
-    /// because callers report them as errors.
+    /// A regression has no lower bound, but an age and its interval have. Outputs that are not
+    /// finite stay so, because callers report them as errors.
     pub fn age(&self, output: f64) -> f64 {
         let years = output * self.scale + self.offset;
         // `max` would turn NaN into 0 and might keep -0.

@@ -1,8 +1,9 @@
-//! The stored model: `model.safetensors` with torchvision's parameter names, and `manifest.json` beside it.
+//! The stored model: `model.safetensors` with torchvision's parameter names, and `manifest.json`
+//! beside it.
 //!
-//! `torchvision.models.resnet18(num_classes=1)` loads the tensors with `load_state_dict`. The manifest describes
-//! the input, the output and the origin of the model. A manifest of a newer format version is refused; unknown
-//! fields of this version are ignored.
+//! `torchvision.models.resnet18(num_classes=1)` loads the tensors with `load_state_dict`. The
+//! manifest describes the input, the output and the origin of the model. A manifest of a newer
+//! format version is refused; unknown fields of this version are ignored.
 
 mod files;
 mod manifest;

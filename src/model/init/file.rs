@@ -27,7 +27,8 @@ pub struct WeightsFile {
 /// Checks a file for use as [`Init::Path`](super::Init::Path): reads all of it, values included.
 ///
 /// # Errors
-/// The file is missing, damaged or of another network, or has values that no training can start from.
+/// The file is missing, damaged or of another network, or has values that no training can start
+/// from.
 pub fn check(path: &str, key: &str) -> Result<WeightsFile, Error> {
     let (found, file) = read(path, key)?;
     check_shapes(&found, &layout(1), &FILLABLE)?;

@@ -24,7 +24,8 @@ pub enum Init {
     /// A `.pth` or `.safetensors` file; its head is kept when it has one output.
     Path {
         path: String,
-        /// The place of the network within the file, such as `model_ema`; empty if it has only one network.
+        /// The place of the network within the file, such as `model_ema`; empty if it has only one
+        /// network.
         key: String,
     },
     /// Random weights.

@@ -6,8 +6,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::model::{Error, layout::layout};
 
-/// Random weights with torchvision's distributions: He et al. (2015, arXiv:1502.01852, equation 10) with the fan
-/// out for convolutions, ones and zeros for BatchNorms, and a uniform head within 1/√512 as in `torch.nn.Linear`.
+/// Random weights with torchvision's distributions: He et al. (2015, arXiv:1502.01852, equation 10)
+/// with the fan out for convolutions, ones and zeros for BatchNorms, and a uniform head within
+/// 1/√512 as in `torch.nn.Linear`.
 pub(super) fn weights(seed: u64) -> Result<BTreeMap<String, Tensor>, Error> {
     // libtorch's seed is signed; all bits are used.
     tch::manual_seed(seed.cast_signed());

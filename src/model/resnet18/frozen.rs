@@ -21,8 +21,8 @@ pub(super) struct FrozenLayers {
 }
 
 impl FrozenLayers {
-    /// Prepares the frozen layers; `None` if the CPU lacks the instructions or the precision cannot hold the
-    /// network's numbers.
+    /// Prepares the frozen layers; `None` if the CPU lacks the instructions or the precision cannot
+    /// hold the network's numbers.
     ///
     /// # Errors
     /// A failure of libtorch, such as out of memory.

@@ -30,11 +30,11 @@ pub struct ResNet18 {
 }
 
 impl ResNet18 {
-    /// Builds the network over the tensors of [`layout`](super::layout); those of trainable layers are shared,
-    /// not copied.
+    /// Builds the network over the tensors of [`layout`](super::layout); those of trainable layers
+    /// are shared, not copied.
     ///
-    /// In 16 bits the convolutions of trainable layers cast their f32 weights, and BatchNorms of frozen layers
-    /// are folded into their convolutions. The head always computes in f32.
+    /// In 16 bits the convolutions of trainable layers cast their f32 weights, and BatchNorms of
+    /// frozen layers are folded into their convolutions. The head always computes in f32.
     ///
     /// # Errors
     /// A failure of libtorch, such as out of memory.
@@ -94,8 +94,9 @@ impl ResNet18 {
     }
 
     /// Computes the features of normalised images in the frozen layers: `[N, C, H, W]` as in
-    /// [`TrainableFrom::feature_shape`], channels last, without gradients. The result depends on nothing but
-    /// the image as long as any layer is frozen; otherwise it is the output of the stem, with gradients.
+    /// [`TrainableFrom::feature_shape`], channels last, without gradients. The result depends on
+    /// nothing but the image as long as any layer is frozen; otherwise it is the output of the
+    /// stem, with gradients.
     ///
     /// # Errors
     /// A failure of libtorch, such as a wrong shape or out of memory.
@@ -115,8 +116,8 @@ impl ResNet18 {
         self.head(&self.trainable_layers(features, mode)?)
     }
 
-    /// Predicts normalised images `[N, 3, S, S]` in eval mode, with attributions for the images whose `explain`
-    /// is present and true. On a GPU it returns as soon as the work is queued.
+    /// Predicts normalised images `[N, 3, S, S]` in eval mode, with attributions for the images
+    /// whose `explain` is present and true. On a GPU it returns as soon as the work is queued.
     ///
     /// # Errors
     /// A failure of libtorch, such as a wrong shape or out of memory.
@@ -144,7 +145,8 @@ impl ResNet18 {
         })
     }
 
-    /// The frozen layers without gradients, or the stem alone, with gradients, if all layers are trainable.
+    /// The frozen layers without gradients, or the stem alone, with gradients, if all layers are
+    /// trainable.
     fn frozen_layers(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
         if self.trainable.contains(Layer::Bn1) {
             return self.stem(images, mode == Mode::Train);

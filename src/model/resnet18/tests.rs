@@ -1,4 +1,5 @@
-//! Parity with torchvision; `tests/fixtures/generate/make_model_fixtures.py` has the same formula and made the expected numbers.
+//! Parity with torchvision. `tests/fixtures/generate/make_model_fixtures.py` has the same formulas
+//! and wrote the expected values.
 
 use std::collections::BTreeMap;
 
@@ -66,7 +67,7 @@ pub(crate) fn formula_images(count: usize, side: usize) -> Tensor {
     Tensor::from_slice(&values).reshape([count as i64, 3, side as i64, side as i64])
 }
 
-/// What torchvision says.
+/// torchvision's outputs.
 pub(crate) fn expected() -> serde_json::Value {
     serde_json::from_str(include_str!(
         "../../../tests/fixtures/resnet18/expected.json"
@@ -106,7 +107,8 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
         .double_value(&[])
 }
 
-/// In 16 bits each layer rounds; the own forward pass must not be further from f32 than libtorch's in bf16 by more than chance.
+/// In 16 bits each layer rounds; the fused kernels must not be further from f32 than libtorch's
+/// bf16, except by chance.
 #[test]
 fn own_features_for_bf16_are_as_close_to_f32_as_libtorchs() {
     let state = formula_weights();
@@ -160,7 +162,7 @@ fn own_features_in_f32_are_libtorchs() {
     }
 }
 
-/// Those that this processor multiplies in; where there are none, there is nothing to compare.
+/// The precisions with kernels on this CPU; without any there is nothing to compare.
 fn formats() -> impl Iterator<Item = Precision> {
     let others = [Precision::F32, Precision::F16Weights].into_iter();
     formats_of_16_bits().chain(others.filter(|format| format.has_fused_kernels()))
@@ -171,7 +173,7 @@ fn formats_of_16_bits() -> impl Iterator<Item = Precision> {
     all.into_iter().filter(|format| format.has_fused_kernels())
 }
 
-/// Weights with which numbers on the way grow beyond f16 are refused, and bf16, which holds them, is taken.
+/// Weights with intermediate values beyond f16 are refused; bf16 holds them.
 #[test]
 fn numbers_too_large_for_f16_are_in_bf16() {
     if formats_of_16_bits().count() < 2 {
@@ -192,13 +194,13 @@ fn numbers_too_large_for_f16_are_in_bf16() {
     }
 }
 
-/// Filters that f16 does not hold are told before anything is computed with them.
+/// Filters beyond f16 are detected before the first forward pass.
 #[test]
 fn filters_too_large_for_f16_are_refused() {
     if !Precision::F16Weights.has_fused_kernels() {
         return;
     }
-    // Of layer4, whose filters are in f16, and of layer3, whose are not.
+    // layer4's filters are in f16, and layer3's are not.
     for (norm, is_held) in [
         ("layer4.1.bn2.weight", false),
         ("layer3.1.bn2.weight", true),
@@ -220,7 +222,8 @@ fn own_predictions_are_torchvisions_within_their_rounding() {
     for (format, (side, key)) in formats().flat_map(|format| sides.map(|side| (format, side))) {
         let network = Network::new(format, &formula_weights(), 4).unwrap();
         let network = network.expect("numbers that the format holds");
-        // Near 3, over eighteen layers that round: four steps of bf16, of which f16 has eight in one. Where only filters are in f16, a step of theirs.
+        // Near 3, over eighteen layers that round: four steps of bf16, each of them eight steps of
+        // f16. With only the filters in f16, one of their steps.
         let most = match format {
             Precision::Bf16 => 0.0625,
             Precision::F16 => 0.0156,

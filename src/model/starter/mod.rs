@@ -1,9 +1,10 @@
-//! The starter: a face model built into the program, so that it predicts and trains without any other file.
+//! The starter: a face model built into the program, so that it predicts and trains without any
+//! other file.
 //!
-//! This directory has it in the form of a checkpoint: `model.safetensors`, with convolutions in 16 bits, and
-//! `manifest.json` with its training and metrics. `deploy/tools/starter.sh` trains it and
-//! `deploy/tools/round_starter.py` writes the files. Tests compare the tensors with the manifest's SHA-256, so
-//! that no program with a damaged starter is released.
+//! This directory has it in the form of a checkpoint: `model.safetensors`, with convolutions in 16
+//! bits, and `manifest.json` with its training and metrics. `deploy/tools/starter.sh` trains it and
+//! `deploy/tools/round_starter.py` writes the files. Tests compare the tensors with the manifest's
+//! SHA-256, so that no program with a damaged starter is released.
 
 use std::{
     path::{Path, PathBuf},

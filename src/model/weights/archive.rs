@@ -1,7 +1,8 @@
 //! The zip container of a `.pth` file.
 //!
-//! torch stores its entries uncompressed, so the content of an entry is a slice of the file and needs no memory.
-//! The entries together must not be larger than the file, because overlapping entries could multiply the work.
+//! torch stores its entries uncompressed, so the content of an entry is a slice of the file and
+//! needs no memory. The entries together must not be larger than the file, because overlapping
+//! entries could multiply the work.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +16,7 @@ use super::{FormatError, text::quoted};
 /// A state dict has one entry for each tensor; ResNet18's file has 129.
 const MAX_ENTRIES: usize = 65_536;
 
-/// Whether a file starts like a zip archive with at least one entry.
+/// Returns whether a file starts like a zip archive with at least one entry.
 pub(super) fn is_zip(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PK\x03\x04")
 }
@@ -86,7 +87,8 @@ impl<'a> Archive<'a> {
                 quoted(name)
             )));
         }
-        // Reading an entry to its end compares its checksum; a clone of the archive shares the directory.
+        // Reading an entry to its end compares its checksum; a clone of the archive shares the
+        // directory.
         let mut zip = self.zip.clone();
         let mut reader = zip.by_index(entry.index).map_err(damaged)?;
         io::copy(&mut reader, &mut io::sink()).map_err(|error| {

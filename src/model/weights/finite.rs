@@ -7,7 +7,8 @@ const VARIANCE_SUFFIX: &str = ".running_var";
 /// Checks that all values are finite in 32 bits and no running variance is negative.
 ///
 /// # Errors
-/// [`Error::Values`] names the first such value with its tensor and index, and counts further tensors.
+/// [`Error::Values`] names the first such value with its tensor and index, and counts further
+/// tensors.
 pub fn check_values(state: &StateDict) -> Result<(), Error> {
     let mut bad = state.iter().filter_map(|(name, tensor)| {
         let is_variance = name.ends_with(VARIANCE_SUFFIX);

@@ -1,5 +1,5 @@
-//! Finds torchvision's ImageNet weights of ResNet18, in the weights directories, in the caches of torch and the
-//! hub, or on the hub.
+//! Finds torchvision's ImageNet weights of ResNet18, in the weights directories, in the caches of
+//! torch and the hub, or on the hub.
 
 use std::path::{Path, PathBuf};
 
@@ -32,16 +32,16 @@ pub struct Source {
 
 /// Finds ResNet18's `IMAGENET1K_V1` weights with the head of 1000 classes.
 ///
-/// Searches in this order: `resnet18-f37072fd.pth`, `resnet18.safetensors` or `model.safetensors` in each of
-/// `weights_dirs`, torchvision's download below `hub.torch_home`, and timm's file in the hub's cache; then
-/// downloads timm's file into that cache. The first file is used, and an error if damaged, except that a damaged
-/// file in the hub's cache is downloaded again.
+/// Searches in this order: `resnet18-f37072fd.pth`, `resnet18.safetensors` or `model.safetensors`
+/// in each of `weights_dirs`, torchvision's download below `hub.torch_home`, and timm's file in the
+/// hub's cache; then downloads timm's file into that cache. The first file is used, and an error if
+/// damaged, except that a damaged file in the hub's cache is downloaded again.
 ///
 /// Blocks on disk and network, so call it on a thread of its own.
 ///
 /// # Errors
-/// The file is unreadable, damaged or of another model; or [`Error::Unavailable`] if there is no file and the
-/// download failed.
+/// The file is unreadable, damaged or of another model; or [`Error::Unavailable`] if there is no
+/// file and the download failed.
 pub fn imagenet(weights_dirs: &[PathBuf], hub: &HubOptions) -> Result<(StateDict, Source), Error> {
     for dir in weights_dirs {
         for name in LOCAL_FILES {

@@ -1,12 +1,14 @@
-//! Pretrained weights: reads torch `.pth` and safetensors files and the Hugging Face hub, and writes `.pth`.
+//! Pretrained weights: reads torch `.pth` and safetensors files and the Hugging Face hub, and
+//! writes `.pth`.
 //!
-//! Weights come from outside, so every file is treated as hostile: sizes are checked before memory is reserved,
-//! nothing that a pickle names is executed, and a damaged file is an [`Error`], never a panic. Nothing here uses
-//! libtorch; the model copies [`TensorData`] into its own parameters.
+//! Weights come from outside, so every file is treated as hostile: sizes are checked before memory
+//! is reserved, nothing that a pickle names is executed, and a damaged file is an [`Error`], never
+//! a panic. Nothing here uses libtorch; the model copies [`TensorData`] into its own parameters.
 //!
-//! `read` detects the format by content and calls `pth` (with `archive`, `pickle` and `search` below it) or
-//! `safetensors`; both use `select` to choose the tensors. `shapes` compares names and shapes, `finite` checks
-//! values, and [`imagenet()`] finds torchvision's weights on disk or downloads them with `hub`.
+//! `read` detects the format by content and calls `pth` (with `archive`, `pickle` and `search`
+//! below it) or `safetensors`; both use `select` to choose the tensors. `shapes` compares names and
+//! shapes, `finite` checks values, and [`imagenet()`] finds torchvision's weights on disk or
+//! downloads them with `hub`.
 
 mod archive;
 mod error;

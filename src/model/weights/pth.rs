@@ -1,4 +1,5 @@
-//! torch's `.pth` format: a zip archive with a pickle (`data.pkl`) and one entry of raw elements for each storage.
+//! torch's `.pth` format: a zip archive with a pickle (`data.pkl`) and one entry of raw elements
+//! for each storage.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +16,8 @@ use super::{
 pub(super) const DESCRIPTION_ENTRY: &str = "visage.json";
 /// Size limit of the description, in bytes.
 const MAX_DESCRIPTION: usize = 65_536;
-/// Allowed ratio of the tensors' memory to the file's size: views that overlap or repeat a storage expand when
-/// they become contiguous.
+/// Allowed ratio of the tensors' memory to the file's size: views that overlap or repeat a storage
+/// expand when they become contiguous.
 const EXPANSION_FACTOR: usize = 4;
 /// Tensors may always take this many bytes.
 const EXPANSION_MINIMUM: usize = 1 << 20;
@@ -258,7 +259,8 @@ fn gather(
     let mut from = offset;
     loop {
         data.extend_from_slice(&storage[from * size..(from + run) * size]);
-        // Step to the next position as an odometer does, from the innermost of the outer dimensions.
+        // Step to the next position as an odometer does, from the innermost of the outer
+        // dimensions.
         let mut dimension = outer.len();
         loop {
             if dimension == 0 {
@@ -277,7 +279,8 @@ fn gather(
     }
 }
 
-/// Storages are in the byte order of the machine that saved them, which newer torch versions note in an entry.
+/// Storages are in the byte order of the machine that saved them, which newer torch versions note
+/// in an entry.
 fn is_big_endian(archive: &Archive<'_>, directory: &str) -> Result<bool, FormatError> {
     let name = format!("{directory}/byteorder");
     if !archive.contains(&name) {

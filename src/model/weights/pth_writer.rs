@@ -1,4 +1,5 @@
-//! Writes a state dict in the format of `torch.save`, which `torch.load(file, weights_only=True)` accepts.
+//! Writes a state dict in the format of `torch.save`, which `torch.load(file, weights_only=True)`
+//! accepts.
 //!
 //! As in torch's files, the pickle has protocol 2 and is an `OrderedDict` from names to calls of
 //! `_rebuild_tensor_v2`, each on a storage of its own.

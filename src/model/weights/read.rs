@@ -15,12 +15,12 @@ pub const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// Reads a weights file of either format, whatever its extension.
 ///
-/// A file with a name under which torch hub publishes a ResNet18 (`resnet18-f37072fd.pth`) must have the SHA-256
-/// that the name promises.
+/// A file with a name under which torch hub publishes a ResNet18 (`resnet18-f37072fd.pth`) must
+/// have the SHA-256 that the name promises.
 ///
 /// # Errors
-/// The file cannot be read, is larger than [`MAX_FILE_BYTES`], has an unknown format, is damaged, or holds
-/// anything but tensors.
+/// The file cannot be read, is larger than [`MAX_FILE_BYTES`], has an unknown format, is damaged,
+/// or holds anything but tensors.
 pub fn read(path: &Path) -> Result<StateDict, Error> {
     Ok(load(path)?.0)
 }
@@ -47,8 +47,8 @@ pub struct Found {
     pub description: Option<String>,
 }
 
-/// Reads the ResNet18 in a file, however deep it is nested and whatever prefix its names have, and returns the
-/// file's SHA-256. `key` selects the place if several networks fit.
+/// Reads the ResNet18 in a file, however deep it is nested and whatever prefix its names have, and
+/// returns the file's SHA-256. `key` selects the place if several networks fit.
 ///
 /// Names and shapes are checked by [`check_shapes`](super::check_shapes), not here.
 ///

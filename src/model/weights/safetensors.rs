@@ -26,8 +26,8 @@ const DTYPES: [(Dtype, DType); 10] = [
     (Dtype::BOOL, DType::Bool),
 ];
 
-/// The metadata of a file with a model description. It must stay the only entry: the order of several would be
-/// random, and the same model would yield different files.
+/// The metadata of a file with a model description. It must stay the only entry: the order of
+/// several would be random, and the same model would yield different files.
 pub fn metadata(description: String) -> HashMap<String, String> {
     HashMap::from([(DESCRIPTION_KEY.to_owned(), description)])
 }
@@ -49,7 +49,7 @@ pub fn described(bytes: &[u8], description: String) -> Result<Option<Vec<u8>>, F
     Ok(Some(copy))
 }
 
-/// Whether a file starts with the length of a JSON object within it.
+/// Returns whether a file starts with the length of a JSON object within it.
 pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
     let Some((length, rest)) = bytes.split_first_chunk() else {
         return false;

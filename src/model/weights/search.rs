@@ -1,6 +1,7 @@
 //! Searches the dictionaries of a pickle for tensors, breadth first.
 //!
-//! A file can nest a dictionary in itself, or in thousands of others, so depth, work and results are limited.
+//! A file can nest a dictionary in itself, or in thousands of others, so depth, work and results
+//! are limited.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +12,15 @@ use super::{
 
 /// Dictionaries within dictionaries that are searched for tensors.
 const MAX_DEPTH: usize = 5;
-/// Entries that are searched for tensors; those of a dictionary nested in many others count each time.
+/// Entries that are searched for tensors; those of a dictionary nested in many others count each
+/// time.
 const MAX_SEARCHED: usize = 1_000_000;
 /// Dictionaries with tensors in one file.
 const MAX_GROUPS: usize = 1_000;
 /// Paths to the same dictionary that are kept.
 const MAX_PATHS: usize = 8;
-/// Longest name of a tensor and longest key that leads to one, in bytes; torchvision's names have at most 40.
+/// Longest name of a tensor and longest key that leads to one, in bytes; torchvision's names have
+/// at most 40.
 const MAX_NAME: usize = 1_024;
 /// Other entries of a group that are kept for an error.
 const MAX_OTHERS: usize = 100;

@@ -63,8 +63,8 @@ pub fn check_shapes(
     Err(Error::Shapes(differences.join("; ")))
 }
 
-/// The state dict without `fc.weight` and `fc.bias`, unless they are a regression head of one output
-/// (`fc.weight` of shape `[1, 512]`).
+/// The state dict without `fc.weight` and `fc.bias`, unless they are a regression head of one
+/// output (`fc.weight` of shape `[1, 512]`).
 pub fn without_head(mut state: StateDict) -> StateDict {
     let is_regressor = state
         .get("fc.weight")

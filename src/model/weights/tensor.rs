@@ -14,7 +14,8 @@ pub struct TensorData {
     pub dtype: DType,
     /// Length of each dimension; empty for a scalar.
     pub shape: Vec<usize>,
-    /// The elements in row-major order, little endian: `shape.iter().product() * dtype.size()` bytes.
+    /// The elements in row-major order, little endian: `shape.iter().product() * dtype.size()`
+    /// bytes.
     pub data: Vec<u8>,
 }
 

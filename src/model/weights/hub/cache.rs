@@ -30,8 +30,8 @@ pub(crate) fn cached(options: &HubOptions) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// Renames the verified file to its place among the blobs and links it as the snapshot of `commit`; returns the
-/// path of the link.
+/// Renames the verified file to its place among the blobs and links it as the snapshot of `commit`;
+/// returns the path of the link.
 pub(super) fn publish(
     file: NamedTempFile,
     sha256: &str,

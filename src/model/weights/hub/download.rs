@@ -66,8 +66,8 @@ struct FinalResponse {
     commit: Option<String>,
 }
 
-/// Requests the file and follows redirects. The hub sends its headers with its own redirect, and the storage
-/// behind it does not, so they are collected on the way.
+/// Requests the file and follows redirects. The hub sends its headers with its own redirect, and
+/// the storage behind it does not, so they are collected on the way.
 fn request(options: &HubOptions) -> Result<FinalResponse, HubError> {
     let endpoint = options
         .endpoint
@@ -119,7 +119,8 @@ fn request(options: &HubOptions) -> Result<FinalResponse, HubError> {
     })
 }
 
-/// An HTTP client that returns redirects and error statuses, and refuses plain HTTP if the hub is encrypted.
+/// An HTTP client that returns redirects and error statuses, and refuses plain HTTP if the hub is
+/// encrypted.
 fn agent(endpoint: &str, timeout: Duration) -> Agent {
     Agent::config_builder()
         .https_only(endpoint.starts_with("https://"))
@@ -134,7 +135,8 @@ fn agent(endpoint: &str, timeout: Duration) -> Agent {
         .into()
 }
 
-/// The digests that the file must have: the configured one, the hub's, or both, each with its origin.
+/// The digests that the file must have: the configured one, the hub's, or both, each with its
+/// origin.
 fn expected_digests(
     options: &HubOptions,
     response: &FinalResponse,
@@ -208,8 +210,8 @@ fn receive(body: Body, url: &str, directory: &Path) -> Result<(NamedTempFile, St
     Ok((file, hex(&hash.finalize())))
 }
 
-/// The SHA-256 that the hub states for a file in large-file storage. Not the plain `etag`, in which storages put
-/// other hashes of the same length.
+/// The SHA-256 that the hub states for a file in large-file storage. Not the plain `etag`, in which
+/// storages put other hashes of the same length.
 fn digest_header(headers: &HeaderMap) -> Option<String> {
     let digest = header(headers, "x-linked-etag")?.trim_matches('"');
     is_hex(digest, 64).then(|| digest.to_ascii_lowercase())

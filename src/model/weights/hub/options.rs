@@ -10,8 +10,8 @@ pub(super) const REPOSITORY: &str = "timm/resnet18.tv_in1k";
 pub(super) const FILE: &str = "model.safetensors";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Access to the hub. The caller reads the environment variables in parentheses; the HTTP client reads only the
-/// proxy variables (`HTTPS_PROXY`, `NO_PROXY`).
+/// Access to the hub. The caller reads the environment variables in parentheses; the HTTP client
+/// reads only the proxy variables (`HTTPS_PROXY`, `NO_PROXY`).
 #[derive(Clone)]
 pub struct HubOptions {
     /// Address of the hub or a mirror (`HF_ENDPOINT`); default: `https://huggingface.co`.
@@ -26,12 +26,14 @@ pub struct HubOptions {
     pub timeout: Duration,
     /// The file's SHA-256, 64 hexadecimal digits. `None` trusts the digest that the hub states.
     pub expected_sha256: Option<String>,
-    /// torch's cache directory (`TORCH_HOME`), where torchvision stores downloads under `hub/checkpoints`.
+    /// torch's cache directory (`TORCH_HOME`), where torchvision stores downloads under
+    /// `hub/checkpoints`.
     pub torch_home: Option<PathBuf>,
 }
 
 impl HubOptions {
-    /// The public hub without a token, with a timeout of 30 seconds and the known digest of timm's file.
+    /// The public hub without a token, with a timeout of 30 seconds and the known digest of timm's
+    /// file.
     pub fn new(cache_dir: PathBuf) -> Self {
         Self {
             endpoint: None,

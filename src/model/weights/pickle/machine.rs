@@ -9,11 +9,11 @@ use super::{
 };
 use crate::model::weights::FormatError;
 
-/// The most instructions that run, a few seconds' worth. A checkpoint with its optimizer's state has about
-/// 100,000.
+/// The most instructions that run, a few seconds' worth. A checkpoint with its optimizer's state
+/// has about 100,000.
 const MAX_INSTRUCTIONS: usize = 50_000_000;
 
-/// Whether a file starts like a pickle of protocol 2 or later.
+/// Returns whether a file starts like a pickle of protocol 2 or later.
 pub(crate) fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [opcode::PROTO, 2..=5, ..])
 }
@@ -176,7 +176,8 @@ impl Machine<'_> {
                 let (_keywords, arguments) = (self.pop()?, self.pop()?);
                 self.instantiate(arguments)?;
             }
-            // Attributes: a state dict carries its modules' versions as one. No tensor depends on them.
+            // Attributes: a state dict carries its modules' versions as one. No tensor depends on
+            // them.
             opcode::BUILD => {
                 self.pop()?;
                 self.items_on_top()?;
@@ -196,7 +197,8 @@ impl Machine<'_> {
         self.push(Value::Int(number))
     }
 
-    /// An integer of any length in two's complement; longer ones than 64 bits have no use in a tensor.
+    /// An integer of any length in two's complement; longer ones than 64 bits have no use in a
+    /// tensor.
     fn long(&mut self, length_bytes: usize) -> Result<(), FormatError> {
         let length = self.reader.length(length_bytes)?;
         let bytes = self.reader.take(length)?;

@@ -14,7 +14,8 @@ enum Built {
 }
 
 impl Machine<'_> {
-    /// Calls one of the allowed callables, which only rearrange values; the result of any other is a placeholder.
+    /// Calls one of the allowed callables, which only rearrange values; the result of any other is
+    /// a placeholder.
     pub(super) fn reduce(&mut self) -> Result<(), FormatError> {
         let arguments = self.pop()?;
         let callable = self.pop()?;
@@ -104,7 +105,8 @@ impl Machine<'_> {
         self.instance_of(class, arguments)
     }
 
-    /// Pushes the placeholder for an object of this class, or for the result of a call of this object.
+    /// Pushes the placeholder for an object of this class, or for the result of a call of this
+    /// object.
     fn instance_of(&mut self, class: Id, arguments: Id) -> Result<(), FormatError> {
         self.values.tuple(arguments)?;
         let Some(class) = self.values.class(class) else {
@@ -116,8 +118,8 @@ impl Machine<'_> {
         })
     }
 
-    /// The storage of a persistent reference `("storage", type, key, location, elements)`; a placeholder for
-    /// an element type that the network never has.
+    /// The storage of a persistent reference `("storage", type, key, location, elements)`; a
+    /// placeholder for an element type that the network never has.
     pub(super) fn storage(&self, reference: Id) -> Result<Value, FormatError> {
         let [kind, class, key, _location, elements] = self.values.tuple(reference)? else {
             return Err(FormatError::malformed(

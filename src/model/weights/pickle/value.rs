@@ -1,9 +1,10 @@
-//! Values of a pickle: plain values, descriptions of tensors, and placeholders for all other objects.
+//! Values of a pickle: plain values, descriptions of tensors, and placeholders for all other
+//! objects.
 
 use crate::model::weights::{DType, FormatError};
 
-/// The most values of a pickle. A state dict needs about 20 for each tensor, so this is enough for 12,000
-/// tensors; ResNet18 has 122.
+/// The most values of a pickle. A state dict needs about 20 for each tensor, so this is enough for
+/// 12,000 tensors; ResNet18 has 122.
 pub(crate) const MAX_VALUES: usize = 250_000;
 /// torch's own limit on the number of dimensions.
 const MAX_DIMENSIONS: usize = 64;
@@ -24,8 +25,8 @@ pub(crate) enum Value {
     /// A list or a set, whose items no tensor depends on.
     List,
     Dict(Vec<(Id, Id)>),
-    /// The placeholder for an object of any other class. The class is neither looked up nor executed; only
-    /// the items that a subclass of `dict` would hold are kept.
+    /// The placeholder for an object of any other class. The class is neither looked up nor
+    /// executed; only the items that a subclass of `dict` would hold are kept.
     Object {
         /// The class or function that the pickle names, a [`Value::Global`].
         class: Id,
@@ -79,8 +80,8 @@ pub(crate) struct TensorView {
 #[derive(Debug, Default)]
 pub(crate) struct Values {
     all: Vec<Value>,
-    /// The only [`Value::Null`], [`Value::Bool`] and [`Value::Opaque`], shared because checkpoints carry
-    /// histories of hundreds of thousands of numbers, none of which is needed.
+    /// The only [`Value::Null`], [`Value::Bool`] and [`Value::Opaque`], shared because checkpoints
+    /// carry histories of hundreds of thousands of numbers that no tensor needs.
     shared: [Option<Id>; 3],
 }
 
@@ -185,7 +186,8 @@ impl Values {
         }
     }
 
-    /// The module and name of an object's class, or of a name itself; `None` for plain values and tensors.
+    /// The module and name of an object's class, or of a name itself; `None` for plain values and
+    /// tensors.
     pub(crate) fn python_name(&self, id: Id) -> Option<(&str, &str)> {
         let global = self.class(id)?;
         let Value::Global(global) = self.get(global) else {

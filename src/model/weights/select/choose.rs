@@ -14,7 +14,8 @@ use crate::model::{
     },
 };
 
-/// Keys of state dicts that are read without knowledge of their network, in the order in which they are tried.
+/// Keys of state dicts that are read without knowledge of their network, in the order in which they
+/// are tried.
 const NESTED_KEYS: [&str; 2] = ["state_dict", "model"];
 /// Every network has one tensor of this name, directly behind the prefix.
 const FIRST: &str = "conv1.weight";
@@ -182,7 +183,8 @@ fn prefixes<'g>(
     })
 }
 
-/// Whether the names with the prefix are the network's. The head is not compared, because it may be another one.
+/// Returns whether the names with the prefix are the network's. The head is not compared, because
+/// it may be another one.
 fn fits(
     tensors: &BTreeMap<&str, Vec<usize>>,
     prefix: &str,

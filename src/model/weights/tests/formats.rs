@@ -9,7 +9,7 @@ use crate::model::weights::{
     without_head,
 };
 
-/// What Python says each file holds: file, tensor, description.
+/// Python's reading of each file: file, tensor, description.
 fn expected() -> BTreeMap<String, BTreeMap<String, Json>> {
     serde_json::from_slice(&fs::read(fixture("expected.json")).unwrap()).unwrap()
 }

@@ -14,7 +14,8 @@ use crate::model::weights::{
     select::Selection,
 };
 
-/// Reads a file as a bare state dict. The search for a network in it must end too, whatever it finds.
+/// Reads a file as a bare state dict. The search for a network in it must end too, whatever it
+/// finds.
 fn decode(file: &[u8]) -> Result<StateDict, FormatError> {
     for key in [None, Some("state_dict.x")] {
         drop(read::decode(file, Selection::ResNet18 { key }));
@@ -41,7 +42,8 @@ pub(super) fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// Pickles `{"w": tensor}` where the tensor views storage `0`; `elements` and `sizes` are pickled integers.
+/// Pickles `{"w": tensor}` where the tensor views storage `0`; `elements` and `sizes` are pickled
+/// integers.
 fn one_tensor(elements: &[u8], offset: &[u8], shape: &[&[u8]], strides: &[&[u8]]) -> Vec<u8> {
     let mut program = b"\x80\x02}(X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
     program.extend(b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu");

@@ -150,7 +150,7 @@ fn a_wrong_digest_leaves_no_file() {
     );
     assert!(message.contains("as the hub states"), "{message}");
 
-    // What is configured counts even where the hub's own statement is right.
+    // The configured digest applies even if the hub's own is right.
     let honest = plain_hub(right.clone());
     let pinned = HubOptions {
         expected_sha256: Some(OTHER_DIGEST.to_owned()),
@@ -255,7 +255,7 @@ fn an_answer_without_the_file_is_named() {
 #[test]
 fn no_connection_is_named_and_offline_mode_makes_none() {
     let cache = tempfile::tempdir().unwrap();
-    // A port that was free a moment ago and that nobody listens on.
+    // A port without a listener.
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

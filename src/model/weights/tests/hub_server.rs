@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// What a client asked.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) path: String,
@@ -13,7 +12,7 @@ pub(super) struct Request {
     pub(super) headers: BTreeMap<String, String>,
 }
 
-/// How the server answers one request.
+/// The response to a request.
 pub(super) enum Reply {
     /// Status, headers and the whole body.
     Whole(u16, Vec<(&'static str, String)>, Arc<Vec<u8>>),
@@ -21,11 +20,11 @@ pub(super) enum Reply {
     Cut(Vec<(&'static str, String)>, Arc<Vec<u8>>, usize),
     /// The headers and this many bytes of the body, and then nothing while the client waits.
     Stalled(Vec<(&'static str, String)>, Arc<Vec<u8>>, usize),
-    /// No answer at all while the client waits.
+    /// No response while the client waits.
     Silence,
 }
 
-/// An HTTP server on a free port of this machine that answers each request as told, and remembers it.
+/// An HTTP server on a free local port that records requests and sends the given responses.
 pub(super) struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -49,7 +48,8 @@ impl Server {
                     }
                     let (requests, answer) = (requests.clone(), answer.clone());
                     std::thread::spawn(move || {
-                        // A client that gives up breaks the connection; the test asserts on its side.
+                        // A client that times out closes the connection; the test asserts on its
+                        // side.
                         drop(serve(stream.unwrap(), &requests, answer.as_ref()));
                     });
                 }
@@ -77,7 +77,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::SeqCst);
-        // The connection wakes the thread, which then sees that it should end.
+        // The connection wakes the thread, which then stops.
         drop(TcpStream::connect(self.address));
         if let Some(thread) = self.thread.take() {
             drop(thread.join());

@@ -13,7 +13,8 @@ use crate::model::{
     weights::{Error, HubOptions, TIMM_SHA256, imagenet, text::hex},
 };
 
-/// A file with ResNet18's names and shapes and nothing but zeros; the batch counters are left out, as in old files.
+/// A file with ResNet18's names and shapes and nothing but zeros; the batch counters are left out,
+/// as in old files.
 fn zeros() -> Arc<Vec<u8>> {
     static ZEROS: OnceLock<Arc<Vec<u8>>> = OnceLock::new();
     let build = || Arc::new(safetensors(1000));

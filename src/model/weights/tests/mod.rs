@@ -3,7 +3,8 @@
 
 /// Networks within other things: other state dicts, objects of any class, prefixes.
 mod containers;
-/// Files written by torch and safetensors read exactly; other files are refused with a sentence that helps.
+/// Files written by torch and safetensors read exactly; other files are refused with a sentence
+/// that helps.
 mod formats;
 /// Files made to harm: pickles that call, sizes that lie, bytes that were flipped.
 mod hostile;
