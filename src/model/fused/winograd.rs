@@ -19,7 +19,7 @@ use super::{
     memory::{Aligned, BORDER, Shared},
     pack, pack_plain,
     threads::Threads,
-    tiles::{ELEMENTS, TAPS},
+    tiles::ELEMENTS,
 };
 
 /// A transformed 3×3 filter and its bias.
