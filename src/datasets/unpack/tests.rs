@@ -12,6 +12,7 @@ use flate2::{Compression, write::GzEncoder};
 use fs_err as fs;
 
 use super::*;
+use crate::dataset::Skipped;
 
 const LIMITS: Limits = Limits {
     bytes: 1 << 20,
