@@ -1,4 +1,4 @@
-//! Predictions on many files, such as those of a dataset, beside client requests.
+//! Predictions on many files, such as those of a dataset, alongside client requests.
 //!
 //! They hold no more permits than the background share, which keeps the decoding threads and the
 //! engine busy on an otherwise idle server and adds little to the queue of a busy one. Dropping the

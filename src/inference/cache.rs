@@ -13,7 +13,7 @@ use super::{
     Image, PredictOptions, Prediction, RenderedExplanation, ServedModel, job::Job, observer,
 };
 
-/// Bytes of an entry beside its lists, with the cache's own bookkeeping.
+/// Bytes of an entry besides its lists, including the cache's own bookkeeping.
 const OVERHEAD: usize = 512;
 
 /// Cheap to clone.

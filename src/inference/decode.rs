@@ -9,7 +9,7 @@ use super::{
 };
 use crate::imaging::{self, Limits, Preprocessor};
 
-/// Properties of a decoded image beside the network's input.
+/// Properties of a decoded image in addition to the network's input.
 #[derive(Debug)]
 pub(super) struct DecodedImage {
     /// Width and height of the oriented image in pixels.

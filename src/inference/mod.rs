@@ -12,7 +12,7 @@
 //! 8. `annotate` and `explain`: drawings on images, for requests that ask for them.
 //!
 //! `observer` records outcomes, durations, statistics and spans on the way. `background` predicts
-//! the files of a dataset beside client requests.
+//! the files of a dataset alongside client requests.
 //!
 //! This module does not depend on trainings, aliases or the database: callers pass a
 //! [`ServedModel`].

@@ -64,7 +64,7 @@ impl Image {
     }
 }
 
-/// Results beside the age of each image.
+/// Results in addition to the age of each image.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PredictOptions {
     /// Return the image with the age drawn on it.

@@ -81,7 +81,7 @@ impl AdmissionController {
     ///
     /// # Errors
     /// - `QueueFull`: there are not enough free permits.
-    /// - `ShareFull`: there are, but the client has its share of them while others want theirs.
+    /// - `ShareFull`: there are, but the client holds its share of them while others need theirs.
     /// - `WaitTooLong`: the images are unlikely to be computed before their deadline.
     /// - `DeadlineExceeded`: they would not be even with an empty queue.
     pub(crate) fn admit(

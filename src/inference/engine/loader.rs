@@ -1,7 +1,7 @@
 //! The thread that loads models, so that predictions continue meanwhile.
 //!
-//! It reads, checks and warms a model beside the engine, on one thread of low priority, and hands
-//! over the result. So a version that becomes live never makes a request wait.
+//! It reads, checks and warms a model alongside the engine, on one thread of low priority, and
+//! hands over the result. So a version that becomes live never makes a request wait.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
