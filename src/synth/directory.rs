@@ -66,7 +66,11 @@ pub enum Error {
     #[error("ages must start with the lower one, got {first} to {last}")]
     Ages { first: u8, last: u8 },
     /// The directory contains an entry that these options do not create.
-    #[error("{} contains {entry:?}, which these options do not create; choose an empty or a new directory, or repeat the options of the earlier run", directory.display())]
+    #[error(
+        "{} contains {entry:?}, which these options do not create; choose an empty or a new \
+         directory, or repeat the options of the earlier run",
+        directory.display()
+    )]
     Foreign { directory: PathBuf, entry: String },
     /// The message of the cause contains the path.
     #[error(transparent)]
