@@ -21,7 +21,7 @@ use crate::{
 use super::{
     data_loader::{Batch, DataLoader, Draws, LabelledImage, LoaderOptions},
     feature_cache::FeatureCache,
-    timed,
+    timing::timed,
 };
 
 /// Output of the frozen layers for a batch, or its images if no layer is frozen.

@@ -26,12 +26,5 @@ mod schedule;
 pub(crate) mod spec;
 pub(crate) mod supervisor;
 mod tensorboard;
+mod timing;
 pub(crate) mod worker;
-
-/// Adds the duration of some work to `seconds`.
-fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
-    let start = std::time::Instant::now();
-    let result = work();
-    *seconds += start.elapsed().as_secs_f64();
-    result
-}

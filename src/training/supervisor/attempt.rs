@@ -15,8 +15,8 @@ use crate::{
 };
 
 use super::{
-    Error, RETRY_PAUSE,
-    context::{Context, Requests},
+    Error,
+    context::{Context, RETRY_PAUSE, Requests},
     disposition::{Disposition, OUT_OF_MEMORY, record_with_retry},
     finish::FinalState,
     follow::{Follower, ProcessEnd},

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::{Notify, watch};
@@ -15,6 +16,9 @@ use crate::{
 };
 
 use super::{Publisher, SupervisorOptions, metrics, reserve::Reserve};
+
+/// Wait before the next attempt on a database or disk that failed.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Latest progress report of each running training, by id.
 pub(crate) type ProgressReports = HashMap<String, v1::Progress>;

@@ -9,9 +9,9 @@ use crate::{
 };
 
 use super::{
-    Error, RETRY_PAUSE,
+    Error,
     cleanup::clean_work_dir,
-    context::Context,
+    context::{Context, RETRY_PAUSE},
     finish::FinalState,
     metrics,
     process::Crash,

@@ -43,6 +43,3 @@ pub(crate) use self::{
     options::SupervisorOptions,
     publisher::{PublishError, Publisher},
 };
-
-/// Wait before the next attempt on a database or disk that failed.
-const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);

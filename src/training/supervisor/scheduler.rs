@@ -10,8 +10,8 @@ use crate::{
 };
 
 use super::{
-    Error, RETRY_PAUSE, Supervisor, attempt,
-    context::Context,
+    Error, Supervisor, attempt,
+    context::{Context, RETRY_PAUSE},
     orphans,
     restart::Cause,
     state::{self, Trigger},

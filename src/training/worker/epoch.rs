@@ -16,7 +16,7 @@ use crate::{
         control::ControlSignal,
         feature_loader::{FeatureBatch, FeatureLoader},
         spec::SINGLE_VALUE_SIZE,
-        timed,
+        timing::timed,
     },
 };
 
