@@ -121,7 +121,7 @@ async fn a_push_resumes_after_the_server_was_killed_and_restarted() {
     let pushed = pushed.join().unwrap();
     assert!(pushed.status.success(), "{}", text_of(&pushed));
     assert!(
-        text_of(&pushed).contains("resuming the upload"),
+        text_of(&pushed).contains("; retrying."),
         "{}",
         text_of(&pushed)
     );

@@ -103,6 +103,21 @@ struct Loss {
     has_response: bool,
 }
 
+/// Failed attempts since the last progress.
+struct Attempts {
+    failures: u32,
+    start: Instant,
+}
+
+impl Attempts {
+    fn new() -> Self {
+        Self {
+            failures: 0,
+            start: Instant::now(),
+        }
+    }
+}
+
 impl Upload {
     /// Sends the bytes that the server does not have yet. Returns the id of the upload.
     fn run(&self, resume: Option<String>, note: impl Fn(&str)) -> Result<String, Error> {
@@ -111,75 +126,75 @@ impl Upload {
             None => self.repeat(&note, None, || self.create())?,
         };
         let mut best = 0;
-        let mut failures = 0;
-        let mut last_progress = Instant::now();
+        let mut attempts = Attempts::new();
         loop {
             let offset = self.repeat(&note, Some(&id), || self.offset(&id))?;
             if offset > best {
-                (best, failures, last_progress) = (offset, 0, Instant::now());
+                (best, attempts) = (offset, Attempts::new());
             }
-            let loss = match self.send_from(&id, offset) {
+            match self.send_from(&id, offset) {
                 Ok(()) => return Ok(id),
-                Err(Failure::Permanent(error)) => return Err(error),
-                Err(Failure::Retryable(loss)) => loss,
-            };
-            failures += 1;
-            let delay = self.retry.delay(failures, None);
-            if last_progress.elapsed() + delay > self.retry.stream_timeout {
-                return Err(self.timed_out(loss, Some(&id)));
+                Err(failure) => self.wait(&mut attempts, failure, Some(&id), &note)?,
             }
-            note(&match loss.has_response {
-                true => format!("Upload refused: {}; retrying.", loss.cause),
-                false => format!("Connection lost ({}); resuming the upload.", loss.cause),
-            });
-            thread::sleep(delay);
         }
     }
 
-    /// The error after the last attempt; `id` is that of an upload that can be resumed.
-    fn timed_out(&self, loss: Loss, id: Option<&str>) -> Error {
-        let cause = match id {
-            Some(id) => format!("{}; resume later with --resume {id}", loss.cause),
-            None => loss.cause,
-        };
-        match loss.has_response {
-            true => refused(cause),
-            false => Error::Unreachable {
-                server: self.base.clone(),
-                cause,
-            },
-        }
-    }
-
-    /// Repeats a request until it succeeds or `stream_timeout` is over.
     fn repeat<T>(
         &self,
         note: &impl Fn(&str),
         id: Option<&str>,
         request: impl Fn() -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        let start = Instant::now();
-        let mut failures = 0;
+        let mut attempts = Attempts::new();
         loop {
-            let loss = match request() {
+            match request() {
                 Ok(value) => return Ok(value),
-                Err(Failure::Permanent(error)) => return Err(error),
-                Err(Failure::Retryable(loss)) => loss,
-            };
-            failures += 1;
-            let delay = self.retry.delay(failures, None);
-            if start.elapsed() + delay > self.retry.stream_timeout {
-                return Err(self.timed_out(loss, id));
+                Err(failure) => self.wait(&mut attempts, failure, id, note)?,
             }
-            if failures == 1 {
-                let (base, cause) = (&self.base, &loss.cause);
-                note(&match loss.has_response {
-                    true => format!("Upload refused: {cause}; retrying."),
-                    false => format!("{base} is unreachable ({cause}); retrying."),
-                });
-            }
-            thread::sleep(delay);
         }
+    }
+
+    /// Waits before the next attempt. `id` is that of an upload that can be resumed.
+    ///
+    /// # Errors
+    /// A permanent failure, or one without progress for `stream_timeout`.
+    fn wait(
+        &self,
+        attempts: &mut Attempts,
+        failure: Failure,
+        id: Option<&str>,
+        note: &impl Fn(&str),
+    ) -> Result<(), Error> {
+        let Loss {
+            cause,
+            has_response,
+        } = match failure {
+            Failure::Permanent(error) => return Err(error),
+            Failure::Retryable(loss) => loss,
+        };
+        attempts.failures += 1;
+        let delay = self.retry.delay(attempts.failures, None);
+        if attempts.start.elapsed() + delay > self.retry.stream_timeout {
+            let cause = match id {
+                Some(id) => format!("{cause}; resume later with --resume {id}"),
+                None => cause,
+            };
+            return Err(match has_response {
+                true => refused(cause),
+                false => Error::Unreachable {
+                    server: self.base.clone(),
+                    cause,
+                },
+            });
+        }
+        if attempts.failures == 1 {
+            note(&match has_response {
+                true => format!("Upload refused: {cause}; retrying."),
+                false => format!("Connection to {} lost ({cause}); retrying.", self.base),
+            });
+        }
+        thread::sleep(delay);
+        Ok(())
     }
 
     fn create(&self) -> Result<String, Failure> {
