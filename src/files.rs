@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all.
+//! Atomic, durable file writes.
 
 use std::{
     io::{self, Write},
@@ -7,60 +7,64 @@ use std::{
 
 use fs_err as fs;
 
-/// Writes a file aside, makes it durable and renames it into place; an older file of that name is replaced.
+/// Writes a file atomically and durably: to a temporary file that is synced and renamed. The file
+/// is readable by its owner only.
 ///
 /// # Errors
-/// Any failure of the file system, named with its path; nothing is left behind then.
+/// Any failure of the file system; the old file stays unchanged.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = parent_dir(path);
-    let mut aside = tempfile::Builder::new()
-        .prefix(".visage-")
-        .suffix(".tmp")
-        .tempfile_in(directory)?;
-    write_in_pieces(&mut aside, bytes)?;
-    aside.as_file().sync_all()?;
-    let file = aside.persist(path)?;
-    drop(file);
+    let mut temporary = builder().tempfile_in(directory)?;
+    write_in_chunks(&mut temporary, bytes)?;
+    temporary.as_file().sync_all()?;
+    drop(temporary.persist(path)?);
     sync_directory(directory)
 }
 
-/// As [`write_atomic`], for a file that others may read as the umask allows, and that `write` fills at the path it is given.
+/// As [`write_atomic`], for a file whose permissions follow the umask; `write` writes it at the
+/// path that it receives.
 ///
 /// # Errors
-/// What `write` fails with, or any failure of the file system; nothing is left behind then.
+/// An error of `write`, or any failure of the file system; the old file stays unchanged.
 pub fn write_atomic_with<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let directory = parent_dir(path);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".visage-").suffix(".tmp");
+    let mut builder = builder();
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let aside = builder.tempfile_in(directory)?.into_temp_path();
-    write(&aside)?;
-    // Whoever wrote it may have replaced the file that was made here.
-    fs::File::open(&aside)?.sync_all()?;
-    aside.persist(path).map_err(|error| error.error)?;
+    let temporary = builder.tempfile_in(directory)?.into_temp_path();
+    write(&temporary)?;
+    // `write` may have replaced the file, so it is opened again.
+    fs::File::open(&temporary)?.sync_all()?;
+    temporary.persist(path).map_err(|error| error.error)?;
     Ok(sync_directory(directory)?)
 }
 
-/// Writes many bytes, few at a time: a call that copies tens of megabytes keeps its processor for all of the time where the kernel does not interrupt itself, and who waits
-/// for the processor, such as a prediction, waits as long.
-///
-/// # Errors
-/// What the writer fails with.
-pub fn write_in_pieces(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    const PIECE: usize = 128 << 10;
-    bytes
-        .chunks(PIECE)
-        .try_for_each(|piece| out.write_all(piece))
+fn builder() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".visage-").suffix(".tmp");
+    builder
 }
 
-/// The directory that a file lies in.
+/// Writes bytes in chunks. A system call that copies tens of megabytes occupies its processor until
+/// it ends if the kernel is not preemptible, and delays threads that wait for it, such as
+/// predictions.
+///
+/// # Errors
+/// As the writer.
+pub fn write_in_chunks(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    const CHUNK: usize = 128 << 10;
+    bytes
+        .chunks(CHUNK)
+        .try_for_each(|chunk| out.write_all(chunk))
+}
+
+/// Returns the directory of a file.
 pub fn parent_dir(path: &Path) -> &Path {
     let directory = path.parent();
     directory
@@ -68,26 +72,41 @@ pub fn parent_dir(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// Makes a directory's entries durable.
+/// Makes the entries of a directory durable.
 ///
 /// # Errors
-/// When the directory cannot be opened or synced.
+/// If the directory cannot be opened or synced.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    fs::File::open(directory)?.sync_all()
+    if cfg!(unix) {
+        fs::File::open(directory)?.sync_all()?;
+    }
+    Ok(())
 }
 
-/// Removes a file; one that is not there is no error.
+/// Removes a file, if it exists.
 ///
 /// # Errors
 /// Any other failure of the file system.
 pub fn remove_if_exists(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    ignore_missing(fs::remove_file(path))
+}
+
+/// Removes a directory and its content, if it exists.
+///
+/// # Errors
+/// Any other failure of the file system.
+pub fn remove_dir_if_exists(path: &Path) -> io::Result<()> {
+    ignore_missing(fs::remove_dir_all(path))
+}
+
+fn ignore_missing(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Whether the failure is a full disk or a used-up quota.
+/// Returns true if the disk or a quota is full.
 pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -100,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_written_file_replaces_the_older_one_and_leaves_nothing_aside() {
+    fn a_written_file_replaces_the_old_one_and_leaves_no_temporary_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ready.json");
         write_atomic(&path, b"old").unwrap();
@@ -110,12 +129,12 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_to_be_written_leaves_the_older_file_alone() {
+    fn a_failed_write_leaves_the_old_file_unchanged() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("model.pt");
-        write_atomic_with(&path, |aside| fs::write(aside, b"old")).unwrap();
-        let failed = write_atomic_with(&path, |aside| {
-            fs::write(aside, b"half")?;
+        write_atomic_with(&path, |path| fs::write(path, b"old")).unwrap();
+        let failed = write_atomic_with(&path, |path| {
+            fs::write(path, b"half")?;
             Err(io::Error::other("no more"))
         });
         assert_eq!(failed.unwrap_err().to_string(), "no more");

@@ -26,17 +26,15 @@ pub enum VersionRef {
     Alias(String),
 }
 
-/// A name that is not of its form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} is not of the form {form}")]
 pub struct Error {
-    /// As the client wrote it.
+    /// As given, shortened.
     pub name: String,
-    /// What it should look like.
     pub form: &'static str,
 }
 
-/// Reads `trainings/{id}` and returns the id.
+/// Returns the id of `trainings/{id}`.
 ///
 /// # Errors
 /// A name of another form.
@@ -49,7 +47,7 @@ pub fn training_id(name: &str) -> Result<&str, Error> {
     Some(id).filter(|id| is_id(id)).ok_or_else(refuse)
 }
 
-/// Reads `datasets/{id}` and returns the id.
+/// Returns the id of `datasets/{id}`.
 ///
 /// # Errors
 /// A name of another form.
@@ -80,14 +78,11 @@ pub fn is_id(text: &str) -> bool {
 /// A model version by number or alias.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct VersionName {
-    /// The model's id.
     pub model: String,
-    /// Which version.
     pub version: VersionRef,
 }
 
 impl VersionName {
-    /// The version that an alias of a model points to.
     pub fn alias(model: &str, alias: &str) -> Self {
         VersionName {
             model: model.to_owned(),
@@ -95,7 +90,7 @@ impl VersionName {
         }
     }
 
-    /// Reads `models/{model}/versions/{n or alias}`.
+    /// Parses `models/{model}/versions/{n or alias}`.
     ///
     /// # Errors
     /// A name of another form.
@@ -122,7 +117,6 @@ impl VersionName {
         })
     }
 
-    /// Whether it names this alias.
     pub fn is_alias(&self, alias: &str) -> bool {
         match &self.version {
             VersionRef::Alias(found) => found == alias,
@@ -131,7 +125,7 @@ impl VersionName {
     }
 }
 
-/// Reads `models/{model}` and returns the id; an empty name means the default model.
+/// Returns the id of `models/{model}`; an empty name means the default model.
 ///
 /// # Errors
 /// A name of another form.
@@ -146,7 +140,7 @@ pub fn model_id<'a>(name: &'a str, default: &'a str) -> Result<&'a str, Error> {
     })
 }
 
-/// Reads `trainings/{id}/checkpoints/{epoch or best}`.
+/// Parses `trainings/{id}/checkpoints/{epoch or best}`.
 ///
 /// # Errors
 /// A name of another form.
@@ -169,12 +163,11 @@ pub fn id_of(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(_, id)| id)
 }
 
-/// Enough of a name to recognise it in a message.
 fn shorten(name: &str) -> String {
     name.chars().take(200).collect()
 }
 
-/// A state as people know it, such as `RUNNING`.
+/// Returns the short name of a state, such as `RUNNING`.
 pub fn of_state(state: TrainingState) -> &'static str {
     let name = state.as_str_name();
     name.strip_prefix("TRAINING_STATE_").unwrap_or(name)

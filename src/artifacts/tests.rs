@@ -1,9 +1,16 @@
-//! Behaviour of the artifact store.
+use std::{
+    collections::HashSet,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
-use object_store::memory::InMemory;
+use fs_err as fs;
+use futures_util::TryStreamExt as _;
 use tempfile::TempDir;
+use tokio_util::bytes::Bytes;
 
-use super::*;
+use super::{store::INCOMING, *};
 
 /// SHA-256 of "abc", from FIPS 180-2, appendix B.1.
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -43,6 +50,15 @@ async fn collect(artifacts: &Artifacts, sha256: &str, chunk: usize) -> (Vec<usiz
     }
 }
 
+async fn read(artifacts: &Artifacts, sha256: &str) -> Result<Vec<u8>, Error> {
+    let chunks: Vec<Bytes> = artifacts
+        .stream(sha256, 1 << 20)
+        .await?
+        .try_collect()
+        .await?;
+    Ok(chunks.concat())
+}
+
 #[tokio::test]
 async fn bytes_lie_below_their_digest_and_come_back() {
     let (directory, artifacts) = open().await;
@@ -55,12 +71,12 @@ async fn bytes_lie_below_their_digest_and_come_back() {
         size: 3,
     };
     assert_eq!(digest, expected);
-    assert_eq!(artifacts.read(ABC).await.unwrap(), "abc");
+    assert_eq!(read(&artifacts, ABC).await.unwrap(), b"abc");
     let path = directory.path().join("sha256/ba").join(ABC);
     assert_eq!(files(directory.path()), std::slice::from_ref(&path));
     let found = artifacts.local_file(ABC).await.unwrap();
     assert_eq!(found, path.canonicalize().unwrap());
-    assert_eq!(artifacts.list().await.unwrap(), [digest]);
+    assert_eq!(artifacts.stored().await.unwrap()[0].0, digest);
     let missing = artifacts.local_file(EMPTY).await;
     assert!(
         matches!(missing, Err(Error::NotFound { .. })),
@@ -75,59 +91,55 @@ async fn a_file_is_copied_and_its_source_stays() {
     for (content, sha256) in [(vec![b'a'; 1_000_000], MILLION_A), (Vec::new(), EMPTY)] {
         fs::write(&source, &content).unwrap();
         for _ in 0..2 {
-            let digest = artifacts.put_file(&source).await.unwrap();
+            let digest = artifacts.copy_file(&source).await.unwrap();
             assert_eq!(digest.sha256, sha256);
             assert_eq!(digest.size, content.len() as u64);
         }
         fs::write(&source, b"changed later").unwrap();
-        assert_eq!(artifacts.read(sha256).await.unwrap(), content);
+        assert_eq!(read(&artifacts, sha256).await.unwrap(), content);
     }
-    assert_eq!(artifacts.list().await.unwrap().len(), 2);
+    assert_eq!(artifacts.stored().await.unwrap().len(), 2);
     assert_eq!(files(directory.path()).len(), 3);
 }
 
 #[tokio::test]
-async fn a_file_is_taken_into_any_store_and_is_gone() {
-    let (directory, local) = open().await;
+async fn a_moved_file_is_stored_and_gone() {
+    let (directory, artifacts) = open().await;
     let elsewhere = tempfile::tempdir().unwrap();
     let source = elsewhere.path().join("source");
-    let memory = Artifacts::with_store(Arc::new(InMemory::new()));
-    for artifacts in [&local, &memory] {
-        for (content, sha256) in [(vec![b'a'; 1_000_000], MILLION_A), (Vec::new(), EMPTY)] {
-            // Twice, as when a training comes to the same weights again.
-            for _ in 0..2 {
-                fs::write(&source, &content).unwrap();
-                let digest = artifacts.move_file(&source).await.unwrap();
-                assert_eq!(
-                    (digest.sha256.as_str(), digest.size),
-                    (sha256, content.len() as u64)
-                );
-                assert!(!source.exists());
-            }
-            assert_eq!(artifacts.read(sha256).await.unwrap(), content);
+    for (content, sha256) in [(vec![b'a'; 1_000_000], MILLION_A), (Vec::new(), EMPTY)] {
+        // Twice, as when a training comes to the same weights again.
+        for _ in 0..2 {
+            fs::write(&source, &content).unwrap();
+            let digest = artifacts.move_file(&source).await.unwrap();
+            assert_eq!(
+                (digest.sha256.as_str(), digest.size),
+                (sha256, content.len() as u64)
+            );
+            assert!(!source.exists());
         }
+        assert_eq!(read(&artifacts, sha256).await.unwrap(), content);
     }
-    assert_eq!(files(directory.path()).len(), 2, "nothing is left aside");
-    for artifacts in [&local, &memory] {
-        let missing = artifacts.move_file(&source).await;
-        assert!(matches!(missing, Err(Error::File { .. })), "{missing:?}");
-    }
+    assert_eq!(
+        files(directory.path()).len(),
+        2,
+        "no temporary file remains"
+    );
+    let missing = artifacts.move_file(&source).await;
+    assert!(matches!(missing, Err(Error::File { .. })), "{missing:?}");
     assert_eq!(files(directory.path()).len(), 2);
 }
 
 #[tokio::test]
-async fn a_stream_has_even_chunks_from_any_store() {
-    let (_directory, local) = open().await;
-    let memory = Artifacts::with_store(Arc::new(InMemory::new()));
-    for artifacts in [local, memory] {
-        let bytes = Bytes::from(vec![b'a'; 1_000_000]);
-        artifacts.put_bytes(bytes).await.unwrap();
-        let (sizes, error) = collect(&artifacts, MILLION_A, 300_000).await;
-        assert_eq!(sizes, [300_000, 300_000, 300_000, 100_000]);
-        assert!(error.is_none());
-        artifacts.put_bytes(Bytes::new()).await.unwrap();
-        assert!(matches!(collect(&artifacts, EMPTY, 10).await, (sizes, None) if sizes.is_empty()));
-    }
+async fn a_stream_has_even_chunks() {
+    let (_directory, artifacts) = open().await;
+    let bytes = Bytes::from(vec![b'a'; 1_000_000]);
+    artifacts.put_bytes(bytes).await.unwrap();
+    let (sizes, error) = collect(&artifacts, MILLION_A, 300_000).await;
+    assert_eq!(sizes, [300_000, 300_000, 300_000, 100_000]);
+    assert!(error.is_none());
+    artifacts.put_bytes(Bytes::new()).await.unwrap();
+    assert!(matches!(collect(&artifacts, EMPTY, 10).await, (sizes, None) if sizes.is_empty()));
 }
 
 #[tokio::test]
@@ -142,32 +154,23 @@ async fn damaged_bytes_are_never_handed_out_as_good() {
     let found = "a52d159f262b2c6ddb724a61840befc36eb30c88877a4030b65cbe86298449c9";
     fs::write(&path, b"abd").unwrap();
     let is_corrupt = |error: &Error| matches!(error, Error::Corrupt { digest, found: f } if digest == ABC && f == found);
-    assert!(is_corrupt(&artifacts.read(ABC).await.unwrap_err()));
+    assert!(is_corrupt(&read(&artifacts, ABC).await.unwrap_err()));
     let (_, error) = collect(&artifacts, ABC, 2).await;
     assert!(is_corrupt(&error.unwrap()));
-    let copy = directory.path().join("copy");
-    let error = artifacts.fetch_to(ABC, &copy).await.unwrap_err();
-    assert!(is_corrupt(&error));
-    assert_eq!(
-        files(directory.path()),
-        [path],
-        "no copy and no draft of it"
-    );
-
     artifacts
         .put_bytes(Bytes::from_static(b"abc"))
         .await
         .unwrap();
-    artifacts.fetch_to(ABC, &copy).await.unwrap();
-    assert_eq!(fs::read(&copy).unwrap(), b"abc");
+    assert_eq!(read(&artifacts, ABC).await.unwrap(), b"abc");
+    assert_eq!(files(directory.path()), [path]);
 }
 
 #[tokio::test]
 async fn a_failed_put_leaves_nothing() {
     let (directory, artifacts) = open().await;
-    let missing = artifacts.put_file(&directory.path().join("none")).await;
+    let missing = artifacts.copy_file(&directory.path().join("none")).await;
     assert!(matches!(missing, Err(Error::File { .. })));
-    let unreadable = artifacts.put_file(directory.path()).await;
+    let unreadable = artifacts.copy_file(directory.path()).await;
     assert!(
         matches!(unreadable, Err(Error::File { .. })),
         "{unreadable:?}"
@@ -187,7 +190,7 @@ async fn what_a_crash_left_is_removed_at_open() {
     fs::write(incoming.join("4567"), b"whole, not yet renamed").unwrap();
     let artifacts = Artifacts::local(directory.path()).await.unwrap();
     assert_eq!(files(directory.path()).len(), 1);
-    assert_eq!(artifacts.read(ABC).await.unwrap(), "abc");
+    assert_eq!(read(&artifacts, ABC).await.unwrap(), b"abc");
 }
 
 #[tokio::test]
@@ -216,26 +219,26 @@ async fn a_sweep_spares_what_is_kept_or_young() {
     file.set_modified(SystemTime::now() - 2 * hour).unwrap();
     let swept = artifacts.collect_garbage(&keep, hour).await.unwrap();
     assert_eq!(swept, GcStats { count: 1, bytes: 0 });
-    assert_eq!(artifacts.list().await.unwrap()[0].sha256, ABC);
+    assert_eq!(artifacts.stored().await.unwrap()[0].0.sha256, ABC);
 
     let swept = artifacts
         .collect_garbage(&HashSet::new(), Duration::ZERO)
         .await
         .unwrap();
     assert_eq!(swept, GcStats { count: 1, bytes: 3 });
-    let gone = artifacts.read(ABC).await;
+    let gone = read(&artifacts, ABC).await;
     assert!(matches!(gone, Err(Error::NotFound { digest }) if digest == ABC));
     artifacts.delete(ABC).await.unwrap();
 }
 
 #[tokio::test]
-async fn names_that_are_no_digest_are_refused() {
+async fn names_that_are_not_digests_are_refused() {
     let (_directory, artifacts) = open().await;
     let upper = ABC.to_uppercase();
     let path = format!("../{}", &ABC[3..]);
     for bad in ["", "abc", upper.as_str(), path.as_str()] {
         assert!(matches!(
-            artifacts.read(bad).await,
+            read(&artifacts, bad).await,
             Err(Error::BadDigest { .. })
         ));
         assert!(matches!(

@@ -175,8 +175,8 @@ fn read_parts(mut source: impl Read, parts: &mpsc::Sender<Bytes>) -> io::Result<
     Ok(hasher.finish())
 }
 
-/// Ignores the result of a cleanup after a failure that is reported anyway; the next start cleans up
-/// again.
+/// Ignores the result of a cleanup after a failure that is reported anyway; the next start cleans
+/// up again.
 fn discard<T>(outcome: object_store::Result<T>) {
     drop(outcome);
 }

@@ -10,13 +10,14 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    files::remove_dir_if_exists,
     names::id_of,
     proto::v1::{self, DatasetState},
     store::{self, NumberedDataset},
 };
 
 use super::{
-    DatasetRegistry, Error, layout,
+    DatasetRegistry, Error,
     registry::{Inner, Running},
     summary::{self, Summary},
     unpack,
@@ -149,7 +150,7 @@ impl Inner {
             let unpacked = inner.unpack_into(&upload, &temporary, &place, number, &cancelled);
             if unpacked.is_err() {
                 // A partial dataset is useless; the next start removes what remains.
-                layout::remove_directory(&temporary).ok();
+                remove_dir_if_exists(&temporary).ok();
             }
             Ok(unpacked)
         });
@@ -175,8 +176,8 @@ impl Inner {
         cancelled: &CancellationToken,
     ) -> Result<unpack::Unpacked, unpack::Error> {
         // Left by a server that was killed between the rename and its record.
-        layout::remove_directory(place)?;
-        layout::remove_directory(temporary)?;
+        remove_dir_if_exists(place)?;
+        remove_dir_if_exists(temporary)?;
         fs_err::create_dir_all(temporary)?;
         let mut report = |done, total| {
             self.set_progress(number, "unpack", done, total);

@@ -94,7 +94,7 @@ impl Layout {
 
     /// Removes the files of a deleted dataset: its thumbnails, and the images of an uploaded one.
     pub(super) fn remove(&self, deleted: &NumberedDataset) -> io::Result<()> {
-        remove_directory(&self.samples(deleted.number))?;
+        files::remove_dir_if_exists(&self.samples(deleted.number))?;
         let path = Path::new(&deleted.dataset.path);
         // Nothing outside the directory may be deleted, whatever the database contains.
         let may_delete = path.parent() == Some(self.datasets.as_path());
@@ -104,7 +104,7 @@ impl Layout {
         let random = Uuid::new_v4().simple().to_string();
         let aside = self.datasets.join(format!("{TEMPORARY}{random}"));
         match fs::rename(path, &aside) {
-            Ok(()) => remove_directory(&aside),
+            Ok(()) => files::remove_dir_if_exists(&aside),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -148,14 +148,6 @@ fn clear(directory: &Path, is_leftover: impl Fn(&str) -> bool) {
             Ok(()) => tracing::info!(path = %path.display(), "removed leftovers of a dataset"),
             Err(error) => tracing::warn!(%error, "failed to remove leftovers of a dataset"),
         }
-    }
-}
-
-/// Removes a directory and its content, if it exists.
-pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

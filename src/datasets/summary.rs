@@ -10,12 +10,10 @@ use crate::{
         self, DEFAULT_SEED, Dataset, DatasetSpec, Purpose, Roots, Sample, Split, Verify, age_bands,
         dataset_report, split_name, split_origin,
     },
-    files::write_atomic,
+    files,
     imaging::{self, Limits},
     proto::{v1, validation::Check},
 };
-
-use super::layout::remove_directory;
 
 /// Most samples of a dataset.
 const MAX_SAMPLES: usize = 24;
@@ -109,7 +107,7 @@ fn write_samples(
         let by_age = one.age.total_cmp(&other.age);
         by_age.then_with(|| one.name.cmp(&other.name))
     });
-    remove_directory(directory)?;
+    files::remove_dir_if_exists(directory)?;
     fs::create_dir_all(directory)?;
     let count = all.len().min(MAX_SAMPLES);
     let mut written = Vec::new();
@@ -120,7 +118,7 @@ fn write_samples(
             continue;
         };
         let name = format!("{}.jpg", written.len());
-        write_atomic(&directory.join(name), &thumbnail)?;
+        files::write_atomic(&directory.join(name), &thumbnail)?;
         written.push(v1::DatasetSample {
             file: sample.name.clone(),
             split: split_name(split).to_owned(),

@@ -80,7 +80,7 @@ impl Fixture {
 
     async fn upload(&self, bytes: &[u8]) -> String {
         let uploads = self.datasets.uploads();
-        let begun = uploads.begin(bytes.len() as u64).await.unwrap();
+        let begun = uploads.create(bytes.len() as u64).await.unwrap();
         let id = begun.id.to_string();
         let mut writer = uploads.write_at(&id, 0).await.unwrap();
         writer.write(bytes).await.unwrap();
@@ -311,7 +311,7 @@ async fn directories_of_others_in_the_data_directory_are_left_alone() {
 async fn an_upload_goes_on_where_it_ended_and_nowhere_else() {
     let fixture = new().await;
     let uploads = fixture.datasets.uploads();
-    let id = uploads.begin(10).await.unwrap().id.to_string();
+    let id = uploads.create(10).await.unwrap().id.to_string();
     let mut writer = uploads.write_at(&id, 0).await.unwrap();
     writer.write(b"0123").await.unwrap();
     let busy = uploads.write_at(&id, 4).await;
@@ -356,7 +356,7 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
     let fixture = new().await;
     let uploads = fixture.datasets.uploads();
     for length in [0, (8 << 20) + 1] {
-        let refused = uploads.begin(length).await;
+        let refused = uploads.create(length).await;
         assert!(
             matches!(refused, Err(Error::UploadSize { .. })),
             "{refused:?}"
@@ -364,9 +364,9 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
     }
     let mut ids = Vec::new();
     for _ in 0..16 {
-        ids.push(uploads.begin(1).await.unwrap().id.to_string());
+        ids.push(uploads.create(1).await.unwrap().id.to_string());
     }
-    let full = uploads.begin(1).await;
+    let full = uploads.create(1).await;
     assert!(
         matches!(full, Err(Error::TooManyUploads { limit: 16 })),
         "{full:?}"
@@ -386,7 +386,7 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
         uploads.get(&ids[1]).await,
         Err(Error::NoUpload { .. })
     ));
-    assert!(uploads.begin(1).await.is_ok());
+    assert!(uploads.create(1).await.is_ok());
     for name in ["../x", "", "not-a-uuid"] {
         assert!(
             matches!(uploads.get(name).await, Err(Error::NoUpload { .. })),

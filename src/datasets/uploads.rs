@@ -1,7 +1,8 @@
-//! Archives on their way: each is a file that grows as bytes come, and a note of how many there will be.
+//! Resumable uploads of archives: each is a file that grows as bytes arrive, and a metadata file
+//! with the total length.
 //!
-//! The length of the file is how far the upload is, so a server that was killed knows it too. Bytes that reached the file but not the disk when power was lost are
-//! asked for again.
+//! The length of the file is the offset of the upload, so it survives a crash of the server. Bytes
+//! that were not on disk at a power loss are requested again.
 
 use std::{
     collections::HashSet,
@@ -21,9 +22,9 @@ use crate::files;
 
 use super::{Error, jobs::blocking};
 
-/// Uploads that may lie there at once.
+/// Most uploads at a time.
 const MAX_UPLOADS: usize = 16;
-/// Version of the note.
+/// Format version of the metadata.
 const FORMAT: u32 = 1;
 
 /// All uploads. Cheap to clone.
@@ -37,32 +38,30 @@ struct Inner {
     directory: PathBuf,
     max_bytes: u64,
     expiry: Duration,
-    /// Those that a request writes to.
+    /// Uploads that a request writes to.
     claimed: Mutex<HashSet<Uuid>>,
-    /// Held while one is begun, so that two do not take the last place.
-    beginning: Mutex<()>,
+    /// Held while an upload is created, so that two do not exceed the limit.
+    creating: Mutex<()>,
 }
 
-/// An upload as it is now.
+/// State of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
-    /// Its id.
     pub id: Uuid,
-    /// Bytes that are there.
+    /// Received bytes.
     pub offset: u64,
-    /// Bytes that were announced.
+    /// Announced bytes.
     pub length: u64,
 }
 
-/// What is written when an upload begins.
 #[derive(Debug, Serialize, Deserialize)]
-struct Note {
+struct Metadata {
     format: u32,
     length: u64,
 }
 
 impl Uploads {
-    /// Opens the directory of the uploads, which exists.
+    /// Opens the directory of the uploads, which must exist.
     pub(super) fn open(directory: PathBuf, max_bytes: u64, expiry: Duration) -> io::Result<Self> {
         Ok(Uploads {
             inner: Arc::new(Inner {
@@ -70,42 +69,42 @@ impl Uploads {
                 max_bytes,
                 expiry,
                 claimed: Mutex::default(),
-                beginning: Mutex::default(),
+                creating: Mutex::default(),
             }),
         })
     }
 
-    /// Begins an upload of so many bytes.
+    /// Creates an upload of `length` bytes.
     ///
     /// # Errors
     /// [`Error::UploadSize`] and [`Error::TooManyUploads`].
-    pub async fn begin(&self, length: u64) -> Result<Upload, Error> {
+    pub async fn create(&self, length: u64) -> Result<Upload, Error> {
         let limit = self.inner.max_bytes;
         if length == 0 || length > limit {
             return Err(Error::UploadSize { length, limit });
         }
         let inner = Arc::clone(&self.inner);
-        let begun = blocking(move || {
-            // It guards no value that a panic could leave half changed.
-            let beginning = inner.beginning.lock();
-            let _beginning = beginning.unwrap_or_else(PoisonError::into_inner);
+        let created = blocking(move || {
+            // It guards no value, so a panic cannot leave one half changed.
+            let creating = inner.creating.lock();
+            let _creating = creating.unwrap_or_else(PoisonError::into_inner);
             if inner.ids()?.len() >= MAX_UPLOADS {
                 return Ok(None);
             }
             let id = Uuid::new_v4();
             fs::File::create_new(inner.data(id))?;
-            let note = Note {
+            let metadata = Metadata {
                 format: FORMAT,
                 length,
             };
-            // With the note the upload exists.
-            files::write_atomic(&inner.note(id), &serde_json::to_vec(&note)?)?;
+            // The upload exists once its metadata is written.
+            files::write_atomic(&inner.metadata(id), &serde_json::to_vec(&metadata)?)?;
             Ok(Some(id))
         });
-        let id = begun
+        let id = created
             .await?
             .ok_or(Error::TooManyUploads { limit: MAX_UPLOADS })?;
-        tracing::info!(upload = %id, length, "an upload begins");
+        tracing::info!(upload = %id, length, "created an upload");
         Ok(Upload {
             id,
             offset: 0,
@@ -113,7 +112,7 @@ impl Uploads {
         })
     }
 
-    /// How far an upload is.
+    /// Returns the state of an upload.
     ///
     /// # Errors
     /// [`Error::NoUpload`].
@@ -123,23 +122,25 @@ impl Uploads {
             true => no_upload(upload),
             false => error.into(),
         };
-        let note = async_fs::read(self.inner.note(id)).await.map_err(missing)?;
-        let note: Note = serde_json::from_slice(&note).map_err(io::Error::from)?;
+        let metadata = async_fs::read(self.inner.metadata(id))
+            .await
+            .map_err(missing)?;
+        let metadata: Metadata = serde_json::from_slice(&metadata).map_err(io::Error::from)?;
         let data = async_fs::metadata(self.inner.data(id)).await;
         Ok(Upload {
             id,
             offset: data.map_err(missing)?.len(),
-            length: note.length,
+            length: metadata.length,
         })
     }
 
-    /// Begins to write at a byte, which must be the first that is missing.
+    /// Opens an upload for writing at an offset, which must be its current one.
     ///
     /// # Errors
     /// [`Error::NoUpload`], [`Error::Busy`] and [`Error::WrongOffset`].
     pub async fn write_at(&self, upload: &str, given: u64) -> Result<Writer, Error> {
         let claim = self.claim(parse(upload)?)?;
-        // Behind the claim: nobody else writes to it from here on.
+        // After the claim, because no other request writes to it now.
         let Upload { id, offset, length } = self.get(upload).await?;
         if given != offset {
             return Err(Error::WrongOffset {
@@ -161,7 +162,7 @@ impl Uploads {
         })
     }
 
-    /// Removes an upload with all its bytes.
+    /// Deletes an upload.
     ///
     /// # Errors
     /// [`Error::NoUpload`] and [`Error::Busy`].
@@ -173,18 +174,18 @@ impl Uploads {
         blocking(move || inner.remove(id)).await
     }
 
-    /// The file of an upload that is complete.
+    /// Returns the file of a complete upload.
     pub(super) fn file(&self, upload: &str) -> Result<PathBuf, Error> {
         Ok(self.inner.data(parse(upload)?))
     }
 
-    /// How often abandoned uploads are looked for.
+    /// Interval of the search for expired uploads.
     pub(super) fn sweep_interval(&self) -> Duration {
-        let often = Duration::from_millis(500);
-        (self.inner.expiry / 4).clamp(often, Duration::from_secs(600))
+        let shortest = Duration::from_millis(500);
+        (self.inner.expiry / 4).clamp(shortest, Duration::from_secs(600))
     }
 
-    /// Removes uploads that nothing was written to for too long, but for those in `needed`.
+    /// Removes expired uploads, except those in `needed`.
     pub(super) async fn sweep(&self, needed: &HashSet<String>) {
         let inner = Arc::clone(&self.inner);
         let listed = blocking(move || {
@@ -197,7 +198,7 @@ impl Uploads {
         let (ids, stray) = match listed.await {
             Ok(listed) => listed,
             Err(error) => {
-                tracing::warn!(%error, "could not look for abandoned uploads");
+                tracing::warn!(%error, "failed to search for expired uploads");
                 return;
             }
         };
@@ -207,14 +208,14 @@ impl Uploads {
                 continue;
             }
             match self.remove(&text).await {
-                Ok(()) => tracing::info!(upload = text, "removed an abandoned upload"),
+                Ok(()) => tracing::info!(upload = text, "removed an expired upload"),
                 Err(Error::Busy { .. } | Error::NoUpload { .. }) => {}
-                Err(error) => tracing::warn!(%error, "could not remove an abandoned upload"),
+                Err(error) => tracing::warn!(%error, "failed to remove an expired upload"),
             }
         }
         for path in stray {
             if let Err(error) = async_fs::remove_file(&path).await {
-                tracing::warn!(%error, "could not remove half an upload");
+                tracing::warn!(%error, "failed to remove a leftover of an upload");
             }
         }
     }
@@ -233,7 +234,7 @@ impl Uploads {
 
 impl Inner {
     fn claimed(&self) -> std::sync::MutexGuard<'_, HashSet<Uuid>> {
-        // One insertion or removal is never half done.
+        // A panic cannot leave an insertion or removal half done.
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -241,11 +242,11 @@ impl Inner {
         self.directory.join(format!("{id}.data"))
     }
 
-    fn note(&self, id: Uuid) -> PathBuf {
+    fn metadata(&self, id: Uuid) -> PathBuf {
         self.directory.join(format!("{id}.json"))
     }
 
-    /// All that have a note.
+    /// Ids of all uploads.
     fn ids(&self) -> io::Result<Vec<Uuid>> {
         let mut ids = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
@@ -259,12 +260,12 @@ impl Inner {
         Ok(ids)
     }
 
-    /// Files that belong to none, as a server that was killed leaves them.
+    /// Leftover files that do not belong to an upload.
     fn stray(&self) -> io::Result<Vec<PathBuf>> {
         let known: HashSet<PathBuf> = self
             .ids()?
             .into_iter()
-            .flat_map(|id| [self.data(id), self.note(id)])
+            .flat_map(|id| [self.data(id), self.metadata(id)])
             .collect();
         let mut stray = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
@@ -276,22 +277,22 @@ impl Inner {
         Ok(stray)
     }
 
-    /// Whether a file was not written to for longer than uploads may lie.
+    /// Returns true if a file was not written to within the expiry.
     fn is_old(&self, path: &std::path::Path) -> bool {
         let written = fs::metadata(path).and_then(|data| data.modified());
         let age = written.map(|written| SystemTime::now().duration_since(written));
-        // One from the future is new.
+        // A time in the future counts as new.
         matches!(age, Ok(Ok(age)) if age > self.expiry)
     }
 
     fn remove(&self, id: Uuid) -> io::Result<()> {
-        // Without its note it is gone, whatever happens next.
-        files::remove_if_exists(&self.note(id))?;
+        // Without its metadata the upload no longer exists.
+        files::remove_if_exists(&self.metadata(id))?;
         files::remove_if_exists(&self.data(id))
     }
 }
 
-/// The right to write to an upload, free again when it is dropped.
+/// Exclusive write access to an upload, released when it is dropped.
 #[derive(Debug)]
 struct Claim {
     inner: Arc<Inner>,
@@ -304,7 +305,7 @@ impl Drop for Claim {
     }
 }
 
-/// Writes the next bytes of an upload.
+/// Appends to an upload.
 #[derive(Debug)]
 pub struct Writer {
     upload: Upload,
@@ -313,16 +314,16 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Bytes that are still missing.
+    /// Number of missing bytes.
     #[must_use]
     pub fn missing(&self) -> u64 {
         self.upload.length - self.upload.offset
     }
 
-    /// Writes the next bytes; of more than are missing none is written.
+    /// Writes the next bytes, or nothing if there are more than the missing ones.
     ///
     /// # Errors
-    /// [`Error::TooLong`], or what the file system fails with.
+    /// [`Error::TooLong`], or a failure of the file system.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let missing = self.missing();
         if bytes.len() as u64 > missing {
@@ -333,17 +334,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes all that was written durable; how far the upload is now.
+    /// Makes the written bytes durable and returns the state.
     ///
     /// # Errors
-    /// What the file system fails with.
+    /// A failure of the file system.
     pub async fn finish(mut self) -> Result<Upload, Error> {
         self.file.flush().await?;
         self.file.sync_data().await?;
         Ok(self.upload)
     }
 
-    /// The error for more bytes than were announced.
+    /// Returns the error for more bytes than announced.
     #[must_use]
     pub fn too_long(&self) -> Error {
         Error::TooLong {

@@ -1,4 +1,5 @@
-//! Random changes of training images. What is drawn for an image is a function of seed, epoch and position, so a repeated epoch sees the same images.
+//! Random changes of training images, a function of seed, epoch and position, so a repeated epoch
+//! has the same images.
 
 use image::RgbImage;
 use rand::{Rng, SeedableRng};
@@ -6,20 +7,20 @@ use rand_chacha::ChaCha8Rng;
 
 use super::InputSpec;
 
-/// Which changes may be drawn; the default is none.
+/// Enabled random changes; by default there are no changes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Augmentation {
     /// Mirror half of the images.
     pub horizontal_flip: bool,
-    /// Smallest share of the area that is cut out, above 0 to 1; 1 takes the whole image.
+    /// Smallest share of the area of a crop, above 0 to 1; 1 keeps the whole image.
     pub min_crop_area: f64,
     /// Brightness is multiplied with 1 - x to 1 + x; x is 0 to 1.
     pub brightness: f64,
-    /// Contrast likewise.
+    /// As `brightness`.
     pub contrast: f64,
-    /// Saturation likewise.
+    /// As `brightness`.
     pub saturation: f64,
-    /// Share of images of which a rectangle is erased, 0 to 1.
+    /// Share of images with an erased rectangle, 0 to 1.
     pub erasing: f64,
 }
 
@@ -36,25 +37,21 @@ impl Default for Augmentation {
     }
 }
 
-/// What is done to one image.
+/// The changes of one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Transform {
-    /// Mirror it; after everything else but the erasing.
+    /// Mirrors the image, after all other changes except the erasing.
     pub flip: bool,
-    /// What is cut out before the image is resized.
+    /// Applied before the image is resized.
     pub crop: Crop,
-    /// Factor on the brightness.
     pub brightness: f32,
-    /// Factor on the contrast.
     pub contrast: f32,
-    /// Factor on the saturation.
     pub saturation: f32,
-    /// Rectangle of the network's input that becomes 0, the mean colour.
+    /// Rectangle of the network's input that is set to 0, the mean colour.
     pub erased: Option<Rectangle>,
 }
 
 impl Transform {
-    /// Nothing is done.
     pub const NONE: Transform = Transform {
         flip: false,
         crop: Crop::WHOLE,
@@ -68,16 +65,13 @@ impl Transform {
 /// A part of an image; all in shares of its sides, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Crop {
-    /// Left edge, in shares of the width.
     pub left: f64,
-    /// Upper edge, in shares of the height.
     pub top: f64,
     /// Share of both sides that is kept.
     pub side: f64,
 }
 
 impl Crop {
-    /// Everything.
     pub const WHOLE: Crop = Crop {
         left: 0.0,
         top: 0.0,
@@ -88,23 +82,18 @@ impl Crop {
 /// A rectangle in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rectangle {
-    /// First column.
     pub left: usize,
-    /// First row.
     pub top: usize,
-    /// Columns.
     pub width: usize,
-    /// Rows.
     pub height: usize,
 }
 
 impl Augmentation {
-    /// Whether no image is ever changed.
     pub fn is_none(&self) -> bool {
         *self == Augmentation::default()
     }
 
-    /// Whether images are mirrored at most, so that there are only two variants of each.
+    /// Returns true if images are at most mirrored, so that each has only two variants.
     pub fn has_few_variants(&self) -> bool {
         let mirrored = Augmentation {
             horizontal_flip: self.horizontal_flip,
@@ -113,7 +102,8 @@ impl Augmentation {
         *self == mirrored
     }
 
-    /// What is done to the image at this position of the dataset in this epoch, for an input of `size` × `size` pixels.
+    /// Draws the changes of the image at this position of the dataset in this epoch, for an input
+    /// of `size` × `size` pixels.
     pub fn draw(&self, seed: u64, epoch: u64, position: u32, size: u32) -> Transform {
         if self.is_none() {
             return Transform::NONE;
@@ -122,10 +112,11 @@ impl Augmentation {
         key[..8].copy_from_slice(&seed.to_le_bytes());
         key[8..16].copy_from_slice(&epoch.to_le_bytes());
         key[16..20].copy_from_slice(&position.to_le_bytes());
-        // Apart from the order of images, which has the same seed and epoch.
+        // Distinct from the key of the order of images, which has the same seed and epoch.
         key[31] = 1;
         let mut random = ChaCha8Rng::from_seed(key);
-        // Every number is drawn, wanted or not, so that one change does not move the others.
+        // All numbers are drawn, used or not, so that enabling one change does not affect the
+        // others.
         let flip = random.random::<f64>() < 0.5;
         let side = between(&mut random, self.min_crop_area, 1.0).sqrt();
         let crop = Crop {
@@ -157,7 +148,8 @@ fn between(random: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
     low + (high - low) * random.random::<f64>()
 }
 
-/// As torchvision's RandomErasing draws it (Zhong et al., 2020, arXiv:1708.04896, algorithm 1): 2 to 33 % of the area, sides in a ratio of 0.3 to 3.3.
+/// Draws a rectangle as torchvision's RandomErasing (Zhong et al., 2020, arXiv:1708.04896,
+/// algorithm 1): 2 to 33 % of the area, sides in a ratio of 0.3 to 3.3.
 fn draw_rectangle(random: &mut ChaCha8Rng, size: usize) -> Option<Rectangle> {
     const TRIES: usize = 10;
     for _ in 0..TRIES {
@@ -178,7 +170,8 @@ fn draw_rectangle(random: &mut ChaCha8Rng, size: usize) -> Option<Rectangle> {
     None
 }
 
-/// Changes brightness, contrast and saturation, in this order, as torchvision's functions do on 8-bit images; then mirrors.
+/// Changes brightness, contrast and saturation, in this order, like torchvision's functions on
+/// 8-bit images, then mirrors.
 pub(super) fn recolour_and_flip(image: &mut RgbImage, transform: &Transform) {
     if transform.brightness != 1.0 {
         for sample in image.iter_mut() {
@@ -223,13 +216,13 @@ pub(super) fn erase(out: &mut [f32], spec: &InputSpec, transform: &Transform) {
     }
 }
 
-/// `factor · sample + (1 - factor) · other`, cut to 0 to 255 and rounded down.
+/// `factor · sample + (1 - factor) · other`, clamped to 0 to 255 and rounded down.
 fn blend(sample: u8, other: f32, factor: f32) -> u8 {
-    // A cast to u8 cuts to its range and rounds toward zero.
+    // A cast to u8 saturates and rounds toward zero.
     (factor * f32::from(sample) + (1.0 - factor) * other) as u8
 }
 
-/// torchvision's grey of a pixel, rounded down.
+/// Returns torchvision's grey value of a pixel, rounded down.
 fn grey([red, green, blue]: [u8; 3]) -> u8 {
     (0.2989 * f32::from(red) + 0.587 * f32::from(green) + 0.114 * f32::from(blue)) as u8
 }
@@ -296,7 +289,8 @@ mod tests {
         }
     }
 
-    /// torchvision 0.26's adjust_brightness(1.3), adjust_contrast(0.6) and adjust_saturation(1.7), one after the other, on these four pixels.
+    /// torchvision 0.26's adjust_brightness(1.3), adjust_contrast(0.6) and adjust_saturation(1.7),
+    /// one after the other, on these four pixels.
     #[test]
     fn colours_are_those_of_torchvision() {
         let pixels = vec![10, 200, 30, 250, 128, 0, 77, 77, 77, 255, 255, 255];

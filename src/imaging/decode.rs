@@ -1,4 +1,4 @@
-//! From the bytes of a file to upright RGB pixels, within limits.
+//! Decoding to upright RGB pixels, within limits.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,10 +8,10 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
 use super::{Error, formats, jpeg, orientation, webp};
 
-/// What the decoder of PNG may allocate beside the pixels.
+/// Memory of the PNG decoder in addition to the pixels.
 const PNG_MEMORY: u64 = 16 * 1024 * 1024;
 
-/// What an image may cost, checked on its header before any pixel is decoded.
+/// Limits of an image, checked on its header before any pixel is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Largest encoded size in bytes. Default 16 MiB.
@@ -33,7 +33,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses an empty file and one that is too large; for callers that know a size before they have the bytes.
+    /// Refuses an empty or too large file, for callers that know the size before they have the
+    /// bytes.
     ///
     /// # Errors
     /// [`Error::Empty`] and [`Error::TooLarge`].
@@ -64,7 +65,8 @@ impl Limits {
         })
     }
 
-    /// What a decoder may allocate: the widest pixel we accept has 8 bytes, and a decoder needs some room of its own.
+    /// Memory limit of a decoder: the widest accepted pixel has 8 bytes, and a decoder needs
+    /// additional memory.
     pub(super) fn decoder_memory(&self) -> u64 {
         self.max_pixels
             .saturating_mul(8)
@@ -72,7 +74,7 @@ impl Limits {
     }
 }
 
-/// What the header of an image says, before its orientation is applied.
+/// Header of an image, before its orientation is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// `JPEG`, `PNG`, `WebP` or `BMP`.
@@ -83,13 +85,13 @@ pub struct Header {
     pub height: u32,
 }
 
-/// Checks an image without producing pixels: the format, the dimensions and the limits; of a JPEG also that no image data
-/// is missing or damaged.
+/// Checks an image without producing pixels: the format, the dimensions and the limits; of a JPEG
+/// also that no image data is missing or damaged.
 ///
-/// A PNG, WebP or BMP that passes can still turn out corrupt in [`decode`].
+/// A PNG, WebP or BMP that passes can still be corrupt in [`decode`].
 ///
 /// # Errors
-/// Every variant of [`Error`] but [`Error::InputSpec`].
+/// Every variant of [`Error`] except [`Error::InputSpec`].
 pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
     let format = recognise(bytes, limits)?;
     guarded(format, || {
@@ -111,14 +113,16 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
 
 /// Decodes a JPEG, PNG, WebP or BMP image into upright RGB pixels of 8 bits.
 ///
-/// - The format is taken from the content.
-/// - The EXIF orientation is applied; one that cannot be read counts as upright.
-/// - Alpha is dropped and not blended with a background, which is what Pillow's `convert("RGB")` does.
-/// - 16-bit samples keep their upper 8 bits. Grey, palette and CMYK images become RGB. Of an animation the first frame is
-///   taken, at its place on the canvas. Colour profiles (ICC) are not applied, as in torchvision.
+/// - The content decides the format.
+/// - The EXIF orientation is applied; an unreadable one counts as upright.
+/// - Alpha is dropped, not blended with a background, as in Pillow's `convert("RGB")`.
+/// - 16-bit samples keep their upper 8 bits. Grey, palette and CMYK images become RGB. The first
+///   frame of an animation is used, at its position on the canvas. Colour profiles (ICC) are not
+///   applied, as in torchvision.
 ///
 /// # Errors
-/// Every variant of [`Error`] but [`Error::InputSpec`]. A decoder that panics on hostile bytes is [`Error::Corrupt`] too.
+/// Every variant of [`Error`] except [`Error::InputSpec`]. A decoder that panics on hostile bytes
+/// is [`Error::Corrupt`] too.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
     let format = recognise(bytes, limits)?;
     guarded(format, || {
@@ -150,7 +154,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
     })
 }
 
-/// The format of the content, once its size is known to be allowed.
+/// Checks the size and returns the format of the content.
 fn recognise(bytes: &[u8], limits: &Limits) -> Result<ImageFormat, Error> {
     limits.check_bytes(bytes.len() as u64)?;
     let format = image::guess_format(bytes).ok().filter(|format| {
@@ -164,7 +168,8 @@ fn recognise(bytes: &[u8], limits: &Limits) -> Result<ImageFormat, Error> {
             found: formats::describe(bytes),
         });
     };
-    // Xcode writes PNG files that no standard decoder reads, marked by a chunk in front of the header.
+    // Xcode writes PNG files that standard decoders do not read, marked by a chunk before the
+    // header.
     if format == ImageFormat::Png && bytes.get(12..16) == Some(b"CgBI") {
         return Err(Error::UnsupportedFormat {
             found: "a PNG image in Apple's own variant (CgBI)".to_owned(),
@@ -173,16 +178,17 @@ fn recognise(bytes: &[u8], limits: &Limits) -> Result<ImageFormat, Error> {
     Ok(format)
 }
 
-/// A decoder of a PNG, WebP or BMP that has read the header, with the dimensions checked.
+/// Returns a decoder of a PNG, WebP or BMP that has read the header, after checking the dimensions.
 fn open<'a>(
     bytes: &'a [u8],
     format: ImageFormat,
     limits: &Limits,
 ) -> Result<impl ImageDecoder + 'a, Error> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    // The sides are checked below, where the message can say what was found.
+    // The sides are checked below, where the message can name them.
     let mut decoder_limits = image::Limits::no_limits();
-    // That of PNG reads row by row; what else it unpacks, such as a colour profile, no image needs.
+    // The PNG decoder reads row by row; other data that it unpacks, such as a colour profile, are
+    // not needed.
     decoder_limits.max_alloc = Some(if format == ImageFormat::Png {
         PNG_MEMORY
     } else {
@@ -197,9 +203,10 @@ fn open<'a>(
     Ok(decoder)
 }
 
-/// Runs a third-party decoder so that a panic in it costs one image and not the thread.
+/// Runs a third-party decoder so that a panic loses one image and not the thread.
 fn guarded<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    // Everything the closure touches is made inside it or only read, so nothing half changed can be seen afterwards.
+    // The closure creates or only reads everything that it uses, so a panic leaves nothing half
+    // changed.
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
         Err(Error::Corrupt {
             format: name(format),
@@ -208,8 +215,8 @@ fn guarded<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T, Error>) ->
     })
 }
 
-/// Eight bits, three channels. The library's own conversion rounds 16-bit samples and goes through colour spaces;
-/// this one keeps the upper byte, as Pillow does.
+/// Converts to eight bits and three channels. The library's conversion rounds 16-bit samples and
+/// converts colour spaces; this one keeps the upper byte, as Pillow does.
 fn into_rgb(image: DynamicImage) -> RgbImage {
     let (width, height) = (image.width(), image.height());
     let samples: Vec<u8> = match &image {
@@ -235,7 +242,7 @@ fn into_rgb(image: DynamicImage) -> RgbImage {
         DynamicImage::ImageRgba16(colour) => pixels::<4, u16>(colour.as_raw())
             .flat_map(|[r, g, b, _]| [r, g, b].map(upper_byte))
             .collect(),
-        // None of the four formats decodes to floating point; should one ever, the library's conversion is good.
+        // None of the four formats decodes to floating point.
         DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_) | _ => {
             return image.into_rgb8();
         }

@@ -1,6 +1,7 @@
-//! Names of the formats that are not read, so that a refusal says what the file is.
+//! Names of unsupported formats, for error messages.
 
-/// Describes content that is not a JPEG, PNG, WebP or BMP image, for the sentence "the content is …".
+/// Describes content that is not a JPEG, PNG, WebP or BMP image, for the sentence "the content is
+/// …".
 pub(super) fn describe(bytes: &[u8]) -> String {
     if let Some(description) = of_boxes(bytes).or_else(|| of_signature(bytes)) {
         return description.to_owned();
@@ -17,7 +18,8 @@ pub(super) fn describe(bytes: &[u8]) -> String {
         .to_owned()
 }
 
-/// Files of the ISO base media format (ISO/IEC 14496-12): a `ftyp` box with a major brand and compatible ones.
+/// Files of the ISO base media format (ISO/IEC 14496-12): a `ftyp` box with a major brand and
+/// compatible ones.
 fn of_boxes(bytes: &[u8]) -> Option<&'static str> {
     if bytes.get(4..8)? != b"ftyp" {
         return None;

@@ -1,4 +1,4 @@
-//! From RGB pixels to the numbers a network reads.
+//! Conversion of RGB pixels to the input of the network.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -11,12 +11,12 @@ use super::{
     decode,
 };
 
-/// The longest side of a network's input that we accept, in pixels.
+/// Longest accepted side of the input in pixels.
 pub const MAX_INPUT_SIZE: u32 = 1024;
 
-/// How a network wants its images. It is stored with each checkpoint, and a model is only ever fed by its own.
+/// Input format of a network. It is stored with each checkpoint, and a model always uses its own.
 ///
-/// An unknown field is refused when reading: it would be a step that this version cannot do.
+/// An unknown field is refused, because it would be a step that this version does not implement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputSpec {
@@ -26,28 +26,30 @@ pub struct InputSpec {
     pub mean: [f32; 3],
     /// Standard deviation of red, green and blue on the scale 0 to 1. Default: ImageNet's.
     pub std: [f32; 3],
-    /// How an image of another shape becomes a square.
+    /// Conversion of another shape to a square.
     #[serde(default)]
     pub fit: Fit,
-    /// How pixels are averaged when the size changes.
+    /// Filter of the resizing.
     #[serde(default)]
     pub filter: ResizeFilter,
 }
 
-/// How an image that is not square becomes one.
+/// Conversion of an image to a square. A single variant, because it is serialized.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {
-    /// The whole image is resized to the square; its aspect is not kept and nothing is cut off.
+    /// Resizes the whole image to the square, without preserving its aspect ratio and without
+    /// cropping.
     #[default]
     Stretch,
 }
 
-/// How pixels are averaged when the size changes.
+/// Filter of the resizing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeFilter {
-    /// A triangle whose width grows with the reduction, as in Pillow and in torchvision with `antialias=True`.
+    /// A triangle whose width grows with the reduction, as in Pillow, and in torchvision with
+    /// `antialias=True`.
     #[default]
     BilinearAntialiased,
 }
@@ -65,16 +67,16 @@ impl Default for InputSpec {
 }
 
 impl InputSpec {
-    /// How many numbers one image becomes: three planes of `size` × `size`.
+    /// Number of values of one image: three planes of `size` × `size`.
     #[must_use]
     pub fn values(&self) -> usize {
         3 * self.size as usize * self.size as usize
     }
 
-    /// Checks that the numbers can be used. Called once, where a specification enters the program.
+    /// Validates the values. Called once, where a specification enters the program.
     ///
     /// # Errors
-    /// [`Error::InputSpec`] naming the field, what it holds and what it may hold.
+    /// [`Error::InputSpec`] with the field, its value and the rule.
     pub fn validate(&self) -> Result<(), Error> {
         if !(1..=MAX_INPUT_SIZE).contains(&self.size) {
             return Err(Error::InputSpec {
@@ -95,7 +97,7 @@ impl InputSpec {
     }
 }
 
-/// Prepares images one after another and keeps the working memory of the resizing between them. One for each thread.
+/// Prepares images one after another and keeps the memory of the resizing. Each thread has one.
 pub struct Preprocessor {
     resizer: Resizer,
 }
@@ -115,7 +117,7 @@ impl Default for Preprocessor {
 }
 
 impl Preprocessor {
-    /// Without working memory yet; it grows to what the largest image needs.
+    /// Starts without memory, which grows with the largest image.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -123,13 +125,14 @@ impl Preprocessor {
         }
     }
 
-    /// Decodes, resizes and normalises one encoded image into `out`, as planes `[3, size, size]` of f32.
+    /// Decodes, resizes and normalizes an encoded image into `out`, as planes `[3, size, size]` of
+    /// f32.
     ///
     /// # Errors
-    /// Those of [`decode`]; `out` is then as it was.
+    /// As [`decode`]; `out` is unchanged then.
     ///
     /// # Panics
-    /// Where `out` does not hold [`InputSpec::values`] numbers.
+    /// If `out` does not have [`InputSpec::values`] elements.
     pub fn preprocess(
         &mut self,
         bytes: &[u8],
@@ -140,13 +143,13 @@ impl Preprocessor {
         self.preprocess_changed(bytes, limits, spec, &Transform::NONE, out)
     }
 
-    /// The same with a random change.
+    /// As [`Preprocessor::preprocess`], with a random change.
     ///
     /// # Errors
-    /// Those of [`decode`]; `out` is then as it was.
+    /// As [`decode`]; `out` is unchanged then.
     ///
     /// # Panics
-    /// Where `out` does not hold [`InputSpec::values`] numbers.
+    /// If `out` does not have [`InputSpec::values`] elements.
     pub fn preprocess_changed(
         &mut self,
         bytes: &[u8],
@@ -165,13 +168,13 @@ impl Preprocessor {
 
     /// Resizes the whole image to `size` × `size` pixels by an antialiased bilinear filter.
     ///
-    /// The result follows Pillow's `resize((size, size), BILINEAR)`. Each of the two passes may round a sample by one 8-bit
-    /// level differently where it lies halfway, so two levels are possible where both passes meet such a tie: of 80 million
-    /// samples of UTKFace (400 images to 224, 112 and 64 pixels) 99.87 % were equal, and two differed by two levels. An image
-    /// that already has the size is handed back untouched.
+    /// The result follows Pillow's `resize((size, size), BILINEAR)`. Each of the two passes may
+    /// round a tie by one 8-bit level differently, so differences of up to two levels are possible:
+    /// of 80 million samples of UTKFace (400 images to 224, 112 and 64 pixels) 99.87 % were equal,
+    /// and two differed by two levels. An image that already has the size is returned unchanged.
     ///
     /// # Panics
-    /// Where `size` or a side of the image is 0, which neither [`decode`] nor a valid [`InputSpec`] lets through.
+    /// If `size` or a side of the image is 0, which [`decode`] and a valid [`InputSpec`] exclude.
     #[must_use]
     pub fn resize(&mut self, image: RgbImage, size: u32) -> RgbImage {
         self.resize_part(image, Crop::WHOLE, size)
@@ -191,8 +194,8 @@ impl Preprocessor {
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
             .use_alpha(false);
-        // Pillow resizes the width first and rounds to 8 bits in between; the library alone would begin with the height,
-        // and forty times as many samples would then differ by a level.
+        // Pillow resizes the width first and rounds to 8 bits in between; the library would start
+        // with the height, and forty times as many samples would differ by a level.
         let mut narrow = Image::new(size, height, PixelType::U8x3);
         let mut target = Image::new(size, size, PixelType::U8x3);
         let (left, columns) = pixels_of(part.left, part.side, width);
@@ -208,20 +211,21 @@ impl Preprocessor {
     }
 }
 
-/// Begin and length in pixels of a part of a side; rounding does not take it past the end.
+/// Returns start and length in pixels of a part of a side; rounding does not extend it past the
+/// end.
 fn pixels_of(begin: f64, share: f64, side: u32) -> (f64, f64) {
     let side = f64::from(side);
     let begin = begin * side;
     (begin, (share * side).min(side - begin))
 }
 
-/// Decodes, resizes and normalises one image; see [`Preprocessor::preprocess`], which is the one for many images.
+/// Decodes, resizes and normalizes one image; for many images see [`Preprocessor::preprocess`].
 ///
 /// # Errors
-/// Those of [`decode`]; `out` is then as it was.
+/// As [`decode`]; `out` is unchanged then.
 ///
 /// # Panics
-/// Where `out` does not hold [`InputSpec::values`] numbers.
+/// If `out` does not have [`InputSpec::values`] elements.
 pub fn preprocess(
     bytes: &[u8],
     limits: &Limits,
@@ -231,16 +235,18 @@ pub fn preprocess(
     Preprocessor::new().preprocess(bytes, limits, spec, out)
 }
 
-/// Resizes one image; see [`Preprocessor::resize`], which is the one for many images.
+/// Resizes one image; for many images see [`Preprocessor::resize`].
 #[must_use]
 pub fn resize(image: &RgbImage, size: u32) -> RgbImage {
     Preprocessor::new().resize(image.clone(), size)
 }
 
-/// Writes an image of the specified size as planes of red, green and blue: `out[c][y][x] = (v / 255 - mean[c]) / std[c]`.
+/// Writes an image of the specified size as planes of red, green and blue: `out[c][y][x] = (v / 255
+/// - mean[c]) / std[c]`.
 ///
 /// # Panics
-/// Where the image is not `size` × `size` pixels or `out` does not hold [`InputSpec::values`] numbers.
+/// If the image is not `size` × `size` pixels or `out` does not have [`InputSpec::values`]
+/// elements.
 pub fn normalise_into(image: &RgbImage, spec: &InputSpec, out: &mut [f32]) {
     assert_eq!(
         image.dimensions(),
@@ -256,7 +262,7 @@ pub fn normalise_into(image: &RgbImage, spec: &InputSpec, out: &mut [f32]) {
     let area = out.len() / 3;
     let (red, rest) = out.split_at_mut(area);
     let (green, blue) = rest.split_at_mut(area);
-    // There are only 256 values for each channel, so a table is both faster and exact to the formula.
+    // Each channel has only 256 values, so a table is faster and exactly equal to the formula.
     let [red_of, green_of, blue_of] =
         [0, 1, 2].map(|channel| levels(spec.mean[channel], spec.std[channel]));
     let (pixels, _) = image.as_raw().as_chunks::<3>();
@@ -267,7 +273,7 @@ pub fn normalise_into(image: &RgbImage, spec: &InputSpec, out: &mut [f32]) {
     }
 }
 
-/// What each of the 256 levels of a channel becomes.
+/// Returns the normalized values of the 256 levels of a channel.
 fn levels(mean: f32, std: f32) -> [f32; 256] {
     std::array::from_fn(|level| (level as f32 / 255.0 - mean) / std)
 }

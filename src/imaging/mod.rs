@@ -1,21 +1,24 @@
-//! From the bytes of an image to the numbers a network reads: bytes → upright RGB → resized → normalised.
+//! Image preprocessing: encoded bytes → upright RGB → resized → normalized input of the network.
 //!
-//! This is the one preprocessing of the product. Training, evaluation and prediction all call it, so a model never
-//! meets an image prepared in another way than the ones it learned from. The steps follow what Pillow and
-//! torchvision do, because that is how the reference training prepares its images:
+//! This is the only preprocessing of the product. Training, evaluation and prediction use it, so a
+//! model never receives an image that was prepared differently from its training images. The steps
+//! follow Pillow and torchvision, which prepare the images of the reference training:
 //!
-//! 1. [`decode`]: JPEG, PNG, WebP or BMP, known by content and never by name. The limits are checked on the header,
-//!    before a pixel is decoded. The EXIF orientation is applied, alpha is dropped, grey becomes RGB, 16 bits become 8.
-//!    A file that ends before its image does is an error and not an image with a grey lower half.
-//! 2. [`Preprocessor::resize`]: the whole image to a square, without keeping its aspect, by an antialiased bilinear filter.
+//! 1. [`decode`]: JPEG, PNG, WebP or BMP, detected by content. The limits are checked on the
+//!    header, before a pixel is decoded. The EXIF orientation is applied, alpha is dropped, grey
+//!    becomes RGB, 16 bits become 8. A truncated file is an error.
+//! 2. [`Preprocessor::resize`]: the whole image to a square, without preserving its aspect ratio,
+//!    by an antialiased bilinear filter.
 //! 3. [`normalise_into`]: planes of red, green and blue, `(v / 255 - mean) / std`.
 //!
-//! Training may change an image on this way at random ([`augment`]).
+//! Training may change an image at random in between ([`augment`]).
 //!
-//! Nothing here knows about tensors, files or threads; a thread that prepares many images keeps one [`Preprocessor`].
+//! This module does not depend on tensors, files or threads. A thread that prepares many images
+//! keeps one [`Preprocessor`].
 
-/// Raised whenever a decoder gives other pixels for the same file. Checkpoints record it: 1 decoded JPEG with zune-jpeg, 2 does
-/// so with libjpeg-turbo. Caches of features and of answers need not: both end with the process that filled them.
+/// Incremented whenever a decoder returns other pixels for the same file. Checkpoints record it: 1
+/// decoded JPEG with zune-jpeg, 2 with libjpeg-turbo. Caches of features and responses do not need
+/// it, because they end with their process.
 pub const DECODER_REVISION: u32 = 2;
 
 pub mod augment;

@@ -1,8 +1,8 @@
-//! The EXIF orientation of an image, where and as tools write it.
+//! EXIF orientation of an image, in the places and forms in which tools write it.
 //!
-//! Only one number of the EXIF data is of interest, so it is read here, in time proportional to the first directory. The
-//! EXIF crates parse every directory of the data, and nested directories that overlap make that quadratic in a file's
-//! size: 64 kB from a stranger would cost gigabytes.
+//! Only one number of the EXIF data is needed, so it is read here, in time proportional to the
+//! first directory. The EXIF crates parse every directory, and overlapping nested directories make
+//! that quadratic in the size of the file: 64 kB from an untrusted client would need gigabytes.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -12,18 +12,18 @@ use image::metadata::Orientation;
 
 use super::webp;
 
-/// What JPEG puts in front of the TIFF header; some tools write it in PNG and WebP files too.
+/// Prefix of the TIFF header in JPEG; some tools also write it in PNG and WebP files.
 const JPEG_PREFIX: &[u8] = b"Exif\0\0";
 /// Keywords of the PNG text chunks in which ImageMagick stores EXIF data, as hexadecimal digits.
 const RAW_PROFILES: [&[u8]; 2] = [b"Raw profile type exif", b"Raw profile type APP1"];
 /// The tag of the orientation (TIFF 6.0, section 8).
 const ORIENTATION_TAG: u16 = 0x0112;
-/// Largest EXIF data that is unpacked from a compressed PNG text chunk, in bytes, as hexadecimal digits.
+/// Largest EXIF data in a compressed PNG text chunk, in bytes, as hexadecimal digits.
 const MAX_TEXT: u64 = 1 << 20;
 
-/// The orientation that EXIF data asks for; upright where it has none, or one that is not 1 to 8.
+/// Returns the orientation in EXIF data; upright if it is missing or not 1 to 8.
 ///
-/// `data` begins with a TIFF header, or with JPEG's prefix in front of it.
+/// `data` starts with a TIFF header, or with the prefix of JPEG before it.
 pub(super) fn of_exif(data: &[u8]) -> Orientation {
     first_directory(data)
         .and_then(|value| u8::try_from(value).ok())
@@ -31,7 +31,8 @@ pub(super) fn of_exif(data: &[u8]) -> Orientation {
         .unwrap_or(Orientation::NoTransforms)
 }
 
-/// The value of the orientation in the first directory, which is the image's own; a thumbnail's follows it.
+/// Returns the orientation in the first directory, which describes the image; that of a thumbnail
+/// follows.
 fn first_directory(data: &[u8]) -> Option<u32> {
     let data = data.strip_prefix(JPEG_PREFIX).unwrap_or(data);
     let order = match data.get(..4)? {
@@ -46,7 +47,8 @@ fn first_directory(data: &[u8]) -> Option<u32> {
         if order.u16(data, entry)? != ORIENTATION_TAG {
             continue;
         }
-        // SHORT by the standard; BYTE and LONG are written too. The value stands at the front of its four bytes.
+        // SHORT by the standard; BYTE and LONG occur too. The value is at the start of its four
+        // bytes.
         return match order.u16(data, entry + 2)? {
             1 => data.get(entry + 8).copied().map(u32::from),
             3 => order.u16(data, entry + 8).map(u32::from),
@@ -81,7 +83,8 @@ impl Order {
     }
 }
 
-/// The orientation of a PNG: of its `eXIf` chunk, else of ImageMagick's text chunk, before or after the pixels.
+/// Returns the orientation of a PNG from its `eXIf` chunk, otherwise from ImageMagick's text chunk,
+/// before or after the pixels.
 pub(super) fn of_png(bytes: &[u8]) -> Orientation {
     if let Some((_, exif)) = png_chunks(bytes).find(|(kind, _)| kind == b"eXIf") {
         return of_exif(exif);
@@ -91,7 +94,7 @@ pub(super) fn of_png(bytes: &[u8]) -> Orientation {
         .map_or(Orientation::NoTransforms, |exif| of_exif(&exif))
 }
 
-/// The orientation of a WebP: of its `EXIF` chunk.
+/// Returns the orientation of a WebP from its `EXIF` chunk.
 pub(super) fn of_webp(bytes: &[u8]) -> Orientation {
     webp::chunks(bytes)
         .find(|(kind, _)| kind == b"EXIF")
@@ -100,7 +103,7 @@ pub(super) fn of_webp(bytes: &[u8]) -> Orientation {
         })
 }
 
-/// The kind and the content of each chunk. Checksums are left to the decoder.
+/// Iterates over the kind and the content of each chunk. The decoder verifies the checksums.
 fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     let mut rest = bytes.get(8..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -112,8 +115,8 @@ fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     })
 }
 
-/// The EXIF data of a text chunk of ImageMagick's: a keyword, then, where `zTXt` compressed, a newline, the name, a
-/// newline, the length, a newline, and lines of hexadecimal digits.
+/// Returns the EXIF data of ImageMagick's text chunk: a keyword, then, compressed in `zTXt`, a
+/// newline, the name, a newline, the length, a newline, and lines of hexadecimal digits.
 fn raw_profile(kind: &[u8; 4], body: &[u8]) -> Option<Vec<u8>> {
     let keyword = RAW_PROFILES
         .iter()
@@ -122,7 +125,7 @@ fn raw_profile(kind: &[u8; 4], body: &[u8]) -> Option<Vec<u8>> {
     let text: Cow<'_, [u8]> = match kind {
         b"tEXt" => value.into(),
         b"zTXt" => inflate(value.strip_prefix(&[0])?)?.into(),
-        // No language, no translated keyword: two flags and two empty strings.
+        // Two flags and two empty strings: without language and translated keyword.
         b"iTXt" => match value.strip_prefix(&[0, 0, 0, 0]) {
             Some(plain) => plain.into(),
             None => inflate(value.strip_prefix(&[1, 0, 0, 0])?)?.into(),

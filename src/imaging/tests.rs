@@ -1,4 +1,5 @@
-//! Against Pillow's numbers, which `tests/fixtures/generate/make_imaging_fixtures.py` wrote beside the images it drew.
+//! Against Pillow's numbers, which `tests/fixtures/generate/make_imaging_fixtures.py` wrote beside
+//! the images it drew.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +9,9 @@ use serde::Deserialize;
 
 use super::*;
 
-/// Greatest difference of one 8-bit sample after decoding and resizing. Without loss, and for JPEG, only the resizing rounds
-/// differently; lossy WebP leaves the last bits of colour to the decoder, where 2 is the greatest difference of these images.
+/// Greatest difference of one 8-bit sample after decoding and resizing. Without loss, and for JPEG,
+/// only the resizing rounds differently; lossy WebP leaves the last bits of colour to the decoder,
+/// where 2 is the greatest difference of these images.
 const LOSSLESS_TOLERANCE: u8 = 1;
 const LOSSY_TOLERANCE: u8 = 3;
 
@@ -279,7 +281,8 @@ fn limits_hold_before_decoding_and_the_message_names_both_numbers() {
 
 #[test]
 fn a_header_that_promises_a_huge_image_is_refused_without_allocating_it() {
-    // The width and the height of a PNG are eight bytes at offset 16, and a check sum over the chunk follows.
+    // The width and the height of a PNG are eight bytes at offset 16, and a check sum over the
+    // chunk follows.
     let mut bomb = fixture("wide.png");
     bomb[16..24].copy_from_slice(&[0, 0, 0xFF, 0xFF, 0, 0, 0xFF, 0xFF]);
     // CRC-32 of "IHDR", two times 65535, 8 bits, RGB, from Python's zlib.crc32.

@@ -127,7 +127,7 @@ pub fn router(uploading: Uploading, takes_uploads: bool) -> Router {
 async fn begin(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     answer(route::UPLOADS, async {
         let length = number(&headers, &UPLOAD_LENGTH)?;
-        let upload = pages.datasets.uploads().begin(length).await;
+        let upload = pages.datasets.uploads().create(length).await;
         let upload = upload.map_err(refused)?;
         let path = format!("/datasets/uploads/{}", upload.id);
         let location = HeaderValue::try_from(path.as_str())

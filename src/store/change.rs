@@ -1,7 +1,8 @@
-//! Changes of a training, with the events, checkpoints and model version that belong to them.
+//! Changes of a training, with their events, checkpoints and model version.
 //!
-//! A change is decided by a closure that runs inside the transaction and sees the training as it is: of a stop and a finish that race, the
-//! second one sees what the first one did, and nothing is overwritten with what was read earlier.
+//! A closure that runs inside the transaction decides a change from the current training: if a stop
+//! and a finish race, the second one sees the result of the first, and nothing is overwritten with
+//! stale data.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -9,29 +10,30 @@ use std::time::SystemTime;
 use prost::Message;
 use prost_types::Timestamp;
 
-use super::database::{Write, run_detached};
 use super::events::{Kind, Log};
 use super::trainings::{find, is_final, state_changed};
+use super::transaction::{WriteTx, run_detached};
 use super::versions::{self, Publish};
 use super::{Error, Store, checkpoints, resume_points};
 use crate::names::id_of;
 use crate::proto::{v1 as pb, worker_v1::ResumePoint};
 
-/// What is written together with a training's message. The default writes the message alone.
+/// Data to write together with a training's message. The default writes the message alone.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
-    /// Events to append, in order: `DatasetScanned`, `EpochCompleted`, `MetricsRewound`, `CheckpointSaved`, `SpecChanged` or `TestEvaluated`.
+    /// Events to append, in order: `DatasetScanned`, `EpochCompleted`, `MetricsRewound`,
+    /// `CheckpointSaved`, `SpecChanged` or `TestEvaluated`.
     ///
-    /// `CheckpointSaved` also stores the checkpoint; its `name` and, when unset, `create_time` are filled in, and a `best` one takes
-    /// the flag from the others.
+    /// `CheckpointSaved` also stores the checkpoint; its `name` and, if unset, `create_time` are
+    /// filled in, and a `best` one clears the flag of the others.
     pub events: Vec<Kind>,
-    /// Epochs whose checkpoints are forgotten, to save disk. Epochs without one are passed over.
+    /// Epochs whose checkpoints are deleted to save disk space. Epochs without one are skipped.
     pub drop_checkpoints: Vec<u32>,
-    /// A model version to make.
+    /// A model version to create.
     pub publish: Option<Publish>,
-    /// Where the training can go on from now on. A training that ends forgets it.
+    /// The new resume point. It is deleted when the training ends.
     pub resume_point: Option<ResumePoint>,
-    /// Later epochs that are forgotten, because they are made again.
+    /// Later epochs to delete, because they are repeated.
     pub rewind: Option<Rewind>,
 }
 
@@ -44,43 +46,48 @@ impl From<Kind> for Change {
     }
 }
 
-/// How far a training goes back.
+/// Position to which a training returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rewind {
-    /// To its beginning: all checkpoints are forgotten, and where the training could go on.
+    /// The start: all checkpoints and the resume point are deleted.
     ToStart,
-    /// Into the epoch behind these, which may be the first: checkpoints of later ones are forgotten.
-    Behind {
-        /// Epochs that stay.
+    /// The end of an epoch, or the start: checkpoints of later epochs are deleted.
+    After {
+        /// Epochs that are kept.
         epochs: u32,
-        /// The best of those that stay; 0 without one.
+        /// Best kept epoch; 0 without one.
         best_epoch: u32,
     },
 }
 
-/// What a change did.
+/// Result of a change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpdateResult {
-    /// The training after it.
+    /// The training after the change.
     pub training: pb::Training,
-    /// The events that were appended, in order.
+    /// Appended events, in order.
     pub events: Vec<pb::TrainingEvent>,
-    /// The model version that was made.
+    /// The created model version.
     pub version: Option<pb::ModelVersion>,
-    /// SHA-256 (hex) of the artifacts that nothing uses any more.
+    /// SHA-256 (hex) of the artifacts that are no longer referenced.
     pub unreferenced: Vec<String>,
 }
 
 impl Store {
-    /// Changes a training: `decide` sees it as it is, edits it and says what else is written; all of it is one transaction.
+    /// Changes a training in one transaction: `decide` edits the current training and returns
+    /// further data to write.
     ///
-    /// The store keeps `name`, `create_time`, `update_time`, `last_sequence`, `queue_position` and `model_version` itself, whatever
-    /// `decide` does to them. After the given events it appends `ModelVersionCreated` when a version is made, and last `StateChanged`, with
-    /// the training's `stop_reason` and `failure`, when `decide` changed the state. When nothing changes, nothing is written.
+    /// Changes to `name`, `create_time`, `update_time`, `last_sequence`, `queue_position` and
+    /// `model_version` are ignored. After the given events the store appends `ModelVersionCreated`
+    /// if a version is created, and last `StateChanged`, with the training's `stop_reason` and
+    /// `failure`, if `decide` changed the state. Without a change nothing is written.
     ///
-    /// `decide` runs on the way of all writes and must only compute. Its error undoes everything and is returned as it is. Errors of
-    /// the store: [`Error::NotFound`]; [`Error::Terminal`] when an ended training would change its state, get events or a version;
-    /// [`Error::NotAppendable`].
+    /// `decide` blocks all other writes and must only compute. Its error rolls everything back and
+    /// is returned unchanged.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Terminal`] if an ended training would change its state or get
+    /// events or a version; [`Error::NotAppendable`].
     pub async fn update<F, E>(&self, id: &str, decide: F) -> Result<UpdateResult, E>
     where
         F: FnOnce(&mut pb::Training) -> Result<Change, E> + Send + 'static,
@@ -88,7 +95,7 @@ impl Store {
     {
         let (inner, id) = (self.inner.clone(), id.to_owned());
         run_detached(Box::pin(async move {
-            let mut write = Write::begin(inner).await?;
+            let mut write = WriteTx::start(inner).await?;
             let (number, before) = find(write.connection(), &id)
                 .await?
                 .ok_or_else(|| Error::no_training(&id))?;
@@ -105,7 +112,7 @@ impl Store {
 
 /// Writes a decided change; see [`Store::update`].
 async fn apply(
-    write: &mut Write,
+    write: &mut WriteTx,
     number: i64,
     before: &pb::Training,
     mut after: pb::Training,
@@ -118,10 +125,10 @@ async fn apply(
         resume_point,
         rewind,
     } = change;
-    keep_own_fields(before, &mut after);
+    restore_own_fields(before, &mut after);
     let moved = after.state != before.state;
-    let tells = moved || publish.is_some() || !kinds.is_empty();
-    if is_final(before.state()) && tells {
+    let adds_events = moved || publish.is_some() || !kinds.is_empty();
+    if is_final(before.state()) && adds_events {
         return Err(Error::Terminal {
             name: before.name.clone(),
             state: before.state(),
@@ -165,19 +172,19 @@ async fn apply(
     if let Some(rewind) = rewind {
         let (epochs, best_epoch) = match rewind {
             Rewind::ToStart => {
-                resume_points::forget(write, number).await?;
+                resume_points::delete(write, number).await?;
                 (0, 0)
             }
-            Rewind::Behind { epochs, best_epoch } => (epochs, best_epoch),
+            Rewind::After { epochs, best_epoch } => (epochs, best_epoch),
         };
         released.append(&mut checkpoints::rewind(write, number, epochs, best_epoch).await?);
     }
     for epoch in drop_checkpoints {
-        released.append(&mut checkpoints::forget(write, number, epoch).await?);
+        released.append(&mut checkpoints::delete(write, number, epoch).await?);
     }
     after.last_sequence = log.sequence.cast_unsigned();
     if is_final(after.state()) {
-        resume_points::forget(write, number).await?;
+        resume_points::delete(write, number).await?;
     } else if let Some(point) = resume_point {
         resume_points::upsert(write, number, &point).await?;
     }
@@ -206,8 +213,8 @@ async fn apply(
     })
 }
 
-/// Takes back what a decision did to the fields that only the store writes.
-fn keep_own_fields(before: &pb::Training, after: &mut pb::Training) {
+/// Restores the fields that only the store writes.
+fn restore_own_fields(before: &pb::Training, after: &mut pb::Training) {
     after.name.clone_from(&before.name);
     after.create_time = before.create_time;
     after.update_time = before.update_time;

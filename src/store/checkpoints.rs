@@ -1,17 +1,20 @@
-//! Checkpoints of trainings, and which artifacts are in use.
+//! Checkpoints of trainings, and referenced artifacts.
 
 use std::collections::{BTreeSet, HashSet};
 
 use prost::Message;
 use sqlx::SqliteConnection;
 
-use super::database::Write;
+use super::transaction::WriteTx;
 use super::{Error, Page, Store};
 use crate::names::CheckpointRef;
 use crate::proto::v1 as pb;
 
 impl Store {
-    /// Up to `limit` checkpoints of a training, newest first, of epochs below `before`. Errors: [`Error::NotFound`].
+    /// Lists up to `limit` checkpoints of a training, newest first, of epochs below `before`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
     pub async fn checkpoints(
         &self,
         id: &str,
@@ -34,7 +37,10 @@ impl Store {
         Page::read(rows, limit, |row: Row| Ok((row.0, decode(id, row)?))).await
     }
 
-    /// One checkpoint of a training. Errors: [`Error::NotFound`].
+    /// Returns a checkpoint of a training.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
     pub async fn checkpoint(
         &self,
         id: &str,
@@ -72,7 +78,7 @@ impl Store {
         )
     }
 
-    /// A training's best checkpoint so far, if it has one.
+    /// Returns the best checkpoint so far, if there is one.
     pub async fn best_checkpoint(&self, id: &str) -> Result<Option<pb::Checkpoint>, Error> {
         match self.checkpoint(id, CheckpointRef::Best).await {
             Ok(best) => Ok(Some(best)),
@@ -81,13 +87,13 @@ impl Store {
         }
     }
 
-    /// Whether a checkpoint or a model version uses the artifact with this SHA-256 (hex).
+    /// Returns true if a checkpoint or a model version uses the artifact with this SHA-256 (hex).
     pub async fn is_referenced(&self, sha256: &str) -> Result<bool, Error> {
         let mut read = self.read().await?;
         is_referenced(&mut read, sha256).await
     }
 
-    /// SHA-256 (hex) of every artifact that a checkpoint or a model version uses.
+    /// Returns the SHA-256 (hex) of every artifact that a checkpoint or a model version uses.
     pub async fn referenced_digests(&self) -> Result<HashSet<String>, Error> {
         let mut read = self.read().await?;
         let digests: Vec<String> = sqlx::query_scalar(
@@ -99,9 +105,10 @@ impl Store {
     }
 }
 
-/// Stores a checkpoint, in place of an earlier one of the same epoch. Returns the digests of the files that the earlier one had.
+/// Stores a checkpoint and replaces an earlier one of the same epoch, whose file digests it
+/// returns.
 pub(super) async fn upsert(
-    write: &mut Write,
+    write: &mut WriteTx,
     training: i64,
     checkpoint: &pb::Checkpoint,
 ) -> Result<BTreeSet<String>, Error> {
@@ -140,9 +147,9 @@ pub(super) async fn upsert(
     Ok(replaced)
 }
 
-/// Forgets the checkpoint of an epoch, if there is one. Returns the digests of its files.
-pub(super) async fn forget(
-    write: &mut Write,
+/// Deletes the checkpoint of an epoch, if it exists, and returns the digests of its files.
+pub(super) async fn delete(
+    write: &mut WriteTx,
     training: i64,
     epoch: u32,
 ) -> Result<BTreeSet<String>, Error> {
@@ -155,10 +162,10 @@ pub(super) async fn forget(
     Ok(files)
 }
 
-/// Forgets the checkpoints of the epochs behind the first `epochs`, which are made again, and makes the best of the others the training's best. Returns the digests of the
-/// files of those that were forgotten.
+/// Deletes the checkpoints after the first `epochs` epochs, which the training repeats, and marks
+/// the one of `best_epoch` as the best. Returns the digests of the deleted files.
 pub(super) async fn rewind(
-    write: &mut Write,
+    write: &mut WriteTx,
     training: i64,
     epochs: u32,
     best_epoch: u32,
@@ -171,9 +178,9 @@ pub(super) async fn rewind(
             .await?;
     let mut released = BTreeSet::new();
     for epoch in later {
-        released.append(&mut forget(write, training, epoch).await?);
+        released.append(&mut delete(write, training, epoch).await?);
     }
-    // Two steps, since at no time may two be the best.
+    // Two steps, because a unique index allows one best checkpoint at any time.
     for query in [
         "UPDATE checkpoints SET best = 0 WHERE training = ? AND epoch <> ?",
         "UPDATE checkpoints SET best = 1 WHERE training = ? AND epoch = ?",
@@ -187,7 +194,7 @@ pub(super) async fn rewind(
     Ok(released)
 }
 
-/// Those of the digests that nothing uses any more.
+/// Returns the digests that are no longer referenced.
 pub(super) async fn unreferenced(
     connection: &mut SqliteConnection,
     candidates: impl IntoIterator<Item = String>,

@@ -1,30 +1,29 @@
-//! Datasets with a name: inserting, reading, changing and deleting them.
+//! Named datasets: inserting, reading and changing them.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use prost::Message;
 use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 
-use super::database::{Write, run_detached};
+use super::transaction::{WriteTx, run_detached};
 use super::{Error, Page, Store};
 use crate::names::id_of;
-use crate::proto::v1::{self as pb, DatasetKind, DatasetState};
+use crate::proto::v1::{self as pb, DatasetState};
 
-/// A dataset and the number of its row, which a later one of the same id does not have.
+/// A dataset with the number of its row, which distinguishes it from a later one of the same id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NumberedDataset {
-    /// The number.
     pub number: i64,
-    /// The dataset.
     pub dataset: pb::Dataset,
 }
 
 impl Store {
-    /// Stores a new dataset in the state that its message has; the store sets its times. At most `max_unfinished` may be unpacked or scanned, this one included.
+    /// Inserts a dataset in the state of its message; the store sets its times. At most
+    /// `max_unfinished` may be unpacked or scanned, including this one.
     ///
-    /// Errors: [`Error::AlreadyExists`], [`Error::UploadUsed`], [`Error::TooManyDatasets`].
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::UploadUsed`], [`Error::TooManyDatasets`].
     pub async fn insert_dataset(
         &self,
         dataset: pb::Dataset,
@@ -32,7 +31,7 @@ impl Store {
     ) -> Result<NumberedDataset, Error> {
         let inner = self.inner.clone();
         run_detached(Box::pin(async move {
-            let mut write = Write::begin(inner).await?;
+            let mut write = WriteTx::start(inner).await?;
             let inserted = insert(&mut write, dataset, max_unfinished).await?;
             write.commit().await?;
             Ok(inserted)
@@ -40,14 +39,17 @@ impl Store {
         .await
     }
 
-    /// One dataset. Errors: [`Error::NotFound`].
+    /// Returns a dataset.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
     pub async fn dataset(&self, id: &str) -> Result<NumberedDataset, Error> {
         let mut read = self.read().await?;
         let found = find(&mut read, id).await?;
         found.ok_or_else(|| Error::no_dataset(id))
     }
 
-    /// Up to `limit` datasets, newest first, before a place in the list.
+    /// Lists up to `limit` datasets, newest first, before a position.
     pub async fn list_datasets(
         &self,
         before: Option<i64>,
@@ -64,7 +66,7 @@ impl Store {
         Page::read(rows, limit, item).await
     }
 
-    /// Every dataset that is being unpacked or scanned, oldest first.
+    /// Returns the datasets that are being unpacked or scanned, oldest first.
     pub async fn unfinished_datasets(&self) -> Result<Vec<NumberedDataset>, Error> {
         let mut read = self.read().await?;
         let rows: Vec<Row> = sqlx::query_as(
@@ -76,7 +78,7 @@ impl Store {
         rows.into_iter().map(decode).collect()
     }
 
-    /// All datasets, oldest first.
+    /// Returns all datasets, oldest first.
     pub async fn all_datasets(&self) -> Result<Vec<NumberedDataset>, Error> {
         let mut read = self.read().await?;
         let rows: Vec<Row> =
@@ -86,7 +88,8 @@ impl Store {
         rows.into_iter().map(decode).collect()
     }
 
-    /// Replaces a dataset. False when it was deleted meanwhile, even if there is another one of its id.
+    /// Replaces a dataset. Returns false if it was deleted meanwhile, even if another one has its
+    /// id.
     pub async fn update_dataset(&self, changed: NumberedDataset) -> Result<bool, Error> {
         let inner = self.inner.clone();
         run_detached(Box::pin(async move {
@@ -95,7 +98,7 @@ impl Store {
                 mut dataset,
             } = changed;
             dataset.update_time = Some(Timestamp::from(SystemTime::now()));
-            let mut write = Write::begin(inner).await?;
+            let mut write = WriteTx::start(inner).await?;
             let done = sqlx::query("UPDATE datasets SET state = ?, message = ? WHERE number = ?")
                 .bind(dataset.state)
                 .bind(dataset.encode_to_vec())
@@ -107,49 +110,9 @@ impl Store {
         }))
         .await
     }
-
-    /// Forgets a dataset and returns what it was; its files are the caller's.
-    ///
-    /// Errors: [`Error::NotFound`], [`Error::DatasetInUse`].
-    pub async fn delete_dataset(&self, id: &str) -> Result<NumberedDataset, Error> {
-        let (inner, id) = (self.inner.clone(), id.to_owned());
-        run_detached(Box::pin(async move {
-            let mut write = Write::begin(inner).await?;
-            let found = find(write.connection(), &id)
-                .await?
-                .ok_or_else(|| Error::no_dataset(&id))?;
-            let live = super::trainings::live(write.connection()).await?;
-            if let Some(training) = live
-                .into_iter()
-                .find(|training| reads(training, &found.dataset))
-            {
-                return Err(Error::DatasetInUse {
-                    name: found.dataset.name,
-                    training: training.name,
-                });
-            }
-            sqlx::query("DELETE FROM datasets WHERE number = ?")
-                .bind(found.number)
-                .execute(write.connection())
-                .await?;
-            write.commit().await?;
-            Ok(found)
-        }))
-        .await
-    }
 }
 
-/// Whether a training reads the dataset: by its name, or by a path into files that would go with it.
-fn reads(training: &pb::Training, dataset: &pb::Dataset) -> bool {
-    let read = training.resolved_spec.as_ref();
-    let Some(read) = read.and_then(|spec| spec.dataset.as_ref()) else {
-        return false;
-    };
-    let is_inside = || Path::new(&read.path).starts_with(&dataset.path);
-    read.name == dataset.name || (dataset.kind() == DatasetKind::Uploaded && is_inside())
-}
-
-/// Checks that a training's dataset is still there, inside the transaction that inserts the training.
+/// Checks, in the transaction that inserts a training, that its dataset exists.
 pub(super) async fn check_used(
     connection: &mut SqliteConnection,
     training: &pb::Training,
@@ -168,7 +131,7 @@ pub(super) async fn check_used(
 }
 
 async fn insert(
-    write: &mut Write,
+    write: &mut WriteTx,
     mut dataset: pb::Dataset,
     max_unfinished: usize,
 ) -> Result<NumberedDataset, Error> {
@@ -214,7 +177,7 @@ async fn insert(
 /// Number, id and message.
 type Row = (i64, String, Vec<u8>);
 
-async fn find(
+pub(super) async fn find(
     connection: &mut SqliteConnection,
     id: &str,
 ) -> Result<Option<NumberedDataset>, Error> {

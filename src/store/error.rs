@@ -1,4 +1,4 @@
-//! What can go wrong in the store.
+//! Errors of the store.
 
 use std::error::Error as StdError;
 use std::io;
@@ -8,217 +8,114 @@ use sqlx::migrate::MigrateError;
 
 use crate::proto::v1::TrainingState;
 
-/// SQLite's result code for a file system without room.
+/// SQLite's result code for a full file system.
 const SQLITE_FULL: &str = "13";
-/// SQLite's extended result code for no room to grow the shared memory file.
+/// SQLite's extended result code for a full file system that prevents growing the shared memory
+/// file.
 const SQLITE_IOERR_SHMSIZE: &str = "4874";
 
-/// Failures of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing has this name.
     #[error("{what} {name} does not exist")]
-    NotFound {
-        /// Kind of resource, such as `training`.
-        what: &'static str,
-        /// Its name.
-        name: String,
-    },
-    /// The name is taken.
+    NotFound { what: &'static str, name: String },
     #[error("{name} already exists; choose another id")]
-    AlreadyExists {
-        /// Such as `trainings/{id}`.
-        name: String,
-    },
-    /// A training's name is not of its form.
-    #[error("the training name {name:?} is not of the form trainings/{{id}}")]
-    BadName {
-        /// The name as given.
-        name: String,
-    },
-    /// A request id came again with another request.
+    AlreadyExists { name: String },
+    #[error("the training name must be trainings/{{id}}, got {name:?}")]
+    BadName { name: String },
     #[error(
         "request id {request_id} was used for a different request that started {training}; use a fresh id for a new request"
     )]
     RequestIdReused {
-        /// The id.
         request_id: String,
-        /// The training that the first request started.
         training: String,
     },
-    /// A training that has not ended reads the dataset.
     #[error(
-        "{name} is read by {training}, which has not ended; cancel it, or wait for its end, before deleting the dataset"
+        "{name} is in use by {training}; cancel the training, or wait for its end, before deleting the dataset"
     )]
-    DatasetInUse {
-        /// `datasets/{id}`.
-        name: String,
-        /// `trainings/{id}`.
-        training: String,
-    },
-    /// Another dataset was made of the upload.
+    DatasetInUse { name: String, training: String },
     #[error(
-        "{dataset} was made of the upload {upload:?}; upload the archive again for another dataset"
+        "{dataset} was created from upload {upload:?}; upload the archive again for another dataset"
     )]
-    UploadUsed {
-        /// The upload's id.
-        upload: String,
-        /// `datasets/{id}`.
-        dataset: String,
-    },
-    /// As many datasets are being unpacked and scanned as may.
+    UploadUsed { upload: String, dataset: String },
     #[error(
-        "{limit} datasets are being unpacked and scanned already, which is the limit; try again when one of them is ready"
+        "{limit} datasets are already being unpacked or scanned, which is the limit; try again when one of them is ready"
     )]
-    TooManyDatasets {
-        /// The limit.
-        limit: usize,
-    },
-    /// As many trainings wait as may.
+    TooManyDatasets { limit: usize },
     #[error(
-        "{limit} trainings already wait in the queue, which is the limit; try again when one of them has started"
+        "{limit} trainings are already queued, which is the limit; try again when one of them has started"
     )]
-    QueueFull {
-        /// The limit.
-        limit: usize,
-    },
-    /// The training has ended and no longer changes.
+    QueueFull { limit: usize },
     #[error("{name} has ended as {} and cannot change", state.as_str_name())]
-    Terminal {
-        /// `trainings/{id}`.
-        name: String,
-        /// The final state it is in.
-        state: TrainingState,
-    },
-    /// The training has not ended.
-    #[error("{name} is still live ({}); cancel it first", state.as_str_name())]
-    StillLive {
-        /// `trainings/{id}`.
-        name: String,
-        /// The state it is in.
-        state: TrainingState,
-    },
-    /// An event of a kind that the store appends itself or never keeps.
+    Terminal { name: String, state: TrainingState },
+    #[error("{name} has not ended ({}); cancel it first", state.as_str_name())]
+    StillLive { name: String, state: TrainingState },
     #[error(
         "events of the kind {kind} cannot be appended: the store writes them itself or does not keep them"
     )]
-    NotAppendable {
-        /// The kind's field name in `TrainingEvent`.
-        kind: &'static str,
-    },
-    /// The alias is not where the caller believes it to be.
+    NotAppendable { kind: &'static str },
     #[error(
-        "alias {alias} points to version {found} instead of {expected} (0 means none); look again before changing it"
+        "alias {alias} must point to version {expected} as expected (0 means none), got {found}; read the alias again before changing it"
     )]
     AliasMoved {
-        /// The alias.
         alias: String,
-        /// Where the caller believes it to point; 0 for nowhere.
         expected: u64,
-        /// Where it points; 0 for nowhere.
         found: u64,
     },
-    /// The cursor is past the last event.
     #[error(
         "cursor {cursor} is past the head {head}; it comes from another training or another database"
     )]
-    CursorAhead {
-        /// The cursor as given.
-        cursor: u64,
-        /// The position of the last event.
-        head: u64,
-    },
-    /// The token is not one of ours.
+    CursorAhead { cursor: u64, head: u64 },
     #[error("token {token:?} is not valid: {problem}")]
     BadToken {
-        /// The token as given.
         token: String,
-        /// What is wrong with it.
         problem: &'static str,
     },
-    /// The database was written by a newer version.
     #[error(
-        "{} was written by a newer version of visage (schema {found}, this one knows up to {known}); \
+        "{} was written by a newer version of visage (schema {found}, the newest supported one is {known}); \
          nothing was changed: run that version, or use another data directory", path.display()
     )]
     NewerDatabase {
-        /// The database file.
         path: PathBuf,
-        /// The newest schema version in it.
         found: i64,
-        /// The newest schema version that this binary knows.
         known: i64,
     },
-    /// The file is not a database of ours.
     #[error("{} is not a visage database: {problem}; nothing was changed: move the file away, or use another data directory", path.display())]
-    ForeignDatabase {
-        /// The database file.
-        path: PathBuf,
-        /// What tells so.
-        problem: String,
-    },
-    /// The database is damaged.
+    ForeignDatabase { path: PathBuf, problem: String },
     #[error("{} is damaged: {problem}; nothing was changed: restore it from a backup", path.display())]
-    CorruptDatabase {
-        /// The database file.
-        path: PathBuf,
-        /// What SQLite found.
-        problem: String,
-    },
-    /// A stored message cannot be decoded.
+    CorruptDatabase { path: PathBuf, problem: String },
     #[error("the stored {what} {name} is damaged")]
     Damaged {
-        /// Kind of message, such as `training`.
         what: &'static str,
-        /// Its name.
         name: String,
-        /// What is wrong with it.
         source: prost::DecodeError,
     },
-    /// Another server uses the data directory.
-    #[error("another server runs in {}; stop it, or use another data directory", directory.display())]
-    Locked {
-        /// The data directory.
-        directory: PathBuf,
-    },
-    /// The data directory cannot be used.
-    #[error("the data directory {} cannot be used", directory.display())]
+    #[error("another server is running in {}; stop it, or use another data directory", directory.display())]
+    Locked { directory: PathBuf },
+    #[error("failed to use the data directory {}", directory.display())]
     Directory {
-        /// The data directory.
         directory: PathBuf,
-        /// What the operating system said.
         source: io::Error,
     },
-    /// The disk has no room for the write; nothing of it was kept.
-    #[error("the disk of the database is full; nothing was written: make room and try again")]
+    #[error("the disk of the database is full; nothing was written: free disk space and try again")]
     DiskFull {
-        /// What reported it.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// A migration failed; it was rolled back.
-    #[error("the database could not be brought up to date")]
-    Migration {
-        /// What SQLite said.
-        source: MigrateError,
-    },
-    /// The store was closed, or the runtime that it runs on is shutting down.
+    #[error("failed to migrate the database")]
+    Migration { source: MigrateError },
     #[error("the store is closed")]
     Closed,
-    /// Any other failure of the database.
-    #[error("the database failed")]
-    Database {
-        /// What SQLite or sqlx said.
-        source: sqlx::Error,
-    },
+    #[error("failed to access the database")]
+    Database { source: sqlx::Error },
 }
 
 impl Error {
-    /// Whether the same may work at another try, such as when nobody else has the database locked.
+    /// Returns true if another attempt may succeed, for example after another process has released
+    /// the database.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Database { .. })
     }
 
-    /// The error for a training that does not exist.
+    /// Returns the error for a missing training.
     pub(super) fn no_training(id: &str) -> Self {
         Self::NotFound {
             what: "training",
@@ -226,7 +123,7 @@ impl Error {
         }
     }
 
-    /// The error for a dataset that does not exist.
+    /// Returns the error for a missing dataset.
     pub(super) fn no_dataset(id: &str) -> Self {
         Self::NotFound {
             what: "dataset",
@@ -234,7 +131,7 @@ impl Error {
         }
     }
 
-    /// The error for a data directory that cannot be used.
+    /// Returns the error for a failure of the data directory.
     pub(super) fn directory(directory: &Path, source: io::Error) -> Self {
         if is_out_of_space(&source) {
             return Self::DiskFull {
@@ -275,7 +172,7 @@ impl From<MigrateError> for Error {
     }
 }
 
-/// Whether SQLite or the system below it had no room.
+/// Returns true if SQLite or the file system reports a full disk.
 fn is_full(error: &sqlx::Error) -> bool {
     if let sqlx::Error::Io(error) = error {
         return is_out_of_space(error);
@@ -284,7 +181,7 @@ fn is_full(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some(SQLITE_FULL | SQLITE_IOERR_SHMSIZE))
 }
 
-/// Whether the file system or the user's quota has no room.
+/// Returns true if the file system or the quota is full.
 fn is_out_of_space(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,27 +1,25 @@
-//! The log of what happened to trainings: appending, reading, and the tokens that name a place in it.
+//! The event log of trainings: appending and reading.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::TryStreamExt as _;
 use prost::Message;
 use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 use tokio::sync::watch;
 
-use super::database::Write;
+use super::page::encode_token;
+use super::transaction::WriteTx;
 use super::{Error, Page, Store};
 use crate::proto::v1 as pb;
 
-/// What happened.
 pub use crate::proto::v1::training_event::Kind;
 
-/// First byte of a resume token; the cursor follows, eight bytes, most significant first.
-const TOKEN_VERSION: u8 = 1;
-
 impl Store {
-    /// Up to `limit` events of a training after a sequence (0 for all), in order; `next` is a cursor.
+    /// Lists up to `limit` events of a training after a sequence (0 for all), in order; `next` is a
+    /// cursor.
     ///
-    /// Errors: [`Error::NotFound`], [`Error::CursorAhead`] when the training has no event of that sequence yet.
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::CursorAhead`] if the training has no event of that sequence
+    /// yet.
     pub async fn events_after(
         &self,
         id: &str,
@@ -41,9 +39,11 @@ impl Store {
         Page::read(rows, limit, |row: Row| Ok((row.0, decode(row)?))).await
     }
 
-    /// Up to `limit` events of all trainings after a cursor (0 for all), in the order in which they were appended.
+    /// Lists up to `limit` events of all trainings after a cursor (0 for all), in the order in
+    /// which they were appended, without those of deleted trainings.
     ///
-    /// Events of deleted trainings are gone. Errors: [`Error::CursorAhead`].
+    /// # Errors
+    /// [`Error::CursorAhead`].
     pub async fn events_after_global(
         &self,
         cursor: i64,
@@ -61,7 +61,7 @@ impl Store {
         Page::read(rows, limit, |row: Row| Ok((row.0, decode(row)?))).await
     }
 
-    /// The latest metrics of an epoch, or `None` if it was never completed.
+    /// Returns the latest metrics of an epoch, or `None` if it was never completed.
     pub async fn epoch_metrics(
         &self,
         id: &str,
@@ -84,7 +84,7 @@ impl Store {
         Ok(None)
     }
 
-    /// The metrics of the best checkpoint's epoch, or `None` without a checkpoint.
+    /// Returns the metrics of the best checkpoint's epoch, or `None` without a checkpoint.
     pub async fn best_metrics(&self, id: &str) -> Result<Option<pb::EpochMetrics>, Error> {
         match self.best_checkpoint(id).await? {
             Some(best) => self.epoch_metrics(id, best.epoch).await,
@@ -92,21 +92,27 @@ impl Store {
         }
     }
 
-    /// Sequence of a training's latest event. Errors: [`Error::NotFound`].
+    /// Returns the sequence of a training's latest event.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
     pub async fn head(&self, id: &str) -> Result<u64, Error> {
         let mut read = self.read().await?;
         let (_, head) = training_head(&mut read, id).await?;
         Ok(head.cast_unsigned())
     }
 
-    /// Cursor of the latest event ever appended; 0 before the first.
+    /// Returns the cursor of the latest event ever appended; 0 before the first.
     pub async fn global_head(&self) -> Result<i64, Error> {
         let mut read = self.read().await?;
         log_head(&mut read).await
     }
 
-    /// Sequence of a training's latest event at or before a cursor, 0 when it has none there: for following one training from a resume
-    /// token. Errors: [`Error::NotFound`], [`Error::CursorAhead`].
+    /// Returns the sequence of a training's latest event at or before a cursor, or 0: for following
+    /// one training from a resume token.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::CursorAhead`].
     pub async fn sequence_at(&self, id: &str, cursor: i64) -> Result<u64, Error> {
         let mut read = self.read().await?;
         let (number, _) = training_head(&mut read, id).await?;
@@ -122,47 +128,14 @@ impl Store {
         Ok(sequence.unwrap_or(0).cast_unsigned())
     }
 
-    /// A receiver that changes after events were committed; its value is the cursor of the latest one.
-    ///
-    /// It only wakes: read the events themselves with [`Store::events_after`] or [`Store::events_after_global`].
+    /// Returns a receiver that changes after events were committed; its value is the cursor of the
+    /// latest one. Read the events with [`Store::events_after`] or [`Store::events_after_global`].
     pub fn subscribe(&self) -> watch::Receiver<i64> {
         self.inner.events.subscribe()
     }
 }
 
-/// Writes a cursor as an opaque token: `base64url(version byte, cursor)`. Page tokens may use it too.
-pub fn encode_token(cursor: i64) -> String {
-    let mut bytes = [TOKEN_VERSION; 9];
-    bytes[1..].copy_from_slice(&cursor.to_be_bytes());
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-/// Reads a token that [`encode_token`] wrote. Errors: [`Error::BadToken`].
-pub fn parse_token(token: &str) -> Result<i64, Error> {
-    let bad = |problem| Error::BadToken {
-        token: token.chars().take(64).collect(),
-        problem,
-    };
-    let bytes = URL_SAFE_NO_PAD
-        .decode(token)
-        .map_err(|_| bad("it is not base64url"))?;
-    match bytes.split_first() {
-        Some((&TOKEN_VERSION, cursor)) => {
-            let cursor = cursor
-                .try_into()
-                .map(i64::from_be_bytes)
-                .map_err(|_| bad("it is not of the right length"))?;
-            if cursor < 0 {
-                return Err(bad("its position is negative"));
-            }
-            Ok(cursor)
-        }
-        Some(_) => Err(bad("it is of another version of visage")),
-        None => Err(bad("it is empty")),
-    }
-}
-
-/// The training that events are appended to, and where its log stands.
+/// The position at which events of a training are appended.
 pub(super) struct Log<'a> {
     /// The training's row.
     pub(super) number: i64,
@@ -174,10 +147,10 @@ pub(super) struct Log<'a> {
 }
 
 impl Log<'_> {
-    /// Appends one event and moves the log on. The caller writes the new `sequence` to the training's row.
+    /// Appends an event. The caller writes the new `sequence` to the training's row.
     pub(super) async fn append(
         &mut self,
-        write: &mut Write,
+        write: &mut WriteTx,
         kind: Kind,
     ) -> Result<pb::TrainingEvent, Error> {
         self.sequence += 1;
@@ -218,7 +191,7 @@ fn decode((cursor, sequence, message): Row) -> Result<pb::TrainingEvent, Error> 
     Ok(event)
 }
 
-/// A training's row and the sequence of its latest event.
+/// Returns a training's row and the sequence of its latest event.
 async fn training_head(connection: &mut SqliteConnection, id: &str) -> Result<(i64, i64), Error> {
     sqlx::query_as("SELECT number, last_sequence FROM trainings WHERE id = ?")
         .bind(id)
@@ -227,7 +200,7 @@ async fn training_head(connection: &mut SqliteConnection, id: &str) -> Result<(i
         .ok_or_else(|| Error::no_training(id))
 }
 
-/// The latest cursor that was ever given, also when its event is deleted.
+/// Returns the latest cursor ever assigned, even if its event was deleted.
 async fn log_head(connection: &mut SqliteConnection) -> Result<i64, Error> {
     let head = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
         .fetch_optional(connection)
@@ -235,7 +208,7 @@ async fn log_head(connection: &mut SqliteConnection) -> Result<i64, Error> {
     Ok(head.unwrap_or(0))
 }
 
-/// The position as SQLite has it, when it is not past the head.
+/// Converts a position that is not past the head.
 fn not_ahead(cursor: u64, head: i64) -> Result<i64, Error> {
     match i64::try_from(cursor) {
         Ok(position) if position <= head => Ok(position),

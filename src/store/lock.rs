@@ -1,7 +1,8 @@
-//! One server for one data directory.
+//! Lock of the data directory: one server for each.
 //!
-//! The lock is the operating system's advisory lock on `visage.lock`. It belongs to the open file, so it goes with the process however that
-//! ends, and a left-over file means nothing. Network file systems without locks are not supported; SQLite's WAL does not work there either.
+//! The lock is an advisory lock of the operating system on `visage.lock`. It belongs to the open
+//! file, so it ends with the process, and a leftover file has no meaning. Network file systems
+//! without locks are not supported; SQLite's WAL does not work there either.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -10,7 +11,6 @@ use fs_err as fs;
 
 use super::Error;
 
-/// Name of the locked file in the data directory.
 const FILE: &str = "visage.lock";
 
 /// Exclusive use of a data directory until it is released or dropped.
@@ -20,9 +20,12 @@ pub(super) struct DirectoryLock {
 }
 
 impl DirectoryLock {
-    /// Takes the directory, which must exist, without waiting. Errors: [`Error::Locked`] when another server has it, [`Error::Directory`].
+    /// Locks the directory, which must exist, without waiting.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another server holds the lock, [`Error::Directory`].
     pub(super) fn acquire(directory: &Path) -> Result<Self, Error> {
-        // Truncation is left out: the content says nothing, and another server's file is not ours to change.
+        // Not truncated: the file of another server must not change.
         let file = fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -38,7 +41,7 @@ impl DirectoryLock {
         }
     }
 
-    /// Lets the directory go before the drop.
+    /// Unlocks the directory before the drop.
     pub(super) fn release(&self, directory: &Path) -> Result<(), Error> {
         self.file
             .unlock()

@@ -1,66 +1,77 @@
-//! What the server remembers: trainings and their events, checkpoints, model versions and aliases, in one SQLite file.
+//! Database of trainings and their events, checkpoints, datasets, model versions and aliases, in
+//! one SQLite file.
 //!
-//! # Promises
+//! # Guarantees
 //!
-//! - **Durable.** When a call that writes has returned, what it wrote survives the death of the process and the loss of power (WAL with
-//!   `synchronous = FULL`). Whoever reads an event here may therefore show it to a client.
-//! - **Whole.** Each call writes in one transaction: a state never changes without its event, and a model version never appears without the
-//!   event that tells of it.
-//! - **Ordered.** Events of a training are numbered densely from 1. All events together are ordered by a cursor that only grows and is
-//!   never given twice, not even after a training was deleted.
-//! - **Uninterrupted.** A caller that stops waiting (a client that left) does not tear a write apart: it is finished, and followers are woken.
-//! - **Not mistaken.** A file that is damaged, is not ours, or was written by a newer version is refused before anything is changed, and
-//!   two servers never share a data directory.
+//! - **Durable.** When a call that writes has returned, the data survive a crash of the process and
+//!   a power loss (WAL with `synchronous = FULL`). A reader may therefore send an event to a
+//!   client.
+//! - **Atomic.** Each call writes in one transaction: a state never changes without its event, and
+//!   a model version never appears without its event.
+//! - **Ordered.** The events of a training are numbered densely from 1. All events are ordered by a
+//!   cursor that only increases and is never reused, even after a training was deleted.
+//! - **Uninterrupted.** A caller that stops waiting (a disconnected client) does not interrupt a
+//!   write: it completes, and followers are woken.
+//! - **Checked.** A file that is damaged, foreign, or written by a newer version is refused before
+//!   any change, and two servers never share a data directory.
 //!
-//! # Following without a gap or a repeat
+//! # Following without gaps and repeats
 //!
-//! Read the events to the head, [`Store::subscribe`], read again after the last sequence seen, then wait for the receiver to change before each
-//! further read. The channel carries no events, it is only a wake-up: a slow reader loses nothing and holds nothing up.
+//! Read the events to the head, call [`Store::subscribe`], read again after the last sequence, then
+//! wait for the receiver to change before each further read. The channel carries no events, it only
+//! wakes: a slow reader loses nothing and delays nobody.
 //!
-//! # What is in the rows
+//! # Rows
 //!
-//! Each row keeps the protobuf message of the public API as it is, beside the few columns that queries filter and order by. So a new field of
-//! a message needs no migration: protobuf's own rules say what an older and a newer binary do with it. What changes without a write to
-//! the row is computed when it is read: a training's place in the queue, an event's resume token, a version's aliases, which checkpoint is
-//! best. Migrations under `migrations/` are applied when the store is opened; a shipped one is never edited.
+//! Each row holds the protobuf message of the public API, beside the few columns that queries
+//! filter and order by, so a new field of a message needs no migration: the rules of protobuf
+//! define how older and newer binaries handle it. Values that change without a write to the row are
+//! computed when it is read: the queue position of a training, the resume token of an event, the
+//! aliases of a version, the best checkpoint. Migrations in `migrations/` are applied when the
+//! store is opened; a released one is never edited.
 //!
 //! # Layout
 //!
-//! - `database`: [`Store`], opening and closing it, the checks before that, and the transaction that every write goes through.
-//! - `lock`: one server for one data directory.
-//! - `trainings`: inserting, reading and deleting trainings; `change`: changing them.
-//! - `page`: pages of a list, cut by number and by bytes.
-//! - `events`: appending and reading events; resume tokens.
-//! - `checkpoints`: checkpoints and the artifacts that are in use.
-//! - `datasets`: datasets with a name.
-//! - `resume_points`: where live trainings can go on.
-//! - `versions` and `aliases`: model versions, and who points to them.
+//! - `open`: [`Store`], opening and closing it. `verify`: checks before that. `lock`: one server
+//!   for each data directory.
+//! - `transaction`: the transaction of every write.
+//! - `trainings`: inserting, reading and deleting trainings. `change`: changing them.
+//! - `page`: pages of a list and tokens of positions.
+//! - `events`: appending and reading events.
+//! - `checkpoints`: checkpoints and referenced artifacts. `resume_points`: positions at which live
+//!   trainings can resume.
+//! - `datasets`, `dataset_deletion`: named datasets.
+//! - `versions`, `aliases`, `alias_moves`: model versions and the aliases that point to them.
 //!
-//! Every write goes through one connection, so writes are serialised and need no retry; reads have connections of their own and never
-//! wait for a write.
+//! All writes use one connection, so they are serialized and need no retry; readers have their own
+//! connections and never wait for a write.
 
+mod alias_moves;
 mod aliases;
 mod change;
 mod checkpoints;
-mod database;
+mod dataset_deletion;
 mod datasets;
 mod error;
 mod events;
 mod lock;
+mod open;
 mod page;
 mod resume_points;
 mod trainings;
+mod transaction;
+mod verify;
 mod versions;
 
 #[cfg(test)]
 mod tests;
 
 pub use change::{Change, Rewind, UpdateResult};
-pub use database::Store;
-pub(crate) use database::run_detached;
 pub use datasets::NumberedDataset;
 pub use error::Error;
-pub use events::{Kind, encode_token, parse_token};
-pub use page::{MAX_PAGE_BYTES, Page, Room};
+pub use events::Kind;
+pub use open::Store;
+pub use page::{MAX_PAGE_BYTES, Page, Room, encode_token, parse_token};
 pub use trainings::{Inserted, RequestId, is_final};
+pub(crate) use transaction::run_detached;
 pub use versions::{Promotion, Publish};

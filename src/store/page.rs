@@ -1,9 +1,13 @@
-//! Pages of a list, cut by number and by bytes.
+//! Pages of a list, limited by number and by bytes, and the tokens of positions.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::{Stream, StreamExt};
 use prost::Message;
 
 use super::Error;
+
+/// First byte of a token; the position follows, eight bytes, most significant first.
+const TOKEN_VERSION: u8 = 1;
 
 /// Most bytes of the items of a page, encoded.
 ///
@@ -16,7 +20,7 @@ use super::Error;
 /// examples and groups of a report by number and length.
 pub const MAX_PAGE_BYTES: usize = 3 << 20;
 
-/// The room that a page has for further items.
+/// Room of a page for further items.
 #[derive(Debug)]
 pub struct Room {
     items: usize,
@@ -25,7 +29,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// Room for up to `items` items of up to `bytes` bytes together, encoded.
+    /// Room for up to `items` items with up to `bytes` encoded bytes in total.
     pub fn new(items: usize, bytes: usize) -> Self {
         Room {
             items,
@@ -34,8 +38,8 @@ impl Room {
         }
     }
 
-    /// Takes the room of an item; false when there is not enough. The first item always has
-    /// room, so that a list can be read to its end.
+    /// Reserves room for an item; returns false if there is not enough. The first item always fits,
+    /// so that a list can be read to its end.
     pub fn take(&mut self, item: &impl Message) -> bool {
         let bytes = item.encoded_len();
         if self.items == 0 || (bytes > self.bytes && !self.is_empty) {
@@ -51,7 +55,7 @@ impl Room {
 /// A part of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
-    /// The items in the list's order.
+    /// In the order of the list.
     pub items: Vec<T>,
     /// Position to give as `before` (or `after`) for the next page; `None` on the last one.
     pub next: Option<i64>,
@@ -61,8 +65,8 @@ impl<T: Message> Page<T> {
     /// Reads rows in the list's order into a page of at most `limit` items and
     /// [`MAX_PAGE_BYTES`], but of at least one item where the list has one.
     ///
-    /// `item` decodes a row to its position in the list and the item. Rows behind the page are
-    /// not read, except for one that shows that there is a next page.
+    /// `item` decodes a row to its position in the list and the item. Rows after the page are
+    /// not read, except one that shows that there is a next page.
     pub(super) async fn read<R>(
         rows: impl Stream<Item = Result<R, sqlx::Error>>,
         limit: u32,
@@ -81,5 +85,40 @@ impl<T: Message> Page<T> {
             last = Some(position);
         }
         Ok(Page { items, next: None })
+    }
+}
+
+/// Encodes a position, such as a cursor, as an opaque token: `base64url(version byte, position)`.
+pub fn encode_token(cursor: i64) -> String {
+    let mut bytes = [TOKEN_VERSION; 9];
+    bytes[1..].copy_from_slice(&cursor.to_be_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Decodes a token of [`encode_token`].
+///
+/// # Errors
+/// [`Error::BadToken`].
+pub fn parse_token(token: &str) -> Result<i64, Error> {
+    let bad = |problem| Error::BadToken {
+        token: token.chars().take(64).collect(),
+        problem,
+    };
+    let bytes = URL_SAFE_NO_PAD
+        .decode(token)
+        .map_err(|_| bad("it is not base64url"))?;
+    match bytes.split_first() {
+        Some((&TOKEN_VERSION, cursor)) => {
+            let cursor = cursor
+                .try_into()
+                .map(i64::from_be_bytes)
+                .map_err(|_| bad("its length is wrong"))?;
+            if cursor < 0 {
+                return Err(bad("its position is negative"));
+            }
+            Ok(cursor)
+        }
+        Some(_) => Err(bad("it is of another version of visage")),
+        None => Err(bad("it is empty")),
     }
 }

@@ -1,13 +1,13 @@
-//! Where live trainings can go on.
+//! Positions at which live trainings can resume.
 
 use prost::Message;
 
-use super::database::Write;
+use super::transaction::WriteTx;
 use super::{Error, Store};
 use crate::proto::worker_v1::ResumePoint;
 
 impl Store {
-    /// Where a training can go on; `None` when it can only begin, or has ended.
+    /// Returns the resume point of a training; `None` before the first one and after the end.
     pub async fn resume_point(&self, id: &str) -> Result<Option<ResumePoint>, Error> {
         let mut read = self.read().await?;
         let message: Option<Vec<u8>> = sqlx::query_scalar(
@@ -27,9 +27,9 @@ impl Store {
     }
 }
 
-/// Stores where a training can go on, in place of an earlier point.
+/// Stores a resume point and replaces the earlier one.
 pub(super) async fn upsert(
-    write: &mut Write,
+    write: &mut WriteTx,
     training: i64,
     point: &ResumePoint,
 ) -> Result<(), Error> {
@@ -44,8 +44,7 @@ pub(super) async fn upsert(
     Ok(())
 }
 
-/// Forgets where a training could go on.
-pub(super) async fn forget(write: &mut Write, training: i64) -> Result<(), Error> {
+pub(super) async fn delete(write: &mut WriteTx, training: i64) -> Result<(), Error> {
     sqlx::query("DELETE FROM resume_points WHERE training = ?")
         .bind(training)
         .execute(write.connection())

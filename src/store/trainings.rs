@@ -6,34 +6,36 @@ use prost::Message;
 use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 
-use super::database::{Write, run_detached};
 use super::events::{Kind, Log};
+use super::transaction::{WriteTx, run_detached};
 use super::{Error, Page, Store, checkpoints, datasets};
 use crate::proto::v1::{self as pb, TrainingState};
 
-/// What makes StartTraining idempotent.
+/// Identifies a request, so that StartTraining is idempotent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId {
-    /// The client's UUID.
+    /// UUID of the client.
     pub id: String,
-    /// A digest of the request without its id; a repeated id with another fingerprint is refused.
+    /// Digest of the request without its id; a repeated id with another fingerprint is refused.
     pub fingerprint: String,
 }
 
-/// What became of a training to insert.
+/// Result of inserting a training.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Inserted {
-    /// It was inserted.
     New(pb::Training),
-    /// The request id was used before, for this training.
+    /// The training that the request id was used for before.
     Existing(pb::Training),
 }
 
 impl Store {
     /// Puts a training at the end of the queue.
     ///
-    /// The message needs its `name`; the store sets state, times and sequence and appends the first event. At most `max_queued` may be
-    /// QUEUED, this one included. Errors, in this order: [`Error::BadName`], [`Error::RequestIdReused`], [`Error::AlreadyExists`],
+    /// The message must have its `name`; the store sets state, times and sequence and appends the
+    /// first event. At most `max_queued` may be QUEUED, including this one.
+    ///
+    /// # Errors
+    /// In this order: [`Error::BadName`], [`Error::RequestIdReused`], [`Error::AlreadyExists`],
     /// [`Error::QueueFull`], [`Error::NotFound`] for a dataset that was deleted.
     pub async fn insert_training(
         &self,
@@ -43,7 +45,7 @@ impl Store {
     ) -> Result<Inserted, Error> {
         let inner = self.inner.clone();
         run_detached(Box::pin(async move {
-            let mut write = Write::begin(inner).await?;
+            let mut write = WriteTx::start(inner).await?;
             let inserted = insert(&mut write, training, request, max_queued).await?;
             write.commit().await?;
             Ok(inserted)
@@ -51,7 +53,10 @@ impl Store {
         .await
     }
 
-    /// The training that a request id was used for, if any. Errors: [`Error::RequestIdReused`].
+    /// Returns the training that a request id was used for, if any.
+    ///
+    /// # Errors
+    /// [`Error::RequestIdReused`].
     pub async fn requested_training(
         &self,
         request: &RequestId,
@@ -60,13 +65,19 @@ impl Store {
         find_request(&mut read, request).await
     }
 
-    /// Whether a training of this name could be put into the queue now. Errors: [`Error::AlreadyExists`], [`Error::QueueFull`].
+    /// Checks that a training of this name could be queued now.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::QueueFull`].
     pub async fn check_insertable(&self, id: &str, max_queued: usize) -> Result<(), Error> {
         let mut read = self.read().await?;
         insertable(&mut read, id, max_queued).await.map(|_| ())
     }
 
-    /// One training. Errors: [`Error::NotFound`].
+    /// Returns a training.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
     pub async fn training(&self, id: &str) -> Result<pb::Training, Error> {
         let mut read = self.read().await?;
         match find(&mut read, id).await? {
@@ -75,9 +86,8 @@ impl Store {
         }
     }
 
-    /// Up to `limit` trainings in one of the states (empty for all), newest first, before a place in the list.
-    ///
-    /// Trainings that are inserted while a caller goes through the pages do not move the rest.
+    /// Lists up to `limit` trainings in one of the states (empty for all), newest first, before a
+    /// position. Trainings inserted between two pages do not shift the others.
     pub async fn list_trainings(
         &self,
         states: &[TrainingState],
@@ -101,13 +111,13 @@ impl Store {
         Page::read(rows, limit, decode).await
     }
 
-    /// Every training that has not ended, oldest first, which is the order of the queue.
+    /// Returns the trainings that have not ended, oldest first, which is the order of the queue.
     pub async fn live_trainings(&self) -> Result<Vec<pb::Training>, Error> {
         let mut read = self.read().await?;
         live(&mut read).await
     }
 
-    /// Ids of the QUEUED trainings, the next to run first; the first one's queue position is 1.
+    /// Returns the ids of the QUEUED trainings in queue order.
     pub async fn queue(&self) -> Result<Vec<String>, Error> {
         let mut read = self.read().await?;
         let ids = sqlx::query_scalar("SELECT id FROM trainings WHERE state = ? ORDER BY number")
@@ -117,7 +127,7 @@ impl Store {
         Ok(ids)
     }
 
-    /// How many trainings are in each state; a state that none is in is left out.
+    /// Counts the trainings by state, without empty states.
     pub async fn count_states(&self) -> Result<Vec<(TrainingState, u64)>, Error> {
         let mut read = self.read().await?;
         let rows: Vec<(i32, i64)> =
@@ -131,13 +141,15 @@ impl Store {
         Ok(rows.into_iter().filter_map(known).collect())
     }
 
-    /// Deletes an ended training with its events, checkpoints and request id. Model versions made of it stay.
+    /// Deletes an ended training with its events, checkpoints and request id, but not its model
+    /// versions. Returns the SHA-256 (hex) of the artifacts that are no longer referenced.
     ///
-    /// Returns the SHA-256 (hex) of the artifacts that nothing uses any more. Errors: [`Error::NotFound`], [`Error::StillLive`].
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::StillLive`].
     pub async fn delete_training(&self, id: &str) -> Result<Vec<String>, Error> {
         let (inner, id) = (self.inner.clone(), id.to_owned());
         run_detached(Box::pin(async move {
-            let mut write = Write::begin(inner).await?;
+            let mut write = WriteTx::start(inner).await?;
             let (number, training) = find(write.connection(), &id)
                 .await?
                 .ok_or_else(|| Error::no_training(&id))?;
@@ -165,10 +177,10 @@ impl Store {
     }
 }
 
-/// The lowest of the final states; the numbers of all live ones are below it.
+/// The lowest final state; the numbers of all live states are below it.
 const FIRST_FINAL: TrainingState = TrainingState::Succeeded;
 
-/// Whether a training in this state has ended.
+/// Returns true if a training in this state has ended.
 pub fn is_final(state: TrainingState) -> bool {
     match state {
         TrainingState::Succeeded | TrainingState::Failed | TrainingState::Cancelled => true,
@@ -184,7 +196,7 @@ pub fn is_final(state: TrainingState) -> bool {
 }
 
 async fn insert(
-    write: &mut Write,
+    write: &mut WriteTx,
     mut training: pb::Training,
     request: Option<RequestId>,
     max_queued: usize,
@@ -238,12 +250,12 @@ async fn insert(
             .execute(write.connection())
             .await?;
     }
-    // It is the newest, so all that are queued are ahead of it.
+    // It is the newest, so all queued trainings are ahead of it.
     training.queue_position = u32::try_from(queued + 1).unwrap_or(u32::MAX);
     Ok(Inserted::New(training))
 }
 
-/// Every training that has not ended, oldest first.
+/// Returns the trainings that have not ended, oldest first.
 pub(super) async fn live(connection: &mut SqliteConnection) -> Result<Vec<pb::Training>, Error> {
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT number, id, message, queue_position FROM placed_trainings WHERE state < ? ORDER BY number",
@@ -254,7 +266,7 @@ pub(super) async fn live(connection: &mut SqliteConnection) -> Result<Vec<pb::Tr
     rows.into_iter().map(|row| Ok(decode(row)?.1)).collect()
 }
 
-/// Checks that the id is free and the queue has room; the number of trainings in the queue.
+/// Checks that the id is free and the queue has room. Returns the number of queued trainings.
 async fn insertable(
     connection: &mut SqliteConnection,
     id: &str,
@@ -275,7 +287,7 @@ async fn insertable(
     Ok(queued)
 }
 
-/// The training that a request id started, when its fingerprint is the same.
+/// Returns the training that a request id started, if its fingerprint is equal.
 async fn find_request(
     connection: &mut SqliteConnection,
     request: &RequestId,
@@ -298,7 +310,7 @@ async fn find_request(
     Ok(find(connection, &id).await?.map(|(_, training)| training))
 }
 
-/// The event for the state that a training is in.
+/// Returns the event for the current state.
 pub(super) fn state_changed(training: &pb::Training) -> Kind {
     Kind::StateChanged(pb::StateChanged {
         state: training.state,
@@ -307,10 +319,10 @@ pub(super) fn state_changed(training: &pb::Training) -> Kind {
     })
 }
 
-/// Number, id, message and place in the queue.
+/// Number, id, message and queue position.
 type Row = (i64, String, Vec<u8>, i64);
 
-/// A training and the number of its row.
+/// Returns a training and the number of its row.
 pub(super) async fn find(
     connection: &mut SqliteConnection,
     id: &str,

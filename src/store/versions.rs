@@ -1,4 +1,4 @@
-//! Model versions: numbered for each model from 1, and never changed.
+//! Model versions, numbered for each model from 1 and immutable.
 
 use std::time::SystemTime;
 
@@ -7,20 +7,19 @@ use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 use tokio::sync::watch;
 
-use super::aliases;
-use super::database::{Write, run_detached};
+use super::alias_moves::move_alias;
+use super::transaction::{WriteTx, run_detached};
 use super::{Error, Page, Store};
 use crate::names::{LIVE, VersionRef};
 use crate::proto::v1 as pb;
 
-/// A model version to make together with a change of a training.
+/// A model version to create together with a change of a training.
 #[derive(Clone, Debug)]
 pub struct Publish {
-    /// The model's id, such as `age`.
+    /// Id, such as `age`.
     pub model: String,
-    /// The version; the store sets `name`, `version` and `create_time`.
+    /// The store sets `name`, `version` and `create_time`.
     pub version: pb::ModelVersion,
-    /// Whether `live` will point to it.
     pub promote: Promotion,
 }
 
@@ -35,7 +34,7 @@ pub enum Promotion {
 }
 
 impl Store {
-    /// Gives a version the model's next number and stores it. Returns it with its name, number and time.
+    /// Stores a version under the model's next number and returns it with name, number and time.
     pub async fn register_version(
         &self,
         model: &str,
@@ -43,7 +42,7 @@ impl Store {
     ) -> Result<pb::ModelVersion, Error> {
         let (inner, model) = (self.inner.clone(), model.to_owned());
         run_detached(Box::pin(async move {
-            let mut write = Write::begin(inner).await?;
+            let mut write = WriteTx::start(inner).await?;
             let now = Timestamp::from(SystemTime::now());
             let version = insert(&mut write, &model, version, now).await?;
             write.commit().await?;
@@ -52,8 +51,8 @@ impl Store {
         .await
     }
 
-    /// Makes a version of a model that has none and points `live` to it, because of `cause`. Returns it, or nothing when the model has a version
-    /// already, which may be one that nothing points to.
+    /// Stores the first version of a model and points `live` to it, with `cause` in the history.
+    /// Returns `None` if the model already has a version, with or without an alias.
     pub async fn register_first(
         &self,
         model: &str,
@@ -62,14 +61,14 @@ impl Store {
     ) -> Result<Option<pb::ModelVersion>, Error> {
         let (inner, model) = (self.inner.clone(), model.to_owned());
         run_detached(Box::pin(async move {
-            let mut write = Write::begin(inner).await?;
+            let mut write = WriteTx::start(inner).await?;
             if has_versions(write.connection(), &model).await? {
                 return Ok(None);
             }
             let now = Timestamp::from(SystemTime::now());
             let mut version = insert(&mut write, &model, version, now).await?;
             let number = version.version.cast_signed();
-            aliases::point(&mut write, &model, LIVE, number, cause, now).await?;
+            move_alias(&mut write, &model, LIVE, number, cause, now).await?;
             version.aliases = vec![LIVE.to_owned()];
             write.commit().await?;
             Ok(Some(version))
@@ -77,13 +76,16 @@ impl Store {
         .await
     }
 
-    /// Whether a model has a version.
+    /// Returns true if a model has a version.
     pub async fn has_versions(&self, model: &str) -> Result<bool, Error> {
         let mut read = self.read().await?;
         has_versions(&mut read, model).await
     }
 
-    /// One version, with the aliases that point to it now. Errors: [`Error::NotFound`].
+    /// Returns a version with its current aliases.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
     pub async fn version(
         &self,
         model: &str,
@@ -111,7 +113,7 @@ impl Store {
         Ok(count.cast_unsigned())
     }
 
-    /// The numbers of the versions of a model, or of all models, rising by model and number.
+    /// Returns the versions of a model, or of all models, in ascending order of model and number.
     pub async fn version_numbers(&self, model: Option<&str>) -> Result<Vec<(String, u64)>, Error> {
         let mut read = self.read().await?;
         let rows: Vec<(String, i64)> = sqlx::query_as(
@@ -124,7 +126,7 @@ impl Store {
         Ok(rows.into_iter().map(unsigned).collect())
     }
 
-    /// Up to `limit` versions of a model, newest first, of numbers below `before`; none for a model that does not exist.
+    /// Lists up to `limit` versions of a model, newest first, of numbers below `before`.
     pub async fn list_versions(
         &self,
         model: &str,
@@ -151,9 +153,10 @@ async fn has_versions(connection: &mut SqliteConnection, model: &str) -> Result<
     Ok(has)
 }
 
-/// Stores a version and, when the rule says so, points `live` to it. Returns the version and whether it is live.
+/// Stores a version and points `live` to it if the promotion requires it. Returns the version, and
+/// true if it is live.
 pub(super) async fn publish(
-    write: &mut Write,
+    write: &mut WriteTx,
     publish: Publish,
     now: Timestamp,
 ) -> Result<(pb::ModelVersion, bool), Error> {
@@ -174,7 +177,7 @@ pub(super) async fn publish(
     let mut version = insert(write, &model, version, now).await?;
     if promoted {
         let number = version.version.cast_signed();
-        aliases::point(write, &model, LIVE, number, "promote", now).await?;
+        move_alias(write, &model, LIVE, number, "promote", now).await?;
         version.aliases = vec![LIVE.to_owned()];
     }
     Ok((version, promoted))
@@ -193,7 +196,7 @@ fn is_better(live: Option<&pb::ModelVersion>, new: &pb::ModelVersion) -> bool {
     }
 }
 
-/// The error for a version that does not exist.
+/// Returns the error for a missing version.
 pub(super) fn no_version(model: &str, which: impl std::fmt::Display) -> Error {
     Error::NotFound {
         what: "model version",
@@ -201,14 +204,14 @@ pub(super) fn no_version(model: &str, which: impl std::fmt::Display) -> Error {
     }
 }
 
-/// The version that a number or an alias names, with its aliases.
+/// Returns a version with its aliases.
 pub(super) async fn find(
     connection: &mut SqliteConnection,
     model: &str,
     which: &VersionRef,
 ) -> Result<Option<pb::ModelVersion>, Error> {
     let query = match which {
-        // A number that SQLite cannot hold was never given.
+        // A number that SQLite cannot represent was never assigned.
         VersionRef::Number(number) => sqlx::query_as(
             "SELECT number, message, aliases FROM aliased_versions WHERE model = ? AND number = ?",
         )
@@ -226,7 +229,7 @@ pub(super) async fn find(
 }
 
 async fn insert(
-    write: &mut Write,
+    write: &mut WriteTx,
     model: &str,
     mut version: pb::ModelVersion,
     now: Timestamp,

@@ -39,7 +39,8 @@ fn every_dialect_of_spreadsheets_gives_all_rows() {
         plain.replace("note", "\"a, b, c, d\"").into(),
         plain.replace("in/", "in\\").into(),
         plain.replace("in/", ".\\in\\").into(),
-        // Delimiters behind the last column and below the last row, and rows whose last cells are empty without one.
+        // Delimiters behind the last column and below the last row, and rows whose last cells are
+        // empty without one.
         format!("{};;;;\n;;;\n\n", plain.replace('\n', ";;\n")).into(),
         plain.replace("train;\n", "train\n").into(),
         latin(plain),
@@ -181,7 +182,8 @@ fn columns_are_read_by_the_names_that_are_given() {
 
 #[test]
 fn names_are_found_in_another_normalization_of_unicode() {
-    // "José" and "Müller" with composed (NFC) and with combining characters (NFD), as Macs store them.
+    // "José" and "Müller" with composed (NFC) and with combining characters (NFD), as Macs store
+    // them.
     let (nfc, nfd) = ("Jos\u{e9}/M\u{fc}ller.png", "Jose\u{301}/Mu\u{308}ller.png");
     for (stored, written) in [(nfc, nfd), (nfd, nfc), (nfc, nfc), (nfd, nfd)] {
         let fixture = Fixture::with_images(&[stored, "a.png", "b.png"]);

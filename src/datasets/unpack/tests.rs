@@ -11,8 +11,9 @@ use ::zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 use flate2::{Compression, write::GzEncoder};
 use fs_err as fs;
 
-use super::*;
 use crate::dataset::Skipped;
+
+use super::*;
 
 const LIMITS: Limits = Limits {
     bytes: 1 << 20,

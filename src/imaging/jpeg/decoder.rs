@@ -12,12 +12,13 @@ use super::super::{Error, Limits};
 use super::markers;
 use super::messages::{Failure, Scans, catch, emit_message, error_exit, too_many_scans};
 
-/// Scans that a JPEG of the largest allowed size may have: encoders write a dozen. A smaller one may have more in
-/// proportion. Each scan of a progressive JPEG visits every pixel, and hundreds fit into a file of 100 kB.
+/// Most scans of a JPEG of the largest accepted size; encoders write a dozen. A smaller image may
+/// have proportionally more. Each scan of a progressive JPEG visits every pixel, and hundreds fit
+/// into a file of 100 kB.
 const SCANS: u64 = 16;
 
 const EXIF_MARKER: c_int = 0xE1;
-/// Most components of a JPEG that is decoded: CMYK.
+/// Most components of a decoded JPEG: CMYK.
 const MAX_COMPONENTS: usize = 4;
 const EXIF_PREFIX: &[u8] = b"Exif\0\0";
 
@@ -38,7 +39,8 @@ impl<'a> Decoder<'a> {
     /// Reads the header, up to the image data of the first scan.
     #[expect(unsafe_code, reason = "libjpeg is a C library")]
     pub(in crate::imaging) fn open(bytes: &'a [u8], limits: &Limits) -> Result<Self, Error> {
-        // SAFETY: all three are C structures without a niche; the library fills them below before it reads them.
+        // SAFETY: all three are C structures without a niche; the library fills them below before
+        // it reads them.
         let state: Box<State> = Box::new(State {
             library: unsafe { std::mem::zeroed() },
             errors: unsafe { std::mem::zeroed() },
@@ -49,7 +51,8 @@ impl<'a> Decoder<'a> {
             bytes: PhantomData,
         };
         let state = decoder.state;
-        // SAFETY: `state` points to a live State that only this thread uses; `bytes` outlives the decoder.
+        // SAFETY: `state` points to a live State that only this thread uses; `bytes` outlives the
+        // decoder.
         catch(|| unsafe {
             ffi::jpeg_std_error(&mut (*state).errors);
             (*state).errors.error_exit = Some(error_exit);
@@ -81,7 +84,7 @@ impl<'a> Decoder<'a> {
         if markers::scans(bytes) > allowed {
             Err(too_many_scans(allowed))?;
         }
-        // SAFETY: as above; the library runs only inside of calls.
+        // SAFETY: as above; the library runs only inside calls.
         unsafe {
             (*state).scans.allowed = Some(allowed);
         }
@@ -98,7 +101,7 @@ impl<'a> Decoder<'a> {
     pub(in crate::imaging) fn exif(&self) -> Option<&[u8]> {
         let mut next = self.library().marker_list;
         while !next.is_null() {
-            // SAFETY: the list is made by jpeg_read_header and lives as long as the decoder.
+            // SAFETY: the list is created by jpeg_read_header and lives as long as the decoder.
             let marker = unsafe { &*next };
             if !marker.data.is_null() {
                 // SAFETY: as above; the library stores `data_length` bytes there.
@@ -113,7 +116,7 @@ impl<'a> Decoder<'a> {
         None
     }
 
-    /// Decodes to 8-bit grey or RGB, not yet turned upright.
+    /// Decodes to 8-bit grey or RGB, before the orientation is applied.
     pub(in crate::imaging) fn decode(mut self) -> Result<DynamicImage, Error> {
         let (width, height) = self.dimensions();
         let count = self.library().num_components;
@@ -140,8 +143,9 @@ impl<'a> Decoder<'a> {
     #[expect(unsafe_code, reason = "libjpeg is a C library")]
     pub(in crate::imaging) fn verify(mut self) -> Result<(), Error> {
         let state = self.state;
-        // SAFETY: `state` is live and used by this thread only. At an eighth of the size and in the colours that are
-        // stored, the entropy-coded data is read whole and next to nothing is computed from it.
+        // SAFETY: `state` is live and used by this thread only. At an eighth of the size and in the
+        // colours that are stored, all entropy-coded data is read and almost nothing is computed
+        // from it.
         let colours = unsafe {
             (*state).library.scale_num = 1;
             (*state).library.scale_denom = 8;
@@ -152,7 +156,7 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// The samples of an image of `height` rows.
+    /// Reads the samples of an image of `height` rows.
     #[expect(unsafe_code, reason = "libjpeg is a C library")]
     fn samples(
         &mut self,
@@ -161,7 +165,7 @@ impl<'a> Decoder<'a> {
         height: usize,
     ) -> Result<Vec<u8>, Failure> {
         let bytes = row_bytes * height;
-        // Not filled with zeros first, which would take a twentieth of the time.
+        // Not initialised with zeros, which would take 5 % of the time.
         let mut samples = Vec::with_capacity(bytes);
         let rows = self.read(
             colours,
@@ -178,8 +182,8 @@ impl<'a> Decoder<'a> {
         Ok(samples)
     }
 
-    /// Decompresses the image into `output`, each row `stride` bytes behind the one before; returns the bytes of a row and
-    /// the rows.
+    /// Decompresses the image into `output`, each row `stride` bytes after the previous one;
+    /// returns the bytes of a row and the rows.
     #[expect(unsafe_code, reason = "libjpeg is a C library")]
     fn read(
         &mut self,
@@ -188,7 +192,8 @@ impl<'a> Decoder<'a> {
         stride: usize,
     ) -> Result<(usize, usize), Failure> {
         let state = self.state;
-        // SAFETY: `state` is live and used by this thread only; a row is written only where all of it lies in `output`.
+        // SAFETY: `state` is live and used by this thread only; a row is written only where all of
+        // it lies in `output`.
         let rows = catch(|| unsafe {
             let library = addr_of_mut!((*state).library);
             (*library).out_color_space = colours;
@@ -223,8 +228,8 @@ impl<'a> Decoder<'a> {
 impl Drop for Decoder<'_> {
     #[expect(unsafe_code, reason = "libjpeg is a C library")]
     fn drop(&mut self) {
-        // SAFETY: made by Box::into_raw in `open` and freed here only. The library accepts a structure that it never
-        // finished creating, since its memory manager is then null.
+        // SAFETY: created by Box::into_raw in `open` and freed here only. The library accepts a
+        // structure that it never finished creating, since its memory manager is then null.
         unsafe {
             ffi::jpeg_destroy_decompress(&mut (*self.state).library);
             drop(Box::from_raw(self.state));
@@ -232,8 +237,8 @@ impl Drop for Decoder<'_> {
     }
 }
 
-/// The colour of four inks that are stored inverted, as Adobe's programs do and as Pillow assumes for every CMYK JPEG:
-/// each of red, green and blue is (255 - ink) · (255 - black) / 255, rounded.
+/// Converts four inverted inks to RGB, as Adobe's programs store them and Pillow assumes for every
+/// CMYK JPEG: each of red, green and blue is (255 - ink) · (255 - black) / 255, rounded.
 fn rgb_of_inverted_cmyk([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
     let light = u32::from(black);
     [cyan, magenta, yellow].map(|inverted| {

@@ -1,4 +1,4 @@
-//! The scans that the markers of a JPEG announce, counted without decoding.
+//! Counts the scans of a JPEG by its markers, without decoding.
 
 const FILL: u8 = 0xFF;
 const START_OF_IMAGE: u8 = 0xD8;
@@ -7,8 +7,8 @@ const START_OF_SCAN: u8 = 0xDA;
 
 /// Counts the scans of the first image, reading each byte at most once.
 ///
-/// The decoder counts them too, but it allocates memory for all coefficients before the second scan. Segments are skipped
-/// by their length, so a thumbnail inside of one does not count.
+/// The decoder counts them too, but it allocates memory for all coefficients before the second
+/// scan. Segments are skipped by their length, so a thumbnail inside a segment does not count.
 pub(super) fn scans(bytes: &[u8]) -> u64 {
     let mut position = 0;
     let mut scans = 0;
@@ -16,7 +16,8 @@ pub(super) fn scans(bytes: &[u8]) -> u64 {
         position = after;
         match marker {
             END_OF_IMAGE => break,
-            // No length follows: a stuffed zero or a restart marker inside of a scan, or a marker of its own.
+            // Without a length: a stuffed zero or a restart marker inside a scan, or a standalone
+            // marker.
             0x00 | 0x01 | 0xD0..=0xD7 | START_OF_IMAGE => {}
             _ => {
                 let Some(length) = bytes.get(after..).and_then(<[u8]>::first_chunk) else {
@@ -30,7 +31,7 @@ pub(super) fn scans(bytes: &[u8]) -> u64 {
     scans
 }
 
-/// The first marker at or after `position`, and where the bytes after it begin.
+/// Returns the first marker at or after `position`, and the position after it.
 fn next_marker(bytes: &[u8], position: usize) -> Option<(u8, usize)> {
     let rest = bytes.get(position..)?;
     let prefix = rest.iter().position(|byte| *byte == FILL)?;

@@ -7,10 +7,10 @@ use mozjpeg_sys as ffi;
 
 use super::super::Error;
 
-/// Start of a JPEG-LS frame (ITU-T T.87), which the library does not know.
+/// Start of a JPEG-LS frame (ITU-T T.87), which the library does not support.
 const JPEG_LS_MARKER: c_int = 0xF7;
 
-/// The scans so far, from the messages that the library emits for the frame and for each scan.
+/// Scans so far, from the messages that the library emits for the frame and for each scan.
 #[derive(Default)]
 pub(super) struct Scans {
     begun: u64,
@@ -18,11 +18,11 @@ pub(super) struct Scans {
     pub(super) allowed: Option<u64>,
     /// Components of the scan whose header is being read.
     current: Vec<c_int>,
-    /// Components of the image whose constant coefficients have not come: without them a component is a grey plane.
+    /// Components whose constant coefficients are missing so far; without them a component is a
+    /// grey plane.
     missing: Vec<c_int>,
 }
 
-/// Why a JPEG cannot be decoded.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// A kind of JPEG that is not supported.
@@ -63,10 +63,11 @@ fn fail(failure: Failure) -> ! {
     resume_unwind(Box::new(failure))
 }
 
-/// Called by the library where it cannot continue.
+/// Callback of the library for fatal errors.
 #[expect(unsafe_code, reason = "libjpeg is a C library")]
 pub(super) extern "C-unwind" fn error_exit(common: &mut ffi::jpeg_common_struct) {
-    // SAFETY: the decoder sets `err`, and the library stores the number of the error and its parameters there.
+    // SAFETY: the decoder sets `err`, and the library stores the number of the error and its
+    // parameters there.
     let (code, parameters) = unsafe { ((*common.err).msg_code, message_parameters(common)) };
     let not_supported =
         |kind: &str| Failure::Unsupported(format!("a JPEG image {kind}, which is not supported"));
@@ -89,7 +90,7 @@ pub(super) extern "C-unwind" fn error_exit(common: &mut ffi::jpeg_common_struct)
     });
 }
 
-/// The kind of frame that a start-of-frame marker announces (ITU-T T.81, table B.1).
+/// Returns the kind of frame of a start-of-frame marker (ITU-T T.81, table B.1).
 fn kind_of_frame(marker: c_int) -> &'static str {
     match marker {
         0xC3 => "with lossless coding",
@@ -101,7 +102,7 @@ fn kind_of_frame(marker: c_int) -> &'static str {
     }
 }
 
-/// Called by the library for each warning, and for each segment that it reads.
+/// Callback of the library for each warning and each segment.
 #[expect(unsafe_code, reason = "libjpeg is a C library")]
 pub(super) extern "C-unwind" fn emit_message(common: &mut ffi::jpeg_common_struct, _level: c_int) {
     // SAFETY: as in `error_exit`.
@@ -115,26 +116,28 @@ pub(super) extern "C-unwind" fn emit_message(common: &mut ffi::jpeg_common_struc
         | ffi::JTRC_SOS
         | ffi::JTRC_SOS_COMPONENT
         | ffi::JTRC_SOS_PARAMS => {
-            // SAFETY: as in `error_exit`; `client_data` is the Scans, which the library does not touch.
+            // SAFETY: as in `error_exit`; `client_data` is the Scans, which the library does not
+            // touch.
             let (scans, parameters) = unsafe {
                 let scans = common.client_data.cast::<Scans>();
                 (&mut *scans, message_parameters(common))
             };
             scans.message(code, parameters);
         }
-        // Superfluous bytes, unknown versions of markers, unusual orders of scans: no pixel is missing.
+        // Superfluous bytes, unknown versions of markers, unusual orders of scans: no pixel is
+        // missing.
         _ => {}
     }
 }
 
 impl Scans {
-    /// The first component without constant coefficients.
+    /// Returns the first component without constant coefficients.
     pub(super) fn missing_component(&self) -> Option<c_int> {
         self.missing.first().copied()
     }
 
-    /// Follows the messages about the frame's components and about the header of a scan: its start, its components, its
-    /// coefficients.
+    /// Follows the messages about the frame's components and about the header of a scan: its start,
+    /// its components, its coefficients.
     fn message(&mut self, code: c_int, parameters: [c_int; 8]) {
         match code {
             ffi::JTRC_SOS => {
@@ -160,19 +163,21 @@ impl Scans {
 }
 
 /// # Safety
-/// `common.err` must point to the error manager of a library that has just reported a message with numbers.
+/// `common.err` must point to the error manager of a library that has just reported a message with
+/// numbers.
 #[expect(unsafe_code, reason = "libjpeg is a C library")]
 unsafe fn message_parameters(common: &mut ffi::jpeg_common_struct) -> [c_int; 8] {
     unsafe { *(*common.err).msg_parm.i() }
 }
 
-/// The library's own sentence for what it has just reported.
+/// Returns the library's text of the latest message.
 #[expect(unsafe_code, reason = "libjpeg is a C library")]
 fn message(common: &mut ffi::jpeg_common_struct) -> String {
     type Format = unsafe extern "C-unwind" fn(&mut ffi::jpeg_common_struct, *mut u8);
     let mut text = [0_u8; 80];
-    // SAFETY: the decoder sets `err`. The C function writes up to 80 bytes through its second argument; the binding
-    // declares that as a shared reference, under which writing would be undefined, so the type is corrected first.
+    // SAFETY: the decoder sets `err`. The C function writes up to 80 bytes through its second
+    // argument; the binding declares that as a shared reference, under which writing would be
+    // undefined, so the type is corrected first.
     unsafe {
         if let Some(format) = (*common.err).format_message {
             let format: Format = std::mem::transmute(format);

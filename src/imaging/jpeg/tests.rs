@@ -1,4 +1,5 @@
-//! JPEG files that `tests/fixtures/generate/make_jpeg_fixtures.py` wrote, against the pixels that Pillow decodes from them.
+//! JPEG files that `tests/fixtures/generate/make_jpeg_fixtures.py` wrote, against the pixels that
+//! Pillow decodes from them.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -88,7 +89,8 @@ fn missing_data_and_unsupported_kinds_are_refused_by_name_with_and_without_pixel
     }
 }
 
-/// A progressive JPEG of 8×8 pixels with this many scans: the first and refinements that change nothing.
+/// A progressive JPEG of 8×8 pixels with this many scans: the first and refinements that change
+/// nothing.
 fn with_scans(count: usize) -> Vec<u8> {
     let mut bytes = fixture("sides_8x8.jpg");
     let end = bytes.len() - 2;
@@ -96,7 +98,8 @@ fn with_scans(count: usize) -> Vec<u8> {
         .windows(2)
         .rposition(|pair| pair == [0xFF, 0xDA])
         .unwrap();
-    // Behind its frame a sequential JPEG may not repeat a scan, so the frame becomes a progressive one.
+    // Behind its frame a sequential JPEG may not repeat a scan, so the frame becomes a progressive
+    // one.
     let frame = bytes
         .windows(2)
         .position(|pair| pair == [0xFF, 0xC0])

@@ -267,12 +267,12 @@ async fn going_back_forgets_later_checkpoints_and_the_best_is_one_that_stays() {
         };
         store.update("a", decide).await.unwrap().unreferenced
     };
-    let behind = |epochs, best_epoch| Rewind::Behind { epochs, best_epoch };
+    let behind = |epochs, best_epoch| Rewind::After { epochs, best_epoch };
     assert_eq!(go_back(behind(2, 1)).await, ["f3"]);
     let best = store.best_checkpoint("a").await.unwrap().unwrap();
     assert_eq!(best.epoch, 1);
     assert_eq!(store.resume_point("a").await.unwrap(), Some(point.clone()));
-    // Within the first epoch, of which a full checkpoint can be too.
+    // Within the first epoch, where a full checkpoint can be too.
     assert_eq!(go_back(behind(0, 0)).await, ["f1", "f2"]);
     assert_eq!(store.best_checkpoint("a").await.unwrap(), None);
     assert_eq!(store.resume_point("a").await.unwrap(), Some(point));

@@ -15,11 +15,11 @@ use super::*;
 use crate::names::{CheckpointRef, VersionRef};
 use crate::proto::v1::{self as pb, TrainingState};
 
-// What can be told of a change.
+// Changes of trainings.
 mod changes;
-// What followers see.
+// Events of followers.
 mod events;
-// What happens to the files.
+// Files of the store.
 mod files;
 // Model versions and aliases.
 mod models;

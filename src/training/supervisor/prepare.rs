@@ -73,7 +73,7 @@ pub(super) fn rewind(training: &mut v1::Training, kept: Option<KeptEpochs>) -> C
     let (last, best, from_epoch, rewind) = match kept {
         None => (None, None, 1, Rewind::ToStart),
         Some(kept) => {
-            let rewind = Rewind::Behind {
+            let rewind = Rewind::After {
                 epochs: kept.count,
                 best_epoch: kept.best.map_or(0, |best| best.epoch),
             };

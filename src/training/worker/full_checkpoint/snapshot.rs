@@ -115,7 +115,7 @@ fn write_tensors(
     out.write_all(&header)?;
     views
         .iter()
-        .try_for_each(|(_, view)| files::write_in_pieces(out, view.data()))
+        .try_for_each(|(_, view)| files::write_in_chunks(out, view.data()))
 }
 
 fn view(dtype: Dtype, shape: Vec<usize>, bytes: &[u8]) -> TensorView<'_> {

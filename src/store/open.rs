@@ -1,0 +1,175 @@
+//! Opening and closing the database.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fs_err as fs;
+use sqlx::{
+    Connection as _, Sqlite, Transaction,
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    },
+};
+use tokio::sync::watch;
+
+use crate::files;
+
+use super::{
+    Error,
+    lock::DirectoryLock,
+    verify::{BUSY_TIMEOUT, MIGRATOR, verify, with_suffix},
+};
+
+/// Name of the database in the data directory.
+const FILE: &str = "visage.db";
+
+/// Connections for reading; each is a thread, and a read takes well under a millisecond.
+const READERS: u32 = 4;
+
+/// The database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    directory: PathBuf,
+    pub(super) writer: SqlitePool,
+    readers: SqlitePool,
+    pub(super) events: watch::Sender<i64>,
+    pub(super) alias_events: watch::Sender<u64>,
+    pub(super) versions: watch::Sender<u64>,
+    lock: DirectoryLock,
+}
+
+impl Store {
+    /// Opens the store in a data directory, which is created if it is missing, and migrates its
+    /// schema.
+    ///
+    /// Reads the whole database once to verify it. Until [`Store::close`], or until the last handle
+    /// is dropped, no other server can open the directory.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::NewerDatabase`], [`Error::ForeignDatabase`] and
+    /// [`Error::CorruptDatabase`], each before any change; [`Error::Directory`],
+    /// [`Error::DiskFull`], [`Error::Migration`].
+    pub async fn open(directory: &Path) -> Result<Self, Error> {
+        create_directory(directory).map_err(|source| Error::directory(directory, source))?;
+        let lock = DirectoryLock::acquire(directory)?;
+        let path = directory.join(FILE);
+        let exists = path
+            .try_exists()
+            .map_err(|source| Error::directory(directory, source))?;
+        if exists {
+            verify(&path).await?;
+        } else {
+            create(directory, &path).await?;
+        }
+
+        let writer = pool(1).connect_with(options(&path)).await?;
+        MIGRATOR.run(&writer).await?;
+        let readers = pool(READERS)
+            .connect_with(options(&path).read_only(true))
+            .await?;
+
+        let inner = Inner {
+            directory: directory.to_owned(),
+            writer,
+            readers,
+            events: watch::Sender::new(0),
+            alias_events: watch::Sender::new(0),
+            versions: watch::Sender::new(0),
+            lock,
+        };
+        let store = Self {
+            inner: Arc::new(inner),
+        };
+        store.inner.events.send_replace(store.global_head().await?);
+        let alias_head = store.alias_head().await?;
+        store.inner.alias_events.send_replace(alias_head);
+        let versions = store.count_versions().await?;
+        store.inner.versions.send_replace(versions);
+        Ok(store)
+    }
+
+    /// Finishes running writes, merges the write-ahead log into the database and unlocks the data
+    /// directory.
+    ///
+    /// Every later call on any clone fails with [`Error::Closed`].
+    pub async fn close(&self) -> Result<(), Error> {
+        // Readers first: the last connection to close merges the log, and a reader must not write.
+        self.inner.readers.close().await;
+        self.inner.writer.close().await;
+        self.inner.lock.release(&self.inner.directory)
+    }
+
+    /// Starts a transaction, a consistent view for one or several reads.
+    pub(super) async fn read(&self) -> Result<Transaction<'static, Sqlite>, Error> {
+        Ok(self.inner.readers.begin().await?)
+    }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .min_connections(1)
+        .max_connections(connections)
+        // Local connections do not become stale, and prepared statements are worth keeping.
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        // After some failures, such as a full disk, SQLite has already rolled back. The rollback of
+        // sqlx then fails, and sqlx would count the connection as inside a transaction forever. The
+        // ping waits for that rollback; the pool opens a new connection instead.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        // macOS only: fsync alone leaves data in the drive's cache there.
+        .pragma("fullfsync", "ON")
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+}
+
+/// Creates the directory and makes the new directory entries durable; otherwise a power loss could
+/// remove the whole database.
+fn create_directory(directory: &Path) -> std::io::Result<()> {
+    let missing: Vec<&Path> = directory
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
+        .collect();
+    fs::create_dir_all(directory)?;
+    for created in missing {
+        files::sync_directory(files::parent_dir(created))?;
+    }
+    Ok(())
+}
+
+/// Creates a new database under a temporary name and renames it, so that `visage.db` is always
+/// complete.
+async fn create(directory: &Path, path: &Path) -> Result<(), Error> {
+    let draft = path.with_extension("db.new");
+    for suffix in ["", "-journal", "-wal", "-shm"] {
+        files::remove_if_exists(&with_suffix(&draft, suffix))
+            .map_err(|source| Error::directory(directory, source))?;
+    }
+    let draft_pool = pool(1)
+        .connect_with(options(&draft).create_if_missing(true))
+        .await?;
+    MIGRATOR.run(&draft_pool).await?;
+    draft_pool.close().await;
+    fs::rename(&draft, path)
+        .and_then(|()| files::sync_directory(directory))
+        .map_err(|source| Error::directory(directory, source))
+}
