@@ -47,7 +47,8 @@ impl Environment {
         Ok(Self(variables))
     }
 
-    pub fn insert(&mut self, name: &str, value: &str) {
+    #[cfg(test)]
+    pub(super) fn insert(&mut self, name: &str, value: &str) {
         self.0.insert(name.to_owned(), value.to_owned());
     }
 

@@ -93,7 +93,7 @@ class Starter(unittest.TestCase):
     def test_a_training_becomes_a_starter(self):
         faces = server.draw_faces(self.server.path("faces"), 40, seed=3)
         checked = server.draw_faces(self.server.path("checked"), 8, seed=6)
-        images = sorted(os.path.join(checked, name) for name in os.listdir(checked) if name.endswith(".png"))
+        images = sorted(os.path.join(checked, name) for name in os.listdir(checked))
         self.assertEqual(len(images), 8)
         server.run("--server", self.server.grpc_address, "train", "--id", "small", "--dataset", faces, "--init", "RANDOM",
                    "--input-size", "64", "--epochs", "1", "--test-fraction", "0.2", "--quiet")
