@@ -78,7 +78,7 @@ fn a_switch_is_true_or_false_in_every_source() {
 }
 
 #[test]
-fn share_of_traced_calls_is_a_number_from_0_to_1() {
+fn the_share_of_traced_requests_is_a_number_from_0_to_1() {
     let ratio = |file: &str| resolved(&[], &[], file).map(|found| found.config.trace_sample_ratio);
     assert_eq!(ratio("").unwrap(), 0.01);
     assert_eq!(ratio("trace_sample_ratio = 0.5").unwrap(), 0.5);
@@ -136,7 +136,7 @@ fn an_unknown_variable_names_the_nearest_one() {
 }
 
 #[test]
-fn variables_that_kubernetes_makes_for_a_service_are_not_ours() {
+fn variables_of_kubernetes_services_are_ignored() {
     environment(&[
         ("VISAGE_SERVICE_HOST", "10.0.0.1"),
         ("VISAGE_SERVICE_PORT_GRPC", "50051"),
@@ -148,7 +148,7 @@ fn variables_that_kubernetes_makes_for_a_service_are_not_ours() {
 }
 
 #[test]
-fn an_empty_variable_counts_as_not_set() {
+fn an_empty_variable_counts_as_unset() {
     let resolved = resolved(&[("VISAGE_READY_FILE", "")], &[], "").unwrap();
     assert_eq!(resolved.config.ready_file, None);
     assert_eq!(resolved.source("ready_file"), &ValueSource::Default);
@@ -288,7 +288,7 @@ fn devices_are_auto_cpu_or_a_gpu() {
 }
 
 #[test]
-fn what_is_printed_can_be_read_again() {
+fn printed_settings_can_be_read_again() {
     let given = [
         ("device", "cuda:1"),
         ("max_message_bytes", "20MiB"),
@@ -331,7 +331,7 @@ fn the_file_is_found_named_or_missing() {
 }
 
 #[test]
-fn the_hub_is_found_as_other_programs_find_it() {
+fn the_hub_follows_the_variables_of_other_programs() {
     let hub = resolved(&[("HOME", "/home/a")], &[], "")
         .unwrap()
         .config
@@ -384,7 +384,7 @@ fn a_server_is_an_address_or_host_and_port() {
 }
 
 #[test]
-fn origins_are_what_browsers_send() {
+fn origins_have_the_form_that_browsers_send() {
     let origins = |value: &str| {
         resolved(&[("VISAGE_CORS_ORIGINS", value)], &[], "")
             .map(|resolved| resolved.config.cors_origins)

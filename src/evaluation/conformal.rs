@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn without_residuals_or_with_one_that_is_no_number_there_is_no_calibration() {
+    fn without_residuals_or_with_nan_there_is_no_calibration() {
         assert_eq!(calibrate(&[]), None);
         let mut images = residuals(30.0, 1..=20);
         images[3].predicted = f64::NAN;

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_between_two_gets_the_higher() {
+    fn a_level_between_two_rounds_up() {
         let calibration = calibration();
         assert_eq!(calibration.level_for(0.8), Some(0.8));
         assert_eq!(calibration.level_for(0.81), Some(0.9));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_calibration_of_before_there_were_levels_is_one_level() {
+    fn a_calibration_without_levels_is_read_as_one_level() {
         let old = r#"{"confidence": 0.9, "half_width": 7.5, "images": 40}"#;
         let read: Calibration = serde_json::from_str(old).unwrap();
         assert_eq!(read.levels, widths(&[(0.9, 7.5)]));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_of_before_there_were_levels_reads_what_is_written_now() {
+    fn a_program_without_levels_reads_current_manifests() {
         /// As that program declared it.
         #[derive(Debug, PartialEq, Deserialize)]
         struct Old {

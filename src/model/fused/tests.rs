@@ -154,7 +154,7 @@ fn is_unavailable() -> bool {
 /// For every upper half that an f32 can have, with lower halves around the middle between two
 /// values of bf16.
 #[test]
-fn values_rounded_by_hand_are_the_nearest_in_bf16() {
+fn emulated_rounding_to_bf16_is_to_nearest() {
     if is_unavailable() {
         return;
     }
@@ -327,7 +327,7 @@ fn stem_is_the_plain_sum_and_the_largest_of_nine() {
 
 /// A damaged network must not look like one that answers.
 #[test]
-fn not_a_number_stays_one_through_rectifying_and_pooling() {
+fn nan_persists_through_relu_and_pooling() {
     let nans = [f32::NAN, -f32::NAN];
     for (arithmetic, nan) in of_networks().flat_map(|one| nans.map(|nan| (one, nan))) {
         let format = format_of(arithmetic);
@@ -455,7 +455,7 @@ fn gradients_of_filters_are_the_plain_sums() {
 /// The gradient of the input as its definition says: each product of the way there, the other way
 /// round.
 #[test]
-fn way_back_through_strides_is_the_plain_sum() {
+fn the_backward_pass_with_stride_is_the_plain_sum() {
     if is_unavailable() {
         return;
     }
@@ -532,7 +532,7 @@ fn taps_before_inputs(weight: &[f32], inputs: usize, taps: usize) -> Vec<f32> {
 /// For the gradient of the input, outputs and inputs change places, and each filter is turned
 /// round.
 #[test]
-fn filter_packed_for_the_way_back_is_the_turned_one() {
+fn a_filter_packed_for_the_backward_pass_is_reversed() {
     if is_unavailable() {
         return;
     }

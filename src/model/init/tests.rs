@@ -153,7 +153,7 @@ fn a_head_behind_a_dropout_is_replaced_and_named() {
 }
 
 #[test]
-fn values_that_are_not_numbers_are_refused_in_what_is_used() {
+fn values_that_are_not_finite_are_refused_in_tensors_that_are_used() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mine.pth");
     let nan = |shape: Vec<usize>| TensorData {

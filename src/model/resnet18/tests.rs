@@ -110,7 +110,7 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
 /// In 16 bits each layer rounds; the fused kernels must not be further from f32 than libtorch's
 /// bf16, except by chance.
 #[test]
-fn own_features_for_bf16_are_as_close_to_f32_as_libtorchs() {
+fn fused_features_in_16_bits_are_as_close_to_f32_as_libtorchs() {
     let state = formula_weights();
     let trained = TrainableFrom::DEFAULT;
     let exact = ResNet18::new(&state, trained, Precision::F32).unwrap();
@@ -142,7 +142,7 @@ fn own_features_for_bf16_are_as_close_to_f32_as_libtorchs() {
 }
 
 #[test]
-fn own_features_in_f32_are_libtorchs() {
+fn fused_features_in_f32_are_libtorchs() {
     let state = formula_weights();
     let own = ResNet18::new(&state, TrainableFrom::DEFAULT, Precision::F32).unwrap();
     if own.fused.is_none() {
@@ -175,7 +175,7 @@ fn formats_of_16_bits() -> impl Iterator<Item = Precision> {
 
 /// Weights with intermediate values beyond f16 are refused; bf16 holds them.
 #[test]
-fn numbers_too_large_for_f16_are_in_bf16() {
+fn values_too_large_for_f16_are_computed_in_bf16() {
     if formats_of_16_bits().count() < 2 {
         return;
     }
@@ -216,7 +216,7 @@ fn filters_too_large_for_f16_are_refused() {
 }
 
 #[test]
-fn own_predictions_are_torchvisions_within_their_rounding() {
+fn fused_predictions_are_torchvisions_within_their_rounding() {
     let expected = expected();
     let sides = [(224, "eval_224"), (96, "eval_96")];
     for (format, (side, key)) in formats().flat_map(|format| sides.map(|side| (format, side))) {

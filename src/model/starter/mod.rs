@@ -69,7 +69,7 @@ mod tests {
     const MAX_BYTES: usize = 23_000_000;
 
     #[test]
-    fn what_is_built_in_is_what_its_manifest_says() {
+    fn the_built_in_tensors_match_their_manifest() {
         assert_eq!(format!("{:x}", Sha256::digest(MODEL)), sha256());
         assert!(MODEL.len() <= MAX_BYTES, "{} bytes", MODEL.len());
         let manifest = manifest();
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_whole_network_with_numbers_in_it() {
+    fn the_built_in_tensors_are_a_whole_network_of_finite_values() {
         let state = state().unwrap();
         assert_eq!(tensors::exact(&state).unwrap().len(), layout(1).len());
         for (name, tensor) in &state {

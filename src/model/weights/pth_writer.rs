@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_file_is_read_back() {
         let state = tensors();
         let tensors = || state.iter().map(|(name, tensor)| (name.as_str(), tensor));
         let found = pth::read(&to_pth(tensors(), Some("{}")), Selection::Whole).unwrap();

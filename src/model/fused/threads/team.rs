@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn every_job_is_done_once_whoever_is_there() {
+    fn every_job_runs_once_on_any_number_of_threads() {
         let team = WorkerTeam::new(3).unwrap();
         for jobs in [0, 1, 2, 3, 100] {
             let done: Vec<AtomicUsize> = (0..jobs).map(|_| AtomicUsize::new(0)).collect();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_that_wait_for_one_another_are_done_by_all_at_once() {
+    fn jobs_that_wait_for_each_other_run_concurrently() {
         let team = WorkerTeam::new(3).unwrap();
         let (all, threads) = (Barrier::new(3), Mutex::new(BTreeSet::new()));
         for _ in 0..1_000 {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_of_another_caller_and_of_jobs_are_done_by_who_asks() {
+    fn jobs_of_a_second_caller_and_nested_jobs_run_on_their_caller() {
         let team = WorkerTeam::new(2).unwrap();
         let count = AtomicUsize::new(0);
         std::thread::scope(|scope| {

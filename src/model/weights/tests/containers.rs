@@ -201,7 +201,7 @@ fn the_same_dictionary_under_two_keys_is_one_network() {
 }
 
 #[test]
-fn a_key_that_names_nothing_is_refused_with_the_places() {
+fn an_unknown_key_is_refused_with_the_known_places() {
     let file = dict([
         ("model", named(&network(""))),
         ("teacher", named(&network(""))),
@@ -340,7 +340,7 @@ fn tensors_are_read_beside_objects_of_any_class() {
 }
 
 #[test]
-fn entries_of_a_state_dict_that_are_no_tensors_are_left_out() {
+fn entries_of_a_state_dict_that_are_not_tensors_are_ignored() {
     let mut mixed = network("");
     mixed.push(("epoch".to_owned(), b"K\x03".to_vec()));
     mixed.push(("args".to_owned(), b"cargparse\nNamespace\n)\x81}b".to_vec()));
@@ -348,7 +348,7 @@ fn entries_of_a_state_dict_that_are_no_tensors_are_left_out() {
 }
 
 #[test]
-fn a_dictionary_of_another_class_holds_its_tensors_too() {
+fn a_subclass_of_dict_has_tensors_too() {
     let class = b"ccollections\ndefaultdict\nc__builtin__\nlist\n\x85R".to_vec();
     let plain = named(&network(""));
     let of_class = [class, plain[1..].to_vec()].concat();
@@ -385,7 +385,7 @@ fn tensors_with_attributes_are_tensors() {
 }
 
 #[test]
-fn a_history_of_many_numbers_is_no_obstacle() {
+fn a_history_of_many_numbers_is_read() {
     let number = b"G?\xe0\0\0\0\0\0\0".repeat(1_000);
     let batch = [b"(".as_slice(), &number, b"e"].concat();
     let history = [b"]".to_vec(), batch.repeat(600)].concat();
@@ -397,7 +397,7 @@ fn a_history_of_many_numbers_is_no_obstacle() {
 
 /// Files made to run something, each with a network beside it.
 #[test]
-fn nothing_that_a_pickle_names_is_run_beside_a_network() {
+fn no_name_of_a_pickle_is_executed_beside_a_network() {
     let directory = tempfile::tempdir().unwrap();
     let marker = directory.path().join("ran");
     let command = text(&format!("touch {}", marker.display()));

@@ -87,7 +87,7 @@ fn the_content_decides_and_not_the_extension() {
 }
 
 #[test]
-fn files_of_other_kinds_are_refused_with_the_way_out() {
+fn files_of_other_formats_are_refused_with_a_remedy() {
     let old = read(&fixture("old_format.pth")).unwrap_err().to_string();
     assert!(
         old.contains("old_format.pth") && old.contains("torch.save(torch.load("),
@@ -139,7 +139,7 @@ fn a_file_too_large_is_refused_unread() {
 }
 
 #[test]
-fn a_digest_in_a_name_that_torch_hub_publishes_must_be_the_content_s() {
+fn a_digest_in_a_name_of_torch_hub_must_match_the_content() {
     let dir = tempfile::tempdir().unwrap();
     let (_, sha256) = load(&fixture("state_dict.pth")).unwrap();
     for published in [
@@ -161,7 +161,7 @@ fn a_digest_in_a_name_that_torch_hub_publishes_must_be_the_content_s() {
 }
 
 #[test]
-fn a_number_in_any_other_name_promises_nothing() {
+fn a_number_in_any_other_name_is_not_a_digest() {
     let dir = tempfile::tempdir().unwrap();
     let (_, sha256) = load(&fixture("state_dict.pth")).unwrap();
     for name in [

@@ -63,7 +63,7 @@ fn refusal(program: &[u8]) -> String {
 }
 
 #[test]
-fn the_builder_of_these_tests_builds_a_readable_file() {
+fn the_tests_builder_writes_a_readable_file() {
     let state = decode(&pth(&one_tensor(
         b"K\x04",
         b"K\0",
@@ -76,7 +76,7 @@ fn the_builder_of_these_tests_builds_a_readable_file() {
 }
 
 #[test]
-fn nothing_a_pickle_names_is_run() {
+fn no_name_of_a_pickle_is_executed() {
     let message = read(&fixture("os_system.pth")).unwrap_err().to_string();
     assert!(
         message.contains("\"posix.system\"") && message.contains("never executed"),
@@ -261,7 +261,7 @@ fn deep_and_circular_values_cost_no_recursion() {
 }
 
 #[test]
-fn bombs_run_out_of_room_and_not_of_memory() {
+fn bombs_reach_the_limit_before_they_fill_the_memory() {
     let values = [b"\x80\x02".as_slice(), &b"]".repeat(250_001)].concat();
     assert!(refusal(&values).contains("more than 250000 values"));
     let recalled = [b"\x80\x02]q\0".as_slice(), &b"h\0".repeat(250_001)].concat();

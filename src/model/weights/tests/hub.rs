@@ -214,7 +214,7 @@ fn a_lost_connection_leaves_no_file_and_the_next_try_succeeds() {
 }
 
 #[test]
-fn silence_ends_after_the_timeout() {
+fn a_silent_connection_times_out() {
     let cache = tempfile::tempdir().unwrap();
     let impatient = |server: &Server| HubOptions {
         timeout: Duration::from_millis(200),
@@ -240,7 +240,7 @@ fn silence_ends_after_the_timeout() {
 }
 
 #[test]
-fn an_answer_without_the_file_is_named() {
+fn a_response_without_the_file_is_named() {
     let cache = tempfile::tempdir().unwrap();
     for status in [401, 404, 500] {
         let hub = Server::start(move |_| Reply::Whole(status, vec![], Arc::default()));

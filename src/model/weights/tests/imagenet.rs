@@ -87,7 +87,7 @@ fn a_local_file_comes_before_the_cache_and_the_cache_before_the_hub() {
 }
 
 #[test]
-fn a_damaged_file_in_the_cache_is_fetched_again() {
+fn a_damaged_file_in_the_cache_is_downloaded_again() {
     let hub = hub();
     let cache = tempfile::tempdir().unwrap();
     let online = options(cache.path(), &hub);
@@ -115,7 +115,7 @@ fn a_damaged_file_in_the_cache_is_fetched_again() {
 }
 
 #[test]
-fn a_wrong_local_file_is_not_passed_over() {
+fn a_wrong_local_file_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let weights = directory.path().join("weights");
     let checkpoints = directory.path().join("torch/hub/checkpoints");
@@ -149,7 +149,7 @@ fn a_wrong_local_file_is_not_passed_over() {
 }
 
 #[test]
-fn without_any_file_one_sentence_says_what_to_do() {
+fn without_any_file_the_error_states_the_remedies() {
     let directory = tempfile::tempdir().unwrap();
     let weights = directory.path().join("weights");
     let offline = HubOptions {
