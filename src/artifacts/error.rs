@@ -1,7 +1,9 @@
 //! Errors of the artifact store.
 
-use std::error::Error as StdError;
-use std::io::{self, ErrorKind};
+use std::{
+    error::Error as StdError,
+    io::{self, ErrorKind},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

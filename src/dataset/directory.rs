@@ -1,21 +1,24 @@
 //! Images of a directory: ages from the names, by default from their start, splits from
 //! sub-directories such as `train`, `val` and `test`.
 
-use std::collections::HashSet;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
 
 use fs_err as fs;
 
-use super::AgePattern;
-use super::candidate::{Candidate, Listing};
-use super::default_reading::DefaultReading;
-use super::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
-use super::labels::LabelPool;
-use super::names;
-use super::report::{RejectReason, Rejects};
-use super::split_directories::SplitDirectories;
-use super::{Error, LeftOutColumns, Options, Roots, Skipped, Split};
+use super::{
+    AgePattern, Error, LeftOutColumns, Options, Roots, Skipped, Split,
+    candidate::{Candidate, Listing},
+    default_reading::DefaultReading,
+    kind::{FileKind, HEAD_BYTES, file_kind, is_image_content},
+    labels::LabelPool,
+    names,
+    report::{RejectReason, Rejects},
+    split_directories::SplitDirectories,
+};
 
 /// A directory to list. `path` has its links resolved; `name` is relative to the dataset, with `/`.
 struct Pending {

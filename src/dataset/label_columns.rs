@@ -5,8 +5,10 @@
 //! of distinct values for each column and decides; the second pass stores the values of the
 //! remaining columns only, so that the memory of a dataset does not depend on the others.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 /// Most columns that are used as labels; further columns are left out.
 pub(super) const MAX_LABEL_COLUMNS: usize = 32;

@@ -1,7 +1,6 @@
 //! Group labels of a sample, such as `gender` or `race`.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Named group labels of one sample, sorted by name.
 ///

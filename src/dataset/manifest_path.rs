@@ -1,14 +1,15 @@
 //! Finds the file that a manifest names. Other systems write paths with backslashes, and with
 //! another normalization of Unicode than the names on this disk.
 
-use std::collections::HashMap;
-use std::path::{Component, Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Component, Path, PathBuf},
+};
 
 use fs_err as fs;
 use unicode_normalization::UnicodeNormalization;
 
-use super::Roots;
-use super::report::RejectReason;
+use super::{Roots, report::RejectReason};
 
 #[derive(Debug)]
 pub(super) struct Found {

@@ -8,8 +8,7 @@ use std::borrow::Cow;
 
 use csv::{ByteRecord, Reader};
 
-use super::label_columns::LabelColumns;
-use super::split_names::SplitNames;
+use super::{label_columns::LabelColumns, split_names::SplitNames};
 
 pub(super) struct Survey {
     pub(super) labels: LabelColumns,

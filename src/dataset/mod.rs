@@ -41,6 +41,7 @@ mod label_columns;
 mod labels;
 mod load;
 mod manifest;
+mod manifest_columns;
 mod manifest_path;
 mod manifest_survey;
 mod manifest_text;

@@ -1,8 +1,10 @@
 //! Directories from which datasets are accepted. A client that may start a training must not be
 //! able to read any file of the server.
 
-use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::{
+    io,
+    path::{Component, Path, PathBuf},
+};
 
 use fs_err as fs;
 

@@ -1,8 +1,10 @@
 //! Assignment of images to splits, and the order of an epoch. Both are pure functions of their
 //! arguments.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
 use sha2::{Digest, Sha256};
 
 use super::Error;

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::kind::{FileKind, file_kind};
-use super::split_names::{self, SplitMap, SplitNames};
-use super::{Error, Roots};
+use super::{
+    Error, Roots,
+    kind::{FileKind, file_kind},
+    split_names::{self, SplitMap, SplitNames},
+};
 
 /// Largest number of nested single directories above those of the splits.
 const MAX_WRAPPERS: usize = 4;

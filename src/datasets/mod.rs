@@ -21,6 +21,7 @@
 //! - `summary`: statistics and samples of a dataset.
 //! - `layout`: the directories, and their leftovers after a crash.
 
+mod blocking;
 mod error;
 mod jobs;
 mod layout;

@@ -18,7 +18,8 @@ use crate::{
 };
 
 use super::{
-    Error, jobs,
+    Error,
+    blocking::blocking,
     layout::{self, Layout},
     summary, unpack,
     uploads::Uploads,
@@ -154,8 +155,7 @@ impl DatasetRegistry {
         };
         let (inner, options) = (Arc::clone(&self.inner), self.inner.options(&dataset)?);
         // A header without the columns is refused now, not by the scan.
-        let checked =
-            jobs::blocking(move || Ok(dataset::check_source(&path, &inner.roots, &options)));
+        let checked = blocking(move || Ok(dataset::check_source(&path, &inner.roots, &options)));
         checked.await?.map_err(Error::Path)?;
         self.insert(dataset).await
     }
@@ -250,7 +250,7 @@ impl DatasetRegistry {
         let inner = Arc::clone(&self.inner);
         let upload = deleted.dataset.upload.clone();
         // The next start of the server removes what remains.
-        jobs::blocking(move || inner.layout.remove(&deleted)).await?;
+        blocking(move || inner.layout.remove(&deleted)).await?;
         if !upload.is_empty() {
             self.inner.uploads.remove(&upload).await.ok();
         }

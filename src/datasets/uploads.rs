@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::files;
 
-use super::{Error, jobs::blocking};
+use super::{Error, blocking::blocking};
 
 /// Most uploads at a time.
 const MAX_UPLOADS: usize = 16;

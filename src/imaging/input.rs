@@ -1,7 +1,9 @@
 //! Conversion of RGB pixels to the input of the network.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{
+    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    images::{Image, ImageRef},
+};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 

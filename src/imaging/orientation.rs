@@ -4,8 +4,7 @@
 //! first directory. The EXIF crates parse every directory, and overlapping nested directories make
 //! that quadratic in the size of the file: 64 kB from an untrusted client would need gigabytes.
 
-use std::borrow::Cow;
-use std::io::Read;
+use std::{borrow::Cow, io::Read};
 
 use flate2::read::ZlibDecoder;
 use image::metadata::Orientation;

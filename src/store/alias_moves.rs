@@ -4,11 +4,12 @@ use prost::Message as _;
 use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 
-use super::{Error, transaction::WriteTx};
 use crate::{
     names::{LIVE, PREVIOUS},
     proto::v1 as pb,
 };
+
+use super::{Error, transaction::WriteTx};
 
 /// Moves an alias, and `previous` with `live`, and records each move. Does nothing if the alias
 /// already points to the version.

@@ -3,18 +3,23 @@
 //! `live` is the served version. When it moves, `previous` moves to the version that was live, in
 //! the same transaction, so that a rollback is one call.
 
-use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use prost::Message;
 use prost_types::Timestamp;
 use tokio::sync::watch;
 
-use super::alias_moves::{current, move_alias, record, update_previous};
-use super::transaction::{WriteTx, run_detached};
-use super::{Error, Page, Store, versions};
-use crate::names::{LIVE, VersionRef};
-use crate::proto::v1 as pb;
+use crate::{
+    names::{LIVE, VersionRef},
+    proto::v1 as pb,
+};
+
+use super::{
+    Error, Page, Store,
+    alias_moves::{current, move_alias, record, update_previous},
+    transaction::{WriteTx, run_detached},
+    versions,
+};
 
 impl Store {
     /// Points an alias to a version and returns the version with its aliases. Nothing changes if it

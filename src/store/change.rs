@@ -4,19 +4,24 @@
 //! and a finish race, the second one sees the result of the first, and nothing is overwritten with
 //! stale data.
 
-use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use prost::Message;
 use prost_types::Timestamp;
 
-use super::events::{Kind, Log};
-use super::trainings::{find, is_final, state_changed};
-use super::transaction::{WriteTx, run_detached};
-use super::versions::{self, Publish};
-use super::{Error, Store, checkpoints, resume_points};
-use crate::names::id_of;
-use crate::proto::{v1 as pb, worker_v1::ResumePoint};
+use crate::{
+    names::id_of,
+    proto::{v1 as pb, worker_v1::ResumePoint},
+};
+
+use super::{
+    Error, Store, checkpoints,
+    events::{Kind, Log},
+    resume_points,
+    trainings::{find, is_final, state_changed},
+    transaction::{WriteTx, run_detached},
+    versions::{self, Publish},
+};
 
 /// Data to write together with a training's message. The default writes the message alone.
 #[derive(Clone, Debug, Default)]

@@ -5,10 +5,9 @@ use std::collections::{BTreeSet, HashSet};
 use prost::Message;
 use sqlx::SqliteConnection;
 
-use super::transaction::WriteTx;
-use super::{Error, Page, Store};
-use crate::names::CheckpointRef;
-use crate::proto::v1 as pb;
+use crate::{names::CheckpointRef, proto::v1 as pb};
+
+use super::{Error, Page, Store, transaction::WriteTx};
 
 impl Store {
     /// Lists up to `limit` checkpoints of a training, newest first, of epochs below `before`.

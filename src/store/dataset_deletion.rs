@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use crate::proto::v1::{self as pb, DatasetKind};
+
 use super::{
     Error, NumberedDataset, Store,
     datasets::find,
     trainings::live,
     transaction::{WriteTx, run_detached},
 };
-use crate::proto::v1::{self as pb, DatasetKind};
 
 impl Store {
     /// Deletes a dataset and returns it; the caller deletes its files.

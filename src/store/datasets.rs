@@ -6,10 +6,15 @@ use prost::Message;
 use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 
-use super::transaction::{WriteTx, run_detached};
-use super::{Error, Page, Store};
-use crate::names::id_of;
-use crate::proto::v1::{self as pb, DatasetState};
+use crate::{
+    names::id_of,
+    proto::v1::{self as pb, DatasetState},
+};
+
+use super::{
+    Error, Page, Store,
+    transaction::{WriteTx, run_detached},
+};
 
 /// A dataset with the number of its row, which distinguishes it from a later one of the same id.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,8 +1,10 @@
 //! Errors of the store.
 
-use std::error::Error as StdError;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::{
+    error::Error as StdError,
+    io,
+    path::{Path, PathBuf},
+};
 
 use sqlx::migrate::MigrateError;
 

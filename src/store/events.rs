@@ -6,10 +6,9 @@ use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 use tokio::sync::watch;
 
-use super::page::encode_token;
-use super::transaction::WriteTx;
-use super::{Error, Page, Store};
 use crate::proto::v1 as pb;
+
+use super::{Error, Page, Store, page::encode_token, transaction::WriteTx};
 
 pub use crate::proto::v1::training_event::Kind;
 

@@ -4,8 +4,10 @@
 //! file, so it ends with the process, and a leftover file has no meaning. Network file systems
 //! without locks are not supported; SQLite's WAL does not work there either.
 
-use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::{
+    io::{self, ErrorKind},
+    path::Path,
+};
 
 use fs_err as fs;
 

@@ -2,9 +2,9 @@
 
 use prost::Message;
 
-use super::transaction::WriteTx;
-use super::{Error, Store};
 use crate::proto::worker_v1::ResumePoint;
+
+use super::{Error, Store, transaction::WriteTx};
 
 impl Store {
     /// Returns the resume point of a training; `None` before the first one and after the end.

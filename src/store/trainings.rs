@@ -6,10 +6,13 @@ use prost::Message;
 use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 
-use super::events::{Kind, Log};
-use super::transaction::{WriteTx, run_detached};
-use super::{Error, Page, Store, checkpoints, datasets};
 use crate::proto::v1::{self as pb, TrainingState};
+
+use super::{
+    Error, Page, Store, checkpoints, datasets,
+    events::{Kind, Log},
+    transaction::{WriteTx, run_detached},
+};
 
 /// Identifies a request, so that StartTraining is idempotent.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,11 +7,16 @@ use prost_types::Timestamp;
 use sqlx::SqliteConnection;
 use tokio::sync::watch;
 
-use super::alias_moves::move_alias;
-use super::transaction::{WriteTx, run_detached};
-use super::{Error, Page, Store};
-use crate::names::{LIVE, VersionRef};
-use crate::proto::v1 as pb;
+use crate::{
+    names::{LIVE, VersionRef},
+    proto::v1 as pb,
+};
+
+use super::{
+    Error, Page, Store,
+    alias_moves::move_alias,
+    transaction::{WriteTx, run_detached},
+};
 
 /// A model version to create together with a change of a training.
 #[derive(Clone, Debug)]
