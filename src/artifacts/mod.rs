@@ -17,7 +17,7 @@
 //!   the time that [`Artifacts::collect_garbage`] checks, without disturbing readers of the old
 //!   file.
 //!
-//! A file is moved in after its writer has closed it and nobody else uses it, otherwise copied. It
+//! A file is moved in after its writer has closed it, or copied from another file system. It
 //! is never linked, because a link would share its bytes with a file that others can still write
 //! to.
 //!

@@ -71,7 +71,7 @@ const OTHER_EXTENSIONS: [&str; 61] = [
     "zip",
 ];
 
-/// Sizes of a BMP's second header; it begins at byte 14 with its size.
+/// Sizes of a BMP's second header; it starts at byte 14 with its size.
 const BMP_HEADERS: [u32; 8] = [12, 16, 40, 52, 56, 64, 108, 124];
 
 /// Number of first bytes that [`is_image_content`] needs.

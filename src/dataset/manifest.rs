@@ -135,7 +135,7 @@ fn read(manifest: &Path, limit: u64) -> Result<Vec<u8>, Error> {
         ));
     }
     let mut bytes = Vec::new();
-    // A file that grows meanwhile is read as far as the limit.
+    // A file that grows meanwhile is read up to the limit.
     fs::File::open(manifest)?
         .take(limit)
         .read_to_end(&mut bytes)?;

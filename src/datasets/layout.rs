@@ -102,9 +102,9 @@ impl Layout {
             return Ok(());
         }
         let random = Uuid::new_v4().simple().to_string();
-        let aside = self.datasets.join(format!("{TEMPORARY}{random}"));
-        match fs::rename(path, &aside) {
-            Ok(()) => files::remove_dir_if_exists(&aside),
+        let temporary = self.datasets.join(format!("{TEMPORARY}{random}"));
+        match fs::rename(path, &temporary) {
+            Ok(()) => files::remove_dir_if_exists(&temporary),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }

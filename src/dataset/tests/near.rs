@@ -330,3 +330,26 @@ fn looking_at_images_finds_what_their_headers_hide() {
     assert_eq!(looked.report.rejects[0].reason, RejectReason::Corrupt);
     assert_eq!(looked.report.rejects[0].examples, ["50_damaged.png"]);
 }
+
+#[test]
+fn a_search_among_too_many_images_is_refused_with_the_remedy() {
+    let check = |options: &Options, split_given, images| {
+        let plan = grouping::SearchPlan::new(options, split_given);
+        plan.check_count(std::path::Path::new("/faces"), images)
+    };
+    let report = near(DEFAULT_NEAR_DISTANCE);
+    assert!(check(&report, false, 100_000).is_ok());
+    assert_eq!(
+        check(&report, false, 100_001).unwrap_err().to_string(),
+        "/faces holds 100001 images, and a search for near-duplicates compares at most 100000; \
+         set skip_near_duplicates, or use a smaller dataset"
+    );
+    let split = Options {
+        grouping: SplitGrouping::Near,
+        ..Options::default()
+    };
+    let error = check(&split, false, 100_001).unwrap_err().to_string();
+    assert!(error.contains("set split_grouping to EXACT"), "{error}");
+    // A given split and no report: there is no search.
+    assert!(check(&split, true, 1_000_000).is_ok());
+}

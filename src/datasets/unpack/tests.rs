@@ -19,7 +19,7 @@ const LIMITS: Limits = Limits {
     bytes: 1 << 20,
     entries: 20,
 };
-/// Not looked at here: what is inside is the scan's business.
+/// The content is not checked here, but by the scan.
 const IMAGE: &[u8] = b"the image";
 
 type Outcome = Result<(Unpacked, Vec<(String, Vec<u8>)>), Error>;

@@ -56,7 +56,7 @@ async fn a_follower_sees_each_event_once_and_in_order() {
                 if !batch.is_empty() {
                     continue;
                 }
-                // At the head: subscribe, then read once more before the first wait.
+                // At the head: subscribe, then read again before the first wait.
                 match &mut wake {
                     None => wake = Some(store.subscribe()),
                     Some(wake) => wake.changed().await.unwrap(),

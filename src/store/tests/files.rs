@@ -70,7 +70,7 @@ async fn a_second_server_in_the_directory_is_refused() {
     Store::open(directory.path()).await.unwrap();
 }
 
-/// Adds a schema version that this binary does not know.
+/// Adds a schema version that is unknown to this binary.
 async fn make_newer(store: &Store) {
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9000, 'later', 1, x'00', 0)",
@@ -227,7 +227,7 @@ async fn a_full_disk_is_told_as_such_and_leaves_nothing_half_written() {
     assert_eq!(store.training("a").await.unwrap(), before);
     assert_eq!(store.head("a").await.unwrap(), 1);
 
-    // The limit went with the connection, as the lack of room goes when somebody makes room.
+    // The limit ended with the connection, as a full disk ends when space is freed.
     let applied = store.update("a", decide).await.unwrap();
     assert_eq!(sequences(&applied.events), [2, 3, 4]);
 }

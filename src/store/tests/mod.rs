@@ -25,7 +25,7 @@ mod files;
 mod models;
 // Pages of lists whose items are large.
 mod pages;
-// The life of trainings but for their changes.
+// Trainings without their changes.
 mod trainings;
 
 /// Far longer than any wait below takes; reached only when something hangs.
