@@ -10,102 +10,20 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
+use super::left_out::{LeftOutColumns, LeftOutReason, MAX_LENGTH};
+
 /// Most columns that are used as labels; further columns are left out.
 pub(super) const MAX_LABEL_COLUMNS: usize = 32;
 /// Most columns that are examined.
 const MAX_EXAMINED: usize = 4_096;
 /// Most distinct values of a label.
 const MAX_VALUES: usize = 100;
-/// Most characters of the name and of each value of a label.
-const MAX_LENGTH: usize = 100;
 /// Most distinct whole numbers that are codes of groups, such as the 31 days of a month.
 const MAX_CODES: usize = 32;
 /// Most distinct numbers with decimals that are codes of groups.
 const MAX_DECIMAL_CODES: usize = 10;
 /// With fewer rows, a value that occurs once is not a sign of an identifier.
 const FEW_ROWS: u64 = 10;
-/// Columns that a report names; further ones are only counted.
-const LISTED: usize = 50;
-
-/// Columns that define no groups.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LeftOutColumns {
-    pub count: u64,
-    /// The first of them in the order of the manifest, at most 50.
-    pub listed: Vec<LeftOutColumn>,
-}
-
-impl LeftOutColumns {
-    fn add(&mut self, name: &str, reason: LeftOutReason) {
-        self.count += 1;
-        if self.listed.len() < LISTED {
-            self.listed.push(LeftOutColumn {
-                name: name.chars().take(MAX_LENGTH).collect(),
-                reason,
-            });
-        }
-    }
-}
-
-/// A column that defines no groups.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOutColumn {
-    /// At most 100 characters.
-    pub name: String,
-    pub reason: LeftOutReason,
-}
-
-/// Reason why a column is not a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeftOutReason {
-    /// More than half of the rows have a unique value.
-    UniqueValues,
-    TooManyValues,
-    /// The values are numbers that measure or count.
-    Numbers,
-    /// The values are lists of numbers, such as bounding boxes.
-    NumberLists,
-    /// The name or a value is longer than 100 characters.
-    LongValues,
-    /// pandas adds such a name to a column without one.
-    Unnamed,
-    /// An earlier column has the name, or it is the name of the age groups.
-    NameTaken,
-    /// Enough columns further left are labels.
-    TooManyColumns,
-}
-
-impl LeftOutReason {
-    /// Stable label in the API, for example `unique_values`.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::UniqueValues => "unique_values",
-            Self::TooManyValues => "too_many_values",
-            Self::Numbers => "numbers",
-            Self::NumberLists => "number_lists",
-            Self::LongValues => "long_values",
-            Self::Unnamed => "unnamed",
-            Self::NameTaken => "name_taken",
-            Self::TooManyColumns => "too_many_columns",
-        }
-    }
-
-    /// Text of the reason, to follow the name of the column.
-    #[must_use]
-    pub fn description(self) -> &'static str {
-        match self {
-            Self::UniqueValues => "most rows have a value of their own",
-            Self::TooManyValues => "it has more than 100 values",
-            Self::Numbers => "its values are measurements or counters",
-            Self::NumberLists => "its values are lists of numbers",
-            Self::LongValues => "its name or a value is longer than 100 characters",
-            Self::Unnamed => "it has no name",
-            Self::NameTaken => "another column has its name",
-            Self::TooManyColumns => "32 columns before it are labels",
-        }
-    }
-}
 
 /// The columns of a manifest that may be labels.
 #[derive(Debug)]
@@ -270,7 +188,7 @@ fn is_list_of_numbers(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::left_out::LISTED, *};
 
     /// The labels, and the others with their reasons, of columns given by name and value of each
     /// row.

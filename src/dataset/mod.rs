@@ -39,6 +39,7 @@ mod grouping;
 mod kind;
 mod label_columns;
 mod labels;
+mod left_out;
 mod load;
 mod manifest;
 mod manifest_columns;
@@ -68,8 +69,8 @@ pub use self::columns::ColumnNames;
 pub use self::error::Error;
 pub use self::grouping::{NearGroup, NearMember};
 pub use self::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
-pub use self::label_columns::{LeftOutColumn, LeftOutColumns, LeftOutReason};
 pub use self::labels::Labels;
+pub use self::left_out::{LeftOutColumn, LeftOutColumns, LeftOutReason};
 pub use self::load::{Dataset, load};
 pub use self::message::{
     age_bands, column_names, dataset_report, left_out_columns, manifest_columns, split_name,
