@@ -132,7 +132,7 @@ mod tests {
         for (text, part) in [
             ("years", "got \"years\""),
             ("label=x", "with the role path, age or split"),
-            ("age=x,path=X", "age must be another column than path"),
+            ("age=x,path=X", "age must differ from the column path"),
         ] {
             let error = parsed(text).unwrap_err();
             assert!(error.contains(part), "{error}");
