@@ -111,7 +111,7 @@ pub fn from_logging(error: &logging::Error) -> Status {
         | logging::Error::Level { .. }
         | logging::Error::Empty
         | logging::Error::TooLong { .. } => invalid("directives", &logging::chain(error)),
-        logging::Error::NotBegun | logging::Error::Taken => {
+        logging::Error::NotInitialized | logging::Error::AlreadyInitialized => {
             Row::new(Code::FailedPrecondition, "LOG_LEVEL_FIXED").status(error.to_string())
         }
     }

@@ -43,7 +43,7 @@ impl SystemService for SystemApi {
     ) -> Result<Response<v1::GetLogLevelResponse>, Status> {
         let directives = logging::filter();
         let directives =
-            directives.ok_or_else(|| status::from_logging(&logging::Error::NotBegun))?;
+            directives.ok_or_else(|| status::from_logging(&logging::Error::NotInitialized))?;
         Ok(Response::new(v1::GetLogLevelResponse { directives }))
     }
 

@@ -8,4 +8,6 @@
 pub(crate) mod exporter;
 pub(crate) mod logging;
 pub mod metrics;
+#[cfg(test)]
+mod tests;
 pub(crate) mod traces;

@@ -439,7 +439,7 @@ async fn unreachable_collector_does_not_affect_serving_and_receives_later_spans(
     wait_until("the loss is counted", lost).await;
     server.predict().await.unwrap();
     let log = fs_err::read_to_string(server.path("log")).unwrap();
-    assert_eq!(log.matches("failed to send traces").count(), 1, "{log}");
+    assert_eq!(log.matches("failed to export traces").count(), 1, "{log}");
 
     let collector = Collector::listen(socket.listen(16).unwrap());
     let mut client = server.predictions();

@@ -1,6 +1,7 @@
-//! Log lines for machines: one JSON object a line, whose schema is documented in deploy/README.md and kept stable.
+//! Log lines as JSON objects with a stable schema (deploy/book/src/reference/logs.md).
 //!
-//! `timestamp`, `level`, `target` and `message` are in every line, `trace_id` in those of a call that is traced; every other key is a field of the event.
+//! Every line has `timestamp`, `level`, `target` and `message`; lines of a sampled call have
+//! `trace_id`. All other keys are fields of the event.
 
 use std::fmt::{self, Write as _};
 
@@ -20,10 +21,9 @@ use tracing_subscriber::{
 
 use crate::telemetry::traces;
 
-/// Keys that mean the same in every line; a field of such a name gets an underscore at its end.
+/// Keys of the schema; a field with such a name gets an underscore at its end.
 const RESERVED: [&str; 4] = ["timestamp", "level", "target", "trace_id"];
 
-/// Formats events as lines of the schema.
 #[derive(Debug)]
 pub(super) struct Lines;
 
@@ -45,7 +45,7 @@ where
         event.record(&mut fields);
         let target = fields.target.as_deref().unwrap_or(metadata.target());
         let level = metadata.level().as_str();
-        // In this order, for people who read it all the same.
+        // In this order, for people who read the lines.
         write!(
             writer,
             "{{\"timestamp\":\"{timestamp}\",\"level\":\"{level}\",\"target\":{},\"message\":{}",
@@ -59,11 +59,12 @@ where
     }
 }
 
-/// What an event says, as the end of an object.
+/// The fields of an event, written as the end of an object.
 #[derive(Default)]
 struct Fields {
     message: String,
-    /// Of a library that uses the crate `log`, whose events all have the same target otherwise.
+    /// The target of a library that uses the crate `log`; its events have the same target
+    /// otherwise.
     target: Option<String>,
     text: String,
 }
@@ -76,7 +77,7 @@ impl Fields {
                 self.message = text.unwrap_or_else(|| value.to_string());
             }
             "log.target" => self.target = value.as_str().map(str::to_owned),
-            // Where in the library's source it is.
+            // The position in the library's source.
             name if name.starts_with("log.") => {}
             name => {
                 let name = name.strip_prefix("r#").unwrap_or(name);
@@ -90,7 +91,7 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // What is no number in JSON is text.
+        // JSON has no NaN and no infinities, so they are text.
         let number = serde_json::Number::from_f64(value);
         let value = number.map_or_else(|| json!(value.to_string()), Value::Number);
         self.put(field, value);
@@ -152,7 +153,7 @@ mod tests {
         }
     }
 
-    /// The lines that are written while something is done.
+    /// The lines that `work` writes.
     fn lines(work: impl FnOnce()) -> Vec<String> {
         let written = Written::default();
         let layer = tracing_subscriber::fmt::layer()
@@ -166,7 +167,7 @@ mod tests {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Whoever reads the logs relies on these keys: a change here is one of the documented schema.
+    /// Scripts rely on these keys; a change here is a change of the documented schema.
     #[test]
     fn every_line_has_the_keys_of_the_schema() {
         let lines = lines(|| {
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_traced_call_bear_its_trace_and_others_none() {
+    fn only_lines_of_a_sampled_call_have_its_trace() {
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let trace = Traces::for_test(0.0).0.from_remote(header, "").unwrap();
         let lines = lines(|| {

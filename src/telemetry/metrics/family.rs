@@ -13,8 +13,8 @@ pub struct Family {
 }
 
 impl Family {
-    /// Whether the recorder holds this metric in microseconds and the exporter converts it. A
-    /// counter of the recorder is a whole number, and whole seconds would lose shorter work.
+    /// The recorder holds this metric in microseconds and the exporter converts it: a counter of
+    /// the recorder is a whole number, and whole seconds would lose shorter work.
     pub(crate) fn is_kept_in_microseconds(&self) -> bool {
         self.kind == Kind::Counter && self.unit == Unit::Seconds
     }

@@ -5,7 +5,7 @@ use crate::telemetry::metrics::{
     series::{gauge, histogram},
 };
 
-/// The live version of `model` changed; `None` is no version.
+/// The live version of `model` changed; `None` means without a version.
 pub(crate) fn live_model_changed(model: &str, before: Option<u64>, now: Option<u64>) {
     let series = |version: u64| {
         gauge(

@@ -1,4 +1,4 @@
-//! W3C trace context: what a client says about the trace that its call belongs to.
+//! W3C trace context: the trace that a client's call belongs to.
 
 use http::HeaderMap;
 use opentelemetry::{
@@ -11,11 +11,11 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 const PARENT: &str = "traceparent";
 const STATE: &str = "tracestate";
 
-/// The client's span; `None` when it sends none or one that cannot be read, which the specification treats alike.
-pub(super) fn of_headers(headers: &HeaderMap) -> Option<SpanContext> {
-    // Nearly all calls end here.
+/// The client's span; `None` if it is missing or malformed, which the specification treats alike.
+pub(super) fn from_headers(headers: &HeaderMap) -> Option<SpanContext> {
+    // Most calls return here.
     let parent = headers.get(PARENT)?.to_str().ok()?;
-    // Several headers are one list.
+    // Several headers form one list.
     let state: Vec<&str> = headers
         .get_all(STATE)
         .iter()
@@ -24,15 +24,15 @@ pub(super) fn of_headers(headers: &HeaderMap) -> Option<SpanContext> {
     parse(parent, &state.join(","))
 }
 
-/// Whether the parts have the lengths that W3C Trace Context says (section 3.2.2), which the library does not look at.
-fn is_whole(parent: &str) -> bool {
+/// Checks the lengths of the parts (W3C Trace Context, section 3.2.2), which the library does not.
+fn has_valid_lengths(parent: &str) -> bool {
     let lengths = parent.split('-').map(str::len);
     lengths.take(4).eq([2, 32, 16, 2])
 }
 
-/// The span that the two headers name.
+/// Parses the two headers.
 pub(super) fn parse(parent: &str, state: &str) -> Option<SpanContext> {
-    if !is_whole(parent) {
+    if !has_valid_lengths(parent) {
         return None;
     }
     let pair = Pair { parent, state };
@@ -42,7 +42,7 @@ pub(super) fn parse(parent: &str, state: &str) -> Option<SpanContext> {
     context.is_valid().then(|| context.clone())
 }
 
-/// `traceparent` for work that belongs to a span.
+/// `traceparent` of a span.
 pub(super) fn header(context: &SpanContext) -> String {
     format!(
         "00-{}-{}-{:02x}",

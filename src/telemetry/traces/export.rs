@@ -1,7 +1,8 @@
-//! The way of spans out of the process: a bounded queue, and a thread that sends what waits in batches.
+//! Export of spans: a bounded queue, and a thread that sends them in batches.
 //!
-//! The thread has a runtime of its own, so an endpoint that is slow, away or wrong takes nothing from the calls: the queue fills, what does not fit is
-//! dropped and counted, and the log says once that spans are lost and once that they are not any more.
+//! The thread has its own runtime, so a slow or unreachable collector does not affect calls: the
+//! queue fills up, further spans are dropped and counted, and the start and end of the outage are
+//! logged once.
 
 use std::time::Duration;
 
@@ -23,37 +24,33 @@ use crate::telemetry::{
     metrics::{self, SpanLoss},
 };
 
-/// Spans that may wait; some 2 MB.
-const MOST_WAITING: usize = 4096;
-/// Spans in one message to the collector.
-const MOST_IN_BATCH: usize = 512;
-/// How long a span waits for others to go with it.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// How long the collector may take for a batch, repetitions included.
+/// Maximum duration of the export at the shutdown of the server.
+pub(crate) const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
+/// Capacity of the queue in spans, about 2 MB.
+const QUEUE_CAPACITY: usize = 4096;
+/// Maximum number of spans in one request to the collector.
+const MAX_BATCH: usize = 512;
+/// Maximum time that a span waits for a batch to fill.
+const BATCH_DELAY: Duration = Duration::from_secs(2);
+/// Timeout of the export of a batch, including retries.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why there are no traces.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The endpoint is no address.
-    #[error("otlp_endpoint {endpoint:?} cannot be used: {source}; give http://host:port")]
+    #[error("otlp_endpoint must be http://host:port, got {endpoint:?}: {source}")]
     Endpoint {
-        /// The endpoint as given.
         endpoint: String,
-        /// What is wrong with it.
         source: ExporterBuildError,
     },
-    /// The operating system refuses a thread.
-    #[error("failed to start the thread that sends traces: {0}")]
+    #[error("failed to start the thread that exports traces: {0}")]
     Thread(#[from] std::io::Error),
 }
 
-/// Where spans are put.
 #[derive(Clone, Debug)]
 pub(super) struct Queue(mpsc::Sender<SpanData>);
 
 impl Queue {
-    /// Puts a span into the queue, or drops it where there is no room.
+    /// Queues a span, or drops it if the queue is full.
     pub(super) fn send(&self, span: SpanData) {
         if self.0.try_send(span).is_err() {
             metrics::trace_spans_lost(SpanLoss::QueueFull, 1);
@@ -69,27 +66,26 @@ impl Queue {
     }
 }
 
-/// The thread that sends spans.
 #[derive(Debug)]
 pub(crate) struct ExporterThread {
-    ending: CancellationToken,
-    ended: oneshot::Receiver<()>,
+    shutdown: CancellationToken,
+    finished: oneshot::Receiver<()>,
 }
 
 impl ExporterThread {
-    /// Sends what waits and ends, or gives up at the deadline; what is told after this call is dropped.
+    /// Exports the queued spans and stops the thread, or gives up at the deadline. Spans recorded
+    /// after this call are dropped.
     pub(crate) async fn finish(self, deadline: Duration) {
-        self.ending.cancel();
-        if timeout(deadline, self.ended).await.is_err() {
+        self.shutdown.cancel();
+        if timeout(deadline, self.finished).await.is_err() {
             tracing::warn!(
                 seconds = deadline.as_secs(),
-                "left spans unsent at shutdown: the collector does not answer"
+                "the collector does not respond; spans were lost at shutdown"
             );
         }
     }
 }
 
-/// Starts the thread.
 pub(super) fn start(endpoint: &str) -> Result<(Queue, ExporterThread), Error> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -107,22 +103,22 @@ pub(super) fn start(endpoint: &str) -> Result<(Queue, ExporterThread), Error> {
             })?
     };
     exporter.set_resource(&resource());
-    let (queue, spans) = mpsc::channel(MOST_WAITING);
-    let ending = CancellationToken::new();
-    let (told, ended) = oneshot::channel();
+    let (queue, spans) = mpsc::channel(QUEUE_CAPACITY);
+    let shutdown = CancellationToken::new();
+    let (finished_sender, finished) = oneshot::channel();
     let sending = Sender {
         exporter,
         spans,
         is_losing: false,
     };
-    let end = ending.clone();
+    let cancelled = shutdown.clone();
     let thread = std::thread::Builder::new().name("traces".to_owned());
-    // Not waited for but by the one who is told of its end: it may hang in the resolution of a name.
+    // Not joined, because it may hang in the resolution of a name; `finished` has a deadline.
     drop(thread.spawn(move || {
-        runtime.block_on(sending.run(end));
-        told.send(()).ok();
+        runtime.block_on(sending.run(cancelled));
+        finished_sender.send(()).ok();
     })?);
-    Ok((Queue(queue), ExporterThread { ending, ended }))
+    Ok((Queue(queue), ExporterThread { shutdown, finished }))
 }
 
 fn resource() -> Resource {
@@ -135,19 +131,19 @@ fn resource() -> Resource {
 struct Sender<E> {
     exporter: E,
     spans: mpsc::Receiver<SpanData>,
-    /// Whether the last batch was lost, so that the log tells of an outage once.
+    /// The last batch was lost; an outage is logged once.
     is_losing: bool,
 }
 
 impl<E: SpanExporter> Sender<E> {
-    async fn run(mut self, ending: CancellationToken) {
-        let mut batch = Vec::with_capacity(MOST_IN_BATCH);
-        while let Some(Some(first)) = ending.run_until_cancelled(self.spans.recv()).await {
+    async fn run(mut self, shutdown: CancellationToken) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while let Some(Some(first)) = shutdown.run_until_cancelled(self.spans.recv()).await {
             batch.push(first);
-            let due = Instant::now() + LONGEST_WAIT;
-            while batch.len() < MOST_IN_BATCH && !ending.is_cancelled() {
-                let room = MOST_IN_BATCH - batch.len();
-                let more = ending.run_until_cancelled(self.spans.recv_many(&mut batch, room));
+            let due = Instant::now() + BATCH_DELAY;
+            while batch.len() < MAX_BATCH && !shutdown.is_cancelled() {
+                let room = MAX_BATCH - batch.len();
+                let more = shutdown.run_until_cancelled(self.spans.recv_many(&mut batch, room));
                 match timeout_at(due, more).await {
                     Ok(Some(count)) if count > 0 => {}
                     Ok(_) | Err(_) => break,
@@ -155,9 +151,9 @@ impl<E: SpanExporter> Sender<E> {
             }
             self.export(std::mem::take(&mut batch)).await;
         }
-        // Nothing more comes in, and what waits goes out.
+        // Rejects further spans and exports the queued ones.
         self.spans.close();
-        while self.spans.recv_many(&mut batch, MOST_IN_BATCH).await > 0 {
+        while self.spans.recv_many(&mut batch, MAX_BATCH).await > 0 {
             self.export(std::mem::take(&mut batch)).await;
         }
     }
@@ -168,14 +164,14 @@ impl<E: SpanExporter> Sender<E> {
             Ok(()) => {
                 metrics::trace_spans_sent(count);
                 if self.is_losing {
-                    tracing::info!("traces reach the collector again");
+                    tracing::info!("the collector accepts traces again");
                 }
                 self.is_losing = false;
             }
             Err(error) => {
                 metrics::trace_spans_lost(SpanLoss::ExportFailed, count);
                 if !self.is_losing {
-                    tracing::warn!(error = %chain(&error), "failed to send traces; spans are dropped until the collector answers");
+                    tracing::warn!(error = %chain(&error), "failed to export traces; spans are dropped until the collector responds");
                 }
                 self.is_losing = true;
             }

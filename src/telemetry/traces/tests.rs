@@ -1,13 +1,18 @@
-//! Which calls are followed, and what is told of them.
+use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderValue;
-use opentelemetry::Value;
+use http::{HeaderMap, HeaderValue};
+use opentelemetry::{
+    Value,
+    trace::{SpanId, SpanKind, Status},
+};
+use opentelemetry_sdk::trace::SpanData;
 
-use super::*;
+use super::{CallKind, SpanDetails, Traces, current, in_scope, instrument};
+use crate::telemetry::metrics::RpcCode;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const FOLLOWED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-const NOT_FOLLOWED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const NOT_SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
 fn headers(parent: &str) -> HeaderMap {
     let value = HeaderValue::from_str(parent).unwrap();
@@ -19,56 +24,56 @@ fn predict() -> CallKind {
 }
 
 #[test]
-fn client_decides_and_chance_only_where_it_does_not() {
+fn client_decides_and_otherwise_calls_are_sampled_at_random() {
     let (never, _spans) = Traces::for_test(0.0);
     let (always, _spans) = Traces::for_test(1.0);
-    let follows = |traces: &Traces, headers: &HeaderMap| {
+    let sample = |traces: &Traces, headers: &HeaderMap| {
         let span = traces.call(predict, headers, true);
         span.map(|span| span.trace().id().to_string())
     };
     assert_eq!(
-        follows(&never, &headers(FOLLOWED)).as_deref(),
+        sample(&never, &headers(SAMPLED)).as_deref(),
         Some(TRACE),
-        "the client's trace goes on"
+        "the client's trace continues"
     );
-    assert_eq!(follows(&always, &headers(NOT_FOLLOWED)), None);
-    assert_eq!(follows(&never, &HeaderMap::new()), None);
-    assert!(follows(&always, &HeaderMap::new()).is_some_and(|id| id != TRACE));
-    // What cannot be read is as if it were not there.
+    assert_eq!(sample(&always, &headers(NOT_SAMPLED)), None);
+    assert_eq!(sample(&never, &HeaderMap::new()), None);
+    assert!(sample(&always, &HeaderMap::new()).is_some_and(|id| id != TRACE));
+    // Malformed headers are ignored.
     for wrong in [
         "",
         "00-abc-def-01",
         "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
     ] {
-        assert_eq!(follows(&never, &headers(wrong)), None, "{wrong}");
-        assert!(follows(&always, &headers(wrong)).is_some(), "{wrong}");
+        assert_eq!(sample(&never, &headers(wrong)), None, "{wrong}");
+        assert!(sample(&always, &headers(wrong)).is_some(), "{wrong}");
     }
     let off = Traces::off();
-    assert_eq!(follows(&off, &headers(FOLLOWED)), None);
-    assert!(off.from_remote(FOLLOWED, "").is_none());
+    assert_eq!(sample(&off, &headers(SAMPLED)), None);
+    assert!(off.from_remote(SAMPLED, "").is_none());
 }
 
 #[test]
-fn calls_that_are_not_worth_a_trace_begin_none_but_belong_to_one() {
+fn calls_that_may_not_start_a_trace_can_belong_to_one() {
     let (traces, _spans) = Traces::for_test(1.0);
     assert!(traces.call(predict, &HeaderMap::new(), false).is_none());
-    assert!(traces.call(predict, &headers(FOLLOWED), false).is_some());
+    assert!(traces.call(predict, &headers(SAMPLED), false).is_some());
 }
 
 #[test]
-fn ratio_is_the_share_of_the_calls_that_are_followed() {
+fn ratio_is_the_share_of_sampled_calls() {
     let (traces, _spans) = Traces::for_test(0.25);
-    let followed = |_: &u32| traces.call(predict, &HeaderMap::new(), true).is_some();
-    let count = (0..4000).filter(followed).count();
+    let sampled = |_: &u32| traces.call(predict, &HeaderMap::new(), true).is_some();
+    let count = (0..4000).filter(sampled).count();
     // Seven standard deviations.
     assert!((810..1190).contains(&count), "{count} of 4000");
 }
 
 #[test]
-fn call_is_told_with_its_parent_its_code_and_the_client_s_state() {
+fn span_of_a_call_has_its_parent_its_code_and_the_client_s_state() {
     let (traces, mut spans) = Traces::for_test(0.0);
-    let mut sent = headers(FOLLOWED);
+    let mut sent = headers(SAMPLED);
     sent.append("tracestate", HeaderValue::from_static("a=1"));
     sent.append("tracestate", HeaderValue::from_static("b=2"));
     let call = traces.call(predict, &sent, true).unwrap();
@@ -98,7 +103,7 @@ fn call_is_told_with_its_parent_its_code_and_the_client_s_state() {
 }
 
 #[test]
-fn client_s_fault_is_no_error_of_the_span() {
+fn client_error_leaves_the_status_of_the_span_unset() {
     let (traces, mut spans) = Traces::for_test(1.0);
     let post = || CallKind::Post("/v2/models/{model}/infer");
     let call = traces.call(post, &HeaderMap::new(), true).unwrap();
@@ -112,9 +117,10 @@ fn client_s_fault_is_no_error_of_the_span() {
 #[test]
 fn spans_inside_of_a_call_have_the_times_that_were_measured() {
     let (traces, mut spans) = Traces::for_test(0.0);
-    let call = traces.from_remote(FOLLOWED, "a=1").unwrap();
+    let call = traces.from_remote(SAMPLED, "a=1").unwrap();
     let (child, started) = (call.child(), Instant::now());
-    // Before the span that it is in: a clock that only knew later moments would put both at the same time.
+    // Before the span that it is in: a clock that only knew later moments would put both at the
+    // same time.
     let earlier = started.checked_sub(Duration::from_millis(1500)).unwrap();
     let grandchild = child.child();
     grandchild.record_span("decode", earlier, started, SpanDetails::default());
@@ -156,7 +162,7 @@ fn header_for_work_elsewhere_names_the_span() {
         call.trace().context().span_id()
     );
     assert_eq!(adopted.id(), call.trace().id());
-    assert!(traces.from_remote(NOT_FOLLOWED, "").is_none());
+    assert!(traces.from_remote(NOT_SAMPLED, "").is_none());
     assert!(traces.from_remote("", "").is_none());
 }
 
@@ -164,7 +170,7 @@ fn header_for_work_elsewhere_names_the_span() {
 fn full_queue_drops_spans_and_counts_them() {
     let (recorder, handle) = crate::telemetry::exporter::for_test();
     let (traces, mut spans) = Traces::for_test(1.0);
-    let call = traces.from_remote(FOLLOWED, "").unwrap();
+    let call = traces.from_remote(SAMPLED, "").unwrap();
     let room = spans.max_capacity();
     ::metrics::with_local_recorder(&recorder, || {
         let now = Instant::now();
@@ -186,7 +192,7 @@ fn full_queue_drops_spans_and_counts_them() {
 #[tokio::test]
 async fn current_span_is_that_of_the_task() {
     let (traces, _spans) = Traces::for_test(0.0);
-    let trace = traces.from_remote(FOLLOWED, "").unwrap();
+    let trace = traces.from_remote(SAMPLED, "").unwrap();
     let inside = instrument(Some(trace.clone()), async {
         tokio::task::yield_now().await;
         current().map(|trace| trace.id())
