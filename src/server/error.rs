@@ -14,7 +14,10 @@ pub(crate) enum Error {
         address: SocketAddr,
         source: std::io::Error,
     },
-    #[error("failed to write ready_file {}: its directory does not exist; create it, or name another file", .0.display())]
+    #[error(
+        "failed to write ready_file {}: its directory does not exist; create it, or name another file",
+        .0.display()
+    )]
     ReadyFile(PathBuf),
     #[error(transparent)]
     Store(#[from] store::Error),

@@ -109,7 +109,8 @@ pub(super) fn readiness(
                 .to_owned(),
             },
             Component {
-                // Always ready: a server without a live model can train one and can be given another.
+                // Always ready: a server without a live model can train one and can be given
+                // another.
                 name: "model",
                 ready: true,
                 detail: model,

@@ -7,8 +7,8 @@
 //! - `layers`: what every call passes: CORS, metrics and traces, deadlines.
 //! - `http`: the HTTP port. `shutdown`: signals, and waiting for what still runs.
 //!
-//! On shutdown, the ports stop accepting calls, streams end with UNAVAILABLE, the worker is asked to
-//! stop, and after the grace period everything that still runs is dropped.
+//! On shutdown, the ports stop accepting calls, streams end with UNAVAILABLE, the worker is asked
+//! to stop, and after the grace period everything that still runs is dropped.
 
 mod components;
 mod compression;

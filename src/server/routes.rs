@@ -28,13 +28,15 @@ use crate::{
     services::{
         dataset::{Checks, DatasetApi, DatasetCrud},
         evaluation::Evaluations,
+        limit::CallLimit,
         model::ModelApi,
         open_inference::{OpenInference, rest},
         prediction::{BatchStreams, PredictionApi, PredictionResolver},
+        status::Calls,
         streaming_job::JobContext,
         system::SystemApi,
         training::{MAX_VALIDATIONS, MAX_WEIGHTS_CHECKS, TrainingApi},
-        uploads::{self, Uploading},
+        uploads,
     },
     telemetry::traces::Traces,
     training::resources::total_memory,
@@ -80,11 +82,9 @@ pub(super) fn build(
         traces.clone(),
     );
     pages = pages.merge(uploads::router(
-        Uploading {
-            datasets: components.datasets.clone(),
-            shutdown: shutdown.clone(),
-            tasks: tasks.clone(),
-        },
+        components.datasets.clone(),
+        tasks.clone(),
+        shutdown.clone(),
         config.uploads,
     ));
     let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -128,9 +128,10 @@ impl Services {
             store: components.store.clone(),
             data_roots: components.data_roots.clone(),
             limits: components.image_limits,
+            tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         };
-        let predictions = PredictionResolver {
+        let resolver = PredictionResolver {
             predictor: components.predictor.clone(),
             registry: components.registry.clone(),
             max_images: config.max_images_per_request as usize,
@@ -148,19 +149,18 @@ impl Services {
                     .filter(|bytes| *bytes > 0),
                 max_restarts: config.max_restarts,
                 heartbeat: config.heartbeat_interval,
-                validations: Arc::new(Semaphore::new(MAX_VALIDATIONS)),
+                validations: CallLimit::new(Calls::Validations, MAX_VALIDATIONS),
                 weights_checks: Arc::new(Semaphore::new(MAX_WEIGHTS_CHECKS)),
                 shutdown: shutdown.clone(),
                 tasks: tasks.clone(),
             },
             model: ModelApi {
-                store: components.store.clone(),
                 artifacts: components.artifacts.clone(),
                 registry: components.registry.clone(),
-                evaluations: Evaluations::new(job_context.clone(), tasks.clone()),
+                evaluations: Evaluations::new(job_context.clone()),
             },
             dataset: DatasetApi {
-                checks: Checks::new(job_context, tasks.clone()),
+                checks: Checks::new(job_context),
                 crud: DatasetCrud {
                     datasets: components.datasets.clone(),
                     store: components.store.clone(),
@@ -172,14 +172,13 @@ impl Services {
                 registry: components.registry.clone(),
             },
             open_inference: OpenInference {
-                predictions: predictions.clone(),
-                store: components.store.clone(),
+                predictions: resolver.clone(),
                 live: components.registry.subscribe_live(),
                 max_batch: config.max_batch as usize,
                 shutdown: shutdown.clone(),
             },
             prediction: PredictionApi {
-                resolver: predictions,
+                resolver,
                 batch_streams: BatchStreams::new(shutdown.clone(), tasks.clone()),
             },
         }

@@ -6,21 +6,15 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tonic::Status;
 
+use super::status;
 use crate::{artifacts::Artifacts, model::checkpoint::MODEL_FILE, proto::v1::CheckpointFile};
 
-use super::status;
+const CHUNK_BYTES: usize = 1 << 20;
 
-/// Bytes of a chunk.
-const CHUNK: usize = 1 << 20;
-
-/// A stream of responses.
 pub(super) type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The file of this name among those of a checkpoint or version; the weights when the name is empty.
-///
-/// # Errors
-/// A name that none of them has.
-pub(super) fn choose(
+/// Finds a file of a checkpoint or version by name; an empty name is that of the weights.
+pub(super) fn find_file(
     owner: &str,
     files: &[CheckpointFile],
     name: &str,
@@ -29,30 +23,25 @@ pub(super) fn choose(
     let found = files.iter().find(|file| file.name == wanted);
     found.cloned().ok_or_else(|| {
         let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
-        status::not_found(&format!(
-            "{wanted:?} is no file of {owner}; its files are {}",
+        status::not_found(format_args!(
+            "{owner} has no file {wanted:?}; its files are {}",
             names.join(", ")
         ))
     })
 }
 
-/// Streams a file; `response` makes a message of the description, in the first one only, or of some bytes.
+/// Streams a file. `response` creates a message from the description, in the first one only, or
+/// from some bytes.
 ///
 /// # Errors
-/// A file that is not stored; one that is damaged ends the stream with an error.
+/// A missing file; a damaged one ends the stream with an error.
 pub(super) async fn stream<T: Send + 'static>(
     artifacts: &Artifacts,
     file: CheckpointFile,
     response: fn(Option<CheckpointFile>, Bytes) -> T,
 ) -> Result<Boxed<T>, Status> {
-    let chunks = artifacts
-        .stream(&file.sha256, CHUNK)
-        .await
-        .map_err(status::from_artifacts)?;
+    let chunks = artifacts.stream(&file.sha256, CHUNK_BYTES).await?;
     let head = response(Some(file), Bytes::new());
-    let body = chunks.map(move |chunk| match chunk {
-        Ok(data) => Ok(response(None, data)),
-        Err(error) => Err(status::from_artifacts(error)),
-    });
+    let body = chunks.map(move |chunk| Ok(response(None, chunk?)));
     Ok(Box::pin(tokio_stream::once(Ok(head)).chain(body)))
 }

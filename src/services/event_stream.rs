@@ -1,7 +1,7 @@
-//! StreamEpochMetrics: the durable log of events, replayed and then followed.
+//! StreamEpochMetrics: replays the durable event log and then follows it.
 //!
-//! The log is read to its head, then the subscription is waited for, then the log is read again. The subscription is only a wake-up, so a slow
-//! reader loses nothing, and costs no memory beyond a page.
+//! The stream reads the log to its end, waits for the subscription, and reads again. The
+//! subscription is only a wake-up, so a slow reader loses no event and needs memory for one page.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -15,68 +15,53 @@ use tonic::Status;
 use crate::{
     names,
     proto::v1,
-    store::{Kind, Store, is_final},
+    store::{self, Kind, Store, is_final},
     training::supervisor::ProgressReports,
 };
 
 use super::status;
 
-/// Events read at once.
 const PAGE: u32 = 256;
 
-/// What a stream is about.
+/// The events of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
-    /// One training, after a sequence.
-    Training {
-        /// Its id.
-        id: String,
-        /// The last sequence that the client has seen.
-        after: u64,
-    },
-    /// All trainings, after a cursor.
-    All {
-        /// The last cursor that the client has seen.
-        after: i64,
-    },
+pub(crate) enum Subject {
+    /// One training, after the last sequence that the client has received.
+    Training { id: String, after: u64 },
+    /// All trainings, after the last cursor that the client has received.
+    All { after: i64 },
 }
 
-/// A follower of the log.
-pub struct EventStream {
-    /// The log.
-    pub store: Store,
-    /// What to read.
-    pub subject: Subject,
-    /// Whether to go on after the head.
-    pub follow: bool,
-    /// Longest silence.
-    pub heartbeat: Duration,
-    /// Reports of running trainings, if the client wants them.
-    pub progress: Option<watch::Receiver<ProgressReports>>,
-    /// Ends the stream with UNAVAILABLE.
-    pub shutdown: CancellationToken,
+pub(crate) struct EventStream {
+    pub(crate) store: Store,
+    pub(crate) subject: Subject,
+    /// Continue at the end of the log.
+    pub(crate) follow: bool,
+    /// Maximum time between two messages.
+    pub(crate) heartbeat: Duration,
+    /// Progress of running trainings, if requested.
+    pub(crate) progress: Option<watch::Receiver<ProgressReports>>,
+    pub(crate) shutdown: CancellationToken,
 }
 
 type Sender = mpsc::Sender<Result<v1::StreamEpochMetricsResponse, Status>>;
 
 impl EventStream {
-    /// Fails at once when the subject or its cursor does not exist.
-    ///
     /// # Errors
-    /// NOT_FOUND, OUT_OF_RANGE.
-    pub async fn check(&self) -> Result<(), Status> {
+    /// NOT_FOUND for an unknown training, OUT_OF_RANGE for a cursor past the end.
+    pub(crate) async fn check(&self) -> Result<(), Status> {
         self.page(1).await.map(|_| ())
     }
 
-    /// Sends events until the end, the client leaves, or the server ends.
-    pub async fn run(mut self, sender: Sender) {
+    /// Sends events until the training ends, the client disconnects, or the server shuts down.
+    pub(crate) async fn run(mut self, sender: Sender) {
         let shutdown = self.shutdown.clone();
-        let end = tokio::select! {
-            end = self.send_all(&sender) => end,
+        let result = tokio::select! {
+            result = self.send_all(&sender) => result,
             () = shutdown.cancelled() => Err(status::shutting_down()),
         };
-        if let Err(status) = end {
-            // A client that has left needs no status.
+        if let Err(status) = result {
+            // Fails if the client has disconnected.
             drop(sender.send(Err(status)).await);
         }
     }
@@ -84,7 +69,7 @@ impl EventStream {
     async fn send_all(&mut self, sender: &Sender) -> Result<(), Status> {
         let mut appended = self.store.subscribe();
         let mut progress = self.progress.take();
-        let mut shown: ProgressReports = HashMap::new();
+        let mut sent: ProgressReports = HashMap::new();
         let mut next_heartbeat = Instant::now() + self.heartbeat;
         loop {
             appended.mark_unchanged();
@@ -103,7 +88,7 @@ impl EventStream {
                     next_heartbeat = Instant::now() + self.heartbeat;
                 }
             }
-            if !self.follow || self.is_over().await? {
+            if !self.follow || self.is_finished().await? {
                 return Ok(());
             }
             tokio::select! {
@@ -112,10 +97,10 @@ impl EventStream {
                 },
                 reports = next_reports(&mut progress) => {
                     for (id, report) in reports {
-                        if !self.concerns(&id) || shown.get(&id) == Some(&report) {
+                        if !self.concerns(&id) || sent.get(&id) == Some(&report) {
                             continue;
                         }
-                        shown.insert(id.clone(), report.clone());
+                        sent.insert(id.clone(), report.clone());
                         let event = unstored(format!("trainings/{id}"), Kind::Progress(report));
                         if !send(sender, event).await {
                             return Ok(());
@@ -139,26 +124,25 @@ impl EventStream {
             Subject::Training { id, after } => self.store.events_after(id, *after, limit).await,
             Subject::All { after } => self.store.events_after_global(*after, limit).await,
         };
-        Ok(page.map_err(status::from_store)?.items)
+        Ok(page?.items)
     }
 
     fn advance(&mut self, event: &v1::TrainingEvent) -> Result<(), Status> {
         match &mut self.subject {
             Subject::Training { after, .. } => *after = event.sequence,
             Subject::All { after } => {
-                *after =
-                    crate::store::parse_token(&event.resume_token).map_err(status::from_store)?;
+                *after = store::parse_token(&event.resume_token)?;
             }
         }
         Ok(())
     }
 
-    /// Whether a single training had ended before the client's cursor, so that nothing will come.
-    async fn is_over(&self) -> Result<bool, Status> {
+    /// Returns true if the training ended before the client's cursor, so that no event will follow.
+    async fn is_finished(&self) -> Result<bool, Status> {
         let Subject::Training { id, after } = &self.subject else {
             return Ok(false);
         };
-        let training = self.store.training(id).await.map_err(status::from_store)?;
+        let training = self.store.training(id).await?;
         Ok(is_final(training.state()) && training.last_sequence <= *after)
     }
 
@@ -170,11 +154,9 @@ impl EventStream {
     }
 }
 
-/// Reads what a client wants to follow.
-///
 /// # Errors
-/// A name or token that is not of its form, or a cursor past the head.
-pub async fn subject(
+/// INVALID_ARGUMENT for a malformed name or token, OUT_OF_RANGE for a cursor past the end.
+pub(crate) async fn subject(
     store: &Store,
     name: &str,
     after_sequence: u64,
@@ -183,27 +165,23 @@ pub async fn subject(
     let token = match resume_token {
         "" => None,
         token => Some(
-            crate::store::parse_token(token)
-                .map_err(|error| status::invalid("resume_token", &error.to_string()))?,
+            store::parse_token(token).map_err(|error| status::invalid("resume_token", error))?,
         ),
     };
     if name == "trainings/-" {
         if after_sequence > 0 {
             return Err(status::invalid(
                 "after_sequence",
-                "it counts the events of one training; for trainings/- give resume_token",
+                "must be 0 for trainings/-, because sequences belong to one training; set resume_token instead",
             ));
         }
         return Ok(Subject::All {
             after: token.unwrap_or(0),
         });
     }
-    let id = names::training_id(name).map_err(|error| status::bad_name("name", &error))?;
+    let id = names::training_id(name).map_err(|error| status::invalid("name", error))?;
     let after = match token {
-        Some(cursor) => store
-            .sequence_at(id, cursor)
-            .await
-            .map_err(status::from_store)?,
+        Some(cursor) => store.sequence_at(id, cursor).await?,
         None => after_sequence,
     };
     Ok(Subject::Training {
@@ -233,7 +211,7 @@ fn unstored(training: String, kind: Kind) -> v1::TrainingEvent {
     }
 }
 
-/// Waits for new progress reports; for ever when the client does not want any.
+/// Waits for new progress reports; forever if the client did not request any.
 async fn next_reports(progress: &mut Option<watch::Receiver<ProgressReports>>) -> ProgressReports {
     if let Some(receiver) = progress
         && receiver.changed().await.is_ok()

@@ -2,31 +2,25 @@
 
 use tonic::{Request, Response, Status};
 
+use super::{
+    compression::uncompressed,
+    download,
+    evaluation::{self, Evaluations},
+    page::{PageRequest, next_page_token},
+    status,
+};
 use crate::{
     artifacts::Artifacts,
     names::{self, DEFAULT_MODEL, VersionName},
     proto::v1::{self, model_service_server::ModelService},
     registry::Registry,
-    store::Store,
 };
 
-use super::{
-    download,
-    evaluation::{self, Evaluations},
-    next_page_token, page_size, page_token, status, uncompressed,
-};
-
-/// The service over its handles.
 #[derive(Clone)]
 pub struct ModelApi {
-    /// The records.
-    pub store: Store,
-    /// The versions' files.
-    pub artifacts: Artifacts,
-    /// Versions and aliases.
-    pub registry: Registry,
-    /// Evaluations that run beside Predict.
-    pub evaluations: Evaluations,
+    pub(crate) artifacts: Artifacts,
+    pub(crate) registry: Registry,
+    pub(crate) evaluations: Evaluations,
 }
 
 #[tonic::async_trait]
@@ -40,13 +34,11 @@ impl ModelService for ModelApi {
     ) -> Result<Response<v1::ListModelVersionsResponse>, Status> {
         let request = request.into_inner();
         let model = model_id(&request.parent)?;
-        let limit = page_size(request.page_size, 50)?;
-        let before = page_token(&request.page_token)?;
+        let page = PageRequest::read(request.page_size, 50, &request.page_token)?;
         let page = self
-            .store
-            .list_versions(model, before, limit)
-            .await
-            .map_err(status::from_store)?;
+            .registry
+            .versions(model, page.cursor, page.limit)
+            .await?;
         Ok(Response::new(v1::ListModelVersionsResponse {
             versions: page.items,
             next_page_token: next_page_token(page.next),
@@ -58,11 +50,7 @@ impl ModelService for ModelApi {
         request: Request<v1::GetModelVersionRequest>,
     ) -> Result<Response<v1::GetModelVersionResponse>, Status> {
         let name = version_name(&request.into_inner().name)?;
-        let version = self
-            .registry
-            .version(&name)
-            .await
-            .map_err(status::from_registry)?;
+        let version = self.registry.version(&name).await?;
         Ok(Response::new(v1::GetModelVersionResponse {
             version: Some(version),
         }))
@@ -74,9 +62,8 @@ impl ModelService for ModelApi {
     ) -> Result<Response<Self::DownloadModelFileStream>, Status> {
         let request = request.into_inner();
         let name = version_name(&request.name)?;
-        let found = self.registry.version(&name).await;
-        let version = found.map_err(status::from_registry)?;
-        let file = download::choose(&version.name, &version.files, &request.file)?;
+        let version = self.registry.version(&name).await?;
+        let file = download::find_file(&version.name, &version.files, &request.file)?;
         let response = |file, data| v1::DownloadModelFileResponse { file, data };
         let stream = download::stream(&self.artifacts, file, response).await?;
         Ok(uncompressed(stream))
@@ -89,12 +76,8 @@ impl ModelService for ModelApi {
         let request = request.into_inner();
         let model = model_id(&request.parent)?;
         let (training, which) = names::checkpoint(&request.checkpoint)
-            .map_err(|error| status::bad_name("checkpoint", &error))?;
-        let version = self
-            .registry
-            .register(model, training, which)
-            .await
-            .map_err(status::from_registry)?;
+            .map_err(|error| status::invalid("checkpoint", error))?;
+        let version = self.registry.register(model, training, which).await?;
         Ok(Response::new(v1::RegisterVersionResponse {
             version: Some(version),
         }))
@@ -107,11 +90,10 @@ impl ModelService for ModelApi {
         let request = request.into_inner();
         let target = version_name(&request.name)?;
         check_alias(&request.alias)?;
-        let moved = self
+        let version = self
             .registry
             .set_alias(&target, &request.alias, request.expected_version)
-            .await;
-        let version = moved.map_err(status::from_registry)?;
+            .await?;
         Ok(Response::new(v1::SetAliasResponse {
             version: Some(version),
         }))
@@ -124,10 +106,7 @@ impl ModelService for ModelApi {
         let request = request.into_inner();
         check_alias(&request.alias)?;
         let model = model_id(&request.parent)?;
-        self.store
-            .delete_alias(model, &request.alias)
-            .await
-            .map_err(status::from_store)?;
+        self.registry.delete_alias(model, &request.alias).await?;
         Ok(Response::new(v1::DeleteAliasResponse {}))
     }
 
@@ -137,13 +116,11 @@ impl ModelService for ModelApi {
     ) -> Result<Response<v1::ListAliasEventsResponse>, Status> {
         let request = request.into_inner();
         let model = model_id(&request.parent)?;
-        let limit = page_size(request.page_size, 50)?;
-        let before = page_token(&request.page_token)?;
+        let page = PageRequest::read(request.page_size, 50, &request.page_token)?;
         let page = self
-            .store
-            .alias_events(model, before, limit)
-            .await
-            .map_err(status::from_store)?;
+            .registry
+            .alias_events(model, page.cursor, page.limit)
+            .await?;
         Ok(Response::new(v1::ListAliasEventsResponse {
             events: page.items,
             next_page_token: next_page_token(page.next),
@@ -155,8 +132,7 @@ impl ModelService for ModelApi {
         request: Request<v1::GetEvaluationRequest>,
     ) -> Result<Response<v1::GetEvaluationResponse>, Status> {
         let name = version_name(&request.into_inner().name)?;
-        let version = self.registry.version(&name).await;
-        let version = version.map_err(status::from_registry)?;
+        let version = self.registry.version(&name).await?;
         let Some(evaluation) = version.test else {
             return Err(status::no_evaluation(&version.name));
         };
@@ -178,16 +154,18 @@ impl ModelService for ModelApi {
 }
 
 fn model_id(name: &str) -> Result<&str, Status> {
-    names::model_id(name, DEFAULT_MODEL).map_err(|error| status::bad_name("parent", &error))
+    names::model_id(name, DEFAULT_MODEL).map_err(|error| status::invalid("parent", error))
 }
 
 fn version_name(name: &str) -> Result<VersionName, Status> {
-    VersionName::parse(name).map_err(|error| status::bad_name("name", &error))
+    VersionName::parse(name).map_err(|error| status::invalid("name", error))
 }
 
 fn check_alias(alias: &str) -> Result<(), Status> {
     if names::is_id(alias) {
         return Ok(());
     }
-    Err(status::invalid("alias", &names::id_violation(alias)))
+    let description =
+        format!("must be 1 to 63 of a-z, 0-9 and - and start with a letter, got {alias:?}");
+    Err(status::invalid("alias", description))
 }

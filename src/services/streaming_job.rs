@@ -1,31 +1,23 @@
-//! What calls have in common that read a dataset and work on it for a while: room for few of them, the spec of the dataset, its scan, progress, and sending with
-//! patience.
+//! Calls that work on a dataset for a while and stream their progress.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
+use super::status;
 use crate::{
-    dataset::{self, Dataset, Phase, Roots},
-    imaging::Limits,
-    inference::Predictor,
-    proto::{v1, validation::Violation},
-    registry::Registry,
-    store::Store,
-    training::spec::Spec,
+    dataset::Roots, imaging::Limits, inference::Predictor, registry::Registry, store::Store,
 };
 
-use super::{dataset_ref, status};
-
-/// Shortest pause between two reports of progress.
+/// Minimum pause between two progress messages.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
-/// Longest wait for a client to take a message.
+/// Maximum wait for a client to read a message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The components that long-running calls use. Cheap to clone.
+/// The components that jobs use. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct JobContext {
     pub(crate) predictor: Predictor,
@@ -34,182 +26,76 @@ pub(crate) struct JobContext {
     pub(crate) data_roots: Roots,
     /// Limits on one image.
     pub(crate) limits: Limits,
+    /// Owns the jobs.
+    pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
 }
 
-/// Where the messages of a call go.
-pub(super) type Sender<R> = mpsc::Sender<Result<R, Status>>;
-
-/// The dataset of a request as a training would have it, with its name and its path resolved.
-///
-/// # Errors
-/// All violations at once, those that were found before included.
-pub(super) async fn resolve(
-    mut given: v1::DatasetSpec,
-    seed: Option<u64>,
-    (store, roots): (&Store, &Roots),
-    mut violations: Vec<Violation>,
-) -> Result<Spec, Status> {
-    let misnamed = dataset_ref::resolve_name(store, &mut given, "dataset").await?;
-    if let Some(violation) = misnamed {
-        // Without a path nothing more could be said about the dataset.
-        violations.push(violation);
-        return Err(status::violations(&violations));
-    }
-    if !given.path.is_empty() {
-        match roots.resolve(&given.path) {
-            Ok(path) => given.path = path.to_string_lossy().into_owned(),
-            Err(error) => violations.push(Violation {
-                field: "dataset.path".to_owned(),
-                description: error.to_string(),
-            }),
-        }
-    }
-    let spec = v1::TrainingSpec {
-        dataset: Some(given),
-        seed,
-        ..Default::default()
-    };
-    match Spec::resolve(Some(&spec)) {
-        Ok(spec) if violations.is_empty() => return Ok(spec),
-        Ok(_) => {}
-        Err(found) => violations.extend(found.into_iter().map(in_request)),
-    }
-    Err(status::violations(&violations))
-}
-
-/// A violation of a training's spec as one of a request where the dataset stands at the top.
-fn in_request(violation: Violation) -> Violation {
-    Violation {
-        field: violation.field.trim_start_matches("spec.").to_owned(),
-        description: violation.description.replace("spec.dataset.", "dataset."),
-    }
-}
-
-/// Reads a dataset beside whatever clients wait for; dropping the future ends it. `progress` gets what [`dataset::load`] says.
-///
-/// # Errors
-/// INVALID_ARGUMENT for a dataset that cannot be used.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "reading files is what the blocking pool is for, and whoever calls this has a slot of few"
-)]
-pub(super) async fn scan(
-    path: &str,
-    roots: &Roots,
-    options: dataset::Options,
-    mut progress: impl FnMut(Phase, usize, usize) + Send + 'static,
-) -> Result<Dataset, Status> {
-    let (path, roots) = (PathBuf::from(path), roots.clone());
-    let options = dataset::Options {
-        background: true,
-        ..options
-    };
-    let left = CancellationToken::new();
-    let guard = left.clone().drop_guard();
-    let scan = tokio::task::spawn_blocking(move || {
-        dataset::load(&path, &roots, &options, &mut progress, &|| {
-            left.is_cancelled()
-        })
-    });
-    let dataset = scan.await.map_err(|error| {
-        tracing::error!(%error, "a scan panicked");
-        Status::internal("the scan of the dataset failed")
-    })?;
-    drop(guard);
-    dataset.map_err(|error| {
-        let field = match &error {
-            dataset::Error::TooManySearched {
-                for_split: false, ..
-            } => "skip_near_duplicates".to_owned(),
-            _ => format!("dataset.{}", status::dataset_field(&error)),
-        };
-        status::invalid(&field, &error.to_string())
-    })
-}
-
-/// Room for so many calls of one kind at once. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct JobLimit {
-    free: Arc<Semaphore>,
-    tasks: TaskTracker,
-}
-
-impl JobLimit {
-    /// `tasks` owns the calls.
-    pub(super) fn new(most: usize, tasks: TaskTracker) -> Self {
-        JobLimit {
-            free: Arc::new(Semaphore::new(most)),
-            tasks,
-        }
-    }
-
-    /// A place, free again when it is dropped; `None` where all are taken.
-    pub(super) fn acquire(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).try_acquire_owned().ok()
-    }
-
-    /// Begins a call that sends what the client receives.
+impl JobContext {
+    /// Starts a job that sends the responses of its call.
     pub(super) fn start<R, F>(
         &self,
-        call: impl FnOnce(Sender<R>) -> F,
+        job: impl FnOnce(Sender<R>) -> F,
     ) -> ReceiverStream<Result<R, Status>>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let (sender, receiver) = mpsc::channel(4);
-        self.tasks.spawn(Box::pin(call(sender)));
+        self.tasks.spawn(Box::pin(job(sender)));
         ReceiverStream::new(receiver)
     }
 }
 
-/// Sends progress until something is found, and then that; ends early when the client leaves or the server shuts down.
-pub(super) async fn drive<P: Clone, R, F, D: Future<Output = bool>>(
+pub(super) type Sender<R> = mpsc::Sender<Result<R, Status>>;
+
+/// Sends progress until the work is done, then delivers its result. Stops when the client
+/// disconnects or the server shuts down.
+pub(super) async fn drive<P: Clone, R, T, D: Future<Output = bool>>(
     sender: &Sender<R>,
     shutdown: &CancellationToken,
-    (told, response): (watch::Receiver<P>, impl Fn(P) -> R),
-    find: impl Future<Output = Result<F, Status>>,
-    deliver: impl FnOnce(F) -> D,
+    (progress, response): (watch::Receiver<P>, impl Fn(P) -> R),
+    work: impl Future<Output = Result<T, Status>>,
+    deliver: impl FnOnce(T) -> D,
 ) {
-    let found = tokio::select! {
-        found = find => found,
-        () = tell(told, sender, response) => return,
+    let result = tokio::select! {
+        result = work => result,
+        () = send_progress(progress, sender, response) => return,
         () = sender.closed() => return,
         () = shutdown.cancelled() => Err(status::shutting_down()),
     };
     let sending = async {
-        match found {
-            Ok(found) => deliver(found).await,
+        match result {
+            Ok(result) => deliver(result).await,
             Err(status) => send(sender, Err(status)).await,
         }
     };
     tokio::select! {
-        // Whether the client has taken everything is its own affair.
+        // A client that does not read everything needs no error.
         _ = sending => {}
         () = shutdown.cancelled() => drop(sender.try_send(Err(status::shutting_down()))),
     }
 }
 
-/// Sends the latest progress now and then; returns when the client has left.
-async fn tell<P: Clone, R>(
-    mut told: watch::Receiver<P>,
+/// Sends the latest progress periodically; returns when the client has disconnected.
+async fn send_progress<P: Clone, R>(
+    mut progress: watch::Receiver<P>,
     sender: &Sender<R>,
     response: impl Fn(P) -> R,
 ) {
     loop {
-        let progress = told.borrow_and_update().clone();
-        if !send(sender, Ok(response(progress))).await {
+        let latest = progress.borrow_and_update().clone();
+        if !send(sender, Ok(response(latest))).await {
             return;
         }
         tokio::time::sleep(PROGRESS_PAUSE).await;
-        if told.changed().await.is_err() {
-            // The result is there, and whoever asked for progress has it.
+        if progress.changed().await.is_err() {
+            // The work is done; `drive` delivers the result.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Sends one message; false when the client has left or does not take it in time.
+/// Sends one message; returns false if the client has disconnected or does not read it in time.
 pub(super) async fn send<R>(sender: &Sender<R>, message: Result<R, Status>) -> bool {
     let sent = tokio::time::timeout(SEND_TIMEOUT, sender.send(message)).await;
     sent.is_ok_and(|sent| sent.is_ok())

@@ -9,15 +9,11 @@ use crate::{
     telemetry::logging,
 };
 
-use super::status;
-
-/// The service over its handles.
 #[derive(Clone)]
 pub struct SystemApi {
-    /// Everything that does not change while the server runs.
-    pub info: v1::GetServerInfoResponse,
-    /// What `live` means.
-    pub registry: Registry,
+    /// The response of GetServerInfo except for the live model.
+    pub(crate) info: v1::GetServerInfoResponse,
+    pub(crate) registry: Registry,
 }
 
 #[tonic::async_trait]
@@ -27,11 +23,8 @@ impl SystemService for SystemApi {
         _request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
         let mut info = self.info.clone();
-        if let Ok(live) = self
-            .registry
-            .version(&VersionName::alias(DEFAULT_MODEL, LIVE))
-            .await
-        {
+        let live = VersionName::alias(DEFAULT_MODEL, LIVE);
+        if let Ok(live) = self.registry.version(&live).await {
             info.live_model = live.name;
         }
         Ok(Response::new(info))
@@ -41,9 +34,7 @@ impl SystemService for SystemApi {
         &self,
         _request: Request<v1::GetLogLevelRequest>,
     ) -> Result<Response<v1::GetLogLevelResponse>, Status> {
-        let directives = logging::filter();
-        let directives =
-            directives.ok_or_else(|| status::from_logging(&logging::Error::NotInitialized))?;
+        let directives = logging::filter().ok_or(logging::Error::NotInitialized)?;
         Ok(Response::new(v1::GetLogLevelResponse { directives }))
     }
 
@@ -52,9 +43,8 @@ impl SystemService for SystemApi {
         request: Request<v1::SetLogLevelRequest>,
     ) -> Result<Response<v1::SetLogLevelResponse>, Status> {
         let directives = request.into_inner().directives.trim().to_owned();
-        let previous = logging::set_filter(&directives);
-        let previous = previous.map_err(|error| status::from_logging(&error))?;
-        // Not at INFO, which somebody may just have turned off: who reads the log wonders why it falls silent.
+        let previous = logging::set_filter(&directives)?;
+        // At WARN, because the new filter may exclude INFO, and the log should explain the change.
         tracing::warn!(
             from = previous,
             to = directives,

@@ -1,17 +1,18 @@
-//! Archives that come in over the HTTP port, and the small images of datasets that go out.
+//! Uploads of archives over the HTTP port, and sample images of datasets.
 //!
-//! | Path | Answer |
+//! | Path | Response |
 //! |---|---|
 //! | POST `/datasets/uploads` with `Upload-Length` | 201, `Location`, and the upload as JSON |
 //! | HEAD `/datasets/uploads/{id}` | `Upload-Offset` and `Upload-Length` |
-//! | PATCH `/datasets/uploads/{id}` with `Upload-Offset` and bytes from there on | 204 and the new `Upload-Offset` |
+//! | PATCH `/datasets/uploads/{id}` with `Upload-Offset` and bytes | 204 and `Upload-Offset` |
 //! | DELETE `/datasets/uploads/{id}` | 204 |
 //! | `/datasets/{id}/samples/{index}` | a JPEG |
 //!
-//! This is the core of the resumable upload protocol tus 1.0.0, with its extensions `creation` and `termination`. A dataset is made of a complete upload by
-//! CreateDataset. Bytes go to disk as they come; whatever ends a PATCH, what came is kept. Errors are `{"error": "..."}`.
+//! This is the core of the resumable upload protocol tus 1.0.0 with its extensions `creation` and
+//! `termination`. CreateDataset creates a dataset from a complete upload. Bytes are written as they
+//! arrive, and those of an interrupted PATCH are kept. Errors are `{"error": "..."}`.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Router,
@@ -26,10 +27,14 @@ use axum::{
 };
 use futures_util::StreamExt;
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
+use super::{
+    http::{Failure, as_json, respond},
+    limit::CallLimit,
+    status::{self, Calls},
+};
 use crate::{
     datasets::{
         self, DatasetRegistry,
@@ -39,99 +44,83 @@ use crate::{
     telemetry::metrics,
 };
 
-use super::{
-    open_inference::rest::{Failure, answer, as_json},
-    status,
-};
-
-/// Requests that write at a time.
+/// Concurrent requests that write.
 const MAX_WRITERS: usize = 8;
-/// Longest time between two pieces of a body.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a browser may keep a small image; the address of another dataset's has another query.
-const KEEP: &str = "public, max-age=86400, immutable";
+/// Maximum time between two parts of a body.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Browsers may cache a sample, because the URL of another dataset's sample has another query.
+const SAMPLE_CACHING: &str = "public, max-age=86400, immutable";
 
-/// The version of the protocol.
+/// The protocol version.
 const TUS_RESUMABLE: (HeaderName, HeaderValue) = (
     HeaderName::from_static("tus-resumable"),
     HeaderValue::from_static("1.0.0"),
 );
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
-/// The media type that the protocol wants of the bytes.
+/// The media type of PATCH requests.
 const OFFSET_STREAM: &str = "application/offset+octet-stream";
 
-/// What the metrics call the paths.
+/// The paths as labels of metrics.
 mod route {
     pub(super) const UPLOADS: &str = "/datasets/uploads";
     pub(super) const UPLOAD: &str = "/datasets/uploads/{upload}";
     pub(super) const SAMPLE: &str = "/datasets/{dataset}/samples/{index}";
 }
 
-/// Headers that pages of other origins may read, for their uploads.
-pub const EXPOSED: [&str; 4] = [
+/// Response headers that pages of other origins may read.
+pub(crate) const EXPOSED: [&str; 4] = [
     "location",
     "tus-resumable",
     "upload-length",
     "upload-offset",
 ];
 
-/// Methods that pages of other origins may use, for their uploads.
-pub const METHODS: [Method; 3] = [Method::HEAD, Method::PATCH, Method::DELETE];
-
-/// What the pages need.
-#[derive(Clone)]
-pub struct Uploading {
-    /// The datasets.
-    pub datasets: DatasetRegistry,
-    /// Ends what is being written.
-    pub shutdown: CancellationToken,
-    /// Owns what is being written.
-    pub tasks: TaskTracker,
-}
+/// Methods that pages of other origins may use.
+pub(crate) const METHODS: [Method; 3] = [Method::HEAD, Method::PATCH, Method::DELETE];
 
 #[derive(Clone)]
 struct Pages {
     datasets: DatasetRegistry,
-    writers: Arc<Semaphore>,
+    writers: CallLimit,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// The pages; without those of the uploads where `takes_uploads` is false. The exporter must be installed: their series exist from now on.
-pub fn router(uploading: Uploading, takes_uploads: bool) -> Router {
-    let Uploading {
-        datasets,
-        shutdown,
-        tasks,
-    } = uploading;
+/// Creates the series of the routes, so the exporter must be installed. `tasks` owns the tasks that
+/// write; `uploads` is whether the server accepts uploads.
+pub(crate) fn router(
+    datasets: DatasetRegistry,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    uploads: bool,
+) -> Router {
     let pages = Pages {
         datasets,
-        writers: Arc::new(Semaphore::new(MAX_WRITERS)),
+        writers: CallLimit::new(Calls::Requests, MAX_WRITERS),
         shutdown,
         tasks,
     };
     metrics::http_known(route::SAMPLE);
     let mut router = Router::new().route(route::SAMPLE, get(sample));
-    if takes_uploads {
+    if uploads {
         metrics::http_known(route::UPLOADS);
         metrics::http_known(route::UPLOAD);
         let upload = head(offset).patch(append).delete(remove);
         router = router
-            .route(route::UPLOADS, post(begin).fallback(wrong_method))
+            .route(route::UPLOADS, post(create).fallback(wrong_method))
             .route(route::UPLOAD, upload.fallback(wrong_method));
     }
     router.with_state(pages)
 }
 
-async fn begin(State(pages): State<Pages>, headers: HeaderMap) -> Response {
-    answer(route::UPLOADS, async {
+async fn create(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+    respond(route::UPLOADS, async {
         let length = number(&headers, &UPLOAD_LENGTH)?;
         let upload = pages.datasets.uploads().create(length).await;
-        let upload = upload.map_err(refused)?;
+        let upload = upload.map_err(datasets_failure)?;
         let path = format!("/datasets/uploads/{}", upload.id);
-        let location = HeaderValue::try_from(path.as_str())
-            .map_err(|error| status::unwritable(&error.to_string()))?;
+        let location = HeaderValue::try_from(path.as_str()).map_err(status::encoding_failed)?;
         let body = json!({
             "upload": upload.id,
             "offset": upload.offset,
@@ -144,9 +133,9 @@ async fn begin(State(pages): State<Pages>, headers: HeaderMap) -> Response {
 }
 
 async fn offset(State(pages): State<Pages>, Path(upload): Path<String>) -> Response {
-    answer(route::UPLOAD, async {
+    respond(route::UPLOAD, async {
         let upload = pages.datasets.uploads().get(&upload).await;
-        Ok(standing(StatusCode::OK, &upload.map_err(refused)?))
+        Ok(progress(StatusCode::OK, &upload.map_err(datasets_failure)?))
     })
     .await
 }
@@ -157,40 +146,40 @@ async fn append(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    answer(route::UPLOAD, async {
+    respond(route::UPLOAD, async {
         let content_type = headers.get(CONTENT_TYPE);
         if content_type.is_none_or(|found| found != OFFSET_STREAM) {
             return Err(Failure {
-                status: status::invalid("content-type", &format!("it must be {OFFSET_STREAM}")),
+                status: status::invalid("content-type", format_args!("must be {OFFSET_STREAM}")),
                 http: StatusCode::UNSUPPORTED_MEDIA_TYPE,
             });
         }
         let offset = number(&headers, &UPLOAD_OFFSET)?;
-        let slot = Arc::clone(&pages.writers).try_acquire_owned();
-        let slot = slot.map_err(|_| status::too_many_requests(MAX_WRITERS))?;
+        let permit = pages.writers.acquire()?;
         let writer = pages.datasets.uploads().write_at(&upload, offset).await;
-        let writer = writer.map_err(refused)?;
+        let writer = writer.map_err(datasets_failure)?;
         let announced = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
         let announced = announced.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
         if announced.is_some_and(|announced: u64| announced > writer.missing()) {
-            return Err(refused(writer.too_long()));
+            return Err(datasets_failure(writer.too_long()));
         }
-        // A task of its own: this future is dropped when the client leaves, and then there is a file to be synced.
+        // In a separate task, because this future is dropped when the client disconnects, and the
+        // file must be synced.
         let shutdown = pages.shutdown.clone();
         let writing = pages.tasks.spawn(async move {
-            let _slot = slot;
+            let _permit = permit;
             write(writer, body, shutdown).await
         });
         let written = writing.await.map_err(|error| {
             tracing::error!(%error, "writing an upload panicked");
-            Status::internal("the upload could not be written")
+            status::panicked()
         })?;
-        Ok(standing(StatusCode::NO_CONTENT, &written?))
+        Ok(progress(StatusCode::NO_CONTENT, &written?))
     })
     .await
 }
 
-/// Writes the body and keeps what came of it, however it ends.
+/// Writes the body, and keeps the received bytes however it ends.
 async fn write(
     mut writer: Writer,
     body: Body,
@@ -200,26 +189,26 @@ async fn write(
         ended = copy(&mut writer, body) => ended,
         () = shutdown.cancelled() => Err(status::stream_ends().into()),
     };
-    let upload = writer.finish().await.map_err(refused)?;
+    let upload = writer.finish().await.map_err(datasets_failure)?;
     ended.map(|()| upload)
 }
 
 async fn copy(writer: &mut Writer, body: Body) -> Result<(), Failure> {
-    let mut pieces = body.into_data_stream();
+    let mut chunks = body.into_data_stream();
     loop {
-        let piece = tokio::time::timeout(PATIENCE, pieces.next()).await;
-        match piece.map_err(|_| status::upload_too_slow(PATIENCE))? {
+        let chunk = tokio::time::timeout(READ_TIMEOUT, chunks.next()).await;
+        match chunk.map_err(|_| status::upload_too_slow(READ_TIMEOUT))? {
             None => return Ok(()),
-            Some(Ok(piece)) => writer.write(&piece).await.map_err(refused)?,
-            Some(Err(error)) => return Err(status::upload_broken(&error.to_string()).into()),
+            Some(Ok(chunk)) => writer.write(&chunk).await.map_err(datasets_failure)?,
+            Some(Err(error)) => return Err(status::upload_interrupted(error).into()),
         }
     }
 }
 
 async fn remove(State(pages): State<Pages>, Path(upload): Path<String>) -> Response {
-    answer(route::UPLOAD, async {
+    respond(route::UPLOAD, async {
         let removed = pages.datasets.remove_upload(&upload).await;
-        removed.map_err(refused)?;
+        removed.map_err(datasets_failure)?;
         Ok((StatusCode::NO_CONTENT, [TUS_RESUMABLE]).into_response())
     })
     .await
@@ -229,16 +218,20 @@ async fn sample(
     State(pages): State<Pages>,
     Path((dataset, index)): Path<(String, String)>,
 ) -> Response {
-    answer(route::SAMPLE, async {
+    respond(route::SAMPLE, async {
         let id = Some(dataset.as_str()).filter(|id| names::is_id(id));
         let id = id.ok_or_else(|| status::not_found("no such dataset"))?;
         let index = index
             .parse()
             .map_err(|_| status::not_found("no such sample"))?;
-        let image = pages.datasets.sample(id, index).await.map_err(refused)?;
+        let image = pages
+            .datasets
+            .sample(id, index)
+            .await
+            .map_err(datasets_failure)?;
         let head = [
             (CONTENT_TYPE, "image/jpeg"),
-            (CACHE_CONTROL, KEEP),
+            (CACHE_CONTROL, SAMPLE_CACHING),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         ];
         Ok((head, image).into_response())
@@ -250,8 +243,8 @@ fn wrong_method() -> impl Future<Output = Response> {
     std::future::ready(StatusCode::METHOD_NOT_ALLOWED.into_response())
 }
 
-/// How far an upload is.
-fn standing(code: StatusCode, upload: &Upload) -> Response {
+/// The current offset and the length of an upload.
+fn progress(code: StatusCode, upload: &Upload) -> Response {
     let head = [
         TUS_RESUMABLE,
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -261,7 +254,7 @@ fn standing(code: StatusCode, upload: &Upload) -> Response {
     (code, head).into_response()
 }
 
-/// A header that holds a number of bytes.
+/// Reads a header with a number of bytes.
 fn number(headers: &HeaderMap, name: &HeaderName) -> Result<u64, Status> {
     let text = headers.get(name).and_then(|value| value.to_str().ok());
     let number = text.and_then(|text| text.parse().ok());
@@ -269,13 +262,13 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<u64, Status> {
         let found = text.unwrap_or_default();
         status::invalid(
             name.as_str(),
-            &format!("{found:?} is no number of bytes; the header must hold one"),
+            format_args!("must be a number of bytes, got {found:?}"),
         )
     })
 }
 
-/// The protocol has statuses that are more exact than those of the codes.
-fn refused(error: datasets::Error) -> Failure {
+/// The HTTP statuses of the protocol are more specific than those of the codes.
+fn datasets_failure(error: datasets::Error) -> Failure {
     use datasets::Error as E;
     let http = match &error {
         E::WrongOffset { .. } => Some(StatusCode::CONFLICT),
@@ -290,7 +283,7 @@ fn refused(error: datasets::Error) -> Failure {
         | E::NoSample { .. }
         | E::Io(_) => None,
     };
-    let failure = Failure::from(status::from_datasets(error));
+    let failure = Failure::from(error);
     Failure {
         http: http.unwrap_or(failure.http),
         ..failure

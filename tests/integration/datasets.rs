@@ -374,21 +374,21 @@ async fn invalid_checks_are_refused_with_a_reason() {
     let cases = [
         (
             v1::CheckDatasetRequest::default(),
-            "dataset.path: it is empty",
+            "dataset.path: must not be empty",
         ),
         (request(outside.path()), "dataset.path: "),
         (request(&empty), "dataset.path: "),
         (
             with(|asked| asked.near_distance = Some(41)),
-            "near_distance: 41 is out of range; 0 to 40",
+            "near_distance: must be from 0 to 40, got 41",
         ),
         (
             with(|asked| asked.max_listed = Some(1_001)),
-            "max_listed: 1001 is out of range",
+            "max_listed: must be from 0 to 1000, got 1001",
         ),
         (
             with(|asked| asked.dataset.as_mut().unwrap().split_grouping = 9),
-            "dataset.split_grouping: 9 is not known",
+            "dataset.split_grouping: must be a value that this server knows, got 9",
         ),
         (
             with(|asked| asked.model_version = "versions/1".to_owned()),

@@ -483,14 +483,17 @@ async fn invalid_evaluations_are_refused_with_a_reason() {
         // The version's training has no test images, so its split has none here either.
         (
             with(|asked| asked.split = DatasetSplit::Test.into()),
-            "split: it has no images",
+            "split: must have at least one image",
         ),
-        (with(|asked| asked.split = 9), "split: 9 is not known"),
+        (
+            with(|asked| asked.split = 9),
+            "split: must be a value that this server knows, got 9",
+        ),
         (request(&empty), "dataset.path: "),
         (request(Path::new("/no/such/directory")), "dataset.path: "),
         (
             v1::EvaluateModelVersionRequest::default(),
-            "dataset.path: it is empty",
+            "dataset.path: must not be empty",
         ),
         (
             with(|asked| asked.dataset.as_mut().unwrap().max_age = Some(-1.0)),
@@ -535,9 +538,7 @@ async fn invalid_evaluations_are_refused_with_a_reason() {
     asked.dataset.as_mut().unwrap().max_reject_share = Some(0.1);
     let refused = evaluate(&server, asked).await.map(drop).unwrap_err();
     assert!(
-        refused
-            .message()
-            .contains("1 of 5 images could not be read"),
+        refused.message().contains("1 of 5 images cannot be read"),
         "{refused}"
     );
 }

@@ -163,55 +163,61 @@ async fn inconsistent_tensors_are_refused_with_their_field() {
     let mut surplus = raw(image(&[2]), two.clone());
     surplus.raw_input_contents.push(two.clone().into());
     let cases = [
-        (request(image(&[1])), "there are none"),
+        (request(image(&[1])), "they are missing"),
         (
             both,
-            "inputs[0].contents: the elements are in raw_input_contents as well",
+            "inputs[0].contents: must be empty if the elements are in raw_input_contents",
         ),
-        (surplus, "raw_input_contents: there are 2 for 1 inputs"),
+        (
+            surplus,
+            "raw_input_contents: must have one element for each of the 1 inputs or be empty, got 2",
+        ),
         (
             raw(image(&[3]), two.clone()),
-            "element 2 of 3 should begin with its length in 4 bytes, and 0 bytes are left",
+            "element 2 of 3 must start with its length in 4 bytes, but 0 bytes are left",
         ),
         (
             raw(image(&[1]), two.clone()),
-            "7 bytes are left after 1 elements",
+            "7 bytes follow the last of 1 elements",
         ),
         (
             raw(image(&[2]), two[..12].to_vec()),
-            "element 1 of 2 should have 3 bytes, and 2 are left",
+            "element 1 of 2 must have 3 bytes, but 2 are left",
         ),
         (
             raw(image(&[1]), vec![0xff; 4]),
-            "element 0 of 1 should have 4294967295 bytes, and 0 are left",
+            "element 0 of 1 must have 4294967295 bytes, but 0 are left",
         ),
-        (raw(image(&[0]), Vec::new()), "inputs[0].shape: [0]"),
-        (raw(image(&[-1]), two.clone()), "inputs[0].shape: [-1]"),
-        (raw(image(&[2, 2]), two.clone()), "inputs[0].shape: [2, 2]"),
+        (
+            raw(image(&[0]), Vec::new()),
+            "inputs[0].shape: must be [N] or [N,1] with N from 1 for image of models/age/versions/1, got [0]",
+        ),
+        (raw(image(&[-1]), two.clone()), "got [-1]"),
+        (raw(image(&[2, 2]), two.clone()), "got [2, 2]"),
         (raw(image(&[i64::MAX]), two.clone()), "images are too many"),
         (
             in_list(image(&[2]), bytes_list.clone()),
-            "1 were given and the shape is [2]",
+            "the shape of 1 images must be [1] or [1,1], got [2]",
         ),
         (
             in_list(image(&[1]), numbers.clone()),
-            "not in the list for BYTES",
+            "must be in the field for BYTES",
         ),
         (
             request(shared),
-            "inputs[0].parameters[shared_memory_region]: shared memory is not supported",
+            "inputs[0].parameters[shared_memory_region]: is not supported",
         ),
         (
             raw(input(&[2, 3, side, side]), floats(1)),
-            "12288 bytes were given and the shape [2, 3, 32, 32] has 24576",
+            "the shape [2, 3, 32, 32] needs 24576 bytes, got 12288",
         ),
         (
             raw(input(&[1, 3, side, side]), floats(2)),
-            "24576 bytes were given",
+            "needs 12288 bytes, got 24576",
         ),
         (
             raw(input(&[1, 1, side, side]), floats(1)),
-            "is not of the form [N,3,32,32]",
+            "inputs[0].shape: must be [N,3,32,32] with N from 1",
         ),
         (
             raw(input(&[i64::MAX, 3, side, side]), floats(1)),
@@ -219,11 +225,11 @@ async fn inconsistent_tensors_are_refused_with_their_field() {
         ),
         (
             in_list(input(&[2, 3, side, side]), numbers),
-            "3072 numbers were given",
+            "needs 6144 numbers, got 3072",
         ),
         (
             in_list(input(&[1, 3, side, side]), bytes_list),
-            "not in the list for FP32",
+            "must be in the field for FP32",
         ),
     ];
     for (request, words) in cases {

@@ -147,7 +147,9 @@ async fn invalid_names_are_refused_with_their_field() {
         .await
         .unwrap_err();
     assert!(
-        refused.message().contains("is not where datasets/faces is"),
+        refused
+            .message()
+            .contains("must be the path of datasets/faces or empty"),
         "{}",
         refused.message()
     );

@@ -148,7 +148,7 @@ async fn an_unloadable_live_version_is_reported_until_another_is_live() {
     predictions_are(&server, ServingStatus::NotServing).await;
     let readiness = server.page("/readyz").await;
     assert!(
-        readiness.contains("the live version does not load"),
+        readiness.contains("failed to load the live version"),
         "{readiness}"
     );
     assert!(server.predict().await.is_err());

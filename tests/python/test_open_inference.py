@@ -491,7 +491,7 @@ class OpenInferenceTest(unittest.TestCase):
                 "a negative time": (dict(inputs=[image], timeout=-5), "timeout"),
                 "an interval of a version without": (
                     dict(inputs=[image], outputs=[module.InferRequestedOutput("interval")], model_version="2"),
-                    "too few validation images; ask for one of 0.5, 0.8 by the parameter interval_level"),
+                    "too few validation images; set the parameter interval_level to one of 0.5, 0.8"),
                 "no version": (dict(inputs=[image], model_version="1.5"), "model_version", "1.5"),
             }
             for what, (arguments, *words) in cases.items():
@@ -515,12 +515,12 @@ class OpenInferenceTest(unittest.TestCase):
         infer = "/v2/models/age/infer"
         length = "Inference-Header-Content-Length"
         cases = [
-            (infer, b"", {}, 400, "not the JSON of an inference request"),
+            (infer, b"", {}, 400, "must be the JSON of an inference request"),
             (infer, b'{"inputs": 3}', {}, 400, "invalid type: integer `3`"),
-            (infer, b'{"inputs": []}', {}, 400, "there are 0"),
-            (infer, b'{"inputs": []}', {length: "99"}, 400, "99 bytes and the body has 14"),
+            (infer, b'{"inputs": []}', {}, 400, "got 0"),
+            (infer, b'{"inputs": []}', {length: "99"}, 400, "at most the 14 bytes of the body, got 99"),
             (infer, b'{"inputs": []}', {length: "many"}, 400, length),
-            (infer, b"[" * 100_000, {}, 400, "not the JSON"),
+            (infer, b"[" * 100_000, {}, 400, "must be the JSON"),
             (infer, bytes(17 << 20), {}, 413, "max_message_bytes"),
             ("/v2/models/age", b"", {}, 405, "GET"),
             ("/v2/nothing", b"", {}, 404, "no such path"),

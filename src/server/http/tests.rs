@@ -74,7 +74,8 @@ impl Server {
         }
     }
 
-    /// Sends one request on a connection of its own and returns the head, in lower case, and the body.
+    /// Sends one request on its own connection and returns the headers, in lower case, and the
+    /// body.
     async fn ask(&self, method: &str, path: &str) -> (String, String) {
         let mut connection = TcpStream::connect(self.address).await.unwrap();
         let request =
@@ -135,7 +136,7 @@ async fn readiness_is_503_with_the_reason_while_a_component_fails() {
     let (head, _) = server.ask("GET", "/livez").await;
     assert!(
         head.starts_with("http/1.1 200 "),
-        "a failing component is no reason to restart: {head}"
+        "a failing component must not cause a restart: {head}"
     );
     server.stop().await;
 }
@@ -194,7 +195,7 @@ async fn shutdown_does_not_wait_for_an_idle_connection() {
 }
 
 #[tokio::test]
-async fn connections_that_send_nothing_whole_are_closed() {
+async fn connections_without_complete_headers_are_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = Router::new().route("/livez", get(|| async { "ok" }));

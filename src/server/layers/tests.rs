@@ -42,7 +42,7 @@ fn value(handle: &exporter::Handle, series: &str) -> Option<f64> {
     Some(line.parse().unwrap())
 }
 
-/// Lets the server go on until a series has a value; a test that hangs here names the series.
+/// Waits until a series has a value; on a timeout, the test names the series.
 async fn wait_for(handle: &exporter::Handle, series: &str, expected: f64) {
     let reached = async {
         while value(handle, series) != Some(expected) {
@@ -57,7 +57,7 @@ async fn wait_for(handle: &exporter::Handle, series: &str, expected: f64) {
     );
 }
 
-/// A health service behind the layer, on the test's own thread so that the test's own recorder sees it.
+/// A health service behind the layer, on the thread of the test and therefore with its recorder.
 async fn health_server() -> Channel {
     let (reporter, service) = tonic_health::server::health_reporter();
     reporter

@@ -1,4 +1,4 @@
-//! Datasets with a name: register, make, read, list and delete.
+//! Named datasets: register, create from an upload, get, list and delete.
 
 use tonic::Status;
 
@@ -6,24 +6,23 @@ use crate::{
     dataset::{AgePattern, column_names},
     datasets::{DatasetRegistry, Properties},
     names,
-    proto::{v1, validation::Violation},
+    proto::{v1, validation::Check},
+    services::{
+        page::{PageRequest, next_page_token},
+        status,
+    },
     store::Store,
 };
 
-use super::super::{next_page_token, page_size, page_token, status};
-
-/// Most characters of a text for people.
+/// Maximum number of characters.
 const MAX_DISPLAY_NAME: usize = 256;
 
-/// The calls over their handles.
 #[derive(Clone)]
-pub struct DatasetCrud {
-    /// The datasets.
-    pub datasets: DatasetRegistry,
-    /// Their records.
-    pub store: Store,
-    /// Whether datasets are made of uploads.
-    pub uploads: bool,
+pub(crate) struct DatasetCrud {
+    pub(crate) datasets: DatasetRegistry,
+    pub(crate) store: Store,
+    /// The server accepts uploads.
+    pub(crate) uploads: bool,
 }
 
 impl DatasetCrud {
@@ -38,15 +37,23 @@ impl DatasetCrud {
             age_pattern,
             columns,
         } = request;
-        let about = Properties {
+        let properties = Properties {
             display_name,
             age_pattern,
             columns,
         };
-        let required = ("path", path.as_str(), "name a directory or a manifest");
-        check(&dataset_id, &about, required)?;
-        let registered = self.datasets.register(&dataset_id, about, &path);
-        let dataset = registered.await.map_err(status::from_datasets)?;
+        let mut check = Check::default();
+        if path.is_empty() {
+            check.refuse(
+                "path",
+                "must not be empty; set it to a directory or a manifest",
+            );
+        }
+        check_fields(&dataset_id, &properties, check)?;
+        let dataset = self
+            .datasets
+            .register(&dataset_id, properties, &path)
+            .await?;
         Ok(v1::RegisterDatasetResponse {
             dataset: Some(dataset),
         })
@@ -57,7 +64,7 @@ impl DatasetCrud {
         request: v1::CreateDatasetRequest,
     ) -> Result<v1::CreateDatasetResponse, Status> {
         if !self.uploads {
-            return Err(status::no_uploads());
+            return Err(status::uploads_disabled());
         }
         let v1::CreateDatasetRequest {
             dataset_id,
@@ -66,19 +73,23 @@ impl DatasetCrud {
             age_pattern,
             columns,
         } = request;
-        let about = Properties {
+        let properties = Properties {
             display_name,
             age_pattern,
             columns,
         };
-        let required = (
-            "upload",
-            upload.as_str(),
-            "give what POST /datasets/uploads of the HTTP port returned",
-        );
-        check(&dataset_id, &about, required)?;
-        let created = self.datasets.create(&dataset_id, about, &upload);
-        let dataset = created.await.map_err(status::from_datasets)?;
+        let mut check = Check::default();
+        if upload.is_empty() {
+            check.refuse(
+                "upload",
+                "must not be empty; set it to the upload that POST /datasets/uploads of the HTTP port returned",
+            );
+        }
+        check_fields(&dataset_id, &properties, check)?;
+        let dataset = self
+            .datasets
+            .create(&dataset_id, properties, &upload)
+            .await?;
         Ok(v1::CreateDatasetResponse {
             dataset: Some(dataset),
         })
@@ -88,9 +99,9 @@ impl DatasetCrud {
         &self,
         request: v1::GetDatasetRequest,
     ) -> Result<v1::GetDatasetResponse, Status> {
-        let found = self.datasets.get(dataset_id(&request.name)?).await;
+        let dataset = self.datasets.get(dataset_id(&request.name)?).await?;
         Ok(v1::GetDatasetResponse {
-            dataset: Some(found.map_err(status::from_datasets)?),
+            dataset: Some(dataset),
         })
     }
 
@@ -98,10 +109,8 @@ impl DatasetCrud {
         &self,
         request: v1::ListDatasetsRequest,
     ) -> Result<v1::ListDatasetsResponse, Status> {
-        let limit = page_size(request.page_size, 50)?;
-        let before = page_token(&request.page_token)?;
-        let page = self.store.list_datasets(before, limit).await;
-        let page = page.map_err(status::from_store)?;
+        let page = PageRequest::read(request.page_size, 50, &request.page_token)?;
+        let page = self.store.list_datasets(page.cursor, page.limit).await?;
         let without_samples = |dataset| v1::Dataset {
             samples: Vec::new(),
             ..dataset
@@ -116,47 +125,31 @@ impl DatasetCrud {
         &self,
         request: v1::DeleteDatasetRequest,
     ) -> Result<v1::DeleteDatasetResponse, Status> {
-        let deleted = self.datasets.delete(dataset_id(&request.name)?).await;
-        deleted.map_err(status::from_datasets)?;
+        self.datasets.delete(dataset_id(&request.name)?).await?;
         Ok(v1::DeleteDatasetResponse {})
     }
 }
 
-/// All that is wrong with the fields of a new dataset; `required` is one that must not be empty, with a way out.
-fn check(
-    id: &str,
-    about: &Properties,
-    (field, value, way_out): (&str, &str, &str),
-) -> Result<(), Status> {
-    let mut violations = Vec::new();
-    let mut refuse = |field: &str, description: String| {
-        violations.push(Violation {
-            field: field.to_owned(),
-            description,
-        });
-    };
+/// Reports all violations of a new dataset, including those already in `check`.
+fn check_fields(id: &str, properties: &Properties, mut check: Check) -> Result<(), Status> {
     if !names::is_id(id) {
-        refuse("dataset_id", names::id_violation(id));
+        check.refuse("dataset_id", names::id_violation(id));
     }
-    if value.is_empty() {
-        refuse(field, format!("it is empty; {way_out}"));
+    if let Err(description) = AgePattern::parse(&properties.age_pattern) {
+        check.refuse("age_pattern", description);
     }
-    if let Err(description) = AgePattern::parse(&about.age_pattern) {
-        refuse("age_pattern", description);
+    if let Err((role, description)) = column_names(properties.columns.as_ref()).validate() {
+        check.refuse(&format!("columns.{role}"), description);
     }
-    if let Err((role, description)) = column_names(about.columns.as_ref()).validate() {
-        refuse(&format!("columns.{role}"), description);
+    if properties.display_name.chars().count() > MAX_DISPLAY_NAME {
+        let description = format!("must have at most {MAX_DISPLAY_NAME} characters");
+        check.refuse("display_name", description);
     }
-    if about.display_name.chars().count() > MAX_DISPLAY_NAME {
-        let description = format!("it is longer than {MAX_DISPLAY_NAME} characters");
-        refuse("display_name", description);
-    }
-    match violations.is_empty() {
-        true => Ok(()),
-        false => Err(status::violations(&violations)),
-    }
+    check
+        .finish(())
+        .map_err(|violations| status::violations(&violations))
 }
 
 fn dataset_id(name: &str) -> Result<&str, Status> {
-    names::dataset_id(name).map_err(|error| status::bad_name("name", &error))
+    names::dataset_id(name).map_err(|error| status::invalid("name", error))
 }

@@ -1,4 +1,4 @@
-//! What a check found, as a message.
+//! The report of a check as a message.
 
 use crate::{
     dataset::{
@@ -10,21 +10,22 @@ use crate::{
     store::{MAX_PAGE_BYTES, Room},
 };
 
-/// Most bytes of each of the three lists of a report, so that the report fits into a message that
-/// every client accepts.
+/// Maximum size of each of the three lists in bytes, so that every client accepts the report.
 const MAX_LIST_BYTES: usize = MAX_PAGE_BYTES / 3;
 
-/// Images of a group that are named.
+/// Maximum number of listed images of a group.
 const MAX_OF_GROUP: usize = 20;
 
-/// An interval ends at the error of one of the validation images, whose prediction differs by rounding from batch to batch.
+/// Interval bounds are errors of validation images, whose predictions differ by rounding between
+/// batches.
 const ROUNDING_YEARS: f64 = 0.01;
 
-/// Most groups and outliers that are listed.
+/// Maximum number of listed groups and outliers.
 #[derive(Clone, Copy)]
 pub(super) struct Limit(pub(super) usize);
 
-/// All but the path, the outliers and the duration. `near` is the largest distance of near-duplicates.
+/// Creates the report except for the path, the outliers and the duration. `near` is the maximum
+/// distance of near-duplicates.
 pub(super) fn report(dataset: &Dataset, near: Option<u32>, limit: Limit) -> v1::DatasetCheck {
     let identical = dataset.identical();
     let exact = identical.iter().map(|group| {
@@ -49,7 +50,7 @@ pub(super) fn report(dataset: &Dataset, near: Option<u32>, limit: Limit) -> v1::
     }
 }
 
-/// Counts groups, and lists the worst.
+/// Counts groups and lists the most severe.
 fn duplicates(
     groups: impl Iterator<Item = Vec<v1::DuplicateImage>>,
     max_distance: u32,
@@ -82,7 +83,7 @@ fn duplicates(
         };
         listed.push((gap, group));
     }
-    // Stable: by name among equals.
+    // Stable, so equal groups stay sorted by name.
     listed.sort_by(|(gap, one), (other_gap, other)| {
         let straddles = other.straddles.cmp(&one.straddles);
         straddles.then(other_gap.total_cmp(gap))
@@ -96,7 +97,7 @@ fn duplicates(
     found
 }
 
-/// Years between the youngest and the oldest.
+/// Years between the lowest and the highest age.
 fn age_gap(images: &[v1::DuplicateImage]) -> f64 {
     let ages = || images.iter().map(|image| image.age);
     ages().fold(0.0, f64::max) - ages().fold(f64::INFINITY, f64::min)
@@ -112,11 +113,11 @@ fn image(split: Split, sample: &Sample, distance: u32, mirrored: bool) -> v1::Du
     }
 }
 
-/// Holds predictions of all samples, part by part, against their labels.
+/// Compares the predictions of all samples, split by split, with their labels.
 pub(super) fn label_outliers(
     model: &ServedModel,
     dataset: &Dataset,
-    verdicts: Vec<FilePrediction>,
+    predictions: Vec<FilePrediction>,
     limit: Limit,
 ) -> v1::LabelOutliers {
     let mut found = v1::LabelOutliers {
@@ -126,14 +127,14 @@ pub(super) fn label_outliers(
     let Some(calibration) = &model.calibration else {
         return found;
     };
-    // Levels rise.
+    // Levels are ascending.
     found.level = calibration.levels.last().map_or(0.0, |last| last.level);
     let samples = Split::ALL.into_iter().flat_map(|split| {
         let samples = dataset.split(split).iter();
         samples.map(move |sample| (split, sample))
     });
-    for ((split, sample), verdict) in samples.zip(verdicts) {
-        let Ok(predicted) = verdict else {
+    for ((split, sample), prediction) in samples.zip(predictions) {
+        let Ok(predicted) = prediction else {
             found.skipped_images += 1;
             continue;
         };
@@ -156,7 +157,7 @@ pub(super) fn label_outliers(
     found
 }
 
-/// None for an age inside of the interval.
+/// Returns `None` for an age inside of the interval.
 fn outlier(
     calibration: &Calibration,
     level: f64,
@@ -167,7 +168,7 @@ fn outlier(
     let half_width = calibration.half_width(level, predicted)?;
     let (lower, upper) = calibration.interval(level, predicted)?;
     let age = f64::from(sample.age);
-    // A version that was right on all of its validation images has intervals without a width.
+    // A version without errors on its validation images has intervals of width 0.
     let error = (predicted - age).abs();
     let ratio = error / half_width.max(f64::EPSILON);
     (error > half_width + ROUNDING_YEARS).then(|| v1::LabelOutlier {

@@ -1,4 +1,4 @@
-//! Metadata, configuration and statistics of versions, as the protocol's messages.
+//! Metadata, configuration and statistics of versions as messages of the protocol.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,15 +15,15 @@ use crate::{
 };
 
 use super::{
-    OpenInference, Wanted, default_level,
+    ModelRef, OpenInference, default_level,
     tensors::{BYTES, FP32, IMAGE, INPUT, Output},
 };
 
-/// What computes, by the names that Triton's clients know.
+/// The platform and backend by the names that Triton's clients expect.
 const PLATFORM: &str = "pytorch_libtorch";
 const BACKEND: &str = "pytorch";
 
-/// Triton's extensions of the protocol that work here.
+/// Supported extensions by Triton.
 const EXTENSIONS: [&str; 4] = [
     "binary_tensor_data",
     "model_configuration",
@@ -31,13 +31,12 @@ const EXTENSIONS: [&str; 4] = [
     "statistics",
 ];
 
-/// Most version numbers in a model's metadata.
+/// Maximum number of versions in a model's metadata.
 const MAX_VERSIONS: usize = 1_000;
 
 /// Any number of images.
 const BATCH: i64 = -1;
 
-/// Name, version and extensions of the server.
 pub(super) fn server() -> oi::ServerMetadataResponse {
     oi::ServerMetadataResponse {
         name: "visage".to_owned(),
@@ -49,9 +48,9 @@ pub(super) fn server() -> oi::ServerMetadataResponse {
 impl OpenInference {
     pub(super) async fn metadata(
         &self,
-        wanted: Wanted<'_>,
+        wanted: ModelRef<'_>,
     ) -> Result<oi::ModelMetadataResponse, Status> {
-        let model = self.served(wanted).await?;
+        let model = self.resolve(wanted).await?;
         let versions = self.versions(Some(wanted.model)).await?;
         let newest = versions.len().saturating_sub(MAX_VERSIONS);
         let numbers = versions[newest..].iter();
@@ -88,15 +87,15 @@ impl OpenInference {
         })
     }
 
-    pub(super) async fn config(&self, wanted: Wanted<'_>) -> Result<oi::ModelConfig, Status> {
-        let model = self.served(wanted).await?;
+    pub(super) async fn config(&self, wanted: ModelRef<'_>) -> Result<oi::ModelConfig, Status> {
+        let model = self.resolve(wanted).await?;
         let side = i64::from(model.input.size);
         let input = |name: &str, data_type: oi::DataType, format, dims| oi::ModelInput {
             name: name.to_owned(),
             data_type: data_type.into(),
             format: oi::model_input::Format::into(format),
             dims,
-            // One of the two is given, and clients fill in what is not optional.
+            // A request has one of the two inputs, and clients fill in those that are not optional.
             optional: true,
         };
         let output = |output: Output| oi::ModelOutput {
@@ -133,20 +132,20 @@ impl OpenInference {
         })
     }
 
-    /// Of one version; of all that have been used when no model is named.
+    /// Without a model, the statistics of all versions that were used.
     pub(super) async fn statistics(
         &self,
-        wanted: Wanted<'_>,
+        wanted: ModelRef<'_>,
     ) -> Result<oi::ModelStatisticsResponse, Status> {
         let statistics = self.predictions.predictor.statistics();
         let names = match wanted.model {
             "" => statistics.versions(),
-            _ => vec![self.served(wanted).await?.name.clone()],
+            _ => vec![self.resolve(wanted).await?.name.clone()],
         };
         let mut model_stats = Vec::with_capacity(names.len());
         for name in names {
             let counts = statistics.of(&name);
-            // A checkpoint that was never a version has another form of name.
+            // Skips checkpoints, which are loaded to be checked before they become versions.
             if let Ok(VersionName {
                 model,
                 version: VersionRef::Number(number),
@@ -165,7 +164,7 @@ impl OpenInference {
             let broken = broken.as_ref().filter(|(broken, _)| *broken == version);
             let (state, reason) = match broken {
                 None => ("READY", String::new()),
-                Some((_, why)) => ("UNAVAILABLE", why.clone()),
+                Some((_, cause)) => ("UNAVAILABLE", cause.clone()),
             };
             ModelIndex {
                 name,
@@ -181,14 +180,14 @@ impl OpenInference {
     }
 }
 
-/// What a version gives to a client that asks for nothing in particular.
+/// The outputs of a version for requests that do not list any.
 fn outputs_of(model: &ServedModel) -> impl Iterator<Item = Output> + use<> {
     let has_interval = default_level(model).is_some();
     let given = move |output: &Output| *output != Output::Interval || has_interval;
     Output::ALL.into_iter().filter(given)
 }
 
-/// How a client prepares an image by itself.
+/// The properties that clients need to preprocess images.
 fn input_properties(input: &InputSpec) -> std::collections::BTreeMap<String, String> {
     let listed = |values: [f32; 3]| values.map(|value| value.to_string()).join(",");
     [("input.mean", input.mean), ("input.std", input.std)]
@@ -215,7 +214,7 @@ fn message(model: String, number: u64, counts: &VersionStatistics) -> oi::ModelS
             queue: total(counts.queue),
             compute_input: total(counts.decode),
             compute_infer: total(counts.inference),
-            // An age is one multiplication away from the network's output, which is part of the forward pass's time.
+            // The conversion to ages is part of the forward pass.
             compute_output: total(Total {
                 count: counts.succeeded.count,
                 time: Duration::ZERO,
@@ -233,7 +232,7 @@ fn message(model: String, number: u64, counts: &VersionStatistics) -> oi::ModelS
     }
 }
 
-/// So many looks into the cache, whose time is part of nothing that is measured.
+/// A number of cache lookups, whose time is not measured.
 fn looked_up(count: u64) -> Option<oi::StatisticDuration> {
     total(Total {
         count,

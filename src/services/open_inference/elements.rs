@@ -1,7 +1,8 @@
-//! The elements of a tensor in JSON: numbers, and images in the forms in which clients write them.
+//! The elements of a tensor in JSON: numbers, and images in the encodings that clients use.
 //!
-//! JSON has no bytes, so an image is base64 text (standard or URL-safe, with or without padding and line breaks, alone, as a data URL or as `{"b64": "..."}` of
-//! TensorFlow Serving's clients), or a list of byte values.
+//! JSON has no bytes, so an image is base64 (standard or URL-safe, with or without padding and line
+//! breaks, as plain text, as a data URL or as `{"b64": "..."}` of TensorFlow Serving's clients), or
+//! a list of byte values.
 
 use std::{fmt, ops::Range};
 
@@ -20,73 +21,73 @@ use crate::services::status;
 
 use super::tensors::{BYTES, Data, FP32};
 
-/// Forms that are accepted, for errors.
-const FORMS: &str = "send each image file as base64 text, as a data URL (data:image/jpeg;base64,...), or as a list of its bytes as numbers from 0 to 255";
+/// The accepted encodings, for error messages.
+const ENCODINGS: &str = "send each image file as base64 text, as a data URL (data:image/jpeg;base64,...), or as a list of its bytes as numbers from 0 to 255";
 
-/// Most images of a request that are kept; `max_images_per_request` cannot be set higher.
-const MOST_IMAGES: usize = 10_000;
+/// Maximum number of images in a request; `max_images_per_request` cannot be set higher.
+const MAX_IMAGES: usize = 10_000;
 
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The elements of a tensor as JSON has them: in one list, or nested as deep as the tensor.
+/// The elements of a tensor, from one list or from nested ones.
 #[derive(Default)]
 pub(super) struct Elements {
     numbers: Vec<f32>,
-    /// Which of the numbers are in a list of numbers alone; no more than one over [`MOST_IMAGES`].
+    /// The numbers of each list without other elements; at most one more than [`MAX_IMAGES`].
     lists: Vec<Range<usize>>,
     texts: Vec<String>,
 }
 
 impl Elements {
-    /// The elements as the datatype has them; `field` is the tensor.
+    /// Converts the elements to the datatype; `field` is the tensor.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT for images in a form that is not supported.
+    /// INVALID_ARGUMENT for images in another encoding.
     pub(super) fn into_data(self, field: &str, datatype: &str) -> Result<Data, Status> {
         match (datatype, self.numbers.is_empty(), self.texts.is_empty()) {
             (_, true, true) => Ok(Data::Missing),
             (FP32, false, true) => Ok(Data::Numbers(self.numbers)),
             (BYTES, _, false) if self.numbers.is_empty() => {
-                // No image is a text, so a text is an image in base64.
+                // Encoded images are not text, so a text is base64.
                 let image = |(index, text): (usize, &String)| {
                     let refuse =
-                        |why: String| status::invalid(&format!("{field}.data[{index}]"), &why);
+                        |reason: String| status::invalid(&format!("{field}.data[{index}]"), reason);
                     decode(text).map_err(refuse)
                 };
                 let images = self.texts.iter().enumerate().map(image);
                 Ok(Data::Elements(images.collect::<Result<_, _>>()?))
             }
             (BYTES, _, _) => {
-                let refuse = |why: String| status::invalid(&format!("{field}.data"), &why);
+                let refuse = |reason: String| status::invalid(&format!("{field}.data"), reason);
                 Ok(Data::Elements(self.byte_lists().map_err(refuse)?))
             }
-            _ => Ok(Data::OfAnotherType),
+            _ => Ok(Data::OtherType),
         }
     }
 
     /// Images given as lists of byte values.
     fn byte_lists(&self) -> Result<Vec<Bytes>, String> {
         let in_lists: usize = self.lists.iter().map(Range::len).sum();
-        if self.lists.len() > MOST_IMAGES {
-            return Err(format!("more than {MOST_IMAGES} images are too many"));
+        if self.lists.len() > MAX_IMAGES {
+            return Err(format!("must have at most {MAX_IMAGES} images"));
         }
         if !self.texts.is_empty() || in_lists != self.numbers.len() {
             return Err(format!(
-                "numbers must be in one list for each image, without texts or lists among them; {FORMS}"
+                "numbers must be in one list for each image, without text or further lists; {ENCODINGS}"
             ));
         }
         let image = |(index, list): (usize, &Range<usize>)| {
             let bytes = self.numbers[list.clone()].iter().enumerate();
             let byte = |(position, number): (usize, &f32)| {
-                // The cast saturates.
+                // The cast saturates, so other numbers differ after the conversion back.
                 let byte = *number as u8;
                 match f32::from(byte) == *number {
                     true => Ok(byte),
                     false => Err(format!(
-                        "byte {position} of image {index} must be a whole number from 0 to 255, got {number}; {FORMS}"
+                        "byte {position} of image {index} must be a whole number from 0 to 255, got {number}; {ENCODINGS}"
                     )),
                 }
             };
@@ -97,11 +98,10 @@ impl Elements {
     }
 }
 
-/// Decodes an image in base64.
 fn decode(text: &str) -> Result<Bytes, String> {
     let encoded = payload(text)?;
     let decoded = LENIENT.decode(encoded).or_else(|error| {
-        // Seldom, so that the usual form is not copied.
+        // Rarely needed; the usual encoding is not copied.
         let plain = |byte: u8| match byte {
             b'-' => b'+',
             b'_' => b'/',
@@ -114,16 +114,16 @@ fn decode(text: &str) -> Result<Bytes, String> {
     match decoded {
         Ok(image) => Ok(image.into()),
         Err(error) => {
-            let why = error.to_string();
+            let cause = error.to_string();
             Err(format!(
-                "it is not base64: {}; {FORMS}",
-                why.trim_end_matches('.')
+                "must be base64: {}; {ENCODINGS}",
+                cause.trim_end_matches('.')
             ))
         }
     }
 }
 
-/// The base64 of a data URL (RFC 2397), or the text itself if it is not one.
+/// The base64 of a data URL (RFC 2397); other texts are returned unchanged.
 fn payload(text: &str) -> Result<&str, String> {
     const SCHEME: &str = "data:";
     let text = text.trim_ascii();
@@ -139,7 +139,7 @@ fn payload(text: &str) -> Result<&str, String> {
     match parts {
         Some((head, payload)) if is_base64(head) => Ok(payload),
         _ => Err(format!(
-            "a data URL must have its content as base64, after \";base64,\"; {FORMS}"
+            "a data URL must have its content as base64, after \";base64,\"; {ENCODINGS}"
         )),
     }
 }
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for Elements {
     }
 }
 
-/// Adds whatever comes, from however deep, to the elements.
+/// Adds the elements of nested lists.
 struct Flat<'a>(&'a mut Elements);
 
 impl<'de> DeserializeSeed<'de> for Flat<'_> {
@@ -188,11 +188,9 @@ impl<'de> Visitor<'de> for Flat<'_> {
     }
 
     fn visit_string<E: Error>(self, value: String) -> Result<(), E> {
-        // An empty text takes three bytes of JSON and ten times that here.
-        if self.0.texts.len() == MOST_IMAGES {
-            return Err(E::custom(format!(
-                "more than {MOST_IMAGES} images are too many"
-            )));
+        // An empty text takes three bytes of JSON and ten times as many here.
+        if self.0.texts.len() == MAX_IMAGES {
+            return Err(E::custom(format!("must have at most {MAX_IMAGES} images")));
         }
         self.0.texts.push(value);
         Ok(())
@@ -215,7 +213,7 @@ impl<'de> Visitor<'de> for Flat<'_> {
         let (first, lists) = (elements.numbers.len(), elements.lists.len());
         while list.next_element_seed(Flat(elements))?.is_some() {}
         let own = first..elements.numbers.len();
-        if !own.is_empty() && elements.lists.len() == lists && lists <= MOST_IMAGES {
+        if !own.is_empty() && elements.lists.len() == lists && lists <= MAX_IMAGES {
             elements.lists.push(own);
         }
         Ok(())
@@ -244,7 +242,8 @@ mod tests {
         read(BYTES, &elements).unwrap_err().message().to_owned()
     }
 
-    /// The bytes fb ff bf 00, whose base64 has both characters that the URL-safe alphabet replaces, and padding.
+    /// The bytes fb ff bf 00, whose base64 has both characters that the URL-safe alphabet replaces,
+    /// and padding.
     const IMAGE: [u8; 4] = [0xfb, 0xff, 0xbf, 0x00];
 
     #[test]
@@ -280,14 +279,14 @@ mod tests {
     #[test]
     fn elements_that_are_no_image_are_refused_with_what_to_send() {
         let cases = [
-            (json!(["no!"]), "inputs[0].data[0]: it is not base64: "),
+            (json!(["no!"]), "inputs[0].data[0]: must be base64: "),
             (
                 json!(["+/+/AA==", "me.jpg"]),
-                "inputs[0].data[1]: it is not base64: ",
+                "inputs[0].data[1]: must be base64: ",
             ),
             (
                 json!(["b'+/+/AA=='"]),
-                "inputs[0].data[0]: it is not base64: ",
+                "inputs[0].data[0]: must be base64: ",
             ),
             (
                 json!(["data:image/jpeg,%FF%D8"]),
@@ -329,12 +328,12 @@ mod tests {
         for (elements, expected) in cases {
             let found = refusal(elements);
             assert!(found.starts_with(expected), "{found}, not {expected}");
-            assert!(found.ends_with(FORMS), "{found}");
+            assert!(found.ends_with(ENCODINGS), "{found}");
         }
-        let too_many = json!(vec![[1]; MOST_IMAGES + 1]);
+        let too_many = json!(vec![[1]; MAX_IMAGES + 1]);
         assert_eq!(
             refusal(too_many),
-            "inputs[0].data: more than 10000 images are too many"
+            "inputs[0].data: must have at most 10000 images"
         );
     }
 
@@ -355,12 +354,9 @@ mod tests {
         assert!(refused(json!([{"b64": 7}])).is_some());
         assert!(refused(json!([null])).is_some());
         assert!(refused(json!([true])).is_some());
-        assert_eq!(refused(json!(vec![""; MOST_IMAGES])), None);
-        let too_many = refused(json!(vec![""; MOST_IMAGES + 1]));
-        assert_eq!(
-            too_many.as_deref(),
-            Some("more than 10000 images are too many")
-        );
+        assert_eq!(refused(json!(vec![""; MAX_IMAGES])), None);
+        let too_many = refused(json!(vec![""; MAX_IMAGES + 1]));
+        assert_eq!(too_many.as_deref(), Some("must have at most 10000 images"));
     }
 
     #[test]
@@ -375,11 +371,11 @@ mod tests {
         );
         assert_eq!(numbers(json!([1, [2]])), [1.0, 2.0]);
         assert_eq!(
-            numbers(json!(vec![[1]; MOST_IMAGES + 5])).len(),
-            MOST_IMAGES + 5
+            numbers(json!(vec![[1]; MAX_IMAGES + 5])).len(),
+            MAX_IMAGES + 5
         );
         let text = read(FP32, &json!(["AA=="]));
-        assert!(matches!(text, Ok(Data::OfAnotherType)), "{text:?}");
+        assert!(matches!(text, Ok(Data::OtherType)), "{text:?}");
         let none = read(BYTES, &json!([[], []]));
         assert!(matches!(none, Ok(Data::Missing)), "{none:?}");
     }

@@ -1,4 +1,4 @@
-//! The reading of requests, for fuzzing: as the services do it, without a server.
+//! Reads requests as the services do, without a server, for fuzzing.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -9,26 +9,21 @@ use crate::{
     proto::open_inference::ModelInferRequest, services::status,
 };
 
-use super::{grpc, json, tensors};
+use super::{grpc, images, json, tensors};
 
-/// Side of the images that the network reads, so small that a few bytes are some.
+/// A small input size, so that inputs of a few bytes contain images.
 const SIDE: u32 = 32;
 
-/// How a request is written.
+/// The format of a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Form {
-    /// As a message of gRPC.
     Grpc,
-    /// As JSON alone.
     Json,
-    /// So many bytes of JSON, and tensors behind it.
+    /// A number of bytes of JSON, followed by tensors.
     JsonAndTensors(usize),
 }
 
-/// Reads a request and returns how many images it has.
-///
-/// # Errors
-/// Those that a client gets.
+/// Returns the number of images in a request.
 pub fn images(form: Form, body: &[u8], most: usize) -> Result<usize, Status> {
     let read = |json_bytes| {
         let body = Bytes::copy_from_slice(body);
@@ -37,7 +32,7 @@ pub fn images(form: Form, body: &[u8], most: usize) -> Result<usize, Status> {
     let call = match form {
         Form::Grpc => {
             let message = ModelInferRequest::decode(body);
-            grpc::call(message.map_err(|error| status::invalid("body", &error.to_string()))?)?
+            grpc::call(message.map_err(|error| status::invalid("body", error))?)?
         }
         Form::Json => read(None)?,
         Form::JsonAndTensors(json_bytes) => read(Some(json_bytes))?,
@@ -62,5 +57,5 @@ pub fn images(form: Form, body: &[u8], most: usize) -> Result<usize, Status> {
         true => Ok(()),
         false => Err(status::invalid(field, "too many")),
     };
-    tensors::images(call.inputs, &model, check).map(|images| images.len())
+    images::images(call.inputs, &model, check).map(|images| images.len())
 }

@@ -11,18 +11,24 @@ use crate::{
         grpc_inference_service_server::GrpcInferenceService, infer_parameter::ParameterChoice,
         model_infer_request::InferInputTensor, model_infer_response::InferOutputTensor,
     },
-    services::{caller::Caller, compressed_if_large, spawn_abort_on_drop, status, uncompressed},
+    services::{
+        caller::Caller,
+        compression::{compressed_if_large, uncompressed},
+        status,
+        task::spawn_abort_on_drop,
+    },
 };
 
 use super::{
-    OpenInference, Wanted, check_load, describe, no_unload,
+    ModelRef, OpenInference, check_load, describe,
     tensors::{self, BYTES, Call, Data, FP32, Inferred, OutputTensor, Tensor},
+    unload_unsupported,
 };
 
-/// Requests of one stream that are worked on at a time; the next is read when the first of them has been answered.
+/// Concurrent requests of one stream; the next one is read after the response to the first.
 const IN_FLIGHT: usize = 16;
 
-/// Metadata by which a client asks that an error ends its stream.
+/// Metadata that requests that an error ends the stream.
 const ERRORS_END_STREAM: &str = "triton_grpc_error";
 
 #[tonic::async_trait]
@@ -51,7 +57,7 @@ impl GrpcInferenceService for OpenInference {
     ) -> Result<Response<oi::ModelReadyResponse>, Status> {
         let request = request.into_inner();
         let ready = self
-            .is_ready(wanted(&request.name, &request.version))
+            .is_ready(model_ref(&request.name, &request.version))
             .await?;
         Ok(Response::new(oi::ModelReadyResponse { ready }))
     }
@@ -68,7 +74,7 @@ impl GrpcInferenceService for OpenInference {
         request: Request<oi::ModelMetadataRequest>,
     ) -> Result<Response<oi::ModelMetadataResponse>, Status> {
         let request = request.into_inner();
-        let metadata = self.metadata(wanted(&request.name, &request.version));
+        let metadata = self.metadata(model_ref(&request.name, &request.version));
         Ok(Response::new(metadata.await?))
     }
 
@@ -89,23 +95,23 @@ impl GrpcInferenceService for OpenInference {
         let errors_end = request.metadata().get(ERRORS_END_STREAM);
         let errors_end = errors_end.is_some_and(|value| value == "true");
         let api = self.clone();
-        let answer = move |request: Result<oi::ModelInferRequest, Status>| {
+        let respond = move |request: Result<oi::ModelInferRequest, Status>| {
             let (api, caller) = (api.clone(), caller.clone());
             spawn_abort_on_drop(
-                async move { api.stream_answer(request?, caller, errors_end).await },
+                async move { api.stream_response(request?, caller, errors_end).await },
             )
         };
-        // What has been read is still answered when the server ends.
-        let answers = request
+        // Requests that were read still get a response when the server shuts down.
+        let responses = request
             .into_inner()
             .take_until(self.shutdown.clone().cancelled_owned())
-            .map(answer)
+            .map(respond)
             .buffered(IN_FLIGHT);
         let shutdown = self.shutdown.clone();
         let last = stream::once(async move { shutdown.is_cancelled() })
-            .filter(|is_ending| ready(*is_ending))
+            .filter(|is_shutdown| ready(*is_shutdown))
             .map(|_| Err(status::stream_ends()));
-        Ok(uncompressed(Box::pin(answers.chain(last))))
+        Ok(uncompressed(Box::pin(responses.chain(last))))
     }
 
     async fn model_config(
@@ -113,7 +119,9 @@ impl GrpcInferenceService for OpenInference {
         request: Request<oi::ModelConfigRequest>,
     ) -> Result<Response<oi::ModelConfigResponse>, Status> {
         let request = request.into_inner();
-        let config = self.config(wanted(&request.name, &request.version)).await?;
+        let config = self
+            .config(model_ref(&request.name, &request.version))
+            .await?;
         Ok(Response::new(oi::ModelConfigResponse {
             config: Some(config),
         }))
@@ -124,7 +132,7 @@ impl GrpcInferenceService for OpenInference {
         request: Request<oi::ModelStatisticsRequest>,
     ) -> Result<Response<oi::ModelStatisticsResponse>, Status> {
         let request = request.into_inner();
-        let statistics = self.statistics(wanted(&request.name, &request.version));
+        let statistics = self.statistics(model_ref(&request.name, &request.version));
         Ok(Response::new(statistics.await?))
     }
 
@@ -149,7 +157,7 @@ impl GrpcInferenceService for OpenInference {
         &self,
         _request: Request<oi::RepositoryModelUnloadRequest>,
     ) -> Result<Response<oi::RepositoryModelUnloadResponse>, Status> {
-        Err(no_unload())
+        Err(unload_unsupported())
     }
 }
 
@@ -163,7 +171,7 @@ impl OpenInference {
         Ok(response(inferred))
     }
 
-    async fn stream_answer(
+    async fn stream_response(
         &self,
         request: oi::ModelInferRequest,
         caller: Caller,
@@ -187,26 +195,22 @@ impl OpenInference {
     }
 }
 
-fn wanted<'a>(model: &'a str, version: &'a str) -> Wanted<'a> {
-    Wanted {
+fn model_ref<'a>(model: &'a str, version: &'a str) -> ModelRef<'a> {
+    ModelRef {
         model,
         version,
         field: "version",
     }
 }
 
-/// Reads a request.
-///
-/// # Errors
-/// INVALID_ARGUMENT.
 pub(super) fn call(request: oi::ModelInferRequest) -> Result<Call, Status> {
     let count = request.inputs.len();
     let mut raw = request.raw_input_contents.into_iter().map(Some);
     if raw.len() != 0 && raw.len() != count {
         return Err(status::invalid(
             "raw_input_contents",
-            &format!(
-                "there are {} for {count} inputs; give one for each input, or none",
+            format_args!(
+                "must have one element for each of the {count} inputs or be empty, got {}",
                 raw.len()
             ),
         ));
@@ -249,14 +253,14 @@ fn tensor(
         (Some(_), Some(_)) => {
             return Err(status::invalid(
                 &format!("{field}.contents"),
-                "the elements are in raw_input_contents as well; give them once",
+                "must be empty if the elements are in raw_input_contents",
             ));
         }
         (Some(raw), None) => Data::Raw(raw),
         (None, Some(contents)) => match input.datatype.as_str() {
             BYTES if !contents.bytes_contents.is_empty() => Data::Elements(contents.bytes_contents),
             FP32 if !contents.fp32_contents.is_empty() => Data::Numbers(contents.fp32_contents),
-            _ => Data::OfAnotherType,
+            _ => Data::OtherType,
         },
         (None, None) => Data::Missing,
     };
@@ -277,7 +281,7 @@ fn number(parameter: &InferParameter) -> Option<f64> {
     }
 }
 
-/// Writes an answer. Clients read the raw contents alone, so no others are made.
+/// Only raw contents, because clients read no others.
 fn response(inferred: Inferred) -> oi::ModelInferResponse {
     let raw = |output: &OutputTensor| {
         let bytes = output.values.iter().flat_map(|value| value.to_le_bytes());

@@ -1,4 +1,5 @@
-//! The bodies of the protocol's REST form: JSON, and behind it tensors as bytes where a client has them so (Triton's binary tensor data).
+//! The bodies of the REST form: JSON, optionally followed by tensors as bytes (Triton's binary
+//! tensor data).
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,18 +13,17 @@ use super::{
     tensors::{self, BYTES, Call, Data, FP32, IMAGE, Inferred, OutputTensor, PREFIX, Tensor},
 };
 
-/// Parameter of a tensor: how many of the bytes behind the JSON are its.
+/// The parameter with the size of a tensor's bytes after the JSON.
 const SIZE: &str = "binary_data_size";
 
-/// A request, for errors.
+/// An example for error messages.
 const EXAMPLE: &str = r#"{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["<base64 of an image file>"]}]}"#;
 
-/// Which outputs a client wants as bytes.
+/// The outputs that a client requests as bytes.
 #[derive(Debug, Default)]
 pub(super) struct Form {
-    /// Those that it does not name.
+    /// The default for outputs that are not listed.
     all: bool,
-    /// Those that it names.
     named: Vec<(String, bool)>,
 }
 
@@ -34,12 +34,11 @@ impl Form {
     }
 }
 
-/// An answer's body.
 #[derive(Debug)]
 pub(super) struct Written {
-    /// JSON, and bytes behind it when `json_bytes` is set.
+    /// JSON, followed by bytes if `json_bytes` is set.
     pub(super) body: Vec<u8>,
-    /// Length of the JSON where bytes follow it.
+    /// Length of the JSON if bytes follow it.
     pub(super) json_bytes: Option<usize>,
 }
 
@@ -51,7 +50,7 @@ struct Request {
     parameters: Map<String, Value>,
     inputs: Vec<Input>,
     #[serde(default)]
-    outputs: Vec<WantedOutput>,
+    outputs: Vec<RequestedOutput>,
 }
 
 #[derive(Deserialize)]
@@ -65,16 +64,13 @@ struct Input {
 }
 
 #[derive(Deserialize)]
-struct WantedOutput {
+struct RequestedOutput {
     name: String,
     #[serde(default)]
     parameters: Map<String, Value>,
 }
 
-/// Reads a request whose first `json_bytes` are JSON, all of them when it is `None`.
-///
-/// # Errors
-/// INVALID_ARGUMENT.
+/// Reads a request whose first `json_bytes` bytes are JSON; `None` means all of them.
 pub(super) fn read(
     model: String,
     version: String,
@@ -86,7 +82,7 @@ pub(super) fn read(
     if json_bytes > whole {
         return Err(status::invalid(
             "Inference-Header-Content-Length",
-            &format!("it says {json_bytes} bytes and the body has {whole}"),
+            format_args!("must be at most the {whole} bytes of the body, got {json_bytes}"),
         ));
     }
     if json_bytes == 0 && !body.is_empty() {
@@ -96,8 +92,8 @@ pub(super) fn read(
     let request: Request = serde_json::from_slice(&text).map_err(|error| {
         status::invalid(
             "body",
-            &format!(
-                "it is not the JSON of an inference request: {error}; send {EXAMPLE}, or an image file alone with the header \
+            format_args!(
+                "must be the JSON of an inference request: {error}; send {EXAMPLE}, or only an image file with the header \
                  Inference-Header-Content-Length: 0"
             ),
         )
@@ -121,8 +117,8 @@ pub(super) fn read(
     if !body.is_empty() {
         return Err(status::invalid(
             "body",
-            &format!(
-                "{} bytes behind the JSON belong to no input; {SIZE} of the inputs says how many are whose",
+            format_args!(
+                "{} bytes after the JSON belong to no input; set {SIZE} of each input to the size of its data",
                 body.len()
             ),
         ));
@@ -143,7 +139,8 @@ pub(super) fn read(
     Ok((call, form))
 }
 
-/// A request without JSON, whose body is one image (Triton's raw binary request); some clients put its length in front of it, as in a tensor.
+/// A request without JSON, whose body is one image (Triton's raw binary request); some clients put
+/// its length in front, as in a tensor.
 fn raw(model: String, version: String, mut body: Bytes) -> Call {
     if let Some((length, rest)) = body.split_first_chunk::<PREFIX>()
         && u32::from_le_bytes(*length) as usize == rest.len()
@@ -164,15 +161,13 @@ fn raw(model: String, version: String, mut body: Bytes) -> Call {
     }
 }
 
-/// Reads a tensor, whose bytes are taken from what follows the JSON.
+/// Reads a tensor; its bytes, if any, are the next ones after the JSON.
 fn tensor(field: &str, input: Input, rest: &mut Bytes) -> Result<Tensor, Status> {
     let data = match (input.parameters.get(SIZE), input.data) {
         (Some(_), Some(_)) => {
             return Err(status::invalid(
                 &format!("{field}.data"),
-                &format!(
-                    "the elements are said to be behind the JSON as well, by {SIZE}; give them once"
-                ),
+                format_args!("must be missing if {SIZE} is set"),
             ));
         }
         (Some(size), None) => {
@@ -180,8 +175,8 @@ fn tensor(field: &str, input: Input, rest: &mut Bytes) -> Result<Tensor, Status>
             let taken = taken.filter(|size| *size <= rest.len()).ok_or_else(|| {
                 status::invalid(
                     &format!("{field}.parameters[{SIZE}]"),
-                    &format!(
-                        "it is {size}, and {} bytes are left behind the JSON; Inference-Header-Content-Length says where they begin",
+                    format_args!(
+                        "must be at most the {} bytes that follow the JSON, got {size}; Inference-Header-Content-Length is the size of the JSON",
                         rest.len()
                     ),
                 )
@@ -199,10 +194,6 @@ fn tensor(field: &str, input: Input, rest: &mut Bytes) -> Result<Tensor, Status>
     })
 }
 
-/// Writes an answer.
-///
-/// # Errors
-/// Numbers that JSON cannot hold, which answers do not have.
 pub(super) fn write(inferred: &Inferred, form: &Form) -> serde_json::Result<Written> {
     let is_binary = |output: &OutputTensor| form.is_binary(output.name);
     let body = Response {
@@ -303,7 +294,7 @@ mod tests {
         assert!(
             status
                 .message()
-                .starts_with("inputs[0].data[1]: it is not base64"),
+                .starts_with("inputs[0].data[1]: must be base64"),
             "{status:?}"
         );
     }
@@ -330,14 +321,14 @@ mod tests {
         assert!(matches!(&tensor.data, Data::Elements(images) if images[0].len() == 9));
         let empty = of(b"").unwrap_err();
         assert!(
-            empty.message().contains("is not the JSON"),
+            empty.message().contains("must be the JSON"),
             "{}",
             empty.message()
         );
     }
 
     #[test]
-    fn what_is_no_request_is_refused_with_one_that_is() {
+    fn invalid_requests_are_rejected_with_an_example() {
         for body in [
             &b"\xff\xd8\xff\xe0"[..],
             br#"{"instances": [{"b64": "AA=="}]}"#,
@@ -351,25 +342,25 @@ mod tests {
             );
         }
         let example = read(String::new(), String::new(), EXAMPLE.into(), None).unwrap_err();
-        // Its image is a sentence, which is all that is wrong with it.
+        // The only error is its image, which is a sentence.
         assert!(
             example
                 .message()
-                .starts_with("inputs[0].data[0]: it is not base64"),
+                .starts_with("inputs[0].data[0]: must be base64"),
             "{}",
             example.message()
         );
     }
 
     #[test]
-    fn bytes_behind_the_json_go_to_the_inputs_in_order_and_none_is_left() {
-        let of = |sizes: &[u64], behind: &[u8]| {
+    fn bytes_after_the_json_belong_to_the_inputs_in_order() {
+        let of = |sizes: &[u64], rest: &[u8]| {
             let inputs: Vec<Value> = sizes
                 .iter()
                 .map(|size| json!({"name": "input", "datatype": "FP32", "shape": [], "parameters": {"binary_data_size": size}}))
                 .collect();
             let text = json!({ "inputs": inputs }).to_string();
-            let body = [text.as_bytes(), behind].concat();
+            let body = [text.as_bytes(), rest].concat();
             read(String::new(), String::new(), body.into(), Some(text.len()))
         };
         let (call, _) = of(&[2, 3], b"abcde").unwrap();
@@ -385,19 +376,19 @@ mod tests {
             of(&[2], b"abc")
                 .unwrap_err()
                 .message()
-                .contains("1 bytes behind the JSON")
+                .contains("1 bytes after the JSON")
         );
         let short = of(&[2, 3], b"abcd").unwrap_err();
         assert!(
-            short
-                .message()
-                .contains("inputs[1].parameters[binary_data_size]: it is 3, and 2 bytes are left"),
+            short.message().contains(
+                "inputs[1].parameters[binary_data_size]: must be at most the 2 bytes that follow"
+            ),
             "{short:?}"
         );
     }
 
     #[test]
-    fn an_answer_has_bytes_for_those_outputs_that_are_wanted_so() {
+    fn responses_have_bytes_for_the_outputs_that_request_them() {
         let inferred = Inferred {
             model: "age".to_owned(),
             version: "3".to_owned(),
@@ -422,7 +413,7 @@ mod tests {
             named: vec![("interval".to_owned(), false)],
         };
         let written = write(&inferred, &form).unwrap();
-        let (text, behind) = written.body.split_at(written.json_bytes.unwrap());
+        let (text, rest) = written.body.split_at(written.json_bytes.unwrap());
         let expected = json!({
             "model_name": "age", "model_version": "3", "id": "7",
             "outputs": [
@@ -432,7 +423,7 @@ mod tests {
         });
         assert_eq!(serde_json::from_slice::<Value>(text).unwrap(), expected);
         // 1.5 is 0x3fc00000.
-        assert_eq!(behind, [0x00, 0x00, 0xc0, 0x3f]);
+        assert_eq!(rest, [0x00, 0x00, 0xc0, 0x3f]);
         assert_eq!(write(&inferred, &Form::default()).unwrap().json_bytes, None);
     }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
@@ -28,7 +28,13 @@ use crate::{
         self, BatchImage, PredictBatchOptions, PredictBatchRequest, PredictBatchResponse,
         predict_batch_request::Part, predict_batch_response::Result as Outcome,
     },
-    services::{caller::Caller, spawn_abort_on_drop, status, uncompressed},
+    services::{
+        caller::Caller,
+        compression::uncompressed,
+        limit::CallLimit,
+        status::{self, Calls},
+        task::spawn_abort_on_drop,
+    },
 };
 
 /// Images of a stream in flight: twice what the engine computes together at batch priority, so that
@@ -43,7 +49,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// All streams of the server. Cheap to clone.
 #[derive(Clone)]
 pub struct BatchStreams {
-    free: Arc<Semaphore>,
+    limit: CallLimit,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -57,14 +63,14 @@ struct Batch {
     model: Arc<ServedModel>,
     options: PredictOptions,
     client: Client,
-    _slot: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl BatchStreams {
     /// `shutdown` ends the streams with UNAVAILABLE; `tasks` owns them.
     pub fn new(shutdown: CancellationToken, tasks: TaskTracker) -> Self {
         BatchStreams {
-            free: Arc::new(Semaphore::new(MAX_STREAMS)),
+            limit: CallLimit::new(Calls::Batches, MAX_STREAMS),
             shutdown,
             tasks,
         }
@@ -82,13 +88,11 @@ impl BatchStreams {
     ) -> Result<Response<BatchResponses>, Status> {
         let caller = Caller::of(&request)?;
         let BatchStreams {
-            free,
+            limit,
             shutdown,
             tasks,
         } = self.clone();
-        let slot = free
-            .try_acquire_owned()
-            .map_err(|_| status::too_many_batches(MAX_STREAMS))?;
+        let permit = limit.acquire()?;
         let mut requests = request.into_inner();
         let first = tokio::select! {
             first = next(&mut requests, CLIENT_TIMEOUT, || false) => first.transpose()?,
@@ -105,7 +109,7 @@ impl BatchStreams {
             options: predict_options(&model, &options)?,
             model,
             client: caller.client,
-            _slot: slot,
+            _permit: permit,
         });
         let in_flight = TaskTracker::new();
         let images = in_flight.clone();
@@ -148,7 +152,7 @@ async fn next<T>(
         match tokio::time::timeout(timeout, requests.next()).await {
             Ok(message) => return message,
             Err(_) if busy() => {}
-            Err(_) => return Some(Err(status::not_sent(timeout))),
+            Err(_) => return Some(Err(status::batch_not_sent(timeout))),
         }
     }
 }
@@ -186,7 +190,7 @@ fn send<T: Send + 'static>(
     // A client that reads again must not mistake what it received for all responses.
     let last = stream::once(async move { has_timed_out.load(Ordering::Relaxed) })
         .filter(|has_timed_out| ready(*has_timed_out))
-        .map(move |_| Err(status::not_taken(timeout)));
+        .map(move |_| Err(status::batch_not_read(timeout)));
     ReceiverStream::new(receiver).chain(last)
 }
 
@@ -206,9 +210,9 @@ impl Batch {
         let outcome = match result {
             Ok(found) => Outcome::Prediction(prediction(found)),
             Err(error @ (inference::Error::Image { .. } | inference::Error::Pixels { .. })) => {
-                Outcome::Error(image_error(&status::from_inference(&error)))
+                Outcome::Error(image_error(&Status::from(error)))
             }
-            Err(error) => return Err(status::from_inference(&error)),
+            Err(error) => return Err(error.into()),
         };
         Ok(PredictBatchResponse {
             index: index as u64,

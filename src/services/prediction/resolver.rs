@@ -60,7 +60,7 @@ impl PredictionResolver {
             if matches!(error, registry::Error::NoLiveVersion { .. }) {
                 metrics::prediction_rejected(RejectionReason::NoModel);
             }
-            status::from_registry(error)
+            error.into()
         })
     }
 
@@ -71,7 +71,7 @@ impl PredictionResolver {
     pub(super) async fn resolve_field(&self, model: &str) -> Result<Arc<ServedModel>, Status> {
         let name = match model {
             "" => VersionName::alias(DEFAULT_MODEL, LIVE),
-            name => VersionName::parse(name).map_err(|error| status::bad_name("model", &error))?,
+            name => VersionName::parse(name).map_err(|error| status::invalid("model", error))?,
         };
         self.resolve(&name).await
     }
@@ -96,6 +96,6 @@ impl PredictionResolver {
         };
         // The deadline layer drops this future at the deadline, and with it the remaining work.
         let predictions = self.predictor.predict(request).await;
-        predictions.map_err(|error| status::from_inference_of(&error, input.field))
+        predictions.map_err(|error| status::inference_error(&error, input.field))
     }
 }

@@ -13,7 +13,11 @@ use super::{
 use crate::{
     inference::{Image, PredictOptions, Priority},
     proto::v1::{self, prediction_service_server::PredictionService},
-    services::{caller::Caller, compressed_if_large, status, uncompressed},
+    services::{
+        caller::Caller,
+        compression::{compressed_if_large, uncompressed},
+        status,
+    },
 };
 
 #[derive(Clone)]

@@ -1,0 +1,66 @@
+use tonic::{Request, Response, Status};
+
+use super::{
+    check::{Checks, Responses},
+    crud::DatasetCrud,
+};
+use crate::proto::v1::{self, dataset_service_server::DatasetService};
+
+#[derive(Clone)]
+pub struct DatasetApi {
+    pub(crate) checks: Checks,
+    pub(crate) crud: DatasetCrud,
+}
+
+#[tonic::async_trait]
+impl DatasetService for DatasetApi {
+    type CheckDatasetStream = Responses;
+
+    async fn check_dataset(
+        &self,
+        request: Request<v1::CheckDatasetRequest>,
+    ) -> Result<Response<Self::CheckDatasetStream>, Status> {
+        let responses = self.checks.start(request.into_inner()).await?;
+        Ok(Response::new(responses))
+    }
+
+    async fn register_dataset(
+        &self,
+        request: Request<v1::RegisterDatasetRequest>,
+    ) -> Result<Response<v1::RegisterDatasetResponse>, Status> {
+        let registered = self.crud.register(request.into_inner());
+        registered.await.map(Response::new)
+    }
+
+    async fn create_dataset(
+        &self,
+        request: Request<v1::CreateDatasetRequest>,
+    ) -> Result<Response<v1::CreateDatasetResponse>, Status> {
+        let created = self.crud.create(request.into_inner());
+        created.await.map(Response::new)
+    }
+
+    async fn get_dataset(
+        &self,
+        request: Request<v1::GetDatasetRequest>,
+    ) -> Result<Response<v1::GetDatasetResponse>, Status> {
+        let found = self.crud.get(request.into_inner());
+        found.await.map(Response::new)
+    }
+
+    async fn list_datasets(
+        &self,
+        request: Request<v1::ListDatasetsRequest>,
+    ) -> Result<Response<v1::ListDatasetsResponse>, Status> {
+        let listed = self.crud.list(request.into_inner());
+        listed.await.map(Response::new)
+    }
+
+    async fn delete_dataset(
+        &self,
+        request: Request<v1::DeleteDatasetRequest>,
+    ) -> Result<Response<v1::DeleteDatasetResponse>, Status> {
+        let deleted = self.crud.delete(request.into_inner());
+        deleted.await.map(Response::new)
+    }
+}

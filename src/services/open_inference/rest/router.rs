@@ -1,0 +1,69 @@
+use axum::{
+    Router,
+    routing::{any, get, post},
+};
+
+use super::{handlers, route, state::Rest};
+use crate::{
+    services::{limit::CallLimit, open_inference::OpenInference, status::Calls},
+    telemetry::{metrics, traces::Traces},
+};
+
+/// Limits on requests with bodies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Maximum size of a body in bytes.
+    pub(crate) body: usize,
+    /// Maximum number of concurrent requests.
+    pub(crate) requests: usize,
+}
+
+/// Creates the series of the routes, so the exporter must be installed.
+pub(crate) fn router(api: OpenInference, limits: Limits, traces: Traces) -> Router {
+    route::ALL.into_iter().for_each(metrics::http_known);
+    let rest = Rest {
+        api,
+        requests: CallLimit::new(Calls::Requests, limits.requests),
+        max_body: limits.body,
+        traces,
+    };
+    let wrong_method = handlers::wrong_method;
+    let mut router = Router::new()
+        .route(route::SERVER, get(handlers::server).fallback(wrong_method))
+        .route("/v2/", get(handlers::server).fallback(wrong_method))
+        .route(route::LIVE, get(handlers::live).fallback(wrong_method))
+        .route(route::READY, get(handlers::ready).fallback(wrong_method))
+        .route(
+            route::ALL_STATS,
+            get(handlers::all_statistics).fallback(wrong_method),
+        )
+        .route(route::INDEX, post(handlers::index).fallback(wrong_method))
+        .route(route::LOAD, post(handlers::load).fallback(wrong_method))
+        .route(route::UNLOAD, post(handlers::unload).fallback(wrong_method))
+        .route("/v2/{*rest}", any(handlers::not_found));
+    for model in [
+        "/v2/models/{model}",
+        "/v2/models/{model}/versions/{version}",
+    ] {
+        let path = |last: &str| format!("{model}{last}");
+        router = router
+            .route(&path(""), get(handlers::metadata).fallback(wrong_method))
+            .route(
+                &path("/ready"),
+                get(handlers::model_ready).fallback(wrong_method),
+            )
+            .route(
+                &path("/config"),
+                get(handlers::config).fallback(wrong_method),
+            )
+            .route(
+                &path("/stats"),
+                get(handlers::statistics).fallback(wrong_method),
+            )
+            .route(
+                &path("/infer"),
+                post(handlers::infer).fallback(wrong_method),
+            );
+    }
+    router.with_state(rest)
+}

@@ -1,0 +1,27 @@
+//! The one table from domain errors to gRPC statuses.
+//!
+//! - `build`: statuses with their details. Each status carries `google.rpc.ErrorInfo` with a stable
+//!   reason in the domain `visage`; bad requests carry all field violations, and errors for which a
+//!   retry may succeed carry `RetryInfo`. Internal errors are logged with their causes.
+//! - `convert`: `From<..> for Status` for the error types of other modules.
+//! - `conditions`: errors that the services detect themselves.
+//! - `http`: HTTP statuses.
+
+mod build;
+mod conditions;
+mod convert;
+mod http;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::{
+    build::{invalid, violations},
+    conditions::{
+        Calls, batch_not_read, batch_not_sent, body_too_large, body_too_slow, deadline_exceeded,
+        encoding_failed, no_evaluation, not_found, not_loadable, panicked, shutting_down,
+        stream_ends, too_many, unimplemented, upload_interrupted, upload_too_slow,
+        uploads_disabled,
+    },
+    convert::{inference_error, invalid_dataset, invalid_weights},
+    http::http,
+};
