@@ -27,7 +27,7 @@ pub enum VersionRef {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is not of the form {form}")]
+#[error("must be of the form {form}, got {name:?}")]
 pub struct Error {
     /// As given, shortened.
     pub name: String,
@@ -229,7 +229,7 @@ mod tests {
         let error = checkpoint("trainings/a/checkpoints/last").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "\"trainings/a/checkpoints/last\" is not of the form trainings/{id}/checkpoints/{epoch or best}"
+            "must be of the form trainings/{id}/checkpoints/{epoch or best}, got \"trainings/a/checkpoints/last\""
         );
     }
 }

@@ -105,7 +105,7 @@ async fn invalid_names_are_refused_with_their_field() {
             "faces",
             "",
             "spec.dataset.name",
-            "not of the form datasets/{id}",
+            "must be of the form datasets/{id}",
         ),
         (
             "datasets/none",
