@@ -11,7 +11,7 @@ use super::draw::{Colour, lerp, normal, ramp};
 
 /// The second label in a UTKFace name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gender {
+pub(super) enum Gender {
     /// Code 0.
     Male,
     /// Code 1.
@@ -21,7 +21,7 @@ pub enum Gender {
 /// The third label in a UTKFace name; here it only selects the range of skin and hair colours and
 /// of eye shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Race {
+pub(super) enum Race {
     /// Code 0.
     White,
     /// Code 1.
