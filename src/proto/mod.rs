@@ -17,7 +17,7 @@ pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.bin"
 
 /// The Open Inference Protocol, package `inference`.
 pub use generated::inference as open_inference;
-/// What TensorBoard reads, package `visage.tensorboard.v1`.
+/// Content of TensorBoard event files, package `visage.tensorboard.v1`.
 pub(crate) use generated::visage::tensorboard::v1 as tensorboard_v1;
 /// The public API, package `visage.v1`.
 pub use generated::visage::v1;

@@ -197,9 +197,10 @@ impl Optimizer {
             let (first, second) = (group(&self.first_moment)?, group(&self.second_moment)?);
             let learning_rate = learning_rate * factor;
             let (penalty, shrink) = self.decay(learning_rate);
-            let gradient = match penalty == 0.0 {
-                true => gradient,
-                false => gradient.f_add(&buffer.f_mul_scalar(penalty)?)?,
+            let gradient = if penalty == 0.0 {
+                gradient
+            } else {
+                gradient.f_add(&buffer.f_mul_scalar(penalty)?)?
             };
             let update = match self.options.kind {
                 OptimizerKind::Sgd => self.velocity(first, &gradient, learning_rate)?,

@@ -226,11 +226,11 @@ fn compare(trained: TrainableFrom, side: usize, outputs: &mut Errors, gradients:
     let with_autograd = |precision: Precision| {
         let (state, mut parameters) = gathered(trained, precision);
         let network = ResNet18::new(&parameters.computed(&state), trained, precision).unwrap();
-        let output = match trained.contains(Layer::Conv1) {
-            true => network.forward(&input, Mode::Train).unwrap(),
-            false => network
-                .forward_features(input.to_kind(precision.kind()), Mode::Train)
-                .unwrap(),
+        let output = if trained.contains(Layer::Conv1) {
+            network.forward(&input, Mode::Train).unwrap()
+        } else {
+            let input = input.to_kind(precision.kind());
+            network.forward_features(input, Mode::Train).unwrap()
         };
         let loss = (&output - &ages(COUNT)).square().mean(Kind::Float);
         parameters.backward(&loss).unwrap();

@@ -193,11 +193,15 @@ impl Context {
                 Err(error.into())
             }
             Err(error) => {
-                let message = format!("failed to load the best checkpoint: {}", chain(&error));
-                tracing::error!(training = training.name, message);
+                let cause = chain(&error);
+                tracing::error!(
+                    training = training.name,
+                    error = cause,
+                    "failed to load the best checkpoint"
+                );
                 Ok(Err(v1::Failure {
                     reason: "CHECKPOINT_UNUSABLE".to_owned(),
-                    message,
+                    message: format!("failed to load the best checkpoint: {cause}"),
                 }))
             }
         }

@@ -279,7 +279,7 @@ impl CachePlan {
         let needed =
             feature_cache::bytes_of_features(spec.trained, spec.input_size, precision, rows);
         let Some(needed) = needed else {
-            tracing::info!("feature cache disabled: all layers are trained");
+            tracing::info!("feature cache disabled, because all layers are trained");
             return CachePlan {
                 train: CacheLocation::None,
                 validation: CacheLocation::None,
@@ -291,9 +291,16 @@ impl CachePlan {
             disk: free_disk(Path::new(&job.work_dir)),
         };
         let (location, reason) = feature_cache::choose(spec.feature_cache, device, needed, space);
-        tracing::info!(?location, ?precision, "feature cache: {reason}");
+        tracing::info!(
+            ?location,
+            ?precision,
+            reason,
+            "feature cache location chosen"
+        );
         if variants == 0 {
-            tracing::info!("training images are not cached: each epoch augments them differently");
+            tracing::info!(
+                "training images not cached, because each epoch augments them differently"
+            );
         }
         CachePlan {
             train: if variants == 0 {

@@ -65,9 +65,10 @@ impl Snapshot {
         let mut views = vec![(RECORD, view(Dtype::U8, vec![record.len()], &record))];
         for (name, tensor) in &self.tensors {
             let shape = tensor.size().iter().map(|side| *side as usize).collect();
-            let dtype = match tensor.kind() == Kind::Int64 {
-                true => Dtype::I64,
-                false => Dtype::F32,
+            let dtype = if tensor.kind() == Kind::Int64 {
+                Dtype::I64
+            } else {
+                Dtype::F32
             };
             views.push((name, view(dtype, shape, bytes_of(tensor))));
         }
