@@ -7,7 +7,7 @@ use tonic::Status;
 use super::api::TrainingApi;
 use crate::{
     dataset::{self, Roots},
-    model::init,
+    model::init::{self, Init},
     names,
     proto::{
         v1,
@@ -15,10 +15,7 @@ use crate::{
     },
     services::{dataset_input, status, task::read_files},
     store::RequestId,
-    training::{
-        estimate,
-        spec::{Init, Spec},
-    },
+    training::{estimate, spec::Spec},
 };
 
 /// Concurrent dry runs; each may scan a dataset.
