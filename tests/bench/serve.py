@@ -379,7 +379,8 @@ def report(given, runs):
     for name, found in spreads.items():
         cells = ["{median:5.2f} ({low:.2f} to {high:.2f})".format(**found[concurrency]) for concurrency in CONCURRENCY]
         print("{:25}{}".format(name, "".join("{:>24}".format(cell) for cell in cells)))
-    # Ratio to the best system of each kind per round, at the concurrencies that saturate the machine; the smaller of both.
+    # Ratio to the best system of each kind per round, at the concurrencies that saturate the
+    # machine; the smaller of both.
     def over_best(known):
         kind = [name for name in names if name in known]
         if not kind:

@@ -323,7 +323,8 @@ class PackageTest(ServerTest):
         found = list(self.client.predict_folder(directory))
         self.assertEqual([one.source.relative_to(directory).as_posix() for one in found],
                          ["{:02}.jpg".format(number) for number in range(20)] + ["below/{}.png".format(number) for number in range(10)])
-        # Thirty images would be four calls of eight, but only four images of 28 kB fit into a message.
+        # Thirty images would be four calls of eight, but only four images of 28 kB fit into a
+        # message.
         server.wait_for(lambda: self.predict_calls() - before >= 5, "five calls are counted")
         self.assertLessEqual(self.predict_calls() - before, 6)
         self.assertAlmostEqual(found[7].age, self.client.predict(directory / "07.jpg").age, places=1)

@@ -70,7 +70,8 @@ class OpenInferenceTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        # One thread, because tests run in parallel and libtorch's threads wait for each other by spinning.
+        # One thread, because tests run in parallel and libtorch's threads wait for each other by
+        # spinning.
         cls.server = server.Server("--threads", "1")
         cls.addClassCleanup(cls.server.close)
         cls.client = cls.server.client

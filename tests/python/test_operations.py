@@ -85,7 +85,8 @@ class Prometheus:
     def start(self, target):
         addresses = {job: "127.0.0.1:{}".format(free_port()) for job in EXPORTERS}
         self.exporters = [job for job, program in EXPORTERS.items() if shutil.which(program)]
-        # The options of the composition, except the exclusion of a container's file systems, which would exclude all of this machine.
+        # The options of the composition, except the exclusion of a container's file systems, which
+        # would exclude all of this machine.
         composed = yaml.safe_load(deployed("docker/compose.yml"))["services"]["node-exporter"]["command"]
         options = {"node": [option for option in composed if "exclude" not in option],
                    "visage-ready": ["--config.file=" + os.path.join(DEPLOY, "prometheus/blackbox.yml")]}
@@ -412,7 +413,8 @@ class QueriesTest(unittest.TestCase):
                     self.assertLessEqual(set(legend), set(labels), "the legend names a label that the answer has not")
 
     def test_what_was_driven_is_what_prometheus_read(self):
-        # Caused by `drive`: a request to a missing model and one without a live version, three trainings, a killed process.
+        # Caused by `drive`: a request to a missing model and one without a live version, three
+        # trainings, a killed process.
         exact = {
             'visage_predict_rejections_total{reason="no_model"}': 2,
             'visage_trainings_finished_total{stop_reason="non_finite_loss"}': 1,
@@ -444,7 +446,8 @@ class QueriesTest(unittest.TestCase):
     def test_the_failed_training_alarms_and_nothing_else_does_without_a_cause(self):
         firing = {labels["alertname"] for labels, _ in self.prometheus.query('ALERTS{alertstate="firing"}')}
         self.assertIn("VisageTrainingFailed", firing)
-        # Alerts that `drive` may cause if it takes long enough, and those of the machine that runs the test.
+        # Alerts that `drive` may cause if it takes long enough, and those of the machine that runs
+        # the test.
         caused = {"VisageTrainingFailed", "VisageCallsWithoutModel", "VisageOverloaded", "VisagePredictionsFail"}
         caused |= {"VisageSlowPredictions", "VisageDiskNearlyFull", "VisageDiskFull", "VisageHostMemoryLow"}
         self.assertLessEqual(firing, caused)

@@ -22,7 +22,8 @@ REQUESTS = 40
 class PerfAnalyzerTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        # One thread, because libtorch's threads wait for each other by spinning and perf_analyzer needs a core.
+        # One thread, because libtorch's threads wait for each other by spinning and perf_analyzer
+        # needs a core.
         cls.server = server.Server("--threads", "1")
         cls.addClassCleanup(cls.server.close)
         faces = server.draw_faces(cls.server.path("faces"), count=60, seed=1, size=200)
@@ -37,7 +38,8 @@ class PerfAnalyzerTest(unittest.TestCase):
         for file in sorted(os.listdir(faces))[:8]:
             with open(os.path.join(faces, file), "rb") as image:
                 content = image.read()
-            # perf_analyzer sends the file as it is, so the file contains the length prefix of a BYTES element.
+            # perf_analyzer sends the file as it is, so the file contains the length prefix of a
+            # BYTES element.
             element = base64.b64encode(struct.pack("<I", len(content)) + content).decode()
             images.append({"image": {"b64": element, "shape": [1]}})
         pixels = [{"input": {"content": 3 * SIDE * SIDE * [0.25], "shape": [3, SIDE, SIDE]}}]
@@ -73,8 +75,8 @@ class PerfAnalyzerTest(unittest.TestCase):
                 self.assertEqual(after["success"] - before["success"], REQUESTS, words)
                 self.assertEqual(after["fail"] - before["fail"], 0, words)
                 self.assertEqual(after["images"] - before["images"], size * REQUESTS, words)
-                # The server's statistics as perf_analyzer computed them. Responses before its first poll are missing in the
-                # difference.
+                # The server's statistics as perf_analyzer computed them. Responses before its first
+                # poll are missing in the difference.
                 inferences, requests = (int(re.search(f"{what} count: (\\d+)", words).group(1)) for what in ("Inference", "Successful request"))
                 self.assertEqual(inferences, size * requests, words)
                 self.assertIn(requests, range(1, REQUESTS + 1), words)

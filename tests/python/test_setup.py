@@ -20,8 +20,8 @@ import zipfile
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "deploy", "tools", "setup-libtorch.py")
 DEADLINE_SECONDS = 20
 
-# Supports `--version` and `install`, logs each wheel, and waits for the file GATE if there is one. FAIL is an error message
-# instead of an installation.
+# Supports `--version` and `install`, logs each wheel, and waits for the file GATE if there is one.
+# FAIL is an error message instead of an installation.
 STAND_IN_PIP = """
 import os, sys, time, zipfile
 if "--version" in sys.argv:

@@ -98,7 +98,8 @@ class TopTest(unittest.TestCase):
         terminal = self.top()
         os.kill(self.server.process.pid, signal.SIGSTOP)
         try:
-            # A call without a response ends at its deadline; until then the last frame stays, and keys work.
+            # A call without a response ends at its deadline; until then the last frame stays, and
+            # keys work.
             os.write(terminal.ours, b"q")
             self.ends(terminal, 0)
         finally:

@@ -23,8 +23,9 @@ from PIL import Image, ImageOps
 import server
 from api import training
 
-# Pillow and the server round resized samples to 8 bits, and about one in a thousand differs by one level: about 0.01 years on this network,
-# whose ages span 70 years. A wrong mean, filter or channel order results in years.
+# Pillow and the server round resized samples to 8 bits, and about one in a thousand differs by one
+# level: about 0.01 years on this network, whose ages span 70 years. A wrong mean, filter or channel
+# order results in years.
 TOLERANCE_YEARS = 0.05
 
 
@@ -113,7 +114,8 @@ class DefaultFormatTest(Trained, unittest.TestCase):
     def test_the_default_number_format_changes_ages_by_little(self):
         images = [as_png(image) for image in self.read_faces(self.names)]
         changes = numpy.abs(numpy.array(self.client.ages(*images)) - self.predict(images))
-        # A version that changes the ages of drawn faces by more than 0.1 years on average would be served in f32.
+        # A version that changes the ages of drawn faces by more than 0.1 years on average would be
+        # served in f32.
         self.assertLess(changes.mean(), 0.1, changes)
         self.assertLess(changes.max(), 0.5, changes)
 
@@ -163,7 +165,8 @@ class TorchvisionTest(Trained, unittest.TestCase):
         found = numpy.array([numpy.reshape(one.explanation.years, (one.explanation.rows, one.explanation.columns)) for one in predictions])
         self.assertEqual(found.shape, expected.shape)
         self.assertGreater(numpy.abs(expected).max(), 1.0, "nothing adds a year, so the comparison means nothing")
-        # The tolerance of the ages, which are sums of these; swapped rows and columns would exceed it by far.
+        # The tolerance of the ages, which are sums of these; swapped rows and columns would exceed
+        # it by far.
         self.assertGreater(numpy.abs(expected - expected.transpose(0, 2, 1)).max(), 10 * TOLERANCE_YEARS)
         self.assertLess(numpy.abs(found - expected).max(), TOLERANCE_YEARS, (found, expected))
         base = self.network.fc.bias.item() * self.manifest["label"]["scale"] + self.manifest["label"]["offset"]

@@ -17,7 +17,8 @@ class Engine:
     """A network with one compute thread and one decoding thread per core."""
 
     def __init__(self):
-        # One compute thread, warm-up included, because a second one would create another OpenMP pool.
+        # One compute thread, warm-up included, because a second one would create another OpenMP
+        # pool.
         self.computing = ThreadPoolExecutor(1)
         self.decoding = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         self.forward = self.computing.submit(serve.FORWARD[os.environ["BENCH_ENGINE"]], os.environ["BENCH_WEIGHTS"]).result()

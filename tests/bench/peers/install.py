@@ -9,7 +9,8 @@ import subprocess
 import sys
 import sysconfig
 
-# TorchServe also needs Java 17. PyTriton's own stub loads the system's libpython, so its interpreter must be the system's too.
+# TorchServe also needs Java 17. PyTriton's own stub loads the system's libpython, so its
+# interpreter must be the system's too.
 PACKAGES = {
     "mlserver": ["mlserver==1.7.1"],
     "torchserve": ["torchserve==0.12.0", "torch-model-archiver==0.12.0", "psutil", "requests", "packaging", "pyyaml"],
@@ -18,7 +19,8 @@ PACKAGES = {
 
 
 def install(directory, name, packages):
-    # The mark comes last; the environment cannot be made aside, for its programs name their interpreter by its path.
+    # The mark comes last; the environment cannot be made aside, for its programs name their
+    # interpreter by its path.
     place = os.path.join(directory, name)
     mark = os.path.join(place, "installed")
     if os.path.exists(mark):

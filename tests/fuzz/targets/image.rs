@@ -1,4 +1,5 @@
-//! Arbitrary bytes as an image: the result is pixels within the limits that match the header, or an error.
+//! Arbitrary bytes as an image: the result is pixels within the limits that match the header, or an
+//! error.
 
 #![no_main]
 
@@ -11,7 +12,8 @@ const LIMITS: Limits = Limits {
     max_dimension: 4_000,
 };
 
-// Without the hook that ends the fuzzer at once: a decoder's panic is caught and costs one image, and one that nobody catches still ends it.
+// Without the hook that ends the fuzzer at once: a decoder's panic is caught and costs one image,
+// and one that nobody catches still ends it.
 fuzz_target!(init: drop(std::panic::take_hook()), |bytes: &[u8]| {
     let header = imaging::inspect(bytes, &LIMITS);
     let Ok(image) = imaging::decode(bytes, &LIMITS) else {

@@ -1,5 +1,6 @@
-//! Bytes that are said to be a request of the Open Inference Protocol, as gRPC or as JSON with or without tensors behind it: they become as many images as the
-//! request says, or an error that a client can read.
+//! Bytes that are said to be a request of the Open Inference Protocol, as gRPC or as JSON with or
+//! without tensors behind it: they become as many images as the request says, or an error that a
+//! client can read.
 
 #![no_main]
 

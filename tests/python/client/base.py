@@ -22,7 +22,8 @@ Code = grpc.StatusCode
 SERVICES = ["visage.v1." + name for name in ("DatasetService", "ModelService", "PredictionService", "SystemService", "TrainingService")]
 EPOCHS_WITHOUT_END = 10_000
 MIB = 1 << 20
-# Metrics are updated immediately, except for images that are still being decoded when their call ends.
+# Metrics are updated immediately, except for images that are still being decoded when their call
+# ends.
 METRICS_SECONDS = 30
 
 

@@ -73,7 +73,8 @@ class ModelsTest(TrainedTest):
         answer = self.client.predict(face, model=live)
         self.assertEqual(answer.model_version, parent + "/versions/1")
         self.assertAlmostEqual(answer.predictions[0].age, self.client.ages(face, model="models/age/versions/1")[0], delta=1e-3)
-        # Setting it again is a no-op without an event. The moves of `live` and `previous` may be in either order.
+        # Setting it again is a no-op without an event. The moves of `live` and `previous` may be in
+        # either order.
         self.set_alias(parent, 1, "live")
         events = self.alias_events(parent)
         self.assertEqual(sorted(events[0:2]), [("live", 2, 1, "set"), ("previous", 1, 2, "set")])

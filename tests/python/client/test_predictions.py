@@ -115,7 +115,8 @@ class PredictionsTest(TrainedTest):
                 with self.subTest(orientation=orientation, form=form):
                     predicted = self.client.predict(encoded(turned, form, exif=exif, **options), annotate=True).predictions[0]
                     self.assertEqual((predicted.width, predicted.height), upright.size)
-                    # JPEG at this quality loses a level or two, far less than a wrong rotation changes.
+                    # JPEG at this quality loses a level or two, far less than a wrong rotation
+                    # changes.
                     self.assertAlmostEqual(predicted.age, reference, delta=0.2 if form == "JPEG" else 1e-3)
                     drawn = Image.open(io.BytesIO(predicted.annotated_png)).convert("RGB")
                     upper = (0, 0, upright.width, upright.height // 2)
@@ -158,7 +159,8 @@ class PredictionsTest(TrainedTest):
         self.wait_for_empty_queue()
 
     def test_the_server_itself_ends_a_call_whose_deadline_passes(self):
-        # The deadline header, from a client that would wait longer, so that only the server can end the call. Several timers may do so.
+        # The deadline header, from a client that would wait longer, so that only the server can end
+        # the call. Several timers may do so.
         request = prediction.PredictRequest(images=seconds_of_work())
         for _ in range(5):
             self.wait_for_empty_queue()

@@ -48,7 +48,8 @@ class SystemTest(ClientTest):
     def test_reflection_lists_the_services_and_describes_them_as_the_protos_do(self):
         for version in ("v1", "v1alpha"):
             with self.subTest(version):
-                # Both versions have the same messages; the Python package contains only one of them.
+                # Both versions have the same messages; the Python package contains only one of
+                # them.
                 ask = self.client.channel.stream_stream(
                     "/grpc.reflection.{}.ServerReflection/ServerReflectionInfo".format(version),
                     request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,

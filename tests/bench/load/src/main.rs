@@ -1,6 +1,7 @@
 //! Calls Predict at a given load and reports the outcomes as one line of JSON.
 //!
-//! It takes a fraction of what a Python client takes of the processors, which it shares with the server.
+//! It takes a fraction of what a Python client takes of the processors, which it shares with the
+//! server.
 
 use std::{
     cell::RefCell,
