@@ -255,7 +255,7 @@ class SetupTest(unittest.TestCase):
     def test_real_pip_installs_and_refuses_another_hash(self):
         shutil.rmtree(self.path("modules"))
         # Not this interpreter's pip, which a virtual environment may lack.
-        self.tool("pip3", 'exec env PATH="{}" {} "$@"'.format(os.environ["PATH"], shutil.which("pip3")))
+        self.tool("pip3", 'PATH="{}" exec {} "$@"'.format(os.environ["PATH"], shutil.which("pip3")))
         offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": self.path("wheels")}
         self.run_setup(says=["is ready"], **offline)
         self.assertEqual(files_below(self.root), CPU_FILES)
