@@ -23,6 +23,12 @@ class ModelsTest(TrainedTest):
         request = model.SetAliasRequest(name="{}/versions/{}".format(parent, version), alias=alias, **fields)
         return self.client.models.SetAlias(request).version
 
+    def delete_live(self):
+        """Deletes `live` of the default model, and restores the aliases after the test."""
+        self.client.models.DeleteAlias(model.DeleteAliasRequest(alias="live"))
+        self.addCleanup(self.client.models.DeleteAlias, model.DeleteAliasRequest(alias="previous"))
+        self.addCleanup(self.set_alias, "models/age", 1, "live")
+
     def aliases_of(self, parent):
         return {alias: version.version for version in self.list_versions(parent=parent) for alias in version.aliases}
 
@@ -135,8 +141,7 @@ class ModelsTest(TrainedTest):
         health = self.client.health.Watch(health_pb2.HealthCheckRequest(service="visage.v1.PredictionService"))
         self.addCleanup(health.cancel)
         self.assertEqual(next(health).status, status.SERVING)
-        self.addCleanup(self.set_alias, "models/age", 1, "live")
-        self.client.models.DeleteAlias(model.DeleteAliasRequest(alias="live"))
+        self.delete_live()
         self.assertEqual(next(health).status, status.NOT_SERVING)
         with self.refused(Code.FAILED_PRECONDITION, "NO_LIVE_MODEL"):
             self.client.predict(read_face(0))
@@ -151,8 +156,7 @@ class ModelsTest(TrainedTest):
         received = [next(health).status]
         self.set_alias("models/age", 2, "candidate")
         self.client.models.DeleteAlias(model.DeleteAliasRequest(alias="candidate"))
-        self.addCleanup(self.set_alias, "models/age", 1, "live")
-        self.client.models.DeleteAlias(model.DeleteAliasRequest(alias="live"))
+        self.delete_live()
         while received[-1] != health_pb2.HealthCheckResponse.NOT_SERVING:
             received.append(next(health).status)
         self.assertEqual(len(received), 2, "another alias caused a health update")
