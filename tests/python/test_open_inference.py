@@ -464,7 +464,7 @@ class OpenInferenceTest(unittest.TestCase):
         zeros = numpy.zeros((1, 3, SIDE, SIDE), numpy.float32)
         for name, client, module in self.both:
             image, pixels = images_input(module, [face]), pixels_input(module, zeros)
-            renamed = module.InferInput("image", [1, 1], "BYTES")
+            renamed = module.InferInput("photo", [1, 1], "BYTES")
             renamed.set_data_from_numpy(numpy.array([[face]], dtype=numpy.object_))
             doubles = module.InferInput("input", [1, 3, SIDE, SIDE], "FP64")
             doubles.set_data_from_numpy(zeros.astype(numpy.float64))
@@ -475,7 +475,7 @@ class OpenInferenceTest(unittest.TestCase):
             unknown = module.InferRequestedOutput("height")
             classes = module.InferRequestedOutput("age", class_count=3)
             cases = {
-                "an unknown input": (dict(inputs=[renamed]), "inputs[0].name", "image"),
+                "an unknown input": (dict(inputs=[renamed]), "inputs[0].name", "photo"),
                 "both inputs": (dict(inputs=[image, pixels]), "exactly one"),
                 "another datatype": (dict(inputs=[doubles]), "inputs[0].datatype", "FP64", "FP32"),
                 "another shape": (dict(inputs=[small]), "inputs[0].shape", "[N,3,{0},{0}]".format(SIDE)),
