@@ -12,7 +12,7 @@ use fs_err as fs;
 ///
 /// # Errors
 /// Any failure of the file system; the old file stays unchanged.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = parent_dir(path);
     let mut temporary = builder().tempfile_in(directory)?;
     write_in_chunks(&mut temporary, bytes)?;
@@ -26,7 +26,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// An error of `write`, or any failure of the file system; the old file stays unchanged.
-pub fn write_atomic_with<E: From<io::Error>>(
+pub(crate) fn write_atomic_with<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -57,7 +57,7 @@ fn builder() -> tempfile::Builder<'static, 'static> {
 ///
 /// # Errors
 /// As the writer.
-pub fn write_in_chunks(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_in_chunks(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     const CHUNK: usize = 128 << 10;
     bytes
         .chunks(CHUNK)
@@ -65,7 +65,7 @@ pub fn write_in_chunks(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Returns the directory of a file.
-pub fn parent_dir(path: &Path) -> &Path {
+pub(crate) fn parent_dir(path: &Path) -> &Path {
     let directory = path.parent();
     directory
         .filter(|directory| !directory.as_os_str().is_empty())
@@ -76,7 +76,7 @@ pub fn parent_dir(path: &Path) -> &Path {
 ///
 /// # Errors
 /// If the directory cannot be opened or synced.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) {
         fs::File::open(directory)?.sync_all()?;
     }
@@ -87,7 +87,7 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Any other failure of the file system.
-pub fn remove_if_exists(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_if_exists(path: &Path) -> io::Result<()> {
     ignore_missing(fs::remove_file(path))
 }
 
@@ -95,7 +95,7 @@ pub fn remove_if_exists(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Any other failure of the file system.
-pub fn remove_dir_if_exists(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_dir_if_exists(path: &Path) -> io::Result<()> {
     ignore_missing(fs::remove_dir_all(path))
 }
 
@@ -107,7 +107,7 @@ fn ignore_missing(removed: io::Result<()>) -> io::Result<()> {
 }
 
 /// Returns true if the disk or a quota is full.
-pub fn is_disk_full(error: &io::Error) -> bool {
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge

@@ -3,15 +3,15 @@
 use crate::proto::v1::TrainingState;
 
 /// The model that trainings publish to unless they name another one.
-pub const DEFAULT_MODEL: &str = "age";
+pub(crate) const DEFAULT_MODEL: &str = "age";
 /// The alias of the version that is served by default.
-pub const LIVE: &str = "live";
+pub(crate) const LIVE: &str = "live";
 /// The alias of the version that was live before.
-pub const PREVIOUS: &str = "previous";
+pub(crate) const PREVIOUS: &str = "previous";
 
 /// A checkpoint of a training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckpointRef {
+pub(crate) enum CheckpointRef {
     /// From 1.
     Epoch(u32),
     /// The best one so far.
@@ -20,7 +20,7 @@ pub enum CheckpointRef {
 
 /// A version of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum VersionRef {
+pub(crate) enum VersionRef {
     /// From 1.
     Number(u64),
     Alias(String),
@@ -28,7 +28,7 @@ pub enum VersionRef {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be of the form {form}, got {name:?}")]
-pub struct Error {
+pub(crate) struct Error {
     /// As given, shortened.
     pub name: String,
     pub form: &'static str,
@@ -38,7 +38,7 @@ pub struct Error {
 ///
 /// # Errors
 /// A name of another form.
-pub fn training_id(name: &str) -> Result<&str, Error> {
+pub(crate) fn training_id(name: &str) -> Result<&str, Error> {
     let refuse = || Error {
         name: shorten(name),
         form: "trainings/{id}",
@@ -51,7 +51,7 @@ pub fn training_id(name: &str) -> Result<&str, Error> {
 ///
 /// # Errors
 /// A name of another form.
-pub fn dataset_id(name: &str) -> Result<&str, Error> {
+pub(crate) fn dataset_id(name: &str) -> Result<&str, Error> {
     let id = name.strip_prefix("datasets/").filter(|id| is_id(id));
     id.ok_or_else(|| Error {
         name: shorten(name),
@@ -60,7 +60,7 @@ pub fn dataset_id(name: &str) -> Result<&str, Error> {
 }
 
 /// The rule of [`is_id`] and the text that breaks it, to follow the name of a field.
-pub fn id_violation(text: &str) -> String {
+pub(crate) fn id_violation(text: &str) -> String {
     format!(
         "must be 1 to 63 characters of a-z, 0-9 and -, starting with a letter, got {:?}",
         shorten(text)
@@ -68,7 +68,7 @@ pub fn id_violation(text: &str) -> String {
 }
 
 /// Returns true for an id of a resource; see [`id_violation`] for the rule.
-pub fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     let mut bytes = text.bytes();
     (1..=63).contains(&text.len())
         && bytes.next().is_some_and(|first| first.is_ascii_lowercase())
@@ -77,13 +77,13 @@ pub fn is_id(text: &str) -> bool {
 
 /// A model version by number or alias.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct VersionName {
+pub(crate) struct VersionName {
     pub model: String,
     pub version: VersionRef,
 }
 
 impl VersionName {
-    pub fn alias(model: &str, alias: &str) -> Self {
+    pub(crate) fn alias(model: &str, alias: &str) -> Self {
         VersionName {
             model: model.to_owned(),
             version: VersionRef::Alias(alias.to_owned()),
@@ -94,7 +94,7 @@ impl VersionName {
     ///
     /// # Errors
     /// A name of another form.
-    pub fn parse(name: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(name: &str) -> Result<Self, Error> {
         let refuse = || Error {
             name: shorten(name),
             form: "models/{model}/versions/{n or alias}",
@@ -117,7 +117,7 @@ impl VersionName {
         })
     }
 
-    pub fn is_alias(&self, alias: &str) -> bool {
+    pub(crate) fn is_alias(&self, alias: &str) -> bool {
         match &self.version {
             VersionRef::Alias(found) => found == alias,
             VersionRef::Number(_) => false,
@@ -129,7 +129,7 @@ impl VersionName {
 ///
 /// # Errors
 /// A name of another form.
-pub fn model_id<'a>(name: &'a str, default: &'a str) -> Result<&'a str, Error> {
+pub(crate) fn model_id<'a>(name: &'a str, default: &'a str) -> Result<&'a str, Error> {
     if name.is_empty() {
         return Ok(default);
     }
@@ -144,7 +144,7 @@ pub fn model_id<'a>(name: &'a str, default: &'a str) -> Result<&'a str, Error> {
 ///
 /// # Errors
 /// A name of another form.
-pub fn checkpoint(name: &str) -> Result<(&str, CheckpointRef), Error> {
+pub(crate) fn checkpoint(name: &str) -> Result<(&str, CheckpointRef), Error> {
     let refuse = || Error {
         name: shorten(name),
         form: "trainings/{id}/checkpoints/{epoch or best}",
@@ -159,7 +159,7 @@ pub fn checkpoint(name: &str) -> Result<(&str, CheckpointRef), Error> {
 }
 
 /// Returns the id at the end of a resource name that this program has written.
-pub fn id_of(name: &str) -> &str {
+pub(crate) fn id_of(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(_, id)| id)
 }
 
@@ -168,7 +168,7 @@ fn shorten(name: &str) -> String {
 }
 
 /// Returns the short name of a state, such as `RUNNING`.
-pub fn of_state(state: TrainingState) -> &'static str {
+pub(crate) fn of_state(state: TrainingState) -> &'static str {
     let name = state.as_str_name();
     name.strip_prefix("TRAINING_STATE_").unwrap_or(name)
 }

@@ -11,14 +11,14 @@
 use std::io;
 
 /// The lowest priority, as with `nice -n 19`.
-pub const MAX_NICE: u32 = 19;
+pub(crate) const MAX_NICE: u32 = 19;
 
 /// Raises the niceness of the calling thread and of threads that it starts later; of the process,
 /// outside Linux. Never lowers it.
 ///
 /// # Errors
 /// If the operating system refuses.
-pub fn set_nice(nice: u32) -> io::Result<()> {
+pub(crate) fn set_nice(nice: u32) -> io::Result<()> {
     let nice = i32::try_from(nice).unwrap_or(i32::MAX);
     if rustix::process::getpriority_process(None).is_ok_and(|own| own >= nice) {
         return Ok(());
@@ -34,7 +34,7 @@ pub fn set_nice(nice: u32) -> io::Result<()> {
 ///
 /// # Errors
 /// If the operating system refuses.
-pub fn set_idle_policy() -> io::Result<()> {
+pub(crate) fn set_idle_policy() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     enter_idle_policy()?;
     set_nice(MAX_NICE)
@@ -61,7 +61,7 @@ fn enter_idle_policy() -> io::Result<()> {
 
 /// Time for which a thread computes before waiting threads have their turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeSlice {
+pub(crate) enum TimeSlice {
     /// 0.1 ms, for threads that clients wait for.
     Short,
     /// 100 ms, for background work.
@@ -74,7 +74,7 @@ pub enum TimeSlice {
 /// time slice has passed, some milliseconds, however nice that thread is. Since Linux 6.12 a thread
 /// with a shorter time slice preempts one with a longer one (EEVDF's custom slices,
 /// sched_setattr(2)); older kernels and other systems ignore it.
-pub fn set_time_slice(slice: TimeSlice) {
+pub(crate) fn set_time_slice(slice: TimeSlice) {
     #[cfg(target_os = "linux")]
     if let Err(error) = set_slice(slice) {
         tracing::debug!(%error, ?slice, "failed to set the time slice");
@@ -121,7 +121,7 @@ fn set_slice(slice: TimeSlice) -> io::Result<()> {
 
 /// Lowers the priority of one thread of a server, on systems where that leaves the other threads
 /// alone. The work is the same at any priority, so a refusal is ignored.
-pub fn lower_thread_priority(nice: u32) {
+pub(crate) fn lower_thread_priority(nice: u32) {
     if cfg!(target_os = "linux") {
         set_nice(nice).ok();
         set_time_slice(TimeSlice::Long);

@@ -15,7 +15,7 @@ pub(super) const STORED: &str = "sha256";
 
 /// Name and size of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Digest {
+pub(crate) struct Digest {
     /// SHA-256 in hex.
     pub sha256: String,
     /// Bytes.

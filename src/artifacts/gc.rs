@@ -17,27 +17,27 @@ use super::{
 
 /// Artifacts removed by a garbage collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GcStats {
+pub(crate) struct GcStats {
     pub count: u64,
     pub bytes: u64,
 }
 
 /// Prevents garbage collection.
 #[derive(Debug)]
-pub struct StoreGuard(#[expect(dead_code, reason = "it is held")] OwnedRwLockReadGuard<()>);
+pub(crate) struct StoreGuard(#[expect(dead_code, reason = "it is held")] OwnedRwLockReadGuard<()>);
 
 /// Prevents storing of artifacts.
 #[derive(Debug)]
-pub struct GcGuard(#[expect(dead_code, reason = "it is held")] OwnedRwLockWriteGuard<()>);
+pub(crate) struct GcGuard(#[expect(dead_code, reason = "it is held")] OwnedRwLockWriteGuard<()>);
 
 impl Artifacts {
     /// The caller holds the guard from before it stores bytes until they are recorded as used.
-    pub async fn block_gc(&self) -> StoreGuard {
+    pub(crate) async fn block_gc(&self) -> StoreGuard {
         StoreGuard(Arc::clone(&self.gc_lock).read_owned().await)
     }
 
     /// The caller holds the guard while it finds bytes to be unused and removes them.
-    pub async fn lock_for_gc(&self) -> GcGuard {
+    pub(crate) async fn lock_for_gc(&self) -> GcGuard {
         GcGuard(Arc::clone(&self.gc_lock).write_owned().await)
     }
 
@@ -49,7 +49,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn collect_garbage(
+    pub(crate) async fn collect_garbage(
         &self,
         keep: &HashSet<String>,
         older_than: Duration,

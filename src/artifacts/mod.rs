@@ -34,9 +34,4 @@ mod store;
 mod tests;
 mod write;
 
-pub use self::{
-    digest::Digest,
-    error::Error,
-    gc::{GcGuard, GcStats, StoreGuard},
-    store::Artifacts,
-};
+pub(crate) use self::{digest::Digest, error::Error, store::Artifacts};

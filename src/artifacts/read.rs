@@ -23,7 +23,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::BadDigest`], [`Error::Store`].
-    pub async fn stream(
+    pub(crate) async fn stream(
         &self,
         sha256: &str,
         chunk: usize,

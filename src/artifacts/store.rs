@@ -18,7 +18,7 @@ pub(super) const INCOMING: &str = "incoming";
 
 /// The artifact store. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Artifacts {
+pub(crate) struct Artifacts {
     pub(super) store: Arc<LocalFileSystem>,
     /// Held shared from storing bytes until they are recorded, exclusively while unreferenced
     /// artifacts are removed.
@@ -31,7 +31,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`Error::File`], [`Error::DiskFull`], [`Error::Store`].
-    pub async fn local(directory: &Path) -> Result<Self, Error> {
+    pub(crate) async fn local(directory: &Path) -> Result<Self, Error> {
         let directory = directory.to_owned();
         let store = blocking(move || {
             fs::create_dir_all(&directory)?;
@@ -52,7 +52,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`Error::BadDigest`], [`Error::NotFound`].
-    pub async fn local_file(&self, sha256: &str) -> Result<PathBuf, Error> {
+    pub(crate) async fn local_file(&self, sha256: &str) -> Result<PathBuf, Error> {
         let path = self.store.path_to_filesystem(&key(sha256)?)?;
         let (path, exists) = blocking(move || {
             let exists = path.try_exists();
@@ -69,7 +69,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`Error::BadDigest`], [`Error::Store`].
-    pub async fn delete(&self, sha256: &str) -> Result<(), Error> {
+    pub(crate) async fn delete(&self, sha256: &str) -> Result<(), Error> {
         match self.store.delete(&key(sha256)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),

@@ -10,7 +10,7 @@ use futures_util::TryStreamExt as _;
 use tempfile::TempDir;
 use tokio_util::bytes::Bytes;
 
-use super::{store::INCOMING, *};
+use super::{gc::GcStats, store::INCOMING, *};
 
 /// SHA-256 of "abc", from FIPS 180-2, appendix B.1.
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

@@ -6,9 +6,7 @@ use std::{
 };
 
 use fs_err as fs;
-use object_store::{
-    MultipartUpload, ObjectStore as _, ObjectStoreExt as _, PutPayload, path::Path as Key,
-};
+use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload, path::Path as Key};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::bytes::Bytes;
 use uuid::Uuid;
@@ -35,7 +33,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`Error::File`], [`Error::DiskFull`], [`Error::Store`].
-    pub async fn move_file(&self, path: &Path) -> Result<Digest, Error> {
+    pub(crate) async fn move_file(&self, path: &Path) -> Result<Digest, Error> {
         if let Some(digest) = self.rename_file(path).await? {
             return Ok(digest);
         }
@@ -49,7 +47,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`Error::DiskFull`], [`Error::Store`].
-    pub async fn put_bytes(&self, bytes: Bytes) -> Result<Digest, Error> {
+    pub(crate) async fn put_bytes(&self, bytes: Bytes) -> Result<Digest, Error> {
         self.put(Box::new(io::Cursor::new(bytes))).await
     }
 

@@ -10,7 +10,7 @@ macro_rules! named_values {
     ($(#[$attribute:meta])* $type:ident: $count:literal { $($(#[$of_value:meta])* $value:ident = $name:literal,)* }) => {
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $type {
+        pub(crate) enum $type {
             $($(#[$of_value])* $value,)*
         }
 
@@ -19,7 +19,7 @@ macro_rules! named_values {
 
             /// The name in settings.
             #[must_use]
-            pub fn as_str(self) -> &'static str {
+            pub(crate) fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$value => $name,)*
                 }
@@ -27,7 +27,7 @@ macro_rules! named_values {
 
             /// The value of this name.
             #[must_use]
-            pub fn parse(text: &str) -> Option<Self> {
+            pub(crate) fn parse(text: &str) -> Option<Self> {
                 Self::ALL.into_iter().find(|value| value.as_str() == text)
             }
         }
@@ -75,7 +75,7 @@ named_values! {
 
 /// Directory of TensorBoard's event files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EventDirectory {
+pub(crate) enum EventDirectory {
     /// `runs` in the data directory.
     InDataDir,
     At(PathBuf),
@@ -85,7 +85,7 @@ pub enum EventDirectory {
 impl EventDirectory {
     /// The directory, for a server with this data directory.
     #[must_use]
-    pub fn path(&self, data_dir: &Path) -> Option<PathBuf> {
+    pub(crate) fn path(&self, data_dir: &Path) -> Option<PathBuf> {
         match self {
             Self::InDataDir => Some(data_dir.join("runs")),
             Self::At(directory) => Some(directory.clone()),
@@ -106,7 +106,7 @@ impl fmt::Display for EventDirectory {
 
 /// Compute device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
+pub(crate) enum Device {
     /// The first GPU, or the CPU without one.
     Auto,
     Cpu,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, env};
 use super::{Error, ValueSource, error::nearest, settings::SETTINGS};
 
 /// The default server of clients.
-pub const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
+pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
 
 /// Variables of Visage that are not settings of the server.
 const OTHER_VARIABLES: [&str; 2] = ["VISAGE_CONFIG", "VISAGE_SERVER"];
@@ -22,14 +22,14 @@ const FOREIGN_VARIABLES: [&str; 7] = [
 
 /// The variables that Visage reads; an empty one counts as unset.
 #[derive(Clone, Debug, Default)]
-pub struct Environment(BTreeMap<String, String>);
+pub(crate) struct Environment(BTreeMap<String, String>);
 
 impl Environment {
     /// Reads the process environment.
     ///
     /// # Errors
     /// [`Error::NotUnicode`] if a relevant variable is not valid text.
-    pub fn of_process() -> Result<Self, Error> {
+    pub(crate) fn of_process() -> Result<Self, Error> {
         let mut variables = BTreeMap::new();
         for (name, value) in env::vars_os() {
             let Ok(name) = name.into_string() else {
@@ -53,7 +53,7 @@ impl Environment {
     }
 
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .get(name)
             .map(String::as_str)
@@ -64,7 +64,7 @@ impl Environment {
     ///
     /// # Errors
     /// [`Error::UnknownVariable`].
-    pub fn check_names(&self) -> Result<(), Error> {
+    pub(crate) fn check_names(&self) -> Result<(), Error> {
         let known: Vec<String> = SETTINGS
             .iter()
             .map(super::Setting::variable)
@@ -99,7 +99,7 @@ fn is_service_link(name: &str) -> bool {
 
 /// Settings of the commands that call a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientConfig {
+pub(crate) struct ClientConfig {
     /// `http://host:port`.
     pub server: String,
     /// Coloured messages, unless `NO_COLOR` is set.
@@ -113,7 +113,10 @@ impl ClientConfig {
     /// # Errors
     /// [`Error::Invalid`] for an invalid address, [`Error::UnknownVariable`] for a misspelt
     /// `VISAGE_*` variable.
-    pub fn resolve(environment: &Environment, server_flag: Option<&str>) -> Result<Self, Error> {
+    pub(crate) fn resolve(
+        environment: &Environment,
+        server_flag: Option<&str>,
+    ) -> Result<Self, Error> {
         environment.check_names()?;
         let (server, source) = match (server_flag, environment.get("VISAGE_SERVER")) {
             (Some(server), _) => (server, ValueSource::Flag("--server".to_owned())),

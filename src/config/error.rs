@@ -4,7 +4,7 @@ use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
 /// The source of a value; later variants override earlier ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ValueSource {
+pub(crate) enum ValueSource {
     Default,
     File(PathBuf),
     Variable(String),
@@ -23,7 +23,7 @@ impl fmt::Display for ValueSource {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("`{setting}` from {source_name} is `{value}`, expected {allowed}")]
     Invalid {
         setting: String,
@@ -70,7 +70,7 @@ pub enum Error {
 
 /// A setting with its value and source, for a message.
 #[derive(Debug)]
-pub struct SettingValue {
+pub(crate) struct SettingValue {
     pub setting: &'static str,
     pub value: String,
     pub source: ValueSource,

@@ -6,7 +6,7 @@ use super::{Environment, Error, ValueSource};
 
 /// Settings of the download of initial weights.
 #[derive(Clone, PartialEq, Eq)]
-pub struct HubConfig {
+pub(crate) struct HubConfig {
     /// Base address of the hub, without a slash at the end (`HF_ENDPOINT`).
     pub endpoint: String,
     /// The hub's cache (`$HF_HOME/hub`, else `~/.cache/huggingface/hub`); `None` without a home
@@ -38,7 +38,7 @@ impl HubConfig {
     ///
     /// # Errors
     /// [`Error::Invalid`] if `HF_ENDPOINT` is not a URL.
-    pub fn from_environment(environment: &Environment) -> Result<Self, Error> {
+    pub(crate) fn from_environment(environment: &Environment) -> Result<Self, Error> {
         let mut hub = Self::default();
         if let Some(endpoint) = environment.get("HF_ENDPOINT") {
             let is_url = endpoint.starts_with("https://") || endpoint.starts_with("http://");

@@ -19,11 +19,11 @@ mod settings;
 mod tests;
 mod value;
 
-pub use choices::{Device, EventDirectory, LogFormat, LogLevel, Precision};
-pub use environment::{ClientConfig, DEFAULT_SERVER, Environment};
+pub(crate) use choices::{Device, EventDirectory, LogFormat, LogLevel, Precision};
+pub(crate) use environment::{ClientConfig, Environment};
 pub(crate) use error::edit_distance;
-pub use error::{Error, SettingValue, ValueSource};
-pub use hub::HubConfig;
+pub(crate) use error::{Error, ValueSource};
+pub(crate) use hub::HubConfig;
 pub use render::markdown_table;
-pub use resolve::{Flags, Resolved, load};
-pub use settings::{SETTINGS, ServeConfig, Setting};
+pub(crate) use resolve::{Flags, Resolved, load};
+pub(crate) use settings::{SETTINGS, ServeConfig, Setting};

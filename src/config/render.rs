@@ -13,7 +13,7 @@ use super::{
 impl Resolved {
     /// A valid TOML file, in which each setting has a comment with its description and source.
     #[must_use]
-    pub fn to_toml(&self) -> String {
+    pub(crate) fn to_toml(&self) -> String {
         let mut config = self.config.clone();
         let mut text = String::new();
         for setting in SETTINGS {
@@ -41,7 +41,7 @@ impl Resolved {
 
     /// An object from names to `{"value": …, "source": …}`.
     #[must_use]
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let mut config = self.config.clone();
         let entries: Map<String, Value> = SETTINGS
             .iter()
@@ -68,7 +68,7 @@ impl Resolved {
 impl Setting {
     /// The default in Markdown.
     #[must_use]
-    pub fn default_text(&self) -> String {
+    pub(crate) fn default_text(&self) -> String {
         if let Some(note) = self.default_note {
             return note.to_owned();
         }
@@ -84,7 +84,7 @@ impl Setting {
     }
 
     #[must_use]
-    pub fn allowed_text(&self) -> String {
+    pub(crate) fn allowed_text(&self) -> String {
         self.field.allowed()
     }
 }

@@ -21,18 +21,18 @@ const DEFAULT_FILE: &str = "visage.toml";
 const FILE_VARIABLE: &str = "VISAGE_CONFIG";
 
 /// Values of the command line by setting; a list may have several.
-pub type Flags = BTreeMap<&'static str, Vec<String>>;
+pub(crate) type Flags = BTreeMap<&'static str, Vec<String>>;
 
 /// The settings of a server, with the source of each.
 #[derive(Debug)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     pub config: ServeConfig,
     sources: BTreeMap<&'static str, ValueSource>,
 }
 
 impl Resolved {
     #[must_use]
-    pub fn source(&self, name: &str) -> &ValueSource {
+    pub(crate) fn source(&self, name: &str) -> &ValueSource {
         self.sources.get(name).unwrap_or(&ValueSource::Default)
     }
 
@@ -80,7 +80,7 @@ impl Resolved {
 /// # Errors
 /// The file cannot be read, a name is unknown, a value is not allowed, or two values contradict
 /// each other.
-pub fn load(
+pub(crate) fn load(
     environment: &Environment,
     flags: &Flags,
     config_flag: Option<&Path>,

@@ -22,7 +22,7 @@ const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A setting as the file, the variables, the flags and the documentation present it.
 #[derive(Debug)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// The key in the file, such as `max_batch`.
     pub name: &'static str,
     /// The description, in sentences.
@@ -35,25 +35,25 @@ pub struct Setting {
 impl Setting {
     /// The environment variable, such as `VISAGE_MAX_BATCH`.
     #[must_use]
-    pub fn variable(&self) -> String {
+    pub(crate) fn variable(&self) -> String {
         format!("VISAGE_{}", self.name.to_ascii_uppercase())
     }
 
     /// The flag without the dashes, such as `max-batch`.
     #[must_use]
-    pub fn flag(&self) -> String {
+    pub(crate) fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
 
     /// Returns whether the flag needs no value.
     #[must_use]
-    pub fn is_switch(&self) -> bool {
+    pub(crate) fn is_switch(&self) -> bool {
         matches!(self.field, Field::Switch(_))
     }
 
     /// Returns whether the flag may be repeated.
     #[must_use]
-    pub fn is_list(&self) -> bool {
+    pub(crate) fn is_list(&self) -> bool {
         matches!(
             self.field,
             Field::Paths(_) | Field::Words(_) | Field::Origins(_)
@@ -101,7 +101,7 @@ macro_rules! settings {
         /// The checked settings of a server; [`SETTINGS`] describes the fields, and `Default` has
         /// their documented defaults.
         #[derive(Clone, Debug, PartialEq)]
-        pub struct ServeConfig {
+        pub(crate) struct ServeConfig {
             $(#[doc = $doc] pub $name: $type,)*
             /// Download of weights.
             pub hub: HubConfig,
@@ -117,7 +117,7 @@ macro_rules! settings {
         }
 
         /// All settings, in the order of the documentation.
-        pub static SETTINGS: &[Setting] = &[$(Setting {
+        pub(crate) static SETTINGS: &[Setting] = &[$(Setting {
             name: stringify!($name),
             doc: $doc,
             default_note: settings!(@note $($note)?),

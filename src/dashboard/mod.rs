@@ -33,7 +33,7 @@ const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; media-src 
 
 /// Returns the routes of the dashboard, or `None` if the program was built without it.
 #[must_use]
-pub fn pages() -> Option<Router> {
+pub(crate) fn pages() -> Option<Router> {
     router(ASSETS)
 }
 

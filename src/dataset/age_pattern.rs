@@ -73,7 +73,7 @@ const SHIPPED: [Shipped; 7] = [
 /// A regular expression with a group `age`, matched against the path of an image relative to its
 /// dataset, with `/`.
 #[derive(Debug, Clone)]
-pub struct AgePattern {
+pub(crate) struct AgePattern {
     /// As given: an expression, or the name of a shipped one.
     text: String,
     regex: Regex,
@@ -91,7 +91,7 @@ impl AgePattern {
     /// # Errors
     /// The rule for a pattern that is too long, is not a regular expression, lacks the group or is
     /// too large when compiled.
-    pub fn parse(text: &str) -> Result<Option<Self>, String> {
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>, String> {
         if text.is_empty() {
             return Ok(None);
         }
@@ -111,7 +111,7 @@ impl AgePattern {
     }
 
     #[must_use]
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 

@@ -6,7 +6,7 @@ const MAX_HEADING_BYTES: usize = 255;
 /// Headings of the columns to read; an empty one stands for the usual names. Compared without case
 /// and surrounding blanks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ColumnNames {
+pub(crate) struct ColumnNames {
     /// Column of the path. Default: the first of `path`, `file`, `image` and `filename` that
     /// exists.
     pub path: String,
@@ -18,7 +18,7 @@ pub struct ColumnNames {
 
 impl ColumnNames {
     /// Returns all three as (role, heading).
-    pub fn roles(&self) -> [(&'static str, &str); 3] {
+    pub(crate) fn roles(&self) -> [(&'static str, &str); 3] {
         [
             ("path", &self.path),
             ("age", &self.age),
@@ -30,7 +30,7 @@ impl ColumnNames {
     ///
     /// # Errors
     /// The role of the wrong heading and the rule.
-    pub fn validate(&self) -> Result<(), (&'static str, String)> {
+    pub(crate) fn validate(&self) -> Result<(), (&'static str, String)> {
         let mut seen: Vec<(&str, String)> = Vec::new();
         for (role, heading) in self.roles() {
             if heading.is_empty() {

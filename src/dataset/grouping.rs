@@ -18,10 +18,10 @@ const MAX_SEARCHED: usize = 100_000;
 
 /// Images that look the same without all being byte-identical: each is within the distance of
 /// another one of the group. Sorted by name.
-pub type NearGroup = Vec<NearMember>;
+pub(crate) type NearGroup = Vec<NearMember>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NearMember {
+pub(crate) struct NearMember {
     pub split: Split,
     /// Position in the split.
     pub index: usize,

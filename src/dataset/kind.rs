@@ -75,10 +75,10 @@ const OTHER_EXTENSIONS: [&str; 61] = [
 const BMP_HEADERS: [u32; 8] = [12, 16, 40, 52, 56, 64, 108, 124];
 
 /// Number of first bytes that [`is_image_content`] needs.
-pub const HEAD_BYTES: u64 = 18;
+pub(crate) const HEAD_BYTES: u64 = 18;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileKind {
+pub(crate) enum FileKind {
     Image,
     /// Hidden, or with an extension that images never have.
     Other,
@@ -88,7 +88,7 @@ pub enum FileKind {
 
 /// Returns the kind of a file by its name.
 #[must_use]
-pub fn file_kind(name: &str) -> FileKind {
+pub(crate) fn file_kind(name: &str) -> FileKind {
     // macOS stores the icon of a directory in a file of this name.
     if name.starts_with('.') || name == "Icon\r" {
         return FileKind::Other;
@@ -108,7 +108,7 @@ pub fn file_kind(name: &str) -> FileKind {
 
 /// Returns true for the first [`HEAD_BYTES`] bytes of a JPEG, PNG, WebP or BMP file.
 #[must_use]
-pub fn is_image_content(head: &[u8]) -> bool {
+pub(crate) fn is_image_content(head: &[u8]) -> bool {
     let is_webp = head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP");
     // Many texts start with its two letters.
     let is_bmp = head.starts_with(b"BM")

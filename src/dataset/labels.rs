@@ -6,25 +6,12 @@ use std::{collections::BTreeSet, sync::Arc};
 ///
 /// The texts are shared between samples: a dataset has many samples and few distinct labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(Box<[(Arc<str>, Arc<str>)]>);
+pub(crate) struct Labels(Box<[(Arc<str>, Arc<str>)]>);
 
 impl Labels {
-    /// Returns the value of a label, or `None` if the sample lacks it.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| value)
-    }
-
     /// Iterates over (name, value), sorted by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 

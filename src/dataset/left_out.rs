@@ -8,7 +8,7 @@ pub(super) const LISTED: usize = 50;
 
 /// Columns that define no groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LeftOutColumns {
+pub(crate) struct LeftOutColumns {
     pub count: u64,
     /// The first of them in the order of the manifest, at most 50.
     pub listed: Vec<LeftOutColumn>,
@@ -28,7 +28,7 @@ impl LeftOutColumns {
 
 /// A column that defines no groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOutColumn {
+pub(crate) struct LeftOutColumn {
     /// At most 100 characters.
     pub name: String,
     pub reason: LeftOutReason,
@@ -36,7 +36,7 @@ pub struct LeftOutColumn {
 
 /// Reason why a column is not a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeftOutReason {
+pub(crate) enum LeftOutReason {
     /// More than half of the rows have a unique value.
     UniqueValues,
     TooManyValues,
@@ -57,7 +57,7 @@ pub enum LeftOutReason {
 impl LeftOutReason {
     /// Stable label in the API, for example `unique_values`.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::UniqueValues => "unique_values",
             Self::TooManyValues => "too_many_values",
@@ -72,7 +72,7 @@ impl LeftOutReason {
 
     /// Text of the reason, to follow the name of the column.
     #[must_use]
-    pub fn description(self) -> &'static str {
+    pub(crate) fn description(self) -> &'static str {
         match self {
             Self::UniqueValues => "most rows have a value of their own",
             Self::TooManyValues => "it has more than 100 values",

@@ -22,7 +22,7 @@ use super::{
 /// For a training there are at least two training samples and one validation sample; the test
 /// split may be empty. See [`Purpose`]. Each split is sorted by name.
 #[derive(Debug, Clone)]
-pub struct Dataset {
+pub(crate) struct Dataset {
     pub train: Vec<Sample>,
     /// Selects the best epoch.
     pub val: Vec<Sample>,
@@ -40,7 +40,7 @@ pub struct Dataset {
 
 impl Dataset {
     #[must_use]
-    pub fn split(&self, split: Split) -> &[Sample] {
+    pub(crate) fn split(&self, split: Split) -> &[Sample] {
         match split {
             Split::Train => &self.train,
             Split::Val => &self.val,
@@ -51,7 +51,7 @@ impl Dataset {
     /// Returns the groups of two or more byte-identical images, each sorted by name, ordered by the
     /// names of their first images.
     #[must_use]
-    pub fn identical(&self) -> Vec<Vec<(Split, &Sample)>> {
+    pub(crate) fn identical(&self) -> Vec<Vec<(Split, &Sample)>> {
         identical(&Split::ALL.map(|split| (split, self.split(split))))
     }
 }
@@ -65,7 +65,7 @@ impl Dataset {
 ///
 /// # Errors
 /// Every variant of [`Error`] except [`Error::Root`] and [`Error::NoRoots`].
-pub fn load(
+pub(crate) fn load(
     path: &Path,
     roots: &Roots,
     options: &Options,

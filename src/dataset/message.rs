@@ -4,7 +4,7 @@ use crate::proto::v1;
 
 use super::{ColumnNames, Dataset, Split, SplitOrigin, SplitReport};
 
-pub fn column_names(columns: Option<&v1::ManifestColumns>) -> ColumnNames {
+pub(crate) fn column_names(columns: Option<&v1::ManifestColumns>) -> ColumnNames {
     let Some(columns) = columns else {
         return ColumnNames::default();
     };
@@ -16,7 +16,7 @@ pub fn column_names(columns: Option<&v1::ManifestColumns>) -> ColumnNames {
 }
 
 /// Returns `None` if all columns have their default names.
-pub fn manifest_columns(names: &ColumnNames) -> Option<v1::ManifestColumns> {
+pub(crate) fn manifest_columns(names: &ColumnNames) -> Option<v1::ManifestColumns> {
     (*names != ColumnNames::default()).then(|| v1::ManifestColumns {
         path: names.path.clone(),
         age: names.age.clone(),
@@ -24,7 +24,7 @@ pub fn manifest_columns(names: &ColumnNames) -> Option<v1::ManifestColumns> {
     })
 }
 
-pub fn dataset_report(dataset: &Dataset) -> v1::DatasetReport {
+pub(crate) fn dataset_report(dataset: &Dataset) -> v1::DatasetReport {
     let report = &dataset.report;
     v1::DatasetReport {
         digest: dataset.digest.clone(),
@@ -52,7 +52,7 @@ pub fn dataset_report(dataset: &Dataset) -> v1::DatasetReport {
 }
 
 /// Returns the manifest columns that do not define groups, or `None` without such columns.
-pub fn left_out_columns(dataset: &Dataset) -> Option<v1::LeftOutColumns> {
+pub(crate) fn left_out_columns(dataset: &Dataset) -> Option<v1::LeftOutColumns> {
     let found = &dataset.report.left_out_columns;
     (found.count > 0).then(|| v1::LeftOutColumns {
         count: found.count,
@@ -69,7 +69,7 @@ pub fn left_out_columns(dataset: &Dataset) -> Option<v1::LeftOutColumns> {
 }
 
 /// Counts the images of each decade of age.
-pub fn age_bands(dataset: &Dataset) -> Vec<v1::AgeBand> {
+pub(crate) fn age_bands(dataset: &Dataset) -> Vec<v1::AgeBand> {
     let bands = dataset.report.ages.iter();
     bands
         .map(|band| v1::AgeBand {
@@ -82,7 +82,7 @@ pub fn age_bands(dataset: &Dataset) -> Vec<v1::AgeBand> {
         .collect()
 }
 
-pub fn split_origin(dataset: &Dataset) -> v1::SplitOrigin {
+pub(crate) fn split_origin(dataset: &Dataset) -> v1::SplitOrigin {
     match dataset.report.split {
         SplitOrigin::Given => v1::SplitOrigin::Given,
         SplitOrigin::Hashed => v1::SplitOrigin::Made,
@@ -90,7 +90,7 @@ pub fn split_origin(dataset: &Dataset) -> v1::SplitOrigin {
 }
 
 /// Returns the name of a split in the API.
-pub fn split_name(part: Split) -> &'static str {
+pub(crate) fn split_name(part: Split) -> &'static str {
     match part {
         Split::Train => "train",
         Split::Val => "validation",

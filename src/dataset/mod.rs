@@ -64,28 +64,25 @@ mod split_names;
 #[cfg(test)]
 mod tests;
 
-pub use self::age_pattern::AgePattern;
-pub use self::columns::ColumnNames;
-pub use self::error::Error;
-pub use self::grouping::{NearGroup, NearMember};
-pub use self::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
-pub use self::labels::Labels;
-pub use self::left_out::{LeftOutColumn, LeftOutColumns, LeftOutReason};
-pub use self::load::{Dataset, load};
-pub use self::message::{
+pub(crate) use self::age_pattern::AgePattern;
+pub(crate) use self::columns::ColumnNames;
+pub(crate) use self::error::Error;
+pub(crate) use self::grouping::{NearGroup, NearMember};
+pub(crate) use self::kind::{FileKind, HEAD_BYTES, file_kind, is_image_content};
+pub(crate) use self::labels::Labels;
+pub(crate) use self::left_out::LeftOutColumns;
+pub(crate) use self::load::{Dataset, load};
+pub(crate) use self::message::{
     age_bands, column_names, dataset_report, left_out_columns, manifest_columns, split_name,
     split_origin,
 };
-pub use self::near::DEFAULT_NEAR_DISTANCE;
-pub use self::options::{AgeRange, MAX_NEAR_DISTANCE, Options, Purpose, Verify};
-pub use self::progress::Phase;
-pub use self::report::{
-    AgeBand, AgeSummary, Duplicates, RejectCount, RejectReason, Report, Source, SplitOrigin,
-    SplitReport,
-};
-pub use self::roots::Roots;
-pub use self::sample::Sample;
-pub use self::skipped::Skipped;
-pub use self::source::check_source;
-pub use self::spec::{DEFAULT_SEED, DatasetSpec};
-pub use self::split::{Split, SplitFractions, SplitGrouping, epoch_order};
+pub(crate) use self::near::DEFAULT_NEAR_DISTANCE;
+pub(crate) use self::options::{AgeRange, MAX_NEAR_DISTANCE, Options, Purpose, Verify};
+pub(crate) use self::progress::Phase;
+pub(crate) use self::report::{Report, Source, SplitOrigin, SplitReport};
+pub(crate) use self::roots::Roots;
+pub(crate) use self::sample::Sample;
+pub(crate) use self::skipped::Skipped;
+pub(crate) use self::source::check_source;
+pub(crate) use self::spec::{DEFAULT_SEED, DatasetSpec};
+pub(crate) use self::split::{Split, SplitFractions, SplitGrouping, epoch_order};

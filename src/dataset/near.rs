@@ -23,7 +23,7 @@ use super::{
 
 /// Default distance up to which two images are near-duplicates: well below the first pairs of
 /// different faces, because the number of pairs grows with the square of the number of images.
-pub const DEFAULT_NEAR_DISTANCE: u32 = 32;
+pub(crate) const DEFAULT_NEAR_DISTANCE: u32 = 32;
 
 /// Images that a thread takes at once.
 const BLOCK: usize = 64;

@@ -7,11 +7,11 @@ use crate::imaging;
 use super::{AgePattern, ColumnNames, Error, SplitFractions, SplitGrouping};
 
 /// Largest distance of near-duplicates; beyond it, different people were linked.
-pub const MAX_NEAR_DISTANCE: u32 = 40;
+pub(crate) const MAX_NEAR_DISTANCE: u32 = 40;
 
 /// Options of [`super::load`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct Options {
+pub(crate) struct Options {
     /// Pattern that reads the age from the path of an image in a directory. Default: file names
     /// start with the age.
     pub age_pattern: Option<AgePattern>,
@@ -98,7 +98,7 @@ impl Options {
 
 /// Thoroughness with which each image is checked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Verify {
+pub(crate) enum Verify {
     /// Format and dimensions; of a JPEG also that no image data is missing. Damage inside other
     /// formats is found by the training.
     #[default]
@@ -111,7 +111,7 @@ pub enum Verify {
 
 /// Use of a dataset, which decides what its splits must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// At least two images to train on and one to validate with.
     Training,
     /// At least one image, in any split.
@@ -123,7 +123,7 @@ pub enum Purpose {
 
 /// Accepted ages in years, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AgeRange {
+pub(crate) struct AgeRange {
     pub min: f32,
     pub max: f32,
 }

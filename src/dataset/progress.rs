@@ -16,7 +16,7 @@ pub(super) const QUEUE: usize = 256;
 
 /// Phase of [`super::load`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Reading the files.
     Scan,
     /// Searching for near-duplicates.
@@ -25,7 +25,7 @@ pub enum Phase {
 
 impl Phase {
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Scan => "scan",
             Self::Compare => "compare",

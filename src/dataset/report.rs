@@ -8,7 +8,7 @@ use super::{LeftOutColumns, Sample, Split};
 const EXAMPLES: usize = 5;
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
+pub(crate) struct Report {
     pub source: Source,
     pub split: SplitOrigin,
     /// Accepted and rejected images and rows.
@@ -35,7 +35,7 @@ pub struct Report {
 
 /// Origin of the ages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// File names.
     Directory,
     Manifest,
@@ -43,7 +43,7 @@ pub enum Source {
 
 /// Origin of the splits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SplitOrigin {
+pub(crate) enum SplitOrigin {
     /// Sub-directories or the manifest's column.
     Given,
     /// Content of each image and the seed.
@@ -52,7 +52,7 @@ pub enum SplitOrigin {
 
 /// Reason why an image or a row cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RejectReason {
+pub(crate) enum RejectReason {
     /// The name does not start with an age.
     NoAge,
     AgeOutOfRange,
@@ -77,7 +77,7 @@ pub enum RejectReason {
 impl RejectReason {
     /// Stable label in the API, for example `age_out_of_range`.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::NoAge => "no_age",
             Self::AgeOutOfRange => "age_out_of_range",
@@ -97,7 +97,7 @@ impl RejectReason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RejectCount {
+pub(crate) struct RejectCount {
     pub reason: RejectReason,
     pub count: u64,
     /// The first names, at most five; for a bad row the line and the problem.
@@ -105,7 +105,7 @@ pub struct RejectCount {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct SplitReport {
+pub(crate) struct SplitReport {
     pub images: u64,
     /// Encoded bytes of all images.
     pub bytes: u64,
@@ -115,7 +115,7 @@ pub struct SplitReport {
 
 /// Ages of one split, in years.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AgeSummary {
+pub(crate) struct AgeSummary {
     pub mean: f64,
     /// Standard deviation of these images (divided by their number, not by one less).
     pub standard_deviation: f64,
@@ -125,7 +125,7 @@ pub struct AgeSummary {
 
 /// Images of one decade of age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AgeBand {
+pub(crate) struct AgeBand {
     /// First age of the decade in years; it ends before `from + 10`.
     pub from: i32,
     pub train: u64,
@@ -135,7 +135,7 @@ pub struct AgeBand {
 
 /// Byte-identical images under different names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Duplicates {
+pub(crate) struct Duplicates {
     /// Groups of two or more identical images.
     pub groups: u64,
     /// Images in these groups.

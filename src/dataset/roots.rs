@@ -12,7 +12,7 @@ use super::Error;
 
 /// Directories under which datasets or weights are accepted, with all links resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Roots {
+pub(crate) struct Roots {
     directories: Vec<PathBuf>,
     /// Setting of the server, for errors.
     setting: &'static str,
@@ -23,7 +23,7 @@ impl Roots {
     ///
     /// # Errors
     /// [`Error::Root`] for a path that does not exist or is not a directory.
-    pub fn new(directories: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
+    pub(crate) fn new(directories: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
         Roots::of("data_roots", directories)
     }
 
@@ -31,7 +31,9 @@ impl Roots {
     ///
     /// # Errors
     /// As [`Roots::new`].
-    pub fn of_weights(directories: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
+    pub(crate) fn of_weights(
+        directories: impl IntoIterator<Item = PathBuf>,
+    ) -> Result<Self, Error> {
         Roots::of("weights_roots", directories)
     }
 
@@ -69,7 +71,7 @@ impl Roots {
     /// # Errors
     /// [`Error::NoRoots`], [`Error::OutsideRoots`], [`Error::NotFound`], and [`Error::Io`] for a
     /// path under a root that the system refuses to resolve.
-    pub fn resolve(&self, user_path: &str) -> Result<PathBuf, Error> {
+    pub(crate) fn resolve(&self, user_path: &str) -> Result<PathBuf, Error> {
         if self.directories.is_empty() {
             return Err(Error::NoRoots);
         }
@@ -108,7 +110,7 @@ impl Roots {
 
     /// Returns true for a resolved path that is a root or under one.
     #[must_use]
-    pub fn contains(&self, resolved: &Path) -> bool {
+    pub(crate) fn contains(&self, resolved: &Path) -> bool {
         self.directories
             .iter()
             .any(|root| resolved.starts_with(root))

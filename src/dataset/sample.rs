@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Labels;
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Relative to the dataset, with `/` on every system.
     pub name: String,
     /// Absolute, with all links resolved; under an allowed root when it was scanned.

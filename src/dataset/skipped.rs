@@ -7,7 +7,7 @@ const EXAMPLES: usize = 5;
 ///
 /// Common companions of images, such as `Thumbs.db` and texts, are not among them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Skipped {
+pub(crate) struct Skipped {
     not_images: Names,
     copies: Names,
     archives: Names,
@@ -44,24 +44,24 @@ impl Names {
 
 impl Skipped {
     /// A file whose content is not an image of a supported format.
-    pub fn not_an_image(&mut self, name: String) {
+    pub(crate) fn not_an_image(&mut self, name: String) {
         self.not_images.add(name);
     }
 
     /// A file whose name is that of an image beside it with a suffix, as programs name backups and
     /// other sizes. As a separate image it could be assigned to another split than the original.
-    pub fn copy(&mut self, name: String) {
+    pub(crate) fn copy(&mut self, name: String) {
         self.copies.add(name);
     }
 
     /// An archive inside an archive.
-    pub fn archive(&mut self, name: String) {
+    pub(crate) fn archive(&mut self, name: String) {
         self.archives.add(name);
     }
 
     /// Returns one sentence for each reason that occurred.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let sentences = [
             self.not_images.sentence(
                 "file",

@@ -13,7 +13,7 @@ use super::{ColumnNames, Error, Options, Roots, Source, candidate::Listing, dire
 ///
 /// # Errors
 /// As [`super::load`].
-pub fn check_source(path: &Path, roots: &Roots, options: &Options) -> Result<(), Error> {
+pub(crate) fn check_source(path: &Path, roots: &Roots, options: &Options) -> Result<(), Error> {
     match locate(&roots.resolve(&path.to_string_lossy())?, roots, options)? {
         Location::Directory => Ok(()),
         Location::Manifest { file, .. } => manifest::check_header(&file, options),

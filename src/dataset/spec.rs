@@ -14,11 +14,11 @@ use super::{
 };
 
 /// Seed of splits and of a training unless the request sets one.
-pub const DEFAULT_SEED: u64 = 42;
+pub(crate) const DEFAULT_SEED: u64 = 42;
 
 /// A checked [`v1::DatasetSpec`] with every default filled in.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DatasetSpec {
+pub(crate) struct DatasetSpec {
     /// `datasets/{id}` of a named dataset; empty for a path.
     pub name: String,
     /// Directory or manifest. For a named dataset its location when the request was accepted.
@@ -40,7 +40,7 @@ pub struct DatasetSpec {
 impl DatasetSpec {
     /// Reads a message and fills in the defaults. `prefix` precedes the field names in violations,
     /// such as `spec.dataset.`.
-    pub fn read(given: Option<&v1::DatasetSpec>, prefix: &str, check: &mut Check) -> Self {
+    pub(crate) fn read(given: Option<&v1::DatasetSpec>, prefix: &str, check: &mut Check) -> Self {
         let empty = v1::DatasetSpec::default();
         let given = given.unwrap_or(&empty);
         let field = |name: &str| format!("{prefix}{name}");
@@ -122,7 +122,7 @@ impl DatasetSpec {
         spec
     }
 
-    pub fn options(&self, seed: u64, limits: Limits) -> Options {
+    pub(crate) fn options(&self, seed: u64, limits: Limits) -> Options {
         Options {
             age_pattern: self.age_pattern.clone(),
             columns: self.columns.clone(),
@@ -143,7 +143,7 @@ impl DatasetSpec {
     }
 
     /// Returns the message with every field set; reading it again gives an equal value.
-    pub fn to_message(&self) -> v1::DatasetSpec {
+    pub(crate) fn to_message(&self) -> v1::DatasetSpec {
         let pattern = self.age_pattern.as_ref();
         v1::DatasetSpec {
             name: self.name.clone(),

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::Error;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Split {
+pub(crate) enum Split {
     Train,
     /// Selects the best epoch and decides about early stopping.
     Val,
@@ -19,10 +19,10 @@ pub enum Split {
 }
 
 impl Split {
-    pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
+    pub(crate) const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
 
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Train => "train",
             Self::Val => "val",
@@ -33,7 +33,7 @@ impl Split {
 
 /// Images that stay in one split where the server assigns the splits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SplitGrouping {
+pub(crate) enum SplitGrouping {
     /// Byte-identical ones, at no cost: the split follows from the content.
     #[default]
     Exact,
@@ -44,7 +44,7 @@ pub enum SplitGrouping {
 /// Shares of the images for validation and test where the server assigns the splits; the rest is
 /// for training.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SplitFractions {
+pub(crate) struct SplitFractions {
     /// 0 to 1. Default 0.1.
     pub val: f64,
     /// 0 to 1. Default 0.1.
@@ -108,7 +108,7 @@ impl SplitFractions {
 /// # Panics
 /// If `n` is above `u32::MAX`; [`super::load`] never returns that many samples.
 #[must_use]
-pub fn epoch_order(n: usize, seed: u64, epoch: u64) -> Vec<u32> {
+pub(crate) fn epoch_order(n: usize, seed: u64, epoch: u64) -> Vec<u32> {
     let count = u32::try_from(n).expect("a dataset has at most u32::MAX samples");
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

@@ -28,7 +28,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(5);
 
 impl DatasetRegistry {
     /// Works until the token is cancelled; the next server restarts unfinished work.
-    pub async fn run(&self, shutdown: CancellationToken) {
+    pub(crate) async fn run(&self, shutdown: CancellationToken) {
         let inner = &self.inner;
         let mut sweep = tokio::time::interval(inner.uploads.sweep_interval());
         loop {

@@ -29,10 +29,10 @@ mod registry;
 mod summary;
 #[cfg(test)]
 mod tests;
-pub mod unpack;
-pub mod uploads;
+pub(crate) mod unpack;
+pub(crate) mod uploads;
 
-pub use self::{
+pub(crate) use self::{
     error::Error,
     registry::{DatasetRegistry, Options, Properties},
 };

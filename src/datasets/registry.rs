@@ -30,7 +30,7 @@ const MAX_UNFINISHED: usize = 64;
 
 /// Properties of a new dataset that a client chooses.
 #[derive(Debug, Clone, Default)]
-pub struct Properties {
+pub(crate) struct Properties {
     pub display_name: String,
     /// Checked pattern that reads the ages; empty for the default.
     pub age_pattern: String,
@@ -39,7 +39,7 @@ pub struct Properties {
 }
 
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// The server's data directory, absolute.
     pub data_dir: PathBuf,
     pub max_upload_bytes: u64,
@@ -53,7 +53,7 @@ pub struct Options {
 
 /// The named datasets. Cheap to clone.
 #[derive(Clone)]
-pub struct DatasetRegistry {
+pub(crate) struct DatasetRegistry {
     pub(super) inner: Arc<Inner>,
 }
 
@@ -82,7 +82,7 @@ impl DatasetRegistry {
     ///
     /// # Errors
     /// A directory that cannot be created.
-    pub fn prepare(data_dir: &std::path::Path) -> std::io::Result<PathBuf> {
+    pub(crate) fn prepare(data_dir: &std::path::Path) -> std::io::Result<PathBuf> {
         let directory = layout::datasets(data_dir);
         fs_err::create_dir_all(&directory)?;
         Ok(directory)
@@ -94,7 +94,7 @@ impl DatasetRegistry {
     ///
     /// # Errors
     /// Directories that cannot be created or cleared, and failures of the store.
-    pub async fn open(store: Store, roots: Roots, options: Options) -> Result<Self, Error> {
+    pub(crate) async fn open(store: Store, roots: Roots, options: Options) -> Result<Self, Error> {
         let layout = Layout::open(&options.data_dir)?;
         let known = store.all_datasets().await?;
         layout.sweep(&known);
@@ -132,7 +132,7 @@ impl DatasetRegistry {
     }
 
     #[must_use]
-    pub fn uploads(&self) -> &Uploads {
+    pub(crate) fn uploads(&self) -> &Uploads {
         &self.inner.uploads
     }
 
@@ -140,7 +140,7 @@ impl DatasetRegistry {
     ///
     /// # Errors
     /// [`Error::Path`] and the errors of [`Store::insert_dataset`].
-    pub async fn register(
+    pub(crate) async fn register(
         &self,
         id: &str,
         properties: Properties,
@@ -164,7 +164,7 @@ impl DatasetRegistry {
     ///
     /// # Errors
     /// [`Error::NoUpload`], [`Error::Incomplete`] and the errors of [`Store::insert_dataset`].
-    pub async fn create(
+    pub(crate) async fn create(
         &self,
         id: &str,
         properties: Properties,
@@ -194,7 +194,7 @@ impl DatasetRegistry {
     /// # Errors
     /// [`Error::NoUpload`], [`Error::Busy`], and [`Error::InUse`] while it is unpacked into a
     /// dataset.
-    pub async fn remove_upload(&self, upload: &str) -> Result<(), Error> {
+    pub(crate) async fn remove_upload(&self, upload: &str) -> Result<(), Error> {
         let unfinished = self.inner.store.unfinished_datasets().await?;
         let needs_it = unfinished.iter().find(|next| next.dataset.upload == upload);
         match needs_it {
@@ -227,7 +227,7 @@ impl DatasetRegistry {
     ///
     /// # Errors
     /// As [`Store::dataset`].
-    pub async fn get(&self, id: &str) -> Result<v1::Dataset, Error> {
+    pub(crate) async fn get(&self, id: &str) -> Result<v1::Dataset, Error> {
         let NumberedDataset {
             number,
             mut dataset,
@@ -241,7 +241,7 @@ impl DatasetRegistry {
     ///
     /// # Errors
     /// As [`Store::delete_dataset`].
-    pub async fn delete(&self, id: &str) -> Result<(), Error> {
+    pub(crate) async fn delete(&self, id: &str) -> Result<(), Error> {
         let deleted = self.inner.store.delete_dataset(id).await?;
         if let Some(work) = self.inner.running().get(&deleted.number) {
             work.cancelled.cancel();
@@ -261,7 +261,7 @@ impl DatasetRegistry {
     ///
     /// # Errors
     /// [`Error::NoSample`] and the errors of [`Store::dataset`].
-    pub async fn sample(&self, id: &str, index: usize) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn sample(&self, id: &str, index: usize) -> Result<Vec<u8>, Error> {
         let found = self.inner.store.dataset(id).await?;
         let missing = || Error::NoSample {
             dataset: format!("datasets/{id}"),

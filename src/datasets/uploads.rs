@@ -29,7 +29,7 @@ const FORMAT: u32 = 1;
 
 /// All uploads. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Uploads {
+pub(crate) struct Uploads {
     inner: Arc<Inner>,
 }
 
@@ -46,7 +46,7 @@ struct Inner {
 
 /// State of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upload {
+pub(crate) struct Upload {
     pub id: Uuid,
     /// Received bytes.
     pub offset: u64,
@@ -78,7 +78,7 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::UploadSize`] and [`Error::TooManyUploads`].
-    pub async fn create(&self, length: u64) -> Result<Upload, Error> {
+    pub(crate) async fn create(&self, length: u64) -> Result<Upload, Error> {
         let limit = self.inner.max_bytes;
         if length == 0 || length > limit {
             return Err(Error::UploadSize { length, limit });
@@ -116,7 +116,7 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::NoUpload`].
-    pub async fn get(&self, upload: &str) -> Result<Upload, Error> {
+    pub(crate) async fn get(&self, upload: &str) -> Result<Upload, Error> {
         let id = parse(upload)?;
         let missing = |error: io::Error| match error.kind() == io::ErrorKind::NotFound {
             true => no_upload(upload),
@@ -138,7 +138,7 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::NoUpload`], [`Error::Busy`] and [`Error::WrongOffset`].
-    pub async fn write_at(&self, upload: &str, given: u64) -> Result<Writer, Error> {
+    pub(crate) async fn write_at(&self, upload: &str, given: u64) -> Result<Writer, Error> {
         let claim = self.claim(parse(upload)?)?;
         // After the claim, because no other request writes to it now.
         let Upload { id, offset, length } = self.get(upload).await?;
@@ -166,7 +166,7 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::NoUpload`] and [`Error::Busy`].
-    pub async fn remove(&self, upload: &str) -> Result<(), Error> {
+    pub(crate) async fn remove(&self, upload: &str) -> Result<(), Error> {
         let id = parse(upload)?;
         let _claim = self.claim(id)?;
         self.get(upload).await?;
@@ -307,7 +307,7 @@ impl Drop for Claim {
 
 /// Appends to an upload.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     upload: Upload,
     file: tokio::fs::File,
     _claim: Claim,
@@ -316,7 +316,7 @@ pub struct Writer {
 impl Writer {
     /// Number of missing bytes.
     #[must_use]
-    pub fn missing(&self) -> u64 {
+    pub(crate) fn missing(&self) -> u64 {
         self.upload.length - self.upload.offset
     }
 
@@ -324,7 +324,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::TooLong`], or a failure of the file system.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let missing = self.missing();
         if bytes.len() as u64 > missing {
             return Err(self.too_long());
@@ -338,7 +338,7 @@ impl Writer {
     ///
     /// # Errors
     /// A failure of the file system.
-    pub async fn finish(mut self) -> Result<Upload, Error> {
+    pub(crate) async fn finish(mut self) -> Result<Upload, Error> {
         self.file.flush().await?;
         self.file.sync_data().await?;
         Ok(self.upload)
@@ -346,7 +346,7 @@ impl Writer {
 
     /// Returns the error for more bytes than announced.
     #[must_use]
-    pub fn too_long(&self) -> Error {
+    pub(crate) fn too_long(&self) -> Error {
         Error::TooLong {
             upload: self.upload.id.to_string(),
             length: self.upload.length,

@@ -29,7 +29,7 @@ pub(super) fn around(detected: Square) -> Square {
 
 /// Cuts a square out of an image. Pixels beyond the edges are black, as in one of fifty training
 /// images.
-pub fn crop(image: &RgbImage, square: Square) -> RgbImage {
+pub(crate) fn crop(image: &RgbImage, square: Square) -> RgbImage {
     let mut crop = RgbImage::new(square.side, square.side);
     let (left, top) = (i64::from(square.left), i64::from(square.top));
     image::imageops::replace(&mut crop, image, -left, -top);

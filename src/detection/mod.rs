@@ -29,10 +29,10 @@ use image::{
 
 use model::Model;
 
-pub use crop::crop;
+pub(crate) use crop::crop;
 
 /// Most faces of an image, by [`Face::weight`].
-pub const MAX_FACES: usize = 64;
+pub(crate) const MAX_FACES: usize = 64;
 
 /// Longer side of the searched image in pixels. The window has 40 pixels, so the smallest face that
 /// is found has 4 % of the longer side: 100 pixels in an image of 2,560. Twice the side would take
@@ -48,7 +48,7 @@ const MIN_SCORE: f64 = 2.8;
 
 /// A square of an image; it may reach beyond its edges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Square {
+pub(crate) struct Square {
     /// Left edge in pixels.
     pub left: i32,
     /// Upper edge in pixels.
@@ -58,7 +58,7 @@ pub struct Square {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Face {
+pub(crate) struct Face {
     /// The square that the detector marks.
     pub detected: Square,
     /// The square to predict on, cut as training images are.
@@ -69,14 +69,14 @@ pub struct Face {
 
 impl Face {
     /// Returns the score times the area: large for the main face of an image.
-    pub fn weight(&self) -> f64 {
+    pub(crate) fn weight(&self) -> f64 {
         self.score * f64::from(self.detected.side).powi(2)
     }
 }
 
 /// Returns the faces of an image by falling [`Face::weight`], at most [`MAX_FACES`]; `None` if
 /// `stop` returned true between two steps.
-pub fn find(image: &RgbImage, stop: &dyn Fn() -> bool) -> Option<Vec<Face>> {
+pub(crate) fn find(image: &RgbImage, stop: &dyn Fn() -> bool) -> Option<Vec<Face>> {
     let (searched, scale) = shrink(image);
     let windows = cascade::search(model(), &searched, stop)?;
     let to_image = |pixels: i32| (f64::from(pixels) / scale).round() as i32;

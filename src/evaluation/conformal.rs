@@ -18,11 +18,11 @@ use super::Scored;
 use crate::model::calibration::{Band, Calibration, DEFAULT_LEVEL, HalfWidth, band_of};
 
 /// The calibrated levels; they need at least 1, 4, 9, 19 and 99 residuals.
-pub const LEVELS: [f64; 5] = [0.5, 0.8, DEFAULT_LEVEL, 0.95, 0.99];
+pub(crate) const LEVELS: [f64; 5] = [0.5, 0.8, DEFAULT_LEVEL, 0.95, 0.99];
 
 /// Calibrates intervals of all levels with enough validation images; `None` if there are too few,
 /// or if a residual is not finite.
-pub fn calibrate(validation: &[Scored]) -> Option<Calibration> {
+pub(crate) fn calibrate(validation: &[Scored]) -> Option<Calibration> {
     let levels = half_widths(validation);
     // Older programs read one level: the default, or the next below it.
     let single = levels

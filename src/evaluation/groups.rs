@@ -6,7 +6,7 @@ use super::{ErrorSums, Image, Scored, mean};
 use crate::proto::v1;
 
 /// Minimum size of a group that can be the worst; the error of fewer images is mostly chance.
-pub const LEAST_OF_WORST_GROUP: u64 = 10;
+pub(crate) const LEAST_OF_WORST_GROUP: u64 = 10;
 
 /// The large enough group with the highest mean absolute error; the first of equals.
 pub(super) fn worst_group(groups: &[v1::EvaluationGroup]) -> Option<v1::EvaluationGroup> {

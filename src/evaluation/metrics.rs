@@ -14,11 +14,11 @@ use super::{
 use crate::{model::calibration::Calibration, proto::v1};
 
 /// Number of images that are listed with the largest errors.
-pub const WORST_PREDICTIONS: usize = 20;
+pub(crate) const WORST_PREDICTIONS: usize = 20;
 
 /// The constant prediction that a model has to beat.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Baseline {
+pub(crate) struct Baseline {
     /// In years.
     pub age: f64,
     pub source: v1::BaselineSource,
@@ -26,7 +26,7 @@ pub struct Baseline {
 
 impl Baseline {
     /// The mean age of the training images if known, else that of the evaluated images.
-    pub fn new(mean_training_age: Option<f64>, images: &[Image<'_>]) -> Self {
+    pub(crate) fn new(mean_training_age: Option<f64>, images: &[Image<'_>]) -> Self {
         match mean_training_age {
             Some(age) => Baseline {
                 age,
@@ -42,7 +42,7 @@ impl Baseline {
 
 /// The prediction intervals that are checked against the true ages.
 #[derive(Debug, Clone, Copy)]
-pub struct Intervals<'a> {
+pub(crate) struct Intervals<'a> {
     pub calibration: &'a Calibration,
     /// A level of the calibration.
     pub level: f64,
@@ -51,7 +51,7 @@ pub struct Intervals<'a> {
 impl<'a> Intervals<'a> {
     /// The intervals at the smallest level of at least `minimum`; `None` if the calibration has no
     /// such level.
-    pub fn at(calibration: Option<&'a Calibration>, minimum: f64) -> Option<Self> {
+    pub(crate) fn at(calibration: Option<&'a Calibration>, minimum: f64) -> Option<Self> {
         let calibration = calibration?;
         Some(Intervals {
             calibration,
@@ -62,7 +62,7 @@ impl<'a> Intervals<'a> {
 
 /// Evaluates predictions of at least one image; without any, most metrics are NaN. `left_out` are
 /// columns of the dataset that are not labels.
-pub fn evaluate(
+pub(crate) fn evaluate(
     images: &[Image<'_>],
     baseline: Baseline,
     intervals: Option<Intervals<'_>>,
@@ -104,7 +104,7 @@ pub fn evaluate(
     }
 }
 
-pub fn predicted_image(image: &Image<'_>) -> v1::PredictedImage {
+pub(crate) fn predicted_image(image: &Image<'_>) -> v1::PredictedImage {
     v1::PredictedImage {
         file: image.name.to_owned(),
         age: image.scored.age,

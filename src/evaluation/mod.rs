@@ -6,13 +6,13 @@
 //!
 //! Training and inference use this module, which depends on neither.
 
-pub mod conformal;
-pub mod groups;
-pub mod metrics;
-pub mod plots;
+pub(crate) mod conformal;
+pub(crate) mod groups;
+pub(crate) mod metrics;
+pub(crate) mod plots;
 mod scored;
 #[cfg(test)]
 mod tests;
 
 use scored::mean;
-pub use scored::{ErrorSums, Image, Scored};
+pub(crate) use scored::{ErrorSums, Image, Scored};

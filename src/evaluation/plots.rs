@@ -27,7 +27,7 @@ pub struct Error(String);
 ///
 /// # Errors
 /// A failure of the drawing library.
-pub fn predicted_against_true(
+pub(crate) fn predicted_against_true(
     scored: &[Scored],
     intervals: Option<Intervals<'_>>,
     caption: &str,
@@ -71,7 +71,7 @@ pub fn predicted_against_true(
 ///
 /// # Errors
 /// A failure of the drawing library.
-pub fn residuals_against_true(scored: &[Scored], caption: &str) -> Result<Vec<u8>, Error> {
+pub(crate) fn residuals_against_true(scored: &[Scored], caption: &str) -> Result<Vec<u8>, Error> {
     let (first, last) = tens_around(scored.iter().map(|one| one.age));
     let (low, high) = tens_around(scored.iter().map(|one| one.error()).chain([0.0]));
     draw(|area| {

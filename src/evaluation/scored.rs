@@ -2,7 +2,7 @@
 
 /// True and predicted age of one image in years.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scored {
+pub(crate) struct Scored {
     /// The true age.
     pub age: f64,
     pub predicted: f64,
@@ -10,37 +10,37 @@ pub struct Scored {
 
 impl Scored {
     /// Prediction minus true age, in years.
-    pub fn error(self) -> f64 {
+    pub(crate) fn error(self) -> f64 {
         self.predicted - self.age
     }
 }
 
 /// Sums of the errors of a set of images, for the mean squared and the mean absolute error.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct ErrorSums {
+pub(crate) struct ErrorSums {
     images: u64,
     squared: f64,
     absolute: f64,
 }
 
 impl ErrorSums {
-    pub fn add(&mut self, scored: Scored) {
+    pub(crate) fn add(&mut self, scored: Scored) {
         self.images += 1;
         self.squared += scored.error().powi(2);
         self.absolute += scored.error().abs();
     }
 
-    pub fn images(&self) -> u64 {
+    pub(crate) fn images(&self) -> u64 {
         self.images
     }
 
     /// Mean squared error in squared years; NaN without an image.
-    pub fn mse(&self) -> f64 {
+    pub(crate) fn mse(&self) -> f64 {
         self.squared / self.images as f64
     }
 
     /// Mean absolute error in years; NaN without an image.
-    pub fn mae(&self) -> f64 {
+    pub(crate) fn mae(&self) -> f64 {
         self.absolute / self.images as f64
     }
 }
@@ -57,7 +57,7 @@ impl FromIterator<Scored> for ErrorSums {
 
 /// A predicted image.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Image<'a> {
+pub(crate) struct Image<'a> {
     /// Name relative to the dataset.
     pub name: &'a str,
     /// Labels as (name, value).

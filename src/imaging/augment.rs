@@ -9,7 +9,7 @@ use super::InputSpec;
 
 /// Enabled random changes; by default there are no changes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Augmentation {
+pub(crate) struct Augmentation {
     /// Mirror half of the images.
     pub horizontal_flip: bool,
     /// Smallest share of the area of a crop, above 0 to 1; 1 keeps the whole image.
@@ -89,12 +89,12 @@ pub struct Rectangle {
 }
 
 impl Augmentation {
-    pub fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         *self == Augmentation::default()
     }
 
     /// Returns true if images are at most mirrored, so that each has only two variants.
-    pub fn has_few_variants(&self) -> bool {
+    pub(crate) fn has_few_variants(&self) -> bool {
         let mirrored = Augmentation {
             horizontal_flip: self.horizontal_flip,
             ..Augmentation::default()
@@ -104,7 +104,7 @@ impl Augmentation {
 
     /// Draws the changes of the image at this position of the dataset in this epoch, for an input
     /// of `size` × `size` pixels.
-    pub fn draw(&self, seed: u64, epoch: u64, position: u32, size: u32) -> Transform {
+    pub(crate) fn draw(&self, seed: u64, epoch: u64, position: u32, size: u32) -> Transform {
         if self.is_none() {
             return Transform::NONE;
         }

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Longest accepted side of the input in pixels.
-pub const MAX_INPUT_SIZE: u32 = 1024;
+pub(crate) const MAX_INPUT_SIZE: u32 = 1024;
 
 /// Input format of a network. It is stored with each checkpoint, and a model always uses its own.
 ///
@@ -221,35 +221,13 @@ fn pixels_of(begin: f64, share: f64, side: u32) -> (f64, f64) {
     (begin, (share * side).min(side - begin))
 }
 
-/// Decodes, resizes and normalizes one image; for many images see [`Preprocessor::preprocess`].
-///
-/// # Errors
-/// As [`decode`]; `out` is unchanged then.
-///
-/// # Panics
-/// If `out` does not have [`InputSpec::values`] elements.
-pub fn preprocess(
-    bytes: &[u8],
-    limits: &Limits,
-    spec: &InputSpec,
-    out: &mut [f32],
-) -> Result<(), Error> {
-    Preprocessor::new().preprocess(bytes, limits, spec, out)
-}
-
-/// Resizes one image; for many images see [`Preprocessor::resize`].
-#[must_use]
-pub fn resize(image: &RgbImage, size: u32) -> RgbImage {
-    Preprocessor::new().resize(image.clone(), size)
-}
-
 /// Writes an image of the specified size as planes of red, green and blue: `out[c][y][x] = (v / 255
 /// - mean[c]) / std[c]`.
 ///
 /// # Panics
 /// If the image is not `size` × `size` pixels or `out` does not have [`InputSpec::values`]
 /// elements.
-pub fn normalise_into(image: &RgbImage, spec: &InputSpec, out: &mut [f32]) {
+pub(crate) fn normalise_into(image: &RgbImage, spec: &InputSpec, out: &mut [f32]) {
     assert_eq!(
         image.dimensions(),
         (spec.size, spec.size),

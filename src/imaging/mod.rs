@@ -19,9 +19,9 @@
 /// Incremented whenever a decoder returns other pixels for the same file. Checkpoints record it: 1
 /// decoded JPEG with zune-jpeg, 2 with libjpeg-turbo. Caches of features and responses do not need
 /// it, because they end with their process.
-pub const DECODER_REVISION: u32 = 2;
+pub(crate) const DECODER_REVISION: u32 = 2;
 
-pub mod augment;
+pub(crate) mod augment;
 mod decode;
 mod error;
 mod formats;
@@ -32,8 +32,11 @@ mod orientation;
 mod tests;
 mod webp;
 
-pub use self::decode::{Header, Limits, decode, inspect};
-pub use self::error::Error;
-pub use self::input::{
-    Fit, InputSpec, MAX_INPUT_SIZE, Preprocessor, ResizeFilter, normalise_into, preprocess, resize,
+pub use self::{
+    decode::{Limits, decode, inspect},
+    input::Preprocessor,
+};
+pub(crate) use self::{
+    error::Error,
+    input::{InputSpec, normalise_into},
 };

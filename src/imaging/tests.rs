@@ -7,7 +7,11 @@ use fs_err as fs;
 use image::{Rgb, RgbImage};
 use serde::Deserialize;
 
-use super::*;
+use super::{decode::Header, *};
+
+fn resize(image: &RgbImage, size: u32) -> RgbImage {
+    Preprocessor::new().resize(image.clone(), size)
+}
 
 /// Greatest difference of one 8-bit sample after decoding and resizing. Without loss, and for JPEG,
 /// only the resizing rounds differently; lossy WebP leaves the last bits of colour to the decoder,
@@ -127,7 +131,9 @@ fn preprocess_writes_the_planes_that_numpy_computes() {
         ..InputSpec::default()
     };
     let mut ours = vec![0.0; spec.values()];
-    preprocess(&fixture("wide.png"), &Limits::default(), &spec, &mut ours).unwrap();
+    Preprocessor::new()
+        .preprocess(&fixture("wide.png"), &Limits::default(), &spec, &mut ours)
+        .unwrap();
     let bytes = fixture("wide.normalised.bin");
     let theirs = bytes
         .as_chunks::<4>()

@@ -11,13 +11,13 @@ use futures_util::{StreamExt, stream};
 use super::{Error, Predictor, ServedModel};
 
 /// The age in years, or the reason why the file cannot be read.
-pub type FilePrediction = Result<f64, String>;
+pub(crate) type FilePrediction = Result<f64, String>;
 
 /// Predicts all files, in order, and reports the number of finished files after each.
 ///
 /// # Errors
 /// A model that does not compute. A file that cannot be read has a [`FilePrediction`] of its own.
-pub async fn predict_files(
+pub(crate) async fn predict_files(
     predictor: &Predictor,
     model: &Arc<ServedModel>,
     files: Vec<PathBuf>,

@@ -31,7 +31,7 @@ const COOL: [f32; 3] = [0.0, 90.0, 255.0];
 
 /// Contribution of each region of an image to its age.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// Rows and columns of the grid of regions.
     pub side: usize,
     /// Years that each region contributes, row by row from the upper left corner.

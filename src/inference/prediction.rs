@@ -8,7 +8,7 @@ use super::explain::Explanation;
 
 /// The result for one image.
 #[derive(Debug, Clone)]
-pub struct Prediction {
+pub(crate) struct Prediction {
     /// Age in years; NaN if faces were requested and none was found.
     pub age: f64,
     pub interval: Option<Interval>,
@@ -32,7 +32,7 @@ pub struct Prediction {
 
 /// The result for one face of an image.
 #[derive(Debug, Clone)]
-pub struct FacePrediction {
+pub(crate) struct FacePrediction {
     pub face: Face,
     /// Age in years.
     pub age: f64,
@@ -42,7 +42,7 @@ pub struct FacePrediction {
 
 /// A prediction interval in years.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Interval {
+pub(crate) struct Interval {
     pub lower: f64,
     pub upper: f64,
     /// Share of true ages that the interval contains, 0 to 1.
@@ -51,7 +51,7 @@ pub struct Interval {
 
 /// An explanation as numbers and as an image.
 #[derive(Debug, Clone)]
-pub struct RenderedExplanation {
+pub(crate) struct RenderedExplanation {
     pub explanation: Explanation,
     /// The explanation laid over the image, as PNG; `None` for preprocessed input.
     pub png: Option<Vec<u8>>,

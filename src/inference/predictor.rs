@@ -21,7 +21,7 @@ use crate::{imaging::Limits, telemetry::traces};
 
 /// Predicts ages. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Predictor {
+pub(crate) struct Predictor {
     pipeline: Pipeline,
     face_slots: FaceSlots,
     cache: Option<PredictionCache>,
@@ -33,7 +33,7 @@ impl Predictor {
     ///
     /// # Errors
     /// If the operating system refuses the threads.
-    pub fn new(
+    pub(crate) fn new(
         engine: Engine,
         decode_threads: usize,
         max_queued: usize,
@@ -51,7 +51,7 @@ impl Predictor {
     ///
     /// # Errors
     /// If the weights cannot be read or do not compute.
-    pub async fn load(&self, model: Arc<ServedModel>) -> Result<(), Error> {
+    pub(crate) async fn load(&self, model: Arc<ServedModel>) -> Result<(), Error> {
         self.pipeline.engine.load(model, false).await
     }
 
@@ -60,16 +60,16 @@ impl Predictor {
     ///
     /// # Errors
     /// If the weights cannot be read or do not compute.
-    pub async fn load_pinned(&self, model: Arc<ServedModel>) -> Result<(), Error> {
+    pub(crate) async fn load_pinned(&self, model: Arc<ServedModel>) -> Result<(), Error> {
         self.pipeline.engine.load(model, true).await
     }
 
-    pub fn statistics(&self) -> &Statistics {
+    pub(crate) fn statistics(&self) -> &Statistics {
         self.pipeline.engine.statistics()
     }
 
     /// Returns the precision of a version; `None` if it is not loaded.
-    pub fn precision_report(&self, model: &ServedModel) -> Option<PrecisionReport> {
+    pub(crate) fn precision_report(&self, model: &ServedModel) -> Option<PrecisionReport> {
         self.pipeline.engine.precision_report(model)
     }
 
@@ -77,7 +77,7 @@ impl Predictor {
     ///
     /// # Errors
     /// `EngineGone` if it panicked.
-    pub async fn compute<T: Send + 'static>(
+    pub(crate) async fn compute<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
@@ -89,7 +89,7 @@ impl Predictor {
     /// # Errors
     /// A refusal by admission control, an image that cannot be read, a deadline that has passed, or
     /// a model that does not compute.
-    pub async fn predict(&self, request: PredictRequest) -> Result<Vec<Prediction>, Error> {
+    pub(crate) async fn predict(&self, request: PredictRequest) -> Result<Vec<Prediction>, Error> {
         let PredictRequest {
             model,
             images,
@@ -144,7 +144,7 @@ impl Predictor {
     ///
     /// # Errors
     /// The same as [`Predictor::predict`], except for a full queue, where it waits.
-    pub async fn predict_queued(
+    pub(crate) async fn predict_queued(
         &self,
         index: usize,
         image: Image,

@@ -8,7 +8,7 @@ use super::ServedModel;
 
 /// Images of one client, to be predicted with one model version.
 #[derive(Debug)]
-pub struct PredictRequest {
+pub(crate) struct PredictRequest {
     pub model: Arc<ServedModel>,
     pub images: Vec<Image>,
     pub options: PredictOptions,
@@ -20,22 +20,22 @@ pub struct PredictRequest {
 
 /// Identity of a client for fair sharing: its own name for itself, or its address. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Client(Arc<str>);
+pub(crate) struct Client(Arc<str>);
 
 impl Client {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Client(name.into())
     }
 
     /// All clients that cannot be distinguished.
-    pub fn unknown() -> Self {
+    pub(crate) fn unknown() -> Self {
         Client::new("")
     }
 }
 
 /// Scheduling class of waiting images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Priority {
+pub(crate) enum Priority {
     /// A user waits for the result.
     #[default]
     Interactive,
@@ -45,7 +45,7 @@ pub enum Priority {
 
 /// An image as a client sends it.
 #[derive(Debug, Clone)]
-pub enum Image {
+pub(crate) enum Image {
     /// A file in one of the formats that [`crate::imaging`] reads.
     Encoded(Bytes),
     /// A preprocessed network input, `[3, S, S]`, as little-endian f32.
@@ -66,7 +66,7 @@ impl Image {
 
 /// Results in addition to the age of each image.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct PredictOptions {
+pub(crate) struct PredictOptions {
     /// Return the image with the age drawn on it.
     pub annotate: bool,
     /// Return the contribution of each image region to the age.

@@ -14,7 +14,7 @@ use super::Interval;
 
 /// Location and manifest data of a model version.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ServedModel {
+pub(crate) struct ServedModel {
     /// `models/{model}/versions/{n}`, or the name of a checkpoint that may become one.
     pub name: String,
     /// Local path of `model.safetensors`.
@@ -29,7 +29,7 @@ pub struct ServedModel {
 }
 
 impl ServedModel {
-    pub fn new(name: String, weights: PathBuf, sha256: String, manifest: Manifest) -> Self {
+    pub(crate) fn new(name: String, weights: PathBuf, sha256: String, manifest: Manifest) -> Self {
         ServedModel {
             name,
             weights,

@@ -7,15 +7,15 @@
 use serde::{Deserialize, Serialize};
 
 /// The default level of an interval.
-pub const DEFAULT_LEVEL: f64 = 0.9;
+pub(crate) const DEFAULT_LEVEL: f64 = 0.9;
 
 /// Width of a band of predicted ages in years.
-pub const BAND_YEARS: u32 = 10;
+pub(crate) const BAND_YEARS: u32 = 10;
 
 /// Half widths of intervals that contain given shares of true ages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Stored")]
-pub struct Calibration {
+pub(crate) struct Calibration {
     /// The level for programs that read one only: 0.9, or the highest available level below it.
     pub confidence: f64,
     /// Half the width of its interval in years, for any predicted age.
@@ -30,7 +30,7 @@ pub struct Calibration {
 
 /// Half the width of an interval that contains a share of true ages.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct HalfWidth {
+pub(crate) struct HalfWidth {
     /// The share, between 0 and 1.
     pub level: f64,
     /// Half the width in years.
@@ -39,7 +39,7 @@ pub struct HalfWidth {
 
 /// Half widths for predicted ages of `from` to below `from + 10` years.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Band {
+pub(crate) struct Band {
     /// First age of the band in years, a multiple of ten.
     pub from: u32,
     /// Number of residuals.
@@ -49,14 +49,14 @@ pub struct Band {
 }
 
 /// First age of the band of a predicted age; ages below zero belong to the first band.
-pub fn band_of(predicted: f64) -> u32 {
+pub(crate) fn band_of(predicted: f64) -> u32 {
     // The cast saturates and converts NaN to zero.
     (predicted / f64::from(BAND_YEARS)) as u32 * BAND_YEARS
 }
 
 impl Calibration {
     /// The smallest level of at least `wanted`; `None` if all are lower.
-    pub fn level_for(&self, wanted: f64) -> Option<f64> {
+    pub(crate) fn level_for(&self, wanted: f64) -> Option<f64> {
         // Levels are stored in decimal, so 0.8 may be off by a rounding error.
         let levels = self.levels.iter().map(|quantile| quantile.level);
         levels.into_iter().find(|level| *level >= wanted - 1e-9)
@@ -67,7 +67,7 @@ impl Calibration {
     ///
     /// The half width is the band's if it has the level, else that of all ages, and at least that
     /// of a lower level.
-    pub fn interval(&self, level: f64, predicted: f64) -> Option<(f64, f64)> {
+    pub(crate) fn interval(&self, level: f64, predicted: f64) -> Option<(f64, f64)> {
         let half_width = self.half_width(level, predicted)?;
         let upper = (predicted + half_width).max(0.0);
         Some(((predicted - half_width).max(0.0), upper))
@@ -75,7 +75,7 @@ impl Calibration {
 
     /// Half the width in years of the interval of a level around a predicted age; see
     /// [`Self::interval`].
-    pub fn half_width(&self, level: f64, predicted: f64) -> Option<f64> {
+    pub(crate) fn half_width(&self, level: f64, predicted: f64) -> Option<f64> {
         self.levels.iter().find(|overall| overall.level == level)?;
         let from = band_of(predicted);
         let band = self.bands.iter().find(|band| band.from == from);
@@ -90,7 +90,7 @@ impl Calibration {
     }
 
     /// The levels for messages: `0.5, 0.8, 0.9`.
-    pub fn listed_levels(&self) -> String {
+    pub(crate) fn listed_levels(&self) -> String {
         let levels: Vec<String> = self
             .levels
             .iter()

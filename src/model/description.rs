@@ -18,11 +18,11 @@ use crate::imaging::InputSpec;
 /// Size limit of a manifest in bytes; one with a long spec and all calibration levels has 10 KiB.
 const MAX_MANIFEST: u64 = 1 << 20;
 /// The architecture of every model.
-pub const ARCHITECTURE: &str = "resnet18";
+pub(crate) const ARCHITECTURE: &str = "resnet18";
 
 /// Input and output of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Description {
+pub(crate) struct Description {
     /// [`FORMAT_VERSION`] of the program that wrote it.
     pub format_version: u32,
     /// Always [`ARCHITECTURE`].
@@ -32,7 +32,7 @@ pub struct Description {
 }
 
 impl Description {
-    pub fn of(manifest: &Manifest) -> Self {
+    pub(crate) fn of(manifest: &Manifest) -> Self {
         Description {
             format_version: manifest.format_version,
             architecture: manifest.architecture.clone(),
@@ -43,13 +43,13 @@ impl Description {
 
     /// # Errors
     /// A number that JSON cannot express, which no manifest has.
-    pub fn to_json(&self) -> Result<String, std::io::Error> {
+    pub(crate) fn to_json(&self) -> Result<String, std::io::Error> {
         serde_json::to_string(self).map_err(std::io::Error::other)
     }
 
     /// The description of the model in a file: the file's own, that of a manifest beside it, or the
     /// starter's. `None` if none of them describes exactly these tensors and is valid.
-    pub fn find(path: &Path, found: &Found, sha256: &str) -> Option<Self> {
+    pub(crate) fn find(path: &Path, found: &Found, sha256: &str) -> Option<Self> {
         let own = found.description.as_deref();
         let own = own.and_then(|text| serde_json::from_str::<Self>(text).ok());
         let described = own

@@ -13,7 +13,7 @@ use super::Error;
 ///
 /// # Errors
 /// An invalid name, or a GPU that is missing.
-pub fn select(requested: &str) -> Result<Device, Error> {
+pub(crate) fn select(requested: &str) -> Result<Device, Error> {
     let unavailable = |reason: String| Error::Device {
         requested: requested.to_owned(),
         reason,
@@ -43,7 +43,7 @@ pub fn select(requested: &str) -> Result<Device, Error> {
 }
 
 /// `cpu` or `cuda:N`.
-pub fn name(device: Device) -> String {
+pub(crate) fn name(device: Device) -> String {
     match device {
         Device::Cuda(index) => format!("cuda:{index}"),
         Device::Cpu => "cpu".to_owned(),
@@ -54,7 +54,7 @@ pub fn name(device: Device) -> String {
 
 /// Sets the number of libtorch's threads for calls from the current thread, whatever other threads
 /// set later.
-pub fn compute_with_threads(count: usize) {
+pub(crate) fn compute_with_threads(count: usize) {
     tch::set_num_threads(i32::try_from(count).unwrap_or(i32::MAX));
     // A thread adopts the number that was set last, by any thread, when it first uses libtorch;
     // reading the number counts as a first use.
@@ -62,7 +62,7 @@ pub fn compute_with_threads(count: usize) {
 }
 
 /// The supported version of libtorch.
-pub const LIBTORCH_VERSION: &str = "2.11.0";
+pub(crate) const LIBTORCH_VERSION: &str = "2.11.0";
 
 /// Loads the CUDA backend once, before the first tensor; returns the reason if it cannot be loaded.
 fn load_cuda() -> Result<(), String> {

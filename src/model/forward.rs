@@ -6,7 +6,7 @@ use super::Error;
 
 /// Source of the statistics of trainable BatchNorms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Batch statistics in trainable BatchNorms, which update their running statistics.
     Train,
     /// Running statistics everywhere.
@@ -15,7 +15,7 @@ pub enum Mode {
 
 /// The output of the network for one image.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Output {
+pub(crate) struct Output {
     /// The output before the label scale is applied.
     pub value: f32,
     /// The contribution of each cell of layer4 to the value, row by row, if requested. Together
@@ -25,7 +25,7 @@ pub struct Output {
 
 /// Outputs that the device may still be computing.
 #[derive(Debug)]
-pub struct PendingOutputs {
+pub(crate) struct PendingOutputs {
     /// `[N]`.
     pub(super) values: Tensor,
     /// The attributions of the first images, where requested.
@@ -37,7 +37,7 @@ impl PendingOutputs {
     ///
     /// # Errors
     /// A failure of the device.
-    pub fn finish(self) -> Result<Vec<Output>, Error> {
+    pub(crate) fn finish(self) -> Result<Vec<Output>, Error> {
         let read = |tensor: Tensor| -> Result<Vec<f32>, Error> {
             Ok(Vec::try_from(tensor.f_to_device(Device::Cpu)?)?)
         };

@@ -5,7 +5,7 @@ use super::Error;
 /// The layers in the order of the forward pass, with torchvision's names. Each trains as a whole or
 /// not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Layer {
+pub(crate) enum Layer {
     /// The 7×7 convolution of the input.
     Conv1,
     Bn1,
@@ -22,7 +22,7 @@ pub enum Layer {
 }
 
 impl Layer {
-    pub const ALL: [Layer; 7] = [
+    pub(crate) const ALL: [Layer; 7] = [
         Layer::Conv1,
         Layer::Bn1,
         Layer::Layer1,
@@ -37,7 +37,7 @@ impl Layer {
         [Layer::Layer1, Layer::Layer2, Layer::Layer3, Layer::Layer4];
 
     /// The prefix of its tensors' names.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Layer::Conv1 => "conv1",
             Layer::Bn1 => "bn1",
@@ -55,24 +55,24 @@ impl Layer {
 /// Gradients flow backward from the output, so a frozen layer behind a trainable one would save
 /// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TrainableFrom {
+pub(crate) struct TrainableFrom {
     first: Layer,
 }
 
 impl TrainableFrom {
     /// layer4 and fc.
-    pub const DEFAULT: TrainableFrom = TrainableFrom {
+    pub(crate) const DEFAULT: TrainableFrom = TrainableFrom {
         first: Layer::Layer4,
     };
 
     /// fc only, the minimum; also for networks that only predict.
-    pub const HEAD: TrainableFrom = TrainableFrom { first: Layer::Fc };
+    pub(crate) const HEAD: TrainableFrom = TrainableFrom { first: Layer::Fc };
 
     /// Parses names such as `["layer4", "fc"]` or `["ALL"]`.
     ///
     /// # Errors
     /// [`Error::Trainable`] for an unknown name, no names, or a gap before the head.
-    pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<Self, Error> {
+    pub(crate) fn parse<S: AsRef<str>>(names: &[S]) -> Result<Self, Error> {
         let known = || Layer::ALL.map(Layer::name).join(", ");
         let mut requested = Vec::new();
         for name in names {
@@ -109,19 +109,19 @@ impl TrainableFrom {
         Ok(TrainableFrom { first })
     }
 
-    pub fn contains(self, layer: Layer) -> bool {
+    pub(crate) fn contains(self, layer: Layer) -> bool {
         layer >= self.first
     }
 
     /// Returns whether the parameter or buffer of this name belongs to a trainable layer.
-    pub fn contains_name(self, name: &str) -> bool {
+    pub(crate) fn contains_name(self, name: &str) -> bool {
         let prefix = name.split('.').next().unwrap_or(name);
         let layer = Layer::ALL.into_iter().find(|layer| layer.name() == prefix);
         layer.is_some_and(|layer| self.contains(layer))
     }
 
     /// The names of the trainable layers.
-    pub fn names(self) -> Vec<String> {
+    pub(crate) fn names(self) -> Vec<String> {
         let trainable = Layer::ALL.into_iter().filter(|layer| self.contains(*layer));
         trainable.map(|layer| layer.name().to_owned()).collect()
     }
@@ -129,7 +129,7 @@ impl TrainableFrom {
     /// Channels, height and width of the output of the frozen layers for images of this side;
     /// `None` if no residual block and not both conv1 and bn1 are frozen, so that there is nothing
     /// worth caching.
-    pub fn feature_shape(self, input_size: u32) -> Option<[u32; 3]> {
+    pub(crate) fn feature_shape(self, input_size: u32) -> Option<[u32; 3]> {
         // conv1 and the pooling behind bn1 halve the side, and so does each layer but the first.
         let (channels, halvings) = match self.first {
             Layer::Conv1 | Layer::Bn1 => return None,

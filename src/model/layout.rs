@@ -11,7 +11,7 @@ pub(super) const CHANNELS: [usize; 4] = [64, 128, 256, 512];
 
 /// Names and shapes of all parameters and buffers of a network with this many outputs, in
 /// torchvision's order.
-pub fn layout(outputs: usize) -> Vec<(String, Vec<usize>)> {
+pub(crate) fn layout(outputs: usize) -> Vec<(String, Vec<usize>)> {
     let mut entries = Vec::new();
     push_conv(&mut entries, "conv1", &[64, 3, 7, 7]);
     push_batch_norm(&mut entries, "bn1", 64);
@@ -37,7 +37,7 @@ pub fn layout(outputs: usize) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Returns whether the entry is learned by gradient, as opposed to a running statistic.
-pub fn is_parameter(name: &str) -> bool {
+pub(crate) fn is_parameter(name: &str) -> bool {
     name.ends_with(".weight") || name.ends_with(".bias")
 }
 

@@ -15,22 +15,22 @@
 //! Nothing here depends on trainings, requests or the database.
 
 mod batch_norm;
-pub mod calibration;
-pub mod checkpoint;
-pub mod description;
-pub mod device;
+pub(crate) mod calibration;
+pub(crate) mod checkpoint;
+pub(crate) mod description;
+pub(crate) mod device;
 mod error;
-pub mod forward;
+pub(crate) mod forward;
 pub(crate) mod fused;
-pub mod init;
-pub mod layers;
-pub mod layout;
-pub mod precision;
-pub mod resnet18;
+pub(crate) mod init;
+pub(crate) mod layers;
+pub(crate) mod layout;
+pub(crate) mod precision;
+pub(crate) mod resnet18;
 pub(crate) mod slices;
-pub mod starter;
-pub mod tensors;
-pub mod torchscript;
-pub mod weights;
+pub(crate) mod starter;
+pub(crate) mod tensors;
+pub(crate) mod torchscript;
+pub(crate) mod weights;
 
-pub use error::Error;
+pub(crate) use error::Error;

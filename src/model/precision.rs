@@ -19,7 +19,7 @@ pub enum Precision {
 
 /// How the precision of predictions is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrecisionPolicy {
+pub(crate) enum PrecisionPolicy {
     /// The fastest precision of the device that changes ages little enough.
     Auto,
     /// This precision, however much it changes ages.
@@ -70,7 +70,7 @@ impl PrecisionPolicy {
     ///
     /// # Errors
     /// [`Error::Precision`] for f16 and f16-weights on a GPU, or on a CPU without the instructions.
-    pub fn check(self, device: Device) -> Result<(), Error> {
+    pub(crate) fn check(self, device: Device) -> Result<(), Error> {
         let (precision, reason) = match self {
             PrecisionPolicy::Only(precision @ Precision::F16) => {
                 (precision, "it needs a CPU with AVX512_FP16")
@@ -92,7 +92,7 @@ impl PrecisionPolicy {
 
 /// Returns whether the device multiplies bf16 natively; CPUs without the instructions only emulate
 /// it.
-pub fn supports_bf16(device: Device) -> bool {
+pub(crate) fn supports_bf16(device: Device) -> bool {
     match device {
         Device::Cuda(_) => true,
         Device::Cpu => cpu_supports_bf16(),

@@ -15,7 +15,7 @@ use super::{
 ///
 /// # Errors
 /// Other names or shapes than the network's.
-pub fn exact(found: &StateDict) -> Result<BTreeMap<String, Tensor>, Error> {
+pub(crate) fn exact(found: &StateDict) -> Result<BTreeMap<String, Tensor>, Error> {
     check_shapes(found, &layout(1), &Mismatch::default())?;
     found
         .iter()

@@ -22,7 +22,7 @@ const MODULE: &str = "Visage";
 ///
 /// # Panics
 /// If a tensor is missing; see [`ResNet18::new`].
-pub fn write(
+pub(crate) fn write(
     state: &BTreeMap<String, Tensor>,
     label: LabelScale,
     input_size: u32,

@@ -25,7 +25,6 @@ pub use generated::visage::v1;
 pub use generated::visage::worker::v1 as worker_v1;
 
 #[allow(
-    missing_docs,
     unreachable_pub,
     clippy::all,
     clippy::wildcard_enum_match_arm,

@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[derive(Clone)]
-pub struct ModelApi {
+pub(crate) struct ModelApi {
     pub(crate) artifacts: Artifacts,
     pub(crate) registry: Registry,
     pub(crate) evaluations: Evaluations,

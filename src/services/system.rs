@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[derive(Clone)]
-pub struct SystemApi {
+pub(crate) struct SystemApi {
     /// The response of GetServerInfo except for the live model.
     pub(crate) info: v1::GetServerInfoResponse,
     pub(crate) registry: Registry,

@@ -3,7 +3,7 @@
 //! `live` is the served version. When it moves, `previous` moves to the version that was live, in
 //! the same transaction, so that a rollback is one call.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::time::SystemTime;
 
 use prost::Message;
 use prost_types::Timestamp;
@@ -29,7 +29,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::AliasMoved`].
-    pub async fn set_alias(
+    pub(crate) async fn set_alias(
         &self,
         model: &str,
         alias: &str,
@@ -72,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn delete_alias(&self, model: &str, alias: &str) -> Result<(), Error> {
+    pub(crate) async fn delete_alias(&self, model: &str, alias: &str) -> Result<(), Error> {
         let inner = self.inner.clone();
         let (model, alias) = (model.to_owned(), alias.to_owned());
         run_detached(Box::pin(async move {
@@ -99,22 +99,8 @@ impl Store {
         .await
     }
 
-    /// Returns the aliases of a model with their versions.
-    pub async fn aliases(&self, model: &str) -> Result<BTreeMap<String, u64>, Error> {
-        let mut read = self.read().await?;
-        let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT alias, number FROM aliases WHERE model = ?")
-                .bind(model)
-                .fetch_all(&mut *read)
-                .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(alias, number)| (alias, number.cast_unsigned()))
-            .collect())
-    }
-
     /// Lists up to `limit` moves of a model's aliases, newest first, before a position.
-    pub async fn alias_events(
+    pub(crate) async fn alias_events(
         &self,
         model: &str,
         before: Option<i64>,
@@ -141,7 +127,7 @@ impl Store {
 
     /// Returns a receiver that changes after each move of an alias; its value is the number of the
     /// move. Read the aliases with [`Store::version`] or [`Store::aliases`].
-    pub fn subscribe_aliases(&self) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe_aliases(&self) -> watch::Receiver<u64> {
         self.inner.alias_events.subscribe()
     }
 

@@ -25,7 +25,7 @@ use super::{
 
 /// Data to write together with a training's message. The default writes the message alone.
 #[derive(Clone, Debug, Default)]
-pub struct Change {
+pub(crate) struct Change {
     /// Events to append, in order: `DatasetScanned`, `EpochCompleted`, `MetricsRewound`,
     /// `CheckpointSaved`, `SpecChanged` or `TestEvaluated`.
     ///
@@ -53,7 +53,7 @@ impl From<Kind> for Change {
 
 /// Position to which a training returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rewind {
+pub(crate) enum Rewind {
     /// The start: all checkpoints and the resume point are deleted.
     ToStart,
     /// The end of an epoch, or the start: checkpoints of later epochs are deleted.
@@ -67,7 +67,7 @@ pub enum Rewind {
 
 /// Result of a change.
 #[derive(Clone, Debug, PartialEq)]
-pub struct UpdateResult {
+pub(crate) struct UpdateResult {
     /// The training after the change.
     pub training: pb::Training,
     /// Appended events, in order.
@@ -93,7 +93,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Terminal`] if an ended training would change its state or get
     /// events or a version; [`Error::NotAppendable`].
-    pub async fn update<F, E>(&self, id: &str, decide: F) -> Result<UpdateResult, E>
+    pub(crate) async fn update<F, E>(&self, id: &str, decide: F) -> Result<UpdateResult, E>
     where
         F: FnOnce(&mut pb::Training) -> Result<Change, E> + Send + 'static,
         E: From<Error> + Send + 'static,

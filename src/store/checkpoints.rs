@@ -14,7 +14,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn checkpoints(
+    pub(crate) async fn checkpoints(
         &self,
         id: &str,
         before: Option<i64>,
@@ -40,7 +40,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn checkpoint(
+    pub(crate) async fn checkpoint(
         &self,
         id: &str,
         which: CheckpointRef,
@@ -78,7 +78,7 @@ impl Store {
     }
 
     /// Returns the best checkpoint so far, if there is one.
-    pub async fn best_checkpoint(&self, id: &str) -> Result<Option<pb::Checkpoint>, Error> {
+    pub(crate) async fn best_checkpoint(&self, id: &str) -> Result<Option<pb::Checkpoint>, Error> {
         match self.checkpoint(id, CheckpointRef::Best).await {
             Ok(best) => Ok(Some(best)),
             Err(Error::NotFound { .. }) => Ok(None),
@@ -87,13 +87,13 @@ impl Store {
     }
 
     /// Returns true if a checkpoint or a model version uses the artifact with this SHA-256 (hex).
-    pub async fn is_referenced(&self, sha256: &str) -> Result<bool, Error> {
+    pub(crate) async fn is_referenced(&self, sha256: &str) -> Result<bool, Error> {
         let mut read = self.read().await?;
         is_referenced(&mut read, sha256).await
     }
 
     /// Returns the SHA-256 (hex) of every artifact that a checkpoint or a model version uses.
-    pub async fn referenced_digests(&self) -> Result<HashSet<String>, Error> {
+    pub(crate) async fn referenced_digests(&self) -> Result<HashSet<String>, Error> {
         let mut read = self.read().await?;
         let digests: Vec<String> = sqlx::query_scalar(
             "SELECT sha256 FROM checkpoint_files UNION SELECT sha256 FROM version_files",

@@ -16,7 +16,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::DatasetInUse`].
-    pub async fn delete_dataset(&self, id: &str) -> Result<NumberedDataset, Error> {
+    pub(crate) async fn delete_dataset(&self, id: &str) -> Result<NumberedDataset, Error> {
         let (inner, id) = (self.inner.clone(), id.to_owned());
         run_detached(Box::pin(async move {
             let mut write = WriteTx::start(inner).await?;

@@ -18,7 +18,7 @@ use super::{
 
 /// A dataset with the number of its row, which distinguishes it from a later one of the same id.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NumberedDataset {
+pub(crate) struct NumberedDataset {
     pub number: i64,
     pub dataset: pb::Dataset,
 }
@@ -29,7 +29,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::UploadUsed`], [`Error::TooManyDatasets`].
-    pub async fn insert_dataset(
+    pub(crate) async fn insert_dataset(
         &self,
         dataset: pb::Dataset,
         max_unfinished: usize,
@@ -48,14 +48,14 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn dataset(&self, id: &str) -> Result<NumberedDataset, Error> {
+    pub(crate) async fn dataset(&self, id: &str) -> Result<NumberedDataset, Error> {
         let mut read = self.read().await?;
         let found = find(&mut read, id).await?;
         found.ok_or_else(|| Error::no_dataset(id))
     }
 
     /// Lists up to `limit` datasets, newest first, before a position.
-    pub async fn list_datasets(
+    pub(crate) async fn list_datasets(
         &self,
         before: Option<i64>,
         limit: u32,
@@ -72,7 +72,7 @@ impl Store {
     }
 
     /// Returns the datasets that are being unpacked or scanned, oldest first.
-    pub async fn unfinished_datasets(&self) -> Result<Vec<NumberedDataset>, Error> {
+    pub(crate) async fn unfinished_datasets(&self) -> Result<Vec<NumberedDataset>, Error> {
         let mut read = self.read().await?;
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT number, id, message FROM datasets WHERE state < ? ORDER BY number",
@@ -84,7 +84,7 @@ impl Store {
     }
 
     /// Returns all datasets, oldest first.
-    pub async fn all_datasets(&self) -> Result<Vec<NumberedDataset>, Error> {
+    pub(crate) async fn all_datasets(&self) -> Result<Vec<NumberedDataset>, Error> {
         let mut read = self.read().await?;
         let rows: Vec<Row> =
             sqlx::query_as("SELECT number, id, message FROM datasets ORDER BY number")
@@ -95,7 +95,7 @@ impl Store {
 
     /// Replaces a dataset. Returns false if it was deleted meanwhile, even if another one has its
     /// id.
-    pub async fn update_dataset(&self, changed: NumberedDataset) -> Result<bool, Error> {
+    pub(crate) async fn update_dataset(&self, changed: NumberedDataset) -> Result<bool, Error> {
         let inner = self.inner.clone();
         run_detached(Box::pin(async move {
             let NumberedDataset {

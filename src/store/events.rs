@@ -10,7 +10,7 @@ use crate::proto::v1 as pb;
 
 use super::{Error, Page, Store, page::encode_token, transaction::WriteTx};
 
-pub use crate::proto::v1::training_event::Kind;
+pub(crate) use crate::proto::v1::training_event::Kind;
 
 impl Store {
     /// Lists up to `limit` events of a training after a sequence (0 for all), in order; `next` is a
@@ -19,7 +19,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], [`Error::CursorAhead`] if the training has no event of that sequence
     /// yet.
-    pub async fn events_after(
+    pub(crate) async fn events_after(
         &self,
         id: &str,
         sequence: u64,
@@ -43,7 +43,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::CursorAhead`].
-    pub async fn events_after_global(
+    pub(crate) async fn events_after_global(
         &self,
         cursor: i64,
         limit: u32,
@@ -61,7 +61,7 @@ impl Store {
     }
 
     /// Returns the latest metrics of an epoch, or `None` if it was never completed.
-    pub async fn epoch_metrics(
+    pub(crate) async fn epoch_metrics(
         &self,
         id: &str,
         epoch: u32,
@@ -84,25 +84,15 @@ impl Store {
     }
 
     /// Returns the metrics of the best checkpoint's epoch, or `None` without a checkpoint.
-    pub async fn best_metrics(&self, id: &str) -> Result<Option<pb::EpochMetrics>, Error> {
+    pub(crate) async fn best_metrics(&self, id: &str) -> Result<Option<pb::EpochMetrics>, Error> {
         match self.best_checkpoint(id).await? {
             Some(best) => self.epoch_metrics(id, best.epoch).await,
             None => Ok(None),
         }
     }
 
-    /// Returns the sequence of a training's latest event.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub async fn head(&self, id: &str) -> Result<u64, Error> {
-        let mut read = self.read().await?;
-        let (_, head) = training_head(&mut read, id).await?;
-        Ok(head.cast_unsigned())
-    }
-
     /// Returns the cursor of the latest event ever appended; 0 before the first.
-    pub async fn global_head(&self) -> Result<i64, Error> {
+    pub(crate) async fn global_head(&self) -> Result<i64, Error> {
         let mut read = self.read().await?;
         log_head(&mut read).await
     }
@@ -112,7 +102,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::CursorAhead`].
-    pub async fn sequence_at(&self, id: &str, cursor: i64) -> Result<u64, Error> {
+    pub(crate) async fn sequence_at(&self, id: &str, cursor: i64) -> Result<u64, Error> {
         let mut read = self.read().await?;
         let (number, _) = training_head(&mut read, id).await?;
         let head = log_head(&mut read).await?;
@@ -129,7 +119,7 @@ impl Store {
 
     /// Returns a receiver that changes after events were committed; its value is the cursor of the
     /// latest one. Read the events with [`Store::events_after`] or [`Store::events_after_global`].
-    pub fn subscribe(&self) -> watch::Receiver<i64> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<i64> {
         self.inner.events.subscribe()
     }
 }
@@ -191,7 +181,10 @@ fn decode((cursor, sequence, message): Row) -> Result<pb::TrainingEvent, Error> 
 }
 
 /// Returns a training's row and the sequence of its latest event.
-async fn training_head(connection: &mut SqliteConnection, id: &str) -> Result<(i64, i64), Error> {
+pub(super) async fn training_head(
+    connection: &mut SqliteConnection,
+    id: &str,
+) -> Result<(i64, i64), Error> {
     sqlx::query_as("SELECT number, last_sequence FROM trainings WHERE id = ?")
         .bind(id)
         .fetch_optional(connection)

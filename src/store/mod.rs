@@ -66,12 +66,12 @@ mod versions;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, Rewind, UpdateResult};
-pub use datasets::NumberedDataset;
-pub use error::Error;
-pub use events::Kind;
-pub use open::Store;
-pub use page::{MAX_PAGE_BYTES, Page, Room, encode_token, parse_token};
-pub use trainings::{Inserted, RequestId, is_final};
+pub(crate) use change::{Change, Rewind};
+pub(crate) use datasets::NumberedDataset;
+pub(crate) use error::Error;
+pub(crate) use events::Kind;
+pub(crate) use open::Store;
+pub(crate) use page::{MAX_PAGE_BYTES, Page, Room, encode_token, parse_token};
+pub(crate) use trainings::{Inserted, RequestId, is_final};
 pub(crate) use transaction::run_detached;
-pub use versions::{Promotion, Publish};
+pub(crate) use versions::{Promotion, Publish};

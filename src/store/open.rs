@@ -30,7 +30,7 @@ const READERS: u32 = 4;
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub(crate) struct Store {
     pub(super) inner: Arc<Inner>,
 }
 
@@ -56,7 +56,7 @@ impl Store {
     /// [`Error::Locked`], [`Error::NewerDatabase`], [`Error::ForeignDatabase`] and
     /// [`Error::CorruptDatabase`], each before any change; [`Error::Directory`],
     /// [`Error::DiskFull`], [`Error::Migration`].
-    pub async fn open(directory: &Path) -> Result<Self, Error> {
+    pub(crate) async fn open(directory: &Path) -> Result<Self, Error> {
         create_directory(directory).map_err(|source| Error::directory(directory, source))?;
         let lock = DirectoryLock::acquire(directory)?;
         let path = directory.join(FILE);
@@ -99,7 +99,7 @@ impl Store {
     /// directory.
     ///
     /// Every later call on any clone fails with [`Error::Closed`].
-    pub async fn close(&self) -> Result<(), Error> {
+    pub(crate) async fn close(&self) -> Result<(), Error> {
         // Readers first: the last connection to close merges the log, and a reader must not write.
         self.inner.readers.close().await;
         self.inner.writer.close().await;

@@ -18,11 +18,11 @@ const TOKEN_VERSION: u8 = 1;
 /// An item larger than this is a page of its own. Every text in a stored item is bounded where it
 /// enters: names and paths by the file system, labels and display names by the services, the
 /// examples and groups of a report by number and length.
-pub const MAX_PAGE_BYTES: usize = 3 << 20;
+pub(crate) const MAX_PAGE_BYTES: usize = 3 << 20;
 
 /// Room of a page for further items.
 #[derive(Debug)]
-pub struct Room {
+pub(crate) struct Room {
     items: usize,
     bytes: usize,
     is_empty: bool,
@@ -30,7 +30,7 @@ pub struct Room {
 
 impl Room {
     /// Room for up to `items` items with up to `bytes` encoded bytes in total.
-    pub fn new(items: usize, bytes: usize) -> Self {
+    pub(crate) fn new(items: usize, bytes: usize) -> Self {
         Room {
             items,
             bytes,
@@ -40,7 +40,7 @@ impl Room {
 
     /// Reserves room for an item; returns false if there is not enough. The first item always fits,
     /// so that a list can be read to its end.
-    pub fn take(&mut self, item: &impl Message) -> bool {
+    pub(crate) fn take(&mut self, item: &impl Message) -> bool {
         let bytes = item.encoded_len();
         if self.items == 0 || (bytes > self.bytes && !self.is_empty) {
             return false;
@@ -54,7 +54,7 @@ impl Room {
 
 /// A part of a list.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Page<T> {
+pub(crate) struct Page<T> {
     /// In the order of the list.
     pub items: Vec<T>,
     /// Position to give as `before` (or `after`) for the next page; `None` on the last one.
@@ -89,7 +89,7 @@ impl<T: Message> Page<T> {
 }
 
 /// Encodes a position, such as a cursor, as an opaque token: `base64url(version byte, position)`.
-pub fn encode_token(cursor: i64) -> String {
+pub(crate) fn encode_token(cursor: i64) -> String {
     let mut bytes = [TOKEN_VERSION; 9];
     bytes[1..].copy_from_slice(&cursor.to_be_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
@@ -99,7 +99,7 @@ pub fn encode_token(cursor: i64) -> String {
 ///
 /// # Errors
 /// [`Error::BadToken`].
-pub fn parse_token(token: &str) -> Result<i64, Error> {
+pub(crate) fn parse_token(token: &str) -> Result<i64, Error> {
     let bad = |problem| Error::BadToken {
         token: token.chars().take(64).collect(),
         problem,

@@ -8,7 +8,7 @@ use super::{Error, Store, transaction::WriteTx};
 
 impl Store {
     /// Returns the resume point of a training; `None` before the first one and after the end.
-    pub async fn resume_point(&self, id: &str) -> Result<Option<ResumePoint>, Error> {
+    pub(crate) async fn resume_point(&self, id: &str) -> Result<Option<ResumePoint>, Error> {
         let mut read = self.read().await?;
         let message: Option<Vec<u8>> = sqlx::query_scalar(
             "SELECT message FROM resume_points WHERE training = (SELECT number FROM trainings WHERE id = ?)",

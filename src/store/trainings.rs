@@ -16,7 +16,7 @@ use super::{
 
 /// Identifies a request, so that StartTraining is idempotent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId {
+pub(crate) struct RequestId {
     /// UUID of the client.
     pub id: String,
     /// Digest of the request without its id; a repeated id with another fingerprint is refused.
@@ -25,7 +25,7 @@ pub struct RequestId {
 
 /// Result of inserting a training.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Inserted {
+pub(crate) enum Inserted {
     New(pb::Training),
     /// The training that the request id was used for before.
     Existing(pb::Training),
@@ -40,7 +40,7 @@ impl Store {
     /// # Errors
     /// In this order: [`Error::BadName`], [`Error::RequestIdReused`], [`Error::AlreadyExists`],
     /// [`Error::QueueFull`], [`Error::NotFound`] for a dataset that was deleted.
-    pub async fn insert_training(
+    pub(crate) async fn insert_training(
         &self,
         training: pb::Training,
         request: Option<RequestId>,
@@ -60,7 +60,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::RequestIdReused`].
-    pub async fn requested_training(
+    pub(crate) async fn requested_training(
         &self,
         request: &RequestId,
     ) -> Result<Option<pb::Training>, Error> {
@@ -72,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::QueueFull`].
-    pub async fn check_insertable(&self, id: &str, max_queued: usize) -> Result<(), Error> {
+    pub(crate) async fn check_insertable(&self, id: &str, max_queued: usize) -> Result<(), Error> {
         let mut read = self.read().await?;
         insertable(&mut read, id, max_queued).await.map(|_| ())
     }
@@ -81,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn training(&self, id: &str) -> Result<pb::Training, Error> {
+    pub(crate) async fn training(&self, id: &str) -> Result<pb::Training, Error> {
         let mut read = self.read().await?;
         match find(&mut read, id).await? {
             Some((_, training)) => Ok(training),
@@ -91,7 +91,7 @@ impl Store {
 
     /// Lists up to `limit` trainings in one of the states (empty for all), newest first, before a
     /// position. Trainings inserted between two pages do not shift the others.
-    pub async fn list_trainings(
+    pub(crate) async fn list_trainings(
         &self,
         states: &[TrainingState],
         before: Option<i64>,
@@ -115,13 +115,13 @@ impl Store {
     }
 
     /// Returns the trainings that have not ended, oldest first, which is the order of the queue.
-    pub async fn live_trainings(&self) -> Result<Vec<pb::Training>, Error> {
+    pub(crate) async fn live_trainings(&self) -> Result<Vec<pb::Training>, Error> {
         let mut read = self.read().await?;
         live(&mut read).await
     }
 
     /// Returns the ids of the QUEUED trainings in queue order.
-    pub async fn queue(&self) -> Result<Vec<String>, Error> {
+    pub(crate) async fn queue(&self) -> Result<Vec<String>, Error> {
         let mut read = self.read().await?;
         let ids = sqlx::query_scalar("SELECT id FROM trainings WHERE state = ? ORDER BY number")
             .bind(TrainingState::Queued as i32)
@@ -131,7 +131,7 @@ impl Store {
     }
 
     /// Counts the trainings by state, without empty states.
-    pub async fn count_states(&self) -> Result<Vec<(TrainingState, u64)>, Error> {
+    pub(crate) async fn count_states(&self) -> Result<Vec<(TrainingState, u64)>, Error> {
         let mut read = self.read().await?;
         let rows: Vec<(i32, i64)> =
             sqlx::query_as("SELECT state, count(*) FROM trainings GROUP BY state ORDER BY state")
@@ -149,7 +149,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::StillLive`].
-    pub async fn delete_training(&self, id: &str) -> Result<Vec<String>, Error> {
+    pub(crate) async fn delete_training(&self, id: &str) -> Result<Vec<String>, Error> {
         let (inner, id) = (self.inner.clone(), id.to_owned());
         run_detached(Box::pin(async move {
             let mut write = WriteTx::start(inner).await?;
@@ -184,7 +184,7 @@ impl Store {
 const FIRST_FINAL: TrainingState = TrainingState::Succeeded;
 
 /// Returns true if a training in this state has ended.
-pub fn is_final(state: TrainingState) -> bool {
+pub(crate) fn is_final(state: TrainingState) -> bool {
     match state {
         TrainingState::Succeeded | TrainingState::Failed | TrainingState::Cancelled => true,
         TrainingState::Unspecified

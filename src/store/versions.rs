@@ -20,7 +20,7 @@ use super::{
 
 /// A model version to create together with a change of a training.
 #[derive(Clone, Debug)]
-pub struct Publish {
+pub(crate) struct Publish {
     /// Id, such as `age`.
     pub model: String,
     /// The store sets `name`, `version` and `create_time`.
@@ -30,7 +30,7 @@ pub struct Publish {
 
 /// Rule by which a new version becomes `live`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Promotion {
+pub(crate) enum Promotion {
     Always,
     /// If `live` does not exist, or was validated on the same images with a higher loss. Evaluated
     /// inside the transaction, so that `live` cannot move in between.
@@ -40,7 +40,7 @@ pub enum Promotion {
 
 impl Store {
     /// Stores a version under the model's next number and returns it with name, number and time.
-    pub async fn register_version(
+    pub(crate) async fn register_version(
         &self,
         model: &str,
         version: pb::ModelVersion,
@@ -58,7 +58,7 @@ impl Store {
 
     /// Stores the first version of a model and points `live` to it, with `cause` in the history.
     /// Returns `None` if the model already has a version, with or without an alias.
-    pub async fn register_first(
+    pub(crate) async fn register_first(
         &self,
         model: &str,
         version: pb::ModelVersion,
@@ -82,7 +82,7 @@ impl Store {
     }
 
     /// Returns true if a model has a version.
-    pub async fn has_versions(&self, model: &str) -> Result<bool, Error> {
+    pub(crate) async fn has_versions(&self, model: &str) -> Result<bool, Error> {
         let mut read = self.read().await?;
         has_versions(&mut read, model).await
     }
@@ -91,7 +91,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn version(
+    pub(crate) async fn version(
         &self,
         model: &str,
         which: &VersionRef,
@@ -106,7 +106,7 @@ impl Store {
     }
 
     /// A receiver of the number of versions of all models.
-    pub fn subscribe_versions(&self) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe_versions(&self) -> watch::Receiver<u64> {
         self.inner.versions.subscribe()
     }
 
@@ -119,7 +119,10 @@ impl Store {
     }
 
     /// Returns the versions of a model, or of all models, in ascending order of model and number.
-    pub async fn version_numbers(&self, model: Option<&str>) -> Result<Vec<(String, u64)>, Error> {
+    pub(crate) async fn version_numbers(
+        &self,
+        model: Option<&str>,
+    ) -> Result<Vec<(String, u64)>, Error> {
         let mut read = self.read().await?;
         let rows: Vec<(String, i64)> = sqlx::query_as(
             "SELECT model, number FROM versions WHERE ?1 IS NULL OR model = ?1 ORDER BY model, number",
@@ -132,7 +135,7 @@ impl Store {
     }
 
     /// Lists up to `limit` versions of a model, newest first, of numbers below `before`.
-    pub async fn list_versions(
+    pub(crate) async fn list_versions(
         &self,
         model: &str,
         before: Option<i64>,

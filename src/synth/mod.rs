@@ -30,5 +30,6 @@ mod person;
 #[cfg(test)]
 mod tests;
 
-pub use directory::{Error, Options, Summary, write_faces};
+pub(crate) use directory::Error;
+pub use directory::{Options, write_faces};
 pub use person::Person;

@@ -10,8 +10,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    Error, Options, Person, Summary,
-    directory::{PARTIAL, age_of},
+    Error, Options, Person,
+    directory::{PARTIAL, Summary, age_of},
     write_faces,
 };
 

@@ -7,7 +7,7 @@
 
 pub(crate) mod exporter;
 pub(crate) mod logging;
-pub mod metrics;
+pub(crate) mod metrics;
 #[cfg(test)]
 mod tests;
 pub(crate) mod traces;

@@ -5,8 +5,8 @@ use std::path::Path;
 use tokio_stream::StreamExt as _;
 use tonic_types::StatusExt as _;
 use visage::{
-    model::weights::{self, StateDict},
     proto::v1::{self, HeadBias, InitKind, Promote, TrainingState},
+    testing::{StateDict, TensorData, read_weights, to_pth},
 };
 
 use crate::support::{Server, files_of, small_spec};
@@ -79,7 +79,7 @@ async fn age(server: &Server, version: &str, face: &Path) -> f64 {
 
 fn write_pth(path: &Path, state: &StateDict) {
     let entries = state.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    fs_err::write(path, weights::to_pth(entries, None)).unwrap();
+    fs_err::write(path, to_pth(entries, None)).unwrap();
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn head_bias_is_kept_for_age_models_and_the_mean_age_otherwise() {
     );
 
     // Without a description, the scale of the output is unknown.
-    let state = weights::read(&path).unwrap();
+    let state = read_weights(&path).unwrap();
     let plain = server.path("plain.pth");
     write_pth(&plain, &state);
     let resolved = validated(&server, dry_run(&faces, &plain))
@@ -202,7 +202,7 @@ async fn weights_with_nan_are_refused_before_a_training_is_queued() {
     let faces = server.faces("faces", 40, 3);
     let path = server.path("age.safetensors");
     download(&server, "models/age/versions/1", &path).await;
-    let mut state = weights::read(&path).unwrap();
+    let mut state = read_weights(&path).unwrap();
     let variance = state.get_mut("layer1.0.bn1.running_var").unwrap();
     variance.data[12..16].copy_from_slice(&(-1.0f32).to_le_bytes());
     let broken = server.path("broken.pth");
@@ -235,10 +235,10 @@ async fn init_key_selects_a_network_and_unknown_keys_are_refused() {
     let faces = server.faces("faces", 40, 3);
     let path = server.path("age.safetensors");
     download(&server, "models/age/versions/1", &path).await;
-    let state = weights::read(&path).unwrap();
+    let state = read_weights(&path).unwrap();
     // Two encoders in one file, as contrastive learning saves them.
     let both = ["encoder_q", "encoder_k"].into_iter().flat_map(|encoder| {
-        let prefixed = move |(name, tensor): (&String, &weights::TensorData)| {
+        let prefixed = move |(name, tensor): (&String, &TensorData)| {
             (format!("{encoder}.{name}"), tensor.clone())
         };
         state.iter().map(prefixed)

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use tonic::Code;
 use visage::{
     proto::v1::{self, FaceDetection},
-    synth::Person,
+    testing::Person,
 };
 
 use crate::support::{Server, code, reason, small_spec};

@@ -37,6 +37,10 @@ mod faces;
 mod faults;
 /// Malicious image files.
 mod hostile;
+/// Layers of the modules and import cycles.
+mod imports;
+/// Banned phrases and the length of comment lines.
+mod language;
 /// The Open Inference Protocol.
 mod open_inference;
 /// Loss of power, and of everything that was not synced.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use visage::telemetry::metrics::FAMILIES;
+use visage::testing::FAMILIES;
 
 use crate::support::{Server, page, wait_until};
 

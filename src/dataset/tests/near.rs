@@ -11,7 +11,7 @@ use image::imageops::{self, FilterType};
 use image::{ImageFormat, Rgb, RgbImage};
 use tempfile::TempDir;
 
-use super::super::*;
+use super::super::{report::RejectReason, *};
 use crate::synth;
 
 /// A root whose directory `faces` holds drawn faces.

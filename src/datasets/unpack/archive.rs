@@ -27,7 +27,7 @@ const TAR_BLOCK: usize = 512;
 
 /// Limits of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Total bytes of all files.
     pub bytes: u64,
     /// Entries, including directories.
@@ -35,7 +35,7 @@ pub struct Limits {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Unpacked {
+pub(crate) struct Unpacked {
     /// Written files.
     pub files: u64,
     /// Bytes of the written files.
@@ -47,14 +47,14 @@ pub struct Unpacked {
 }
 
 /// Receives the processed and total bytes of the archive; returns false to cancel.
-pub type Progress<'a> = dyn FnMut(u64, u64) -> bool + 'a;
+pub(crate) type Progress<'a> = dyn FnMut(u64, u64) -> bool + 'a;
 
 /// Unpacks an archive into an empty directory, on the calling thread. After an error the directory
 /// holds a part of it.
 ///
 /// # Errors
 /// Every variant of [`Error`].
-pub fn unpack(
+pub(crate) fn unpack(
     archive: &Path,
     directory: &Path,
     limits: &Limits,

@@ -5,7 +5,7 @@ use std::io;
 use crate::files;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("the file must be a zip, tar or gzipped tar")]
     NotAnArchive,
     #[error("the archive is damaged or cut off{}: {problem}", after(entry))]

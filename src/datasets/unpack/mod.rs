@@ -26,7 +26,7 @@ mod tar;
 mod tests;
 mod zip;
 
-pub use self::{
-    archive::{Limits, Progress, Unpacked, unpack},
+pub(crate) use self::{
+    archive::{Limits, Unpacked, unpack},
     error::Error,
 };

@@ -24,7 +24,7 @@ use crate::{
 };
 
 #[derive(Debug, Clone, Copy)]
-pub struct EngineOptions {
+pub(crate) struct EngineOptions {
     pub device: Device,
     /// Start a batch before the previous one has finished: for a device that computes
     /// asynchronously.
@@ -42,7 +42,7 @@ pub struct EngineOptions {
 
 /// A handle to the engine's thread, which stops when the last handle is dropped. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Engine {
+pub(crate) struct Engine {
     commands: mpsc::Sender<Command>,
     loader: Loader,
     resident: ResidentModels,
@@ -54,7 +54,7 @@ impl Engine {
     ///
     /// # Errors
     /// If the operating system refuses a thread.
-    pub fn start(options: EngineOptions) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub(crate) fn start(options: EngineOptions) -> std::io::Result<(Self, JoinHandle<()>)> {
         // One more than there can be images: a loaded model is installed through the same channel,
         // one at a time.
         let (commands, receiver) = mpsc::channel(options.max_queued + 1);

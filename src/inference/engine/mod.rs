@@ -24,4 +24,4 @@ mod thread;
 #[cfg(test)]
 mod tests;
 
-pub use handle::{Engine, EngineOptions};
+pub(crate) use handle::{Engine, EngineOptions};

@@ -10,5 +10,5 @@ mod probes;
 mod staging;
 
 pub(super) use model::LoadedModel;
-pub use model::PrecisionReport;
+pub(crate) use model::PrecisionReport;
 pub(super) use network::PendingForward;

@@ -34,7 +34,7 @@ pub(crate) struct LoadedModel {
 
 /// The precision of a loaded version, and its cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PrecisionReport {
+pub(crate) struct PrecisionReport {
     pub precision: Precision,
     /// Mean change of the ages of the probes in years, compared with libtorch's f32.
     pub difference: f64,

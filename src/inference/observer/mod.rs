@@ -17,4 +17,4 @@ pub(super) use crate::telemetry::metrics::{
 pub(super) use batch::{batch_computed, batch_failed};
 pub(super) use image::{cache_looked_up, decoded, faces_detected, rejected_for};
 pub(super) use request::RequestObserver;
-pub use statistics::{Statistics, Total, VersionStatistics};
+pub(crate) use statistics::{Statistics, Total, VersionStatistics};

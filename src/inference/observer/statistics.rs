@@ -13,14 +13,14 @@ use crate::inference::Prediction;
 
 /// Counts by version. Cheap to clone; clones share the counts.
 #[derive(Debug, Clone, Default)]
-pub struct Statistics {
+pub(crate) struct Statistics {
     /// By the names of versions that exist, which bounds it.
     versions: Arc<Mutex<BTreeMap<String, VersionStatistics>>>,
 }
 
 /// Number of events and their total duration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Total {
+pub(crate) struct Total {
     pub count: u64,
     pub time: Duration,
 }
@@ -33,7 +33,7 @@ impl Total {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VersionStatistics {
+pub(crate) struct VersionStatistics {
     pub last_request: Option<SystemTime>,
     /// Images with a prediction.
     pub images: u64,
@@ -56,12 +56,12 @@ pub struct VersionStatistics {
 
 impl Statistics {
     /// Returns the totals of a version; zeros for one without requests.
-    pub fn of(&self, version: &str) -> VersionStatistics {
+    pub(crate) fn of(&self, version: &str) -> VersionStatistics {
         self.lock().get(version).cloned().unwrap_or_default()
     }
 
     /// Returns the names of the versions with requests.
-    pub fn versions(&self) -> Vec<String> {
+    pub(crate) fn versions(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
 

@@ -16,7 +16,7 @@ use crate::{
 
 /// A written file of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WrittenFile {
+pub(crate) struct WrittenFile {
     pub name: &'static str,
     pub path: PathBuf,
     pub size: u64,
@@ -29,7 +29,7 @@ pub struct WrittenFile {
 ///
 /// # Errors
 /// A failure of the file system or of libtorch.
-pub fn write(
+pub(crate) fn write(
     directory: &Path,
     state: &BTreeMap<String, Tensor>,
     mut manifest: Manifest,
@@ -51,7 +51,7 @@ pub fn write(
 ///
 /// # Errors
 /// The file is missing, damaged, or of another network.
-pub fn read_model(path: &Path, sha256: &str) -> Result<BTreeMap<String, Tensor>, Error> {
+pub(crate) fn read_model(path: &Path, sha256: &str) -> Result<BTreeMap<String, Tensor>, Error> {
     let bytes = fs_err::read(path)?;
     let found = format!("{:x}", Sha256::digest(&bytes));
     if found != sha256 {

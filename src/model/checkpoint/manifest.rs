@@ -10,15 +10,15 @@ use crate::{
 };
 
 /// Name of the file with the tensors in a checkpoint.
-pub const MODEL_FILE: &str = "model.safetensors";
+pub(crate) const MODEL_FILE: &str = "model.safetensors";
 /// Name of the manifest in a checkpoint.
-pub const MANIFEST_FILE: &str = "manifest.json";
+pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 /// The newest manifest format that this program reads, and the one that it writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 1;
 
 /// The description of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// [`FORMAT_VERSION`] of the program that wrote it.
     pub format_version: u32,
     pub visage_version: String,
@@ -56,7 +56,7 @@ fn first_decoder_revision() -> u32 {
 
 /// The linear map from outputs to ages in years.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct LabelScale {
+pub(crate) struct LabelScale {
     pub scale: f64,
     pub offset: f64,
 }
@@ -66,7 +66,7 @@ impl LabelScale {
     ///
     /// A regression has no lower bound, but an age and its interval have. Outputs that are not
     /// finite stay so, because callers report them as errors.
-    pub fn age(&self, output: f64) -> f64 {
+    pub(crate) fn age(&self, output: f64) -> f64 {
         let years = output * self.scale + self.offset;
         // `max` would turn NaN into 0 and might keep -0.
         if years.is_finite() && years <= 0.0 {
@@ -79,7 +79,7 @@ impl LabelScale {
 
 /// The training data of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DatasetRecord {
+pub(crate) struct DatasetRecord {
     pub path: String,
     pub digest: String,
     pub val_digest: String,
@@ -92,7 +92,7 @@ pub struct DatasetRecord {
 ///
 /// # Errors
 /// The manifest is missing, damaged, or from a newer program.
-pub fn read_manifest(path: &Path) -> Result<Manifest, Error> {
+pub(crate) fn read_manifest(path: &Path) -> Result<Manifest, Error> {
     parse_manifest(&fs_err::read(path)?, path)
 }
 
@@ -100,7 +100,7 @@ pub fn read_manifest(path: &Path) -> Result<Manifest, Error> {
 ///
 /// # Errors
 /// The manifest is damaged, or from a newer program.
-pub fn parse_manifest(bytes: &[u8], path: &Path) -> Result<Manifest, Error> {
+pub(crate) fn parse_manifest(bytes: &[u8], path: &Path) -> Result<Manifest, Error> {
     let refuse = |reason: String| Error::Manifest {
         path: path.display().to_string(),
         reason,

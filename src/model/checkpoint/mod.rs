@@ -8,8 +8,8 @@
 mod files;
 mod manifest;
 
-pub use files::{WrittenFile, read_model, write};
-pub use manifest::{
+pub(crate) use files::{read_model, write};
+pub(crate) use manifest::{
     DatasetRecord, FORMAT_VERSION, LabelScale, MANIFEST_FILE, MODEL_FILE, Manifest, parse_manifest,
     read_manifest,
 };

@@ -17,7 +17,7 @@ pub(super) const FILLABLE: Mismatch = Mismatch {
 
 /// A usable weights file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WeightsFile {
+pub(crate) struct WeightsFile {
     /// The path with the file's SHA-256, and the tensors that are used.
     pub source: String,
     /// The description of an age model; `None` for any other network.
@@ -29,7 +29,7 @@ pub struct WeightsFile {
 /// # Errors
 /// The file is missing, damaged or of another network, or has values that no training can start
 /// from.
-pub fn check(path: &str, key: &str) -> Result<WeightsFile, Error> {
+pub(crate) fn check(path: &str, key: &str) -> Result<WeightsFile, Error> {
     let (found, file) = read(path, key)?;
     check_shapes(&found, &layout(1), &FILLABLE)?;
     check_values(&found)?;

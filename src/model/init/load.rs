@@ -18,7 +18,7 @@ use crate::model::{
 
 /// The kind of initial weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Init {
+pub(crate) enum Init {
     /// torchvision's ImageNet weights, with a new head.
     ImageNet,
     /// A `.pth` or `.safetensors` file; its head is kept when it has one output.
@@ -36,7 +36,7 @@ pub enum Init {
 
 /// Places of ImageNet weights.
 #[derive(Debug, Clone)]
-pub struct WeightSources {
+pub(crate) struct WeightSources {
     /// Directories, searched first, in order.
     pub directories: Vec<PathBuf>,
     /// The hub, the last resort.
@@ -45,7 +45,7 @@ pub struct WeightSources {
 
 /// Weights on the CPU, and their origin.
 #[derive(Debug)]
-pub struct InitialWeights {
+pub(crate) struct InitialWeights {
     /// All entries of the layout, in f32; counters in i64.
     pub state: BTreeMap<String, Tensor>,
     /// The file with its SHA-256, or the seed.
@@ -56,7 +56,11 @@ pub struct InitialWeights {
 ///
 /// # Errors
 /// The file is missing, damaged or of another network, or the hub cannot be reached.
-pub fn load(init: &Init, seed: u64, sources: &WeightSources) -> Result<InitialWeights, Error> {
+pub(crate) fn load(
+    init: &Init,
+    seed: u64,
+    sources: &WeightSources,
+) -> Result<InitialWeights, Error> {
     let mut state = random::weights(seed)?;
     let source = match init {
         Init::Random => format!("random weights of seed {seed}"),

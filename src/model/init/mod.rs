@@ -8,5 +8,5 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-pub use file::{WeightsFile, check};
-pub use load::{Init, InitialWeights, WeightSources, load};
+pub(crate) use file::{WeightsFile, check};
+pub(crate) use load::{Init, WeightSources, load};

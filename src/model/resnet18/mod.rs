@@ -14,9 +14,9 @@ mod network;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use super::{
+pub(crate) use super::{
     forward::{Mode, Output, PendingOutputs},
-    layers::{Layer, TrainableFrom},
+    layers::TrainableFrom,
     layout::{is_parameter, layout},
 };
-pub use network::ResNet18;
+pub(crate) use network::ResNet18;

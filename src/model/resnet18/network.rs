@@ -18,7 +18,7 @@ use crate::model::{
 
 /// The network over tensors that others, such as an optimizer, may share.
 #[derive(Debug)]
-pub struct ResNet18 {
+pub(crate) struct ResNet18 {
     trainable: TrainableFrom,
     precision: Precision,
     /// The frozen layers on the fused kernels, where these are faster than libtorch.
@@ -41,7 +41,7 @@ impl ResNet18 {
     ///
     /// # Panics
     /// If a tensor is missing; names and shapes are checked where weights enter the program.
-    pub fn new(
+    pub(crate) fn new(
         state: &BTreeMap<String, Tensor>,
         trainable: TrainableFrom,
         precision: Precision,
@@ -89,7 +89,7 @@ impl ResNet18 {
     ///
     /// # Errors
     /// A failure of libtorch, such as a wrong shape or out of memory.
-    pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
+    pub(crate) fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
         self.forward_features(self.features(images, mode)?, mode)
     }
 
@@ -100,7 +100,7 @@ impl ResNet18 {
     ///
     /// # Errors
     /// A failure of libtorch, such as a wrong shape or out of memory.
-    pub fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
+    pub(crate) fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
         if let Some(fused) = &self.fused {
             return fused.features(images);
         }
@@ -112,7 +112,7 @@ impl ResNet18 {
     ///
     /// # Errors
     /// A failure of libtorch, such as a wrong shape or out of memory.
-    pub fn forward_features(&self, features: Tensor, mode: Mode) -> Result<Tensor, Error> {
+    pub(crate) fn forward_features(&self, features: Tensor, mode: Mode) -> Result<Tensor, Error> {
         self.head(&self.trainable_layers(features, mode)?)
     }
 
@@ -121,7 +121,7 @@ impl ResNet18 {
     ///
     /// # Errors
     /// A failure of libtorch, such as a wrong shape or out of memory.
-    pub fn forward_async(
+    pub(crate) fn forward_async(
         &self,
         images: &Tensor,
         explain: &[bool],

@@ -21,13 +21,13 @@ static MODEL: &[u8] = include_bytes!("model.safetensors");
 static MANIFEST: &[u8] = include_bytes!("manifest.json");
 
 /// Its files by their names in a checkpoint.
-pub fn files() -> [(&'static str, &'static [u8]); 2] {
+pub(crate) fn files() -> [(&'static str, &'static [u8]); 2] {
     [(MODEL_FILE, MODEL), (MANIFEST_FILE, MANIFEST)]
 }
 
 /// # Panics
 /// Never: a test reads the built-in manifest.
-pub fn manifest() -> &'static Manifest {
+pub(crate) fn manifest() -> &'static Manifest {
     static PARSED: LazyLock<Manifest> = LazyLock::new(|| {
         parse_manifest(MANIFEST, &path_of(MANIFEST_FILE))
             .expect("a test reads the built-in manifest")
@@ -39,7 +39,7 @@ pub fn manifest() -> &'static Manifest {
 ///
 /// # Panics
 /// Never: a test compares it with the built-in tensors.
-pub fn sha256() -> &'static str {
+pub(crate) fn sha256() -> &'static str {
     &manifest().sha256[MODEL_FILE]
 }
 
@@ -47,7 +47,7 @@ pub fn sha256() -> &'static str {
 ///
 /// # Errors
 /// Never: a test reads the built-in tensors.
-pub fn state() -> Result<StateDict, Error> {
+pub(crate) fn state() -> Result<StateDict, Error> {
     Ok(weights::parse(MODEL, &path_of(MODEL_FILE))?)
 }
 

@@ -9,7 +9,7 @@ const VARIANCE_SUFFIX: &str = ".running_var";
 /// # Errors
 /// [`Error::Values`] names the first such value with its tensor and index, and counts further
 /// tensors.
-pub fn check_values(state: &StateDict) -> Result<(), Error> {
+pub(crate) fn check_values(state: &StateDict) -> Result<(), Error> {
     let mut bad = state.iter().filter_map(|(name, tensor)| {
         let is_variance = name.ends_with(VARIANCE_SUFFIX);
         let index = first_bad(tensor, is_variance)?;

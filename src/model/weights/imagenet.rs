@@ -22,7 +22,7 @@ const IMAGENET_CLASSES: usize = 1000;
 
 /// The origin of a set of weights, for logs and the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub(crate) struct Source {
     /// For example "torchvision's resnet18-f37072fd.pth from a weights directory".
     pub description: String,
     pub path: PathBuf,
@@ -42,7 +42,10 @@ pub struct Source {
 /// # Errors
 /// The file is unreadable, damaged or of another model; or [`Error::Unavailable`] if there is no
 /// file and the download failed.
-pub fn imagenet(weights_dirs: &[PathBuf], hub: &HubOptions) -> Result<(StateDict, Source), Error> {
+pub(crate) fn imagenet(
+    weights_dirs: &[PathBuf],
+    hub: &HubOptions,
+) -> Result<(StateDict, Source), Error> {
     for dir in weights_dirs {
         for name in LOCAL_FILES {
             let path = dir.join(name);

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 /// SHA-256 of torchvision's `resnet18-f37072fd.pth` (46,830,571 bytes).
-pub const TORCHVISION_SHA256: &str =
+pub(crate) const TORCHVISION_SHA256: &str =
     "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec";
 /// SHA-256 of `model.safetensors` (46,807,446 bytes) in the hub's `timm/resnet18.tv_in1k`, the same
 /// weights.
-pub const TIMM_SHA256: &str = "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81";
+pub(crate) const TIMM_SHA256: &str =
+    "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81";
 
 /// The name under which torchvision publishes and caches the weights.
 pub(super) const TORCHVISION_FILE: &str = "resnet18-f37072fd.pth";

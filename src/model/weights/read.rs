@@ -11,7 +11,7 @@ use super::{
 };
 
 /// The size limit of weights files, 1 GiB. ResNet18 in 32 bits has 45 MiB.
-pub const MAX_FILE_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// Reads a weights file of either format, whatever its extension.
 ///
@@ -29,14 +29,14 @@ pub fn read(path: &Path) -> Result<StateDict, Error> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn load(path: &Path) -> Result<(StateDict, String), Error> {
+pub(crate) fn load(path: &Path) -> Result<(StateDict, String), Error> {
     let (found, sha256) = find(path, Selection::Whole)?;
     Ok((found.state, sha256))
 }
 
 /// The tensors of a network within a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The tensors, by names without the prefix.
     pub state: StateDict,
     /// The keys that lead to them, joined by dots; `.` for the top level.
@@ -54,7 +54,7 @@ pub struct Found {
 ///
 /// # Errors
 /// As [`read`]; several networks, or names with different prefixes; a key that names nothing.
-pub fn load_resnet18(path: &Path, key: Option<&str>) -> Result<(Found, String), Error> {
+pub(crate) fn load_resnet18(path: &Path, key: Option<&str>) -> Result<(Found, String), Error> {
     find(path, Selection::ResNet18 { key })
 }
 
@@ -81,7 +81,7 @@ fn find(path: &Path, selection: Selection<'_>) -> Result<(Found, String), Error>
 ///
 /// # Errors
 /// The bytes have an unknown format, are damaged, or hold anything but tensors.
-pub fn parse(bytes: &[u8], path: &Path) -> Result<StateDict, Error> {
+pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<StateDict, Error> {
     let found = decode(bytes, Selection::Whole).map_err(|reason| Error::Format {
         path: path.to_owned(),
         reason,

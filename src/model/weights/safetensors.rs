@@ -28,7 +28,7 @@ const DTYPES: [(Dtype, DType); 10] = [
 
 /// The metadata of a file with a model description. It must stay the only entry: the order of
 /// several would be random, and the same model would yield different files.
-pub fn metadata(description: String) -> HashMap<String, String> {
+pub(crate) fn metadata(description: String) -> HashMap<String, String> {
     HashMap::from([(DESCRIPTION_KEY.to_owned(), description)])
 }
 
@@ -36,7 +36,7 @@ pub fn metadata(description: String) -> HashMap<String, String> {
 ///
 /// # Errors
 /// A damaged file.
-pub fn described(bytes: &[u8], description: String) -> Result<Option<Vec<u8>>, FormatError> {
+pub(crate) fn described(bytes: &[u8], description: String) -> Result<Option<Vec<u8>>, FormatError> {
     let damaged = |error: ::safetensors::SafeTensorError| FormatError::malformed(error.to_string());
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let entries = header.metadata().clone().unwrap_or_default();

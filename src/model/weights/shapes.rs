@@ -10,7 +10,7 @@ const LISTED: usize = 10;
 
 /// Tolerated differences between a file and the network; none by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Mismatch {
+pub(crate) struct Mismatch {
     /// Names ending in `.num_batches_tracked` may be missing or surplus.
     pub counters: bool,
     /// The head `fc.*` may be missing, as after [`without_head`].
@@ -21,7 +21,7 @@ pub struct Mismatch {
 ///
 /// # Errors
 /// [`Error::Shapes`] counts missing, surplus and misshapen names and lists up to ten of each.
-pub fn check_shapes(
+pub(crate) fn check_shapes(
     found: &StateDict,
     expected: &[(String, Vec<usize>)],
     allow: &Mismatch,
@@ -65,7 +65,7 @@ pub fn check_shapes(
 
 /// The state dict without `fc.weight` and `fc.bias`, unless they are a regression head of one
 /// output (`fc.weight` of shape `[1, 512]`).
-pub fn without_head(mut state: StateDict) -> StateDict {
+pub(crate) fn without_head(mut state: StateDict) -> StateDict {
     let is_regressor = state
         .get("fc.weight")
         .is_some_and(|weight| weight.shape == [1, 512]);

@@ -7,7 +7,7 @@ use super::{
 use crate::proto::v1::{self, dataset_service_server::DatasetService};
 
 #[derive(Clone)]
-pub struct DatasetApi {
+pub(crate) struct DatasetApi {
     pub(crate) checks: Checks,
     pub(crate) crud: DatasetCrud,
 }

@@ -25,7 +25,7 @@ use crate::{
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct OpenInference {
+pub(crate) struct OpenInference {
     pub(crate) predictions: PredictionResolver,
     pub(crate) live: watch::Receiver<LiveStatus>,
     /// Maximum number of images in a batch.

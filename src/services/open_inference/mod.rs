@@ -19,5 +19,5 @@ mod json;
 pub(crate) mod rest;
 mod tensors;
 
-pub use self::api::OpenInference;
+pub(crate) use self::api::OpenInference;
 use self::api::{ModelRef, check_load, default_level, unload_unsupported};

@@ -48,7 +48,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All streams of the server. Cheap to clone.
 #[derive(Clone)]
-pub struct BatchStreams {
+pub(crate) struct BatchStreams {
     limit: CallLimit,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -68,7 +68,7 @@ struct Batch {
 
 impl BatchStreams {
     /// `shutdown` ends the streams with UNAVAILABLE; `tasks` owns them.
-    pub fn new(shutdown: CancellationToken, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(shutdown: CancellationToken, tasks: TaskTracker) -> Self {
         BatchStreams {
             limit: CallLimit::new(Calls::Batches, MAX_STREAMS),
             shutdown,

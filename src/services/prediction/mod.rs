@@ -13,5 +13,5 @@ mod service;
 
 pub(super) use interval::interval_level;
 pub(super) use resolver::PredictionInput;
-pub use resolver::PredictionResolver;
-pub use {batch::BatchStreams, service::PredictionApi};
+pub(crate) use resolver::PredictionResolver;
+pub(crate) use {batch::BatchStreams, service::PredictionApi};

@@ -16,7 +16,7 @@ use crate::{
 
 /// Checks requests, resolves model names and predicts. Cheap to clone.
 #[derive(Clone)]
-pub struct PredictionResolver {
+pub(crate) struct PredictionResolver {
     pub predictor: Predictor,
     pub registry: Registry,
     /// Most images of a request.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 #[derive(Clone)]
-pub struct PredictionApi {
+pub(crate) struct PredictionApi {
     pub resolver: PredictionResolver,
     pub batch_streams: BatchStreams,
 }

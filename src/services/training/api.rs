@@ -26,7 +26,7 @@ use crate::{
 };
 
 #[derive(Clone)]
-pub struct TrainingApi {
+pub(crate) struct TrainingApi {
     pub(crate) store: Store,
     pub(crate) supervisor: Supervisor,
     pub(crate) artifacts: Artifacts,

@@ -11,9 +11,31 @@ use tempfile::TempDir;
 use tokio::sync::Barrier;
 use tokio::time::timeout;
 
-use super::*;
+use super::{change::UpdateResult, events::training_head, *};
 use crate::names::{CheckpointRef, VersionRef};
 use crate::proto::v1::{self as pb, TrainingState};
+
+impl Store {
+    /// The sequence of a training's latest event.
+    async fn head(&self, id: &str) -> Result<u64, Error> {
+        let mut read = self.read().await?;
+        let (_, head) = training_head(&mut read, id).await?;
+        Ok(head.cast_unsigned())
+    }
+
+    /// The aliases of a model with their versions.
+    async fn aliases(&self, model: &str) -> Result<BTreeMap<String, u64>, Error> {
+        let aliases = sqlx::query_as("SELECT alias, number FROM aliases WHERE model = ?")
+            .bind(model)
+            .fetch_all(&mut *self.read().await?)
+            .await?;
+        let aliases: Vec<(String, i64)> = aliases;
+        Ok(aliases
+            .into_iter()
+            .map(|(alias, number)| (alias, number.cast_unsigned()))
+            .collect())
+    }
+}
 
 // Changes of trainings.
 mod changes;

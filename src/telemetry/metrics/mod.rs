@@ -35,12 +35,9 @@ mod training;
 #[cfg(test)]
 mod tests;
 
-pub use self::{
-    families::FAMILIES,
-    family::{Family, Kind},
-    markdown::markdown_table,
-};
+pub use self::{families::FAMILIES, markdown::markdown_table};
 pub(crate) use self::{
+    family::{Family, Kind},
     labels::{
         CacheResult, ImageOutcome, RejectionReason, RpcCode, SkipReason, SpanLoss, StopReason,
         TrainingPhase, TrainingState,

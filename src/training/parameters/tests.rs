@@ -7,9 +7,10 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     model::{
         fused::TrainableLayers,
+        layers::Layer,
         precision::Precision,
         resnet18::{
-            Layer, Mode, ResNet18, TrainableFrom,
+            Mode, ResNet18, TrainableFrom,
             tests::{assert_close, expected, formula_images, formula_weights},
         },
     },

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use visage::imaging::{self, Limits, Preprocessor};
+use visage::testing::{Limits, Preprocessor, decode, inspect};
 
 const LIMITS: Limits = Limits {
     max_bytes: 1 << 20,
@@ -15,8 +15,8 @@ const LIMITS: Limits = Limits {
 // Without the hook that ends the fuzzer at once: a decoder's panic is caught and costs one image,
 // and one that nobody catches still ends it.
 fuzz_target!(init: drop(std::panic::take_hook()), |bytes: &[u8]| {
-    let header = imaging::inspect(bytes, &LIMITS);
-    let Ok(image) = imaging::decode(bytes, &LIMITS) else {
+    let header = inspect(bytes, &LIMITS);
+    let Ok(image) = decode(bytes, &LIMITS) else {
         return;
     };
     let header = header.expect("what can be decoded has a header");

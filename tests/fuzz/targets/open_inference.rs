@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use visage::services::open_inference::fuzzing::{Form, images};
+use visage::testing::fuzzing::{Form, images};
 
 /// More than a request that is fuzzed can have.
 const MOST_IMAGES: usize = 64;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use visage::synth;
+use visage::testing::{SynthOptions, write_faces};
 
 /// Longer than any wait on a machine that runs other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
@@ -50,13 +50,13 @@ pub(crate) fn files_of(directory: &Path) -> Vec<PathBuf> {
 
 /// Draws faces whose file names start with their ages.
 pub(crate) fn faces(directory: &Path, count: usize, seed: u64) -> PathBuf {
-    let options = synth::Options {
+    let options = SynthOptions {
         count,
         seed,
         size: 64,
         ..Default::default()
     };
-    synth::write_faces(directory, &options, |_| {}).unwrap();
+    write_faces(directory, &options, |_| {}).unwrap();
     directory.to_owned()
 }
 

@@ -11,6 +11,6 @@ mod options;
 
 pub(super) use cache::cached;
 pub(super) use download::download;
-pub use error::HubError;
-pub use options::HubOptions;
+pub(crate) use error::HubError;
+pub(crate) use options::HubOptions;
 pub(super) use options::NAME;

@@ -13,7 +13,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Access to the hub. The caller reads the environment variables in parentheses; the HTTP client
 /// reads only the proxy variables (`HTTPS_PROXY`, `NO_PROXY`).
 #[derive(Clone)]
-pub struct HubOptions {
+pub(crate) struct HubOptions {
     /// Address of the hub or a mirror (`HF_ENDPOINT`); default: `https://huggingface.co`.
     pub endpoint: Option<String>,
     /// The hub's cache directory (`HF_HUB_CACHE`, else `hub` below `HF_HOME`).
@@ -34,7 +34,7 @@ pub struct HubOptions {
 impl HubOptions {
     /// The public hub without a token, with a timeout of 30 seconds and the known digest of timm's
     /// file.
-    pub fn new(cache_dir: PathBuf) -> Self {
+    pub(crate) fn new(cache_dir: PathBuf) -> Self {
         Self {
             endpoint: None,
             cache_dir,

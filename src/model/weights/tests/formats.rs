@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 
 use super::fixture;
 use crate::model::weights::{
-    DType, Error, Mismatch, StateDict, TensorData, check_shapes, load, read, text::hex,
+    DType, Error, Mismatch, StateDict, TensorData, check_shapes, read, read::load, text::hex,
     without_head,
 };
 

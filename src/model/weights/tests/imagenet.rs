@@ -10,7 +10,7 @@ use super::fixture;
 use super::hub_server::{Reply, Server};
 use crate::model::{
     layout::layout,
-    weights::{Error, HubOptions, TIMM_SHA256, imagenet, text::hex},
+    weights::{Error, HubOptions, imagenet, published::TIMM_SHA256, text::hex},
 };
 
 /// A file with ResNet18's names and shapes and nothing but zeros; the batch counters are left out,
