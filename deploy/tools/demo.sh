@@ -22,8 +22,8 @@ trap 'exit 130' INT TERM
 say() { printf '\n\033[1m%s\033[0m  (%s s)\n' "$*" "$SECONDS"; }
 fail() { echo "demo: $*" >&2; exit 1; }
 
-# The default size is 112, which takes a quarter of the time of 224. With the starter it is the starter's own size,
-# because its frozen layers do not support smaller ones.
+# The default size is 112, which takes a quarter of the time of 224. With the starter it is the
+# starter's own size, because its frozen layers do not support smaller ones.
 count=800 epochs=${EPOCHS:-10} size=${SIZE:-}
 if [ -n "${QUICK:-}" ]; then count=240 epochs=${EPOCHS:-2} size=${SIZE:-64}; fi
 

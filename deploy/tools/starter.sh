@@ -2,7 +2,7 @@
 # Trains the starter from random weights: first on small images, then from the best epoch on larger
 # ones, twice, and once more on the largest with the learning rate raised again.
 #
-#   DATA=directory   directories `train` and `val` with images whose names start with the age (required)
+#   DATA=directory   directories `train` and `val` with images named by age (required)
 #   OUT=directory    output directory; an interrupted run resumes; default: starter-data
 #   CHECK=n          images of `val` on which the rounding to 16 bits is checked; default: 200
 set -euo pipefail

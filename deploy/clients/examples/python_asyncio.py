@@ -15,7 +15,8 @@ import uuid
 
 import grpc
 
-# Generates the modules of the protos in memory; larger programs generate files with `python -m grpc_tools.protoc`.
+# Generates the modules of the protos in memory; larger programs generate files with `python -m
+# grpc_tools.protoc`.
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[3] / "proto"))
 prediction_pb2, prediction_grpc = grpc.protos_and_services("visage/v1/prediction.proto")
 training_pb2, training_grpc = grpc.protos_and_services("visage/v1/training.proto")

@@ -17,7 +17,8 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-# Generates the modules of the protos in memory; larger programs generate files with `python -m grpc_tools.protoc`.
+# Generates the modules of the protos in memory; larger programs generate files with `python -m
+# grpc_tools.protoc`.
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[3] / "proto"))
 prediction_pb2, prediction_grpc = grpc.protos_and_services("visage/v1/prediction.proto")
 training_pb2, training_grpc = grpc.protos_and_services("visage/v1/training.proto")

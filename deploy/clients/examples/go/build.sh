@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds the example with Debian's packages only:
 #
-#     apt install golang-go golang-google-grpc-dev golang-google-genproto-dev golang-google-protobuf-dev protobuf-compiler protoc-gen-go protoc-gen-go-grpc
+#     apt install golang-go golang-google-grpc-dev golang-google-genproto-dev \
+#         golang-google-protobuf-dev protobuf-compiler protoc-gen-go protoc-gen-go-grpc
 #     ./build.sh && GRPC_GO_RETRY=on ./build/example localhost:50051 /data/faces images 10
 #
 # Their grpc-go 1.33 applies the retries of a service config only with GRPC_GO_RETRY=on.

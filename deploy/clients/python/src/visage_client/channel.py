@@ -15,8 +15,9 @@ def retried(codes: list[str]) -> dict[str, Any]:
     return {"maxAttempts": 5, "initialBackoff": "0.5s", "maxBackoff": "5s", "backoffMultiplier": 2, "retryableStatusCodes": codes}
 
 
-# Idempotent calls are retried after UNAVAILABLE; StartTraining is idempotent by its request id. Predict also retries a full queue, which drains within
-# seconds, unlike the queue of trainings. RegisterVersion is not retried, because it would create a second version.
+# Idempotent calls are retried after UNAVAILABLE; StartTraining is idempotent by its request id.
+# Predict also retries a full queue, which drains within seconds, unlike the queue of trainings.
+# RegisterVersion is not retried, because it would create a second version.
 SERVICE_CONFIG = {"methodConfig": [
     {"name": [{"service": "visage.v1.PredictionService"}], "retryPolicy": retried(["UNAVAILABLE", "RESOURCE_EXHAUSTED"])},
     {"name": [{"service": "visage.v1.ModelService", "method": "RegisterVersion"}]},

@@ -168,7 +168,8 @@ class Client:
                     return []
                 break
             except VisageError as error:
-                # gRPC has retried for some seconds. Longer outages and full queues are retried here.
+                # gRPC has retried for some seconds. Longer outages and full queues are retried
+                # here.
                 time.sleep(backoff.delay_after(error))
                 call = self._predictions.Predict.future(options.request(chunk))
         alone = [([image], self._predictions.Predict.future(options.request([image]))) for image in chunk]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import numpy
     from PIL import Image
 
-    # A file, an encoded image, a PIL image, or an array [height, width] or [height, width, 3 or 4] of uint8.
+    # A file, an encoded image, a PIL image, or an array [height, width] or [height, width, 3 or 4]
+    # of uint8.
     ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | numpy.ndarray[Any, Any]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
