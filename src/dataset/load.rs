@@ -77,7 +77,9 @@ pub(crate) fn load(
     let path = roots.resolve(&path.to_string_lossy())?;
     let (source, mut listing) = source::list(&path, roots, options, cancelled)?;
     let plan = SearchPlan::new(options, listing.split_given);
-    plan.check_count(&path, listing.candidates.len())?;
+    // Files whose content decides may not be images; they count once they are read.
+    let images = listing.candidates.iter().filter(|file| !file.by_content);
+    plan.check_count(&path, images.count())?;
     let verify = match plan.is_empty() {
         true => options.verify,
         false => Verify::Fingerprint,
@@ -86,6 +88,7 @@ pub(crate) fn load(
     let mut scanned = |done, total| progress(Phase::Scan, done, total);
     let outcomes = scan(&candidates, roots, options, verify, &mut scanned, cancelled)?;
     let accepted = accept(candidates, outcomes, &mut listing);
+    plan.check_count(&path, accepted.len())?;
 
     let mut compared = |done, total| progress(Phase::Compare, done, total);
     let near = NearDuplicates::find(plan, &accepted, options, &mut compared, cancelled)?;

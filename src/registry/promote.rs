@@ -85,7 +85,8 @@ impl Registry {
     ) -> Result<v1::ModelVersion, Error> {
         let version = self.version(target).await?;
         if alias == LIVE {
-            let model = self.open_version(&version).await?;
+            // Not the open version of the cache: its files may be missing or damaged by now.
+            let model = self.open(&version.name, &version.files).await?;
             self.inner.predictor.load(model).await?;
         }
         let (model, number) = (&target.model, version.version);
