@@ -81,14 +81,18 @@ pub(super) async fn predict(
     let _slot = slots.0.acquire().await;
     let searched = {
         let (job, limits) = (job.clone(), pipeline.limits);
-        pipeline.run_until_dropped(move |is_dropped| search(&job, &image, limits, is_dropped))
+        // The pool holds the permit as long as it holds the image, also after a cancellation.
+        pipeline.run_until_dropped(move |is_dropped| {
+            Ok((search(&job, &image, limits, is_dropped)?, permit))
+        })
     };
+    let (searched, permit) = searched.await?;
     let SearchedImage {
         dimensions,
         faces,
         canvas,
         elapsed,
-    } = searched.await?;
+    } = searched;
     drop(batch_slot);
     let (computed, permit) = compute(pipeline, &job, faces, permit).await?;
     let longest = |of: fn(&ModelOutput) -> Duration| {

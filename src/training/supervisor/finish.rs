@@ -1,6 +1,12 @@
 //! The end of a training: its final state and the publication of its best checkpoint.
 
-use std::time::SystemTime;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
 
 use futures_util::future::BoxFuture;
 
@@ -125,11 +131,14 @@ impl Context {
                 }
             }
         }
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&has_ended);
         let decide = move |training: &mut v1::Training| {
             let mut change = Change::default();
             if state::apply(training, Trigger::Finish(final_state.outcome())).is_err() {
                 return change;
             }
+            ended.store(true, Ordering::Relaxed);
             training.end_time = Some(SystemTime::now().into());
             match (training.state(), final_state) {
                 (TrainingState::Succeeded, FinalState::Succeeded { stop_reason, test }) => {
@@ -156,6 +165,10 @@ impl Context {
         };
         let training = self.update(id, decide).await?;
         self.remove_work_dir(id).await;
+        if !has_ended.load(Ordering::Relaxed) {
+            // A concurrent call recorded the end.
+            return Ok(());
+        }
         metrics::finished(training.stop_reason());
         self.count_states().await;
         let failure = training.failure.as_ref();

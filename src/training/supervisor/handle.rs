@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::{
     artifacts::Artifacts,
-    proto::v1,
+    proto::v1::{self, TrainingState},
     store::{Change, Inserted, Kind, RequestId, Store, run_detached},
     training::{
         control::ControlSignal,
@@ -183,10 +183,12 @@ impl Supervisor {
                 Ok::<_, Error>(Change::default())
             };
             let training = context.store.update(&id, decide).await?.training;
-            context.wake.notify_one();
+            let state = training.state();
+            if state == TrainingState::Queued {
+                context.wake.notify_one();
+            }
             context.count_states().await;
             context.remove_work_dir_if_ended(&training).await;
-            let state = training.state();
             let signal = signal.unwrap_or(state::signal(state));
             if !context.signal(&id, signal) && state::is_ending(state) {
                 // No process will report an end.
