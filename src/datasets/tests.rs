@@ -243,7 +243,7 @@ async fn a_refused_archive_fails_its_dataset_with_the_entry_and_leaves_no_file()
     assert!(
         dataset
             .failure
-            .contains("\"30_link.jpg\": it is a symbolic link"),
+            .contains("\"30_link.jpg\": it must be a file or a directory, got a symbolic link"),
         "{}",
         dataset.failure
     );
@@ -427,7 +427,7 @@ async fn a_dataset_that_a_live_training_reads_is_not_deleted() {
     );
     let message = refused.to_string();
     assert!(
-        message.contains("datasets/faces is read by trainings/t"),
+        message.contains("datasets/faces is in use by trainings/t"),
         "{message}"
     );
     let change = |training: &mut v1::Training| {

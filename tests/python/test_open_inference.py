@@ -198,7 +198,7 @@ class OpenInferenceTest(unittest.TestCase):
                 missing, wrong, unsupported = {
                     "grpc": ("StatusCode.NOT_FOUND", "StatusCode.INVALID_ARGUMENT", "StatusCode.UNIMPLEMENTED"), "http": ("404", "400", "501")}[name]
                 self.refused(lambda: client.load_model("bert"), missing, "bert")
-                self.refused(lambda: client.load_model("age", config="{}"), wrong, "as its training made it")
+                self.refused(lambda: client.load_model("age", config="{}"), wrong, "as its training stored it")
                 self.refused(lambda: client.unload_model("age"), unsupported, "DeleteAlias")
                 self.assertTrue(client.is_model_ready("age"))
 
@@ -429,7 +429,7 @@ class OpenInferenceTest(unittest.TestCase):
         status, answer = self.post("/v2/models/age/infer", json.dumps(
             {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [len(face)], "data": list(face)}]}).encode())
         self.assertEqual(status, 400, answer)
-        self.assertIn("the shape of 1 images is [1] or [1,1]", answer["error"])
+        self.assertIn("the shape of 1 images must be [1] or [1,1]", answer["error"])
 
     def test_an_image_alone_is_a_request(self):
         face, = self.read_faces(1)

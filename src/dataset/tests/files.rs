@@ -202,7 +202,7 @@ fn parts_that_cannot_be_told_apart_are_refused_and_doubtful_ones_have_a_warning(
     let dataset = fixture.load(&Options::default()).unwrap();
     assert_eq!(dataset.report.split, SplitOrigin::Hashed);
     assert!(
-        dataset.report.warnings[0].contains("named like parts: my_test, my_train"),
+        dataset.report.warnings[0].contains("named like splits: my_test, my_train"),
         "{:?}",
         dataset.report.warnings
     );
