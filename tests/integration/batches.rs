@@ -169,7 +169,11 @@ async fn invalid_calls_end_with_an_error() {
     )
     .await;
     assert_eq!((answers.len(), code(&end)), (1, Code::InvalidArgument));
-    assert!(end.unwrap_err().message().contains("got 1 images before them"));
+    assert!(
+        end.unwrap_err()
+            .message()
+            .contains("got 1 images before them")
+    );
     let (answers, end) = batch(
         &server,
         vec![image("a", face), PredictBatchRequest::default()],

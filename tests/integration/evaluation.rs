@@ -215,7 +215,7 @@ async fn evaluation_metrics_follow_from_the_predictions() {
         report
             .warnings
             .iter()
-            .any(|line| line.contains("learned from")),
+            .any(|line| line.contains("used for training")),
         "{:?}",
         report.warnings
     );
