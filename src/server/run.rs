@@ -142,7 +142,7 @@ fn start_background(
         async move { datasets.run(shutdown).await }
     });
     let (supervisor, shutdown) = (components.supervisor.clone(), shutdown.clone());
-    tokio::spawn(async move { supervisor.run(shutdown).await })
+    tokio::spawn(async move { Box::pin(supervisor.run(shutdown)).await })
 }
 
 fn start_tracing(config: &ServeConfig) -> Result<(Traces, Option<ExporterThread>), Error> {

@@ -43,7 +43,7 @@ impl Caller {
             Some(id) => {
                 return Err(status::invalid(
                     CLIENT_ID,
-                    &format!(
+                    format!(
                         "the header must have 1 to {MAX_ID} bytes, got {}; omit it to be identified by the address",
                         id.len()
                     ),

@@ -6,19 +6,19 @@ use crate::proto::v1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Metric {
     /// Mean squared error in squared years.
-    ValLoss,
+    Loss,
     /// Root mean squared error in years.
-    ValRmse,
+    Rmse,
     /// Mean absolute error in years.
-    ValMae,
+    Mae,
 }
 
 impl Metric {
     pub(super) fn of(self, metrics: &v1::EpochMetrics) -> f64 {
         match self {
-            Metric::ValLoss => metrics.val_loss,
-            Metric::ValRmse => metrics.val_rmse,
-            Metric::ValMae => metrics.val_mae,
+            Metric::Loss => metrics.val_loss,
+            Metric::Rmse => metrics.val_rmse,
+            Metric::Mae => metrics.val_mae,
         }
     }
 }

@@ -46,7 +46,7 @@ const PHRASES: &[Phrase] = &[
     ),
     phrase(r"(?i)\banew\b", "again"),
     phrase(r"(?i)\bof which\b", "a sentence of its own"),
-    phrase(r"(?i)\b(so|as) many\b", "up to N, that number of"),
+    phrase(r"(?i)\bso many\b", "up to N, that number of"),
     phrase(r"(?i)\bagain and again\b", "repeatedly"),
     phrase(
         r"(?i)\b(wish|wishes|wished|believe|believes)\b",

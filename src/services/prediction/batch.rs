@@ -246,13 +246,13 @@ fn image(index: usize, part: Option<Part>) -> Result<BatchImage, Status> {
         Some(Part::Image(image)) => Ok(image),
         Some(Part::Options(_)) => Err(status::invalid(
             "options",
-            &format!(
+            format!(
                 "options must be the first message, got {index} images before them; start another stream for other options"
             ),
         )),
         None => Err(status::invalid(
             "image",
-            &format!("message {index} after the options must contain an encoded image"),
+            format!("message {index} after the options must contain an encoded image"),
         )),
     }
 }

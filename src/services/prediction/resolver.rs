@@ -47,7 +47,7 @@ impl PredictionResolver {
         metrics::prediction_rejected(RejectionReason::TooLarge);
         Err(status::invalid(
             field,
-            &format!("{count} images are too many; at most {limit} are allowed in a request"),
+            format!("{count} images are too many; at most {limit} are allowed in a request"),
         ))
     }
 

@@ -88,7 +88,7 @@ fn priority(value: i32) -> Result<Priority, Status> {
         Ok(v1::Priority::Batch) => Ok(Priority::Batch),
         Err(_) => Err(status::invalid(
             "priority",
-            &format!("must be PRIORITY_INTERACTIVE (1), PRIORITY_BATCH (2) or unset, got {value}"),
+            format!("must be PRIORITY_INTERACTIVE (1), PRIORITY_BATCH (2) or unset, got {value}"),
         )),
     }
 }

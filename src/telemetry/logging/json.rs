@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn only_lines_of_a_sampled_call_have_its_trace() {
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let trace = Traces::for_test(0.0).0.from_remote(header, "").unwrap();
+        let trace = Traces::for_test(0.0).0.continue_remote(header, "").unwrap();
         let lines = lines(|| {
             traces::in_scope(Some(&trace), || tracing::info!("inside"));
             tracing::info!("outside");

@@ -88,7 +88,7 @@ impl Traces {
     }
 
     /// The span of a sampled call from its headers, for work after the call or in another process.
-    pub(crate) fn from_remote(&self, trace_parent: &str, trace_state: &str) -> Option<Trace> {
+    pub(crate) fn continue_remote(&self, trace_parent: &str, trace_state: &str) -> Option<Trace> {
         let shared = self.0.as_ref()?;
         let context = context::parse(trace_parent, trace_state)?;
         context

@@ -51,7 +51,7 @@ fn client_decides_and_otherwise_calls_are_sampled_at_random() {
     }
     let off = Traces::off();
     assert_eq!(sample(&off, &headers(SAMPLED)), None);
-    assert!(off.from_remote(SAMPLED, "").is_none());
+    assert!(off.continue_remote(SAMPLED, "").is_none());
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn client_error_leaves_the_status_of_the_span_unset() {
 #[test]
 fn spans_inside_of_a_call_have_the_times_that_were_measured() {
     let (traces, mut spans) = Traces::for_test(0.0);
-    let call = traces.from_remote(SAMPLED, "a=1").unwrap();
+    let call = traces.continue_remote(SAMPLED, "a=1").unwrap();
     let (child, started) = (call.child(), Instant::now());
     // Before the span that it is in: a clock that only knew later moments would put both at the
     // same time.
@@ -156,21 +156,21 @@ fn header_for_work_elsewhere_names_the_span() {
     let (traces, _spans) = Traces::for_test(1.0);
     let call = traces.call(predict, &HeaderMap::new(), true).unwrap();
     let header = call.trace().parent_header();
-    let adopted = traces.from_remote(&header, "").unwrap();
+    let adopted = traces.continue_remote(&header, "").unwrap();
     assert_eq!(
         adopted.context().span_id(),
         call.trace().context().span_id()
     );
     assert_eq!(adopted.id(), call.trace().id());
-    assert!(traces.from_remote(NOT_SAMPLED, "").is_none());
-    assert!(traces.from_remote("", "").is_none());
+    assert!(traces.continue_remote(NOT_SAMPLED, "").is_none());
+    assert!(traces.continue_remote("", "").is_none());
 }
 
 #[test]
 fn full_queue_drops_spans_and_counts_them() {
     let (recorder, handle) = crate::telemetry::exporter::for_test();
     let (traces, mut spans) = Traces::for_test(1.0);
-    let call = traces.from_remote(SAMPLED, "").unwrap();
+    let call = traces.continue_remote(SAMPLED, "").unwrap();
     let room = spans.max_capacity();
     ::metrics::with_local_recorder(&recorder, || {
         let now = Instant::now();
@@ -192,7 +192,7 @@ fn full_queue_drops_spans_and_counts_them() {
 #[tokio::test]
 async fn current_span_is_that_of_the_task() {
     let (traces, _spans) = Traces::for_test(0.0);
-    let trace = traces.from_remote(SAMPLED, "").unwrap();
+    let trace = traces.continue_remote(SAMPLED, "").unwrap();
     let inside = instrument(Some(trace.clone()), async {
         tokio::task::yield_now().await;
         current().map(|trace| trace.id())

@@ -13,17 +13,17 @@ use crate::{
 pub(super) fn read_metric(check: &mut Check, field: &str, given: i32, default: Metric) -> Metric {
     match check.choice(field, given, v1::Metric::Unspecified) {
         v1::Metric::Unspecified => default,
-        v1::Metric::ValLoss => Metric::ValLoss,
-        v1::Metric::ValRmse => Metric::ValRmse,
-        v1::Metric::ValMae => Metric::ValMae,
+        v1::Metric::ValLoss => Metric::Loss,
+        v1::Metric::ValRmse => Metric::Rmse,
+        v1::Metric::ValMae => Metric::Mae,
     }
 }
 
 pub(super) fn metric_message(metric: Metric) -> v1::Metric {
     match metric {
-        Metric::ValLoss => v1::Metric::ValLoss,
-        Metric::ValRmse => v1::Metric::ValRmse,
-        Metric::ValMae => v1::Metric::ValMae,
+        Metric::Loss => v1::Metric::ValLoss,
+        Metric::Rmse => v1::Metric::ValRmse,
+        Metric::Mae => v1::Metric::ValMae,
     }
 }
 
@@ -32,7 +32,7 @@ pub(super) fn read_target(
     given: Option<&v1::TargetSpec>,
 ) -> Option<(Metric, f64)> {
     let given = given?;
-    let metric = read_metric(check, "spec.target.metric", given.metric, Metric::ValMae);
+    let metric = read_metric(check, "spec.target.metric", given.metric, Metric::Mae);
     let value = Some(given.value);
     let value = check.number("spec.target.value", value, 0.0, Range::POSITIVE);
     Some((metric, value))

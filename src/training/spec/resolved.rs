@@ -122,12 +122,7 @@ impl Spec {
                 spec.batch_norm,
                 v1::BatchNormPolicy::Update,
             ) == v1::BatchNormPolicy::Frozen,
-            monitor: choices::read_metric(
-                &mut check,
-                "spec.monitor",
-                spec.monitor,
-                Metric::ValLoss,
-            ),
+            monitor: choices::read_metric(&mut check, "spec.monitor", spec.monitor, Metric::Loss),
             target: choices::read_target(&mut check, spec.target.as_ref()),
             patience: limits::patience(
                 &mut check,

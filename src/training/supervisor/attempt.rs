@@ -43,7 +43,7 @@ pub(super) async fn run(
         return context.finish_if_requested(id, state).await;
     };
     let (parent, state) = (&training.trace_parent, &training.trace_state);
-    let trace = context.options.traces.from_remote(parent, state);
+    let trace = context.options.traces.continue_remote(parent, state);
     let attempt = attempt(context, training, resume, requests, shutdown);
     Box::pin(traces::instrument(trace, attempt)).await
 }
@@ -67,7 +67,7 @@ async fn attempt(
                 worker: &mut worker,
                 requests,
             };
-            let end = follower.run(shutdown).await;
+            let end = Box::pin(follower.run(shutdown)).await;
             end_process(context, &work_dir, worker, end).await
         }
         Err(error) if files::is_disk_full(&error) => ProcessEnd::Failed(v1::Failure {

@@ -92,15 +92,13 @@ impl Follower<'_> {
                 Ok(WorkerMessage::Closed) => return ProcessEnd::Exited,
                 Err(fault) => return ProcessEnd::Crashed(Crash::new(fault.to_string())),
             };
-            let recorded = match event {
-                worker_event::Kind::Finished(finished) => {
-                    return ProcessEnd::Finished(Box::new(finished));
-                }
-                worker_event::Kind::Span(span) => {
-                    spans::record_worker_span(&span);
-                    Ok(())
-                }
-                event => record(context, id, event).await,
+            let recorded = if let worker_event::Kind::Finished(finished) = event {
+                return ProcessEnd::Finished(Box::new(finished));
+            } else if let worker_event::Kind::Span(span) = &event {
+                spans::record_worker_span(span);
+                Ok(())
+            } else {
+                record(context, id, event).await
             };
             match recorded {
                 Ok(()) => {}

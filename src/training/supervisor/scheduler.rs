@@ -29,7 +29,7 @@ impl Supervisor {
         let live = live.iter().map(|training| id_of(&training.name).to_owned());
         let options = &context.options;
         orphans::end_all(&options.work_dir, &live.collect(), options.grace).await;
-        recover(context).await?;
+        Box::pin(recover(context)).await?;
         while !shutdown.is_cancelled() {
             context.count_states().await;
             let next = match next(context).await {

@@ -1,4 +1,5 @@
-// Visage from Go: train, follow across a restart of the server, predict a directory. See build.sh for building.
+// Visage from Go: train, follow across a restart of the server, predict a directory. See build.sh
+// for building.
 //
 // The dataset is a directory on the server, the images are files on this machine.
 package main
@@ -26,7 +27,8 @@ import (
 	visage "visage/v1"
 )
 
-// Predict is idempotent, so it is also retried when the queue is full (RESOURCE_EXHAUSTED); StartTraining is idempotent by its request id.
+// Predict is idempotent, so it is also retried when the queue is full (RESOURCE_EXHAUSTED);
+// StartTraining is idempotent by its request id.
 const serviceConfig = `{"methodConfig": [
 	{"name": [{"service": "visage.v1.PredictionService"}], "timeout": "60s", "retryPolicy": {
 		"maxAttempts": 5, "initialBackoff": "0.5s", "maxBackoff": "5s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]}},
@@ -40,8 +42,9 @@ const (
 	callsAtOnce     = 4
 )
 
-// codec encodes messages with google.golang.org/protobuf. Debian's grpc-go 1.33 uses the older golang/protobuf 1.3, which does not
-// support messages of the current generator; later releases of grpc-go need no custom codec.
+// codec encodes messages with google.golang.org/protobuf. Debian's grpc-go 1.33 uses the older
+// golang/protobuf 1.3, which does not support messages of the current generator; later releases of
+// grpc-go need no custom codec.
 type codec struct{}
 
 func (codec) Marshal(message interface{}) ([]byte, error) {
