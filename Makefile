@@ -153,7 +153,7 @@ book-reference: setup $(VENV)/installed ## Generate the book's reference from th
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --release --workspace --no-deps
 
 deny: ## Check the licences and sources of the dependencies (cargo-deny)
 	cargo deny check licenses bans sources

@@ -221,8 +221,8 @@ fn pixels_of(begin: f64, share: f64, side: u32) -> (f64, f64) {
     (begin, (share * side).min(side - begin))
 }
 
-/// Writes an image of the specified size as planes of red, green and blue: `out[c][y][x] = (v / 255
-/// - mean[c]) / std[c]`.
+/// Writes an image of the specified size as planes of red, green and blue:
+/// `out[c][y][x] = (v / 255 - mean[c]) / std[c]`.
 ///
 /// # Panics
 /// If the image is not `size` × `size` pixels or `out` does not have [`InputSpec::values`]
