@@ -166,7 +166,10 @@ async fn invalid_upload_requests_are_refused() {
     assert_eq!(post("many").0, 400);
     let (_, mut answer) = post("70000");
     let text = answer.body_mut().read_to_string().unwrap();
-    assert!(text.contains("must have 1 to 65536 bytes (max_upload_bytes"), "{text}");
+    assert!(
+        text.contains("must have 1 to 65536 bytes (max_upload_bytes"),
+        "{text}"
+    );
     let (path, id) = begin(&server, 10);
     let (status, _) = ask(
         "PATCH",
