@@ -118,7 +118,7 @@ async fn invalid_names_are_refused_with_their_field() {
             "",
             "",
             "spec.dataset.path",
-            "or a dataset in spec.dataset.name",
+            "or set spec.dataset.name to a named dataset",
         ),
     ] {
         let mut spec = by_name(small_spec(&faces), name);
