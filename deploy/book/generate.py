@@ -61,7 +61,7 @@ CALLS = {
     "TRAINING_TERMINAL": "The training has ended and cannot change.",
     "TRAINING_LIVE": "The training has not ended, so it cannot be deleted. Cancel it first.",
     "TRAINING_NOT_NOW": "The training is about to pause or end. Retry when it has.",
-    "NOT_SENT": "A client of PredictBatch sent nothing for one minute after it had received all responses. End the call when there are no more images, and start another one for new images.",
+    "NOT_SENT": "A client of PredictBatch sent nothing for one minute after it had received all responses. End the call after the last image, and start another one for new images.",
     "NOT_TAKEN": "A client of PredictBatch read no response for one minute. Read responses while sending, and send the images without a response again.",
     "ALIAS_MOVED": "The alias does not point to `expected_version`: it was moved concurrently. Read it again, then decide.",
     "NO_LIVE_MODEL": "No version has the alias `live`. Train one, point `live` to one, or start the server with `--starter`.",
@@ -93,7 +93,7 @@ CALLS = {
 FAILURES = {
     "DATASET_NOT_FOUND": "`dataset.path` does not exist. The path refers to the machine of the server.",
     "DATASET_OUTSIDE_ROOTS": "The dataset is outside the server's `data_roots`, with symbolic links resolved.",
-    "DATASET_EMPTY": "There is no usable image. Names must start with the age, such as `34_1_0.jpg`.",
+    "DATASET_EMPTY": "The dataset does not contain a usable image. Names must start with the age, such as `34_1_0.jpg`.",
     "TOO_MANY_REJECTS": "The share of unusable files exceeds `max_reject_share`; the message counts them by reason.",
     "TOO_MANY_UNREADABLE": "The share of images that could not be decoded in an epoch exceeds `max_reject_share`.",
     "TOO_FEW_IMAGES": "The training split has too few images.",
