@@ -380,7 +380,7 @@ class QueriesTest(unittest.TestCase):
 
     def test_a_query_of_what_does_not_exist_is_noticed(self):
         wrong = {
-            'visage_predict_images_total': "there is no metric visage_predict_images_total",
+            'visage_predict_faces_total': "there is no metric visage_predict_faces_total",
             'rate(visage_predict_images_total{result="ok"}[1m])': "visage_predict_images_total has no label result",
             'visage_predict_images_total{outcome=~"ok|lost"}': "visage_predict_images_total has no outcome `lost`",
             'up{job="visages"}': "up has no job `visages`",
