@@ -97,6 +97,7 @@ pub(crate) fn evaluate(
         worst_group: worst_group(&groups).map(Box::new),
         groups,
         baseline_mae: constant.mae(),
+        trained_on_images: None,
         baseline_age: baseline.age,
         baseline_source: baseline.source.into(),
         worst_predictions: worst_predictions(images),

@@ -67,6 +67,7 @@ pub(super) fn server_info(
             .collect(),
         live_model: String::new(),
         http_port: http_port.into(),
+        disk: None,
     }
 }
 

@@ -96,7 +96,15 @@ impl ModelService for ModelApi {
             .await?;
         Ok(Response::new(v1::SetAliasResponse {
             version: Some(version),
+            from_version: 0,
         }))
+    }
+
+    async fn delete_model_version(
+        &self,
+        request: Request<v1::DeleteModelVersionRequest>,
+    ) -> Result<Response<v1::DeleteModelVersionResponse>, Status> {
+        Err(Status::unimplemented(request.into_inner().name))
     }
 
     async fn delete_alias(

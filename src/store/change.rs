@@ -149,6 +149,7 @@ async fn apply(
         kinds.push(Kind::ModelVersionCreated(pb::ModelVersionCreated {
             model_version: made.name.clone(),
             promoted,
+            promotion: None,
         }));
         version = Some(made);
     }
@@ -232,6 +233,7 @@ fn check_appendable(kind: &Kind) -> Result<(), Error> {
     let kind = match kind {
         Kind::DatasetScanned(_)
         | Kind::EpochCompleted(_)
+        | Kind::InitialValidated(_)
         | Kind::MetricsRewound(_)
         | Kind::CheckpointSaved(_)
         | Kind::SpecChanged(_)

@@ -142,6 +142,7 @@ impl View<'_> {
             }
             // Part of the summary at the end.
             Kind::CheckpointSaved(_)
+            | Kind::InitialValidated(_)
             | Kind::TestEvaluated(_)
             | Kind::ModelVersionCreated(_)
             | Kind::Progress(_)

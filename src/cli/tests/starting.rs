@@ -19,6 +19,7 @@ async fn train_follows_to_the_end() {
     let promoted = Kind::ModelVersionCreated(ModelVersionCreated {
         model_version: "models/age/versions/3".to_owned(),
         promoted: true,
+        promotion: None,
     });
     state.events.insert(11, event(12, promoted));
     state.events[12].sequence = 13;

@@ -56,6 +56,20 @@ impl DatasetService for DatasetApi {
         listed.await.map(Response::new)
     }
 
+    async fn list_uploads(
+        &self,
+        _request: Request<v1::ListUploadsRequest>,
+    ) -> Result<Response<v1::ListUploadsResponse>, Status> {
+        Err(Status::unimplemented("ListUploads"))
+    }
+
+    async fn delete_upload(
+        &self,
+        request: Request<v1::DeleteUploadRequest>,
+    ) -> Result<Response<v1::DeleteUploadResponse>, Status> {
+        Err(Status::unimplemented(request.into_inner().upload))
+    }
+
     async fn delete_dataset(
         &self,
         request: Request<v1::DeleteDatasetRequest>,

@@ -47,6 +47,7 @@ async fn publishing_tells_of_the_version_before_the_final_state_and_moves_live()
             Kind::ModelVersionCreated(pb::ModelVersionCreated {
                 model_version: "models/age/versions/1".to_owned(),
                 promoted: true,
+                promotion: None,
             }),
             Kind::StateChanged(pb::StateChanged {
                 state: TrainingState::Succeeded as i32,

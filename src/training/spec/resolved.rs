@@ -227,6 +227,7 @@ impl Spec {
             on_oom: on_oom.into(),
             checkpoint_interval: limits::duration_message(self.checkpoint_interval),
             recipe: self.recipe.message().into(),
+            create_version: Some(true),
         }
     }
 }

@@ -46,6 +46,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outco
             let message = RegisterVersionRequest {
                 checkpoint: short_names::checkpoint(&training, &epoch),
                 parent: short_names::model(&model.model),
+                starter: false,
             };
             let response = models.register_version(request(message)).await;
             show(client.message(response)?.version, context)?;

@@ -27,6 +27,7 @@ pub(super) async fn trainings(
             page_size,
             page_token,
             states: states.clone(),
+            labels: Default::default(),
         };
         let response = client.trainings().list_trainings(request(message)).await;
         let page = client.message(response)?;
