@@ -88,7 +88,9 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
     ]);
     // Boxed because most evaluations lack it, and many messages contain an evaluation.
     config.boxed("visage.v1.Evaluation.worst_group");
-    tonic_prost_build::configure().compile_fds_with_config(all, config)?;
+    tonic_prost_build::configure()
+        .codec_path("crate::proto::codec::LimitedCodec")
+        .compile_fds_with_config(all, config)?;
     Ok(())
 }
 

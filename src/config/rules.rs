@@ -38,6 +38,11 @@ pub(super) fn check(resolved: &Resolved) -> Result<(), Error> {
             "max_message_bytes",
         ),
         (
+            "max_message_bytes",
+            config.max_message_bytes > config.max_inflight_bytes,
+            "max_inflight_bytes",
+        ),
+        (
             "worker_silence_timeout",
             config.worker_silence_timeout > config.worker_stall_timeout,
             "worker_stall_timeout",

@@ -56,7 +56,7 @@ impl Setting {
     pub(crate) fn is_list(&self) -> bool {
         matches!(
             self.field,
-            Field::Paths(_) | Field::Words(_) | Field::Origins(_)
+            Field::Paths(_) | Field::Words(_) | Field::Origins(_) | Field::Hosts(_)
         )
     }
 }
@@ -76,6 +76,7 @@ pub(super) enum Field {
     Paths(Get<Vec<PathBuf>>),
     Words(Get<Vec<String>>),
     Origins(Get<Vec<String>>),
+    Hosts(Get<Vec<String>>),
     Address(Get<SocketAddr>),
     Count(RangeInclusive<u32>, Get<u32>),
     Pixels(RangeInclusive<u64>, Get<u64>),
@@ -139,6 +140,18 @@ settings! {
         "Serve the dashboard on the HTTP port, and the whole API as gRPC-Web, which the dashboard uses.";
     cors_origins: Vec<String> = Vec::new(), Origins,
         "Origins such as https://example.org whose pages may call both ports from a browser, or `*` for all; the dashboard needs none.";
+    allowed_hosts: Vec<String> = Vec::new(), Hosts,
+        "Names such as visage.example.org, with or without a port, under which clients may reach both ports, or `*` for all; addresses and `localhost` are always allowed. A request for another name is refused, because a web page could have caused it by DNS rebinding.";
+    max_connections: u32 = 4096, Count(16..=1_000_000),
+        "Open connections of each port; fewer if the limit of file descriptors requires it.";
+    max_connections_per_address: u32 = 1024, Count(1..=1_000_000),
+        "Open connections of each port from one address.";
+    max_calls_per_address: u32 = 2048, Count(1..=1_000_000),
+        "Open calls and streams from one address, on both ports; four times as many are allowed in all.";
+    max_inflight_bytes: usize = 256 * MIB, Bytes(64 * KIB..=1024 * 1024 * MIB),
+        "Memory for the messages of requests that are being received or served; not below `max_message_bytes`. Beyond it requests are refused.";
+    stall_timeout: Duration = Duration::from_secs(30), Duration(SECOND..=HOUR),
+        "Time without progress after which an unfinished request, a response that its client does not read, or a connection without a request is ended.";
     ready_file: Option<PathBuf> = None, OptionalPath,
         "File that the server writes, with its addresses, when it is ready.";
     tensorboard: EventDirectory = EventDirectory::InDataDir, EventDirectory,

@@ -130,6 +130,13 @@ impl Field {
                 }
                 *get(config) = items;
             }
+            Self::Hosts(get) => {
+                let items = raw.list(|c| c == ',')?;
+                if !items.iter().all(|item| is_host(item)) {
+                    return None;
+                }
+                *get(config) = items;
+            }
             Self::Address(get) => *get(config) = parse_address(raw.text()?)?,
             Self::Count(range, get) => {
                 let number = u32::try_from(raw.integer()?).ok()?;
@@ -179,7 +186,9 @@ impl Field {
                 DisplayValue::Text(path_text(path))
             }),
             Self::Paths(get) => DisplayValue::List(get(config).iter().map(path_text).collect()),
-            Self::Words(get) | Self::Origins(get) => DisplayValue::List(get(config).clone()),
+            Self::Words(get) | Self::Origins(get) | Self::Hosts(get) => {
+                DisplayValue::List(get(config).clone())
+            }
             Self::Address(get) => DisplayValue::Text(get(config).to_string()),
             Self::Count(_, get) => DisplayValue::Integer(u64::from(*get(config))),
             Self::Pixels(_, get) => DisplayValue::Integer(*get(config)),
@@ -211,6 +220,9 @@ impl Field {
             }
             Self::Origins(_) => {
                 "`*`, or origins such as https://example.org or http://localhost:5173 without a path: an array in the file, else separated by commas".to_owned()
+            }
+            Self::Hosts(_) => {
+                "`*`, or names such as visage.example.org or visage:50051 without a scheme and path: an array in the file, else separated by commas".to_owned()
             }
             Self::Address(_) => {
                 "an IP address and port such as 127.0.0.1:50051 or [::]:50051".to_owned()
@@ -268,6 +280,13 @@ fn is_origin(text: &str) -> bool {
     let is_authority = !authority.contains(['/', '@', '?', '#', '*'])
         && authority.parse::<http::uri::Authority>().is_ok();
     matches!(scheme, "http" | "https") && is_authority
+}
+
+/// Accepts `*`, or a host with or without a port.
+fn is_host(text: &str) -> bool {
+    let is_authority =
+        !text.contains(['/', '@', '*']) && text.parse::<http::uri::Authority>().is_ok();
+    text == "*" || is_authority
 }
 
 /// `http://host:port`, optionally with a trailing slash.

@@ -6,7 +6,7 @@
 use axum::{
     Router,
     http::{
-        HeaderMap, HeaderValue,
+        HeaderMap, HeaderName, HeaderValue,
         header::{
             ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
             CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS,
@@ -15,6 +15,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
 struct Asset {
     /// Relative path with slashes.
@@ -29,7 +32,10 @@ const START: &str = "index.html";
 
 /// Restricts scripts and requests to the own origin. The page creates images itself, and the charts
 /// set inline styles.
-const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; frame-ancestors 'self'";
+const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'";
+
+/// The camera is for this page only.
+const PERMISSIONS: &str = "camera=(self), microphone=(), geolocation=()";
 
 /// Returns the routes of the dashboard, or `None` if the program was built without it.
 #[must_use]
@@ -64,6 +70,8 @@ impl Asset {
             (VARY, "accept-encoding"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (CONTENT_SECURITY_POLICY, POLICY),
+            (PERMISSIONS_POLICY, PERMISSIONS),
+            (OPENER_POLICY, "same-origin"),
         ];
         if accepts_gzip(headers) {
             (fixed, [(CONTENT_ENCODING, "gzip")], self.gzip).into_response()

@@ -3,6 +3,9 @@
 //!
 //! The comments in `proto/` are the reference documentation; the messages are not written by hand.
 
+pub(crate) mod codec;
+mod elements;
+pub(crate) mod in_flight;
 pub mod validation;
 
 use std::sync::LazyLock;

@@ -41,8 +41,6 @@ pub(crate) enum Error {
     Metrics(#[from] exporter::Error),
     #[error(transparent)]
     Traces(#[from] traces::Error),
-    #[error("failed to serve the gRPC port: {0}")]
-    Transport(#[from] tonic::transport::Error),
     #[error("failed to set up server reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }

@@ -1,5 +1,7 @@
 use std::{path::Path, time::SystemTime};
 
+use prost_reflect::{DescriptorPool, MethodDescriptor};
+
 use crate::{
     config::ServeConfig,
     model::device,
@@ -8,19 +10,36 @@ use crate::{
 
 /// Returns all methods of the API as `package.Service/Method`, for the metrics' labels.
 pub(super) fn method_names() -> Vec<String> {
-    let pool = prost_reflect::DescriptorPool::decode(DESCRIPTOR)
-        .expect("the build created the embedded descriptors");
-    let mut names: Vec<String> = pool
-        .services()
-        .flat_map(|service| {
-            service
-                .methods()
-                .map(|method| format!("{}/{}", method.parent_service().full_name(), method.name()))
-                .collect::<Vec<_>>()
-        })
-        .collect();
+    let mut names: Vec<String> = methods().iter().map(path_of).collect();
     names.extend(["grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"].map(str::to_owned));
     names
+}
+
+/// Returns the methods whose clients send a stream, as `package.Service/Method`.
+pub(super) fn client_streams() -> Vec<String> {
+    let mut names: Vec<String> = methods()
+        .into_iter()
+        .filter(MethodDescriptor::is_client_streaming)
+        .map(|method| path_of(&method))
+        .collect();
+    names.extend(
+        ["v1", "v1alpha"].map(|version| {
+            format!("grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+        }),
+    );
+    names
+}
+
+fn methods() -> Vec<MethodDescriptor> {
+    let pool =
+        DescriptorPool::decode(DESCRIPTOR).expect("the build created the embedded descriptors");
+    pool.services()
+        .flat_map(|service| service.methods().collect::<Vec<_>>())
+        .collect()
+}
+
+fn path_of(method: &MethodDescriptor) -> String {
+    format!("{}/{}", method.parent_service().full_name(), method.name())
 }
 
 /// The response of GetServerInfo except for the live model.

@@ -4,7 +4,8 @@
 //! - `components`: database, files, engine, registry, supervisor, datasets; opened in this order.
 //! - `routes`: the services of the gRPC port and the pages of the HTTP port. `reflection`,
 //!   `health`, `info`: services and answers without a module of their own.
-//! - `layers`: what every call passes: CORS, metrics and traces, deadlines.
+//! - `network`: connections of both ports and their limits. `layers`: checks of every call, limits,
+//!   metrics and traces, deadlines.
 //! - `http`: the HTTP port. `shutdown`: signals, and waiting for what still runs.
 //!
 //! On shutdown, the ports stop accepting calls, streams end with UNAVAILABLE, the worker is asked
@@ -17,6 +18,7 @@ mod health;
 mod http;
 mod info;
 mod layers;
+mod network;
 mod reflection;
 mod routes;
 mod run;

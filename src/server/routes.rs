@@ -44,12 +44,10 @@ use crate::{
 
 /// The handlers of both ports.
 pub(super) struct Routes {
-    /// The services of the gRPC port, without its layers.
-    pub(super) grpc: tonic::service::Routes,
+    /// The services of the gRPC port.
+    pub(super) grpc: Router,
     /// The pages of the HTTP port except those of [`http`](super::http) itself.
     pub(super) pages: Router,
-    /// The layer of the gRPC port that counts calls.
-    pub(super) rpc_metrics: RpcMetricsLayer,
 }
 
 pub(super) struct Context {
@@ -96,12 +94,13 @@ pub(super) fn build(
     let grpc = reflection::add_to(grpc, &shutdown)?.prepare();
     let rpc_metrics = RpcMetricsLayer::new(method_names()).with_traces(traces);
     if config.dashboard {
-        pages = pages.merge(grpc_web(grpc.clone(), rpc_metrics.clone()));
+        // The HTTP port has its own fallback page.
+        let services = grpc.clone().into_axum_router().reset_fallback();
+        pages = pages.merge(with_layers(services, rpc_metrics.clone()));
     }
     Ok(Routes {
-        grpc,
+        grpc: with_layers(grpc.into_axum_router(), rpc_metrics),
         pages,
-        rpc_metrics,
     })
 }
 
@@ -213,10 +212,8 @@ impl Services {
     }
 }
 
-/// The API for the HTTP port, as gRPC-Web only.
-fn grpc_web(routes: tonic::service::Routes, rpc_metrics: RpcMetricsLayer) -> Router {
-    // The HTTP port has its own fallback page.
-    let services = routes.into_axum_router().reset_fallback();
+/// Adds the inner layers of the API.
+fn with_layers(services: Router, rpc_metrics: RpcMetricsLayer) -> Router {
     services
         .layer(DeadlineLayer)
         .layer(rpc_metrics)

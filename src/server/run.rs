@@ -1,15 +1,16 @@
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 
+use axum::middleware::map_response;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::server::TcpIncoming;
-use tonic_web::GrpcWebLayer;
 
 use super::{
     components::Components,
     error::Error,
     health, http,
-    layers::{DeadlineLayer, cors},
+    info::client_streams,
+    layers::{Allowed, CallLimitOptions, CallLimits, Guards, add_headers, cors},
+    network::{self, Protocols},
     routes::{self, Routes},
     shutdown::{Running, cancel_on_signal},
 };
@@ -18,6 +19,7 @@ use crate::{
     dashboard, files,
     telemetry::{
         exporter,
+        metrics::Port,
         traces::{self, ExporterThread, Traces},
     },
 };
@@ -65,11 +67,7 @@ async fn serve(
     let supervising = start_background(&components, &tasks, &shutdown);
 
     let readiness = health::readiness(components.registry.subscribe_live(), shutdown.clone());
-    let Routes {
-        grpc: routes,
-        pages,
-        rpc_metrics,
-    } = routes::build(
+    let Routes { grpc, pages } = routes::build(
         &config,
         &components,
         routes::Context {
@@ -79,35 +77,42 @@ async fn serve(
             http_port: http_address.port(),
         },
     )?;
-    let cors = cors(&config.cors_origins);
+    let guards = guards(&config);
+    let limits = connection_limits(&config);
+    let pages = http::router(http::State {
+        metrics: metrics.clone(),
+        readiness,
+        pages,
+        home: config.dashboard.then(dashboard::pages).flatten(),
+    });
+    let pages = guards
+        .clone()
+        .protect(pages)
+        .layer(map_response(add_headers));
     let http = tokio::spawn(http::serve(
         listeners.http,
-        http::State {
-            metrics,
-            readiness,
-            pages,
-            home: config.dashboard.then(dashboard::pages).flatten(),
-            cors: cors.clone(),
-        },
+        pages,
+        limits,
+        metrics,
         shutdown.clone(),
         config.shutdown_grace,
     ));
-    let grpc = tonic::transport::Server::builder()
-        // For browsers that only support HTTP/1.1; other clients use HTTP/2.
-        .accept_http1(true)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .layer(cors)
-        .layer(GrpcWebLayer::new())
-        .layer(rpc_metrics)
-        .layer(DeadlineLayer)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(
-            // Otherwise the end of a response may wait 40 ms for the acknowledgement of its start.
-            TcpIncoming::from(listeners.grpc).with_nodelay(Some(true)),
-            shutdown.clone().cancelled_owned(),
-        );
-    let grpc = tokio::spawn(grpc);
+    let grpc = guards.protect(grpc);
+    let grpc = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            let protocols = Protocols::Http1AndHttp2;
+            network::serve(
+                listeners.grpc,
+                Port::Grpc,
+                protocols,
+                grpc,
+                limits,
+                &shutdown,
+            )
+            .await;
+        }
+    });
     tracing::info!(grpc = %grpc_address, http = %http_address, data_dir = %config.data_dir.display(), device = components.device, "serving");
     ready_file.write(grpc_address, http_address)?;
 
@@ -124,6 +129,30 @@ async fn serve(
     }
     ready_file.remove()?;
     result
+}
+
+fn guards(config: &ServeConfig) -> Guards {
+    let calls_per_address = config.max_calls_per_address as usize;
+    Guards {
+        allowed: Allowed::new(&config.allowed_hosts, &config.cors_origins),
+        cors: cors(&config.cors_origins),
+        limits: CallLimits::new(CallLimitOptions {
+            inflight_bytes: config.max_inflight_bytes,
+            timeout: config.stall_timeout,
+            calls: calls_per_address.saturating_mul(4),
+            calls_per_address,
+            streams: client_streams(),
+        }),
+    }
+}
+
+fn connection_limits(config: &ServeConfig) -> network::Limits {
+    let limits = network::Limits {
+        connections: config.max_connections as usize,
+        per_address: config.max_connections_per_address as usize,
+        header_timeout: config.stall_timeout,
+    };
+    limits.within_descriptors()
 }
 
 /// Starts the tasks that run as long as the server, and returns the supervisor's.

@@ -8,7 +8,7 @@ use crate::{store::Store, training::supervisor};
 
 /// The tasks that the shutdown waits for.
 pub(super) struct Running {
-    pub(super) grpc: JoinHandle<Result<(), tonic::transport::Error>>,
+    pub(super) grpc: JoinHandle<()>,
     pub(super) http: JoinHandle<()>,
     pub(super) supervising: JoinHandle<Result<(), supervisor::Error>>,
     pub(super) tasks: TaskTracker,
@@ -24,7 +24,7 @@ impl Running {
     ) -> Result<(), Error> {
         let result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
-            ended = &mut self.grpc => flatten(ended).map_err(Error::from),
+            ended = &mut self.grpc => flatten(ended.map(Ok)),
             ended = &mut self.http => flatten(ended.map(Ok)),
             ended = &mut self.supervising => flatten(ended).map_err(Error::from),
         };

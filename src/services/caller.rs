@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use axum::extract::ConnectInfo;
 use http::{Extensions, HeaderMap};
-use tonic::{Request, Status, transport::server::TcpConnectInfo};
+use tonic::{Request, Status};
 
 use crate::inference::Client;
 
@@ -58,10 +58,9 @@ impl Caller {
 }
 
 fn address(extensions: &Extensions) -> Option<SocketAddr> {
-    let grpc = extensions.get::<TcpConnectInfo>();
-    let http = || extensions.get::<ConnectInfo<SocketAddr>>();
-    grpc.and_then(TcpConnectInfo::remote_addr)
-        .or_else(|| http().map(|info| info.0))
+    extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|info| info.0)
 }
 
 #[cfg(test)]

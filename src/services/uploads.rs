@@ -49,7 +49,7 @@ const MAX_WRITERS: usize = 8;
 /// Maximum time between two parts of a body.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Browsers may cache a sample, because the URL of another dataset's sample has another query.
-const SAMPLE_CACHING: &str = "public, max-age=86400, immutable";
+const SAMPLE_CACHING: &str = "private, max-age=86400, immutable";
 
 /// The protocol version.
 const TUS_RESUMABLE: (HeaderName, HeaderValue) = (

@@ -43,8 +43,8 @@
 //! - `datasets`, `dataset_deletion`: named datasets.
 //! - `versions`, `aliases`, `alias_moves`: model versions and the aliases that point to them.
 //!
-//! All writes use one connection, so they are serialized and need no retry; readers have their own
-//! connections and never wait for a write.
+//! All writes use one connection, so they are serialized and need no retry; clients take turns (see
+//! `turns`). Readers have their own connections and never wait for a write.
 
 mod alias_moves;
 mod aliases;
@@ -60,6 +60,7 @@ mod page;
 mod resume_points;
 mod trainings;
 mod transaction;
+mod turns;
 mod verify;
 mod versions;
 
@@ -74,4 +75,5 @@ pub(crate) use open::Store;
 pub(crate) use page::{MAX_PAGE_BYTES, Page, Room, encode_token, parse_token};
 pub(crate) use trainings::{Inserted, RequestId, is_final};
 pub(crate) use transaction::run_detached;
+pub(crate) use turns::Lane;
 pub(crate) use versions::{Promotion, Publish};

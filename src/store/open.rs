@@ -19,6 +19,7 @@ use crate::files;
 use super::{
     Error,
     lock::DirectoryLock,
+    turns::Turns,
     verify::{BUSY_TIMEOUT, MIGRATOR, verify, with_suffix},
 };
 
@@ -38,6 +39,7 @@ pub(crate) struct Store {
 pub(super) struct Inner {
     directory: PathBuf,
     pub(super) writer: SqlitePool,
+    pub(super) turns: Turns,
     readers: SqlitePool,
     pub(super) events: watch::Sender<i64>,
     pub(super) alias_events: watch::Sender<u64>,
@@ -78,6 +80,7 @@ impl Store {
         let inner = Inner {
             directory: directory.to_owned(),
             writer,
+            turns: Turns::new(),
             readers,
             events: watch::Sender::new(0),
             alias_events: watch::Sender::new(0),

@@ -4,12 +4,18 @@ use std::sync::Arc;
 
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
-use super::{Error, open::Inner};
+use super::{
+    Error,
+    open::Inner,
+    turns::{Lane, Turn},
+};
 
 /// A transaction that writes. Dropping it without a commit rolls it back.
 pub(super) struct WriteTx {
     inner: Arc<Inner>,
     transaction: Transaction<'static, Sqlite>,
+    /// Released after the transaction.
+    _turn: Option<Turn>,
     /// Cursor of the last event appended in it.
     pub(super) appended: Option<i64>,
     /// Number of the last alias event appended in it.
@@ -18,13 +24,15 @@ pub(super) struct WriteTx {
 }
 
 impl WriteTx {
-    /// Waits for the writing connection and acquires SQLite's write lock at once, so that data read
+    /// Waits for the turn of the client and for the writing connection, and acquires SQLite's write lock at once, so that data read
     /// in the transaction stay valid.
     pub(super) async fn start(inner: Arc<Inner>) -> Result<Self, Error> {
+        let turn = inner.turns.next().await;
         let transaction = inner.writer.begin_with("BEGIN IMMEDIATE").await?;
         Ok(Self {
             inner,
             transaction,
+            _turn: turn,
             appended: None,
             alias_appended: None,
             inserted_versions: 0,
@@ -64,7 +72,11 @@ where
     T: Send + 'static,
     E: From<Error> + Send + 'static,
 {
-    match tokio::spawn(work).await {
+    let task = match Lane::current() {
+        Some(lane) => tokio::spawn(lane.scope(work)),
+        None => tokio::spawn(work),
+    };
+    match task.await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(Error::Closed.into()),

@@ -19,7 +19,7 @@ mod serve;
 mod tests;
 
 pub(super) use self::{
-    pages::State,
+    pages::{State, router},
     readiness::{Component, Readiness, ReadinessProbe},
     serve::serve,
 };

@@ -1,3 +1,5 @@
+use super::readiness::{Readiness, ReadinessProbe};
+use crate::telemetry::exporter;
 use axum::{
     Router,
     http::{
@@ -7,10 +9,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tower_http::cors::CorsLayer;
-
-use super::readiness::{Readiness, ReadinessProbe};
-use crate::telemetry::exporter;
 
 const INDEX: &str = "\
 Visage
@@ -31,16 +29,14 @@ pub(in crate::server) struct State {
     pub(in crate::server) pages: Router,
     /// The pages at `/` and below; `None` for a list of the paths.
     pub(in crate::server) home: Option<Router>,
-    pub(in crate::server) cors: CorsLayer,
 }
 
-pub(super) fn router(state: State) -> Router {
+pub(in crate::server) fn router(state: State) -> Router {
     let State {
         metrics,
         readiness,
         pages,
         home,
-        cors,
     } = state;
     let index = || get(|| async { INDEX });
     Router::new()
@@ -68,7 +64,6 @@ pub(super) fn router(state: State) -> Router {
                 "this page is read-only: use GET or HEAD\n",
             )
         })
-        .layer(cors)
 }
 
 fn render_metrics(metrics: &exporter::Handle) -> Response {

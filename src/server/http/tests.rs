@@ -14,14 +14,14 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tower_http::cors::CorsLayer;
 
 use super::{
     State,
+    pages::router,
     readiness::{Component, Readiness},
-    serve::{serve, serve_connections},
+    serve::serve,
 };
-use crate::telemetry::exporter;
+use crate::{server::network::Limits, telemetry::exporter};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -62,10 +62,22 @@ impl Server {
             }),
             pages: Router::new().route("/dashboard", get(|| async { "a dashboard" })),
             home: None,
-            cors: CorsLayer::new(),
         };
+        let limits = Limits {
+            connections: 100,
+            per_address: 100,
+            header_timeout: Duration::from_secs(30),
+        };
+        let metrics = state.metrics.clone();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, state, shutdown.clone(), GRACE));
+        let serving = tokio::spawn(serve(
+            listener,
+            router(state),
+            limits,
+            metrics,
+            shutdown.clone(),
+            GRACE,
+        ));
         Self {
             address,
             store_works,
@@ -192,36 +204,4 @@ async fn shutdown_does_not_wait_for_an_idle_connection() {
         .await
         .unwrap()
         .unwrap();
-}
-
-#[tokio::test]
-async fn connections_without_complete_headers_are_closed() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = Router::new().route("/livez", get(|| async { "ok" }));
-    let (patience, shutdown) = (Duration::from_millis(200), CancellationToken::new());
-    let serving = tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move { serve_connections(listener, router, patience, &shutdown).await }
-    });
-    for beginning in [
-        "",
-        "GET /livez HTTP/1.1\r\nhost:",
-        "GET /livez HTTP/1.1\r\nhost: test\r\n\r\n",
-    ] {
-        let mut connection = TcpStream::connect(address).await.unwrap();
-        connection.write_all(beginning.as_bytes()).await.unwrap();
-        let begun = std::time::Instant::now();
-        let mut answer = String::new();
-        let read = connection.read_to_string(&mut answer);
-        tokio::time::timeout(100 * patience, read)
-            .await
-            .unwrap()
-            .unwrap();
-        assert!(begun.elapsed() >= patience / 2, "{beginning:?}");
-        let is_answered = answer.ends_with("ok");
-        assert_eq!(is_answered, beginning.ends_with("\r\n\r\n"), "{answer}");
-    }
-    shutdown.cancel();
-    serving.await.unwrap();
 }

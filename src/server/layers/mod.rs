@@ -1,9 +1,23 @@
-//! The layers that every call passes, from the outside: CORS, metrics and traces, deadlines.
+//! The layers that every call passes, from the outside: host and origin, CORS, limits, metrics and
+//! traces, deadlines. `headers` has the headers of all HTTP responses.
 
+mod call_limits;
 mod cors;
 mod deadline;
+mod guards;
+mod headers;
+mod origin;
+mod request_body;
 mod rpc_metrics;
 #[cfg(test)]
 mod tests;
 
-pub(super) use self::{cors::cors, deadline::DeadlineLayer, rpc_metrics::RpcMetricsLayer};
+pub(super) use self::{
+    call_limits::{CallLimits, Options as CallLimitOptions},
+    cors::cors,
+    deadline::DeadlineLayer,
+    guards::Guards,
+    headers::add_headers,
+    origin::Allowed,
+    rpc_metrics::RpcMetricsLayer,
+};

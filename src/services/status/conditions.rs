@@ -3,7 +3,7 @@ use std::{fmt::Display, time::Duration};
 use tonic::{Code, Status};
 
 use super::build::Row;
-use crate::inference;
+use crate::{inference, proto::in_flight};
 
 /// Kinds of calls with a limited number of concurrent ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,29 @@ pub(crate) fn too_many(calls: Calls, limit: usize) -> Status {
     };
     row.status(format_args!(
         "{limit} {name} are running, which is the limit; try again when one has finished"
+    ))
+}
+
+/// A request that a page of another origin may have caused.
+pub(crate) fn not_allowed(reason: &'static str, message: impl Display) -> Status {
+    Row::new(Code::PermissionDenied, reason).status(message)
+}
+
+pub(crate) fn too_many_calls(limit: usize) -> Status {
+    Row::retry(Code::ResourceExhausted, "TOO_MANY_CALLS").status(format_args!(
+        "too many calls are open, in all or from this address, which may have {limit} (max_calls_per_address); try again when some have finished"
+    ))
+}
+
+pub(crate) fn too_many_bytes() -> Status {
+    Row::retry(Code::ResourceExhausted, in_flight::REASON).status(in_flight::MESSAGE)
+}
+
+/// A request whose bytes stopped arriving.
+pub(crate) fn request_too_slow(timeout: Duration) -> Status {
+    Row::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW").status(format_args!(
+        "the request made no progress for {} seconds (stall_timeout); send it again",
+        timeout.as_secs_f64()
     ))
 }
 

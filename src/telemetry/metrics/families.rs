@@ -3,8 +3,8 @@
 use super::{
     family::{Family, Kind, Label, Start, Unit},
     labels::{
-        CacheResult, ImageOutcome, RejectionReason, RpcCode, SkipReason, SpanLoss, Split,
-        StopReason, TrainingPhase, TrainingState,
+        CacheResult, ConnectionRefusal, ImageOutcome, Port, RejectionReason, RpcCode, SkipReason,
+        SpanLoss, Split, StopReason, TrainingPhase, TrainingState,
     },
 };
 
@@ -60,6 +60,12 @@ families! {
     HTTP_DURATION: Kind::Histogram(REQUEST_SECONDS), Seconds, "visage_http_duration_seconds",
         [Label::open("route")],
         "Duration of an HTTP request under /v2 or /datasets from the request headers to the response.";
+
+    CONNECTIONS: ZERO, Count, "visage_connections", [Label::one_of("port", Port::VALUES)],
+        "Open connections, by port.";
+    CONNECTIONS_CLOSED: Kind::Counter, Count, "visage_connections_closed_total",
+        [Label::one_of("port", Port::VALUES), Label::one_of("reason", ConnectionRefusal::VALUES)],
+        "Connections that the server refused or closed because of a limit, by port and reason.";
 
     PREDICT_IMAGES: Kind::Counter, Count, "visage_predict_images_total",
         [Label::one_of("outcome", ImageOutcome::VALUES)],

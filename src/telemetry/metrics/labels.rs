@@ -73,6 +73,28 @@ impl From<tonic::Code> for RpcCode {
 }
 
 label_values! {
+    /// A port of the server.
+    Port {
+        Grpc = "grpc",
+        Http = "http",
+    }
+}
+
+label_values! {
+    /// The reason why the server closed a connection.
+    ConnectionRefusal {
+        /// `max_connections` are open.
+        Limit = "limit",
+        /// `max_connections_per_address` are open from the address.
+        AddressLimit = "address_limit",
+        /// It sent no request in time.
+        NoRequest = "no_request",
+        /// The client did not read a response in time.
+        NotRead = "not_read",
+    }
+}
+
+label_values! {
     /// The outcome of the prediction of one image.
     ImageOutcome {
         Ok = "ok",

@@ -39,8 +39,8 @@ pub use self::{families::FAMILIES, markdown::markdown_table};
 pub(crate) use self::{
     family::{Family, Kind},
     labels::{
-        CacheResult, ImageOutcome, RejectionReason, RpcCode, SkipReason, SpanLoss, StopReason,
-        TrainingPhase, TrainingState,
+        CacheResult, ConnectionRefusal, ImageOutcome, Port, RejectionReason, RpcCode, SkipReason,
+        SpanLoss, StopReason, TrainingPhase, TrainingState,
     },
     model::{live_model_changed, model_loaded, model_versions},
     prediction::{
@@ -48,7 +48,10 @@ pub(crate) use self::{
         image_finished, prediction_queue_depth, prediction_rejected,
     },
     process::{build_info, process_observed},
-    rpc::{http_finished, http_known, rpc_finished, rpc_known, rpc_started},
+    rpc::{
+        connection_closed, connection_opened, connection_refused, http_finished, http_known,
+        rpc_finished, rpc_known, rpc_started,
+    },
     series::describe,
     traces::{trace_spans_lost, trace_spans_sent},
     training::{

@@ -3,8 +3,11 @@ use std::{sync::Arc, time::Duration};
 use ::metrics::SharedString;
 
 use crate::telemetry::metrics::{
-    families::{HTTP_DURATION, HTTP_REQUESTS, RPC_DURATION, RPC_IN_FLIGHT, RPC_REQUESTS},
-    labels::RpcCode,
+    families::{
+        CONNECTIONS, CONNECTIONS_CLOSED, HTTP_DURATION, HTTP_REQUESTS, RPC_DURATION, RPC_IN_FLIGHT,
+        RPC_REQUESTS,
+    },
+    labels::{ConnectionRefusal, Port, RpcCode},
     series::{counter, gauge, histogram},
 };
 
@@ -48,6 +51,24 @@ pub(crate) fn http_known(route: &'static str) {
 pub(crate) fn http_finished(route: &'static str, code: RpcCode, elapsed: Duration) {
     counter(&HTTP_REQUESTS, &[route.into(), code.as_str().into()]).increment(1);
     histogram(&HTTP_DURATION, &[route.into()]).record(elapsed);
+}
+
+/// Each opened connection is followed by one [`connection_closed`].
+pub(crate) fn connection_opened(port: Port) {
+    gauge(&CONNECTIONS, &[port.as_str().into()]).increment(1.0);
+}
+
+pub(crate) fn connection_closed(port: Port) {
+    gauge(&CONNECTIONS, &[port.as_str().into()]).decrement(1.0);
+}
+
+/// The server closes a connection, or does not serve it.
+pub(crate) fn connection_refused(port: Port, reason: ConnectionRefusal) {
+    counter(
+        &CONNECTIONS_CLOSED,
+        &[port.as_str().into(), reason.as_str().into()],
+    )
+    .increment(1);
 }
 
 fn shared(method: &Arc<str>) -> SharedString {

@@ -1,0 +1,99 @@
+//! The codec of all services: prost's, behind the limits on a request.
+
+use std::{collections::HashMap, marker::PhantomData};
+
+use bytes::Buf as _;
+use prost::{Message, Name};
+use tonic::{
+    Code, Status,
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
+};
+use tonic_prost::ProstEncoder;
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::{
+    descriptor,
+    elements::{MAX_ELEMENTS, has_at_most},
+    in_flight,
+};
+
+/// A [`Codec`] that refuses a request before it is decoded if its decoded form would take much more
+/// memory than its bytes, or if the requests in flight take too much.
+#[derive(Debug, Clone)]
+pub(crate) struct LimitedCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for LimitedCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for LimitedCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Name + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = LimitedDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::new(BufferSettings::default())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        LimitedDecoder(PhantomData)
+    }
+}
+
+/// The decoder of [`LimitedCodec`].
+#[derive(Debug, Clone)]
+pub(crate) struct LimitedDecoder<U>(PhantomData<U>);
+
+impl<U: Message + Name + Default> Decoder for LimitedDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // Clients decode responses with the same codec.
+        if U::NAME.ends_with("Request") {
+            check::<U>(buffer.chunk())?;
+        }
+        let message = U::decode(buffer).map_err(|error| {
+            refused(
+                Code::InvalidArgument,
+                "MALFORMED_MESSAGE",
+                format!("failed to decode {}: {error}", U::NAME),
+            )
+        })?;
+        Ok(Some(message))
+    }
+}
+
+/// `bytes` are the whole message, decompressed.
+fn check<U: Name>(bytes: &[u8]) -> Result<(), Status> {
+    if !in_flight::hold_message(bytes.len()) {
+        return Err(refused(
+            Code::ResourceExhausted,
+            in_flight::REASON,
+            in_flight::MESSAGE.to_owned(),
+        ));
+    }
+    if !has_at_most(MAX_ELEMENTS, &descriptor::<U>(), bytes) {
+        return Err(refused(
+            Code::InvalidArgument,
+            "TOO_MANY_ELEMENTS",
+            format!(
+                "{} must have at most {MAX_ELEMENTS} elements in its lists; send several requests",
+                U::NAME
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn refused(code: Code, reason: &str, message: String) -> Status {
+    let details = ErrorDetails::with_error_info(reason, "visage", HashMap::new());
+    Status::with_error_details(code, message, details)
+}

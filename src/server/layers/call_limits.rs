@@ -1,0 +1,200 @@
+//! Limits on the calls of both ports: their number, the memory of their messages, and the time
+//! that a client may take to send them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    extract::{ConnectInfo, Request},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use tonic::Status;
+
+use super::request_body::{Failure, Kept, LimitedBody, MessageRule};
+use crate::{
+    proto::in_flight::{Budget, Held},
+    server::network::ConnectionState,
+    services::status,
+};
+
+/// Uploads are written to disk as they arrive, and have limits of their own.
+const UPLOADS: &str = "/datasets/";
+
+/// The limits. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct CallLimits {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    memory: Budget,
+    /// For a part of a request, and for a part of a response.
+    timeout: Duration,
+    calls: usize,
+    calls_per_address: usize,
+    /// The paths of the methods whose clients send a stream.
+    streams: HashSet<String>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+pub(crate) struct Options {
+    pub(crate) inflight_bytes: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) calls: usize,
+    pub(crate) calls_per_address: usize,
+    /// Methods as `package.Service/Method`.
+    pub(crate) streams: Vec<String>,
+}
+
+impl CallLimits {
+    pub(crate) fn new(options: Options) -> Self {
+        let streams = options.streams.into_iter();
+        Self {
+            shared: Arc::new(Shared {
+                memory: Budget::new(options.inflight_bytes),
+                timeout: options.timeout,
+                calls: options.calls,
+                calls_per_address: options.calls_per_address,
+                streams: streams.map(|method| format!("/{method}")).collect(),
+                open: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Counts a call until the returned value is dropped; `None` at a limit.
+    fn start(&self, address: Option<IpAddr>) -> Option<OpenCall> {
+        let mut open = self.shared.lock();
+        if open.all >= self.shared.calls {
+            return None;
+        }
+        if let Some(address) = address {
+            let from_address = open.by_address.entry(address).or_default();
+            if *from_address >= self.shared.calls_per_address {
+                return None;
+            }
+            *from_address += 1;
+        }
+        open.all += 1;
+        Some(OpenCall {
+            shared: Arc::clone(&self.shared),
+            address,
+        })
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
+        self.open
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A call that counts towards the limits.
+#[derive(Debug)]
+struct OpenCall {
+    shared: Arc<Shared>,
+    address: Option<IpAddr>,
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        let mut open = self.shared.lock();
+        open.all -= 1;
+        if let Some(address) = self.address
+            && let Some(from_address) = open.by_address.get_mut(&address)
+        {
+            *from_address -= 1;
+            if *from_address == 0 {
+                open.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// The middleware of both ports.
+pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> Response {
+    let extensions = request.extensions();
+    let address = extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|info| info.0.ip());
+    let connection = extensions
+        .get::<ConnectionState>()
+        .cloned()
+        .unwrap_or_default();
+    let content_type = request.headers().get(CONTENT_TYPE).cloned();
+    let Some(call) = limits.start(address) else {
+        let refused = status::too_many_calls(limits.shared.calls_per_address);
+        return refusal(&refused, content_type);
+    };
+    let held = limits.shared.memory.request();
+    let timeout = limits.shared.timeout;
+    let path = request.uri().path();
+    let response = if path.starts_with(UPLOADS) {
+        connection.writes.scope(next.run(request)).await
+    } else {
+        let rule = if limits.shared.streams.contains(path) {
+            MessageRule::Stream
+        } else {
+            MessageRule::Single
+        };
+        let (request, failure) = limited(request, held.clone(), timeout, rule);
+        let served = held.clone().scope(next.run(request));
+        let response = connection.writes.scope(served).await;
+        match failure.take() {
+            Some(failed) => refusal(&failed, content_type),
+            None => response,
+        }
+    };
+    // Until the response is sent, its request counts.
+    response.map(|body| {
+        let watched = connection.responses.wrap(body, timeout);
+        Body::new(Kept::new(watched, (call, held)))
+    })
+}
+
+fn limited(
+    request: Request,
+    held: Held,
+    timeout: Duration,
+    rule: MessageRule,
+) -> (Request, Failure) {
+    let failure = Failure::default();
+    let request =
+        request.map(|body| Body::new(LimitedBody::new(body, held, timeout, rule, failure.clone())));
+    (request, failure)
+}
+
+/// The response to a request that the limits refuse, in the form that its client reads.
+fn refusal(refused: &Status, content_type: Option<HeaderValue>) -> Response {
+    match content_type {
+        Some(found) if found.as_bytes().starts_with(b"application/grpc") => {
+            let mut response: Response = refused.clone().into_http();
+            response.headers_mut().insert(CONTENT_TYPE, found);
+            response
+        }
+        _ => {
+            let code = match refused.code() {
+                tonic::Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+                _ => StatusCode::REQUEST_TIMEOUT,
+            };
+            let body = serde_json::json!({ "error": refused.message() }).to_string();
+            let headers = [(CONTENT_TYPE, "application/json")];
+            (code, headers, body).into_response()
+        }
+    }
+}

@@ -1,0 +1,38 @@
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn},
+};
+use tower_http::cors::CorsLayer;
+
+use super::{
+    call_limits::{self, CallLimits},
+    origin::{self, Allowed},
+};
+
+/// The outer layers of both ports.
+#[derive(Clone)]
+pub(crate) struct Guards {
+    pub(crate) allowed: Allowed,
+    pub(crate) cors: CorsLayer,
+    pub(crate) limits: CallLimits,
+}
+
+impl Guards {
+    /// Adds the layers to the handlers of a port.
+    pub(crate) fn protect(self, router: Router) -> Router {
+        let Guards {
+            allowed,
+            cors,
+            limits,
+        } = self;
+        router
+            .layer(from_fn(move |request: Request, next: Next| {
+                call_limits::limit(limits.clone(), request, next)
+            }))
+            .layer(cors)
+            .layer(from_fn(move |request: Request, next: Next| {
+                origin::check(allowed.clone(), request, next)
+            }))
+    }
+}

@@ -1,0 +1,152 @@
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{ConnectInfo, Request},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::Watcher},
+    service::TowerToHyperService,
+};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::{
+    listener::Limits,
+    progress::ResponseWatch,
+    protocol::{Protocol, detect},
+};
+use crate::{
+    store::Lane,
+    telemetry::metrics::{self, ConnectionRefusal, Port},
+};
+
+/// Concurrent requests of one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+/// Streams that the server reset because of errors of the client, before the connection is closed.
+const MAX_RESET_STREAMS: usize = 1024;
+const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
+const MAX_HEADERS: usize = 64;
+/// Finds clients that left without closing the connection.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Interval of the checks whether a client reads its responses.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The protocols of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) enum Protocols {
+    Http1,
+    /// Browsers that only support HTTP/1.1 use gRPC-Web; other clients use HTTP/2.
+    Http1AndHttp2,
+}
+
+/// What the requests of one connection share; in the extensions of each request.
+#[derive(Debug, Clone, Default)]
+pub(in crate::server) struct ConnectionState {
+    /// The order of the connection's writes.
+    pub(in crate::server) writes: Lane,
+    pub(in crate::server) responses: ResponseWatch,
+}
+
+/// Serves a connection until it ends, is not used in time, or its client does not read.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one caller, which has each of these"
+)]
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    port: Port,
+    protocols: Protocols,
+    router: Router,
+    limits: Limits,
+    watcher: Watcher,
+    shutdown: CancellationToken,
+) {
+    // Otherwise the end of a response may wait for the acknowledgement of its start.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "failed to set TCP_NODELAY");
+    }
+    let detected = tokio::select! {
+        detected = tokio::time::timeout(limits.header_timeout, detect(stream)) => detected,
+        () = shutdown.cancelled() => return,
+    };
+    let (protocol, stream) = match detected {
+        Ok(Ok(detected)) => detected,
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "a connection ended before its first request");
+            return;
+        }
+        Err(_) => {
+            metrics::connection_refused(port, ConnectionRefusal::NoRequest);
+            return;
+        }
+    };
+    if protocol == Protocol::Http2 && protocols == Protocols::Http1 {
+        tracing::debug!(%peer, "refused HTTP/2 on a port that serves HTTP/1.1");
+        return;
+    }
+
+    let state = ConnectionState::default();
+    let responses = state.responses.clone();
+    let service = router.map_request(move |request: Request<_>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(state.clone());
+        request
+    });
+    let http = builder(protocol, limits.header_timeout);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let connection = watcher.watch(connection.into_owned());
+    tokio::select! {
+        ended = connection => {
+            if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "a connection failed");
+            }
+        }
+        () = stalled(&responses) => {
+            metrics::connection_refused(port, ConnectionRefusal::NotRead);
+            tracing::debug!(%peer, "closed a connection whose client does not read its responses");
+        }
+    }
+}
+
+fn builder(protocol: Protocol, header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = match protocol {
+        Protocol::Http1 => builder.http1_only(),
+        Protocol::Http2 => builder.http2_only(),
+    };
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_headers(MAX_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_local_error_reset_streams(MAX_RESET_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    builder
+}
+
+/// Returns when the client has not read a part of a response in time.
+async fn stalled(responses: &ResponseWatch) {
+    let mut checks = tokio::time::interval(CHECK_INTERVAL);
+    loop {
+        checks.tick().await;
+        if responses.is_stalled(Instant::now()) {
+            return;
+        }
+    }
+}
