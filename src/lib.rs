@@ -24,7 +24,8 @@
 //! - [`imaging`]: decodes, resizes and normalizes images. [`detection`]: finds faces.
 //! - [`telemetry`]: metrics, traces and logs. [`dashboard`]: the embedded web pages.
 //! - [`config`]: settings from defaults, file, environment and flags.
-//! - [`names`]: resource names. [`files`]: atomic, durable file writes. [`priority`]: scheduling
+//! - [`names`]: resource names. [`files`]: atomic, durable file writes. [`quarantine`]: files that
+//!   the database does not know. [`priority`]: scheduling
 //!   priority of threads. [`proto`]: generated messages; the comments in `proto/visage/v1` are the
 //!   reference of the API.
 //!
@@ -85,6 +86,7 @@ mod model;
 mod names;
 mod priority;
 pub mod proto;
+mod quarantine;
 mod registry;
 mod server;
 mod services;

@@ -13,6 +13,8 @@ pub enum Error {
         "artifact {digest} is damaged: its bytes have the SHA-256 {found}; restore it from a backup"
     )]
     Corrupt { digest: String, found: String },
+    #[error("artifact {digest} must have at most {limit} bytes to be read at once")]
+    TooLarge { digest: String, limit: usize },
     #[error("a digest must be 64 characters of 0-9 and a-f, got {text:?}")]
     BadDigest { text: String },
     #[error(

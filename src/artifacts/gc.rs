@@ -1,26 +1,18 @@
 //! Garbage collection of unreferenced artifacts.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashSet, sync::Arc};
 
 use futures_util::StreamExt as _;
 use object_store::{ObjectStore as _, path::Path as Key};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
+use crate::quarantine::Quarantine;
+
 use super::{
     Artifacts, Digest, Error,
     digest::{STORED, key},
+    store::blocking,
 };
-
-/// Artifacts removed by a garbage collection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct GcStats {
-    pub count: u64,
-    pub bytes: u64,
-}
 
 /// Prevents garbage collection.
 #[derive(Debug)]
@@ -41,38 +33,33 @@ impl Artifacts {
         GcGuard(Arc::clone(&self.gc_lock).write_owned().await)
     }
 
-    /// Removes the artifacts that are not in `keep` and were last stored longer ago than
-    /// `older_than`.
-    ///
-    /// The age spares artifacts that are stored but not recorded yet, so `keep` may be read before
-    /// the call. It may be zero at startup, when nothing is being stored.
+    /// Moves the artifacts that are not in `known` into the quarantine. Only at startup, when
+    /// nothing is being stored.
     ///
     /// # Errors
-    /// [`Error::Store`].
-    pub(crate) async fn collect_garbage(
+    /// [`Error::Store`], [`Error::File`].
+    pub(crate) async fn quarantine_unknown(
         &self,
-        keep: &HashSet<String>,
-        older_than: Duration,
-    ) -> Result<GcStats, Error> {
-        let now = SystemTime::now();
-        let mut removed = GcStats::default();
-        for (digest, modified) in self.stored().await? {
-            // A time in the future (the clock was set back) counts as young.
-            let young = now
-                .duration_since(modified)
-                .map_or(!older_than.is_zero(), |age| age < older_than);
-            if young || keep.contains(&digest.sha256) {
-                continue;
+        known: &HashSet<String>,
+        mut quarantine: Quarantine,
+    ) -> Result<Quarantine, Error> {
+        let mut unknown = Vec::new();
+        for digest in self.stored().await? {
+            if !known.contains(&digest.sha256) {
+                unknown.push(self.local_file(&digest.sha256).await?);
             }
-            self.delete(&digest.sha256).await?;
-            removed.count += 1;
-            removed.bytes += digest.size;
         }
-        Ok(removed)
+        blocking(move || {
+            for path in &unknown {
+                quarantine.take(path, "artifacts")?;
+            }
+            Ok(quarantine)
+        })
+        .await
     }
 
-    /// Lists all artifacts with the time of their last write; files of other names are skipped.
-    pub(super) async fn stored(&self) -> Result<Vec<(Digest, SystemTime)>, Error> {
+    /// Lists all artifacts; files of other names are skipped.
+    pub(crate) async fn stored(&self) -> Result<Vec<Digest>, Error> {
         let prefix = Key::from(STORED);
         let mut listing = self.store.list(Some(&prefix));
         let mut found = Vec::new();
@@ -85,11 +72,10 @@ impl Artifacts {
             };
             let name = meta.location.filename().unwrap_or_default();
             if key(name).is_ok_and(|key| key == meta.location) {
-                let digest = Digest {
+                found.push(Digest {
                     sha256: name.to_owned(),
                     size: meta.size,
-                };
-                found.push((digest, meta.last_modified.into()));
+                });
             }
         }
         Ok(found)

@@ -2,7 +2,8 @@
 //!
 //! An artifact with the digest `abcd…` is stored at `sha256/ab/abcd…` in the directory of the
 //! store; nothing else names it, so the directory can be moved and equal bytes are stored once. The
-//! database records which artifacts are in use; [`Artifacts::collect_garbage`] removes the others.
+//! database records which artifacts are in use; at the start of the server,
+//! [`Artifacts::quarantine_unknown`] moves the others aside.
 //!
 //! # Guarantees
 //!
@@ -13,16 +14,15 @@
 //!   `object_store` syncs neither files nor directories by default, so [`Artifacts::local`] enables
 //!   `with_fsync`: it syncs the file before the rename, and each directory whose entries changed.
 //! - **Verified.** Reading compares the bytes with the name and fails with [`Error::Corrupt`].
-//! - **Repaired.** Storing existing bytes writes them again. That repairs a damaged copy and renews
-//!   the time that [`Artifacts::collect_garbage`] checks, without disturbing readers of the old
-//!   file.
+//! - **Repaired.** Storing existing bytes writes them again. That repairs a damaged copy without
+//!   disturbing readers of the old file.
 //!
 //! A file is moved in after its writer has closed it, or copied from another file system. It
 //! is never linked, because a link would share its bytes with a file that others can still write
 //! to.
 //!
 //! - `store`: [`Artifacts`], opening it, looking up and deleting one artifact.
-//! - `write`, `read`, `gc`: storing, streaming, garbage collection.
+//! - `write`, `read`, `gc`: storing, reading, unreferenced artifacts.
 //! - `digest`: names of artifacts.
 
 mod digest;

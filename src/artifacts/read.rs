@@ -15,6 +15,9 @@ use super::{
     store::blocking,
 };
 
+/// Bytes per read of a whole artifact.
+const CHUNK: usize = 256 * 1024;
+
 impl Artifacts {
     /// Returns the bytes of an artifact in chunks of `chunk` bytes; the last one may be shorter.
     ///
@@ -41,6 +44,28 @@ impl Artifacts {
             GetResultPayload::Stream(parts) => parts.map_err(Error::from).boxed(),
         };
         Ok(verified(bytes, sha256.to_owned()))
+    }
+}
+
+impl Artifacts {
+    /// Returns the bytes of a small artifact, such as a manifest.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Corrupt`], [`Error::BadDigest`], [`Error::Store`], and
+    /// [`Error::TooLarge`] beyond `limit` bytes.
+    pub(crate) async fn read(&self, sha256: &str, limit: usize) -> Result<Vec<u8>, Error> {
+        let mut chunks = self.stream(sha256, CHUNK).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = chunks.try_next().await? {
+            if bytes.len() + chunk.len() > limit {
+                return Err(Error::TooLarge {
+                    digest: sha256.to_owned(),
+                    limit,
+                });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
     }
 }
 

@@ -10,7 +10,8 @@ use futures_util::TryStreamExt as _;
 use tempfile::TempDir;
 use tokio_util::bytes::Bytes;
 
-use super::{gc::GcStats, store::INCOMING, *};
+use super::{store::INCOMING, *};
+use crate::quarantine::Quarantine;
 
 /// SHA-256 of "abc", from FIPS 180-2, appendix B.1.
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -76,7 +77,7 @@ async fn bytes_lie_below_their_digest_and_come_back() {
     assert_eq!(files(directory.path()), std::slice::from_ref(&path));
     let found = artifacts.local_file(ABC).await.unwrap();
     assert_eq!(found, path.canonicalize().unwrap());
-    assert_eq!(artifacts.stored().await.unwrap()[0].0, digest);
+    assert_eq!(artifacts.stored().await.unwrap()[0], digest);
     let missing = artifacts.local_file(EMPTY).await;
     assert!(
         matches!(missing, Err(Error::NotFound { .. })),
@@ -194,41 +195,49 @@ async fn what_a_crash_left_is_removed_at_open() {
 }
 
 #[tokio::test]
-async fn a_sweep_spares_what_is_kept_or_young() {
+async fn unknown_artifacts_are_moved_into_the_quarantine() {
     let (_directory, artifacts) = open().await;
-    assert_eq!(
-        artifacts
-            .collect_garbage(&HashSet::new(), Duration::ZERO)
-            .await
-            .unwrap(),
-        GcStats::default()
-    );
+    let data = tempfile::tempdir().unwrap();
+    let quarantine = || {
+        let day = Duration::from_secs(24 * 3600);
+        Quarantine::open(data.path(), day, SystemTime::UNIX_EPOCH).unwrap()
+    };
     artifacts
         .put_bytes(Bytes::from_static(b"abc"))
         .await
         .unwrap();
     artifacts.put_bytes(Bytes::new()).await.unwrap();
     let keep = HashSet::from([ABC.to_owned()]);
-    let hour = Duration::from_secs(3600);
-    assert_eq!(
-        artifacts.collect_garbage(&keep, hour).await.unwrap(),
-        GcStats::default()
-    );
-    let old = artifacts.local_file(EMPTY).await.unwrap();
-    let file = fs::OpenOptions::new().write(true).open(old).unwrap();
-    file.set_modified(SystemTime::now() - 2 * hour).unwrap();
-    let swept = artifacts.collect_garbage(&keep, hour).await.unwrap();
-    assert_eq!(swept, GcStats { count: 1, bytes: 0 });
-    assert_eq!(artifacts.stored().await.unwrap()[0].0.sha256, ABC);
-
-    let swept = artifacts
-        .collect_garbage(&HashSet::new(), Duration::ZERO)
+    artifacts
+        .quarantine_unknown(&keep, quarantine())
         .await
         .unwrap();
-    assert_eq!(swept, GcStats { count: 1, bytes: 3 });
-    let gone = read(&artifacts, ABC).await;
-    assert!(matches!(gone, Err(Error::NotFound { digest }) if digest == ABC));
-    artifacts.delete(ABC).await.unwrap();
+    let stored = artifacts.stored().await.unwrap();
+    assert_eq!(stored.len(), 1);
+    assert_eq!((stored[0].sha256.as_str(), stored[0].size), (ABC, 3));
+    let gone = read(&artifacts, EMPTY).await;
+    assert!(matches!(gone, Err(Error::NotFound { digest }) if digest == EMPTY));
+    let moved = data
+        .path()
+        .join("quarantine/1970-01-01T00:00:00Z/artifacts")
+        .join(EMPTY);
+    assert_eq!(fs::read(moved).unwrap(), b"");
+    artifacts.delete(EMPTY).await.unwrap();
+}
+
+#[tokio::test]
+async fn small_artifact_is_read_at_once_and_verified() {
+    let (_directory, artifacts) = open().await;
+    artifacts
+        .put_bytes(Bytes::from_static(b"abc"))
+        .await
+        .unwrap();
+    assert_eq!(artifacts.read(ABC, 3).await.unwrap(), b"abc");
+    let refused = artifacts.read(ABC, 2).await.unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { limit: 2, .. }));
+    fs::write(artifacts.local_file(ABC).await.unwrap(), b"abd").unwrap();
+    let refused = artifacts.read(ABC, 3).await.unwrap_err();
+    assert!(matches!(refused, Error::Corrupt { digest, .. } if digest == ABC));
 }
 
 #[tokio::test]

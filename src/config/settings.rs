@@ -203,6 +203,8 @@ settings! {
         "Limit on the entries of an archive, directories included.";
     upload_expiry: Duration = DAY, Duration(SECOND..=MONTH),
         "Idle time after which an unfinished upload is deleted.";
+    quarantine_expiry: Duration = MONTH, Duration(HOUR..=Duration::from_secs(3650 * 24 * 3600)),
+        "Time after which files are deleted that the server found in `data_dir` at its start without an entry in the database, and moved to `quarantine`.";
     heartbeat_interval: Duration = Duration::from_secs(15), Duration(Duration::from_millis(100)..=Duration::from_secs(600)),
         "Interval of heartbeats on an idle event stream, unless its client requests another.";
     worker_launcher: Vec<String> = Vec::new(), Words,

@@ -75,6 +75,7 @@ pub(crate) fn load(
     let started = Instant::now();
     options.validate()?;
     let path = roots.resolve(&path.to_string_lossy())?;
+    let roots = &roots.within(&path);
     let (source, mut listing) = source::list(&path, roots, options, cancelled)?;
     let plan = SearchPlan::new(options, listing.split_given);
     // Files whose content decides may not be images; they count once they are read.

@@ -10,6 +10,10 @@ use fs_err as fs;
 
 use super::Error;
 
+/// Marks a root whose entries are uploaded datasets. The files of one come from one client, so
+/// that a dataset must not name files outside its own directory.
+pub(crate) const UPLOADED_MARKER: &str = ".visage";
+
 /// Directories under which datasets or weights are accepted, with all links resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Roots {
@@ -106,6 +110,23 @@ impl Roots {
             roots,
             setting,
         })
+    }
+
+    /// Returns the roots for the files that the dataset at a resolved path names: for an uploaded
+    /// dataset its own directory alone.
+    pub(super) fn within(&self, dataset: &Path) -> Self {
+        let own = self.directories.iter().find_map(|root| {
+            let inner = dataset.strip_prefix(root).ok()?.components().next()?;
+            let is_uploaded = root.join(UPLOADED_MARKER).is_file();
+            is_uploaded.then(|| root.join(inner))
+        });
+        match own {
+            Some(directory) => Roots {
+                directories: vec![directory],
+                setting: self.setting,
+            },
+            None => self.clone(),
+        }
     }
 
     /// Returns true for a resolved path that is a root or under one.

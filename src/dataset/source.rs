@@ -14,7 +14,8 @@ use super::{ColumnNames, Error, Options, Roots, Source, candidate::Listing, dire
 /// # Errors
 /// As [`super::load`].
 pub(crate) fn check_source(path: &Path, roots: &Roots, options: &Options) -> Result<(), Error> {
-    match locate(&roots.resolve(&path.to_string_lossy())?, roots, options)? {
+    let path = roots.resolve(&path.to_string_lossy())?;
+    match locate(&path, &roots.within(&path), options)? {
         Location::Directory => Ok(()),
         Location::Manifest { file, .. } => manifest::check_header(&file, options),
     }

@@ -11,18 +11,29 @@ use fs_err as fs;
 use uuid::Uuid;
 
 use crate::{
+    dataset::UPLOADED_MARKER,
     files,
     proto::v1::{Dataset, DatasetKind},
+    quarantine::Quarantine,
     store::NumberedDataset,
 };
 
-/// Marks the directory as created by the server, so that unknown entries may be deleted.
-const MARKER: &str = ".visage";
 /// Prefix of temporary directories.
 const TEMPORARY: &str = ".aside-";
 
 pub(super) fn datasets(data_dir: &Path) -> PathBuf {
     data_dir.join("datasets")
+}
+
+/// Creates the directory of uploaded datasets, with its marker. A directory that others filled gets
+/// none, so that nothing in it is moved or isolated.
+pub(super) fn prepare(data_dir: &Path) -> io::Result<PathBuf> {
+    let directory = datasets(data_dir);
+    fs::create_dir_all(&directory)?;
+    if fs::read_dir(&directory)?.next().is_none() {
+        files::write_atomic(&directory.join(UPLOADED_MARKER), b"")?;
+    }
+    Ok(directory)
 }
 
 #[derive(Debug)]
@@ -41,9 +52,6 @@ impl Layout {
             uploads: data_dir.join("uploads"),
         };
         fs::create_dir_all(&layout.datasets)?;
-        if fs::read_dir(&layout.datasets)?.next().is_none() {
-            files::write_atomic(&layout.datasets.join(MARKER), b"")?;
-        }
         fs::create_dir_all(&layout.samples)?;
         fs::create_dir_all(&layout.uploads)?;
         files::sync_directory(data_dir)?;
@@ -110,8 +118,9 @@ impl Layout {
         }
     }
 
-    /// Removes directories that do not belong to a dataset. A failure is logged.
-    pub(super) fn sweep(&self, known: &[NumberedDataset]) {
+    /// Removes temporary directories, and moves those that do not belong to a dataset into the
+    /// quarantine. A failure is logged.
+    pub(super) fn sweep(&self, known: &[NumberedDataset], quarantine: &mut Quarantine) {
         // By name, because the data directory may have been moved since the paths were stored. A
         // registered directory counts too, because it may lie here.
         let directories: HashSet<&OsStr> = known
@@ -119,35 +128,46 @@ impl Layout {
             .filter_map(|known| Path::new(&known.dataset.path).file_name())
             .collect();
         let numbers: HashSet<String> = known.iter().map(|known| known.number.to_string()).collect();
-        let may_delete = self.datasets.join(MARKER).exists();
-        let is_leftover = |name: &str| {
-            let is_known = name.starts_with('.') || directories.contains(OsStr::new(name));
-            name.starts_with(TEMPORARY) || (may_delete && !is_known)
-        };
-        clear(&self.datasets, is_leftover);
-        clear(&self.samples, |name| !numbers.contains(name));
+        let is_own = self.datasets.join(UPLOADED_MARKER).is_file();
+        for path in subdirectories(&self.datasets) {
+            let name = path.file_name().unwrap_or_default();
+            let shown = name.to_string_lossy();
+            let done = if shown.starts_with(TEMPORARY) {
+                fs::remove_dir_all(&path)
+            } else if !is_own || shown.starts_with('.') || directories.contains(name) {
+                continue;
+            } else {
+                quarantine.take(&path, "datasets")
+            };
+            log_leftover(&path, done);
+        }
+        for path in subdirectories(&self.samples) {
+            let name = path.file_name().unwrap_or_default();
+            if !numbers.contains(name.to_string_lossy().as_ref()) {
+                log_leftover(&path, fs::remove_dir_all(&path));
+            }
+        }
     }
 }
 
-/// Removes the directories whose names are leftovers.
-fn clear(directory: &Path, is_leftover: impl Fn(&str) -> bool) {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
+fn subdirectories(directory: &Path) -> Vec<PathBuf> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir())
+            .collect(),
         Err(error) => {
             tracing::warn!(%error, "failed to search for leftovers of datasets");
-            return;
+            Vec::new()
         }
-    };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let name = entry.file_name();
-        if !path.is_dir() || !is_leftover(&name.to_string_lossy()) {
-            continue;
-        }
-        match fs::remove_dir_all(&path) {
-            Ok(()) => tracing::info!(path = %path.display(), "removed leftovers of a dataset"),
-            Err(error) => tracing::warn!(%error, "failed to remove leftovers of a dataset"),
-        }
+    }
+}
+
+fn log_leftover(path: &Path, done: io::Result<()>) {
+    match done {
+        Ok(()) => tracing::info!(path = %path.display(), "cleared leftovers of a dataset"),
+        Err(error) => tracing::warn!(%error, "failed to clear leftovers of a dataset"),
     }
 }
 

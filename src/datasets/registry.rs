@@ -14,6 +14,7 @@ use crate::{
     dataset::{self, Roots},
     imaging,
     proto::v1::{self, DatasetKind, DatasetState},
+    quarantine::Quarantine,
     store::{NumberedDataset, Store, run_detached},
 };
 
@@ -83,21 +84,24 @@ impl DatasetRegistry {
     /// # Errors
     /// A directory that cannot be created.
     pub(crate) fn prepare(data_dir: &std::path::Path) -> std::io::Result<PathBuf> {
-        let directory = layout::datasets(data_dir);
-        fs_err::create_dir_all(&directory)?;
-        Ok(directory)
+        layout::prepare(data_dir)
     }
 
-    /// Opens the datasets, updates their paths if the data directory was moved, and removes
-    /// leftovers of a killed server. Nothing is unpacked or scanned before
+    /// Opens the datasets, updates their paths if the data directory was moved, removes temporary
+    /// directories of a killed server, and moves unknown ones into the quarantine. Nothing is unpacked or scanned before
     /// [`DatasetRegistry::run`].
     ///
     /// # Errors
     /// Directories that cannot be created or cleared, and failures of the store.
-    pub(crate) async fn open(store: Store, roots: Roots, options: Options) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        store: Store,
+        roots: Roots,
+        options: Options,
+        mut quarantine: Quarantine,
+    ) -> Result<(Self, Quarantine), Error> {
         let layout = Layout::open(&options.data_dir)?;
         let known = store.all_datasets().await?;
-        layout.sweep(&known);
+        layout.sweep(&known, &mut quarantine);
         for mut found in known {
             let Some(path) = layout.moved(&found.dataset) else {
                 continue;
@@ -117,7 +121,7 @@ impl DatasetRegistry {
             options.max_upload_bytes,
             options.upload_expiry,
         )?;
-        Ok(DatasetRegistry {
+        let registry = DatasetRegistry {
             inner: Arc::new(Inner {
                 store,
                 layout,
@@ -128,7 +132,8 @@ impl DatasetRegistry {
                 wake: Notify::new(),
                 running: Mutex::default(),
             }),
-        })
+        };
+        Ok((registry, quarantine))
     }
 
     #[must_use]

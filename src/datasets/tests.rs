@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use fs_err as fs;
@@ -13,6 +13,7 @@ use crate::{
     dataset::Roots,
     imaging,
     proto::v1::{self, DatasetState},
+    quarantine::Quarantine,
     store::{self, Store},
     synth,
 };
@@ -23,6 +24,8 @@ const LIMITS: unpack::Limits = unpack::Limits {
     bytes: 64 << 20,
     entries: 1_000,
 };
+
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
 struct Fixture {
     directory: TempDir,
@@ -36,13 +39,14 @@ async fn open(directory: TempDir) -> Fixture {
     let uploaded = DatasetRegistry::prepare(&data_dir).unwrap();
     let roots = Roots::new([directory.path().to_owned(), uploaded]).unwrap();
     let options = Options {
-        data_dir,
+        data_dir: data_dir.clone(),
         max_upload_bytes: 8 << 20,
         upload_expiry: Duration::from_secs(3600),
         limits: LIMITS,
         images: imaging::Limits::default(),
     };
-    let datasets = DatasetRegistry::open(store.clone(), roots, options)
+    let quarantine = Quarantine::open(&data_dir, MONTH, SystemTime::now()).unwrap();
+    let (datasets, _) = DatasetRegistry::open(store.clone(), roots, options, quarantine)
         .await
         .unwrap();
     Fixture {

@@ -9,7 +9,7 @@ use super::{error::Error, live::LiveStatus};
 use crate::{
     artifacts::Artifacts,
     inference::{Predictor, ServedModel},
-    model::checkpoint::{MANIFEST_FILE, MODEL_FILE, read_manifest},
+    model::checkpoint::{MANIFEST_FILE, MAX_MANIFEST_BYTES, MODEL_FILE, parse_manifest},
     names::{DEFAULT_MODEL, LIVE, VersionName},
     proto::v1,
     store::{self, Store},
@@ -144,7 +144,12 @@ impl Registry {
     ) -> Result<Arc<ServedModel>, Error> {
         let weights = find_file(name, files, MODEL_FILE)?;
         let manifest = &find_file(name, files, MANIFEST_FILE)?.sha256;
-        let manifest = read_manifest(&self.inner.artifacts.local_file(manifest).await?)?;
+        let bytes = self
+            .inner
+            .artifacts
+            .read(manifest, MAX_MANIFEST_BYTES)
+            .await?;
+        let manifest = parse_manifest(&bytes, std::path::Path::new(manifest))?;
         let path = self.inner.artifacts.local_file(&weights.sha256).await?;
         Ok(Arc::new(ServedModel::new(
             name.to_owned(),

@@ -1,7 +1,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::SystemTime,
 };
 
 use super::{error::Error, info::to_utf8};
@@ -17,6 +17,7 @@ use crate::{
         precision::{Precision, PrecisionPolicy},
     },
     proto::worker_v1,
+    quarantine::Quarantine,
     registry::Registry,
     store::Store,
     telemetry::{metrics, traces::Traces},
@@ -44,7 +45,8 @@ impl Components {
         let data_dir = fs_err::canonicalize(&config.data_dir)?;
         let artifacts = Artifacts::local(&data_dir.join("artifacts")).await?;
         let kept = store.referenced_digests().await?;
-        artifacts.collect_garbage(&kept, Duration::ZERO).await?;
+        let quarantine = Quarantine::open(&data_dir, config.quarantine_expiry, SystemTime::now())?;
+        let quarantine = artifacts.quarantine_unknown(&kept, quarantine).await?;
         let mut data_directories = config.data_roots.clone();
         data_directories.push(DatasetRegistry::prepare(&data_dir)?);
         let data_roots = Roots::new(data_directories.clone())?;
@@ -85,7 +87,7 @@ impl Components {
         };
         let publisher = Arc::new(registry.clone());
         let supervisor = Supervisor::new(store.clone(), artifacts.clone(), publisher, options);
-        let datasets = DatasetRegistry::open(
+        let (datasets, quarantine) = DatasetRegistry::open(
             store.clone(),
             data_roots.clone(),
             datasets::Options {
@@ -98,8 +100,10 @@ impl Components {
                 images: image_limits(config),
                 data_dir,
             },
+            quarantine,
         )
         .await?;
+        quarantine.report(config.quarantine_expiry);
         Ok(Components {
             store,
             artifacts,

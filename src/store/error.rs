@@ -81,8 +81,13 @@ pub enum Error {
         found: i64,
         known: i64,
     },
-    #[error("{} is not a visage database: {problem}; nothing was changed: move the file away, or use another data directory", path.display())]
+    #[error("{} is not a visage database: {problem}; nothing was changed: restore {} from a backup, or use another data directory", path.display(), path.display())]
     ForeignDatabase { path: PathBuf, problem: String },
+    #[error(
+        "{} is missing, although {} has data of an earlier database; nothing was changed: restore the database from a backup, \
+         or use another data directory", path.display(), found.display()
+    )]
+    DatabaseMissing { path: PathBuf, found: PathBuf },
     #[error("{} is damaged: {problem}; nothing was changed: restore it from a backup", path.display())]
     CorruptDatabase { path: PathBuf, problem: String },
     #[error("the stored {what} {name} is damaged")]

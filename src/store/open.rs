@@ -55,8 +55,8 @@ impl Store {
     /// is dropped, no other server can open the directory.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::NewerDatabase`], [`Error::ForeignDatabase`] and
-    /// [`Error::CorruptDatabase`], each before any change; [`Error::Directory`],
+    /// [`Error::Locked`], [`Error::NewerDatabase`], [`Error::ForeignDatabase`],
+    /// [`Error::DatabaseMissing`] and [`Error::CorruptDatabase`], each before any change; [`Error::Directory`],
     /// [`Error::DiskFull`], [`Error::Migration`].
     pub(crate) async fn open(directory: &Path) -> Result<Self, Error> {
         create_directory(directory).map_err(|source| Error::directory(directory, source))?;
@@ -68,6 +68,12 @@ impl Store {
         if exists {
             verify(&path).await?;
         } else {
+            if let Some(found) = remains(directory) {
+                return Err(Error::DatabaseMissing {
+                    path,
+                    found: directory.join(found),
+                });
+            }
             create(directory, &path).await?;
         }
 
@@ -113,6 +119,20 @@ impl Store {
     pub(super) async fn read(&self) -> Result<Transaction<'static, Sqlite>, Error> {
         Ok(self.inner.readers.begin().await?)
     }
+}
+
+/// Returns a directory with data that only the database explains: its absence is a mistake.
+fn remains(directory: &Path) -> Option<&'static str> {
+    let has_entries = |name: &str| {
+        let entries = fs::read_dir(directory.join(name));
+        entries.is_ok_and(|entries| {
+            let mut names = entries.flatten().map(|entry| entry.file_name());
+            names.any(|name| !name.to_string_lossy().starts_with('.'))
+        })
+    };
+    ["artifacts/sha256", "datasets"]
+        .into_iter()
+        .find(|name| has_entries(name))
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {

@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["artifacts", "detection"],
     &["imaging", "dashboard", "telemetry"],
     &["config"],
+    &["quarantine"],
     &["names", "files", "priority"],
     &["proto"],
 ];

@@ -13,6 +13,8 @@ use crate::{
 pub(crate) const MODEL_FILE: &str = "model.safetensors";
 /// Name of the manifest in a checkpoint.
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
+/// The maximum size of a manifest. Those that Visage writes have some kilobytes.
+pub(crate) const MAX_MANIFEST_BYTES: usize = 16 << 20;
 /// The newest manifest format that this program reads, and the one that it writes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
@@ -99,7 +101,7 @@ pub(crate) fn read_manifest(path: &Path) -> Result<Manifest, Error> {
 /// Parses the bytes of a manifest; `path` is for the error only.
 ///
 /// # Errors
-/// The manifest is damaged, or from a newer program.
+/// The manifest is damaged, has a value out of range, or is from a newer program.
 pub(crate) fn parse_manifest(bytes: &[u8], path: &Path) -> Result<Manifest, Error> {
     let refuse = |reason: String| Error::Manifest {
         path: path.display().to_string(),
@@ -116,7 +118,19 @@ pub(crate) fn parse_manifest(bytes: &[u8], path: &Path) -> Result<Manifest, Erro
             "format_version is {found}; this program reads versions up to {FORMAT_VERSION}; update it"
         )));
     }
-    serde_json::from_value(value).map_err(|error| refuse(error.to_string()))
+    let manifest: Manifest =
+        serde_json::from_value(value).map_err(|error| refuse(error.to_string()))?;
+    manifest
+        .input
+        .validate()
+        .map_err(|error| refuse(error.to_string()))?;
+    let LabelScale { scale, offset } = manifest.label;
+    if !scale.is_normal() || !offset.is_finite() {
+        return Err(refuse(format!(
+            "label must have a finite scale other than 0 and a finite offset, got scale {scale} and offset {offset}"
+        )));
+    }
+    Ok(manifest)
 }
 
 #[cfg(test)]

@@ -10,6 +10,6 @@ mod manifest;
 
 pub(crate) use files::{read_model, write};
 pub(crate) use manifest::{
-    DatasetRecord, FORMAT_VERSION, LabelScale, MANIFEST_FILE, MODEL_FILE, Manifest, parse_manifest,
-    read_manifest,
+    DatasetRecord, FORMAT_VERSION, LabelScale, MANIFEST_FILE, MAX_MANIFEST_BYTES, MODEL_FILE,
+    Manifest, parse_manifest, read_manifest,
 };

@@ -14,7 +14,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, StatusCode, Version,
+    header::{CONNECTION, CONTENT_TYPE},
+};
 use tonic::Status;
 
 use super::request_body::{Failure, Kept, LimitedBody, MessageRule};
@@ -137,6 +140,7 @@ pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> R
         .cloned()
         .unwrap_or_default();
     let content_type = request.headers().get(CONTENT_TYPE).cloned();
+    let is_http1 = request.version() < Version::HTTP_2;
     let Some(call) = limits.start(address) else {
         let refused = status::too_many_calls(limits.shared.calls_per_address);
         return refusal(&refused, content_type);
@@ -156,7 +160,15 @@ pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> R
         let served = held.clone().scope(next.run(request));
         let response = connection.writes.scope(served).await;
         match failure.take() {
-            Some(failed) => refusal(&failed, content_type),
+            Some(failed) => {
+                let mut refused = refusal(&failed, content_type);
+                if is_http1 {
+                    // The rest of the body would be read as the next request.
+                    let close = HeaderValue::from_static("close");
+                    refused.headers_mut().insert(CONNECTION, close);
+                }
+                refused
+            }
             None => response,
         }
     };

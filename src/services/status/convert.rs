@@ -34,6 +34,7 @@ impl From<store::Error> for Status {
             E::NotAppendable { .. }
             | E::NewerDatabase { .. }
             | E::ForeignDatabase { .. }
+            | E::DatabaseMissing { .. }
             | E::Locked { .. }
             | E::Directory { .. }
             | E::Migration { .. }
@@ -53,7 +54,7 @@ impl From<artifacts::Error> for Status {
             E::NotFound { .. } => Row::new(Code::NotFound, "FILE_NOT_FOUND"),
             E::Corrupt { .. } => Row::new(Code::DataLoss, "CHECKPOINT_CORRUPT"),
             E::DiskFull { .. } => Row::retry(Code::ResourceExhausted, "DISK_FULL"),
-            E::BadDigest { .. } | E::File { .. } | E::Store { .. } => {
+            E::BadDigest { .. } | E::TooLarge { .. } | E::File { .. } | E::Store { .. } => {
                 Row::new(Code::Internal, "ARTIFACTS")
             }
         };

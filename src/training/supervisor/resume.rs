@@ -2,7 +2,7 @@
 
 use crate::{
     artifacts,
-    model::checkpoint::{MANIFEST_FILE, MODEL_FILE},
+    model::checkpoint::{MANIFEST_FILE, MAX_MANIFEST_BYTES, MODEL_FILE},
     names::CheckpointRef,
     proto::worker_v1::{Resume, ResumePoint},
     store,
@@ -39,6 +39,12 @@ impl Context {
         if point.best_epoch > 0 {
             let best = CheckpointRef::Epoch(point.best_epoch);
             for file in self.store.checkpoint(id, best).await?.files {
+                if file.name == MANIFEST_FILE {
+                    // The worker verifies the weights, and trusts the manifest.
+                    self.artifacts
+                        .read(&file.sha256, MAX_MANIFEST_BYTES)
+                        .await?;
+                }
                 let path = self.artifacts.local_file(&file.sha256).await?;
                 let path = path.to_string_lossy().into_owned();
                 match file.name.as_str() {
