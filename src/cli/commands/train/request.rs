@@ -106,5 +106,6 @@ fn init_spec(text: &str, key: Option<String>) -> Result<InitSpec, Error> {
         kind: kind.into(),
         path,
         key: key.unwrap_or_default(),
+        version: String::new(),
     })
 }
