@@ -158,7 +158,7 @@ pub(super) fn follow_commands(input: &mut impl Read, control: &Arc<ControlState>
                 Some(worker_command::Kind::Stop(_)) => control.request(ControlSignal::Stop),
                 Some(worker_command::Kind::Cancel(_)) => control.request(ControlSignal::Cancel),
                 Some(worker_command::Kind::Update(update)) => control.change(update),
-                Some(worker_command::Kind::Job(_)) | None => {
+                Some(worker_command::Kind::Job(_) | worker_command::Kind::Live(_)) | None => {
                     tracing::warn!("ignored an unexpected command");
                 }
             },
