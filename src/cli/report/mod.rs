@@ -4,6 +4,7 @@ mod dataset;
 mod evaluation;
 mod scan;
 mod training;
+pub(crate) mod validation_sets;
 
 pub(crate) use self::{
     dataset::check_sections,

@@ -8,7 +8,7 @@ use crate::cli::{
 
 const EXAMPLES: &str = "\
 Examples:
-  visage dataset push faces/ --name faces              upload from this machine
+  visage dataset push faces/ --id faces              upload from this machine
   visage dataset register /data/faces                  name a directory of the server datasets/faces
   visage dataset list
   visage dataset get faces                             splits, ages, and skipped files with reasons
@@ -16,7 +16,7 @@ Examples:
   visage dataset check datasets/faces
   visage dataset check faces/
   visage dataset check faces/ --strict                 for scripts: fails if an image is in two splits
-  visage dataset check faces.csv --model live          also doubtful labels according to the live version
+  visage dataset check faces.csv --version live          also doubtful labels according to the live version
   visage dataset check faces/ --split-grouping near --json | jq .near.straddling_groups";
 
 #[derive(Debug, clap::Subcommand)]
@@ -27,6 +27,7 @@ pub(crate) enum Command {
     /// Name a directory of the server, without copying it
     Register(named::RegisterArgs),
     /// List named datasets, newest first
+    #[command(visible_alias = "ls")]
     List(named::ListArgs),
     /// Show one named dataset
     Get {
@@ -34,6 +35,7 @@ pub(crate) enum Command {
         name: String,
     },
     /// Delete a named dataset; images of a registered one are kept, those of a pushed one deleted
+    #[command(visible_alias = "rm")]
     Delete {
         /// `ID` or `datasets/ID`
         name: String,

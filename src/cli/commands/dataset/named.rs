@@ -33,8 +33,8 @@ pub(crate) struct RegisterArgs {
     /// `path` and `age`; on the server's disk, where it remains
     path: PathBuf,
     /// Id of the dataset, such as `faces-2` [default: from the directory's name]
-    #[arg(long, value_name = "ID")]
-    name: Option<String>,
+    #[arg(long, alias = "name", value_name = "ID")]
+    id: Option<String>,
     /// Display name
     #[arg(long, value_name = "TEXT", default_value = "")]
     display_name: String,
@@ -53,8 +53,8 @@ pub(crate) struct ListArgs {
 }
 
 pub(crate) async fn register(args: RegisterArgs, context: &mut Context) -> Result<Outcome, Error> {
-    let id = match &args.name {
-        Some(name) => short_names::dataset_id(name).to_owned(),
+    let id = match &args.id {
+        Some(id) => short_names::dataset_id(id).to_owned(),
         None => id_from(&args.path)?,
     };
     let message = RegisterDatasetRequest {
@@ -85,7 +85,7 @@ fn id_from(path: &Path) -> Result<String, Error> {
     match names::is_id(id) {
         true => Ok(id.to_owned()),
         false => Err(Error::Usage(format!(
-            "{stem:?} cannot be turned into an id; set one with --name"
+            "{stem:?} cannot be turned into an id; set one with --id"
         ))),
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     cli::{
         args::{model_arg::ModelArg, paths::check_target, short_names},
         client::{self, Client, request},
+        commands::models::missing_version,
         context::{Context, Outcome},
         error::Error,
         output::text::size_text,
@@ -25,6 +26,7 @@ use crate::{
         resnet18::layout,
         starter, torchscript, weights,
     },
+    names::LIVE,
     proto::v1::{CheckpointFile, DownloadModelFileRequest, GetModelVersionRequest},
 };
 
@@ -43,9 +45,12 @@ The input is described in `manifest.json` of the version; the command prints it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A number, an alias, or `models/MODEL/versions/VERSION`
-    #[arg(default_value = "live")]
-    version: String,
+    /// A number, an alias, or `models/MODEL/versions/VERSION` [default: live]
+    #[arg(value_name = "VERSION")]
+    version: Option<String>,
+    /// The same as the argument VERSION
+    #[arg(long = "version", value_name = "VERSION", conflicts_with = "version")]
+    version_flag: Option<String>,
     /// Format of the file
     #[arg(long, value_name = "FORMAT")]
     format: Format,
@@ -79,7 +84,9 @@ pub(crate) async fn run(
     context: &mut Context,
 ) -> Result<Outcome, Error> {
     check_target(&args.output)?;
-    let name = short_names::version(&args.model.model, &args.version);
+    let version = args.version.or(args.version_flag);
+    let version = version.as_deref().unwrap_or(LIVE);
+    let name = short_names::version(&args.model.model, version);
     let response = client
         .models()
         .get_model_version(request(GetModelVersionRequest { name }))
@@ -87,7 +94,7 @@ pub(crate) async fn run(
     let version = client
         .message(response)?
         .version
-        .ok_or_else(|| Error::Contract("the response has no model version".to_owned()))?;
+        .ok_or_else(missing_version)?;
     // By number from here on, because an alias may move between two calls.
     let directory = tempfile::tempdir().map_err(Error::File)?;
     let described = directory.path().join(MANIFEST_FILE);

@@ -12,8 +12,9 @@ use tonic_types::StatusExt as _;
 use crate::{
     cli::{
         client::{Client, RetryPolicy, request},
-        error::{Error, describe},
+        error::Error,
         output::text::size_text,
+        status_text::describe,
     },
     proto::v1::{Limits, PredictDurations, PredictRequest, Prediction},
 };

@@ -31,7 +31,7 @@ Examples:
   visage predict faces/*.jpg --json
   visage predict me.jpg --interval 0.8
   visage predict me.jpg --annotate out.png
-  visage predict *.jpg --annotate drawn/ --model 3
+  visage predict *.jpg --annotate drawn/ --version 3
   visage predict me.jpg --explain heat.png
   visage predict group.jpg --detect-faces --annotate out.png
   curl -s https://example.org/me.jpg | visage predict -
@@ -45,8 +45,8 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Version: a number, an alias, or `models/MODEL/versions/VERSION` [default: live]
-    #[arg(long, value_name = "VERSION")]
-    model: Option<String>,
+    #[arg(long, alias = "model", value_name = "VERSION")]
+    version: Option<String>,
     /// Confidence level of the interval, such as 0.8, rounded up to a level that the version
     /// supports [default: 0.9]
     #[arg(long, value_name = "LEVEL")]
@@ -116,7 +116,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         (limits.max_queued_images / limits.max_images_per_request.max(1)).clamp(1, MAX_IN_FLIGHT);
     let template = PredictRequest {
         model: args
-            .model
+            .version
             .as_deref()
             .map(|version| short_names::version("age", version))
             .unwrap_or_default(),
