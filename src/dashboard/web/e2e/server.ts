@@ -39,9 +39,9 @@ export class Server {
   }
 
   /** Draws faces whose names start with the age. */
-  drawFaces(name: string, count: number, size: number): string {
+  drawFaces(name: string, count: number, size: number, seed = 7): string {
     const directory = this.path(name);
-    const done = spawnSync(binary(), ["synth", directory, "--count", `${count}`, "--size", `${size}`, "--seed", "7"], { env: environment(), encoding: "utf8" });
+    const done = spawnSync(binary(), ["synth", directory, "--count", `${count}`, "--size", `${size}`, "--seed", `${seed}`], { env: environment(), encoding: "utf8" });
     if (done.status !== 0) throw new Error(`visage synth ended with ${done.status}: ${done.stderr}`);
     return directory;
   }
@@ -61,6 +61,10 @@ export class Server {
       return existsSync(ready);
     }, "the server is ready");
     this.addresses = JSON.parse(readFileSync(ready, "utf8")) as { grpc: string; http: string };
+  }
+
+  get grpc(): string {
+    return this.addresses.grpc;
   }
 
   get http(): string {

@@ -1,5 +1,5 @@
 /** Shared parts of the pages about trainings. */
-import { NOTHING, figure, millis, seconds, shortName, span } from "../format";
+import { NOTHING, error, millis, seconds, shortName, span } from "../format";
 import { TrainingState } from "../gen/visage/v1/training_pb";
 import { isFinal } from "../live/fold";
 import type { View } from "../live/store";
@@ -76,5 +76,5 @@ export function timeText(view: View): { label: string; text: string } {
 
 /** MAE of the best epoch in years. */
 export function bestText(view: View): string {
-  return figure(view.best?.valMae);
+  return error(view.best?.valMae);
 }
