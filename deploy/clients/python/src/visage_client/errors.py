@@ -134,7 +134,10 @@ def from_rpc(error: grpc.RpcError) -> VisageError:
                 violations += [FieldViolation(one.field, one.description) for one in bad.field_violations]
             elif detail.Unpack(retry):
                 delay = retry.retry_delay.ToTimedelta().total_seconds()
-    return KINDS.get(code, VisageError)(code, error.details() or "", reason, tuple(violations), delay)
+    message = error.details() or ""
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        message = f"the server does not support the call, possibly because it is older than this package: {message}"
+    return KINDS.get(code, VisageError)(code, message, reason, tuple(violations), delay)
 
 
 def text(message: str, reason: str | None, violations: tuple[FieldViolation, ...]) -> str:

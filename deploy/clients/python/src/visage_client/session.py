@@ -95,9 +95,9 @@ class Session:
         """Host of the target, without scheme and port; empty for a Unix socket."""
         if self.target.startswith("unix"):
             return ""
-        address = self.target.rsplit("/", 1)[-1]
-        host = re.sub(r":\d+$", "", address) if address.count(":") == 1 or address.startswith("[") else address
-        return host.strip("[]")
+        address = re.sub(r"^(?:dns:(?://[^/]*/)?|ipv[46]:)", "", self.target)
+        # An IPv6 address has brackets if a port follows.
+        return re.sub(r":\d+$", "", address).strip("[]") if address.startswith("[") or address.count(":") == 1 else address
 
     @property
     def is_local(self) -> bool:
