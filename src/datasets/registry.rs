@@ -22,7 +22,7 @@ use super::{
     blocking::blocking,
     layout::{self, Layout},
     summary, unpack,
-    uploads::Uploads,
+    uploads::{ListedUpload, Uploads},
 };
 
 /// Datasets that are unpacked or scanned, or wait for it.
@@ -187,6 +187,16 @@ impl DatasetRegistry {
             ..described(id, properties)
         })
         .await
+    }
+
+    /// Lists the uploads that no dataset uses, the last updated first.
+    ///
+    /// # Errors
+    /// Failures of the store and of the file system.
+    pub(crate) async fn list_uploads(&self) -> Result<Vec<ListedUpload>, Error> {
+        let unfinished = self.inner.store.unfinished_datasets().await?;
+        let used = unfinished.into_iter().map(|next| next.dataset.upload);
+        self.inner.uploads.list(&used.collect()).await
     }
 
     /// Deletes an upload.

@@ -1,7 +1,7 @@
 //! Subcommands of `visage dataset`.
 
 use crate::cli::{
-    commands::dataset::{check, named, push},
+    commands::dataset::{check, named, push, uploads},
     context::{Context, Outcome},
     error::Error,
 };
@@ -13,6 +13,9 @@ Examples:
   visage dataset list
   visage dataset get faces                             splits, ages, and skipped files with reasons
   visage dataset delete faces
+  visage dataset uploads                               interrupted uploads, to resume or delete
+  visage dataset uploads list
+  visage dataset uploads delete 3f0c2a54-6c1e-4a52-9b0b-0d1f4cbb8a11
   visage dataset check datasets/faces
   visage dataset check faces/
   visage dataset check faces/ --strict                 for scripts: fails if an image is in two splits
@@ -40,6 +43,8 @@ pub(crate) enum Command {
         /// `ID` or `datasets/ID`
         name: String,
     },
+    /// List or delete archives that were uploaded and that no dataset uses
+    Uploads(uploads::Args),
     /// Find unusable files, duplicates, leaks between splits and doubtful labels; changes nothing
     #[command(after_help = EXAMPLES)]
     Check(check::Args),
@@ -52,6 +57,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outco
         Command::List(args) => named::list(args, context).await,
         Command::Get { name } => named::get(&name, context).await,
         Command::Delete { name } => named::delete(&name, context).await,
+        Command::Uploads(args) => uploads::run(args, context).await,
         Command::Check(args) => check::run(args, context).await,
     }
 }

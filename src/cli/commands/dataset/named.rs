@@ -2,12 +2,13 @@
 
 use std::{
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
 use crate::{
     cli::{
-        args::{dataset_args::ReadingArgs, paths::absolute, short_names},
+        args::{dataset_args::ReadingArgs, paths::absolute, short_names, watch_flag::ctrl_c},
         client::{Client, pages, request},
         context::{Context, Outcome},
         error::Error,
@@ -167,6 +168,23 @@ pub(super) async fn fetch(
     response.dataset.ok_or_else(missing)
 }
 
+/// The work that the server continues after Ctrl-C.
+fn interrupted_message(dataset: &Dataset) -> String {
+    let work = match dataset.state() {
+        DatasetState::Unpacking => "unpack and scan",
+        DatasetState::Scanning
+        | DatasetState::Unspecified
+        | DatasetState::Ready
+        | DatasetState::Failed => "scan",
+    };
+    let id = short_names::dataset_id(&dataset.name);
+    format!(
+        "No longer waiting; the server continues to {work} {}. `visage dataset get {id}` shows its \
+         state, `visage dataset delete {id}` discards it.",
+        dataset.name
+    )
+}
+
 /// Waits until a dataset is ready or failed, and prints it.
 pub(super) async fn show_when_done(
     mut dataset: Dataset,
@@ -178,6 +196,7 @@ pub(super) async fn show_when_done(
         DatasetState::Unpacking | DatasetState::Scanning => true,
         DatasetState::Unspecified | DatasetState::Ready | DatasetState::Failed => false,
     };
+    let mut interrupt = pin!(ctrl_c());
     while !detach && is_in_progress(&dataset) {
         if let Some(progress) = &dataset.progress {
             let share = progress.done as f64 / progress.total.max(1) as f64;
@@ -187,14 +206,19 @@ pub(super) async fn show_when_done(
             };
             context.output.draw(share, text);
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
-        dataset = match fetch(&dataset.name, client, context).await {
-            Ok(dataset) => dataset,
-            Err(error) => {
+        let poll = async {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            fetch(&dataset.name, client, context).await
+        };
+        let polled = tokio::select! {
+            polled = poll => polled,
+            () = &mut interrupt => {
                 context.output.clear();
-                return Err(error);
+                context.output.warn(&interrupted_message(&dataset));
+                return Ok(Outcome::Interrupted);
             }
         };
+        dataset = polled.inspect_err(|_| context.output.clear())?;
     }
     context.output.clear();
     show(&dataset, context)

@@ -8,7 +8,11 @@ use crate::{
     cli::{
         args::{dataset_args::ReadingArgs, short_names},
         client::{Client, request},
-        commands::dataset::{archive::Archive, named, upload},
+        commands::dataset::{
+            archive::Archive,
+            named,
+            upload::{self, Interrupted, Sent},
+        },
         context::{Context, Outcome},
         error::Error,
         output::text::size_text,
@@ -75,7 +79,13 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     for warning in archive.warnings() {
         output.note(&format!("warning: {warning}"));
     }
-    let upload = upload::send(archive, base, args.resume, context).await?;
+    let upload = match upload::send(archive, base, args.resume, context).await? {
+        Sent::Complete(upload) => upload,
+        Sent::Interrupted(interrupted) => {
+            context.output.warn(&interrupted_message(&interrupted));
+            return Ok(Outcome::Interrupted);
+        }
+    };
     let message = CreateDatasetRequest {
         dataset_id: id.to_owned(),
         upload,
@@ -85,6 +95,19 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     };
     let dataset = create(message, &client, context).await?;
     named::show_when_done(dataset, args.detach, &client, context).await
+}
+
+/// The remaining upload, and the ways to continue and to delete it.
+fn interrupted_message(interrupted: &Interrupted) -> String {
+    let Some(upload) = &interrupted.upload else {
+        return "Interrupted; nothing was uploaded.".to_owned();
+    };
+    format!(
+        "Interrupted after {} of {}. Continue with the same command and `--resume {upload}`, or \
+         delete the upload with `visage dataset uploads delete {upload}`.",
+        size_text(interrupted.sent),
+        size_text(interrupted.total)
+    )
 }
 
 /// Checks before the upload that the name is free.

@@ -1,8 +1,4 @@
-//! Resumable uploads of archives: each is a file that grows as bytes arrive, and a metadata file
-//! with the total length.
-//!
-//! The length of the file is the offset of the upload, so it survives a crash of the server. Bytes
-//! that were not on disk at a power loss are requested again.
+//! The directory of all uploads: creates, writes, expires and deletes them.
 
 use std::{
     collections::HashSet,
@@ -20,7 +16,7 @@ use uuid::Uuid;
 
 use crate::files;
 
-use super::{Error, blocking::blocking};
+use super::super::{Error, blocking::blocking};
 
 /// Most uploads at a time.
 const MAX_UPLOADS: usize = 16;
@@ -30,14 +26,14 @@ const FORMAT: u32 = 1;
 /// All uploads. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Uploads {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     directory: PathBuf,
     max_bytes: u64,
-    expiry: Duration,
+    pub(super) expiry: Duration,
     /// Uploads that a request writes to.
     claimed: Mutex<HashSet<Uuid>>,
     /// Held while an upload is created, so that two do not exceed the limit.
@@ -62,7 +58,11 @@ struct Metadata {
 
 impl Uploads {
     /// Opens the directory of the uploads, which must exist.
-    pub(super) fn open(directory: PathBuf, max_bytes: u64, expiry: Duration) -> io::Result<Self> {
+    pub(in crate::datasets) fn open(
+        directory: PathBuf,
+        max_bytes: u64,
+        expiry: Duration,
+    ) -> io::Result<Self> {
         Ok(Uploads {
             inner: Arc::new(Inner {
                 directory: fs::canonicalize(directory)?,
@@ -175,18 +175,18 @@ impl Uploads {
     }
 
     /// Returns the file of a complete upload.
-    pub(super) fn file(&self, upload: &str) -> Result<PathBuf, Error> {
+    pub(in crate::datasets) fn file(&self, upload: &str) -> Result<PathBuf, Error> {
         Ok(self.inner.data(parse(upload)?))
     }
 
     /// Interval of the search for expired uploads.
-    pub(super) fn sweep_interval(&self) -> Duration {
+    pub(in crate::datasets) fn sweep_interval(&self) -> Duration {
         let shortest = Duration::from_millis(500);
         (self.inner.expiry / 4).clamp(shortest, Duration::from_secs(600))
     }
 
     /// Removes expired uploads, except those in `needed`.
-    pub(super) async fn sweep(&self, needed: &HashSet<String>) {
+    pub(in crate::datasets) async fn sweep(&self, needed: &HashSet<String>) {
         let inner = Arc::clone(&self.inner);
         let listed = blocking(move || {
             let mut ids = inner.ids()?;
@@ -238,7 +238,7 @@ impl Inner {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn data(&self, id: Uuid) -> PathBuf {
+    pub(super) fn data(&self, id: Uuid) -> PathBuf {
         self.directory.join(format!("{id}.data"))
     }
 
@@ -247,7 +247,7 @@ impl Inner {
     }
 
     /// Ids of all uploads.
-    fn ids(&self) -> io::Result<Vec<Uuid>> {
+    pub(super) fn ids(&self) -> io::Result<Vec<Uuid>> {
         let mut ids = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let name = entry?.file_name();
