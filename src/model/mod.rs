@@ -10,7 +10,8 @@
 //!   prediction intervals. [`description`]: the part of the manifest that a weights file carries
 //!   itself.
 //! - [`starter`]: the built-in face model. [`init`]: initial weights of a training.
-//! - [`torchscript`]: exports a module that PyTorch runs without Visage.
+//! - [`torchscript`] and [`onnx`]: export models that PyTorch and other runtimes execute without
+//!   Visage.
 //!
 //! Nothing here depends on trainings, requests or the database.
 
@@ -25,6 +26,7 @@ pub(crate) mod fused;
 pub(crate) mod init;
 pub(crate) mod layers;
 pub(crate) mod layout;
+pub(crate) mod onnx;
 pub(crate) mod precision;
 pub(crate) mod resnet18;
 pub(crate) mod slices;

@@ -20,6 +20,10 @@ use super::{
 static MODEL: &[u8] = include_bytes!("model.safetensors");
 static MANIFEST: &[u8] = include_bytes!("manifest.json");
 
+/// Terms of its weights and of weights trained from them.
+pub(crate) const TERMS: &str =
+    "based on the starter, which was trained on UTKFace images, whose terms limit them to research";
+
 /// Its files by their names in a checkpoint.
 pub(crate) fn files() -> [(&'static str, &'static [u8]); 2] {
     [(MODEL_FILE, MODEL), (MANIFEST_FILE, MANIFEST)]

@@ -17,7 +17,7 @@ Examples:
   visage models alias delete canary
   visage models register faces-2 --epoch 7 create a version from a checkpoint
   visage models register starter           create a version from the built-in face model
-  visage models export live --format torchscript --output age.pt
+  visage models export live --format onnx --output age.onnx
   visage models history";
 
 #[derive(Debug, clap::Subcommand)]
