@@ -10,7 +10,8 @@
 //!
 //! This is the core of the resumable upload protocol tus 1.0.0 with its extensions `creation` and
 //! `termination`. CreateDataset creates a dataset from a complete upload. Bytes are written as they
-//! arrive, and those of an interrupted PATCH are kept. Errors are `{"error": "..."}`.
+//! arrive, and those of an interrupted PATCH are kept. Errors are
+//! `{"error": "...", "reason": "..."}`.
 
 use std::time::Duration;
 
