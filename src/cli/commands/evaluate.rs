@@ -178,7 +178,7 @@ async fn show_stored(name: String, context: &Context) -> Result<Outcome, Error> 
         ),
         checkpoint => format!("{}, from {checkpoint}", stored.model_version),
     })?;
-    let mut lines = report::evaluation_lines("Test", &evaluation);
+    let mut lines = report::test_lines(&evaluation);
     lines.extend(report::worst_lines(&evaluation));
     for line in lines {
         context.output.line(&line)?;

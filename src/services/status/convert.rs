@@ -171,7 +171,7 @@ fn model(error: &model::Error) -> Status {
     use model::Error as E;
     let row = match error {
         _ if error.is_out_of_memory() => Row::retry(Code::ResourceExhausted, "OUT_OF_MEMORY"),
-        E::Manifest { .. } | E::Checksum { .. } | E::Weights(_) => {
+        E::Manifest { .. } | E::TrainingImages { .. } | E::Checksum { .. } | E::Weights(_) => {
             Row::new(Code::DataLoss, "CHECKPOINT_CORRUPT")
         }
         E::Precision { .. } => Row::new(Code::FailedPrecondition, "PRECISION_UNAVAILABLE"),

@@ -4,6 +4,7 @@
 //! - `trainer`: the training from the scan of the dataset to the test. `error`: its failures.
 //! - `session`: state of a training; `build` creates it, `clock` limits its time.
 //! - `epoch` trains and validates one epoch, `evaluate` predicts validation and test images.
+//!   `trained_on`: record of training images.
 //! - `checkpointing` and `full_checkpoint`: resume points. `export`: checkpoints to serve.
 //! - `spans`: spans of a traced training.
 
@@ -19,6 +20,7 @@ mod link;
 mod run;
 mod session;
 mod spans;
+mod trained_on;
 mod trainer;
 
 pub(crate) use self::run::main;

@@ -116,7 +116,7 @@ fn show(version: Option<ModelVersion>, context: &Context) -> Result<(), Error> {
         output.line(&report::epoch_line(&metrics))?;
     }
     if let Some(test) = &version.test {
-        for line in report::evaluation_lines("Test", test) {
+        for line in report::test_lines(test) {
             output.line(&line)?;
         }
     }
