@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// Epoch of the checkpoint, or `best`
     #[arg(long, value_name = "EPOCH", default_value = "best")]
     epoch: String,
-    /// `model.safetensors` or `manifest.json`
+    /// `model.safetensors`, `manifest.json` or `training-images.bin`
     #[arg(long, value_name = "NAME", default_value = "model.safetensors")]
     file: String,
     /// File to write; replaced if it exists [default: the file's name in the current directory,
