@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { look } from "./look";
 import { Proxy, hasThisDashboard } from "./proxy";
 import { Server, until } from "./server";
+import { FLAGS } from "./window";
 
 const server = new Server();
 let browser: Browser;
@@ -19,7 +20,6 @@ let subPath: string;
 let faces: string;
 const faults: string[] = [];
 
-const flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const cameras = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
 
 beforeAll(async () => {
@@ -31,7 +31,7 @@ beforeAll(async () => {
   atSubPath = new Proxy("/some/where/", () => server.http, ownFiles);
   root = ownFiles ? await atRoot.listen() : `http://${server.http}/`;
   subPath = await atSubPath.listen();
-  browser = await chromium.launch({ executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: [...flags, ...cameras] });
+  browser = await chromium.launch({ executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: [...FLAGS, ...cameras] });
   context = await browser.newContext({ viewport: { width: 1280, height: 860 }, permissions: ["camera"], acceptDownloads: true, reducedMotion: "reduce" });
   page = await context.newPage();
   page.on("pageerror", (error) => faults.push(String(error)));
@@ -518,7 +518,7 @@ describe("the dashboard", () => {
     await page.getByRole("button", { name: "Upload", exact: true }).click();
     await page.locator("[data-dataset=linked] .chip", { hasText: "Failed" }).waitFor();
     await page.getByRole("link", { name: "linked" }).click();
-    await page.getByText('its entry "30_link.jpg": it is a symbolic link').waitFor();
+    await page.getByText('its entry "30_link.jpg": it must be a file or a directory, got a symbolic link').waitFor();
     await look(page, "dataset-failed");
   });
 

@@ -13,6 +13,7 @@ import { it } from "vitest";
 import { shoot } from "./look";
 import { Proxy } from "./proxy";
 import { Server, binary } from "./server";
+import { FLAGS } from "./window";
 
 const DIRECTORY = resolve(process.env["TOUR_DIRECTORY"] ?? "e2e/screenshots/tour");
 const ONLY = process.env["TOUR_ONLY"] ?? "";
@@ -50,7 +51,7 @@ it("visits every page", async () => {
   const images = readdirSync(portraits).map((name) => join(portraits, name));
   const proxy = new Proxy("/", () => given ?? server.http, true);
   const address = await proxy.listen();
-  const browser = await chromium.launch({ executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu", "--disable-quic"] });
+  const browser = await chromium.launch({ executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: FLAGS });
   const page = await (await browser.newContext({ reducedMotion: "reduce" })).newPage();
   const shown = async (): Promise<void> => {
     await page.locator("[data-link=live]").waitFor();

@@ -59,9 +59,12 @@ export function ComparePage() {
       <PageHead title="Compare" lead="Curves in one chart, best epochs, and settings that differ." />
       {all.length === 0 ? (
         <Empty title="Nothing to compare yet">
-          <p>
-            <a href={href("start")}>Start a training</a>, and a second one with other settings.
-          </p>
+          <p>Start a training, and a second one with other settings.</p>
+          <div class="actions">
+            <a class="button primary" href={href("start")}>
+              New training
+            </a>
+          </div>
         </Empty>
       ) : (
         <div class="compare">

@@ -5,8 +5,10 @@ import { trainedOnText } from "../live/trained-on";
 import { LeftOut } from "./left-out";
 import { Facts, Scroll } from "../ui/parts";
 
-export function EvaluationTables(props: { evaluation: Evaluation }) {
+/** `of` distinguishes the tables of several evaluations on a page for screen readers. */
+export function EvaluationTables(props: { evaluation: Evaluation; of?: string }) {
   const { evaluation: found } = props;
+  const suffix = props.of ? ` of ${props.of}` : "";
   const keys = [...new Set(found.groups.map(({ key }) => key))];
   const most = Math.max(...found.groups.map(({ mae }) => mae), 1e-9);
   const baseline = found.baselineSource === BaselineSource.DATASET_MEAN ? "mean age of these images" : "mean training age";
@@ -31,7 +33,7 @@ export function EvaluationTables(props: { evaluation: Evaluation }) {
         ]}
       />
       {keys.map((key) => (
-        <Scroll key={key} label={`By ${key}`}>
+        <Scroll key={key} label={`By ${key}${suffix}`}>
           <table>
             <thead>
               <tr>
@@ -64,7 +66,7 @@ export function EvaluationTables(props: { evaluation: Evaluation }) {
       {found.worstPredictions.length > 0 && (
         <details>
           <summary>{found.worstPredictions.length === 1 ? "The image with the largest error" : `The ${found.worstPredictions.length} images with the largest errors`}</summary>
-          <Scroll label="Images with the largest error">
+          <Scroll label={`Images with the largest error${suffix}`}>
             <table>
               <thead>
                 <tr>

@@ -103,7 +103,7 @@ function Known({ view }: { view: View }) {
               </div>
             )}
           </div>
-          {view.promotion?.reason && <p>{sentence(view.promotion.reason)}</p>}
+          <Decision view={view} />
           <Warnings view={view} />
         </section>
       )}
@@ -131,6 +131,18 @@ function Known({ view }: { view: View }) {
         </details>
       </Panel>
     </>
+  );
+}
+
+/** Decision about the alias `live`, with its reason. */
+function Decision({ view }: { view: View }) {
+  const { promotion, modelVersion } = view;
+  if (!promotion?.reason) return null;
+  return (
+    <p class="decision">
+      <span class={`chip ${promotion.promoted ? "good" : "quiet"}`}>{promotion.promoted ? "promoted" : "not promoted"}</span> {sentence(promotion.reason.replaceAll("->", "→"))}.{" "}
+      {!promotion.promoted && modelVersion !== "" && <a href={href("models", shortName(modelVersion))}>Promote it by hand</a>}
+    </p>
   );
 }
 

@@ -117,6 +117,20 @@ function matches(view: View, text: string): boolean {
   return [view.name, titleOf(view), datasetOf(view), ...labels].some((one) => one.toLowerCase().includes(text.trim().toLowerCase()));
 }
 
+function Labels({ labels }: { labels: Record<string, string> }) {
+  const all = Object.entries(labels);
+  if (all.length === 0) return null;
+  return (
+    <ul class="plain chips" aria-label="Labels">
+      {all.map(([key, value]) => (
+        <li key={key} class="chip quiet">
+          {key}={value}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
 function Card(props: { view: View; set: string; isChosen: boolean; onToggle: () => void }) {
   const { view } = props;
   const id = shortName(view.name);
@@ -130,6 +144,7 @@ function Card(props: { view: View; set: string; isChosen: boolean; onToggle: () 
         <span class="muted small-text">
           {moment(view.training.createTime)}, {datasetOf(view)}
         </span>
+        <Labels labels={view.training.labels} />
       </div>
       <div class="card-state">
         <StateChip state={view.state} />

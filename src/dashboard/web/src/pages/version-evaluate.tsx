@@ -70,7 +70,7 @@ export function EvaluatePanel(props: { version: ModelVersion }) {
               {result.skippedImages > 0n && <li>{plural(result.skippedImages, "image")} could not be decoded.</li>}
             </ul>
           )}
-          <EvaluationTables evaluation={result.evaluation} />
+          <EvaluationTables evaluation={result.evaluation} of={result.datasetPath} />
         </div>
       )}
     </Panel>
