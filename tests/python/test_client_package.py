@@ -105,6 +105,10 @@ class ArgumentsTest(PackageTest):
         for call in (self.client.predict, self.client.predict_many, self.client.predict_directory):
             with self.refused(TypeError, r"detect_face is not a keyword argument of predict.*did you mean `detect_faces`\? Accepted: annotate, average_flip"):
                 call(faces, detect_face=True)
+        with self.refused(TypeError, r"labls is not a keyword argument of trainings; did you mean `labels`\? Accepted: labels, limit, states"):
+            self.client.trainings(labls={})
+        with self.refused(TypeError, "epoch is not a keyword argument of train; did you mean `epochs`"):
+            self.client.train(faces, epoch=1)
         with self.refused(TypeError, "batchsize is not a keyword argument of train; did you mean `batch_size`"):
             self.client.train(faces, 1, batchsize=3)
         with self.refused(TypeError, "on_error is not a keyword argument of predict for one image"):
@@ -192,9 +196,8 @@ class ArgumentsTest(PackageTest):
         directory = self.server.path("home")
         os.makedirs(directory)
         os.symlink(faces, os.path.join(directory, "images"))
-        before = os.getcwd()
+        self.addCleanup(os.chdir, os.getcwd())
         os.chdir(directory)
-        self.addCleanup(os.chdir, before)
         local = self.client._state
         self.assertEqual(names.path(local, "images"), os.path.join(directory, "images"))
         self.assertEqual(names.path(local, "elsewhere"), "elsewhere")

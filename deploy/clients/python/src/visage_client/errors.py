@@ -8,7 +8,6 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-
 # Reasons that the class of the error and its message already contain.
 OBVIOUS_REASONS = ("NOT_FOUND", "ALREADY_EXISTS", "INVALID_FIELDS")
 

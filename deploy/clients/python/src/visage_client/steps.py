@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, Ty
 
 import grpc
 
+from . import keywords
 from .errors import from_rpc
 
 P = ParamSpec("P")
@@ -217,7 +219,8 @@ def translated(failure: Exception) -> Exception:
     if not isinstance(failure, grpc.RpcError):
         return failure
     error = from_rpc(failure)
-    error.__cause__ = failure
+    # It has everything that the error of gRPC has, whose text is long.
+    error.__suppress_context__ = True
     return error
 
 
@@ -231,8 +234,24 @@ class Owner(Generic[S]):
         return f"{type(self).__name__}({self._state})"
 
 
+def checked(operation: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """The operation, with the accepted keywords in the error of an unknown one."""
+    parameters = list(inspect.signature(operation).parameters.values())[1:]
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return operation
+    accepted = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+
+    @functools.wraps(operation)
+    def function(state: S, /, *arguments: P.args, **options: P.kwargs) -> T:
+        keywords.check(operation.__name__, options, accepted)
+        return operation(state, *arguments, **options)
+    return function
+
+
 def blocking(operation: Callable[Concatenate[S, P], Steps[T]]) -> Callable[Concatenate[Owner[S], P], T]:
     """A method that performs the operation and returns its result."""
+    operation = checked(operation)
+
     @functools.wraps(operation)
     def method(owner: Owner[S], /, *arguments: P.args, **options: P.kwargs) -> T:
         return run(operation(owner._state, *arguments, **options))
@@ -241,6 +260,8 @@ def blocking(operation: Callable[Concatenate[S, P], Steps[T]]) -> Callable[Conca
 
 def awaiting(operation: Callable[Concatenate[S, P], Steps[T]]) -> Callable[Concatenate[Owner[S], P], Coroutine[Any, Any, T]]:
     """A coroutine method that performs the operation and returns its result."""
+    operation = checked(operation)
+
     @functools.wraps(operation)
     async def method(owner: Owner[S], /, *arguments: P.args, **options: P.kwargs) -> T:
         return await run_async(operation(owner._state, *arguments, **options))
@@ -249,6 +270,8 @@ def awaiting(operation: Callable[Concatenate[S, P], Steps[T]]) -> Callable[Conca
 
 def iterating(operation: Callable[Concatenate[S, P], Items[T]]) -> Callable[Concatenate[Owner[S], P], Iterator[T]]:
     """A method that yields the items of the operation. It checks its arguments at the call."""
+    operation = checked(operation)
+
     @functools.wraps(operation)
     def method(owner: Owner[S], /, *arguments: P.args, **options: P.kwargs) -> Iterator[T]:
         return items(operation(owner._state, *arguments, **options))
@@ -257,6 +280,8 @@ def iterating(operation: Callable[Concatenate[S, P], Items[T]]) -> Callable[Conc
 
 def iterating_async(operation: Callable[Concatenate[S, P], Items[T]]) -> Callable[Concatenate[Owner[S], P], AsyncIterator[T]]:
     """A method that yields the items of the operation, for `async for`. It checks its arguments at the call."""
+    operation = checked(operation)
+
     @functools.wraps(operation)
     def method(owner: Owner[S], /, *arguments: P.args, **options: P.kwargs) -> AsyncIterator[T]:
         return items_async(operation(owner._state, *arguments, **options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import uuid
@@ -66,8 +67,8 @@ class TrainOptions(TypedDict, total=False):
     # VAL_LOSS, VAL_RMSE or VAL_MAE.
     monitor: str
     # Seconds, or a timedelta.
-    max_duration: Any
-    checkpoint_interval: Any
+    max_duration: float | datetime.timedelta
+    checkpoint_interval: float | datetime.timedelta
     # AUTO, F32 or BF16.
     precision: str
     # 0 to below 1.
@@ -148,7 +149,7 @@ def get(session: Session, name: str) -> Steps[TrainingInfo]:
 
 def start_request(session: Session, dataset: DatasetLike, epochs: int | None, options: TrainOptions) -> training_pb2.StartTrainingRequest:
     """The request of `train`. Its `request_id` makes the call idempotent, so it can be repeated."""
-    keywords.check("train", options, TrainOptions.__annotations__)
+    keywords.check("train", options, {*TrainOptions.__annotations__, "dataset", "epochs"})
     given: dict[str, Any] = dict(options)
     if "id" in given and "training_id" in given:
         raise invalid([FieldViolation("id", "is a synonym of training_id; give one of them")])

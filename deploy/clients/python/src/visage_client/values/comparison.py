@@ -9,8 +9,8 @@ from google.protobuf import json_format
 
 from .training import TrainingInfo
 
-# Settings that differ between trainings without being chosen.
-OMITTED = ("dataset.path",)
+# Settings that have a row of their own.
+OMITTED = ("dataset.path", "dataset.name")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Comparison:
 
     @property
     def settings(self) -> dict[str, tuple[Any, ...]]:
-        """Settings that differ, by their path in TrainingSpec such as `optimizer.learning_rate`; None where unset."""
+        """Settings other than the dataset that differ, by their path in TrainingSpec such as `optimizer.learning_rate`; None where unset."""
         flat = [flattened(one.resolved_spec) for one in self.trainings]
         paths = sorted({path for one in flat for path in one})
         values = {path: tuple(one.get(path) for one in flat) for path in paths}
