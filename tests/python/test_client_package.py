@@ -1,6 +1,7 @@
 """Arguments, errors and resources of the Python package; `test_clients.py` has its predictions and followed trainings."""
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import hashlib
 import http.client
@@ -189,6 +190,35 @@ class ArgumentsTest(PackageTest):
                 await client.info()
         with self.refused(self.visage.Unavailable, text):
             asyncio.run(by_asyncio())
+
+    def test_everything_has_a_short_text(self):
+        training = self.client.training("any")
+        values = [self.client, training, self.client.info(), self.client.info().limits, self.client.version(), self.client.predict(face_paths()[0]),
+                  self.client.predict(face_paths()[0], explain=True).explanation, self.client.alias_history()[0], self.client.evaluate(faces, plots=True),
+                  self.client.check_dataset(faces).exact]
+        for value in values:
+            text = repr(value)
+            self.assertRegex(text, r"^{}\(.+\)$".format(type(value).__name__))
+            self.assertLess(len(text), 500, text)
+            self.assertNotIn("object at 0x", text)
+        self.assertRegex(repr(values[5]), r"^Prediction\(\d+\.\d years, \d+\.\d to \d+\.\d at 90 %, models/age/versions/1, .*\.jpg\)$")
+
+    def test_a_call_continues_across_a_killed_server(self):
+        self.client.info()
+        self.server.process.kill()
+        self.server.process.wait()
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            version = thread.submit(self.client.version)
+            self.server.kill_and_restart()
+            self.assertEqual(version.result().origin, "STARTER")
+        without_patience = self.visage.Client(self.server.grpc_address)
+        self.addCleanup(without_patience.close)
+        without_patience.info()
+        self.server.process.kill()
+        self.server.process.wait()
+        with unittest.mock.patch("visage_client.session.RETRY_SECONDS", 0.0), self.refused(self.visage.Unavailable, "the connection to .* was lost: "):
+            without_patience.version()
+        self.server.kill_and_restart()
 
     def test_relative_paths_are_those_of_the_caller_if_the_server_is_local(self):
         from visage_client import names
