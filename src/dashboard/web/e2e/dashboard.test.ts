@@ -205,6 +205,7 @@ describe("the dashboard", () => {
     expect(shown.length).toBeGreaterThanOrEqual(last);
     expect(await page.evaluate(() => "isSamePage" in window)).toBe(true);
     await page.getByText(/\(start 2\)/).first().waitFor();
+    expect(await page.locator(".chart .plot").first().getAttribute("aria-label")).toMatch(/Restart: epoch \d+/);
   });
 
   it("pauses and resumes", async () => {
@@ -529,6 +530,7 @@ describe("the dashboard", () => {
     expect(await field("dataset.name").inputValue()).toBe("datasets/new-faces");
     await field("dataset.name").locator("option", { hasText: "drawn (60 images)" }).waitFor({ state: "attached" });
     await field("init.kind").selectOption("RANDOM");
+    await unfold("input_size");
     await field("input_size").fill("32");
     await field("max_epochs").fill("1");
     await page.getByRole("button", { name: "Start training" }).click();

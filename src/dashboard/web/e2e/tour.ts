@@ -3,7 +3,8 @@
  *
  * Starts a server with drawn faces and several trainings, or uses the server at TOUR_HTTP
  * (`HOST:PORT`). The pages are those in `dist`; the images are written to TOUR_DIRECTORY. TOUR_ONLY
- * restricts the tour to pages whose name contains it.
+ * restricts the tour to pages whose name contains it. With TOUR_README, the tour also replaces
+ * `screenshot.png`, the image in the README of the repository.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync } from "node:fs";
@@ -98,6 +99,13 @@ it("visits every page", async () => {
         for (const width of WIDTHS) await shoot(page, join(DIRECTORY, `${name}-${theme}-${width}.png`), { width, height: 860 });
       }
       await page.locator(".theme select").selectOption("system");
+    }
+    if (process.env["TOUR_README"]) {
+      await page.setViewportSize({ width: 1180, height: 860 });
+      await page.goto(`${address}#/trainings/drawn`);
+      await page.reload();
+      await shown();
+      await page.screenshot({ path: "screenshot.png" });
     }
   } finally {
     await browser.close();

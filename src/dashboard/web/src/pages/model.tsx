@@ -6,7 +6,7 @@ import { bytes, count, error, exactMoment } from "../format";
 import { useLoaded } from "../ui/calls";
 import { Crumbs, Empty, FailureBox, Facts, Loading, PageHead, Panel } from "../ui/parts";
 import { href } from "../ui/router";
-import { DownloadButton } from "./download-button";
+import { DownloadButton, exported } from "./download-button";
 import { EvaluationTables } from "./evaluation";
 import { SpecList } from "./spec-list";
 import { Aliases } from "./version-aliases";
@@ -89,7 +89,7 @@ export function ModelPage(props: { id: string }) {
           <code class="wrap">visage models export {String(version.version)} --format onnx</code>
         </p>
         <div class="actions">
-          {version.files.map((file) => (
+          {exported(version.files).map((file) => (
             <DownloadButton
               key={file.name}
               file={file}

@@ -90,6 +90,9 @@ export function Result({ item }: { item: Item }) {
   );
 }
 
+/** Maximum height in pixels of an image with faces, which otherwise has the full width. */
+const TALLEST = 640;
+
 /** The image with numbered frames, which lead to the rows of the faces. */
 function FramedImage(props: { item: Item; faces: Face[]; active: number | undefined; onFace: (index: number) => void }) {
   const { item, faces } = props;
@@ -97,7 +100,7 @@ function FramedImage(props: { item: Item; faces: Face[]; active: number | undefi
   const [isBroken, setBroken] = useState(false);
   const result = item.state.kind === "done" ? item.state.result : undefined;
   return (
-    <div class="frame">
+    <div class="frame" style={result && faces.length > 0 ? { maxWidth: `min(100%, ${Math.round((TALLEST * result.width) / result.height)}px)` } : {}}>
       {isBroken ? <p class="no-image muted small-text">This browser cannot display the image</p> : <img src={address} alt={item.name} onError={() => setBroken(true)} />}
       {result &&
         !isBroken &&

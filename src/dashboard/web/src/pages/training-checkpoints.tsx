@@ -8,7 +8,7 @@ import { useAction, useLoaded } from "../ui/calls";
 import { notify } from "../ui/notices";
 import { BusyButton, FailureBox, Loading, Panel, Scroll } from "../ui/parts";
 import { go, href } from "../ui/router";
-import { DownloadButton } from "./download-button";
+import { DownloadButton, exported } from "./download-button";
 
 export function Checkpoints({ view }: { view: View }) {
   const saved = view.log.checkpoints.length;
@@ -53,7 +53,7 @@ export function Checkpoints({ view }: { view: View }) {
                   <td class="right">{error(checkpoint.valLoss)}</td>
                   <td class="number">{exactMoment(checkpoint.createTime)}</td>
                   <td class="actions">
-                    {checkpoint.files.map((file) => (
+                    {exported(checkpoint.files).map((file) => (
                       <DownloadButton
                         key={file.name}
                         file={file}

@@ -31,6 +31,7 @@ const PHASES: Readonly<Record<string, string>> = {
   validate: "validating",
   checkpoint: "writing a checkpoint",
   test: "testing the best checkpoint",
+  promote: "comparing with the live version",
 };
 
 /** Current phase as text; may be empty. */
