@@ -17,7 +17,7 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores, and two cargo processes wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-perf-analyzer bench-accuracy bench-train bench-serve bench-peers bench-pressure bench-tracing fuzz book book-reference lint deny clean
+.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-onnx test-perf-analyzer bench-accuracy bench-train bench-serve bench-peers bench-pressure bench-tracing fuzz book book-reference lint deny clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=directory]"
@@ -73,6 +73,10 @@ test-torch: setup $(VENV)/torch-installed ## Compare a checkpoint with torchvisi
 	cargo build --release --workspace
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python -p test_torchvision.py
 
+test-onnx: setup $(VENV)/onnx-installed ## Run exported ONNX files in onnxruntime and OpenVINO (100 MB to download)
+	cargo build --release --workspace
+	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python -p test_export.py
+
 # Triton's load generator: 17 MB that only this test needs.
 test-perf-analyzer: setup $(VENV)/perf-analyzer/perf_analyzer ## Measure a server with Triton's perf_analyzer (17 MB to download)
 	cargo build --release --workspace
@@ -113,6 +117,12 @@ $(VENV)/installed: tests/python/requirements.txt
 $(VENV)/torch-installed: $(VENV)/installed tests/python/requirements-torch.txt
 	@echo "installing torchvision to $(VENV)"
 	@$(PIP_INSTALL) --requirement tests/python/requirements-torch.txt || { echo "test: pip failed to install tests/python/requirements-torch.txt (its error is above): check the network and the disk (7 GB)" >&2; exit 1; }
+	@touch $@
+
+# Both files, so that pip chooses versions of shared dependencies that suit both.
+$(VENV)/onnx-installed: $(VENV)/installed tests/python/requirements-onnx.txt
+	@echo "installing onnxruntime and OpenVINO to $(VENV)"
+	@$(PIP_INSTALL) --requirement tests/python/requirements.txt --requirement tests/python/requirements-onnx.txt || { echo "test: pip failed to install tests/python/requirements-onnx.txt (its error is above): check the network" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/torch-installed tests/bench/requirements.txt

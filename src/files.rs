@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use fs_err as fs;
@@ -43,6 +43,50 @@ pub(crate) fn write_atomic_with<E: From<io::Error>>(
     fs::File::open(&temporary)?.sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;
     Ok(sync_directory(directory)?)
+}
+
+/// A file that is written in parts under a temporary name, which is removed unless the file is
+/// committed. Its permissions follow the umask.
+pub(crate) struct AtomicFile {
+    temporary: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+impl AtomicFile {
+    /// # Errors
+    /// A directory that no file can be created in.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let mut builder = builder();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        Ok(AtomicFile {
+            temporary: builder.tempfile_in(parent_dir(path))?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Gives the file its name, replacing the file that had it.
+    ///
+    /// # Errors
+    /// Any failure of the file system; the old file stays unchanged.
+    pub(crate) fn commit(self) -> io::Result<()> {
+        self.temporary.as_file().sync_all()?;
+        drop(self.temporary.persist(&self.path)?);
+        sync_directory(parent_dir(&self.path))
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.temporary.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.temporary.flush()
+    }
 }
 
 fn builder() -> tempfile::Builder<'static, 'static> {
@@ -104,6 +148,15 @@ fn ignore_missing(removed: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Returns the bytes that are available to this process on the file system of a path.
+///
+/// # Errors
+/// If the file system cannot be queried.
+pub(crate) fn free_space(path: &Path) -> io::Result<u64> {
+    let space = rustix::fs::statvfs(path)?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
 /// Returns true if the disk or a quota is full.

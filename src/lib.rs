@@ -48,7 +48,7 @@
 //! | alias | a name that refers to a model version: `live`, `previous` or a user's |
 //! | artifact | a file in the content-addressed store, named by its SHA-256 |
 //! | batch | queue entries or training images that share one forward pass |
-//! | checkpoint | `model.safetensors` and `manifest.json` of one epoch |
+//! | checkpoint | `model.safetensors`, `manifest.json` and `training-images.bin` of one epoch |
 //! | dataset | images with ages: a directory, a manifest, or one of these under a name |
 //! | directory, image | not folder; not picture or photograph |
 //! | evict | remove a loaded model from memory to free its place |

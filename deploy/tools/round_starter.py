@@ -3,7 +3,7 @@
 
 Convolutions are stored in IEEE half precision, which rounds eight times finer than bfloat16 and holds every weight up
 to 65,504. BatchNorms and the head stay in 32 bits: they are small, and their errors would affect whole channels and
-ages. The manifest keeps no directory and no image names.
+ages. The manifest keeps no directory and no image names, and the record of the training images has hashes only.
 
 Nothing is written if the rounding changes the age on any of the --check images by 0.05 years or more. The ages are
 computed by a temporary server in 32 bits, with a model of the original and one of the rounded weights.
@@ -24,7 +24,7 @@ import tempfile
 import time
 
 MAX_CHANGE_YEARS = 0.05
-MODEL_FILE, MANIFEST_FILE = "model.safetensors", "manifest.json"
+MODEL_FILE, MANIFEST_FILE, IMAGES_FILE = "model.safetensors", "manifest.json", "training-images.bin"
 START_SECONDS = 120
 
 
@@ -174,7 +174,7 @@ def write(directory, name, content):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("training", help="training whose best checkpoint becomes the starter")
-    parser.add_argument("--output", required=True, help="directory of the two files")
+    parser.add_argument("--output", required=True, help="directory of the three files")
     parser.add_argument("--check", required=True, nargs="+", metavar="IMAGE", help="images whose ages must not change")
     parser.add_argument("--visage", default="visage", help="the program [default: visage]")
     parser.add_argument("--server", help="the server with the training [default: VISAGE_SERVER]")
@@ -182,7 +182,7 @@ def main():
     program = Program(arguments.visage, arguments.server)
     files = {}
     with tempfile.TemporaryDirectory(prefix="visage-starter-") as directory:
-        for name in (MODEL_FILE, MANIFEST_FILE):
+        for name in (MODEL_FILE, MANIFEST_FILE, IMAGES_FILE):
             path = os.path.join(directory, name)
             program.run("trainings", "download", arguments.training, "--file", name, "--output", path)
             with open(path, "rb") as file:
@@ -195,10 +195,12 @@ def main():
     version = program.training(arguments.training)["model_version"]
     test = json.loads(program.run("--json", "models", "get", version)).get("test")
     manifest = without_names(json.loads(files[MANIFEST_FILE]), test)
-    manifest["sha256"] = {MODEL_FILE: hashlib.sha256(model).hexdigest()}
+    written = {MODEL_FILE: model, IMAGES_FILE: files[IMAGES_FILE]}
+    manifest["sha256"] = {name: hashlib.sha256(content).hexdigest() for name, content in written.items()}
     os.makedirs(arguments.output, exist_ok=True)
     # The manifest last, so that it never describes tensors that are missing.
-    write(arguments.output, MODEL_FILE, model)
+    for name, content in written.items():
+        write(arguments.output, name, content)
     write(arguments.output, MANIFEST_FILE, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
     print(json.dumps({"path": arguments.output, "largest_change_years": change, "images": len(arguments.check)}))
 

@@ -34,4 +34,8 @@ mod store;
 mod tests;
 mod write;
 
-pub(crate) use self::{digest::Digest, error::Error, store::Artifacts};
+pub(crate) use self::{
+    digest::Digest,
+    error::Error,
+    store::{Artifacts, file_in},
+};

@@ -19,6 +19,7 @@ pub(super) const INCOMING: &str = "incoming";
 /// The artifact store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Artifacts {
+    directory: Arc<Path>,
     pub(super) store: Arc<LocalFileSystem>,
     /// Held shared from storing bytes until they are recorded, exclusively while unreferenced
     /// artifacts are removed.
@@ -33,19 +34,26 @@ impl Artifacts {
     /// [`Error::File`], [`Error::DiskFull`], [`Error::Store`].
     pub(crate) async fn local(directory: &Path) -> Result<Self, Error> {
         let directory = directory.to_owned();
-        let store = blocking(move || {
+        let (directory, store) = blocking(move || {
             fs::create_dir_all(&directory)?;
+            let directory = directory.canonicalize()?;
             // The directory's own entry; `object_store` syncs those inside.
-            files::sync_directory(files::parent_dir(&directory.canonicalize()?))?;
+            files::sync_directory(files::parent_dir(&directory))?;
             files::remove_dir_if_exists(&directory.join(INCOMING))?;
             let store = LocalFileSystem::new_with_prefix(&directory).map_err(Error::from)?;
-            Ok::<_, Error>(store.with_fsync(true))
+            Ok::<_, Error>((directory, store.with_fsync(true)))
         })
         .await?;
         Ok(Self {
+            directory: directory.into(),
             store: Arc::new(store),
             gc_lock: Arc::default(),
         })
+    }
+
+    /// Returns the directory of the store, absolute, for [`file_in`].
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Returns the file of an artifact, for readers that map or verify it themselves.
@@ -75,6 +83,12 @@ impl Artifacts {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Returns the file of an artifact in the directory of a store, for another process that has no
+/// store; `None` if the text is not a digest. The file may be missing.
+pub(crate) fn file_in(directory: &Path, sha256: &str) -> Option<PathBuf> {
+    Some(directory.join(key(sha256).ok()?.as_ref()))
 }
 
 /// Runs file access or hashing on the runtime's blocking threads. A panic continues in the caller.

@@ -5,7 +5,11 @@ use std::{io, path::PathBuf, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::{cli::output::text::duration_text, config, model, server, synth, telemetry::logging};
+use crate::{
+    cli::{output::text::duration_text, status_text::describe},
+    config, model, server, synth,
+    telemetry::logging,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -101,26 +105,4 @@ pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         cause = source;
     }
     cause.to_string()
-}
-
-/// The message, each violation on its own line, and the retry delay.
-pub(crate) fn describe(status: &Status) -> String {
-    let mut text = match status.message() {
-        "" => format!("the server returned {:?}", status.code()),
-        message => message.to_owned(),
-    };
-    if let Some(bad_request) = status.get_details_bad_request() {
-        let lines = bad_request
-            .field_violations
-            .into_iter()
-            .map(|violation| format!("{}: {}", violation.field, violation.description));
-        // A single violation is already the message.
-        for line in lines.filter(|line| *line != status.message()) {
-            text.push_str(&format!("\n  {line}"));
-        }
-    }
-    if let Some(delay) = retry_delay(status) {
-        text.push_str(&format!("\n  try again in {}", duration_text(delay)));
-    }
-    text
 }

@@ -6,6 +6,7 @@
 //! - `args`: arguments that several commands share, and their conversion to the API.
 //! - `client`: the connection to a server, retries, resumable event streams, verified downloads.
 //! - `report`: trainings, evaluations and datasets as lines of text.
+//! - `status_text`: the server's refusals as error messages.
 //! - `output`: stdout, stderr, tables and JSON.
 //!
 //! All commands but `serve`, `worker` and the local ones are ordinary clients. Results are written
@@ -21,6 +22,7 @@ mod examples;
 mod output;
 mod program;
 mod report;
+mod status_text;
 
 #[cfg(test)]
 mod tests;

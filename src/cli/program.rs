@@ -26,11 +26,12 @@ const EXAMPLES: &str = "\
 Examples:
   visage serve                                  run the server on this machine
   visage synth faces/ --count 500               draw a small dataset for a first try
-  visage dataset push faces/ --name faces       upload a directory as a named dataset
+  visage dataset push faces/ --id faces         upload a directory as a named dataset
   visage dataset check faces/                   show a dataset's contents and its problems
-  visage train --dataset faces/ --epochs 10     fine-tune and follow
+  visage train faces/ --epochs 10               fine-tune and follow
   visage predict me.jpg --annotate out.png      predict an age and draw it
-  visage evaluate --dataset faces/ --split test measure the error of the live version
+  visage evaluate faces/ --split test           measure the error of the live version
+  visage models rollback                        serve the version that was live before
   visage trainings list                         list trainings
   visage top                                    show current trainings and serving load
 
@@ -81,13 +82,13 @@ pub(crate) enum Command {
     /// Measure the error of a version on a dataset, or show that on its test images
     Evaluate(evaluate::Args),
     /// Upload, register, list and check datasets
-    #[command(subcommand)]
+    #[command(subcommand, alias = "datasets")]
     Dataset(dataset::Command),
     /// List, inspect, stop and delete trainings
-    #[command(subcommand)]
+    #[command(subcommand, alias = "training")]
     Trainings(trainings::Command),
     /// List model versions and choose the live one
-    #[command(subcommand)]
+    #[command(subcommand, alias = "model")]
     Models(models::Command),
     /// Write a directory of synthetic faces with known ages
     Synth(synth::Args),

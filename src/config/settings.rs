@@ -203,6 +203,8 @@ settings! {
         "Limit on the entries of an archive, directories included.";
     upload_expiry: Duration = DAY, Duration(SECOND..=MONTH),
         "Idle time after which an unfinished upload is deleted.";
+    min_free_disk: usize = 1024 * MIB, Bytes(0..=1024 * 1024 * MIB),
+        "Disk space of `data_dir` that uploads leave free; 0 disables the check.";
     quarantine_expiry: Duration = MONTH, Duration(HOUR..=Duration::from_secs(3650 * 24 * 3600)),
         "Time after which files are deleted that the server found in `data_dir` at its start without an entry in the database, and moved to `quarantine`.";
     heartbeat_interval: Duration = Duration::from_secs(15), Duration(Duration::from_millis(100)..=Duration::from_secs(600)),

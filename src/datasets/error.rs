@@ -39,6 +39,10 @@ pub enum Error {
     )]
     UploadSize { length: u64, limit: u64 },
     #[error(
+        "the disk of the server has {free} bytes free, and {min_free} must stay free (min_free_disk); delete datasets, trainings or uploads that are not needed"
+    )]
+    DiskLow { free: u64, min_free: u64 },
+    #[error(
         "{limit} uploads exist, which is the limit; create datasets from them, delete some, or wait until they expire"
     )]
     TooManyUploads { limit: usize },

@@ -23,7 +23,7 @@ use super::{
     blocking::blocking,
     layout::{self, Layout},
     summary, unpack,
-    uploads::Uploads,
+    uploads::{ListedUpload, Uploads},
 };
 
 /// Datasets that are unpacked or scanned, or wait for it.
@@ -44,6 +44,8 @@ pub(crate) struct Options {
     /// The server's data directory, absolute.
     pub data_dir: PathBuf,
     pub max_upload_bytes: u64,
+    /// Disk space that uploads leave free, in bytes.
+    pub min_free_disk: u64,
     /// Time without a change after which an upload is removed.
     pub upload_expiry: Duration,
     /// Limits of an archive.
@@ -119,6 +121,7 @@ impl DatasetRegistry {
         let uploads = Uploads::open(
             layout.uploads(),
             options.max_upload_bytes,
+            options.min_free_disk,
             options.upload_expiry,
         )?;
         let registry = DatasetRegistry {
@@ -192,6 +195,16 @@ impl DatasetRegistry {
             ..described(id, properties)
         })
         .await
+    }
+
+    /// Lists the uploads that no dataset uses, the last updated first.
+    ///
+    /// # Errors
+    /// Failures of the store and of the file system.
+    pub(crate) async fn list_uploads(&self) -> Result<Vec<ListedUpload>, Error> {
+        let unfinished = self.inner.store.unfinished_datasets().await?;
+        let used = unfinished.into_iter().map(|next| next.dataset.upload);
+        self.inner.uploads.list(&used.collect()).await
     }
 
     /// Deletes an upload.

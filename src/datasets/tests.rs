@@ -41,6 +41,7 @@ async fn open(directory: TempDir) -> Fixture {
     let options = Options {
         data_dir: data_dir.clone(),
         max_upload_bytes: 8 << 20,
+        min_free_disk: 0,
         upload_expiry: Duration::from_secs(3600),
         limits: LIMITS,
         images: imaging::Limits::default(),
@@ -367,12 +368,16 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
         );
     }
     let mut ids = Vec::new();
-    for _ in 0..16 {
-        ids.push(uploads.create(1).await.unwrap().id.to_string());
+    for _ in 0..64 {
+        let id = uploads.create(1).await.unwrap().id.to_string();
+        let mut writer = uploads.write_at(&id, 0).await.unwrap();
+        writer.write(b"x").await.unwrap();
+        writer.finish().await.unwrap();
+        ids.push(id);
     }
     let full = uploads.create(1).await;
     assert!(
-        matches!(full, Err(Error::TooManyUploads { limit: 16 })),
+        matches!(full, Err(Error::TooManyUploads { limit: 64 })),
         "{full:?}"
     );
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(7200);
@@ -390,7 +395,19 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
         uploads.get(&ids[1]).await,
         Err(Error::NoUpload { .. })
     ));
-    assert!(uploads.create(1).await.is_ok());
+    // An upload that received nothing gives its place to another one; complete ones do not.
+    let empty = uploads.create(1).await.unwrap().id.to_string();
+    let other = uploads.create(1).await.unwrap().id.to_string();
+    assert!(matches!(
+        uploads.get(&empty).await,
+        Err(Error::NoUpload { .. })
+    ));
+    let writer = uploads.write_at(&other, 0).await.unwrap();
+    assert!(matches!(
+        uploads.create(1).await,
+        Err(Error::TooManyUploads { .. })
+    ));
+    drop(writer);
     for name in ["../x", "", "not-a-uuid"] {
         assert!(
             matches!(uploads.get(name).await, Err(Error::NoUpload { .. })),

@@ -9,8 +9,14 @@ use image::{
     DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage, metadata::Orientation,
 };
 
-use super::{Error, formats, jpeg, orientation, webp};
+use super::{
+    Error, deep_png, formats, jpeg,
+    memory::{self, Reservation},
+    orientation, webp,
+};
 
+/// Bytes per pixel of the result.
+const RGB_BYTES: u64 = 3;
 /// Memory of the PNG decoder in addition to the pixels.
 const PNG_MEMORY: u64 = 16 * 1024 * 1024;
 
@@ -127,12 +133,24 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
 /// Every variant of [`Error`] except [`Error::InputSpec`]. A decoder that panics on hostile bytes
 /// is [`Error::Corrupt`] too.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
+    decode_reserved(bytes, limits).map(|(image, _memory)| image)
+}
+
+/// As [`decode`], with the memory of the image, which the caller keeps as long as the image.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_reserved(
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<(RgbImage, Reservation), Error> {
     let format = recognise(bytes, limits)?;
     guarded(format, || {
-        let (image, orientation) = if format == ImageFormat::Jpeg {
+        let (image, orientation, memory) = if format == ImageFormat::Jpeg {
             let decoder = jpeg::Decoder::open(bytes, limits)?;
+            let memory = reserve(decoder.dimensions(), RGB_BYTES);
             let orientation = decoder.exif().map(orientation::of_exif);
-            (decoder.decode()?, orientation)
+            (into_rgb(decoder.decode()?), orientation, memory)
         } else {
             let content = if format == ImageFormat::WebP {
                 webp::without_blending(bytes)
@@ -140,8 +158,6 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
                 bytes.into()
             };
             let decoder = open(&content, format, limits)?;
-            let image =
-                DynamicImage::from_decoder(decoder).map_err(|error| corrupt(format, &error))?;
             let orientation = if format == ImageFormat::Png {
                 Some(orientation::of_png(bytes))
             } else if format == ImageFormat::WebP {
@@ -149,12 +165,34 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
             } else {
                 None
             };
-            (image, orientation)
+            if format == ImageFormat::Png && deep_png::is_deep(bytes) {
+                let memory = reserve(decoder.dimensions(), RGB_BYTES);
+                drop(decoder);
+                let image = deep_png::decode(bytes, PNG_MEMORY as usize).map_err(|reason| {
+                    Error::Corrupt {
+                        format: name(format),
+                        reason,
+                    }
+                })?;
+                (image, orientation, memory)
+            } else {
+                let pixel = u64::from(decoder.color_type().bytes_per_pixel());
+                let memory = reserve(decoder.dimensions(), pixel);
+                let image =
+                    DynamicImage::from_decoder(decoder).map_err(|error| corrupt(format, &error))?;
+                (into_rgb(image), orientation, memory)
+            }
         };
-        let mut upright = DynamicImage::ImageRgb8(into_rgb(image));
+        let mut upright = DynamicImage::ImageRgb8(image);
         upright.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
-        Ok(upright.into_rgb8())
+        Ok((upright.into_rgb8(), memory))
     })
+}
+
+/// Reserves the memory of an image while it is decoded, turned upright and resized.
+fn reserve((width, height): (u32, u32), pixel_bytes: u64) -> Reservation {
+    let pixels = u64::from(width) * u64::from(height);
+    memory::reserve(pixels * (pixel_bytes + RGB_BYTES))
 }
 
 /// Checks the size and returns the format of the content.
@@ -218,50 +256,37 @@ fn guarded<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T, Error>) ->
     })
 }
 
-/// Converts to eight bits and three channels. The library's conversion rounds 16-bit samples and
-/// converts colour spaces; this one keeps the upper byte, as Pillow does.
+/// Drops alpha in place, and turns grey into RGB. The library's conversion would need the memory of
+/// both images.
 fn into_rgb(image: DynamicImage) -> RgbImage {
     let (width, height) = (image.width(), image.height());
-    let samples: Vec<u8> = match &image {
-        DynamicImage::ImageRgb8(_) => return image.into_rgb8(),
-        DynamicImage::ImageLuma8(grey) => grey.as_raw().iter().flat_map(|v| [*v; 3]).collect(),
-        DynamicImage::ImageLumaA8(grey) => pixels::<2, u8>(grey.as_raw())
-            .flat_map(|[v, _]| [v; 3])
-            .collect(),
-        DynamicImage::ImageRgba8(colour) => pixels::<4, u8>(colour.as_raw())
-            .flat_map(|[r, g, b, _]| [r, g, b])
-            .collect(),
-        DynamicImage::ImageLuma16(grey) => grey
-            .as_raw()
-            .iter()
-            .flat_map(|v| [upper_byte(*v); 3])
-            .collect(),
-        DynamicImage::ImageLumaA16(grey) => pixels::<2, u16>(grey.as_raw())
-            .flat_map(|[v, _]| [upper_byte(v); 3])
-            .collect(),
-        DynamicImage::ImageRgb16(colour) => {
-            colour.as_raw().iter().copied().map(upper_byte).collect()
-        }
-        DynamicImage::ImageRgba16(colour) => pixels::<4, u16>(colour.as_raw())
-            .flat_map(|[r, g, b, _]| [r, g, b].map(upper_byte))
-            .collect(),
-        // None of the four formats decodes to floating point.
-        DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_) | _ => {
-            return image.into_rgb8();
-        }
+    let samples = match image {
+        DynamicImage::ImageRgb8(image) => return image,
+        DynamicImage::ImageRgba8(image) => without_alpha(image.into_raw()),
+        DynamicImage::ImageLuma8(image) => grey_to_rgb(image.as_raw(), 1),
+        DynamicImage::ImageLumaA8(image) => grey_to_rgb(image.as_raw(), 2),
+        // The decoders above yield 8 bits.
+        other => return other.into_rgb8(),
     };
     RgbImage::from_raw(width, height, samples)
         .expect("three samples were written for each pixel of the image")
 }
 
-fn pixels<const CHANNELS: usize, T: Copy>(
-    samples: &[T],
-) -> impl Iterator<Item = [T; CHANNELS]> + '_ {
-    samples.as_chunks::<CHANNELS>().0.iter().copied()
+fn without_alpha(mut samples: Vec<u8>) -> Vec<u8> {
+    let pixels = samples.len() / 4;
+    for pixel in 0..pixels {
+        samples.copy_within(4 * pixel..4 * pixel + 3, 3 * pixel);
+    }
+    samples.truncate(3 * pixels);
+    samples
 }
 
-fn upper_byte(sample: u16) -> u8 {
-    sample.to_be_bytes()[0]
+fn grey_to_rgb(samples: &[u8], channels: usize) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity(samples.len() / channels * 3);
+    for grey in samples.iter().step_by(channels) {
+        rgb.extend([*grey; 3]);
+    }
+    rgb
 }
 
 fn corrupt(format: ImageFormat, error: &image::ImageError) -> Error {

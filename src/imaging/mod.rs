@@ -13,7 +13,7 @@
 //!
 //! Training may change an image at random in between ([`augment`]).
 //!
-//! This module does not depend on tensors, files or threads. A thread that prepares many images
+//! Large images wait for memory (`memory`). This module does not depend on tensors or files. A thread that prepares many images
 //! keeps one [`Preprocessor`].
 
 /// Incremented whenever a decoder returns other pixels for the same file. Checkpoints record it: 1
@@ -23,20 +23,24 @@ pub(crate) const DECODER_REVISION: u32 = 2;
 
 pub(crate) mod augment;
 mod decode;
+mod deep_png;
 mod error;
 mod formats;
 mod input;
 mod jpeg;
+mod memory;
 mod orientation;
 #[cfg(test)]
 mod tests;
 mod webp;
 
+pub(crate) use self::{
+    decode::decode_reserved,
+    error::Error,
+    input::{InputSpec, normalise_into},
+    memory::Reservation,
+};
 pub use self::{
     decode::{Limits, decode, inspect},
     input::Preprocessor,
-};
-pub(crate) use self::{
-    error::Error,
-    input::{InputSpec, normalise_into},
 };

@@ -73,7 +73,7 @@ fn read(job: &Job, image: &Image, limits: Limits) -> Result<Read, Error> {
 }
 
 fn read_encoded(bytes: &[u8], job: &Job, limits: Limits) -> Result<Read, imaging::Error> {
-    let image = imaging::decode(bytes, &limits)?;
+    let (image, _memory) = imaging::decode_reserved(bytes, &limits)?;
     let dimensions = image.dimensions();
     // Shrunk at once: hundreds of decoded images would not fit into memory.
     let canvas = job.keeps_image().then(|| annotate::fit(&image));

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     detection::{self, Face},
-    imaging::{self, Limits, Preprocessor},
+    imaging::{self, Limits, Preprocessor, Reservation},
 };
 
 /// Images whose faces are in memory at once: 64 faces of 224×224 pixels take 10 MB.
@@ -170,7 +170,7 @@ fn search(
     if is_stopped() {
         return Err(stopped());
     }
-    let image = decode(job, image, limits).inspect_err(observer::rejected_for)?;
+    let (image, _memory) = decode(job, image, limits).inspect_err(observer::rejected_for)?;
     let decoded = started.elapsed();
     observer::decoded(job, started);
     if is_stopped() {
@@ -196,12 +196,11 @@ fn search(
     })
 }
 
-fn decode(job: &Job, image: &Image, limits: Limits) -> Result<RgbImage, Error> {
+fn decode(job: &Job, image: &Image, limits: Limits) -> Result<(RgbImage, Reservation), Error> {
     let index = job.index;
     match image {
-        Image::Encoded(bytes) => {
-            imaging::decode(bytes, &limits).map_err(|source| Error::Image { index, source })
-        }
+        Image::Encoded(bytes) => imaging::decode_reserved(bytes, &limits)
+            .map_err(|source| Error::Image { index, source }),
         Image::TensorBytes(_) | Image::TensorValues(..) => Err(Error::Pixels {
             index,
             reason: "faces can be found in encoded images only, not in preprocessed input"

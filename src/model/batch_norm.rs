@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::{Error, tensors::entry};
 
 /// torchvision's default.
-const EPSILON: f64 = 1e-5;
+pub(super) const EPSILON: f64 = 1e-5;
 /// torchvision's default.
 const MOMENTUM: f64 = 0.1;
 

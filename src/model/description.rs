@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     checkpoint::{FORMAT_VERSION, LabelScale, MANIFEST_FILE, Manifest, parse_manifest},
     starter,
+    training_images::TRAINING_IMAGES_FILE,
     weights::Found,
 };
 use crate::imaging::InputSpec;
@@ -20,7 +21,7 @@ const MAX_MANIFEST: u64 = 1 << 20;
 /// The architecture of every model.
 pub(crate) const ARCHITECTURE: &str = "resnet18";
 
-/// Input and output of a model.
+/// Input and output of a model, and the images that it was trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Description {
     /// [`FORMAT_VERSION`] of the program that wrote it.
@@ -29,6 +30,9 @@ pub(crate) struct Description {
     pub architecture: String,
     pub input: InputSpec,
     pub label: LabelScale,
+    /// SHA-256 of the record of the training images in hex; absent if these are unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_images: Option<String>,
 }
 
 impl Description {
@@ -38,6 +42,7 @@ impl Description {
             architecture: manifest.architecture.clone(),
             input: manifest.input.clone(),
             label: manifest.label,
+            training_images: manifest.sha256.get(TRAINING_IMAGES_FILE).cloned(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Errors of the model.
 
+use std::path::PathBuf;
+
 use super::{precision::Precision, weights};
 
 /// A failure of libtorch, or weights, files or settings that cannot be used.
@@ -13,6 +15,8 @@ pub enum Error {
     Io(#[from] std::io::Error),
     #[error("failed to read manifest {path}: {reason}")]
     Manifest { path: String, reason: String },
+    #[error("failed to read {}: {reason}", .path.display())]
+    TrainingImages { path: PathBuf, reason: String },
     /// The weights are not those that the manifest describes.
     #[error(
         "{path} is damaged: its SHA-256 is {found}, expected {expected}; restore it from a backup or train again"
@@ -48,6 +52,7 @@ impl Error {
             Error::Io(cause) => cause.kind() == std::io::ErrorKind::OutOfMemory,
             Error::Weights(_)
             | Error::Manifest { .. }
+            | Error::TrainingImages { .. }
             | Error::Checksum { .. }
             | Error::Device { .. }
             | Error::Precision { .. }

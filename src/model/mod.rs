@@ -8,9 +8,10 @@
 //! - [`tensors`]: named libtorch tensors from and to such files.
 //! - [`checkpoint`]: the stored model, `model.safetensors` and `manifest.json`. [`calibration`]:
 //!   prediction intervals. [`description`]: the part of the manifest that a weights file carries
-//!   itself.
+//!   itself. [`training_images`]: the record of the images that a model was trained on.
 //! - [`starter`]: the built-in face model. [`init`]: initial weights of a training.
-//! - [`torchscript`]: exports a module that PyTorch runs without Visage.
+//! - [`torchscript`] and [`onnx`]: export models that PyTorch and other runtimes execute without
+//!   Visage.
 //!
 //! Nothing here depends on trainings, requests or the database.
 
@@ -25,12 +26,14 @@ pub(crate) mod fused;
 pub(crate) mod init;
 pub(crate) mod layers;
 pub(crate) mod layout;
+pub(crate) mod onnx;
 pub(crate) mod precision;
 pub(crate) mod resnet18;
 pub(crate) mod slices;
 pub(crate) mod starter;
 pub(crate) mod tensors;
 pub(crate) mod torchscript;
+pub(crate) mod training_images;
 pub(crate) mod weights;
 
 pub(crate) use error::Error;

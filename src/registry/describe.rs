@@ -1,6 +1,6 @@
 use super::{error::Error, resolve::Registry};
 use crate::{
-    model::starter,
+    model::{starter, training_images::TRAINING_IMAGES_FILE},
     names::id_of,
     proto::{self, v1},
 };
@@ -37,6 +37,7 @@ impl Registry {
                 .as_ref()
                 .and_then(|spec| spec.input_size)
                 .unwrap_or_default(),
+            training_images_recorded: has_record(&checkpoint.files),
             files: checkpoint.files.clone(),
             origin: v1::VersionOrigin::Training.into(),
             ..Default::default()
@@ -56,8 +57,14 @@ pub(super) fn describe_starter(files: Vec<v1::CheckpointFile>) -> v1::ModelVersi
         dataset_digest: manifest.dataset.digest.clone(),
         val_digest: manifest.dataset.val_digest.clone(),
         input_size: manifest.input.size,
+        training_images_recorded: has_record(&files),
         files,
         origin: v1::VersionOrigin::Starter.into(),
         ..Default::default()
     }
+}
+
+/// Returns whether the images that a version was trained on are recorded.
+fn has_record(files: &[v1::CheckpointFile]) -> bool {
+    files.iter().any(|file| file.name == TRAINING_IMAGES_FILE)
 }

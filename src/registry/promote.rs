@@ -140,6 +140,7 @@ impl Registry {
             model: DEFAULT_MODEL.to_owned(),
             version: self.describe(training, &checkpoint).await?,
             promote: promotion,
+            comparison: None,
         })
     }
 

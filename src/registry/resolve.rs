@@ -1,15 +1,21 @@
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use futures_util::TryStreamExt as _;
 use tokio::sync::watch;
 
 use super::{error::Error, live::LiveStatus};
 use crate::{
     artifacts::Artifacts,
     inference::{Predictor, ServedModel},
-    model::checkpoint::{MANIFEST_FILE, MAX_MANIFEST_BYTES, MODEL_FILE, parse_manifest},
+    model::{
+        checkpoint::{MANIFEST_FILE, MAX_MANIFEST_BYTES, MODEL_FILE, parse_manifest},
+        starter,
+        training_images::{TRAINING_IMAGES_FILE, TrainingImages},
+    },
     names::{DEFAULT_MODEL, LIVE, VersionName},
     proto::v1,
     store::{self, Store},
@@ -157,6 +163,31 @@ impl Registry {
             weights.sha256.clone(),
             manifest,
         )))
+    }
+
+    /// Reads the record of the images that a version was trained on; `None` if they are unknown.
+    ///
+    /// # Errors
+    /// A missing or damaged file.
+    pub(crate) async fn training_images(
+        &self,
+        version: &v1::ModelVersion,
+    ) -> Result<Option<TrainingImages>, Error> {
+        const CHUNK_BYTES: usize = 1 << 20;
+        let named = |name: &str| version.files.iter().find(|file| file.name == name);
+        let Some(record) = named(TRAINING_IMAGES_FILE) else {
+            // Older programs registered the starter without its record.
+            let is_starter = named(MODEL_FILE).is_some_and(|file| file.sha256 == starter::sha256());
+            return Ok(is_starter.then(starter::training_images).transpose()?);
+        };
+        let artifacts = &self.inner.artifacts;
+        let mut chunks = artifacts.stream(&record.sha256, CHUNK_BYTES).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = chunks.try_next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        let path = Path::new(TRAINING_IMAGES_FILE);
+        Ok(Some(TrainingImages::parse(&bytes, path)?))
     }
 
     pub(super) fn live_name() -> VersionName {

@@ -92,6 +92,7 @@ impl Components {
             data_roots.clone(),
             datasets::Options {
                 max_upload_bytes: config.max_upload_bytes as u64,
+                min_free_disk: config.min_free_disk as u64,
                 upload_expiry: config.upload_expiry,
                 limits: unpack::Limits {
                     bytes: config.max_unpacked_bytes as u64,

@@ -31,7 +31,9 @@ use crate::{
         limit::CallLimit,
         model::ModelApi,
         open_inference::{OpenInference, rest},
+        predict_page,
         prediction::{BatchStreams, PredictionApi, PredictionResolver},
+        request_body::RequestBodies,
         status::Calls,
         streaming_job::JobContext,
         system::SystemApi,
@@ -71,14 +73,14 @@ pub(super) fn build(
     } = context;
     let services = Services::new(config, components, &tasks, &shutdown, http_port);
     let limit = config.max_message_bytes;
+    let bodies = RequestBodies::new(limit, config.max_queued_images as usize);
+    let predictions = services.prediction.resolver.clone();
     let mut pages = rest::router(
         services.open_inference.clone(),
-        rest::Limits {
-            body: limit,
-            requests: config.max_queued_images as usize,
-        },
+        bodies.clone(),
         traces.clone(),
     );
+    pages = pages.merge(predict_page::router(predictions, bodies, traces.clone()));
     pages = pages.merge(uploads::router(
         components.datasets.clone(),
         tasks.clone(),

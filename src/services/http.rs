@@ -22,11 +22,12 @@ use crate::telemetry::{
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub(super) fn as_json(value: &Value) -> Response {
-    ([(CONTENT_TYPE, JSON)], value.to_string()).into_response()
+    // With a newline, for terminals.
+    ([(CONTENT_TYPE, JSON)], format!("{value}\n")).into_response()
 }
 
 /// An error with its HTTP status, which may be more specific than that of the code. The body is
-/// `{"error": "..."}`.
+/// `{"error": "...", "reason": "..."}` with the stable reason of the gRPC error.
 pub(super) struct Failure {
     pub(super) status: Status,
     pub(super) http: StatusCode,
@@ -42,7 +43,9 @@ impl<E: Into<Status>> From<E> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let body = json!({ "error": self.status.message() });
+        let info = self.status.get_details_error_info();
+        let reason = info.map(|info| info.reason).unwrap_or_default();
+        let body = json!({ "error": self.status.message(), "reason": reason });
         let mut response = (self.http, as_json(&body)).into_response();
         let is_content_coding = self.http == StatusCode::UNSUPPORTED_MEDIA_TYPE
             && self.status.code() == Code::Unimplemented;

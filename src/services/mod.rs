@@ -4,8 +4,9 @@
 //! - [`training`], [`event_stream`]: TrainingService. [`model`], [`evaluation`]: ModelService.
 //!   [`prediction`]: PredictionService. [`dataset`]: DatasetService. [`system`]: SystemService.
 //! - [`open_inference`]: the Open Inference Protocol. [`uploads`]: uploads over HTTP.
+//!   [`predict_page`]: predictions of single images over HTTP.
 //! - [`status`]: the one place where an error becomes a `Status`.
-//! - [`caller`], `page`, `dataset_input`: parts of requests. `compression`, `download`,
+//! - [`caller`], `page`, `dataset_input`, [`request_body`]: parts of requests. `compression`, `download`,
 //!   `http`: parts of responses. [`limit`], [`streaming_job`], `task`: how calls run.
 //!
 //! No service holds a tensor.
@@ -22,7 +23,9 @@ pub(crate) mod limit;
 pub(crate) mod model;
 pub(crate) mod open_inference;
 mod page;
+pub(crate) mod predict_page;
 pub(crate) mod prediction;
+pub(crate) mod request_body;
 pub(crate) mod status;
 pub(crate) mod streaming_job;
 pub(crate) mod system;

@@ -10,7 +10,8 @@
 //!
 //! This is the core of the resumable upload protocol tus 1.0.0 with its extensions `creation` and
 //! `termination`. CreateDataset creates a dataset from a complete upload. Bytes are written as they
-//! arrive, and those of an interrupted PATCH are kept. Errors are `{"error": "..."}`.
+//! arrive, and those of an interrupted PATCH are kept. Errors are
+//! `{"error": "...", "reason": "..."}`.
 
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ use crate::{
 };
 
 /// Concurrent requests that write.
-const MAX_WRITERS: usize = 8;
+const MAX_WRITERS: usize = 32;
 /// Maximum time between two parts of a body.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Browsers may cache a sample, because the URL of another dataset's sample has another query.
@@ -274,6 +275,7 @@ fn datasets_failure(error: datasets::Error) -> Failure {
         E::WrongOffset { .. } => Some(StatusCode::CONFLICT),
         E::Busy { .. } | E::InUse { .. } => Some(StatusCode::LOCKED),
         E::TooLong { .. } | E::UploadSize { .. } => Some(StatusCode::PAYLOAD_TOO_LARGE),
+        E::DiskLow { .. } => Some(StatusCode::INSUFFICIENT_STORAGE),
         E::Store(_)
         | E::Path(_)
         | E::Reading(_)

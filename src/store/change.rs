@@ -82,8 +82,8 @@ impl Store {
     /// Changes a training in one transaction: `decide` edits the current training and returns
     /// further data to write.
     ///
-    /// Changes to `name`, `create_time`, `update_time`, `last_sequence`, `queue_position` and
-    /// `model_version` are ignored. After the given events the store appends `ModelVersionCreated`
+    /// Changes to `name`, `create_time`, `update_time`, `last_sequence`, `queue_position`,
+    /// `model_version` and `promotion` are ignored. After the given events the store appends `ModelVersionCreated`
     /// if a version is created, and last `StateChanged`, with the training's `stop_reason` and
     /// `failure`, if `decide` changed the state. Without a change nothing is written.
     ///
@@ -144,13 +144,14 @@ async fn apply(
     let now = Timestamp::from(SystemTime::now());
     let mut version = None;
     if let Some(publish) = publish {
-        let (made, promoted) = versions::publish(write, publish, now).await?;
+        let (made, promotion) = versions::publish(write, publish, now).await?;
         after.model_version.clone_from(&made.name);
         kinds.push(Kind::ModelVersionCreated(pb::ModelVersionCreated {
             model_version: made.name.clone(),
-            promoted,
-            promotion: None,
+            promoted: promotion.promoted,
+            promotion: Some(promotion.clone()),
         }));
+        after.promotion = Some(promotion);
         version = Some(made);
     }
     if moved {
@@ -227,6 +228,7 @@ fn restore_own_fields(before: &pb::Training, after: &mut pb::Training) {
     after.last_sequence = before.last_sequence;
     after.queue_position = before.queue_position;
     after.model_version.clone_from(&before.model_version);
+    after.promotion.clone_from(&before.promotion);
 }
 
 fn check_appendable(kind: &Kind) -> Result<(), Error> {

@@ -42,6 +42,7 @@
 //!   trainings can resume.
 //! - `datasets`, `dataset_deletion`: named datasets.
 //! - `versions`, `aliases`, `alias_moves`: model versions and the aliases that point to them.
+//!   `promotion`: the decision whether a new version becomes `live`.
 //!
 //! All writes use one connection, so they are serialized and need no retry; clients take turns (see
 //! `turns`). Readers have their own connections and never wait for a write.
@@ -57,6 +58,7 @@ mod events;
 mod lock;
 mod open;
 mod page;
+mod promotion;
 mod resume_points;
 mod trainings;
 mod transaction;
@@ -73,7 +75,8 @@ pub(crate) use error::Error;
 pub(crate) use events::Kind;
 pub(crate) use open::Store;
 pub(crate) use page::{MAX_PAGE_BYTES, Page, Room, encode_token, parse_token};
+pub(crate) use promotion::{MIN_COMPARED_IMAGES, Promotion};
 pub(crate) use trainings::{Inserted, RequestId, is_final};
 pub(crate) use transaction::run_detached;
 pub(crate) use turns::Lane;
-pub(crate) use versions::{Promotion, Publish};
+pub(crate) use versions::Publish;

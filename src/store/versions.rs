@@ -9,12 +9,13 @@ use tokio::sync::watch;
 
 use crate::{
     names::{LIVE, VersionRef},
-    proto::v1 as pb,
+    proto::{v1 as pb, worker_v1::Comparison},
 };
 
 use super::{
     Error, Page, Store,
-    alias_moves::move_alias,
+    alias_moves::{current, move_alias},
+    promotion::{Facts, Promotion, decide},
     transaction::{WriteTx, run_detached},
 };
 
@@ -26,16 +27,8 @@ pub(crate) struct Publish {
     /// The store sets `name`, `version` and `create_time`.
     pub version: pb::ModelVersion,
     pub promote: Promotion,
-}
-
-/// Rule by which a new version becomes `live`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Promotion {
-    Always,
-    /// If `live` does not exist, or was validated on the same images with a higher loss. Evaluated
-    /// inside the transaction, so that `live` cannot move in between.
-    IfBetter,
-    Never,
+    /// Comparison with the live version, for [`Promotion::IfBetter`].
+    pub comparison: Option<Comparison>,
 }
 
 impl Store {
@@ -161,47 +154,34 @@ async fn has_versions(connection: &mut SqliteConnection, model: &str) -> Result<
     Ok(has)
 }
 
-/// Stores a version and points `live` to it if the promotion requires it. Returns the version, and
-/// true if it is live.
+/// Stores a version, and points `live` to it if the promotion rule allows it. The decision is part
+/// of the transaction, so that `live` cannot move in between.
 pub(super) async fn publish(
     write: &mut WriteTx,
     publish: Publish,
     now: Timestamp,
-) -> Result<(pb::ModelVersion, bool), Error> {
+) -> Result<(pb::ModelVersion, pb::Promotion), Error> {
     let Publish {
         model,
         version,
         promote,
+        comparison,
     } = publish;
-    let promoted = match promote {
-        Promotion::Always => true,
-        Promotion::Never => false,
-        Promotion::IfBetter => {
-            let live = VersionRef::Alias(LIVE.to_owned());
-            let live = find(write.connection(), &model, &live).await?;
-            is_better(live.as_ref(), &version)
-        }
-    };
+    let live = current(write.connection(), &model, LIVE).await?;
     let mut version = insert(write, &model, version, now).await?;
-    if promoted {
+    let promotion = decide(Facts {
+        rule: promote,
+        model: &model,
+        version: version.version,
+        live: (live > 0).then(|| live.cast_unsigned()),
+        comparison: comparison.as_ref(),
+    });
+    if promotion.promoted {
         let number = version.version.cast_signed();
         move_alias(write, &model, LIVE, number, "promote", now).await?;
         version.aliases = vec![LIVE.to_owned()];
     }
-    Ok((version, promoted))
-}
-
-fn is_better(live: Option<&pb::ModelVersion>, new: &pb::ModelVersion) -> bool {
-    let Some(live) = live else {
-        return true;
-    };
-    let loss =
-        |version: &pb::ModelVersion| version.metrics.as_ref().map(|metrics| metrics.val_loss);
-    let same_images = live.val_digest == new.val_digest;
-    match (loss(live), loss(new)) {
-        (Some(live), Some(new)) => same_images && new < live,
-        _ => false,
-    }
+    Ok((version, promotion))
 }
 
 /// Returns the error for a missing version.
@@ -290,33 +270,4 @@ fn decode(model: &str, (number, message, aliases): Row) -> Result<pb::ModelVersi
         .collect();
     version.aliases.sort();
     Ok(version)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn version(val_digest: &str, val_loss: f64) -> pb::ModelVersion {
-        pb::ModelVersion {
-            val_digest: val_digest.to_owned(),
-            input_size: 224,
-            metrics: Some(pb::EpochMetrics {
-                val_loss,
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn a_version_is_better_only_on_the_same_validation_images() {
-        assert!(is_better(None, &version("a", 99.0)));
-        assert!(is_better(Some(&version("a", 99.0)), &version("a", 98.0)));
-        assert!(!is_better(Some(&version("a", 99.0)), &version("a", 99.0)));
-        assert!(!is_better(Some(&version("a", 99.0)), &version("b", 1.0)));
-        assert!(!is_better(
-            Some(&version("a", 99.0)),
-            &version("a", f64::NAN)
-        ));
-    }
 }

@@ -66,7 +66,20 @@ async fn trainings_and_models_are_listed_registered_promoted_and_evaluated() {
     let refused = server.run(&moved);
     assert_eq!(refused.status.code(), Some(1), "{}", text_of(&refused));
     let moved = ["models", "alias", "set", "live", "2", "--expected", "1"];
-    assert_eq!(lines(&server.run(&moved))[0], "models/age/versions/2");
+    assert_eq!(
+        lines(&server.run(&moved)),
+        ["live: version 1 -> 2 (previous: 1)"]
+    );
+    assert_eq!(
+        lines(&server.run(&["models", "rollback"])),
+        ["live: version 2 -> 1 (previous: 2)"]
+    );
+    assert_eq!(
+        lines(&server.run(&["model", "promote", "2"])),
+        ["live: version 1 -> 2 (previous: 1)"]
+    );
+    let unconfirmed = server.run(&["models", "alias", "delete", "live"]);
+    assert_eq!(unconfirmed.status.code(), Some(2));
     let history = lines(&server.run(&["models", "history", "--limit", "2"]));
     assert_eq!(history.len(), 3);
     let listed = objects(&server.run(&["models", "list", "--json"]));

@@ -211,14 +211,11 @@ async fn evaluation_metrics_follow_from_the_predictions() {
     assert_eq!(report.dataset_digest, dataset.digest);
     assert_eq!(report.split(), DatasetSplit::All);
     assert_eq!(report.skipped_images, 0);
-    assert!(
-        report
-            .warnings
-            .iter()
-            .any(|line| line.contains("used for training")),
-        "{:?}",
-        report.warnings
-    );
+    let trained_on = of_train.unwrap().images;
+    assert_eq!(found.trained_on_images, Some(trained_on));
+    let warning =
+        format!("{trained_on} of these 200 images were trained on; the metrics are optimistic");
+    assert!(report.warnings.contains(&warning), "{:?}", report.warnings);
     for png in [&report.predicted_plot_png, &report.residual_plot_png] {
         assert!(png.starts_with(b"\x89PNG") && png.len() > 5_000);
     }
@@ -300,6 +297,8 @@ async fn same_split_as_the_training(server: &Server, training: &v1::Training, fa
     let stored = stored.evaluation.unwrap();
     assert_eq!(Some(&stored), training.test.as_ref());
     let again = again.evaluation();
+    assert_eq!(stored.trained_on_images, Some(0));
+    assert_eq!(again.trained_on_images, Some(0));
     assert_eq!(stored.images, again.images);
     assert!(
         (stored.mae - again.mae).abs() < 0.01,

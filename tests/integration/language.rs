@@ -70,17 +70,6 @@ const PHRASES: &[Phrase] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[
     // The glossary says which words are not used.
     ("src/lib.rs", "not folder; not picture or photograph"),
-    // Names of parameters that callers write.
-    ("deploy/clients/python/src/visage_client/aio.py", "folder"),
-    ("deploy/clients/python/src/visage_client/aio.py", "pictures"),
-    (
-        "deploy/clients/python/src/visage_client/client.py",
-        "folder",
-    ),
-    (
-        "deploy/clients/python/src/visage_client/client.py",
-        "pictures",
-    ),
 ];
 
 const SCANNED: &[&str] = &[

@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -164,6 +164,59 @@ async fn a_push_resumes_after_the_server_was_killed_and_restarted() {
     let deleted = server.run(&["dataset", "delete", "faces"]);
     assert!(deleted.status.success(), "{}", text_of(&deleted));
     assert!(!Path::new(&dataset.path).exists());
+}
+
+#[tokio::test]
+async fn an_interrupted_push_names_its_upload_which_is_listed_resumed_and_deleted() {
+    let server = Server::start(&[]);
+    let faces = server.faces("faces", 60, 3);
+    let push = ["dataset", "push", faces.to_str().unwrap(), "--id", "faces"];
+    // Interrupts a push whose connection stalls, and returns the id that it prints.
+    let interrupted = async || {
+        let gate = Gate::open(&server.http, 60_000);
+        let pushing = server
+            .command(&[&push[..], &["--http", &gate.address]].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_until("a part is sent", || async {
+            gate.is_holding.load(Ordering::SeqCst)
+        })
+        .await;
+        let process = pushing.id().to_string();
+        let sent = Command::new("kill").args(["-INT", &process]).status();
+        assert!(sent.unwrap().success());
+        let pushed = thread::spawn(move || pushing.wait_with_output().unwrap());
+        wait_until("the push ends", || async { pushed.is_finished() }).await;
+        let pushed = pushed.join().unwrap();
+        assert_eq!(pushed.status.code(), Some(130), "{}", text_of(&pushed));
+        let text = text_of(&pushed);
+        let (_, rest) = text.split_once("--resume ").unwrap();
+        rest.split_once('`').unwrap().0.to_owned()
+    };
+    let first = interrupted().await;
+    let second = interrupted().await;
+    let listed = || {
+        let list = server.run(&["datasets", "uploads", "--json"]);
+        let ids = text_of(&list)
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .map(|upload| upload["upload"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>();
+        ids
+    };
+    assert_eq!(listed(), [second.as_str(), &first]);
+    let resumed = server.run(&[&push[..], &["--resume", &first]].concat());
+    assert!(resumed.status.success(), "{}", text_of(&resumed));
+    let dataset = server.dataset("faces").await.unwrap();
+    assert_eq!(dataset.images, 60);
+    assert_eq!(listed(), [second.as_str()]);
+    let deleted = server.run(&["dataset", "uploads", "rm", &second]);
+    assert!(deleted.status.success(), "{}", text_of(&deleted));
+    assert!(listed().is_empty());
+    let missing = server.run(&["dataset", "uploads", "rm", &second]);
+    assert_eq!(missing.status.code(), Some(1));
 }
 
 #[tokio::test]

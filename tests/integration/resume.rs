@@ -16,8 +16,8 @@ type Figures = Vec<u64>;
 #[derive(Debug, PartialEq)]
 pub(crate) struct Left {
     epochs: BTreeMap<u32, Figures>,
-    /// Epoch and SHA-256 of the weights.
-    checkpoints: BTreeMap<u32, String>,
+    /// Epoch, and SHA-256 of the weights and of the record of training images.
+    checkpoints: BTreeMap<u32, [String; 2]>,
     stop_reason: StopReason,
     test: Option<Figures>,
 }
@@ -67,12 +67,15 @@ pub(crate) async fn left(server: &Server, name: &str) -> Left {
         ..Default::default()
     };
     let response = server.trainings().list_checkpoints(request).await.unwrap();
-    let weights = |checkpoint: v1::Checkpoint| {
-        let mut files = checkpoint.files.into_iter();
-        let weights = files.find(|file| file.name == "model.safetensors").unwrap();
-        (checkpoint.epoch, weights.sha256)
+    let digests = |checkpoint: v1::Checkpoint| {
+        let digest = |name: &str| {
+            let file = checkpoint.files.iter().find(|file| file.name == name);
+            file.unwrap().sha256.clone()
+        };
+        let digests = ["model.safetensors", "training-images.bin"].map(digest);
+        (checkpoint.epoch, digests)
     };
-    let checkpoints = response.into_inner().checkpoints.into_iter().map(weights);
+    let checkpoints = response.into_inner().checkpoints.into_iter().map(digests);
     let test = training.test.as_ref();
     Left {
         epochs,

@@ -72,7 +72,8 @@ async fn a_new_server_with_the_starter_predicts_immediately() {
     assert_eq!(live.origin(), VersionOrigin::Starter);
     assert_eq!((live.version, live.checkpoint.as_str()), (1, ""));
     assert_eq!(live.aliases, ["live"]);
-    for name in ["model.safetensors", "manifest.json"] {
+    assert!(live.training_images_recorded);
+    for name in ["model.safetensors", "manifest.json", "training-images.bin"] {
         let file = live.files.iter().find(|file| file.name == name).unwrap();
         assert_eq!(file.sha256, sha256(&asset(name)));
     }

@@ -1,7 +1,4 @@
-"""The Python package and the examples in `deploy/clients/`, with servers that are killed while they run.
-
-They are built in a copy of `deploy/clients` and `proto`, so that the work tree stays clean.
-"""
+"""The Python package and the examples in `deploy/clients/`, with servers that are killed while they run."""
 
 import asyncio
 import importlib.util
@@ -13,21 +10,21 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import types
 import unittest
 import unittest.mock
 import uuid
-import zipfile
 
 import numpy
 from google.protobuf import duration_pb2
 from PIL import Image
 
 import api
+import package
 import server
-from api import DEADLINE_SECONDS, REPOSITORY
+from api import DEADLINE_SECONDS
+from package import finished
 
 EPOCHS = 12
 # Small, so that a directory needs several calls: 96x96 pixels of noise are 28 kB as PNG.
@@ -38,53 +35,15 @@ checkout = site = faces = None
 
 def setUpModule():
     global checkout, site, faces
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="visage-clients-"))
-    unittest.addModuleCleanup(shutil.rmtree, directory)
-    checkout, site = directory / "checkout", directory / "site"
-    for name in ("deploy/clients", "proto"):
-        shutil.copytree(os.path.join(REPOSITORY, name), checkout / name, ignore=shutil.ignore_patterns("node_modules", "build", "dist", "*.egg-info"))
-    faces = server.draw_faces(str(directory / "faces"), count=40, seed=5, size=64)
-    if sys.version_info >= (3, 10):
-        build_package(directory / "wheel")
-
-
-def build_package(directory):
-    """Builds the wheel with pip's build hook, and unpacks it into Python's path."""
-    code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    finished([sys.executable, "-c", code, str(directory)], cwd=checkout / "deploy" / "clients" / "python")
-    wheel, = directory.glob("visage_client-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    sys.path.append(str(site))
-
-
-def finished(command, **options):
-    """Runs a program, which must succeed, and returns its output."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
-                          timeout=5 * DEADLINE_SECONDS, **options)
-    if done.returncode != 0:
-        raise AssertionError("{} ended with {}: {}".format(command, done.returncode, done.stdout))
-    return done.stdout
+    checkout, site, faces = package.checkout(), package.site(), package.faces()
 
 
 def face_paths():
     return sorted(os.path.join(faces, name) for name in os.listdir(faces))
 
 
-class ServerTest(unittest.TestCase):
-    """Tests with one server that has a live version."""
-
-    OPTIONS = ()
-    maxDiff = None
-
-    @classmethod
-    def setUpClass(cls):
-        cls.server = server.Server("--starter", *cls.OPTIONS)
-        cls.addClassCleanup(cls.server.close)
-
-
 @unittest.skipIf(sys.version_info < (3, 10), "the package needs Python 3.10 or newer")
-class PackageTest(ServerTest):
+class PackageTest(package.ServerTest):
     OPTIONS = LIMITS
 
     def setUp(self):
@@ -155,7 +114,8 @@ class PackageTest(ServerTest):
         self.assertEqual([epoch.epoch for epoch in again], [1, 2, 3, 4])
 
     def test_epochs_that_are_made_anew_take_the_place_of_earlier_ones(self):
-        from visage_client.following import Backoff, Record
+        from visage_client.backoff import Backoff
+        from visage_client.following import Record
         record = Record("trainings/x", Backoff(patience=1.0))
 
         def event(sequence, **kind):
@@ -172,7 +132,7 @@ class PackageTest(ServerTest):
 
     def test_waiting_before_the_next_try_is_no_shorter_than_the_server_asks(self):
         import grpc
-        from visage_client.following import Backoff
+        from visage_client.backoff import Backoff
         backoff = Backoff(patience=60.0)
         asked = self.visage.Unavailable(grpc.StatusCode.UNAVAILABLE, "ends", "SHUTTING_DOWN", (), 7.0)
         self.assertGreaterEqual(backoff.delay_after(asked), 7.0)
@@ -226,10 +186,6 @@ class PackageTest(ServerTest):
                                                  groups=[api.training.LearningRateGroup(prefix="fc", factor=2.0)]))
         self.assertEqual(known.spec, expected)
         self.assertEqual((known.display_name, dict(known.labels)), ("by keywords", {"who": "test"}))
-        with self.assertRaisesRegex(TypeError, "TrainingSpec has no field 'batchsize'; it has .*batch_size"):
-            self.client.train(faces, 1, batchsize=3)
-        with self.assertRaisesRegex(ValueError, "recipe must be one of REFERENCE, BEST, FAST, got 'GOOD'"):
-            self.client.train(faces, 1, recipe="GOOD")
 
     def test_a_request_id_starts_one_training(self):
         request_id = str(uuid.uuid4())
@@ -320,7 +276,7 @@ class PackageTest(ServerTest):
             shutil.copy(path, directory / "{:02}.jpg".format(number))
         (directory / "notes.txt").write_text("no image")
         before = self.predict_calls()
-        found = list(self.client.predict_folder(directory))
+        found = list(self.client.predict_directory(directory))
         self.assertEqual([one.source.relative_to(directory).as_posix() for one in found],
                          ["{:02}.jpg".format(number) for number in range(20)] + ["below/{}.png".format(number) for number in range(10)])
         # Thirty images would be four calls of eight, but only four images of 28 kB fit into a
@@ -331,14 +287,14 @@ class PackageTest(ServerTest):
 
         async def by_asyncio():
             async with self.visage.AsyncClient(self.server.grpc_address) as client:
-                return [one async for one in client.predict_folder(directory)]
+                return [one async for one in client.predict_directory(directory)]
         self.assertEqual([one.source for one in asyncio.run(by_asyncio())], [one.source for one in found])
 
         (directory / "03.jpg").write_bytes(b"no image")
         with self.assertRaises(self.visage.InvalidArgument):
-            list(self.client.predict_folder(directory))
+            list(self.client.predict_directory(directory))
         bad = []
-        left = list(self.client.predict_folder(directory, on_error=lambda image, error: bad.append((image.source.name, error.reason))))
+        left = list(self.client.predict_directory(directory, on_error=lambda image, error: bad.append((image.source.name, error.reason))))
         self.assertEqual((len(left), bad), (29, [("03.jpg", "INVALID_IMAGE")]))
 
     def test_images_are_read_only_as_they_are_needed(self):
@@ -351,8 +307,8 @@ class PackageTest(ServerTest):
         found.close()
 
     def test_a_directory_is_predicted_across_a_killed_server(self):
-        expected = [one.age for one in self.client.predict_folder(faces)]
-        found = self.client.predict_folder(faces, parallel=2)
+        expected = [one.age for one in self.client.predict_directory(faces)]
+        found = self.client.predict_directory(faces, parallel=2)
         ages = [next(found).age]
         self.server.kill_and_restart()
         ages.extend(one.age for one in found)
@@ -444,7 +400,7 @@ def until_epoch(events, number):
             return
 
 
-class ExamplesTest(ServerTest):
+class ExamplesTest(package.ServerTest):
     """Each example starts a training, loses its server in the third epoch, resumes following, and predicts a directory."""
 
     def run_example(self, *command, **environment):

@@ -112,7 +112,23 @@ class Starter(unittest.TestCase):
         self.assertLess(len(model), 23_000_000)
         with open(os.path.join(target, "manifest.json"), encoding="utf-8") as file:
             manifest = json.load(file)
-        self.assertEqual(manifest["sha256"], {"model.safetensors": hashlib.sha256(model).hexdigest()})
+        with open(os.path.join(target, "training-images.bin"), "rb") as file:
+            images = file.read()
+        digests = {"model.safetensors": model, "training-images.bin": images}
+        self.assertEqual(manifest["sha256"], {name: hashlib.sha256(content).hexdigest() for name, content in digests.items()})
+        # The hashes of the training images, which start with those of `sha256sum`.
+        hashes = set()
+        for name in os.listdir(faces):
+            with open(os.path.join(faces, name), "rb") as file:
+                hashes.add(hashlib.sha256(file.read()).digest()[:8])
+        self.assertEqual(images[:16], b"VISAGETI" + struct.pack("<II", 1, 8))
+        found = [images[start:start + 8] for start in range(24, len(images), 8)]
+        self.assertEqual(struct.unpack("<Q", images[16:24]), (len(found),))
+        self.assertEqual(found, sorted(set(found)))
+        self.assertLess(set(found), hashes)
+        training = json.loads(server.run("--server", self.server.grpc_address, "--json", "trainings", "get", "small"))
+        counts = {split["split"]: int(split["images"]) for split in training["dataset"]["splits"]}
+        self.assertEqual(len(found), counts["train"])
         self.assertEqual(manifest["dataset"]["path"], "faces")
         version = json.loads(server.run("--server", self.server.grpc_address, "--json", "models", "get", "1"))
         self.assertAlmostEqual(manifest["test"]["mae"], version["test"]["mae"], places=9)

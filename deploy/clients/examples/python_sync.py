@@ -7,32 +7,15 @@ The dataset is a directory on the server, the images are files on this machine.
 """
 
 import concurrent.futures
-import json
-import pathlib
 import sys
 import time
-import uuid
 
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-# Generates the modules of the protos in memory; larger programs generate files with `python -m
-# grpc_tools.protoc`.
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[3] / "proto"))
-prediction_pb2, prediction_grpc = grpc.protos_and_services("visage/v1/prediction.proto")
-training_pb2, training_grpc = grpc.protos_and_services("visage/v1/training.proto")
-
-RETRY = {"maxAttempts": 5, "initialBackoff": "0.5s", "maxBackoff": "5s", "backoffMultiplier": 2}
-SERVICE_CONFIG = {"methodConfig": [
-    # Predict is idempotent, so it is also retried when the queue is full (RESOURCE_EXHAUSTED).
-    {"name": [{"service": "visage.v1.PredictionService"}], "timeout": "60s",
-     "retryPolicy": {**RETRY, "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]}},
-    # StartTraining is idempotent by its request id.
-    {"name": [{"service": "visage.v1.TrainingService"}], "retryPolicy": {**RETRY, "retryableStatusCodes": ["UNAVAILABLE"]}}]}
-# Seconds without contact after which following fails.
-PATIENCE = 300
-IMAGES_IN_A_CALL, CALLS_AT_ONCE = 16, 4
+import visage_api as visage
+from visage_api import prediction_grpc, prediction_pb2, training_grpc, training_pb2
 
 
 def follow(trainings, name):
@@ -49,7 +32,7 @@ def follow(trainings, name):
             # The stream closes only after the last event.
             return
         except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() - last_word > PATIENCE:
+            if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() - last_word > visage.PATIENCE:
                 raise
             print("reconnecting after event", cursor, file=sys.stderr, flush=True)
             time.sleep(retry_delay(error))
@@ -67,42 +50,27 @@ def retry_delay(error):
 
 def train(channel, dataset, epochs):
     trainings = training_grpc.TrainingServiceStub(channel)
-    spec = training_pb2.TrainingSpec(dataset=training_pb2.DatasetSpec(path=dataset), max_epochs=epochs, recipe=training_pb2.RECIPE_FAST)
-    request = training_pb2.StartTrainingRequest(spec=spec, request_id=str(uuid.uuid4()))
-    name = trainings.StartTraining(request).training.name
+    name = trainings.StartTraining(visage.start_request(dataset, epochs)).training.name
     print("training", name, flush=True)
     for event in follow(trainings, name):
-        kind = event.WhichOneof("kind")
-        if kind == "epoch_completed":
-            print(f"epoch {event.epoch_completed.epoch}/{epochs}: {event.epoch_completed.val_mae:.2f} years", flush=True)
-        elif kind == "metrics_rewound":
-            # The server resumes from a checkpoint and repeats the epochs from here on.
-            print("rewound to epoch", event.metrics_rewound.from_epoch, flush=True)
-        elif kind == "model_version_created":
-            print("model", event.model_version_created.model_version, flush=True)
-        elif kind == "state_changed" and event.state_changed.state == training_pb2.TRAINING_STATE_FAILED:
-            raise SystemExit(f"{event.state_changed.failure.reason}: {event.state_changed.failure.message}")
+        visage.show(event, epochs)
 
 
 def predict(channel, directory):
     predictions = prediction_grpc.PredictionServiceStub(channel)
-    paths = sorted(path for path in pathlib.Path(directory).iterdir() if path.suffix in (".jpg", ".jpeg", ".png", ".webp", ".bmp"))
-    calls = [paths[start:start + IMAGES_IN_A_CALL] for start in range(0, len(paths), IMAGES_IN_A_CALL)]
 
-    def one_call(part):
+    def one_call(paths):
         # Read here, so that only the images in flight are in memory.
-        request = prediction_pb2.PredictRequest(images=[path.read_bytes() for path in part])
-        return zip(part, predictions.Predict(request).predictions)
+        request = prediction_pb2.PredictRequest(images=[path.read_bytes() for path in paths])
+        return paths, predictions.Predict(request)
 
-    with concurrent.futures.ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
-        for answers in threads.map(one_call, calls):
-            for path, prediction in answers:
-                print(f"{path.name} {prediction.age:.1f}", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(visage.CALLS_AT_ONCE) as threads:
+        for paths, response in threads.map(one_call, visage.calls_of(directory)):
+            visage.show_ages(paths, response)
 
 
 def main(target, dataset, images, epochs="10"):
-    options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.max_reconnect_backoff_ms", 2000)]
-    with grpc.insecure_channel(target, options=options) as channel:
+    with grpc.insecure_channel(target, options=visage.CHANNEL_OPTIONS) as channel:
         train(channel, dataset, int(epochs))
         predict(channel, images)
 

@@ -3,7 +3,6 @@
 They become the package `visage.v1` beside `visage_client`, importable like stubs that were made by hand.
 """
 
-import importlib.metadata
 import importlib.resources
 import pathlib
 import shutil
@@ -46,10 +45,4 @@ class SourceWithProtos(sdist):
             shutil.copy(PROTOS / "visage" / "v1" / target.name, target)
 
 
-def dependencies():
-    """Requirements of the generated modules: at least the grpcio and protobuf of the generator."""
-    generator = importlib.metadata.requires("grpcio-tools") or []
-    return [needed for needed in generator if needed.startswith(("grpcio", "protobuf"))] + ["googleapis-common-protos>=1.63"]
-
-
-setup(cmdclass={"build_py": BuildWithStubs, "sdist": SourceWithProtos}, install_requires=dependencies())
+setup(cmdclass={"build_py": BuildWithStubs, "sdist": SourceWithProtos})

@@ -1,4 +1,4 @@
-//! Flags of the commands that read a dataset: age pattern and columns.
+//! Arguments of the commands that read a dataset: the dataset, its age pattern and columns.
 
 use std::path::PathBuf;
 
@@ -8,6 +8,38 @@ use crate::{
     names,
     proto::v1::{DatasetSpec, ManifestColumns},
 };
+
+/// Id of the group of [`DatasetArg`]'s arguments, for options that need a dataset.
+pub(crate) const DATASET_GROUP: &str = "given_dataset";
+
+/// The dataset as an argument; as an option in the form of earlier releases.
+#[derive(Debug, clap::Args)]
+#[group(id = DATASET_GROUP, multiple = false)]
+pub(crate) struct DatasetArg {
+    /// `datasets/ID`, or a directory of images whose names start with the age, or a CSV/TSV file
+    /// with the columns `path` and `age`; on the server's disk
+    #[arg(value_name = "DATASET")]
+    dataset: Option<PathBuf>,
+    #[arg(long = "dataset", value_name = "DATASET", hide = true)]
+    dataset_flag: Option<PathBuf>,
+}
+
+impl DatasetArg {
+    pub(crate) fn given(self) -> Option<PathBuf> {
+        self.dataset.or(self.dataset_flag)
+    }
+
+    /// # Errors
+    /// A missing dataset.
+    pub(crate) fn required(self) -> Result<PathBuf, Error> {
+        self.given().ok_or_else(|| {
+            Error::Usage(
+                "a dataset is required: a directory or CSV file on the server, or `datasets/ID`;                  `visage synth faces/` draws a small one"
+                    .to_owned(),
+            )
+        })
+    }
+}
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct ReadingArgs {

@@ -42,6 +42,12 @@ pub(crate) fn version(model_text: &str, text: &str) -> String {
     format!("{}/versions/{text}", model(model_text))
 }
 
+/// `models/age/versions/3` to `models/age`.
+pub(crate) fn model_of(name: &str) -> &str {
+    name.rsplit_once("/versions/")
+        .map_or(name, |(model, _)| model)
+}
+
 /// `models/age/versions/3` to `3`.
 pub(crate) fn version_id(name: &str) -> &str {
     name.rsplit_once("/versions/")

@@ -10,7 +10,7 @@ use tonic::Request;
 use crate::{
     cli::{
         args::{
-            dataset_args::{ReadingArgs, dataset_spec},
+            dataset_args::{DATASET_GROUP, DatasetArg, ReadingArgs, dataset_spec},
             short_names,
         },
         client::{Client, request},
@@ -28,10 +28,10 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  visage evaluate                                      stored evaluation on the test images
-  visage evaluate --dataset faces/ --split test
-  visage evaluate --version previous --dataset faces/ --plots plots/ --interval 0.8
-  visage evaluate --dataset faces.csv --predictions --json | jq .evaluation.mae";
+  visage evaluate                            stored evaluation on the test images of the training
+  visage evaluate faces/ --split test
+  visage evaluate faces/ --version previous --plots plots/ --interval 0.8
+  visage evaluate faces.csv --predictions --json | jq .evaluation.mae";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -39,34 +39,31 @@ pub(crate) struct Args {
     /// Version: a number, an alias, or `models/MODEL/versions/VERSION`
     #[arg(long, value_name = "VERSION", default_value = "live")]
     version: String,
-    /// `datasets/ID`, or a directory of images whose names start with the age, or a CSV/TSV file
-    /// with the columns `path` and `age`; on the server's disk. Without it the stored evaluation of
-    /// the version is shown
-    #[arg(long, value_name = "PATH")]
-    dataset: Option<PathBuf>,
+    #[command(flatten)]
+    dataset: DatasetArg,
     #[command(flatten)]
     reading: ReadingArgs,
     /// Images to evaluate on; a dataset without splits is split as in the version's training
     /// [default: all]
-    #[arg(long, value_name = "SPLIT", requires = "dataset")]
+    #[arg(long, value_name = "SPLIT", requires = DATASET_GROUP)]
     split: Option<SplitArg>,
     /// Lowest accepted age in years [default: 0]
-    #[arg(long, value_name = "YEARS", requires = "dataset")]
+    #[arg(long, value_name = "YEARS", requires = DATASET_GROUP)]
     min_age: Option<f64>,
     /// Highest accepted age in years [default: 120]
-    #[arg(long, value_name = "YEARS", requires = "dataset")]
+    #[arg(long, value_name = "YEARS", requires = DATASET_GROUP)]
     max_age: Option<f64>,
     /// Fraction of unusable files above which the evaluation fails, 0 to 1 [default: 0.2]
-    #[arg(long, value_name = "SHARE", requires = "dataset")]
+    #[arg(long, value_name = "SHARE", requires = DATASET_GROUP)]
     max_reject_share: Option<f64>,
     /// Confidence level of the interval, such as 0.8 [default: 0.9]
-    #[arg(long, value_name = "LEVEL", requires = "dataset")]
+    #[arg(long, value_name = "LEVEL", requires = DATASET_GROUP)]
     interval: Option<f64>,
     /// Write predicted.png and residuals.png into this directory
-    #[arg(long, value_name = "DIRECTORY", requires = "dataset")]
+    #[arg(long, value_name = "DIRECTORY", requires = DATASET_GROUP)]
     plots: Option<PathBuf>,
     /// Also print the prediction of every image
-    #[arg(long, requires = "dataset")]
+    #[arg(long, requires = DATASET_GROUP)]
     predictions: bool,
 }
 
@@ -81,9 +78,9 @@ enum SplitArg {
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Error> {
     let name = short_names::version("age", &args.version);
-    let Some(dataset) = args.dataset else {
+    let Some(dataset) = args.dataset.given() else {
         if args.reading.is_given() {
-            let text = "--age-pattern and --column require --dataset";
+            let text = "--age-pattern and --column require a dataset";
             return Err(Error::Usage(text.to_owned()));
         }
         return show_stored(name, context).await;
@@ -181,7 +178,7 @@ async fn show_stored(name: String, context: &Context) -> Result<Outcome, Error> 
         ),
         checkpoint => format!("{}, from {checkpoint}", stored.model_version),
     })?;
-    let mut lines = report::evaluation_lines("Test", &evaluation);
+    let mut lines = report::test_lines(&evaluation);
     lines.extend(report::worst_lines(&evaluation));
     for line in lines {
         context.output.line(&line)?;

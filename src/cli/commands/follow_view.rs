@@ -205,10 +205,10 @@ impl View<'_> {
                     Some(true) => "It is live. Try it with `visage predict FILE.jpg`.".to_owned(),
                     Some(false) => format!(
                         "The live version is unchanged; try this one with \
-                         `visage predict FILE.jpg --model {version}`, promote it with \
-                         `visage models alias set live {version}`."
+                         `visage predict FILE.jpg --version {version}`, promote it with \
+                         `visage models promote {version}`."
                     ),
-                    None => format!("Try it with `visage predict FILE.jpg --model {version}`."),
+                    None => format!("Try it with `visage predict FILE.jpg --version {version}`."),
                 })
             }
             TrainingState::Failed => {

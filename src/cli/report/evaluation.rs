@@ -8,9 +8,25 @@ use crate::{
     proto::v1::{BaselineSource, DatasetSplit, Evaluation, EvaluationReport, PredictedImage},
 };
 
+/// Metrics on the test images of a training, as [`evaluation_lines`], with the number of images that
+/// the version was trained on. An evaluation report has that number in its warnings.
+pub(crate) fn test_lines(test: &Evaluation) -> Vec<String> {
+    let mut lines = evaluation_lines("Test", test);
+    let trained_on = match test.trained_on_images {
+        Some(0) => return lines,
+        Some(trained_on) => format!(
+            "  {trained_on} of these {} images were trained on; the metrics are optimistic",
+            test.images
+        ),
+        None => "  whether some of these images were trained on is not recorded".to_owned(),
+    };
+    lines.insert(1, trained_on);
+    lines
+}
+
 /// Metrics over all images, coverage of the interval, and a table of the groups; `title` names the
 /// images.
-pub(crate) fn evaluation_lines(title: &str, evaluation: &Evaluation) -> Vec<String> {
+fn evaluation_lines(title: &str, evaluation: &Evaluation) -> Vec<String> {
     let r2 = evaluation
         .r2
         .map(|r2| format!(", R2: {r2:.3}"))
@@ -141,4 +157,27 @@ fn within_text(evaluation: &Evaluation) -> String {
         100.0 * evaluation.cs3,
         100.0 * evaluation.cs10
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_lines_count_the_images_that_were_trained_on() {
+        let second = |trained_on_images: Option<u64>| {
+            let test = Evaluation {
+                images: 56,
+                trained_on_images,
+                ..Default::default()
+            };
+            test_lines(&test).swap_remove(1)
+        };
+        assert_eq!(
+            second(Some(47)),
+            "  47 of these 56 images were trained on; the metrics are optimistic"
+        );
+        assert!(second(None).contains("is not recorded"));
+        assert!(second(Some(0)).starts_with("  within"));
+    }
 }

@@ -4,10 +4,11 @@ mod dataset;
 mod evaluation;
 mod scan;
 mod training;
+pub(crate) mod validation_sets;
 
 pub(crate) use self::{
     dataset::check_sections,
-    evaluation::{evaluation_lines, evaluation_report_lines, predicted_lines, worst_lines},
+    evaluation::{evaluation_report_lines, predicted_lines, test_lines, worst_lines},
     scan::{dataset_lines, step_text},
     training::{epoch_line, estimate_line, lost_sentence, progress_text, summary_lines},
 };

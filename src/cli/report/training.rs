@@ -3,9 +3,9 @@
 use crate::{
     cli::{
         output::text::{duration_text, size_text, std_duration},
-        report::evaluation::evaluation_lines,
+        report::evaluation::test_lines,
     },
-    proto::v1::{EpochMetrics, Estimate, Progress, StopReason, Training, TrainingState},
+    proto::v1::{EpochMetrics, Estimate, Progress, Promote, StopReason, Training, TrainingState},
 };
 
 /// Message after the loss of an event stream.
@@ -95,12 +95,21 @@ pub(crate) fn summary_lines(training: &Training) -> Vec<String> {
         ));
     }
     if let Some(test) = &training.test {
-        lines.extend(evaluation_lines("Test", test));
+        lines.extend(test_lines(test));
     }
     if !training.model_version.is_empty() {
         lines.push(format!("Model version: {}", training.model_version));
     }
+    lines.extend(promotion_line(training));
     lines
+}
+
+/// Comparison with the live version, if the promotion depended on it.
+fn promotion_line(training: &Training) -> Option<String> {
+    let spec = training.resolved_spec.as_ref();
+    let is_compared = spec.is_some_and(|spec| spec.promote() == Promote::IfBetter);
+    let promotion = training.promotion.as_ref().filter(|_| is_compared)?;
+    Some(format!("Promotion: {}", promotion.reason))
 }
 
 fn state_text(state: TrainingState) -> &'static str {
@@ -139,6 +148,34 @@ fn stop_reason_text(reason: StopReason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::v1::{Promotion, TrainingSpec};
+
+    #[test]
+    fn a_summary_has_the_comparison_with_the_live_version() {
+        let training = |promote: Promote| Training {
+            resolved_spec: Some(TrainingSpec {
+                promote: promote.into(),
+                ..Default::default()
+            }),
+            model_version: "models/age/versions/3".to_owned(),
+            promotion: Some(Promotion {
+                promoted: true,
+                reason: "version 3: 42.99, live version 1: 47.00 on the same images -> promoted"
+                    .to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let last = |promote: Promote| summary_lines(&training(promote)).pop().unwrap();
+        assert_eq!(
+            last(Promote::IfBetter),
+            "Promotion: version 3: 42.99, live version 1: 47.00 on the same images -> promoted"
+        );
+        assert_eq!(
+            last(Promote::Always),
+            "Model version: models/age/versions/3"
+        );
+    }
 
     /// Scripts read the start of this line.
     #[test]

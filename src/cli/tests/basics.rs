@@ -1,15 +1,10 @@
-use std::{
-    io::{self, ErrorKind, Write},
-    time::Duration,
-};
+use std::io::{self, ErrorKind, Write};
 
 use clap::{CommandFactory as _, Parser as _};
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     cli::{
-        error::{Error, describe},
+        error::Error,
         output::Output,
         program::{Cli, parser},
         tests::{Captured, fake::Fake, story::ended, visage},
@@ -96,20 +91,6 @@ fn every_setting_is_a_flag_of_serve() {
         assert!(help.contains(&format!("--{flag}")), "{flag}");
         assert!(help.contains(&format!("[env: {variable}]")), "{variable}");
     }
-}
-
-#[test]
-fn a_refusal_shows_every_violation_and_the_retry_delay() {
-    let mut details = ErrorDetails::new();
-    details.add_bad_request_violation("spec.max_epochs", "must be 1 to 10,000, is 0");
-    details.add_bad_request_violation("spec.dataset.path", "is required");
-    details.set_retry_info(Some(Duration::from_secs(2)));
-    let status =
-        Status::with_error_details(Code::InvalidArgument, "the spec has 2 faults", details);
-    assert_eq!(
-        describe(&status),
-        "the spec has 2 faults\n  spec.max_epochs: must be 1 to 10,000, is 0\n  spec.dataset.path: is required\n  try again in 2s"
-    );
 }
 
 #[test]
@@ -238,7 +219,7 @@ async fn every_command_has_a_manual_page_with_its_examples() {
         assert!(text.contains(".SH EXAMPLES\n.nf\n"), "{text}");
     }
     assert!(page("visage-trainings-pause").contains("visage trainings pause faces\\-2"));
-    assert!(page("visage-models-alias-set").contains("roll back"));
+    assert!(page("visage-models-alias-set").contains("visage models alias set canary 3"));
     assert!(!dir.join("visage-worker.1").exists());
     assert!(!dir.join("visage-trainings-help.1").exists());
 }

@@ -92,7 +92,6 @@ async fn a_bad_file_is_reported_and_the_others_are_predicted() {
         "empty.jpg",
         "f.jpg",
     ]);
-    files.push(directory.path().display().to_string());
     files.push(directory.path().join("absent.jpg").display().to_string());
     let run = predict(&server, &files, &["--json"]).await;
     assert_eq!(run.code, 1);
@@ -114,12 +113,7 @@ async fn a_bad_file_is_reported_and_the_others_are_predicted() {
         "is 1.5 KiB large, above the server's limit of 1.5 KiB per image"
     );
     assert_eq!(error(4), "is empty");
-    assert!(
-        error(6).contains("is a directory; name its files"),
-        "{}",
-        error(6)
-    );
-    assert_eq!(error(7), "file not found");
+    assert_eq!(error(6), "file not found");
     assert!(
         run.stderr
             .contains(&format!("{}: is not an image\n", files[1])),
@@ -153,4 +147,81 @@ async fn a_feature_that_an_old_server_lacks_is_not_requested() {
         run.stderr
     );
     assert!(old.state.predicted.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_directory_becomes_a_table_with_a_row_for_each_image() {
+    let server = server(true);
+    let names = ["a, \"b\".jpg", "bad.jpg", "c.jpg", "empty.jpg"];
+    let (directory, files) = images(&names);
+    let dir = directory.path().display().to_string();
+    let table = directory.path().join("ages.csv").display().to_string();
+    let run = predict(&server, &[dir.clone()], &["-o", &table]).await;
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    assert_eq!(
+        run.lines(),
+        [format!("{table}: 4 images: 2 predicted, 2 failed")]
+    );
+    let text = fs_err::read_to_string(&table).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines[0],
+        "file,face,age,interval_lower,interval_upper,interval_level,image_width,image_height,\
+         face_left,face_top,face_width,face_height,model_version,error"
+    );
+    let quoted = files[0].replace('"', "\"\"");
+    let version = "models/age/versions/3";
+    assert_eq!(
+        lines[1..],
+        [
+            format!("\"{quoted}\",,30.00,,,,0,0,,,,,{version},"),
+            format!("{},,,,,,,,,,,,,is not an image", files[1]),
+            format!("{},,32.00,,,,0,0,,,,,{version},", files[2]),
+            format!("{},,,,,,,,,,,,,is empty", files[3]),
+        ]
+    );
+    // The table of the first run is not an image.
+    let lines_file = directory.path().join("ages.jsonl").display().to_string();
+    let mixed = [files[2].clone(), dir];
+    let run = predict(&server, &mixed, &["-o", &lines_file, "--json"]).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(run.objects()[0]["images"], 5);
+    assert_eq!(run.objects()[0]["failed"], 2);
+    let text = fs_err::read_to_string(&lines_file).unwrap();
+    let objects: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(objects.len(), 5);
+    assert_eq!(
+        (&objects[0]["age"], &objects[0]["file"]),
+        (&32.0.into(), &files[2].as_str().into())
+    );
+    assert_eq!(objects[2]["error"], "is not an image");
+}
+
+#[tokio::test]
+async fn a_table_fails_only_if_no_image_was_predicted() {
+    let server = server(true);
+    let (directory, files) = images(&["bad.jpg", "empty.jpg"]);
+    let table = directory.path().join("ages.csv").display().to_string();
+    let run = predict(&server, &files, &["-o", &table]).await;
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.stdout.ends_with("2 images: 0 predicted, 2 failed\n"));
+    let empty = directory.path().join("none");
+    fs_err::create_dir(&empty).unwrap();
+    let nothing = [empty.display().to_string()];
+    let run = predict(&server, &nothing, &[]).await;
+    assert_eq!(run.code, 2);
+    assert!(
+        run.stderr.contains("none contains no image"),
+        "{}",
+        run.stderr
+    );
+    let run = predict(&server, &files, &["-o", "ages.xlsx"]).await;
+    assert_eq!(run.code, 2);
+    assert!(
+        run.stderr
+            .contains("must end in .csv or .jsonl, got ages.xlsx")
+    );
 }

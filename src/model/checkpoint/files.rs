@@ -11,7 +11,13 @@ use tch::Tensor;
 use super::manifest::{MANIFEST_FILE, MODEL_FILE, Manifest};
 use crate::{
     files,
-    model::{Error, description::Description, tensors, weights},
+    model::{
+        Error,
+        description::Description,
+        tensors,
+        training_images::{TRAINING_IMAGES_FILE, TrainingImages},
+        weights,
+    },
 };
 
 /// A written file of a checkpoint.
@@ -24,8 +30,8 @@ pub(crate) struct WrittenFile {
     pub sha256: String,
 }
 
-/// Writes both files durably, creates the directory if necessary, and sets the manifest's
-/// checksums.
+/// Writes all files durably, creates the directory if necessary, and sets the manifest's checksums.
+/// Without a record of the training images there are two files.
 ///
 /// # Errors
 /// A failure of the file system or of libtorch.
@@ -33,18 +39,25 @@ pub(crate) fn write(
     directory: &Path,
     state: &BTreeMap<String, Tensor>,
     mut manifest: Manifest,
+    images: Option<&TrainingImages>,
 ) -> Result<Vec<WrittenFile>, Error> {
     fs_err::create_dir_all(directory)?;
+    let images =
+        images.map(|images| write_file(directory, TRAINING_IMAGES_FILE, &images.to_bytes()));
+    let images = images.transpose()?;
+    let checksum = |file: &WrittenFile| (file.name.to_owned(), file.sha256.clone());
+    manifest.sha256 = images.iter().map(checksum).collect();
+    // With the checksum of the record, so that one file is enough to continue from the model.
     let description = Description::of(&manifest).to_json()?;
     let model = write_file(
         directory,
         MODEL_FILE,
         &tensors::serialize(state, description)?,
     )?;
-    manifest.sha256 = BTreeMap::from([(MODEL_FILE.to_owned(), model.sha256.clone())]);
+    manifest.sha256.extend([checksum(&model)]);
     let text = serde_json::to_vec_pretty(&manifest).map_err(std::io::Error::other)?;
     let manifest = write_file(directory, MANIFEST_FILE, &text)?;
-    Ok(vec![model, manifest])
+    Ok([model, manifest].into_iter().chain(images).collect())
 }
 
 /// Reads the tensors to the CPU in f32 and verifies checksum, names and shapes.

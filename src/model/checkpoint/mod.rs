@@ -1,5 +1,5 @@
-//! The stored model: `model.safetensors` with torchvision's parameter names, and `manifest.json`
-//! beside it.
+//! The stored model: `model.safetensors` with torchvision's parameter names, `manifest.json`, and
+//! `training-images.bin` unless the training images are unknown.
 //!
 //! `torchvision.models.resnet18(num_classes=1)` loads the tensors with `load_state_dict`. The
 //! manifest describes the input, the output and the origin of the model. A manifest of a newer

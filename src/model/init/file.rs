@@ -1,6 +1,6 @@
 //! Weights files as initial weights.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::model::{
     Error,
@@ -8,6 +8,8 @@ use crate::model::{
     layout::layout,
     weights::{Mismatch, StateDict, check_shapes, check_values, load_resnet18, without_head},
 };
+
+use super::provenance::Provenance;
 
 /// A file of initial weights may lack the head and the counters.
 pub(super) const FILLABLE: Mismatch = Mismatch {
@@ -30,17 +32,24 @@ pub(crate) struct WeightsFile {
 /// The file is missing, damaged or of another network, or has values that no training can start
 /// from.
 pub(crate) fn check(path: &str, key: &str) -> Result<WeightsFile, Error> {
-    let (found, file) = read(path, key)?;
+    let (found, file, _) = read(path, key)?;
     check_shapes(&found, &layout(1), &FILLABLE)?;
     check_values(&found)?;
     Ok(file)
 }
 
 /// Reads the network in a file, without a head that has to be replaced.
-pub(super) fn read(path: &str, key: &str) -> Result<(StateDict, WeightsFile), Error> {
+pub(super) fn read(path: &str, key: &str) -> Result<(StateDict, WeightsFile, Provenance), Error> {
     let key = Some(key).filter(|key| !key.is_empty());
     let (found, sha256) = load_resnet18(Path::new(path), key)?;
     let description = Description::find(Path::new(path), &found, &sha256);
+    let provenance = Provenance {
+        path: PathBuf::from(path),
+        sha256: sha256.clone(),
+        record: description
+            .as_ref()
+            .and_then(|description| description.training_images.clone()),
+    };
     let mut source = format!("{path} (SHA-256 {sha256})");
     if found.place != "." {
         source += &format!(", {:?}", found.place);
@@ -70,5 +79,5 @@ pub(super) fn read(path: &str, key: &str) -> Result<(StateDict, WeightsFile), Er
         source,
         description: description.filter(|_| keeps_head),
     };
-    Ok((state, file))
+    Ok((state, file, provenance))
 }

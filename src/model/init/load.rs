@@ -13,6 +13,7 @@ use crate::model::{
     checkpoint::LabelScale,
     layout::layout,
     starter, tensors,
+    training_images::TrainingImages,
     weights::{HubOptions, StateDict, check_shapes, check_values, imagenet, without_head},
 };
 
@@ -41,6 +42,8 @@ pub(crate) struct WeightSources {
     pub directories: Vec<PathBuf>,
     /// The hub, the last resort.
     pub hub: HubOptions,
+    /// The artifact store of the server, which has the records of training images of its models.
+    pub artifacts: Option<PathBuf>,
 }
 
 /// Weights on the CPU, and their origin.
@@ -50,6 +53,9 @@ pub(crate) struct InitialWeights {
     pub state: BTreeMap<String, Tensor>,
     /// The file with its SHA-256, or the seed.
     pub source: String,
+    /// The images that they were trained on; `None` if these are unknown. Those of ImageNet, which
+    /// has no ages, are not included.
+    pub training_images: Option<TrainingImages>,
 }
 
 /// Loads or generates the weights.
@@ -62,14 +68,19 @@ pub(crate) fn load(
     sources: &WeightSources,
 ) -> Result<InitialWeights, Error> {
     let mut state = random::weights(seed)?;
+    let mut training_images = Some(TrainingImages::default());
     let source = match init {
         Init::Random => format!("random weights of seed {seed}"),
         Init::Path { path, key } => {
-            let (found, file) = file::read(path, key)?;
+            let (found, file, provenance) = file::read(path, key)?;
             fill(&mut state, found)?;
             if let Some(description) = file.description {
                 in_years(&mut state, description.label)?;
             }
+            let images = provenance.training_images(sources.artifacts.as_deref());
+            training_images = images.map_err(|reason| {
+                tracing::warn!(path, reason, "the images that the initial weights were trained on are unknown; evaluations cannot count them");
+            }).ok();
             file.source
         }
         Init::ImageNet => {
@@ -84,10 +95,15 @@ pub(crate) fn load(
         }
         Init::Starter => {
             state = tensors::exact(&starter::state()?)?;
+            training_images = Some(starter::training_images()?);
             format!("the built-in starter (SHA-256 {})", starter::sha256())
         }
     };
-    Ok(InitialWeights { state, source })
+    Ok(InitialWeights {
+        state,
+        source,
+        training_images,
+    })
 }
 
 /// Rescales a head with outputs on this scale, so that it predicts years.

@@ -12,6 +12,7 @@ use crate::{
         description::{ARCHITECTURE, Description},
         layout::layout,
         starter,
+        training_images::TrainingImages,
         weights::{DType, HubOptions, StateDict, TensorData, to_pth},
     },
 };
@@ -44,6 +45,7 @@ fn description() -> Description {
             scale: 2.0,
             offset: 30.0,
         },
+        training_images: None,
     }
 }
 
@@ -124,6 +126,7 @@ fn a_head_on_another_scale_predicts_years_once_loaded() {
     let sources = WeightSources {
         directories: Vec::new(),
         hub: HubOptions::new(directory.path().to_owned()),
+        artifacts: None,
     };
     let loaded = load(&init, 1, &sources).unwrap();
     // By hand: 1 · 2, and 1 · 2 + 30.
@@ -175,4 +178,98 @@ fn values_that_are_not_finite_are_refused_in_tensors_that_are_used() {
     state.insert("fc.bias".to_owned(), nan(vec![1000]));
     write(&path, &state, None);
     check_file(&path).unwrap();
+}
+
+/// The images that weights in this file were trained on; `artifacts` is the directory of a store.
+fn trained_on(path: &Path, artifacts: Option<&Path>) -> Option<TrainingImages> {
+    let init = Init::Path {
+        path: path.to_str().unwrap().to_owned(),
+        key: String::new(),
+    };
+    let sources = WeightSources {
+        directories: Vec::new(),
+        hub: HubOptions::new(path.parent().unwrap().to_owned()),
+        artifacts: artifacts.map(Path::to_owned),
+    };
+    load(&init, 1, &sources).unwrap().training_images
+}
+
+#[test]
+fn training_images_of_a_file_are_found_beside_it_or_among_the_artifacts() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mine.pth");
+    let images = TrainingImages::of(&[[1; 32], [2; 32]]);
+    let sha256 = format!("{:x}", Sha256::digest(images.to_bytes()));
+    let described = Description {
+        training_images: Some(sha256.clone()),
+        ..description()
+    };
+    write(&path, &ones(1), Some(&described));
+    let stored = directory.path().join("store");
+    assert_eq!(trained_on(&path, None), None);
+    assert_eq!(trained_on(&path, Some(&stored)), None);
+
+    let artifact = stored.join("sha256").join(&sha256[..2]);
+    fs::create_dir_all(&artifact).unwrap();
+    fs::write(artifact.join(&sha256), images.to_bytes()).unwrap();
+    assert_eq!(trained_on(&path, Some(&stored)), Some(images.clone()));
+
+    // A record beside it that is of another model is not used.
+    let beside = directory.path().join("training-images.bin");
+    fs::write(&beside, TrainingImages::default().to_bytes()).unwrap();
+    assert_eq!(trained_on(&path, None), None);
+    fs::write(&beside, images.to_bytes()).unwrap();
+    assert_eq!(trained_on(&path, None), Some(images));
+
+    // Without a description the file is foreign, whatever is beside it.
+    write(&path, &ones(1), None);
+    assert_eq!(trained_on(&path, Some(&stored)), None);
+}
+
+#[test]
+fn training_images_of_a_manifest_beside_a_file_are_those_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.pth");
+    write(&path, &ones(1), None);
+    let images = TrainingImages::of(&[[7; 32]]);
+    fs::write(
+        directory.path().join("training-images.bin"),
+        images.to_bytes(),
+    )
+    .unwrap();
+    let mut manifest = starter::manifest().clone();
+    let digest = |bytes: Vec<u8>| format!("{:x}", Sha256::digest(bytes));
+    manifest.sha256 = BTreeMap::from([
+        (
+            "model.safetensors".to_owned(),
+            digest(fs::read(&path).unwrap()),
+        ),
+        ("training-images.bin".to_owned(), digest(images.to_bytes())),
+    ]);
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    fs::write(directory.path().join(MANIFEST_FILE), manifest).unwrap();
+    assert_eq!(trained_on(&path, None), Some(images));
+}
+
+#[test]
+fn initial_weights_have_the_training_images_of_their_source() {
+    let directory = tempfile::tempdir().unwrap();
+    let sources = WeightSources {
+        directories: Vec::new(),
+        hub: HubOptions::new(directory.path().to_owned()),
+        artifacts: None,
+    };
+    let random = load(&Init::Random, 1, &sources).unwrap();
+    assert_eq!(random.training_images, Some(TrainingImages::default()));
+    let of_starter = Some(starter::training_images().unwrap());
+    let loaded = load(&Init::Starter, 1, &sources).unwrap();
+    assert_eq!(loaded.training_images, of_starter);
+    let path = directory.path().join("downloaded.safetensors");
+    fs::write(&path, starter::files()[0].1).unwrap();
+    assert_eq!(trained_on(&path, None), of_starter);
+    // The starter in another format has its description.
+    let exported = directory.path().join("starter.pth");
+    let described = Description::of(starter::manifest());
+    write(&exported, &ones(1), Some(&described));
+    assert_eq!(trained_on(&exported, None), of_starter);
 }

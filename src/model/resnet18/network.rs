@@ -85,6 +85,10 @@ impl ResNet18 {
         }
     }
 
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Predicts ages in years: normalised images `[N, 3, S, S]` in, `[N]` out.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ pub(crate) use finite::check_values;
 pub(crate) use hub::HubOptions;
 pub(crate) use imagenet::imagenet;
 pub use pth_writer::to_pth;
+pub(crate) use published::is_imagenet;
 pub use read::read;
 pub(crate) use read::{Found, MAX_FILE_BYTES, load_resnet18, parse};
 pub(crate) use safetensors::{described, metadata};

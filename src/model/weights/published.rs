@@ -21,6 +21,11 @@ const TORCH_HUB_FILES: [(&str, &str); 4] = [
     ("semi_weakly_supervised_resnet18-118f1556.pth", "118f1556"),
 ];
 
+/// Returns true for the SHA-256 of a file with torchvision's ImageNet weights.
+pub(crate) fn is_imagenet(sha256: &str) -> bool {
+    [TORCHVISION_SHA256, TIMM_SHA256].contains(&sha256)
+}
+
 /// The leading digits of the SHA-256 that a published file name promises. Digits in any other name
 /// are a date, a step or a choice of its owner.
 pub(super) fn promised_digest(path: &Path) -> Option<&'static str> {

@@ -16,6 +16,7 @@ Visage
 /metrics  metrics for Prometheus
 /livez    200 while the process responds
 /readyz   200 when requests can be served, otherwise 503; lists the components
+/predict  POST an image for its age as JSON: curl --data-binary @FILE URL
 /v2       the Open Inference Protocol: models, their metadata, predictions
 /datasets uploads of datasets if the setting `uploads` is on, and sample images of datasets
 /         the dashboard, if the program was built with it and the setting `dashboard` is on

@@ -58,16 +58,17 @@ impl DatasetService for DatasetApi {
 
     async fn list_uploads(
         &self,
-        _request: Request<v1::ListUploadsRequest>,
+        _: Request<v1::ListUploadsRequest>,
     ) -> Result<Response<v1::ListUploadsResponse>, Status> {
-        Err(Status::unimplemented("ListUploads"))
+        self.crud.list_uploads().await.map(Response::new)
     }
 
     async fn delete_upload(
         &self,
         request: Request<v1::DeleteUploadRequest>,
     ) -> Result<Response<v1::DeleteUploadResponse>, Status> {
-        Err(Status::unimplemented(request.into_inner().upload))
+        let deleted = self.crud.delete_upload(request.into_inner());
+        deleted.await.map(Response::new)
     }
 
     async fn delete_dataset(

@@ -4,7 +4,7 @@ use tonic::Status;
 
 use crate::{
     dataset::{AgePattern, column_names},
-    datasets::{DatasetRegistry, Properties},
+    datasets::{DatasetRegistry, Properties, uploads::ListedUpload},
     names,
     proto::{v1, validation::Check},
     services::{
@@ -93,6 +93,31 @@ impl DatasetCrud {
         Ok(v1::CreateDatasetResponse {
             dataset: Some(dataset),
         })
+    }
+
+    pub(super) async fn list_uploads(&self) -> Result<v1::ListUploadsResponse, Status> {
+        let listed = self.datasets.list_uploads().await?;
+        let message = |listed: ListedUpload| v1::Upload {
+            upload: listed.upload.id.to_string(),
+            size_bytes: listed.upload.length,
+            received_bytes: listed.upload.offset,
+            update_time: Some(listed.updated.into()),
+            expire_time: Some(listed.expires.into()),
+        };
+        Ok(v1::ListUploadsResponse {
+            uploads: listed.into_iter().map(message).collect(),
+        })
+    }
+
+    pub(super) async fn delete_upload(
+        &self,
+        request: v1::DeleteUploadRequest,
+    ) -> Result<v1::DeleteUploadResponse, Status> {
+        if request.upload.is_empty() {
+            return Err(status::invalid("upload", "must not be empty"));
+        }
+        self.datasets.remove_upload(&request.upload).await?;
+        Ok(v1::DeleteUploadResponse {})
     }
 
     pub(super) async fn get(

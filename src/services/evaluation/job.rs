@@ -4,13 +4,14 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::report::{self, Results, own_dataset_warning};
+use super::report::{self, Results, own_dataset_warning, trained_on_warning};
 use crate::{
     dataset::{
         self, DEFAULT_SEED, Dataset, DatasetSpec, Phase, Purpose, Sample, dataset_report,
         left_out_columns,
     },
     inference::{FilePrediction, ServedModel, predict_files},
+    model::training_images::TrainingImages,
     names::{DEFAULT_MODEL, LIVE, VersionName},
     proto::{
         v1::{self, DatasetSplit, SplitGrouping, evaluate_model_version_response::Kind},
@@ -67,6 +68,8 @@ struct Evaluation {
     context: JobContext,
     model: Arc<ServedModel>,
     version: v1::ModelVersion,
+    /// The images that the version was trained on, if they are recorded.
+    trained_on: Option<TrainingImages>,
     dataset: DatasetSpec,
     seed: u64,
     split: DatasetSplit,
@@ -93,6 +96,7 @@ impl Evaluation {
             name => VersionName::parse(name).map_err(|error| status::invalid("name", error))?,
         };
         let (version, model) = context.registry.resolve_with_record(&name).await?;
+        let images = context.registry.training_images(&version).await?;
         let mut check = Check::default();
         let split = check.choice("split", request.split, DatasetSplit::All);
         let mut given = request.dataset.unwrap_or_default();
@@ -119,6 +123,7 @@ impl Evaluation {
             context,
             model,
             version,
+            trained_on: images,
             dataset,
             seed,
             split,
@@ -159,7 +164,11 @@ impl Evaluation {
         progress.send_replace(phase("report", 0, total));
         let (model, options) = (Arc::clone(&self.model), self.options);
         let left_out = left_out_columns(&dataset);
-        let compute = move || report::compute(&model, &samples, predictions, left_out, options);
+        let trained_on = self.trained_on.clone();
+        let compute = move || {
+            let trained_on = trained_on.as_ref();
+            report::compute(&model, &samples, predictions, trained_on, left_out, options)
+        };
         let Results {
             evaluation,
             predictions,
@@ -167,8 +176,9 @@ impl Evaluation {
             residual_plot,
         } = predictor.compute(compute).await??;
         let mut warnings = dataset.report.warnings.clone();
+        warnings.extend(trained_on_warning(&evaluation));
         if dataset.digest == self.version.dataset_digest {
-            warnings.extend(own_dataset_warning(self.split));
+            warnings.extend(own_dataset_warning(self.split, self.trained_on.is_some()));
         }
         Ok(Found {
             predictions,

@@ -6,6 +6,7 @@ use crate::{
         plots,
     },
     inference::{FilePrediction, ServedModel},
+    model::training_images::TrainingImages,
     proto::v1::{self, DatasetSplit},
 };
 
@@ -30,23 +31,25 @@ pub(super) fn compute(
     model: &ServedModel,
     samples: &[Sample],
     predictions: Vec<FilePrediction>,
+    trained_on: Option<&TrainingImages>,
     left_out: Option<v1::LeftOutColumns>,
     options: Options,
 ) -> Result<Results, plots::Error> {
-    let images: Vec<Image<'_>> = samples
+    let (images, hashes): (Vec<Image<'_>>, Vec<&[u8; 32]>) = samples
         .iter()
         .zip(predictions)
         .filter_map(|(sample, predicted)| {
-            Some(Image {
+            let image = Image {
                 name: &sample.name,
                 labels: sample.labels.iter().collect(),
                 scored: Scored {
                     age: f64::from(sample.age),
                     predicted: predicted.ok()?,
                 },
-            })
+            };
+            Some((image, &sample.content_hash))
         })
-        .collect();
+        .unzip();
     let intervals = options
         .level
         .and_then(|level| Intervals::at(model.calibration.as_ref(), level));
@@ -57,6 +60,7 @@ pub(super) fn compute(
         predicted_plot: Vec::new(),
         residual_plot: Vec::new(),
     };
+    results.evaluation.trained_on_images = trained_on.map(|trained_on| trained_on.count(hashes));
     if options.predictions {
         results.predictions = images.iter().map(predicted_image).collect();
     }
@@ -74,17 +78,71 @@ pub(super) fn compute(
     Ok(results)
 }
 
-/// The warning for an evaluation on the dataset of the version's own training.
-pub(super) fn own_dataset_warning(split: DatasetSplit) -> Option<String> {
+/// The warning for images that the version was trained on, or that it may have been trained on.
+pub(super) fn trained_on_warning(evaluation: &v1::Evaluation) -> Option<String> {
+    let images = evaluation.images;
+    match evaluation.trained_on_images {
+        Some(0) => None,
+        Some(trained_on) => Some(format!(
+            "{trained_on} of these {images} images were trained on; the metrics are optimistic"
+        )),
+        None => Some(
+            "the images that the version was trained on are not recorded; if some of these are among them, the metrics are optimistic".to_owned(),
+        ),
+    }
+}
+
+/// The warning for an evaluation on the dataset of the version's own training. If the training
+/// images are recorded, [`trained_on_warning`] counts them.
+pub(super) fn own_dataset_warning(split: DatasetSplit, is_recorded: bool) -> Option<String> {
     let warning = match split {
-        DatasetSplit::Unspecified | DatasetSplit::All => {
-            "this is the dataset of the version's training, and most of these images were used for training; the metrics are optimistic"
-        }
-        DatasetSplit::Train => "these images were used for training; the metrics are optimistic",
         DatasetSplit::Validation => {
             "the version's best epoch was selected and its intervals were calibrated on these images; the metrics are slightly optimistic"
         }
-        DatasetSplit::Test => return None,
+        DatasetSplit::Unspecified | DatasetSplit::All if !is_recorded => {
+            "this is the dataset of the version's training, and most of these images were used for training; the metrics are optimistic"
+        }
+        DatasetSplit::Train if !is_recorded => {
+            "these images were used for training; the metrics are optimistic"
+        }
+        DatasetSplit::Unspecified
+        | DatasetSplit::All
+        | DatasetSplit::Train
+        | DatasetSplit::Test => return None,
     };
     Some(warning.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_were_trained_on_are_counted_in_a_warning() {
+        let warning = |trained_on_images: Option<u64>| {
+            trained_on_warning(&v1::Evaluation {
+                images: 56,
+                trained_on_images,
+                ..Default::default()
+            })
+        };
+        assert_eq!(warning(Some(0)), None);
+        assert_eq!(
+            warning(Some(47)).unwrap(),
+            "47 of these 56 images were trained on; the metrics are optimistic"
+        );
+        assert!(warning(None).unwrap().contains("not recorded"));
+    }
+
+    #[test]
+    fn the_own_dataset_is_a_warning_where_its_images_are_not_counted() {
+        let (all, test) = (DatasetSplit::All, DatasetSplit::Test);
+        assert!(own_dataset_warning(all, false).unwrap().contains("most"));
+        assert_eq!(own_dataset_warning(all, true), None);
+        assert_eq!(own_dataset_warning(test, false), None);
+        for is_recorded in [false, true] {
+            let validation = own_dataset_warning(DatasetSplit::Validation, is_recorded);
+            assert!(validation.unwrap().contains("calibrated"));
+        }
+    }
 }

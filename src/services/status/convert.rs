@@ -93,6 +93,7 @@ impl From<datasets::Error> for Status {
                 Row::new(Code::OutOfRange, "UPLOAD_TOO_LARGE")
             }
             E::TooManyUploads { .. } => Row::retry(Code::ResourceExhausted, "TOO_MANY_UPLOADS"),
+            E::DiskLow { .. } => Row::new(Code::ResourceExhausted, "DISK_LOW"),
             E::Busy { .. } | E::InUse { .. } => Row::retry(Code::Aborted, "UPLOAD_BUSY"),
             E::Io(cause) if files::is_disk_full(&cause) => {
                 return Row::retry(Code::ResourceExhausted, "DISK_FULL")
@@ -172,7 +173,7 @@ fn model(error: &model::Error) -> Status {
     use model::Error as E;
     let row = match error {
         _ if error.is_out_of_memory() => Row::retry(Code::ResourceExhausted, "OUT_OF_MEMORY"),
-        E::Manifest { .. } | E::Checksum { .. } | E::Weights(_) => {
+        E::Manifest { .. } | E::TrainingImages { .. } | E::Checksum { .. } | E::Weights(_) => {
             Row::new(Code::DataLoss, "CHECKPOINT_CORRUPT")
         }
         E::Precision { .. } => Row::new(Code::FailedPrecondition, "PRECISION_UNAVAILABLE"),

@@ -31,10 +31,16 @@ async fn publishing_tells_of_the_version_before_the_final_state_and_moves_live()
     for id in ["a", "b", "c", "d"] {
         insert(&store, id).await;
     }
-    let applied = publish(&store, "a", Promotion::Always, 4.0).await;
+    let applied = publish(&store, "a", Promotion::Always, None).await;
     assert_eq!(applied.training.model_version, "models/age/versions/1");
     assert_eq!(applied.training.last_sequence, 4);
     assert_eq!(sequences(&applied.events), [2, 3, 4]);
+    let promotion = pb::Promotion {
+        promoted: true,
+        reason: "promote is ALWAYS".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(applied.training.promotion, Some(promotion.clone()));
     let kinds: Vec<Kind> = applied
         .events
         .into_iter()
@@ -47,7 +53,7 @@ async fn publishing_tells_of_the_version_before_the_final_state_and_moves_live()
             Kind::ModelVersionCreated(pb::ModelVersionCreated {
                 model_version: "models/age/versions/1".to_owned(),
                 promoted: true,
-                promotion: None,
+                promotion: Some(promotion),
             }),
             Kind::StateChanged(pb::StateChanged {
                 state: TrainingState::Succeeded as i32,
@@ -59,16 +65,32 @@ async fn publishing_tells_of_the_version_before_the_final_state_and_moves_live()
     let live = |number| BTreeMap::from([("live".to_owned(), number)]);
     assert_eq!(store.aliases("age").await.unwrap(), live(1));
 
-    let applied = publish(&store, "b", Promotion::Never, 1.0).await;
+    let applied = publish(&store, "b", Promotion::Never, None).await;
     assert_eq!(applied.version.unwrap().version, 2);
     assert_eq!(store.aliases("age").await.unwrap(), live(1));
 
-    let applied = publish(&store, "c", Promotion::IfBetter, 3.0).await;
+    // Both were compared with version 1, which is live until one of them is promoted.
+    let comparison = Comparison {
+        live_version: 1,
+        images: 120,
+        mse: 3.0,
+        live_mse: 4.0,
+        ..Default::default()
+    };
+    let better = Some(comparison);
+    let applied = publish(&store, "c", Promotion::IfBetter, better.clone()).await;
     assert_eq!(applied.version.unwrap().aliases, ["live"]);
     let both = BTreeMap::from([("live".to_owned(), 3), ("previous".to_owned(), 1)]);
     assert_eq!(store.aliases("age").await.unwrap(), both);
 
-    publish(&store, "d", Promotion::IfBetter, 3.0).await;
+    let applied = publish(&store, "d", Promotion::IfBetter, better).await;
+    let promotion = applied.training.promotion.unwrap();
+    assert_eq!(promotion.live_version, "models/age/versions/3");
+    assert!(
+        promotion
+            .reason
+            .starts_with("live moved from version 1 to version 3 ")
+    );
     assert_eq!(store.aliases("age").await.unwrap(), both);
     let by_alias = VersionRef::Alias("previous".to_owned());
     let previous = store.version("age", &by_alias).await.unwrap();

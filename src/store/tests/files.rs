@@ -7,7 +7,7 @@ async fn reopening_keeps_everything() {
     let (directory, store) = open().await;
     insert(&store, "a").await;
     append(&store, "a", vec![epoch(1), saved(1, true, "f1")]).await;
-    publish(&store, "a", Promotion::Always, 4.0).await;
+    publish(&store, "a", Promotion::Always, None).await;
     let before = (
         store.training("a").await.unwrap(),
         store.events_after("a", 0, 100).await.unwrap(),

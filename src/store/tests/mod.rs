@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::{change::UpdateResult, events::training_head, *};
 use crate::names::{CheckpointRef, VersionRef};
 use crate::proto::v1::{self as pb, TrainingState};
+use crate::proto::worker_v1::Comparison;
 
 impl Store {
     /// The sequence of a training's latest event.
@@ -119,7 +120,12 @@ async fn become_state(
 }
 
 /// Ends a training whose version has this validation loss.
-async fn publish(store: &Store, id: &str, promote: Promotion, val_loss: f64) -> UpdateResult {
+async fn publish(
+    store: &Store,
+    id: &str,
+    promote: Promotion,
+    comparison: Option<Comparison>,
+) -> UpdateResult {
     store
         .update(id, move |training| {
             training.set_state(TrainingState::Succeeded);
@@ -128,14 +134,9 @@ async fn publish(store: &Store, id: &str, promote: Promotion, val_loss: f64) -> 
                 events: vec![epoch(1)],
                 publish: Some(Publish {
                     model: "age".to_owned(),
-                    version: pb::ModelVersion {
-                        metrics: Some(pb::EpochMetrics {
-                            val_loss,
-                            ..Default::default()
-                        }),
-                        ..Default::default()
-                    },
+                    version: pb::ModelVersion::default(),
                     promote,
+                    comparison,
                 }),
                 ..Default::default()
             })

@@ -67,5 +67,6 @@ pub(super) fn message(init: &Init) -> v1::InitSpec {
         kind: kind.into(),
         path: path.to_owned(),
         key: key.to_owned(),
+        version: String::new(),
     }
 }

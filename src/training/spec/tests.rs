@@ -195,6 +195,7 @@ fn a_key_is_kept_and_accepted_for_files_only() {
             }
             .to_owned(),
             key: key.to_owned(),
+            version: String::new(),
         }),
         ..minimal()
     };

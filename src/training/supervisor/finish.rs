@@ -14,7 +14,7 @@ use crate::{
     artifacts,
     proto::{
         v1::{self, StopReason, TrainingState},
-        worker_v1::Finished,
+        worker_v1::{Comparison, Finished},
     },
     store::{self, Change, Kind, Promotion, Publish},
     telemetry::logging::chain,
@@ -34,6 +34,7 @@ pub(super) enum FinalState {
     Succeeded {
         stop_reason: StopReason,
         test: Option<v1::Evaluation>,
+        comparison: Option<Comparison>,
     },
     Failed {
         stop_reason: StopReason,
@@ -55,6 +56,7 @@ impl FinalState {
             None => FinalState::Succeeded {
                 stop_reason,
                 test: finished.test,
+                comparison: finished.comparison,
             },
         }
     }
@@ -111,18 +113,27 @@ impl Context {
             final_state = FinalState::Succeeded {
                 stop_reason: StopReason::UserStop,
                 test: None,
+                comparison: None,
             };
         }
         let mut publish = None;
         let mut best = None;
-        if let FinalState::Succeeded { test, .. } = &final_state {
+        if let FinalState::Succeeded {
+            test, comparison, ..
+        } = &final_state
+        {
             if training.best.is_none() {
                 training.best = self.store.best_metrics(id).await?;
             }
             best = training.best;
             training.test.clone_from(test);
             match self.prepare_version(&training).await? {
-                Ok(prepared) => publish = Some(prepared),
+                Ok(prepared) => {
+                    publish = Some(Publish {
+                        comparison: comparison.clone(),
+                        ..prepared
+                    });
+                }
                 Err(failure) => {
                     final_state = FinalState::Failed {
                         stop_reason: StopReason::Internal,
@@ -141,7 +152,12 @@ impl Context {
             ended.store(true, Ordering::Relaxed);
             training.end_time = Some(SystemTime::now().into());
             match (training.state(), final_state) {
-                (TrainingState::Succeeded, FinalState::Succeeded { stop_reason, test }) => {
+                (
+                    TrainingState::Succeeded,
+                    FinalState::Succeeded {
+                        stop_reason, test, ..
+                    },
+                ) => {
                     training.set_stop_reason(stop_reason);
                     change.events.extend(test.clone().map(Kind::TestEvaluated));
                     training.test = test;
@@ -171,13 +187,14 @@ impl Context {
         }
         metrics::finished(training.stop_reason());
         self.count_states().await;
-        let failure = training.failure.as_ref();
+        let (failure, promotion) = (training.failure.as_ref(), training.promotion.as_ref());
         tracing::info!(
             training = training.name,
             state = training.state().as_str_name(),
             stop_reason = training.stop_reason().as_str_name(),
             failure = failure.map(|failure| failure.message.as_str()),
             model_version = training.model_version,
+            promotion = promotion.map(|promotion| promotion.reason.as_str()),
             "training ended"
         );
         Ok(())

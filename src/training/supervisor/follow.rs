@@ -97,6 +97,10 @@ impl Follower<'_> {
             } else if let worker_event::Kind::Span(span) = &event {
                 spans::record_worker_span(span);
                 Ok(())
+            } else if let worker_event::Kind::LiveRequested(_) = event {
+                let live = context.live_version().await;
+                self.worker.send_live(live).await;
+                Ok(())
             } else {
                 record(context, id, event).await
             };

@@ -9,6 +9,7 @@
 //! - `attempt`: one start of a process, which `prepare` begins, `follow` supervises through
 //!   `process` and `watchdog`, `record` makes durable, and `disposition` concludes.
 //! - `finish`, `restart` and `resume`: the end of a training, or its next start.
+//! - `live`: files of the live version, which a worker compares its result with.
 //! - `orphans`: processes of an earlier server. `reserve`, `cleanup`: disk space.
 //! - `metrics`, `spans`, `worker_log`: telemetry.
 
@@ -20,6 +21,7 @@ mod error;
 mod finish;
 mod follow;
 mod handle;
+mod live;
 mod metrics;
 mod options;
 mod orphans;

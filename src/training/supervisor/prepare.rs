@@ -124,6 +124,7 @@ pub(super) async fn start_worker(
         nice: options.nice,
         log_filter: logging::filter().unwrap_or_default(),
         traced: traces::current().is_some(),
+        artifacts_dir: context.artifacts.directory().to_string_lossy().into_owned(),
     };
     tracing::info!(
         training = training.name,

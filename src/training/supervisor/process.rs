@@ -18,8 +18,8 @@ use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use crate::{
     proto::worker_v1::{
-        CancelCommand, Job, PauseCommand, StopCommand, UpdateCommand, WorkerCommand, WorkerEvent,
-        worker_command, worker_event,
+        CancelCommand, Job, LiveVersion, PauseCommand, StopCommand, UpdateCommand, WorkerCommand,
+        WorkerEvent, worker_command, worker_event,
     },
     telemetry::traces,
     training::{control::ControlSignal, protocol::MAX_FRAME},
@@ -133,6 +133,10 @@ impl Worker {
 
     pub(super) async fn update(&mut self, update: UpdateCommand) {
         self.send(worker_command::Kind::Update(update)).await;
+    }
+
+    pub(super) async fn send_live(&mut self, live: LiveVersion) {
+        self.send(worker_command::Kind::Live(live)).await;
     }
 
     /// Waits for the next event. Cancel safe.

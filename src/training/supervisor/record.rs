@@ -65,6 +65,7 @@ pub(super) async fn record(
         }
         worker_event::Kind::Heartbeat(_)
         | worker_event::Kind::Span(_)
+        | worker_event::Kind::LiveRequested(_)
         | worker_event::Kind::Finished(_) => {}
     }
     Ok(())

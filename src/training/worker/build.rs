@@ -47,6 +47,7 @@ use super::{
     full_checkpoint::{Restored, Writer},
     link::EventSender,
     session::{Session, images},
+    trained_on::TrainedOn,
 };
 
 /// Input of [`Session::build`].
@@ -90,9 +91,17 @@ impl<'a> Session<'a> {
                 YEARS
             },
         };
-        let (mut state, restored) = match restored {
-            Some(mut restored) => (restored_state(&mut restored)?, Some(restored)),
-            None => (initial_state(job, &spec, mean_age, events)?, None),
+        let (mut state, trained_on, restored) = match restored {
+            Some(mut restored) => {
+                let initial_images = restored.record.initial_images.as_deref();
+                let trained_on = TrainedOn::restore(initial_images, &dataset.train);
+                (restored_state(&mut restored)?, trained_on, Some(restored))
+            }
+            None => {
+                let loaded = initial_weights(job, &spec, mean_age, events)?;
+                let trained_on = TrainedOn::new(loaded.training_images, &dataset.train);
+                (loaded.state, trained_on, None)
+            }
         };
         if restored.is_none() {
             // The head of the initial weights predicts years.
@@ -150,6 +159,7 @@ impl<'a> Session<'a> {
                 threads: std::thread::available_parallelism().map_or(1, usize::from),
             },
             mean_age,
+            trained_on,
             epochs: 0,
             partial: PartialEpoch::default(),
             last: None,
@@ -203,23 +213,23 @@ fn ages(samples: &[Sample]) -> impl Iterator<Item = f64> + Clone {
 }
 
 /// Loads the initial weights and sets the bias of the head.
-fn initial_state(
+fn initial_weights(
     job: &Job,
     spec: &Spec,
     mean_age: f64,
     events: &EventSender,
-) -> Result<BTreeMap<String, Tensor>, Error> {
+) -> Result<init::InitialWeights, Error> {
     let sources = weight_sources(job);
     let loaded = init::load(&spec.init, spec.seed, &sources).map_err(Error::Init)?;
     tracing::info!(source = loaded.source, "initial weights loaded");
     events.send(worker_event::Kind::Init(InitLoaded {
-        source: loaded.source,
+        source: loaded.source.clone(),
     }))?;
     if spec.mean_age_bias {
         let mut bias = loaded.state["fc.bias"].shallow_clone();
         tch::no_grad(|| bias.f_fill_(mean_age).map(drop))?;
     }
-    Ok(loaded.state)
+    Ok(loaded)
 }
 
 fn weight_sources(job: &Job) -> init::WeightSources {
@@ -233,10 +243,11 @@ fn weight_sources(job: &Job) -> init::WeightSources {
     init::WeightSources {
         directories,
         hub: options,
+        artifacts: Some(PathBuf::from(&job.artifacts_dir)),
     }
 }
 
-fn to_device(
+pub(super) fn to_device(
     state: BTreeMap<String, Tensor>,
     device: Device,
 ) -> Result<BTreeMap<String, Tensor>, Error> {

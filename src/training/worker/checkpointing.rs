@@ -109,6 +109,7 @@ impl Session<'_> {
             last: self.last,
             best: self.best.as_ref().map(|best| best.metrics),
             elapsed_seconds: self.clock.elapsed().as_secs_f64(),
+            initial_images: self.trained_on.initial(),
             ..Default::default()
         };
         // Trained parameters are saved as the flat buffer.

@@ -49,7 +49,7 @@ impl Session<'_> {
     }
 
     /// Predicts images in eval mode; `None` if a stop or a pause ended the pass.
-    fn score(
+    pub(super) fn score(
         &mut self,
         images: &Arc<Vec<LabelledImage>>,
         cache: &mut FeatureCache,
@@ -101,24 +101,16 @@ impl Session<'_> {
         Ok(Some((scored, indices)))
     }
 
-    /// Evaluates the best weights on the test images, if there are any; the last operation of a
-    /// session.
+    /// Evaluates the best weights on the test images, if there are any.
     pub(super) fn test(
         &mut self,
         events: &EventSender,
         control: &ControlState,
     ) -> Result<Option<v1::Evaluation>, Error> {
-        let Some(best) = self.best.take().filter(|_| !self.dataset.test.is_empty()) else {
+        if self.dataset.test.is_empty() {
             return Ok(None);
-        };
-        tch::no_grad(|| {
-            for (name, tensor) in &best.trained {
-                self.state[name].shallow_clone().f_copy_(tensor)?;
-            }
-            Ok::<_, model::Error>(())
-        })?;
-        self.parameters.update_rounded()?;
-        self.loss.scale = YEARS;
+        }
+        self.load_best()?;
         let images = images(&self.dataset.test);
         let epoch = self.spec.max_epochs;
         let scored = self.score(&images, &mut no_cache(), "test", epoch, (events, control))?;
@@ -135,12 +127,34 @@ impl Session<'_> {
         };
         let served = served(scored);
         let images: Vec<_> = served.iter().zip(&indices).map(image).collect();
-        Ok(Some(evaluate(
+        let best = self.best.as_ref();
+        let calibration = best.and_then(|best| best.calibration.as_ref());
+        let mut evaluation = evaluate(
             &images,
             Baseline::new(Some(self.mean_age), &images),
-            Intervals::at(best.calibration.as_ref(), DEFAULT_LEVEL),
+            Intervals::at(calibration, DEFAULT_LEVEL),
             left_out_columns(self.dataset),
-        )))
+        );
+        let hash = |index: &u32| &self.dataset.test[*index as usize].content_hash;
+        let trained_on = self.trained_on.images();
+        evaluation.trained_on_images =
+            trained_on.map(|trained_on| trained_on.count(indices.iter().map(hash)));
+        Ok(Some(evaluation))
+    }
+
+    /// Loads the best weights, which predict years; the session does not train after that.
+    pub(super) fn load_best(&mut self) -> Result<(), Error> {
+        let Some(best) = &self.best else {
+            return Ok(());
+        };
+        tch::no_grad(|| {
+            for (name, tensor) in &best.trained {
+                self.state[name].shallow_clone().f_copy_(tensor)?;
+            }
+            Ok::<_, model::Error>(())
+        })?;
+        self.loss.scale = YEARS;
+        Ok(self.parameters.update_rounded()?)
     }
 }
 

@@ -73,7 +73,7 @@ impl Session<'_> {
         let shared = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.shallow_clone());
         let mut state: BTreeMap<String, Tensor> = self.state.iter().map(shared).collect();
         state.extend(trained.iter().map(shared));
-        let written = checkpoint::write(&directory, &state, manifest)?;
+        let written = checkpoint::write(&directory, &state, manifest, self.trained_on.images())?;
         let files = written.into_iter().map(|file| WorkerFile {
             name: file.name.to_owned(),
             path: file.path.to_string_lossy().into_owned(),

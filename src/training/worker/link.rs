@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use crate::{
     proto::{
         v1,
         worker_v1::{
-            Heartbeat, Job, UpdateCommand, WorkerCommand, WorkerEvent, worker_command,
+            Heartbeat, Job, LiveVersion, UpdateCommand, WorkerCommand, WorkerEvent, worker_command,
             worker_event::Kind,
         },
     },
@@ -31,12 +31,14 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 pub(super) struct ControlState {
     requests: Mutex<Requests>,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Requests {
     signal: ControlSignal,
     changes: Changes,
+    live: Option<LiveVersion>,
 }
 
 impl ControlState {
@@ -49,9 +51,32 @@ impl ControlState {
         std::mem::take(&mut self.lock().changes)
     }
 
+    /// Waits for the response to a request for the live version; `None` if the training is
+    /// cancelled.
+    pub(super) fn wait_for_live(&self) -> Option<LiveVersion> {
+        let mut requests = self.lock();
+        loop {
+            if requests.signal >= ControlSignal::Cancel {
+                return None;
+            }
+            if let Some(live) = requests.live.take() {
+                return Some(live);
+            }
+            // A server that is gone requests the end of the training.
+            let waited = self.changed.wait(requests);
+            requests = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     fn request(&self, signal: ControlSignal) {
         let mut requests = self.lock();
         requests.signal = requests.signal.max(signal);
+        self.changed.notify_all();
+    }
+
+    fn receive_live(&self, live: LiveVersion) {
+        self.lock().live = Some(live);
+        self.changed.notify_all();
     }
 
     fn change(&self, update: UpdateCommand) {
@@ -158,6 +183,7 @@ pub(super) fn follow_commands(input: &mut impl Read, control: &Arc<ControlState>
                 Some(worker_command::Kind::Stop(_)) => control.request(ControlSignal::Stop),
                 Some(worker_command::Kind::Cancel(_)) => control.request(ControlSignal::Cancel),
                 Some(worker_command::Kind::Update(update)) => control.change(update),
+                Some(worker_command::Kind::Live(live)) => control.receive_live(live),
                 Some(worker_command::Kind::Job(_)) | None => {
                     tracing::warn!("ignored an unexpected command");
                 }

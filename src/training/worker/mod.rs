@@ -3,13 +3,15 @@
 //! - `run`: entry point. `link`: events to the server, commands from it.
 //! - `trainer`: the training from the scan of the dataset to the test. `error`: its failures.
 //! - `session`: state of a training; `build` creates it, `clock` limits its time.
-//! - `epoch` trains and validates one epoch, `evaluate` predicts validation and test images.
+//! - `epoch` trains and validates one epoch, `evaluate` predicts validation and test images,
+//!   `compare` compares the result with the live version. `trained_on`: record of training images.
 //! - `checkpointing` and `full_checkpoint`: resume points. `export`: checkpoints to serve.
 //! - `spans`: spans of a traced training.
 
 mod build;
 mod checkpointing;
 mod clock;
+mod compare;
 mod epoch;
 mod error;
 mod evaluate;
@@ -19,6 +21,7 @@ mod link;
 mod run;
 mod session;
 mod spans;
+mod trained_on;
 mod trainer;
 
 pub(crate) use self::run::main;

@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-use super::{clock::Clock, error::Error, full_checkpoint::Writer};
+use super::{clock::Clock, error::Error, full_checkpoint::Writer, trained_on::TrainedOn};
 
 pub(super) struct Session<'a> {
     pub(super) job: &'a Job,
@@ -58,6 +58,7 @@ pub(super) struct Session<'a> {
     pub(super) validation_cache: FeatureCache,
     pub(super) loader: LoaderOptions,
     pub(super) mean_age: f64,
+    pub(super) trained_on: TrainedOn,
     /// Complete epochs.
     pub(super) epochs: u32,
     /// Progress of the current epoch.

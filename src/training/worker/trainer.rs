@@ -123,9 +123,15 @@ fn train(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result
     if test.is_some() {
         spans.record("test", test_start)?;
     }
+    let compare_start = SystemTime::now();
+    let comparison = session.compare(events, control)?;
+    if comparison.is_some() {
+        spans.record("promote", compare_start)?;
+    }
     Ok(Finished {
         stop_reason: stop_reason.into(),
         test,
+        comparison,
         ..Default::default()
     })
 }

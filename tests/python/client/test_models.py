@@ -50,7 +50,8 @@ class ModelsTest(TrainedTest):
             self.assertEqual((version.spec, version.metrics, version.test), (source.resolved_spec, source.best, source.test))
             self.assertEqual((version.dataset_digest, version.val_digest), (source.dataset.digest, source.dataset.val_digest))
             self.assertEqual(version.input_size, 64)
-            self.assertEqual({file.name for file in version.files}, {"model.safetensors", "manifest.json"})
+            self.assertEqual({file.name for file in version.files}, {"model.safetensors", "manifest.json", "training-images.bin"})
+            self.assertTrue(version.training_images_recorded)
         for name in ("1", "live"):
             request = model.GetModelVersionRequest(name="models/age/versions/" + name)
             self.assertEqual(self.client.models.GetModelVersion(request).version, oldest)

@@ -197,7 +197,7 @@ class TrainingsTest(TrainedTest):
         self.assertEqual([checkpoint.epoch for checkpoint in best], [self.first.best.epoch])
         self.assertEqual(best[0].name, "trainings/first/checkpoints/{}".format(self.first.best.epoch))
         self.assertEqual((best[0].val_loss, best[0].val_mae), (self.first.best.val_loss, self.first.best.val_mae))
-        self.assertEqual({file.name for file in best[0].files}, {"model.safetensors", "manifest.json"})
+        self.assertEqual({file.name for file in best[0].files}, {"model.safetensors", "manifest.json", "training-images.bin"})
         for file in best[0].files:
             for name in (best[0].name, "trainings/first/checkpoints/best"):
                 described, content, chunks = self.client.download(name, file.name)
@@ -215,7 +215,8 @@ class TrainingsTest(TrainedTest):
         self.assertEqual((manifest["format_version"], manifest["architecture"]), (1, "resnet18"))
         self.assertEqual((manifest["training"], manifest["epoch"]), ("trainings/first", self.first.best.epoch))
         self.assertEqual(manifest["input"]["size"], 64)
-        self.assertEqual(manifest["sha256"], {"model.safetensors": weights.sha256})
+        images = self.client.download("trainings/first/checkpoints/best", "training-images.bin")[0]
+        self.assertEqual(manifest["sha256"], {"model.safetensors": weights.sha256, "training-images.bin": images.sha256})
         self.assertEqual(manifest["dataset"]["digest"], self.first.dataset.digest)
 
     def test_a_checkpoint_or_file_that_does_not_exist_is_not_found(self):

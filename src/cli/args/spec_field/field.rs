@@ -31,7 +31,7 @@ impl Field {
     pub(crate) fn parse(path: &str) -> Result<Self, String> {
         let unknown = || {
             let suggestion = suggestions::suggest(path);
-            format!("TrainingSpec has no field `{path}`; {suggestion}")
+            format!("no field `{path}`; {suggestion}")
         };
         let (outer, name) = match path.rsplit_once('.') {
             Some((outer, name)) => (Some(outer), name),
@@ -48,6 +48,14 @@ impl Field {
             path: path.to_owned(),
             steps,
             last: message.get_field_by_name(name).ok_or_else(unknown)?,
+        })
+    }
+
+    /// All fields with the values that each takes, in words.
+    pub(crate) fn all() -> impl Iterator<Item = (String, String)> {
+        suggestions::all_paths().into_iter().filter_map(|path| {
+            let field = Self::parse(&path).ok()?;
+            Some((path, value::expected(&field.last)))
         })
     }
 

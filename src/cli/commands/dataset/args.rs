@@ -1,22 +1,25 @@
 //! Subcommands of `visage dataset`.
 
 use crate::cli::{
-    commands::dataset::{check, named, push},
+    commands::dataset::{check, named, push, uploads},
     context::{Context, Outcome},
     error::Error,
 };
 
 const EXAMPLES: &str = "\
 Examples:
-  visage dataset push faces/ --name faces              upload from this machine
+  visage dataset push faces/ --id faces              upload from this machine
   visage dataset register /data/faces                  name a directory of the server datasets/faces
   visage dataset list
   visage dataset get faces                             splits, ages, and skipped files with reasons
   visage dataset delete faces
+  visage dataset uploads                               interrupted uploads, to resume or delete
+  visage dataset uploads list
+  visage dataset uploads delete 3f0c2a54-6c1e-4a52-9b0b-0d1f4cbb8a11
   visage dataset check datasets/faces
   visage dataset check faces/
   visage dataset check faces/ --strict                 for scripts: fails if an image is in two splits
-  visage dataset check faces.csv --model live          also doubtful labels according to the live version
+  visage dataset check faces.csv --version live          also doubtful labels according to the live version
   visage dataset check faces/ --split-grouping near --json | jq .near.straddling_groups";
 
 #[derive(Debug, clap::Subcommand)]
@@ -27,6 +30,7 @@ pub(crate) enum Command {
     /// Name a directory of the server, without copying it
     Register(named::RegisterArgs),
     /// List named datasets, newest first
+    #[command(visible_alias = "ls")]
     List(named::ListArgs),
     /// Show one named dataset
     Get {
@@ -34,10 +38,13 @@ pub(crate) enum Command {
         name: String,
     },
     /// Delete a named dataset; images of a registered one are kept, those of a pushed one deleted
+    #[command(visible_alias = "rm")]
     Delete {
         /// `ID` or `datasets/ID`
         name: String,
     },
+    /// List or delete archives that were uploaded and that no dataset uses
+    Uploads(uploads::Args),
     /// Find unusable files, duplicates, leaks between splits and doubtful labels; changes nothing
     #[command(after_help = EXAMPLES)]
     Check(check::Args),
@@ -50,6 +57,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outco
         Command::List(args) => named::list(args, context).await,
         Command::Get { name } => named::get(&name, context).await,
         Command::Delete { name } => named::delete(&name, context).await,
+        Command::Uploads(args) => uploads::run(args, context).await,
         Command::Check(args) => check::run(args, context).await,
     }
 }

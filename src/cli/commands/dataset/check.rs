@@ -24,13 +24,14 @@ use crate::{
 pub(crate) struct Args {
     /// `datasets/ID`, or a directory of images whose names start with the age, or a CSV/TSV file
     /// with the columns `path` and `age`; on the server's disk
+    #[arg(value_name = "DATASET")]
     path: PathBuf,
     #[command(flatten)]
     reading: ReadingArgs,
     /// Also list images whose age is outside the widest interval of this version: a number, an
     /// alias, or `models/MODEL/versions/VERSION`
-    #[arg(long, value_name = "VERSION")]
-    model: Option<String>,
+    #[arg(long, alias = "model", value_name = "VERSION")]
+    version: Option<String>,
     /// Read headers and bytes only: several times as fast, but without near-duplicates and without
     /// damaged image data
     #[arg(long)]
@@ -80,7 +81,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         skip_near_duplicates: args.no_near,
         near_distance: args.near_distance,
         model_version: args
-            .model
+            .version
             .map(|version| short_names::version("age", &version))
             .unwrap_or_default(),
         max_listed: Some(args.list),

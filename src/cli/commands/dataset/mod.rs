@@ -6,5 +6,6 @@ mod check;
 mod named;
 mod push;
 mod upload;
+mod uploads;
 
 pub(crate) use args::{Command, run};

@@ -2,12 +2,13 @@
 
 use std::{
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
 use crate::{
     cli::{
-        args::{dataset_args::ReadingArgs, paths::absolute, short_names},
+        args::{dataset_args::ReadingArgs, paths::absolute, short_names, watch_flag::ctrl_c},
         client::{Client, pages, request},
         context::{Context, Outcome},
         error::Error,
@@ -33,8 +34,8 @@ pub(crate) struct RegisterArgs {
     /// `path` and `age`; on the server's disk, where it remains
     path: PathBuf,
     /// Id of the dataset, such as `faces-2` [default: from the directory's name]
-    #[arg(long, value_name = "ID")]
-    name: Option<String>,
+    #[arg(long, alias = "name", value_name = "ID")]
+    id: Option<String>,
     /// Display name
     #[arg(long, value_name = "TEXT", default_value = "")]
     display_name: String,
@@ -53,8 +54,8 @@ pub(crate) struct ListArgs {
 }
 
 pub(crate) async fn register(args: RegisterArgs, context: &mut Context) -> Result<Outcome, Error> {
-    let id = match &args.name {
-        Some(name) => short_names::dataset_id(name).to_owned(),
+    let id = match &args.id {
+        Some(id) => short_names::dataset_id(id).to_owned(),
         None => id_from(&args.path)?,
     };
     let message = RegisterDatasetRequest {
@@ -85,7 +86,7 @@ fn id_from(path: &Path) -> Result<String, Error> {
     match names::is_id(id) {
         true => Ok(id.to_owned()),
         false => Err(Error::Usage(format!(
-            "{stem:?} cannot be turned into an id; set one with --name"
+            "{stem:?} cannot be turned into an id; set one with --id"
         ))),
     }
 }
@@ -167,6 +168,23 @@ pub(super) async fn fetch(
     response.dataset.ok_or_else(missing)
 }
 
+/// The work that the server continues after Ctrl-C.
+fn interrupted_message(dataset: &Dataset) -> String {
+    let work = match dataset.state() {
+        DatasetState::Unpacking => "unpack and scan",
+        DatasetState::Scanning
+        | DatasetState::Unspecified
+        | DatasetState::Ready
+        | DatasetState::Failed => "scan",
+    };
+    let id = short_names::dataset_id(&dataset.name);
+    format!(
+        "No longer waiting; the server continues to {work} {}. `visage dataset get {id}` shows its \
+         state, `visage dataset delete {id}` discards it.",
+        dataset.name
+    )
+}
+
 /// Waits until a dataset is ready or failed, and prints it.
 pub(super) async fn show_when_done(
     mut dataset: Dataset,
@@ -178,6 +196,7 @@ pub(super) async fn show_when_done(
         DatasetState::Unpacking | DatasetState::Scanning => true,
         DatasetState::Unspecified | DatasetState::Ready | DatasetState::Failed => false,
     };
+    let mut interrupt = pin!(ctrl_c());
     while !detach && is_in_progress(&dataset) {
         if let Some(progress) = &dataset.progress {
             let share = progress.done as f64 / progress.total.max(1) as f64;
@@ -187,14 +206,19 @@ pub(super) async fn show_when_done(
             };
             context.output.draw(share, text);
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
-        dataset = match fetch(&dataset.name, client, context).await {
-            Ok(dataset) => dataset,
-            Err(error) => {
+        let poll = async {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            fetch(&dataset.name, client, context).await
+        };
+        let polled = tokio::select! {
+            polled = poll => polled,
+            () = &mut interrupt => {
                 context.output.clear();
-                return Err(error);
+                context.output.warn(&interrupted_message(&dataset));
+                return Ok(Outcome::Interrupted);
             }
         };
+        dataset = polled.inspect_err(|_| context.output.clear())?;
     }
     context.output.clear();
     show(&dataset, context)

@@ -8,7 +8,11 @@ use crate::{
     cli::{
         args::{dataset_args::ReadingArgs, short_names},
         client::{Client, request},
-        commands::dataset::{archive::Archive, named, upload},
+        commands::dataset::{
+            archive::Archive,
+            named,
+            upload::{self, Interrupted, Sent},
+        },
         context::{Context, Outcome},
         error::Error,
         output::text::size_text,
@@ -19,9 +23,9 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  visage dataset push faces/ --name faces
-  visage dataset push faces.zip --name faces --display-name \"Faces of 2026\"
-  visage train --dataset datasets/faces
+  visage dataset push faces/ --id faces
+  visage dataset push faces.zip --id faces --display-name \"Faces of 2026\"
+  visage train datasets/faces
 
 A directory is packed into a temporary tar of its images and manifests first; TMPDIR selects its location.
 An archive may be a zip, a tar or a gzipped tar of images whose names start with the age, or of images with
@@ -33,8 +37,8 @@ pub(crate) struct Args {
     /// Directory of images, or a zip, tar or tar.gz file; on this machine
     source: PathBuf,
     /// Id of the dataset, such as `faces-2`; its name is `datasets/ID`
-    #[arg(long, value_name = "ID")]
-    name: String,
+    #[arg(long, alias = "name", value_name = "ID")]
+    id: String,
     /// Display name
     #[arg(long, value_name = "TEXT", default_value = "")]
     display_name: String,
@@ -53,10 +57,10 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Error> {
-    let id = short_names::dataset_id(&args.name);
+    let id = short_names::dataset_id(&args.id);
     if !names::is_id(id) {
         return Err(Error::Usage(format!(
-            "--name must be an id of 1 to 63 of a-z, 0-9 and -, starting with a letter, got {id:?}"
+            "--id must be an id of 1 to 63 of a-z, 0-9 and -, starting with a letter, got {id:?}"
         )));
     }
     let client = context.connect().await?;
@@ -75,7 +79,13 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     for warning in archive.warnings() {
         output.note(&format!("warning: {warning}"));
     }
-    let upload = upload::send(archive, base, args.resume, context).await?;
+    let upload = match upload::send(archive, base, args.resume, context).await? {
+        Sent::Complete(upload) => upload,
+        Sent::Interrupted(interrupted) => {
+            context.output.warn(&interrupted_message(&interrupted));
+            return Ok(Outcome::Interrupted);
+        }
+    };
     let message = CreateDatasetRequest {
         dataset_id: id.to_owned(),
         upload,
@@ -87,6 +97,19 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     named::show_when_done(dataset, args.detach, &client, context).await
 }
 
+/// The remaining upload, and the ways to continue and to delete it.
+fn interrupted_message(interrupted: &Interrupted) -> String {
+    let Some(upload) = &interrupted.upload else {
+        return "Interrupted; nothing was uploaded.".to_owned();
+    };
+    format!(
+        "Interrupted after {} of {}. Continue with the same command and `--resume {upload}`, or \
+         delete the upload with `visage dataset uploads delete {upload}`.",
+        size_text(interrupted.sent),
+        size_text(interrupted.total)
+    )
+}
+
 /// Checks before the upload that the name is free.
 async fn check_free(id: &str, client: &Client) -> Result<(), Error> {
     let name = short_names::dataset(id);
@@ -96,7 +119,7 @@ async fn check_free(id: &str, client: &Client) -> Result<(), Error> {
         .await;
     match found {
         Ok(_) => Err(Error::Refused(Box::new(Status::already_exists(format!(
-            "datasets/{id} already exists; choose another --name, or delete it with `visage dataset delete {id}`"
+            "datasets/{id} already exists; choose another --id, or delete it with `visage dataset delete {id}`"
         ))))),
         Err(status) if status.code() == Code::NotFound => Ok(()),
         Err(status) => Err(client.failure(status)),

@@ -3,8 +3,9 @@
 
 use std::{
     io::{self, Read},
+    pin::pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -17,8 +18,8 @@ use tonic::Status;
 use ureq::{Agent, Body, SendBody, http::Response};
 
 use crate::cli::{
-    client::RetryPolicy, commands::dataset::archive::Archive, context::Context, error::Error,
-    output::text::size_text,
+    args::watch_flag::ctrl_c, client::RetryPolicy, commands::dataset::archive::Archive,
+    context::Context, error::Error, output::text::size_text,
 };
 
 /// Bytes per request; they are durable when its response arrives.
@@ -27,22 +28,41 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 
+/// End of an upload without an error.
+pub(super) enum Sent {
+    /// The upload with this id is complete.
+    Complete(String),
+    /// Ctrl-C.
+    Interrupted(Interrupted),
+}
+
+/// State of an upload at Ctrl-C.
+pub(super) struct Interrupted {
+    /// Id of the upload; `None` before the server has created it.
+    pub(super) upload: Option<String>,
+    /// Bytes that were sent, and those of the archive.
+    pub(super) sent: u64,
+    pub(super) total: u64,
+}
+
 /// Uploads the archive on a thread of its own, because the HTTP client blocks, and draws the
-/// progress. Returns the id of the upload.
+/// progress. After Ctrl-C the thread runs until the program ends.
 pub(super) async fn send(
     archive: Archive,
     base: String,
     resume: Option<String>,
     context: &mut Context,
-) -> Result<String, Error> {
+) -> Result<Sent, Error> {
     let upload = Upload {
         agent: agent(),
         base,
         archive,
         sent: Arc::new(AtomicU64::new(0)),
+        id: Arc::default(),
         retry: context.retry,
     };
     let (sent, total) = (Arc::clone(&upload.sent), upload.archive.length());
+    let id = Arc::clone(&upload.id);
     let (result_tx, mut result_rx) = oneshot::channel();
     let (note_tx, mut note_rx) = mpsc::channel::<String>(8);
     thread::Builder::new()
@@ -55,9 +75,18 @@ pub(super) async fn send(
         .map_err(Error::Runtime)?;
     let output = &mut context.output;
     let mut ticks = tokio::time::interval(DRAW_INTERVAL);
+    let mut interrupt = pin!(ctrl_c());
     let result = loop {
         tokio::select! {
             result = &mut result_rx => break result,
+            () = &mut interrupt => {
+                output.clear();
+                return Ok(Sent::Interrupted(Interrupted {
+                    upload: id.get().cloned(),
+                    sent: sent.load(Ordering::Relaxed),
+                    total,
+                }));
+            }
             Some(text) = note_rx.recv() => output.note(&text),
             _ = ticks.tick() => {
                 let now = sent.load(Ordering::Relaxed);
@@ -70,7 +99,9 @@ pub(super) async fn send(
     while let Ok(text) = note_rx.try_recv() {
         output.note(&text);
     }
-    result.map_err(|_| Error::Runtime(io::Error::other("the upload thread panicked")))?
+    let result =
+        result.map_err(|_| Error::Runtime(io::Error::other("the upload thread panicked")))?;
+    result.map(Sent::Complete)
 }
 
 fn agent() -> Agent {
@@ -88,6 +119,8 @@ struct Upload {
     archive: Archive,
     /// Bytes that were sent, for the progress bar.
     sent: Arc<AtomicU64>,
+    /// Id, once the server has created the upload.
+    id: Arc<OnceLock<String>>,
     retry: RetryPolicy,
 }
 
@@ -125,16 +158,17 @@ impl Upload {
             Some(id) => id,
             None => self.repeat(&note, None, || self.create())?,
         };
+        let id = self.id.get_or_init(|| id);
         let mut best = 0;
         let mut attempts = Attempts::new();
         loop {
-            let offset = self.repeat(&note, Some(&id), || self.offset(&id))?;
+            let offset = self.repeat(&note, Some(id), || self.offset(id))?;
             if offset > best {
                 (best, attempts) = (offset, Attempts::new());
             }
-            match self.send_from(&id, offset) {
-                Ok(()) => return Ok(id),
-                Err(failure) => self.wait(&mut attempts, failure, Some(&id), &note)?,
+            match self.send_from(id, offset) {
+                Ok(()) => return Ok(id.clone()),
+                Err(failure) => self.wait(&mut attempts, failure, Some(id), &note)?,
             }
         }
     }
@@ -348,6 +382,7 @@ mod tests {
             base,
             archive: Archive::open(&path, |_, _| {}).unwrap(),
             sent: Arc::default(),
+            id: Arc::default(),
             retry: RetryPolicy {
                 initial_delay: delay,
                 max_delay: delay,

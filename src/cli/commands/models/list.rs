@@ -7,12 +7,19 @@ use crate::{
         commands::models::args::ListArgs,
         context::{Context, Outcome},
         error::Error,
-        output::{json, table, text::time_text},
+        output::{
+            json, table,
+            text::{size_text, time_text},
+        },
+        report::validation_sets,
     },
     proto::v1::{
         AliasEvent, ListAliasEventsRequest, ListModelVersionsRequest, ModelVersion, VersionOrigin,
     },
 };
+
+/// Position of the marks in the table of versions, before the losses.
+const MARK_COLUMN: usize = 2;
 
 pub(super) async fn versions(
     args: &ListArgs,
@@ -40,15 +47,25 @@ pub(super) async fn versions(
         context.output.note(&format!("No versions of {parent}."));
         return Ok(Snapshot::changing(Vec::new()));
     }
-    let rows: Vec<Vec<String>> = found.iter().map(version_row).collect();
-    let header = [
-        "VERSION", "ALIASES", "VAL LOSS", "VAL MAE", "TEST MAE", "CREATED", "SOURCE",
+    let marks = validation_sets::marks(found.iter().map(|version| version.val_digest.as_str()));
+    let mut header = vec![
+        "VERSION", "ALIASES", "VAL LOSS", "VAL MAE", "TEST MAE", "SIZE", "CREATED", "SOURCE",
     ];
-    Ok(Snapshot::changing(table::lines(&header, &rows)))
+    let mut rows: Vec<Vec<String>> = found.iter().map(version_row).collect();
+    if let Some(marks) = &marks {
+        header.insert(MARK_COLUMN, validation_sets::COLUMN);
+        for (row, mark) in rows.iter_mut().zip(marks) {
+            row.insert(MARK_COLUMN, mark.clone());
+        }
+    }
+    let mut lines = table::lines(&header, &rows);
+    lines.extend(marks.map(|_| validation_sets::EXPLANATION.to_owned()));
+    Ok(Snapshot::changing(lines))
 }
 
 fn version_row(version: &ModelVersion) -> Vec<String> {
     let metrics = version.metrics.as_ref();
+    let bytes: u64 = version.files.iter().map(|file| file.size_bytes).sum();
     vec![
         version.version.to_string(),
         version.aliases.join(","),
@@ -63,6 +80,7 @@ fn version_row(version: &ModelVersion) -> Vec<String> {
             .as_ref()
             .map(|test| format!("{:.2}", test.mae))
             .unwrap_or_default(),
+        size_text(bytes),
         time_text(version.create_time),
         source(version),
     ]

@@ -1,5 +1,6 @@
-//! `visage models`: lists, shows, registers and exports model versions, and moves aliases.
+//! `visage models`: lists, shows, registers, exports and deletes model versions, and moves aliases.
 
+mod aliases;
 mod args;
 mod export;
 mod list;
@@ -7,3 +8,10 @@ mod run;
 
 pub(crate) use args::Command;
 pub(crate) use run::run;
+
+use crate::cli::error::Error;
+
+/// A response without its version.
+fn missing_version() -> Error {
+    Error::Contract("the response has no model version".to_owned())
+}

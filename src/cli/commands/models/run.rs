@@ -3,23 +3,26 @@
 use crate::{
     cli::{
         args::{short_names, watch_flag},
-        client::request,
+        client::{Client, request},
         commands::models::{
-            Command,
-            args::AliasCommand,
-            export,
+            Command, aliases, export,
             list::{self, source},
+            missing_version,
         },
         context::{Context, Outcome},
         error::Error,
         output::{json, text::size_text},
         report,
     },
+    names::LIVE,
     proto::v1::{
-        DeleteAliasRequest, EpochMetrics, GetModelVersionRequest, ModelVersion,
-        RegisterVersionRequest, SetAliasRequest,
+        DeleteModelVersionRequest, EpochMetrics, GetModelVersionRequest, ModelVersion,
+        RegisterVersionRequest,
     },
 };
+
+/// Source of `visage models register` that names the built-in face model.
+const STARTER: &str = "starter";
 
 pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> {
     let client = context.connect().await?;
@@ -39,47 +42,60 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outco
             show(client.message(response)?.version, context)?;
         }
         Command::Register {
-            training,
+            source,
             epoch,
             model,
         } => {
+            let is_starter = source == STARTER;
             let message = RegisterVersionRequest {
-                checkpoint: short_names::checkpoint(&training, &epoch),
+                checkpoint: match is_starter {
+                    true => String::new(),
+                    false => short_names::checkpoint(&source, &epoch),
+                },
                 parent: short_names::model(&model.model),
-                starter: false,
+                starter: is_starter,
             };
             let response = models.register_version(request(message)).await;
-            show(client.message(response)?.version, context)?;
+            let version = client.message(response)?.version;
+            let number = version.as_ref().map_or(0, |version| version.version);
+            let is_live = version
+                .as_ref()
+                .is_some_and(|version| version.aliases.iter().any(|alias| alias == LIVE));
+            show(version, context)?;
+            if !is_live {
+                let hint = format!("Serve it with `visage models promote {number}`.");
+                context.output.note(&hint);
+            }
         }
-        Command::Alias(AliasCommand::Set {
-            alias,
-            version,
-            expected,
-            model,
-        }) => {
-            let message = SetAliasRequest {
-                name: short_names::version(&model.model, &version),
-                alias,
-                expected_version: expected,
-            };
-            let response = models.set_alias(request(message)).await;
-            show(client.message(response)?.version, context)?;
+        Command::Promote { version, model } => {
+            return aliases::promote(&version, &model, &client, context).await;
         }
-        Command::Alias(AliasCommand::Delete { alias, model }) => {
-            let message = DeleteAliasRequest {
-                parent: short_names::model(&model.model),
-                alias: alias.clone(),
-            };
-            client.message(models.delete_alias(request(message)).await)?;
-            context.output.note(&format!("Removed the alias {alias}."));
+        Command::Rollback { model } => return aliases::roll_back(&model, &client, context).await,
+        Command::Delete { versions, model } => {
+            for version in versions {
+                let name = short_names::version(&model.model, &version);
+                delete(name, &client, context).await?;
+            }
         }
+        Command::Alias(command) => return aliases::run(command, &client, context).await,
     }
     Ok(Outcome::Done)
 }
 
+async fn delete(name: String, client: &Client, context: &Context) -> Result<(), Error> {
+    let message = DeleteModelVersionRequest { name: name.clone() };
+    let response = client.models().delete_model_version(request(message)).await;
+    let freed = client.message(response)?.freed_bytes;
+    let output = &context.output;
+    if output.is_json() {
+        return output.object(&serde_json::json!({ "name": name, "freed_bytes": freed }));
+    }
+    output.note(&format!("Deleted {name}; {} freed.", size_text(freed)));
+    Ok(())
+}
+
 fn show(version: Option<ModelVersion>, context: &Context) -> Result<(), Error> {
-    let version =
-        version.ok_or_else(|| Error::Contract("the response has no model version".to_owned()))?;
+    let version = version.ok_or_else(missing_version)?;
     let output = &context.output;
     if output.is_json() {
         return output.object(&json::value("ModelVersion", &version));
@@ -100,7 +116,7 @@ fn show(version: Option<ModelVersion>, context: &Context) -> Result<(), Error> {
         output.line(&report::epoch_line(&metrics))?;
     }
     if let Some(test) = &version.test {
-        for line in report::evaluation_lines("Test", test) {
+        for line in report::test_lines(test) {
             output.line(&line)?;
         }
     }

@@ -1,29 +1,28 @@
 //! Flags of `visage sweep`.
 
-use std::path::PathBuf;
-
 use crate::cli::{
-    args::{dataset_args::ReadingArgs, spec_field::Assignment},
+    args::{
+        dataset_args::{DatasetArg, ReadingArgs},
+        spec_field::Assignment,
+    },
     commands::sweep::plan::{Axis, Range},
 };
 
 const EXAMPLES: &str = "\
 Examples:
-  visage sweep --dataset faces/ --grid optimizer.learning_rate=1e-4,3e-4 --grid batch_size=16,32 --set max_epochs=3
-  visage sweep --dataset faces/ --random 20 --range optimizer.learning_rate=1e-5..1e-2:log --grid 'trainable=[\"layer4\",\"fc\"],ALL'
-  visage sweep --dataset faces/ --grid batch_size=16,32 --resume sweep-1a2b3c4d
+  visage sweep faces/ --grid optimizer.learning_rate=1e-4,3e-4 --grid batch_size=16,32 --set max_epochs=3
+  visage sweep faces/ --random 20 --range optimizer.learning_rate=1e-5..1e-2:log --grid 'trainable=[\"layer4\",\"fc\"],ALL'
+  visage sweep faces/ --grid batch_size=16,32 --resume sweep-1a2b3c4d
 
 Fields have the names of TrainingSpec in the API. No run is promoted unless `--set promote=...` is given.
 Ctrl-C leaves started runs to the server; the same command with --resume continues the sweep.
 The exit code is 0 only if all runs succeeded.";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = "visage sweep [OPTIONS] <DATASET>")]
 pub(crate) struct Args {
-    /// `datasets/ID`, or a directory of images whose names start with the age, or a CSV/TSV file
-    /// with the columns `path` and `age`; on the server's disk
-    #[arg(long, value_name = "PATH")]
-    pub(super) dataset: PathBuf,
+    #[command(flatten)]
+    pub(super) dataset: DatasetArg,
     #[command(flatten)]
     pub(super) reading: ReadingArgs,
     /// Values of a field; repeatable, all combinations are trained

@@ -48,8 +48,8 @@ fn describe(fields: &[Assignment]) -> String {
 }
 
 /// The runs in the order in which they start.
-pub(super) fn plan_runs(args: &Args, id: &str) -> Result<Vec<Run>, Error> {
-    check_fields(args)?;
+pub(super) fn plan_runs(args: Args, id: &str) -> Result<Vec<Run>, Error> {
+    check_fields(&args)?;
     let count = match args.random {
         Some(count) => Some(count as usize),
         None => plan::grid_size(&args.axes),
@@ -71,7 +71,7 @@ pub(super) fn plan_runs(args: &Args, id: &str) -> Result<Vec<Run>, Error> {
         None => plan::grid(&args.axes),
     };
     let mut common = TrainingSpec {
-        dataset: Some(dataset_spec(args.dataset.clone(), &args.reading)?),
+        dataset: Some(dataset_spec(args.dataset.required()?, &args.reading)?),
         promote: Promote::Never.into(),
         ..TrainingSpec::default()
     };

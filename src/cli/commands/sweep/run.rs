@@ -21,10 +21,11 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         Some(id) => id,
         None => format!("sweep-{:08x}", Uuid::new_v4().as_fields().0),
     };
-    let planned = plan_runs(&args, &id)?;
+    let queued = args.queued as usize;
+    let planned = plan_runs(args, &id)?;
     let client = context.connect().await?;
     let count = planned.len();
-    let mut runs = Runs::new(planned, is_resumed, args.queued as usize);
+    let mut runs = Runs::new(planned, is_resumed, queued);
     if is_resumed && !runs.any_exists(&client, context).await? {
         return Err(Error::Refused(Box::new(Status::not_found(format!(
             "sweep {id:?} does not exist: none of trainings/{id}-1 to trainings/{id}-{count} was found; start it with --id {id}"

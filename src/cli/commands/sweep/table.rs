@@ -65,7 +65,7 @@ pub(super) fn print(ended: &[(&Run, &Training)], id: &str, context: &Context) ->
         .filter(|(_, training)| training.state() == TrainingState::Succeeded)
     {
         output.note(&format!(
-            "Serve the best with `visage models alias set live {}`.",
+            "Serve the best with `visage models promote {}`.",
             short_names::version_id(&best.model_version)
         ));
     }

@@ -17,7 +17,7 @@ fn plan_error(arguments: &[&str]) -> String {
     let Command::Sweep(args) = parse(arguments).unwrap().command else {
         unreachable!("`sweep` was parsed");
     };
-    let error = plan_runs(&args, "s").unwrap_err();
+    let error = plan_runs(args, "s").unwrap_err();
     assert_eq!(error.exit_code(), 2);
     error.to_string()
 }

@@ -25,7 +25,8 @@ use crate::cli::{
         view::View,
     },
     context::{Context, Outcome},
-    error::{Error, describe},
+    error::Error,
+    status_text::describe,
 };
 
 const EXAMPLES: &str = "\

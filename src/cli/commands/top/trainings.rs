@@ -66,7 +66,7 @@ pub(super) fn draw(view: &View<'_>, area: Rect, buffer: &mut Buffer) {
         area.intersection(*buffer.area())
     };
     let note = match all.len() {
-        0 => Some("none; start one with `visage train --dataset DIR`".to_owned()),
+        0 => Some("none; start one with `visage train DIRECTORY`".to_owned()),
         count if count > shown => Some(format!("and {} more", count - shown)),
         _ => None,
     };

@@ -1,27 +1,33 @@
 //! Flags of `visage train`. Enums of the API are kept as their numbers, 0 if not given.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use crate::cli::args::{api_enum, dataset_args::ReadingArgs, spec_field::Assignment};
+use crate::cli::args::{
+    api_enum,
+    dataset_args::{DatasetArg, ReadingArgs},
+    spec_field::Assignment,
+};
 
 const EXAMPLES: &str = "\
 Examples:
-  visage train --dataset faces/ --epochs 10
-  visage train --dataset faces/ --recipe best --batch-size 64
-  visage train --dataset faces.csv --init RANDOM --trainable ALL --lr 1e-3 --patience 5
-  visage train --dataset faces/ --init weights/resnet18.pth --validate-only
-  visage train --dataset faces/ --detach --json | jq -r .name
+  visage train faces/ --epochs 10
+  visage train faces/ --recipe best --batch-size 64
+  visage train faces.csv --init RANDOM --trainable ALL --lr 1e-3 --patience 5
+  visage train faces/ --init weights/resnet18.pth --validate-only
+  visage train faces/ --detach --json | jq -r .name
 
 The defaults are those of the recipe `reference`. Ctrl-C leaves the training running.
 The exit code is 0 only if the training succeeded.";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, allow_negative_numbers = true)]
+#[command(
+    after_help = EXAMPLES,
+    override_usage = "visage train [OPTIONS] <DATASET>",
+    allow_negative_numbers = true
+)]
 pub(crate) struct Args {
-    /// `datasets/ID`, or a directory of images whose names start with the age, or a CSV/TSV file
-    /// with the columns `path` and `age`; on the server's disk
-    #[arg(long, value_name = "PATH", help_heading = "Data")]
-    pub(super) dataset: PathBuf,
+    #[command(flatten)]
+    pub(super) dataset: DatasetArg,
     /// Fraction of the images for validation, 0 to 0.9 [default: 0.1]
     #[arg(long, value_name = "SHARE", help_heading = "Data")]
     pub(super) validation_fraction: Option<f64>,
@@ -198,14 +204,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ID")]
     pub(super) id: Option<String>,
     /// Display name
-    #[arg(long, value_name = "TEXT")]
-    pub(super) name: Option<String>,
+    #[arg(long, alias = "name", value_name = "TEXT")]
+    pub(super) display_name: Option<String>,
     /// Label for scripts; repeatable
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     pub(super) labels: Vec<(String, String)>,
     /// Return as soon as the training is queued
     #[arg(long, conflicts_with = "validate_only")]
     pub(super) detach: bool,
+    /// List all fields for --set with their types, without starting a training
+    #[arg(long, conflicts_with_all = ["detach", "validate_only"])]
+    pub(super) fields: bool,
     /// Run all checks, including the scan of the dataset, without starting the training
     #[arg(long)]
     pub(super) validate_only: bool,

@@ -50,7 +50,7 @@ pub(super) fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
             max_age: args.max_age,
             max_reject_share: args.max_reject_share,
             split_grouping: args.split_grouping.unwrap_or_default(),
-            ..dataset_spec(args.dataset, &args.reading)?
+            ..dataset_spec(args.dataset.required()?, &args.reading)?
         }),
         init: args
             .init
@@ -90,7 +90,7 @@ pub(super) fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
         request_id: Uuid::new_v4().to_string(),
         validate_only: args.validate_only,
         training_id: args.id.unwrap_or_default(),
-        display_name: args.name.unwrap_or_default(),
+        display_name: args.display_name.unwrap_or_default(),
         labels: args.labels.into_iter().collect(),
     })
 }
@@ -106,5 +106,6 @@ fn init_spec(text: &str, key: Option<String>) -> Result<InitSpec, Error> {
         kind: kind.into(),
         path,
         key: key.unwrap_or_default(),
+        version: String::new(),
     })
 }

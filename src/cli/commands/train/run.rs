@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     cli::{
-        args::{short_names, watch_flag::ctrl_c},
+        args::{short_names, spec_field::Field, watch_flag::ctrl_c},
         client::{Client, request_within},
         commands::{
             follow_view::follow,
@@ -15,7 +15,7 @@ use crate::{
         },
         context::{Context, Outcome},
         error::Error,
-        output::json,
+        output::{json, table},
         report,
     },
     proto::v1::{StartTrainingRequest, StartTrainingResponse, StreamEpochMetricsRequest, Training},
@@ -25,6 +25,9 @@ use crate::{
 const VALIDATE_TIMEOUT: Duration = Duration::from_secs(1800);
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Error> {
+    if args.fields {
+        return print_fields(context);
+    }
     let (detach, validate_only) = (args.detach, args.validate_only);
     let request = start_request(args)?;
     let client = context.connect().await?;
@@ -61,6 +64,22 @@ async fn start(
         client.trainings().start_training(request).await
     };
     client.repeat(&context.retry, call).await
+}
+
+/// The fields for `--set`.
+fn print_fields(context: &Context) -> Result<Outcome, Error> {
+    let output = &context.output;
+    if output.is_json() {
+        for (field, values) in Field::all() {
+            output.object(&serde_json::json!({ "field": field, "values": values }))?;
+        }
+        return Ok(Outcome::Done);
+    }
+    let rows: Vec<Vec<String>> = Field::all()
+        .map(|(field, values)| vec![field, values])
+        .collect();
+    table::print(output, &["FIELD", "VALUE"], &rows)?;
+    Ok(Outcome::Done)
 }
 
 fn print_validation(response: &StartTrainingResponse, context: &Context) -> Result<Outcome, Error> {

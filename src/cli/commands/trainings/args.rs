@@ -24,6 +24,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) enum Command {
     /// List trainings, newest first
+    #[command(visible_alias = "ls")]
     List(ListArgs),
     /// Show one training
     Get {
@@ -61,6 +62,7 @@ pub(crate) enum Command {
         force: bool,
     },
     /// Delete an ended training with its events and unused checkpoints
+    #[command(visible_alias = "rm")]
     Delete(TrainingArg),
     /// List the checkpoints of a training, newest first
     Checkpoints {

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
-use tempfile::NamedTempFile;
 use tokio_stream::StreamExt as _;
 use tonic::Request;
 
@@ -15,7 +13,7 @@ use crate::{
         error::Error,
         output::{json, text::size_text},
     },
-    files::parent_dir,
+    files::AtomicFile,
     proto::v1::DownloadCheckpointRequest,
 };
 
@@ -26,7 +24,7 @@ pub(crate) struct Args {
     /// Epoch of the checkpoint, or `best`
     #[arg(long, value_name = "EPOCH", default_value = "best")]
     epoch: String,
-    /// `model.safetensors` or `manifest.json`
+    /// `model.safetensors`, `manifest.json` or `training-images.bin`
     #[arg(long, value_name = "NAME", default_value = "model.safetensors")]
     file: String,
     /// File to write; replaced if it exists [default: the file's name in the current directory,
@@ -56,14 +54,10 @@ pub(crate) async fn run(
     let parts = client
         .message(response)?
         .map(|part| part.map(|part| (part.file, part.data)));
-    let mut temporary = NamedTempFile::new_in(parent_dir(&target)).map_err(Error::File)?;
+    let mut written = AtomicFile::create(&target).map_err(Error::File)?;
     let output = &mut context.output;
-    let file = download(client, parts, &mut temporary, &target, output).await?;
-    temporary.as_file().sync_all().map_err(Error::File)?;
-    make_readable(&temporary)?;
-    temporary
-        .persist(&target)
-        .map_err(|error| Error::File(error.error))?;
+    let file = download(client, parts, &mut written, &target, output).await?;
+    written.commit().map_err(Error::File)?;
     if output.is_json() {
         output.object(&json::value("CheckpointFile", &file))?;
     } else {
@@ -87,16 +81,4 @@ fn default_target(file: &str) -> Result<PathBuf, Error> {
         )));
     }
     Ok(target)
-}
-
-/// Gives the file the usual permissions; temporary files are readable by their owner only.
-#[cfg(unix)]
-fn make_readable(file: &NamedTempFile) -> Result<(), Error> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).map_err(Error::File)
-}
-
-#[cfg(not(unix))]
-fn make_readable(_: &NamedTempFile) -> Result<(), Error> {
-    Ok(())
 }

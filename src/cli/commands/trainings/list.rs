@@ -41,7 +41,7 @@ pub(super) async fn trainings(
     }
     if found.is_empty() {
         context.output.note(match states.is_empty() {
-            true => "No trainings. Start one with `visage train --dataset DIR`.",
+            true => "No trainings. Start one with `visage train DIRECTORY`.",
             false => "No trainings in these states.",
         });
         return Ok(Snapshot::changing(Vec::new()));

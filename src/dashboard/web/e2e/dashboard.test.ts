@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { look } from "./look";
 import { Proxy, hasThisDashboard } from "./proxy";
 import { Server, until } from "./server";
+import { FLAGS } from "./window";
 
 const server = new Server();
 let browser: Browser;
@@ -19,7 +20,6 @@ let subPath: string;
 let faces: string;
 const faults: string[] = [];
 
-const flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const cameras = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
 
 beforeAll(async () => {
@@ -31,7 +31,7 @@ beforeAll(async () => {
   atSubPath = new Proxy("/some/where/", () => server.http, ownFiles);
   root = ownFiles ? await atRoot.listen() : `http://${server.http}/`;
   subPath = await atSubPath.listen();
-  browser = await chromium.launch({ executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: [...flags, ...cameras] });
+  browser = await chromium.launch({ executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: [...FLAGS, ...cameras] });
   context = await browser.newContext({ viewport: { width: 1280, height: 860 }, permissions: ["camera"], acceptDownloads: true, reducedMotion: "reduce" });
   page = await context.newPage();
   page.on("pageerror", (error) => faults.push(String(error)));
@@ -57,8 +57,17 @@ async function figures(of: Page): Promise<(string | null)[][]> {
   if (!(await table.evaluate((one: HTMLDetailsElement) => one.open))) await table.locator("summary").click();
   return table.locator("tbody tr").evaluateAll((rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent)));
 }
+/** Completed epochs, without the validation of the initial weights. */
 async function epochs(): Promise<number[]> {
-  return (await figures(page)).map(([epoch]) => parseInt(epoch ?? "", 10));
+  return (await figures(page)).map(([epoch]) => parseInt(epoch ?? "", 10)).filter((epoch) => epoch > 0);
+}
+/** Opens the folded groups around a field. */
+async function unfold(path: string): Promise<void> {
+  const folds = page.locator("details.fold", { has: field(path) });
+  for (let index = 0; index < (await folds.count()); index += 1) {
+    const fold = folds.nth(index);
+    if (!(await fold.evaluate((one: HTMLDetailsElement) => one.open))) await fold.locator("summary").first().click();
+  }
 }
 const upTo = (last: number): number[] => Array.from({ length: last }, (_, index) => index + 1);
 
@@ -67,8 +76,7 @@ async function startTraining(values: Record<string, string>): Promise<void> {
   await heading("New training").waitFor();
   for (const [path, value] of Object.entries(values)) {
     const input = field(path);
-    const fold = page.locator("details.fold", { has: input });
-    if ((await fold.count()) > 0 && !(await fold.first().evaluate((one: HTMLDetailsElement) => one.open))) await fold.first().locator("summary").click();
+    await unfold(path);
     if ((await input.evaluate((one) => one.tagName)) === "SELECT") await input.selectOption(value);
     else await input.fill(value);
   }
@@ -94,10 +102,10 @@ describe("the dashboard", () => {
   });
 
   it("remembers the colour theme", async () => {
-    await page.getByLabel("Colours").selectOption("dark");
+    await page.getByLabel("Theme").selectOption("dark");
     await page.reload();
     expect(await page.evaluate(() => document.documentElement.dataset["theme"])).toBe("dark");
-    await page.getByLabel("Colours").selectOption("system");
+    await page.getByLabel("Theme").selectOption("system");
     await page.emulateMedia({ colorScheme: "dark" });
     await page.waitForFunction(() => document.documentElement.dataset["theme"] === "dark");
     await page.emulateMedia({ colorScheme: "light" });
@@ -108,13 +116,15 @@ describe("the dashboard", () => {
     await startTraining({ "dataset.path": faces, max_epochs: "ten" });
     await page.locator(".field", { has: field("max_epochs") }).getByText("is not a whole number").waitFor();
     expect(await field("max_epochs").getAttribute("aria-invalid")).toBe("true");
+    await page.getByText("1 field needs a change, marked in red below").waitFor();
     await field("max_epochs").fill("3");
-    await page.locator("summary", { has: page.getByText("Optimizer", { exact: true }) }).click();
+    await unfold("optimizer.learning_rate");
     await field("optimizer.learning_rate").fill("-1");
+    await unfold("dataset.test_fraction");
     await field("dataset.test_fraction").fill("7");
     await page.locator("summary", { has: page.getByText("Optimizer", { exact: true }) }).click();
-    await page.getByRole("button", { name: "Check" }).click();
-    await page.getByText("StartTraining failed").waitFor();
+    await page.getByRole("button", { name: "Check", exact: true }).click();
+    await page.getByText("2 fields need a change, marked in red below").waitFor();
     // The folded group opens for it.
     for (const path of ["optimizer.learning_rate", "dataset.test_fraction"]) {
       await page.locator(".field.is-wrong", { has: field(path) }).locator(".wrong").waitFor();
@@ -124,11 +134,39 @@ describe("the dashboard", () => {
     await look(page, "start-wrong");
   });
 
+  it("shows the server's defaults before it is asked", async () => {
+    await visit("#/trainings");
+    await visit("#/start");
+    await heading("New training").waitFor();
+    /** Shown defaults of all fields. */
+    const shown = (): Promise<Record<string, string>> =>
+      page.locator(".spec-form [name]").evaluateAll((all) =>
+        Object.fromEntries(all.map((one) => [one.getAttribute("name"), one instanceof HTMLSelectElement ? (one.options[0]?.text ?? "") : (one as HTMLInputElement).placeholder])),
+      );
+    await field("dataset.path").fill(faces);
+    for (const recipe of ["BEST", "FAST", "REFERENCE"]) {
+      await field("recipe").selectOption(recipe);
+      // Its default weights need a file or a download.
+      if (recipe === "REFERENCE") await field("init.kind").selectOption("RANDOM");
+      const before = await shown();
+      await page.getByRole("button", { name: "Check", exact: true }).click();
+      await page.locator(".checked").waitFor();
+      await until(async () => (await field("restart_policy.max_restarts").getAttribute("placeholder")) !== "", "the server's defaults are shown");
+      const after = await shown();
+      // The number of restarts is a setting of the server.
+      const differing = Object.keys(before).filter((path) => before[path] !== after[path] && path !== "restart_policy.max_restarts");
+      expect(differing.map((path) => [path, before[path], after[path]]), recipe).toEqual([]);
+    }
+    // Three checks leave a single notice.
+    expect(await page.locator(".notice").count()).toBe(1);
+    await field("recipe").selectOption("");
+    await field("init.kind").selectOption("");
+  });
+
   it("checks a spec and shows the dataset and the defaults", async () => {
-    await field("optimizer.learning_rate").fill("");
-    await field("dataset.test_fraction").fill("");
+    await field("max_epochs").fill("");
     await field("init.kind").selectOption("STARTER");
-    await page.getByRole("button", { name: "Check" }).click();
+    await page.getByRole("button", { name: "Check", exact: true }).click();
     const found = page.locator(".checked");
     await found.waitFor();
     // 60 faces were drawn.
@@ -167,6 +205,7 @@ describe("the dashboard", () => {
     expect(shown.length).toBeGreaterThanOrEqual(last);
     expect(await page.evaluate(() => "isSamePage" in window)).toBe(true);
     await page.getByText(/\(start 2\)/).first().waitFor();
+    expect(await page.locator(".chart .plot").first().getAttribute("aria-label")).toMatch(/Restart: epoch \d+/);
   });
 
   it("pauses and resumes", async () => {
@@ -221,7 +260,7 @@ describe("the dashboard", () => {
     await page.getByRole("button", { name: "Roll back to version 1" }).click();
     await page.locator("[data-version='1'] .chip", { hasText: "live" }).waitFor();
     await second.locator(".chip", { hasText: "previous" }).waitFor();
-    const moves = page.getByRole("region", { name: "History of aliases" }).locator("tbody tr");
+    const moves = page.getByRole("region", { name: "Alias history" }).locator("tbody tr");
     await until(async () => (await moves.count()) >= 4, "the history has both moves of both aliases");
   });
 
@@ -245,6 +284,22 @@ describe("the dashboard", () => {
     await look(page, "model");
     await visit("#/models/99");
     await page.getByText("Version not found").waitFor();
+  });
+
+  it("evaluates a version on a dataset", async () => {
+    await visit("#/models/2");
+    await page.getByLabel("Directory or manifest").fill(faces);
+    await page.getByLabel("Images to evaluate").selectOption("All images");
+    await page.getByRole("button", { name: "Evaluate" }).click();
+    const result = page.locator(`[data-evaluation="${faces}"]`);
+    await result.waitFor();
+    // 60 faces were drawn.
+    expect(await result.locator(".facts div", { hasText: /^Images/ }).first().locator("dd").innerText()).toBe("60");
+    await result.getByText(/of these 60 images were trained on|training images of this version are not recorded/).waitFor();
+    await look(page, "model-evaluated");
+    await page.getByLabel("Directory or manifest").fill(server.path("nowhere"));
+    await page.getByRole("button", { name: "Evaluate" }).click();
+    await page.getByText("EvaluateModelVersion failed").waitFor();
   });
 
   it("predicts drawn faces and reports an unreadable image", async () => {
@@ -275,12 +330,25 @@ describe("the dashboard", () => {
       await page.getByLabel("Explain").check();
       await page.getByLabel("Choose images").setInputFiles(portrait);
       await page.locator(".heat img").first().waitFor();
+      // The sum of the explanation is the age.
+      const explained = page.locator(".prediction", { has: page.locator(".heat") }).first();
+      const [age, base, part] = (await explained.locator(".heat .muted").innerText()).match(/[0-9.]+/g)?.map(Number) ?? [];
+      const sign = (await explained.locator(".heat .muted").innerText()).includes("−") ? -1 : 1;
+      expect(Math.abs((base ?? 0) + sign * (part ?? 0) - (age ?? 0))).toBeLessThan(0.11);
+      expect(await explained.locator(".age-value").innerText()).toBe(`${age?.toFixed(1)} years`);
       await page.getByLabel("Explain").uncheck();
     }
     if (has("detect_faces")) {
       await page.getByLabel("Detect faces").check();
       await page.getByLabel("Choose images").setInputFiles(portrait);
-      await page.locator(".face").or(page.getByText("No face was found")).first().waitFor();
+      await page.locator("button.face").or(page.getByText("No face was found")).first().waitFor();
+      // Faces of this size and seed are found by the detector.
+      const bigFaces = server.drawFaces("big", 2, 256, 11);
+      const group = readdirSync(bigFaces)[0] ?? "";
+      await page.getByLabel("Choose images").setInputFiles(join(bigFaces, group));
+      await page.locator(".prediction", { hasText: group }).getByRole("button", { name: /^Face 1, / }).click();
+      expect(await page.evaluate(() => document.activeElement?.querySelector(".face-title")?.textContent)).toMatch(/Face 1/);
+      await look(page, "predict-faces");
       // The next tests use images without a detectable face.
       await page.getByLabel("Detect faces").uncheck();
     }
@@ -382,19 +450,32 @@ describe("the dashboard", () => {
     await page.getByText("No datasets yet").waitFor();
     await look(page, "datasets-empty");
     await page.getByLabel("Directory or manifest").fill(faces);
-    await page.getByLabel("Dataset id").fill("Not Good");
-    await page.getByRole("button", { name: "Register" }).click();
+    await page.getByRole("link", { name: "Register a directory" }).click();
+    expect(await page.evaluate(() => document.activeElement?.closest("[data-form]")?.getAttribute("data-form"))).toBe("register");
+    const register = page.locator("[data-form=register]");
+    await register.getByLabel("Dataset id").fill("Not Good");
+    await register.getByRole("button", { name: "Register" }).click();
     await page.getByText("RegisterDataset failed").waitFor();
-    await page.getByLabel("Dataset id").fill("drawn");
-    await page.getByRole("button", { name: "Register" }).click();
+    await register.getByLabel("Dataset id").fill("drawn");
+    await register.getByRole("button", { name: "Register" }).click();
     await page.locator("[data-dataset=drawn] .chip", { hasText: "Ready" }).waitFor();
     await page.getByRole("link", { name: "drawn" }).click();
-    await page.getByRole("heading", { level: 2, name: "Sample images by age" }).waitFor();
+    await page.getByRole("heading", { level: 2, name: "Thumbnails by age" }).waitFor();
     // Each one was loaded and is an image.
     await until(() => page.locator(".samples img").evaluateAll((all) => all.length === 24 && all.every((one) => (one as HTMLImageElement).naturalWidth > 0)), "24 images are shown");
     const ages = await page.locator("table.ages tbody tr").evaluateAll((rows) => rows.map((row) => [...row.querySelectorAll("td.right")].map((cell) => Number(cell.textContent))));
     expect(ages.flat().reduce((sum, one) => sum + one, 0)).toBe(60);
     await look(page, "dataset");
+  });
+
+  it("checks a dataset", async () => {
+    await page.getByRole("button", { name: "Check the dataset" }).click();
+    const report = page.locator(`[data-check="${faces}"]`);
+    await report.waitFor();
+    for (const title of ["Unusable files", "Identical images", "Similar images", "Doubtful labels"]) await report.getByText(title, { exact: true }).waitFor();
+    // Drawn faces are all different files.
+    expect(await report.locator("li", { has: page.getByText("Identical images", { exact: true }) }).locator(".chip").first().innerText()).toBe("none");
+    await look(page, "dataset-checked");
   });
 
   it("uploads an archive across a kill of the server", async () => {
@@ -418,7 +499,7 @@ describe("the dashboard", () => {
       return route.continue();
     });
     await page.getByLabel("Choose an archive").setInputFiles(archive);
-    expect(await page.getByLabel("Id", { exact: true }).inputValue()).toBe("new-faces");
+    expect(await page.locator("[data-form=upload]").getByLabel("Dataset id").inputValue()).toBe("new-faces");
     await page.getByRole("button", { name: "Upload", exact: true }).click();
     await page.locator("[data-dataset=new-faces] .chip", { hasText: "Ready" }).waitFor();
     await page.unroute("**/datasets/uploads/*");
@@ -438,7 +519,7 @@ describe("the dashboard", () => {
     await page.getByRole("button", { name: "Upload", exact: true }).click();
     await page.locator("[data-dataset=linked] .chip", { hasText: "Failed" }).waitFor();
     await page.getByRole("link", { name: "linked" }).click();
-    await page.getByText('its entry "30_link.jpg": it is a symbolic link').waitFor();
+    await page.getByText('its entry "30_link.jpg": it must be a file or a directory, got a symbolic link').waitFor();
     await look(page, "dataset-failed");
   });
 
@@ -447,12 +528,25 @@ describe("the dashboard", () => {
     await page.getByRole("link", { name: "Train on it" }).click();
     await heading("New training").waitFor();
     expect(await field("dataset.name").inputValue()).toBe("datasets/new-faces");
-    await field("dataset.name").locator("option", { hasText: "datasets/drawn" }).waitFor({ state: "attached" });
+    await field("dataset.name").locator("option", { hasText: "drawn (60 images)" }).waitFor({ state: "attached" });
     await field("init.kind").selectOption("RANDOM");
+    await unfold("input_size");
     await field("input_size").fill("32");
     await field("max_epochs").fill("1");
     await page.getByRole("button", { name: "Start training" }).click();
     await page.locator("h1 .chip", { hasText: "Succeeded" }).waitFor();
+    const own = await page.evaluate(() => location.hash);
+    // Validated on other images than the trainings on drawn faces.
+    await visit("#/trainings");
+    const ids = await page.locator(".card.training").evaluateAll((all) => all.map((one) => one.getAttribute("data-training")));
+    await visit(`#/compare?t=${ids.join(",")}`);
+    await page.getByText("Validated on different images").waitFor();
+    const marks = await page.getByRole("region", { name: "Best epochs" }).locator("tbody tr").evaluateAll((rows) => rows.map((row) => [...row.querySelectorAll(".chip")].map((chip) => chip.textContent ?? "")));
+    expect(marks[0]?.length).toBe(1);
+    expect(new Set(marks.map(([set]) => set)).size).toBe(2);
+    expect(marks.filter((chips) => chips.includes("lowest")).length).toBe(0);
+    await look(page, "compare-incomparable");
+    await visit(own);
     await page.getByRole("button", { name: "Delete…" }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Delete the training" }).click();
     await heading("Trainings").waitFor();

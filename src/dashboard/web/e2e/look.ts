@@ -18,7 +18,7 @@ async function checkAccess(page: Page, name: string): Promise<void> {
 }
 
 /** Screenshot in a window as high as the page, so that sticky elements are at the edges. */
-async function shoot(page: Page, name: string, window: { width: number; height: number }): Promise<void> {
+export async function shoot(page: Page, path: string, window: { width: number; height: number }): Promise<void> {
   await page.setViewportSize(window);
   const height = await page.evaluate(async () => {
     // Charts are resized one frame later.
@@ -26,7 +26,7 @@ async function shoot(page: Page, name: string, window: { width: number; height: 
     return document.documentElement.scrollHeight;
   });
   await page.setViewportSize({ width: window.width, height: Math.max(window.height, height) });
-  await page.screenshot({ path: `${DIRECTORY}/${name}.png` });
+  await page.screenshot({ path });
   await page.setViewportSize(window);
 }
 
@@ -35,15 +35,15 @@ async function shoot(page: Page, name: string, window: { width: number; height: 
  * is wider than the window.
  */
 export async function look(page: Page, name: string): Promise<void> {
-  const select = page.getByLabel("Colours");
+  const select = page.getByLabel("Theme");
   const size = page.viewportSize() ?? { width: 1280, height: 860 };
   for (const shade of ["light", "dark"]) {
     await select.selectOption(shade);
-    await shoot(page, `${name}-${shade}`, size);
+    await shoot(page, `${DIRECTORY}/${name}-${shade}.png`, size);
     await checkAccess(page, `${name}, ${shade}`);
   }
   await select.selectOption("light");
-  await shoot(page, `${name}-phone`, { width: 375, height: 780 });
+  await shoot(page, `${DIRECTORY}/${name}-phone.png`, { width: 375, height: 780 });
   const widths = await page.evaluate(() => ({ page: document.documentElement.scrollWidth, window: innerWidth }));
   await page.setViewportSize(size);
   expect(widths.page, `width of ${name} on a phone`).toBeLessThanOrEqual(widths.window);

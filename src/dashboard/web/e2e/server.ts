@@ -39,28 +39,35 @@ export class Server {
   }
 
   /** Draws faces whose names start with the age. */
-  drawFaces(name: string, count: number, size: number): string {
+  drawFaces(name: string, count: number, size: number, seed = 7): string {
     const directory = this.path(name);
-    const done = spawnSync(binary(), ["synth", directory, "--count", `${count}`, "--size", `${size}`, "--seed", "7"], { env: environment(), encoding: "utf8" });
+    const done = spawnSync(binary(), ["synth", directory, "--count", `${count}`, "--size", `${size}`, "--seed", `${seed}`], { env: environment(), encoding: "utf8" });
     if (done.status !== 0) throw new Error(`visage synth ended with ${done.status}: ${done.stderr}`);
     return directory;
   }
 
-  /** Starts the server; a restart uses the same ports and data. */
-  async start(): Promise<void> {
+  /**
+   * Starts the server; a restart uses the same ports and data. By default with the starter as its
+   * first version.
+   */
+  async start({ starter = true, environment: more = {} }: { starter?: boolean; environment?: Record<string, string> } = {}): Promise<void> {
     const ready = this.path("ready");
     rmSync(ready, { force: true });
     const log = openSync(this.path("log"), "a");
     const { grpc, http } = this.addresses;
-    const options = ["--data-dir", this.path("data"), "--grpc-listen", grpc, "--http-listen", http, "--ready-file", ready, "--starter"];
+    const options = ["--data-dir", this.path("data"), "--grpc-listen", grpc, "--http-listen", http, "--ready-file", ready, ...(starter ? ["--starter"] : [])];
     // In a separate directory, so that no visage.toml is found.
-    const child = spawn(binary(), ["serve", ...options], { cwd: this.directory, env: environment(), stdio: ["ignore", log, log] });
+    const child = spawn(binary(), ["serve", ...options], { cwd: this.directory, env: { ...environment(), ...more }, stdio: ["ignore", log, log] });
     this.process = child;
     await until(() => {
       if (child.exitCode !== null) throw new Error(`the server exited with ${child.exitCode}; its log:\n${this.log()}`);
       return existsSync(ready);
     }, "the server is ready");
     this.addresses = JSON.parse(readFileSync(ready, "utf8")) as { grpc: string; http: string };
+  }
+
+  get grpc(): string {
+    return this.addresses.grpc;
   }
 
   get http(): string {

@@ -7,7 +7,8 @@ import { sentence } from "./format";
 import { ComparePage } from "./pages/compare";
 import { DatasetPage } from "./pages/dataset";
 import { DatasetsPage } from "./pages/datasets";
-import { ModelPage, ModelsPage } from "./pages/models";
+import { ModelPage } from "./pages/model";
+import { ModelsPage } from "./pages/models";
 import { PredictPage } from "./pages/predict";
 import { ServerPage } from "./pages/server";
 import { StartPage } from "./pages/start";
@@ -21,7 +22,7 @@ import { type Theme, chooseTheme, theme } from "./ui/theme";
 const NAMES: Readonly<Record<Page, string>> = {
   trainings: "Trainings",
   compare: "Compare",
-  start: "Start",
+  start: "New training",
   datasets: "Datasets",
   models: "Models",
   predict: "Predict",
@@ -35,7 +36,7 @@ function pageOf({ page, id, query }: Route): ComponentChildren {
     case "compare":
       return <ComparePage />;
     case "start":
-      return <StartPage key={`${query.get("from") ?? ""} ${query.get("dataset") ?? ""}`} />;
+      return <StartPage key={query.toString()} />;
     case "datasets":
       return id === "" ? <DatasetsPage /> : <DatasetPage key={id} id={id} />;
     case "models":
@@ -87,7 +88,7 @@ export function App() {
               <li key={page}>
                 <a href={href(page)} aria-current={page === current.page ? "page" : undefined}>
                   <Icon name={page} />
-                  <span>{NAMES[page]}</span>
+                  <span>{page === "start" ? <>New<span class="long"> training</span></> : NAMES[page]}</span>
                 </a>
               </li>
             ))}
@@ -106,7 +107,7 @@ export function App() {
   );
 }
 
-const LINKS = { connecting: "Connecting…", live: "Live", waiting: "Reconnecting…", resting: "Paused", failed: "Not connected" } as const;
+const LINKS = { connecting: "Connecting…", live: "Connected", waiting: "Reconnecting…", resting: "Paused", failed: "Not connected" } as const;
 
 /** Unobtrusive indicator of the connection state. */
 function Connection() {
@@ -139,7 +140,7 @@ const THEMES: Readonly<Record<Theme, string>> = { system: "System", light: "Ligh
 function ThemeChoice() {
   return (
     <label class="theme">
-      <span class="unseen">Colours</span>
+      <span class="theme-name">Theme</span>
       <select value={theme.value} onChange={(event) => chooseTheme(event.currentTarget.value as Theme)}>
         {(Object.keys(THEMES) as Theme[]).map((value) => (
           <option key={value} value={value}>

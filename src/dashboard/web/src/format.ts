@@ -34,21 +34,45 @@ export function percent(share: number, decimals = 0): string {
   return `${(share * 100).toFixed(decimals)} %`;
 }
 
-/** Years with one decimal. */
-export function years(value: number): string {
+/** An error in years or squared years, with two decimals as on the command line. */
+export function error(value: number | undefined): string {
+  if (value === undefined || Number.isNaN(value)) return NOTHING;
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  const digits = value.toFixed(2);
+  return grouped(digits === "-0.00" ? "0.00" : digits);
+}
+
+/** A signed error, such as a bias, with two decimals. */
+export function signed(value: number): string {
+  const text = error(value);
+  return value > 0 && text !== "0.00" ? `+${text}` : text;
+}
+
+/** A predicted age or a bound of its interval, with one decimal as on the command line. */
+export function age(value: number): string {
   return value.toFixed(1);
 }
 
-/** Size in bytes, in decimal units. */
+/** Age of a person in years, such as `1 year` and `34 years`. */
+export function yearsOld(value: number): string {
+  return plural(value, "year");
+}
+
+/** A count with its noun, such as `1 image` and `2 images`. */
+export function plural(value: number | bigint, noun: string): string {
+  return `${count(value)} ${noun}${Number(value) === 1 ? "" : "s"}`;
+}
+
+/** Size in bytes, in the binary units of the command line: `512 B`, `1.5 KiB`, `44.7 MiB`. */
 export function bytes(value: number | bigint): string {
   let size = Number(value);
-  const units = ["B", "kB", "MB", "GB", "TB"];
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;
-  while (size >= 1000 && unit + 1 < units.length) {
-    size /= 1000;
+  while (size >= 1024 && unit + 1 < units.length) {
+    size /= 1024;
     unit += 1;
   }
-  return `${unit === 0 || size >= 100 ? Math.round(size) : size.toFixed(1)} ${units[unit]}`;
+  return `${unit === 0 ? size : size.toFixed(1)} ${units[unit]}`;
 }
 
 /** Seconds of a protobuf duration. */

@@ -26,6 +26,17 @@ function logOf(...events: TrainingEvent[]): TrainingLog {
 const epochsOf = (log: TrainingLog): [number, number][] => log.epochs.map(({ epoch: number, valLoss }) => [number, valLoss]);
 
 describe("the events of a training", () => {
+  it("include the initial validation and the decision about live", () => {
+    const log = logOf(
+      event(1, { case: "initialValidated", value: { epoch: 0, valMae: 4.12 } }),
+      epoch(2, 1, 200, true),
+      event(3, { case: "modelVersionCreated", value: { modelVersion: "models/age/versions/3", promoted: true, promotion: { promoted: true, reason: "it is better" } } }),
+    );
+    expect(log.initial?.valMae).toBe(4.12);
+    expect(epochsOf(log)).toEqual([[1, 200]]);
+    expect([log.promoted, log.promotion?.reason]).toEqual([true, "it is better"]);
+  });
+
   it("are folded into epochs, state and best epoch", () => {
     const log = logOf(
       state(1, TrainingState.QUEUED),

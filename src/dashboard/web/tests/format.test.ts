@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { create } from "@bufbuild/protobuf";
 import { DurationSchema } from "@bufbuild/protobuf/wkt";
-import { bytes, count, figure, parseDuration, pieces, span, typedDuration } from "../src/format";
+import { age, bytes, count, error, figure, parseDuration, pieces, plural, signed, span, typedDuration, yearsOld } from "../src/format";
 
 describe("formatting", () => {
   it("shows numbers with decimals by magnitude", () => {
@@ -9,7 +9,15 @@ describe("formatting", () => {
   });
   it("groups counts and shows sizes in units", () => {
     expect([count(999), count(1234567n)]).toEqual(["999", "1,234,567"]);
-    expect([bytes(46_830_571), bytes(512), bytes(999_950n), bytes(1_500)]).toEqual(["46.8 MB", "512 B", "1000 kB", "1.5 kB"]);
+    expect([bytes(46_830_571), bytes(512), bytes(999_950n), bytes(1_500)]).toEqual(["44.7 MiB", "512 B", "976.5 KiB", "1.5 KiB"]);
+  });
+  it("shows errors with two decimals as on the command line, and ages with one", () => {
+    expect([20.4416, 0.58863, -0.004, 1234.5, undefined, NaN].map(error)).toEqual(["20.44", "0.59", "0.00", "1,234.50", "–", "–"]);
+    expect([4.126, -24.68, 0, -0.004].map(signed)).toEqual(["+4.13", "−24.68", "0.00", "0.00"]);
+    expect([32.64, 0].map(age)).toEqual(["32.6", "0.0"]);
+  });
+  it("counts in the singular and the plural", () => {
+    expect([plural(1, "image"), plural(2n, "image"), plural(0, "field"), yearsOld(1), yearsOld(34)]).toEqual(["1 image", "2 images", "0 fields", "1 year", "34 years"]);
   });
   it("shows durations in their two largest units", () => {
     expect([0.25, 5.24, 61, 3600, 7500, 90_061].map(span)).toEqual(["250 ms", "5.2 s", "1 min 1 s", "1 h", "2 h 5 min", "1 d 1 h"]);

@@ -104,7 +104,7 @@ pub(super) async fn load(
     body: Body,
 ) -> Response {
     respond(route::LOAD, async {
-        let (body, _permit) = rest.body(&headers, body).await?;
+        let (body, _permit) = rest.bodies.read(&headers, body).await?;
         check_load(load_parameters(&body)?)?;
         rest.api.load(&path.model).await?;
         Ok(as_json(&json!({})))
@@ -125,7 +125,7 @@ pub(super) async fn infer(State(rest): State<Rest>, path: ModelPath, request: Re
         let (parts, body) = request.into_parts();
         let caller = Caller::new(&parts.headers, &parts.extensions)?;
         let json_bytes = json_length(&parts.headers)?;
-        let (body, _permit) = rest.body(&parts.headers, body).await?;
+        let (body, _permit) = rest.bodies.read(&parts.headers, body).await?;
         // Parsing millions of numbers takes too long for an async thread.
         let read = move || body_json::read(path.model, path.version, body, json_bytes);
         let predictor = &rest.api.predictions.predictor;

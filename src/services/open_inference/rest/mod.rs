@@ -12,7 +12,7 @@
 //! | POST `/v2/repository/index` | all versions |
 //! | POST `/v2/repository/models/{model}/load`, `…/unload` | as the methods over gRPC |
 //!
-//! Errors are `{"error": "..."}` with the HTTP status of their code.
+//! Errors are `{"error": "...", "reason": "..."}` with the HTTP status of their code.
 
 mod body;
 mod handlers;
@@ -20,4 +20,4 @@ mod route;
 mod router;
 mod state;
 
-pub(crate) use self::router::{Limits, router};
+pub(crate) use self::router::router;

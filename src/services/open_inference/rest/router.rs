@@ -5,26 +5,16 @@ use axum::{
 
 use super::{handlers, route, state::Rest};
 use crate::{
-    services::{limit::CallLimit, open_inference::OpenInference, status::Calls},
+    services::{open_inference::OpenInference, request_body::RequestBodies},
     telemetry::{metrics, traces::Traces},
 };
 
-/// Limits on requests with bodies.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// Maximum size of a body in bytes.
-    pub(crate) body: usize,
-    /// Maximum number of concurrent requests.
-    pub(crate) requests: usize,
-}
-
 /// Creates the series of the routes, so the exporter must be installed.
-pub(crate) fn router(api: OpenInference, limits: Limits, traces: Traces) -> Router {
+pub(crate) fn router(api: OpenInference, bodies: RequestBodies, traces: Traces) -> Router {
     route::ALL.into_iter().for_each(metrics::http_known);
     let rest = Rest {
         api,
-        requests: CallLimit::new(Calls::Requests, limits.requests),
-        max_body: limits.body,
+        bodies,
         traces,
     };
     let wrong_method = handlers::wrong_method;

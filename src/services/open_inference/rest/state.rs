@@ -7,8 +7,8 @@ use serde::Deserialize;
 use crate::{
     services::{
         http::Failure,
-        limit::CallLimit,
         open_inference::{ModelRef, OpenInference},
+        request_body::RequestBodies,
         status,
     },
     telemetry::traces::Traces,
@@ -17,9 +17,7 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Rest {
     pub(super) api: OpenInference,
-    pub(super) requests: CallLimit,
-    /// Maximum size of a body in bytes.
-    pub(super) max_body: usize,
+    pub(super) bodies: RequestBodies,
     pub(super) traces: Traces,
 }
 

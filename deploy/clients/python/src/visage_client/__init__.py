@@ -1,16 +1,26 @@
-"""Python client of Visage: starts trainings, follows their epochs across restarts of the server, predicts ages.
+"""Python client of Visage: trains, follows epochs across restarts of the server, predicts ages, manages versions and datasets.
 
-`Client` blocks; `AsyncClient` has the same methods for asyncio. Messages such as
-`visage.v1.training_pb2.EpochMetrics` are those of the API; the comments of its protos define their fields.
+`Client` blocks; `AsyncClient` has the same methods for asyncio. The objects that they return are immutable and
+documented in `values`; events of a training and specs are messages of the API, whose protos define their fields.
 """
 
 from .aio import AsyncClient, AsyncTraining
 from .client import Client, Training
-from .errors import (Aborted, AlreadyExists, DeadlineExceeded, FailedPrecondition, FieldViolation, InvalidArgument, NotFound,
-                     ResourceExhausted, TrainingFailed, Unavailable, VisageError)
-from .following import Result
-from .images import Interval, Prediction
+from .errors import (Aborted, AlreadyExists, DatasetFailed, DeadlineExceeded, FailedPrecondition, FieldViolation, InvalidArgument, MissingDependency,
+                     NotFound, ResourceExhausted, TrainingFailed, Unavailable, UnknownKeyword, VisageError)
+from .images import EncodedImage
+from .operations.prediction import PredictOptions
+from .operations.training import TrainOptions
+from .values.comparison import Comparison
+from .values.dataset import Dataset, DatasetCheck, Progress, Upload
+from .values.evaluation import Evaluation, EvaluationReport
+from .values.prediction import Box, Explanation, Face, Interval, Prediction
+from .values.server import ServerInfo
+from .values.training import Checkpoint, Epoch, Estimate, Promotion, Result, TrainingInfo
+from .values.version import AliasEvent, ModelVersion
 
-__all__ = ["Aborted", "AlreadyExists", "AsyncClient", "AsyncTraining", "Client", "DeadlineExceeded", "FailedPrecondition", "FieldViolation",
-           "Interval", "InvalidArgument", "NotFound", "Prediction", "ResourceExhausted", "Result", "Training", "TrainingFailed",
-           "Unavailable", "VisageError"]
+__all__ = ["Aborted", "AliasEvent", "AlreadyExists", "AsyncClient", "AsyncTraining", "Box", "Checkpoint", "Client", "Comparison", "Dataset", "DatasetCheck",
+           "DatasetFailed", "DeadlineExceeded", "EncodedImage", "Epoch", "Estimate", "Evaluation", "EvaluationReport", "Explanation", "Face",
+           "FailedPrecondition", "FieldViolation", "Interval", "InvalidArgument", "MissingDependency", "ModelVersion", "NotFound", "PredictOptions",
+           "Prediction", "Progress", "Promotion", "ResourceExhausted", "Result", "ServerInfo", "TrainOptions", "Training", "TrainingFailed", "TrainingInfo",
+           "Unavailable", "UnknownKeyword", "Upload", "VisageError"]

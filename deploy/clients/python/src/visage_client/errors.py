@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
+
+# Reasons that the class of the error and its message already contain.
+OBVIOUS_REASONS = ("NOT_FOUND", "ALREADY_EXISTS", "INVALID_FIELDS")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class VisageError(Exception):
 
     def __init__(self, code: grpc.StatusCode, message: str, reason: str | None = None, violations: tuple[FieldViolation, ...] = (),
                  retry_delay: float | None = None) -> None:
-        super().__init__(f"{code.name}{f' ({reason})' if reason else ''}: {message}")
+        super().__init__(text(message, reason, violations))
         self.code = code
         self.message = message
         # Stable identifier such as `NO_LIVE_MODEL`; None for errors of the transport.
@@ -40,8 +41,12 @@ class VisageError(Exception):
         return broken or self.code == grpc.StatusCode.UNAVAILABLE
 
 
-class InvalidArgument(VisageError):
+class InvalidArgument(VisageError, ValueError):
     """The request is invalid; `violations` lists all invalid fields."""
+
+
+class UnknownKeyword(InvalidArgument, TypeError):
+    """The function does not accept the keyword argument; the message lists the accepted ones."""
 
 
 class NotFound(VisageError):
@@ -68,6 +73,10 @@ class DeadlineExceeded(VisageError):
     """The deadline passed before a response arrived."""
 
 
+class Unimplemented(VisageError):
+    """The server does not support the call; it is older than this package."""
+
+
 class Unavailable(VisageError):
     """The server is unreachable or shutting down."""
 
@@ -81,6 +90,21 @@ class TrainingFailed(Exception):
         self.message = message
 
 
+class DatasetFailed(Exception):
+    """A dataset ended as FAILED; `message` names the cause, such as an archive entry that was refused."""
+
+    def __init__(self, dataset: str, message: str) -> None:
+        super().__init__(f"{dataset} failed: {message}")
+        self.message = message
+
+
+class MissingDependency(ImportError):
+    """An optional package is not installed; the message names the extra of this package that installs it."""
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        super().__init__(f"{purpose} requires {package}: `pip install 'visage-client[{extra}]'`", name=package)
+
+
 KINDS: dict[grpc.StatusCode, type[VisageError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,
@@ -90,6 +114,7 @@ KINDS: dict[grpc.StatusCode, type[VisageError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
 }
 
 
@@ -108,13 +133,24 @@ def from_rpc(error: grpc.RpcError) -> VisageError:
                 violations += [FieldViolation(one.field, one.description) for one in bad.field_violations]
             elif detail.Unpack(retry):
                 delay = retry.retry_delay.ToTimedelta().total_seconds()
-    return KINDS.get(code, VisageError)(code, error.details() or "", reason, tuple(violations), delay)
+    message = error.details() or ""
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        message = f"the server does not support the call, possibly because it is older than this package: {message}"
+    return KINDS.get(code, VisageError)(code, message, reason, tuple(violations), delay)
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Converts gRPC errors raised inside the block to VisageError."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise from_rpc(error) from error
+def text(message: str, reason: str | None, violations: tuple[FieldViolation, ...]) -> str:
+    """The message with all violations, and with the reason unless that only repeats the kind of the error."""
+    if len(violations) > 1:
+        message = f"{len(violations)} fields are invalid: " + "; ".join(map(sentence, violations))
+    return message if reason in (None, *OBVIOUS_REASONS) else f"{message} ({reason})"
+
+
+def invalid(violations: list[FieldViolation], kind: type[InvalidArgument] = InvalidArgument) -> InvalidArgument:
+    """An error of a request that is not sent, in the form of an error of the server."""
+    return kind(grpc.StatusCode.INVALID_ARGUMENT, sentence(violations[0]), "INVALID_FIELDS", tuple(violations))
+
+
+def sentence(violation: FieldViolation) -> str:
+    is_predicate = violation.description.startswith(("must ", "is "))
+    return f"{violation.field}{' ' if is_predicate else ': '}{violation.description}"

@@ -11,17 +11,16 @@ from .following import Record
 
 
 class Board:
-    """A plot of a record that can be redrawn."""
+    """A plot that can be redrawn."""
 
-    def __init__(self, record: Record) -> None:
-        self._record = record
+    def __init__(self) -> None:
         # Without pyplot, which would open windows and keep every figure alive.
         self.figure = Figure(figsize=(10, 3.5), layout="constrained")
         self._shown: Any = None
 
-    def redraw(self) -> Figure:
-        """Draws the current state; in a notebook, replaces the previous plot."""
-        self._record.draw(self.figure)
+    def redraw(self, record: Record) -> Figure:
+        """Draws a training; in a notebook, replaces the previous plot."""
+        record.draw(self.figure)
         notebook = running_notebook()
         if notebook is not None:
             png = io.BytesIO()

@@ -1,7 +1,7 @@
 /** Prediction of one image, with heat maps and faces if the API and the server support them. */
 import { type DescMessage, type Message, create } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
-import { type Interval, type PredictDurations, PredictRequestSchema, PredictionSchema } from "../gen/visage/v1/prediction_pb";
+import { type Explanation, type Interval, type PredictDurations, PredictRequestSchema, PredictionSchema } from "../gen/visage/v1/prediction_pb";
 import { predictionClient } from "./clients";
 
 /** Support in the API that the page was built with. */
@@ -31,6 +31,7 @@ export interface Face {
   age: number;
   interval: Interval | undefined;
   explanation: Blob | undefined;
+  contributions: Explanation | undefined;
 }
 
 export interface PredictResult {
@@ -39,6 +40,8 @@ export interface PredictResult {
   width: number;
   height: number;
   explanation: Blob | undefined;
+  /** Values of the explanation in years. */
+  contributions: Explanation | undefined;
   faces: Face[];
   modelVersion: string;
   durations: PredictDurations | undefined;
@@ -58,6 +61,7 @@ export async function predict(image: Uint8Array, options: PredictOptions, signal
     width: prediction.width,
     height: prediction.height,
     explanation: pngBlob(read(PredictionSchema, prediction, "explanation_png")),
+    contributions: read(PredictionSchema, prediction, "explanation") as Explanation | undefined,
     faces: HAS_FACES ? facesOf(prediction) : [],
     modelVersion: response.modelVersion,
     durations: response.durations,
@@ -90,6 +94,7 @@ function facesOf(prediction: Message): Face[] {
       age: Number(read(field.message, face, "age") ?? 0),
       interval: read(field.message, face, "interval") as Interval | undefined,
       explanation: pngBlob(read(field.message, face, "explanation_png")),
+      contributions: read(field.message, face, "explanation") as Explanation | undefined,
     };
   });
 }

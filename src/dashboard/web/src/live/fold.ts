@@ -7,6 +7,7 @@ import {
   type Failure,
   type FieldChange,
   type Progress,
+  type Promotion,
   type SpecChangeReason,
   StopReason,
   type TrainingEvent,
@@ -43,6 +44,9 @@ export class TrainingLog {
   test: Evaluation | undefined;
   modelVersion = "";
   promoted = false;
+  promotion: Promotion | undefined;
+  /** Validation of the initial weights, as epoch 0. */
+  initial: EpochMetrics | undefined;
   /** Progress of the current epoch; undefined if no process is running. */
   progress: Progress | undefined;
   moments: Moment[] = [];
@@ -78,6 +82,9 @@ export class TrainingLog {
       case "datasetScanned":
         this.dataset = kind.value;
         break;
+      case "initialValidated":
+        this.initial = kind.value;
+        break;
       case "epochCompleted":
         // A server announces repeated epochs; the later one wins in any case.
         this.forgetFrom(kind.value.epoch);
@@ -97,6 +104,7 @@ export class TrainingLog {
       case "modelVersionCreated":
         this.modelVersion = kind.value.modelVersion;
         this.promoted = kind.value.promoted;
+        this.promotion = kind.value.promotion;
         break;
       case "specChanged":
         this.moments.push({ ...at, kind: "spec", reason: kind.value.reason, changes: kind.value.changes });

@@ -5,6 +5,7 @@ import type {
   Evaluation,
   Failure as TrainingFailure,
   Progress,
+  Promotion,
   StopReason,
   Training,
   TrainingState,
@@ -22,9 +23,12 @@ export interface View {
   attempt: number;
   best: EpochMetrics | undefined;
   last: EpochMetrics | undefined;
+  /** Validation of the initial weights, as epoch 0. */
+  initial: EpochMetrics | undefined;
   dataset: DatasetReport | undefined;
   test: Evaluation | undefined;
   modelVersion: string;
+  promotion: Promotion | undefined;
 }
 
 /** Combines list and events; the one with more events takes precedence. */
@@ -44,6 +48,8 @@ export function viewOf(training: Training, log: TrainingLog): View {
     last: isLogNewer ? log.last : training.last,
     dataset: log.dataset ?? training.dataset,
     test: log.test ?? training.test,
+    initial: log.initial ?? training.initial,
     modelVersion: log.modelVersion || training.modelVersion,
+    promotion: log.promotion ?? training.promotion,
   };
 }

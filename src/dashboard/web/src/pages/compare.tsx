@@ -1,23 +1,34 @@
 /** Comparison of trainings: their curves in one chart, and the differences of their specs. */
 import { create } from "@bufbuild/protobuf";
 import { useMemo } from "preact/hooks";
-import { NOTHING, figure, shortName } from "../format";
+import { NOTHING, error, figure, shortName } from "../format";
 import { type EpochMetrics, TrainingSpecSchema } from "../gen/visage/v1/training_pb";
 import { type View, listFailure, refresh, views } from "../live/store";
+import { SETS_TEXT, type ValidationSets, validationSets } from "../live/validation";
 import { differences } from "../spec/describe";
-import { Chart } from "../ui/chart";
-import { Empty, FailureBox, Loading, PageHead, Panel, Scroll, StateChip } from "../ui/parts";
+import { Chart, type ChartProps } from "../ui/chart";
+import { Empty, FailureBox, Loading, PageHead, Panel, Scroll, StateChip, Words } from "../ui/parts";
 import { go, href, route } from "../ui/router";
 import { titleOf } from "./training-parts";
 
-const METRICS: Readonly<Record<string, { label: string; unit: string; of: (epoch: EpochMetrics) => number }>> = {
-  val_mae: { label: "Validation MAE", unit: "years", of: (one) => one.valMae },
-  val_rmse: { label: "Validation RMSE", unit: "years", of: (one) => one.valRmse },
-  val_loss: { label: "Validation loss", unit: "squared years", of: (one) => one.valLoss },
-  train_loss: { label: "Training loss", unit: "squared years", of: (one) => one.trainLoss },
-  train_mae: { label: "Training MAE", unit: "years", of: (one) => one.trainMae },
-  learning_rate: { label: "Learning rate", unit: "", of: (one) => one.learningRate },
-  images_per_second: { label: "Speed", unit: "images/s", of: (one) => one.imagesPerSecond },
+/** A metric; `isValidated` if its values depend on the validation images. */
+interface Metric {
+  label: string;
+  unit: string;
+  of: (epoch: EpochMetrics) => number;
+  format: (value: number | undefined) => string;
+  isValidated: boolean;
+}
+
+const validated = (label: string, unit: string, of: Metric["of"]): Metric => ({ label, unit, of, format: error, isValidated: true });
+const METRICS: Readonly<Record<string, Metric>> = {
+  val_mae: validated("Validation MAE", "years", (one) => one.valMae),
+  val_rmse: validated("Validation RMSE", "years", (one) => one.valRmse),
+  val_loss: validated("Validation loss", "squared years", (one) => one.valLoss),
+  train_loss: { label: "Training loss", unit: "squared years", of: (one) => one.trainLoss, format: error, isValidated: false },
+  train_mae: { label: "Training MAE", unit: "years", of: (one) => one.trainMae, format: error, isValidated: false },
+  learning_rate: { label: "Learning rate", unit: "", of: (one) => one.learningRate, format: figure, isValidated: false },
+  images_per_second: { label: "Speed", unit: "images/s", of: (one) => one.imagesPerSecond, format: figure, isValidated: false },
 };
 /** Limited by the number of distinguishable colours. */
 const MOST = 8;
@@ -32,7 +43,8 @@ export function ComparePage() {
   const set = (trainings: string[], figureKey: string): void => go(href("compare", "", { t: trainings.join(","), ...(figureKey ? { m: figureKey } : {}) }), true);
   const toggle = (id: string): void => set(ids.includes(id) ? ids.filter((one) => one !== id) : [...ids, id], key);
   const state = chosen.map((view) => `${view.name}:${view.log.sequence}`).join();
-  const drawn = useMemo(() => overlay(chosen, measure?.of ?? (() => 0)), [state, measure]);
+  const sets = setsOf(chosen);
+  const drawn = useMemo(() => overlay(chosen, measure, sets), [state, measure]);
   if (!all || !measure) {
     return (
       <>
@@ -44,12 +56,15 @@ export function ComparePage() {
   }
   return (
     <>
-      <PageHead title="Compare" lead="Curves in one chart, and the differences of the specs." />
+      <PageHead title="Compare" lead="Curves in one chart, best epochs, and settings that differ." />
       {all.length === 0 ? (
         <Empty title="Nothing to compare yet">
-          <p>
-            <a href={href("start")}>Start a training</a>, and a second one with other settings.
-          </p>
+          <p>Start a training, and a second one with other settings.</p>
+          <div class="actions">
+            <a class="button primary" href={href("start")}>
+              New training
+            </a>
+          </div>
         </Empty>
       ) : (
         <div class="compare">
@@ -72,6 +87,7 @@ export function ComparePage() {
             </ul>
           </Panel>
           <div class="stack">
+            {sets.count > 1 && <Incomparable />}
             <Panel
               title="Curves"
               actions={
@@ -87,11 +103,11 @@ export function ComparePage() {
                 </label>
               }
             >
-              <Chart title={measure.label} unit={measure.unit} xLabel="epoch" x={drawn.x} curves={drawn.curves} height={300} emptyText={chosen.length === 0 ? "Select trainings to see their curves." : "No completed epoch yet."} />
+              <Chart title={measure.label} unit={measure.unit} xLabel="epoch" x={drawn.x} curves={drawn.curves} resting={drawn.resting} format={measure.format} height={300} emptyText={chosen.length === 0 ? "Select trainings to see their curves." : "No completed epoch yet."} />
             </Panel>
-            {chosen.length > 1 && <Results chosen={chosen} />}
+            {chosen.length > 1 && <Results chosen={chosen} sets={sets} />}
             {chosen.length > 1 && <Differences chosen={chosen} />}
-            {chosen.length === 1 && <p class="muted">Select another training to compare the specs.</p>}
+            {chosen.length === 1 && <p class="muted">Select another training to compare them.</p>}
           </div>
         </div>
       )}
@@ -99,18 +115,45 @@ export function ComparePage() {
   );
 }
 
-/** Curves over the union of all epochs, with gaps where a training lacks an epoch. */
-function overlay(chosen: View[], of: (epoch: EpochMetrics) => number): { x: number[]; curves: { label: string; colour: number; values: (number | null)[] }[] } {
-  const x = [...new Set(chosen.flatMap((view) => view.log.epochs.map(({ epoch }) => epoch)))].sort((a, b) => a - b);
+const setsOf = (chosen: View[]): ValidationSets => validationSets(chosen.map((view) => ({ digest: view.dataset?.valDigest, error: view.best?.valMae })));
+
+/**
+ * Curves over the union of all epochs, with gaps where a training lacks an epoch. At rest the
+ * legend has the values of the best epochs, as the table does.
+ */
+function overlay(chosen: View[], metric: Metric | undefined, sets: ValidationSets): Pick<ChartProps, "x" | "curves" | "resting"> {
+  if (!metric) return { x: [], curves: [] };
+  const epochsOf = (view: View): EpochMetrics[] => (metric.isValidated && view.initial ? [view.initial, ...view.log.epochs] : view.log.epochs);
+  const x = [...new Set(chosen.flatMap((view) => epochsOf(view).map(({ epoch }) => epoch)))].sort((a, b) => a - b);
   const curves = chosen.map((view, index) => {
-    const byEpoch = new Map(view.log.epochs.map((one) => [one.epoch, of(one)]));
-    return { label: titleOf(view), colour: index + 1, values: x.map((epoch) => byEpoch.get(epoch) ?? null) };
+    const byEpoch = new Map(epochsOf(view).map((one) => [one.epoch, metric.of(one)]));
+    const set = sets.count > 1 && metric.isValidated ? sets.nameOf(view.dataset?.valDigest) : "";
+    return { label: `${titleOf(view)}${set && `, set ${set}`}`, colour: index + 1, values: x.map((epoch) => byEpoch.get(epoch) ?? null) };
   });
-  return { x, curves };
+  return { x, curves, resting: { text: "best epochs", values: chosen.map((view) => view.best && metric.of(view.best)) } };
 }
 
-function Results({ chosen }: { chosen: View[] }) {
-  const least = Math.min(...chosen.map((view) => view.best?.valMae ?? Infinity));
+function Incomparable() {
+  return (
+    <p class="warnings">
+      Validated on different images. {SETS_TEXT}
+    </p>
+  );
+}
+
+/** Mark of a row: its validation set, and the lowest error among comparable trainings. */
+function RowMarks(props: { view: View; sets: ValidationSets }) {
+  const digest = props.view.dataset?.valDigest;
+  const isLowest = props.view.best !== undefined && props.view.best.valMae === props.sets.lowestOf(digest);
+  const hasSeveral = props.sets.count > 1;
+  return (
+    <>
+      {hasSeveral && digest && <span class="chip quiet">set {props.sets.nameOf(digest)}</span>} {isLowest && <span class="chip good">{hasSeveral ? "lowest of its set" : "lowest"}</span>}
+    </>
+  );
+}
+
+function Results({ chosen, sets }: { chosen: View[]; sets: ValidationSets }) {
   return (
     <Panel title="Best epochs">
       <Scroll label="Best epochs">
@@ -129,21 +172,18 @@ function Results({ chosen }: { chosen: View[] }) {
             {chosen.map((view) => (
               <tr key={view.name}>
                 <th scope="row">
-                  <a href={href("trainings", shortName(view.name))}>{titleOf(view)}</a> {view.best && view.best.valMae === least && <span class="chip good">lowest</span>}
+                  <a href={href("trainings", shortName(view.name))}>{titleOf(view)}</a> <RowMarks view={view} sets={sets} />
                 </th>
                 <td class="right">{view.best?.epoch ?? NOTHING}</td>
-                <td class="right">{figure(view.best?.valMae)}</td>
-                <td class="right">{figure(view.best?.valRmse)}</td>
-                <td class="right">{figure(view.best?.valLoss)}</td>
-                <td class="right">{figure(view.test?.mae)}</td>
+                <td class="right">{error(view.best?.valMae)}</td>
+                <td class="right">{error(view.best?.valRmse)}</td>
+                <td class="right">{error(view.best?.valLoss)}</td>
+                <td class="right">{error(view.test?.mae)}</td>
               </tr>
             ))}
           </tbody>
         </table>
       </Scroll>
-      {new Set(chosen.map((view) => view.dataset?.valDigest ?? "")).size > 1 && (
-        <p class="muted">They were validated on different images, so their errors are not comparable.</p>
-      )}
     </Panel>
   );
 }
@@ -151,9 +191,9 @@ function Results({ chosen }: { chosen: View[] }) {
 function Differences({ chosen }: { chosen: View[] }) {
   const found = differences(TrainingSpecSchema, chosen.map((view) => view.training.resolvedSpec ?? create(TrainingSpecSchema)));
   return (
-    <Panel title="Differences of the specs">
+    <Panel title="Settings that differ">
       {found.length === 0 ? (
-        <p class="muted">None: the resolved specs are equal.</p>
+        <p class="muted">All settings are equal.</p>
       ) : (
         <Scroll label="Fields that differ">
           <table class="spec" id="spec-differences">
@@ -171,11 +211,13 @@ function Differences({ chosen }: { chosen: View[] }) {
               {found.map(({ path, values }) => (
                 <tr key={path}>
                   <th scope="row">
-                    <code>{path}</code>
+                    <code>
+                      <Words text={path} />
+                    </code>
                   </th>
                   {values.map((value, index) => (
-                    <td key={index} class="wrap">
-                      {value || <span class="muted">unset</span>}
+                    <td key={index}>
+                      {value ? <Words text={value} /> : <span class="muted">unset</span>}
                     </td>
                   ))}
                 </tr>

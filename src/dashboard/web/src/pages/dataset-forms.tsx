@@ -38,6 +38,7 @@ export function UploadPanel(props: { largest: number }) {
     <Panel title="Upload an archive">
       <form
         class="field-stack upload"
+        data-form="upload"
         noValidate
         onSubmit={(event) => {
           event.preventDefault();
@@ -49,7 +50,7 @@ export function UploadPanel(props: { largest: number }) {
         </p>
         <p class="stored">
           Its images and manifests are stored on this server, in the directory <code>datasets</code> of its data directory, until the dataset is deleted; other files are ignored, and the archive is
-          deleted once it is unpacked. Everyone with access to this server can train on them and see samples of them.
+          deleted once it is unpacked. Everyone with access to this server can train on them and see thumbnails of them.
         </p>
         <div class="upload-fields">
           <label class="button file-button">
@@ -63,7 +64,7 @@ export function UploadPanel(props: { largest: number }) {
             />
           </label>
           <label class="field-stack" for={`${id}-name`}>
-            Id
+            Dataset id
             <input
               id={`${id}-name`}
               type="text"
@@ -100,7 +101,7 @@ export function UploadPanel(props: { largest: number }) {
             </span>
             <span class="muted">Keep this tab open; you can use other pages of the dashboard.</span>
             <button type="button" class="small" onClick={cancelUpload}>
-              Give up
+              Cancel
             </button>
           </p>
         </div>
@@ -151,10 +152,11 @@ export function RegisterPanel(props: { onDone: () => void }) {
     props.onDone();
   });
   return (
-    <Panel title="Register a directory of the server">
+    <Panel title="Register a directory on the server">
       <p class="muted">It stays in place and is never deleted by Visage.</p>
       <form
         class="upload-fields"
+        data-form="register"
         noValidate
         onSubmit={(event) => {
           event.preventDefault();

@@ -42,4 +42,4 @@ export function DatasetChip(props: { state: DatasetState }) {
   return <span class={`chip ${TONES[props.state] ?? "quiet"}`}>{sentence(words(DatasetState[props.state] ?? "unknown"))}</span>;
 }
 
-export const kindText = (kind: DatasetKind): string => (kind === DatasetKind.UPLOADED ? "uploaded" : "a directory of the server");
+export const kindText = (kind: DatasetKind): string => (kind === DatasetKind.UPLOADED ? "uploaded" : "a directory on the server");

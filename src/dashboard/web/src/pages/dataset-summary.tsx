@@ -1,5 +1,5 @@
 /** Summary of a dataset. */
-import { count, sentence, span, words, years } from "../format";
+import { count, error, sentence, span, words } from "../format";
 import type { DatasetReport } from "../gen/visage/v1/training_pb";
 import { LeftOut } from "./left-out";
 import { Facts, Name, Scroll } from "../ui/parts";
@@ -36,8 +36,8 @@ export function DatasetSummary(props: { report: DatasetReport; path?: string | u
                 <td class="bar-cell" aria-hidden="true">
                   <div class="bar" style={{ width: `${(Number(split.images) / most) * 100}%` }} />
                 </td>
-                <td class="right">{split.images > 0n ? years(split.ageMean) : ""}</td>
-                <td class="right">{split.images > 0n ? years(split.ageSd) : ""}</td>
+                <td class="right">{split.images > 0n ? error(split.ageMean) : ""}</td>
+                <td class="right">{split.images > 0n ? error(split.ageSd) : ""}</td>
                 <td class="right number">{split.images > 0n ? `${split.ageMin} to ${split.ageMax}` : ""}</td>
               </tr>
             ))}
@@ -57,7 +57,7 @@ export function DatasetSummary(props: { report: DatasetReport; path?: string | u
       <Facts
         items={[
           ["Path", props.path && <Name text={props.path} />, "wide"],
-          ["Groups of identical images", report.duplicateGroups > 0n && `${count(report.duplicateGroups)}, ${count(report.straddlingGroups)} of them in several splits`],
+          ["Groups of identical images", report.duplicateGroups > 0n && `${count(report.duplicateGroups)}, ${count(report.straddlingGroups)} of them across splits`],
           ["Scanned in", span(report.scanSeconds)],
           ["Digest", report.digest && <code title={report.digest}>{report.digest.slice(0, 16)}…</code>],
         ]}

@@ -3,13 +3,14 @@ import { Code } from "@connectrpc/connect";
 import { useState } from "preact/hooks";
 import { brief, datasetClient } from "../api/clients";
 import { sampleUrl } from "../api/datasets";
-import { bytes, count, exactMoment, sentence } from "../format";
+import { bytes, count, exactMoment, plural, sentence, yearsOld } from "../format";
 import { type AgeBand, type Dataset, DatasetKind, DatasetState } from "../gen/visage/v1/dataset_pb";
 import { useAction, useLoaded } from "../ui/calls";
 import { Dialog } from "../ui/dialog";
 import { notify } from "../ui/notices";
-import { BusyButton, Empty, Facts, FailureBox, Loading, Meter, Name, PageHead, Panel, Scroll } from "../ui/parts";
+import { BusyButton, Crumbs, Empty, Facts, FailureBox, Loading, Meter, Name, PageHead, Panel, Scroll } from "../ui/parts";
 import { go, href, route } from "../ui/router";
+import { CheckPanel } from "./dataset-check";
 import { DatasetChip, isActive, kindText, usePolling } from "./dataset-parts";
 import { DatasetSummary } from "./dataset-summary";
 
@@ -33,6 +34,7 @@ export function DatasetPage(props: { id: string }) {
   }
   return (
     <>
+      <Crumbs list="datasets" listName="Datasets" name={dataset?.displayName || props.id} />
       <PageHead
         title={
           <>
@@ -79,12 +81,12 @@ function Whole(props: { dataset: Dataset }) {
         </Panel>
       )}
       {dataset.samples.length > 0 && (
-        <Panel title="Sample images by age">
+        <Panel title="Thumbnails by age">
           <ul class="samples">
             {dataset.samples.map((sample, index) => (
               <li key={sample.file}>
                 <img src={sampleUrl(dataset, index)} alt={`${sample.file}, split ${sample.split}`} loading="lazy" width={96} height={96} />
-                <span class="small-text">{sample.age} years</span>
+                <span class="small-text">{yearsOld(sample.age)}</span>
               </li>
             ))}
           </ul>
@@ -95,6 +97,7 @@ function Whole(props: { dataset: Dataset }) {
           <Ages bands={dataset.ages} />
         </Panel>
       )}
+      {dataset.state === DatasetState.READY && <CheckPanel dataset={dataset} />}
       <Panel title="Contents">
         <Facts
           items={[
@@ -173,7 +176,7 @@ function DeleteDialog(props: { dataset: Dataset; onClose: () => void }) {
     <Dialog title={`Delete ${dataset.name}?`} onClose={props.onClose}>
       <p>
         {isOurs
-          ? `Its images are permanently deleted from the server${dataset.images > 0n ? `: ${count(dataset.images)} images, ${bytes(dataset.bytes)}` : ""}.`
+          ? `Its images are permanently deleted from the server${dataset.images > 0n ? `: ${plural(dataset.images, "image")}, ${bytes(dataset.bytes)}` : ""}.`
           : "Only its name is removed; the directory and its images are kept."}{" "}
         Trainings and models that used it are kept.
       </p>

@@ -22,8 +22,16 @@ export function DatasetsPage() {
       {list.value?.length === 0 && (
         <Empty title="No datasets yet">
           <p>
-            Upload an archive below, push a directory with <code>visage dataset push DIRECTORY --name NAME</code>, or register a directory of the server.
+            Upload an archive below, push a directory with <code>visage dataset push DIRECTORY --name NAME</code>, or register a directory on the server.
           </p>
+          <div class="actions">
+            <a class="button primary" href={href("datasets")} onClick={(event) => focusField(event, "upload")}>
+              Upload an archive
+            </a>
+            <a class="button" href={href("datasets")} onClick={(event) => focusField(event, "register")}>
+              Register a directory
+            </a>
+          </div>
         </Empty>
       )}
       {list.value && list.value.length > 0 && (
@@ -38,6 +46,12 @@ export function DatasetsPage() {
       <RegisterPanel onDone={list.again} />
     </>
   );
+}
+
+/** Moves the focus to the first field of a form on this page. */
+function focusField(event: Event, form: "upload" | "register"): void {
+  event.preventDefault();
+  document.querySelector<HTMLElement>(`[data-form=${form}] input`)?.focus();
 }
 
 function DatasetCard(props: { dataset: Dataset }) {

@@ -5,6 +5,11 @@ import { useState } from "preact/hooks";
 import { useAction } from "../ui/calls";
 import { BusyButton, FailureBox } from "../ui/parts";
 
+/** Files of use outside of the server: without the hashes of the training images. */
+export function exported(files: CheckpointFile[]): CheckpointFile[] {
+  return files.filter(({ name }) => !name.endsWith(".bin"));
+}
+
 export function DownloadButton(props: { file: CheckpointFile; saveAs: string; open: () => Parameters<typeof download>[0] }) {
   const { file } = props;
   const [share, setShare] = useState(0);

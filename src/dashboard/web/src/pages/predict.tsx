@@ -1,25 +1,18 @@
 /** Predictions for images from files, drag and drop, the clipboard or the camera. */
 import { Code } from "@connectrpc/connect";
-import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { brief, systemClient } from "../api/clients";
-import { type Failure, failureOf } from "../api/errors";
-import { type PredictResult, type Face, HAS_EXPLAIN, HAS_FACES, type PredictOptions, predict } from "../api/predict";
-import { NOTHING, bytes, percent, seconds, shortName, span, years } from "../format";
-import type { Interval } from "../gen/visage/v1/prediction_pb";
+import { failureOf } from "../api/errors";
+import { type PredictResult, HAS_EXPLAIN, HAS_FACES, type PredictOptions, predict } from "../api/predict";
+import { age as ageText, bytes, percent } from "../format";
 import { useLoaded } from "../ui/calls";
 import { announce } from "../ui/notices";
-import { BusyButton, FailureBox, Facts, PageHead, Panel } from "../ui/parts";
+import { BusyButton, Empty, FailureBox, PageHead, Panel } from "../ui/parts";
 import { href, route } from "../ui/router";
 import { CameraDialog, hasCamera } from "./camera";
-import { allVersions } from "./models";
-
-/** An image and its result. */
-interface Item {
-  id: number;
-  name: string;
-  blob: Blob;
-  state: { kind: "waiting" } | { kind: "done"; result: PredictResult } | { kind: "failed"; failure: Failure };
-}
+import { type Item, Result } from "./prediction-result";
+import { StarterButton } from "./starter-button";
+import { allVersions } from "./versions";
 
 const LEVELS = [0.5, 0.8, 0.9, 0.95, 0.99];
 /** Concurrent requests: few enough to leave capacity to other clients. */
@@ -113,12 +106,30 @@ export function PredictPage() {
         title="Predict"
         lead={
           info.value && info.value.liveModel === ""
-            ? "No version is live: select one, or promote one on the Models page."
+            ? "No version is live."
             : "Predicts the age of the face on an image with an interval. Images are sent only to this server."
         }
       />
       <FailureBox failure={info.failure} retry={info.again} />
       <FailureBox failure={versions.failure} retry={versions.again} />
+      {info.value?.liveModel === "" && (
+        <Empty title="No version is live">
+          <p>Predictions use the live version. Register the starter, a face model that is built into the server, or promote a version.</p>
+          <div class="actions">
+            <StarterButton
+              hasLive={false}
+              isPrimary
+              onDone={() => {
+                info.again();
+                versions.again();
+              }}
+            />
+            <a class="button" href={href("models")}>
+              Models
+            </a>
+          </div>
+        </Empty>
+      )}
       <Panel title="Images" class="predict-input">
         <div
           class={`drop ${isOver ? "is-over" : ""}`}
@@ -140,6 +151,7 @@ export function PredictPage() {
               <input
                 id={`${id}-files`}
                 type="file"
+                aria-label="Choose images"
                 accept="image/jpeg,image/png,image/webp,image/bmp"
                 multiple
                 onChange={(event) => {
@@ -155,7 +167,7 @@ export function PredictPage() {
             ) : (
               <label class="button file-button">
                 Take an image
-                <input type="file" accept="image/*" capture="user" onChange={(event) => add(event.currentTarget.files ?? [])} />
+                <input type="file" aria-label="Take an image" accept="image/*" capture="user" onChange={(event) => add(event.currentTarget.files ?? [])} />
               </label>
             )}
           </div>
@@ -223,7 +235,7 @@ export function PredictPage() {
 /** Ages found on an image; with face detection possibly none. */
 function agesText(result: PredictResult): string {
   const ages = result.faces.length > 0 ? result.faces.map(({ age }) => age) : [result.age];
-  return Number.isNaN(ages[0]) ? "no face was found" : ages.map((age) => `${years(age)} years`).join(", ");
+  return Number.isNaN(ages[0]) ? "no face was found" : ages.map((age) => `${ageText(age)} years`).join(", ");
 }
 
 /** Sends the request, and retries as long as the server requests it. */
@@ -238,123 +250,4 @@ async function ask(blob: Blob, options: PredictOptions, signal: AbortSignal): Pr
       await new Promise((resolve) => setTimeout(resolve, retryAfter));
     }
   }
-}
-
-/** Object URL of a blob, revoked on unmount. */
-function useAddress(blob: Blob | undefined): string | undefined {
-  const address = useMemo(() => blob && URL.createObjectURL(blob), [blob]);
-  useEffect(
-    () => () => {
-      if (address) URL.revokeObjectURL(address);
-    },
-    [address],
-  );
-  return address;
-}
-
-function Result({ item }: { item: Item }) {
-  const address = useAddress(item.blob);
-  const [isBroken, setBroken] = useState(false);
-  const result = item.state.kind === "done" ? item.state.result : undefined;
-  return (
-    <li class="card prediction">
-      <div class="image">
-        <div class="frame">
-          {isBroken ? <p class="no-image muted small-text">This browser cannot display the image</p> : <img src={address} alt={item.name} onError={() => setBroken(true)} />}
-          {result?.faces.map((face, index) => (
-            <span
-              key={index}
-              class="face"
-              style={frameOf(face, result)}
-            >
-              <span class="face-label number">{Math.round(face.age)}<span class="unseen"> years, face {index + 1}</span></span>
-            </span>
-          ))}
-        </div>
-      </div>
-      <div class="prediction-text">
-        <h2 class="file-name">{item.name}</h2>
-        {item.state.kind === "waiting" && <p class="muted">Predicting…</p>}
-        {item.state.kind === "failed" && <FailureBox failure={item.state.failure} />}
-        {result && result.faces.length === 0 && Number.isNaN(result.age) && <p>No face was found. If the image shows a single face, try again without “Detect faces”.</p>}
-        {result && result.faces.length === 0 && !Number.isNaN(result.age) && <Age age={result.age} interval={result.interval} />}
-        {result && result.faces.length > 0 && (
-          <ol class="plain faces">
-            {result.faces.map((face, index) => (
-              <li key={index}>
-                <Age age={face.age} interval={face.interval} />
-                <p class="muted small-text">
-                  Face {index + 1}, {Math.round(face.width)} × {Math.round(face.height)} pixels, score {face.score.toFixed(2)}
-                </p>
-                <HeatMap image={face.explanation} of={`face ${index + 1} of ${item.name}`} />
-              </li>
-            ))}
-          </ol>
-        )}
-        {result && <HeatMap image={result.explanation} of={item.name} />}
-        {result && (
-          <Facts
-            items={[
-              ["Version", <a href={href("models", shortName(result.modelVersion))}>{shortName(result.modelVersion)}</a>],
-              ["Pixels", `${result.width} × ${result.height}`],
-              ["Decode", duration(result.durations?.decode)],
-              ["Queue", duration(result.durations?.queue)],
-              ["Inference", duration(result.durations?.inference)],
-              ["Total", duration(result.durations?.total)],
-            ]}
-          />
-        )}
-      </div>
-    </li>
-  );
-}
-
-/** Position of a face's frame: the visible part of its square. */
-function frameOf(face: Face, image: { width: number; height: number }): Record<string, string> {
-  const part = (from: number, length: number, whole: number): [string, string] => {
-    const [begin, end] = [Math.max(from, 0), Math.min(from + length, whole)];
-    return [`${(begin / whole) * 100}%`, `${(Math.max(end - begin, 0) / whole) * 100}%`];
-  };
-  const [left, width] = part(face.left, face.width, image.width);
-  const [top, height] = part(face.top, face.height, image.height);
-  return { left, top, width, height };
-}
-
-function duration(value: Parameters<typeof seconds>[0] | undefined): string {
-  if (!value) return NOTHING;
-  const milliseconds = seconds(value) * 1000;
-  return milliseconds < 1000 ? `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms` : span(milliseconds / 1000);
-}
-
-/** Maximum age of the bar. */
-const OLDEST = 100;
-
-function Age(props: { age: number; interval: Interval | undefined }) {
-  const { age, interval } = props;
-  const place = (value: number): string => `${Math.min(Math.max((value / OLDEST) * 100, 0), 100)}%`;
-  return (
-    <div class="age">
-      <p class="age-value number">
-        {years(age)} <span class="unit">years</span>
-      </p>
-      <div class="age-bar" aria-hidden="true">
-        {interval && <span class="age-interval" style={{ left: place(interval.lower), width: `calc(${place(interval.upper)} - ${place(interval.lower)})` }} />}
-        <span class="age-point" style={{ left: place(age) }} />
-      </div>
-      <p class="muted number">
-        {interval ? `${years(interval.lower)} to ${years(interval.upper)} years in ${percent(interval.confidence)} of cases` : "This version has no interval."}
-      </p>
-    </div>
-  );
-}
-
-function HeatMap(props: { image: Blob | undefined; of: string }) {
-  const address = useAddress(props.image);
-  if (!address) return null;
-  return (
-    <figure class="heat">
-      <img src={address} alt={`Heat map of ${props.of}: contribution of each part to the age`} />
-      <figcaption class="muted small-text">Warm colours increase the age, cool colours decrease it</figcaption>
-    </figure>
-  );
 }

@@ -9,6 +9,8 @@ import { Chart, type Curve } from "../ui/chart";
 import { FailureBox, Facts, Loading, Name, PageHead, Panel, Scroll } from "../ui/parts";
 import { href } from "../ui/router";
 
+const MIB = 1 << 20;
+
 /** Response of `/readyz`. */
 interface Readiness {
   ready: boolean;
@@ -85,11 +87,27 @@ export function ServerPage() {
           />
         )}
       </Panel>
+      {value?.disk && (
+        <Panel title="Disk">
+          <Facts
+            items={[
+              ["Free", bytes(value.disk.freeBytes)],
+              ["Checkpoints and versions", bytes(value.disk.artifactsBytes)],
+              ["Uploaded datasets", bytes(value.disk.datasetsBytes)],
+              ["Uploads not yet used", bytes(value.disk.uploadsBytes)],
+            ]}
+          />
+          <p class="muted">
+            Space becomes free when <a href={href("models")}>versions</a>, ended <a href={href("trainings")}>trainings</a> or uploaded <a href={href("datasets")}>datasets</a> are deleted.
+          </p>
+        </Panel>
+      )}
       {value?.limits && (
         <Panel title="Limits">
           <Facts
             items={[
               ["Largest request", bytes(value.limits.maxMessageBytes)],
+              ["Largest upload", bytes(value.limits.maxUploadBytes)],
               ["Largest image", `${bytes(value.limits.maxImageBytes)}, ${count(value.limits.maxImagePixels)} pixels`],
               ["Images per request", count(value.limits.maxImagesPerRequest)],
               ["Queued images", count(value.limits.maxQueuedImages)],
@@ -156,7 +174,7 @@ function Busyness(props: { points: Point[]; failure: Failure | undefined }) {
       calls: [curve("Calls", 1, ({ calls }) => calls), curve("Failed", 6, ({ faults }) => faults)],
       latency: [curve("Median", 1, ({ p50 }) => scaled(p50, 1000)), curve("99 %", 2, ({ p99 }) => scaled(p99, 1000))],
       images: [curve("Images", 4, ({ images }) => images), curve("Waiting", 5, ({ queued }) => queued)],
-      memory: [curve("Server", 3, ({ memory }) => scaled(memory, 1e-6))],
+      memory: [curve("Server", 3, ({ memory }) => scaled(memory, 1 / MIB))],
     };
   }, [points]);
   const common = { xLabel: "time", x: charts.x, height: 140, isTime: true, isFromZero: true, emptyText: "Waiting for the first values." };
@@ -167,7 +185,7 @@ function Busyness(props: { points: Point[]; failure: Failure | undefined }) {
         <Chart {...common} title="Calls" unit="per second" curves={charts.calls} />
         <Chart {...common} title="Latency" unit="ms, unary calls" curves={charts.latency} />
         <Chart {...common} title="Predictions" unit="images/s, images" curves={charts.images} />
-        <Chart {...common} title="Memory" unit="MB" curves={charts.memory} />
+        <Chart {...common} title="Memory" unit="MiB" curves={charts.memory} />
       </div>
     </Panel>
   );

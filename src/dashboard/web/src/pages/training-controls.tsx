@@ -1,6 +1,7 @@
 /** Actions on a training, with confirmation dialogs. */
 import { useId, useState } from "preact/hooks";
 import { brief, trainingClient } from "../api/clients";
+import { bytes } from "../format";
 import { TrainingState, type Training } from "../gen/visage/v1/training_pb";
 import { hasProcess, isFinal } from "../live/fold";
 import { type View, learn, unlearn } from "../live/store";
@@ -141,7 +142,8 @@ function DeleteDialog({ view, onClose }: DialogProps) {
   });
   return (
     <Dialog title={`Delete ${titleOf(view)}?`} onClose={onClose}>
-      <p>Its events, its curves and the checkpoints that no model version uses are deleted permanently.{view.modelVersion && " Its model version is kept."}</p>
+      <p>Its events, its curves and the checkpoints that no model version uses are deleted permanently.{view.modelVersion && " Its model version is kept."}
+        {view.training.checkpointBytes > 0n && ` ${bytes(view.training.checkpointBytes)} become free.`}</p>
       <FailureBox failure={remove.failure} />
       <div class="actions">
         <button type="button" onClick={onClose}>

@@ -1,5 +1,5 @@
 /** Shared parts of the pages about trainings. */
-import { NOTHING, figure, millis, seconds, shortName, span } from "../format";
+import { NOTHING, error, millis, seconds, shortName, span } from "../format";
 import { TrainingState } from "../gen/visage/v1/training_pb";
 import { isFinal } from "../live/fold";
 import type { View } from "../live/store";
@@ -31,6 +31,7 @@ const PHASES: Readonly<Record<string, string>> = {
   validate: "validating",
   checkpoint: "writing a checkpoint",
   test: "testing the best checkpoint",
+  promote: "comparing with the live version",
 };
 
 /** Current phase as text; may be empty. */
@@ -76,5 +77,5 @@ export function timeText(view: View): { label: string; text: string } {
 
 /** MAE of the best epoch in years. */
 export function bestText(view: View): string {
-  return figure(view.best?.valMae);
+  return error(view.best?.valMae);
 }

@@ -1,22 +1,22 @@
-/** Page of one training: progress, curves, checkpoints, evaluation, history and spec. */
-import { useEffect, useMemo, useRef } from "preact/hooks";
-import { brief, trainingClient } from "../api/clients";
-import { NOTHING, count, exactMoment, figure, percent, seconds, sentence, shortName, span, words } from "../format";
-import { type EpochMetrics, SpecChangeReason, TrainingState } from "../gen/visage/v1/training_pb";
-import type { Moment } from "../live/fold";
+/** Page of one training: progress, settings, curves, checkpoints, evaluation, history and spec. */
+import { useEffect, useRef } from "preact/hooks";
+import { NOTHING, count, error, figure, percent, plural, sentence, shortName, words } from "../format";
+import { SpecChangeReason, TrainingSpecSchema, TrainingState } from "../gen/visage/v1/training_pb";
 import { isFinal } from "../live/fold";
 import { type View, listFailure, refresh, views } from "../live/store";
-import { useLoaded } from "../ui/calls";
-import { Chart, type Curve } from "../ui/chart";
+import { flatten } from "../spec/describe";
+import { labelOf, textOf } from "../spec/texts";
 import { announce } from "../ui/notices";
-import { Empty, FailureBox, Facts, Loading, PageHead, Panel, Scroll, StateChip, reasonText } from "../ui/parts";
+import { Crumbs, Empty, FailureBox, Facts, Loading, Name, PageHead, Panel, StateChip, reasonText } from "../ui/parts";
 import { href } from "../ui/router";
 import { DatasetSummary } from "./dataset-summary";
-import { SpecList } from "./spec-list";
-import { DownloadButton } from "./download-button";
 import { EvaluationTables } from "./evaluation";
+import { SpecList } from "./spec-list";
+import { Checkpoints } from "./training-checkpoints";
 import { Controls } from "./training-controls";
-import { ProgressLine, maxEpochs, timeText, titleOf } from "./training-parts";
+import { Curves, Phases } from "./training-curves";
+import { History, changesText } from "./training-history";
+import { ProgressLine, timeText, titleOf } from "./training-parts";
 
 export function TrainingPage(props: { id: string }) {
   const all = views.value;
@@ -54,15 +54,12 @@ export function TrainingPage(props: { id: string }) {
 }
 
 function Known({ view }: { view: View }) {
-  const id = shortName(view.name);
-  const { training, best, last } = view;
+  const { training, best, last, initial } = view;
   const time = timeText(view);
-  const resolved = training.resolvedSpec;
+  const hasStarted = view.log.epochs.length > 0 || !isFinal(view.state);
   return (
     <>
-      <nav class="crumbs" aria-label="Path">
-        <a href={href("trainings")}>Trainings</a> <span aria-hidden="true">/</span>
-      </nav>
+      <Crumbs list="trainings" listName="Trainings" name={titleOf(view)} />
       <PageHead
         title={
           <>
@@ -83,28 +80,34 @@ function Known({ view }: { view: View }) {
             <strong>The training failed</strong> <span class="muted">({view.failure.reason})</span>
           </p>
           <p class="wrap">{sentence(view.failure.message)}</p>
+          <Remedy view={view} />
         </div>
       )}
-      <section class="panel" aria-label="Progress">
-        <ProgressLine view={view} />
-        <div class="tiles">
-          <Tile label={time.label} value={time.text} />
-          <Tile label="Best MAE" value={best ? figure(best.valMae) : NOTHING} unit="years" detail={best && `epoch ${best.epoch}`} />
-          <Tile label="Last MAE" value={last ? figure(last.valMae) : NOTHING} unit="years" detail={last && `epoch ${last.epoch}`} />
-          <Tile label="Speed" value={speed(view)} unit="images/s" />
-          <EarlyStopping view={view} />
-          {view.modelVersion && (
-            <div class="tile">
-              <span class="muted small-text">Model version</span>
-              <a class="tile-value" href={href("models", shortName(view.modelVersion))}>
-                {shortName(view.modelVersion)}
-              </a>
-              <span class="muted small-text">{view.log.promoted ? "became live" : ""}</span>
-            </div>
-          )}
-        </div>
-        <Warnings view={view} />
-      </section>
+      {hasStarted && (
+        <section class="panel" aria-label="Progress">
+          <ProgressLine view={view} />
+          <div class="tiles">
+            <Tile label={time.label} value={time.text} />
+            <Tile label="Best MAE" value={error(best?.valMae)} unit="years" detail={best && `epoch ${best.epoch}`} />
+            {initial && <Tile label="Before training" value={error(initial.valMae)} unit="years" detail={best ? comparison(initial.valMae, best.valMae) : "MAE of the initial weights"} />}
+            <Tile label="Last MAE" value={error(last?.valMae)} unit="years" detail={last && `epoch ${last.epoch}`} />
+            <Tile label="Speed" value={speed(view)} unit="images/s" />
+            <EarlyStopping view={view} />
+            {view.modelVersion && (
+              <div class="tile">
+                <span class="muted small-text">Model version</span>
+                <a class="tile-value" href={href("models", shortName(view.modelVersion))}>
+                  {shortName(view.modelVersion)}
+                </a>
+                <span class="muted small-text">{(view.promotion?.promoted ?? view.log.promoted) ? "became live" : "did not become live"}</span>
+              </div>
+            )}
+          </div>
+          <Decision view={view} />
+          <Warnings view={view} />
+        </section>
+      )}
+      <Setup view={view} />
       <Curves view={view} />
       <Phases epochs={view.log.epochs} />
       <Checkpoints view={view} />
@@ -115,25 +118,97 @@ function Known({ view }: { view: View }) {
       )}
       {view.dataset && (
         <Panel title="Dataset">
-          <DatasetSummary report={view.dataset} path={resolved?.dataset?.path} />
+          <DatasetSummary report={view.dataset} path={training.resolvedSpec?.dataset?.path} />
         </Panel>
       )}
       <Panel title="History">
         <History view={view} />
       </Panel>
-      <Panel title="Spec">
-        <p class="muted">All values of the training. Those in bold were set explicitly; the others come from the recipe or the defaults.</p>
-        <SpecList asked={training.spec} resolved={resolved} />
-        <Facts
-          class="wide"
-          items={[
-            ["Initial weights", training.initSource && <span class="wrap">{training.initSource}</span>],
-            ["Labels", Object.entries(training.labels).map(([key, value]) => `${key}=${value}`).join(", ")],
-            ["Id", id],
-          ]}
-        />
+      <Panel title="All settings">
+        <details>
+          <summary>Values in bold were set explicitly; the others come from the recipe or the defaults</summary>
+          <SpecList asked={training.spec} resolved={training.resolvedSpec} />
+        </details>
       </Panel>
     </>
+  );
+}
+
+/** Decision about the alias `live`, with its reason. */
+function Decision({ view }: { view: View }) {
+  const { promotion, modelVersion } = view;
+  if (!promotion?.reason) return null;
+  return (
+    <p class="decision">
+      <span class={`chip ${promotion.promoted ? "good" : "quiet"}`}>{promotion.promoted ? "promoted" : "not promoted"}</span> {sentence(promotion.reason.replaceAll("->", "→"))}.{" "}
+      {!promotion.promoted && modelVersion !== "" && <a href={href("models", shortName(modelVersion))}>Promote it by hand</a>}
+    </p>
+  );
+}
+
+/** Improvement on the initial weights as text. */
+function comparison(before: number, after: number): string {
+  const gain = before - after;
+  return gain >= 0 ? `MAE; ${error(gain)} better now` : `MAE; ${error(-gain)} worse now`;
+}
+
+/** Action that avoids the failure in a new training. */
+function Remedy({ view }: { view: View }) {
+  const from = shortName(view.name);
+  const name = view.training.spec?.dataset?.name ?? "";
+  const isWeights = view.failure?.reason === "INIT_WEIGHTS";
+  return (
+    <div class="actions">
+      {isWeights && (
+        <a class="button primary" href={href("start", "", { from, init: "STARTER" })}>
+          Start again from the built-in face model
+        </a>
+      )}
+      {!isWeights && (
+        <a class="button" href={href("start", "", { from })}>
+          Correct the settings and start again
+        </a>
+      )}
+      {!isWeights && name !== "" && (
+        <a class="button" href={href("datasets", shortName(name))}>
+          Check the dataset
+        </a>
+      )}
+    </div>
+  );
+}
+
+/** Dataset, initial weights and the settings that were given. */
+function Setup({ view }: { view: View }) {
+  const { training } = view;
+  const { spec, resolvedSpec } = training;
+  const dataset = resolvedSpec?.dataset;
+  const splits = view.dataset?.splits ?? [];
+  const given = spec ? [...flatten(TrainingSpecSchema, spec)].filter(([path]) => path !== "dataset.path" && path !== "dataset.name") : [];
+  const labels = Object.entries(training.labels);
+  return (
+    <Panel title="Dataset and settings">
+      <Facts
+        items={[
+          ["Dataset", dataset?.name ? <a href={href("datasets", shortName(dataset.name))}>{shortName(dataset.name)}</a> : dataset && <Name text={dataset.path} />],
+          ["Images", splits.length > 0 && splits.map(({ split, images }) => `${count(images)} ${split}`).join(", ")],
+          ["Initial weights", training.initSource && <span class="wrap">{training.initSource.replace(/ \(SHA-256 .*\)$/, "")}</span>],
+          ["Labels", labels.map(([key, value]) => `${key}=${value}`).join(", ")],
+        ]}
+      />
+      {given.length === 0 ? (
+        <p class="muted">All settings have their defaults.</p>
+      ) : (
+        <dl class="given" aria-label="Settings that were given">
+          {given.map(([path, value]) => (
+            <div key={path} title={path}>
+              <dt>{labelOf(path)}</dt>
+              <dd>{textOf(path)?.choices?.[value] ?? value}</dd>
+            </div>
+          ))}
+        </dl>
+      )}
+    </Panel>
   );
 }
 
@@ -157,10 +232,10 @@ function speed(view: View): string {
 /** Remaining validations without an improvement before early stopping. */
 function EarlyStopping({ view }: { view: View }) {
   const patience = view.training.resolvedSpec?.earlyStopping?.patience ?? 0;
-  if (patience === 0) return <Tile label="Early stopping" value={NOTHING} detail="off" />;
+  if (patience === 0) return <Tile label="Early stopping" value="Off" />;
   const without = view.last?.epochsWithoutImprovement ?? 0;
   const left = Math.max(patience - without, 0);
-  return <Tile label="Early stopping" value={isFinal(view.state) ? NOTHING : `in ${left}`} unit={left === 1 ? "epoch" : "epochs"} detail={`${without} of ${patience} without improvement`} />;
+  return <Tile label="Early stopping" value={isFinal(view.state) ? (left === 0 ? "Stopped" : "Not needed") : `in ${left}`} unit={isFinal(view.state) ? "" : left === 1 ? "epoch" : "epochs"} detail={`${without} of ${patience} without improvement`} />;
 }
 
 /** Warnings about a training. */
@@ -169,7 +244,7 @@ function warningsOf(view: View): string[] {
   const { last, training } = view;
   return [
     ...(view.dataset?.warnings ?? []),
-    ...(skipped > 0 ? [`${count(skipped)} images could not be decoded in an epoch and were skipped.`] : []),
+    ...(skipped > 0 ? [`${plural(skipped, "image")} could not be decoded in an epoch and ${skipped === 1 ? "was" : "were"} skipped.`] : []),
     ...(last && last.dataWaitShare > 0.3 ? [`${percent(last.dataWaitShare)} of the last epoch was spent waiting for decoded images.`] : []),
     ...(training.idleStarts > 1 ? [`Its process was started ${training.idleStarts} consecutive times without a new full checkpoint.`] : []),
     ...view.log.moments.filter((one) => one.kind === "spec" && one.reason === SpecChangeReason.OUT_OF_MEMORY).map((one) => `Memory ran out: ${changesText(one)}.`),
@@ -185,190 +260,5 @@ function Warnings({ view }: { view: View }) {
         <li key={warning}>{sentence(warning)}</li>
       ))}
     </ul>
-  );
-}
-
-function Curves({ view }: { view: View }) {
-  const { epochs } = view.log;
-  const key = `${epochs.length}:${view.log.sequence}`;
-  const { best } = view.log;
-  const data = useMemo(() => {
-    const x = epochs.map(({ epoch }) => epoch);
-    const curve = (label: string, colour: number, of: (epoch: EpochMetrics) => number): Curve => ({ label, colour, values: epochs.map(of) });
-    return {
-      x,
-      loss: [curve("Training", 1, (one) => one.trainLoss), curve("Validation", 2, (one) => one.valLoss)],
-      rmse: [curve("Validation", 2, (one) => one.valRmse)],
-      mae: [curve("Training", 1, (one) => one.trainMae), curve("Validation", 2, (one) => one.valMae)],
-      rate: [curve("Learning rate", 3, (one) => one.learningRate)],
-      speed: [curve("Images", 4, (one) => one.imagesPerSecond)],
-      wait: [curve("Waiting for data", 5, (one) => one.dataWaitShare * 100)],
-    };
-  }, [key]);
-  const mark = best && { x: best.epoch, label: "best" };
-  const common = { xLabel: "epoch", x: data.x, emptyText: isFinal(view.state) ? "No epoch was completed." : "The first epoch is not completed yet." };
-  return (
-    <section class="panel" aria-label="Curves">
-      <div class="panel-head">
-        <h2>Curves</h2>
-        <span class="muted number">
-          {epochs.length} of {maxEpochs(view)} epochs
-        </span>
-      </div>
-      <div class="charts">
-        <Chart {...common} mark={mark} title="Loss" unit="squared years" curves={data.loss} />
-        <Chart {...common} mark={mark} title="Mean absolute error" unit="years" curves={data.mae} />
-        <Chart {...common} mark={mark} title="Root mean squared error" unit="years" curves={data.rmse} height={180} />
-        <Chart {...common} title="Learning rate" unit="" curves={data.rate} height={180} isFromZero />
-        <Chart {...common} title="Speed" unit="images/s" curves={data.speed} height={180} isFromZero />
-        <Chart {...common} title="Data wait" unit="% of training time" curves={data.wait} height={180} isFromZero />
-      </div>
-    </section>
-  );
-}
-
-const PARTS = [
-  ["Data", "data", 5],
-  ["Forward", "forward", 1],
-  ["Backward", "backward", 2],
-  ["Update", "update", 6],
-  ["Validation", "validate", 4],
-  ["Checkpoint", "checkpoint", 3],
-] as const;
-
-/** Time per phase of the latest epochs. */
-function Phases({ epochs }: { epochs: EpochMetrics[] }) {
-  const latest = epochs.slice(-8).filter(({ seconds: spent }) => spent && spent.total > 0);
-  if (latest.length === 0) return null;
-  const longest = Math.max(...latest.map((one) => one.seconds?.total ?? 0));
-  return (
-    <Panel title="Time per phase" actions={<span class="muted">latest epochs</span>}>
-      <ul class="legend" aria-hidden="true">
-        {PARTS.map(([label, , colour]) => (
-          <li key={label}>
-            <span class="swatch block" style={{ "--colour": `var(--series-${colour})` } as never} /> {label}
-          </li>
-        ))}
-      </ul>
-      <Scroll label="Seconds by epoch">
-        <table class="phases">
-          <thead class="unseen">
-            <tr>
-              <th scope="col">Epoch</th>
-              <th scope="col">Parts</th>
-              <th scope="col">Seconds</th>
-            </tr>
-          </thead>
-          <tbody>
-            {latest.map(({ epoch, seconds: spent }) => (
-              <tr key={epoch}>
-                <th scope="row">Epoch {epoch}</th>
-                <td class="wide">
-                  <div class="stacked" style={{ width: `${((spent?.total ?? 0) / longest) * 100}%` }} aria-hidden="true">
-                    {PARTS.map(([label, key, colour]) => (
-                      <span key={label} title={`${label}: ${span(spent?.[key] ?? 0)}`} style={{ "--colour": `var(--series-${colour})`, flexGrow: spent?.[key] ?? 0 } as never} />
-                    ))}
-                  </div>
-                  <span class="unseen">{PARTS.map(([label, key]) => `${label} ${span(spent?.[key] ?? 0)}`).join(", ")}</span>
-                </td>
-                <td class="right number">{span(spent?.total ?? 0)}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
-    </Panel>
-  );
-}
-
-function Checkpoints({ view }: { view: View }) {
-  const saved = view.log.checkpoints.length;
-  const list = useLoaded(
-    async (signal) => (await trainingClient.listCheckpoints({ parent: view.name, pageSize: 1000 }, { ...brief, signal })).checkpoints,
-    [view.name, saved, view.log.best?.epoch, view.state],
-  );
-  return (
-    <Panel title="Checkpoints">
-      <FailureBox failure={list.failure} retry={list.again} />
-      {!list.value && !list.failure && <Loading what="checkpoints" />}
-      {list.value?.length === 0 && <p class="muted">No checkpoints yet; one is stored after each epoch that improves on the best.</p>}
-      {list.value && list.value.length > 0 && (
-        <Scroll label="Checkpoints">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Epoch</th>
-                <th scope="col" class="right">Validation MAE</th>
-                <th scope="col" class="right">Validation loss</th>
-                <th scope="col">Stored</th>
-                <th scope="col">Files</th>
-              </tr>
-            </thead>
-            <tbody>
-              {list.value.map((checkpoint) => (
-                <tr key={checkpoint.name}>
-                  <th scope="row">
-                    {checkpoint.epoch} {checkpoint.best && <span class="chip good">best</span>}
-                  </th>
-                  <td class="right">{figure(checkpoint.valMae)}</td>
-                  <td class="right">{figure(checkpoint.valLoss)}</td>
-                  <td class="number">{exactMoment(checkpoint.createTime)}</td>
-                  <td class="actions">
-                    {checkpoint.files.map((file) => (
-                      <DownloadButton
-                        key={file.name}
-                        file={file}
-                        saveAs={`${shortName(view.name)}-epoch${checkpoint.epoch}-${file.name}`}
-                        open={() => trainingClient.downloadCheckpoint({ name: checkpoint.name, file: file.name })}
-                      />
-                    ))}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
-      )}
-    </Panel>
-  );
-}
-
-function changesText(one: Moment): string {
-  return one.kind === "spec" ? one.changes.map(({ field, before, after }) => `${field} ${before || "unset"} → ${after || "unset"}`).join(", ") : "";
-}
-
-function momentText(one: Moment): string {
-  switch (one.kind) {
-    case "state":
-      return sentence(words(TrainingState[one.state] ?? ""));
-    case "rewound":
-      return `Continued from a checkpoint; epochs from ${one.fromEpoch} on are repeated`;
-    case "spec":
-      return `Spec changed${one.reason === SpecChangeReason.OUT_OF_MEMORY ? " because memory ran out" : ""}: ${changesText(one)}`;
-  }
-}
-
-function History({ view }: { view: View }) {
-  const { startTime, endTime, createTime, resolvedSpec } = view.training;
-  return (
-    <>
-      <Facts
-        items={[
-          ["Accepted", exactMoment(createTime)],
-          ["First start", startTime && exactMoment(startTime)],
-          ["Ended", endTime && exactMoment(endTime)],
-          ["Process starts", view.attempt ? count(view.attempt) : ""],
-          ["Time limit", resolvedSpec?.maxDuration && span(seconds(resolvedSpec.maxDuration))],
-        ]}
-      />
-      <ol class="history">
-        {view.log.moments.map((one, index) => (
-          <li key={index}>
-            <time class="muted number">{new Date(one.time).toLocaleTimeString("en-GB")}</time> {momentText(one)}
-            {one.attempt > 1 && <span class="muted"> (start {one.attempt})</span>}
-          </li>
-        ))}
-      </ol>
-    </>
   );
 }

@@ -19,6 +19,8 @@ export type Values = Readonly<Record<string, string>>;
 export interface Option {
   value: string;
   help: string;
+  /** Name for people; default: that in the texts, or else the value. */
+  label?: string;
 }
 
 /** An input field. */

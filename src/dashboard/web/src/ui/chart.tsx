@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { NOTHING, figure } from "../format";
+import { NOTHING, figure, sentence } from "../format";
 import { shade } from "./theme";
 
 /** A curve over the `x` values of the chart. */
@@ -13,6 +13,12 @@ export interface Curve {
   colour: number;
 }
 
+/** A vertical line at `x`; between two values it belongs to the later one. */
+export interface Mark {
+  x: number;
+  label: string;
+}
+
 export interface ChartProps {
   title: string;
   /** Unit of the values. */
@@ -21,8 +27,10 @@ export interface ChartProps {
   xLabel: string;
   x: number[];
   curves: Curve[];
-  /** Vertical mark, such as the best epoch. */
-  mark?: { x: number; label: string } | undefined;
+  /** Vertical marks, such as the best epoch. */
+  marks?: Mark[] | undefined;
+  /** Values of the legend without a cursor, one per curve. Default: the last values. */
+  resting?: { text: string; values: (number | undefined)[] } | undefined;
   height?: number;
   /** True if `x` is in seconds since 1970. */
   isTime?: boolean;
@@ -40,11 +48,11 @@ const POINTS_UP_TO = 40;
 const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 
 export function Chart(props: ChartProps) {
-  const { x, curves, mark, height = 220, format = figure } = props;
+  const { x, curves, marks, resting, height = 220, format = figure } = props;
   const holder = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
-  const marking = useRef(mark);
-  marking.current = mark;
+  const marking = useRef(marks);
+  marking.current = marks;
   const [at, setAt] = useState<number | null>(null);
   const data = useMemo<uPlot.AlignedData>(() => [x, ...curves.map(({ values }) => values)], [x, curves]);
   const shape = JSON.stringify([curves.map(({ label, colour }) => [label, colour]), height, props.isTime, props.isFromZero, shade.value]);
@@ -82,7 +90,7 @@ export function Chart(props: ChartProps) {
         ],
         hooks: {
           setCursor: [(drawn) => setAt(drawn.cursor.idx ?? null)],
-          draw: [(drawn) => drawMark(drawn, marking.current, colour("--text"), style.fontFamily)],
+          draw: [(drawn) => marking.current?.forEach((one, index) => drawMark(drawn, one, index, colour("--text"), style.fontFamily))],
         },
       },
       data,
@@ -107,30 +115,32 @@ export function Chart(props: ChartProps) {
   useEffect(() => {
     // Without rebuilding paths, because uPlot may not have computed the scales yet.
     plot.current?.redraw(false);
-  }, [mark?.x, mark?.label]);
+  }, [JSON.stringify(marks)]);
 
   // Curves of several trainings may end at different epochs; a time series without a current value
   // has none.
   const isRagged = !props.isTime && curves.some(({ values }) => (values.at(-1) ?? null) === null);
   const lastOf = (values: (number | null)[]): number | undefined => (isRagged ? values.findLast((one) => one !== null) : values.at(-1)) ?? undefined;
-  const valueOf = ({ values }: Curve): number | undefined => (at === null ? lastOf(values) : (values[at] ?? undefined));
+  const atRest = resting ?? { text: isRagged ? "last values" : "", values: curves.map(({ values }) => lastOf(values)) };
+  const valueOf = ({ values }: Curve, index: number): number | undefined => (at === null ? atRest.values[index] : (values[at] ?? undefined));
   const xText = (value: number | undefined): string =>
     value === undefined ? "" : props.isTime ? clock(value) : `${props.xLabel} ${value}`;
-  const summary = `${props.title}${props.unit && ` in ${props.unit}`}. ${hasValues ? `Last${isRagged ? "" : `, at ${xText(x.at(-1))}`}: ` : "No values yet."}${
-    hasValues ? curves.map(({ label, values }) => `${label} ${format(lastOf(values))}`).join(", ") : ""
-  }${mark && hasValues ? `. ${mark.label}: ${props.xLabel} ${mark.x}` : ""}.`;
+  const restText = sentence(atRest.text || `last, at ${xText(x.at(-1))}`);
+  const summary = `${props.title}${props.unit && ` in ${props.unit}`}. ${hasValues ? `${restText}: ` : "No values yet."}${
+    hasValues ? curves.map(({ label }, index) => `${label} ${format(atRest.values[index])}`).join(", ") : ""
+  }${hasValues ? (marks ?? []).map((mark) => `. ${sentence(mark.label)}: ${props.xLabel} ${Math.ceil(mark.x)}`).join("") : ""}.`;
   return (
     <figure class="chart">
       <figcaption>
         <span class="chart-title">
           {props.title} {props.unit && <span class="muted">{props.unit}</span>}
         </span>
-        <span class="muted chart-at">{hasValues ? (at === null && isRagged ? "last values" : xText(x[at ?? x.length - 1])) : ""}</span>
+        <span class="muted chart-at">{hasValues ? (at === null && atRest.text !== "" ? atRest.text : xText(x[at ?? x.length - 1])) : ""}</span>
         <ul class="legend">
           {curves.map((curve, index) => (
             <li key={index}>
               <span class="swatch" style={{ "--colour": `var(--series-${curve.colour})` } as never} aria-hidden="true" />
-              <span class="legend-label">{curve.label}</span> <span class="number">{format(valueOf(curve))}</span>
+              <span class="legend-label">{curve.label}</span> <span class="number">{format(valueOf(curve, index))}</span>
             </li>
           ))}
         </ul>
@@ -146,7 +156,7 @@ export function Chart(props: ChartProps) {
 /** Values of the chart as a table, rendered on demand. */
 function Figures(props: ChartProps & { xText: (value: number) => string; format: (value: number | undefined) => string }) {
   const [isOpen, setOpen] = useState(false);
-  const { x, curves, mark } = props;
+  const { x, curves, marks } = props;
   return (
     <details class="figures" onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>
@@ -170,7 +180,12 @@ function Figures(props: ChartProps & { xText: (value: number) => string; format:
                 <tr key={value}>
                   <th scope="row">
                     {props.xText(value)}
-                    {mark?.x === value && <span class="muted"> {mark.label}</span>}
+                    {marks?.filter((mark) => Math.ceil(mark.x) === value).map(({ label }) => (
+                      <span key={label} class="muted">
+                        {" "}
+                        {label}
+                      </span>
+                    ))}
                   </th>
                   {curves.map(({ values }, index) => (
                     <td key={index} class="right">
@@ -209,8 +224,8 @@ function short(value: number): string {
   return `${+value.toPrecision(6)}`;
 }
 
-function drawMark(plot: uPlot, mark: ChartProps["mark"], colour: string, font: string): void {
-  if (!mark) return;
+/** Draws a mark; `row` moves its label down, so that the labels of neighbours do not overlap. */
+function drawMark(plot: uPlot, mark: Mark, row: number, colour: string, font: string): void {
   const { ctx, bbox } = plot;
   const ratio = devicePixelRatio;
   const place = plot.valToPos(mark.x, "x", true);
@@ -229,15 +244,19 @@ function drawMark(plot: uPlot, mark: ChartProps["mark"], colour: string, font: s
   const isRight = place > bbox.left + bbox.width * 0.8;
   ctx.textAlign = isRight ? "right" : "left";
   ctx.textBaseline = "top";
-  ctx.fillText(mark.label, place + (isRight ? -4 : 4) * ratio, bbox.top + 2 * ratio);
+  ctx.fillText(mark.label, place + (isRight ? -4 : 4) * ratio, bbox.top + (2 + 13 * (row % 3)) * ratio);
   ctx.restore();
 }
+
+/** Minimum range of a sparkline relative to its maximum, so that noise is not seen as a trend. */
+const SPARK_RANGE = 0.1;
 
 /** A small curve without axes. */
 export function Sparkline(props: { values: number[] }) {
   const { values } = props;
   if (values.length < 2) return <svg class="spark" viewBox="0 0 96 28" aria-hidden="true" />;
-  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const high = Math.max(...values);
+  const low = Math.min(...values, high * (1 - SPARK_RANGE));
   const points = values.map((value, index) => `${(2 + (index / (values.length - 1)) * 92).toFixed(1)},${(25 - ((value - low) / (high - low || 1)) * 22).toFixed(1)}`);
   return (
     <svg class="spark" viewBox="0 0 96 28" aria-hidden="true">

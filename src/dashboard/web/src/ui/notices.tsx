@@ -15,7 +15,8 @@ const STAY_MS = 6_000;
 export function notify(text: string): void {
   count += 1;
   const id = count;
-  notices.value = [...notices.value.slice(-2), { id, text }];
+  // A repeated text replaces the earlier one.
+  notices.value = [...notices.value.filter((notice) => notice.text !== text).slice(-2), { id, text }];
   setTimeout(() => {
     notices.value = notices.value.filter((notice) => notice.id !== id);
   }, STAY_MS);

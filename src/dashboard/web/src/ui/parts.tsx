@@ -3,11 +3,21 @@ import { Code } from "@connectrpc/connect";
 import { type ComponentChildren, Fragment } from "preact";
 import type { Failure } from "../api/errors";
 import { StopReason, TrainingState } from "../gen/visage/v1/training_pb";
-import { percent, pieces, sentence, span, words } from "../format";
+import { percent, pieces, plural, sentence, span, words } from "../format";
+import { type Page, href } from "./router";
 
 /** Text with `code` as in the comments of the API. */
 export function Prose(props: { text: string }) {
   return <>{props.text.split("`").map((part, index) => (index % 2 === 1 ? <code key={index}>{part}</code> : part))}</>;
+}
+
+/** Path from a list to the current page. */
+export function Crumbs(props: { list: Page; listName: string; name: string }) {
+  return (
+    <nav class="crumbs" aria-label="Path">
+      <a href={href(props.list)}>{props.listName}</a> <span aria-hidden="true">/</span> <span aria-current="page">{props.name}</span>
+    </nav>
+  );
 }
 
 /** Heading of a page with its actions. */
@@ -41,14 +51,15 @@ export function FailureBox(props: { failure: Failure | undefined; retry?: () => 
   const { failure } = props;
   if (!failure) return null;
   const rest = failure.violations.filter(({ field }) => !props.known?.(field));
-  const isAtFields = failure.violations.length > 0 && rest.length === 0;
+  const atFields = failure.violations.length - rest.length;
+  const isAtFields = atFields > 0 && rest.length === 0;
   return (
     <div class="failure" role="alert">
       <p>
         <strong>{failure.call || "The page"} failed</strong> <span class="muted">({codeText(failure.code)}
         {failure.reason && `, ${failure.reason}`})</span>
       </p>
-      <p class="wrap">{isAtFields ? "Some fields are invalid; see the message at each of them." : sentence(failure.message || "unknown error")}</p>
+      <p class="wrap">{isAtFields ? `${plural(atFields, "field")} ${atFields === 1 ? "needs" : "need"} a change, marked in red.` : sentence(failure.message || "unknown error")}</p>
       {rest.length > 1 && (
         <ul>
           {rest.map(({ field, description }) => (
@@ -110,9 +121,24 @@ export function StateChip(props: { state: TrainingState }) {
   return <span class={`chip ${TONES[props.state] ?? "quiet"}`}>{sentence(words(TrainingState[props.state] ?? "unknown"))}</span>;
 }
 
+/** Texts of the stop reasons, as on the command line. */
+const REASONS: Readonly<Partial<Record<StopReason, string>>> = {
+  [StopReason.MAX_EPOCHS]: "all epochs are done",
+  [StopReason.EARLY_STOPPED]: "the validation error no longer improved",
+  [StopReason.TARGET_REACHED]: "the target was reached",
+  [StopReason.USER_STOP]: "on request",
+  [StopReason.MAX_DURATION]: "its time limit was reached",
+  [StopReason.NON_FINITE_LOSS]: "the loss became infinite or NaN",
+  [StopReason.OUT_OF_MEMORY]: "memory was insufficient",
+  [StopReason.DATA_ERROR]: "the dataset or the initial weights could not be used",
+  [StopReason.WORKER_DIED]: "its process crashed, hung or violated the protocol",
+  [StopReason.SERVER_RESTART_LIMIT]: "the server was restarted too often",
+  [StopReason.INTERNAL]: "an internal error of the server or its disk",
+};
+
 /** Stop reason as text. */
 export function reasonText(reason: StopReason): string {
-  return reason === StopReason.UNSPECIFIED ? "" : words(StopReason[reason] ?? "");
+  return reason === StopReason.UNSPECIFIED ? "" : (REASONS[reason] ?? words(StopReason[reason] ?? ""));
 }
 
 /** Progress bar. */
@@ -125,16 +151,25 @@ export function Meter(props: { share: number; label: string; tone?: string }) {
   );
 }
 
-/** Long name with preferred line breaks between its words. */
-export function Name(props: { text: string }) {
+/** Long text that is broken only between its words. */
+export function Words(props: { text: string }) {
   return (
-    <code class="wrap">
+    <>
       {pieces(props.text).map((piece, index) => (
         <Fragment key={index}>
           {index > 0 && <wbr />}
           {piece}
         </Fragment>
       ))}
+    </>
+  );
+}
+
+/** Long name with preferred line breaks between its words. */
+export function Name(props: { text: string }) {
+  return (
+    <code class="wrap">
+      <Words text={props.text} />
     </code>
   );
 }

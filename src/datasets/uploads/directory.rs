@@ -1,8 +1,4 @@
-//! Resumable uploads of archives: each is a file that grows as bytes arrive, and a metadata file
-//! with the total length.
-//!
-//! The length of the file is the offset of the upload, so it survives a crash of the server. Bytes
-//! that were not on disk at a power loss are requested again.
+//! The directory of all uploads: creates, writes, expires and deletes them.
 
 use std::{
     collections::HashSet,
@@ -20,24 +16,29 @@ use uuid::Uuid;
 
 use crate::files;
 
-use super::{Error, blocking::blocking};
+use super::super::{Error, blocking::blocking};
 
 /// Most uploads at a time.
-const MAX_UPLOADS: usize = 16;
+const MAX_UPLOADS: usize = 64;
+/// Idle time after which another upload may take the place of an unfinished one.
+const IDLE: Duration = Duration::from_secs(60);
+/// Bytes between two checks of the free disk space.
+const CHECK_BYTES: u64 = 16 << 20;
 /// Format version of the metadata.
 const FORMAT: u32 = 1;
 
 /// All uploads. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Uploads {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     directory: PathBuf,
     max_bytes: u64,
-    expiry: Duration,
+    min_free: u64,
+    pub(super) expiry: Duration,
     /// Uploads that a request writes to.
     claimed: Mutex<HashSet<Uuid>>,
     /// Held while an upload is created, so that two do not exceed the limit.
@@ -62,11 +63,17 @@ struct Metadata {
 
 impl Uploads {
     /// Opens the directory of the uploads, which must exist.
-    pub(super) fn open(directory: PathBuf, max_bytes: u64, expiry: Duration) -> io::Result<Self> {
+    pub(in crate::datasets) fn open(
+        directory: PathBuf,
+        max_bytes: u64,
+        min_free: u64,
+        expiry: Duration,
+    ) -> io::Result<Self> {
         Ok(Uploads {
             inner: Arc::new(Inner {
                 directory: fs::canonicalize(directory)?,
                 max_bytes,
+                min_free,
                 expiry,
                 claimed: Mutex::default(),
                 creating: Mutex::default(),
@@ -77,7 +84,7 @@ impl Uploads {
     /// Creates an upload of `length` bytes.
     ///
     /// # Errors
-    /// [`Error::UploadSize`] and [`Error::TooManyUploads`].
+    /// [`Error::UploadSize`], [`Error::DiskLow`] and [`Error::TooManyUploads`].
     pub(crate) async fn create(&self, length: u64) -> Result<Upload, Error> {
         let limit = self.inner.max_bytes;
         if length == 0 || length > limit {
@@ -88,8 +95,11 @@ impl Uploads {
             // It guards no value, so a panic cannot leave one half changed.
             let creating = inner.creating.lock();
             let _creating = creating.unwrap_or_else(PoisonError::into_inner);
-            if inner.ids()?.len() >= MAX_UPLOADS {
-                return Ok(None);
+            if let Err(low) = inner.check_disk(length)? {
+                return Ok(Err(low));
+            }
+            if inner.ids()?.len() >= MAX_UPLOADS && !inner.evict_idle()? {
+                return Ok(Err(Error::TooManyUploads { limit: MAX_UPLOADS }));
             }
             let id = Uuid::new_v4();
             fs::File::create_new(inner.data(id))?;
@@ -99,11 +109,9 @@ impl Uploads {
             };
             // The upload exists once its metadata is written.
             files::write_atomic(&inner.metadata(id), &serde_json::to_vec(&metadata)?)?;
-            Ok(Some(id))
+            Ok(Ok(id))
         });
-        let id = created
-            .await?
-            .ok_or(Error::TooManyUploads { limit: MAX_UPLOADS })?;
+        let id = created.await??;
         tracing::info!(upload = %id, length, "created an upload");
         Ok(Upload {
             id,
@@ -153,12 +161,15 @@ impl Uploads {
             .write(true)
             .open(self.inner.data(id))
             .await?;
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.check_disk(0)).await??;
         let mut file = file.into_parts().0;
         file.seek(SeekFrom::Start(offset)).await?;
         Ok(Writer {
             upload: Upload { id, offset, length },
             file,
-            _claim: claim,
+            unchecked: 0,
+            claim,
         })
     }
 
@@ -175,18 +186,18 @@ impl Uploads {
     }
 
     /// Returns the file of a complete upload.
-    pub(super) fn file(&self, upload: &str) -> Result<PathBuf, Error> {
+    pub(in crate::datasets) fn file(&self, upload: &str) -> Result<PathBuf, Error> {
         Ok(self.inner.data(parse(upload)?))
     }
 
     /// Interval of the search for expired uploads.
-    pub(super) fn sweep_interval(&self) -> Duration {
+    pub(in crate::datasets) fn sweep_interval(&self) -> Duration {
         let shortest = Duration::from_millis(500);
         (self.inner.expiry / 4).clamp(shortest, Duration::from_secs(600))
     }
 
     /// Removes expired uploads, except those in `needed`.
-    pub(super) async fn sweep(&self, needed: &HashSet<String>) {
+    pub(in crate::datasets) async fn sweep(&self, needed: &HashSet<String>) {
         let inner = Arc::clone(&self.inner);
         let listed = blocking(move || {
             let mut ids = inner.ids()?;
@@ -238,7 +249,7 @@ impl Inner {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn data(&self, id: Uuid) -> PathBuf {
+    pub(super) fn data(&self, id: Uuid) -> PathBuf {
         self.directory.join(format!("{id}.data"))
     }
 
@@ -247,7 +258,7 @@ impl Inner {
     }
 
     /// Ids of all uploads.
-    fn ids(&self) -> io::Result<Vec<Uuid>> {
+    pub(super) fn ids(&self) -> io::Result<Vec<Uuid>> {
         let mut ids = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let name = entry?.file_name();
@@ -285,6 +296,46 @@ impl Inner {
         matches!(age, Ok(Ok(age)) if age > self.expiry)
     }
 
+    /// Checks that the disk has room for more bytes above the minimum.
+    fn check_disk(&self, more: u64) -> io::Result<Result<(), Error>> {
+        let free = files::free_space(&self.directory)?;
+        let is_low = free < self.min_free.saturating_add(more);
+        Ok(if is_low {
+            Err(Error::DiskLow {
+                free,
+                min_free: self.min_free,
+            })
+        } else {
+            Ok(())
+        })
+    }
+
+    /// Removes the unfinished upload that received nothing for the longest time; an empty one counts
+    /// as idle from the start. Returns false if all are complete or in progress.
+    fn evict_idle(&self) -> io::Result<bool> {
+        let now = SystemTime::now();
+        let mut idle = Vec::new();
+        for id in self.ids()? {
+            let (Ok(data), Ok(metadata)) =
+                (fs::metadata(self.data(id)), fs::read(self.metadata(id)))
+            else {
+                continue;
+            };
+            let metadata: Metadata = serde_json::from_slice(&metadata)?;
+            let age = now.duration_since(data.modified()?).unwrap_or_default();
+            let is_idle = data.len() == 0 || age >= IDLE;
+            if is_idle && data.len() < metadata.length && !self.claimed().contains(&id) {
+                idle.push((age, id));
+            }
+        }
+        let Some((_, id)) = idle.into_iter().max() else {
+            return Ok(false);
+        };
+        self.remove(id)?;
+        tracing::warn!(upload = %id, "removed an idle upload in favor of another one");
+        Ok(true)
+    }
+
     fn remove(&self, id: Uuid) -> io::Result<()> {
         // Without its metadata the upload no longer exists.
         files::remove_if_exists(&self.metadata(id))?;
@@ -310,7 +361,9 @@ impl Drop for Claim {
 pub(crate) struct Writer {
     upload: Upload,
     file: tokio::fs::File,
-    _claim: Claim,
+    /// Bytes written since the last check of the disk.
+    unchecked: u64,
+    claim: Claim,
 }
 
 impl Writer {
@@ -323,11 +376,17 @@ impl Writer {
     /// Writes the next bytes, or nothing if there are more than the missing ones.
     ///
     /// # Errors
-    /// [`Error::TooLong`], or a failure of the file system.
+    /// [`Error::TooLong`], [`Error::DiskLow`], or a failure of the file system.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let missing = self.missing();
         if bytes.len() as u64 > missing {
             return Err(self.too_long());
+        }
+        self.unchecked += bytes.len() as u64;
+        if self.unchecked >= CHECK_BYTES {
+            self.unchecked = 0;
+            let inner = Arc::clone(&self.claim.inner);
+            blocking(move || inner.check_disk(0)).await??;
         }
         self.file.write_all(bytes).await?;
         self.upload.offset += bytes.len() as u64;

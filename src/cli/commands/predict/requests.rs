@@ -1,40 +1,17 @@
-//! Input images, their grouping into requests, and their results.
+//! Requests for groups of images, and their results.
 
-use std::{
-    io::{ErrorKind, Read as _},
-    path::{Path, PathBuf},
-};
-
-use prost::bytes::Bytes;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
     cli::{
         client::{Client, RetryPolicy, request},
-        error::{Error, describe},
-        output::text::size_text,
+        commands::predict::groups::Group,
+        error::Error,
+        status_text::describe,
     },
-    proto::v1::{Limits, PredictDurations, PredictRequest, Prediction},
+    proto::v1::{PredictDurations, PredictRequest, Prediction},
 };
-
-/// Upper bounds of the encoding overhead, per request and per image.
-const REQUEST_OVERHEAD: u64 = 1024;
-const IMAGE_OVERHEAD: u64 = 16;
-/// Limit of standard input, which is read before the server's limits are known.
-const MAX_STDIN_BYTES: u64 = 1 << 30;
-
-#[derive(Clone, Debug)]
-pub(super) struct Image {
-    source: Source,
-    bytes: u64,
-}
-
-#[derive(Clone, Debug)]
-enum Source {
-    File(PathBuf),
-    Memory(Bytes),
-}
 
 /// A prediction, or the reason why the image has none.
 pub(super) type ImageResult = Result<PredictedImage, String>;
@@ -46,110 +23,25 @@ pub(super) struct PredictedImage {
     pub(super) durations: PredictDurations,
 }
 
-impl Image {
-    /// Checks that the file exists, without reading it; `-` is standard input, which is read here.
-    pub(super) fn find(name: &Path) -> Result<Self, String> {
-        if name == Path::new("-") {
-            let mut data = Vec::new();
-            std::io::stdin()
-                .take(MAX_STDIN_BYTES)
-                .read_to_end(&mut data)
-                .map_err(|error| format!("failed to read standard input: {error}"))?;
-            return Ok(Self {
-                bytes: data.len() as u64,
-                source: Source::Memory(Bytes::from(data)),
-            });
-        }
-        let metadata =
-            std::fs::metadata(name).map_err(|error| match error.kind() == ErrorKind::NotFound {
-                true => "file not found".to_owned(),
-                false => format!("failed to read the file: {error}"),
-            })?;
-        if metadata.is_dir() {
-            return Err(format!(
-                "is a directory; name its files, such as {}",
-                name.join("*.jpg").display()
-            ));
-        }
-        Ok(Self {
-            bytes: metadata.len(),
-            source: Source::File(name.to_owned()),
-        })
-    }
-
-    /// Refuses an image that the server would refuse.
-    pub(super) fn check(self, limits: &Limits) -> Result<Self, String> {
-        let largest = largest_image(limits);
-        if self.bytes == 0 {
-            return Err("is empty".to_owned());
-        }
-        if self.bytes > largest {
-            return Err(format!(
-                "is {} large, above the server's limit of {} per image",
-                size_text(self.bytes),
-                size_text(largest)
-            ));
-        }
-        Ok(self)
-    }
-
-    async fn read(&self) -> Result<Bytes, String> {
-        match &self.source {
-            Source::Memory(data) => Ok(data.clone()),
-            Source::File(path) => fs_err::tokio::read(path)
-                .await
-                .map(Bytes::from)
-                .map_err(|error| error.to_string()),
-        }
-    }
-}
-
-/// The largest image that fits the server's limit on images and, in its own request, on messages.
-fn largest_image(limits: &Limits) -> u64 {
-    let alone = limits
-        .max_message_bytes
-        .saturating_sub(REQUEST_OVERHEAD + IMAGE_OVERHEAD);
-    limits.max_image_bytes.min(alone)
-}
-
-/// Splits the images, in order, into groups that fit into one request each.
-pub(super) fn group<T>(images: Vec<(T, Image)>, limits: &Limits) -> Vec<Vec<(T, Image)>> {
-    let max_images = usize::try_from(limits.max_images_per_request.max(1)).unwrap_or(usize::MAX);
-    let max_bytes = limits.max_message_bytes.saturating_sub(REQUEST_OVERHEAD);
-    let mut groups = Vec::new();
-    let mut current = Vec::new();
-    let mut used = 0;
-    for (key, image) in images {
-        let needed = image.bytes + IMAGE_OVERHEAD;
-        let is_full = current.len() >= max_images || used + needed > max_bytes;
-        if is_full && !current.is_empty() {
-            groups.push(std::mem::take(&mut current));
-            used = 0;
-        }
-        used += needed;
-        current.push((key, image));
-    }
-    if !current.is_empty() {
-        groups.push(current);
-    }
-    groups
-}
-
-/// Predicts one group. One bad image fails the whole call, so bad images are removed by their index
+/// Predicts one group, in the order of the files. One bad image fails the whole call, so bad images
+/// are removed by their index
 /// and the rest is sent again.
 ///
 /// # Errors
 /// A failure of the call, such as a missing model version.
-pub(super) async fn predict<T>(
+pub(super) async fn predict(
     client: Client,
     retry: RetryPolicy,
     template: PredictRequest,
-    group: Vec<(T, Image)>,
-) -> Result<Vec<(T, ImageResult)>, Error> {
-    let mut results = Vec::with_capacity(group.len());
+    group: Group,
+) -> Result<Vec<(usize, ImageResult)>, Error> {
+    let refused = group.refused.into_iter();
+    let mut results: Vec<(usize, ImageResult)> = refused
+        .map(|(index, reason)| (index, Err(reason)))
+        .collect();
     // Sets of images to request; several only after a refusal without an index.
     let mut first = Vec::new();
-    for (key, image) in group {
+    for (key, image) in group.images {
         match image.read().await {
             Ok(data) => first.push((key, data)),
             Err(reason) => results.push((key, Err(reason))),
@@ -218,6 +110,7 @@ pub(super) async fn predict<T>(
             Blame::Images(_) | Blame::Call => return Err(Error::Refused(refusal)),
         }
     }
+    results.sort_unstable_by_key(|(index, _)| *index);
     Ok(results)
 }
 

@@ -1,0 +1,13 @@
+//! Resumable uploads of archives: each is a file that grows as bytes arrive, and a metadata file
+//! with the total length.
+//!
+//! The length of the file is the offset of the upload, so it survives a crash of the server. Bytes
+//! that were not on disk at a power loss are requested again.
+
+mod directory;
+mod list;
+
+pub(crate) use self::{
+    directory::{Upload, Uploads, Writer},
+    list::ListedUpload,
+};
