@@ -89,6 +89,12 @@ export function PredictPage() {
     setItems(again);
     enqueue(again);
   };
+  const detect = (item: Item): void => {
+    const again: Item = { ...item, state: { kind: "waiting" } };
+    settle(item, again.state);
+    queue.current.push({ item: again, options: { ...options, detectFaces: true } });
+    while (running.current < AT_ONCE && queue.current.length > 0) void work();
+  };
   const latestAdd = useRef(add);
   latestAdd.current = add;
   useEffect(() => {
@@ -224,7 +230,7 @@ export function PredictPage() {
       </Panel>
       <ul class="predictions" aria-label="Predictions">
         {items.map((item) => (
-          <Result key={item.id} item={item} />
+          <Result key={item.id} item={item} onDetect={canFind ? () => detect(item) : undefined} />
         ))}
       </ul>
       {isCamera && <CameraDialog onClose={() => setCamera(false)} onImage={(file) => add([file])} />}

@@ -28,7 +28,11 @@ export function useAddress(blob: Blob | undefined): string | undefined {
   return address;
 }
 
-export function Result({ item }: { item: Item }) {
+/** Larger side in pixels of an image that is probably not one cropped face; as in the CLI. */
+const LARGE_SIDE = 800;
+
+/** `onDetect` predicts the image again with face detection; undefined if it is unsupported. */
+export function Result({ item, onDetect }: { item: Item; onDetect: (() => void) | undefined }) {
   const id = useId();
   const [active, setActive] = useState<number | undefined>();
   const result = item.state.kind === "done" ? item.state.result : undefined;
@@ -50,6 +54,18 @@ export function Result({ item }: { item: Item }) {
         {item.state.kind === "failed" && <FailureBox failure={item.state.failure} />}
         {result && faces.length === 0 && Number.isNaN(result.age) && <p>No face was found. If the image shows a single face, try again without “Detect faces”.</p>}
         {result && isSingle && <Age age={result.age} interval={result.interval} />}
+        {result && isSingle && onDetect && Math.max(result.width, result.height) >= LARGE_SIDE && (
+          <div class="warnings">
+            <p>
+              The image has {result.width} × {result.height} pixels; without face detection the whole image counts as one cropped face.
+            </p>
+            <div class="actions">
+              <button type="button" class="small" onClick={onDetect}>
+                Detect faces <span class="unseen">on {item.name}</span>
+              </button>
+            </div>
+          </div>
+        )}
         {faces.length > 0 && (
           <ol class="plain faces" aria-label={`Faces on ${item.name}`}>
             {faces.map((face, index) => (
