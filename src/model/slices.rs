@@ -16,6 +16,10 @@ use tch::{Device, Kind, Tensor};
 /// If the tensor has another element type, is on another device or is not contiguous.
 pub(crate) fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
     check(tensor, Kind::Float);
+    // An empty tensor may have no address.
+    if tensor.numel() == 0 {
+        return &mut [];
+    }
     // SAFETY: the tensor owns this many contiguous f32 values and is borrowed mutably; callers
     // ensure exclusive use as documented above.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
@@ -32,6 +36,9 @@ pub(crate) fn bits_mut(tensor: &mut Tensor) -> &mut [u16] {
         "a tensor of 16 bits"
     );
     check(tensor, kind);
+    if tensor.numel() == 0 {
+        return &mut [];
+    }
     // SAFETY: as in `values_mut`; each value has 16 bits, and all patterns are valid.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }

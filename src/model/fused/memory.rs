@@ -76,8 +76,18 @@ impl<T: Number> Aligned<T> {
     }
 }
 
-/// The channels of a pixel outside the border.
-pub(super) static BORDER: [u16; 1_024] = [0; 1_024];
+/// The channels of a pixel outside the border: zeros in every number format.
+pub(super) static BORDER: Border = Border([0; 1_024]);
+
+/// Aligned as the other sources of the kernels, which read f32 from it too.
+#[repr(C, align(64))]
+pub(super) struct Border([u16; 1_024]);
+
+impl Border {
+    pub(super) fn as_ptr(&self) -> *const u16 {
+        self.0.as_ptr()
+    }
+}
 
 /// A buffer that several threads write to, each to its own positions.
 #[derive(Debug, Clone, Copy)]
@@ -118,7 +128,11 @@ impl<'a, T: Number> Shared<'a, T> {
     /// # Panics
     /// If the run is not within the buffer.
     pub(super) fn place(&self, at: usize, length: usize) -> *mut T {
-        assert!(at + length <= self.length, "a run beyond its buffer");
+        let end = at.checked_add(length);
+        assert!(
+            end.is_some_and(|end| end <= self.length),
+            "a run beyond its buffer"
+        );
         // SAFETY: within the buffer.
         unsafe { self.start.add(at) }
     }

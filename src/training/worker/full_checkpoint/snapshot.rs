@@ -137,6 +137,10 @@ fn bytes_of(tensor: &Tensor) -> &[u8] {
             && [Kind::Int64, Kind::Float].contains(&kind),
         "a snapshot holds contiguous f32 or i64 tensors on the CPU"
     );
+    // An empty tensor may have no address.
+    if tensor.numel() == 0 {
+        return &[];
+    }
     // SAFETY: the tensor owns this many contiguous numbers while it lives. Tensors that training
     // changes are copies of the snapshot, and the others never change.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), tensor.numel() * width) }
