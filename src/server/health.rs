@@ -87,7 +87,10 @@ pub(super) fn readiness(
 ) -> ReadinessProbe {
     Arc::new(move || {
         let serving = !shutdown.is_cancelled();
-        let model = match &*live.borrow() {
+        let live = live.borrow();
+        // A server without a live version can train one, so it is ready.
+        let is_model_ready = matches!(*live, LiveStatus::Missing | LiveStatus::Served);
+        let model = match &*live {
             LiveStatus::Unknown => "loading the live version".to_owned(),
             LiveStatus::Missing => {
                 "no live version; Predict fails with FAILED_PRECONDITION".to_owned()
@@ -109,10 +112,8 @@ pub(super) fn readiness(
                 .to_owned(),
             },
             Component {
-                // Always ready: a server without a live model can train one and can be given
-                // another.
                 name: "model",
-                ready: true,
+                ready: is_model_ready,
                 detail: model,
             },
         ])

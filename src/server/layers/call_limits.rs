@@ -161,6 +161,12 @@ pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> R
         let response = connection.writes.scope(served).await;
         match failure.take() {
             Some(failed) => {
+                let is_slow = failed.code() == tonic::Code::DeadlineExceeded;
+                if is_http1 && is_slow {
+                    // As for headers that do not arrive: the client is in the middle of its request.
+                    connection.close.cancel();
+                    return std::future::pending().await;
+                }
                 let mut refused = refusal(&failed, content_type);
                 if is_http1 {
                     // The rest of the body would be read as the next request.

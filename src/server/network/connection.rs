@@ -53,6 +53,8 @@ pub(in crate::server) struct ConnectionState {
     /// The order of the connection's writes.
     pub(in crate::server) writes: Lane,
     pub(in crate::server) responses: ResponseWatch,
+    /// Cancelled to close the connection without a response.
+    pub(in crate::server) close: CancellationToken,
 }
 
 /// Serves a connection until it ends, is not used in time, or its client does not read.
@@ -95,7 +97,7 @@ pub(super) async fn serve(
     }
 
     let state = ConnectionState::default();
-    let responses = state.responses.clone();
+    let (responses, close) = (state.responses.clone(), state.close.clone());
     let service = router.map_request(move |request: Request<_>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -110,6 +112,9 @@ pub(super) async fn serve(
             if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "a connection failed");
             }
+        }
+        () = close.cancelled() => {
+            metrics::connection_refused(port, ConnectionRefusal::NoRequest);
         }
         () = stalled(&responses) => {
             metrics::connection_refused(port, ConnectionRefusal::NotRead);
