@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { datasetClient } from "../api/clients";
 import { age, count, error, percent, plural, seconds, sentence, span, words } from "../format";
 import type { Dataset, DatasetCheck, DuplicateReport, LabelOutliers } from "../gen/visage/v1/dataset_pb";
-import { type JobMessage, useJob } from "../live/job";
+import { type JobMessage, useJob } from "../ui/job";
 import { useLoaded } from "../ui/calls";
 import { JobProgressLine } from "../ui/job-progress";
 import { FailureBox, Panel, Scroll } from "../ui/parts";

@@ -25,12 +25,12 @@ export function DatasetsPage() {
             Upload an archive below, push a directory with <code>visage dataset push DIRECTORY --name NAME</code>, or register a directory on the server.
           </p>
           <div class="actions">
-            <a class="button primary" href={href("datasets")} onClick={(event) => focusField(event, "upload")}>
+            <button type="button" class="primary" onClick={() => focusField("upload")}>
               Upload an archive
-            </a>
-            <a class="button" href={href("datasets")} onClick={(event) => focusField(event, "register")}>
+            </button>
+            <button type="button" onClick={() => focusField("register")}>
               Register a directory
-            </a>
+            </button>
           </div>
         </Empty>
       )}
@@ -49,8 +49,7 @@ export function DatasetsPage() {
 }
 
 /** Moves the focus to the first field of a form on this page. */
-function focusField(event: Event, form: "upload" | "register"): void {
-  event.preventDefault();
+function focusField(form: "upload" | "register"): void {
   document.querySelector<HTMLElement>(`[data-form=${form}] input`)?.focus();
 }
 
