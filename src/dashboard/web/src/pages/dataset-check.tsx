@@ -122,7 +122,7 @@ function Outliers(props: { found: LabelOutliers }) {
   const { found } = props;
   const expected = Math.round((1 - found.level) * Number(found.images));
   return (
-    <Finding title="Doubtful labels" total={found.outside} noun="image" note={`outside the ${percent(found.level)} interval; about ${expected} are expected if every label is correct`}>
+    <Finding title="Doubtful labels" total={found.outside} noun="image" note={`outside the ${percent(found.level)} interval; about ${expected} ${expected === 1 ? "is" : "are"} expected if every label is correct`}>
       <li>
         <Scroll label="Doubtful labels">
           <table>

@@ -8,6 +8,7 @@ import { Empty, FailureBox, Loading, PageHead } from "../ui/parts";
 import { href } from "../ui/router";
 import { RegisterPanel, UploadPanel } from "./dataset-forms";
 import { DatasetChip, allDatasets, isActive, kindText, usePolling } from "./dataset-parts";
+import { LeftUploads } from "./left-uploads";
 
 export function DatasetsPage() {
   const list = useLoaded(allDatasets, [made.value]);
@@ -44,6 +45,7 @@ export function DatasetsPage() {
       <FailureBox failure={info.failure} retry={info.again} />
       {largest > 0n && <UploadPanel largest={Number(largest)} />}
       <RegisterPanel onDone={list.again} />
+      <LeftUploads />
     </>
   );
 }
