@@ -69,7 +69,7 @@ struct Evaluation {
     model: Arc<ServedModel>,
     version: v1::ModelVersion,
     /// The images that the version was trained on, if they are recorded.
-    trained_on: Option<TrainingImages>,
+    trained_on: Option<Arc<TrainingImages>>,
     dataset: DatasetSpec,
     seed: u64,
     split: DatasetSplit,
@@ -123,7 +123,7 @@ impl Evaluation {
             context,
             model,
             version,
-            trained_on: images,
+            trained_on: images.map(Arc::new),
             dataset,
             seed,
             split,
@@ -166,7 +166,7 @@ impl Evaluation {
         let left_out = left_out_columns(&dataset);
         let trained_on = self.trained_on.clone();
         let compute = move || {
-            let trained_on = trained_on.as_ref();
+            let trained_on = trained_on.as_deref();
             report::compute(&model, &samples, predictions, trained_on, left_out, options)
         };
         let Results {

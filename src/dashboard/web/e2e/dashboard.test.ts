@@ -458,7 +458,7 @@ describe("the dashboard", () => {
     await page.getByText("No datasets yet").waitFor();
     await look(page, "datasets-empty");
     await page.getByLabel("Directory or manifest").fill(faces);
-    await page.getByRole("link", { name: "Register a directory" }).click();
+    await page.getByRole("button", { name: "Register a directory" }).click();
     expect(await page.evaluate(() => document.activeElement?.closest("[data-form]")?.getAttribute("data-form"))).toBe("register");
     const register = page.locator("[data-form=register]");
     await register.getByLabel("Dataset id").fill("Not Good");

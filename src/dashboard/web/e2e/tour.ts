@@ -7,7 +7,7 @@
  * `screenshot.png`, the image in the README of the repository.
  */
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readdirSync } from "node:fs";
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { type Page, chromium } from "playwright-core";
 import { it } from "vitest";
@@ -40,7 +40,10 @@ async function fill(server: Server): Promise<void> {
   run(server, "train", "--dataset", "datasets/drawn", ...common, "--epochs", "12", "--id", "drawn", "--name", "Drawn faces");
   run(server, "train", "--dataset", "datasets/drawn", ...common, "--epochs", "8", "--lr", "5e-4", "--batch-size", "16", "--id", "faster", "--name", "Faster steps");
   run(server, "train", "--dataset", other, "--init", "RANDOM", "--input-size", "64", "--epochs", "3", "--id", "other");
-  run(server, "train", "--dataset", faces, ...common, "--epochs", "1", "--test-fraction", "0.9", "--max-duration", "1ms", "--id", "failing");
+  // More unusable files than tolerated.
+  const broken = server.drawFaces("broken", 4, 64, 5);
+  for (let index = 0; index < 4; index += 1) writeFileSync(join(broken, `30_broken-${index}.jpg`), "not an image");
+  run(server, "train", "--dataset", broken, ...common, "--epochs", "1", "--id", "failing");
 }
 
 it("visits every page", async () => {

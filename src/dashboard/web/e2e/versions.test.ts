@@ -140,6 +140,25 @@ describe("versions", () => {
     expect(await disk.locator("dd").first().innerText()).toMatch(/^\d+\.\d (MiB|GiB|TiB)$/);
   });
 
+  it("are not the only use of the disk: unfinished uploads are listed and deleted", async () => {
+    const { page } = window;
+    const created = await fetch(`http://${server.http}/datasets/uploads`, { method: "POST", headers: { "upload-length": "4096" } });
+    const { upload } = (await created.json()) as { upload: string };
+    await fetch(`http://${server.http}/datasets/uploads/${upload}`, {
+      method: "PATCH",
+      headers: { "upload-offset": "0", "content-type": "application/offset+octet-stream" },
+      body: new Uint8Array(1024),
+    });
+    await window.visit("#/datasets");
+    const row = page.getByRole("region", { name: "Unfinished uploads" }).locator("tbody tr");
+    expect(await row.locator("td").first().innerText()).toBe("1.0 KiB of 4.0 KiB");
+    await look(page, "datasets-uploads");
+    await row.getByRole("button", { name: /^Delete/ }).click();
+    await page.getByRole("region", { name: "Unfinished uploads" }).waitFor({ state: "detached" });
+    const left = await fetch(`http://${server.http}/datasets/uploads/${upload}`, { method: "HEAD" });
+    expect(left.status).toBe(404);
+  });
+
   it("cause no uncaught errors", () => {
     expect(window.faults).toEqual([]);
   });

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { datasetClient } from "../api/clients";
 import { age, count, error, percent, plural, seconds, sentence, span, words } from "../format";
 import type { Dataset, DatasetCheck, DuplicateReport, LabelOutliers } from "../gen/visage/v1/dataset_pb";
-import { type JobMessage, useJob } from "../live/job";
+import { type JobMessage, useJob } from "../ui/job";
 import { useLoaded } from "../ui/calls";
 import { JobProgressLine } from "../ui/job-progress";
 import { FailureBox, Panel, Scroll } from "../ui/parts";
@@ -122,7 +122,7 @@ function Outliers(props: { found: LabelOutliers }) {
   const { found } = props;
   const expected = Math.round((1 - found.level) * Number(found.images));
   return (
-    <Finding title="Doubtful labels" total={found.outside} noun="image" note={`outside the ${percent(found.level)} interval; about ${expected} are expected if every label is correct`}>
+    <Finding title="Doubtful labels" total={found.outside} noun="image" note={`outside the ${percent(found.level)} interval; about ${expected} ${expected === 1 ? "is" : "are"} expected if every label is correct`}>
       <li>
         <Scroll label="Doubtful labels">
           <table>

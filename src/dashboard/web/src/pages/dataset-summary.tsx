@@ -31,7 +31,7 @@ export function DatasetSummary(props: { report: DatasetReport; path?: string | u
           <tbody>
             {report.splits.map((split) => (
               <tr key={split.split}>
-                <th scope="row">{sentence(split.split)}</th>
+                <th scope="row">{split.split === "train" ? "Training" : sentence(split.split)}</th>
                 <td class="right">{count(split.images)}</td>
                 <td class="bar-cell" aria-hidden="true">
                   <div class="bar" style={{ width: `${(Number(split.images) / most) * 100}%` }} />

@@ -8,6 +8,7 @@ import { Empty, FailureBox, Loading, PageHead } from "../ui/parts";
 import { href } from "../ui/router";
 import { RegisterPanel, UploadPanel } from "./dataset-forms";
 import { DatasetChip, allDatasets, isActive, kindText, usePolling } from "./dataset-parts";
+import { LeftUploads } from "./left-uploads";
 
 export function DatasetsPage() {
   const list = useLoaded(allDatasets, [made.value]);
@@ -25,12 +26,12 @@ export function DatasetsPage() {
             Upload an archive below, push a directory with <code>visage dataset push DIRECTORY --name NAME</code>, or register a directory on the server.
           </p>
           <div class="actions">
-            <a class="button primary" href={href("datasets")} onClick={(event) => focusField(event, "upload")}>
+            <button type="button" class="primary" onClick={() => focusField("upload")}>
               Upload an archive
-            </a>
-            <a class="button" href={href("datasets")} onClick={(event) => focusField(event, "register")}>
+            </button>
+            <button type="button" onClick={() => focusField("register")}>
               Register a directory
-            </a>
+            </button>
           </div>
         </Empty>
       )}
@@ -44,13 +45,13 @@ export function DatasetsPage() {
       <FailureBox failure={info.failure} retry={info.again} />
       {largest > 0n && <UploadPanel largest={Number(largest)} />}
       <RegisterPanel onDone={list.again} />
+      <LeftUploads />
     </>
   );
 }
 
 /** Moves the focus to the first field of a form on this page. */
-function focusField(event: Event, form: "upload" | "register"): void {
-  event.preventDefault();
+function focusField(form: "upload" | "register"): void {
   document.querySelector<HTMLElement>(`[data-form=${form}] input`)?.focus();
 }
 

@@ -171,7 +171,7 @@ export function StartPage() {
           {basics.map((node) => draw(node, spec))}
           {epochs.map((node) => draw(node, spec))}
           {initKind && draw(initKind, spec)}
-          {values["init.kind"] === "PATH" && (
+          {(values["init.kind"] === "PATH" || values[INIT_VERSION]) && (
             <>
               <VersionChoice names={(versions.value ?? []).map(({ name, aliases }) => ({ name, aliases }))} form={spec} />
               {initFile.map((node) => draw(node, spec))}

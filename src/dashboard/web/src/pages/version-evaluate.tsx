@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { modelClient } from "../api/clients";
 import { plural, sentence, words } from "../format";
 import { DatasetSplit, type EvaluationReport, type ModelVersion } from "../gen/visage/v1/model_pb";
-import { type JobMessage, useJob } from "../live/job";
+import { type JobMessage, useJob } from "../ui/job";
 import { JobProgressLine } from "../ui/job-progress";
 import { FailureBox, Panel } from "../ui/parts";
 import { type DatasetChoice, DatasetInput } from "./dataset-input";

@@ -1,6 +1,6 @@
 /** Progress bar of a streamed job with a button that cancels it. */
 import { count, sentence } from "../format";
-import type { JobProgress } from "../live/job";
+import type { JobProgress } from "./job";
 import { Meter } from "./parts";
 
 const PHASES: Readonly<Record<string, string>> = {
