@@ -280,7 +280,7 @@ async fn training_images_are_inherited_and_excluded_from_a_comparison() {
     // Its test images too may be among those of the parent.
     let test = child.test.unwrap();
     let test_again = evaluate(&server, &child.model_version, &faces, DatasetSplit::Test).await;
-    let again = test_again.evaluation.unwrap();
+    let again = test_again.evaluation.clone().unwrap();
     assert_eq!(again.trained_on_images, test.trained_on_images);
     let count = test.trained_on_images.unwrap();
     assert!(count > 0 && count <= test.images, "{count}");
