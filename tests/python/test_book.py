@@ -50,7 +50,7 @@ NOT_RUN = {
                       "docker compose -f deploy/docker/compose.yml up --build"],
     "how-to/trace.md": ["docker run --rm -p 4317:4317 -p 16686:16686 jaegertracing/all-in-one"],
     "how-to/upgrade.md": ["systemctl stop visage"],
-    "tutorial/first-model.md": ["make build"],
+    "tutorial/first-model.md": ["make build", "visage serve --starter --grpc-listen 127.0.0.1:60051 --http-listen 127.0.0.1:60052"],
 }
 RUNNABLE = ("sh", "console", "python")
 # Languages of blocks without commands.
@@ -311,6 +311,31 @@ def run_block(block, terminal):
             raise AssertionError("{}: `{}` printed\n{}\nwhere the page shows\n{}".format(block.place, command, printed, shown))
 
 
+# Draws the images of the tutorial into the directories of a split.
+SPLIT_FACES = """visage synth drawn --count 120 --size 128 --seed 7
+mkdir -p faces/train faces/val
+mv drawn/[1-7]*.jpg faces/train/
+mv drawn/*.jpg faces/val/"""
+
+
+def run_tutorial_with_split_directories(modules):
+    """Runs the commands of the tutorial on images in `train` and `val`; the shown output is that of a single directory."""
+    terminal = Terminal(None, modules)
+    try:
+        for block in blocks("tutorial/first-model.md"):
+            if block.language not in RUNNABLE or block.not_run is not None:
+                continue
+            if block.is_background:
+                terminal.start_server(block.body)
+                continue
+            for command, _ in block.commands():
+                code, printed = terminal.run(SPLIT_FACES if command.startswith("visage synth faces ") else command)
+                if code != 0:
+                    raise AssertionError("{}: `{}` ended with {}:\n{}".format(block.place, command, code, printed))
+    finally:
+        terminal.close()
+
+
 class PagesTest(unittest.TestCase):
     """Runs all pages."""
 
@@ -323,6 +348,7 @@ class PagesTest(unittest.TestCase):
         stubs = [entry for entry in sys.path if os.path.isdir(os.path.join(entry, "visage", "v1"))]
         installed = [entry for entry in sys.path if entry.endswith("-packages")]
         modules = os.pathsep.join([*stubs, os.path.join(REPOSITORY, "deploy", "clients", "python", "src"), *installed])
+        cls.modules = modules
         runnable = [page for page in pages() if any(block.language in RUNNABLE and block.not_run is None for block in blocks(page))]
         runnable = [page for page in runnable if re.search(ONLY, page)]
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
@@ -334,6 +360,10 @@ class PagesTest(unittest.TestCase):
                 print("{} {:.1f} s".format(page, seconds))
             with self.subTest(page):
                 self.assertEqual(wrong, [], "\n".join(wrong))
+
+
+    def test_the_tutorial_works_with_split_directories(self):
+        run_tutorial_with_split_directories(self.modules)
 
 
 class BookTest(unittest.TestCase):
