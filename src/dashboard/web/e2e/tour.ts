@@ -106,7 +106,7 @@ it("visits every page", async () => {
       await page.locator(".theme select").selectOption("system");
     }
     if (process.env["TOUR_README"]) {
-      await page.setViewportSize({ width: 1180, height: 860 });
+      await page.setViewportSize({ width: 1280, height: 1000 });
       await page.goto(`${address}#/trainings/drawn`);
       await page.reload();
       await shown();
