@@ -91,16 +91,23 @@ impl<'a> Session<'a> {
                 YEARS
             },
         };
-        let (mut state, trained_on, restored) = match restored {
+        let (mut state, trained_on, predicts_ages, restored) = match restored {
             Some(mut restored) => {
                 let initial_images = restored.record.initial_images.as_deref();
                 let trained_on = TrainedOn::restore(initial_images, &dataset.train);
-                (restored_state(&mut restored)?, trained_on, Some(restored))
+                (
+                    restored_state(&mut restored)?,
+                    trained_on,
+                    false,
+                    Some(restored),
+                )
             }
             None => {
                 let loaded = initial_weights(job, &spec, mean_age, events)?;
                 let trained_on = TrainedOn::new(loaded.training_images, &dataset.train);
-                (loaded.state, trained_on, None)
+                // A bias that was set to the mean age does not fit the other weights.
+                let predicts_ages = loaded.predicts_ages && !spec.mean_age_bias;
+                (loaded.state, trained_on, predicts_ages, None)
             }
         };
         if restored.is_none() {
@@ -160,6 +167,7 @@ impl<'a> Session<'a> {
             },
             mean_age,
             trained_on,
+            predicts_ages,
             epochs: 0,
             partial: PartialEpoch::default(),
             last: None,
