@@ -59,7 +59,7 @@ impl Artifacts {
     }
 
     /// Removes those of the artifacts that are not used, and returns their size in bytes. A failure
-    /// is logged and costs disk space only; the next start of the server tries again.
+    /// is logged and costs disk space only.
     pub(crate) async fn remove_unused<F, E>(
         &self,
         digests: &[String],
