@@ -72,8 +72,8 @@ impl Artifacts {
         })
     }
 
-    /// Deletes an artifact and returns its size in bytes; 0 if it does not exist. The caller holds [`Artifacts::lock_for_gc`], unless the
-    /// same bytes cannot be stored again meanwhile.
+    /// Deletes an artifact and returns its size in bytes; 0 if it does not exist. The caller holds
+    /// [`Artifacts::lock_for_gc`], unless the same bytes cannot be stored again meanwhile.
     ///
     /// # Errors
     /// [`Error::BadDigest`], [`Error::Store`].

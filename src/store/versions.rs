@@ -74,8 +74,8 @@ impl Store {
         .await
     }
 
-    /// Stores the starter as a version, unless the model has it as one already, and points `live` to
-    /// it, with `cause` in the history, if that alias is not set. Returns the version with its
+    /// Stores the starter as a version, unless the model has it as one already, and points `live`
+    /// to it, with `cause` in the history, if that alias is not set. Returns the version with its
     /// aliases.
     pub(crate) async fn register_starter(
         &self,

@@ -94,7 +94,8 @@ impl Context {
     }
 
     /// Records the end of a training; a success publishes its best checkpoint in the same
-    /// transaction, unless the spec asks for no version. Boxed, because the future holds several trainings, which are large.
+    /// transaction, unless the spec asks for no version. Boxed, because the future holds several
+    /// trainings, which are large.
     pub(super) fn finish<'a>(
         &'a self,
         id: &'a str,
