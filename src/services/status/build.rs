@@ -115,7 +115,7 @@ pub(super) fn unavailable_weights(description: &str) -> Status {
     let status = invalid("spec.init", description);
     let mut details = status.get_error_details();
     details.set_error_info("WEIGHTS_UNAVAILABLE", DOMAIN, HashMap::new());
-    Status::with_error_details(status.code(), shorten(description, MAX_MESSAGE), details)
+    Status::with_error_details(status.code(), status.message(), details)
 }
 
 /// Cuts a text to a maximum number of bytes in a trailer. It may contain names from the client, of
