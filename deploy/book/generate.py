@@ -28,12 +28,14 @@ NOTE = "<!-- Written by deploy/book/generate.py; change what it reads instead. -
 # Meaning and remedy of each reason in `src/services/status`.
 CALLS = {
     "INVALID_FIELDS": "Fields of the request are invalid. `BadRequest` lists all of them with their paths; correct them.",
+    "WEIGHTS_UNAVAILABLE": "The ImageNet weights are neither on the server nor available from the hub. See [Use ImageNet's weights, or your own](../how-to/imagenet-weights.md).",
     "BAD_NAME": "A resource name has the wrong form; the message describes the expected one.",
     "REQUEST_ID_REUSED": "This `request_id` started another training. Use a new UUID for a new request.",
     "BAD_TOKEN": "`page_token` or `resume_token` was not issued by this server. Send tokens back unchanged, or omit them.",
     "NOT_FOUND": "The named resource does not exist, or was deleted.",
+    "TRAINING_REPLACED": "The followed training never started, and a new training has its id. Follow that one from its first event.",
     "NO_EVALUATION": "The version's training had no test images, or the version was not created from its best checkpoint. Evaluate it on a dataset instead.",
-    "ALREADY_EXISTS": "The `training_id` or `dataset_id` is taken. Choose another.",
+    "ALREADY_EXISTS": "The `training_id` or `dataset_id` is taken. Choose another. The id of a training that ended before its first epoch began is free.",
     "TRAINING_QUEUE_FULL": "`max_queued_trainings` trainings are waiting. Retry when one has started.",
     "TOO_MANY_EVALUATIONS": "Four evaluations are running. Retry when one has ended.",
     "TOO_MANY_CHECKS": "Two dataset checks are running. Retry when one has ended.",
@@ -41,6 +43,7 @@ CALLS = {
     "TOO_MANY_DATASETS": "The maximum number of datasets is being unpacked or scanned, or stored. Retry when one is done, or delete some.",
     "TOO_MANY_UPLOADS": "The maximum number of uploads is open. Retry when one has ended, or cancel one.",
     "DATASET_IN_USE": "An active training uses the dataset. Wait for it or cancel it.",
+    "VERSION_IN_USE": "An alias points to the version, or an active training starts from it. Move or delete the alias, or wait for the training.",
     "DATASET_FILES": "The server failed to read or write the files of the dataset; its log has the cause.",
     "NO_UPLOADS": "Uploads are disabled (setting `uploads`). Register a directory of the server instead.",
     "NO_UPLOAD": "The upload does not exist, or expired after `upload_expiry` without data. Start again.",

@@ -83,10 +83,10 @@ train() {
 init=${INIT:-IMAGENET1K_V1}
 say "Fine-tuning ResNet18 on $data from $init"
 if ! train "$init"; then
-  # Only unavailable weights have a fallback, which is reported.
-  newest=$("$visage" trainings list --json)
-  case ${newest%%$'\n'*} in *'"INIT_WEIGHTS"'*) ;; *) exit 1 ;; esac
   [ -z "${INIT:-}" ] || exit 1
+  # Only unavailable weights have a fallback, which is reported.
+  checked=$("$visage" train --dataset "$data" --init "$init" --validate-only 2>&1) && exit 1
+  case $checked in *"ImageNet weights are not on the server"*) ;; *) exit 1 ;; esac
   say "ImageNet's weights are unavailable (see the remedies above): continuing with STARTER, the built-in face model"
   train STARTER
 fi

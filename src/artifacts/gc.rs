@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use object_store::{ObjectStore as _, path::Path as Key};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
-use crate::quarantine::Quarantine;
+use crate::{quarantine::Quarantine, telemetry::logging::chain};
 
 use super::{
     Artifacts, Digest, Error,
@@ -58,6 +58,37 @@ impl Artifacts {
         .await
     }
 
+    /// Removes those of the artifacts that are not used, and returns their size in bytes. A failure
+    /// is logged and costs disk space only.
+    pub(crate) async fn remove_unused<F, E>(
+        &self,
+        digests: &[String],
+        is_used: impl Fn(String) -> F,
+    ) -> u64
+    where
+        F: Future<Output = Result<bool, E>>,
+        E: std::error::Error + 'static,
+    {
+        if digests.is_empty() {
+            return 0;
+        }
+        // While the exclusive lock is held no artifact is stored but unrecorded, so an unused one
+        // stays unused.
+        let _gc_lock = self.lock_for_gc().await;
+        let mut freed = 0;
+        for digest in digests {
+            match is_used(digest.clone()).await {
+                Ok(true) => {}
+                Ok(false) => match self.delete(digest).await {
+                    Ok(size) => freed += size,
+                    Err(error) => warn_not_removed(digest, &error),
+                },
+                Err(error) => warn_not_removed(digest, &error),
+            }
+        }
+        freed
+    }
+
     /// Lists all artifacts; files of other names are skipped.
     pub(crate) async fn stored(&self) -> Result<Vec<Digest>, Error> {
         let prefix = Key::from(STORED);
@@ -80,4 +111,8 @@ impl Artifacts {
         }
         Ok(found)
     }
+}
+
+fn warn_not_removed(digest: &str, error: &(dyn std::error::Error + 'static)) {
+    tracing::warn!(digest, error = %chain(error), "failed to remove an unused file");
 }

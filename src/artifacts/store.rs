@@ -72,14 +72,21 @@ impl Artifacts {
         })
     }
 
-    /// Deletes an artifact, if it exists. The caller holds [`Artifacts::lock_for_gc`], unless the
-    /// same bytes cannot be stored again meanwhile.
+    /// Deletes an artifact and returns its size in bytes; 0 if it does not exist. The caller holds
+    /// [`Artifacts::lock_for_gc`], unless the same bytes cannot be stored again meanwhile.
     ///
     /// # Errors
     /// [`Error::BadDigest`], [`Error::Store`].
-    pub(crate) async fn delete(&self, sha256: &str) -> Result<(), Error> {
-        match self.store.delete(&key(sha256)?).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+    pub(crate) async fn delete(&self, sha256: &str) -> Result<u64, Error> {
+        let key = key(sha256)?;
+        let size = match self.store.head(&key).await {
+            Ok(meta) => meta.size,
+            Err(object_store::Error::NotFound { .. }) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        };
+        match self.store.delete(&key).await {
+            Ok(()) => Ok(size),
+            Err(object_store::Error::NotFound { .. }) => Ok(0),
             Err(error) => Err(error.into()),
         }
     }

@@ -11,6 +11,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("dataset.path", "DATASET"),
     ("dataset.name", "DATASET"),
     ("dataset.columns", "--column"),
+    ("init", "--init"),
     ("init.kind", "--init"),
     ("init.path", "--init"),
     ("init.version", "--init"),

@@ -36,6 +36,18 @@ pub(super) fn prepare(data_dir: &Path) -> io::Result<PathBuf> {
     Ok(directory)
 }
 
+fn uploads(data_dir: &Path) -> PathBuf {
+    data_dir.join("uploads")
+}
+
+/// Returns the size of all uploads in bytes; there are few of them.
+pub(crate) fn upload_bytes(data_dir: &Path) -> u64 {
+    // An upload may be removed meanwhile; before the first one the directory may be missing.
+    let entries = fs::read_dir(uploads(data_dir)).into_iter().flatten();
+    let sizes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
+    sizes.sum()
+}
+
 #[derive(Debug)]
 pub(super) struct Layout {
     datasets: PathBuf,
@@ -49,7 +61,7 @@ impl Layout {
         let layout = Layout {
             datasets: datasets(data_dir),
             samples: datasets(data_dir).join(".samples"),
-            uploads: data_dir.join("uploads"),
+            uploads: uploads(data_dir),
         };
         fs::create_dir_all(&layout.datasets)?;
         fs::create_dir_all(&layout.samples)?;

@@ -34,5 +34,6 @@ pub(crate) mod uploads;
 
 pub(crate) use self::{
     error::Error,
+    layout::upload_bytes,
     registry::{DatasetRegistry, Options, Properties},
 };

@@ -64,6 +64,18 @@ impl Predictor {
         self.pipeline.engine.load(model, true).await
     }
 
+    /// Frees the memory of a version that is not served any more. Images that were admitted for it
+    /// before must have their results.
+    ///
+    /// # Errors
+    /// `EngineGone`.
+    pub(crate) async fn evict(&self, sha256: &str) -> Result<(), Error> {
+        if let Some(model) = self.pipeline.engine.evict(sha256).await? {
+            self.pipeline.run(move || drop(model)).await?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn statistics(&self) -> &Statistics {
         self.pipeline.engine.statistics()
     }

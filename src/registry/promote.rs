@@ -49,18 +49,7 @@ impl Registry {
         }
         // Keeps the files until the version is recorded.
         let _gc_block = self.inner.artifacts.block_gc().await;
-        let mut files = Vec::new();
-        for (name, bytes) in starter::files() {
-            let bytes = Bytes::from_static(bytes);
-            let stored = self.inner.artifacts.put_bytes(bytes).await?;
-            files.push(v1::CheckpointFile {
-                name: name.to_owned(),
-                size_bytes: stored.size,
-                sha256: stored.sha256,
-            });
-        }
-        self.warm_up("the starter", &files).await?;
-        let version = describe_starter(files);
+        let version = self.prepare_starter().await?;
         let registered = self.inner.store.register_first(model, version, STARTER);
         if let Some(version) = registered.await? {
             tracing::info!(
@@ -72,7 +61,38 @@ impl Registry {
         Ok(())
     }
 
-    /// Points an alias to a version. If the alias is `live`, the version is loaded and warmed up
+    /// Registers the starter as a version of a model, or returns the version that it is already.
+    /// It becomes live if nothing is.
+    ///
+    /// # Errors
+    /// A full disk, or a starter that does not load.
+    pub(crate) async fn add_starter(&self, model: &str) -> Result<v1::ModelVersion, Error> {
+        // Keeps the files until the version is recorded.
+        let _gc_block = self.inner.artifacts.block_gc().await;
+        let version = self.prepare_starter().await?;
+        let registered = self.inner.store.register_starter(model, version, STARTER);
+        Ok(registered.await?)
+    }
+
+    /// Stores and loads the files of the starter, and describes its version. The caller blocks
+    /// garbage collection.
+    async fn prepare_starter(&self) -> Result<v1::ModelVersion, Error> {
+        let mut files = Vec::new();
+        for (name, bytes) in starter::files() {
+            let bytes = Bytes::from_static(bytes);
+            let stored = self.inner.artifacts.put_bytes(bytes).await?;
+            files.push(v1::CheckpointFile {
+                name: name.to_owned(),
+                size_bytes: stored.size,
+                sha256: stored.sha256,
+            });
+        }
+        self.warm_up("the starter", &files).await?;
+        Ok(describe_starter(files))
+    }
+
+    /// Points an alias to a version; also returns the number of the version that it pointed to
+    /// before, 0 for none. If the alias is `live`, the version is loaded and warmed up
     /// first; [`Registry::follow_aliases`] then pins it.
     ///
     /// # Errors
@@ -82,7 +102,7 @@ impl Registry {
         target: &VersionName,
         alias: &str,
         expected: Option<u64>,
-    ) -> Result<v1::ModelVersion, Error> {
+    ) -> Result<(v1::ModelVersion, u64), Error> {
         let version = self.version(target).await?;
         if alias == LIVE {
             // Not the open version of the cache: its files may be missing or damaged by now.

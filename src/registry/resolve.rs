@@ -47,8 +47,11 @@ struct Cache {
     aliases: u64,
     /// Clients can only choose among existing names, so versions and aliases bound the map.
     names: HashMap<VersionName, OpenVersion>,
-    /// Versions by their names. A version never changes, so these entries stay valid.
+    /// Versions by their names. A version never changes, so these entries stay valid until it is
+    /// deleted.
     versions: HashMap<String, Arc<ServedModel>>,
+    /// Deletions of versions. What was read before one is not entered after it.
+    deletions: u64,
 }
 
 impl Registry {
@@ -76,7 +79,7 @@ impl Registry {
         // Read before the version, so that an alias that moves in between drops the entry too early
         // instead of too late.
         let aliases = *self.inner.store.subscribe_aliases().borrow();
-        {
+        let deletions = {
             let mut cache = self.cache();
             if cache.aliases != aliases {
                 cache.aliases = aliases;
@@ -85,14 +88,15 @@ impl Registry {
             if let Some(open) = cache.names.get(name) {
                 return Ok(open.clone());
             }
-        }
+            cache.deletions
+        };
         let version = self.live_version(name).await?;
         let open = OpenVersion {
             number: version.version,
             model: self.open_version(&version).await?,
         };
         let mut cache = self.cache();
-        if cache.aliases == aliases {
+        if cache.aliases == aliases && cache.deletions == deletions {
             cache.names.insert(name.clone(), open.clone());
         }
         Ok(open)
@@ -133,11 +137,18 @@ impl Registry {
         &self,
         version: &v1::ModelVersion,
     ) -> Result<Arc<ServedModel>, Error> {
-        if let Some(model) = self.cache().versions.get(&version.name) {
-            return Ok(Arc::clone(model));
-        }
+        let deletions = {
+            let cache = self.cache();
+            if let Some(model) = cache.versions.get(&version.name) {
+                return Ok(Arc::clone(model));
+            }
+            cache.deletions
+        };
         let model = self.open(&version.name, &version.files).await?;
         let mut cache = self.cache();
+        if cache.deletions != deletions {
+            return Ok(model);
+        }
         let model = cache.versions.entry(version.name.clone()).or_insert(model);
         Ok(Arc::clone(model))
     }
@@ -188,6 +199,15 @@ impl Registry {
         }
         let path = Path::new(TRAINING_IMAGES_FILE);
         Ok(Some(TrainingImages::parse(&bytes, path)?))
+    }
+
+    /// Forgets a deleted version. Returns it if it is open: requests that were resolved before hold
+    /// it until they end.
+    pub(super) fn forget(&self, version: &str) -> Option<Arc<ServedModel>> {
+        let mut cache = self.cache();
+        cache.deletions += 1;
+        cache.names.clear();
+        cache.versions.remove(version)
     }
 
     pub(super) fn live_name() -> VersionName {

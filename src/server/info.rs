@@ -42,7 +42,7 @@ fn path_of(method: &MethodDescriptor) -> String {
     format!("{}/{}", method.parent_service().full_name(), method.name())
 }
 
-/// The response of GetServerInfo except for the live model.
+/// The response of GetServerInfo except for the live model and the use of the disk.
 pub(super) fn server_info(
     config: &ServeConfig,
     device: &str,

@@ -27,6 +27,7 @@ use crate::{
     },
     services::{
         dataset::{Checks, DatasetApi, DatasetCrud},
+        disk_use::DiskUseReader,
         evaluation::Evaluations,
         limit::CallLimit,
         model::ModelApi,
@@ -37,7 +38,7 @@ use crate::{
         status::Calls,
         streaming_job::JobContext,
         system::SystemApi,
-        training::{MAX_VALIDATIONS, MAX_WEIGHTS_CHECKS, TrainingApi},
+        training::{MAX_HUB_CHECKS, MAX_VALIDATIONS, MAX_WEIGHTS_CHECKS, TrainingApi},
         uploads,
     },
     telemetry::traces::Traces,
@@ -151,6 +152,7 @@ impl Services {
                 max_restarts: config.max_restarts,
                 heartbeat: config.heartbeat_interval,
                 validations: CallLimit::new(Calls::Validations, MAX_VALIDATIONS),
+                hub_checks: CallLimit::new(Calls::Validations, MAX_HUB_CHECKS),
                 weights_checks: Arc::new(Semaphore::new(MAX_WEIGHTS_CHECKS)),
                 shutdown: shutdown.clone(),
                 tasks: tasks.clone(),
@@ -171,6 +173,7 @@ impl Services {
             system: SystemApi {
                 info: server_info(config, &components.device, http_port),
                 registry: components.registry.clone(),
+                disk: DiskUseReader::new(components.store.clone(), config.data_dir.clone()),
             },
             open_inference: OpenInference {
                 predictions: resolver.clone(),

@@ -26,8 +26,9 @@ const PAGE: u32 = 256;
 /// The events of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// One training, after the last sequence that the client has received.
-    Training { id: String, after: u64 },
+    /// One training, after the last sequence that the client has received. A later training of the
+    /// same id has another number.
+    Training { id: String, number: i64, after: u64 },
     /// All trainings, after the last cursor that the client has received.
     All { after: i64 },
 }
@@ -121,7 +122,14 @@ impl EventStream {
 
     async fn page(&self, limit: u32) -> Result<Vec<v1::TrainingEvent>, Status> {
         let page = match &self.subject {
-            Subject::Training { id, after } => self.store.events_after(id, *after, limit).await,
+            Subject::Training { id, number, after } => {
+                let page = self.store.events_after(id, *after, limit).await;
+                // After the events, which may be those of a later training otherwise.
+                if self.store.training_number(id).await? != *number {
+                    return Err(status::training_replaced(id));
+                }
+                page
+            }
             Subject::All { after } => self.store.events_after_global(*after, limit).await,
         };
         Ok(page?.items)
@@ -139,7 +147,7 @@ impl EventStream {
 
     /// Returns true if the training ended before the client's cursor, so that no event will follow.
     async fn is_finished(&self) -> Result<bool, Status> {
-        let Subject::Training { id, after } = &self.subject else {
+        let Subject::Training { id, after, .. } = &self.subject else {
             return Ok(false);
         };
         let training = self.store.training(id).await?;
@@ -180,12 +188,14 @@ pub(crate) async fn subject(
         });
     }
     let id = names::training_id(name).map_err(|error| status::invalid("name", error))?;
+    let number = store.training_number(id).await?;
     let after = match token {
         Some(cursor) => store.sequence_at(id, cursor).await?,
         None => after_sequence,
     };
     Ok(Subject::Training {
         id: id.to_owned(),
+        number,
         after,
     })
 }

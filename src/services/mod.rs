@@ -2,7 +2,8 @@
 //! request, calls a component, and converts the result back.
 //!
 //! - [`training`], [`event_stream`]: TrainingService. [`model`], [`evaluation`]: ModelService.
-//!   [`prediction`]: PredictionService. [`dataset`]: DatasetService. [`system`]: SystemService.
+//!   [`prediction`]: PredictionService. [`dataset`]: DatasetService. [`system`], [`disk_use`]:
+//!   SystemService.
 //! - [`open_inference`]: the Open Inference Protocol. [`uploads`]: uploads over HTTP.
 //!   [`predict_page`]: predictions of single images over HTTP.
 //! - [`status`]: the one place where an error becomes a `Status`.
@@ -15,6 +16,7 @@ pub(crate) mod caller;
 mod compression;
 pub(crate) mod dataset;
 mod dataset_input;
+pub(crate) mod disk_use;
 mod download;
 pub(crate) mod evaluation;
 pub(crate) mod event_stream;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     artifacts::Artifacts,
-    names::{self, DEFAULT_MODEL, VersionName},
+    names::{self, DEFAULT_MODEL, VersionName, VersionRef},
     proto::v1::{self, model_service_server::ModelService},
     registry::Registry,
 };
@@ -75,9 +75,20 @@ impl ModelService for ModelApi {
     ) -> Result<Response<v1::RegisterVersionResponse>, Status> {
         let request = request.into_inner();
         let model = model_id(&request.parent)?;
-        let (training, which) = names::checkpoint(&request.checkpoint)
-            .map_err(|error| status::invalid("checkpoint", error))?;
-        let version = self.registry.register(model, training, which).await?;
+        let version = if request.starter {
+            if !request.checkpoint.is_empty() {
+                let description = format!(
+                    "must be empty if starter is true, got {:?}",
+                    request.checkpoint
+                );
+                return Err(status::invalid("checkpoint", description));
+            }
+            self.registry.add_starter(model).await?
+        } else {
+            let (training, which) = names::checkpoint(&request.checkpoint)
+                .map_err(|error| status::invalid("checkpoint", error))?;
+            self.registry.register(model, training, which).await?
+        };
         Ok(Response::new(v1::RegisterVersionResponse {
             version: Some(version),
         }))
@@ -90,13 +101,13 @@ impl ModelService for ModelApi {
         let request = request.into_inner();
         let target = version_name(&request.name)?;
         check_alias(&request.alias)?;
-        let version = self
+        let (version, from_version) = self
             .registry
             .set_alias(&target, &request.alias, request.expected_version)
             .await?;
         Ok(Response::new(v1::SetAliasResponse {
             version: Some(version),
-            from_version: 0,
+            from_version,
         }))
     }
 
@@ -104,7 +115,17 @@ impl ModelService for ModelApi {
         &self,
         request: Request<v1::DeleteModelVersionRequest>,
     ) -> Result<Response<v1::DeleteModelVersionResponse>, Status> {
-        Err(Status::unimplemented(request.into_inner().name))
+        let name = version_name(&request.into_inner().name)?;
+        let VersionRef::Number(number) = name.version else {
+            return Err(status::invalid(
+                "name",
+                "must end in the number of a version, not in an alias",
+            ));
+        };
+        let freed_bytes = self.registry.delete_version(&name.model, number).await?;
+        Ok(Response::new(v1::DeleteModelVersionResponse {
+            freed_bytes,
+        }))
     }
 
     async fn delete_alias(

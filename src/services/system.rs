@@ -2,6 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
+use super::disk_use::DiskUseReader;
 use crate::{
     names::{DEFAULT_MODEL, LIVE, VersionName},
     proto::v1::{self, system_service_server::SystemService},
@@ -11,9 +12,10 @@ use crate::{
 
 #[derive(Clone)]
 pub(crate) struct SystemApi {
-    /// The response of GetServerInfo except for the live model.
+    /// The response of GetServerInfo except for the live model and the use of the disk.
     pub(crate) info: v1::GetServerInfoResponse,
     pub(crate) registry: Registry,
+    pub(crate) disk: DiskUseReader,
 }
 
 #[tonic::async_trait]
@@ -27,6 +29,7 @@ impl SystemService for SystemApi {
         if let Ok(live) = self.registry.version(&live).await {
             info.live_model = live.name;
         }
+        info.disk = Some(self.disk.read().await?);
         Ok(Response::new(info))
     }
 

@@ -18,13 +18,13 @@ pub(super) fn spawn_abort_on_drop<T: Send + 'static>(
     async move { work.await.unwrap_or_else(|_| Err(status::panicked())) }
 }
 
-/// Reads files on the blocking pool.
+/// Reads files, or waits for a response of the hub, on the blocking pool.
 ///
 /// # Errors
 /// INTERNAL if the work panics.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the blocking pool is for reading files, and only a limited number of calls do so"
+    reason = "the blocking pool is for work that mostly waits, and only a limited number of calls do so"
 )]
 pub(super) async fn read_files<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,

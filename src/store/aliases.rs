@@ -1,11 +1,10 @@
 //! Aliases: movable names of model versions, and the history of their moves.
 //!
 //! `live` is the served version. When it moves, `previous` moves to the version that was live, in
-//! the same transaction, so that a rollback is one call.
+//! the same transaction, so that a rollback is one call; `alias_moves` has the rule.
 
 use std::time::SystemTime;
 
-use prost::Message;
 use prost_types::Timestamp;
 use tokio::sync::watch;
 
@@ -16,14 +15,15 @@ use crate::{
 
 use super::{
     Error, Page, Store,
-    alias_moves::{current, move_alias, record, update_previous},
+    alias_moves::{DELETE, current, decode_event, move_alias, point, update_previous},
     transaction::{WriteTx, run_detached},
     versions,
 };
 
 impl Store {
-    /// Points an alias to a version and returns the version with its aliases. Nothing changes if it
-    /// already points there.
+    /// Points an alias to a version. Returns the version with its aliases, and the number of the
+    /// version that the alias pointed to before (0 for none). Nothing changes if it already points
+    /// there.
     ///
     /// If `expected` is set, the alias must point to that version (0 for none).
     ///
@@ -35,7 +35,7 @@ impl Store {
         alias: &str,
         number: u64,
         expected: Option<u64>,
-    ) -> Result<pb::ModelVersion, Error> {
+    ) -> Result<(pb::ModelVersion, u64), Error> {
         let inner = self.inner.clone();
         let (model, alias) = (model.to_owned(), alias.to_owned());
         run_detached(Box::pin(async move {
@@ -63,7 +63,7 @@ impl Store {
                 .await?
                 .ok_or_else(|| versions::no_version(&model, number))?;
             write.commit().await?;
-            Ok(version)
+            Ok((version, found))
         }))
         .await
     }
@@ -84,15 +84,10 @@ impl Store {
                     name: format!("models/{model}/versions/{alias}"),
                 });
             }
-            sqlx::query("DELETE FROM aliases WHERE model = ? AND alias = ?")
-                .bind(&model)
-                .bind(&alias)
-                .execute(write.connection())
-                .await?;
-            let now = Timestamp::from(SystemTime::now());
-            record(&mut write, &model, &alias, (found, 0), "delete", now).await?;
+            let (now, deletion) = (Timestamp::from(SystemTime::now()), (found, 0));
+            point(&mut write, &model, &alias, deletion, DELETE, now).await?;
             if alias == LIVE {
-                update_previous(&mut write, &model, found, "delete", now).await?;
+                update_previous(&mut write, &model, deletion, DELETE, now).await?;
             }
             write.commit().await
         }))
@@ -114,14 +109,8 @@ impl Store {
         .bind(before.unwrap_or(i64::MAX))
         .bind(i64::from(limit) + 1)
         .fetch(&mut *read);
-        let item = |(number, message): (i64, Vec<u8>)| match pb::AliasEvent::decode(&*message) {
-            Ok(event) => Ok((number, event)),
-            Err(source) => Err(Error::Damaged {
-                what: "alias event",
-                name: number.to_string(),
-                source,
-            }),
-        };
+        let item =
+            |(number, message): (i64, Vec<u8>)| Ok((number, decode_event(number, &message)?));
         Page::read(rows, limit, item).await
     }
 

@@ -83,9 +83,10 @@ impl Store {
     /// further data to write.
     ///
     /// Changes to `name`, `create_time`, `update_time`, `last_sequence`, `queue_position`,
-    /// `model_version` and `promotion` are ignored. After the given events the store appends `ModelVersionCreated`
-    /// if a version is created, and last `StateChanged`, with the training's `stop_reason` and
-    /// `failure`, if `decide` changed the state. Without a change nothing is written.
+    /// `checkpoint_bytes`, `model_version` and `promotion` are ignored. After the given events the
+    /// store appends `ModelVersionCreated` if a version is created, and last `StateChanged`, with
+    /// the training's `stop_reason` and `failure`, if `decide` changed the state. Without a change
+    /// nothing is written.
     ///
     /// `decide` blocks all other writes and must only compute. Its error rolls everything back and
     /// is returned unchanged.
@@ -227,6 +228,7 @@ fn restore_own_fields(before: &pb::Training, after: &mut pb::Training) {
     after.update_time = before.update_time;
     after.last_sequence = before.last_sequence;
     after.queue_position = before.queue_position;
+    after.checkpoint_bytes = before.checkpoint_bytes;
     after.model_version.clone_from(&before.model_version);
     after.promotion.clone_from(&before.promotion);
 }

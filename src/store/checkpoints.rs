@@ -135,11 +135,12 @@ pub(super) async fn upsert(
         .await?;
     for file in &checkpoint.files {
         sqlx::query(
-            "INSERT INTO checkpoint_files (training, epoch, sha256) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO checkpoint_files (training, epoch, sha256, size_bytes) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         )
         .bind(training)
         .bind(checkpoint.epoch)
         .bind(&file.sha256)
+        .bind(file.size_bytes.cast_signed())
         .execute(write.connection())
         .await?;
     }

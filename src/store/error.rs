@@ -36,6 +36,16 @@ pub enum Error {
     )]
     DatasetInUse { name: String, training: String },
     #[error(
+        "{name} is in use by the {} {}; point {} to another version, or delete {}, before deleting the version",
+        plural(.aliases, "alias", "aliases"), .aliases.join(", "),
+        plural(.aliases, "it", "them"), plural(.aliases, "it", "them")
+    )]
+    VersionHasAlias { name: String, aliases: Vec<String> },
+    #[error(
+        "{name} is in use by {training}, which starts from it; cancel the training, or wait for its end, before deleting the version"
+    )]
+    VersionStartsTraining { name: String, training: String },
+    #[error(
         "{dataset} was created from upload {upload:?}; upload the archive again for another dataset"
     )]
     UploadUsed { upload: String, dataset: String },
@@ -177,6 +187,11 @@ impl From<MigrateError> for Error {
         }
         Self::Migration { source }
     }
+}
+
+/// Returns the word for one item or for several.
+fn plural(items: &[String], one: &'static str, several: &'static str) -> &'static str {
+    if items.len() == 1 { one } else { several }
 }
 
 /// Returns true if SQLite or the file system reports a full disk.

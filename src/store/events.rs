@@ -91,6 +91,15 @@ impl Store {
         }
     }
 
+    /// Returns the number of a training, which no later training of the same id gets.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub(crate) async fn training_number(&self, id: &str) -> Result<i64, Error> {
+        let mut read = self.read().await?;
+        Ok(training_head(&mut read, id).await?.0)
+    }
+
     /// Returns the cursor of the latest event ever appended; 0 before the first.
     pub(crate) async fn global_head(&self) -> Result<i64, Error> {
         let mut read = self.read().await?;
@@ -122,6 +131,24 @@ impl Store {
     pub(crate) fn subscribe(&self) -> watch::Receiver<i64> {
         self.inner.events.subscribe()
     }
+}
+
+/// Returns the kinds of all events of a training, in order.
+pub(super) async fn kinds(
+    connection: &mut SqliteConnection,
+    training: i64,
+) -> Result<Vec<Kind>, Error> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT cursor, sequence, message FROM events WHERE training = ? ORDER BY sequence",
+    )
+    .bind(training)
+    .fetch_all(connection)
+    .await?;
+    let mut kinds = Vec::with_capacity(rows.len());
+    for row in rows {
+        kinds.extend(decode(row)?.kind);
+    }
+    Ok(kinds)
 }
 
 /// The position at which events of a training are appended.

@@ -33,15 +33,17 @@
 //! # Layout
 //!
 //! - `open`: [`Store`], opening and closing it. `verify`: checks before that. `lock`: one server
-//!   for each data directory.
+//!   for each data directory. `backfill`: columns of older rows after a migration.
 //! - `transaction`: the transaction of every write.
-//! - `trainings`: inserting, reading and deleting trainings. `change`: changing them.
+//! - `trainings`: reading and deleting trainings. `training_insertion`: inserting them. `change`:
+//!   changing them.
 //! - `page`: pages of a list and tokens of positions.
 //! - `events`: appending and reading events.
 //! - `checkpoints`: checkpoints and referenced artifacts. `resume_points`: positions at which live
 //!   trainings can resume.
 //! - `datasets`, `dataset_deletion`: named datasets.
-//! - `versions`, `aliases`, `alias_moves`: model versions and the aliases that point to them.
+//! - `versions`, `version_deletion`, `aliases`, `alias_moves`: model versions and the aliases that
+//!   point to them. `disk_use`: space that checkpoints and versions use.
 //!   `promotion`: the decision whether a new version becomes `live`.
 //!
 //! All writes use one connection, so they are serialized and need no retry; clients take turns (see
@@ -49,10 +51,12 @@
 
 mod alias_moves;
 mod aliases;
+mod backfill;
 mod change;
 mod checkpoints;
 mod dataset_deletion;
 mod datasets;
+mod disk_use;
 mod error;
 mod events;
 mod lock;
@@ -60,10 +64,12 @@ mod open;
 mod page;
 mod promotion;
 mod resume_points;
+mod training_insertion;
 mod trainings;
 mod transaction;
 mod turns;
 mod verify;
+mod version_deletion;
 mod versions;
 
 #[cfg(test)]
@@ -76,7 +82,9 @@ pub(crate) use events::Kind;
 pub(crate) use open::Store;
 pub(crate) use page::{MAX_PAGE_BYTES, Page, Room, encode_token, parse_token};
 pub(crate) use promotion::{MIN_COMPARED_IMAGES, Promotion};
-pub(crate) use trainings::{Inserted, RequestId, is_final};
+pub(crate) use training_insertion::{Inserted, RequestId};
+pub(crate) use trainings::{TrainingFilter, is_final};
 pub(crate) use transaction::run_detached;
 pub(crate) use turns::Lane;
+pub(crate) use version_deletion::DeletedVersion;
 pub(crate) use versions::Publish;

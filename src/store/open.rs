@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::files;
 
 use super::{
-    Error,
+    Error, backfill,
     lock::DirectoryLock,
     turns::Turns,
     verify::{BUSY_TIMEOUT, MIGRATOR, verify, with_suffix},
@@ -79,6 +79,7 @@ impl Store {
 
         let writer = pool(1).connect_with(options(&path)).await?;
         MIGRATOR.run(&writer).await?;
+        backfill::run(&writer).await?;
         let readers = pool(READERS)
             .connect_with(options(&path).read_only(true))
             .await?;

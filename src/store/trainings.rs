@@ -1,82 +1,28 @@
-//! Trainings: inserting, reading and deleting them.
+//! Trainings: reading and deleting them.
 
-use std::time::SystemTime;
+use std::collections::BTreeMap;
 
 use prost::Message;
-use prost_types::Timestamp;
-use sqlx::SqliteConnection;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::proto::v1::{self as pb, TrainingState};
 
 use super::{
-    Error, Page, Store, checkpoints, datasets,
-    events::{Kind, Log},
+    Error, Page, Store, checkpoints,
+    events::Kind,
     transaction::{WriteTx, run_detached},
 };
 
-/// Identifies a request, so that StartTraining is idempotent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RequestId {
-    /// UUID of the client.
-    pub id: String,
-    /// Digest of the request without its id; a repeated id with another fingerprint is refused.
-    pub fingerprint: String,
-}
-
-/// Result of inserting a training.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Inserted {
-    New(pb::Training),
-    /// The training that the request id was used for before.
-    Existing(pb::Training),
+/// Selection of a list of trainings; the default selects all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TrainingFilter {
+    /// States; empty for all.
+    pub states: Vec<TrainingState>,
+    /// Labels that a training must have.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Store {
-    /// Puts a training at the end of the queue.
-    ///
-    /// The message must have its `name`; the store sets state, times and sequence and appends the
-    /// first event. At most `max_queued` may be QUEUED, including this one.
-    ///
-    /// # Errors
-    /// In this order: [`Error::BadName`], [`Error::RequestIdReused`], [`Error::AlreadyExists`],
-    /// [`Error::QueueFull`], [`Error::NotFound`] for a dataset that was deleted.
-    pub(crate) async fn insert_training(
-        &self,
-        training: pb::Training,
-        request: Option<RequestId>,
-        max_queued: usize,
-    ) -> Result<Inserted, Error> {
-        let inner = self.inner.clone();
-        run_detached(Box::pin(async move {
-            let mut write = WriteTx::start(inner).await?;
-            let inserted = insert(&mut write, training, request, max_queued).await?;
-            write.commit().await?;
-            Ok(inserted)
-        }))
-        .await
-    }
-
-    /// Returns the training that a request id was used for, if any.
-    ///
-    /// # Errors
-    /// [`Error::RequestIdReused`].
-    pub(crate) async fn requested_training(
-        &self,
-        request: &RequestId,
-    ) -> Result<Option<pb::Training>, Error> {
-        let mut read = self.read().await?;
-        find_request(&mut read, request).await
-    }
-
-    /// Checks that a training of this name could be queued now.
-    ///
-    /// # Errors
-    /// [`Error::AlreadyExists`], [`Error::QueueFull`].
-    pub(crate) async fn check_insertable(&self, id: &str, max_queued: usize) -> Result<(), Error> {
-        let mut read = self.read().await?;
-        insertable(&mut read, id, max_queued).await.map(|_| ())
-    }
-
     /// Returns a training.
     ///
     /// # Errors
@@ -89,28 +35,33 @@ impl Store {
         }
     }
 
-    /// Lists up to `limit` trainings in one of the states (empty for all), newest first, before a
-    /// position. Trainings inserted between two pages do not shift the others.
+    /// Lists up to `limit` of the selected trainings, newest first, before a position. Trainings
+    /// inserted between two pages do not shift the others.
     pub(crate) async fn list_trainings(
         &self,
-        states: &[TrainingState],
+        filter: &TrainingFilter,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Page<pb::Training>, Error> {
-        let any_state = states.is_empty();
-        let mask = states
+        let any_state = filter.states.is_empty();
+        let mask = filter
+            .states
             .iter()
             .fold(0_i64, |mask, &state| mask | 1 << state as i64);
+        let mut query = QueryBuilder::<Sqlite>::new(SELECT);
+        query.push(" WHERE number < ");
+        query.push_bind(before.unwrap_or(i64::MAX));
+        query.push(" AND (").push_bind(any_state);
+        query.push(" OR (").push_bind(mask).push(" >> state) & 1)");
+        for (key, value) in &filter.labels {
+            query.push(" AND EXISTS (SELECT 1 FROM training_labels WHERE training = number");
+            query.push(" AND key = ").push_bind(key);
+            query.push(" AND value = ").push_bind(value).push(")");
+        }
+        query.push(" ORDER BY number DESC LIMIT ");
+        query.push_bind(i64::from(limit) + 1);
         let mut read = self.read().await?;
-        let rows = sqlx::query_as(
-            "SELECT number, id, message, queue_position FROM placed_trainings \
-             WHERE number < ? AND (? OR (? >> state) & 1) ORDER BY number DESC LIMIT ?",
-        )
-        .bind(before.unwrap_or(i64::MAX))
-        .bind(any_state)
-        .bind(mask)
-        .bind(i64::from(limit) + 1)
-        .fetch(&mut *read);
+        let rows = query.build_query_as().fetch(&mut *read);
         Page::read(rows, limit, decode).await
     }
 
@@ -168,10 +119,7 @@ impl Store {
             .bind(number)
             .fetch_all(write.connection())
             .await?;
-            sqlx::query("DELETE FROM trainings WHERE number = ?")
-                .bind(number)
-                .execute(write.connection())
-                .await?;
+            delete_row(write.connection(), number).await?;
             let free = checkpoints::unreferenced(write.connection(), files).await?;
             write.commit().await?;
             Ok(free)
@@ -198,119 +146,25 @@ pub(crate) fn is_final(state: TrainingState) -> bool {
     }
 }
 
-async fn insert(
-    write: &mut WriteTx,
-    mut training: pb::Training,
-    request: Option<RequestId>,
-    max_queued: usize,
-) -> Result<Inserted, Error> {
-    let id = match training.name.strip_prefix("trainings/") {
-        Some(id) if !id.is_empty() && !id.contains('/') => id.to_owned(),
-        _ => {
-            return Err(Error::BadName {
-                name: training.name,
-            });
-        }
-    };
-    if let Some(request) = &request
-        && let Some(existing) = find_request(write.connection(), request).await?
-    {
-        return Ok(Inserted::Existing(existing));
-    }
-    let queued = insertable(write.connection(), &id, max_queued).await?;
-    datasets::check_used(write.connection(), &training).await?;
-
-    let now = Timestamp::from(SystemTime::now());
-    training.set_state(TrainingState::Queued);
-    training.create_time = Some(now);
-    training.update_time = Some(now);
-    training.last_sequence = 1;
-    training.queue_position = 0;
-    training.model_version.clear();
-    let number = sqlx::query(
-        "INSERT INTO trainings (id, state, last_sequence, message) VALUES (?, ?, ?, ?)",
-    )
-    .bind(&id)
-    .bind(training.state)
-    .bind(training.last_sequence.cast_signed())
-    .bind(training.encode_to_vec())
-    .execute(write.connection())
-    .await?
-    .last_insert_rowid();
-    let mut log = Log {
-        number,
-        id: &id,
-        sequence: 0,
-        attempt: training.attempt,
-        now,
-    };
-    log.append(write, state_changed(&training)).await?;
-    if let Some(request) = request {
-        sqlx::query("INSERT INTO request_ids (id, fingerprint, training) VALUES (?, ?, ?)")
-            .bind(request.id)
-            .bind(request.fingerprint)
-            .bind(number)
-            .execute(write.connection())
-            .await?;
-    }
-    // It is the newest, so all queued trainings are ahead of it.
-    training.queue_position = u32::try_from(queued + 1).unwrap_or(u32::MAX);
-    Ok(Inserted::New(training))
-}
-
 /// Returns the trainings that have not ended, oldest first.
 pub(super) async fn live(connection: &mut SqliteConnection) -> Result<Vec<pb::Training>, Error> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT number, id, message, queue_position FROM placed_trainings WHERE state < ? ORDER BY number",
-    )
-    .bind(FIRST_FINAL as i32)
-    .fetch_all(connection)
-    .await?;
+    let mut query = QueryBuilder::<Sqlite>::new(SELECT);
+    query.push(" WHERE state < ").push_bind(FIRST_FINAL as i32);
+    query.push(" ORDER BY number");
+    let rows: Vec<Row> = query.build_query_as().fetch_all(connection).await?;
     rows.into_iter().map(|row| Ok(decode(row)?.1)).collect()
 }
 
-/// Checks that the id is free and the queue has room. Returns the number of queued trainings.
-async fn insertable(
+/// Deletes a training with all rows that belong to it.
+pub(super) async fn delete_row(
     connection: &mut SqliteConnection,
-    id: &str,
-    max_queued: usize,
-) -> Result<i64, Error> {
-    if find(connection, id).await?.is_some() {
-        return Err(Error::AlreadyExists {
-            name: format!("trainings/{id}"),
-        });
-    }
-    let queued: i64 = sqlx::query_scalar("SELECT count(*) FROM trainings WHERE state = ?")
-        .bind(TrainingState::Queued as i32)
-        .fetch_one(connection)
+    number: i64,
+) -> Result<(), Error> {
+    sqlx::query("DELETE FROM trainings WHERE number = ?")
+        .bind(number)
+        .execute(connection)
         .await?;
-    if usize::try_from(queued).is_ok_and(|queued| queued >= max_queued) {
-        return Err(Error::QueueFull { limit: max_queued });
-    }
-    Ok(queued)
-}
-
-/// Returns the training that a request id started, if its fingerprint is equal.
-async fn find_request(
-    connection: &mut SqliteConnection,
-    request: &RequestId,
-) -> Result<Option<pb::Training>, Error> {
-    let row: Option<(String, String)> = sqlx::query_as(
-        "SELECT fingerprint, trainings.id FROM request_ids JOIN trainings ON number = training WHERE request_ids.id = ?",
-    )
-    .bind(&request.id)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some((fingerprint, id)) = row else {
-        return Ok(None);
-    };
-    if fingerprint != request.fingerprint {
-        return Err(Error::RequestIdReused {
-            request_id: request.id.clone(),
-            training: format!("trainings/{id}"),
-        });
-    }
-    Ok(find(connection, &id).await?.map(|(_, training)| training))
+    Ok(())
 }
 
 /// Returns the event for the current state.
@@ -322,24 +176,25 @@ pub(super) fn state_changed(training: &pb::Training) -> Kind {
     })
 }
 
-/// Number, id, message and queue position.
-type Row = (i64, String, Vec<u8>, i64);
+/// Number, id, message, queue position and bytes of checkpoints.
+type Row = (i64, String, Vec<u8>, i64, i64);
+
+/// The start of each query for [`Row`]s.
+const SELECT: &str =
+    "SELECT number, id, message, queue_position, checkpoint_bytes FROM placed_trainings";
 
 /// Returns a training and the number of its row.
 pub(super) async fn find(
     connection: &mut SqliteConnection,
     id: &str,
 ) -> Result<Option<(i64, pb::Training)>, Error> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT number, id, message, queue_position FROM placed_trainings WHERE id = ?",
-    )
-    .bind(id)
-    .fetch_optional(connection)
-    .await?;
+    let mut query = QueryBuilder::<Sqlite>::new(SELECT);
+    query.push(" WHERE id = ").push_bind(id);
+    let row: Option<Row> = query.build_query_as().fetch_optional(connection).await?;
     row.map(decode).transpose()
 }
 
-fn decode((number, id, message, position): Row) -> Result<(i64, pb::Training), Error> {
+fn decode((number, id, message, position, bytes): Row) -> Result<(i64, pb::Training), Error> {
     let mut training =
         pb::Training::decode(message.as_slice()).map_err(|source| Error::Damaged {
             what: "training",
@@ -347,5 +202,6 @@ fn decode((number, id, message, position): Row) -> Result<(i64, pb::Training), E
             source,
         })?;
     training.queue_position = u32::try_from(position).unwrap_or(u32::MAX);
+    training.checkpoint_bytes = bytes.cast_unsigned();
     Ok((number, training))
 }

@@ -20,7 +20,8 @@ pub(super) struct WriteTx {
     pub(super) appended: Option<i64>,
     /// Number of the last alias event appended in it.
     pub(super) alias_appended: Option<u64>,
-    pub(super) inserted_versions: u64,
+    /// Versions inserted less versions deleted.
+    pub(super) versions_change: i64,
 }
 
 impl WriteTx {
@@ -35,7 +36,7 @@ impl WriteTx {
             _turn: turn,
             appended: None,
             alias_appended: None,
-            inserted_versions: 0,
+            versions_change: 0,
         })
     }
 
@@ -52,9 +53,10 @@ impl WriteTx {
         if let Some(number) = self.alias_appended {
             self.inner.alias_events.send_replace(number);
         }
-        if self.inserted_versions > 0 {
+        if self.versions_change != 0 {
             let versions = &self.inner.versions;
-            versions.send_modify(|count| *count += self.inserted_versions);
+            versions
+                .send_modify(|count| *count = count.saturating_add_signed(self.versions_change));
         }
         Ok(())
     }

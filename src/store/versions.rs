@@ -74,6 +74,37 @@ impl Store {
         .await
     }
 
+    /// Stores the starter as a version, unless the model has it as one already, and points `live`
+    /// to it, with `cause` in the history, if that alias is not set. Returns the version with its
+    /// aliases.
+    pub(crate) async fn register_starter(
+        &self,
+        model: &str,
+        version: pb::ModelVersion,
+        cause: &'static str,
+    ) -> Result<pb::ModelVersion, Error> {
+        let (inner, model) = (self.inner.clone(), model.to_owned());
+        run_detached(Box::pin(async move {
+            let mut write = WriteTx::start(inner).await?;
+            let now = Timestamp::from(SystemTime::now());
+            let number = match find_starter(write.connection(), &model, &version).await? {
+                Some(number) => number,
+                None => insert(&mut write, &model, version, now).await?.version,
+            };
+            let live = VersionRef::Alias(LIVE.to_owned());
+            if find(write.connection(), &model, &live).await?.is_none() {
+                let to = number.cast_signed();
+                move_alias(&mut write, &model, LIVE, to, cause, now).await?;
+            }
+            let version = find(write.connection(), &model, &VersionRef::Number(number))
+                .await?
+                .ok_or_else(|| no_version(&model, number))?;
+            write.commit().await?;
+            Ok(version)
+        }))
+        .await
+    }
+
     /// Returns true if a model has a version.
     pub(crate) async fn has_versions(&self, model: &str) -> Result<bool, Error> {
         let mut read = self.read().await?;
@@ -152,6 +183,33 @@ async fn has_versions(connection: &mut SqliteConnection, model: &str) -> Result<
         .fetch_one(connection)
         .await?;
     Ok(has)
+}
+
+/// Returns the number of the first version of a model that is a starter with the same
+/// weights.
+async fn find_starter(
+    connection: &mut SqliteConnection,
+    model: &str,
+    starter: &pb::ModelVersion,
+) -> Result<Option<u64>, Error> {
+    let Some(file) = starter.files.first() else {
+        return Ok(None);
+    };
+    let numbers: Vec<i64> = sqlx::query_scalar(
+        "SELECT number FROM version_files WHERE model = ? AND sha256 = ? ORDER BY number",
+    )
+    .bind(model)
+    .bind(&file.sha256)
+    .fetch_all(&mut *connection)
+    .await?;
+    for number in numbers {
+        let number = number.cast_unsigned();
+        let found = find(connection, model, &VersionRef::Number(number)).await?;
+        if found.is_some_and(|found| found.origin() == pb::VersionOrigin::Starter) {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
 }
 
 /// Stores a version, and points `live` to it if the promotion rule allows it. The decision is part
@@ -241,15 +299,16 @@ async fn insert(
         .await?;
     for file in &version.files {
         sqlx::query(
-            "INSERT INTO version_files (model, number, sha256) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO version_files (model, number, sha256, size_bytes) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         )
         .bind(model)
         .bind(number)
         .bind(&file.sha256)
+        .bind(file.size_bytes.cast_signed())
         .execute(write.connection())
         .await?;
     }
-    write.inserted_versions += 1;
+    write.versions_change += 1;
     Ok(version)
 }
 

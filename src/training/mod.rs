@@ -5,7 +5,7 @@
 //! - [`supervisor`]: the queue and the worker processes; runs in the server. `tensorboard`: event
 //!   files.
 //! - [`worker`]: the process of one training. `protocol` and `control`: its connection to the
-//!   server.
+//!   server. `weight_sources`: places of initial weights.
 //! - `feature_loader` provides the batches of an epoch from `data_loader` or `feature_cache`.
 //!   `loss`, `optimizer`, `parameters` and `schedule` make a training step; `metric` and
 //!   `early_stopping` judge an epoch.
@@ -27,4 +27,5 @@ pub(crate) mod spec;
 pub(crate) mod supervisor;
 mod tensorboard;
 mod timing;
+mod weight_sources;
 pub(crate) mod worker;

@@ -19,7 +19,7 @@ pub(crate) fn total_memory() -> u64 {
 }
 
 /// Free bytes in the file system of a directory; 0 if unknown.
-pub(super) fn free_disk(directory: &Path) -> u64 {
+pub(crate) fn free_disk(directory: &Path) -> u64 {
     rustix::fs::statvfs(directory).map_or(0, |found| found.f_bavail.saturating_mul(found.f_frsize))
 }
 

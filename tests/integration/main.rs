@@ -39,6 +39,8 @@ mod faults;
 mod hostile;
 /// Layers of the modules and import cycles.
 mod imports;
+/// The hub, free ids and the validation before training.
+mod initial_weights;
 /// Banned phrases and the length of comment lines.
 mod language;
 /// The Open Inference Protocol.
@@ -73,3 +75,5 @@ mod traces;
 mod trainings;
 /// Uploads over HTTP that survive a killed server.
 mod uploads;
+/// Deleted versions and disk use.
+mod versions;

@@ -4,9 +4,11 @@ use std::path::Path;
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use tonic_types::StatusExt as _;
 use visage::proto::{
     open_inference::{
         ModelReadyRequest, RepositoryIndexRequest,
@@ -266,25 +268,42 @@ async fn without_imagenet_weights_the_error_lists_three_remedies() {
         init: None,
         ..small_spec(&server.faces("faces", 40, 3))
     };
-    let training = server.ended(&server.queue(spec).await).await;
-    assert_eq!(training.state(), TrainingState::Failed, "{training:#?}");
-    let failure = training.failure.unwrap();
-    assert_eq!(failure.reason, "INIT_WEIGHTS");
     let directory = server.path("data/weights").canonicalize().unwrap();
-    for part in [
-        "resnet18-f37072fd.pth",
-        "SHA-256 starts with f37072fd",
-        directory.to_str().unwrap(),
-        "let the server reach the hub",
-        "init STARTER",
-    ] {
-        assert!(
-            failure.message.contains(part),
-            "expected {part} in {}",
-            failure.message
-        );
+    for validate_only in [true, false] {
+        let request = v1::StartTrainingRequest {
+            spec: Some(spec.clone()),
+            validate_only,
+            ..Default::default()
+        };
+        let refused = server
+            .trainings()
+            .start_training(request)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let details = refused.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "WEIGHTS_UNAVAILABLE");
+        let violations = &details.bad_request().unwrap().field_violations;
+        assert_eq!(violations.len(), 1);
+        assert_eq!(violations[0].field, "spec.init");
+        for part in [
+            "offline mode is on",
+            "Put torchvision's file resnet18-f37072fd.pth into",
+            directory.to_str().unwrap(),
+            "let the server reach the hub",
+            "--init starter",
+        ] {
+            let description = &violations[0].description;
+            assert!(
+                description.contains(part),
+                "expected {part} in {description}"
+            );
+        }
     }
-    // No other weights were used instead.
-    assert_eq!((training.model_version.as_str(), training.last), ("", None));
-    assert_eq!(training.init_source, "");
+    // Nothing was queued.
+    let listed = server
+        .trainings()
+        .list_trainings(v1::ListTrainingsRequest::default())
+        .await;
+    assert_eq!(listed.unwrap().into_inner().trainings, []);
 }

@@ -111,6 +111,10 @@ impl View<'_> {
                 let line = self.labelled(event, report::epoch_line(metrics));
                 self.context.output.line(&line)?;
             }
+            Kind::InitialValidated(initial) => {
+                let line = self.labelled(event, report::initial_line(initial));
+                self.context.output.line(&line)?;
+            }
             Kind::MetricsRewound(rewound) => {
                 let sentence = format!(
                     "The training resumes from its last full checkpoint, in epoch {}.",
@@ -142,7 +146,6 @@ impl View<'_> {
             }
             // Part of the summary at the end.
             Kind::CheckpointSaved(_)
-            | Kind::InitialValidated(_)
             | Kind::TestEvaluated(_)
             | Kind::ModelVersionCreated(_)
             | Kind::Progress(_)
@@ -199,6 +202,9 @@ impl View<'_> {
     fn hint(&self, training: &Training) -> Option<String> {
         let id = short_names::training_id(&training.name);
         match training.state() {
+            TrainingState::Succeeded if training.model_version.is_empty() => Some(format!(
+                "No model version was created; `visage models register {id}` creates one from the best checkpoint."
+            )),
             TrainingState::Succeeded => {
                 let version = short_names::version_id(&training.model_version);
                 Some(match self.promoted {

@@ -10,6 +10,8 @@ pub(crate) use self::{
     dataset::check_sections,
     evaluation::{evaluation_report_lines, predicted_lines, test_lines, worst_lines},
     scan::{dataset_lines, step_text},
-    training::{epoch_line, estimate_line, lost_sentence, progress_text, summary_lines},
+    training::{
+        epoch_line, estimate_line, initial_line, lost_sentence, progress_text, summary_lines,
+    },
 };
 pub(crate) use crate::names::of_state as state_name;

@@ -39,6 +39,27 @@ pub(crate) fn epoch_line(metrics: &EpochMetrics) -> String {
     line
 }
 
+/// Validation of the initial weights.
+pub(crate) fn initial_line(initial: &EpochMetrics) -> String {
+    format!(
+        "Epoch 0/{}, before training: Validation Loss: {:.4}, RMSE: {:.2}, MAE: {:.2}",
+        initial.max_epochs, initial.val_loss, initial.val_rmse, initial.val_mae
+    )
+}
+
+/// Whether the best epoch is better than the initial weights, in the metric that people know.
+fn gain_line(initial: &EpochMetrics, best: &EpochMetrics) -> String {
+    let verdict = if best.val_mae < initial.val_mae {
+        "Training reduced the error"
+    } else {
+        "Training did not reduce the error"
+    };
+    format!(
+        "{verdict}: MAE {:.2} -> {:.2}",
+        initial.val_mae, best.val_mae
+    )
+}
+
 /// Text beside the progress bar of a training.
 pub(crate) fn progress_text(progress: &Progress) -> String {
     let mut text = match progress.epoch {
@@ -93,6 +114,8 @@ pub(crate) fn summary_lines(training: &Training) -> Vec<String> {
             "Best epoch {} of {}: Validation Loss: {:.4}, RMSE: {:.2}, MAE: {:.2}",
             best.epoch, best.max_epochs, best.val_loss, best.val_rmse, best.val_mae
         ));
+        let initial = training.initial.as_ref();
+        lines.extend(initial.map(|initial| gain_line(initial, best)));
     }
     if let Some(test) = &training.test {
         lines.extend(test_lines(test));
@@ -175,6 +198,36 @@ mod tests {
             last(Promote::Always),
             "Model version: models/age/versions/3"
         );
+    }
+
+    #[test]
+    fn the_summary_says_whether_training_helped() {
+        let validated = |epoch: u32, val_mae: f64| EpochMetrics {
+            epoch,
+            max_epochs: 5,
+            val_loss: 30.25,
+            val_rmse: 5.5,
+            val_mae,
+            ..EpochMetrics::default()
+        };
+        let initial = validated(0, 4.123);
+        assert_eq!(
+            initial_line(&initial),
+            "Epoch 0/5, before training: Validation Loss: 30.2500, RMSE: 5.50, MAE: 4.12"
+        );
+        let mut training = Training {
+            initial: Some(initial),
+            best: Some(validated(4, 3.899)),
+            ..Training::default()
+        };
+        let last = |training: &Training| summary_lines(training).pop();
+        let helped = "Training reduced the error: MAE 4.12 -> 3.90";
+        assert_eq!(last(&training).as_deref(), Some(helped));
+        training.best = Some(validated(1, 4.123));
+        let failed = "Training did not reduce the error: MAE 4.12 -> 4.12";
+        assert_eq!(last(&training).as_deref(), Some(failed));
+        training.initial = None;
+        assert!(last(&training).is_some_and(|line| line.starts_with("Best epoch 1 of 5")));
     }
 
     /// Scripts read the start of this line.

@@ -10,6 +10,16 @@ use crate::inference::{Error, ServedModel, loaded::LoadedModel, queue::QueueEntr
 pub(super) enum Command {
     Predict(Box<QueueEntry>),
     Install(InstallModel),
+    Evict(EvictModel),
+}
+
+/// A model that is not needed any more.
+#[derive(Debug)]
+pub(super) struct EvictModel {
+    /// SHA-256 of the weights.
+    pub(super) sha256: String,
+    /// Receives the model, if it was loaded, because freeing one takes milliseconds.
+    pub(super) evicted: oneshot::Sender<Option<Box<LoadedModel>>>,
 }
 
 /// A loaded model for the engine.

@@ -3,10 +3,10 @@
 use std::{sync::Arc, thread::JoinHandle};
 
 use tch::Device;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
-    command::Command,
+    command::{Command, EvictModel},
     loader::Loader,
     requeue,
     resident::ResidentModels,
@@ -17,6 +17,7 @@ use crate::{
         Error, PrecisionReport, ServedModel, Statistics,
         admission::Permit,
         job::Job,
+        loaded::LoadedModel,
         model_io::ModelInput,
         queue::{EntryResult, QueueEntry},
     },
@@ -47,6 +48,8 @@ pub(crate) struct Engine {
     loader: Loader,
     resident: ResidentModels,
     statistics: Statistics,
+    /// One permit: the channel has room for one eviction.
+    evictions: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -55,9 +58,9 @@ impl Engine {
     /// # Errors
     /// If the operating system refuses a thread.
     pub(crate) fn start(options: EngineOptions) -> std::io::Result<(Self, JoinHandle<()>)> {
-        // One more than there can be images: a loaded model is installed through the same channel,
-        // one at a time.
-        let (commands, receiver) = mpsc::channel(options.max_queued + 1);
+        // Two more than there can be images: models are installed and evicted through the same
+        // channel, one of each kind at a time.
+        let (commands, receiver) = mpsc::channel(options.max_queued + 2);
         let (requeue, requeued) = mpsc::channel(options.max_queued + 1);
         let (statistics, resident) = (Statistics::default(), ResidentModels::default());
         let shared = Shared {
@@ -78,6 +81,7 @@ impl Engine {
             loader,
             resident,
             statistics,
+            evictions: Arc::new(Semaphore::new(1)),
         };
         Ok((engine, thread))
     }
@@ -110,6 +114,21 @@ impl Engine {
             return Ok(());
         }
         self.loader.load(Arc::clone(model), false).await
+    }
+
+    /// Evicts a model, also a pinned one. Images that wait for it need its file again. Returns
+    /// the model if it was loaded: freeing it takes milliseconds.
+    ///
+    /// # Errors
+    /// If the engine's thread has stopped.
+    pub(crate) async fn evict(&self, sha256: &str) -> Result<Option<Box<LoadedModel>>, Error> {
+        let _permit = self.evictions.acquire().await;
+        let (evicted, result) = oneshot::channel();
+        let sha256 = sha256.to_owned();
+        let evict = Command::Evict(EvictModel { sha256, evicted });
+        let gone = |_| Error::EngineGone;
+        self.commands.send(evict).await.map_err(gone)?;
+        result.await.map_err(|_| Error::EngineGone)
     }
 
     /// Queues an image, for which admission has reserved the room.

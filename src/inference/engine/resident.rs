@@ -74,6 +74,14 @@ impl ModelCache {
         self.evict()
     }
 
+    /// Removes a model that is not needed any more, also if it is pinned.
+    pub(super) fn remove(&mut self, sha256: &str) -> Option<Box<LoadedModel>> {
+        self.pinned.take_if(|pinned| pinned == sha256);
+        let found = self.models.iter().position(|(name, _)| name == sha256)?;
+        self.resident.remove(sha256);
+        self.models.remove(found).map(|(_, model)| model)
+    }
+
     /// Evicts the least recently used models, but neither the pinned one nor the latest.
     fn evict(&mut self) -> Vec<LoadedModel> {
         let mut evicted = Vec::new();

@@ -113,6 +113,11 @@ impl EngineThread {
         match command {
             Command::Predict(entry) => self.queue.push(*entry),
             Command::Install(install) => self.install(install),
+            Command::Evict(evict) => {
+                let model = self.models.remove(&evict.sha256);
+                // A model that nobody receives is freed here.
+                drop(evict.evicted.send(model));
+            }
         }
     }
 

@@ -56,6 +56,8 @@ pub(crate) struct InitialWeights {
     /// The images that they were trained on; `None` if these are unknown. Those of ImageNet, which
     /// has no ages, are not included.
     pub training_images: Option<TrainingImages>,
+    /// True if the head is that of an age model.
+    pub predicts_ages: bool,
 }
 
 /// Loads or generates the weights.
@@ -69,6 +71,7 @@ pub(crate) fn load(
 ) -> Result<InitialWeights, Error> {
     let mut state = random::weights(seed)?;
     let mut training_images = Some(TrainingImages::default());
+    let mut predicts_ages = false;
     let source = match init {
         Init::Random => format!("random weights of seed {seed}"),
         Init::Path { path, key } => {
@@ -76,6 +79,7 @@ pub(crate) fn load(
             fill(&mut state, found)?;
             if let Some(description) = file.description {
                 in_years(&mut state, description.label)?;
+                predicts_ages = true;
             }
             let images = provenance.training_images(sources.artifacts.as_deref());
             training_images = images.map_err(|reason| {
@@ -96,6 +100,7 @@ pub(crate) fn load(
         Init::Starter => {
             state = tensors::exact(&starter::state()?)?;
             training_images = Some(starter::training_images()?);
+            predicts_ages = true;
             format!("the built-in starter (SHA-256 {})", starter::sha256())
         }
     };
@@ -103,6 +108,7 @@ pub(crate) fn load(
         state,
         source,
         training_images,
+        predicts_ages,
     })
 }
 

@@ -41,11 +41,12 @@ pub enum Error {
     /// A file found in the search for ImageNet weights is of another model.
     #[error("{path}: {reason}")]
     Misfit { path: PathBuf, reason: Box<Error> },
-    /// No local file, and the download failed.
+    /// No local file, and the hub did not provide it.
     #[error(
-        "failed to download ImageNet weights, timm/resnet18.tv_in1k, from the Hugging Face hub: {reason}; three ways out: (1) put torchvision's \
-         resnet18-f37072fd.pth, whose SHA-256 starts with f37072fd, into {place}, (2) let the server reach the hub, or the mirror \
-         that HF_ENDPOINT names, (3) start from the built-in face model: init STARTER"
+        "the ImageNet weights are not on the server, and the Hugging Face hub is not available: {reason}. \
+         Put torchvision's file resnet18-f37072fd.pth into {place}. \
+         Or start from the built-in face model with `--init starter`. \
+         Or let the server reach the hub, or a mirror that HF_ENDPOINT names."
     )]
     Unavailable {
         reason: HubError,

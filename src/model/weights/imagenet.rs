@@ -1,7 +1,10 @@
 //! Finds torchvision's ImageNet weights of ResNet18, in the weights directories, in the caches of
 //! torch and the hub, or on the hub.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     Error, StateDict,
@@ -46,30 +49,57 @@ pub(crate) fn imagenet(
     weights_dirs: &[PathBuf],
     hub: &HubOptions,
 ) -> Result<(StateDict, Source), Error> {
+    if let Some((path, description)) = local_file(weights_dirs, hub) {
+        return resnet18(&path, description);
+    }
+    from_hub(hub).map_err(|error| match error {
+        FromHub::Weights(error) => error,
+        FromHub::Hub(reason) => unavailable(weights_dirs, reason),
+    })
+}
+
+/// Checks that [`imagenet`] would find a file on this machine or on the hub, which is asked without
+/// a download and has to respond within `timeout`. Does not read the file.
+///
+/// Blocks on disk and network, so call it on a thread of its own.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub(crate) fn check_available(
+    weights_dirs: &[PathBuf],
+    hub: &HubOptions,
+    timeout: Duration,
+) -> Result<(), Error> {
+    if local_file(weights_dirs, hub).is_some() || hub::cached(hub).is_some() {
+        return Ok(());
+    }
+    hub::probe(hub, timeout).map_err(|reason| unavailable(weights_dirs, reason))
+}
+
+fn unavailable(weights_dirs: &[PathBuf], reason: HubError) -> Error {
+    Error::Unavailable {
+        reason,
+        place: weights_dirs.first().map_or_else(
+            || "a weights directory".to_owned(),
+            |dir| dir.display().to_string(),
+        ),
+    }
+}
+
+/// Returns the first file in the weights directories or in torch's cache, with its description.
+fn local_file(weights_dirs: &[PathBuf], hub: &HubOptions) -> Option<(PathBuf, String)> {
     for dir in weights_dirs {
         for name in LOCAL_FILES {
             let path = dir.join(name);
             if path.is_file() {
-                return resnet18(&path, format!("{name} from a weights directory"));
+                return Some((path, format!("{name} from a weights directory")));
             }
         }
     }
-    if let Some(home) = &hub.torch_home {
-        let path = home.join("hub/checkpoints").join(TORCHVISION_FILE);
-        if path.is_file() {
-            return resnet18(&path, format!("{TORCHVISION_FILE} from torch's cache"));
-        }
-    }
-    from_hub(hub).map_err(|error| match error {
-        FromHub::Weights(error) => error,
-        FromHub::Hub(reason) => Error::Unavailable {
-            reason,
-            place: weights_dirs.first().map_or_else(
-                || "a weights directory".to_owned(),
-                |dir| dir.display().to_string(),
-            ),
-        },
-    })
+    let home = hub.torch_home.as_ref()?;
+    let path = home.join("hub/checkpoints").join(TORCHVISION_FILE);
+    path.is_file()
+        .then(|| (path, format!("{TORCHVISION_FILE} from torch's cache")))
 }
 
 /// A failure of the file, or of the download.

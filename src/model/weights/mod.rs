@@ -32,7 +32,7 @@ mod text;
 pub(crate) use error::{Error, FormatError};
 pub(crate) use finite::check_values;
 pub(crate) use hub::HubOptions;
-pub(crate) use imagenet::imagenet;
+pub(crate) use imagenet::{check_available, imagenet};
 pub use pth_writer::to_pth;
 pub(crate) use published::is_imagenet;
 pub use read::read;

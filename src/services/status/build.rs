@@ -110,6 +110,14 @@ pub(super) fn invalid_image(field: &str, index: usize, description: &str, messag
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
+/// Initial weights that cannot be found.
+pub(super) fn unavailable_weights(description: &str) -> Status {
+    let status = invalid("spec.init", description);
+    let mut details = status.get_error_details();
+    details.set_error_info("WEIGHTS_UNAVAILABLE", DOMAIN, HashMap::new());
+    Status::with_error_details(status.code(), status.message(), details)
+}
+
 /// Cuts a text to a maximum number of bytes in a trailer. It may contain names from the client, of
 /// any length.
 pub(super) fn shorten(text: &str, limit: usize) -> String {

@@ -106,6 +106,13 @@ pub(crate) fn batch_not_sent(timeout: Duration) -> Status {
     ))
 }
 
+/// The training that a stream follows was replaced by one of the same id.
+pub(crate) fn training_replaced(id: &str) -> Status {
+    Row::new(Code::NotFound, "TRAINING_REPLACED").status(format_args!(
+        "the followed training trainings/{id} never started and was replaced by a new one; stream the new one from its first event"
+    ))
+}
+
 /// A panic, which the log describes.
 pub(crate) fn panicked() -> Status {
     Row::new(Code::Internal, "PANIC").status("failed to process this message")

@@ -1,7 +1,7 @@
 use tonic::{Code, Status};
 
 use super::{
-    build::{Row, invalid, invalid_image},
+    build::{Row, invalid, invalid_image, unavailable_weights},
     conditions::shutting_down,
 };
 use crate::{
@@ -21,6 +21,9 @@ impl From<store::Error> for Status {
             E::Terminal { .. } => Row::new(Code::FailedPrecondition, "TRAINING_TERMINAL"),
             E::StillLive { .. } => Row::new(Code::FailedPrecondition, "TRAINING_LIVE"),
             E::DatasetInUse { .. } => Row::new(Code::FailedPrecondition, "DATASET_IN_USE"),
+            E::VersionHasAlias { .. } | E::VersionStartsTraining { .. } => {
+                Row::new(Code::FailedPrecondition, "VERSION_IN_USE")
+            }
             E::UploadUsed { .. } => Row::new(Code::FailedPrecondition, "UPLOAD_USED"),
             E::TooManyDatasets { .. } => Row::retry(Code::ResourceExhausted, "TOO_MANY_DATASETS"),
             E::AliasMoved { .. } => Row::new(Code::Aborted, "ALIAS_MOVED"),
@@ -202,6 +205,11 @@ pub(crate) fn invalid_dataset(error: &dataset::Error, prefix: &str) -> Status {
         "path"
     };
     invalid(&format!("{prefix}{field}"), error)
+}
+
+/// Initial weights that are neither on the server nor on the hub.
+pub(crate) fn weights_unavailable(error: &model::weights::Error) -> Status {
+    unavailable_weights(&error.to_string())
 }
 
 /// Initial weights that cannot be used.

@@ -5,7 +5,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 
-use super::start::{Checked, new_id, request_id};
+use super::start::{Checked, labels_violation, new_id, request_id};
 use crate::{
     artifacts::Artifacts,
     dataset::Roots,
@@ -20,7 +20,7 @@ use crate::{
         page::{PageRequest, next_page_token},
         status,
     },
-    store::Store,
+    store::{Store, TrainingFilter},
     telemetry::traces::{self, Trace},
     training::{spec::Changes, supervisor::Supervisor},
 };
@@ -41,6 +41,7 @@ pub(crate) struct TrainingApi {
     /// For streams that do not set it.
     pub(crate) heartbeat: Duration,
     pub(crate) validations: CallLimit,
+    pub(crate) hub_checks: CallLimit,
     /// Permits to read initial weights.
     pub(crate) weights_checks: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
@@ -122,11 +123,17 @@ impl TrainingService for TrainingApi {
             let description = format!("must be values of TrainingState, got {state}");
             return Err(status::invalid("states", description));
         }
-        let states: Vec<TrainingState> = request.states().collect();
+        if let Some(violation) = labels_violation(&request.labels) {
+            return Err(status::invalid("labels", violation));
+        }
+        let filter = TrainingFilter {
+            states: request.states().collect(),
+            labels: request.labels,
+        };
         let page = PageRequest::read(request.page_size, 50, &request.page_token)?;
         let page = self
             .store
-            .list_trainings(&states, page.cursor, page.limit)
+            .list_trainings(&filter, page.cursor, page.limit)
             .await?;
         Ok(Response::new(v1::ListTrainingsResponse {
             trainings: page
@@ -244,7 +251,7 @@ impl TrainingService for TrainingApi {
                 let after = page.cursor.unwrap_or(0);
                 self.store.events_after_global(after, page.limit).await?
             }
-            Subject::Training { id, after } => {
+            Subject::Training { id, after, .. } => {
                 let after = match page.cursor {
                     Some(cursor) => self.store.sequence_at(&id, cursor).await?,
                     None => after,

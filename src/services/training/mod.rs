@@ -7,5 +7,5 @@ mod validate;
 
 pub(crate) use self::{
     api::TrainingApi,
-    start::{MAX_VALIDATIONS, MAX_WEIGHTS_CHECKS},
+    start::{MAX_HUB_CHECKS, MAX_VALIDATIONS, MAX_WEIGHTS_CHECKS},
 };

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -7,7 +7,10 @@ use tonic::Status;
 use super::api::TrainingApi;
 use crate::{
     dataset::{self, Roots},
-    model::init::{self, Init},
+    model::{
+        init::{self, Init},
+        weights,
+    },
     names,
     proto::{
         v1,
@@ -24,6 +27,11 @@ pub(crate) const MAX_VALIDATIONS: usize = 4;
 /// [`MAX_FILE_BYTES`](crate::model::weights::MAX_FILE_BYTES) of memory. Further calls wait.
 pub(crate) const MAX_WEIGHTS_CHECKS: usize = 2;
 
+/// Requests to the hub at once.
+pub(crate) const MAX_HUB_CHECKS: usize = 16;
+/// Longest wait for a response of the hub.
+const HUB_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// A request without violations.
 pub(super) struct Checked {
     pub(super) spec: Spec,
@@ -32,8 +40,8 @@ pub(super) struct Checked {
 }
 
 impl TrainingApi {
-    /// Performs all checks that do not read images. Reports all violations at once, except that a
-    /// file of weights is checked only if there are no others.
+    /// Performs all checks that do not read images. Reports all violations at once, except that
+    /// initial weights are checked only if there are no others.
     pub(super) async fn check(
         &self,
         request: &v1::StartTrainingRequest,
@@ -104,9 +112,27 @@ impl TrainingApi {
             violations.extend(check_memory(spec, total));
         }
         match spec {
-            Some(spec) if violations.is_empty() => Ok(Checked { spec, init_source }),
+            Some(spec) if violations.is_empty() => {
+                if spec.init == Init::ImageNet {
+                    self.check_imagenet().await?;
+                }
+                Ok(Checked { spec, init_source })
+            }
             _ => Err(status::violations(&violations)),
         }
+    }
+
+    /// Checks that the ImageNet weights are on this machine or on the hub.
+    async fn check_imagenet(&self) -> Result<(), Status> {
+        let permit = self.hub_checks.acquire()?;
+        let sources = self.supervisor.weight_sources();
+        let check = move || {
+            // Held until the hub has responded, even if the client disconnects.
+            let _permit = permit;
+            weights::check_available(&sources.directories, &sources.hub, HUB_TIMEOUT)
+        };
+        let checked = read_files(check).await?;
+        checked.map_err(|error| status::weights_unavailable(&error))
     }
 
     /// Rejects a dataset that no scan could read, such as a manifest without the required columns.
@@ -143,14 +169,17 @@ fn check_metadata(request: &v1::StartTrainingRequest, check: &mut Check) {
     if request.display_name.chars().count() > 256 {
         check.refuse("display_name", "must have at most 256 characters");
     }
+    if let Some(violation) = labels_violation(&request.labels) {
+        check.refuse("labels", violation);
+    }
+}
+
+/// The rule that labels break, if any.
+pub(super) fn labels_violation(labels: &BTreeMap<String, String>) -> Option<&'static str> {
     let is_invalid =
         |(key, value): (&String, &String)| key.is_empty() || key.len() > 63 || value.len() > 255;
-    if request.labels.len() > 64 || request.labels.iter().any(is_invalid) {
-        check.refuse(
-            "labels",
-            "must be at most 64, with keys of 1 to 63 bytes and values of at most 255 bytes",
-        );
-    }
+    (labels.len() > 64 || labels.iter().any(is_invalid))
+        .then_some("must be at most 64, with keys of 1 to 63 bytes and values of at most 255 bytes")
 }
 
 fn check_memory(spec: &Spec, total: u64) -> Option<Violation> {

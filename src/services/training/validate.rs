@@ -7,6 +7,7 @@ use crate::{
     dataset::dataset_report,
     proto::v1,
     services::dataset_input,
+    store::TrainingFilter,
     training::{estimate, spec::Spec},
 };
 
@@ -51,7 +52,10 @@ impl TrainingApi {
 
     /// Images per second of the latest completed epoch of a similar training.
     async fn latest_pace(&self, spec: &Spec) -> Result<Option<f64>, Status> {
-        let page = self.store.list_trainings(&[], None, 20).await?;
+        let page = self
+            .store
+            .list_trainings(&TrainingFilter::default(), None, 20)
+            .await?;
         let pace = page.items.iter().find_map(|training| {
             let resolved = training.resolved_spec.as_ref()?;
             let is_similar = resolved.input_size == Some(spec.input_size)

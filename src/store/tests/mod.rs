@@ -40,6 +40,8 @@ impl Store {
 
 // Changes of trainings.
 mod changes;
+// Deletion of versions, and disk space.
+mod deletion;
 // Events of followers.
 mod events;
 // Files of the store.
@@ -48,6 +50,8 @@ mod files;
 mod models;
 // Pages of lists whose items are large.
 mod pages;
+// Ids that are free again.
+mod replacement;
 // Trainings without their changes.
 mod trainings;
 
@@ -70,7 +74,14 @@ fn named(id: &str) -> pb::Training {
 async fn insert(store: &Store, id: &str) -> pb::Training {
     match store.insert_training(named(id), None, 1000).await.unwrap() {
         Inserted::New(training) => training,
-        Inserted::Existing(_) => panic!("{id} existed"),
+        Inserted::Replaced(_) | Inserted::Existing(_) => panic!("{id} existed"),
+    }
+}
+
+fn in_states(states: &[TrainingState]) -> TrainingFilter {
+    TrainingFilter {
+        states: states.to_vec(),
+        ..Default::default()
     }
 }
 

@@ -31,13 +31,13 @@ async fn aliases_move_with_a_history() {
             ..
         })
     ));
-    let version = store.set_alias("age", "live", 3, Some(1)).await.unwrap();
-    assert_eq!(version.aliases, ["live"]);
+    let (version, from) = store.set_alias("age", "live", 3, Some(1)).await.unwrap();
+    assert_eq!((version.aliases, from), (vec!["live".to_owned()], 1));
     // Back to what was served before.
-    let version = store.set_alias("age", "live", 1, None).await.unwrap();
+    let (version, from) = store.set_alias("age", "live", 1, None).await.unwrap();
     assert_eq!(
-        (version.version, version.aliases),
-        (1, vec!["live".to_owned()])
+        (version.version, version.aliases, from),
+        (1, vec!["live".to_owned()], 3)
     );
     assert_eq!(
         store.aliases("age").await.unwrap(),
@@ -120,6 +120,42 @@ async fn a_first_version_is_live_and_never_takes_the_place_of_another() {
         other.await.unwrap().unwrap().name,
         "models/other/versions/1"
     );
+}
+
+#[tokio::test]
+async fn deleting_and_setting_live_again_loses_no_previous_version() {
+    let (_directory, store) = open().await;
+    for _ in 0..4 {
+        store
+            .register_version("age", pb::ModelVersion::default())
+            .await
+            .unwrap();
+    }
+    let aliases = async || {
+        let aliases = store.aliases("age").await.unwrap();
+        let of = |alias: &str| aliases.get(alias).copied();
+        (of("live"), of("previous"))
+    };
+    let set = async |number| store.set_alias("age", "live", number, None).await.unwrap();
+    set(4).await;
+    set(1).await;
+    assert_eq!(aliases().await, (Some(1), Some(4)));
+    for (next, expected) in [
+        (1, (Some(1), Some(4))),
+        // A roll-back.
+        (4, (Some(4), Some(1))),
+        (2, (Some(2), Some(4))),
+    ] {
+        store.delete_alias("age", "live").await.unwrap();
+        assert_eq!(set(next).await.1, 0, "nothing was live");
+        assert_eq!(aliases().await, expected);
+    }
+    // The version before was deleted meanwhile.
+    store.delete_alias("age", "live").await.unwrap();
+    assert_eq!(aliases().await, (None, Some(2)));
+    store.delete_version("age", 4).await.unwrap();
+    set(2).await;
+    assert_eq!(aliases().await, (Some(2), None));
 }
 
 #[tokio::test]

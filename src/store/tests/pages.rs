@@ -24,7 +24,10 @@ async fn pages_of_large_items_are_cut_by_bytes_and_have_every_item_once() {
     }
     let (mut seen, mut before, mut pages) = (Vec::new(), None, 0);
     loop {
-        let page = store.list_trainings(&[], before, 1000).await.unwrap();
+        let page = store
+            .list_trainings(&TrainingFilter::default(), before, 1000)
+            .await
+            .unwrap();
         let response = pb::ListTrainingsResponse {
             trainings: page.items,
             ..Default::default()
@@ -57,7 +60,10 @@ async fn an_item_larger_than_a_page_is_a_page_of_its_own() {
     }
     let (mut pages, mut before) = (Vec::new(), None);
     loop {
-        let page = store.list_trainings(&[], before, 1000).await.unwrap();
+        let page = store
+            .list_trainings(&TrainingFilter::default(), before, 1000)
+            .await
+            .unwrap();
         let names = page.items.into_iter().map(|training| training.name);
         pages.push(names.collect::<Vec<_>>());
         before = page.next;

@@ -30,7 +30,9 @@ async fn a_repeated_request_id_returns_the_first_training() {
     let names: BTreeSet<&str> = outcomes
         .iter()
         .map(|outcome| match outcome {
-            Inserted::New(training) | Inserted::Existing(training) => training.name.as_str(),
+            Inserted::New(training)
+            | Inserted::Replaced(training)
+            | Inserted::Existing(training) => training.name.as_str(),
         })
         .collect();
     assert_eq!(names.len(), 1);
@@ -129,7 +131,10 @@ async fn pages_stay_stable_while_trainings_are_inserted() {
     let mut seen = Vec::new();
     let mut before = None;
     loop {
-        let page = store.list_trainings(&[], before, 3).await.unwrap();
+        let page = store
+            .list_trainings(&TrainingFilter::default(), before, 3)
+            .await
+            .unwrap();
         seen.extend(page.items.into_iter().map(|training| training.name));
         insert(&store, &format!("late{}", seen.len())).await;
         before = page.next;
@@ -141,7 +146,7 @@ async fn pages_stay_stable_while_trainings_are_inserted() {
     assert_eq!(seen, expected);
 
     let page = store
-        .list_trainings(&[TrainingState::Cancelled], None, 3)
+        .list_trainings(&in_states(&[TrainingState::Cancelled]), None, 3)
         .await
         .unwrap();
     assert_eq!(page.items.len(), 1);
@@ -150,7 +155,10 @@ async fn pages_stay_stable_while_trainings_are_inserted() {
         ("trainings/t5", None)
     );
     let states = [TrainingState::Queued, TrainingState::Cancelled];
-    let page = store.list_trainings(&states, None, 100).await.unwrap();
+    let page = store
+        .list_trainings(&in_states(&states), None, 100)
+        .await
+        .unwrap();
     assert_eq!(page.items.len(), 10);
 }
 
@@ -220,4 +228,65 @@ async fn deleting_a_training_keeps_what_a_version_uses() {
 
     let next = append(&store, "b", vec![epoch(1)]).await;
     assert_eq!(next.events[0].resume_token, encode_token(head + 1));
+}
+
+#[tokio::test]
+async fn a_list_has_the_trainings_with_all_labels() {
+    let (_directory, store) = open().await;
+    let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        let owned = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        owned.collect()
+    };
+    for n in 0..6 {
+        let training = pb::Training {
+            labels: labels(match n % 3 {
+                0 => &[("sweep", "rates"), ("owner", "ann")],
+                1 => &[("sweep", "rates")],
+                _ => &[],
+            }),
+            ..named(&format!("t{n}"))
+        };
+        store.insert_training(training, None, 100).await.unwrap();
+    }
+    become_state(&store, "t3", TrainingState::Cancelled)
+        .await
+        .unwrap();
+    let list = async |filter: TrainingFilter, limit: u32| -> Vec<String> {
+        let (mut names, mut before) = (Vec::new(), None);
+        loop {
+            let page = store.list_trainings(&filter, before, limit).await.unwrap();
+            assert!(page.items.len() <= limit as usize);
+            names.extend(
+                page.items
+                    .iter()
+                    .map(|training| training.name[10..].to_owned()),
+            );
+            before = page.next;
+            if before.is_none() {
+                return names;
+            }
+        }
+    };
+    let with = |pairs: &[(&str, &str)]| TrainingFilter {
+        labels: labels(pairs),
+        ..Default::default()
+    };
+    // One at a time, so that the position of each page matters.
+    let rates = list(with(&[("sweep", "rates")]), 1).await;
+    assert_eq!(rates, ["t4", "t3", "t1", "t0"]);
+    let both = list(with(&[("sweep", "rates"), ("owner", "ann")]), 9).await;
+    assert_eq!(both, ["t3", "t0"]);
+    for none in [("sweep", "rate"), ("rates", "sweep"), ("owner", "ANN")] {
+        assert_eq!(list(with(&[none]), 9).await, [""; 0], "{none:?}");
+    }
+    let queued = TrainingFilter {
+        states: vec![TrainingState::Queued],
+        ..with(&[("owner", "ann")])
+    };
+    assert_eq!(list(queued, 9).await, ["t0"]);
+    // A deleted training takes its labels along.
+    store.delete_training("t3").await.unwrap();
+    assert_eq!(list(with(&[("owner", "ann")]), 9).await, ["t0"]);
 }

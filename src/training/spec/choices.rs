@@ -38,8 +38,28 @@ pub(super) fn read_target(
     Some((metric, value))
 }
 
-pub(super) fn read_promotion(check: &mut Check, given: i32) -> Promotion {
-    match check.choice("spec.promote", given, v1::Promote::IfBetter) {
+pub(super) fn read_promotion(
+    check: &mut Check,
+    given: i32,
+    create_version: Option<bool>,
+) -> Promotion {
+    let has_version = create_version.unwrap_or(true);
+    let default = if has_version {
+        v1::Promote::IfBetter
+    } else {
+        v1::Promote::Never
+    };
+    let promote = check.choice("spec.promote", given, default);
+    if !has_version && promote != v1::Promote::Never {
+        check.refuse(
+            "spec.promote",
+            format!(
+                "must be unset or NEVER if spec.create_version is false, got {}; without a version nothing can become live",
+                promote.as_str_name().trim_start_matches("PROMOTE_")
+            ),
+        );
+    }
+    match promote {
         v1::Promote::Always => Promotion::Always,
         v1::Promote::Unspecified | v1::Promote::IfBetter => Promotion::IfBetter,
         v1::Promote::Never => Promotion::Never,

@@ -51,6 +51,9 @@ pub(crate) struct Spec {
     /// Smallest improvement of the monitored metric that counts, in its unit.
     pub(crate) min_delta: f64,
     pub(crate) seed: u64,
+    /// The best checkpoint becomes a model version when the training succeeds.
+    pub(crate) create_version: bool,
+    /// Rule by which that version becomes live; never without a version.
     pub(crate) promote: Promotion,
     /// The bias of the head starts at the mean training age.
     pub(crate) mean_age_bias: bool,
@@ -136,7 +139,8 @@ impl Spec {
                 Range::NOT_NEGATIVE,
             ),
             seed: spec.seed.unwrap_or(DEFAULT_SEED),
-            promote: choices::read_promotion(&mut check, spec.promote),
+            create_version: spec.create_version.unwrap_or(true),
+            promote: choices::read_promotion(&mut check, spec.promote, spec.create_version),
             mean_age_bias: check.choice("spec.head_bias", spec.head_bias, head_bias)
                 == v1::HeadBias::MeanAge,
             max_duration: limits::max_duration(&mut check, spec.max_duration.as_ref()),
@@ -227,7 +231,7 @@ impl Spec {
             on_oom: on_oom.into(),
             checkpoint_interval: limits::duration_message(self.checkpoint_interval),
             recipe: self.recipe.message().into(),
-            create_version: Some(true),
+            create_version: Some(self.create_version),
         }
     }
 }

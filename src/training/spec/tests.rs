@@ -1,6 +1,6 @@
 //! Defaults, recipes, violations and round trips.
 
-use crate::{model::init::Init, proto::v1};
+use crate::{model::init::Init, proto::v1, store::Promotion};
 
 use super::{Spec, halve_batch};
 
@@ -451,4 +451,37 @@ fn batch_is_halved_until_it_cannot_be_smaller() {
     // A BatchNorm of layer4 needs two values.
     (spec.batch_size, spec.input_size) = (Some(2), Some(32));
     assert_eq!(halve_batch(&mut spec), None);
+}
+
+#[test]
+fn without_a_version_nothing_can_become_live() {
+    let with = |promote: v1::Promote, create_version: Option<bool>| v1::TrainingSpec {
+        promote: promote.into(),
+        create_version,
+        ..minimal()
+    };
+    for (given, create_version, promote) in [
+        (None, true, Promotion::IfBetter),
+        (Some(true), true, Promotion::IfBetter),
+        (Some(false), false, Promotion::Never),
+    ] {
+        let spec = Spec::resolve(Some(&with(v1::Promote::Unspecified, given))).unwrap();
+        assert_eq!(
+            (spec.create_version, spec.promote),
+            (create_version, promote)
+        );
+        let message = spec.to_message();
+        assert_eq!(message.create_version, Some(create_version));
+        assert_eq!(Spec::resolve(Some(&message)).unwrap(), spec);
+    }
+    Spec::resolve(Some(&with(v1::Promote::Never, Some(false)))).unwrap();
+    for (promote, name) in [
+        (v1::Promote::Always, "ALWAYS"),
+        (v1::Promote::IfBetter, "IF_BETTER"),
+    ] {
+        let violations = Spec::resolve(Some(&with(promote, Some(false)))).unwrap_err();
+        assert_eq!(violations.len(), 1);
+        assert_eq!(violations[0].field, "spec.promote");
+        assert!(violations[0].description.contains(name), "{violations:?}");
+    }
 }

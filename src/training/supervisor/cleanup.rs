@@ -9,31 +9,15 @@ use crate::{
     names::id_of,
     proto::{v1, worker_v1::ResumePoint},
     store::is_final,
-    telemetry::logging::chain,
 };
 
-use super::{Error, context::Context};
+use super::context::Context;
 
 impl Context {
-    /// Removes stored files that are no longer referenced. The next start of the server tries again
-    /// after a failure.
+    /// Removes stored files that are no longer referenced.
     pub(super) async fn discard(&self, digests: &[String]) {
-        if digests.is_empty() {
-            return;
-        }
-        // While the exclusive lock is held no artifact is stored but unrecorded, so an unreferenced
-        // one stays unreferenced.
-        let _gc_lock = self.artifacts.lock_for_gc().await;
-        for digest in digests {
-            let removed = match self.store.is_referenced(digest).await {
-                Ok(true) => continue,
-                Ok(false) => self.artifacts.delete(digest).await.map_err(Error::from),
-                Err(error) => Err(error.into()),
-            };
-            if let Err(error) = removed {
-                tracing::warn!(digest, error = %chain(&error), "failed to remove an unused file");
-            }
-        }
+        let is_used = |digest: String| async move { self.store.is_referenced(&digest).await };
+        self.artifacts.remove_unused(digests, is_used).await;
     }
 
     pub(super) async fn remove_work_dir_if_ended(&self, training: &v1::Training) {

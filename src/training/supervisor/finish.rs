@@ -94,7 +94,8 @@ impl Context {
     }
 
     /// Records the end of a training; a success publishes its best checkpoint in the same
-    /// transaction. Boxed, because the future holds several trainings, which are large.
+    /// transaction, unless the spec asks for no version. Boxed, because the future holds several
+    /// trainings, which are large.
     pub(super) fn finish<'a>(
         &'a self,
         id: &'a str,
@@ -127,18 +128,20 @@ impl Context {
             }
             best = training.best;
             training.test.clone_from(test);
-            match self.prepare_version(&training).await? {
-                Ok(prepared) => {
-                    publish = Some(Publish {
-                        comparison: comparison.clone(),
-                        ..prepared
-                    });
-                }
-                Err(failure) => {
-                    final_state = FinalState::Failed {
-                        stop_reason: StopReason::Internal,
-                        failure,
-                    };
+            if creates_version(&training) {
+                match self.prepare_version(&training).await? {
+                    Ok(prepared) => {
+                        publish = Some(Publish {
+                            comparison: comparison.clone(),
+                            ..prepared
+                        });
+                    }
+                    Err(failure) => {
+                        final_state = FinalState::Failed {
+                            stop_reason: StopReason::Internal,
+                            failure,
+                        };
+                    }
                 }
             }
         }
@@ -236,4 +239,11 @@ impl Context {
             }
         }
     }
+}
+
+/// Returns whether the best checkpoint of a training becomes a model version.
+fn creates_version(training: &v1::Training) -> bool {
+    let spec = training.resolved_spec.as_ref();
+    // Specs of earlier servers do not have the field.
+    spec.and_then(|spec| spec.create_version).unwrap_or(true)
 }

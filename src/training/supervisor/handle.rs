@@ -6,11 +6,14 @@ use tokio::sync::watch;
 
 use crate::{
     artifacts::Artifacts,
+    model::init::WeightSources,
+    names::id_of,
     proto::v1::{self, TrainingState},
     store::{Change, Inserted, Kind, RequestId, Store, run_detached},
     training::{
         control::ControlSignal,
         spec::{self, Changes},
+        weight_sources::weight_sources,
     },
 };
 
@@ -55,17 +58,27 @@ impl Supervisor {
         self.detached(async move |context| {
             let limit = context.options.max_queued;
             let inserted = context.store.insert_training(training, request, limit);
-            let inserted = inserted.await?;
-            // An existing training too: its first request may have stopped before the wake-up.
-            context.wake.notify_one();
-            match inserted {
+            let queued = match inserted.await? {
+                Inserted::Replaced(training) => {
+                    tracing::info!(
+                        training = training.name,
+                        "training queued in place of one that never started"
+                    );
+                    // Before the new training can write its own.
+                    context.event_files.delete(id_of(&training.name)).await;
+                    context.count_states().await;
+                    training
+                }
                 Inserted::New(training) => {
                     tracing::info!(training = training.name, "training queued");
                     context.count_states().await;
-                    Ok(training)
+                    training
                 }
-                Inserted::Existing(training) => Ok(training),
-            }
+                Inserted::Existing(training) => training,
+            };
+            // For an existing training too: its first request may have stopped before the wake-up.
+            context.wake.notify_one();
+            Ok(queued)
         })
         .await
     }
@@ -77,6 +90,12 @@ impl Supervisor {
     pub(crate) async fn check_start(&self, id: &str) -> Result<(), Error> {
         let limit = self.context.options.max_queued;
         Ok(self.context.store.check_insertable(id, limit).await?)
+    }
+
+    /// Returns the places where the worker processes look for initial weights.
+    pub(crate) fn weight_sources(&self) -> WeightSources {
+        let options = &self.context.options;
+        weight_sources(&options.weights_roots, options.hub.clone())
     }
 
     /// Stops a training early and keeps its best checkpoint.

@@ -71,7 +71,10 @@ impl KeptEpochs {
 /// Reverts the record to the epochs of a full checkpoint, or to the start of the training.
 pub(super) fn rewind(training: &mut v1::Training, kept: Option<KeptEpochs>) -> Change {
     let (last, best, from_epoch, rewind) = match kept {
-        None => (None, None, 1, Rewind::ToStart),
+        None => {
+            training.initial = None;
+            (None, None, 1, Rewind::ToStart)
+        }
         Some(kept) => {
             let rewind = Rewind::After {
                 epochs: kept.count,

@@ -51,7 +51,10 @@ pub(super) async fn record(
             };
             context.update(id, decide).await?;
         }
-        worker_event::Kind::Epoch(epoch) => record_epoch(context, id, epoch).await?,
+        worker_event::Kind::Epoch(epoch) => match epoch.metrics {
+            Some(initial) if initial.epoch == 0 => record_initial(context, id, initial).await?,
+            _ => record_epoch(context, id, epoch).await?,
+        },
         worker_event::Kind::Saved(saved) => record_resume_point(context, id, saved).await?,
         worker_event::Kind::Restarted(restarted) => {
             tracing::warn!(
@@ -146,6 +149,21 @@ async fn record_resume_point(
     Ok(())
 }
 
+/// Records the validation of the initial weights.
+async fn record_initial(
+    context: &Context,
+    id: &str,
+    initial: v1::EpochMetrics,
+) -> Result<(), store::Error> {
+    let decide = move |training: &mut v1::Training| {
+        training.initial = Some(initial);
+        Change::from(Kind::InitialValidated(initial))
+    };
+    let training = context.update(id, decide).await?;
+    context.event_files.append(&training, &initial).await;
+    Ok(())
+}
+
 /// Moves the files of a checkpoint into the artifact store, then records the epoch with them.
 async fn record_epoch(
     context: &Context,
@@ -201,7 +219,8 @@ async fn record_epoch(
     // `discard` waits until nothing is being stored.
     drop(gc_guard);
     context.discard(&applied.unreferenced).await;
-    context.event_files.epoch(&applied.training).await;
+    let training = &applied.training;
+    context.event_files.append(training, &epoch_metrics).await;
     Ok(())
 }
 

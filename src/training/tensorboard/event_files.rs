@@ -43,9 +43,9 @@ impl EventFiles {
         }
     }
 
-    /// Appends the latest epoch of a training.
-    pub(crate) async fn epoch(&self, training: &v1::Training) {
-        let (Some(directory), Some(metrics)) = (&self.directory, &training.last) else {
+    /// Appends an epoch of a training.
+    pub(crate) async fn append(&self, training: &v1::Training, metrics: &v1::EpochMetrics) {
+        let Some(directory) = &self.directory else {
             return;
         };
         let id = id_of(&training.name);
@@ -186,17 +186,18 @@ async fn latest_second(directory: &Path) -> io::Result<Option<u64>> {
 mod tests {
     use super::*;
 
-    fn training(attempt: u32, epoch: u32) -> v1::Training {
-        v1::Training {
+    async fn append(files: &EventFiles, attempt: u32, epoch: u32) {
+        let training = v1::Training {
             name: "trainings/faces".to_owned(),
             attempt,
-            last: Some(v1::EpochMetrics {
-                epoch,
-                ..Default::default()
-            }),
             resolved_spec: Some(v1::TrainingSpec::default()),
             ..Default::default()
-        }
+        };
+        let metrics = v1::EpochMetrics {
+            epoch,
+            ..Default::default()
+        };
+        files.append(&training, &metrics).await;
     }
 
     fn names(directory: &Path) -> Vec<String> {
@@ -216,9 +217,9 @@ mod tests {
         let of_the_future = format!("{PREFIX}5000000000.host.1.0");
         fs_err::write(run.join(&of_the_future), b"").unwrap();
         let files = EventFiles::new(Some(directory.path().to_owned()));
-        files.epoch(&training(2, 1)).await;
-        files.epoch(&training(2, 2)).await;
-        files.epoch(&training(3, 1)).await;
+        append(&files, 2, 1).await;
+        append(&files, 2, 2).await;
+        append(&files, 3, 1).await;
         let names = names(&run);
         assert_eq!(names.len(), 3, "{names:?}");
         assert_eq!(names[0], of_the_future);
@@ -232,9 +233,9 @@ mod tests {
     async fn a_training_that_reuses_an_id_starts_with_an_empty_directory() {
         let directory = tempfile::tempdir().unwrap();
         let files = EventFiles::new(Some(directory.path().to_owned()));
-        files.epoch(&training(1, 1)).await;
+        append(&files, 1, 1).await;
         files.delete("faces").await;
-        files.epoch(&training(1, 1)).await;
+        append(&files, 1, 1).await;
         assert_eq!(names(&directory.path().join("faces")).len(), 1);
     }
 
@@ -244,10 +245,10 @@ mod tests {
         let taken = directory.path().join("runs");
         fs_err::write(&taken, b"a file, not a directory").unwrap();
         let files = EventFiles::new(Some(taken.clone()));
-        files.epoch(&training(1, 1)).await;
+        append(&files, 1, 1).await;
         fs_err::remove_file(&taken).unwrap();
         // The directory can be created now.
-        files.epoch(&training(1, 2)).await;
+        append(&files, 1, 2).await;
         assert_eq!(names(&taken.join("faces")).len(), 1);
     }
 }

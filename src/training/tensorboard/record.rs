@@ -52,25 +52,16 @@ pub(super) fn spec(spec: &TrainingSpec) -> Vec<u8> {
     record(0, What::Summary(Summary { value: vec![value] }))
 }
 
-/// Metrics of an epoch.
+/// Metrics of an epoch; of epoch 0 only those of the validation.
 pub(super) fn epoch(metrics: &EpochMetrics) -> Vec<u8> {
-    let seconds = metrics.seconds.unwrap_or_default();
-    let values = [
-        ("loss/train", metrics.train_loss),
+    let mut values = vec![
         ("loss/validation", metrics.val_loss),
         ("error/validation_rmse_years", metrics.val_rmse),
         ("error/validation_mae_years", metrics.val_mae),
-        ("error/train_mae_years", metrics.train_mae),
-        ("learning_rate", metrics.learning_rate),
-        ("speed/images_per_second", metrics.images_per_second),
-        ("seconds/data", seconds.data),
-        ("seconds/forward", seconds.forward),
-        ("seconds/backward", seconds.backward),
-        ("seconds/update", seconds.update),
-        ("seconds/validate", seconds.validate),
-        ("seconds/checkpoint", seconds.checkpoint),
-        ("seconds/total", seconds.total),
     ];
+    if metrics.epoch > 0 {
+        values.extend(of_training(metrics));
+    }
     let value = values
         .into_iter()
         .map(|(tag, value)| SummaryValue {
@@ -81,6 +72,24 @@ pub(super) fn epoch(metrics: &EpochMetrics) -> Vec<u8> {
         })
         .collect();
     record(metrics.epoch, What::Summary(Summary { value }))
+}
+
+/// Metrics that an epoch has but not the validation of initial weights.
+fn of_training(metrics: &EpochMetrics) -> [(&'static str, f64); 11] {
+    let seconds = metrics.seconds.unwrap_or_default();
+    [
+        ("loss/train", metrics.train_loss),
+        ("error/train_mae_years", metrics.train_mae),
+        ("learning_rate", metrics.learning_rate),
+        ("speed/images_per_second", metrics.images_per_second),
+        ("seconds/data", seconds.data),
+        ("seconds/forward", seconds.forward),
+        ("seconds/backward", seconds.backward),
+        ("seconds/update", seconds.update),
+        ("seconds/validate", seconds.validate),
+        ("seconds/checkpoint", seconds.checkpoint),
+        ("seconds/total", seconds.total),
+    ]
 }
 
 fn record(step: u32, what: What) -> Vec<u8> {

@@ -18,7 +18,6 @@ use crate::{
         init,
         precision::{Precision, supports_bf16},
         resnet18::ResNet18,
-        weights::HubOptions,
     },
     proto::{
         v1,
@@ -36,6 +35,7 @@ use crate::{
         resources::{free_disk, free_memory},
         schedule::Scheduler,
         spec::Spec,
+        weight_sources::weight_sources,
     },
 };
 
@@ -91,16 +91,23 @@ impl<'a> Session<'a> {
                 YEARS
             },
         };
-        let (mut state, trained_on, restored) = match restored {
+        let (mut state, trained_on, predicts_ages, restored) = match restored {
             Some(mut restored) => {
                 let initial_images = restored.record.initial_images.as_deref();
                 let trained_on = TrainedOn::restore(initial_images, &dataset.train);
-                (restored_state(&mut restored)?, trained_on, Some(restored))
+                (
+                    restored_state(&mut restored)?,
+                    trained_on,
+                    false,
+                    Some(restored),
+                )
             }
             None => {
                 let loaded = initial_weights(job, &spec, mean_age, events)?;
                 let trained_on = TrainedOn::new(loaded.training_images, &dataset.train);
-                (loaded.state, trained_on, None)
+                // A bias that was set to the mean age does not fit the other weights.
+                let predicts_ages = loaded.predicts_ages && !spec.mean_age_bias;
+                (loaded.state, trained_on, predicts_ages, None)
             }
         };
         if restored.is_none() {
@@ -160,6 +167,7 @@ impl<'a> Session<'a> {
             },
             mean_age,
             trained_on,
+            predicts_ages,
             epochs: 0,
             partial: PartialEpoch::default(),
             last: None,
@@ -219,7 +227,11 @@ fn initial_weights(
     mean_age: f64,
     events: &EventSender,
 ) -> Result<init::InitialWeights, Error> {
-    let sources = weight_sources(job);
+    let hub = job.hub.clone().unwrap_or_default();
+    let sources = init::WeightSources {
+        artifacts: Some(PathBuf::from(&job.artifacts_dir)),
+        ..weight_sources(&job.weights_roots, hub)
+    };
     let loaded = init::load(&spec.init, spec.seed, &sources).map_err(Error::Init)?;
     tracing::info!(source = loaded.source, "initial weights loaded");
     events.send(worker_event::Kind::Init(InitLoaded {
@@ -230,21 +242,6 @@ fn initial_weights(
         tch::no_grad(|| bias.f_fill_(mean_age).map(drop))?;
     }
     Ok(loaded)
-}
-
-fn weight_sources(job: &Job) -> init::WeightSources {
-    let hub = job.hub.clone().unwrap_or_default();
-    let mut directories: Vec<PathBuf> = job.weights_roots.iter().map(PathBuf::from).collect();
-    directories.extend((!hub.torch_home.is_empty()).then(|| PathBuf::from(hub.torch_home)));
-    let mut options = HubOptions::new(PathBuf::from(hub.cache_dir));
-    options.endpoint = Some(hub.endpoint).filter(|endpoint| !endpoint.is_empty());
-    options.token = Some(hub.token).filter(|token| !token.is_empty());
-    options.offline = hub.offline;
-    init::WeightSources {
-        directories,
-        hub: options,
-        artifacts: Some(PathBuf::from(&job.artifacts_dir)),
-    }
 }
 
 pub(super) fn to_device(

@@ -25,6 +25,11 @@ impl Clock {
         }
     }
 
+    /// Marks the start of the epochs, so that their estimate excludes what came before.
+    pub(super) fn start_epochs(&mut self) {
+        self.training_start = Instant::now();
+    }
+
     /// Restores the state of an earlier process.
     pub(super) fn restore(&mut self, elapsed_seconds: f64, epochs: f64) {
         self.earlier = Duration::try_from_secs_f64(elapsed_seconds).unwrap_or_default();

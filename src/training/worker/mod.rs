@@ -17,6 +17,7 @@ mod error;
 mod evaluate;
 mod export;
 mod full_checkpoint;
+mod initial;
 mod link;
 mod run;
 mod session;

@@ -59,6 +59,8 @@ pub(super) struct Session<'a> {
     pub(super) loader: LoaderOptions,
     pub(super) mean_age: f64,
     pub(super) trained_on: TrainedOn,
+    /// The weights are initial ones that predict ages without training.
+    pub(super) predicts_ages: bool,
     /// Complete epochs.
     pub(super) epochs: u32,
     /// Progress of the current epoch.

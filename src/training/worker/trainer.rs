@@ -76,6 +76,9 @@ fn train(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result
         restored,
     })?;
     spans.record("load", load_start)?;
+    if let Some(end) = session.validate_initial(events, control)? {
+        return Ok(end);
+    }
     if !session.is_within_epoch() {
         // Changes requested during the preparation apply to the next epoch.
         session.change(control.take_changes());
@@ -136,7 +139,7 @@ fn train(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result
     })
 }
 
-fn paused() -> Finished {
+pub(super) fn paused() -> Finished {
     Finished {
         paused: true,
         ..Default::default()

@@ -233,7 +233,7 @@ describe("the dashboard", () => {
     // A new page reads in one connection what this page received over three.
     const fresh = await context.newPage();
     await fresh.goto(page.url());
-    await until(async () => (await fresh.locator(".figures").count()) > 0 && (await figures(fresh)).length === shown.length, "the new page has read everything");
+    await until(async () => (await fresh.locator(".figures").count()) > 0 && (await figures(fresh)).at(-1)?.[0] === (await figures(page)).at(-1)?.[0], "the new page has read everything");
     expect(await figures(page)).toEqual(await figures(fresh));
     await fresh.close();
     await page.locator(".figures summary").first().click();

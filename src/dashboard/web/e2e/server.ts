@@ -14,7 +14,7 @@ export function binary(): string {
 }
 
 /** Environment without settings of Visage. */
-function environment(): NodeJS.ProcessEnv {
+export function environment(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("VISAGE_")));
 }
 

@@ -13,7 +13,7 @@ import { type Page, chromium } from "playwright-core";
 import { it } from "vitest";
 import { shoot } from "./look";
 import { Proxy } from "./proxy";
-import { Server, binary } from "./server";
+import { Server, binary, environment } from "./server";
 import { FLAGS } from "./window";
 
 const DIRECTORY = resolve(process.env["TOUR_DIRECTORY"] ?? "e2e/screenshots/tour");
@@ -26,8 +26,10 @@ type Stop = [name: string, hash: string, prepare?: (page: Page) => Promise<void>
 
 /** Runs a command of the program against the server. */
 function run(server: Server, ...options: string[]): void {
-  const done = spawnSync(binary(), ["--server", `http://${server.grpc}`, ...options], { encoding: "utf8", cwd: server.directory });
-  if (done.error) throw done.error;
+  const done = spawnSync(binary(), ["--server", `http://${server.grpc}`, ...options], { encoding: "utf8", cwd: server.directory, env: environment() });
+  // Exit code of a training that failed.
+  const isFailedTraining = options[0] === "train" && done.status === 1;
+  if (done.status !== 0 && !isFailedTraining) throw new Error(`visage ${options.join(" ")} ended with ${done.status}: ${done.stderr}`);
 }
 
 /** Trains on drawn faces: two comparable trainings, one on other images, and one that fails. */
@@ -104,7 +106,7 @@ it("visits every page", async () => {
       await page.locator(".theme select").selectOption("system");
     }
     if (process.env["TOUR_README"]) {
-      await page.setViewportSize({ width: 1180, height: 860 });
+      await page.setViewportSize({ width: 1280, height: 1000 });
       await page.goto(`${address}#/trainings/drawn`);
       await page.reload();
       await shown();

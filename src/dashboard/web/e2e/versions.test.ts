@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { look } from "./look";
-import { Server, binary } from "./server";
+import { Server, binary, environment } from "./server";
 import { Window } from "./window";
 
 const server = new Server();
@@ -11,7 +11,7 @@ let faces: string;
 
 /** Runs a command of the program; returns the objects that it prints. */
 function run(...options: string[]): Record<string, unknown>[] {
-  const done = spawnSync(binary(), ["--server", `http://${server.grpc}`, "--json", ...options], { encoding: "utf8", cwd: server.directory });
+  const done = spawnSync(binary(), ["--server", `http://${server.grpc}`, "--json", ...options], { encoding: "utf8", cwd: server.directory, env: environment() });
   if (done.status !== 0) throw new Error(`visage ${options.join(" ")} ended with ${done.status}: ${done.stderr}`);
   return done.stdout
     .split("\n")

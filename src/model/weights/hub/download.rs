@@ -12,7 +12,9 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use ureq::{
     Agent, Body,
+    config::ConfigBuilder,
     http::{HeaderMap, Response},
+    typestate::AgentScope,
 };
 
 use super::{
@@ -69,13 +71,9 @@ struct FinalResponse {
 /// Requests the file and follows redirects. The hub sends its headers with its own redirect, and
 /// the storage behind it does not, so they are collected on the way.
 fn request(options: &HubOptions) -> Result<FinalResponse, HubError> {
-    let endpoint = options
-        .endpoint
-        .as_deref()
-        .unwrap_or(DEFAULT_ENDPOINT)
-        .trim_end_matches('/');
-    let agent = agent(endpoint, options.timeout);
-    let mut url = format!("{endpoint}/{REPOSITORY}/resolve/main/{FILE}");
+    let endpoint = endpoint(options);
+    let agent: Agent = agent(endpoint, options.timeout).build().into();
+    let mut url = url(endpoint);
     let mut stated_sha256 = None;
     let mut commit = None;
     for _ in 0..=MAX_REDIRECTS {
@@ -119,9 +117,20 @@ fn request(options: &HubOptions) -> Result<FinalResponse, HubError> {
     })
 }
 
+/// The address of the hub, without a slash at the end.
+pub(super) fn endpoint(options: &HubOptions) -> &str {
+    let endpoint = options.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
+    endpoint.trim_end_matches('/')
+}
+
+/// The address of the file.
+pub(super) fn url(endpoint: &str) -> String {
+    format!("{endpoint}/{REPOSITORY}/resolve/main/{FILE}")
+}
+
 /// An HTTP client that returns redirects and error statuses, and refuses plain HTTP if the hub is
 /// encrypted.
-fn agent(endpoint: &str, timeout: Duration) -> Agent {
+pub(super) fn agent(endpoint: &str, timeout: Duration) -> ConfigBuilder<AgentScope> {
     Agent::config_builder()
         .https_only(endpoint.starts_with("https://"))
         .max_redirects(0)
@@ -131,8 +140,6 @@ fn agent(endpoint: &str, timeout: Duration) -> Agent {
         .timeout_recv_response(Some(timeout))
         .timeout_per_read(Some(timeout))
         .user_agent(concat!("visage/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into()
 }
 
 /// The digests that the file must have: the configured one, the hub's, or both, each with its

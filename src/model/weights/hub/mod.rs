@@ -8,9 +8,11 @@ mod cache;
 mod download;
 mod error;
 mod options;
+mod probe;
 
 pub(super) use cache::cached;
 pub(super) use download::download;
 pub(crate) use error::HubError;
 pub(crate) use options::HubOptions;
 pub(super) use options::NAME;
+pub(super) use probe::probe;

@@ -2,7 +2,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use sha2::{Digest, Sha256};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::hub_server::{Reply, Request, Server};
 use crate::model::weights::{
-    hub::{HubError, HubOptions, cached, download},
+    hub::{HubError, HubOptions, cached, download, probe},
     text::hex,
 };
 
@@ -322,5 +322,78 @@ fn a_signature_in_an_address_is_not_shown() {
     assert!(
         message.contains("/blob returned 403") && !message.contains("secret"),
         "{message}"
+    );
+}
+
+#[test]
+fn asks_whether_the_hub_has_the_file_without_a_download() {
+    const LIMIT: Duration = Duration::from_secs(20);
+    let cache = tempfile::tempdir().unwrap();
+    let found = plain_hub(digest(&file()));
+    let with_token = HubOptions {
+        token: Some("hf_secret".to_owned()),
+        ..options(&cache, &found)
+    };
+    probe(&with_token, LIMIT).unwrap();
+    let asked = found.requests();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(
+        (asked[0].method.as_str(), asked[0].path.as_str()),
+        ("HEAD", RESOLVE)
+    );
+    assert_eq!(asked[0].headers["authorization"], "Bearer hf_secret");
+    // The storage that it redirects to is not asked.
+    let redirects = Server::start(|_| {
+        let elsewhere = "http://127.0.0.1:1/blob".to_owned();
+        Reply::Whole(302, vec![("location", elsewhere)], Arc::default())
+    });
+    probe(&options(&cache, &redirects), LIMIT).unwrap();
+    assert_eq!(files_below(cache.path()), 0);
+
+    let missing = Server::start(|_| Reply::Whole(404, vec![], Arc::default()));
+    let refused = probe(&options(&cache, &missing), LIMIT).unwrap_err();
+    assert!(
+        matches!(&refused, HubError::Status { status, .. } if status.contains("404")),
+        "{refused}"
+    );
+    let offline = HubOptions {
+        offline: true,
+        ..options(&cache, &found)
+    };
+    assert!(matches!(
+        probe(&offline, LIMIT),
+        Err(HubError::Offline { .. })
+    ));
+    assert_eq!(found.requests().len(), 1);
+}
+
+#[test]
+fn a_hub_that_refuses_or_hangs_does_not_have_the_file() {
+    let cache = tempfile::tempdir().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let refuses = HubOptions {
+        endpoint: Some(format!("http://{}", closed.local_addr().unwrap())),
+        ..HubOptions::new(cache.path().to_owned())
+    };
+    drop(closed);
+    let refused = probe(&refuses, Duration::from_secs(20));
+    assert!(
+        matches!(refused, Err(HubError::NoResponse { .. })),
+        "{refused:?}"
+    );
+
+    let hanging = Server::start(|_| Reply::Silence);
+    let limit = Duration::from_millis(200);
+    let begun = Instant::now();
+    let refused = probe(&options(&cache, &hanging), limit);
+    assert!(
+        matches!(refused, Err(HubError::NoResponse { .. })),
+        "{refused:?}"
+    );
+    // Less than the five seconds of a download.
+    assert!(
+        (limit..Duration::from_secs(4)).contains(&begun.elapsed()),
+        "{:?}",
+        begun.elapsed()
     );
 }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 #[derive(Debug, Clone)]
 pub(super) struct Request {
+    pub(super) method: String,
     pub(super) path: String,
     /// Names in lower case.
     pub(super) headers: BTreeMap<String, String>,
@@ -114,7 +115,9 @@ fn serve(
 fn parse(stream: &TcpStream) -> io::Result<Request> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut words = first.split(' ').map(str::to_owned);
+    let method = words.next().unwrap_or_default();
+    let path = words.next().unwrap_or_default();
     let mut headers = BTreeMap::new();
     for line in lines {
         let line = line?;
@@ -123,7 +126,11 @@ fn parse(stream: &TcpStream) -> io::Result<Request> {
         };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    Ok(Request { path, headers })
+    Ok(Request {
+        method,
+        path,
+        headers,
+    })
 }
 
 fn write_head(

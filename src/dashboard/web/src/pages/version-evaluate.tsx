@@ -30,6 +30,9 @@ export function EvaluatePanel(props: { version: ModelVersion }) {
   const job = useJob(evaluate);
   const isEmpty = dataset.name === "" && dataset.path.trim() === "";
   const { result } = job;
+  // The tables begin with the number of images that were trained on.
+  const isCounted = result?.evaluation?.trainedOnImages !== undefined;
+  const warnings = (result?.warnings ?? []).filter((warning) => !isCounted || !/ trained on/.test(warning));
   return (
     <Panel title="Evaluate on a dataset">
       <form
@@ -62,9 +65,9 @@ export function EvaluatePanel(props: { version: ModelVersion }) {
           <h3>
             {sentence(words(DatasetSplit[result.split] ?? ""))} images of <code class="wrap">{result.datasetPath}</code>
           </h3>
-          {(result.warnings.length > 0 || result.skippedImages > 0n) && (
+          {(warnings.length > 0 || result.skippedImages > 0n) && (
             <ul class="warnings" aria-label="Warnings about the evaluation">
-              {result.warnings.map((warning) => (
+              {warnings.map((warning) => (
                 <li key={warning}>{sentence(warning)}</li>
               ))}
               {result.skippedImages > 0n && <li>{plural(result.skippedImages, "image")} could not be decoded.</li>}
