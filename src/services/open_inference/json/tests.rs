@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::{
-    super::tensors::{Call, Data, FP32, Inferred, OutputTensor, Tensor},
+    super::tensors::{Call, Data, Inferred, OutputTensor, Tensor},
     read,
     request::EXAMPLE,
     response::{Form, write},
