@@ -123,6 +123,15 @@ class PredictPageTest(unittest.TestCase):
         self.refused((415, "NOT_SUPPORTED"), self.face, content_encoding="gzip")
         self.assertIn("max_message_bytes", self.refused((413, "BODY_TOO_LARGE"), bytes((1 << 20) + 1)))
 
+    def test_pages_of_other_origins_cannot_send_an_image(self):
+        own = "http://" + self.server.http_address
+        self.predicted(self.face, origin=own, sec_fetch_site="same-origin")
+        for headers in ({"origin": "https://example.org"}, {"sec-fetch-site": "cross-site"}):
+            connection = http.client.HTTPConnection(self.server.http_address, timeout=server.DEADLINE_SECONDS)
+            self.addCleanup(connection.close)
+            connection.request("POST", "/predict", body=self.face, headers={"content-type": FORM, **headers})
+            self.assertEqual(connection.getresponse().status, 403)
+
     def test_a_server_without_a_model_is_unavailable(self):
         empty = server.Server("--threads", "1")
         self.addCleanup(empty.close)
