@@ -9,7 +9,7 @@ use axum::{
         HeaderMap, HeaderValue, Method, StatusCode,
         header::{ALLOW, CONTENT_TYPE},
     },
-    response::{IntoResponse, Response},
+    response::Response,
     routing::post,
 };
 
@@ -158,8 +158,7 @@ async fn wrong_method(method: Method) -> Response {
             http: StatusCode::METHOD_NOT_ALLOWED,
         })
     })
-    .await
-    .into_response();
+    .await;
     let allowed = HeaderValue::from_static("POST");
     response.headers_mut().insert(ALLOW, allowed);
     response
