@@ -119,10 +119,9 @@ $(VENV)/torch-installed: $(VENV)/installed tests/python/requirements-torch.txt
 	@$(PIP_INSTALL) --requirement tests/python/requirements-torch.txt || { echo "test: pip failed to install tests/python/requirements-torch.txt (its error is above): check the network and the disk (7 GB)" >&2; exit 1; }
 	@touch $@
 
-# Both files, so that pip chooses versions of shared dependencies that suit both.
 $(VENV)/onnx-installed: $(VENV)/installed tests/python/requirements-onnx.txt
 	@echo "installing onnxruntime and OpenVINO to $(VENV)"
-	@$(PIP_INSTALL) --requirement tests/python/requirements.txt --requirement tests/python/requirements-onnx.txt || { echo "test: pip failed to install tests/python/requirements-onnx.txt (its error is above): check the network" >&2; exit 1; }
+	@$(PIP_INSTALL) --requirement tests/python/requirements-onnx.txt || { echo "test: pip failed to install tests/python/requirements-onnx.txt (its error is above): check the network" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/torch-installed tests/bench/requirements.txt

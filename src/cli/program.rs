@@ -92,7 +92,7 @@ pub(crate) enum Command {
     Models(models::Command),
     /// Write a directory of synthetic faces with known ages
     Synth(synth::Args),
-    /// Show the server's version, device and limits
+    /// Show the server's version, device, limits and disk use
     #[command(after_help = info::EXAMPLES)]
     Info,
     /// Show the server's settings and the source of each

@@ -116,11 +116,11 @@ fn message(status: &Status) -> String {
 /// A resource that does not exist, by its short name, with the command that lists all.
 fn missing(message: &str) -> Option<String> {
     let named = message.strip_suffix(" does not exist")?;
-    let (what, name) = named.split_once(' ')?;
+    let (what, name) = named.rsplit_once(' ')?;
     let (short, command) = match what {
         "training" => (name.strip_prefix("trainings/")?, "trainings list"),
         "dataset" => (name.strip_prefix("datasets/")?, "dataset list"),
-        "version" | "model" => (name, "models list"),
+        "model version" | "model" => (name, "models list"),
         "checkpoint" => {
             let (training, _) = name.split_once("/checkpoints/")?;
             let id = training.strip_prefix("trainings/")?;
@@ -180,7 +180,7 @@ fn flag(field: &str) -> String {
 }
 
 /// Replaces fields of the spec by their flags.
-fn with_flags(text: &str) -> String {
+pub(crate) fn with_flags(text: &str) -> String {
     let mut replaced = String::new();
     let mut rest = text;
     while let Some(start) = rest.find("spec.") {
@@ -266,8 +266,8 @@ mod tests {
             "no training `nope`; `visage trainings list` shows them"
         );
         assert_eq!(
-            text("version models/age/versions/9 does not exist"),
-            "no version `models/age/versions/9`; `visage models list` shows them"
+            text("model version models/age/versions/9 does not exist"),
+            "no model version `models/age/versions/9`; `visage models list` shows them"
         );
         assert_eq!(
             text("the sample does not exist"),

@@ -20,7 +20,7 @@ mod tests;
 mod value;
 
 pub(crate) use choices::{Device, EventDirectory, LogFormat, LogLevel, Precision};
-pub(crate) use environment::{ClientConfig, Environment};
+pub(crate) use environment::{ClientConfig, DEFAULT_SERVER, Environment};
 pub(crate) use error::edit_distance;
 pub(crate) use error::{Error, ValueSource};
 pub(crate) use hub::HubConfig;

@@ -17,6 +17,7 @@ use super::{
     labels::LabelPool,
     names,
     report::{RejectReason, Rejects},
+    scan::reason_of_io,
     split_directories::SplitDirectories,
 };
 
@@ -110,9 +111,9 @@ impl Walk<'_> {
         let mut entries = match read {
             Ok(entries) => entries,
             // Such as `lost+found`: one reject, whatever it contains.
-            Err(_) if !directory.name.is_empty() => {
+            Err(error) if !directory.name.is_empty() => {
                 self.rejects
-                    .add(RejectReason::Unreadable, directory.name.clone());
+                    .add(reason_of_io(&error), directory.name.clone());
                 return Ok(());
             }
             Err(error) => return Err(error.into()),

@@ -1,6 +1,9 @@
 //! Errors of loading a dataset.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -14,7 +17,10 @@ pub enum Error {
         roots: String,
         setting: &'static str,
     },
-    #[error("{path:?} does not exist in the allowed directories ({setting}): {roots}")]
+    #[error(
+        "no such file or directory on the server: {path}{}",
+        searched(path, setting, roots)
+    )]
     NotFound {
         path: String,
         roots: String,
@@ -107,4 +113,12 @@ pub enum Error {
     Io(#[from] io::Error),
     #[error("reading the dataset was cancelled")]
     Cancelled,
+}
+
+/// The directories in which a relative path was searched.
+fn searched(path: &str, setting: &str, roots: &str) -> String {
+    match Path::new(path).is_absolute() {
+        true => String::new(),
+        false => format!("; searched in the allowed directories ({setting}): {roots}"),
+    }
 }

@@ -65,6 +65,8 @@ pub(crate) enum RejectReason {
     /// The path or the link leads outside the allowed roots.
     OutsideRoot,
     Missing,
+    /// The server's user may not read the file or the directory.
+    PermissionDenied,
     Unreadable,
     Empty,
     TooLarge,
@@ -86,6 +88,7 @@ impl RejectReason {
             Self::DuplicateRow => "duplicate_row",
             Self::OutsideRoot => "outside_root",
             Self::Missing => "missing",
+            Self::PermissionDenied => "permission_denied",
             Self::Unreadable => "unreadable",
             Self::Empty => "empty",
             Self::TooLarge => "too_large",

@@ -141,9 +141,12 @@ impl Scanner<'_> {
     }
 }
 
-fn reason_of_io(error: &io::Error) -> RejectReason {
-    if error.kind() == io::ErrorKind::NotFound {
+pub(super) fn reason_of_io(error: &io::Error) -> RejectReason {
+    let kind = error.kind();
+    if kind == io::ErrorKind::NotFound {
         RejectReason::Missing
+    } else if kind == io::ErrorKind::PermissionDenied {
+        RejectReason::PermissionDenied
     } else {
         RejectReason::Unreadable
     }
@@ -157,5 +160,21 @@ fn reason_of_image(error: &imaging::Error) -> RejectReason {
         imaging::Error::Dimensions { .. } => RejectReason::Dimensions,
         // Reading an image never returns the last one.
         imaging::Error::Corrupt { .. } | imaging::Error::InputSpec { .. } => RejectReason::Corrupt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forbidden_file_has_a_reason_of_its_own() {
+        for (kind, label) in [
+            (io::ErrorKind::NotFound, "missing"),
+            (io::ErrorKind::PermissionDenied, "permission_denied"),
+            (io::ErrorKind::NotADirectory, "unreadable"),
+        ] {
+            assert_eq!(reason_of_io(&kind.into()).label(), label);
+        }
     }
 }

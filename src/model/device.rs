@@ -34,7 +34,11 @@ pub(crate) fn select(requested: &str) -> Result<Device, Error> {
             "the name must be auto, cpu or cuda:N".to_owned(),
         ));
     };
-    load_cuda().map_err(unavailable)?;
+    load_cuda().map_err(|cause| {
+        unavailable(format!(
+            "libtorch's CUDA libraries are missing ({cause}); `make build GPU=1` installs them"
+        ))
+    })?;
     let count = tch::Cuda::device_count();
     if i64::try_from(index).is_ok_and(|index| index < count) {
         return Ok(Device::Cuda(index));

@@ -9,7 +9,9 @@ use crate::{
 /// The reason why the server did not start, or stopped early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("failed to listen on {address}: {source}; is another server running there?")]
+    #[error(
+        "failed to listen on {address}: {source}; stop the other server, or choose other ports with --grpc-listen and --http-listen"
+    )]
     Listen {
         address: SocketAddr,
         source: std::io::Error,

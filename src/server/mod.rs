@@ -24,4 +24,7 @@ mod routes;
 mod run;
 mod shutdown;
 
-pub(crate) use self::{error::Error, run::run};
+pub(crate) use self::{
+    error::Error,
+    run::{Ready, run},
+};

@@ -17,6 +17,8 @@ use super::{
 use crate::{
     config::ServeConfig,
     dashboard, files,
+    names::{DEFAULT_MODEL, LIVE, VersionRef},
+    store::{self, Store},
     telemetry::{
         exporter,
         metrics::Port,
@@ -24,12 +26,25 @@ use crate::{
     },
 };
 
-/// Runs the server until SIGINT or SIGTERM.
-pub(crate) async fn run(config: ServeConfig) -> Result<(), Error> {
+/// State of a server that accepts calls.
+pub(crate) struct Ready {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
+    /// Name of the live version of the default model.
+    pub(crate) live: Option<String>,
+    /// The dashboard is built in and enabled.
+    pub(crate) has_dashboard: bool,
+}
+
+/// Runs the server until SIGINT or SIGTERM. `on_ready` is called once, when it accepts calls.
+pub(crate) async fn run(
+    config: ServeConfig,
+    on_ready: impl FnOnce(Ready) + Send,
+) -> Result<(), Error> {
     let shutdown = CancellationToken::new();
     let listeners = Listeners::bind(&config).await?;
     let signals = tokio::spawn(cancel_on_signal(shutdown.clone()));
-    let result = serve(config, listeners, shutdown).await;
+    let result = serve(config, listeners, shutdown, on_ready).await;
     signals.abort();
     result
 }
@@ -57,6 +72,7 @@ async fn serve(
     config: ServeConfig,
     listeners: Listeners,
     shutdown: CancellationToken,
+    on_ready: impl FnOnce(Ready) + Send,
 ) -> Result<(), Error> {
     let ready_file = ReadyFile::prepare(&config)?;
     let metrics = exporter::install()?;
@@ -77,13 +93,15 @@ async fn serve(
             http_port: http_address.port(),
         },
     )?;
+    let home = config.dashboard.then(dashboard::pages).flatten();
+    let has_dashboard = home.is_some();
     let guards = guards(&config);
     let limits = connection_limits(&config);
     let pages = http::router(http::State {
         metrics: metrics.clone(),
         readiness,
         pages,
-        home: config.dashboard.then(dashboard::pages).flatten(),
+        home,
     });
     let pages = guards
         .clone()
@@ -115,6 +133,12 @@ async fn serve(
     });
     tracing::info!(grpc = %grpc_address, http = %http_address, data_dir = %config.data_dir.display(), device = components.device, "serving");
     ready_file.write(grpc_address, http_address)?;
+    on_ready(Ready {
+        grpc: grpc_address,
+        http: http_address,
+        live: live_version(&components.store).await?,
+        has_dashboard,
+    });
 
     let running = Running {
         grpc,
@@ -153,6 +177,16 @@ fn connection_limits(config: &ServeConfig) -> network::Limits {
         header_timeout: config.stall_timeout,
     };
     limits.within_descriptors()
+}
+
+/// Name of the live version of the default model.
+async fn live_version(store: &Store) -> Result<Option<String>, Error> {
+    let live = VersionRef::Alias(LIVE.to_owned());
+    match store.version(DEFAULT_MODEL, &live).await {
+        Ok(version) => Ok(Some(version.name)),
+        Err(store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Starts the tasks that run as long as the server, and returns the supervisor's.

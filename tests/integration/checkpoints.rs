@@ -271,3 +271,63 @@ async fn init_key_selects_a_network_and_unknown_keys_are_refused() {
         "encoder_q"
     );
 }
+
+#[tokio::test]
+async fn a_training_continues_from_a_version_by_alias_and_keeps_its_number() {
+    let server = Server::start(&["--starter"]);
+    let faces = server.faces("faces", 40, 3);
+    let from_version = |version: &str| v1::InitSpec {
+        version: version.to_owned(),
+        ..Default::default()
+    };
+    let spec = v1::TrainingSpec {
+        init: Some(from_version("models/age/versions/live")),
+        promote: Promote::Never.into(),
+        input_size: None,
+        ..small_spec(&faces)
+    };
+    let training = server.ended(&server.queue(spec.clone()).await).await;
+    assert_eq!(training.state(), TrainingState::Succeeded, "{training:?}");
+    let resolved = training.resolved_spec.unwrap();
+    // As for a file of the same model: the size and the head are those of the version.
+    assert_eq!(resolved.head_bias(), HeadBias::Keep);
+    assert_eq!(resolved.input_size, Some(192));
+    let init = resolved.init.unwrap();
+    assert_eq!(
+        (init.kind(), init.version.as_str()),
+        (InitKind::Path, "models/age/versions/1")
+    );
+    assert!(
+        training.init_source.starts_with("models/age/versions/1: "),
+        "{}",
+        training.init_source
+    );
+
+    let request = |init: v1::InitSpec| v1::StartTrainingRequest {
+        spec: Some(v1::TrainingSpec {
+            init: Some(init),
+            ..spec.clone()
+        }),
+        validate_only: true,
+        ..Default::default()
+    };
+    for (init, rule) in [
+        (
+            from_version("models/age/versions/9"),
+            "must be an existing version",
+        ),
+        (from_version("version 9"), "must be of the form"),
+        (
+            v1::InitSpec {
+                kind: InitKind::Random.into(),
+                ..from_version("models/age/versions/1")
+            },
+            "must be empty unless spec.init.kind is PATH or unset",
+        ),
+    ] {
+        let violations = refused(&server, request(init)).await;
+        assert_eq!(violations.len(), 1, "{violations:?}");
+        assert_eq!(violations[0].0, "spec.init.version");
+        assert!(violations[0].1.starts_with(rule), "{violations:?}");
+    }
+}

@@ -185,10 +185,10 @@ fn command_line(server: &Server, directory: &Path) {
     assert!(output.status.success(), "{errors}");
     for line in [
         ": 24 images, splits from the dataset",
-        "  2 files left out: 1 no_age (train/anna.jpg); 1 corrupt (train/30_damaged.png)",
+        "  2 files left out: 1 no age (train/anna.jpg); 1 corrupt (train/30_damaged.png)",
         "split       images  mean age",
-        "Byte-identical images: 4 in 2 groups; 1 groups are in several splits, 1 have different ages",
-        "Images that look the same (up to 32 of 256 bits apart): 4 in 2 groups; 1 groups are in several splits, 0 have",
+        "Byte-identical images: 4 in 2 groups; 1 group is in several splits, 1 has different ages",
+        "Images that look the same (up to 32 of 256 bits apart): 4 in 2 groups; 1 group is in several splits, 0 have",
         " mirrored  val/",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");

@@ -286,7 +286,11 @@ async fn training_images_are_inherited_and_excluded_from_a_comparison() {
     assert!(count > 0 && count <= test.images, "{count}");
     let warning = format!("{count} of these {} images were trained on", test.images);
     let found = |line: &String| line.starts_with(&warning);
-    assert!(test_again.warnings.iter().any(found), "{test_again:?}");
+    assert!(
+        test_again.warnings.iter().any(found),
+        "{:?}",
+        test_again.warnings
+    );
     let shown = server.run(&["evaluate", "--version", "2"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains(&warning), "{shown}");

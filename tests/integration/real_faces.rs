@@ -89,6 +89,23 @@ async fn short_fine_tuning_on_real_faces_beats_the_mean_age() {
     );
 }
 
+#[tokio::test]
+async fn an_evaluation_counts_the_real_faces_that_the_starter_was_trained_on() {
+    let Some(source) = real_faces() else {
+        return;
+    };
+    let server = Server::start(&["--starter"]);
+    let faces = server.path("faces");
+    let trained_on = link_some(&source.join("train"), &faces, 600).len();
+    let unseen = link_some(&source.join("val"), &faces, 200).len();
+    let evaluate = ["--json", "evaluate", "--dataset", faces.to_str().unwrap()];
+    let output = server.run(&evaluate);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let evaluation = &report["evaluation"];
+    assert_eq!(evaluation["images"], trained_on + unseen, "{report}");
+    assert_eq!(evaluation["trained_on_images"], trained_on, "{report}");
+}
+
 /// UTKFace has names without a race, with a space before the extension, and 375 groups of equal
 /// images.
 #[tokio::test]

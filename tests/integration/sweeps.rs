@@ -2,7 +2,9 @@
 
 use std::{path::Path, process::Output};
 
-use visage::proto::v1::{ListTrainingsRequest, TrainingState};
+use visage::proto::v1::{
+    ListModelVersionsRequest, ListTrainingsRequest, ModelVersion, TrainingState,
+};
 
 use crate::support::Server;
 
@@ -30,6 +32,12 @@ fn objects(output: &Output) -> Vec<serde_json::Value> {
         .collect()
 }
 
+async fn versions(server: &Server) -> Vec<ModelVersion> {
+    let request = ListModelVersionsRequest::default();
+    let listed = server.models().list_model_versions(request).await.unwrap();
+    listed.into_inner().versions
+}
+
 #[tokio::test]
 async fn a_sweep_runs_all_and_resumes_where_it_stopped() {
     let server = Server::start(&["--max-queued-trainings", "1"]);
@@ -46,6 +54,14 @@ async fn a_sweep_runs_all_and_resumes_where_it_stopped() {
         let run = runs.iter().find(|run| run["training"]["name"] == name);
         assert_eq!(run.unwrap()["fields"]["batch_size"], batch_size);
     }
+    // Only the best run became a version.
+    let best = runs[0]["training"]["name"].as_str().unwrap();
+    let created = versions(&server).await;
+    assert_eq!(created.len(), 1, "{created:#?}");
+    assert!(
+        created[0].checkpoint.starts_with(&format!("{best}/")),
+        "{created:#?}"
+    );
     // No run was promoted.
     assert!(server.predict().await.is_err());
 

@@ -200,7 +200,7 @@ class PackageTest(package.ServerTest):
             self.client.train("/nowhere", 0, batch_size=0)
         self.assertEqual(caught.exception.reason, "INVALID_FIELDS")
         self.assertEqual([one.field for one in caught.exception.violations], ["spec.dataset.path", "spec.max_epochs", "spec.batch_size"])
-        self.assertIn("does not exist", caught.exception.violations[0].description)
+        self.assertIn("no such file or directory on the server", caught.exception.violations[0].description)
         with self.assertRaises(self.visage.NotFound) as caught:
             self.client.training("nobody").wait()
         self.assertEqual((caught.exception.reason, caught.exception.retry_delay), ("NOT_FOUND", None))

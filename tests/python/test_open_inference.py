@@ -531,18 +531,18 @@ class OpenInferenceTest(unittest.TestCase):
             with self.subTest(words):
                 found, answer = self.post(path, body, headers)
                 self.assertEqual(found, status, answer)
-                self.assertEqual(list(answer), ["error"])
+                self.assertEqual(list(answer), ["error", "reason"])
                 self.assertIn(words, answer["error"])
         for path, expected in [(infer, 405), ("/v2/models/%ff", 400), ("/v2/models/a%20b/ready", 404), ("/v2/models/age/versions/0", 400)]:
             with self.subTest(path):
                 status, _, text = self.server.fetch(path)
-                self.assertEqual((status, list(json.loads(text))), (expected, ["error"]))
+                self.assertEqual((status, list(json.loads(text))), (expected, ["error", "reason"]))
 
     def test_http_bodies_without_a_length_are_read_up_to_the_limit(self):
         def ask(chunks):
             host, port = self.server.http_address.split(":")
             with socket.create_connection((host, int(port)), timeout=api.DEADLINE_SECONDS) as connection:
-                connection.sendall(b"POST /v2/models/age/infer HTTP/1.1\r\nHost: test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+                connection.sendall(b"POST /v2/models/age/infer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
                 for chunk in chunks:
                     connection.sendall(b"%x\r\n%s\r\n" % (len(chunk), chunk))
                 connection.sendall(b"0\r\n\r\n")

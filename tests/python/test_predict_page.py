@@ -24,7 +24,7 @@ def jpeg(pixels, size=None):
 class PredictPageTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = server.Server("--starter", "--threads", "1", "--max-message-bytes", str(1 << 20))
+        cls.server = server.Server("--starter", "--threads", "1", "--max-message-bytes", str(1 << 20), "--max-image-bytes", str(1 << 20))
         cls.addClassCleanup(cls.server.close)
         faces = server.draw_faces(cls.server.path("faces"), count=3, seed=4)
         cls.paths = [os.path.join(faces, name) for name in sorted(os.listdir(faces))]
@@ -75,8 +75,8 @@ class PredictPageTest(unittest.TestCase):
         url = "http://{}/predict?interval_level=0.5".format(self.server.http_address)
         done = subprocess.run(["curl", "--silent", "--show-error", "--noproxy", "*", "--data-binary", "@" + self.paths[0], url], stdout=subprocess.PIPE,
                               timeout=server.DEADLINE_SECONDS, check=True)
-        expected = self.server.client.predict(self.face, interval_level=0.5).predictions[0]
         answer = json.loads(done.stdout)
+        expected = self.server.client.predict(self.face, interval_level=0.5).predictions[0]
         self.assertAlmostEqual(answer["age"], expected.age, delta=1e-3)
         self.assert_interval(answer["interval"], expected.interval)
 
@@ -111,6 +111,9 @@ class PredictPageTest(unittest.TestCase):
     def test_errors_have_a_status_a_reason_and_a_remedy(self):
         self.assertIn("send a JPEG, PNG, WebP or BMP image", self.refused((400, "INVALID_IMAGE"), b"not an image"))
         self.assertIn("curl --data-binary @FILE", self.refused((400, "INVALID_FIELDS"), b""))
+        # As `curl --data @FILE` sends it.
+        stripped = self.face.translate(None, b"\0\r\n")
+        self.assertIn("use `curl --data-binary @FILE`", self.refused((400, "INVALID_FIELDS"), stripped, content_type=FORM))
         self.assertIn("detect_faces, version or interval_level", self.refused((400, "INVALID_FIELDS"), self.face, "?faces=true"))
         self.assertIn("must be true or false", self.refused((400, "INVALID_FIELDS"), self.face, "?detect_faces=maybe"))
         self.assertIn("must be above 0 and below 1", self.refused((400, "INVALID_FIELDS"), self.face, "?interval_level=2"))
@@ -119,6 +122,15 @@ class PredictPageTest(unittest.TestCase):
                       self.refused((415, "INVALID_FIELDS"), b"--x\r\n\r\n--x--", content_type='multipart/form-data; boundary="x"'))
         self.refused((415, "NOT_SUPPORTED"), self.face, content_encoding="gzip")
         self.assertIn("max_message_bytes", self.refused((413, "BODY_TOO_LARGE"), bytes((1 << 20) + 1)))
+
+    def test_pages_of_other_origins_cannot_send_an_image(self):
+        own = "http://" + self.server.http_address
+        self.predicted(self.face, origin=own, sec_fetch_site="same-origin")
+        for headers in ({"origin": "https://example.org"}, {"sec-fetch-site": "cross-site"}):
+            connection = http.client.HTTPConnection(self.server.http_address, timeout=server.DEADLINE_SECONDS)
+            self.addCleanup(connection.close)
+            connection.request("POST", "/predict", body=self.face, headers={"content-type": FORM, **headers})
+            self.assertEqual(connection.getresponse().status, 403)
 
     def test_a_server_without_a_model_is_unavailable(self):
         empty = server.Server("--threads", "1")
@@ -133,7 +145,7 @@ class PredictPageTest(unittest.TestCase):
     def test_requests_are_counted_by_their_outcome(self):
         def counted():
             metrics = self.server.metrics()
-            return [metrics['visage_http_requests_total{{route="/predict",code="{}"}}'.format(code)] for code in ("OK", "NOT_FOUND")]
+            return [metrics['visage_http_requests_total{{route="/predict",code="{}"}}'.format(code)] for code in ("ok", "not_found")]
 
         before = counted()
         self.predicted(self.face)

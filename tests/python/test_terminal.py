@@ -1,4 +1,4 @@
-"""`visage top` on a terminal: its output, its keys, and the restored terminal."""
+"""Commands on a terminal: `visage top` with its keys and the restored terminal, and the lines of `visage serve`."""
 
 import contextlib
 import fcntl
@@ -8,6 +8,7 @@ import select
 import signal
 import struct
 import subprocess
+import tempfile
 import termios
 import time
 import unittest
@@ -104,6 +105,18 @@ class TopTest(unittest.TestCase):
             self.ends(terminal, 0)
         finally:
             os.kill(self.server.process.pid, signal.SIGCONT)
+
+
+class ServeTest(unittest.TestCase):
+    def test_a_terminal_shows_the_addresses_the_data_and_the_way_to_a_model(self):
+        with tempfile.TemporaryDirectory() as directory:
+            terminal = Terminal("serve", "--data-dir", directory, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--device", "cpu")
+            self.addCleanup(terminal.close)
+            terminal.read(lambda text: "Commands" in text and "VISAGE_SERVER=" in text)
+            for part in ("is ready; Ctrl-C stops it.", "http://127.0.0.1:", "Data        " + directory, "`visage models register starter`"):
+                self.assertIn(part, terminal.text)
+            terminal.process.send_signal(signal.SIGTERM)
+            self.assertEqual(terminal.drain(), 0, terminal.text)
 
 
 if __name__ == "__main__":

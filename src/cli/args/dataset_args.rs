@@ -34,7 +34,8 @@ impl DatasetArg {
     pub(crate) fn required(self) -> Result<PathBuf, Error> {
         self.given().ok_or_else(|| {
             Error::Usage(
-                "a dataset is required: a directory or CSV file on the server, or `datasets/ID`;                  `visage synth faces/` draws a small one"
+                "a dataset is required: a directory or CSV file on the server, or `datasets/ID`; \
+                 `visage synth faces/` draws a small one"
                     .to_owned(),
             )
         })

@@ -2,6 +2,8 @@
 
 pub(crate) mod api_enum;
 pub(crate) mod dataset_args;
+pub(crate) mod initial_weights;
+pub(crate) mod label;
 pub(crate) mod model_arg;
 pub(crate) mod paths;
 pub(crate) mod setting_flags;

@@ -6,7 +6,7 @@ use std::{mem, pin::pin};
 use crate::{
     cli::{
         args::short_names,
-        client::{ALL_TRAININGS, Client, EventStream, Step, request, resume_command},
+        client::{ALL_TRAININGS, Client, EventStream, Step, is_final, request, resume_command},
         context::{Context, Outcome},
         error::Error,
         output::json,
@@ -97,6 +97,10 @@ impl View<'_> {
         }
         match kind {
             Kind::StateChanged(change) => {
+                if is_final(change.state()) {
+                    // Its last share would remain beside the final state.
+                    self.context.output.clear();
+                }
                 let state = report::state_name(change.state());
                 self.context
                     .output

@@ -1,4 +1,4 @@
-//! `visage info`: version, device and limits of the server.
+//! `visage info`: version, device, limits and disk use of the server.
 
 use crate::{
     cli::{
@@ -44,7 +44,7 @@ fn lines(server: &str, info: &GetServerInfoResponse) -> Vec<(&'static str, Strin
         true => "none".to_owned(),
         false => text,
     };
-    vec![
+    let mut lines = vec![
         ("server", server.to_owned()),
         ("version", info.version.clone()),
         ("libtorch", info.libtorch_version.clone()),
@@ -85,5 +85,15 @@ fn lines(server: &str, info: &GetServerInfoResponse) -> Vec<(&'static str, Strin
                 .map(|interval| duration_text(std_duration(&interval)))
                 .unwrap_or_default(),
         ),
-    ]
+    ];
+    // Servers of earlier releases do not report it.
+    if let Some(disk) = &info.disk {
+        lines.extend([
+            ("disk, versions", size_text(disk.artifacts_bytes)),
+            ("disk, datasets", size_text(disk.datasets_bytes)),
+            ("disk, uploads", size_text(disk.uploads_bytes)),
+            ("disk, free", size_text(disk.free_bytes)),
+        ]);
+    }
+    lines
 }

@@ -6,12 +6,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressDrawTarget;
 use serde_json::Value;
 
-use crate::{cli::error::Error, telemetry::logging::chain};
-
-const BAR_STEPS: u64 = 1000;
+use crate::{
+    cli::{error::Error, output::bar::Bar},
+    telemetry::logging::chain,
+};
 
 /// A cheap handle; clones write to the same place.
 #[derive(Clone)]
@@ -24,7 +25,7 @@ pub(crate) struct Output {
     can_draw: bool,
     /// Stdout is a terminal that can be cleared.
     can_clear: bool,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
 }
 
 struct Streams {
@@ -146,22 +147,19 @@ impl Output {
         if !self.can_draw {
             return;
         }
-        let bar = self.bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("[{wide_bar}] {percent:>3} % {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("=> ");
-            ProgressBar::with_draw_target(Some(BAR_STEPS), ProgressDrawTarget::stderr())
-                .with_style(style)
-        });
-        // In range by the clamp.
-        bar.set_position((fraction.clamp(0.0, 1.0) * BAR_STEPS as f64) as u64);
-        bar.set_message(text);
+        // A command may have several phases, each with its own bar.
+        let cleared = self.bar.take_if(|bar| bar.is_cleared());
+        drop(cleared);
+        let bar = self
+            .bar
+            .get_or_insert_with(|| Bar::new(ProgressDrawTarget::stderr()));
+        bar.draw(fraction, text);
     }
 
     /// Removes the progress bar.
     pub(crate) fn clear(&self) {
         if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+            bar.clear();
         }
     }
 

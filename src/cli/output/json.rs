@@ -24,6 +24,12 @@ pub(crate) fn enum_descriptor(name: &str) -> EnumDescriptor {
         .expect("callers name enums of visage.v1")
 }
 
+/// All enums of the API.
+pub(crate) fn enum_descriptors() -> impl Iterator<Item = EnumDescriptor> {
+    POOL.all_enums()
+        .filter(|found| found.package_name() == "visage.v1")
+}
+
 /// The message as JSON: 64-bit integers as numbers, fields without presence also when zero.
 pub(crate) fn value(type_name: &str, message: &impl Message) -> Value {
     let descriptor = descriptor(type_name);

@@ -1,5 +1,6 @@
 //! Stdout, stderr, tables, JSON, and values as text.
 
+mod bar;
 mod console;
 pub(crate) mod json;
 pub(crate) mod table;

@@ -112,13 +112,24 @@ fn ages(check: &DatasetCheck) -> Section {
     }
 }
 
+/// A number with the form of the word that belongs to it.
+fn numbered(count: u64, one: &str, several: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {several}"),
+    }
+}
+
 /// The first row of a group has its number and the properties in which its images differ.
 fn duplicates(title: &str, found: &DuplicateReport) -> Section {
     let headline = match found.groups {
         0 => format!("{title}: none"),
         groups => format!(
-            "{title}: {} in {groups} groups; {} groups are in several splits, {} have different ages",
-            found.images, found.straddling_groups, found.conflicting_groups
+            "{title}: {} in {}; {} in several splits, {} different ages",
+            found.images,
+            numbered(groups, "group", "groups"),
+            numbered(found.straddling_groups, "group is", "groups are"),
+            numbered(found.conflicting_groups, "has", "have"),
         ),
     };
     let mut lines = vec![String::new(), headline];

@@ -33,7 +33,7 @@ fn evaluation_lines(title: &str, evaluation: &Evaluation) -> Vec<String> {
         .unwrap_or_default();
     let mut lines = vec![
         format!(
-            "{title} on {} images: MSE: {:.4}, RMSE: {:.2}, MAE: {:.2} ({}: {:.2}){r2}, bias: {:+.2}",
+            "{title} on {} images: MSE: {:.4}, RMSE: {:.2}, MAE: {:.2} ({}: MAE {:.2}){r2}, bias: {:+.2}",
             evaluation.images,
             evaluation.mse,
             evaluation.rmse,
@@ -140,9 +140,10 @@ pub(crate) fn predicted_lines(images: &[PredictedImage]) -> Vec<String> {
 fn baseline_text(evaluation: &Evaluation) -> String {
     let age = evaluation.baseline_age;
     match evaluation.baseline_source() {
-        BaselineSource::Unspecified => "the mean age alone".to_owned(),
-        BaselineSource::TrainingMean => format!("the mean training age alone, {age:.1}"),
-        BaselineSource::DatasetMean => format!("the mean of these ages alone, {age:.1}"),
+        BaselineSource::Unspecified => "always guessing the mean age".to_owned(),
+        BaselineSource::TrainingMean | BaselineSource::DatasetMean => {
+            format!("always guessing {age:.1}")
+        }
     }
 }
 

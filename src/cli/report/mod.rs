@@ -3,6 +3,7 @@
 mod dataset;
 mod evaluation;
 mod scan;
+pub(crate) mod settings;
 mod training;
 pub(crate) mod validation_sets;
 
@@ -11,7 +12,8 @@ pub(crate) use self::{
     evaluation::{evaluation_report_lines, predicted_lines, test_lines, worst_lines},
     scan::{dataset_lines, step_text},
     training::{
-        epoch_line, estimate_line, initial_line, lost_sentence, progress_text, summary_lines,
+        duration, epoch_line, estimate_line, initial_line, lost_sentence, progress_text,
+        summary_lines,
     },
 };
 pub(crate) use crate::names::of_state as state_name;

@@ -55,7 +55,7 @@ pub(super) fn rejects_line(rejects: &[RejectReport]) -> Option<String> {
             format!(
                 "{} {} ({})",
                 reject.count,
-                reject.reason,
+                reject.reason.replace('_', " "),
                 reject.examples.join(", ")
             )
         })

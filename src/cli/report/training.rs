@@ -1,12 +1,18 @@
 //! Trainings and their epochs as lines of text.
 
+use std::time::{Duration, SystemTime};
+
 use crate::{
     cli::{
         output::text::{duration_text, size_text, std_duration},
         report::evaluation::test_lines,
+        status_text::with_flags,
     },
     proto::v1::{EpochMetrics, Estimate, Progress, Promote, StopReason, Training, TrainingState},
 };
+
+/// Shortest remaining time that is shown.
+const MIN_ETA: Duration = Duration::from_secs(1);
 
 /// Message after the loss of an event stream.
 pub(crate) fn lost_sentence(cause: &str) -> String {
@@ -29,7 +35,7 @@ pub(crate) fn epoch_line(metrics: &EpochMetrics) -> String {
         .eta
         .as_ref()
         .map(std_duration)
-        .filter(|eta| !eta.is_zero());
+        .filter(|eta| *eta >= MIN_ETA);
     if let Some(eta) = eta {
         line.push_str(&format!(", ETA {}", duration_text(eta)));
     }
@@ -75,8 +81,10 @@ pub(crate) fn progress_text(progress: &Progress) -> String {
     if progress.images_per_second > 0.0 {
         text.push_str(&format!(", {:.1} images/s", progress.images_per_second));
     }
-    if let Some(eta) = &progress.eta {
-        text.push_str(&format!(", ETA {}", duration_text(std_duration(eta))));
+    let eta = progress.eta.as_ref().map(std_duration);
+    // Below a second an estimate says nothing.
+    if let Some(eta) = eta.filter(|eta| *eta >= MIN_ETA) {
+        text.push_str(&format!(", ETA {}", duration_text(eta)));
     }
     text
 }
@@ -98,6 +106,13 @@ pub(crate) fn estimate_line(estimate: &Estimate) -> String {
     line
 }
 
+/// Time from the first start of the process to the end; `None` before the end.
+pub(crate) fn duration(training: &Training) -> Option<Duration> {
+    let (start, end) = (training.start_time?, training.end_time?);
+    let start = SystemTime::try_from(start).ok()?;
+    SystemTime::try_from(end).ok()?.duration_since(start).ok()
+}
+
 /// State, stop reason, best epoch and test evaluation of a training.
 pub(crate) fn summary_lines(training: &Training) -> Vec<String> {
     let mut headline = format!("{} {}", training.name, state_text(training.state()));
@@ -105,9 +120,13 @@ pub(crate) fn summary_lines(training: &Training) -> Vec<String> {
     if !reason.is_empty() {
         headline.push_str(&format!(": {reason}"));
     }
+    if let Some(duration) = duration(training) {
+        headline.push_str(&format!(" ({})", duration_text(duration)));
+    }
     let mut lines = vec![headline];
     if let Some(failure) = &training.failure {
-        lines.push(format!("  {} ({})", failure.message, failure.reason));
+        let message = with_flags(&failure.message);
+        lines.push(format!("  {message} ({})", failure.reason));
     }
     if let Some(best) = &training.best {
         lines.push(format!(

@@ -31,7 +31,8 @@ fn the_arguments_are_consistent() {
 #[test]
 fn wrong_usage_ends_with_2_and_help_with_0() {
     for arguments in [
-        &["train"][..],
+        &["train", "d", "--dataset", "d"][..],
+        &["train", "d", "--init", "imagnet"],
         &["train", "--dataset", "d", "--label", "x"],
         &["train", "--dataset", "d", "--max-duration", "soon"],
         &["train", "--dataset", "d", "--promote", "maybe"],
@@ -40,7 +41,9 @@ fn wrong_usage_ends_with_2_and_help_with_0() {
         &["trainings", "list", "--state", "happy"],
         &["trainings", "list", "--watch=1ms"],
         &["trainings", "list", "--watch=often"],
+        &["trainings", "compare", "only-one"],
         &["models", "list", "--watch=2h"],
+        &["dataset", "uploads", "rm"],
         &["evaluate", "--split", "test"],
         &["synth", "d", "--ages", "80-18"],
         &["completions", "tcsh"],
@@ -195,6 +198,36 @@ async fn synth_and_completions_need_no_server() {
     assert_eq!(
         (&object["written"], &object["dir"]),
         (&2.into(), &dir.into())
+    );
+}
+
+#[tokio::test]
+async fn a_missing_dataset_is_wrong_usage() {
+    for arguments in [&["train"][..], &["sweep", "--grid", "seed=1"]] {
+        let run = visage(NOWHERE, arguments).await;
+        assert_eq!(run.code, 2, "{}", run.stderr);
+        assert!(
+            run.stderr.contains("a dataset is required: "),
+            "{}",
+            run.stderr
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_fields_of_the_spec_are_listed_without_a_server() {
+    let run = visage(NOWHERE, &["train", "--fields"]).await;
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let field = |name: &str| run.lines().into_iter().find(|line| line.starts_with(name));
+    assert!(
+        field("optimizer.learning_rate ")
+            .unwrap()
+            .ends_with("a number")
+    );
+    assert!(
+        field("promote ")
+            .unwrap()
+            .ends_with("one of ALWAYS, IF_BETTER, NEVER")
     );
 }
 

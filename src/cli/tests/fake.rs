@@ -270,7 +270,7 @@ impl TrainingService for Service {
         &self,
         _: Request<DeleteTrainingRequest>,
     ) -> Result<Response<DeleteTrainingResponse>, Status> {
-        unused()
+        Ok(Response::new(DeleteTrainingResponse {}))
     }
 
     async fn list_epoch_metrics(

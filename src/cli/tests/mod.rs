@@ -12,6 +12,8 @@ mod fake;
 mod following;
 // Groups of images, and bad images among them.
 mod predicting;
+// A training with its settings, and its deletion.
+mod showing;
 // Full queues, repeated calls, and failed trainings.
 mod starting;
 // The events of the trainings of these tests.

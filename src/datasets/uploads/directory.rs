@@ -1,8 +1,8 @@
-//! The directory of all uploads: creates, writes, expires and deletes them.
+//! The directory of all uploads: creates, finds, expires and deletes them.
 
 use std::{
     collections::HashSet,
-    io::{self, SeekFrom},
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -11,7 +11,6 @@ use std::{
 use fs_err as fs;
 use fs_err::tokio as async_fs;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 
 use crate::files;
@@ -22,8 +21,6 @@ use super::super::{Error, blocking::blocking};
 const MAX_UPLOADS: usize = 64;
 /// Idle time after which another upload may take the place of an unfinished one.
 const IDLE: Duration = Duration::from_secs(60);
-/// Bytes between two checks of the free disk space.
-const CHECK_BYTES: u64 = 16 << 20;
 /// Format version of the metadata.
 const FORMAT: u32 = 1;
 
@@ -142,37 +139,6 @@ impl Uploads {
         })
     }
 
-    /// Opens an upload for writing at an offset, which must be its current one.
-    ///
-    /// # Errors
-    /// [`Error::NoUpload`], [`Error::Busy`] and [`Error::WrongOffset`].
-    pub(crate) async fn write_at(&self, upload: &str, given: u64) -> Result<Writer, Error> {
-        let claim = self.claim(parse(upload)?)?;
-        // After the claim, because no other request writes to it now.
-        let Upload { id, offset, length } = self.get(upload).await?;
-        if given != offset {
-            return Err(Error::WrongOffset {
-                upload: id.to_string(),
-                offset,
-                given,
-            });
-        }
-        let file = async_fs::OpenOptions::new()
-            .write(true)
-            .open(self.inner.data(id))
-            .await?;
-        let inner = Arc::clone(&self.inner);
-        blocking(move || inner.check_disk(0)).await??;
-        let mut file = file.into_parts().0;
-        file.seek(SeekFrom::Start(offset)).await?;
-        Ok(Writer {
-            upload: Upload { id, offset, length },
-            file,
-            unchecked: 0,
-            claim,
-        })
-    }
-
     /// Deletes an upload.
     ///
     /// # Errors
@@ -231,7 +197,7 @@ impl Uploads {
         }
     }
 
-    fn claim(&self, id: Uuid) -> Result<Claim, Error> {
+    pub(super) fn claim(&self, id: Uuid) -> Result<Claim, Error> {
         let is_free = self.inner.claimed().insert(id);
         let claim = || Claim {
             inner: Arc::clone(&self.inner),
@@ -297,7 +263,7 @@ impl Inner {
     }
 
     /// Checks that the disk has room for more bytes above the minimum.
-    fn check_disk(&self, more: u64) -> io::Result<Result<(), Error>> {
+    pub(super) fn check_disk(&self, more: u64) -> io::Result<Result<(), Error>> {
         let free = files::free_space(&self.directory)?;
         let is_low = free < self.min_free.saturating_add(more);
         Ok(if is_low {
@@ -345,8 +311,8 @@ impl Inner {
 
 /// Exclusive write access to an upload, released when it is dropped.
 #[derive(Debug)]
-struct Claim {
-    inner: Arc<Inner>,
+pub(super) struct Claim {
+    pub(super) inner: Arc<Inner>,
     id: Uuid,
 }
 
@@ -356,64 +322,7 @@ impl Drop for Claim {
     }
 }
 
-/// Appends to an upload.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    upload: Upload,
-    file: tokio::fs::File,
-    /// Bytes written since the last check of the disk.
-    unchecked: u64,
-    claim: Claim,
-}
-
-impl Writer {
-    /// Number of missing bytes.
-    #[must_use]
-    pub(crate) fn missing(&self) -> u64 {
-        self.upload.length - self.upload.offset
-    }
-
-    /// Writes the next bytes, or nothing if there are more than the missing ones.
-    ///
-    /// # Errors
-    /// [`Error::TooLong`], [`Error::DiskLow`], or a failure of the file system.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let missing = self.missing();
-        if bytes.len() as u64 > missing {
-            return Err(self.too_long());
-        }
-        self.unchecked += bytes.len() as u64;
-        if self.unchecked >= CHECK_BYTES {
-            self.unchecked = 0;
-            let inner = Arc::clone(&self.claim.inner);
-            blocking(move || inner.check_disk(0)).await??;
-        }
-        self.file.write_all(bytes).await?;
-        self.upload.offset += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Makes the written bytes durable and returns the state.
-    ///
-    /// # Errors
-    /// A failure of the file system.
-    pub(crate) async fn finish(mut self) -> Result<Upload, Error> {
-        self.file.flush().await?;
-        self.file.sync_data().await?;
-        Ok(self.upload)
-    }
-
-    /// Returns the error for more bytes than announced.
-    #[must_use]
-    pub(crate) fn too_long(&self) -> Error {
-        Error::TooLong {
-            upload: self.upload.id.to_string(),
-            length: self.upload.length,
-        }
-    }
-}
-
-fn parse(upload: &str) -> Result<Uuid, Error> {
+pub(super) fn parse(upload: &str) -> Result<Uuid, Error> {
     Uuid::try_parse(upload).map_err(|_| no_upload(upload))
 }
 

@@ -6,8 +6,10 @@
 
 mod directory;
 mod list;
+mod writer;
 
 pub(crate) use self::{
-    directory::{Upload, Uploads, Writer},
+    directory::{Upload, Uploads},
     list::ListedUpload,
+    writer::Writer,
 };

@@ -28,6 +28,8 @@ pub(crate) enum Init {
         /// The place of the network within the file, such as `model_ema`; empty if it has only one
         /// network.
         key: String,
+        /// The model version that the file belongs to; empty for any other file.
+        version: String,
     },
     /// Random weights.
     Random,
@@ -74,7 +76,7 @@ pub(crate) fn load(
     let mut predicts_ages = false;
     let source = match init {
         Init::Random => format!("random weights of seed {seed}"),
-        Init::Path { path, key } => {
+        Init::Path { path, key, version } => {
             let (found, file, provenance) = file::read(path, key)?;
             fill(&mut state, found)?;
             if let Some(description) = file.description {
@@ -85,7 +87,7 @@ pub(crate) fn load(
             training_images = images.map_err(|reason| {
                 tracing::warn!(path, reason, "the images that the initial weights were trained on are unknown; evaluations cannot count them");
             }).ok();
-            file.source
+            source_of(version, &file.source)
         }
         Init::ImageNet => {
             let (found, source) = imagenet(&sources.directories, &sources.hub)?;
@@ -110,6 +112,14 @@ pub(crate) fn load(
         training_images,
         predicts_ages,
     })
+}
+
+/// Origin of weights from a file, with the model version that it belongs to, if any.
+pub(crate) fn source_of(version: &str, file: &str) -> String {
+    match version {
+        "" => file.to_owned(),
+        version => format!("{version}: {file}"),
+    }
 }
 
 /// Rescales a head with outputs on this scale, so that it predicts years.

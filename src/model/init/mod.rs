@@ -11,4 +11,4 @@ mod random;
 mod tests;
 
 pub(crate) use file::{WeightsFile, check};
-pub(crate) use load::{Init, InitialWeights, WeightSources, load};
+pub(crate) use load::{Init, InitialWeights, WeightSources, load, source_of};

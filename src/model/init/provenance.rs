@@ -23,8 +23,7 @@ pub(super) struct Provenance {
 }
 
 impl Provenance {
-    /// Returns the images that the weights were trained on; the sentence of an error follows the
-    /// name of the file.
+    /// Returns the images that the weights were trained on, or the reason why they are unknown.
     ///
     /// The record is built in for the starter. Otherwise it is the file beside the weights, or an
     /// artifact of the server whose directory is given, that has the SHA-256 of the description.
@@ -32,8 +31,7 @@ impl Provenance {
         &self,
         artifacts: Option<&Path>,
     ) -> Result<TrainingImages, String> {
-        let is_imagenet = weights::is_imagenet(&self.sha256);
-        if is_imagenet {
+        if weights::is_imagenet(&self.sha256) {
             return Ok(TrainingImages::default());
         }
         let of_starter = &starter::manifest().sha256[TRAINING_IMAGES_FILE];
@@ -41,7 +39,9 @@ impl Provenance {
             return starter::training_images().map_err(|error| error.to_string());
         }
         let Some(record) = &self.record else {
-            return Err("does not name a record of the images that it was trained on".to_owned());
+            return Err(
+                "the file does not name a record of the images that it was trained on".to_owned(),
+            );
         };
         let stored = artifacts.and_then(|directory| artifacts::file_in(directory, record));
         let candidates = [Some(beside(&self.path)), stored];
@@ -51,7 +51,7 @@ impl Provenance {
             .find_map(|path| TrainingImages::read(&path, record).ok());
         found.ok_or_else(|| {
             format!(
-                "names a record of the images that it was trained on, but {TRAINING_IMAGES_FILE} with the SHA-256 {record} is neither beside it nor on this server"
+                "the file names a record of the images that it was trained on, but {TRAINING_IMAGES_FILE} with the SHA-256 {record} is neither beside it nor on this server"
             )
         })
     }

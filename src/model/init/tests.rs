@@ -122,6 +122,7 @@ fn a_head_on_another_scale_predicts_years_once_loaded() {
     let init = Init::Path {
         path: path.to_str().unwrap().to_owned(),
         key: String::new(),
+        version: String::new(),
     };
     let sources = WeightSources {
         directories: Vec::new(),
@@ -185,6 +186,7 @@ fn trained_on(path: &Path, artifacts: Option<&Path>) -> Option<TrainingImages> {
     let init = Init::Path {
         path: path.to_str().unwrap().to_owned(),
         key: String::new(),
+        version: String::new(),
     };
     let sources = WeightSources {
         directories: Vec::new(),

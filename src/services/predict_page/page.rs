@@ -9,7 +9,7 @@ use axum::{
         HeaderMap, HeaderValue, Method, StatusCode,
         header::{ALLOW, CONTENT_TYPE},
     },
-    response::{IntoResponse, Response},
+    response::Response,
     routing::post,
 };
 
@@ -90,6 +90,10 @@ impl Page {
                 "must be an encoded image, got 0 bytes; send one with `curl --data-binary @FILE`";
             return Err(status::invalid(FIELD, description).into());
         }
+        if is_stripped(&parts.headers, &image) {
+            let description = "must be the whole image, but its zero bytes and newlines are missing, which `curl --data` removes; use `curl --data-binary @FILE`";
+            return Err(status::invalid(FIELD, description).into());
+        }
         let model = self.resolver.resolve(&query.version).await?;
         let input = PredictionInput {
             options: PredictOptions {
@@ -115,20 +119,32 @@ impl Page {
 
 /// Refuses the form with a file of `curl --form` and of browsers, whose body is not an image.
 fn refuse_forms(headers: &HeaderMap) -> Result<(), Failure> {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let is_form = content_type.is_some_and(|value| {
-        let kind = value.split(';').next().unwrap_or_default().trim();
-        kind.eq_ignore_ascii_case("multipart/form-data")
-    });
-    if !is_form {
+    if !has_media_type(headers, "multipart/form-data") {
         return Ok(());
     }
     let description = "must not be multipart/form-data; send the bytes of the image as the body, with `curl --data-binary @FILE`";
     Err(Failure {
         status: status::invalid("content-type", description),
         http: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    })
+}
+
+/// Returns true for a file that `curl --data @FILE` sent: binary, without a byte that it removes.
+/// Files of all accepted formats have such bytes in their first hundred.
+fn is_stripped(headers: &HeaderMap, image: &[u8]) -> bool {
+    let is_removed = |byte: &u8| matches!(byte, b'\0' | b'\n' | b'\r');
+    has_media_type(headers, "application/x-www-form-urlencoded")
+        && !image.iter().any(is_removed)
+        && std::str::from_utf8(image).is_err()
+}
+
+fn has_media_type(headers: &HeaderMap, wanted: &str) -> bool {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| {
+        let media_type = value.split(';').next().unwrap_or_default();
+        media_type.trim().eq_ignore_ascii_case(wanted)
     })
 }
 
@@ -142,8 +158,7 @@ async fn wrong_method(method: Method) -> Response {
             http: StatusCode::METHOD_NOT_ALLOWED,
         })
     })
-    .await
-    .into_response();
+    .await;
     let allowed = HeaderValue::from_static("POST");
     response.headers_mut().insert(ALLOW, allowed);
     response

@@ -1,7 +1,8 @@
-//! TrainingService: `api` has the methods, `start` the checks of StartTraining, and `validate` its
-//! dry run.
+//! TrainingService: `api` has the methods, `start` the checks of StartTraining, `initial_version`
+//! those of a version as initial weights, and `validate` the dry run.
 
 mod api;
+mod initial_version;
 mod start;
 mod validate;
 

@@ -54,6 +54,9 @@ impl TrainingApi {
             is_located =
                 dataset_input::resolve_name(&self.store, dataset, prefix, &mut check).await?;
         }
+        if let Some(init) = &mut given.init {
+            self.locate_version(init, &mut check).await?;
+        }
         check_metadata(request, &mut check);
         let mut resolve = |roots: &Roots, field: &str, path: Option<&String>| {
             let path = path.filter(|path| !path.is_empty())?;
@@ -67,7 +70,9 @@ impl TrainingApi {
         };
         let dataset = given.dataset.as_ref().map(|dataset| &dataset.path);
         let dataset = resolve(&self.data_roots, "spec.dataset.path", dataset);
-        let init = given.init.as_ref().map(|init| &init.path);
+        // The stored files of a version are outside the roots.
+        let init = given.init.as_ref().filter(|init| init.version.is_empty());
+        let init = init.map(|init| &init.path);
         let init = resolve(&self.weights_roots, "spec.init.path", init);
         let with_paths = |mut spec: Spec| {
             spec.max_restarts.get_or_insert(self.max_restarts);
@@ -92,10 +97,10 @@ impl TrainingApi {
         let mut init_source = String::new();
         if let Some(spec) = &mut spec
             && violations.is_empty()
-            && let Init::Path { path, key } = spec.init.clone()
+            && let Init::Path { path, key, version } = spec.init.clone()
         {
             let file = self.check_weights(path, key).await?;
-            init_source = file.source;
+            init_source = init::source_of(&version, &file.source);
             if let Some(description) = file.description {
                 // Continues from the age model unless the request says otherwise.
                 if given.head_bias() == v1::HeadBias::Unspecified {

@@ -20,6 +20,7 @@ pub(super) fn read(check: &mut Check, given: Option<&v1::InitSpec>) -> Init {
         v1::InitKind::Path => Init::Path {
             path: given.path.clone(),
             key: given.key.clone(),
+            version: given.version.clone(),
         },
     };
     let is_path = matches!(init, Init::Path { .. });
@@ -47,7 +48,7 @@ pub(super) fn read(check: &mut Check, given: Option<&v1::InitSpec>) -> Init {
             ),
         );
     }
-    if is_path && given.path.is_empty() {
+    if is_path && given.path.is_empty() && given.version.is_empty() {
         check.refuse(
             "spec.init.path",
             "must not be empty; set it to a .pth or .safetensors file on the server",
@@ -57,16 +58,21 @@ pub(super) fn read(check: &mut Check, given: Option<&v1::InitSpec>) -> Init {
 }
 
 pub(super) fn message(init: &Init) -> v1::InitSpec {
-    let (kind, path, key) = match init {
-        Init::ImageNet => (v1::InitKind::Imagenet1kV1, "", ""),
-        Init::Path { path, key } => (v1::InitKind::Path, path.as_str(), key.as_str()),
-        Init::Random => (v1::InitKind::Random, "", ""),
-        Init::Starter => (v1::InitKind::Starter, "", ""),
+    let kind = match init {
+        Init::ImageNet => v1::InitKind::Imagenet1kV1,
+        Init::Path { path, key, version } => {
+            return v1::InitSpec {
+                kind: v1::InitKind::Path.into(),
+                path: path.clone(),
+                key: key.clone(),
+                version: version.clone(),
+            };
+        }
+        Init::Random => v1::InitKind::Random,
+        Init::Starter => v1::InitKind::Starter,
     };
     v1::InitSpec {
         kind: kind.into(),
-        path: path.to_owned(),
-        key: key.to_owned(),
-        version: String::new(),
+        ..v1::InitSpec::default()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     dataset::{DEFAULT_SEED, DatasetSpec},
     imaging::augment::Augmentation,
-    model::{init::Init, precision::Precision, resnet18::TrainableFrom, starter},
+    model::{self, init::Init, precision::Precision, resnet18::TrainableFrom, starter},
     proto::{
         v1,
         validation::{Check, Range, Violation},
@@ -242,7 +242,12 @@ fn read_trained(check: &mut Check, given: &[String]) -> TrainableFrom {
         return TrainableFrom::DEFAULT;
     }
     TrainableFrom::parse(given).unwrap_or_else(|error| {
-        check.refuse("spec.trainable", error.to_string());
+        let rule = match error {
+            // Without the name, which the field repeats.
+            model::Error::Trainable(rule) => rule,
+            other => other.to_string(),
+        };
+        check.refuse("spec.trainable", rule);
         TrainableFrom::DEFAULT
     })
 }

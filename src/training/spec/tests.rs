@@ -184,6 +184,22 @@ fn the_head_of_the_starter_is_kept_unless_another_bias_is_given() {
 }
 
 #[test]
+fn a_version_keeps_its_name_and_the_path_of_its_weights() {
+    let given = v1::InitSpec {
+        kind: v1::InitKind::Path.into(),
+        path: "/data/artifacts/sha256/ab/abcd".to_owned(),
+        version: "models/age/versions/4".to_owned(),
+        ..Default::default()
+    };
+    let spec = v1::TrainingSpec {
+        init: Some(given.clone()),
+        ..minimal()
+    };
+    let resolved = Spec::resolve(Some(&spec)).unwrap().to_message();
+    assert_eq!(resolved.init, Some(given));
+}
+
+#[test]
 fn a_key_is_kept_and_accepted_for_files_only() {
     let init = |kind: v1::InitKind, key: &str| v1::TrainingSpec {
         init: Some(v1::InitSpec {

@@ -28,7 +28,9 @@ pub(super) fn rejects(report: &v1::DatasetReport) {
         let reason = match reject.reason.as_str() {
             "no_age" | "age_out_of_range" | "bad_row" => SkipReason::InvalidLabel,
             "too_large" => SkipReason::TooLarge,
-            "unreadable" | "missing" | "outside_root" => SkipReason::Unreadable,
+            "permission_denied" | "unreadable" | "missing" | "outside_root" => {
+                SkipReason::Unreadable
+            }
             _ => SkipReason::Undecodable,
         };
         metrics::training_images_skipped(reason, reject.count);

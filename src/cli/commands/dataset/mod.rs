@@ -5,6 +5,7 @@ mod args;
 mod check;
 mod named;
 mod push;
+mod send;
 mod upload;
 mod uploads;
 

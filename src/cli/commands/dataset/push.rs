@@ -11,7 +11,7 @@ use crate::{
         commands::dataset::{
             archive::Archive,
             named,
-            upload::{self, Interrupted, Sent},
+            send::{Interrupted, Sent, send},
         },
         context::{Context, Outcome},
         error::Error,
@@ -79,7 +79,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     for warning in archive.warnings() {
         output.note(&format!("warning: {warning}"));
     }
-    let upload = match upload::send(archive, base, args.resume, context).await? {
+    let upload = match send(archive, base, args.resume, context).await? {
         Sent::Complete(upload) => upload,
         Sent::Interrupted(interrupted) => {
             context.output.warn(&interrupted_message(&interrupted));

@@ -3,7 +3,6 @@
 
 use std::{
     io::{self, Read},
-    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -13,96 +12,15 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 use ureq::{Agent, Body, SendBody, http::Response};
 
-use crate::cli::{
-    args::watch_flag::ctrl_c, client::RetryPolicy, commands::dataset::archive::Archive,
-    context::Context, error::Error, output::text::size_text,
-};
+use crate::cli::{client::RetryPolicy, commands::dataset::archive::Archive, error::Error};
 
 /// Bytes per request; they are durable when its response arrives.
 const CHUNK_BYTES: u64 = 32 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
-const DRAW_INTERVAL: Duration = Duration::from_millis(100);
-
-/// End of an upload without an error.
-pub(super) enum Sent {
-    /// The upload with this id is complete.
-    Complete(String),
-    /// Ctrl-C.
-    Interrupted(Interrupted),
-}
-
-/// State of an upload at Ctrl-C.
-pub(super) struct Interrupted {
-    /// Id of the upload; `None` before the server has created it.
-    pub(super) upload: Option<String>,
-    /// Bytes that were sent, and those of the archive.
-    pub(super) sent: u64,
-    pub(super) total: u64,
-}
-
-/// Uploads the archive on a thread of its own, because the HTTP client blocks, and draws the
-/// progress. After Ctrl-C the thread runs until the program ends.
-pub(super) async fn send(
-    archive: Archive,
-    base: String,
-    resume: Option<String>,
-    context: &mut Context,
-) -> Result<Sent, Error> {
-    let upload = Upload {
-        agent: agent(),
-        base,
-        archive,
-        sent: Arc::new(AtomicU64::new(0)),
-        id: Arc::default(),
-        retry: context.retry,
-    };
-    let (sent, total) = (Arc::clone(&upload.sent), upload.archive.length());
-    let id = Arc::clone(&upload.id);
-    let (result_tx, mut result_rx) = oneshot::channel();
-    let (note_tx, mut note_rx) = mpsc::channel::<String>(8);
-    thread::Builder::new()
-        .name("upload".to_owned())
-        .spawn(move || {
-            // A full channel drops notes; a closed one means that the user interrupted the command.
-            let note = |text: &str| drop(note_tx.try_send(text.to_owned()));
-            result_tx.send(upload.run(resume, note)).ok();
-        })
-        .map_err(Error::Runtime)?;
-    let output = &mut context.output;
-    let mut ticks = tokio::time::interval(DRAW_INTERVAL);
-    let mut interrupt = pin!(ctrl_c());
-    let result = loop {
-        tokio::select! {
-            result = &mut result_rx => break result,
-            () = &mut interrupt => {
-                output.clear();
-                return Ok(Sent::Interrupted(Interrupted {
-                    upload: id.get().cloned(),
-                    sent: sent.load(Ordering::Relaxed),
-                    total,
-                }));
-            }
-            Some(text) = note_rx.recv() => output.note(&text),
-            _ = ticks.tick() => {
-                let now = sent.load(Ordering::Relaxed);
-                let text = format!("{} of {}", size_text(now), size_text(total));
-                output.draw(now as f64 / total.max(1) as f64, text);
-            }
-        }
-    };
-    output.clear();
-    while let Ok(text) = note_rx.try_recv() {
-        output.note(&text);
-    }
-    let result =
-        result.map_err(|_| Error::Runtime(io::Error::other("the upload thread panicked")))?;
-    result.map(Sent::Complete)
-}
 
 fn agent() -> Agent {
     Agent::config_builder()
@@ -113,14 +31,15 @@ fn agent() -> Agent {
         .into()
 }
 
-struct Upload {
+/// Requests of one upload; they block their thread.
+pub(super) struct Upload {
     agent: Agent,
     base: String,
-    archive: Archive,
+    pub(super) archive: Archive,
     /// Bytes that were sent, for the progress bar.
-    sent: Arc<AtomicU64>,
+    pub(super) sent: Arc<AtomicU64>,
     /// Id, once the server has created the upload.
-    id: Arc<OnceLock<String>>,
+    pub(super) id: Arc<OnceLock<String>>,
     retry: RetryPolicy,
 }
 
@@ -152,8 +71,19 @@ impl Attempts {
 }
 
 impl Upload {
+    pub(super) fn new(base: String, archive: Archive, retry: RetryPolicy) -> Self {
+        Self {
+            agent: agent(),
+            base,
+            archive,
+            sent: Arc::default(),
+            id: Arc::default(),
+            retry,
+        }
+    }
+
     /// Sends the bytes that the server does not have yet. Returns the id of the upload.
-    fn run(&self, resume: Option<String>, note: impl Fn(&str)) -> Result<String, Error> {
+    pub(super) fn run(&self, resume: Option<String>, note: impl Fn(&str)) -> Result<String, Error> {
         let id = match resume {
             Some(id) => id,
             None => self.repeat(&note, None, || self.create())?,
@@ -377,19 +307,14 @@ mod tests {
         let path = directory.path().join("faces.zip");
         fs_err::write(&path, [0; 10]).unwrap();
         let delay = Duration::from_millis(1);
-        let upload = Upload {
-            agent: agent(),
-            base,
-            archive: Archive::open(&path, |_, _| {}).unwrap(),
-            sent: Arc::default(),
-            id: Arc::default(),
-            retry: RetryPolicy {
-                initial_delay: delay,
-                max_delay: delay,
-                stream_timeout: Duration::from_millis(50),
-                ..RetryPolicy::default()
-            },
+        let archive = Archive::open(&path, |_, _| {}).unwrap();
+        let retry = RetryPolicy {
+            initial_delay: delay,
+            max_delay: delay,
+            stream_timeout: Duration::from_millis(50),
+            ..RetryPolicy::default()
         };
+        let upload = Upload::new(base, archive, retry);
         upload.run(None, |_| {})
     }
 

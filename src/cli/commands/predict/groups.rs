@@ -1,4 +1,4 @@
-//! Input images, and their groups, each of which is one request.
+//! Input images, and their groups. A group becomes one request.
 
 use std::{
     io::{ErrorKind, Read as _},

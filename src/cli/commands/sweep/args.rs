@@ -14,7 +14,8 @@ Examples:
   visage sweep faces/ --random 20 --range optimizer.learning_rate=1e-5..1e-2:log --grid 'trainable=[\"layer4\",\"fc\"],ALL'
   visage sweep faces/ --grid batch_size=16,32 --resume sweep-1a2b3c4d
 
-Fields have the names of TrainingSpec in the API. No run is promoted unless `--set promote=...` is given.
+Fields have the names of TrainingSpec in the API; `visage train --fields` lists them. Only the best run becomes
+a model version, which is not promoted; with --keep-versions all do, and `--set promote=...` applies to them.
 Ctrl-C leaves started runs to the server; the same command with --resume continues the sweep.
 The exit code is 0 only if all runs succeeded.";
 
@@ -53,6 +54,9 @@ pub(crate) struct Args {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(super) queued: u32,
+    /// Create a model version of every run, instead of the best run only
+    #[arg(long)]
+    pub(super) keep_versions: bool,
     /// Id of the sweep; its trainings are ID-1, ID-2 and so on [default: random]
     #[arg(long, value_name = "ID", conflicts_with = "resume")]
     pub(super) id: Option<String>,

@@ -6,6 +6,7 @@ mod request;
 mod run;
 mod runs;
 mod table;
+mod version;
 
 #[cfg(test)]
 mod tests;

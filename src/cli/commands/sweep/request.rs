@@ -73,6 +73,7 @@ pub(super) fn plan_runs(args: Args, id: &str) -> Result<Vec<Run>, Error> {
     let mut common = TrainingSpec {
         dataset: Some(dataset_spec(args.dataset.required()?, &args.reading)?),
         promote: Promote::Never.into(),
+        create_version: (!args.keep_versions).then_some(false),
         ..TrainingSpec::default()
     };
     for assignment in &args.set {

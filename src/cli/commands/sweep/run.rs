@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     cli::{
         args::{short_names, watch_flag::ctrl_c},
-        commands::sweep::{Args, request::plan_runs, runs::Runs, table},
+        commands::sweep::{Args, request::plan_runs, runs::Runs, table, version},
         context::{Context, Outcome},
         error::Error,
     },
@@ -52,6 +52,14 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     let mut ended: Vec<_> = runs.ended().collect();
     table::sort(&mut ended);
     table::print(&ended, &id, context)?;
+    if let Some(best) = table::best(&ended) {
+        let version = version::of_best(best, &client, context).await?;
+        let number = short_names::version_id(&version);
+        context.output.note(&format!(
+            "The best run, {}, is version {number}; serve it with `visage models promote {number}`.",
+            short_names::training_id(&best.name)
+        ));
+    }
     let has_failures = ended
         .iter()
         .any(|(_, training)| training.state() != TrainingState::Succeeded);

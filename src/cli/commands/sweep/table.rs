@@ -9,7 +9,8 @@ use crate::{
         context::Context,
         error::Error,
         output::{json, table},
-        report,
+        report::{self, validation_sets},
+        status_text::with_flags,
     },
     proto::v1::{Training, TrainingState},
 };
@@ -47,29 +48,44 @@ pub(super) fn print(ended: &[(&Run, &Training)], id: &str, context: &Context) ->
     let mut header = vec!["TRAINING"];
     header.extend(varied.iter().map(|assignment| assignment.field().path()));
     header.extend(["BEST EPOCH", "VAL LOSS", "RMSE", "MAE", "SECONDS", "STATE"]);
-    let rows: Vec<Vec<String>> = ended
+    let mut rows: Vec<Vec<String>> = ended
         .iter()
         .map(|(run, training)| row(run, training))
         .collect();
-    table::print(output, &header, &rows)?;
-    for (run, training) in ended {
-        if let Some(failure) = &training.failure {
-            output.note(&format!(
-                "{}: {} ({})",
-                run.name, failure.message, failure.reason
-            ));
+    let marks = marks(ended);
+    if let Some(marks) = &marks {
+        header.push(validation_sets::COLUMN);
+        for (row, mark) in rows.iter_mut().zip(marks) {
+            row.push(mark.clone());
         }
     }
-    if let Some((_, best)) = ended
-        .first()
-        .filter(|(_, training)| training.state() == TrainingState::Succeeded)
-    {
-        output.note(&format!(
-            "Serve the best with `visage models promote {}`.",
-            short_names::version_id(&best.model_version)
-        ));
+    table::print(output, &header, &rows)?;
+    if marks.is_some() {
+        output.note(validation_sets::EXPLANATION);
+    }
+    for (run, training) in ended {
+        if let Some(failure) = &training.failure {
+            let message = with_flags(&failure.message);
+            output.note(&format!("{}: {message} ({})", run.name, failure.reason));
+        }
     }
     Ok(())
+}
+
+/// The succeeded run with the lowest validation loss; `None` if the losses are on different images.
+pub(super) fn best<'a>(ended: &[(&Run, &'a Training)]) -> Option<&'a Training> {
+    if marks(ended).is_some() {
+        return None;
+    }
+    let (_, first) = ended.first()?;
+    (first.state() == TrainingState::Succeeded).then_some(*first)
+}
+
+fn marks(ended: &[(&Run, &Training)]) -> Option<Vec<String>> {
+    validation_sets::marks(ended.iter().map(|(_, training)| {
+        let dataset = training.dataset.as_ref();
+        dataset.map_or("", |dataset| dataset.val_digest.as_str())
+    }))
 }
 
 fn row(run: &Run, training: &Training) -> Vec<String> {
@@ -88,14 +104,8 @@ fn row(run: &Run, training: &Training) -> Vec<String> {
         ]),
         None => cells.extend(["-"; 4].map(str::to_owned)),
     }
-    cells.push(seconds(training).map_or("-".to_owned(), |seconds| format!("{seconds:.1}")));
+    let duration = report::duration(training);
+    cells.push(duration.map_or("-".to_owned(), |took| format!("{:.1}", took.as_secs_f64())));
     cells.push(report::state_name(training.state()).to_owned());
     cells
-}
-
-/// Duration from the first start of the process to the end.
-fn seconds(training: &Training) -> Option<f64> {
-    let (start, end) = (training.start_time?, training.end_time?);
-    let nanoseconds = f64::from(end.nanos) - f64::from(start.nanos);
-    Some((end.seconds - start.seconds) as f64 + nanoseconds / 1e9)
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::cli::args::{
     api_enum,
     dataset_args::{DatasetArg, ReadingArgs},
+    initial_weights::InitialWeights,
+    label::parse_label,
     spec_field::Assignment,
 };
 
@@ -13,6 +15,7 @@ Examples:
   visage train faces/ --epochs 10
   visage train faces/ --recipe best --batch-size 64
   visage train faces.csv --init RANDOM --trainable ALL --lr 1e-3 --patience 5
+  visage train faces/ --init live                    continue from the live version
   visage train faces/ --init weights/resnet18.pth --validate-only
   visage train faces/ --detach --json | jq -r .name
 
@@ -61,10 +64,16 @@ pub(crate) struct Args {
         help_heading = "Model"
     )]
     pub(super) recipe: Option<i32>,
-    /// Initial weights: IMAGENET1K_V1, STARTER (the built-in face model), RANDOM, or a .pth or
-    /// .safetensors file on the server's disk [default: IMAGENET1K_V1]
-    #[arg(long, value_name = "WEIGHTS", help_heading = "Model")]
-    pub(super) init: Option<String>,
+    /// Initial weights: IMAGENET1K_V1, STARTER (the built-in face model), RANDOM, a model version
+    /// (`live`, `4` or `models/MODEL/versions/VERSION`), or a .pth or .safetensors file on the
+    /// server's disk [default: IMAGENET1K_V1]
+    #[arg(
+        long,
+        value_name = "WEIGHTS",
+        value_parser = InitialWeights::parse,
+        help_heading = "Model"
+    )]
+    pub(super) init: Option<InitialWeights>,
     /// Key of the network in an --init file that holds several, such as `model_ema` or
     /// `state_dict.module.encoder_q`
     #[arg(long, value_name = "KEY", requires = "init", help_heading = "Model")]
@@ -192,6 +201,10 @@ pub(crate) struct Args {
         help_heading = "Training"
     )]
     pub(super) set: Vec<Assignment>,
+    /// Create no model version; `visage models register ID` creates one from the best checkpoint
+    /// later
+    #[arg(long, help_heading = "Training")]
+    pub(super) no_version: bool,
     /// When to promote the new model version to live [default: if-better]
     #[arg(
         long,
@@ -221,11 +234,4 @@ pub(crate) struct Args {
     // Last, because its heading applies to all options after it.
     #[command(flatten, next_help_heading = "Data")]
     pub(super) reading: ReadingArgs,
-}
-
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
 }

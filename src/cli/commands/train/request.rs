@@ -1,18 +1,14 @@
 //! The StartTraining request of `visage train`.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::{
-    cli::{
-        args::{dataset_args::dataset_spec, paths::absolute},
-        commands::train::Args,
-        error::Error,
-    },
+    cli::{args::dataset_args::dataset_spec, commands::train::Args, error::Error},
     proto::v1::{
-        AugmentationSpec, DatasetSpec, EarlyStoppingSpec, InitKind, InitSpec, LossSpec, Metric,
-        OptimizerSpec, ScheduleSpec, StartTrainingRequest, TargetSpec, TrainingSpec,
+        AugmentationSpec, DatasetSpec, EarlyStoppingSpec, LossSpec, Metric, OptimizerSpec,
+        ScheduleSpec, StartTrainingRequest, TargetSpec, TrainingSpec,
     },
 };
 
@@ -52,10 +48,7 @@ pub(super) fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
             split_grouping: args.split_grouping.unwrap_or_default(),
             ..dataset_spec(args.dataset.required()?, &args.reading)?
         }),
-        init: args
-            .init
-            .map(|init| init_spec(&init, args.init_key))
-            .transpose()?,
+        init: args.init.map(|init| init.spec(args.init_key)).transpose()?,
         trainable: args.trainable,
         max_epochs: args.epochs,
         batch_size: args.batch_size,
@@ -64,6 +57,7 @@ pub(super) fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
         early_stopping: Some(early_stopping),
         seed: args.seed,
         promote: args.promote.unwrap_or_default(),
+        create_version: args.no_version.then_some(false),
         head_bias: args.head_bias.unwrap_or_default(),
         max_duration,
         feature_cache: args.feature_cache.unwrap_or_default(),
@@ -92,20 +86,5 @@ pub(super) fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
         training_id: args.id.unwrap_or_default(),
         display_name: args.display_name.unwrap_or_default(),
         labels: args.labels.into_iter().collect(),
-    })
-}
-
-fn init_spec(text: &str, key: Option<String>) -> Result<InitSpec, Error> {
-    let (kind, path) = match text.to_ascii_uppercase().as_str() {
-        "IMAGENET1K_V1" => (InitKind::Imagenet1kV1, String::new()),
-        "RANDOM" => (InitKind::Random, String::new()),
-        "STARTER" => (InitKind::Starter, String::new()),
-        _ => (InitKind::Path, absolute(PathBuf::from(text))?),
-    };
-    Ok(InitSpec {
-        kind: kind.into(),
-        path,
-        key: key.unwrap_or_default(),
-        version: String::new(),
     })
 }

@@ -1,16 +1,21 @@
 //! Subcommands and flags of `visage trainings`.
 
 use crate::{
-    cli::{args::watch_flag::WatchFlag, commands::trainings::download},
+    cli::{
+        args::{label::parse_label, watch_flag::WatchFlag},
+        commands::trainings::download,
+    },
     proto::v1::TrainingState,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   visage trainings list --state running --state queued
+  visage trainings list --label sweep=rates
   visage trainings list --watch            refresh every 2 seconds until Ctrl-C
   visage trainings get faces-2
   visage trainings get faces-2 --watch=10s until it has ended
+  visage trainings compare faces-1 faces-2 different settings and their metrics
   visage trainings stop faces-2            stop early, keep the best checkpoint
   visage trainings pause faces-2           release the device; `resume` continues
   visage trainings resume faces-2          back into the queue
@@ -32,6 +37,12 @@ pub(crate) enum Command {
         training: TrainingArg,
         #[command(flatten)]
         watch: WatchFlag,
+    },
+    /// Show the settings in which trainings differ, and their metrics
+    Compare {
+        /// `ID` or `trainings/ID`; two or more
+        #[arg(required = true, num_args = 2.., value_name = "ID")]
+        trainings: Vec<String>,
     },
     /// Stop a training early and keep its best checkpoint
     Stop(TrainingArg),
@@ -90,6 +101,9 @@ pub(crate) struct ListArgs {
     /// Only trainings in this state, such as `running`; repeatable
     #[arg(long = "state", value_name = "STATE", value_parser = parse_state)]
     pub(super) states: Vec<TrainingState>,
+    /// Only trainings with this label; repeatable, all labels must match
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub(super) labels: Vec<(String, String)>,
     #[command(flatten)]
     pub(super) watch: WatchFlag,
 }

@@ -1,5 +1,7 @@
 //! Tables of trainings and of checkpoints.
 
+use std::collections::BTreeMap;
+
 use crate::{
     cli::{
         args::{short_names, watch_flag::Snapshot},
@@ -11,10 +13,13 @@ use crate::{
             json, table,
             text::{size_text, time_text},
         },
-        report,
+        report::{self, validation_sets},
     },
     proto::v1::{Checkpoint, ListCheckpointsRequest, ListTrainingsRequest, Training},
 };
+
+/// Position of the marks in the table of trainings, before the losses.
+const MARK_COLUMN: usize = 3;
 
 pub(super) async fn trainings(
     args: &ListArgs,
@@ -22,12 +27,13 @@ pub(super) async fn trainings(
     context: &Context,
 ) -> Result<Snapshot, Error> {
     let states: Vec<i32> = args.states.iter().map(|&state| state.into()).collect();
+    let labels: BTreeMap<String, String> = args.labels.iter().cloned().collect();
     let found = pages(args.limit, async |page_size, page_token| {
         let message = ListTrainingsRequest {
             page_size,
             page_token,
             states: states.clone(),
-            labels: Default::default(),
+            labels: labels.clone(),
         };
         let response = client.trainings().list_trainings(request(message)).await;
         let page = client.message(response)?;
@@ -40,17 +46,33 @@ pub(super) async fn trainings(
         return Ok(Snapshot::changing(lines.collect()));
     }
     if found.is_empty() {
-        context.output.note(match states.is_empty() {
-            true => "No trainings. Start one with `visage train DIRECTORY`.",
-            false => "No trainings in these states.",
-        });
+        context
+            .output
+            .note(match states.is_empty() && labels.is_empty() {
+                true => "No trainings. Start one with `visage train DIRECTORY`.",
+                false => "No trainings with these states and labels.",
+            });
         return Ok(Snapshot::changing(Vec::new()));
     }
-    let rows: Vec<Vec<String>> = found.iter().map(training_row).collect();
-    let header = [
-        "ID", "STATE", "EPOCH", "VAL LOSS", "MAE", "VERSION", "CREATED", "NAME",
+    let marks = validation_sets::marks(found.iter().map(val_digest));
+    let mut header = vec![
+        "ID", "STATE", "EPOCH", "VAL LOSS", "MAE", "VERSION", "DISK", "CREATED", "NAME",
     ];
-    Ok(Snapshot::changing(table::lines(&header, &rows)))
+    let mut rows: Vec<Vec<String>> = found.iter().map(training_row).collect();
+    if let Some(marks) = &marks {
+        header.insert(MARK_COLUMN, validation_sets::COLUMN);
+        for (row, mark) in rows.iter_mut().zip(marks) {
+            row.insert(MARK_COLUMN, mark.clone());
+        }
+    }
+    let mut lines = table::lines(&header, &rows);
+    lines.extend(marks.map(|_| validation_sets::EXPLANATION.to_owned()));
+    Ok(Snapshot::changing(lines))
+}
+
+fn val_digest(training: &Training) -> &str {
+    let dataset = training.dataset.as_ref();
+    dataset.map_or("", |dataset| dataset.val_digest.as_str())
 }
 
 fn training_row(training: &Training) -> Vec<String> {
@@ -68,6 +90,10 @@ fn training_row(training: &Training) -> Vec<String> {
         best.map(|best| format!("{:.2}", best.val_mae))
             .unwrap_or_default(),
         short_names::version_id(&training.model_version).to_owned(),
+        match training.checkpoint_bytes {
+            0 => String::new(),
+            bytes => size_text(bytes),
+        },
         time_text(training.create_time),
         training.display_name.clone(),
     ]

@@ -1,6 +1,7 @@
 //! `visage trainings`: lists, shows, controls and deletes trainings, and downloads checkpoints.
 
 mod args;
+mod compare;
 mod download;
 mod list;
 mod run;

@@ -7,11 +7,11 @@ use crate::{
             watch_flag::{self, Snapshot},
         },
         client::{Client, is_final, request},
-        commands::trainings::{Command, download, list},
+        commands::trainings::{Command, compare, download, list},
         context::{Context, Outcome},
         error::Error,
-        output::json,
-        report,
+        output::{json, text::size_text},
+        report::{self, settings},
     },
     proto::v1::{
         CancelTrainingRequest, DeleteTrainingRequest, GetTrainingRequest, PauseTrainingRequest,
@@ -37,11 +37,12 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outco
             let query = async || get(&name, &client, context).await;
             return watch_flag::print(&watch, context, query).await;
         }
+        Command::Compare { trainings } => {
+            return compare::run(&trainings, &client, context).await;
+        }
         Command::Delete(training) => {
             let name = short_names::training(&training.id);
-            let message = DeleteTrainingRequest { name: name.clone() };
-            client.message(trainings.delete_training(request(message)).await)?;
-            context.output.note(&format!("Deleted {name}."));
+            delete(name, &client, context).await?;
             return Ok(Outcome::Done);
         }
         Command::Stop(training) => {
@@ -90,12 +91,31 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outco
     Ok(Outcome::Done)
 }
 
-async fn get(name: &str, client: &Client, context: &Context) -> Result<Snapshot, Error> {
+/// Deletes a training and prints the disk space that became free.
+async fn delete(name: String, client: &Client, context: &Context) -> Result<(), Error> {
+    // The bytes of its checkpoints are not known after the deletion.
+    let before = find(&name, client).await?;
+    let message = DeleteTrainingRequest { name: name.clone() };
+    client.message(client.trainings().delete_training(request(message)).await)?;
+    let freed = before.map_or(0, |training| training.checkpoint_bytes);
+    let kept = match freed {
+        0 => "model versions keep their files".to_owned(),
+        bytes => format!("{} freed", size_text(bytes)),
+    };
+    context.output.note(&format!("Deleted {name}; {kept}."));
+    Ok(())
+}
+
+pub(super) async fn find(name: &str, client: &Client) -> Result<Option<Training>, Error> {
     let message = GetTrainingRequest {
         name: name.to_owned(),
     };
     let response = client.trainings().get_training(request(message)).await;
-    let training = client.message(response)?.training;
+    Ok(client.message(response)?.training)
+}
+
+async fn get(name: &str, client: &Client, context: &Context) -> Result<Snapshot, Error> {
+    let training = find(name, client).await?;
     let is_final = training
         .as_ref()
         .is_some_and(|training| is_final(training.state()));
@@ -119,9 +139,23 @@ fn lines(training: Option<Training>, context: &Context) -> Result<Vec<String>, E
     if let Some(progress) = &training.progress {
         lines.push(format!("Now: {}", report::progress_text(progress)));
     }
+    if let Some(dataset) = settings::dataset_text(&training) {
+        lines.push(format!("Data: {dataset}"));
+    }
     lines.extend(training.dataset.iter().flat_map(report::dataset_lines));
     if !training.init_source.is_empty() {
         lines.push(format!("Initial weights: {}", training.init_source));
+    }
+    let settings = settings::shown(&training);
+    if !settings.is_empty() {
+        lines.push("Settings:".to_owned());
+        let width = settings
+            .iter()
+            .map(|(name, _)| name.len())
+            .max()
+            .unwrap_or(0);
+        let pairs = settings.iter();
+        lines.extend(pairs.map(|(name, value)| format!("  {name:<width$}  {value}")));
     }
     let mut labels: Vec<String> = training
         .labels

@@ -61,10 +61,10 @@ fn difference_line(server: Option<&ServerPrecision>) -> String {
     match server {
         None => "Precision: f32; a server that computes in f16 or bf16 predicts ages that differ by up to 0.1 years on average.".to_owned(),
         Some(server) if server.name == "f32" => {
-            "Precision: f32, as on the server; the ages agree within 0.001 years.".to_owned()
+            "Precision: f32, as on the server; the ages agree within 0.01 years, which is the rounding of the resizing.".to_owned()
         }
         Some(server) => format!(
-            "Precision: f32; the server computes in {}, which changes the ages of its eight test faces by {:.4} years on average.",
+            "Precision: f32; the server computes in {}, which changes the ages of its eight test faces by {:.3} years on average.",
             server.name, server.difference
         ),
     }

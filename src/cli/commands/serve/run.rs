@@ -1,15 +1,16 @@
-//! `visage serve`: resolves the settings and runs the server.
+//! Arguments of `visage serve`, and the run of the server.
 
 use std::io::{self, IsTerminal as _};
 
 use crate::{
     cli::{
         args::setting_flags::SettingFlags,
+        commands::serve::banner,
         context::{Context, Outcome},
         error::Error,
     },
     config::{Environment, LogFormat, LogLevel},
-    server,
+    server::{self, Ready},
     telemetry::logging::{self, Format},
 };
 
@@ -39,7 +40,15 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         LogFormat::Auto => Format::Json,
     };
     logging::init(resolved.config.log_level.as_str(), format)?;
-    let served = Box::pin(server::run(resolved.config)).await;
+    let (output, data_dir) = (context.output.clone(), resolved.config.data_dir.clone());
+    let on_ready = move |ready: Ready| {
+        if io::stderr().is_terminal() {
+            for line in banner::lines(&ready, &data_dir) {
+                output.note(&line);
+            }
+        }
+    };
+    let served = Box::pin(server::run(resolved.config, on_ready)).await;
     served.map_err(|error| Error::Serve(Box::new(error)))?;
     Ok(Outcome::Done)
 }
