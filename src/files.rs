@@ -7,6 +7,10 @@ use std::{
 
 use fs_err as fs;
 
+/// Marks the directory of uploaded datasets. The files of one come from one client, so that a
+/// dataset must not name files outside its own directory.
+pub(crate) const UPLOADED_MARKER: &str = ".visage";
+
 /// Writes a file atomically and durably: to a temporary file that is synced and renamed. The file
 /// is readable by its owner only.
 ///

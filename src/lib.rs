@@ -36,8 +36,8 @@
 //!   on one thread.
 //! - An event is durable before it is sent.
 //! - Every queue is bounded, and a full one has a defined response.
-//! - Metric names are defined in `telemetry/metrics` only, a `Status` is created in `services` and
-//!   `server` only, and only `config` reads the environment.
+//! - Metric names are defined in `telemetry/metrics` only, a `Status` is created in `services`, in
+//!   `server` and by the codec in `proto` only, and only `config` reads the environment.
 //! - Training and serving share one preprocessing, [`imaging`].
 //!
 //! # Glossary

@@ -80,7 +80,7 @@ pub(crate) use self::near::DEFAULT_NEAR_DISTANCE;
 pub(crate) use self::options::{AgeRange, MAX_NEAR_DISTANCE, Options, Purpose, Verify};
 pub(crate) use self::progress::Phase;
 pub(crate) use self::report::{Report, Source, SplitOrigin, SplitReport};
-pub(crate) use self::roots::{Roots, UPLOADED_MARKER};
+pub(crate) use self::roots::Roots;
 pub(crate) use self::sample::Sample;
 pub(crate) use self::skipped::Skipped;
 pub(crate) use self::source::check_source;

@@ -9,10 +9,7 @@ use std::{
 use fs_err as fs;
 
 use super::Error;
-
-/// Marks a root whose entries are uploaded datasets. The files of one come from one client, so
-/// that a dataset must not name files outside its own directory.
-pub(crate) const UPLOADED_MARKER: &str = ".visage";
+use crate::files::UPLOADED_MARKER;
 
 /// Directories under which datasets or weights are accepted, with all links resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -11,8 +11,7 @@ use fs_err as fs;
 use uuid::Uuid;
 
 use crate::{
-    dataset::UPLOADED_MARKER,
-    files,
+    files::{self, UPLOADED_MARKER},
     proto::v1::{Dataset, DatasetKind},
     quarantine::Quarantine,
     store::NumberedDataset,

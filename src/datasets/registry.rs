@@ -90,8 +90,8 @@ impl DatasetRegistry {
     }
 
     /// Opens the datasets, updates their paths if the data directory was moved, removes temporary
-    /// directories of a killed server, and moves unknown ones into the quarantine. Nothing is unpacked or scanned before
-    /// [`DatasetRegistry::run`].
+    /// directories of a killed server, and moves unknown ones into the quarantine. Nothing is
+    /// unpacked or scanned before [`DatasetRegistry::run`].
     ///
     /// # Errors
     /// Directories that cannot be created or cleared, and failures of the store.

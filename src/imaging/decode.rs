@@ -6,7 +6,8 @@ use std::{
 };
 
 use image::{
-    DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage, metadata::Orientation,
+    ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage,
+    metadata::Orientation,
 };
 
 use super::{
@@ -260,13 +261,19 @@ fn guarded<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T, Error>) ->
 /// both images.
 fn into_rgb(image: DynamicImage) -> RgbImage {
     let (width, height) = (image.width(), image.height());
-    let samples = match image {
-        DynamicImage::ImageRgb8(image) => return image,
-        DynamicImage::ImageRgba8(image) => without_alpha(image.into_raw()),
-        DynamicImage::ImageLuma8(image) => grey_to_rgb(image.as_raw(), 1),
-        DynamicImage::ImageLumaA8(image) => grey_to_rgb(image.as_raw(), 2),
+    let samples = match image.color() {
+        ColorType::Rgba8 => without_alpha(image.into_bytes()),
+        ColorType::L8 => grey_to_rgb(image.as_bytes(), 1),
+        ColorType::La8 => grey_to_rgb(image.as_bytes(), 2),
         // The decoders above yield 8 bits.
-        other => return other.into_rgb8(),
+        ColorType::Rgb8
+        | ColorType::L16
+        | ColorType::La16
+        | ColorType::Rgb16
+        | ColorType::Rgba16
+        | ColorType::Rgb32F
+        | ColorType::Rgba32F
+        | _ => return image.into_rgb8(),
     };
     RgbImage::from_raw(width, height, samples)
         .expect("three samples were written for each pixel of the image")

@@ -13,8 +13,8 @@
 //!
 //! Training may change an image at random in between ([`augment`]).
 //!
-//! Large images wait for memory (`memory`). This module does not depend on tensors or files. A thread that prepares many images
-//! keeps one [`Preprocessor`].
+//! Large images wait for memory (`memory`). This module does not depend on tensors or files. A
+//! thread that prepares many images keeps one [`Preprocessor`].
 
 /// Incremented whenever a decoder returns other pixels for the same file. Checkpoints record it: 1
 /// decoded JPEG with zune-jpeg, 2 with libjpeg-turbo. Caches of features and responses do not need

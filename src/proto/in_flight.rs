@@ -64,8 +64,12 @@ struct Share {
 impl Held {
     /// Adds received bytes. Returns false if the budget is exhausted.
     pub(crate) fn receive(&self, bytes: usize) -> bool {
-        let received = self.0.received.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        self.grow_to(received)
+        let received = self.0.received.load(Ordering::Acquire) + bytes;
+        let is_held = self.grow_to(received);
+        if is_held {
+            self.0.received.store(received, Ordering::Release);
+        }
+        is_held
     }
 
     /// Releases the memory of the messages so far, which the service has taken.

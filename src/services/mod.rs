@@ -7,8 +7,8 @@
 //! - [`open_inference`]: the Open Inference Protocol. [`uploads`]: uploads over HTTP.
 //!   [`predict_page`]: predictions of single images over HTTP.
 //! - [`status`]: the one place where an error becomes a `Status`.
-//! - [`caller`], `page`, `dataset_input`, [`request_body`]: parts of requests. `compression`, `download`,
-//!   `http`: parts of responses. [`limit`], [`streaming_job`], `task`: how calls run.
+//! - [`caller`], `page`, `dataset_input`, [`request_body`]: parts of requests. `compression`,
+//!   `download`, `http`: parts of responses. [`limit`], [`streaming_job`], `task`: how calls run.
 //!
 //! No service holds a tensor.
 

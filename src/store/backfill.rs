@@ -5,7 +5,7 @@ use sqlx::{SqliteConnection, sqlite::SqlitePool};
 
 use crate::proto::v1 as pb;
 
-use super::{Error, training_insertion::insert_labels};
+use super::{Error, labels::insert_labels};
 
 /// Fills the columns of `0004_labels_and_sizes.sql`, once: the mark that it has yet to be done is
 /// removed in the same transaction, so a crash repeats it.

@@ -59,7 +59,7 @@ pub enum Error {
     QueueFull { limit: usize },
     #[error("{name} has ended as {} and cannot change", state.as_str_name())]
     Terminal { name: String, state: TrainingState },
-    #[error("{name} has not ended ({}); cancel it first", state.as_str_name())]
+    #[error("{name} has not ended ({}); {}", state.as_str_name(), remedy(*state))]
     StillLive { name: String, state: TrainingState },
     #[error(
         "events of the kind {kind} cannot be appended: the store writes them itself or does not keep them"
@@ -123,6 +123,15 @@ pub enum Error {
     Closed,
     #[error("failed to access the database")]
     Database { source: sqlx::Error },
+}
+
+/// The step before a training that has not ended can be deleted.
+fn remedy(state: TrainingState) -> &'static str {
+    if matches!(state, TrainingState::Cancelling | TrainingState::Stopping) {
+        "it is ending, so try again in a moment"
+    } else {
+        "cancel it first"
+    }
 }
 
 impl Error {

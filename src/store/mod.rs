@@ -59,6 +59,7 @@ mod datasets;
 mod disk_use;
 mod error;
 mod events;
+mod labels;
 mod lock;
 mod open;
 mod page;

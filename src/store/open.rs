@@ -14,7 +14,7 @@ use sqlx::{
 };
 use tokio::sync::watch;
 
-use crate::files;
+use crate::files::{self, UPLOADED_MARKER};
 
 use super::{
     Error, backfill,
@@ -56,8 +56,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::NewerDatabase`], [`Error::ForeignDatabase`],
-    /// [`Error::DatabaseMissing`] and [`Error::CorruptDatabase`], each before any change; [`Error::Directory`],
-    /// [`Error::DiskFull`], [`Error::Migration`].
+    /// [`Error::DatabaseMissing`] and [`Error::CorruptDatabase`], each before any change;
+    /// [`Error::Directory`], [`Error::DiskFull`], [`Error::Migration`].
     pub(crate) async fn open(directory: &Path) -> Result<Self, Error> {
         create_directory(directory).map_err(|source| Error::directory(directory, source))?;
         let lock = DirectoryLock::acquire(directory)?;
@@ -131,9 +131,12 @@ fn remains(directory: &Path) -> Option<&'static str> {
             names.any(|name| !name.to_string_lossy().starts_with('.'))
         })
     };
-    ["artifacts/sha256", "datasets"]
+    // Directories that others filled have no marker.
+    let has_datasets = directory.join("datasets").join(UPLOADED_MARKER).is_file();
+    let names = ["artifacts/sha256"]
         .into_iter()
-        .find(|name| has_entries(name))
+        .chain(has_datasets.then_some("datasets"));
+    names.into_iter().find(|name| has_entries(name))
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {

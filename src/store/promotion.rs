@@ -22,7 +22,7 @@ pub(super) struct Facts<'a> {
     pub(super) model: &'a str,
     /// Number of the new version.
     pub(super) version: u64,
-    /// Number of the live version now; `None` if there is none.
+    /// Number of the live version now.
     pub(super) live: Option<u64>,
     /// Comparison with the version that was live when the training ended; `None` if its process
     /// did not get that far.

@@ -1,6 +1,6 @@
 //! Inserting trainings into the queue.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::time::SystemTime;
 
 use prost::Message;
 use prost_types::Timestamp;
@@ -11,6 +11,7 @@ use crate::proto::v1::{self as pb, TrainingState};
 use super::{
     Error, Store, datasets,
     events::{Kind, Log, kinds},
+    labels::insert_labels,
     trainings::{delete_row, find, state_changed},
     transaction::{WriteTx, run_detached},
 };
@@ -53,7 +54,7 @@ impl Store {
         let inner = self.inner.clone();
         run_detached(Box::pin(async move {
             let mut write = WriteTx::start(inner).await?;
-            let inserted = insert(&mut write, training, request, max_queued).await?;
+            let inserted = Box::pin(insert(&mut write, training, request, max_queued)).await?;
             write.commit().await?;
             Ok(inserted)
         }))
@@ -150,23 +151,6 @@ async fn insert(
     })
 }
 
-/// Stores the labels of a training for filters.
-pub(super) async fn insert_labels(
-    connection: &mut SqliteConnection,
-    training: i64,
-    labels: &BTreeMap<String, String>,
-) -> Result<(), Error> {
-    for (key, value) in labels {
-        sqlx::query("INSERT INTO training_labels (training, key, value) VALUES (?, ?, ?)")
-            .bind(training)
-            .bind(key)
-            .bind(value)
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
-}
-
 /// State of the queue before an insertion.
 struct Insertable {
     /// Queued trainings.
@@ -214,10 +198,10 @@ async fn has_trained_nothing(
         return Ok(false);
     }
     // A restart removes the metrics of the repeated epochs, but not the events.
-    let has_trained = |kind: &Kind| match kind {
-        Kind::StateChanged(change) => change.state() == TrainingState::Running,
-        Kind::EpochCompleted(_) => true,
-        _ => false,
+    let has_trained = |kind: &Kind| {
+        let is_running =
+            matches!(kind, Kind::StateChanged(change) if change.state() == TrainingState::Running);
+        is_running || matches!(kind, Kind::EpochCompleted(_))
     };
     let kinds = kinds(connection, number).await?;
     Ok(!kinds.iter().any(has_trained))

@@ -25,8 +25,8 @@ pub(super) struct WriteTx {
 }
 
 impl WriteTx {
-    /// Waits for the turn of the client and for the writing connection, and acquires SQLite's write lock at once, so that data read
-    /// in the transaction stay valid.
+    /// Waits for the turn of the client and for the writing connection, and acquires SQLite's write
+    /// lock at once, so that data read in the transaction stay valid.
     pub(super) async fn start(inner: Arc<Inner>) -> Result<Self, Error> {
         let turn = inner.turns.next().await;
         let transaction = inner.writer.begin_with("BEGIN IMMEDIATE").await?;

@@ -34,13 +34,23 @@ fn frames(mut rest: &[u8]) -> Vec<(u8, Vec<u8>)> {
     frames
 }
 
-/// Calls a method like a page of [`ORIGIN`].
+/// Calls a method like a page of the server.
 fn call(address: &str, path: &str, message: &impl Message) -> Response<ureq::Body> {
+    call_from(&format!("http://{address}"), address, path, message)
+}
+
+/// Calls a method like a page of an origin.
+fn call_from(
+    origin: &str,
+    address: &str,
+    path: &str,
+    message: &impl Message,
+) -> Response<ureq::Body> {
     agent()
         .post(format!("http://{address}{path}"))
         .header("content-type", "application/grpc-web+proto")
         .header("x-grpc-web", "1")
-        .header("origin", ORIGIN)
+        .header("origin", origin)
         .send(framed(message))
         .unwrap()
 }
@@ -111,6 +121,8 @@ fn only_pages_of_the_given_origins_may_call() {
     for address in [&closed.grpc, &closed.http] {
         let answer = preflight(address, INFO);
         assert_eq!(header(answer.headers(), "access-control-allow-origin"), "");
+        let answer = call_from(ORIGIN, address, INFO, &v1::GetServerInfoRequest {});
+        assert_eq!(header(answer.headers(), "grpc-status"), "7");
     }
 
     let open = Server::start(&["--cors-origins", ORIGIN]);
@@ -125,7 +137,7 @@ fn only_pages_of_the_given_origins_may_call() {
         );
         assert!(header(headers, "access-control-allow-methods").contains("POST"));
 
-        let answer = call(address, INFO, &v1::GetServerInfoRequest {});
+        let answer = call_from(ORIGIN, address, INFO, &v1::GetServerInfoRequest {});
         let headers = answer.headers();
         assert_eq!(header(headers, "access-control-allow-origin"), ORIGIN);
         let exposed = header(headers, "access-control-expose-headers");

@@ -291,5 +291,5 @@ async fn columns_are_named_on_the_command_line() {
     assert!(text.contains("Images: 24"), "{text}");
     let alone = run(&["evaluate", "--column", "age=real_age"]);
     let text = String::from_utf8_lossy(&alone.stderr);
-    assert!(text.contains("require --dataset"), "{text}");
+    assert!(text.contains("require a dataset"), "{text}");
 }

@@ -199,12 +199,11 @@ async fn an_interrupted_push_names_its_upload_which_is_listed_resumed_and_delete
     let second = interrupted().await;
     let listed = || {
         let list = server.run(&["datasets", "uploads", "--json"]);
-        let ids = text_of(&list)
+        text_of(&list)
             .lines()
             .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
             .map(|upload| upload["upload"].as_str().unwrap().to_owned())
-            .collect::<Vec<_>>();
-        ids
+            .collect::<Vec<_>>()
     };
     assert_eq!(listed(), [second.as_str(), &first]);
     let resumed = server.run(&[&push[..], &["--resume", &first]].concat());

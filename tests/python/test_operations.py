@@ -534,7 +534,8 @@ class FilesTest(unittest.TestCase):
     def test_every_metric_of_the_server_is_shown_or_left_out_on_purpose(self):
         shown = "".join(target["expr"] for panel in panels() for target in panel["targets"]) + deployed("prometheus/rules.yml")
         names = re.findall(r"^\| `(\w+)`", server.run("config", "--metrics"), re.MULTILINE)
-        left_out = {"process_virtual_memory_max_bytes"}  # Absent unless a limit is set.
+        # The first is absent unless a limit is set; the others are for the search of a cause.
+        left_out = {"process_virtual_memory_max_bytes", "visage_connections", "visage_connections_closed_total"}
         self.assertEqual({name for name in names if name not in shown}, left_out)
 
     def test_grafana_is_told_where_compose_puts_things(self):

@@ -8,8 +8,8 @@ use crate::{
     proto::v1::{BaselineSource, DatasetSplit, Evaluation, EvaluationReport, PredictedImage},
 };
 
-/// Metrics on the test images of a training, as [`evaluation_lines`], with the number of images that
-/// the version was trained on. An evaluation report has that number in its warnings.
+/// Metrics on the test images of a training, as [`evaluation_lines`], with the number of images
+/// that the version was trained on. An evaluation report has that number in its warnings.
 pub(crate) fn test_lines(test: &Evaluation) -> Vec<String> {
     let mut lines = evaluation_lines("Test", test);
     let trained_on = match test.trained_on_images {

@@ -91,7 +91,7 @@ fn collect(value: &Value, name: &str, fields: &mut BTreeMap<String, String>) {
             let items: Vec<String> = items.iter().map(plain).collect();
             items.join(",")
         }
-        other => plain(other),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => plain(value),
     };
     // Fields without presence are empty or unspecified if they are not set.
     if !(text.is_empty() || text.ends_with("_UNSPECIFIED")) {
@@ -110,7 +110,9 @@ fn plain(value: &Value) -> String {
             }
             _ => text.clone(),
         },
-        other => other.to_string(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            value.to_string()
+        }
     }
 }
 

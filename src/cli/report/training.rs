@@ -53,7 +53,7 @@ pub(crate) fn initial_line(initial: &EpochMetrics) -> String {
     )
 }
 
-/// Whether the best epoch is better than the initial weights, in the metric that people know.
+/// Compares the best epoch with the initial weights by MAE, the metric that people know.
 fn gain_line(initial: &EpochMetrics, best: &EpochMetrics) -> String {
     let verdict = if best.val_mae < initial.val_mae {
         "Training reduced the error"

@@ -156,7 +156,7 @@ async fn a_directory_becomes_a_table_with_a_row_for_each_image() {
     let (directory, files) = images(&names);
     let dir = directory.path().display().to_string();
     let table = directory.path().join("ages.csv").display().to_string();
-    let run = predict(&server, &[dir.clone()], &["-o", &table]).await;
+    let run = predict(&server, std::slice::from_ref(&dir), &["-o", &table]).await;
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
     assert_eq!(
         run.lines(),

@@ -276,8 +276,8 @@ impl Inner {
         })
     }
 
-    /// Removes the unfinished upload that received nothing for the longest time; an empty one counts
-    /// as idle from the start. Returns false if all are complete or in progress.
+    /// Removes the unfinished upload that received nothing for the longest time; an empty one
+    /// counts as idle from the start. Returns false if all are complete or in progress.
     fn evict_idle(&self) -> io::Result<bool> {
         let now = SystemTime::now();
         let mut idle = Vec::new();

@@ -24,8 +24,8 @@ const SIDE: u32 = 96;
 
 #[test]
 fn messages_have_the_bytes_of_the_official_package() {
-    // `onnx.ModelProto(...).SerializeToString(deterministic=True)` of the Python package onnx 1.23.2
-    // for the same model.
+    // `onnx.ModelProto(...).SerializeToString(deterministic=True)` of the Python package onnx
+    // 1.23.2 for the same model.
     const EXPECTED: &str = "\
         08081201701a013128033201643abb010a3d0a01780a01771201791a01632204\
         436f6e762a150a0c6b65726e656c5f736861706540014001a001072a120a0470\

@@ -2,10 +2,10 @@
 //! other file.
 //!
 //! This directory has it in the form of a checkpoint: `model.safetensors`, with convolutions in 16
-//! bits, `manifest.json` with its training and metrics, and `training-images.bin` with hashes of its
-//! training images. `deploy/tools/starter.sh` trains it and `deploy/tools/round_starter.py` writes
-//! the files. Tests compare them with the manifest's SHA-256, so that no program with a damaged
-//! starter is released.
+//! bits, `manifest.json` with its training and metrics, and `training-images.bin` with hashes of
+//! its training images. `deploy/tools/starter.sh` trains it and `deploy/tools/round_starter.py`
+//! writes the files. Tests compare them with the manifest's SHA-256, so that no program with a
+//! damaged starter is released.
 
 use std::{
     path::{Path, PathBuf},
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    /// As many as the images of its training whose bytes differ; see the model card.
+    /// The count is that of the training images whose bytes differ; see the model card.
     #[test]
     fn the_built_in_record_has_the_images_of_the_training() {
         let record = training_images().unwrap();
@@ -144,7 +144,10 @@ mod tests {
     #[test]
     fn the_built_in_record_is_that_of_the_training_images_where_these_are_available() {
         let Some(directory) = utkface() else {
-            eprintln!("skipped: no directory shared/data/utkface beside the repository");
+            #[expect(clippy::print_stderr, reason = "the reason of a skipped test")]
+            {
+                eprintln!("skipped: no directory shared/data/utkface beside the repository");
+            }
             return;
         };
         let hashes = |split: &str| {

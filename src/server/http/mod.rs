@@ -9,8 +9,8 @@
 //! | `/` | the dashboard, or these paths without one |
 //!
 //! The caller adds further pages: predictions at `/predict` and under `/v2`, uploads under
-//! `/datasets`, and the API for the dashboard, which can start and stop trainings. The port requires
-//! no credentials, so it is for a trusted network.
+//! `/datasets`, and the API for the dashboard, which can start and stop trainings. The port
+//! requires no credentials, so it is for a trusted network.
 
 mod pages;
 mod readiness;

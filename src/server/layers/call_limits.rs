@@ -163,7 +163,8 @@ pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> R
             Some(failed) => {
                 let is_slow = failed.code() == tonic::Code::DeadlineExceeded;
                 if is_http1 && is_slow {
-                    // As for headers that do not arrive: the client is in the middle of its request.
+                    // As for headers that do not arrive: the client is in the middle of its
+                    // request.
                     connection.close.cancel();
                     return std::future::pending().await;
                 }
@@ -206,9 +207,10 @@ fn refusal(refused: &Status, content_type: Option<HeaderValue>) -> Response {
             response
         }
         _ => {
-            let code = match refused.code() {
-                tonic::Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
-                _ => StatusCode::REQUEST_TIMEOUT,
+            let code = if refused.code() == tonic::Code::ResourceExhausted {
+                StatusCode::TOO_MANY_REQUESTS
+            } else {
+                StatusCode::REQUEST_TIMEOUT
             };
             let body = serde_json::json!({ "error": refused.message() }).to_string();
             let headers = [(CONTENT_TYPE, "application/json")];

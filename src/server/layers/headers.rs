@@ -1,4 +1,4 @@
-//! Headers that tell browsers how to handle the responses of the HTTP port.
+//! Headers with instructions to browsers, for all responses of the HTTP port.
 
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, header};

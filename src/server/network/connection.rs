@@ -47,7 +47,7 @@ pub(in crate::server) enum Protocols {
     Http1AndHttp2,
 }
 
-/// What the requests of one connection share; in the extensions of each request.
+/// State that the requests of one connection share; in the extensions of each request.
 #[derive(Debug, Clone, Default)]
 pub(in crate::server) struct ConnectionState {
     /// The order of the connection's writes.

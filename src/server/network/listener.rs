@@ -34,7 +34,7 @@ impl Limits {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit {
             current: limit.maximum,
-            ..limit.clone()
+            ..limit
         };
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
             tracing::debug!(%error, "failed to raise the limit of file descriptors");

@@ -24,7 +24,7 @@ pub(super) enum Protocol {
 /// The caller limits the time.
 ///
 /// # Errors
-/// Those of the stream, and [`io::ErrorKind::UnexpectedEof`] if it ends before.
+/// Errors of the stream, and [`io::ErrorKind::UnexpectedEof`] if it ends before.
 pub(super) async fn detect<S: AsyncRead + Unpin>(
     mut stream: S,
 ) -> io::Result<(Protocol, Rewound<S>)> {

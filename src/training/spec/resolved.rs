@@ -242,10 +242,11 @@ fn read_trained(check: &mut Check, given: &[String]) -> TrainableFrom {
         return TrainableFrom::DEFAULT;
     }
     TrainableFrom::parse(given).unwrap_or_else(|error| {
-        let rule = match error {
-            // Without the name, which the field repeats.
-            model::Error::Trainable(rule) => rule,
-            other => other.to_string(),
+        // Without the name, which the field repeats.
+        let rule = if let model::Error::Trainable(rule) = error {
+            rule
+        } else {
+            error.to_string()
         };
         check.refuse("spec.trainable", rule);
         TrainableFrom::DEFAULT

@@ -85,15 +85,15 @@ async fn attempt(
         // A service manager such as systemd may end all processes of the server at once.
         ProcessEnd::Exited | ProcessEnd::Crashed(_) if shutdown.is_cancelled() => return Ok(()),
         ProcessEnd::Finished(finished) if finished.paused => Disposition::Paused,
-        ProcessEnd::Finished(finished) => Disposition::Finished(FinalState::of_worker(*finished)),
-        ProcessEnd::Kill => Disposition::Finished(FinalState::Cancelled),
-        ProcessEnd::Failed(failure) => Disposition::Finished(FinalState::Failed {
+        ProcessEnd::Finished(finished) => Disposition::finished(FinalState::of_worker(*finished)),
+        ProcessEnd::Kill => Disposition::finished(FinalState::Cancelled),
+        ProcessEnd::Failed(failure) => Disposition::finished(FinalState::Failed {
             stop_reason: StopReason::Internal,
             failure,
         }),
         ProcessEnd::Exited => Disposition::Crashed(Crash::of_exit(None)),
         ProcessEnd::Crashed(crash) if crash.is_killed && oom_kills() > ooms_before => {
-            Disposition::Finished(FinalState::failed(
+            Disposition::finished(FinalState::failed(
                 StopReason::OutOfMemory,
                 OUT_OF_MEMORY,
                 format!(

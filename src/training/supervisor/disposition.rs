@@ -24,10 +24,16 @@ pub(super) const OUT_OF_MEMORY: &str = "OUT_OF_MEMORY";
 
 /// Outcome of an attempt whose process is gone.
 pub(super) enum Disposition {
-    Finished(FinalState),
+    Finished(Box<FinalState>),
     /// To be restarted, up to the limit of restarts.
     Crashed(Crash),
     Paused,
+}
+
+impl Disposition {
+    pub(super) fn finished(final_state: FinalState) -> Self {
+        Self::Finished(Box::new(final_state))
+    }
 }
 
 /// Records an outcome until that succeeds: before, the training appears to have a process. If the
@@ -63,7 +69,7 @@ async fn record(context: &Context, id: &str, disposition: &Disposition) -> Resul
         Disposition::Crashed(crash) => {
             return context.restart(id, Cause::Crash(crash.clone())).await;
         }
-        Disposition::Finished(final_state) => final_state,
+        Disposition::Finished(final_state) => final_state.as_ref(),
     };
     if let FinalState::Failed { failure, .. } = final_state {
         if failure.reason == OUT_OF_MEMORY && context.reduce_batch(id).await? {

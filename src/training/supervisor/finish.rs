@@ -33,7 +33,7 @@ pub(super) enum FinalState {
     /// The best checkpoint becomes a model version.
     Succeeded {
         stop_reason: StopReason,
-        test: Option<v1::Evaluation>,
+        test: Option<Box<v1::Evaluation>>,
         comparison: Option<Comparison>,
     },
     Failed {
@@ -55,7 +55,7 @@ impl FinalState {
             },
             None => FinalState::Succeeded {
                 stop_reason,
-                test: finished.test,
+                test: finished.test.map(Box::new),
                 comparison: finished.comparison,
             },
         }
@@ -127,7 +127,7 @@ impl Context {
                 training.best = self.store.best_metrics(id).await?;
             }
             best = training.best;
-            training.test.clone_from(test);
+            training.test = test.as_deref().cloned();
             if creates_version(&training) {
                 match self.prepare_version(&training).await? {
                     Ok(prepared) => {
@@ -161,6 +161,7 @@ impl Context {
                         stop_reason, test, ..
                     },
                 ) => {
+                    let test = test.map(|test| *test);
                     training.set_stop_reason(stop_reason);
                     change.events.extend(test.clone().map(Kind::TestEvaluated));
                     training.test = test;

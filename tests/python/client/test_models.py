@@ -26,7 +26,6 @@ class ModelsTest(TrainedTest):
     def delete_live(self):
         """Deletes `live` of the default model, and restores the aliases after the test."""
         self.client.models.DeleteAlias(model.DeleteAliasRequest(alias="live"))
-        self.addCleanup(self.client.models.DeleteAlias, model.DeleteAliasRequest(alias="previous"))
         self.addCleanup(self.set_alias, "models/age", 1, "live")
 
     def aliases_of(self, parent):

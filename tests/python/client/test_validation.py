@@ -35,6 +35,10 @@ class ValidationTest(ClientTest):
         self.assertEqual(len(self.list_trainings()), 0)
 
     def test_a_dry_run_fills_in_the_defaults_that_the_protos_name(self):
+        # The check of the initial weights looks for the file, which this test does not download.
+        weights = self.server.path("data/weights/resnet18-f37072fd.pth")
+        open(weights, "wb").close()
+        self.addCleanup(os.remove, weights)
         asked = training.TrainingSpec(dataset=training.DatasetSpec(path=faces()))
         resolved = self.client.start(asked, validate_only=True).resolved_spec
         expected = training.TrainingSpec(

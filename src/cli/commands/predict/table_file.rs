@@ -141,9 +141,13 @@ impl TableFile {
 }
 
 fn failed(error: csv::Error) -> Error {
-    Error::File(match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        kind => io::Error::other(format!("{kind:?}")),
+    // The writer fails for no other reason than its file.
+    let text = error.to_string();
+    let kind = error.into_kind();
+    Error::File(if let csv::ErrorKind::Io(error) = kind {
+        error
+    } else {
+        io::Error::other(text)
     })
 }
 

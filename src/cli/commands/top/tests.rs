@@ -203,7 +203,7 @@ fn a_server_without_trainings_or_metrics_shows_the_next_step() {
     let text = lines.join("\n");
     assert!(text.contains("no live version"), "{text}");
     assert!(
-        text.contains("start one with `visage train --dataset DIR`"),
+        text.contains("start one with `visage train DIRECTORY`"),
         "{text}"
     );
     assert!(

@@ -47,7 +47,7 @@ describe("defaults of the form", () => {
     expect(defaultsFor({ "init.kind": "STARTER" }).get("head_bias")).toBe("KEEP");
     expect(defaultsFor({ "optimizer.kind": "ADAMW" }).get("optimizer.weight_decay")).toBe("0.01");
     expect(defaultsFor({ recipe: "BEST", "optimizer.kind": "ADAMW" }).get("optimizer.weight_decay")).toBe("0.05");
-    // Those of the file are unknown.
+    // The values of the file are unknown.
     expect(defaultsFor({ "init.kind": "PATH" }).has("input_size")).toBe(false);
   });
 });

@@ -6,7 +6,4 @@ mod response;
 #[cfg(test)]
 mod tests;
 
-pub(super) use self::{
-    request::read,
-    response::write,
-};
+pub(super) use self::{request::read, response::write};
