@@ -17,7 +17,7 @@ use visage::proto::{
     v1::{self, HeadBias, InitKind, Promote, TrainingState, VersionOrigin},
 };
 
-use crate::support::{Server, files_of, small_spec, wait_until};
+use crate::support::{Server, ask, files_of, small_spec, wait_until};
 
 /// A file of the starter in the repository.
 fn asset(name: &str) -> Vec<u8> {
@@ -149,7 +149,10 @@ async fn an_unloadable_live_version_is_reported_until_another_is_live() {
 
     server.start_again();
     predictions_are(&server, ServingStatus::NotServing).await;
-    let readiness = server.page("/readyz").await;
+    let url = format!("http://{}/readyz", server.http);
+    let (status, mut answer) = ask("GET", url, &[], None);
+    assert_eq!(status, 503);
+    let readiness = answer.body_mut().read_to_string().unwrap();
     assert!(
         readiness.contains("failed to load the live version"),
         "{readiness}"

@@ -72,7 +72,7 @@ async fn an_upload_survives_a_killed_server_and_becomes_a_dataset() {
     // During a request that the server has received in part.
     let mut broken = TcpStream::connect(&server.http).unwrap();
     let head = format!(
-        "PATCH {path} HTTP/1.1\r\nhost: test\r\nupload-offset: 10000\r\ncontent-type: application/offset+octet-stream\r\ncontent-length: {}\r\n\r\n",
+        "PATCH {path} HTTP/1.1\r\nhost: localhost\r\nupload-offset: 10000\r\ncontent-type: application/offset+octet-stream\r\ncontent-length: {}\r\n\r\n",
         tar.len() - 10_000
     );
     broken.write_all(head.as_bytes()).unwrap();
