@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::files;
+
 /// Memory available without swapping, within the limit of the control group; in bytes.
 pub(super) fn free_memory() -> u64 {
     let group = || {
@@ -20,7 +22,7 @@ pub(crate) fn total_memory() -> u64 {
 
 /// Free bytes in the file system of a directory; 0 if unknown.
 pub(crate) fn free_disk(directory: &Path) -> u64 {
-    rustix::fs::statvfs(directory).map_or(0, |found| found.f_bavail.saturating_mul(found.f_frsize))
+    files::free_space(directory).unwrap_or(0)
 }
 
 /// Returns a value of `/proc/meminfo` in bytes; 0 if it is missing.
