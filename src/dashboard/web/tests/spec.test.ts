@@ -25,7 +25,7 @@ describe("the form of a spec", () => {
   it("offers enum values with their comments, except the unspecified one", () => {
     expect(leaf("promote")?.options).toEqual([
       { value: "ALWAYS", help: "Always." },
-      { value: "IF_BETTER", help: "If there is no live version, or if the live version has a higher mean squared error on the validation images of the training, which are predicted with both. Images that either version was trained on are excluded, and at least 50 others are required." },
+      { value: "IF_BETTER", help: "If no version is live, or if the live version has a higher mean squared error on the validation images of the training, which are predicted with both. Images that either version was trained on are excluded, and at least 50 others are required." },
       { value: "NEVER", help: "Never." },
     ]);
   });
