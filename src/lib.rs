@@ -23,11 +23,11 @@
 //! - [`store`]: the SQL database. [`artifacts`]: content-addressed files.
 //! - [`imaging`]: decodes, resizes and normalizes images. [`detection`]: finds faces.
 //! - [`telemetry`]: metrics, traces and logs. [`dashboard`]: the embedded web pages.
+//! - [`access`]: identities, roles and credentials.
 //! - [`config`]: settings from defaults, file, environment and flags.
 //! - [`names`]: resource names. [`files`]: atomic, durable file writes. [`quarantine`]: files that
-//!   the database does not know. [`priority`]: scheduling
-//!   priority of threads. [`proto`]: generated messages; the comments in `proto/visage/v1` are the
-//!   reference of the API.
+//!   the database does not know. [`priority`]: scheduling priority of threads. [`proto`]: generated
+//!   messages; the comments in `proto/visage/v1` are the reference of the API.
 //!
 //! # Invariants
 //!
@@ -71,6 +71,7 @@
 //! | version | a numbered, immutable model that a training or an import published |
 //! | worker | the child process of one training |
 
+mod access;
 mod artifacts;
 pub mod cli;
 mod config;

@@ -104,6 +104,55 @@ impl fmt::Display for EventDirectory {
     }
 }
 
+/// The credentials that the server accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AuthMethods {
+    /// Tokens and users of the token file.
+    pub(crate) tokens: bool,
+    /// Client certificates.
+    pub(crate) certificates: bool,
+    /// JSON Web Tokens of an OpenID Connect issuer.
+    pub(crate) oidc: bool,
+}
+
+impl AuthMethods {
+    const NAMES: [&'static str; 3] = ["tokens", "certificates", "oidc"];
+
+    /// Without a method, every client may do everything.
+    #[must_use]
+    pub(crate) fn is_off(self) -> bool {
+        self == Self::default()
+    }
+
+    /// The names of the methods.
+    #[must_use]
+    pub(crate) fn names(self) -> Vec<String> {
+        let set = [self.tokens, self.certificates, self.oidc];
+        let named = Self::NAMES.iter().zip(set).filter(|(_, set)| *set);
+        named.map(|(name, _)| (*name).to_owned()).collect()
+    }
+
+    /// `off` alone, or the names of methods.
+    #[must_use]
+    pub(super) fn parse(names: &[String]) -> Option<Self> {
+        let mut methods = Self::default();
+        match names {
+            [] => return None,
+            [off] if off == "off" => return Some(methods),
+            _ => {}
+        }
+        for name in names {
+            match name.as_str() {
+                "tokens" => methods.tokens = true,
+                "certificates" => methods.certificates = true,
+                "oidc" => methods.oidc = true,
+                _ => return None,
+            }
+        }
+        Some(methods)
+    }
+}
+
 /// Compute device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Device {

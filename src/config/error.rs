@@ -49,6 +49,29 @@ pub(crate) enum Error {
         listener: &'static str,
         address: SocketAddr,
     },
+    /// An address that other machines reach, without authentication.
+    #[error(
+        "`{listener}` is {address}, which is not a loopback address, so clients must be authenticated: set `auth`, for example with --auth tokens and \
+         --tls-cert and --tls-key, or allow every client everything with --insecure-no-auth"
+    )]
+    AuthRequired {
+        listener: &'static str,
+        address: SocketAddr,
+    },
+    /// Credentials that other machines could read.
+    #[error(
+        "`{listener}` is {address}, which is not a loopback address, so credentials need TLS: set `tls_cert` and `tls_key`, or, if a proxy ends TLS, \
+         --insecure-plaintext"
+    )]
+    TlsRequired {
+        listener: &'static str,
+        address: SocketAddr,
+    },
+    #[error("`{setting}` requires `{required}`; set it too")]
+    Incomplete {
+        setting: &'static str,
+        required: &'static str,
+    },
     #[error("{path}: unknown setting `{key}`; did you mean `{nearest}`?", path = path.display())]
     UnknownKey {
         path: PathBuf,

@@ -1,13 +1,20 @@
 //! Rules that relate several settings.
 
-use super::{Error, Resolved, ValueSource};
+use std::net::SocketAddr;
+
+use super::{Error, Resolved, ServeConfig, ValueSource};
 
 /// Refuses values that are valid alone but not together.
 ///
 /// # Errors
-/// [`Error::Contradiction`] or [`Error::RootsRequired`].
+/// [`Error::Contradiction`], [`Error::Incomplete`], or what an address that other machines reach
+/// requires.
 pub(super) fn check(resolved: &Resolved) -> Result<(), Error> {
-    check_roots(resolved)?;
+    check_identity(&resolved.config)?;
+    if let Some((listener, address)) = reachable(&resolved.config) {
+        check_exposed(&resolved.config, listener, address)?;
+        check_roots(resolved, listener, address)?;
+    }
     let config = &resolved.config;
     let same_port = config.grpc_listen.port() == config.http_listen.port();
     let wildcard =
@@ -56,18 +63,80 @@ pub(super) fn check(resolved: &Resolved) -> Result<(), Error> {
     Ok(())
 }
 
-/// Clients may name any file under the roots, so the default `/` is for loopback addresses only.
-fn check_roots(resolved: &Resolved) -> Result<(), Error> {
+/// A listener that other machines reach.
+fn reachable(config: &ServeConfig) -> Option<(&'static str, SocketAddr)> {
     let listeners = [
-        ("grpc_listen", resolved.config.grpc_listen),
-        ("http_listen", resolved.config.http_listen),
+        ("grpc_listen", config.grpc_listen),
+        ("http_listen", config.http_listen),
     ];
-    let Some((listener, address)) = listeners
+    listeners
         .into_iter()
         .find(|(_, address)| !address.ip().is_loopback())
-    else {
-        return Ok(());
-    };
+}
+
+/// Settings of TLS and of credentials that are incomplete without others.
+fn check_identity(config: &ServeConfig) -> Result<(), Error> {
+    let has_tls = config.tls_cert.is_some();
+    let requirements = [
+        ("tls_cert", has_tls, "tls_key", config.tls_key.is_some()),
+        ("tls_key", config.tls_key.is_some(), "tls_cert", has_tls),
+        (
+            "tls_client_ca",
+            config.tls_client_ca.is_some(),
+            "tls_cert",
+            has_tls,
+        ),
+        (
+            "auth = certificates",
+            config.auth.certificates,
+            "tls_client_ca",
+            config.tls_client_ca.is_some(),
+        ),
+        (
+            "auth = oidc",
+            config.auth.oidc,
+            "oidc_issuer",
+            config.oidc_issuer.is_some(),
+        ),
+        (
+            "auth = oidc",
+            config.auth.oidc,
+            "oidc_audience",
+            config.oidc_audience.is_some(),
+        ),
+    ];
+    for (setting, is_set, required, has_required) in requirements {
+        if is_set && !has_required {
+            return Err(Error::Incomplete { setting, required });
+        }
+    }
+    Ok(())
+}
+
+fn check_exposed(
+    config: &ServeConfig,
+    listener: &'static str,
+    address: SocketAddr,
+) -> Result<(), Error> {
+    if config.auth.is_off() {
+        return if config.insecure_no_auth {
+            Ok(())
+        } else {
+            Err(Error::AuthRequired { listener, address })
+        };
+    }
+    if config.tls_cert.is_none() && !config.insecure_plaintext {
+        return Err(Error::TlsRequired { listener, address });
+    }
+    Ok(())
+}
+
+/// Clients may name any file under the roots, so the default is for loopback addresses only.
+fn check_roots(
+    resolved: &Resolved,
+    listener: &'static str,
+    address: SocketAddr,
+) -> Result<(), Error> {
     for setting in ["data_roots", "weights_roots"] {
         if resolved.source(setting) == &ValueSource::Default {
             return Err(Error::RootsRequired {

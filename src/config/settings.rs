@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Device, EventDirectory, HubConfig, LogFormat, LogLevel, Precision};
+use ipnet::IpNet;
+
+use super::{AuthMethods, Device, EventDirectory, HubConfig, LogFormat, LogLevel, Precision};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -56,7 +58,12 @@ impl Setting {
     pub(crate) fn is_list(&self) -> bool {
         matches!(
             self.field,
-            Field::Paths(_) | Field::Words(_) | Field::Origins(_) | Field::Hosts(_)
+            Field::Paths(_)
+                | Field::Words(_)
+                | Field::Origins(_)
+                | Field::Hosts(_)
+                | Field::Networks(_)
+                | Field::Auth(_)
         )
     }
 }
@@ -77,6 +84,9 @@ pub(super) enum Field {
     Words(Get<Vec<String>>),
     Origins(Get<Vec<String>>),
     Hosts(Get<Vec<String>>),
+    Networks(Get<Vec<IpNet>>),
+    Auth(Get<AuthMethods>),
+    Text(Get<Option<String>>),
     Address(Get<SocketAddr>),
     Count(RangeInclusive<u32>, Get<u32>),
     Pixels(RangeInclusive<u64>, Get<u64>),
@@ -142,6 +152,37 @@ settings! {
         "Origins such as https://example.org whose pages may call both ports from a browser, or `*` for all; the dashboard needs none.";
     allowed_hosts: Vec<String> = Vec::new(), Hosts,
         "Names such as visage.example.org, with or without a port, under which clients may reach both ports, or `*` for all; addresses and `localhost` are always allowed. A request for another name is refused, because a web page could have caused it by DNS rebinding.";
+    auth: AuthMethods = AuthMethods::default(), Auth,
+        "Credentials that clients must have: `tokens` (of `tokens_file`), `certificates` (with `tls_client_ca`), `oidc` (with `oidc_issuer`), or several of them; `off` allows every client everything."
+        ("`off`; required unless both addresses are loopback");
+    tokens_file: Option<PathBuf> = None, OptionalPath,
+        "File of the tokens, users and certificates with their roles; `visage token` edits it, and a change takes effect without a restart."
+        ("`tokens.toml` in `data_dir`");
+    insecure_no_auth: bool = false, Switch,
+        "Accept `auth = off` on addresses that other machines reach.";
+    insecure_plaintext: bool = false, Switch,
+        "Accept credentials without TLS on addresses that other machines reach, for example because a proxy in front of the server ends TLS.";
+    tls_cert: Option<PathBuf> = None, OptionalPath,
+        "Certificate chain (PEM) of both ports, which enables TLS; read again on SIGHUP and when it changes.";
+    tls_key: Option<PathBuf> = None, OptionalPath,
+        "Private key (PEM) of `tls_cert`.";
+    tls_client_ca: Option<PathBuf> = None, OptionalPath,
+        "Certificates (PEM) of the authorities that sign client certificates.";
+    oidc_issuer: Option<String> = None, Text,
+        "Issuer (`iss`) of accepted JSON Web Tokens.";
+    oidc_audience: Option<String> = None, Text,
+        "Audience (`aud`) of accepted JSON Web Tokens.";
+    oidc_jwks: Option<String> = None, Text,
+        "File or URL (https, or http on a loopback address) of the issuer's keys; RS256, ES256 and EdDSA."
+        ("`jwks_uri` of the issuer's discovery document");
+    oidc_roles_claim: Option<String> = None, Text,
+        "Claim with the roles, such as `groups` or `realm_access.roles`; names that are not roles are ignored."
+        ("`roles`");
+    trusted_proxies: Vec<IpNet> = Vec::new(), Networks,
+        "Networks such as 10.0.0.0/8 of proxies whose `client-id` and `x-forwarded-for` headers are believed.";
+    audit_log: EventDirectory = EventDirectory::InDataDir, EventDirectory,
+        "File of the audit log, one JSON object for each change and each refused call; `on` applies with `auth` only."
+        ("`on`: `audit.jsonl` in `data_dir`");
     max_connections: u32 = 4096, Count(16..=1_000_000),
         "Open connections of each port; fewer if the limit of file descriptors requires it.";
     max_connections_per_address: u32 = 1024, Count(1..=1_000_000),

@@ -169,18 +169,46 @@ fn an_error_names_setting_source_value_and_what_is_allowed() {
 }
 
 #[test]
+fn a_reachable_listener_needs_authentication_and_tls() {
+    let listen = ("grpc_listen", "0.0.0.0:50051");
+    let text = |flags: &[(&'static str, &str)]| {
+        let flags = [&[listen], flags].concat();
+        resolved(&[], &flags, "").unwrap_err().to_string()
+    };
+    assert!(text(&[]).contains("`grpc_listen` is 0.0.0.0:50051"));
+    assert!(text(&[]).contains("--auth tokens"));
+    assert!(text(&[("auth", "off")]).contains("--insecure-no-auth"));
+    let tokens = ("auth", "tokens");
+    assert!(text(&[tokens]).contains("credentials need TLS"));
+    assert!(text(&[tokens, ("insecure_plaintext", "true")]).contains("--data-roots"));
+    let tls = [("tls_cert", "cert.pem"), ("tls_key", "key.pem")];
+    assert!(text(&[tokens, tls[0]]).contains("`tls_cert` requires `tls_key`"));
+    assert!(text(&[tokens, tls[0], tls[1]]).contains("--data-roots"));
+    assert!(text(&[("auth", "certificates"), tls[0], tls[1]]).contains("`tls_client_ca`"));
+    assert!(text(&[("auth", "oidc"), tls[0], tls[1]]).contains("`oidc_issuer`"));
+    let error = resolved(&[], &[("auth", "passwords")], "").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("expected off, or one or more of"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_reachable_listener_needs_named_roots() {
     let listen = ("grpc_listen", "0.0.0.0:50051");
-    let error = resolved(&[], &[listen], "").unwrap_err();
+    let no_auth = ("insecure_no_auth", "true");
+    let error = resolved(&[], &[listen, no_auth], "").unwrap_err();
     let text = error.to_string();
     assert!(
         text.contains("`grpc_listen` is 0.0.0.0:50051") && text.contains("--data-roots"),
         "{text}"
     );
-    let error = resolved(&[], &[listen, ("data_roots", "/data")], "").unwrap_err();
+    let error = resolved(&[], &[listen, no_auth, ("data_roots", "/data")], "").unwrap_err();
     assert!(error.to_string().contains("--weights-roots"), "{error}");
     let roots = "data_roots = [\"/data\", \"more\"]\nweights_roots = [\"/weights\"]";
-    let config = resolved(&[], &[listen], roots).unwrap().config;
+    let config = resolved(&[], &[listen, no_auth], roots).unwrap().config;
     assert_eq!(
         config.data_roots,
         [Path::new("/data"), Path::new("/srv/more")]

@@ -1,13 +1,18 @@
 //! Parses and displays values.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{Device, EventDirectory, LogFormat, LogLevel, Precision, ServeConfig, settings::Field};
+use ipnet::IpNet;
+
+use super::{
+    AuthMethods, Device, EventDirectory, LogFormat, LogLevel, Precision, ServeConfig,
+    settings::Field,
+};
 
 /// A value as its source has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,6 +142,17 @@ impl Field {
                 }
                 *get(config) = items;
             }
+            Self::Networks(get) => {
+                let items = raw.list(|c| c == ',')?;
+                *get(config) = items
+                    .iter()
+                    .map(|item| parse_network(item))
+                    .collect::<Option<_>>()?;
+            }
+            Self::Auth(get) => {
+                *get(config) = AuthMethods::parse(&raw.list(|c| c == ',')?)?;
+            }
+            Self::Text(get) => *get(config) = Some(raw.text()?.to_owned()),
             Self::Address(get) => *get(config) = parse_address(raw.text()?)?,
             Self::Count(range, get) => {
                 let number = u32::try_from(raw.integer()?).ok()?;
@@ -189,6 +205,16 @@ impl Field {
             Self::Words(get) | Self::Origins(get) | Self::Hosts(get) => {
                 DisplayValue::List(get(config).clone())
             }
+            Self::Networks(get) => {
+                DisplayValue::List(get(config).iter().map(ToString::to_string).collect())
+            }
+            Self::Auth(get) => match get(config).names() {
+                names if names.is_empty() => DisplayValue::Text("off".to_owned()),
+                names => DisplayValue::List(names),
+            },
+            Self::Text(get) => get(config)
+                .clone()
+                .map_or(DisplayValue::Unset, DisplayValue::Text),
             Self::Address(get) => DisplayValue::Text(get(config).to_string()),
             Self::Count(_, get) => DisplayValue::Integer(u64::from(*get(config))),
             Self::Pixels(_, get) => DisplayValue::Integer(*get(config)),
@@ -224,6 +250,13 @@ impl Field {
             Self::Hosts(_) => {
                 "`*`, or names such as visage.example.org or visage:50051 without a scheme and path: an array in the file, else separated by commas".to_owned()
             }
+            Self::Networks(_) => {
+                "addresses such as 10.1.2.3 or networks such as 10.0.0.0/8: an array in the file, else separated by commas".to_owned()
+            }
+            Self::Auth(_) => {
+                "off, or one or more of tokens, certificates and oidc: an array in the file, else separated by commas".to_owned()
+            }
+            Self::Text(_) => "a text".to_owned(),
             Self::Address(_) => {
                 "an IP address and port such as 127.0.0.1:50051 or [::]:50051".to_owned()
             }
@@ -267,6 +300,12 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
         Some(port) => Some(SocketAddr::from(([127, 0, 0, 1], port.parse().ok()?))),
         None => text.parse().ok(),
     }
+}
+
+/// An address, or a network in CIDR notation.
+fn parse_network(text: &str) -> Option<IpNet> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(address)
 }
 
 /// Accepts `*`, or an origin as browsers send it: scheme, host and port, without a path.

@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["model", "dataset", "store"],
     &["artifacts", "detection"],
     &["imaging", "dashboard", "telemetry"],
+    &["access"],
     &["config"],
     &["quarantine"],
     &["names", "files", "priority"],
