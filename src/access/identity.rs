@@ -63,6 +63,47 @@ impl Identity {
         }))
     }
 
+    /// A client without a valid credential: it has no role.
+    pub(crate) fn none() -> Self {
+        Self(Arc::new(Inner {
+            name: "unauthenticated".to_owned(),
+            roles: Roles::default(),
+            limits: Limits::default(),
+            expires: None,
+            revoked: CancellationToken::new(),
+            is_authenticated: false,
+        }))
+    }
+
+    /// The identity of a session: it ends at this time, and its end does not revoke the credential.
+    pub(super) fn with_session(&self, end: SystemTime) -> Self {
+        self.limited(end, self.0.revoked.child_token())
+    }
+
+    /// The same identity with an earlier end.
+    pub(super) fn until(&self, end: SystemTime) -> Self {
+        self.limited(end, self.0.revoked.clone())
+    }
+
+    fn limited(&self, end: SystemTime, revoked: CancellationToken) -> Self {
+        let expires = self.0.expires.map_or(end, |expires| expires.min(end));
+        Self::new(
+            self.0.name.clone(),
+            self.0.roles,
+            self.0.limits,
+            Some(expires),
+            revoked,
+        )
+    }
+
+    pub(super) fn end_session(&self) {
+        self.0.revoked.cancel();
+    }
+
+    pub(super) fn is_revoked(&self) -> bool {
+        self.0.revoked.is_cancelled()
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.0.name
     }

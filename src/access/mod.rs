@@ -1,11 +1,30 @@
 //! Who a client is, and what it may do.
 //!
 //! - `role`: the roles. `identity`: a client with its roles and limits, which each request carries.
+//! - `token`: the text of tokens. `password`: hashes of passwords. `credentials`: the contents of
+//!   the token file; `token_file` reads and edits it.
+//! - `session`: sessions of browsers. `oidc`: JSON Web Tokens of an OpenID Connect issuer.
+//! - `authenticator`: finds the identity of a credential, or the `refusal`. `audit`: the log
+//!   of changes.
 
+mod audit;
+mod authenticator;
+mod credentials;
 mod identity;
+mod oidc;
+mod password;
+mod refusal;
 mod role;
+mod session;
+mod token;
+mod token_file;
 
 pub(crate) use self::{
+    audit::{AuditEntry, AuditLog},
+    authenticator::Authenticator,
     identity::{Identity, Limits},
+    oidc::{Oidc, OidcError, OidcOptions},
+    refusal::Refusal,
     role::{Role, Roles},
+    token_file::{NewCredential, NewEntry, TokenFileError, add, list, revoke},
 };

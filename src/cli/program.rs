@@ -10,7 +10,7 @@ use crate::{
         client::RetryPolicy,
         commands::{
             completions, config, dataset, evaluate, info, log_level, man, models, predict, serve,
-            sweep, synth, top, train, trainings, watch,
+            sweep, synth, token, top, train, trainings, watch,
         },
         context::{Context, Outcome},
         error::Error,
@@ -97,6 +97,9 @@ pub(crate) enum Command {
     Info,
     /// Show the server's settings and the source of each
     Config(config::Args),
+    /// Add, list and revoke the tokens, users and certificates that a server accepts
+    #[command(alias = "tokens")]
+    Token(token::Args),
     /// Show or change the log filter of the running server
     LogLevel(log_level::Args),
     /// Print a completion script for a shell
@@ -174,6 +177,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outco
         Command::Synth(args) => synth::run(args, context),
         Command::Info => Box::pin(info::run(context)).await,
         Command::Config(args) => config::run(&args, context),
+        Command::Token(args) => token::run(&args, context),
         Command::LogLevel(args) => Box::pin(log_level::run(args, context)).await,
         Command::Completions(args) => completions::run(args, parser(), context),
         Command::Man(args) => man::run(&args, parser(), context),

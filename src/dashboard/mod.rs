@@ -43,6 +43,12 @@ pub(crate) fn pages() -> Option<Router> {
     router(ASSETS)
 }
 
+/// Returns whether the path is a page or file of the dashboard.
+pub(crate) fn has_page(path: &str) -> bool {
+    let name = path.strip_prefix('/').unwrap_or(path);
+    path == "/" || ASSETS.iter().any(|asset| asset.path == name)
+}
+
 fn router(assets: &'static [Asset]) -> Option<Router> {
     let start = assets.iter().find(|asset| asset.path == START)?;
     let mut router =

@@ -14,7 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use super::{
     descriptor,
     elements::{MAX_ELEMENTS, has_at_most},
-    in_flight,
+    in_flight, recorded,
 };
 
 /// A [`Codec`] that refuses a request before it is decoded if its decoded form would take much more
@@ -59,6 +59,7 @@ impl<U: Message + Name + Default> Decoder for LimitedDecoder<U> {
         // Clients decode responses with the same codec.
         if U::NAME.ends_with("Request") {
             check::<U>(buffer.chunk())?;
+            recorded::record(buffer.chunk());
         }
         let message = U::decode(buffer).map_err(|error| {
             refused(

@@ -6,6 +6,7 @@
 pub(crate) mod codec;
 mod elements;
 pub(crate) mod in_flight;
+pub(crate) mod recorded;
 pub mod validation;
 
 use std::sync::LazyLock;

@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
-    artifacts, dataset, datasets, model, registry, store,
+    access, artifacts, dataset, datasets, model, registry, store,
     telemetry::{exporter, traces},
     training::supervisor,
 };
@@ -21,6 +21,15 @@ pub(crate) enum Error {
         .0.display()
     )]
     ReadyFile(PathBuf),
+    #[error(transparent)]
+    TokenFile(#[from] access::TokenFileError),
+    #[error(transparent)]
+    Oidc(#[from] access::OidcError),
+    #[error("failed to open the audit log {}: {source}; name another file, or set audit_log to off", .path.display())]
+    AuditLog {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]

@@ -4,6 +4,7 @@
 //! - `components`: database, files, engine, registry, supervisor, datasets; opened in this order.
 //! - `routes`: the services of the gRPC port and the pages of the HTTP port. `reflection`,
 //!   `health`, `info`: services and answers without a module of their own.
+//! - `auth`: identities and roles of both ports.
 //! - `network`: connections of both ports and their limits. `layers`: checks of every call, limits,
 //!   metrics and traces, deadlines.
 //! - `http`: the HTTP port. `shutdown`: signals, and waiting for what still runs.
@@ -11,6 +12,7 @@
 //! On shutdown, the ports stop accepting calls, streams end with UNAVAILABLE, the worker is asked
 //! to stop, and after the grace period everything that still runs is dropped.
 
+mod auth;
 mod components;
 mod compression;
 mod error;

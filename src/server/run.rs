@@ -5,6 +5,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    auth::{self, Auth},
     components::Components,
     error::Error,
     health, http,
@@ -95,12 +96,15 @@ async fn serve(
     )?;
     let home = config.dashboard.then(dashboard::pages).flatten();
     let has_dashboard = home.is_some();
-    let guards = guards(&config);
+    let auth = auth::open(&config, http_address.port())?;
+    auth::follow(&auth.authenticator, &tasks, &shutdown);
+    let guards = guards(&config, auth.clone());
     let limits = connection_limits(&config);
     let pages = http::router(http::State {
         metrics: metrics.clone(),
         readiness,
         pages,
+        auth,
         home,
     });
     let pages = guards
@@ -155,11 +159,12 @@ async fn serve(
     result
 }
 
-fn guards(config: &ServeConfig) -> Guards {
+fn guards(config: &ServeConfig, auth: Auth) -> Guards {
     let calls_per_address = config.max_calls_per_address as usize;
     Guards {
         allowed: Allowed::new(&config.allowed_hosts, &config.cors_origins),
         cors: cors(&config.cors_origins),
+        auth,
         limits: CallLimits::new(CallLimitOptions {
             inflight_bytes: config.max_inflight_bytes,
             timeout: config.stall_timeout,

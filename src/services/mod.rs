@@ -12,6 +12,7 @@
 //!
 //! No service holds a tensor.
 
+mod authorize;
 pub(crate) mod caller;
 mod compression;
 pub(crate) mod dataset;

@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{
+    authorize,
     compression::uncompressed,
     download,
     evaluation::{self, Evaluations},
@@ -177,6 +178,9 @@ impl ModelService for ModelApi {
         &self,
         request: Request<v1::EvaluateModelVersionRequest>,
     ) -> Result<Response<Self::EvaluateModelVersionStream>, Status> {
+        let dataset = request.get_ref().dataset.as_ref();
+        let path = dataset.map(|dataset| dataset.path.as_str());
+        authorize::require_for_paths(request.extensions(), &[path])?;
         let responses = self.evaluations.start(request.into_inner()).await?;
         Ok(Response::new(responses))
     }

@@ -13,6 +13,7 @@ pub(crate) mod predict;
 pub(crate) mod serve;
 pub(crate) mod sweep;
 pub(crate) mod synth;
+pub(crate) mod token;
 pub(crate) mod top;
 pub(crate) mod train;
 pub(crate) mod trainings;

@@ -1,7 +1,5 @@
-use super::readiness::{Readiness, ReadinessProbe};
-use crate::telemetry::exporter;
 use axum::{
-    Router,
+    Extension, Router,
     http::{
         StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -10,10 +8,21 @@ use axum::{
     routing::get,
 };
 
+use super::{
+    login,
+    readiness::{Readiness, ReadinessProbe},
+};
+use crate::{
+    access::{Identity, Role},
+    server::auth::Auth,
+    telemetry::exporter,
+};
+
 const INDEX: &str = "\
 Visage
 
 /metrics  metrics for Prometheus
+/login    POST a name and password, or a token, for a session; /logout ends it, /session has its roles
 /livez    200 while the process responds
 /readyz   200 when requests can be served, otherwise 503; lists the components
 /predict  POST an image for its age as JSON: curl --data-binary @FILE URL
@@ -28,6 +37,7 @@ pub(in crate::server) struct State {
     pub(in crate::server) readiness: ReadinessProbe,
     /// Further pages with other paths than those of this module.
     pub(in crate::server) pages: Router,
+    pub(in crate::server) auth: Auth,
     /// The pages at `/` and below; `None` for a list of the paths.
     pub(in crate::server) home: Option<Router>,
 }
@@ -37,6 +47,7 @@ pub(in crate::server) fn router(state: State) -> Router {
         metrics,
         readiness,
         pages,
+        auth,
         home,
     } = state;
     let index = || get(|| async { INDEX });
@@ -50,8 +61,11 @@ pub(in crate::server) fn router(state: State) -> Router {
         )
         .route(
             "/readyz",
-            get(|| async move { render_readiness(&readiness()) }),
+            get(|Extension(identity): Extension<Identity>| async move {
+                render_readiness(&readiness(), identity.has(Role::Metrics))
+            }),
         )
+        .merge(login::router(auth))
         .merge(pages)
         .fallback(|| async {
             (
@@ -71,7 +85,8 @@ fn render_metrics(metrics: &exporter::Handle) -> Response {
     ([(CONTENT_TYPE, exporter::CONTENT_TYPE)], metrics.render()).into_response()
 }
 
-fn render_readiness(readiness: &Readiness) -> Response {
+/// The details of the components may name paths.
+fn render_readiness(readiness: &Readiness, has_details: bool) -> Response {
     let status = if readiness.is_ready() {
         StatusCode::OK
     } else {
@@ -81,7 +96,12 @@ fn render_readiness(readiness: &Readiness) -> Response {
         (CONTENT_TYPE, "application/json"),
         (CACHE_CONTROL, "no-store"),
     ];
-    match serde_json::to_string(readiness) {
+    let json = if has_details {
+        serde_json::to_string(readiness)
+    } else {
+        serde_json::to_string(&serde_json::json!({ "ready": readiness.is_ready() }))
+    };
+    match json {
         Ok(json) => (status, headers, json + "\n").into_response(),
         Err(error) => {
             tracing::error!(%error, "failed to encode the readiness of the server");

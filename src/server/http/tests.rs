@@ -1,5 +1,6 @@
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -7,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, routing::get};
+use axum::{Extension, Router, routing::get};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -21,7 +22,12 @@ use super::{
     readiness::{Component, Readiness},
     serve::serve,
 };
-use crate::{server::network::Limits, telemetry::exporter};
+use crate::{
+    access::{Authenticator, Identity},
+    config::AuthMethods,
+    server::{auth::Auth, network::Limits},
+    telemetry::exporter,
+};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -61,6 +67,12 @@ impl Server {
                 ])
             }),
             pages: Router::new().route("/dashboard", get(|| async { "a dashboard" })),
+            auth: Auth {
+                authenticator: Authenticator::open(AuthMethods::default(), PathBuf::new(), None)
+                    .unwrap(),
+                audit: None,
+                cookie: Arc::from("visage-0"),
+            },
             home: None,
         };
         let limits = Limits {
@@ -72,7 +84,7 @@ impl Server {
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(serve(
             listener,
-            router(state),
+            router(state).layer(Extension(Identity::anonymous())),
             limits,
             metrics,
             shutdown.clone(),

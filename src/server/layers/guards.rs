@@ -9,12 +9,14 @@ use super::{
     call_limits::{self, CallLimits},
     origin::{self, Allowed},
 };
+use crate::server::auth::{self, Auth};
 
 /// The outer layers of both ports.
 #[derive(Clone)]
 pub(crate) struct Guards {
     pub(crate) allowed: Allowed,
     pub(crate) cors: CorsLayer,
+    pub(crate) auth: Auth,
     pub(crate) limits: CallLimits,
 }
 
@@ -24,11 +26,15 @@ impl Guards {
         let Guards {
             allowed,
             cors,
+            auth,
             limits,
         } = self;
         router
             .layer(from_fn(move |request: Request, next: Next| {
                 call_limits::limit(limits.clone(), request, next)
+            }))
+            .layer(from_fn(move |request: Request, next: Next| {
+                auth::check(auth.clone(), request, next)
             }))
             .layer(cors)
             .layer(from_fn(move |request: Request, next: Next| {

@@ -1,4 +1,5 @@
-//! The layers that every call passes, from the outside: host and origin, CORS, limits, metrics and
+//! The layers that every call passes, from the outside: host and origin, CORS, identity and role
+//! (module `auth`), limits, metrics and
 //! traces, deadlines. `headers` has the headers of all HTTP responses.
 
 mod call_limits;

@@ -1,5 +1,6 @@
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -53,6 +54,8 @@ pub(in crate::server) struct ConnectionState {
     /// The order of the connection's writes.
     pub(in crate::server) writes: Lane,
     pub(in crate::server) responses: ResponseWatch,
+    /// The client's certificate (DER), which TLS has verified.
+    pub(in crate::server) peer_certificate: Option<Arc<[u8]>>,
     /// Cancelled to close the connection without a response.
     pub(in crate::server) close: CancellationToken,
 }

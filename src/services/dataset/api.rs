@@ -4,7 +4,10 @@ use super::{
     check::{Checks, Responses},
     crud::DatasetCrud,
 };
-use crate::proto::v1::{self, dataset_service_server::DatasetService};
+use crate::{
+    proto::v1::{self, dataset_service_server::DatasetService},
+    services::authorize,
+};
 
 #[derive(Clone)]
 pub(crate) struct DatasetApi {
@@ -20,6 +23,9 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<v1::CheckDatasetRequest>,
     ) -> Result<Response<Self::CheckDatasetStream>, Status> {
+        let dataset = request.get_ref().dataset.as_ref();
+        let path = dataset.map(|dataset| dataset.path.as_str());
+        authorize::require_for_paths(request.extensions(), &[path])?;
         let responses = self.checks.start(request.into_inner()).await?;
         Ok(Response::new(responses))
     }

@@ -45,12 +45,21 @@ impl Row {
 
     /// Builds the status; logs internal errors.
     pub(super) fn status(self, message: impl Display) -> Status {
+        self.status_with(message, HashMap::new())
+    }
+
+    /// As [`Row::status`], with metadata of the error.
+    pub(super) fn status_with(
+        self,
+        message: impl Display,
+        metadata: HashMap<String, String>,
+    ) -> Status {
         let message = message.to_string();
         if matches!(self.code, Code::Internal | Code::DataLoss) {
             tracing::error!(reason = self.reason, message, "a call failed");
         }
         let message = shorten(&message, MAX_MESSAGE);
-        let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, HashMap::new());
+        let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, metadata);
         if self.retry {
             details.set_retry_info(Some(RETRY_DELAY));
         }

@@ -4,9 +4,11 @@
 //!   reason in the domain `visage`; bad requests carry all field violations, and errors for which a
 //!   retry may succeed carry `RetryInfo`. Internal errors are logged with their causes.
 //! - `convert`: `From<..> for Status` for the error types of other modules.
+//! - `access`: missing and invalid credentials, missing roles.
 //! - `conditions`: errors that the services detect themselves.
 //! - `http`: HTTP statuses.
 
+mod access;
 mod build;
 mod conditions;
 mod convert;
@@ -15,6 +17,7 @@ mod http;
 mod tests;
 
 pub(crate) use self::{
+    access::{login_refused, role_required, unauthenticated},
     build::{invalid, violations},
     conditions::{
         Calls, batch_not_read, batch_not_sent, body_too_large, body_too_slow, deadline_exceeded,

@@ -5,7 +5,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 
-use super::start::{Checked, labels_violation, new_id, request_id};
+use super::start::{Checked, labels_violation, new_id, permitted, request_id};
 use crate::{
     artifacts::Artifacts,
     dataset::Roots,
@@ -58,7 +58,7 @@ impl TrainingService for TrainingApi {
         &self,
         request: Request<v1::StartTrainingRequest>,
     ) -> Result<Response<v1::StartTrainingResponse>, Status> {
-        let request = request.into_inner();
+        let request = permitted(request)?;
         let repeated = request_id(&request);
         if let Some(repeated) = &repeated
             && !request.validate_only

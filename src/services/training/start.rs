@@ -2,10 +2,11 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
-use tonic::Status;
+use tonic::{Request, Status};
 
 use super::api::TrainingApi;
 use crate::{
+    access::Role,
     dataset::{self, Roots},
     model::{
         init::{self, Init},
@@ -16,7 +17,7 @@ use crate::{
         v1,
         validation::{Check, Violation},
     },
-    services::{dataset_input, status, task::read_files},
+    services::{authorize, dataset_input, status, task::read_files},
     store::RequestId,
     training::{estimate, spec::Spec},
 };
@@ -37,6 +38,29 @@ pub(super) struct Checked {
     pub(super) spec: Spec,
     /// The origin of initial weights from a file; empty for other weights.
     pub(super) init_source: String,
+}
+
+/// The request, if the rights of its client suffice. A client that may not choose the served
+/// version trains without promotion unless it asks for it.
+pub(super) fn permitted(
+    request: Request<v1::StartTrainingRequest>,
+) -> Result<v1::StartTrainingRequest, Status> {
+    let (_, extensions, mut request) = request.into_parts();
+    let Some(spec) = &mut request.spec else {
+        return Ok(request);
+    };
+    let dataset = spec.dataset.as_ref().map(|dataset| dataset.path.as_str());
+    let init = spec.init.as_ref().map(|init| init.path.as_str());
+    authorize::require_for_paths(&extensions, &[dataset, init])?;
+    match spec.promote() {
+        v1::Promote::Never => {}
+        v1::Promote::Unspecified if authorize::has(&extensions, Role::Deployer) => {}
+        v1::Promote::Unspecified => spec.set_promote(v1::Promote::Never),
+        v1::Promote::Always | v1::Promote::IfBetter => {
+            authorize::require(&extensions, Role::Deployer, "spec.promote other than NEVER")?;
+        }
+    }
+    Ok(request)
 }
 
 impl TrainingApi {

@@ -1,0 +1,135 @@
+//! Passwords of users, hashed with argon2id (RFC 9106).
+
+use std::sync::Arc;
+
+use argon2::{
+    Algorithm, Argon2, Params, Version,
+    password_hash::{PasswordHasher as _, PasswordVerifier as _, SaltString},
+};
+use rand::{TryRngCore as _, rngs::OsRng};
+use tokio::sync::Semaphore;
+
+/// Memory of one hash, in KiB: the second recommendation of OWASP's password storage guide.
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+/// A hash of the file that needs more is refused, because logins could exhaust the memory.
+const MAX_MEMORY_KIB: u32 = 256 * 1024;
+/// Hashes that are computed at the same time.
+const CONCURRENT: usize = 2;
+/// Longest accepted password in bytes.
+pub(crate) const MAX_PASSWORD: usize = 1024;
+
+/// A hash in the PHC string format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PasswordHash(String);
+
+impl PasswordHash {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let parsed = argon2::PasswordHash::new(text).ok()?;
+        let is_argon2id = Algorithm::try_from(parsed.algorithm).ok()? == Algorithm::Argon2id;
+        let memory = Params::try_from(&parsed).ok()?.m_cost();
+        let has_hash = parsed.hash.is_some() && parsed.salt.is_some();
+        (is_argon2id && has_hash && memory <= MAX_MEMORY_KIB).then(|| Self(text.to_owned()))
+    }
+
+    /// Takes tens of milliseconds.
+    fn matches(&self, password: &str) -> bool {
+        let parsed = argon2::PasswordHash::new(&self.0);
+        parsed.is_ok_and(|hash| hasher().verify_password(password.as_bytes(), &hash).is_ok())
+    }
+}
+
+/// Hashes a password for the token file.
+///
+/// # Errors
+/// The system has no random numbers, or the password is too long.
+pub(crate) fn hash(password: &str) -> Result<String, argon2::password_hash::Error> {
+    let mut salt = [0; 16];
+    OsRng
+        .try_fill_bytes(&mut salt)
+        .map_err(|_| argon2::password_hash::Error::Crypto)?;
+    let salt = SaltString::encode_b64(&salt)?;
+    Ok(hasher()
+        .hash_password(password.as_bytes(), &salt)?
+        .to_string())
+}
+
+fn hasher() -> Argon2<'static> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).unwrap_or_default();
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// Verifies passwords, a few at a time.
+#[derive(Debug)]
+pub(super) struct Passwords {
+    places: Arc<Semaphore>,
+    /// Compared for unknown users, so that the time of a refusal does not tell whether one exists.
+    decoy: Option<PasswordHash>,
+}
+
+impl Passwords {
+    pub(super) fn new() -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(CONCURRENT)),
+            decoy: hash("").ok().map(PasswordHash),
+        }
+    }
+
+    /// Returns whether the password matches the hash of a user; false without one.
+    pub(super) async fn check(&self, hash: Option<PasswordHash>, password: String) -> bool {
+        let is_known = hash.is_some();
+        let Some(hash) = hash.or_else(|| self.decoy.clone()) else {
+            return false;
+        };
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+            return false;
+        };
+        let checked = tokio::task::spawn_blocking(move || {
+            let matches = hash.matches(&password);
+            drop(place);
+            matches
+        });
+        checked.await.unwrap_or(false) && is_known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_and_foreign_hashes_are_verified() {
+        let own = PasswordHash::parse(&hash("correct horse").unwrap()).unwrap();
+        assert!(own.matches("correct horse"));
+        assert!(!own.matches("correct horsf"));
+        // printf password | argon2 somesalt -id -t 2 -m 16 -p 1 -e, of the reference implementation
+        let reference = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+        let parsed = PasswordHash::parse(reference).unwrap();
+        assert!(parsed.matches("password"));
+        assert!(!parsed.matches("Password"));
+    }
+
+    #[test]
+    fn other_algorithms_and_large_memory_are_refused() {
+        let reference = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+        for wrong in [
+            "",
+            "password",
+            &reference.replace("argon2id", "argon2i"),
+            &reference.replace("m=65536", "m=1048576"),
+            "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ",
+        ] {
+            assert_eq!(PasswordHash::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn unknown_user_is_refused_even_with_the_password_of_the_decoy() {
+        let passwords = Passwords::new();
+        assert!(!passwords.check(None, String::new()).await);
+        let known = PasswordHash::parse(&hash("secret").unwrap());
+        assert!(passwords.check(known.clone(), "secret".to_owned()).await);
+        assert!(!passwords.check(known, "other".to_owned()).await);
+    }
+}

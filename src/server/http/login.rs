@@ -1,0 +1,123 @@
+//! Sessions of browsers: `/login`, `/logout` and `/session`.
+
+use axum::{
+    Extension, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    access::{Identity, Refusal, Role},
+    server::auth::{Auth, session_cookie},
+    services::status,
+};
+
+/// Longest accepted body of a login in bytes.
+const MAX_BODY: usize = 8 << 10;
+const NAME_LENGTH: usize = 64;
+
+/// The body of `POST /login`.
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Login {
+    Password { name: String, password: String },
+    Token { token: String },
+}
+
+pub(in crate::server) fn router(auth: Auth) -> Router {
+    Router::new()
+        .route("/login", post(log_in))
+        .route("/logout", post(log_out))
+        .route("/session", get(session))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(auth)
+}
+
+/// 204 with a session cookie.
+async fn log_in(State(auth): State<Auth>, body: Bytes) -> Response {
+    let Ok(login) = serde_json::from_slice::<Login>(&body) else {
+        let message = "the body must be JSON with `name` and `password`, or with `token`";
+        return respond(StatusCode::BAD_REQUEST, &json!({ "error": message }));
+    };
+    if auth.authenticator.is_off() {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let session = match login {
+        Login::Password { name, .. } if name.len() > NAME_LENGTH => Err(Refusal::Unknown),
+        Login::Password { name, password } => auth.authenticator.log_in(&name, password).await,
+        Login::Token { token } => auth.authenticator.log_in_with_token(token.trim()),
+    };
+    match session {
+        Ok(id) => with_cookie(&auth, &id, ""),
+        Err(refusal) => {
+            let refused = status::login_refused(refusal);
+            respond(
+                StatusCode::UNAUTHORIZED,
+                &json!({ "error": refused.message() }),
+            )
+        }
+    }
+}
+
+/// Ends the session, if there is one.
+async fn log_out(State(auth): State<Auth>, headers: HeaderMap) -> Response {
+    if let Some(id) = session_cookie(&headers, &auth.cookie) {
+        auth.authenticator.log_out(id);
+    }
+    with_cookie(&auth, "", "; Max-Age=0")
+}
+
+/// The name and the roles of the client; 401 without a session.
+async fn session(State(auth): State<Auth>, Extension(identity): Extension<Identity>) -> Response {
+    if auth.authenticator.is_off() {
+        return respond(StatusCode::OK, &json!({ "authentication": false }));
+    }
+    if !identity.is_authenticated() {
+        let body = json!({ "error": status::unauthenticated(Refusal::Missing).message() });
+        return respond(StatusCode::UNAUTHORIZED, &body);
+    }
+    let roles = Role::ALL
+        .into_iter()
+        .filter(|role| identity.has(*role))
+        .map(Role::as_str);
+    let body = json!({
+        "authentication": true,
+        "name": identity.name(),
+        "roles": roles.collect::<Vec<_>>(),
+    });
+    respond(StatusCode::OK, &body)
+}
+
+fn respond(status: StatusCode, body: &Value) -> Response {
+    let headers = [
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_TYPE, "application/json"),
+    ];
+    (status, headers, body.to_string()).into_response()
+}
+
+/// The cookie is sent with requests of this site only, and scripts cannot read it.
+fn with_cookie(auth: &Auth, id: &str, attributes: &str) -> Response {
+    let secure = if auth.cookie.starts_with("__Host-") {
+        "; Secure"
+    } else {
+        ""
+    };
+    let cookie = format!(
+        "{}={id}; Path=/; HttpOnly; SameSite=Strict{secure}{attributes}",
+        auth.cookie
+    );
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response
+}
