@@ -77,10 +77,10 @@ function Known({ view }: { view: View }) {
       {view.failure && (
         <div class="failure" role="alert">
           <p>
-            <strong>The training failed</strong> <span class="muted">({view.failure.reason})</span>
+            <strong>{isFinal(view.state) ? "The training failed" : "The training is paused"}</strong> <span class="muted">({view.failure.reason})</span>
           </p>
           <p class="wrap">{sentence(view.failure.message)}</p>
-          <Remedy view={view} />
+          {isFinal(view.state) && <Remedy view={view} />}
         </div>
       )}
       {hasStarted && (
