@@ -8,6 +8,7 @@ use tower_http::cors::CorsLayer;
 use super::{
     call_limits::{self, CallLimits},
     origin::{self, Allowed},
+    rate::{self, Rates},
 };
 
 /// The outer layers of both ports.
@@ -16,6 +17,7 @@ pub(crate) struct Guards {
     pub(crate) allowed: Allowed,
     pub(crate) cors: CorsLayer,
     pub(crate) limits: CallLimits,
+    pub(crate) rates: Rates,
 }
 
 impl Guards {
@@ -25,8 +27,12 @@ impl Guards {
             allowed,
             cors,
             limits,
+            rates,
         } = self;
         router
+            .layer(from_fn(move |request: Request, next: Next| {
+                rate::limit(rates.clone(), request, next)
+            }))
             .layer(from_fn(move |request: Request, next: Next| {
                 call_limits::limit(limits.clone(), request, next)
             }))

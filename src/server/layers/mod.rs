@@ -1,5 +1,5 @@
-//! The layers that every call passes, from the outside: host and origin, CORS, limits, metrics and
-//! traces, deadlines. `headers` has the headers of all HTTP responses.
+//! The layers that every call passes, from the outside: host and origin, CORS, limits, rates,
+//! metrics and traces, deadlines. `headers` has the headers of all HTTP responses.
 
 mod call_limits;
 mod cors;
@@ -7,6 +7,7 @@ mod deadline;
 mod guards;
 mod headers;
 mod origin;
+mod rate;
 mod request_body;
 mod rpc_metrics;
 #[cfg(test)]
@@ -19,5 +20,6 @@ pub(super) use self::{
     guards::Guards,
     headers::add_headers,
     origin::Allowed,
+    rate::Rates,
     rpc_metrics::RpcMetricsLayer,
 };
