@@ -25,9 +25,10 @@
 //! - [`telemetry`]: metrics, traces and logs. [`dashboard`]: the embedded web pages.
 //! - [`access`]: identities, roles and credentials.
 //! - [`config`]: settings from defaults, file, environment and flags.
-//! - [`names`]: resource names. [`files`]: atomic, durable file writes. [`quarantine`]: files that
-//!   the database does not know. [`priority`]: scheduling priority of threads. [`proto`]: generated
-//!   messages; the comments in `proto/visage/v1` are the reference of the API.
+//! - [`names`]: resource names. [`files`]: atomic, durable file writes. [`disk`]: free space.
+//!   [`quarantine`]: files that the database does not know. [`priority`]: scheduling priority of
+//!   threads. [`proto`]: generated messages; the comments in `proto/visage/v1` are the reference of
+//!   the API.
 //!
 //! # Invariants
 //!
@@ -79,6 +80,7 @@ mod dashboard;
 mod dataset;
 mod datasets;
 mod detection;
+mod disk;
 mod evaluation;
 mod files;
 mod imaging;

@@ -191,6 +191,12 @@ settings! {
         "Open calls and streams from one address, on both ports; four times as many are allowed in all.";
     max_inflight_bytes: usize = 256 * MIB, Bytes(64 * KIB..=1024 * 1024 * MIB),
         "Memory for the messages of requests that are being received or served; not below `max_message_bytes`. Beyond it requests are refused.";
+    max_calls_per_second: u32 = 0, Count(0..=1_000_000),
+        "Calls that one client may start in a second, on both ports; 0 for no limit. A client is an authenticated identity, which may have a limit of its own, or else an address.";
+    max_event_streams: u32 = 1024, Count(1..=1_000_000),
+        "Open streams of training events in all.";
+    max_event_streams_per_client: u32 = 128, Count(1..=1_000_000),
+        "Open streams of training events of one client.";
     stall_timeout: Duration = Duration::from_secs(30), Duration(SECOND..=HOUR),
         "Time without progress after which an unfinished request, a response that its client does not read, or a connection without a request is ended.";
     ready_file: Option<PathBuf> = None, OptionalPath,
@@ -245,7 +251,13 @@ settings! {
     upload_expiry: Duration = DAY, Duration(SECOND..=MONTH),
         "Idle time after which an unfinished upload is deleted.";
     min_free_disk: usize = 1024 * MIB, Bytes(0..=1024 * 1024 * MIB),
-        "Disk space of `data_dir` that uploads leave free; 0 disables the check.";
+        "Free disk space of `data_dir` below which uploads, new datasets and new trainings are refused, and the running training is paused until there is room again; 0 disables the check.";
+    max_dataset_bytes: usize = 0, Bytes(0..=1024 * 1024 * 1024 * MIB),
+        "Size limit of all uploaded datasets together; 0 for no limit.";
+    max_datasets: u32 = 10_000, Count(1..=1_000_000),
+        "Named datasets that may exist.";
+    max_stored_trainings: u32 = 100_000, Count(1..=10_000_000),
+        "Trainings that may exist, ended ones included.";
     quarantine_expiry: Duration = MONTH, Duration(HOUR..=Duration::from_secs(3650 * 24 * 3600)),
         "Time after which files are deleted that the server found in `data_dir` at its start without an entry in the database, and moved to `quarantine`.";
     heartbeat_interval: Duration = Duration::from_secs(15), Duration(Duration::from_millis(100)..=Duration::from_secs(600)),

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{dataset, store};
+use crate::{dataset, disk::DiskLow, store};
 
 /// A failure of the registry. Failures of an archive are stored in its dataset.
 #[derive(Debug, thiserror::Error)]
@@ -38,14 +38,21 @@ pub enum Error {
         "an upload must have 1 to {limit} bytes (max_upload_bytes of the server), got {length}"
     )]
     UploadSize { length: u64, limit: u64 },
+    #[error(transparent)]
+    DiskLow(#[from] DiskLow),
     #[error(
-        "the disk of the server has {free} bytes free, and {min_free} must stay free (min_free_disk); delete datasets, trainings or uploads that are not needed"
+        "the uploaded datasets have {used} bytes, and at most {limit} are allowed (max_dataset_bytes of the server); delete datasets that are not needed"
     )]
-    DiskLow { free: u64, min_free: u64 },
+    QuotaUsed { used: u64, limit: u64 },
     #[error(
-        "{limit} uploads exist, which is the limit; create datasets from them, delete some, or wait until they expire"
+        "{limit} uploads {}exist, which is the limit; create datasets from them, delete some, or wait until they expire",
+        if *of_client { "of this client " } else { "" }
     )]
-    TooManyUploads { limit: usize },
+    TooManyUploads {
+        limit: usize,
+        /// The limit of one client, not of all.
+        of_client: bool,
+    },
     #[error("another request writes to upload {upload}; request its offset again in a moment")]
     Busy { upload: String },
     #[error("{dataset} has {samples} samples; the index must be lower, got {index}")]

@@ -23,8 +23,19 @@ use super::{
     unpack,
 };
 
+/// Bytes of an archive between two checks of the free disk space.
+const CHECK_BYTES: u64 = 4 << 20;
 /// Pause after a failure of the database.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+struct UnpackJob<'a> {
+    upload: &'a Path,
+    temporary: &'a Path,
+    place: &'a Path,
+    /// Of the dataset's row.
+    number: i64,
+    limits: &'a unpack::Limits,
+}
 
 impl DatasetRegistry {
     /// Works until the token is cancelled; the next server restarts unfinished work.
@@ -145,9 +156,22 @@ impl Inner {
         let upload = upload.map_err(|error| error.to_string())?;
         let temporary = self.layout.temporary(next.number);
         let place = PathBuf::from(&next.dataset.path);
+        let quota = self.free_quota().await;
+        let quota = quota.map_err(|error| error.to_string())?;
+        let limits = unpack::Limits {
+            bytes: self.limits.bytes.min(quota.unwrap_or(u64::MAX)),
+            ..self.limits
+        };
         let (inner, number, cancelled) = (Arc::clone(self), next.number, cancelled.clone());
         let unpacking = blocking(move || {
-            let unpacked = inner.unpack_into(&upload, &temporary, &place, number, &cancelled);
+            let job = UnpackJob {
+                upload: &upload,
+                temporary: &temporary,
+                place: &place,
+                number,
+                limits: &limits,
+            };
+            let unpacked = inner.unpack_into(&job, &cancelled);
             if unpacked.is_err() {
                 // A partial dataset is useless; the next start removes what remains.
                 remove_dir_if_exists(&temporary).ok();
@@ -155,7 +179,14 @@ impl Inner {
             Ok(unpacked)
         });
         let unpacked = unpacking.await.map_err(|error| error.to_string())?;
-        let found = unpacked.map_err(|error| error.to_string())?;
+        let found = unpacked.map_err(|error| match (error, quota) {
+            (unpack::Error::TooLarge { limit, .. }, Some(quota)) if limit == quota => format!(
+                "the archive is refused: its files have more than the {quota} bytes that uploaded datasets may still have (max_dataset_bytes of the server)"
+            ),
+            (error, _) => error.to_string(),
+        })?;
+        // Counted from now on; the scan replaces it by the size of the images.
+        next.dataset.bytes = found.bytes;
         next.dataset.ignored_files = found.ignored;
         let warnings = found.skipped.warnings();
         // Kept for the report of the scan, which may follow a restart.
@@ -169,21 +200,29 @@ impl Inner {
 
     fn unpack_into(
         &self,
-        upload: &Path,
-        temporary: &Path,
-        place: &Path,
-        number: i64,
+        job: &UnpackJob<'_>,
         cancelled: &CancellationToken,
     ) -> Result<unpack::Unpacked, unpack::Error> {
+        let (temporary, place) = (job.temporary, job.place);
         // Left by a server that was killed between the rename and its record.
         remove_dir_if_exists(place)?;
         remove_dir_if_exists(temporary)?;
         fs_err::create_dir_all(temporary)?;
-        let mut report = |done, total| {
-            self.set_progress(number, "unpack", done, total);
-            !cancelled.is_cancelled()
+        let (mut unchecked, mut low) = (0, None);
+        let mut report = |done: u64, total| {
+            self.set_progress(job.number, "unpack", done, total);
+            // Bytes of the archive, which are fewer than those of its files.
+            if done.saturating_sub(unchecked) >= CHECK_BYTES {
+                unchecked = done;
+                low = self.disk.check(0).ok().and_then(Result::err);
+            }
+            low.is_none() && !cancelled.is_cancelled()
         };
-        let found = unpack::unpack(upload, temporary, &self.limits, &mut report)?;
+        let unpacked = unpack::unpack(job.upload, temporary, job.limits, &mut report);
+        let found = match (unpacked, low) {
+            (Err(unpack::Error::Cancelled), Some(low)) => return Err(low.into()),
+            (unpacked, _) => unpacked?,
+        };
         self.layout.put(temporary, place)?;
         Ok(found)
     }

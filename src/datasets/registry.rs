@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dataset::{self, Roots},
+    disk::Disk,
     imaging,
     proto::v1::{self, DatasetKind, DatasetState},
     quarantine::Quarantine,
-    store::{NumberedDataset, Store, run_detached},
+    store::{DatasetLimits, NumberedDataset, Store, run_detached},
 };
 
 use super::{
@@ -44,8 +45,11 @@ pub(crate) struct Options {
     /// The server's data directory, absolute.
     pub data_dir: PathBuf,
     pub max_upload_bytes: u64,
-    /// Disk space that uploads leave free, in bytes.
-    pub min_free_disk: u64,
+    pub disk: Disk,
+    /// Size limit of all uploaded datasets together; 0 for none.
+    pub max_dataset_bytes: u64,
+    /// Datasets that may exist.
+    pub max_datasets: usize,
     /// Time without a change after which an upload is removed.
     pub upload_expiry: Duration,
     /// Limits of an archive.
@@ -67,6 +71,9 @@ pub(super) struct Inner {
     /// Directories of datasets, including the uploaded ones.
     pub(super) roots: Roots,
     pub(super) limits: unpack::Limits,
+    pub(super) disk: Disk,
+    max_dataset_bytes: u64,
+    max_datasets: usize,
     pub(super) images: imaging::Limits,
     pub(super) wake: Notify,
     /// Running work by the number of the dataset's row.
@@ -121,7 +128,7 @@ impl DatasetRegistry {
         let uploads = Uploads::open(
             layout.uploads(),
             options.max_upload_bytes,
-            options.min_free_disk,
+            options.disk.clone(),
             options.upload_expiry,
         )?;
         let registry = DatasetRegistry {
@@ -131,6 +138,9 @@ impl DatasetRegistry {
                 uploads,
                 roots,
                 limits: options.limits,
+                disk: options.disk,
+                max_dataset_bytes: options.max_dataset_bytes,
+                max_datasets: options.max_datasets,
                 images: options.images,
                 wake: Notify::new(),
                 running: Mutex::default(),
@@ -171,7 +181,8 @@ impl DatasetRegistry {
     /// Creates a dataset from a complete upload.
     ///
     /// # Errors
-    /// [`Error::NoUpload`], [`Error::Incomplete`] and the errors of [`Store::insert_dataset`].
+    /// [`Error::NoUpload`], [`Error::Incomplete`], [`Error::DiskLow`], [`Error::QuotaUsed`] and the
+    /// errors of [`Store::insert_dataset`].
     pub(crate) async fn create(
         &self,
         id: &str,
@@ -186,6 +197,9 @@ impl DatasetRegistry {
                 length: upload.length,
             });
         }
+        let disk = self.inner.disk.clone();
+        blocking(move || disk.check(0)).await??;
+        self.inner.free_quota().await?;
         let path = self.inner.layout.new_dataset(id);
         self.insert(v1::Dataset {
             kind: DatasetKind::Uploaded.into(),
@@ -228,7 +242,13 @@ impl DatasetRegistry {
         let inner = Arc::clone(&self.inner);
         // A client that disconnects after the commit must not prevent the work from starting.
         run_detached(Box::pin(async move {
-            let inserted = inner.store.insert_dataset(dataset, MAX_UNFINISHED);
+            let inserted = inner.store.insert_dataset(
+                dataset,
+                DatasetLimits {
+                    unfinished: MAX_UNFINISHED,
+                    all: inner.max_datasets,
+                },
+            );
             let dataset = inserted.await?.dataset;
             tracing::info!(
                 dataset = dataset.name,
@@ -312,6 +332,22 @@ fn described(id: &str, properties: Properties) -> v1::Dataset {
 impl Inner {
     pub(super) fn options(&self, dataset: &v1::Dataset) -> Result<dataset::Options, Error> {
         summary::options(dataset, self.images).map_err(Error::Reading)
+    }
+
+    /// Returns the bytes that uploaded datasets may still have; `None` without a limit.
+    ///
+    /// # Errors
+    /// [`Error::QuotaUsed`] if they are used up.
+    pub(super) async fn free_quota(&self) -> Result<Option<u64>, Error> {
+        let limit = self.max_dataset_bytes;
+        if limit == 0 {
+            return Ok(None);
+        }
+        let used = self.store.unpacked_bytes().await?;
+        match limit.checked_sub(used).filter(|free| *free > 0) {
+            Some(free) => Ok(Some(free)),
+            None => Err(Error::QuotaUsed { used, limit }),
+        }
     }
 
     pub(super) fn running(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Running>> {

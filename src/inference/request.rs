@@ -27,6 +27,11 @@ impl Client {
         Client(name.into())
     }
 
+    #[must_use]
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// All clients that cannot be distinguished.
     pub(crate) fn unknown() -> Self {
         Client::new("")

@@ -10,6 +10,7 @@ use crate::{
     config::{self, HubConfig, ServeConfig},
     dataset::Roots,
     datasets::{self, DatasetRegistry, unpack},
+    disk::Disk,
     imaging::Limits,
     inference::{Engine, EngineOptions, Predictor},
     model::{
@@ -19,7 +20,7 @@ use crate::{
     proto::worker_v1,
     quarantine::Quarantine,
     registry::Registry,
-    store::Store,
+    store::{Store, TrainingLimits},
     telemetry::{metrics, traces::Traces},
     training::supervisor::{Supervisor, SupervisorOptions},
 };
@@ -63,6 +64,7 @@ impl Components {
         }
         let device = device::name(device);
         metrics::build_info(env!("CARGO_PKG_VERSION"), device::LIBTORCH_VERSION, &device);
+        let disk = Disk::new(data_dir.clone(), config.min_free_disk as u64);
         let options = SupervisorOptions {
             work_dir: data_dir.join("work"),
             reserve_file: data_dir.join("reserve"),
@@ -72,7 +74,11 @@ impl Components {
             progress_timeout: config.worker_stall_timeout,
             grace: config.shutdown_grace,
             max_restarts: config.max_restarts,
-            max_queued: config.max_queued_trainings as usize,
+            max_trainings: TrainingLimits {
+                queued: config.max_queued_trainings as usize,
+                stored: config.max_stored_trainings as usize,
+            },
+            disk: disk.clone(),
             device: device.clone(),
             threads: match config.worker_threads {
                 0 => config.threads,
@@ -92,7 +98,9 @@ impl Components {
             data_roots.clone(),
             datasets::Options {
                 max_upload_bytes: config.max_upload_bytes as u64,
-                min_free_disk: config.min_free_disk as u64,
+                disk,
+                max_dataset_bytes: config.max_dataset_bytes as u64,
+                max_datasets: config.max_datasets as usize,
                 upload_expiry: config.upload_expiry,
                 limits: unpack::Limits {
                     bytes: config.max_unpacked_bytes as u64,

@@ -10,7 +10,7 @@ use super::{
     error::Error,
     health, http,
     info::client_streams,
-    layers::{Allowed, CallLimitOptions, CallLimits, Guards, add_headers, cors},
+    layers::{Allowed, CallLimitOptions, CallLimits, Guards, Rates, add_headers, cors},
     network::{self, Protocols},
     routes::{self, Routes},
     shutdown::{Running, cancel_on_signal},
@@ -172,6 +172,7 @@ fn guards(config: &ServeConfig, auth: Auth) -> Guards {
             calls_per_address,
             streams: client_streams(),
         }),
+        rates: Rates::new(config.max_calls_per_second),
     }
 }
 
@@ -208,6 +209,10 @@ fn start_background(
     tasks.spawn({
         let (datasets, shutdown) = (components.datasets.clone(), shutdown.clone());
         async move { datasets.run(shutdown).await }
+    });
+    tasks.spawn({
+        let (supervisor, shutdown) = (components.supervisor.clone(), shutdown.clone());
+        async move { supervisor.watch_disk(shutdown).await }
     });
     let (supervisor, shutdown) = (components.supervisor.clone(), shutdown.clone());
     tokio::spawn(async move { Box::pin(supervisor.run(shutdown)).await })

@@ -18,7 +18,7 @@ use std::time::Duration;
 use axum::{
     Router,
     body::Body,
-    extract::{Path, State},
+    extract::{Path, Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS},
@@ -32,6 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use super::{
+    caller::Caller,
     http::{Failure, as_json, respond},
     limit::CallLimit,
     status::{self, Calls},
@@ -115,10 +116,13 @@ pub(crate) fn router(
     router.with_state(pages)
 }
 
-async fn create(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+async fn create(State(pages): State<Pages>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
     respond(route::UPLOADS, async {
-        let length = number(&headers, &UPLOAD_LENGTH)?;
-        let upload = pages.datasets.uploads().create(length).await;
+        let length = number(&parts.headers, &UPLOAD_LENGTH)?;
+        let caller = Caller::new(&parts.headers, &parts.extensions)?;
+        let client = caller.client.as_str();
+        let upload = pages.datasets.uploads().create(length, client).await;
         let upload = upload.map_err(datasets_failure)?;
         let path = format!("/datasets/uploads/{}", upload.id);
         let location = HeaderValue::try_from(path.as_str()).map_err(status::encoding_failed)?;
@@ -275,7 +279,7 @@ fn datasets_failure(error: datasets::Error) -> Failure {
         E::WrongOffset { .. } => Some(StatusCode::CONFLICT),
         E::Busy { .. } | E::InUse { .. } => Some(StatusCode::LOCKED),
         E::TooLong { .. } | E::UploadSize { .. } => Some(StatusCode::PAYLOAD_TOO_LARGE),
-        E::DiskLow { .. } => Some(StatusCode::INSUFFICIENT_STORAGE),
+        E::DiskLow(_) | E::QuotaUsed { .. } => Some(StatusCode::INSUFFICIENT_STORAGE),
         E::Store(_)
         | E::Path(_)
         | E::Reading(_)

@@ -6,6 +6,7 @@
 use std::time::SystemTime;
 
 use prost_types::Timestamp;
+use sqlx::SqliteConnection;
 use tokio::sync::watch;
 
 use crate::{
@@ -20,6 +21,9 @@ use super::{
     versions,
 };
 
+/// Aliases of one model. Each read of a version returns those that point to it.
+const MAX_ALIASES: usize = 64;
+
 impl Store {
     /// Points an alias to a version. Returns the version with its aliases, and the number of the
     /// version that the alias pointed to before (0 for none). Nothing changes if it already points
@@ -28,7 +32,7 @@ impl Store {
     /// If `expected` is set, the alias must point to that version (0 for none).
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::AliasMoved`].
+    /// [`Error::NotFound`], [`Error::AliasMoved`], [`Error::TooManyAliases`].
     pub(crate) async fn set_alias(
         &self,
         model: &str,
@@ -55,6 +59,9 @@ impl Store {
                     expected,
                     found,
                 });
+            }
+            if found == 0 {
+                check_room(write.connection(), &model).await?;
             }
             let now = Timestamp::from(SystemTime::now());
             let to = version.version.cast_signed();
@@ -128,4 +135,19 @@ impl Store {
             .await?;
         Ok(head.unwrap_or(0).cast_unsigned())
     }
+}
+
+/// Checks that a model may have another alias.
+async fn check_room(connection: &mut SqliteConnection, model: &str) -> Result<(), Error> {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM aliases WHERE model = ?")
+        .bind(model)
+        .fetch_one(connection)
+        .await?;
+    if usize::try_from(count).is_ok_and(|count| count >= MAX_ALIASES) {
+        return Err(Error::TooManyAliases {
+            model: model.to_owned(),
+            limit: MAX_ALIASES,
+        });
+    }
+    Ok(())
 }

@@ -23,21 +23,29 @@ pub(crate) struct NumberedDataset {
     pub dataset: pb::Dataset,
 }
 
+/// Numbers of datasets that may exist, including a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DatasetLimits {
+    /// Those that are unpacked or scanned.
+    pub unfinished: usize,
+    pub all: usize,
+}
+
 impl Store {
-    /// Inserts a dataset in the state of its message; the store sets its times. At most
-    /// `max_unfinished` may be unpacked or scanned, including this one.
+    /// Inserts a dataset in the state of its message; the store sets its times.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`], [`Error::UploadUsed`], [`Error::TooManyDatasets`].
+    /// [`Error::AlreadyExists`], [`Error::UploadUsed`], [`Error::TooManyDatasets`],
+    /// [`Error::DatasetsFull`].
     pub(crate) async fn insert_dataset(
         &self,
         dataset: pb::Dataset,
-        max_unfinished: usize,
+        limits: DatasetLimits,
     ) -> Result<NumberedDataset, Error> {
         let inner = self.inner.clone();
         run_detached(Box::pin(async move {
             let mut write = WriteTx::start(inner).await?;
-            let inserted = insert(&mut write, dataset, max_unfinished).await?;
+            let inserted = insert(&mut write, dataset, limits).await?;
             write.commit().await?;
             Ok(inserted)
         }))
@@ -138,7 +146,7 @@ pub(super) async fn check_used(
 async fn insert(
     write: &mut WriteTx,
     mut dataset: pb::Dataset,
-    max_unfinished: usize,
+    limits: DatasetLimits,
 ) -> Result<NumberedDataset, Error> {
     let id = id_of(&dataset.name).to_owned();
     if find(write.connection(), &id).await?.is_some() {
@@ -159,10 +167,16 @@ async fn insert(
         .bind(DatasetState::Ready as i32)
         .fetch_one(write.connection())
         .await?;
-    if usize::try_from(unfinished).is_ok_and(|unfinished| unfinished >= max_unfinished) {
+    if usize::try_from(unfinished).is_ok_and(|unfinished| unfinished >= limits.unfinished) {
         return Err(Error::TooManyDatasets {
-            limit: max_unfinished,
+            limit: limits.unfinished,
         });
+    }
+    let all: i64 = sqlx::query_scalar("SELECT count(*) FROM datasets")
+        .fetch_one(write.connection())
+        .await?;
+    if usize::try_from(all).is_ok_and(|all| all >= limits.all) {
+        return Err(Error::DatasetsFull { limit: limits.all });
     }
     let now = Timestamp::from(SystemTime::now());
     dataset.create_time = Some(now);

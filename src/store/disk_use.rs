@@ -3,7 +3,7 @@
 use futures_util::TryStreamExt as _;
 use prost::Message as _;
 
-use crate::proto::v1::{self as pb, DatasetKind, DatasetState};
+use crate::proto::v1::{self as pb, DatasetKind};
 
 use super::{Error, Store};
 
@@ -20,14 +20,13 @@ impl Store {
         .await?;
         Ok(bytes.cast_unsigned())
     }
-    /// Returns the size of the images of all uploaded datasets in bytes.
+
+    /// Returns the size of all uploaded datasets in bytes: of their images, or of their files before
+    /// the scan has found them.
     pub(crate) async fn unpacked_bytes(&self) -> Result<u64, Error> {
         let mut read = self.read().await?;
-        let mut rows = sqlx::query_as::<_, (String, Vec<u8>)>(
-            "SELECT id, message FROM datasets WHERE state = ?",
-        )
-        .bind(DatasetState::Ready as i32)
-        .fetch(&mut *read);
+        let mut rows = sqlx::query_as::<_, (String, Vec<u8>)>("SELECT id, message FROM datasets")
+            .fetch(&mut *read);
         let mut bytes = 0_u64;
         while let Some((id, message)) = rows.try_next().await? {
             let dataset = pb::Dataset::decode(&*message).map_err(|source| Error::Damaged {

@@ -57,6 +57,18 @@ pub enum Error {
         "{limit} trainings are already queued, which is the limit; try again when one of them has started"
     )]
     QueueFull { limit: usize },
+    #[error(
+        "{limit} trainings exist, which is the limit (max_stored_trainings of the server); delete ended trainings that are not needed"
+    )]
+    TrainingsFull { limit: usize },
+    #[error(
+        "{limit} datasets exist, which is the limit (max_datasets of the server); delete datasets that are not needed"
+    )]
+    DatasetsFull { limit: usize },
+    #[error(
+        "models/{model} has {limit} aliases, which is the limit; delete aliases that are not needed, or point an existing one to the version"
+    )]
+    TooManyAliases { model: String, limit: usize },
     #[error("{name} has ended as {} and cannot change", state.as_str_name())]
     Terminal { name: String, state: TrainingState },
     #[error("{name} has not ended ({}); {}", state.as_str_name(), remedy(*state))]

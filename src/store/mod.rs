@@ -77,13 +77,13 @@ mod versions;
 mod tests;
 
 pub(crate) use change::{Change, Rewind};
-pub(crate) use datasets::NumberedDataset;
+pub(crate) use datasets::{DatasetLimits, NumberedDataset};
 pub(crate) use error::Error;
 pub(crate) use events::Kind;
 pub(crate) use open::Store;
 pub(crate) use page::{MAX_PAGE_BYTES, Page, Room, encode_token, parse_token};
 pub(crate) use promotion::{MIN_COMPARED_IMAGES, Promotion};
-pub(crate) use training_insertion::{Inserted, RequestId};
+pub(crate) use training_insertion::{Inserted, RequestId, TrainingLimits};
 pub(crate) use trainings::{TrainingFilter, is_final};
 pub(crate) use transaction::run_detached;
 pub(crate) use turns::Lane;

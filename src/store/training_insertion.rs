@@ -25,6 +25,24 @@ pub(crate) struct RequestId {
     pub fingerprint: String,
 }
 
+/// Numbers of trainings that may exist, including a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TrainingLimits {
+    pub queued: usize,
+    /// Ended ones included.
+    pub stored: usize,
+}
+
+impl From<usize> for TrainingLimits {
+    /// A limit of the queue alone.
+    fn from(queued: usize) -> Self {
+        TrainingLimits {
+            queued,
+            stored: usize::MAX,
+        }
+    }
+}
+
 /// Result of inserting a training.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Inserted {
@@ -39,22 +57,24 @@ impl Store {
     /// Puts a training at the end of the queue.
     ///
     /// The message must have its `name`; the store sets state, times and sequence and appends the
-    /// first event. At most `max_queued` may be QUEUED, including this one. A training of the same
+    /// first event. A training of the same
     /// id that ended before its first epoch began is deleted in the same transaction.
     ///
     /// # Errors
     /// In this order: [`Error::BadName`], [`Error::RequestIdReused`], [`Error::AlreadyExists`],
-    /// [`Error::QueueFull`], [`Error::NotFound`] for a dataset that was deleted.
+    /// [`Error::QueueFull`], [`Error::TrainingsFull`], [`Error::NotFound`] for a dataset that was
+    /// deleted.
     pub(crate) async fn insert_training(
         &self,
         training: pb::Training,
         request: Option<RequestId>,
-        max_queued: usize,
+        limits: impl Into<TrainingLimits>,
     ) -> Result<Inserted, Error> {
+        let limits = limits.into();
         let inner = self.inner.clone();
         run_detached(Box::pin(async move {
             let mut write = WriteTx::start(inner).await?;
-            let inserted = Box::pin(insert(&mut write, training, request, max_queued)).await?;
+            let inserted = Box::pin(insert(&mut write, training, request, limits)).await?;
             write.commit().await?;
             Ok(inserted)
         }))
@@ -76,10 +96,14 @@ impl Store {
     /// Checks that a training of this name could be queued now.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`], [`Error::QueueFull`].
-    pub(crate) async fn check_insertable(&self, id: &str, max_queued: usize) -> Result<(), Error> {
+    /// [`Error::AlreadyExists`], [`Error::QueueFull`], [`Error::TrainingsFull`].
+    pub(crate) async fn check_insertable(
+        &self,
+        id: &str,
+        limits: impl Into<TrainingLimits>,
+    ) -> Result<(), Error> {
         let mut read = self.read().await?;
-        insertable(&mut read, id, max_queued).await.map(drop)
+        insertable(&mut read, id, limits.into()).await.map(drop)
     }
 }
 
@@ -87,7 +111,7 @@ async fn insert(
     write: &mut WriteTx,
     mut training: pb::Training,
     request: Option<RequestId>,
-    max_queued: usize,
+    limits: TrainingLimits,
 ) -> Result<Inserted, Error> {
     let id = match training.name.strip_prefix("trainings/") {
         Some(id) if !id.is_empty() && !id.contains('/') => id.to_owned(),
@@ -102,7 +126,7 @@ async fn insert(
     {
         return Ok(Inserted::Existing(existing));
     }
-    let Insertable { queued, replaced } = insertable(write.connection(), &id, max_queued).await?;
+    let Insertable { queued, replaced } = insertable(write.connection(), &id, limits).await?;
     if let Some(replaced) = replaced {
         delete_row(write.connection(), replaced).await?;
     }
@@ -163,7 +187,7 @@ struct Insertable {
 async fn insertable(
     connection: &mut SqliteConnection,
     id: &str,
-    max_queued: usize,
+    limits: TrainingLimits,
 ) -> Result<Insertable, Error> {
     let mut replaced = None;
     if let Some((number, training)) = find(connection, id).await? {
@@ -176,10 +200,21 @@ async fn insertable(
     }
     let queued: i64 = sqlx::query_scalar("SELECT count(*) FROM trainings WHERE state = ?")
         .bind(TrainingState::Queued as i32)
+        .fetch_one(&mut *connection)
+        .await?;
+    if usize::try_from(queued).is_ok_and(|queued| queued >= limits.queued) {
+        return Err(Error::QueueFull {
+            limit: limits.queued,
+        });
+    }
+    let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM trainings")
         .fetch_one(connection)
         .await?;
-    if usize::try_from(queued).is_ok_and(|queued| queued >= max_queued) {
-        return Err(Error::QueueFull { limit: max_queued });
+    let is_full = usize::try_from(stored).is_ok_and(|stored| stored >= limits.stored);
+    if is_full && replaced.is_none() {
+        return Err(Error::TrainingsFull {
+            limit: limits.stored,
+        });
     }
     Ok(Insertable { queued, replaced })
 }

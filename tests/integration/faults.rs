@@ -232,7 +232,44 @@ async fn dataset_emptied_in_the_middle_of_an_epoch_is_a_data_error() {
 
 /// The data directory is on a file system of 500 MB, which the test fills during a training.
 #[tokio::test]
-async fn full_disk_fails_the_training_and_nothing_else() {
+async fn training_pauses_on_a_full_disk_and_resumes_when_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    fs_err::create_dir(&data).unwrap();
+    let Some(launcher) = own_file_system(&data, "500m") else {
+        return;
+    };
+    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
+    let server = Server::start_in(directory, &launcher, &["--min-free-disk", "0"]);
+    server.train_small().await;
+    // The mounts that the process sees.
+    let inside = format!("/proc/{}/root{}", server.pid(), data.display());
+    let filler = Path::new(&inside).join("filler");
+    let name = server
+        .queue(long_spec(&server.faces("faces", 120, 1)))
+        .await;
+    server.in_epoch(&name).await;
+    fill(&filler);
+    let paused = in_state(&server, &name, TrainingState::Paused).await;
+    assert_eq!(paused.failure.unwrap().reason, "DISK_FULL");
+    server.predict().await.unwrap();
+    fs_err::remove_file(&filler).unwrap();
+    let resumed = in_state(&server, &name, TrainingState::Running).await;
+    assert_eq!(resumed.failure, None);
+    cancel(&server, &name, true).await;
+    server.train_small().await;
+}
+
+async fn in_state(server: &Server, name: &str, state: TrainingState) -> v1::Training {
+    server
+        .training_when(name, state.as_str_name(), |training| {
+            training.state() == state
+        })
+        .await
+}
+
+/// A launcher that mounts a file system of a size; `None` where a test may not do so.
+fn own_file_system(place: &Path, size: &str) -> Option<Vec<String>> {
     let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
     let can_mount = Command::new(unshare[0])
         .args(&unshare[1..])
@@ -240,47 +277,70 @@ async fn full_disk_fails_the_training_and_nothing_else() {
         .status();
     if !can_mount.is_ok_and(|status| status.success()) {
         eprintln!("skipped: this machine does not let a test mount a file system of its own");
-        return;
+        return None;
     }
+    let script = format!(
+        "mount -t tmpfs -o size={size} tmpfs {} && exec \"$@\"",
+        place.display()
+    );
+    let launcher = unshare.into_iter().chain(["sh", "-c", &script, "sh"]);
+    Some(launcher.map(str::to_owned).collect())
+}
+
+/// Writes to a file until the disk is full.
+fn fill(path: &Path) {
+    let filled = Command::new("dd")
+        .args(["if=/dev/zero", "bs=1M", "status=none"])
+        .arg(format!("of={}", path.display()))
+        .status()
+        .unwrap();
+    assert!(!filled.success(), "dd stops when the disk is full");
+}
+
+/// The data directory is on a file system of 500 MB, of which 200 MB must stay free.
+#[tokio::test]
+async fn training_pauses_below_the_minimum_of_free_disk_and_resumes() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     fs_err::create_dir(&data).unwrap();
-    let script = format!(
-        "mount -t tmpfs -o size=500m tmpfs {} && exec \"$@\"",
-        data.display()
-    );
-    let launcher: Vec<&str> = unshare
-        .into_iter()
-        .chain(["sh", "-c", &script, "sh"])
-        .collect();
-    let server = Server::start_in(directory, &launcher, &[]);
+    let Some(launcher) = own_file_system(&data, "500m") else {
+        return;
+    };
+    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
+    let server = Server::start_in(directory, &launcher, &["--min-free-disk", "200MiB"]);
     server.train_small().await;
-    // The mounts that the process sees.
     let inside = format!("/proc/{}/root{}", server.pid(), data.display());
     let filler = Path::new(&inside).join("filler");
-    let begun = Instant::now();
     let name = server
         .queue(long_spec(&server.faces("faces", 120, 1)))
         .await;
     server.in_epoch(&name).await;
-    let filled = Command::new("dd")
-        .args(["if=/dev/zero", "bs=1M", "status=none"])
-        .arg(format!("of={}", filler.display()))
-        .status()
-        .unwrap();
-    assert!(!filled.success(), "dd stops when the disk is full");
-    let training = server.ended(&name).await;
-    assert_eq!(training.state(), TrainingState::Failed, "{training:#?}");
+    fs_err::write(&filler, vec![1_u8; 250 << 20]).unwrap();
+    let paused = in_state(&server, &name, TrainingState::Paused).await;
+    let failure = paused.failure.unwrap();
+    assert_eq!(failure.reason, "DISK_LOW", "{failure:?}");
+    assert!(failure.message.contains("min_free_disk"), "{failure:?}");
+    let request = v1::StartTrainingRequest {
+        spec: Some(small_spec(&server.path("faces"))),
+        ..Default::default()
+    };
+    let refused = server.trainings().start_training(request).await;
+    let refused = refused.unwrap_err();
     assert_eq!(
-        training.stop_reason(),
-        StopReason::Internal,
-        "{training:#?}"
+        refused.code(),
+        tonic::Code::ResourceExhausted,
+        "{refused:?}"
     );
-    assert_eq!(training.failure.unwrap().reason, "DISK_FULL");
-    assert!(begun.elapsed().as_secs() < 2 * SECONDS);
-    server.predict().await.unwrap();
+    assert!(refused.message().contains("min_free_disk"), "{refused:?}");
     fs_err::remove_file(&filler).unwrap();
-    server.train_small().await;
+    let resumed = in_state(&server, &name, TrainingState::Running).await;
+    assert_eq!(resumed.failure, None);
+    // Nothing was lost: the training continues from its full checkpoint.
+    assert!(
+        resumed.last.is_some_and(|last| last.epoch >= 1),
+        "{resumed:#?}"
+    );
+    cancel(&server, &name, true).await;
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["imaging", "dashboard", "telemetry"],
     &["access"],
     &["config"],
-    &["quarantine"],
+    &["quarantine", "disk"],
     &["names", "files", "priority"],
     &["proto"],
 ];

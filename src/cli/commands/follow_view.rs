@@ -102,9 +102,14 @@ impl View<'_> {
                     self.context.output.clear();
                 }
                 let state = report::state_name(change.state());
-                self.context
-                    .output
-                    .note(&format!("{} is {state}", event.training));
+                let failure = change.failure.as_ref();
+                let cause = failure.filter(|_| !is_final(change.state()));
+                let cause = cause.map(|failure| format!(": {}", failure.message));
+                self.context.output.note(&format!(
+                    "{} is {state}{}",
+                    event.training,
+                    cause.unwrap_or_default()
+                ));
             }
             Kind::DatasetScanned(dataset) => {
                 for line in report::dataset_lines(dataset) {

@@ -8,6 +8,6 @@ export default defineConfig({
   base: "./",
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
   build: { target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false } },
-  server: { proxy: { "^/(visage\\.v1\\.|datasets/|metrics|readyz|livez)": server } },
+  server: { proxy: { "^/(visage\\.v1\\.|datasets/|metrics|readyz|livez|session|login|logout)": server } },
   test: { include: ["tests/**/*.test.ts"] },
 });

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::files;
+use crate::{disk::DiskLow, files};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -35,6 +35,8 @@ pub(crate) enum Error {
     NoImages { ignored: u64, skipped: Vec<String> },
     #[error("the server's disk is full; make room there and upload the archive again")]
     DiskFull,
+    #[error(transparent)]
+    DiskLow(#[from] DiskLow),
     #[error("failed to unpack the archive: {0}")]
     Io(io::Error),
     #[error("unpacking was cancelled")]

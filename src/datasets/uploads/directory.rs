@@ -13,12 +13,14 @@ use fs_err::tokio as async_fs;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::files;
+use crate::{disk::Disk, files};
 
 use super::super::{Error, blocking::blocking};
 
 /// Most uploads at a time.
 const MAX_UPLOADS: usize = 64;
+/// Most uploads of one client at a time.
+const MAX_OF_CLIENT: usize = 16;
 /// Idle time after which another upload may take the place of an unfinished one.
 const IDLE: Duration = Duration::from_secs(60);
 /// Format version of the metadata.
@@ -34,7 +36,7 @@ pub(crate) struct Uploads {
 pub(super) struct Inner {
     directory: PathBuf,
     max_bytes: u64,
-    min_free: u64,
+    pub(super) disk: Disk,
     pub(super) expiry: Duration,
     /// Uploads that a request writes to.
     claimed: Mutex<HashSet<Uuid>>,
@@ -56,6 +58,9 @@ pub(crate) struct Upload {
 struct Metadata {
     format: u32,
     length: u64,
+    /// The client that created the upload; earlier versions did not store it.
+    #[serde(default)]
+    client: String,
 }
 
 impl Uploads {
@@ -63,14 +68,14 @@ impl Uploads {
     pub(in crate::datasets) fn open(
         directory: PathBuf,
         max_bytes: u64,
-        min_free: u64,
+        disk: Disk,
         expiry: Duration,
     ) -> io::Result<Self> {
         Ok(Uploads {
             inner: Arc::new(Inner {
                 directory: fs::canonicalize(directory)?,
                 max_bytes,
-                min_free,
+                disk,
                 expiry,
                 claimed: Mutex::default(),
                 creating: Mutex::default(),
@@ -78,31 +83,32 @@ impl Uploads {
         })
     }
 
-    /// Creates an upload of `length` bytes.
+    /// Creates an upload of `length` bytes for a client.
     ///
     /// # Errors
     /// [`Error::UploadSize`], [`Error::DiskLow`] and [`Error::TooManyUploads`].
-    pub(crate) async fn create(&self, length: u64) -> Result<Upload, Error> {
+    pub(crate) async fn create(&self, length: u64, client: &str) -> Result<Upload, Error> {
         let limit = self.inner.max_bytes;
         if length == 0 || length > limit {
             return Err(Error::UploadSize { length, limit });
         }
-        let inner = Arc::clone(&self.inner);
+        let (inner, client) = (Arc::clone(&self.inner), client.to_owned());
         let created = blocking(move || {
             // It guards no value, so a panic cannot leave one half changed.
             let creating = inner.creating.lock();
             let _creating = creating.unwrap_or_else(PoisonError::into_inner);
-            if let Err(low) = inner.check_disk(length)? {
-                return Ok(Err(low));
+            if let Err(low) = inner.disk.check(length)? {
+                return Ok(Err(low.into()));
             }
-            if inner.ids()?.len() >= MAX_UPLOADS && !inner.evict_idle()? {
-                return Ok(Err(Error::TooManyUploads { limit: MAX_UPLOADS }));
+            if let Err(error) = inner.make_room(&client)? {
+                return Ok(Err(error));
             }
             let id = Uuid::new_v4();
             fs::File::create_new(inner.data(id))?;
             let metadata = Metadata {
                 format: FORMAT,
                 length,
+                client,
             };
             // The upload exists once its metadata is written.
             files::write_atomic(&inner.metadata(id), &serde_json::to_vec(&metadata)?)?;
@@ -262,36 +268,49 @@ impl Inner {
         matches!(age, Ok(Ok(age)) if age > self.expiry)
     }
 
-    /// Checks that the disk has room for more bytes above the minimum.
-    pub(super) fn check_disk(&self, more: u64) -> io::Result<Result<(), Error>> {
-        let free = files::free_space(&self.directory)?;
-        let is_low = free < self.min_free.saturating_add(more);
-        Ok(if is_low {
-            Err(Error::DiskLow {
-                free,
-                min_free: self.min_free,
-            })
-        } else {
-            Ok(())
-        })
+    /// Makes room for another upload: at a limit, the unfinished upload that received nothing for
+    /// the longest time is removed, of the client itself if the limit is the client's.
+    fn make_room(&self, client: &str) -> io::Result<Result<(), Error>> {
+        let mut uploads = Vec::new();
+        for id in self.ids()? {
+            // Removed since its directory was read.
+            let Ok(bytes) = fs::read(self.metadata(id)) else {
+                continue;
+            };
+            uploads.push((id, serde_json::from_slice::<Metadata>(&bytes)?));
+        }
+        let all = uploads.len();
+        let of_client = uploads.iter().filter(|(_, found)| found.client == client);
+        let is_client_full = of_client.count() >= MAX_OF_CLIENT;
+        if is_client_full {
+            uploads.retain(|(_, found)| found.client == client);
+        }
+        if (is_client_full || all >= MAX_UPLOADS) && !self.evict_idle(&uploads)? {
+            return Ok(Err(Error::TooManyUploads {
+                limit: if is_client_full {
+                    MAX_OF_CLIENT
+                } else {
+                    MAX_UPLOADS
+                },
+                of_client: is_client_full,
+            }));
+        }
+        Ok(Ok(()))
     }
 
     /// Removes the unfinished upload that received nothing for the longest time; an empty one
     /// counts as idle from the start. Returns false if all are complete or in progress.
-    fn evict_idle(&self) -> io::Result<bool> {
+    fn evict_idle(&self, uploads: &[(Uuid, Metadata)]) -> io::Result<bool> {
         let now = SystemTime::now();
         let mut idle = Vec::new();
-        for id in self.ids()? {
-            let (Ok(data), Ok(metadata)) =
-                (fs::metadata(self.data(id)), fs::read(self.metadata(id)))
-            else {
+        for (id, metadata) in uploads {
+            let Ok(data) = fs::metadata(self.data(*id)) else {
                 continue;
             };
-            let metadata: Metadata = serde_json::from_slice(&metadata)?;
             let age = now.duration_since(data.modified()?).unwrap_or_default();
             let is_idle = data.len() == 0 || age >= IDLE;
-            if is_idle && data.len() < metadata.length && !self.claimed().contains(&id) {
-                idle.push((age, id));
+            if is_idle && data.len() < metadata.length && !self.claimed().contains(id) {
+                idle.push((age, *id));
             }
         }
         let Some((_, id)) = idle.into_iter().max() else {

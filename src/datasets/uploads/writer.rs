@@ -34,7 +34,7 @@ impl Uploads {
             .open(self.inner.data(id))
             .await?;
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.check_disk(0)).await??;
+        blocking(move || inner.disk.check(0)).await??;
         let mut file = file.into_parts().0;
         file.seek(SeekFrom::Start(offset)).await?;
         Ok(Writer {
@@ -76,7 +76,7 @@ impl Writer {
         if self.unchecked >= CHECK_BYTES {
             self.unchecked = 0;
             let inner = Arc::clone(&self.claim.inner);
-            blocking(move || inner.check_disk(0)).await??;
+            blocking(move || inner.disk.check(0)).await??;
         }
         self.file.write_all(bytes).await?;
         self.upload.offset += bytes.len() as u64;

@@ -199,7 +199,7 @@ fn limited(
 }
 
 /// The response to a request that the limits refuse, in the form that its client reads.
-fn refusal(refused: &Status, content_type: Option<HeaderValue>) -> Response {
+pub(super) fn refusal(refused: &Status, content_type: Option<HeaderValue>) -> Response {
     match content_type {
         Some(found) if found.as_bytes().starts_with(b"application/grpc") => {
             let mut response: Response = refused.clone().into_http();

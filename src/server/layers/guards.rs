@@ -8,6 +8,7 @@ use tower_http::cors::CorsLayer;
 use super::{
     call_limits::{self, CallLimits},
     origin::{self, Allowed},
+    rate::{self, Rates},
 };
 use crate::server::auth::{self, Auth};
 
@@ -18,6 +19,7 @@ pub(crate) struct Guards {
     pub(crate) cors: CorsLayer,
     pub(crate) auth: Auth,
     pub(crate) limits: CallLimits,
+    pub(crate) rates: Rates,
 }
 
 impl Guards {
@@ -28,8 +30,12 @@ impl Guards {
             cors,
             auth,
             limits,
+            rates,
         } = self;
         router
+            .layer(from_fn(move |request: Request, next: Next| {
+                rate::limit(rates.clone(), request, next)
+            }))
             .layer(from_fn(move |request: Request, next: Next| {
                 call_limits::limit(limits.clone(), request, next)
             }))

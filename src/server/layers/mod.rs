@@ -1,6 +1,11 @@
+<<<<<<< HEAD
 //! The layers that every call passes, from the outside: host and origin, CORS, identity and role
 //! (module `auth`), limits, metrics and
 //! traces, deadlines. `headers` has the headers of all HTTP responses.
+=======
+//! The layers that every call passes, from the outside: host and origin, CORS, limits, rates,
+//! metrics and traces, deadlines. `headers` has the headers of all HTTP responses.
+>>>>>>> 0cb73755f143fdf8fee8e8237cab2baf18835043
 
 mod call_limits;
 mod cors;
@@ -8,6 +13,7 @@ mod deadline;
 mod guards;
 mod headers;
 mod origin;
+mod rate;
 mod request_body;
 mod rpc_metrics;
 #[cfg(test)]
@@ -20,5 +26,6 @@ pub(super) use self::{
     guards::Guards,
     headers::add_headers,
     origin::Allowed,
+    rate::Rates,
     rpc_metrics::RpcMetricsLayer,
 };

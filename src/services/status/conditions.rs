@@ -57,6 +57,19 @@ pub(crate) fn too_many_calls(limit: usize) -> Status {
     ))
 }
 
+pub(crate) fn too_fast(calls_per_second: u32) -> Status {
+    Row::retry(Code::ResourceExhausted, "TOO_MANY_CALLS_PER_SECOND").status(format_args!(
+        "this client may start {calls_per_second} calls in a second (max_calls_per_second, or the limit of its identity); send them more slowly"
+    ))
+}
+
+/// Too many attempts to authenticate.
+pub(crate) fn too_many_failures(limit: u32) -> Status {
+    Row::new(Code::ResourceExhausted, "TOO_MANY_FAILURES").status(format_args!(
+        "more than {limit} authentications of this address failed within a minute; try again later"
+    ))
+}
+
 pub(crate) fn too_many_bytes() -> Status {
     Row::retry(Code::ResourceExhausted, in_flight::REASON).status(in_flight::MESSAGE)
 }

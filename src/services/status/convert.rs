@@ -5,8 +5,8 @@ use super::{
     conditions::shutting_down,
 };
 use crate::{
-    artifacts, dataset, datasets, evaluation::plots, files, inference, model, registry, store,
-    telemetry::logging, training::supervisor,
+    artifacts, dataset, datasets, disk::DiskLow, evaluation::plots, files, inference, model,
+    registry, store, telemetry::logging, training::supervisor,
 };
 
 impl From<store::Error> for Status {
@@ -26,6 +26,9 @@ impl From<store::Error> for Status {
             }
             E::UploadUsed { .. } => Row::new(Code::FailedPrecondition, "UPLOAD_USED"),
             E::TooManyDatasets { .. } => Row::retry(Code::ResourceExhausted, "TOO_MANY_DATASETS"),
+            E::TrainingsFull { .. } => Row::new(Code::ResourceExhausted, "TRAININGS_FULL"),
+            E::DatasetsFull { .. } => Row::new(Code::ResourceExhausted, "DATASETS_FULL"),
+            E::TooManyAliases { .. } => Row::new(Code::ResourceExhausted, "TOO_MANY_ALIASES"),
             E::AliasMoved { .. } => Row::new(Code::Aborted, "ALIAS_MOVED"),
             E::CursorAhead { .. } => Row::new(Code::OutOfRange, "CURSOR_AHEAD"),
             E::BadToken { .. } => Row::new(Code::InvalidArgument, "BAD_TOKEN"),
@@ -96,7 +99,8 @@ impl From<datasets::Error> for Status {
                 Row::new(Code::OutOfRange, "UPLOAD_TOO_LARGE")
             }
             E::TooManyUploads { .. } => Row::retry(Code::ResourceExhausted, "TOO_MANY_UPLOADS"),
-            E::DiskLow { .. } => Row::new(Code::ResourceExhausted, "DISK_LOW"),
+            E::DiskLow(low) => return disk_low(&low),
+            E::QuotaUsed { .. } => Row::new(Code::ResourceExhausted, "DATASET_BYTES"),
             E::Busy { .. } | E::InUse { .. } => Row::retry(Code::Aborted, "UPLOAD_BUSY"),
             E::Io(cause) if files::is_disk_full(&cause) => {
                 return Row::retry(Code::ResourceExhausted, "DISK_FULL")
@@ -108,12 +112,19 @@ impl From<datasets::Error> for Status {
     }
 }
 
+/// A request that needs more disk space than is free.
+fn disk_low(low: &DiskLow) -> Status {
+    Row::new(Code::ResourceExhausted, "DISK_LOW").status(low)
+}
+
 impl From<supervisor::Error> for Status {
     fn from(error: supervisor::Error) -> Self {
         use supervisor::Error as E;
         match error {
             E::Store(error) => error.into(),
             E::Artifacts(error) => error.into(),
+            E::DiskLow(low) => disk_low(&low),
+            E::Disk(_) => Row::new(Code::Internal, "DISK").status(error),
             E::AlreadyEnded { .. } => {
                 Row::new(Code::FailedPrecondition, "TRAINING_TERMINAL").status(error)
             }

@@ -22,8 +22,9 @@ pub(crate) use self::{
     conditions::{
         Calls, batch_not_read, batch_not_sent, body_too_large, body_too_slow, deadline_exceeded,
         encoding_failed, no_evaluation, not_allowed, not_found, not_loadable, panicked,
-        request_too_slow, shutting_down, stream_ends, too_many, too_many_bytes, too_many_calls,
-        training_replaced, unimplemented, upload_interrupted, upload_too_slow, uploads_disabled,
+        request_too_slow, shutting_down, stream_ends, too_fast, too_many, too_many_bytes,
+        too_many_calls, too_many_failures, training_replaced, unimplemented, upload_interrupted,
+        upload_too_slow, uploads_disabled,
     },
     convert::{inference_error, invalid_dataset, invalid_weights, weights_unavailable},
     http::http,

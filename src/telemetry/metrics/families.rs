@@ -148,6 +148,8 @@ families! {
         "1, labelled with the versions of Visage and libtorch and with the device.";
     PROCESS_START: ABSENT, Seconds, "process_start_time_seconds", [],
         "Start time of the process in seconds since the Unix epoch.";
+    DISK_FREE: ABSENT, Bytes, "visage_disk_free_bytes", [],
+        "Bytes that are free on the disk of the data directory.";
     PROCESS_CPU: Kind::Counter, Seconds, "process_cpu_seconds_total", [],
         "User and system CPU time of the server process, without its workers.";
     PROCESS_RESIDENT: ABSENT, Bytes, "process_resident_memory_bytes", [],

@@ -47,7 +47,7 @@ pub(crate) use self::{
         batch_computed, cache_looked_up, faces_found, image_decoded, image_dequeued,
         image_finished, prediction_queue_depth, prediction_rejected,
     },
-    process::{build_info, process_observed},
+    process::{build_info, disk_free, process_observed},
     rpc::{
         connection_closed, connection_opened, connection_refused, http_finished, http_known,
         rpc_finished, rpc_known, rpc_started,

@@ -4,8 +4,8 @@ use ::metrics::SharedString;
 
 use crate::telemetry::metrics::{
     families::{
-        BUILD, PROCESS_CPU, PROCESS_MAX_FILES, PROCESS_OPEN_FILES, PROCESS_RESIDENT, PROCESS_START,
-        PROCESS_THREADS, PROCESS_VIRTUAL, PROCESS_VIRTUAL_MAX,
+        BUILD, DISK_FREE, PROCESS_CPU, PROCESS_MAX_FILES, PROCESS_OPEN_FILES, PROCESS_RESIDENT,
+        PROCESS_START, PROCESS_THREADS, PROCESS_VIRTUAL, PROCESS_VIRTUAL_MAX,
     },
     family::Family,
     series::{counter, gauge, microseconds},
@@ -15,6 +15,11 @@ use crate::telemetry::metrics::{
 pub(crate) fn build_info(version: &str, libtorch: &str, device: &str) {
     let values = [version, libtorch, device].map(|value| SharedString::from(value.to_owned()));
     gauge(&BUILD, &values).set(1.0);
+}
+
+/// Bytes that are free on the disk of the data directory.
+pub(crate) fn disk_free(bytes: u64) {
+    gauge(&DISK_FREE, &[]).set(bytes as f64);
 }
 
 /// Reads the operating system's counters of this process. Values that it does not report stay

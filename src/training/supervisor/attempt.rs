@@ -17,13 +17,13 @@ use crate::{
 use super::{
     Error,
     context::{Context, RETRY_PAUSE, Requests},
+    disk_watch::DISK_FULL,
     disposition::{Disposition, OUT_OF_MEMORY, record_with_retry},
     finish::FinalState,
     follow::{Follower, ProcessEnd},
     orphans,
     prepare::{prepare, start_worker},
     process::{Crash, Worker},
-    record::DISK_FULL,
     spans,
 };
 
@@ -84,9 +84,16 @@ async fn attempt(
         ProcessEnd::Shutdown => return Ok(()),
         // A service manager such as systemd may end all processes of the server at once.
         ProcessEnd::Exited | ProcessEnd::Crashed(_) if shutdown.is_cancelled() => return Ok(()),
+        ProcessEnd::Suspended(failure) => Disposition::Suspended(failure),
         ProcessEnd::Finished(finished) if finished.paused => Disposition::Paused,
+        ProcessEnd::Finished(finished) if is_disk_full(finished.failure.as_ref()) => {
+            Disposition::Suspended(finished.failure.unwrap_or_default())
+        }
         ProcessEnd::Finished(finished) => Disposition::finished(FinalState::of_worker(*finished)),
         ProcessEnd::Kill => Disposition::finished(FinalState::Cancelled),
+        ProcessEnd::Failed(failure) if is_disk_full(Some(&failure)) => {
+            Disposition::Suspended(failure)
+        }
         ProcessEnd::Failed(failure) => Disposition::finished(FinalState::Failed {
             stop_reason: StopReason::Internal,
             failure,
@@ -115,7 +122,7 @@ async fn end_process(
     end: ProcessEnd,
 ) -> ProcessEnd {
     let end = match end {
-        ProcessEnd::Finished(_) | ProcessEnd::Shutdown => {
+        ProcessEnd::Finished(_) | ProcessEnd::Suspended(_) | ProcessEnd::Shutdown => {
             worker.end(context.options.grace).await;
             end
         }
@@ -130,6 +137,10 @@ async fn end_process(
     };
     orphans::remove_pid_file(work_dir).await;
     end
+}
+
+fn is_disk_full(failure: Option<&v1::Failure>) -> bool {
+    failure.is_some_and(|failure| failure.reason == DISK_FULL)
 }
 
 /// Waits after a failed start, longer each time, so that a short shortage such as of processes does

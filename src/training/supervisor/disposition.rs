@@ -28,6 +28,8 @@ pub(super) enum Disposition {
     /// To be restarted, up to the limit of restarts.
     Crashed(Crash),
     Paused,
+    /// Paused until the disk has room.
+    Suspended(v1::Failure),
 }
 
 impl Disposition {
@@ -66,6 +68,7 @@ pub(super) async fn record_with_retry(
 async fn record(context: &Context, id: &str, disposition: &Disposition) -> Result<(), Error> {
     let final_state = match disposition {
         Disposition::Paused => return record_pause(context, id).await,
+        Disposition::Suspended(failure) => return context.suspend(id, failure).await,
         Disposition::Crashed(crash) => {
             return context.restart(id, Cause::Crash(crash.clone())).await;
         }

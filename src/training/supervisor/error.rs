@@ -1,6 +1,8 @@
 //! Errors of requests to the supervisor.
 
-use crate::{artifacts, names::of_state, proto::v1::TrainingState, store};
+use std::io;
+
+use crate::{artifacts, disk::DiskLow, names::of_state, proto::v1::TrainingState, store};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -8,6 +10,10 @@ pub(crate) enum Error {
     Store(#[from] store::Error),
     #[error(transparent)]
     Artifacts(#[from] artifacts::Error),
+    #[error(transparent)]
+    DiskLow(#[from] DiskLow),
+    #[error("failed to query the free disk space: {0}")]
+    Disk(#[from] io::Error),
     #[error("{name} has already ended as {}", of_state(*.state))]
     AlreadyEnded { name: String, state: TrainingState },
     /// The training is stopping or pausing, which must finish first.

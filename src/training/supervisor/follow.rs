@@ -4,6 +4,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    disk::DiskLow,
     proto::{
         v1,
         worker_v1::{Finished, UpdateCommand, worker_event},
@@ -13,6 +14,7 @@ use crate::{
 
 use super::{
     context::{Context, Requests},
+    disk_watch::DISK_LOW,
     process::{Crash, Worker, WorkerMessage},
     record::{RecordError, record},
     spans, state,
@@ -26,6 +28,8 @@ pub(super) enum ProcessEnd {
     Exited,
     /// The process must be killed, because a client asked for it or it did not cancel in time.
     Kill,
+    /// The worker saved its state and exited, because the disk has too little space.
+    Suspended(v1::Failure),
     /// The server shuts down; the next one resumes the training.
     Shutdown,
     /// The process cannot be trusted, or its events cannot be recorded for now.
@@ -54,6 +58,9 @@ impl Follower<'_> {
             }
             self.worker.signal(signal).await;
         }
+        let mut low = context.disk_watch.subscribe();
+        low.mark_changed();
+        let mut suspending = None;
         let mut cancel_deadline = None;
         let mut shutdown_deadline = None;
         loop {
@@ -75,6 +82,13 @@ impl Follower<'_> {
                     self.send_update().await;
                     continue;
                 }
+                Ok(()) = low.changed(), if suspending.is_none() => {
+                    suspending = low.borrow_and_update().map(disk_low);
+                    if suspending.is_some() {
+                        self.worker.signal(ControlSignal::Pause).await;
+                    }
+                    continue;
+                }
                 () = sleep_until(cancel_deadline) => {
                     tracing::warn!(training = id, "training did not stop within the grace period; killing its process");
                     return ProcessEnd::Kill;
@@ -93,7 +107,10 @@ impl Follower<'_> {
                 Err(fault) => return ProcessEnd::Crashed(Crash::new(fault.to_string())),
             };
             let recorded = if let worker_event::Kind::Finished(finished) = event {
-                return ProcessEnd::Finished(Box::new(finished));
+                return match suspending {
+                    Some(failure) if finished.paused => ProcessEnd::Suspended(failure),
+                    _ => ProcessEnd::Finished(Box::new(finished)),
+                };
             } else if let worker_event::Kind::Span(span) = &event {
                 spans::record_worker_span(span);
                 Ok(())
@@ -131,6 +148,14 @@ impl Follower<'_> {
             learning_rate: spec.optimizer.and_then(|optimizer| optimizer.learning_rate),
         };
         self.worker.update(update).await;
+    }
+}
+
+/// The reason of a pause.
+fn disk_low(low: DiskLow) -> v1::Failure {
+    v1::Failure {
+        reason: DISK_LOW.to_owned(),
+        message: format!("{low}; the training resumes when there is room"),
     }
 }
 

@@ -49,15 +49,16 @@ impl Supervisor {
     /// Puts a training into the queue.
     ///
     /// # Errors
-    /// See [`Store::insert_training`].
+    /// [`Error::DiskLow`]; see [`Store::insert_training`].
     pub(crate) async fn start(
         &self,
         training: v1::Training,
         request: Option<RequestId>,
     ) -> Result<v1::Training, Error> {
         self.detached(async move |context| {
-            let limit = context.options.max_queued;
-            let inserted = context.store.insert_training(training, request, limit);
+            context.check_disk().await?;
+            let limits = context.options.max_trainings;
+            let inserted = context.store.insert_training(training, request, limits);
             let queued = match inserted.await? {
                 Inserted::Replaced(training) => {
                     tracing::info!(
@@ -86,10 +87,11 @@ impl Supervisor {
     /// Returns whether [`Supervisor::start`] would accept a training with this id now.
     ///
     /// # Errors
-    /// See [`Store::check_insertable`].
+    /// [`Error::DiskLow`]; see [`Store::check_insertable`].
     pub(crate) async fn check_start(&self, id: &str) -> Result<(), Error> {
-        let limit = self.context.options.max_queued;
-        Ok(self.context.store.check_insertable(id, limit).await?)
+        self.context.check_disk().await?;
+        let limits = self.context.options.max_trainings;
+        Ok(self.context.store.check_insertable(id, limits).await?)
     }
 
     /// Returns the places where the worker processes look for initial weights.

@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{imaging::Limits, proto::worker_v1, telemetry::traces::Traces};
+use crate::{
+    disk::Disk, imaging::Limits, proto::worker_v1, store::TrainingLimits, telemetry::traces::Traces,
+};
 
 #[derive(Debug, Clone)]
 pub(crate) struct SupervisorOptions {
@@ -23,8 +25,10 @@ pub(crate) struct SupervisorOptions {
     pub(crate) grace: Duration,
     /// Starts without a new full checkpoint before a training fails, unless its spec sets a limit.
     pub(crate) max_restarts: u32,
-    /// Capacity of the queue.
-    pub(crate) max_queued: usize,
+    /// The queue's, and of all trainings.
+    pub(crate) max_trainings: TrainingLimits,
+    /// Of the data directory.
+    pub(crate) disk: Disk,
     /// `cpu`, `cuda:N` or `auto`.
     pub(crate) device: String,
     /// CPU threads; 0 for all.

@@ -14,6 +14,7 @@ use crate::{
 
 use super::{
     context::Context,
+    disk_watch::DISK_FULL,
     metrics,
     prepare::rewind,
     state::{self, Trigger},
@@ -256,6 +257,3 @@ impl From<artifacts::Error> for RecordError {
         RecordError::permanent(reason, message)
     }
 }
-
-/// Reason of a failure that more disk space would avoid.
-pub(super) const DISK_FULL: &str = "DISK_FULL";

@@ -70,6 +70,8 @@ fn is_permanent(error: &Error) -> bool {
             error,
             artifacts::Error::NotFound { .. } | artifacts::Error::Corrupt { .. }
         ),
-        Error::AlreadyEnded { .. } | Error::NotNow { .. } => false,
+        Error::AlreadyEnded { .. } | Error::NotNow { .. } | Error::DiskLow(_) | Error::Disk(_) => {
+            false
+        }
     }
 }

@@ -40,7 +40,14 @@ impl Supervisor {
                     continue;
                 }
             };
+            let mut low = context.disk_watch.subscribe();
+            let is_low = low.borrow_and_update().is_some();
             match next {
+                // The queue waits until there is room on the disk.
+                Some(_) if is_low => tokio::select! {
+                    _ = low.changed() => {}
+                    () = shutdown.cancelled() => {}
+                },
                 Some(id) => run_one(context, &id, &shutdown).await,
                 None => tokio::select! {
                     () = context.wake.notified() => {}

@@ -29,6 +29,8 @@ pub(super) enum Trigger {
     Train,
     /// The process paused and exited.
     Release,
+    /// The process is gone and shall be started again when the disk has room.
+    Suspend,
     /// The process is gone and shall be started again.
     Requeue,
     Finish(Outcome),
@@ -79,6 +81,8 @@ pub(super) fn next(state: TrainingState, trigger: Trigger) -> Result<TrainingSta
         (Trigger::Release | Trigger::Requeue, S::Pausing) => S::Paused,
         // A training that pauses for a shutdown keeps its state; the next server resumes it.
         (Trigger::Release, _) => state,
+        (Trigger::Suspend, S::Unspecified | S::Preparing | S::Running | S::Pausing) => S::Paused,
+        (Trigger::Suspend, _) => return Err(Refusal::NotNow),
         (Trigger::Requeue, S::Unspecified | S::Preparing | S::Running) => S::Queued,
         (Trigger::Requeue, _) => return Err(Refusal::NotNow),
         // An acknowledged cancel wins over a success that comes later.
@@ -101,6 +105,10 @@ pub(super) fn apply(training: &mut v1::Training, trigger: Trigger) -> Result<(),
                 training.set_stop_reason(StopReason::UserStop);
                 training.end_time = Some(SystemTime::now().into());
             }
+            if !matches!(trigger, Trigger::UpdateSpec) {
+                // A training that has not ended has one only while it waits for disk space.
+                training.failure = None;
+            }
             training.set_state(state);
             Ok(())
         }
@@ -118,7 +126,7 @@ pub(super) fn apply(training: &mut v1::Training, trigger: Trigger) -> Result<(),
                 Trigger::Cancel => "cancelled",
                 Trigger::UpdateSpec => "updated",
                 Trigger::Prepare | Trigger::Train => "started",
-                Trigger::Release | Trigger::Requeue => "queued",
+                Trigger::Release | Trigger::Suspend | Trigger::Requeue => "queued",
                 Trigger::Finish(_) => "finished",
             },
         }),
@@ -183,7 +191,7 @@ mod tests {
 
     /// The next state by trigger, for each state of [`LIVE`] in its order.
     #[rustfmt::skip]
-    const TABLE: [(Trigger, [Next; 8]); 13] = [
+    const TABLE: [(Trigger, [Next; 8]); 14] = [
         (Trigger::Stop { has_best: false },
             [STOPPI, ENDS_C, STOPPI, STOPPI, STOPPI, ENDS_C, STOPPI, CANCEL]),
         (Trigger::Stop { has_best: true },
@@ -202,6 +210,8 @@ mod tests {
             [UNSPEC, QUEUED, RUNNIN, RUNNIN, PAUSIN, PAUSED, STOPPI, CANCEL]),
         (Trigger::Release,
             [UNSPEC, QUEUED, PREPAR, RUNNIN, PAUSED, PAUSED, STOPPI, CANCEL]),
+        (Trigger::Suspend,
+            [PAUSED, NO_NOW, PAUSED, PAUSED, PAUSED, NO_NOW, NO_NOW, NO_NOW]),
         (Trigger::Requeue,
             [QUEUED, NO_NOW, QUEUED, QUEUED, PAUSED, NO_NOW, NO_NOW, NO_NOW]),
         (Trigger::Finish(Outcome::Succeeded),
@@ -234,6 +244,26 @@ mod tests {
         let refused = apply(&mut training, Trigger::Pause);
         assert!(matches!(refused, Err(Error::NotNow { .. })), "{refused:?}");
         assert_eq!(training, before);
+    }
+
+    #[test]
+    fn reason_of_a_pause_disappears_with_the_pause() {
+        for trigger in [
+            Trigger::Resume,
+            Trigger::Pause,
+            Trigger::Cancel,
+            Trigger::Stop { has_best: true },
+        ] {
+            let mut training = v1::Training::default();
+            training.set_state(TrainingState::Running);
+            apply(&mut training, Trigger::Suspend).unwrap();
+            assert_eq!(training.state(), TrainingState::Paused);
+            training.failure = Some(v1::Failure::default());
+            apply(&mut training, Trigger::UpdateSpec).unwrap();
+            assert!(training.failure.is_some());
+            apply(&mut training, trigger).unwrap();
+            assert_eq!(training.failure, None, "{trigger:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ const TYPES: Readonly<Record<string, string>> = { ".html": "text/html; charset=u
 
 /** Content security policy of the program. */
 const POLICY =
-  "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; frame-ancestors 'self'";
+  "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'";
 
 export class Proxy {
   private readonly server: Server;

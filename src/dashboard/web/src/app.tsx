@@ -2,11 +2,14 @@
 import { effect } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { link, reconnectNow } from "./live/store";
+import type { Role } from "./api/session";
 import { sentence } from "./format";
+import { may, session } from "./live/session";
+import { link, reconnectNow } from "./live/store";
 import { ComparePage } from "./pages/compare";
 import { DatasetPage } from "./pages/dataset";
 import { DatasetsPage } from "./pages/datasets";
+import { LoginForm } from "./pages/login";
 import { ModelPage } from "./pages/model";
 import { ModelsPage } from "./pages/models";
 import { PredictPage } from "./pages/predict";
@@ -14,8 +17,11 @@ import { ServerPage } from "./pages/server";
 import { StartPage } from "./pages/start";
 import { TrainingPage } from "./pages/training";
 import { TrainingsPage } from "./pages/trainings";
+import { AccountMenu } from "./ui/account";
+import { Dialog } from "./ui/dialog";
 import { Icon } from "./ui/icons";
 import { Notices, announce } from "./ui/notices";
+import { Empty, Loading, PageHead } from "./ui/parts";
 import { type Page, PAGES, type Route, href, route } from "./ui/router";
 import { type Theme, chooseTheme, theme } from "./ui/theme";
 
@@ -29,7 +35,19 @@ const NAMES: Readonly<Record<Page, string>> = {
   server: "Server",
 };
 
+/** Role that a page requires. */
+const NEEDS: Readonly<Record<Page, Role>> = {
+  trainings: "viewer",
+  compare: "viewer",
+  start: "trainer",
+  datasets: "viewer",
+  models: "viewer",
+  predict: "predictor",
+  server: "viewer",
+};
+
 function pageOf({ page, id, query }: Route): ComponentChildren {
+  if (!may(NEEDS[page])) return <ForbiddenPage page={page} />;
   switch (page) {
     case "trainings":
       return id === "" ? <TrainingsPage /> : <TrainingPage key={id} id={id} />;
@@ -46,6 +64,51 @@ function pageOf({ page, id, query }: Route): ComponentChildren {
     case "server":
       return <ServerPage />;
   }
+}
+
+function ForbiddenPage({ page }: { page: Page }) {
+  const permitted = PAGES.filter((one) => may(NEEDS[one]));
+  return (
+    <>
+      <PageHead title={NAMES[page]} />
+      <Empty title={`This page needs the role ${NEEDS[page]}`}>
+        <p>An administrator of the server can add roles to your user or token.</p>
+        <div class="actions">
+          {permitted.map((one) => (
+            <a key={one} class="button" href={href(one)}>
+              {NAMES[one]}
+            </a>
+          ))}
+        </div>
+      </Empty>
+    </>
+  );
+}
+
+/** The current page, or the login. */
+function Content({ current }: { current: Route }) {
+  const now = session.value;
+  if (now.state === "loading") return <Loading what="the page" />;
+  if (now.state === "logged_out" && !now.before) {
+    return (
+      <section class="panel login-page">
+        <h1 tabIndex={-1}>Log in</h1>
+        <LoginForm />
+      </section>
+    );
+  }
+  return (
+    <>
+      {/* It stays below the login, and keeps what was entered. */}
+      {pageOf(current)}
+      {now.state === "logged_out" && (
+        <Dialog title="Log in again" onClose={() => undefined}>
+          <p>The session has ended. The page continues where it was.</p>
+          <LoginForm />
+        </Dialog>
+      )}
+    </>
+  );
 }
 
 export function App() {
@@ -84,7 +147,7 @@ export function App() {
         </a>
         <nav class="pages" aria-label="Pages">
           <ul>
-            {PAGES.map((page) => (
+            {PAGES.filter((page) => may(NEEDS[page])).map((page) => (
               <li key={page}>
                 <a href={href(page)} aria-current={page === current.page ? "page" : undefined}>
                   <Icon name={page} />
@@ -95,12 +158,13 @@ export function App() {
           </ul>
         </nav>
         <div class="top-end">
-          <Connection />
+          {may("viewer") && <Connection />}
           <ThemeChoice />
+          <AccountMenu />
         </div>
       </header>
       <main id="content" ref={main} tabIndex={-1}>
-        {pageOf(current)}
+        <Content current={current} />
       </main>
       <Notices />
     </>

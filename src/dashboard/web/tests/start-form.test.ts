@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { comments } from "../src/gen/comments";
 import { TrainingSpecSchema } from "../src/gen/visage/v1/training_pb";
-import { basics, datasetMore, datasetName, datasetPath, epochs, folds, initFile, initKind, initVersion, isShown, placeOf } from "../src/pages/start-form";
+import { basics, datasetMore, datasetName, datasetPath, epochs, folds, initFile, initKind, initVersion, isShown, missingRole, placeOf, withoutPromotion } from "../src/pages/start-form";
 import { defaultsFor } from "../src/spec/defaults";
 import { type Node, formOf } from "../src/spec/form";
 import { textOf, textPaths } from "../src/spec/texts";
@@ -28,6 +28,26 @@ describe("the form of a new training", () => {
   it("places violations of a message at its first field", () => {
     expect(["spec.init", "spec.dataset", "spec.optimizer.learning_rate", "training_id"].map(placeOf)).toEqual(["init.kind", "dataset.path", "optimizer.learning_rate", "training_id"]);
     expect([isShown("optimizer.groups[3].factor"), isShown("init.kind"), isShown("request_id")]).toEqual([true, true, false]);
+  });
+});
+
+describe("the roles that a start requires", () => {
+  const lacking = (roles: string[], values: Record<string, string>) => missingRole(values, (role) => roles.includes(role));
+
+  it("depend on the promotion and on paths of the server", () => {
+    expect(lacking([], {})).toBe("trainer");
+    expect(lacking(["trainer"], { "dataset.name": "datasets/a" })).toBeUndefined();
+    expect(lacking(["trainer"], { "dataset.path": "/srv/faces" })).toBe("admin");
+    expect(lacking(["trainer"], { "init.path": "/srv/w.pt" })).toBe("admin");
+    expect(lacking(["trainer"], { promote: "ALWAYS", "dataset.path": "" })).toBe("deployer");
+    expect(lacking(["trainer"], { promote: "NEVER" })).toBeUndefined();
+    expect(lacking(["trainer", "deployer"], { promote: "IF_BETTER" })).toBeUndefined();
+  });
+  it("are met without a promotion by default", () => {
+    expect(withoutPromotion({ recipe: "FAST" }, false)).toEqual({ recipe: "FAST", promote: "NEVER" });
+    expect(withoutPromotion({ promote: "ALWAYS" }, false)).toEqual({ promote: "ALWAYS" });
+    expect(withoutPromotion({ recipe: "FAST" }, true)).toEqual({ recipe: "FAST" });
+    expect(new Set(formOf(TrainingSpecSchema).flatMap((node) => (node.kind === "field" && node.path === "promote" ? node.options.map(({ value }) => value) : [])))).toContain("NEVER");
   });
 });
 

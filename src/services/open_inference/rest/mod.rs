@@ -15,6 +15,7 @@
 //! Errors are `{"error": "...", "reason": "..."}` with the HTTP status of their code.
 
 mod body;
+mod content_type;
 mod handlers;
 mod route;
 mod router;

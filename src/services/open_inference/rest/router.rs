@@ -1,9 +1,10 @@
 use axum::{
     Router,
+    middleware::from_fn,
     routing::{any, get, post},
 };
 
-use super::{handlers, route, state::Rest};
+use super::{content_type, handlers, route, state::Rest};
 use crate::{
     services::{open_inference::OpenInference, request_body::RequestBodies},
     telemetry::{metrics, traces::Traces},
@@ -55,5 +56,5 @@ pub(crate) fn router(api: OpenInference, bodies: RequestBodies, traces: Traces) 
                 post(handlers::infer).fallback(wrong_method),
             );
     }
-    router.with_state(rest)
+    router.layer(from_fn(content_type::check)).with_state(rest)
 }

@@ -1,5 +1,5 @@
 /** Clients of the services, over gRPC-Web from the origin of the page. */
-import { createClient, type Interceptor } from "@connectrpc/connect";
+import { Code, ConnectError, type Interceptor, createClient } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { DatasetService } from "../gen/visage/v1/dataset_pb";
 import { ModelService } from "../gen/visage/v1/model_pb";
@@ -8,17 +8,19 @@ import { SystemService } from "../gen/visage/v1/system_pb";
 import { TrainingService } from "../gen/visage/v1/training_pb";
 import { baseUrl } from "./base";
 import { noteMethod } from "./errors";
+import { pass, reportError } from "./gate";
 
 /** Default timeout of a unary call. */
 const TIMEOUT_MS = 30_000;
 
-/** Records the method of each error. */
+/** Records the method of each error, and stops calls while a login is required. */
 const naming: Interceptor = (next) => async (request) => {
   try {
+    pass();
     const response = await next(request);
     return response.stream ? { ...response, message: named(response.message, request.method.name) } : response;
   } catch (error) {
-    noteMethod(error, request.method.name);
+    note(error, request.method.name);
     throw error;
   }
 };
@@ -27,9 +29,14 @@ async function* named<Message>(messages: AsyncIterable<Message>, method: string)
   try {
     yield* messages;
   } catch (error) {
-    noteMethod(error, method);
+    note(error, method);
     throw error;
   }
+}
+
+function note(error: unknown, method: string): void {
+  noteMethod(error, method);
+  reportError(error);
 }
 
 const transport = createGrpcWebTransport({ baseUrl: baseUrl(document.baseURI), interceptors: [naming] });
@@ -44,5 +51,11 @@ export const systemClient = createClient(SystemService, transport);
 
 /** Fetches a path of the HTTP port, such as `metrics`. */
 export async function fetchPage(path: string, signal: AbortSignal): Promise<Response> {
-  return fetch(`${baseUrl(document.baseURI)}/${path}`, { signal, cache: "no-store" });
+  pass();
+  const response = await fetch(`${baseUrl(document.baseURI)}/${path}`, { signal, cache: "no-store" });
+  if (response.status !== 401 && response.status !== 403) return response;
+  const error =
+    response.status === 401 ? new ConnectError("log in to continue", Code.Unauthenticated) : new ConnectError(`./${path} is not permitted: ${(await response.text()).trim()}`, Code.PermissionDenied);
+  reportError(error);
+  throw error;
 }

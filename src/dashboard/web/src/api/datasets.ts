@@ -3,6 +3,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import type { Dataset } from "../gen/visage/v1/dataset_pb";
 import { millis, shortName } from "../format";
 import { baseUrl } from "./base";
+import { pass, reportError } from "./gate";
 
 /** Size of a request in bytes; the server has stored it durably when it responds. */
 const SLICE = 8 << 20;
@@ -33,10 +34,14 @@ const browser: Environment = {
   now: () => performance.now(),
 };
 
+const CODES: Readonly<Record<number, Code>> = { 401: Code.Unauthenticated, 403: Code.PermissionDenied, 404: Code.NotFound };
+
 /** Error of a response that is not retried. */
 async function refusal(response: Response): Promise<ConnectError> {
   const body = (await response.json().catch(() => ({}))) as { error?: string };
-  return new ConnectError(body.error ?? `the server responded with status ${response.status}`, response.status === 404 ? Code.NotFound : Code.InvalidArgument);
+  const error = new ConnectError(body.error ?? `the server responded with status ${response.status}`, CODES[response.status] ?? Code.InvalidArgument);
+  reportError(error);
+  return error;
 }
 
 const mayPass = (response: Response): boolean => PASSING.has(response.status) || response.status >= 500;
@@ -59,6 +64,7 @@ export async function upload(file: Blob, progress: (sent: number) => void, signa
   /** Sends a request; returns undefined after a retryable failure. */
   const attempt = async (url: string, init: RequestInit): Promise<Response | undefined> => {
     try {
+      pass();
       const response = await environment.fetch(url, { ...init, signal, cache: "no-store" });
       if (response.ok) {
         failures = 0;

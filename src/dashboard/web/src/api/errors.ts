@@ -18,10 +18,15 @@ export interface Failure {
   message: string;
   /** Stable reason such as `QUEUE_FULL`; empty if the error does not come from the server. */
   reason: string;
+  /** Role that the call requires, if its lack is the cause. */
+  role?: string;
   violations: Violation[];
   /** Minimum delay of RetryInfo in milliseconds. */
   retryAfter: number | undefined;
 }
+
+/** Reason of a call that the roles of the identity do not permit. */
+const ROLE_REQUIRED = "ROLE_REQUIRED";
 
 const methods = new WeakMap<ConnectError, string>();
 
@@ -35,11 +40,14 @@ export function failureOf(error: unknown, call = ""): Failure {
   const status = ConnectError.from(error);
   const retry = status.findDetails(RetryInfoSchema)[0]?.retryDelay;
   const unreachable = isUnreachable(error);
+  const info = status.findDetails(ErrorInfoSchema)[0];
+  const role = info?.reason === ROLE_REQUIRED ? info.metadata["role"] : undefined;
   return {
     call: methods.get(status) ?? call,
     code: unreachable ? Code.Unavailable : status.code,
     message: unreachable ? "the server is unreachable; check that it is running and that the network is connected" : status.rawMessage,
-    reason: status.findDetails(ErrorInfoSchema)[0]?.reason ?? "",
+    reason: info?.reason ?? "",
+    ...(role ? { role } : {}),
     violations: status
       .findDetails(BadRequestSchema)
       .flatMap((bad) => bad.fieldViolations)

@@ -4,6 +4,7 @@ import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { brief, trainingClient } from "../api/clients";
 import { type Failure, failureOf } from "../api/errors";
 import type { Training } from "../gen/visage/v1/training_pb";
+import { may, refreshSession } from "./session";
 import { Follower, HEARTBEAT_MS, type Link } from "./follow";
 import { TrainingLog } from "./fold";
 import { type View, viewOf } from "./view";
@@ -65,7 +66,10 @@ const follower = new Follower({
   report(next) {
     const wasBroken = link.value.state === "waiting" || link.value.state === "resting";
     link.value = next;
-    if (next.state === "live" && wasBroken) refreshSoon();
+    if (next.state !== "live" || !wasBroken) return;
+    refreshSoon();
+    // The server may have been restarted with other roles.
+    void refreshSession();
   },
   wait: (milliseconds, abort) =>
     new Promise((resolve) => {
@@ -98,6 +102,7 @@ export function refreshSoon(): void {
 
 /** Refreshes the list of trainings. */
 export async function refresh(): Promise<void> {
+  if (!may("viewer")) return;
   if (isRefreshing) {
     isRefreshWanted = true;
     return;
@@ -151,9 +156,14 @@ export function unlearn(name: string): void {
   snapshot.value = next;
 }
 
+/** Starts, or resumes, the stream of events if the roles permit it. */
+function follow(): void {
+  if (may("viewer")) follower.start();
+}
+
 /** Follows the events while the page is visible. */
 export function startFollowing(): void {
-  follower.start();
+  follow();
   void refresh();
   let restTimer: ReturnType<typeof setTimeout> | undefined;
   document.addEventListener("visibilitychange", () => {
@@ -164,7 +174,7 @@ export function startFollowing(): void {
         clearTimeout(refreshTimer);
       }, REST_AFTER_MS);
     } else {
-      follower.start();
+      follow();
       follower.hurry();
       refreshSoon();
     }
@@ -175,7 +185,7 @@ export function startFollowing(): void {
 /** Reconnects at once. */
 export function reconnectNow(): void {
   follower.hurry();
-  follower.start();
+  follow();
   refreshSoon();
 }
 

@@ -7,6 +7,7 @@ import { ModelService } from "../gen/visage/v1/model_pb";
 import { PredictionService } from "../gen/visage/v1/prediction_pb";
 import { SystemService } from "../gen/visage/v1/system_pb";
 import { TrainingService } from "../gen/visage/v1/training_pb";
+import { may } from "../live/session";
 import { type Choice, type Reading, parseMetrics, quantile, rate, total } from "./prometheus";
 
 /** Unary methods: the duration of a stream is not a latency. */
@@ -89,7 +90,7 @@ export function useMetrics(): Watched {
     const abort = new AbortController();
     let before: Reading | undefined;
     const read = async (): Promise<void> => {
-      if (document.visibilityState === "hidden") return;
+      if (document.visibilityState === "hidden" || !may("metrics")) return;
       try {
         const response = await fetchPage("metrics", AbortSignal.any([abort.signal, AbortSignal.timeout(10_000)]));
         if (!response.ok) throw new Error(`./metrics responded with ${response.status} ${response.statusText}`);

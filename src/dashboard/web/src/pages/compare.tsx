@@ -8,6 +8,7 @@ import { SETS_TEXT, type ValidationSets, validationSets } from "../live/validati
 import { differences } from "../spec/describe";
 import { Chart, type ChartProps } from "../ui/chart";
 import { Empty, FailureBox, Loading, PageHead, Panel, Scroll, StateChip, Words } from "../ui/parts";
+import { Needs } from "../ui/permission";
 import { go, href, route } from "../ui/router";
 import { titleOf } from "./training-parts";
 
@@ -61,9 +62,11 @@ export function ComparePage() {
         <Empty title="Nothing to compare yet">
           <p>Start a training, and a second one with other settings.</p>
           <div class="actions">
-            <a class="button primary" href={href("start")}>
-              New training
-            </a>
+            <Needs role="trainer" hide>
+              <a class="button primary" href={href("start")}>
+                New training
+              </a>
+            </Needs>
           </div>
         </Empty>
       ) : (

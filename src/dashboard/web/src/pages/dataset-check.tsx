@@ -8,6 +8,7 @@ import { type JobMessage, useJob } from "../ui/job";
 import { useLoaded } from "../ui/calls";
 import { JobProgressLine } from "../ui/job-progress";
 import { FailureBox, Panel, Scroll } from "../ui/parts";
+import { Needs } from "../ui/permission";
 import { allVersions } from "./versions";
 
 async function* check(signal: AbortSignal, name: string, modelVersion: string): AsyncIterable<JobMessage<DatasetCheck>> {
@@ -26,29 +27,31 @@ export function CheckPanel(props: { dataset: Dataset }) {
   return (
     <Panel title="Check">
       <p class="muted">Finds unusable files, identical and similar images, the same image in several splits, and labels that contradict a model. It changes nothing.</p>
-      <form
-        class="upload-fields"
-        onSubmit={(event) => {
-          event.preventDefault();
-          if (!job.isRunning) void job.run(props.dataset.name, chosen);
-        }}
-      >
-        <label class="field-stack">
-          Compare labels with
-          <select value={chosen} onChange={(event) => setVersion(event.currentTarget.value)}>
-            <option value="">No model</option>
-            {versions.value?.map(({ name, version: number, aliases }) => (
-              <option key={name} value={name}>
-                Version {String(number)}
-                {aliases.length > 0 ? ` (${aliases.join(", ")})` : ""}
-              </option>
-            ))}
-          </select>
-        </label>
-        <button type="submit" disabled={job.isRunning}>
-          Check the dataset
-        </button>
-      </form>
+      <Needs role="trainer">
+        <form
+          class="upload-fields"
+          onSubmit={(event) => {
+            event.preventDefault();
+            if (!job.isRunning) void job.run(props.dataset.name, chosen);
+          }}
+        >
+          <label class="field-stack">
+            Compare labels with
+            <select value={chosen} onChange={(event) => setVersion(event.currentTarget.value)}>
+              <option value="">No model</option>
+              {versions.value?.map(({ name, version: number, aliases }) => (
+                <option key={name} value={name}>
+                  Version {String(number)}
+                  {aliases.length > 0 ? ` (${aliases.join(", ")})` : ""}
+                </option>
+              ))}
+            </select>
+          </label>
+          <button type="submit" disabled={job.isRunning}>
+            Check the dataset
+          </button>
+        </form>
+      </Needs>
       {job.isRunning && <JobProgressLine progress={job.progress} label={`Check of ${props.dataset.name}`} onCancel={job.cancel} />}
       <FailureBox failure={job.failure} />
       {job.result && <Report found={job.result} />}

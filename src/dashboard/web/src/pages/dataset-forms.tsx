@@ -7,6 +7,7 @@ import { cancelUpload, current, dismiss, send } from "../live/upload";
 import { useAction } from "../ui/calls";
 import { notify } from "../ui/notices";
 import { BusyButton, FailureBox, Meter, Panel } from "../ui/parts";
+import { Needs } from "../ui/permission";
 
 export function UploadPanel(props: { largest: number }) {
   const id = useId();
@@ -36,62 +37,64 @@ export function UploadPanel(props: { largest: number }) {
   };
   return (
     <Panel title="Upload an archive">
-      <form
-        class="field-stack upload"
-        data-form="upload"
-        noValidate
-        onSubmit={(event) => {
-          event.preventDefault();
-          void begin();
-        }}
-      >
-        <p>
-          A zip, tar or tar.gz of images whose names start with the age, such as <code>34_anna.jpg</code>, or with a <code>manifest.csv</code>; at most {bytes(props.largest)}.
-        </p>
-        <p class="stored">
-          Its images and manifests are stored on this server, in the directory <code>datasets</code> of its data directory, until the dataset is deleted; other files are ignored, and the archive is
-          deleted once it is unpacked. Everyone with access to this server can train on them and see thumbnails of them.
-        </p>
-        <div class="upload-fields">
-          <label class="button file-button">
-            {file ? file.name : "Choose an archive"}
-            <input
-              type="file"
-              aria-label="Choose an archive"
-              accept=".zip,.tar,.tgz,.gz,application/zip,application/x-tar,application/gzip"
-              disabled={isSending}
-              onChange={(event) => choose(event.currentTarget.files?.[0])}
-            />
-          </label>
-          <label class="field-stack" for={`${id}-name`}>
-            Dataset id
-            <input
-              id={`${id}-name`}
-              type="text"
-              autocomplete="off"
-              spellcheck={false}
-              value={name}
-              disabled={isSending}
-              aria-invalid={wrong !== ""}
-              aria-describedby={wrong === "" ? undefined : `${id}-wrong`}
-              onInput={(event) => setName(event.currentTarget.value)}
-            />
-          </label>
-          <label class="field-stack" for={`${id}-title`}>
-            Display name
-            <input id={`${id}-title`} type="text" autocomplete="off" value={title} disabled={isSending} onInput={(event) => setTitle(event.currentTarget.value)} />
-          </label>
-          <AgePatternField id={`${id}-pattern`} value={agePattern} disabled={isSending} onChange={setAgePattern} />
-          <BusyButton type="submit" class="primary" isBusy={isSending} busyText="Uploading…">
-            Upload
-          </BusyButton>
-        </div>
-        {wrong !== "" && (
-          <p class="wrong" id={`${id}-wrong`} role="alert">
-            {sentence(wrong)}
+      <Needs role="trainer">
+        <form
+          class="field-stack upload"
+          data-form="upload"
+          noValidate
+          onSubmit={(event) => {
+            event.preventDefault();
+            void begin();
+          }}
+        >
+          <p>
+            A zip, tar or tar.gz of images whose names start with the age, such as <code>34_anna.jpg</code>, or with a <code>manifest.csv</code>; at most {bytes(props.largest)}.
           </p>
-        )}
-      </form>
+          <p class="stored">
+            Its images and manifests are stored on this server, in the directory <code>datasets</code> of its data directory, until the dataset is deleted; other files are ignored, and the archive is
+            deleted once it is unpacked. Everyone with access to this server can train on them and see thumbnails of them.
+          </p>
+          <div class="upload-fields">
+            <label class="button file-button">
+              {file ? file.name : "Choose an archive"}
+              <input
+                type="file"
+                aria-label="Choose an archive"
+                accept=".zip,.tar,.tgz,.gz,application/zip,application/x-tar,application/gzip"
+                disabled={isSending}
+                onChange={(event) => choose(event.currentTarget.files?.[0])}
+              />
+            </label>
+            <label class="field-stack" for={`${id}-name`}>
+              Dataset id
+              <input
+                id={`${id}-name`}
+                type="text"
+                autocomplete="off"
+                spellcheck={false}
+                value={name}
+                disabled={isSending}
+                aria-invalid={wrong !== ""}
+                aria-describedby={wrong === "" ? undefined : `${id}-wrong`}
+                onInput={(event) => setName(event.currentTarget.value)}
+              />
+            </label>
+            <label class="field-stack" for={`${id}-title`}>
+              Display name
+              <input id={`${id}-title`} type="text" autocomplete="off" value={title} disabled={isSending} onInput={(event) => setTitle(event.currentTarget.value)} />
+            </label>
+            <AgePatternField id={`${id}-pattern`} value={agePattern} disabled={isSending} onChange={setAgePattern} />
+            <BusyButton type="submit" class="primary" isBusy={isSending} busyText="Uploading…">
+              Upload
+            </BusyButton>
+          </div>
+          {wrong !== "" && (
+            <p class="wrong" id={`${id}-wrong`} role="alert">
+              {sentence(wrong)}
+            </p>
+          )}
+        </form>
+      </Needs>
       {state?.kind === "sending" && (
         <div class="progress" data-upload={state.name}>
           <Meter share={state.sent / Math.max(state.total, 1)} label={`Upload of ${state.name}`} />
@@ -154,28 +157,30 @@ export function RegisterPanel(props: { onDone: () => void }) {
   return (
     <Panel title="Register a directory on the server">
       <p class="muted">It stays in place and is never deleted by Visage.</p>
-      <form
-        class="upload-fields"
-        data-form="register"
-        noValidate
-        onSubmit={(event) => {
-          event.preventDefault();
-          void register.run();
-        }}
-      >
-        <label class="field-stack wide" for={`${id}-path`}>
-          Directory or manifest
-          <input id={`${id}-path`} type="text" autocomplete="off" spellcheck={false} value={path} onInput={(event) => setPath(event.currentTarget.value)} />
-        </label>
-        <label class="field-stack" for={`${id}-id`}>
-          Dataset id
-          <input id={`${id}-id`} type="text" autocomplete="off" spellcheck={false} value={name} onInput={(event) => setName(event.currentTarget.value)} />
-        </label>
-        <AgePatternField id={`${id}-pattern`} value={agePattern} disabled={false} onChange={setAgePattern} />
-        <BusyButton type="submit" isBusy={register.isRunning} busyText="Registering…">
-          Register
-        </BusyButton>
-      </form>
+      <Needs role="admin">
+        <form
+          class="upload-fields"
+          data-form="register"
+          noValidate
+          onSubmit={(event) => {
+            event.preventDefault();
+            void register.run();
+          }}
+        >
+          <label class="field-stack wide" for={`${id}-path`}>
+            Directory or manifest
+            <input id={`${id}-path`} type="text" autocomplete="off" spellcheck={false} value={path} onInput={(event) => setPath(event.currentTarget.value)} />
+          </label>
+          <label class="field-stack" for={`${id}-id`}>
+            Dataset id
+            <input id={`${id}-id`} type="text" autocomplete="off" spellcheck={false} value={name} onInput={(event) => setName(event.currentTarget.value)} />
+          </label>
+          <AgePatternField id={`${id}-pattern`} value={agePattern} disabled={false} onChange={setAgePattern} />
+          <BusyButton type="submit" isBusy={register.isRunning} busyText="Registering…">
+            Register
+          </BusyButton>
+        </form>
+      </Needs>
       <FailureBox failure={register.failure} />
     </Panel>
   );

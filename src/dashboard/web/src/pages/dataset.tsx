@@ -9,6 +9,7 @@ import { useAction, useLoaded } from "../ui/calls";
 import { Dialog } from "../ui/dialog";
 import { notify } from "../ui/notices";
 import { BusyButton, Crumbs, Empty, Facts, FailureBox, Loading, Meter, Name, PageHead, Panel, Scroll } from "../ui/parts";
+import { Needs } from "../ui/permission";
 import { go, href, route } from "../ui/router";
 import { CheckPanel } from "./dataset-check";
 import { DatasetChip, isActive, kindText, usePolling } from "./dataset-parts";
@@ -44,14 +45,18 @@ export function DatasetPage(props: { id: string }) {
         lead={dataset && `${dataset.name}, ${kindText(dataset.kind)}, since ${exactMoment(dataset.createTime)}`}
       >
         {dataset?.state === DatasetState.READY && (
-          <a class="button primary" href={href("start", "", { dataset: props.id })}>
-            Train on it
-          </a>
+          <Needs role="trainer" hide>
+            <a class="button primary" href={href("start", "", { dataset: props.id })}>
+              Train on it
+            </a>
+          </Needs>
         )}
         {dataset && (
-          <button type="button" onClick={() => setAsks(true)}>
-            Delete…
-          </button>
+          <Needs role="admin">
+            <button type="button" onClick={() => setAsks(true)}>
+              Delete…
+            </button>
+          </Needs>
         )}
       </PageHead>
       <FailureBox failure={found.failure} retry={found.again} />

@@ -5,6 +5,7 @@ import { type Dataset, DatasetState } from "../gen/visage/v1/dataset_pb";
 import { made } from "../live/upload";
 import { useLoaded } from "../ui/calls";
 import { Empty, FailureBox, Loading, PageHead } from "../ui/parts";
+import { Needs } from "../ui/permission";
 import { href } from "../ui/router";
 import { RegisterPanel, UploadPanel } from "./dataset-forms";
 import { DatasetChip, allDatasets, isActive, kindText, usePolling } from "./dataset-parts";
@@ -26,12 +27,16 @@ export function DatasetsPage() {
             Upload an archive below, push a directory with <code>visage dataset push DIRECTORY --name NAME</code>, or register a directory on the server.
           </p>
           <div class="actions">
-            <button type="button" class="primary" onClick={() => focusField("upload")}>
-              Upload an archive
-            </button>
-            <button type="button" onClick={() => focusField("register")}>
-              Register a directory
-            </button>
+            <Needs role="trainer" hide>
+              <button type="button" class="primary" onClick={() => focusField("upload")}>
+                Upload an archive
+              </button>
+            </Needs>
+            <Needs role="admin" hide>
+              <button type="button" onClick={() => focusField("register")}>
+                Register a directory
+              </button>
+            </Needs>
           </div>
         </Empty>
       )}
@@ -45,7 +50,9 @@ export function DatasetsPage() {
       <FailureBox failure={info.failure} retry={info.again} />
       {largest > 0n && <UploadPanel largest={Number(largest)} />}
       <RegisterPanel onDone={list.again} />
-      <LeftUploads />
+      <Needs role="trainer" hide>
+        <LeftUploads />
+      </Needs>
     </>
   );
 }

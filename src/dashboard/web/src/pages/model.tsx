@@ -5,6 +5,7 @@ import { brief, modelClient } from "../api/clients";
 import { bytes, count, error, exactMoment } from "../format";
 import { useLoaded } from "../ui/calls";
 import { Crumbs, Empty, FailureBox, Facts, Loading, PageHead, Panel } from "../ui/parts";
+import { Lacks, Needs } from "../ui/permission";
 import { href } from "../ui/router";
 import { DownloadButton, exported } from "./download-button";
 import { EvaluationTables } from "./evaluation";
@@ -55,18 +56,25 @@ export function ModelPage(props: { id: string }) {
     <>
       {head}
       <PageHead title={`Version ${version.version}`} lead={<code>{version.name}</code>}>
-        <a class="button" href={href("predict", "", { model: String(version.version) })}>
-          Predict with it
-        </a>
-        <a class="button" href={href("start", "", { version: version.name })}>
-          Train from it
-        </a>
-        <button type="button" class="danger" onClick={() => setDeleting(true)}>
-          Delete…
-        </button>
+        <Needs role="predictor" hide>
+          <a class="button" href={href("predict", "", { model: String(version.version) })}>
+            Predict with it
+          </a>
+        </Needs>
+        <Needs role="trainer" hide>
+          <a class="button" href={href("start", "", { version: version.name })}>
+            Train from it
+          </a>
+        </Needs>
+        <Needs role="admin">
+          <button type="button" class="danger" onClick={() => setDeleting(true)}>
+            Delete…
+          </button>
+        </Needs>
       </PageHead>
       <Panel title="Aliases">
         <Aliases version={version} live={live} onChange={versions.again} />
+        <Lacks role="deployer" what="Changes of aliases need" />
       </Panel>
       <Panel title="Details">
         <Facts
@@ -89,14 +97,16 @@ export function ModelPage(props: { id: string }) {
           <code class="wrap">visage models export {String(version.version)} --format onnx</code>
         </p>
         <div class="actions">
-          {exported(version.files).map((file) => (
-            <DownloadButton
-              key={file.name}
-              file={file}
-              saveAs={`age-${version.version}-${file.name}`}
-              open={() => modelClient.downloadModelFile({ name: version.name, file: file.name })}
-            />
-          ))}
+          <Needs role="trainer">
+            {exported(version.files).map((file) => (
+              <DownloadButton
+                key={file.name}
+                file={file}
+                saveAs={`age-${version.version}-${file.name}`}
+                open={() => modelClient.downloadModelFile({ name: version.name, file: file.name })}
+              />
+            ))}
+          </Needs>
         </div>
       </Panel>
       <Panel title="Evaluation on the test images of the training">

@@ -6,6 +6,7 @@ import { SETS_TEXT, validationSets } from "../live/validation";
 import { useAction, useLoaded } from "../ui/calls";
 import { notify } from "../ui/notices";
 import { BusyButton, Empty, FailureBox, Loading, PageHead, Panel, Scroll } from "../ui/parts";
+import { Lacks, Needs } from "../ui/permission";
 import { href } from "../ui/router";
 import { StarterButton } from "./starter-button";
 import { Aliases } from "./version-aliases";
@@ -32,11 +33,14 @@ export function ModelsPage() {
   return (
     <>
       <PageHead title="Models" lead={live ? `Version ${live.version} is live: Predict uses it by default.` : versions.value ? "No version is live: Predict has no model." : undefined}>
-        <BusyButton isBusy={rollBack.isRunning} disabled={!previous || previous === live} title={previous ? undefined : "There is no previous live version"} onClick={() => void rollBack.run()}>
-          Roll back{previous && previous !== live ? ` to version ${previous.version}` : ""}
-        </BusyButton>
+        <Needs role="deployer" hide>
+          <BusyButton isBusy={rollBack.isRunning} disabled={!previous || previous === live} title={previous ? undefined : "There is no previous live version"} onClick={() => void rollBack.run()}>
+            Roll back{previous && previous !== live ? ` to version ${previous.version}` : ""}
+          </BusyButton>
+        </Needs>
         {!hasStarter && versions.value && versions.value.length > 0 && <StarterButton hasLive={live !== undefined} onDone={again} />}
       </PageHead>
+      <Lacks role="deployer" what="Promotion, rollback and changes of aliases need" />
       <FailureBox failure={rollBack.failure} />
       <FailureBox failure={versions.failure} retry={versions.again} />
       {!versions.value && !versions.failure && <Loading what="model versions" />}
@@ -47,9 +51,11 @@ export function ModelsPage() {
           </p>
           <div class="actions">
             <StarterButton hasLive={false} isPrimary onDone={again} />
-            <a class="button" href={href("start")}>
-              New training
-            </a>
+            <Needs role="trainer" hide>
+              <a class="button" href={href("start")}>
+                New training
+              </a>
+            </Needs>
           </div>
         </Empty>
       )}

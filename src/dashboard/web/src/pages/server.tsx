@@ -4,9 +4,11 @@ import { brief, fetchPage, systemClient } from "../api/clients";
 import { type Failure, failureOf } from "../api/errors";
 import { bytes, count, exactMoment, millis, seconds, shortName, span } from "../format";
 import { type Point, methodsOf, useMetrics } from "../metrics/watch";
+import { may } from "../live/session";
 import { useLoaded } from "../ui/calls";
 import { Chart, type Curve } from "../ui/chart";
 import { FailureBox, Facts, Loading, Name, PageHead, Panel, Scroll } from "../ui/parts";
+import { Lacks } from "../ui/permission";
 import { href } from "../ui/router";
 
 const MIB = 1 << 20;
@@ -14,7 +16,8 @@ const MIB = 1 << 20;
 /** Response of `/readyz`. */
 interface Readiness {
   ready: boolean;
-  components: { name: string; ready: boolean; detail: string }[];
+  /** Absent without the role `metrics`. */
+  components?: { name: string; ready: boolean; detail: string }[];
 }
 const READINESS_EVERY_MS = 5_000;
 
@@ -58,7 +61,13 @@ export function ServerPage() {
       <Panel title="Readiness">
         <FailureBox failure={failure} />
         {!readiness && !failure && <Loading what="readiness" />}
-        {readiness && (
+        {readiness && !readiness.components && (
+          <p>
+            <span class={`chip ${readiness.ready ? "good" : "bad"}`}>{readiness.ready ? "ready" : "not ready"}</span>
+          </p>
+        )}
+        {readiness && !readiness.components && <Lacks role="metrics" what="Details need" />}
+        {readiness?.components && (
           <ul class="plain readiness">
             {readiness.components.map(({ name, ready, detail }) => (
               <li key={name}>
@@ -68,7 +77,13 @@ export function ServerPage() {
           </ul>
         )}
       </Panel>
-      <Busyness points={metrics.points} failure={metrics.failure} />
+      {may("metrics") ? (
+        <Busyness points={metrics.points} failure={metrics.failure} />
+      ) : (
+        <Panel title="Load">
+          <Lacks role="metrics" what="Metrics need" />
+        </Panel>
+      )}
       <Panel title="Details">
         <FailureBox failure={info.failure} retry={info.again} />
         {!value && !info.failure && <Loading what="the server’s description" />}

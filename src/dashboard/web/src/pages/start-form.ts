@@ -1,6 +1,7 @@
 /** Arrangement of the fields of a new training: the important ones first, the others in groups. */
 import { TrainingSpecSchema } from "../gen/visage/v1/training_pb";
-import { type FieldNode, type GroupNode, type Node, formOf } from "../spec/form";
+import type { Role } from "../api/session";
+import { type FieldNode, type GroupNode, type Node, type Values, formOf } from "../spec/form";
 
 const NODES = formOf(TrainingSpecSchema);
 
@@ -16,6 +17,8 @@ function pick(nodes: Node[], paths: string[]): Node[] {
 export const DATASET_NAME = "dataset.name";
 export const DATASET_PATH = "dataset.path";
 export const INIT_VERSION = "init.version";
+/** Value of `promote`. */
+const NEVER = "NEVER";
 
 const DATASET = childrenOf("dataset");
 const INIT = childrenOf("init");
@@ -71,6 +74,20 @@ export const folds: { title: string; node: GroupNode }[] = [
     ),
   },
 ];
+
+/** Role that a start with these values requires, if the identity lacks it; `may` checks a role. */
+export function missingRole(values: Values, may: (role: Role) => boolean): Role | undefined {
+  const isSet = (path: string): boolean => (values[path] ?? "") !== "";
+  const needed: Role[] = ["trainer"];
+  if (isSet("promote") && values["promote"] !== NEVER) needed.push("deployer");
+  if (isSet(DATASET_PATH) || isSet("init.path")) needed.push("admin");
+  return needed.find((role) => !may(role));
+}
+
+/** Values without promotion, unless the identity may promote or chose otherwise. */
+export function withoutPromotion(values: Values, mayPromote: boolean): Values {
+  return mayPromote || (values["promote"] ?? "") !== "" ? values : { ...values, promote: NEVER };
+}
 
 /** True if the form has a field of this path, which then shows its violation. */
 export function isShown(path: string): boolean {

@@ -7,6 +7,7 @@ import { bytes, count, plural, seconds, shortName, span } from "../format";
 import { type Dataset, DatasetState } from "../gen/visage/v1/dataset_pb";
 import { type StartTrainingResponse, TrainingSpecSchema } from "../gen/visage/v1/training_pb";
 import { learn, views } from "../live/store";
+import { may } from "../live/session";
 import { made } from "../live/upload";
 import { defaultsFor } from "../spec/defaults";
 import { flatten } from "../spec/describe";
@@ -14,11 +15,12 @@ import { type Values, fromMessage, toMessage } from "../spec/form";
 import { useAction, useLoaded } from "../ui/calls";
 import { notify } from "../ui/notices";
 import { BusyButton, Facts, FailureBox, PageHead, Panel } from "../ui/parts";
+import { Lacks, Needs } from "../ui/permission";
 import { go, href, route } from "../ui/router";
 import { DatasetSummary } from "./dataset-summary";
 import { allDatasets } from "./dataset-parts";
 import { type Form, Field, Fold, draw } from "./spec-fields";
-import { DATASET_NAME, INIT_VERSION, basics, datasetMore, datasetName, datasetPath, displayName, epochs, folds, initFile, initKind, initVersion, isShown, placeOf, trainingId } from "./start-form";
+import { DATASET_NAME, INIT_VERSION, basics, datasetMore, datasetName, datasetPath, displayName, epochs, folds, initFile, initKind, initVersion, isShown, missingRole, placeOf, trainingId, withoutPromotion } from "./start-form";
 import { allVersions } from "./versions";
 
 /** A random UUID, also on insecure pages, which lack `randomUUID`. */
@@ -73,7 +75,7 @@ export function StartPage() {
   const versions = useLoaded(allVersions, []);
 
   const request = (given: Values) => {
-    const { message, problems } = toMessage(TrainingSpecSchema, given);
+    const { message, problems } = toMessage(TrainingSpecSchema, withoutPromotion(given, may("deployer")));
     setUnread(problems);
     if (problems.length > 0) return undefined;
     return { spec: message, displayName: own["display_name"] ?? "", trainingId: own["training_id"] ?? "" };
@@ -120,6 +122,7 @@ export function StartPage() {
 
   const defaults = useMemo(() => {
     const known = new Map(defaultsFor(values));
+    if (!may("deployer")) known.set("promote", "NEVER");
     const resolved = checked?.response.training?.resolvedSpec;
     const isCurrent = checked && DECISIVE.every((path) => (checked.values[path] ?? "") === (values[path] ?? ""));
     // Only for fields that were empty, since the others are resolved to what was entered.
@@ -191,18 +194,21 @@ export function StartPage() {
             <FailureBox failure={failure} known={(field) => isShown(placeOf(field))} />
           )}
           <div class="actions">
-            {check.isRunning ? (
-              <button type="button" onClick={() => aborted.current?.abort()}>
-                Checking… Cancel
-              </button>
-            ) : (
-              <button type="button" onClick={() => void check.run(values)}>
-                Check
-              </button>
-            )}
-            <BusyButton type="submit" class="primary" isBusy={start.isRunning} busyText="Starting…" disabled={check.isRunning}>
-              Start training
-            </BusyButton>
+            <Needs role={missingRole(values, may) ?? "trainer"}>
+              {check.isRunning ? (
+                <button type="button" onClick={() => aborted.current?.abort()}>
+                  Checking… Cancel
+                </button>
+              ) : (
+                <button type="button" onClick={() => void check.run(values)}>
+                  Check
+                </button>
+              )}
+              <BusyButton type="submit" class="primary" isBusy={start.isRunning} busyText="Starting…" disabled={check.isRunning}>
+                Start training
+              </BusyButton>
+            </Needs>
+            <Lacks role="deployer" what="The new version does not become live: this needs" />
           </div>
         </div>
       </form>

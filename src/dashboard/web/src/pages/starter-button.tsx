@@ -3,6 +3,7 @@ import { brief, modelClient } from "../api/clients";
 import { useAction } from "../ui/calls";
 import { notify } from "../ui/notices";
 import { BusyButton, FailureBox } from "../ui/parts";
+import { Needs } from "../ui/permission";
 import { LIVE, versionName } from "./versions";
 
 /** Registers the starter, and makes it live if no version is. */
@@ -17,9 +18,12 @@ export function StarterButton(props: { hasLive: boolean; isPrimary?: boolean; on
   });
   return (
     <>
-      <BusyButton class={props.isPrimary ? "primary" : ""} isBusy={register.isRunning} busyText="Loading the starter…" onClick={() => void register.run()}>
-        Register the starter
-      </BusyButton>
+      {/* The first version becomes live. */}
+      <Needs role={props.hasLive ? "trainer" : "deployer"}>
+        <BusyButton class={props.isPrimary ? "primary" : ""} isBusy={register.isRunning} busyText="Loading the starter…" onClick={() => void register.run()}>
+          Register the starter
+        </BusyButton>
+      </Needs>
       <FailureBox failure={register.failure} />
     </>
   );

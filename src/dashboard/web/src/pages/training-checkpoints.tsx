@@ -7,6 +7,7 @@ import { type View, refreshSoon } from "../live/store";
 import { useAction, useLoaded } from "../ui/calls";
 import { notify } from "../ui/notices";
 import { BusyButton, FailureBox, Loading, Panel, Scroll } from "../ui/parts";
+import { Lacks, Needs } from "../ui/permission";
 import { go, href } from "../ui/router";
 import { DownloadButton, exported } from "./download-button";
 
@@ -31,6 +32,7 @@ export function Checkpoints({ view }: { view: View }) {
       <FailureBox failure={register.failure} />
       {!list.value && !list.failure && <Loading what="checkpoints" />}
       {list.value?.length === 0 && <p class="muted">No checkpoints yet; one is stored after each epoch that improves on the best.</p>}
+      {list.value && list.value.length > 0 && <Lacks role="trainer" what="Downloads and new versions need" />}
       {list.value && list.value.length > 0 && (
         <Scroll label="Checkpoints">
           <table>
@@ -53,19 +55,21 @@ export function Checkpoints({ view }: { view: View }) {
                   <td class="right">{error(checkpoint.valLoss)}</td>
                   <td class="number">{exactMoment(checkpoint.createTime)}</td>
                   <td class="actions">
-                    {exported(checkpoint.files).map((file) => (
-                      <DownloadButton
-                        key={file.name}
-                        file={file}
-                        saveAs={`${shortName(view.name)}-epoch${checkpoint.epoch}-${file.name}`}
-                        open={() => trainingClient.downloadCheckpoint({ name: checkpoint.name, file: file.name })}
-                      />
-                    ))}
-                    {isFinal(view.state) && view.modelVersion === "" && (
-                      <BusyButton class="small" isBusy={register.isRunning} onClick={() => void register.run(checkpoint)}>
-                        Create a version <span class="unseen">from epoch {checkpoint.epoch}</span>
-                      </BusyButton>
-                    )}
+                    <Needs role="trainer" hide>
+                      {exported(checkpoint.files).map((file) => (
+                        <DownloadButton
+                          key={file.name}
+                          file={file}
+                          saveAs={`${shortName(view.name)}-epoch${checkpoint.epoch}-${file.name}`}
+                          open={() => trainingClient.downloadCheckpoint({ name: checkpoint.name, file: file.name })}
+                        />
+                      ))}
+                      {isFinal(view.state) && view.modelVersion === "" && (
+                        <BusyButton class="small" isBusy={register.isRunning} onClick={() => void register.run(checkpoint)}>
+                          Create a version <span class="unseen">from epoch {checkpoint.epoch}</span>
+                        </BusyButton>
+                      )}
+                    </Needs>
                   </td>
                 </tr>
               ))}

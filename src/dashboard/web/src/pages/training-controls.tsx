@@ -9,6 +9,7 @@ import { useAction } from "../ui/calls";
 import { Dialog } from "../ui/dialog";
 import { notify } from "../ui/notices";
 import { BusyButton, FailureBox } from "../ui/parts";
+import { Needs } from "../ui/permission";
 import { go, href } from "../ui/router";
 import { titleOf } from "./training-parts";
 
@@ -29,38 +30,44 @@ export function Controls(props: { view: View }) {
   return (
     <>
       <div class="actions">
-        {canPause && (
-          <BusyButton isBusy={calm.isRunning} onClick={() => void calm.run("pause")}>
-            Pause
-          </BusyButton>
-        )}
-        {state === TrainingState.PAUSED && (
-          <BusyButton isBusy={calm.isRunning} class="primary" onClick={() => void calm.run("resume")}>
-            Resume
-          </BusyButton>
-        )}
-        {!isFinal(state) && !isEnding && (
-          <>
-            <button type="button" onClick={() => setQuestion("change")}>
-              Change…
+        <Needs role="trainer" hide={isFinal(state)}>
+          {canPause && (
+            <BusyButton isBusy={calm.isRunning} onClick={() => void calm.run("pause")}>
+              Pause
+            </BusyButton>
+          )}
+          {state === TrainingState.PAUSED && (
+            <BusyButton isBusy={calm.isRunning} class="primary" onClick={() => void calm.run("resume")}>
+              Resume
+            </BusyButton>
+          )}
+          {!isFinal(state) && !isEnding && (
+            <>
+              <button type="button" onClick={() => setQuestion("change")}>
+                Change…
+              </button>
+              <button type="button" onClick={() => setQuestion("stop")}>
+                Stop…
+              </button>
+            </>
+          )}
+          {!isFinal(state) && (
+            <button type="button" class="danger" onClick={() => setQuestion("cancel")}>
+              Cancel…
             </button>
-            <button type="button" onClick={() => setQuestion("stop")}>
-              Stop…
-            </button>
-          </>
-        )}
-        {!isFinal(state) && (
-          <button type="button" class="danger" onClick={() => setQuestion("cancel")}>
-            Cancel…
-          </button>
-        )}
-        <a class="button" href={href("start", "", { from: view.name.slice("trainings/".length) })}>
-          Start again with changes
-        </a>
+          )}
+        </Needs>
+        <Needs role="trainer" hide>
+          <a class="button" href={href("start", "", { from: view.name.slice("trainings/".length) })}>
+            Start again with changes
+          </a>
+        </Needs>
         {isFinal(state) && (
-          <button type="button" class="danger" onClick={() => setQuestion("delete")}>
-            Delete…
-          </button>
+          <Needs role="admin">
+            <button type="button" class="danger" onClick={() => setQuestion("delete")}>
+              Delete…
+            </button>
+          </Needs>
         )}
       </div>
       <FailureBox failure={calm.failure} />

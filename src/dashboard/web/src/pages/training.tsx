@@ -8,6 +8,7 @@ import { flatten } from "../spec/describe";
 import { labelOf, textOf } from "../spec/texts";
 import { announce } from "../ui/notices";
 import { Crumbs, Empty, FailureBox, Facts, Loading, Name, PageHead, Panel, StateChip, reasonText } from "../ui/parts";
+import { Needs } from "../ui/permission";
 import { href } from "../ui/router";
 import { DatasetSummary } from "./dataset-summary";
 import { EvaluationTables } from "./evaluation";
@@ -77,10 +78,10 @@ function Known({ view }: { view: View }) {
       {view.failure && (
         <div class="failure" role="alert">
           <p>
-            <strong>The training failed</strong> <span class="muted">({view.failure.reason})</span>
+            <strong>{isFinal(view.state) ? "The training failed" : "The training is paused"}</strong> <span class="muted">({view.failure.reason})</span>
           </p>
           <p class="wrap">{sentence(view.failure.message)}</p>
-          <Remedy view={view} />
+          {isFinal(view.state) && <Remedy view={view} />}
         </div>
       )}
       {hasStarted && (
@@ -159,21 +160,23 @@ function Remedy({ view }: { view: View }) {
   const isWeights = view.failure?.reason === "INIT_WEIGHTS";
   return (
     <div class="actions">
-      {isWeights && (
-        <a class="button primary" href={href("start", "", { from, init: "STARTER" })}>
-          Start again from the built-in face model
-        </a>
-      )}
-      {!isWeights && (
-        <a class="button" href={href("start", "", { from })}>
-          Correct the settings and start again
-        </a>
-      )}
-      {!isWeights && name !== "" && (
-        <a class="button" href={href("datasets", shortName(name))}>
-          Check the dataset
-        </a>
-      )}
+      <Needs role="trainer" hide>
+        {isWeights && (
+          <a class="button primary" href={href("start", "", { from, init: "STARTER" })}>
+            Start again from the built-in face model
+          </a>
+        )}
+        {!isWeights && (
+          <a class="button" href={href("start", "", { from })}>
+            Correct the settings and start again
+          </a>
+        )}
+        {!isWeights && name !== "" && (
+          <a class="button" href={href("datasets", shortName(name))}>
+            Check the dataset
+          </a>
+        )}
+      </Needs>
     </div>
   );
 }

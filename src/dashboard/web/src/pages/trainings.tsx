@@ -8,6 +8,7 @@ import { SETS_TEXT, validationSets } from "../live/validation";
 import { Sparkline } from "../ui/chart";
 import { Icon } from "../ui/icons";
 import { Empty, FailureBox, Loading, PageHead, StateChip } from "../ui/parts";
+import { Needs } from "../ui/permission";
 import { go, href } from "../ui/router";
 import { ProgressLine, bestText, timeText, titleOf } from "./training-parts";
 
@@ -41,9 +42,11 @@ export function TrainingsPage() {
         >
           Compare{marked.length > 1 ? ` ${marked.length}` : ""}
         </button>
-        <a class="button primary" href={href("start")}>
-          <Icon name="start" /> New training
-        </a>
+        <Needs role="trainer" hide>
+          <a class="button primary" href={href("start")}>
+            <Icon name="start" /> New training
+          </a>
+        </Needs>
       </PageHead>
       <FailureBox failure={listFailure.value} retry={() => void refresh()} />
       {!all && !listFailure.value && <Loading what="trainings" />}
@@ -56,12 +59,14 @@ export function TrainingsPage() {
             Without images of your own, <code>visage synth faces/</code> draws some.
           </p>
           <div class="actions">
-            <a class="button primary" href={href("start")}>
-              <Icon name="start" /> New training
-            </a>
-            <a class="button" href={href("datasets")}>
-              Add a dataset
-            </a>
+            <Needs role="trainer" hide>
+              <a class="button primary" href={href("start")}>
+                <Icon name="start" /> New training
+              </a>
+              <a class="button" href={href("datasets")}>
+                Add a dataset
+              </a>
+            </Needs>
           </div>
         </Empty>
       )}

@@ -3,10 +3,12 @@ import { useId, useState } from "preact/hooks";
 import { brief, modelClient } from "../api/clients";
 import { error } from "../format";
 import type { ModelVersion } from "../gen/visage/v1/model_pb";
+import { may } from "../live/session";
 import { useAction } from "../ui/calls";
 import { Dialog } from "../ui/dialog";
 import { notify } from "../ui/notices";
 import { BusyButton, FailureBox, Facts } from "../ui/parts";
+import { Needs } from "../ui/permission";
 import { LIVE, MODEL, PREVIOUS } from "./versions";
 
 /** Aliases of a version with their actions. */
@@ -25,7 +27,7 @@ export function Aliases(props: { version: ModelVersion; live: ModelVersion | und
         {version.aliases.map((alias) => (
           <li key={alias} class={`chip ${alias === LIVE ? "good" : "quiet"}`}>
             {alias}
-            {alias !== LIVE && alias !== PREVIOUS && (
+            {alias !== LIVE && alias !== PREVIOUS && may("deployer") && (
               <button type="button" class="chip-button" aria-label={`Remove the alias ${alias}`} onClick={() => void remove.run(alias)}>
                 ×
               </button>
@@ -33,16 +35,18 @@ export function Aliases(props: { version: ModelVersion; live: ModelVersion | und
           </li>
         ))}
       </ul>
-      <div class="actions">
-        {version.name !== live?.name && (
-          <button type="button" class="small" onClick={() => setQuestion("promote")}>
-            Promote… <span class="unseen">version {String(version.version)}</span>
+      <Needs role="deployer" hide>
+        <div class="actions">
+          {version.name !== live?.name && (
+            <button type="button" class="small" onClick={() => setQuestion("promote")}>
+              Promote… <span class="unseen">version {String(version.version)}</span>
+            </button>
+          )}
+          <button type="button" class="small" onClick={() => setQuestion("alias")}>
+            Add alias… <span class="unseen">to version {String(version.version)}</span>
           </button>
-        )}
-        <button type="button" class="small" onClick={() => setQuestion("alias")}>
-          Add alias… <span class="unseen">to version {String(version.version)}</span>
-        </button>
-      </div>
+        </div>
+      </Needs>
       <FailureBox failure={remove.failure} />
       {question === "promote" && <PromoteDialog version={version} live={live} onClose={close} onDone={props.onChange} />}
       {question === "alias" && <AliasDialog version={version} onClose={close} onDone={props.onChange} />}

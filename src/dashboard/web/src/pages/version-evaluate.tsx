@@ -6,6 +6,7 @@ import { DatasetSplit, type EvaluationReport, type ModelVersion } from "../gen/v
 import { type JobMessage, useJob } from "../ui/job";
 import { JobProgressLine } from "../ui/job-progress";
 import { FailureBox, Panel } from "../ui/parts";
+import { Needs } from "../ui/permission";
 import { type DatasetChoice, DatasetInput } from "./dataset-input";
 import { EvaluationTables } from "./evaluation";
 
@@ -35,29 +36,31 @@ export function EvaluatePanel(props: { version: ModelVersion }) {
   const warnings = (result?.warnings ?? []).filter((warning) => !isCounted || !/ trained on/.test(warning));
   return (
     <Panel title="Evaluate on a dataset">
-      <form
-        class="upload-fields"
-        noValidate
-        onSubmit={(event) => {
-          event.preventDefault();
-          if (!isEmpty && !job.isRunning) void job.run(version.name, dataset, split);
-        }}
-      >
-        <DatasetInput value={dataset} onChange={setDataset} />
-        <label class="field-stack">
-          Images to evaluate
-          <select value={String(split)} onChange={(event) => setSplit(Number(event.currentTarget.value) as DatasetSplit)}>
-            {SPLITS.map(([value, text]) => (
-              <option key={value} value={String(value)}>
-                {text}
-              </option>
-            ))}
-          </select>
-        </label>
-        <button type="submit" class="primary" disabled={isEmpty || job.isRunning}>
-          Evaluate
-        </button>
-      </form>
+      <Needs role="trainer">
+        <form
+          class="upload-fields"
+          noValidate
+          onSubmit={(event) => {
+            event.preventDefault();
+            if (!isEmpty && !job.isRunning) void job.run(version.name, dataset, split);
+          }}
+        >
+          <DatasetInput value={dataset} onChange={setDataset} />
+          <label class="field-stack">
+            Images to evaluate
+            <select value={String(split)} onChange={(event) => setSplit(Number(event.currentTarget.value) as DatasetSplit)}>
+              {SPLITS.map(([value, text]) => (
+                <option key={value} value={String(value)}>
+                  {text}
+                </option>
+              ))}
+            </select>
+          </label>
+          <button type="submit" class="primary" disabled={isEmpty || job.isRunning}>
+            Evaluate
+          </button>
+        </form>
+      </Needs>
       {job.isRunning && <JobProgressLine progress={job.progress} label={`Evaluation of version ${version.version}`} onCancel={job.cancel} />}
       <FailureBox failure={job.failure} />
       {result?.evaluation && (

@@ -1,6 +1,7 @@
 /** Hooks for calls: result, error and retry. */
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { type Failure, failureOf, isAbort } from "../api/errors";
+import { logins } from "../live/session";
 
 /** A call that is made on mount. */
 export interface Loaded<Value> {
@@ -11,7 +12,7 @@ export interface Loaded<Value> {
   again: () => void;
 }
 
-/** Calls on mount and whenever `inputs` change; outdated results are dropped. */
+/** Calls on mount, after a login, and whenever `inputs` change; outdated results are dropped. */
 export function useLoaded<Value>(call: (signal: AbortSignal) => Promise<Value>, inputs: unknown[]): Loaded<Value> {
   const [state, setState] = useState<{ value?: Value; failure?: Failure; isLoading: boolean }>({ isLoading: true });
   const [turn, setTurn] = useState(0);
@@ -27,7 +28,7 @@ export function useLoaded<Value>(call: (signal: AbortSignal) => Promise<Value>, 
       },
     );
     return () => abort.abort();
-  }, [...inputs, turn]);
+  }, [...inputs, turn, logins.value]);
   const again = useCallback(() => setTurn((before) => before + 1), []);
   return { value: state.value, failure: state.failure, isLoading: state.isLoading, again };
 }
@@ -60,5 +61,7 @@ export function useAction<Inputs extends unknown[]>(call: (...inputs: Inputs) =>
     }
   }, []);
   const clear = useCallback(() => setFailure(undefined), []);
+  // The failure was the missing session.
+  useEffect(clear, [logins.value]);
   return { run, failure, isRunning, clear };
 }

@@ -3,6 +3,7 @@ import { Code } from "@connectrpc/connect";
 import { type ComponentChildren, Fragment } from "preact";
 import type { Failure } from "../api/errors";
 import { StopReason, TrainingState } from "../gen/visage/v1/training_pb";
+import { session } from "../live/session";
 import { percent, pieces, plural, sentence, span, words } from "../format";
 import { type Page, href } from "./router";
 
@@ -49,7 +50,9 @@ export function Panel(props: { title: ComponentChildren; actions?: ComponentChil
 /** Description of a failed call. */
 export function FailureBox(props: { failure: Failure | undefined; retry?: () => void; known?: (field: string) => boolean }) {
   const { failure } = props;
-  if (!failure) return null;
+  // The login explains a missing session, and repeats the calls.
+  if (!failure || (failure.code === Code.Unauthenticated && session.value.state === "logged_out")) return null;
+  if (failure.role) return <Forbidden failure={failure} role={failure.role} />;
   const rest = failure.violations.filter(({ field }) => !props.known?.(field));
   const atFields = failure.violations.length - rest.length;
   const isAtFields = atFields > 0 && rest.length === 0;
@@ -77,6 +80,29 @@ export function FailureBox(props: { failure: Failure | undefined; retry?: () => 
       )}
     </div>
   );
+}
+
+/** A call that the roles of the identity do not permit. */
+function Forbidden({ failure, role }: { failure: Failure; role: string }) {
+  const now = session.value;
+  return (
+    <div class="failure" role="alert">
+      <p>
+        <strong>{failure.call || "The page"} needs the role {role}</strong>
+      </p>
+      {now.state === "logged_in" && (
+        <p class="wrap">
+          You are logged in as {now.identity.name} with {rolesText(now.identity.roles)}.
+        </p>
+      )}
+    </div>
+  );
+}
+
+function rolesText(roles: ReadonlySet<string>): string {
+  const names = [...roles];
+  if (names.length === 0) return "no role";
+  return `the role${names.length === 1 ? "" : "s"} ${names.join(", ")}`;
 }
 
 /** Readable code, such as “invalid argument”. */
