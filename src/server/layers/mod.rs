@@ -1,11 +1,6 @@
-<<<<<<< HEAD
 //! The layers that every call passes, from the outside: host and origin, CORS, identity and role
-//! (module `auth`), limits, metrics and
-//! traces, deadlines. `headers` has the headers of all HTTP responses.
-=======
-//! The layers that every call passes, from the outside: host and origin, CORS, limits, rates,
-//! metrics and traces, deadlines. `headers` has the headers of all HTTP responses.
->>>>>>> 0cb73755f143fdf8fee8e8237cab2baf18835043
+//! (module `auth`), limits, rates, metrics and traces, deadlines. `headers` has the headers of all
+//! HTTP responses.
 
 mod call_limits;
 mod cors;
