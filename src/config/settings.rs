@@ -204,12 +204,12 @@ settings! {
     tensorboard: EventDirectory = EventDirectory::InDataDir, EventDirectory,
         "Directory of TensorBoard event files, with one subdirectory for each training."
         ("`on`: `runs` in `data_dir`");
-    data_roots: Vec<PathBuf> = vec![PathBuf::from("/")], Paths,
-        "Directories under which datasets may be read."
-        ("`/` if both addresses are loopback, otherwise required");
-    weights_roots: Vec<PathBuf> = vec![PathBuf::from("/")], Paths,
-        "Directories under which initial weights may be read."
-        ("`/` if both addresses are loopback, otherwise required");
+    data_roots: Vec<PathBuf> = Vec::new(), Paths,
+        "Directories under which datasets may be read; never the server's own files in `data_dir`."
+        ("on loopback addresses the working directory, the home directory, the temporary directory, `/data`, `/mnt`, `/media` and `/srv`, or with `auth` none; otherwise required");
+    weights_roots: Vec<PathBuf> = Vec::new(), Paths,
+        "Directories under which initial weights may be read; never the server's own files in `data_dir`."
+        ("as for `data_roots`");
     starter: bool = false, Switch,
         "Register the built-in face model as version 1 of `models/age` and make it live if that model has no version yet.";
     device: Device = Device::Auto, Device,
