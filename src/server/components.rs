@@ -49,6 +49,7 @@ impl Components {
         let quarantine = Quarantine::open(&data_dir, config.quarantine_expiry, SystemTime::now())?;
         let quarantine = artifacts.quarantine_unknown(&kept, quarantine).await?;
         let uploaded = DatasetRegistry::prepare(&data_dir)?;
+        store.mark_files()?;
         let data_roots = Roots::new(config.data_roots.clone())?
             .except_data_dir(data_dir.clone())?
             .with_own(uploaded.clone())?;
