@@ -9,8 +9,8 @@ use crate::{
     cli::{
         client::RetryPolicy,
         commands::{
-            completions, config, dataset, evaluate, info, log_level, man, models, predict, serve,
-            sweep, synth, top, train, trainings, watch,
+            completions, config, data, dataset, evaluate, info, log_level, man, models, predict,
+            serve, sweep, synth, top, train, trainings, watch,
         },
         context::{Context, Outcome},
         error::Error,
@@ -97,6 +97,14 @@ pub(crate) enum Command {
     Info,
     /// Show the server's settings and the source of each
     Config(config::Args),
+    /// Copy a data directory, also while its server runs
+    Backup(data::backup::Args),
+    /// Verify backups or a data directory
+    Verify(data::verify::Args),
+    /// Create a data directory from a backup
+    Restore(data::restore::Args),
+    /// Compare a database with the files beside it after an incomplete restore
+    Repair(data::repair::Args),
     /// Show or change the log filter of the running server
     LogLevel(log_level::Args),
     /// Print a completion script for a shell
@@ -174,6 +182,10 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outco
         Command::Synth(args) => synth::run(args, context),
         Command::Info => Box::pin(info::run(context)).await,
         Command::Config(args) => config::run(&args, context),
+        Command::Backup(args) => Box::pin(data::backup::run(args, context)).await,
+        Command::Verify(args) => Box::pin(data::verify::run(args, context)).await,
+        Command::Restore(args) => data::restore::run(&args, context),
+        Command::Repair(args) => Box::pin(data::repair::run(args, context)).await,
         Command::LogLevel(args) => Box::pin(log_level::run(args, context)).await,
         Command::Completions(args) => completions::run(args, parser(), context),
         Command::Man(args) => man::run(&args, parser(), context),

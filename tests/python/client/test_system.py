@@ -78,7 +78,7 @@ class SystemTest(ClientTest):
         self.assertEqual((status, headers["content-type"]), (200, "application/json"))
         readiness = json.loads(text)
         self.assertTrue(readiness["ready"])
-        self.assertEqual({component["name"] for component in readiness["components"]}, {"server", "model"})
+        self.assertEqual({component["name"] for component in readiness["components"]}, {"server", "model", "artifacts"})
         self.assertEqual(self.server.fetch("/")[0], 200)
         status, _, text = self.server.fetch("/endpoints")
         self.assertEqual(status, 200)
