@@ -120,6 +120,44 @@ pub(crate) fn parent_dir(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
+/// Creates a directory, and its missing parents, that only its owner can use.
+///
+/// # Errors
+/// A directory that cannot be created.
+pub(crate) fn create_private_dir(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if let Some(parent) = directory.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        Err(error) => Err(io::Error::new(
+            error.kind(),
+            format!(
+                "failed to create the directory {}: {error}",
+                directory.display()
+            ),
+        )),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Makes everything on the file system of a directory durable at once, because one call per file
+/// would take minutes for 100,000 files.
+///
+/// # Errors
+/// If the directory cannot be opened, or its file system cannot be synced.
+pub(crate) fn sync_file_system(directory: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::fs::syncfs(fs::File::open(directory)?.file())?;
+    #[cfg(not(target_os = "linux"))]
+    {
+        rustix::fs::sync();
+        sync_directory(directory)?;
+    }
+    Ok(())
+}
+
 /// Makes the entries of a directory durable.
 ///
 /// # Errors

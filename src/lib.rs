@@ -10,6 +10,8 @@
 //! - [`server`]: the composition root: components, listeners, layers, routes and shutdown.
 //! - [`services`]: the gRPC services and the Open Inference Protocol. They check requests and
 //!   convert messages; `services/status` maps errors to statuses.
+//! - [`backup`]: copies, checks and restores data directories. [`maintenance`]: verifies artifacts
+//!   and deletes old rows in the background.
 //! - [`registry`]: model versions and aliases: resolves, promotes and publishes them. Joins
 //!   training and inference.
 //! - [`training`]: training specs, the supervisor with its queue and state machine, and the worker
@@ -74,6 +76,7 @@
 
 mod access;
 mod artifacts;
+mod backup;
 pub mod cli;
 mod config;
 mod dashboard;
@@ -85,6 +88,7 @@ mod evaluation;
 mod files;
 mod imaging;
 mod inference;
+mod maintenance;
 mod model;
 mod names;
 mod priority;

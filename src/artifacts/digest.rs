@@ -3,8 +3,10 @@
 use std::{
     fmt::Write as _,
     io::{self, Read},
+    path::Path,
 };
 
+use fs_err as fs;
 use object_store::path::Path as Key;
 use sha2::{Digest as _, Sha256};
 
@@ -63,6 +65,14 @@ pub(super) fn hash(mut source: impl Read) -> io::Result<Digest> {
     let mut hasher = Hasher::default();
     io::copy(&mut source, &mut hasher)?;
     Ok(hasher.finish())
+}
+
+/// Computes the digest of a file.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn hash_file(path: &Path) -> io::Result<Digest> {
+    hash(fs::File::open(path)?)
 }
 
 /// Returns the key of an artifact. Rejects any text but a digest, so that no name leads out of the

@@ -22,9 +22,10 @@
 //! to.
 //!
 //! - `store`: [`Artifacts`], opening it, looking up and deleting one artifact.
-//! - `write`, `read`, `gc`: storing, reading, unreferenced artifacts.
+//! - `write`, `read`, `gc`, `check`: storing, reading, unreferenced artifacts, verification.
 //! - `digest`: names of artifacts.
 
+mod check;
 mod digest;
 mod error;
 mod gc;
@@ -35,7 +36,7 @@ mod tests;
 mod write;
 
 pub(crate) use self::{
-    digest::Digest,
+    digest::{Digest, hash_file},
     error::Error,
     store::{Artifacts, file_in},
 };

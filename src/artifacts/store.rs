@@ -11,7 +11,10 @@ use tokio::sync::RwLock;
 
 use crate::files;
 
-use super::{Error, digest::key};
+use super::{
+    Digest, Error,
+    digest::{STORED, key},
+};
 
 /// Directory of unfinished writes.
 pub(super) const INCOMING: &str = "incoming";
@@ -49,6 +52,28 @@ impl Artifacts {
             store: Arc::new(store),
             gc_lock: Arc::default(),
         })
+    }
+
+    /// Lists the artifacts in the directory of a store that is not open.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
+    pub(crate) fn list(directory: &Path) -> std::io::Result<Vec<Digest>> {
+        let mut found = Vec::new();
+        let Ok(parts) = fs::read_dir(directory.join(STORED)) else {
+            return Ok(found);
+        };
+        for part in parts {
+            for entry in fs::read_dir(part?.path())? {
+                let entry = entry?;
+                let sha256 = entry.file_name().to_string_lossy().into_owned();
+                if key(&sha256).is_ok() {
+                    let size = entry.metadata()?.len();
+                    found.push(Digest { sha256, size });
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Returns the directory of the store, absolute, for [`file_in`].

@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
+    backup,
     cli::{output::text::duration_text, status_text::describe},
     config, model, server, synth,
     telemetry::logging,
@@ -39,6 +40,8 @@ pub(crate) enum Error {
     Serve(Box<server::Error>),
     #[error(transparent)]
     Logging(#[from] logging::Error),
+    #[error(transparent)]
+    Backup(#[from] backup::Error),
     #[error("failed to draw the faces: {0}")]
     Synth(#[from] synth::Error),
     #[error(transparent)]
@@ -75,6 +78,7 @@ impl Error {
             | Self::Contract(_)
             | Self::Serve(_)
             | Self::Logging(_)
+            | Self::Backup(_)
             | Self::Synth(_)
             | Self::Model(_)
             | Self::File(_)

@@ -9,8 +9,8 @@ use crate::{
     cli::{
         client::RetryPolicy,
         commands::{
-            completions, config, dataset, evaluate, info, log_level, man, models, predict, serve,
-            sweep, synth, token, top, train, trainings, watch,
+            completions, config, data, dataset, evaluate, info, log_level, man, models, predict,
+            serve, sweep, synth, token, top, train, trainings, watch,
         },
         context::{Context, Outcome},
         error::Error,
@@ -100,6 +100,14 @@ pub(crate) enum Command {
     /// Add, list and revoke the tokens, users and certificates that a server accepts
     #[command(alias = "tokens")]
     Token(token::Args),
+    /// Copy a data directory, also while its server runs
+    Backup(data::backup::Args),
+    /// Verify backups or a data directory
+    Verify(data::verify::Args),
+    /// Create a data directory from a backup
+    Restore(data::restore::Args),
+    /// Compare a database with the files beside it after an incomplete restore
+    Repair(data::repair::Args),
     /// Show or change the log filter of the running server
     LogLevel(log_level::Args),
     /// Print a completion script for a shell
@@ -178,6 +186,10 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outco
         Command::Info => Box::pin(info::run(context)).await,
         Command::Config(args) => config::run(&args, context),
         Command::Token(args) => token::run(&args, context),
+        Command::Backup(args) => Box::pin(data::backup::run(args, context)).await,
+        Command::Verify(args) => Box::pin(data::verify::run(args, context)).await,
+        Command::Restore(args) => data::restore::run(&args, context),
+        Command::Repair(args) => Box::pin(data::repair::run(args, context)).await,
         Command::LogLevel(args) => Box::pin(log_level::run(args, context)).await,
         Command::Completions(args) => completions::run(args, parser(), context),
         Command::Man(args) => man::run(&args, parser(), context),

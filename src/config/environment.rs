@@ -10,13 +10,14 @@ pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
 /// Variables of Visage that are not settings of the server.
 const OTHER_VARIABLES: [&str; 2] = ["VISAGE_CONFIG", "VISAGE_SERVER"];
 /// Variables of other programs that Visage reads.
-const FOREIGN_VARIABLES: [&str; 7] = [
+const FOREIGN_VARIABLES: [&str; 8] = [
     "HF_ENDPOINT",
     "HF_HOME",
     "HF_TOKEN",
     "HF_HUB_OFFLINE",
     "TORCH_HOME",
     "HOME",
+    "TMPDIR",
     "NO_COLOR",
 ];
 

@@ -88,13 +88,48 @@ pub(crate) fn load(
 ) -> Result<Resolved, Error> {
     environment.check_names()?;
     let file = read_file(environment, config_flag, current_dir)?;
-    resolve(
+    let mut resolved = resolve(
         environment,
         flags,
         file.as_ref()
             .map(|(path, text)| (path.as_path(), text.as_str())),
         current_dir,
-    )
+    )?;
+    for setting in ROOTS {
+        if resolved.source(setting) == &ValueSource::Default {
+            roots(&mut resolved.config, setting).retain(|root| root.is_dir());
+        }
+    }
+    Ok(resolved)
+}
+
+/// The settings with default roots.
+const ROOTS: [&str; 2] = ["data_roots", "weights_roots"];
+
+fn roots<'a>(config: &'a mut ServeConfig, setting: &str) -> &'a mut Vec<PathBuf> {
+    if setting == ROOTS[0] {
+        &mut config.data_roots
+    } else {
+        &mut config.weights_roots
+    }
+}
+
+/// Where users of this machine keep their files. With authentication there are no default roots:
+/// the clients may be others.
+fn default_roots(environment: &Environment, current_dir: &Path) -> Vec<PathBuf> {
+    let home = environment.get("HOME").map(PathBuf::from);
+    let temporary = environment.get("TMPDIR").unwrap_or("/tmp");
+    let mut roots = vec![current_dir.to_owned()];
+    let others = home.into_iter().chain([PathBuf::from(temporary)]);
+    roots.extend(others.chain(["/data", "/mnt", "/media", "/srv"].map(PathBuf::from)));
+    let mut distinct: Vec<PathBuf> = Vec::new();
+    for root in roots {
+        // A service may have `/` as home and working directory.
+        if root.is_absolute() && root.parent().is_some() && !distinct.contains(&root) {
+            distinct.push(root);
+        }
+    }
+    distinct
 }
 
 fn read_file(
@@ -157,10 +192,15 @@ pub(super) fn resolve(
             )?;
         }
     }
-    let resolved = Resolved {
+    let mut resolved = Resolved {
         config: layers.config,
         sources: layers.sources,
     };
+    for setting in ROOTS {
+        if resolved.source(setting) == &ValueSource::Default && resolved.config.auth.is_off() {
+            *roots(&mut resolved.config, setting) = default_roots(environment, current_dir);
+        }
+    }
     rules::check(&resolved)?;
     Ok(resolved)
 }

@@ -204,12 +204,12 @@ settings! {
     tensorboard: EventDirectory = EventDirectory::InDataDir, EventDirectory,
         "Directory of TensorBoard event files, with one subdirectory for each training."
         ("`on`: `runs` in `data_dir`");
-    data_roots: Vec<PathBuf> = vec![PathBuf::from("/")], Paths,
-        "Directories under which datasets may be read."
-        ("`/` if both addresses are loopback, otherwise required");
-    weights_roots: Vec<PathBuf> = vec![PathBuf::from("/")], Paths,
-        "Directories under which initial weights may be read."
-        ("`/` if both addresses are loopback, otherwise required");
+    data_roots: Vec<PathBuf> = Vec::new(), Paths,
+        "Directories under which datasets may be read; never the server's own files in `data_dir`."
+        ("on loopback addresses the working directory, the home directory, the temporary directory, `/data`, `/mnt`, `/media` and `/srv`, or with `auth` none; otherwise required");
+    weights_roots: Vec<PathBuf> = Vec::new(), Paths,
+        "Directories under which initial weights may be read; never the server's own files in `data_dir`."
+        ("as for `data_roots`");
     starter: bool = false, Switch,
         "Register the built-in face model as version 1 of `models/age` and make it live if that model has no version yet.";
     device: Device = Device::Auto, Device,
@@ -260,6 +260,16 @@ settings! {
         "Trainings that may exist, ended ones included.";
     quarantine_expiry: Duration = MONTH, Duration(HOUR..=Duration::from_secs(3650 * 24 * 3600)),
         "Time after which files are deleted that the server found in `data_dir` at its start without an entry in the database, and moved to `quarantine`.";
+    scrub_interval: Duration = Duration::from_secs(7 * 24 * 3600), Duration(Duration::ZERO..=Duration::from_secs(3650 * 24 * 3600)),
+        "Time in which the files of all model versions and checkpoints are verified once, in the background at the lowest priority; `0s` disables it.";
+    training_expiry: Duration = Duration::ZERO, Duration(Duration::ZERO..=Duration::from_secs(3650 * 24 * 3600)),
+        "Time after the end of a training after which it is deleted with its events and checkpoints; model versions stay. `0s` keeps trainings.";
+    event_expiry: Duration = Duration::ZERO, Duration(Duration::ZERO..=Duration::from_secs(3650 * 24 * 3600)),
+        "Time after the end of a training after which its events are deleted, except the last one, and with them its curves; its metrics stay. `0s` keeps events.";
+    alias_event_expiry: Duration = Duration::ZERO, Duration(Duration::ZERO..=Duration::from_secs(3650 * 24 * 3600)),
+        "Age at which entries of the history of aliases are deleted, except the last 100 of each model; `0s` keeps them.";
+    request_id_expiry: Duration = MONTH, Duration(Duration::ZERO..=Duration::from_secs(3650 * 24 * 3600)),
+        "Age at which the request id of a training is forgotten, so that a repeated request starts another training; `0s` keeps them.";
     heartbeat_interval: Duration = Duration::from_secs(15), Duration(Duration::from_millis(100)..=Duration::from_secs(600)),
         "Interval of heartbeats on an idle event stream, unless its client requests another.";
     worker_launcher: Vec<String> = Vec::new(), Words,

@@ -216,7 +216,18 @@ fn a_reachable_listener_needs_named_roots() {
     let config = resolved(&[], &[("grpc_listen", "[::1]:0")], "")
         .unwrap()
         .config;
-    assert_eq!(config.data_roots, [Path::new("/")]);
+    let expected = ["/srv", "/tmp", "/data", "/mnt", "/media"].map(Path::new);
+    assert_eq!(config.data_roots, expected);
+    let config = resolved(&[("HOME", "/")], &[], "").unwrap().config;
+    assert_eq!(config.data_roots, expected);
+    let variables = [("HOME", "/home/a"), ("TMPDIR", "/scratch")];
+    let config = resolved(&variables, &[], "").unwrap().config;
+    let expected = ["/srv", "/home/a", "/scratch", "/data", "/mnt", "/media"].map(Path::new);
+    assert_eq!(config.weights_roots, expected);
+    let config = resolved(&variables, &[("auth", "tokens")], "")
+        .unwrap()
+        .config;
+    assert!(config.data_roots.is_empty() && config.weights_roots.is_empty());
 }
 
 #[test]

@@ -156,6 +156,10 @@ impl Walk<'_> {
             return Ok(());
         }
         let resolved = fs::canonicalize(path)?;
+        if self.roots.is_data_dir(&resolved) {
+            self.ignored += 1;
+            return Ok(());
+        }
         if !self.roots.contains(&resolved) {
             self.rejects.add(RejectReason::OutsideRoot, name);
             return Ok(());

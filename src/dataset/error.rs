@@ -9,8 +9,12 @@ use std::{
 pub enum Error {
     #[error("failed to use the dataset root {path}: {source}")]
     Root { path: PathBuf, source: io::Error },
-    #[error("this server allows no dataset directory; configure at least one dataset root")]
-    NoRoots,
+    #[error(
+        "this server does not read paths of its disk; upload the files, or set {setting} of the server to the directories that clients may read"
+    )]
+    NoRoots { setting: &'static str },
+    #[error("{path} did not respond within {seconds} seconds; check the file system of the server")]
+    NoResponse { path: String, seconds: u64 },
     #[error("{path:?} is outside the allowed directories ({setting}): {roots}")]
     OutsideRoots {
         path: String,

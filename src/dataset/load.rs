@@ -64,7 +64,7 @@ impl Dataset {
 /// [`Error::Cancelled`]. The call blocks, so it does not belong on an async thread.
 ///
 /// # Errors
-/// Every variant of [`Error`] except [`Error::Root`] and [`Error::NoRoots`].
+/// Every variant of [`Error`] except [`Error::Root`] and [`Error::NoResponse`].
 pub(crate) fn load(
     path: &Path,
     roots: &Roots,

@@ -4,17 +4,30 @@
 use std::{
     io,
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use fs_err as fs;
+use tokio::sync::Semaphore;
 
 use super::Error;
 use crate::files::UPLOADED_MARKER;
+
+/// Resolutions at once; further ones wait.
+const MAX_RESOLVING: usize = 16;
+/// Longest wait for a file system.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+static RESOLVING: Semaphore = Semaphore::const_new(MAX_RESOLVING);
 
 /// Directories under which datasets or weights are accepted, with all links resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Roots {
     directories: Vec<PathBuf>,
+    /// Directory with files of the server, which is accepted as well.
+    own: Vec<PathBuf>,
+    /// The server's data directory: a path in it must be under a root in it.
+    data_dir: Option<PathBuf>,
     /// Setting of the server, for errors.
     setting: &'static str,
 }
@@ -42,25 +55,63 @@ impl Roots {
         setting: &'static str,
         directories: impl IntoIterator<Item = PathBuf>,
     ) -> Result<Self, Error> {
-        let mut roots = Vec::new();
-        for path in directories {
-            let resolved = fs::canonicalize(&path).and_then(|resolved| {
-                if fs::metadata(&resolved)?.is_dir() {
-                    return Ok(resolved);
-                }
-                Err(io::Error::new(
-                    io::ErrorKind::NotADirectory,
-                    "it is not a directory",
-                ))
-            });
-            match resolved {
-                Ok(resolved) => roots.push(resolved),
-                Err(source) => return Err(Error::Root { path, source }),
-            }
-        }
+        let directories = directories.into_iter().map(resolved_directory);
         Ok(Roots {
-            directories: roots,
+            directories: directories.collect::<Result<_, _>>()?,
+            own: Vec::new(),
+            data_dir: None,
             setting,
+        })
+    }
+
+    /// Accepts a directory with files of the server too, which is no reason to accept others.
+    ///
+    /// # Errors
+    /// As [`Roots::new`].
+    pub(crate) fn with_own(mut self, directory: PathBuf) -> Result<Self, Error> {
+        self.own.push(resolved_directory(directory)?);
+        Ok(self)
+    }
+
+    /// Refuses the files of the server in its data directory, such as the database, except under
+    /// roots in it.
+    ///
+    /// # Errors
+    /// As [`Roots::new`].
+    pub(crate) fn except_data_dir(mut self, data_dir: PathBuf) -> Result<Self, Error> {
+        self.data_dir = Some(resolved_directory(data_dir)?);
+        Ok(self)
+    }
+
+    /// As [`Roots::resolve`], on another thread and with a time limit, because a network file
+    /// system may not respond.
+    ///
+    /// # Errors
+    /// [`Error::NoResponse`] and those of [`Roots::resolve`].
+    pub(crate) async fn resolve_async(&self, user_path: &str) -> Result<PathBuf, Error> {
+        let (roots, path) = (self.clone(), user_path.to_owned());
+        let resolving = async move {
+            let permit = RESOLVING.acquire().await;
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the blocking pool is for file operations, of which few run at once"
+            )]
+            let resolved = tokio::task::spawn_blocking(move || {
+                // Held until the file system responds.
+                let _permit = permit;
+                roots.resolve(&path)
+            });
+            resolved.await.unwrap_or_else(|panic| {
+                let panicked = io::Error::other(panic);
+                Err(panicked.into())
+            })
+        };
+        let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, resolving).await;
+        resolved.unwrap_or_else(|_| {
+            Err(Error::NoResponse {
+                path: user_path.to_owned(),
+                seconds: RESOLVE_TIMEOUT.as_secs(),
+            })
         })
     }
 
@@ -73,11 +124,8 @@ impl Roots {
     /// [`Error::NoRoots`], [`Error::OutsideRoots`], [`Error::NotFound`], and [`Error::Io`] for a
     /// path under a root that the system refuses to resolve.
     pub(crate) fn resolve(&self, user_path: &str) -> Result<PathBuf, Error> {
-        if self.directories.is_empty() {
-            return Err(Error::NoRoots);
-        }
         let mut exists_outside = false;
-        for root in &self.directories {
+        for root in self.all() {
             // Joining an absolute path returns that path.
             let candidate = root.join(user_path);
             match fs::canonicalize(&candidate) {
@@ -95,6 +143,9 @@ impl Roots {
             }
         }
         let (path, roots, setting) = (user_path.to_owned(), self.listed(), self.setting);
+        if self.directories.is_empty() {
+            return Err(Error::NoRoots { setting });
+        }
         if exists_outside {
             return Err(Error::OutsideRoots {
                 path,
@@ -112,7 +163,7 @@ impl Roots {
     /// Returns the roots for the files that the dataset at a resolved path names: for an uploaded
     /// dataset its own directory alone.
     pub(super) fn within(&self, dataset: &Path) -> Self {
-        let own = self.directories.iter().find_map(|root| {
+        let own = self.all().find_map(|root| {
             let inner = dataset.strip_prefix(root).ok()?.components().next()?;
             let is_uploaded = root.join(UPLOADED_MARKER).is_file();
             is_uploaded.then(|| root.join(inner))
@@ -120,6 +171,8 @@ impl Roots {
         match own {
             Some(directory) => Roots {
                 directories: vec![directory],
+                own: Vec::new(),
+                data_dir: None,
                 setting: self.setting,
             },
             None => self.clone(),
@@ -129,9 +182,24 @@ impl Roots {
     /// Returns true for a resolved path that is a root or under one.
     #[must_use]
     pub(crate) fn contains(&self, resolved: &Path) -> bool {
-        self.directories
-            .iter()
-            .any(|root| resolved.starts_with(root))
+        let data_dir = self.data_dir.as_deref();
+        let data_dir = data_dir.filter(|data_dir| resolved.starts_with(data_dir));
+        self.all().any(|root| {
+            let is_allowed = match data_dir {
+                Some(data_dir) => root != data_dir && root.starts_with(data_dir),
+                None => true,
+            };
+            is_allowed && resolved.starts_with(root)
+        })
+    }
+
+    /// Returns true for the resolved data directory, which may lie under a root.
+    pub(super) fn is_data_dir(&self, resolved: &Path) -> bool {
+        self.data_dir.as_deref() == Some(resolved)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.directories.iter().chain(&self.own)
     }
 
     /// Returns true if the deepest existing directory of the path is under a root.
@@ -143,10 +211,17 @@ impl Roots {
         if climbs {
             return false;
         }
-        path.ancestors()
-            .skip(1)
-            .find_map(|ancestor| fs::canonicalize(ancestor).ok())
-            .is_some_and(|resolved| self.contains(&resolved))
+        for ancestor in path.ancestors() {
+            match fs::canonicalize(ancestor) {
+                Ok(resolved) => return self.contains(&resolved),
+                // A link whose target is missing or hidden: it may lead out of the roots.
+                Err(_) if fs::symlink_metadata(ancestor).is_ok_and(|found| found.is_symlink()) => {
+                    return false;
+                }
+                Err(_) => {}
+            }
+        }
+        false
     }
 
     fn listed(&self) -> String {
@@ -157,6 +232,19 @@ impl Roots {
             .collect();
         roots.join(", ")
     }
+}
+
+fn resolved_directory(path: PathBuf) -> Result<PathBuf, Error> {
+    let resolved = fs::canonicalize(&path).and_then(|resolved| {
+        if fs::metadata(&resolved)?.is_dir() {
+            return Ok(resolved);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            "it is not a directory",
+        ))
+    });
+    resolved.map_err(|source| Error::Root { path, source })
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -106,7 +106,7 @@ impl Layout {
 
     /// Makes an unpacked directory durable and moves it to its final place.
     pub(super) fn put(&self, from: &Path, to: &Path) -> io::Result<()> {
-        sync_all(from)?;
+        files::sync_file_system(from)?;
         fs::rename(from, to)?;
         files::sync_directory(&self.datasets)
     }
@@ -180,17 +180,4 @@ fn log_leftover(path: &Path, done: io::Result<()>) {
         Ok(()) => tracing::info!(path = %path.display(), "cleared leftovers of a dataset"),
         Err(error) => tracing::warn!(%error, "failed to clear leftovers of a dataset"),
     }
-}
-
-/// Makes all files of a directory durable at once, because one call per file would take minutes for
-/// 100,000 files.
-fn sync_all(directory: &Path) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    rustix::fs::syncfs(fs::File::open(directory)?.file())?;
-    #[cfg(not(target_os = "linux"))]
-    {
-        rustix::fs::sync();
-        files::sync_directory(directory)?;
-    }
-    Ok(())
 }

@@ -164,7 +164,8 @@ impl DatasetRegistry {
         properties: Properties,
         path: &str,
     ) -> Result<v1::Dataset, Error> {
-        let path = self.inner.roots.resolve(path).map_err(Error::Path)?;
+        let path = self.inner.roots.resolve_async(path).await;
+        let path = path.map_err(Error::Path)?;
         let dataset = v1::Dataset {
             kind: DatasetKind::Registered.into(),
             state: DatasetState::Scanning.into(),

@@ -89,6 +89,24 @@ impl Calibration {
             .reduce(f64::max)
     }
 
+    /// Returns true if all levels and half widths are in range.
+    pub(crate) fn is_valid(&self) -> bool {
+        /// Far more than any age, far less than overflows.
+        const MAX_YEARS: f64 = 1e6;
+        let overall = HalfWidth {
+            level: self.confidence,
+            half_width: self.half_width,
+        };
+        let of_bands = self.bands.iter().flat_map(|band| &band.levels);
+        let mut all = std::iter::once(&overall)
+            .chain(&self.levels)
+            .chain(of_bands);
+        all.all(|found| {
+            let is_share = found.level > 0.0 && found.level < 1.0;
+            is_share && (0.0..=MAX_YEARS).contains(&found.half_width)
+        })
+    }
+
     /// The levels for messages: `0.5, 0.8, 0.9`.
     pub(crate) fn listed_levels(&self) -> String {
         let levels: Vec<String> = self

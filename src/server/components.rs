@@ -48,14 +48,18 @@ impl Components {
         let kept = store.referenced_digests().await?;
         let quarantine = Quarantine::open(&data_dir, config.quarantine_expiry, SystemTime::now())?;
         let quarantine = artifacts.quarantine_unknown(&kept, quarantine).await?;
-        let mut data_directories = config.data_roots.clone();
-        data_directories.push(DatasetRegistry::prepare(&data_dir)?);
-        let data_roots = Roots::new(data_directories.clone())?;
+        let uploaded = DatasetRegistry::prepare(&data_dir)?;
+        store.mark_files()?;
+        let data_roots = Roots::new(config.data_roots.clone())?
+            .except_data_dir(data_dir.clone())?
+            .with_own(uploaded.clone())?;
+        let data_directories = [config.data_roots.clone(), vec![uploaded]].concat();
         let weights_directory = data_dir.join("weights");
         fs_err::create_dir_all(&weights_directory)?;
-        let mut weights_directories = vec![weights_directory];
-        weights_directories.extend(config.weights_roots.iter().cloned());
-        let weights_roots = Roots::of_weights(weights_directories.clone())?;
+        let weights_roots = Roots::of_weights(config.weights_roots.clone())?
+            .except_data_dir(data_dir.clone())?
+            .with_own(weights_directory.clone())?;
+        let weights_directories = [vec![weights_directory], config.weights_roots.clone()].concat();
         let device = device::select(&config.device.to_string())?;
         let predictor = start_predictor(config, device)?;
         let registry = Registry::new(store.clone(), artifacts.clone(), predictor.clone());

@@ -83,6 +83,7 @@ pub(super) async fn follow(
 /// The readiness for the HTTP port.
 pub(super) fn readiness(
     live: watch::Receiver<LiveStatus>,
+    live_damage: watch::Receiver<bool>,
     shutdown: CancellationToken,
 ) -> ReadinessProbe {
     Arc::new(move || {
@@ -115,6 +116,15 @@ pub(super) fn readiness(
                 name: "model",
                 ready: is_model_ready,
                 detail: model,
+            },
+            Component {
+                name: "artifacts",
+                ready: !*live_damage.borrow(),
+                detail: match *live_damage.borrow() {
+                    true => "a file of the live version is damaged, so that the version will not load again; restore it from a backup, or point the alias to another version",
+                    false => "no damage of the live version is known",
+                }
+                .to_owned(),
             },
         ])
     })

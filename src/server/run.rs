@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use axum::middleware::map_response;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::ServeConfig,
     dashboard, files,
+    maintenance::{self, Expiry, Scrub},
     names::{DEFAULT_MODEL, LIVE, VersionRef},
     store::{self, Store},
     telemetry::{
@@ -82,8 +83,13 @@ async fn serve(
     let components = Components::open(&config, traces.clone()).await?;
     let tasks = TaskTracker::new();
     let supervising = start_background(&components, &tasks, &shutdown);
+    let live_damage = start_maintenance(&config, &components, &tasks, &shutdown);
 
-    let readiness = health::readiness(components.registry.subscribe_live(), shutdown.clone());
+    let readiness = health::readiness(
+        components.registry.subscribe_live(),
+        live_damage,
+        shutdown.clone(),
+    );
     let Routes { grpc, pages } = routes::build(
         &config,
         &components,
@@ -216,6 +222,34 @@ fn start_background(
     });
     let (supervisor, shutdown) = (components.supervisor.clone(), shutdown.clone());
     tokio::spawn(async move { Box::pin(supervisor.run(shutdown)).await })
+}
+
+/// Starts the work that nobody waits for. Returns whether a file of the live version is damaged.
+fn start_maintenance(
+    config: &ServeConfig,
+    components: &Components,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> watch::Receiver<bool> {
+    let scrub = Scrub {
+        store: components.store.clone(),
+        artifacts: components.artifacts.clone(),
+        interval: config.scrub_interval,
+        is_live_damaged: watch::Sender::new(false),
+    };
+    let live_damage = scrub.is_live_damaged.subscribe();
+    let stop = shutdown.clone();
+    tasks.spawn(async move { maintenance::scrub(scrub, stop).await });
+    let expiry = Expiry {
+        trainings: config.training_expiry,
+        events: config.event_expiry,
+        alias_events: config.alias_event_expiry,
+        request_ids: config.request_id_expiry,
+    };
+    let (store, supervisor) = (components.store.clone(), components.supervisor.clone());
+    let stop = shutdown.clone();
+    tasks.spawn(async move { maintenance::expire(store, supervisor, expiry, stop).await });
+    live_damage
 }
 
 fn start_tracing(config: &ServeConfig) -> Result<(Traces, Option<ExporterThread>), Error> {

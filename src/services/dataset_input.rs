@@ -33,7 +33,7 @@ pub(super) async fn resolve(
         return Err(status::violations(&violations));
     }
     if !given.path.is_empty() {
-        match roots.resolve(&given.path) {
+        match roots.resolve_async(&given.path).await {
             Ok(path) => given.path = path.to_string_lossy().into_owned(),
             Err(error) => check.refuse("dataset.path", error.to_string()),
         }

@@ -94,11 +94,7 @@ impl Store {
     /// Returns all datasets, oldest first.
     pub(crate) async fn all_datasets(&self) -> Result<Vec<NumberedDataset>, Error> {
         let mut read = self.read().await?;
-        let rows: Vec<Row> =
-            sqlx::query_as("SELECT number, id, message FROM datasets ORDER BY number")
-                .fetch_all(&mut *read)
-                .await?;
-        rows.into_iter().map(decode).collect()
+        all(&mut read).await
     }
 
     /// Replaces a dataset. Returns false if it was deleted meanwhile, even if another one has its
@@ -123,6 +119,14 @@ impl Store {
         }))
         .await
     }
+}
+
+/// Returns all datasets, oldest first.
+pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<NumberedDataset>, Error> {
+    let rows: Vec<Row> = sqlx::query_as("SELECT number, id, message FROM datasets ORDER BY number")
+        .fetch_all(connection)
+        .await?;
+    rows.into_iter().map(decode).collect()
 }
 
 /// Checks, in the transaction that inserts a training, that its dataset exists.

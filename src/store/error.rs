@@ -107,9 +107,28 @@ pub enum Error {
     ForeignDatabase { path: PathBuf, problem: String },
     #[error(
         "{} is missing, although {} has data of an earlier database; nothing was changed: restore the database from a backup, \
-         or use another data directory", path.display(), found.display()
+         use another data directory, or start with an empty database after `visage repair {} --adopt`", path.display(), found.display(), path.parent().unwrap_or(path).display()
     )]
     DatabaseMissing { path: PathBuf, found: PathBuf },
+    #[error(
+        "{} does not belong to the files in {}: {problem}; nothing was changed: restore database and files from the same backup, \
+         or run `visage repair {}`, which shows what differs", path.display(), directory.display(), data_dir.display()
+    )]
+    ForeignFiles {
+        path: PathBuf,
+        data_dir: PathBuf,
+        directory: PathBuf,
+        problem: String,
+    },
+    #[error(
+        "{} is on a network file system ({kind}), which would damage the database; use a directory on a local disk", directory.display()
+    )]
+    NetworkFileSystem {
+        directory: PathBuf,
+        kind: &'static str,
+    },
+    #[error("{} does not exist; name the data directory of a server", path.display())]
+    NoDatabase { path: PathBuf },
     #[error("{} is damaged: {problem}; nothing was changed: restore it from a backup", path.display())]
     CorruptDatabase { path: PathBuf, problem: String },
     #[error("the stored {what} {name} is damaged")]

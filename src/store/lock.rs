@@ -1,8 +1,7 @@
 //! Lock of the data directory: one server for each.
 //!
 //! The lock is an advisory lock of the operating system on `visage.lock`. It belongs to the open
-//! file, so it ends with the process, and a leftover file has no meaning. Network file systems
-//! without locks are not supported; SQLite's WAL does not work there either.
+//! file, so it ends with the process, and a leftover file has no meaning.
 
 use std::{
     io::{self, ErrorKind},
@@ -19,6 +18,31 @@ const FILE: &str = "visage.lock";
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
     file: fs::File,
+}
+
+/// Keeps servers from starting while their stopped database is read. Several may be held.
+#[derive(Debug)]
+pub(super) struct SharedLock {
+    _file: Option<fs::File>,
+}
+
+impl SharedLock {
+    /// Returns `None` if a server is running. Nothing is written.
+    pub(super) fn acquire(directory: &Path) -> Result<Option<Self>, Error> {
+        let file = match fs::File::open(directory.join(FILE)) {
+            Ok(file) => file,
+            // No server has run here, for example because only the data were copied.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Some(Self { _file: None }));
+            }
+            Err(source) => return Err(Error::directory(directory, source)),
+        };
+        match file.file().try_lock_shared().map_err(io::Error::from) {
+            Ok(()) => Ok(Some(Self { _file: Some(file) })),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(source) => Err(Error::directory(directory, source)),
+        }
+    }
 }
 
 impl DirectoryLock {

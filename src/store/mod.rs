@@ -32,8 +32,10 @@
 //!
 //! # Layout
 //!
-//! - `open`: [`Store`], opening and closing it. `verify`: checks before that. `lock`: one server
-//!   for each data directory. `backfill`: columns of older rows after a migration.
+//! - `open`: [`Store`], opening and closing it. `verify`, `file_system`, `identity`: checks before
+//!   that. `lock`: one server for each data directory. `migration_copy`: the database before a
+//!   migration. `backfill`: columns of older rows after it.
+//! - `snapshot`: reading a database without being its server.
 //! - `transaction`: the transaction of every write.
 //! - `trainings`: reading and deleting trainings. `training_insertion`: inserting them. `change`:
 //!   changing them.
@@ -42,6 +44,8 @@
 //! - `checkpoints`: checkpoints and referenced artifacts. `resume_points`: positions at which live
 //!   trainings can resume.
 //! - `datasets`, `dataset_deletion`: named datasets.
+//! - `artifact_checks`: progress of the verification of all artifacts. `retention`: deletion of
+//!   what is older than the settings allow.
 //! - `versions`, `version_deletion`, `aliases`, `alias_moves`: model versions and the aliases that
 //!   point to them. `disk_use`: space that checkpoints and versions use.
 //!   `promotion`: the decision whether a new version becomes `live`.
@@ -51,6 +55,7 @@
 
 mod alias_moves;
 mod aliases;
+mod artifact_checks;
 mod backfill;
 mod change;
 mod checkpoints;
@@ -59,12 +64,17 @@ mod datasets;
 mod disk_use;
 mod error;
 mod events;
+mod file_system;
+mod identity;
 mod labels;
 mod lock;
+mod migration_copy;
 mod open;
 mod page;
 mod promotion;
 mod resume_points;
+mod retention;
+mod snapshot;
 mod training_insertion;
 mod trainings;
 mod transaction;
@@ -80,9 +90,11 @@ pub(crate) use change::{Change, Rewind};
 pub(crate) use datasets::{DatasetLimits, NumberedDataset};
 pub(crate) use error::Error;
 pub(crate) use events::Kind;
+pub(crate) use identity::Identity;
 pub(crate) use open::Store;
 pub(crate) use page::{MAX_PAGE_BYTES, Page, Room, encode_token, parse_token};
 pub(crate) use promotion::{MIN_COMPARED_IMAGES, Promotion};
+pub(crate) use snapshot::{Reference, References, Snapshot, database_path, place_database};
 pub(crate) use training_insertion::{Inserted, RequestId, TrainingLimits};
 pub(crate) use trainings::{TrainingFilter, is_final};
 pub(crate) use transaction::run_detached;

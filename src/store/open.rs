@@ -17,14 +17,16 @@ use tokio::sync::watch;
 use crate::files::{self, UPLOADED_MARKER};
 
 use super::{
-    Error, backfill,
+    Error, backfill, file_system,
+    identity::{self, Identity},
     lock::DirectoryLock,
+    migration_copy,
     turns::Turns,
     verify::{BUSY_TIMEOUT, MIGRATOR, verify, with_suffix},
 };
 
 /// Name of the database in the data directory.
-const FILE: &str = "visage.db";
+pub(super) const FILE: &str = "visage.db";
 
 /// Connections for reading; each is a thread, and a read takes well under a millisecond.
 const READERS: u32 = 4;
@@ -44,7 +46,15 @@ pub(super) struct Inner {
     pub(super) events: watch::Sender<i64>,
     pub(super) alias_events: watch::Sender<u64>,
     pub(super) versions: watch::Sender<u64>,
+    identity: Identity,
     lock: DirectoryLock,
+}
+
+/// Treatment of files that do not belong to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mismatch {
+    Refuse,
+    Adopt,
 }
 
 impl Store {
@@ -56,19 +66,40 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::NewerDatabase`], [`Error::ForeignDatabase`],
-    /// [`Error::DatabaseMissing`] and [`Error::CorruptDatabase`], each before any change;
-    /// [`Error::Directory`], [`Error::DiskFull`], [`Error::Migration`].
+    /// [`Error::DatabaseMissing`], [`Error::ForeignFiles`], [`Error::NetworkFileSystem`] and
+    /// [`Error::CorruptDatabase`], each before any change; [`Error::Directory`],
+    /// [`Error::DiskFull`], [`Error::Migration`].
     pub(crate) async fn open(directory: &Path) -> Result<Self, Error> {
+        Self::open_with(directory, Mismatch::Refuse).await
+    }
+
+    /// As [`Store::open`], for a database that does not belong to the files in the directory, or is
+    /// older than them; a missing one is created.
+    ///
+    /// # Errors
+    /// As [`Store::open`], except [`Error::DatabaseMissing`] and [`Error::ForeignFiles`].
+    pub(crate) async fn adopt(directory: &Path) -> Result<Self, Error> {
+        Self::open_with(directory, Mismatch::Adopt).await
+    }
+
+    async fn open_with(directory: &Path, mismatch: Mismatch) -> Result<Self, Error> {
         create_directory(directory).map_err(|source| Error::directory(directory, source))?;
+        file_system::check(directory)?;
         let lock = DirectoryLock::acquire(directory)?;
         let path = directory.join(FILE);
         let exists = path
             .try_exists()
             .map_err(|source| Error::directory(directory, source))?;
+        let found = remains(directory).filter(|_| mismatch == Mismatch::Refuse);
+        let mut schema = None;
         if exists {
-            verify(&path).await?;
+            let verified = verify(&path).await?;
+            if found.is_some() {
+                identity::check(directory, &path, verified.identity.as_ref())?;
+            }
+            schema = Some(verified.schema);
         } else {
-            if let Some(found) = remains(directory) {
+            if let Some(found) = found {
                 return Err(Error::DatabaseMissing {
                     path,
                     found: directory.join(found),
@@ -78,8 +109,16 @@ impl Store {
         }
 
         let writer = pool(1).connect_with(options(&path)).await?;
+        let copy = match schema {
+            Some(schema) => migration_copy::create(&writer, &path, schema).await?,
+            None => None,
+        };
         MIGRATOR.run(&writer).await?;
         backfill::run(&writer).await?;
+        if let Some(copy) = copy {
+            migration_copy::remove_earlier(&path, &copy)?;
+        }
+        let identity = Identity::advance(&writer).await?;
         let readers = pool(READERS)
             .connect_with(options(&path).read_only(true))
             .await?;
@@ -92,6 +131,7 @@ impl Store {
             events: watch::Sender::new(0),
             alias_events: watch::Sender::new(0),
             versions: watch::Sender::new(0),
+            identity,
             lock,
         };
         let store = Self {
@@ -103,6 +143,16 @@ impl Store {
         let versions = store.count_versions().await?;
         store.inner.versions.send_replace(versions);
         Ok(store)
+    }
+
+    /// Marks the files beside the database as its own. Their directories exist.
+    ///
+    /// # Errors
+    /// [`Error::Directory`], [`Error::DiskFull`].
+    pub(crate) fn mark_files(&self) -> Result<(), Error> {
+        let directory = &self.inner.directory;
+        let marked = self.inner.identity.write(directory);
+        marked.map_err(|source| Error::directory(directory, source))
     }
 
     /// Finishes running writes, merges the write-ahead log into the database and unlocks the data
@@ -176,11 +226,30 @@ fn create_directory(directory: &Path) -> std::io::Result<()> {
         .ancestors()
         .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
         .collect();
-    fs::create_dir_all(directory)?;
+    if missing.is_empty() {
+        warn_if_others_can_read(directory);
+    } else {
+        files::create_private_dir(directory)?;
+    }
     for created in missing {
         files::sync_directory(files::parent_dir(created))?;
     }
     Ok(())
+}
+
+/// Warns if the images, models and secrets of an existing directory are readable by others.
+fn warn_if_others_can_read(directory: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = fs::metadata(directory).map(|found| found.permissions().mode() & 0o777);
+    if let Ok(mode) = mode
+        && mode & 0o077 != 0
+    {
+        tracing::warn!(
+            directory = %directory.display(),
+            mode = format!("{mode:o}"),
+            "other users of the machine can read the data directory; `chmod 700` restricts it to the server's user"
+        );
+    }
 }
 
 /// Creates a new database under a temporary name and renames it, so that `visage.db` is always

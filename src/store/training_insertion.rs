@@ -160,7 +160,7 @@ async fn insert(
     };
     log.append(write, state_changed(&training)).await?;
     if let Some(request) = request {
-        sqlx::query("INSERT INTO request_ids (id, fingerprint, training) VALUES (?, ?, ?)")
+        sqlx::query("INSERT INTO request_ids (id, fingerprint, training, create_time) VALUES (?, ?, ?, unixepoch())")
             .bind(request.id)
             .bind(request.fingerprint)
             .bind(number)

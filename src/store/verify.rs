@@ -12,7 +12,10 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 
-use super::Error;
+use super::{
+    Error,
+    identity::{self, Identity},
+};
 
 /// All schema versions of this binary.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations");
@@ -26,8 +29,17 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Time to wait for a lock that another tool (a backup, the sqlite3 shell) holds on the file.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Refuses a database that this binary must not write to, without changing it.
-pub(super) async fn verify(path: &Path) -> Result<(), Error> {
+/// What is known about a verified database.
+#[derive(Clone, Debug)]
+pub(super) struct Verified {
+    /// The last migration that was applied.
+    pub(super) schema: i64,
+    /// `None` for a schema without an identity.
+    pub(super) identity: Option<Identity>,
+}
+
+/// Refuses a file that is not of SQLite.
+pub(super) fn check_header(path: &Path) -> Result<(), Error> {
     let foreign = |problem: &str| Error::ForeignDatabase {
         path: path.to_owned(),
         problem: problem.to_owned(),
@@ -35,13 +47,18 @@ pub(super) async fn verify(path: &Path) -> Result<(), Error> {
     let mut magic = [0; MAGIC.len()];
     let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
     match read {
-        Ok(()) if &magic == MAGIC => {}
-        Ok(()) => return Err(foreign("it is not an SQLite file")),
+        Ok(()) if &magic == MAGIC => Ok(()),
+        Ok(()) => Err(foreign("it is not an SQLite file")),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            return Err(foreign("it is too short for an SQLite file"));
+            Err(foreign("it is too short for an SQLite file"))
         }
-        Err(error) => return Err(Error::directory(path.parent().unwrap_or(path), error)),
+        Err(error) => Err(Error::directory(path.parent().unwrap_or(path), error)),
     }
+}
+
+/// Refuses a database that this binary must not write to, without changing it.
+pub(super) async fn verify(path: &Path) -> Result<Verified, Error> {
+    check_header(path)?;
 
     // With an empty write-ahead log the file is complete, and `immutable` prevents SQLite from
     // creating its side files. After a crash the log holds a part of the data, perhaps the row of a
@@ -56,11 +73,15 @@ pub(super) async fn verify(path: &Path) -> Result<(), Error> {
     let mut connection = options.connect().await.map_err(|e| damaged(path, e))?;
     let verdict = verify_content(path, &mut connection).await;
     let closed = connection.close().await;
-    verdict?;
-    Ok(closed?)
+    let verified = verdict?;
+    closed?;
+    Ok(verified)
 }
 
-async fn verify_content(path: &Path, connection: &mut SqliteConnection) -> Result<(), Error> {
+pub(super) async fn verify_content(
+    path: &Path,
+    connection: &mut SqliteConnection,
+) -> Result<Verified, Error> {
     let application: i64 = sqlx::query_scalar("PRAGMA application_id")
         .fetch_one(&mut *connection)
         .await
@@ -79,6 +100,7 @@ async fn verify_content(path: &Path, connection: &mut SqliteConnection) -> Resul
             .await
             .map_err(|e| damaged(path, e))?;
     let known = MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0);
+    let schema = applied.last().map_or(0, |(version, _)| *version);
     for (version, checksum) in applied.into_iter().rev() {
         match MIGRATOR.iter().find(|m| m.version == version) {
             None => {
@@ -100,7 +122,7 @@ async fn verify_content(path: &Path, connection: &mut SqliteConnection) -> Resul
         }
     }
     let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)")
-        .fetch_one(connection)
+        .fetch_one(&mut *connection)
         .await
         .map_err(|e| damaged(path, e))?;
     if verdict != "ok" {
@@ -109,7 +131,15 @@ async fn verify_content(path: &Path, connection: &mut SqliteConnection) -> Resul
             problem: verdict,
         });
     }
-    Ok(())
+    let identity = match schema >= identity::FIRST_SCHEMA {
+        true => Some(
+            Identity::read(connection)
+                .await
+                .map_err(|e| damaged(path, e))?,
+        ),
+        false => None,
+    };
+    Ok(Verified { schema, identity })
 }
 
 /// Distinguishes SQLite's "malformed" (11) and "not a database" (26), with their extended codes,

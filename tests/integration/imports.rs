@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["server"],
     &["services"],
-    &["registry"],
+    &["registry", "backup", "maintenance"],
     // Training, inference and the named datasets never reach each other; the registry joins
     // training and inference. Drawn faces are for the command line and for tests.
     &["training", "inference", "datasets", "synth"],

@@ -57,11 +57,13 @@ def wait_for(condition, text, seconds=DEADLINE_SECONDS):
 
 
 class Server:
-    """A server on free ports in a temporary directory, which `close` removes."""
+    """A server on free ports in a temporary directory, which `close` removes. `data` is moved there as its data directory."""
 
-    def __init__(self, *options):
+    def __init__(self, *options, data=None):
         self.options = options
         self.directory = tempfile.mkdtemp(prefix="visage-test-")
+        if data:
+            shutil.move(data, self.path("data"))
         self.process = self.client = None
         self.start()
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod data;
 pub(crate) mod dataset;
 pub(crate) mod evaluate;
 pub(crate) mod follow_view;

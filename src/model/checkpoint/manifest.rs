@@ -130,6 +130,14 @@ pub(crate) fn parse_manifest(bytes: &[u8], path: &Path) -> Result<Manifest, Erro
             "label must have a finite scale other than 0 and a finite offset, got scale {scale} and offset {offset}"
         )));
     }
+    if let Some(calibration) = &manifest.calibration
+        && !calibration.is_valid()
+    {
+        return Err(refuse(
+            "calibration must have levels between 0 and 1 and finite half widths of at least 0"
+                .to_owned(),
+        ));
+    }
     Ok(manifest)
 }
 
@@ -186,6 +194,21 @@ mod tests {
         let calibration = manifest.calibration.unwrap();
         assert_eq!(calibration.level_for(0.9), Some(0.9));
         assert_eq!(calibration.half_width(0.9, 70.0), Some(7.5));
+    }
+
+    #[test]
+    fn calibrations_without_a_meaning_are_refused() {
+        for (field, value) in [
+            ("confidence", 1.5),
+            ("confidence", 0.0),
+            ("half_width", -0.5),
+            ("half_width", 1e300),
+        ] {
+            let mut bad = old();
+            bad["calibration"][field] = value.into();
+            let refused = read(&bad.to_string()).unwrap_err().to_string();
+            assert!(refused.contains("calibration must have"), "{refused}");
+        }
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::model::{
-    Error,
-    description::Description,
-    layout::layout,
-    weights::{Mismatch, StateDict, check_shapes, check_values, load_resnet18, without_head},
+use crate::{
+    artifacts,
+    model::{
+        Error,
+        description::Description,
+        layout::layout,
+        weights::{Mismatch, StateDict, check_shapes, check_values, load_resnet18, without_head},
+    },
 };
 
 use super::provenance::Provenance;
@@ -42,6 +45,15 @@ pub(crate) fn check(path: &str, key: &str) -> Result<WeightsFile, Error> {
 pub(super) fn read(path: &str, key: &str) -> Result<(StateDict, WeightsFile, Provenance), Error> {
     let key = Some(key).filter(|key| !key.is_empty());
     let (found, sha256) = load_resnet18(Path::new(path), key)?;
+    if let Some(expected) = stored_digest(Path::new(path))
+        && expected != sha256
+    {
+        return Err(Error::Checksum {
+            path: path.to_owned(),
+            expected,
+            found: sha256,
+        });
+    }
     let description = Description::find(Path::new(path), &found, &sha256);
     let provenance = Provenance {
         path: PathBuf::from(path),
@@ -80,4 +92,11 @@ pub(super) fn read(path: &str, key: &str) -> Result<(StateDict, WeightsFile, Pro
         description: description.filter(|_| keeps_head),
     };
     Ok((state, file, provenance))
+}
+
+/// The digest in the path of an artifact, as that of a model version; `None` for any other file.
+fn stored_digest(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let stored = artifacts::file_in(Path::new(""), name)?;
+    path.ends_with(stored).then(|| name.to_owned())
 }

@@ -275,3 +275,20 @@ fn initial_weights_have_the_training_images_of_their_source() {
     write(&exported, &ones(1), Some(&described));
     assert_eq!(trained_on(&exported, None), of_starter);
 }
+
+/// The weights of a model version are named by their digest; damaged ones are not a start.
+#[test]
+fn a_stored_file_must_have_the_digest_of_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.pth");
+    write(&path, &ones(1), None);
+    let sha256 = format!("{:x}", Sha256::digest(fs::read(&path).unwrap()));
+    let stored = directory.path().join("sha256").join(&sha256[..2]);
+    fs::create_dir_all(&stored).unwrap();
+    let sound = stored.join(&sha256);
+    fs::copy(&path, &sound).unwrap();
+    super::check(sound.to_str().unwrap(), "").unwrap();
+    write(&sound, &ones(2), None);
+    let refused = super::check(sound.to_str().unwrap(), "").unwrap_err();
+    assert!(matches!(refused, Error::Checksum { expected, .. } if expected == sha256));
+}

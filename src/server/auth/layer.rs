@@ -1,6 +1,9 @@
 //! The middleware of both ports that finds and checks the identity of each request.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{body::Body, extract::Request, middleware::Next, response::Response};
 
@@ -21,6 +24,7 @@ use crate::{
 pub(in crate::server) struct Auth {
     pub(in crate::server) authenticator: Authenticator,
     pub(in crate::server) audit: Option<AuditLog>,
+    pub(in crate::server) failures: AuthFailures,
     /// Name of the session cookie.
     pub(in crate::server) cookie: Arc<str>,
 }
@@ -33,6 +37,7 @@ pub(in crate::server) async fn check(auth: Auth, mut request: Request, next: Nex
     } else {
         identify(&auth.authenticator, &auth.cookie, &request)
     };
+    let address = address_of(&request);
     let audited = auth.audit.as_ref().map(|_| Audited::of(&request));
     let form = Form::of(&request);
     let permitted = match (&identity, rule.who) {
@@ -48,7 +53,17 @@ pub(in crate::server) async fn check(auth: Auth, mut request: Request, next: Nex
     let identity = match permitted {
         Ok(identity) => identity,
         Err(response) => {
-            // A request without a credential is a mistake or a scan; the log would fill with them.
+            // A request without a credential is a mistake or a scan; the log would fill with them,
+            // and with those of a client that tries many credentials.
+            let limited = match (&identity, address) {
+                (Err(refusal), Some(address)) if *refusal != Refusal::Missing => {
+                    auth.failures.count(address).err()
+                }
+                _ => None,
+            };
+            if let Some(limited) = limited {
+                return limited_response(&limited, &form);
+            }
             if !matches!(identity, Err(Refusal::Missing)) {
                 let outcome = outcome(&form, &response);
                 record(&auth.audit, audited, identity_name, outcome, None).await;
@@ -81,6 +96,11 @@ pub(in crate::server) async fn check(auth: Auth, mut request: Request, next: Nex
         return response;
     }
     response.map(|body| Body::new(Revocable::new(body, &identity, &form)))
+}
+
+pub(in crate::server) fn address_of(request: &Request) -> Option<IpAddr> {
+    let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    info.map(|info| info.0.ip())
 }
 
 /// Ends the call when the credential becomes invalid.

@@ -40,6 +40,9 @@ impl From<store::Error> for Status {
             E::NotAppendable { .. }
             | E::NewerDatabase { .. }
             | E::ForeignDatabase { .. }
+            | E::ForeignFiles { .. }
+            | E::NetworkFileSystem { .. }
+            | E::NoDatabase { .. }
             | E::DatabaseMissing { .. }
             | E::Locked { .. }
             | E::Directory { .. }

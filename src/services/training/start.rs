@@ -82,22 +82,13 @@ impl TrainingApi {
             self.locate_version(init, &mut check).await?;
         }
         check_metadata(request, &mut check);
-        let mut resolve = |roots: &Roots, field: &str, path: Option<&String>| {
-            let path = path.filter(|path| !path.is_empty())?;
-            match roots.resolve(path) {
-                Ok(path) => Some(path.to_string_lossy().into_owned()),
-                Err(error) => {
-                    check.refuse(field, error.to_string());
-                    None
-                }
-            }
-        };
         let dataset = given.dataset.as_ref().map(|dataset| &dataset.path);
-        let dataset = resolve(&self.data_roots, "spec.dataset.path", dataset);
+        let field = "spec.dataset.path";
+        let dataset = resolve(&self.data_roots, field, dataset, &mut check).await;
         // The stored files of a version are outside the roots.
         let init = given.init.as_ref().filter(|init| init.version.is_empty());
         let init = init.map(|init| &init.path);
-        let init = resolve(&self.weights_roots, "spec.init.path", init);
+        let init = resolve(&self.weights_roots, "spec.init.path", init, &mut check).await;
         let with_paths = |mut spec: Spec| {
             spec.max_restarts.get_or_insert(self.max_restarts);
             if let Some(dataset) = &dataset {
@@ -184,6 +175,23 @@ impl TrainingApi {
         };
         let checked = read_files(check).await?;
         checked.map_err(|error| status::invalid_weights(&error))
+    }
+}
+
+/// Resolves a path unless it is empty; reports one that is not accepted.
+async fn resolve(
+    roots: &Roots,
+    field: &str,
+    path: Option<&String>,
+    check: &mut Check,
+) -> Option<String> {
+    let path = path.filter(|path| !path.is_empty())?;
+    match roots.resolve_async(path).await {
+        Ok(path) => Some(path.to_string_lossy().into_owned()),
+        Err(error) => {
+            check.refuse(field, error.to_string());
+            None
+        }
     }
 }
 

@@ -46,10 +46,14 @@ mod deletion;
 mod events;
 // Files of the store.
 mod files;
+// Databases and the files beside them.
+mod identity;
 // Model versions and aliases.
 mod models;
 // Pages of lists whose items are large.
 mod pages;
+// Deletion of old rows.
+mod retention;
 // Ids that are free again.
 mod replacement;
 // Trainings without their changes.

@@ -137,6 +137,11 @@ families! {
     MODEL_LOAD: Kind::Histogram(LOAD_SECONDS), Seconds, "visage_model_load_seconds", [],
         "Time to read, verify and warm up a model before it serves.";
 
+    ARTIFACTS_DAMAGED: ZERO, Count, "visage_artifacts_damaged", [],
+        "Files of model versions and checkpoints whose bytes are damaged or missing, found by the verification in the background.";
+    ARTIFACTS_VERIFIED: ABSENT, Seconds, "visage_artifacts_verified_timestamp_seconds", [],
+        "End of the last verification of all files of model versions and checkpoints in seconds since the Unix epoch; absent before the first one.";
+
     TRACE_SPANS: Kind::Counter, Count, "visage_trace_spans_total", [],
         "Spans accepted by the trace collector; 0 without `otlp_endpoint`.";
     TRACE_SPANS_LOST: Kind::Counter, Count, "visage_trace_spans_lost_total",

@@ -42,7 +42,7 @@ pub(crate) use self::{
         CacheResult, ConnectionRefusal, ImageOutcome, Port, RejectionReason, RpcCode, SkipReason,
         SpanLoss, StopReason, TrainingPhase, TrainingState,
     },
-    model::{live_model_changed, model_loaded, model_versions},
+    model::{artifacts_verified, live_model_changed, model_loaded, model_versions},
     prediction::{
         batch_computed, cache_looked_up, faces_found, image_decoded, image_dequeued,
         image_finished, prediction_queue_depth, prediction_rejected,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::telemetry::metrics::{
-    families::{LIVE_MODEL, MODEL_LOAD, MODEL_VERSIONS},
+    families::{ARTIFACTS_DAMAGED, ARTIFACTS_VERIFIED, LIVE_MODEL, MODEL_LOAD, MODEL_VERSIONS},
     series::{gauge, histogram},
 };
 
@@ -27,4 +27,13 @@ pub(crate) fn model_versions(versions: u64) {
 
 pub(crate) fn model_loaded(elapsed: Duration) {
     histogram(&MODEL_LOAD, &[]).record(elapsed);
+}
+
+/// The damaged artifacts, and the end of the last verification of all in seconds since the Unix
+/// epoch, 0 before the first one.
+pub(crate) fn artifacts_verified(damaged: u64, last_pass: i64) {
+    gauge(&ARTIFACTS_DAMAGED, &[]).set(damaged as f64);
+    if last_pass > 0 {
+        gauge(&ARTIFACTS_VERIFIED, &[]).set(last_pass as f64);
+    }
 }

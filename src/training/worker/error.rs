@@ -112,7 +112,7 @@ fn dataset_reason(error: &dataset::Error) -> &'static str {
     use dataset::Error as E;
     match error {
         E::NotFound { .. } => "DATASET_NOT_FOUND",
-        E::NoRoots | E::OutsideRoots { .. } | E::Root { .. } => "DATASET_OUTSIDE_ROOTS",
+        E::NoRoots { .. } | E::OutsideRoots { .. } | E::Root { .. } => "DATASET_OUTSIDE_ROOTS",
         E::Empty { .. } => "DATASET_EMPTY",
         E::TooManyRejects { .. } => "TOO_MANY_REJECTS",
         E::TooFewTraining { .. } => "TOO_FEW_IMAGES",
@@ -127,7 +127,7 @@ fn dataset_reason(error: &dataset::Error) -> &'static str {
         | E::ColumnsOfDirectory { .. }
         | E::TooManyImages { .. }
         | E::TooManySearched { .. } => "BAD_DATASET_OPTIONS",
-        E::Io(_) => "DATASET_UNREADABLE",
+        E::Io(_) | E::NoResponse { .. } => "DATASET_UNREADABLE",
         E::Cancelled => "CANCELLED",
     }
 }

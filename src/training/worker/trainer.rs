@@ -171,7 +171,10 @@ fn scan(
     control: &ControlState,
 ) -> Result<Option<Dataset>, Error> {
     let options = spec.dataset.options(spec.seed, limits(job));
-    let roots = dataset::Roots::new(job.data_roots.iter().map(PathBuf::from))?;
+    let mut roots = dataset::Roots::new(job.data_roots.iter().map(PathBuf::from))?;
+    if let Some(data_dir) = Path::new(&job.artifacts_dir).parent() {
+        roots = roots.except_data_dir(data_dir.to_owned())?;
+    }
     let mut progress = |step: dataset::Phase, done: usize, all: usize| {
         // The next required event fails if the server is gone.
         drop(events.progress(|| v1::Progress {
