@@ -108,10 +108,6 @@ impl Identity {
         &self.0.name
     }
 
-    pub(crate) fn roles(&self) -> Roles {
-        self.0.roles
-    }
-
     pub(crate) fn has(&self, role: Role) -> bool {
         self.0.roles.has(role)
     }

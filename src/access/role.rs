@@ -70,10 +70,6 @@ impl Roles {
         self.0 & bit(role) != 0
     }
 
-    pub(crate) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
     fn iter(self) -> impl Iterator<Item = Role> {
         Role::ALL.into_iter().filter(move |role| self.has(*role))
     }
@@ -122,7 +118,7 @@ mod tests {
             assert_eq!(Roles::from_iter([role]).to_string(), included);
             assert_eq!(Role::parse(role.as_str()), Some(role));
         }
-        assert!(Roles::default().is_empty());
+        assert_eq!(Roles::default().to_string(), "");
         assert_eq!(Role::parse("root"), None);
         let both = Roles::from_iter([Role::Metrics, Role::Trainer]);
         assert_eq!(both.to_string(), "metrics, viewer, predictor, trainer");

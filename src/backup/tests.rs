@@ -232,7 +232,7 @@ async fn old_backups_are_removed_with_their_content() {
     data.store
         .update("a", |training: &mut pb::Training| {
             training.set_state(pb::TrainingState::Cancelled);
-            training.set_stop_reason(pb::StopReason::Cancelled);
+            training.set_stop_reason(pb::StopReason::UserStop);
             Ok::<_, crate::store::Error>(Change::default())
         })
         .await

@@ -1,15 +1,8 @@
 //! Entries of the audit log.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::SystemTime,
-};
+use std::{net::IpAddr, time::SystemTime};
 
-use axum::{
-    body::Bytes,
-    extract::{ConnectInfo, Request},
-    response::Response,
-};
+use axum::{body::Bytes, extract::Request, response::Response};
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::Value;
 use tonic::Code;
@@ -31,12 +24,11 @@ pub(super) struct Audited {
 }
 
 impl Audited {
-    pub(super) fn of(request: &Request) -> Self {
+    pub(super) fn of(request: &Request, address: Option<IpAddr>) -> Self {
         let path = request.uri().path();
         let is_rpc = path.contains('.') && path.matches('/').count() == 2;
-        let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
         Self {
-            address: info.map(|info| info.0.ip()),
+            address,
             call: if is_rpc {
                 path.trim_start_matches('/').to_owned()
             } else {

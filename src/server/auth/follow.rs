@@ -14,7 +14,7 @@ use super::layer::Auth;
 use crate::{
     access::{AuditLog, Authenticator, Oidc, OidcOptions},
     config::{EventDirectory, ServeConfig},
-    server::error::Error,
+    server::{error::Error, layers::AuthFailures},
 };
 
 /// Interval of the checks whether the token file changed.
@@ -58,6 +58,7 @@ pub(in crate::server) fn open(config: &ServeConfig, http_port: u16) -> Result<Au
     Ok(Auth {
         authenticator,
         audit: audit.transpose()?,
+        failures: AuthFailures::default(),
         cookie: Arc::from(cookie),
     })
 }

@@ -5,18 +5,24 @@ use std::{
     sync::Arc,
 };
 
-use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use axum::{
+    body::Body,
+    extract::{ConnectInfo, Request},
+    middleware::Next,
+    response::Response,
+};
 
 use super::{
     audit::{Audited, outcome, record},
     credential::identify,
-    refusals::{Form, role_required, unauthenticated},
+    refusals::{Form, limited as limited_response, role_required, unauthenticated},
     revocable::Revocable,
     rules::{Who, rule},
 };
 use crate::{
     access::{AuditLog, Authenticator, Identity, Refusal},
     proto::recorded::Recorded,
+    server::layers::AuthFailures,
 };
 
 /// What the middleware needs. Cheap to clone.
@@ -38,7 +44,7 @@ pub(in crate::server) async fn check(auth: Auth, mut request: Request, next: Nex
         identify(&auth.authenticator, &auth.cookie, &request)
     };
     let address = address_of(&request);
-    let audited = auth.audit.as_ref().map(|_| Audited::of(&request));
+    let audited = auth.audit.as_ref().map(|_| Audited::of(&request, address));
     let form = Form::of(&request);
     let permitted = match (&identity, rule.who) {
         (_, Who::Everyone) => Ok(identity.clone().unwrap_or_else(|_| Identity::none())),

@@ -50,6 +50,11 @@ pub(super) fn role_required(roles: &[Role], form: &Form) -> Response {
     )
 }
 
+/// Too many refused credentials from the address.
+pub(super) fn limited(refused: &Status, form: &Form) -> Response {
+    respond(refused, form, StatusCode::TOO_MANY_REQUESTS)
+}
+
 fn respond(refused: &Status, form: &Form, code: StatusCode) -> Response {
     match form {
         Form::Grpc(content_type) => {

@@ -1,9 +1,11 @@
 //! Sessions of browsers: `/login`, `/logout` and `/session`.
 
+use std::net::SocketAddr;
+
 use axum::{
     Extension, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    extract::{ConnectInfo, DefaultBodyLimit, State},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -42,13 +44,24 @@ pub(in crate::server) fn router(auth: Auth) -> Router {
 }
 
 /// 204 with a session cookie.
-async fn log_in(State(auth): State<Auth>, body: Bytes) -> Response {
+async fn log_in(
+    State(auth): State<Auth>,
+    address: Option<Extension<ConnectInfo<SocketAddr>>>,
+    body: Bytes,
+) -> Response {
     let Ok(login) = serde_json::from_slice::<Login>(&body) else {
         let message = "the body must be JSON with `name` and `password`, or with `token`";
         return respond(StatusCode::BAD_REQUEST, &json!({ "error": message }));
     };
     if auth.authenticator.is_off() {
         return StatusCode::NO_CONTENT.into_response();
+    }
+    // Before the password is checked, which takes time and memory.
+    if let Some(Extension(ConnectInfo(address))) = address
+        && let Err(refused) = auth.failures.count(address.ip())
+    {
+        let body = json!({ "error": refused.message() });
+        return respond(StatusCode::TOO_MANY_REQUESTS, &body);
     }
     let session = match login {
         Login::Password { name, .. } if name.len() > NAME_LENGTH => Err(Refusal::Unknown),

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     access::{Authenticator, Identity},
     config::AuthMethods,
-    server::{auth::Auth, network::Limits},
+    server::{auth::Auth, layers::AuthFailures, network::Limits},
     telemetry::exporter,
 };
 
@@ -71,6 +71,7 @@ impl Server {
                 authenticator: Authenticator::open(AuthMethods::default(), PathBuf::new(), None)
                     .unwrap(),
                 audit: None,
+                failures: AuthFailures::default(),
                 cookie: Arc::from("visage-0"),
             },
             home: None,

@@ -21,6 +21,6 @@ pub(super) use self::{
     guards::Guards,
     headers::add_headers,
     origin::Allowed,
-    rate::Rates,
+    rate::{AuthFailures, Rates},
     rpc_metrics::RpcMetricsLayer,
 };
