@@ -17,7 +17,7 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores, and two cargo processes wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-onnx test-perf-analyzer bench-accuracy bench-train bench-serve bench-peers bench-pressure bench-tracing fuzz book book-reference lint deny clean
+.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-onnx test-perf-analyzer bench-accuracy bench-train bench-serve bench-peers bench-pressure bench-tracing fuzz book book-reference lint deny sbom test-asan test-miri clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=directory]"
@@ -72,6 +72,22 @@ test-dashboard: setup dashboard ## Test the dashboard: its logic, and its pages 
 test-torch: setup $(VENV)/torch-installed ## Compare a checkpoint with torchvision (2.5 GB to download)
 	cargo build --release --workspace
 	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python -m unittest discover -s tests/python -p test_torchvision.py
+
+# A separate build, because all crates are instrumented; it takes some 20 minutes on two cores. The
+# option is unstable, hence RUSTC_BOOTSTRAP. libtorch is not instrumented, and its global objects
+# look like leaks.
+ASAN_TESTS := model::fused:: model::slices:: model::resnet18:: training::optimizer:: training::worker::full_checkpoint:: inference::loaded:: imaging::jpeg:: priority::
+test-asan: setup ## Run the unit tests of the modules with unsafe code under AddressSanitizer (x86-64)
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_INCREMENTAL=0 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 ASAN_OPTIONS=detect_leaks=0 \
+		cargo test --release --lib --target x86_64-unknown-linux-gnu --target-dir "$(TARGET_DIR)/asan" -- $(or $(ARGS),$(ASAN_TESTS))
+
+# Miri cannot call libtorch and has no AVX-512, so it runs plain Rust with unsafe code only.
+test-miri: ## Run the tests of buffers and threads under Miri (needs a nightly compiler with Miri)
+	@if cargo +nightly miri --version >/dev/null 2>&1; then \
+		$(MAKE) setup && MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib --target-dir "$(TARGET_DIR)/miri" -- $(or $(ARGS),model::fused::memory:: model::fused::threads::team::); \
+	else \
+		echo "test-miri: Miri is missing; install it with \`rustup toolchain install nightly --component miri\`" >&2; exit 1; \
+	fi
 
 test-onnx: setup $(VENV)/onnx-installed ## Run exported ONNX files in onnxruntime and OpenVINO (100 MB to download)
 	cargo build --release --workspace
@@ -164,8 +180,12 @@ lint: setup ## Check formatting, clippy and the documentation
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --release --workspace --no-deps
 
-deny: ## Check the licences and sources of the dependencies (cargo-deny)
-	cargo deny check licenses bans sources
+deny: ## Check licences, sources and advisories of the dependencies (cargo-deny; ADVISORY_DB=directory for a clone of the advisories)
+	@deploy/tools/deny.sh
+
+sbom: ## Write the bill of materials of the program to target/sbom.json (CycloneDX)
+	@mkdir -p "$(TARGET_DIR)"
+	@$(PYTHON) deploy/tools/sbom.py --output "$(TARGET_DIR)/sbom.json"
 
 clean: ## Remove build results (but not libtorch: `rm -r .libtorch`)
 	cargo clean

@@ -8,7 +8,9 @@
     )
 )]
 
-use std::io;
+use std::io::{self, Write as _};
+
+use fs_err::OpenOptions;
 
 /// The lowest priority, as with `nice -n 19`.
 pub(crate) const MAX_NICE: u32 = 19;
@@ -119,6 +121,28 @@ fn set_slice(slice: TimeSlice) -> io::Result<()> {
     }
 }
 
+const OUT_OF_MEMORY_SCORE: &str = "/proc/self/oom_score_adj";
+/// The least score of a training; the scale is -1000 to 1000.
+const TRAINING_SCORE: i32 = 500;
+
+/// Makes the kernel end this process instead of the server that started it when memory runs out.
+///
+/// # Errors
+/// If the system refuses, or has no such score.
+pub(crate) fn end_first_without_memory() -> io::Result<()> {
+    let inherited: i32 = fs_err::read_to_string(OUT_OF_MEMORY_SCORE)?
+        .trim()
+        .parse()
+        .map_err(io::Error::other)?;
+    // Kubernetes gives up to 1000 to the server too; lowering it requires a capability.
+    let score = inherited.saturating_add(TRAINING_SCORE).min(1000);
+    let score = score.max(TRAINING_SCORE);
+    OpenOptions::new()
+        .write(true)
+        .open(OUT_OF_MEMORY_SCORE)?
+        .write_all(score.to_string().as_bytes())
+}
+
 /// Lowers the priority of one thread of a server, on systems where that leaves the other threads
 /// alone. The work is the same at any priority, so a refusal is ignored.
 pub(crate) fn lower_thread_priority(nice: u32) {
@@ -132,6 +156,15 @@ pub(crate) fn lower_thread_priority(nice: u32) {
 #[cfg(target_os = "linux")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn training_is_ended_before_its_server() {
+        let score = || fs_err::read_to_string(OUT_OF_MEMORY_SCORE).unwrap();
+        let before: i32 = score().trim().parse().unwrap();
+        end_first_without_memory().unwrap();
+        let expected = (before + 500).clamp(500, 1000);
+        assert_eq!(score(), format!("{expected}\n"));
+    }
 
     fn own() -> i32 {
         rustix::process::getpriority_process(None).expect("a thread has a priority")

@@ -38,9 +38,13 @@ GENERATED = "reference"
 # Blocks that are not run, by page and first line; the page has the reason of each.
 NOT_RUN = {
     "how-to/clients.md": ["grpcurl -plaintext localhost:50051 list"],
+    "how-to/expose.md": [
+        "cat > visage.toml <<'END'", "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj \"/CN=Visage test authority\" -keyout ca.key -out ca.crt",
+        "visage token new ci --role trainer --expires 90d      # prints the token once",
+        "visage --server https://visage.example.org:50051 --ca ca.crt --token-file token info"],
     "how-to/gpu.md": ["make setup GPU=1", "visage serve --device cuda:0", "visage train --dataset faces --set feature_cache=DEVICE"],
     "how-to/imagenet-weights.md": ["curl -O https://download.pytorch.org/models/resnet18-f37072fd.pth"],
-    "how-to/kubernetes.md": ["kubectl apply -f visage.yaml"],
+    "how-to/kubernetes.md": ["visage token new admin --role admin --tokens-file tokens.toml > admin.token"],
     "how-to/monitor.md": ["docker compose -f deploy/docker/compose.yml up --build"],
     "how-to/open-inference.md": [
         "LD_LIBRARY_PATH=.venv/perf-analyzer .venv/perf-analyzer/perf_analyzer -m age -i grpc -u localhost:50051 --input-data images.json --concurrency-range 8 "
@@ -394,8 +398,9 @@ class BookTest(unittest.TestCase):
         except ImportError:
             self.skipTest("pyyaml is not installed")
         manifest, = (block.body for block in blocks("how-to/kubernetes.md") if block.language == "yaml")
-        service, stateful = yaml.safe_load_all(manifest)
-        self.assertEqual((service["kind"], stateful["kind"], stateful["spec"]["replicas"]), ("Service", "StatefulSet", 1))
+        service, policy, stateful = yaml.safe_load_all(manifest)
+        self.assertEqual((service["kind"], policy["kind"], stateful["kind"], stateful["spec"]["replicas"]), ("Service", "NetworkPolicy", "StatefulSet", 1))
+        self.assertEqual(policy["spec"]["podSelector"]["matchLabels"], service["spec"]["selector"])
         self.assertEqual(service["spec"]["selector"], stateful["spec"]["template"]["metadata"]["labels"])
         pod = stateful["spec"]["template"]["spec"]
         container, = pod["containers"]
@@ -405,6 +410,16 @@ class BookTest(unittest.TestCase):
         self.assertIn("EXPOSE {}\n".format(" ".join(str(port["containerPort"]) for port in container["ports"])), dockerfile)
         self.assertIn("VISAGE_DATA_DIR={} ".format(container["volumeMounts"][0]["mountPath"]), dockerfile)
         self.assertIn("stop_grace_period: {}s".format(pod["terminationGracePeriodSeconds"]), composition)
+        open_ports = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+        self.assertLessEqual(open_ports, {port["name"] for port in container["ports"]})
+        # The settings are valid together with those of the image, and the certificate and the tokens are mounted.
+        variables = {variable["name"]: variable["value"] for variable in container["env"]}
+        image = dict(re.findall(r"(VISAGE_\w+)=(\S+)", dockerfile))
+        done = subprocess.run([server.binary(), "config"], env={**server.environment(), **image, **variables}, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, universal_newlines=True, timeout=DEADLINE_SECONDS)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for name in ("VISAGE_TLS_CERT", "VISAGE_TLS_KEY", "VISAGE_TOKENS_FILE"):
+            self.assertTrue(any(variables[name].startswith(mount["mountPath"] + "/") and mount.get("readOnly") for mount in container["volumeMounts"]), name)
         mounted = {mount["name"] for mount in container["volumeMounts"]}
         made = [volume["name"] for volume in pod["volumes"]] + [claim["metadata"]["name"] for claim in stateful["spec"]["volumeClaimTemplates"]]
         self.assertEqual(mounted, set(made))

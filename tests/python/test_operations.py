@@ -562,6 +562,12 @@ class FilesTest(unittest.TestCase):
                 self.assertEqual(wanted["condition"], "service_healthy" if tested else "service_started")
             for port in service.get("ports", []):
                 self.assertTrue(port.startswith("127.0.0.1:"), "a port without a password is open to others: " + port)
+            self.assertEqual((service["read_only"], service["cap_drop"], service["security_opt"]), (True, ["ALL"], ["no-new-privileges:true"]), name)
+            self.assertIn("pids_limit", service, name)
+            # Docker does not publish ports of internal networks.
+            is_outside = any(not (compose["networks"][network] or {}).get("internal") for network in service["networks"])
+            self.assertEqual(is_outside, "ports" in service, name)
+        self.assertFalse(set(services["grafana"]["networks"]) & set(services["visage"]["networks"]))
         self.assertTrue(os.path.exists(os.path.join(directory, services["visage"]["build"]["context"], services["visage"]["build"]["dockerfile"])))
         # The node exporter excludes all but the data directory.
         watched, = (option for option in services["node-exporter"]["command"] if "exclude" in option)
@@ -578,6 +584,11 @@ class FilesTest(unittest.TestCase):
     def test_settings_of_image_and_service_are_the_servers(self):
         image = dict(re.findall(r"(VISAGE_\w+)=(\S+)", deployed("docker/Dockerfile")))
         unit = dict(re.findall(r"(VISAGE_\w+)=(\S+)", re.sub("(?m)^#.*", "", deployed("systemd/visage.service"))))
+        # All listeners of a container are reachable by others, so the image alone does not start.
+        done = subprocess.run([server.binary(), "config"], env={**server.environment(), **image}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              universal_newlines=True, timeout=server.DEADLINE_SECONDS)
+        self.assertEqual((done.returncode, "insecure_no_auth" in done.stderr), (2, True), done.stderr)
+        image.update(yaml.safe_load(deployed("docker/compose.yml"))["services"]["visage"]["environment"])
         for variables in (image, unit):
             self.assertGreaterEqual(len(variables), 3)
             done = subprocess.run([server.binary(), "config", "--json"], env={**server.environment(), **variables}, stdout=subprocess.PIPE,
@@ -602,7 +613,10 @@ class FilesTest(unittest.TestCase):
             with open(path, "w", encoding="utf-8") as file:
                 file.write(deployed("systemd/visage.service").replace("/usr/local/bin/visage", server.binary()))
             code, said = run("systemd-analyze", "verify", path)
-        self.assertEqual((code, said), (0, ""))
+            self.assertEqual((code, said), (0, ""))
+            # 1.5 of 10 at the time of writing; JIT compilers, /proc and the network are needed.
+            code, said = run("systemd-analyze", "security", "--offline=true", "--threshold=16", "--no-pager", path)
+        self.assertEqual(code, 0, said)
 
     def test_health_check_of_the_image_follows_the_server(self):
         command = json.loads(re.search(r"HEALTHCHECK .*\\\n\s+CMD (\[.*\])", deployed("docker/Dockerfile")).group(1))

@@ -27,6 +27,10 @@ impl Staging {
     ///
     /// # Errors
     /// If memory is exhausted.
+    #[expect(
+        unsafe_code,
+        reason = "the threads assemble the batch in place; see model::slices"
+    )]
     pub(super) fn gather(
         &mut self,
         images: &[&[f32]],
@@ -41,7 +45,10 @@ impl Staging {
             _ => self.allocate(count, side)?,
         };
         let length = 3 * (side * side) as usize;
-        let values = &mut values_mut(&mut buffer)[..images.len() * length];
+        // SAFETY: the earlier batches that share this buffer were computed; a GPU has read its copy
+        // by the time the buffer is at the front again.
+        let values = unsafe { values_mut(&mut buffer) };
+        let values = &mut values[..images.len() * length];
         threads.for_each_run(values, length, |number, values| {
             values.copy_from_slice(images[number]);
         });

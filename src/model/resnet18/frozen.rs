@@ -1,5 +1,10 @@
 //! The frozen layers on the fused CPU kernels.
 
+#![expect(
+    unsafe_code,
+    reason = "the kernels read and write tensors without copies; see model::slices"
+)]
+
 use std::{cell::RefCell, collections::BTreeMap};
 
 use tch::{Device, Kind, Tensor};
@@ -9,7 +14,7 @@ use crate::model::{
     fused::{Network, Threads, Workspace},
     layers::{Layer, TrainableFrom},
     precision::Precision,
-    slices::{bits_mut, values_mut},
+    slices::{bits_mut, values, values_mut},
 };
 
 #[derive(Debug)]
@@ -54,8 +59,9 @@ impl FrozenLayers {
 
     pub(super) fn features(&self, images: &Tensor) -> Result<Tensor, Error> {
         let (count, _, side, _) = images.size4()?;
-        let mut images = images.f_to_kind(Kind::Float)?.f_contiguous()?;
-        let values = values_mut(&mut images);
+        let images = images.f_to_kind(Kind::Float)?.f_contiguous()?;
+        // SAFETY: the kernels only read the images, and no other thread has them.
+        let values = unsafe { values(&images) };
         let image_length = (values.len() / count.max(1) as usize).max(1);
         let images: Vec<&[f32]> = values.chunks_exact(image_length).collect();
         let mut workspace = self.workspace.borrow_mut();
@@ -68,7 +74,8 @@ impl FrozenLayers {
         let empty = |kind| Tensor::f_empty(shape, (kind, Device::Cpu));
         let from_16_bits = |kind| {
             let mut pixels = empty(kind)?;
-            bits_mut(&mut pixels).copy_from_slice(features.values);
+            // SAFETY: a new tensor.
+            unsafe { bits_mut(&mut pixels) }.copy_from_slice(features.values);
             pixels.f_to_kind(Kind::BFloat16)
         };
         let pixels = match self.network.precision() {
@@ -76,7 +83,9 @@ impl FrozenLayers {
             Precision::F16 => from_16_bits(Kind::Half)?,
             precision @ (Precision::F32 | Precision::F16Weights) => {
                 let mut pixels = empty(Kind::Float)?;
-                precision.widen_all(features.values, values_mut(&mut pixels));
+                // SAFETY: a new tensor.
+                let wide = unsafe { values_mut(&mut pixels) };
+                precision.widen_all(features.values, wide);
                 pixels.f_to_kind(self.kind)?
             }
         };

@@ -103,6 +103,10 @@ impl Optimizer {
         tch::no_grad(|| self.step_on_device(parameters, learning_rate))
     }
 
+    #[expect(
+        unsafe_code,
+        reason = "the kernel changes the buffers in place; see model::slices"
+    )]
     fn step_on_cpu(
         &mut self,
         parameters: &mut FlatParameters,
@@ -121,12 +125,16 @@ impl Optimizer {
             .iter()
             .map(|(_, factor)| self.coefficients(learning_rate * factor, gradient_scale))
             .collect();
-        let mut rest = Buffers {
-            parameters: values_mut(&mut parameters.buffer),
-            gradient: values_mut(&mut parameters.gradient),
-            first_moment: values_mut(&mut self.first_moment),
-            second_moment: values_mut(&mut self.second_moment),
-            rounded: parameters.rounded.as_mut().map(bits_mut),
+        // SAFETY: five separate buffers. Views of them, the parameters of the network, are used by
+        // this thread only, and not during the step.
+        let mut rest = unsafe {
+            Buffers {
+                parameters: values_mut(&mut parameters.buffer),
+                gradient: values_mut(&mut parameters.gradient),
+                first_moment: values_mut(&mut self.first_moment),
+                second_moment: values_mut(&mut self.second_moment),
+                rounded: parameters.rounded.as_mut().map(|bits| bits_mut(bits)),
+            }
         };
         for ((length, _), step) in groups.into_iter().zip(steps) {
             let (group, later) = rest.split_at(length);

@@ -44,6 +44,9 @@ pub(crate) fn main() -> ExitCode {
     {
         tracing::warn!(%error, "failed to set the log filter of the server");
     }
+    if let Err(error) = priority::end_first_without_memory() {
+        tracing::debug!(%error, "failed to set the out-of-memory score");
+    }
     // Before other threads exist: a thread inherits the priority of the one that starts it.
     let priority_set = priority::set_nice(job.nice.min(priority::MAX_NICE));
     priority::set_time_slice(TimeSlice::Long);

@@ -5,6 +5,11 @@
 //! format's rounding: activations and their gradients are bf16; weights (rounded when they are
 //! multiplied), statistics, sums and the weights' gradients are f32.
 
+#![expect(
+    unsafe_code,
+    reason = "the layers read tensors without copies; see model::slices"
+)]
+
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
@@ -15,7 +20,7 @@ use super::{
         forward::Mode,
         layers::{Layer, TrainableFrom},
         layout::CHANNELS,
-        slices::{bits_mut, values_mut},
+        slices::{bits, values, values_mut},
     },
     format::Arithmetic,
     stem::CHANNELS as COLOURS,
@@ -132,9 +137,9 @@ impl TrainableLayers {
 
     /// Arranges the parameters, `[P]`, for the next forward passes.
     pub(crate) fn load(&mut self, parameters: &Tensor) {
-        let mut parameters = parameters.shallow_clone();
         let step = Step {
-            parameters: values_mut(&mut parameters),
+            // SAFETY: an optimizer changes the parameters on this thread, between the steps.
+            parameters: unsafe { values(parameters) },
             mode: Mode::Eval,
             threads: Threads::of_libtorch(),
         };
@@ -158,9 +163,9 @@ impl TrainableLayers {
         parameters: &Tensor,
         mode: Mode,
     ) -> Result<Tensor, Error> {
-        let mut parameters = parameters.shallow_clone();
         let step = Step {
-            parameters: values_mut(&mut parameters),
+            // SAFETY: an optimizer changes the parameters on this thread, between the steps.
+            parameters: unsafe { values(parameters) },
             mode,
             threads: Threads::of_libtorch(),
         };
@@ -181,13 +186,14 @@ impl TrainableLayers {
         gradient: &mut Tensor,
     ) -> Result<(), Error> {
         let predicted: Vec<f32> = Vec::try_from(predicted)?;
-        let mut parameters = parameters.shallow_clone();
         let step = Step {
-            parameters: values_mut(&mut parameters),
+            // SAFETY: an optimizer changes the parameters on this thread, between the steps.
+            parameters: unsafe { values(parameters) },
             mode: Mode::Train,
             threads: Threads::of_libtorch(),
         };
-        let gradient = values_mut(gradient);
+        // SAFETY: a separate buffer, which this thread reads after the step.
+        let gradient = unsafe { values_mut(gradient) };
         self.with_input(input, |tail, input| {
             tail.propagate(input, &predicted, step, gradient);
         })
@@ -202,16 +208,18 @@ impl TrainableLayers {
         let (count, _, side, _) = input.size4()?;
         let (count, side) = (count as usize, side as usize);
         if self.takes_images() {
-            let mut images = input.f_to_kind(Kind::Float)?.f_contiguous()?;
-            let images: Vec<&[f32]> = values_mut(&mut images)
+            let images = input.f_to_kind(Kind::Float)?.f_contiguous()?;
+            // SAFETY: the step only reads its input, which no other thread has.
+            let images: Vec<&[f32]> = unsafe { values(&images) }
                 .chunks_exact(COLOURS * side * side)
                 .collect();
             return Ok(work(self, Input::Images(&images, side)));
         }
         // Channels last; copies only if necessary.
-        let mut pixels = input.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+        let pixels = input.f_permute([0, 2, 3, 1])?.f_contiguous()?;
         let features = Images {
-            pixels: bits_mut(&mut pixels),
+            // SAFETY: as above.
+            pixels: unsafe { bits(&pixels) },
             count,
             side,
         };

@@ -136,8 +136,11 @@ impl Running {
 
     /// Statistics for normalising a batch `[pixels, channels]`; in training mode its own, which
     /// update the running ones.
+    #[expect(unsafe_code, reason = "the statistics are updated in place")]
     fn statistics(&mut self, values: &[u16], mode: Mode, threads: &Threads) -> Statistics {
-        let running = (values_mut(&mut self.mean), values_mut(&mut self.variance));
+        // SAFETY: two tensors of the state, which the thread of the training uses through their
+        // names only between steps.
+        let running = unsafe { (values_mut(&mut self.mean), values_mut(&mut self.variance)) };
         match mode {
             Mode::Eval => Statistics::running(running.0, running.1),
             Mode::Train => Statistics::of_batch(values, running, threads),

@@ -7,6 +7,7 @@ import { current, made } from "../live/upload";
 import { useAction, useLoaded } from "../ui/calls";
 import { notify } from "../ui/notices";
 import { BusyButton, FailureBox, Panel, Scroll } from "../ui/parts";
+import { Needs } from "../ui/permission";
 
 export function LeftUploads() {
   const isSending = current.value?.kind === "sending";
@@ -46,9 +47,11 @@ export function LeftUploads() {
                 <td class="number">{exactMoment(one.updateTime)}</td>
                 <td class="number">{moment(one.expireTime)}</td>
                 <td class="right">
-                  <BusyButton class="small" isBusy={remove.isRunning} onClick={() => void remove.run(one)}>
-                    Delete <span class="unseen">upload {one.upload}</span>
-                  </BusyButton>
+                  <Needs role="admin" hide>
+                    <BusyButton class="small" isBusy={remove.isRunning} onClick={() => void remove.run(one)}>
+                      Delete <span class="unseen">upload {one.upload}</span>
+                    </BusyButton>
+                  </Needs>
                 </td>
               </tr>
             ))}

@@ -5,7 +5,6 @@ import { brief, systemClient } from "../api/clients";
 import { failureOf } from "../api/errors";
 import { type PredictResult, HAS_EXPLAIN, HAS_FACES, type PredictOptions, predict } from "../api/predict";
 import { age as ageText, bytes, percent } from "../format";
-import { may } from "../live/session";
 import { useLoaded } from "../ui/calls";
 import { announce } from "../ui/notices";
 import { BusyButton, Empty, FailureBox, PageHead, Panel } from "../ui/parts";
@@ -25,9 +24,8 @@ let lastId = 0;
 
 export function PredictPage() {
   const id = useId();
-  const canView = may("viewer");
-  const info = useLoaded(async (signal) => (canView ? systemClient.getServerInfo({}, { ...brief, signal }) : undefined), [canView]);
-  const versions = useLoaded(async (signal) => (canView ? allVersions(signal) : []), [canView]);
+  const info = useLoaded((signal) => systemClient.getServerInfo({}, { ...brief, signal }), []);
+  const versions = useLoaded(allVersions, []);
   const [items, setItems] = useState<Item[]>([]);
   const [model, setModel] = useState(route.value.query.get("model") ?? "");
   const [level, setLevel] = useState("");

@@ -52,7 +52,7 @@ export function FailureBox(props: { failure: Failure | undefined; retry?: () => 
   const { failure } = props;
   // The login explains a missing session, and repeats the calls.
   if (!failure || (failure.code === Code.Unauthenticated && session.value.state === "logged_out")) return null;
-  if (failure.role) return <Forbidden failure={failure} role={failure.role} />;
+  if (failure.role) return <Forbidden failure={failure} />;
   const rest = failure.violations.filter(({ field }) => !props.known?.(field));
   const atFields = failure.violations.length - rest.length;
   const isAtFields = atFields > 0 && rest.length === 0;
@@ -83,13 +83,14 @@ export function FailureBox(props: { failure: Failure | undefined; retry?: () => 
 }
 
 /** A call that the roles of the identity do not permit. */
-function Forbidden({ failure, role }: { failure: Failure; role: string }) {
+function Forbidden({ failure }: { failure: Failure }) {
   const now = session.value;
   return (
     <div class="failure" role="alert">
       <p>
-        <strong>{failure.call || "The page"} needs the role {role}</strong>
+        <strong>{failure.call || "The page"} is not permitted</strong>
       </p>
+      <p class="wrap">{sentence(failure.message)}</p>
       {now.state === "logged_in" && (
         <p class="wrap">
           You are logged in as {now.identity.name} with {rolesText(now.identity.roles)}.
