@@ -59,6 +59,7 @@ pub(in crate::server) fn open(config: &ServeConfig, http_port: u16) -> Result<Au
         authenticator,
         audit: audit.transpose()?,
         failures: AuthFailures::default(),
+        logins: AuthFailures::default(),
         cookie: Arc::from(cookie),
     })
 }

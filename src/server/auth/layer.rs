@@ -30,7 +30,10 @@ use crate::{
 pub(in crate::server) struct Auth {
     pub(in crate::server) authenticator: Authenticator,
     pub(in crate::server) audit: Option<AuditLog>,
+    /// Refused credentials, which do not count for logins.
     pub(in crate::server) failures: AuthFailures,
+    /// Logins, before the password is checked.
+    pub(in crate::server) logins: AuthFailures,
     /// Name of the session cookie.
     pub(in crate::server) cookie: Arc<str>,
 }

@@ -58,7 +58,7 @@ async fn log_in(
     }
     // Before the password is checked, which takes time and memory.
     if let Some(Extension(ConnectInfo(address))) = address
-        && let Err(refused) = auth.failures.count(address.ip())
+        && let Err(refused) = auth.logins.count(address.ip())
     {
         let body = json!({ "error": refused.message() });
         return respond(StatusCode::TOO_MANY_REQUESTS, &body);

@@ -72,6 +72,7 @@ impl Server {
                     .unwrap(),
                 audit: None,
                 failures: AuthFailures::default(),
+                logins: AuthFailures::default(),
                 cookie: Arc::from("visage-0"),
             },
             home: None,
