@@ -414,7 +414,7 @@ class BookTest(unittest.TestCase):
         self.assertLessEqual(open_ports, {port["name"] for port in container["ports"]})
         # The settings are valid together with those of the image, and the certificate and the tokens are mounted.
         variables = {variable["name"]: variable["value"] for variable in container["env"]}
-        image = dict(re.findall(r"(VISAGE_\w+)=(\S+)", dockerfile))
+        image = dict(re.findall(r"(VISAGE_\w+)=(\S+)", re.sub("(?m)^#.*", "", dockerfile)))
         done = subprocess.run([server.binary(), "config"], env={**server.environment(), **image, **variables}, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, universal_newlines=True, timeout=DEADLINE_SECONDS)
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -582,12 +582,12 @@ class FilesTest(unittest.TestCase):
         self.assertLessEqual(set(targets), set(services))
 
     def test_settings_of_image_and_service_are_the_servers(self):
-        image = dict(re.findall(r"(VISAGE_\w+)=(\S+)", deployed("docker/Dockerfile")))
+        image = dict(re.findall(r"(VISAGE_\w+)=(\S+)", re.sub("(?m)^#.*", "", deployed("docker/Dockerfile"))))
         unit = dict(re.findall(r"(VISAGE_\w+)=(\S+)", re.sub("(?m)^#.*", "", deployed("systemd/visage.service"))))
         # All listeners of a container are reachable by others, so the image alone does not start.
         done = subprocess.run([server.binary(), "config"], env={**server.environment(), **image}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               universal_newlines=True, timeout=server.DEADLINE_SECONDS)
-        self.assertEqual((done.returncode, "insecure_no_auth" in done.stderr), (2, True), done.stderr)
+        self.assertEqual((done.returncode, "--insecure-no-auth" in done.stderr), (2, True), done.stderr)
         image.update(yaml.safe_load(deployed("docker/compose.yml"))["services"]["visage"]["environment"])
         for variables in (image, unit):
             self.assertGreaterEqual(len(variables), 3)
