@@ -53,7 +53,6 @@ NOT_RUN = {
     "how-to/run.md": ["git clone REPOSITORY /opt/visage && cd /opt/visage && make build", "docker build -f deploy/docker/Dockerfile -t visage .",
                       "docker compose -f deploy/docker/compose.yml up --build"],
     "how-to/trace.md": ["docker run --rm -p 4317:4317 -p 16686:16686 jaegertracing/all-in-one"],
-    "how-to/upgrade.md": ["systemctl stop visage"],
     "tutorial/first-model.md": ["make build", "visage serve --starter --grpc-listen 127.0.0.1:60051 --http-listen 127.0.0.1:60052"],
 }
 RUNNABLE = ("sh", "console", "python")
