@@ -6,6 +6,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
+if ! command -v cargo-deny >/dev/null; then
+  echo "deny: cargo-deny is missing; install it with \`cargo install --locked cargo-deny\`" >&2
+  exit 1
+fi
 cargo deny check licenses bans sources
 
 if [ -n "${ADVISORY_DB:-}" ]; then

@@ -53,7 +53,6 @@ NOT_RUN = {
     "how-to/run.md": ["git clone REPOSITORY /opt/visage && cd /opt/visage && make build", "docker build -f deploy/docker/Dockerfile -t visage .",
                       "docker compose -f deploy/docker/compose.yml up --build"],
     "how-to/trace.md": ["docker run --rm -p 4317:4317 -p 16686:16686 jaegertracing/all-in-one"],
-    "how-to/upgrade.md": ["systemctl stop visage"],
     "tutorial/first-model.md": ["make build", "visage serve --starter --grpc-listen 127.0.0.1:60051 --http-listen 127.0.0.1:60052"],
 }
 RUNNABLE = ("sh", "console", "python")
@@ -414,7 +413,7 @@ class BookTest(unittest.TestCase):
         self.assertLessEqual(open_ports, {port["name"] for port in container["ports"]})
         # The settings are valid together with those of the image, and the certificate and the tokens are mounted.
         variables = {variable["name"]: variable["value"] for variable in container["env"]}
-        image = dict(re.findall(r"(VISAGE_\w+)=(\S+)", dockerfile))
+        image = dict(re.findall(r"(VISAGE_\w+)=(\S+)", re.sub("(?m)^#.*", "", dockerfile)))
         done = subprocess.run([server.binary(), "config"], env={**server.environment(), **image, **variables}, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, universal_newlines=True, timeout=DEADLINE_SECONDS)
         self.assertEqual(done.returncode, 0, done.stderr)

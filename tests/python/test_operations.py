@@ -581,13 +581,24 @@ class FilesTest(unittest.TestCase):
         self.assertEqual(set(targets), {"visage", "node-exporter", "blackbox-exporter"})
         self.assertLessEqual(set(targets), set(services))
 
+    def test_settings_of_an_exposed_service_are_valid(self):
+        head, unit = deployed("systemd/visage.service").split("[Unit]")
+        variables = dict(re.findall(r"(VISAGE_\w+)=(\S+)", unit))
+        shown = dict(re.findall(r"(VISAGE_\w+)=(\S+)", head.split("[Service]")[1]))
+        self.assertEqual(shown["VISAGE_AUTH"], "tokens")
+        names = re.findall(r"LoadCredential=([\w.]+):", head)
+        self.assertEqual({shown[name] for name in ("VISAGE_TOKENS_FILE", "VISAGE_TLS_CERT", "VISAGE_TLS_KEY")}, {"%d/" + name for name in names})
+        done = subprocess.run([server.binary(), "config"], env={**server.environment(), **variables, **shown}, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, universal_newlines=True, timeout=server.DEADLINE_SECONDS)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_settings_of_image_and_service_are_the_servers(self):
-        image = dict(re.findall(r"(VISAGE_\w+)=(\S+)", deployed("docker/Dockerfile")))
+        image = dict(re.findall(r"(VISAGE_\w+)=(\S+)", re.sub("(?m)^#.*", "", deployed("docker/Dockerfile"))))
         unit = dict(re.findall(r"(VISAGE_\w+)=(\S+)", re.sub("(?m)^#.*", "", deployed("systemd/visage.service"))))
         # All listeners of a container are reachable by others, so the image alone does not start.
         done = subprocess.run([server.binary(), "config"], env={**server.environment(), **image}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               universal_newlines=True, timeout=server.DEADLINE_SECONDS)
-        self.assertEqual((done.returncode, "insecure_no_auth" in done.stderr), (2, True), done.stderr)
+        self.assertEqual((done.returncode, "--insecure-no-auth" in done.stderr), (2, True), done.stderr)
         image.update(yaml.safe_load(deployed("docker/compose.yml"))["services"]["visage"]["environment"])
         for variables in (image, unit):
             self.assertGreaterEqual(len(variables), 3)
@@ -608,12 +619,15 @@ class FilesTest(unittest.TestCase):
 
     @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
     def test_systemd_understands_the_unit(self):
+        unit = deployed("systemd/visage.service").replace("/usr/local/bin/visage", server.binary())
+        # The comment shows the additions for a server that other machines use.
+        exposed = "\n".join(re.findall(r"(?m)^#   (.*)$", unit.split("[Unit]")[0].split("[Service]")[1]))
         with tempfile.TemporaryDirectory() as directory:
             path = os.path.join(directory, "visage.service")
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(deployed("systemd/visage.service").replace("/usr/local/bin/visage", server.binary()))
-            code, said = run("systemd-analyze", "verify", path)
-            self.assertEqual((code, said), (0, ""))
+            for text in (unit + "\n[Service]\n" + exposed, unit):
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(text)
+                self.assertEqual(run("systemd-analyze", "verify", path), (0, ""))
             # 1.5 of 10 at the time of writing; JIT compilers, /proc and the network are needed.
             code, said = run("systemd-analyze", "security", "--offline=true", "--threshold=16", "--no-pager", path)
         self.assertEqual(code, 0, said)

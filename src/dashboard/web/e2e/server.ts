@@ -46,6 +46,13 @@ export class Server {
     return directory;
   }
 
+  /** Edits the token file of the server; returns what the command printed. */
+  token(words: string[], input = ""): string {
+    const done = spawnSync(binary(), ["token", ...words, "--data-dir", this.path("data")], { cwd: this.directory, env: environment(), encoding: "utf8", input });
+    if (done.status !== 0) throw new Error(`visage token ended with ${done.status}: ${done.stderr}`);
+    return done.stdout.trim();
+  }
+
   /**
    * Starts the server; a restart uses the same ports and data. By default with the starter as its
    * first version.

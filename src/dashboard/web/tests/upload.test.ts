@@ -53,6 +53,14 @@ const content = Uint8Array.from({ length: 1000 }, (_, index) => index % 251);
 const send = (fake: Fake, signal = new AbortController().signal, sentBytes: number[] = []) => upload(new Blob([content]), (sent) => sentBytes.push(sent), signal, "http://x", fake.environment);
 
 describe("an upload", () => {
+  it("fails at once without a session or a role", async () => {
+    for (const [status, code] of [[401, Code.Unauthenticated], [403, Code.PermissionDenied]] as const) {
+      const fake = new Fake([() => new Response(JSON.stringify({ error: "no" }), { status })]);
+      await expect(send(fake)).rejects.toMatchObject({ code, rawMessage: "no" });
+      expect(fake.asked).toEqual(["POST"]);
+    }
+  });
+
   it("sends all bytes and reports progress", async () => {
     const fake = new Fake();
     const sentBytes: number[] = [];
