@@ -20,7 +20,12 @@ use tokio::{
     task::{LocalSet, yield_now},
     time::{MissedTickBehavior, interval},
 };
-use tonic::{Request, Status, client::Grpc, transport::Channel};
+use tonic::{
+    Request, Status,
+    client::Grpc,
+    metadata::{Ascii, MetadataValue},
+    transport::{Certificate, Channel, ClientTlsConfig},
+};
 use tonic_prost::ProstCodec;
 
 const METHOD: &str = "/visage.v1.PredictionService/Predict";
@@ -42,6 +47,12 @@ struct Options {
     /// Deadline of each call, in seconds.
     #[arg(long, default_value_t = 60.0)]
     timeout: f64,
+    /// Token that each call sends.
+    #[arg(long)]
+    token: Option<String>,
+    /// Certificate (PEM) of the authority of a server with TLS.
+    #[arg(long)]
+    ca: Option<PathBuf>,
     /// Encoded images, sent one after another.
     #[arg(required = true)]
     images: Vec<PathBuf>,
@@ -71,6 +82,7 @@ struct Load {
     channel: Channel,
     images: Rc<[Bytes]>,
     timeout: Duration,
+    authorization: Option<MetadataValue<Ascii>>,
     found: Rc<RefCell<Found>>,
 }
 
@@ -96,6 +108,11 @@ impl Load {
             images: vec![self.images[number % self.images.len()].clone()],
         });
         request.set_timeout(self.timeout);
+        if let Some(value) = &self.authorization {
+            request
+                .metadata_mut()
+                .insert("authorization", value.clone());
+        }
         let mut grpc = Grpc::new(self.channel.clone());
         let gone = |error| Status::unavailable(format!("{error}"));
         grpc.ready().await.map_err(gone)?;
@@ -134,6 +151,11 @@ impl Load {
     }
 }
 
+fn bearer(token: &str) -> Result<MetadataValue<Ascii>, String> {
+    let value = format!("Bearer {token}").parse();
+    value.map_err(|error| format!("--token must be printable ASCII: {error}"))
+}
+
 /// The time from one call to the next.
 fn period_of(rate: f64) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(rate.recip()) {
@@ -144,11 +166,16 @@ fn period_of(rate: f64) -> Result<Duration, String> {
     }
 }
 
-async fn connected(address: &str) -> Result<Channel, String> {
-    let unreachable = |error| format!("failed to connect to {address}: {error:?}");
-    let endpoint = Channel::from_shared(format!("http://{address}"))
+async fn connected(address: &str, ca: Option<&PathBuf>) -> Result<Channel, Box<dyn Error>> {
+    let scheme = if ca.is_some() { "https" } else { "http" };
+    let mut endpoint = Channel::from_shared(format!("{scheme}://{address}"))
         .map_err(|error| format!("the address must be HOST:PORT, got {address}: {error}"))?;
-    endpoint.connect().await.map_err(unreachable)
+    if let Some(path) = ca {
+        let authority = Certificate::from_pem(fs_err::read(path)?);
+        endpoint = endpoint.tls_config(ClientTlsConfig::new().ca_certificate(authority))?;
+    }
+    let unreachable = |error| format!("failed to connect to {address}: {error:?}");
+    Ok(endpoint.connect().await.map_err(unreachable)?)
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -158,7 +185,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let read = |path: &PathBuf| fs_err::read(path).map(Bytes::from);
     let images = options.images.iter().map(read);
     let load = Load {
-        channel: connected(&options.address).await?,
+        channel: connected(&options.address, options.ca.as_ref()).await?,
+        authorization: options.token.as_deref().map(bearer).transpose()?,
         images: images.collect::<Result<_, _>>()?,
         timeout: Duration::try_from_secs_f64(options.timeout)?,
         found: Rc::default(),
