@@ -599,6 +599,9 @@ class FilesTest(unittest.TestCase):
         done = subprocess.run([server.binary(), "config"], env={**server.environment(), **image}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               universal_newlines=True, timeout=server.DEADLINE_SECONDS)
         self.assertEqual((done.returncode, "--insecure-no-auth" in done.stderr), (2, True), done.stderr)
+        with open(os.path.join(api.REPOSITORY, "Cargo.toml"), encoding="utf-8") as file:
+            version = re.search(r'(?m)^version = "([^"]+)"', file.read()).group(1)
+        self.assertIn("\nARG VERSION={}\n".format(version), deployed("docker/Dockerfile"))
         image.update(yaml.safe_load(deployed("docker/compose.yml"))["services"]["visage"]["environment"])
         for variables in (image, unit):
             self.assertGreaterEqual(len(variables), 3)
