@@ -73,32 +73,32 @@ named_values! {
     }
 }
 
-/// Directory of TensorBoard's event files.
+/// A file or directory that has a default place in the data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum EventDirectory {
-    /// `runs` in the data directory.
+pub(crate) enum Location {
+    /// The default place.
     InDataDir,
     At(PathBuf),
     Off,
 }
 
-impl EventDirectory {
-    /// The directory, for a server with this data directory.
+impl Location {
+    /// The path, for a server with this data directory and the default `name`.
     #[must_use]
-    pub(crate) fn path(&self, data_dir: &Path) -> Option<PathBuf> {
+    pub(crate) fn path(&self, data_dir: &Path, name: &str) -> Option<PathBuf> {
         match self {
-            Self::InDataDir => Some(data_dir.join("runs")),
-            Self::At(directory) => Some(directory.clone()),
+            Self::InDataDir => Some(data_dir.join(name)),
+            Self::At(path) => Some(path.clone()),
             Self::Off => None,
         }
     }
 }
 
-impl fmt::Display for EventDirectory {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InDataDir => f.write_str("on"),
-            Self::At(directory) => write!(f, "{}", directory.display()),
+            Self::At(path) => write!(f, "{}", path.display()),
             Self::Off => f.write_str("off"),
         }
     }

@@ -19,7 +19,7 @@ mod settings;
 mod tests;
 mod value;
 
-pub(crate) use choices::{AuthMethods, Device, EventDirectory, LogFormat, LogLevel, Precision};
+pub(crate) use choices::{AuthMethods, Device, Location, LogFormat, LogLevel, Precision};
 pub(crate) use environment::{ClientConfig, DEFAULT_SERVER, Environment};
 pub(crate) use error::edit_distance;
 pub(crate) use error::{Error, ValueSource};

@@ -13,7 +13,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{AuthMethods, Device, EventDirectory, HubConfig, LogFormat, LogLevel, Precision};
+use super::{AuthMethods, Device, HubConfig, Location, LogFormat, LogLevel, Precision};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -92,7 +92,7 @@ pub(super) enum Field {
     Pixels(RangeInclusive<u64>, Get<u64>),
     Bytes(RangeInclusive<usize>, Get<usize>),
     Duration(RangeInclusive<Duration>, Get<Duration>),
-    EventDirectory(Get<EventDirectory>),
+    Location(Get<Location>),
     Switch(Get<bool>),
     Device(Get<Device>),
     Precision(Get<Precision>),
@@ -180,7 +180,7 @@ settings! {
         ("`roles`");
     trusted_proxies: Vec<IpNet> = Vec::new(), Networks,
         "Networks such as 10.0.0.0/8 of proxies whose `client-id` and `x-forwarded-for` headers are believed.";
-    audit_log: EventDirectory = EventDirectory::InDataDir, EventDirectory,
+    audit_log: Location = Location::InDataDir, Location,
         "File of the audit log, one JSON object for each change and each refused call; `on` applies with `auth` only."
         ("`on`: `audit.jsonl` in `data_dir`");
     max_connections: u32 = 4096, Count(16..=1_000_000),
@@ -201,7 +201,7 @@ settings! {
         "Time without progress after which an unfinished request, a response that its client does not read, or a connection without a request is ended.";
     ready_file: Option<PathBuf> = None, OptionalPath,
         "File that the server writes, with its addresses, when it is ready.";
-    tensorboard: EventDirectory = EventDirectory::InDataDir, EventDirectory,
+    tensorboard: Location = Location::InDataDir, Location,
         "Directory of TensorBoard event files, with one subdirectory for each training."
         ("`on`: `runs` in `data_dir`");
     data_roots: Vec<PathBuf> = Vec::new(), Paths,

@@ -10,8 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    AuthMethods, Device, EventDirectory, LogFormat, LogLevel, Precision, ServeConfig,
-    settings::Field,
+    AuthMethods, Device, Location, LogFormat, LogLevel, Precision, ServeConfig, settings::Field,
 };
 
 /// A value as its source has it.
@@ -174,11 +173,11 @@ impl Field {
                 let duration = humantime::parse_duration(raw.text()?).ok()?;
                 *get(config) = within(range, duration)?;
             }
-            Self::EventDirectory(get) => {
+            Self::Location(get) => {
                 *get(config) = match raw.text()? {
-                    "on" => EventDirectory::InDataDir,
-                    "off" => EventDirectory::Off,
-                    path => EventDirectory::At(absolute(path)),
+                    "on" => Location::InDataDir,
+                    "off" => Location::Off,
+                    path => Location::At(absolute(path)),
                 };
             }
             Self::Switch(get) => *get(config) = raw.boolean()?,
@@ -220,7 +219,7 @@ impl Field {
             Self::Pixels(_, get) => DisplayValue::Integer(*get(config)),
             Self::Bytes(_, get) => format_bytes(*get(config)),
             Self::Duration(_, get) => DisplayValue::Text(format_duration(*get(config))),
-            Self::EventDirectory(get) => DisplayValue::Text(get(config).to_string()),
+            Self::Location(get) => DisplayValue::Text(get(config).to_string()),
             Self::Switch(get) => DisplayValue::Boolean(*get(config)),
             Self::Device(get) => DisplayValue::Text(get(config).to_string()),
             Self::LogLevel(get) => DisplayValue::Text(get(config).as_str().to_owned()),
@@ -276,7 +275,7 @@ impl Field {
                 format_duration(*range.start()),
                 format_duration(*range.end())
             ),
-            Self::EventDirectory(_) => "on, off or a path".to_owned(),
+            Self::Location(_) => "on, off or a path".to_owned(),
             Self::Switch(_) => "true or false".to_owned(),
             Self::Device(_) => "auto, cpu or cuda:N".to_owned(),
             Self::Precision(_) => Precision::ALL.map(Precision::as_str).join(", "),

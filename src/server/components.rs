@@ -72,7 +72,7 @@ impl Components {
         let options = SupervisorOptions {
             work_dir: data_dir.join("work"),
             reserve_file: data_dir.join("reserve"),
-            event_directory: config.tensorboard.path(&data_dir),
+            event_directory: config.tensorboard.path(&data_dir, "runs"),
             launcher: config.worker_launcher.clone(),
             heartbeat_timeout: config.worker_silence_timeout,
             progress_timeout: config.worker_stall_timeout,

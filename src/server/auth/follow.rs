@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::layer::Auth;
 use crate::{
     access::{AuditLog, Authenticator, Oidc, OidcOptions},
-    config::{EventDirectory, ServeConfig},
+    config::{Location, ServeConfig},
     server::{error::Error, layers::AuthFailures},
 };
 
@@ -36,10 +36,8 @@ pub(in crate::server) fn open(config: &ServeConfig, http_port: u16) -> Result<Au
     };
     let authenticator = Authenticator::open(config.auth, file, oidc)?;
     let audit = match &config.audit_log {
-        EventDirectory::InDataDir if config.auth.is_off() => None,
-        EventDirectory::InDataDir => Some(config.data_dir.join("audit.jsonl")),
-        EventDirectory::At(path) => Some(path.clone()),
-        EventDirectory::Off => None,
+        Location::InDataDir if config.auth.is_off() => None,
+        location => location.path(&config.data_dir, "audit.jsonl"),
     };
     let audit =
         audit.map(|path| AuditLog::open(&path).map_err(|source| Error::AuditLog { path, source }));
