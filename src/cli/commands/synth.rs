@@ -61,7 +61,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<Outcome, Error> {
     }
     context.output.line(&dir)?;
     context.output.note(&format!(
-        "{} images drawn, {} already existed. Train on them with `visage train {dir}`.",
+        "{} images drawn, {} already existed. Train on them with `visage train {dir} --recipe fast`.",
         summary.written, summary.kept
     ));
     Ok(Outcome::Done)

@@ -2,9 +2,11 @@
 
 mod archive;
 mod args;
+mod background;
 mod check;
 mod named;
 mod push;
+mod response;
 mod send;
 mod upload;
 mod uploads;

@@ -1,80 +1,35 @@
-//! Statuses of the server as error messages: settings by the flags of the commands, remedies as
-//! commands.
-
 use tonic::{Code, Status};
-use tonic_types::{FieldViolation, StatusExt as _};
+use tonic_types::{ErrorInfo, FieldViolation, StatusExt as _};
 
+use super::flags::{flag, with_flags};
 use crate::cli::{error::retry_delay, output::text::duration_text};
 
-/// Fields of requests, without `spec.`, whose flag has another name than the field.
-const FLAGS: &[(&str, &str)] = &[
-    ("dataset.path", "DATASET"),
-    ("dataset.name", "DATASET"),
-    ("dataset.columns", "--column"),
-    ("init", "--init"),
-    ("init.kind", "--init"),
-    ("init.path", "--init"),
-    ("init.version", "--init"),
-    ("init.key", "--init-key"),
-    ("max_epochs", "--epochs"),
-    ("optimizer.kind", "--optimizer"),
-    ("optimizer.learning_rate", "--lr"),
-    ("learning_rate", "--lr"),
-    ("optimizer.beta1", "--beta1"),
-    ("optimizer.beta2", "--beta2"),
-    ("optimizer.epsilon", "--epsilon"),
-    ("optimizer.weight_decay", "--weight-decay"),
-    ("early_stopping.patience", "--patience"),
-    ("early_stopping.min_delta", "--min-delta"),
-    ("schedule.kind", "--schedule"),
-    ("schedule.warmup_epochs", "--warmup-epochs"),
-    ("loss.kind", "--loss"),
-    ("augmentation.horizontal_flip", "--flip"),
-    ("target.value", "--target-mae"),
-    ("create_version", "--no-version"),
-    ("training_id", "--id"),
-    ("dataset_id", "--id"),
-    ("labels", "--label"),
-    ("columns", "--column"),
-    ("model", "--version"),
-    ("model_version", "--version"),
-    ("interval_level", "--interval"),
-    ("max_listed", "--list"),
-    ("expected_version", "--expected"),
-];
+/// Stable reason of an error of the server.
+pub(crate) fn reason(status: &Status) -> Option<String> {
+    status.get_details_error_info().map(|info| info.reason)
+}
 
-/// Fields whose flag has the name of the field.
-const SAME_NAME: &[&str] = &[
-    "trainable",
-    "batch_size",
-    "input_size",
-    "head_bias",
-    "seed",
-    "max_duration",
-    "feature_cache",
-    "cache_budget_bytes",
-    "precision",
-    "promote",
-    "recipe",
-    "patience",
-    "display_name",
-    "age_pattern",
-    "near_distance",
-    "split",
-    "detect_faces",
-    "average_flip",
-    "explain",
-    "annotate",
-    "validation_fraction",
-    "test_fraction",
-    "min_age",
-    "max_age",
-    "max_reject_share",
-    "split_grouping",
-];
+/// True if the server refused the values of flags, as the parser of the arguments would.
+pub(crate) fn is_wrong_usage(status: &Status) -> bool {
+    let violations = status
+        .get_details_bad_request()
+        .map(|bad_request| bad_request.field_violations)
+        .unwrap_or_default();
+    status.code() == Code::InvalidArgument
+        && reason(status).as_deref() == Some("INVALID_FIELDS")
+        && violations
+            .iter()
+            .any(|violation| flag(&violation.field).starts_with("--"))
+}
 
 /// The message, or all violations by flag, and the retry delay.
 pub(crate) fn describe(status: &Status) -> String {
+    if let Some(text) = status
+        .get_details_error_info()
+        .and_then(|info| with_commands(&info, status.message()))
+    {
+        return text;
+    }
     let violations = status
         .get_details_bad_request()
         .map(|bad_request| bad_request.field_violations)
@@ -101,6 +56,40 @@ pub(crate) fn describe(status: &Status) -> String {
         text.push_str(&format!("\n  try again in {}", duration_text(delay)));
     }
     text
+}
+
+/// An error whose remedy is a command or a flag.
+fn with_commands(info: &ErrorInfo, message: &str) -> Option<String> {
+    match info.reason.as_str() {
+        "WEIGHTS_UNAVAILABLE" => weights_text(info),
+        "NO_UPLOAD" => {
+            let (_, named) = message.split_once('"')?;
+            let (upload, _) = named.split_once('"')?;
+            Some(format!(
+                "no upload `{upload}`; `visage dataset uploads` lists them"
+            ))
+        }
+        "TRAINING_LIVE" => {
+            let state = message.strip_suffix("; cancel it before deleting it")?;
+            let (name, _) = state.split_once(' ')?;
+            let id = name.strip_prefix("trainings/")?;
+            Some(format!(
+                "{state}; cancel it with `visage trainings cancel {id}` before deleting it"
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// The problem, then each remedy on a line of its own, the easiest first.
+fn weights_text(info: &ErrorInfo) -> Option<String> {
+    let (cause, place) = (info.metadata.get("cause")?, info.metadata.get("place")?);
+    Some(format!(
+        "the ImageNet weights are not on the server, and the Hugging Face hub is not available: {cause}\n  \
+         `--recipe fast` or `--init starter` starts from the built-in face model instead\n  \
+         or put torchvision's file resnet18-f37072fd.pth into {place}\n  \
+         or let the server reach the hub, or a mirror that HF_ENDPOINT names"
+    ))
 }
 
 fn message(status: &Status) -> String {
@@ -153,63 +142,13 @@ fn violation_text(violation: &FieldViolation) -> String {
     }
 }
 
-/// Flag of a field; `--set FIELD` for a field of the spec without its own flag, and the field
-/// itself for one that no flag sets.
-fn flag(field: &str) -> String {
-    let (in_spec, path) = match field.strip_prefix("spec.") {
-        Some(path) => (true, path),
-        None => (false, field),
-    };
-    // `spec.dataset.min_age` and `dataset.min_age` of a check have the same flag.
-    let in_dataset = path.strip_prefix("dataset.").unwrap_or(path);
-    // `columns.age` and `labels[x]` belong to the flag of their list.
-    let list = in_dataset.split(['.', '[']).next().unwrap_or_default();
-    let renamed = |name: &str| FLAGS.iter().find(|(field, _)| *field == name);
-    if let Some((_, flag)) = renamed(path).or_else(|| renamed(in_dataset)) {
-        return (*flag).to_owned();
-    }
-    if SAME_NAME.contains(&in_dataset) {
-        return format!("--{}", in_dataset.replace('_', "-"));
-    }
-    match list {
-        "columns" => "--column".to_owned(),
-        "labels" => "--label".to_owned(),
-        _ if in_spec => format!("--set {path}"),
-        _ => field.to_owned(),
-    }
-}
-
-/// Replaces fields of the spec by their flags.
-pub(crate) fn with_flags(text: &str) -> String {
-    let mut replaced = String::new();
-    let mut rest = text;
-    while let Some(start) = rest.find("spec.") {
-        let is_word_start = !rest[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_');
-        let field = &rest[start..];
-        let end = field
-            .find(|c: char| !(c.is_alphanumeric() || matches!(c, '.' | '_')))
-            .unwrap_or(field.len());
-        let name = field[..end].trim_end_matches('.');
-        replaced.push_str(&rest[..start]);
-        match is_word_start {
-            true => replaced.push_str(&format!("`{}`", flag(name))),
-            false => replaced.push_str(name),
-        }
-        rest = &field[name.len()..];
-    }
-    replaced.push_str(rest);
-    replaced
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::HashMap, time::Duration};
 
-    use clap::CommandFactory as _;
     use tonic_types::ErrorDetails;
 
     use super::*;
-    use crate::cli::{args::spec_field::Field, program::Cli};
 
     fn refusal(message: &str, violations: &[(&str, &str)]) -> Status {
         let mut details = ErrorDetails::new();
@@ -258,6 +197,85 @@ mod tests {
         );
     }
 
+    fn with_reason(code: Code, message: &str, reason: &str, metadata: &[(&str, &str)]) -> Status {
+        let metadata: HashMap<String, String> = metadata
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let details = ErrorDetails::with_error_info(reason, "visage", metadata);
+        Status::with_error_details(code, message, details)
+    }
+
+    #[test]
+    fn unavailable_weights_are_one_line_for_the_problem_and_one_for_each_remedy() {
+        let status = with_reason(
+            Code::InvalidArgument,
+            "spec.init: as the API says it",
+            "WEIGHTS_UNAVAILABLE",
+            &[("cause", "no response"), ("place", "/data/weights")],
+        );
+        let text = describe(&status);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(
+            lines[0].ends_with("is not available: no response"),
+            "{text}"
+        );
+        assert!(
+            lines[1].contains("`--recipe fast` or `--init starter`"),
+            "{text}"
+        );
+        assert!(
+            lines[2].ends_with("resnet18-f37072fd.pth into /data/weights"),
+            "{text}"
+        );
+        assert!(lines[3].contains("HF_ENDPOINT"), "{text}");
+        // The value is the default, not one of a flag.
+        assert!(!is_wrong_usage(&status));
+    }
+
+    #[test]
+    fn remedies_are_commands() {
+        let text = |code, message, reason| describe(&with_reason(code, message, reason, &[]));
+        assert_eq!(
+            text(
+                Code::NotFound,
+                "upload \"nope\" does not exist; it may have expired",
+                "NO_UPLOAD"
+            ),
+            "no upload `nope`; `visage dataset uploads` lists them"
+        );
+        let live = "trainings/a is queued; cancel it before deleting it";
+        assert_eq!(
+            text(Code::FailedPrecondition, live, "TRAINING_LIVE"),
+            "trainings/a is queued; cancel it with `visage trainings cancel a` before deleting it"
+        );
+        let ending = "trainings/a is being cancelled; delete it when it has ended, in a moment";
+        assert_eq!(
+            text(Code::FailedPrecondition, ending, "TRAINING_LIVE"),
+            ending
+        );
+    }
+
+    #[test]
+    fn only_values_of_flags_are_wrong_usage() {
+        let of_field = |field: &str| {
+            let mut details = ErrorDetails::with_error_info("INVALID_FIELDS", "visage", []);
+            details.add_bad_request_violation(field, "must be from 1 to 10000, got 0");
+            is_wrong_usage(&Status::with_error_details(
+                Code::InvalidArgument,
+                "refused",
+                details,
+            ))
+        };
+        assert!(of_field("spec.max_epochs"));
+        assert!(of_field("split"));
+        // A directory that does not exist, and a field without a flag.
+        assert!(!of_field("spec.dataset.path"));
+        assert!(!of_field("page_token"));
+        assert!(!is_wrong_usage(&Status::invalid_argument("refused")));
+    }
+
     #[test]
     fn a_missing_resource_names_the_command_that_lists_all() {
         let text = |message: &str| describe(&Status::not_found(message));
@@ -273,30 +291,5 @@ mod tests {
             text("the sample does not exist"),
             "the sample does not exist"
         );
-    }
-
-    #[test]
-    fn every_flag_of_the_table_exists() {
-        let command = Cli::command();
-        let exists = |flag: &str| {
-            fn search(command: &clap::Command, flag: &str) -> bool {
-                let named = command
-                    .get_arguments()
-                    .any(|arg| arg.get_long() == Some(flag));
-                named || command.get_subcommands().any(|below| search(below, flag))
-            }
-            search(&command, flag)
-        };
-        let renamed = FLAGS.iter().filter_map(|(_, flag)| flag.strip_prefix("--"));
-        let same: Vec<String> = SAME_NAME
-            .iter()
-            .map(|name| name.replace('_', "-"))
-            .collect();
-        for flag in renamed.chain(same.iter().map(String::as_str)) {
-            assert!(exists(flag), "--{flag}");
-        }
-        for (field, flag) in FLAGS.iter().filter(|(field, _)| field.contains('.')) {
-            assert!(Field::parse(field).is_ok(), "{field} of {flag}");
-        }
     }
 }
