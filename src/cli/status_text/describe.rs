@@ -17,9 +17,10 @@ pub(crate) fn is_wrong_usage(status: &Status) -> bool {
         .unwrap_or_default();
     status.code() == Code::InvalidArgument
         && reason(status).as_deref() == Some("INVALID_FIELDS")
-        && violations
-            .iter()
-            .any(|violation| flag(&violation.field).starts_with("--"))
+        && violations.iter().any(|violation| {
+            let flag = flag(&violation.field);
+            flag.starts_with("--") || flag == "DIRECTIVES"
+        })
 }
 
 /// The message, or all violations by flag, and the retry delay.
@@ -75,6 +76,24 @@ fn with_commands(info: &ErrorInfo, message: &str) -> Option<String> {
             let id = name.strip_prefix("trainings/")?;
             Some(format!(
                 "{state}; cancel it with `visage trainings cancel {id}` before deleting it"
+            ))
+        }
+        "NO_EVALUATION" => {
+            let cause = message.strip_suffix("; evaluate it on a dataset instead")?;
+            Some(format!(
+                "{cause}; `visage evaluate DATASET` evaluates it on a dataset"
+            ))
+        }
+        "ALREADY_EXISTS" => {
+            let taken = message.strip_suffix("; choose another id")?;
+            let name = taken.strip_suffix(" already exists")?;
+            let delete = match name.split_once('/')? {
+                ("trainings", id) => format!("visage trainings delete {id}"),
+                ("datasets", id) => format!("visage dataset delete {id}"),
+                _ => return None,
+            };
+            Some(format!(
+                "{taken}; choose another with --id, or delete it with `{delete}`"
             ))
         }
         _ => None,
@@ -245,6 +264,24 @@ mod tests {
             ),
             "no upload `nope`; `visage dataset uploads` lists them"
         );
+        assert_eq!(
+            text(
+                Code::AlreadyExists,
+                "datasets/a already exists; choose another id",
+                "ALREADY_EXISTS"
+            ),
+            "datasets/a already exists; choose another with --id, or delete it with \
+             `visage dataset delete a`"
+        );
+        assert_eq!(
+            text(
+                Code::NotFound,
+                "v has no stored evaluation: no test images; evaluate it on a dataset instead",
+                "NO_EVALUATION"
+            ),
+            "v has no stored evaluation: no test images; `visage evaluate DATASET` evaluates it \
+             on a dataset"
+        );
         let live = "trainings/a is queued; cancel it before deleting it";
         assert_eq!(
             text(Code::FailedPrecondition, live, "TRAINING_LIVE"),
@@ -270,6 +307,7 @@ mod tests {
         };
         assert!(of_field("spec.max_epochs"));
         assert!(of_field("split"));
+        assert!(of_field("directives"));
         // A directory that does not exist, and a field without a flag.
         assert!(!of_field("spec.dataset.path"));
         assert!(!of_field("page_token"));

@@ -35,6 +35,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("interval_level", "--interval"),
     ("max_listed", "--list"),
     ("expected_version", "--expected"),
+    ("directives", "DIRECTIVES"),
 ];
 
 /// Fields whose flag has the name of the field.

@@ -4,6 +4,7 @@ mod archive;
 mod args;
 mod background;
 mod check;
+mod chunk;
 mod named;
 mod push;
 mod response;

@@ -125,7 +125,7 @@ async fn check_free(id: &str, client: &Client) -> Result<(), Error> {
         .await;
     match found {
         Ok(_) => Err(Error::Refused(Box::new(Status::already_exists(format!(
-            "datasets/{id} already exists; choose another --id, or delete it with `visage dataset delete {id}`"
+            "datasets/{id} already exists; choose another with --id, or delete it with `visage dataset delete {id}`"
         ))))),
         Err(status) if status.code() == Code::NotFound => Ok(()),
         Err(status) => Err(client.failure(status)),

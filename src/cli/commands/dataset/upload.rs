@@ -2,7 +2,7 @@
 //! the server.
 
 use std::{
-    io::{self, Read},
+    io::Read as _,
     sync::{
         OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -23,6 +23,7 @@ use crate::cli::{
     commands::dataset::{
         archive::Archive,
         background::Reporter,
+        chunk::Chunk,
         response::{Failure, Loss, checked, invalid, lost, missing, number, refused},
     },
     error::Error,
@@ -252,7 +253,7 @@ impl Upload {
         while offset < total {
             let length = CHUNK_BYTES.min(total - offset);
             let mut sent = offset;
-            let mut chunk = CountingReader {
+            let mut chunk = Chunk {
                 inner: (&mut bytes).take(length),
                 on_read: |read| {
                     sent += read;
@@ -279,34 +280,6 @@ impl Upload {
 
     fn path(&self, id: &str) -> String {
         format!("{}/datasets/uploads/{id}", self.base)
-    }
-}
-
-/// Counts the bytes, and keeps a read error, which ureq would report as a connection error.
-struct CountingReader<'a, R, F> {
-    inner: R,
-    /// Receives the number of bytes of each read.
-    on_read: F,
-    is_stopped: &'a AtomicBool,
-    failure: Option<io::Error>,
-}
-
-impl<R: Read, F: FnMut(u64)> Read for CountingReader<'_, R, F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.is_stopped.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the upload was interrupted"));
-        }
-        match self.inner.read(buffer) {
-            Ok(read) => {
-                (self.on_read)(read as u64);
-                Ok(read)
-            }
-            Err(error) => {
-                let copy = io::Error::new(error.kind(), error.to_string());
-                self.failure = Some(error);
-                Err(copy)
-            }
-        }
     }
 }
 

@@ -106,7 +106,7 @@ fn show(version: Option<ModelVersion>, context: &Context) -> Result<(), Error> {
         }
     }
     output.line(&format!("Input: {0} x {0} pixels", version.input_size))?;
-    output.line(&format!("Dataset: {}", version.dataset_digest))?;
+    output.line(&format!("Dataset digest: {}", version.dataset_digest))?;
     for file in &version.files {
         output.line(&format!(
             "File: {} ({}, SHA-256 {})",
