@@ -167,6 +167,23 @@ fn shorten(name: &str) -> String {
     name.chars().take(200).collect()
 }
 
+/// Returns a state as a predicate, such as `is running`.
+pub(crate) fn state_in_words(state: TrainingState) -> &'static str {
+    match state {
+        TrainingState::Unspecified => "is in an unknown state",
+        TrainingState::Queued => "is queued",
+        TrainingState::Preparing => "is preparing its dataset and weights",
+        TrainingState::Running => "is running",
+        TrainingState::Pausing => "is pausing",
+        TrainingState::Paused => "is paused",
+        TrainingState::Stopping => "is stopping early",
+        TrainingState::Cancelling => "is being cancelled",
+        TrainingState::Succeeded => "succeeded",
+        TrainingState::Failed => "failed",
+        TrainingState::Cancelled => "was cancelled",
+    }
+}
+
 /// Returns the short name of a state, such as `RUNNING`.
 pub(crate) fn of_state(state: TrainingState) -> &'static str {
     let name = state.as_str_name();

@@ -7,7 +7,10 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     backup,
-    cli::{output::text::duration_text, status_text::describe},
+    cli::{
+        output::text::duration_text,
+        status_text::{describe, is_wrong_usage},
+    },
     config, model, server, synth,
     telemetry::logging,
 };
@@ -22,6 +25,10 @@ pub(crate) enum Error {
         "no server is reachable at {server} ({cause}); start one with `visage serve`, or select another with --server"
     )]
     Unreachable { server: String, cause: String },
+    #[error(
+        "{server} is the HTTP port of the server; commands need its gRPC port: --server {grpc} or VISAGE_SERVER={grpc}"
+    )]
+    HttpPort { server: String, grpc: String },
     #[error(
         "lost contact with {server} for {silence} ({cause}); the training may still be running; follow it again with `{command}`",
         silence = duration_text(*silence)
@@ -72,7 +79,8 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config(_) => 2,
-            Self::Unreachable { .. } | Self::LostContact { .. } => 3,
+            Self::Refused(status) if is_wrong_usage(status) => 2,
+            Self::Unreachable { .. } | Self::HttpPort { .. } | Self::LostContact { .. } => 3,
             Self::BrokenPipe => 141,
             Self::Refused(_)
             | Self::Contract(_)

@@ -3,8 +3,16 @@
 use clap::Command;
 
 const TITLE: &str = "Examples:\n";
+/// Columns of the narrowest terminal on which no line is broken.
+const WIDTH: usize = 80;
+const INDENT: usize = 2;
+/// Indentation of a comment below its example.
+const COMMENT_INDENT: usize = 6;
+/// Spaces between an example and its comment, at least.
+const GAP: &str = "  ";
 
-/// Copies the examples of a command to those of its subcommands that have none.
+/// Copies the examples of a command to those of its subcommands that have none, and aligns the
+/// comments of each help.
 pub(crate) fn hand_down(command: Command) -> Command {
     let name = command.get_name().to_owned();
     below(command, &name)
@@ -16,6 +24,10 @@ fn below(command: Command, path: &str) -> Command {
         .get_subcommands()
         .map(|subcommand| subcommand.get_name().to_owned())
         .collect();
+    let command = match &shown {
+        Some(shown) => command.after_help(aligned(shown)),
+        None => command,
+    };
     names.into_iter().fold(command, |command, name| {
         command.mut_subcommand(&name, |subcommand| {
             let path = format!("{path} {name}");
@@ -43,4 +55,111 @@ fn of(path: &str, examples: &str) -> Option<String> {
         })
         .collect();
     (!lines.is_empty()).then(|| format!("{TITLE}{}", lines.join("\n")))
+}
+
+/// An indented line: an example, and its comment after two spaces or more.
+struct Entry<'a> {
+    example: &'a str,
+    comment: Option<&'a str>,
+}
+
+impl<'a> Entry<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let line = line.strip_prefix(GAP)?;
+        Some(match line.split_once(GAP) {
+            Some((example, comment)) => Entry {
+                example,
+                comment: Some(comment.trim_start()),
+            },
+            None => Entry {
+                example: line,
+                comment: None,
+            },
+        })
+    }
+
+    fn fits(&self, column: usize) -> bool {
+        let comment = self.comment.map_or(0, str::len);
+        self.example.len() <= column && INDENT + column + GAP.len() + comment <= WIDTH
+    }
+}
+
+/// Aligns the comments of each block of indented lines. A comment for which a line of [`WIDTH`]
+/// columns has no place is below its example.
+fn aligned(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut written = Vec::new();
+    for block in lines.chunk_by(|one, other| one.starts_with(GAP) == other.starts_with(GAP)) {
+        let entries: Vec<Entry<'_>> = block.iter().copied().filter_map(Entry::read).collect();
+        match entries.is_empty() {
+            true => written.extend(block.iter().map(|&line| line.to_owned())),
+            false => written.extend(aligned_block(&entries)),
+        }
+    }
+    written.join("\n")
+}
+
+fn aligned_block(entries: &[Entry<'_>]) -> Vec<String> {
+    let column = column(entries);
+    let mut lines = Vec::new();
+    for entry in entries {
+        let example = entry.example;
+        match entry.comment {
+            Some(comment) if entry.fits(column) => {
+                lines.push(format!("{GAP}{example:<column$}{GAP}{comment}"));
+            }
+            comment => {
+                lines.push(format!("{GAP}{example}"));
+                lines.extend(comment.map(|comment| format!("{:COMMENT_INDENT$}{comment}", "")));
+            }
+        }
+    }
+    lines
+}
+
+/// Width of the examples with which most comments are beside their example.
+fn column(entries: &[Entry<'_>]) -> usize {
+    let commented = || entries.iter().filter(|entry| entry.comment.is_some());
+    let beside = |column: usize| commented().filter(|entry| entry.fits(column)).count();
+    let widths = commented().map(|entry| entry.example.len());
+    // The narrowest of equally good ones.
+    widths
+        .max_by_key(|&width| (beside(width), usize::MAX - width))
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_are_aligned_or_below_their_example() {
+        let text = "\
+Examples:
+  visage a  first
+  visage a --with-a-flag faces/        second
+  visage b --grid optimizer.learning_rate=1e-4,3e-4 --set max_epochs=3  third
+  visage c
+
+A sentence.";
+        let expected = "\
+Examples:
+  visage a                       first
+  visage a --with-a-flag faces/  second
+  visage b --grid optimizer.learning_rate=1e-4,3e-4 --set max_epochs=3
+      third
+  visage c
+
+A sentence.";
+        assert_eq!(aligned(text), expected);
+    }
+
+    #[test]
+    fn a_long_example_does_not_move_the_comments_of_the_others() {
+        let comment = "a comment with as many columns as fit beside a short one";
+        let text = format!("  visage a  {comment}\n  visage a --with-a-flag faces/  second");
+        let expected =
+            format!("  visage a  {comment}\n  visage a --with-a-flag faces/\n      second");
+        assert_eq!(aligned(&text), expected);
+    }
 }

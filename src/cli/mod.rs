@@ -23,6 +23,7 @@ mod output;
 mod program;
 mod report;
 mod status_text;
+mod suggestions;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     cli::{
-        client::RetryPolicy,
+        client::{RetryPolicy, wrong_port},
         commands::{
             completions, config, data, dataset, evaluate, info, log_level, man, models, predict,
             serve, sweep, synth, token, top, train, trainings, watch,
@@ -16,6 +16,7 @@ use crate::{
         error::Error,
         examples,
         output::Output,
+        suggestions,
     },
     config::{ClientConfig, Environment},
     priority::{self, TimeSlice},
@@ -28,14 +29,15 @@ Examples:
   visage synth faces/ --count 500               draw a small dataset for a first try
   visage dataset push faces/ --id faces         upload a directory as a named dataset
   visage dataset check faces/                   show a dataset's contents and its problems
-  visage train faces/ --epochs 10               fine-tune and follow
+  visage train faces/ --recipe fast             fine-tune and follow
   visage predict me.jpg --annotate out.png      predict an age and draw it
   visage evaluate faces/ --split test           measure the error of the live version
   visage models rollback                        serve the version that was live before
   visage trainings list                         list trainings
   visage top                                    show current trainings and serving load
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 3 server unreachable, 130 interrupted.";
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 server unreachable,
+130 interrupted.";
 
 /// Fine-tunes ResNet18 into an age regressor and serves it over gRPC.
 #[derive(Debug, Parser)]
@@ -95,7 +97,7 @@ pub(crate) enum Command {
     /// Show the server's version, device, limits and disk use
     #[command(after_help = info::EXAMPLES)]
     Info,
-    /// Show the server's settings and the source of each
+    /// Show the settings that `serve` would use in this directory, and their sources
     Config(config::Args),
     /// Add, list and revoke the tokens, users and certificates that a server accepts
     #[command(alias = "tokens")]
@@ -128,6 +130,7 @@ pub fn main() -> ExitCode {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
+            let error = suggestions::sorted(error);
             // Help is printed to stdout, whose reader may have closed it; that is not an error.
             error.print().ok();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -171,6 +174,13 @@ fn prepare_and_run(cli: Cli, output: &mut Output) -> Result<Outcome, Error> {
 }
 
 pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> {
+    match dispatch(command, context).await {
+        Err(Error::Unreachable { server, cause }) => Err(wrong_port::explain(server, cause).await),
+        result => result,
+    }
+}
+
+async fn dispatch(command: Command, context: &mut Context) -> Result<Outcome, Error> {
     match command {
         Command::Serve(args) => Box::pin(serve::run(args, context)).await,
         Command::Train(args) => Box::pin(train::run(*args, context)).await,

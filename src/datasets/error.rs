@@ -15,7 +15,7 @@ pub enum Error {
     #[error("{0}")]
     Reading(String),
     #[error(
-        "upload {upload:?} does not exist; it may have expired: start another one with POST /datasets/uploads on the HTTP port"
+        "upload {upload:?} does not exist; it may have expired, or was deleted with its dataset"
     )]
     NoUpload { upload: String },
     #[error("upload {upload} is being unpacked into {dataset}; delete the dataset to remove both")]

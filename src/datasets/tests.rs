@@ -88,7 +88,7 @@ impl Fixture {
 
     async fn upload(&self, bytes: &[u8]) -> String {
         let uploads = self.datasets.uploads();
-        let begun = uploads.create(bytes.len() as u64, "one").await.unwrap();
+        let begun = uploads.create(bytes.len() as u64, "one", "").await.unwrap();
         let id = begun.id.to_string();
         let mut writer = uploads.write_at(&id, 0).await.unwrap();
         writer.write(bytes).await.unwrap();
@@ -319,7 +319,7 @@ async fn directories_of_others_in_the_data_directory_are_left_alone() {
 async fn an_upload_goes_on_where_it_ended_and_nowhere_else() {
     let fixture = new().await;
     let uploads = fixture.datasets.uploads();
-    let id = uploads.create(10, "one").await.unwrap().id.to_string();
+    let id = uploads.create(10, "one", "").await.unwrap().id.to_string();
     let mut writer = uploads.write_at(&id, 0).await.unwrap();
     writer.write(b"0123").await.unwrap();
     let busy = uploads.write_at(&id, 4).await;
@@ -364,7 +364,7 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
     let fixture = new().await;
     let uploads = fixture.datasets.uploads();
     for length in [0, (8 << 20) + 1] {
-        let refused = uploads.create(length, "one").await;
+        let refused = uploads.create(length, "one", "").await;
         assert!(
             matches!(refused, Err(Error::UploadSize { .. })),
             "{refused:?}"
@@ -373,14 +373,14 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
     let mut ids = Vec::new();
     for number in 0..64 {
         let client = format!("client {}", number / 16);
-        let id = uploads.create(1, &client).await.unwrap().id.to_string();
+        let id = uploads.create(1, &client, "").await.unwrap().id.to_string();
         let mut writer = uploads.write_at(&id, 0).await.unwrap();
         writer.write(b"x").await.unwrap();
         writer.finish().await.unwrap();
         ids.push(id);
     }
     for (client, expected) in [("client 0", 16), ("another", 64)] {
-        let full = uploads.create(1, client).await.unwrap_err();
+        let full = uploads.create(1, client, "").await.unwrap_err();
         assert!(
             matches!(full, Error::TooManyUploads { limit, of_client }
                 if limit == expected && of_client == (client == "client 0")),
@@ -403,15 +403,25 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
         Err(Error::NoUpload { .. })
     ));
     // An upload that received nothing gives its place to another one; complete ones do not.
-    let empty = uploads.create(1, "another").await.unwrap().id.to_string();
-    let other = uploads.create(1, "another").await.unwrap().id.to_string();
+    let empty = uploads
+        .create(1, "another", "")
+        .await
+        .unwrap()
+        .id
+        .to_string();
+    let other = uploads
+        .create(1, "another", "")
+        .await
+        .unwrap()
+        .id
+        .to_string();
     assert!(matches!(
         uploads.get(&empty).await,
         Err(Error::NoUpload { .. })
     ));
     let writer = uploads.write_at(&other, 0).await.unwrap();
     assert!(matches!(
-        uploads.create(1, "another").await,
+        uploads.create(1, "another", "").await,
         Err(Error::TooManyUploads { .. })
     ));
     drop(writer);

@@ -84,6 +84,7 @@ pub(super) async fn follow(
 pub(super) fn readiness(
     live: watch::Receiver<LiveStatus>,
     live_damage: watch::Receiver<bool>,
+    grpc_port: u16,
     shutdown: CancellationToken,
 ) -> ReadinessProbe {
     Arc::new(move || {
@@ -101,7 +102,7 @@ pub(super) fn readiness(
                 "failed to load the live version: {cause}; roll back, or point the alias to another version"
             ),
         };
-        Readiness::of(vec![
+        let components = vec![
             Component {
                 name: "server",
                 ready: serving,
@@ -126,6 +127,7 @@ pub(super) fn readiness(
                 }
                 .to_owned(),
             },
-        ])
+        ];
+        Readiness::of(grpc_port, components)
     })
 }

@@ -88,6 +88,7 @@ async fn serve(
     let readiness = health::readiness(
         components.registry.subscribe_live(),
         live_damage,
+        grpc_address.port(),
         shutdown.clone(),
     );
     let Routes { grpc, pages } = routes::build(

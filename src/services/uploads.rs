@@ -3,14 +3,15 @@
 //! | Path | Response |
 //! |---|---|
 //! | POST `/datasets/uploads` with `Upload-Length` | 201, `Location`, and the upload as JSON |
-//! | HEAD `/datasets/uploads/{id}` | `Upload-Offset` and `Upload-Length` |
+//! | HEAD `/datasets/uploads/{id}` | `Upload-Offset`, `Upload-Length` and `Upload-Metadata` |
 //! | PATCH `/datasets/uploads/{id}` with `Upload-Offset` and bytes | 204 and `Upload-Offset` |
 //! | DELETE `/datasets/uploads/{id}` | 204 |
 //! | `/datasets/{id}/samples/{index}` | a JPEG |
 //!
 //! This is the core of the resumable upload protocol tus 1.0.0 with its extensions `creation` and
 //! `termination`. CreateDataset creates a dataset from a complete upload. Bytes are written as they
-//! arrive, and those of an interrupted PATCH are kept. Errors are
+//! arrive, and those of an interrupted PATCH are kept. `Upload-Metadata` of the POST is optional; a
+//! client that resumes later recognizes the content by it. Errors are
 //! `{"error": "...", "reason": "..."}`.
 
 use std::time::Duration;
@@ -60,6 +61,9 @@ const TUS_RESUMABLE: (HeaderName, HeaderValue) = (
 );
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
+const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
+/// Most bytes of `Upload-Metadata`.
+const MAX_METADATA: usize = 1024;
 /// The media type of PATCH requests.
 const OFFSET_STREAM: &str = "application/offset+octet-stream";
 
@@ -71,10 +75,11 @@ mod route {
 }
 
 /// Response headers that pages of other origins may read.
-pub(crate) const EXPOSED: [&str; 4] = [
+pub(crate) const EXPOSED: [&str; 5] = [
     "location",
     "tus-resumable",
     "upload-length",
+    "upload-metadata",
     "upload-offset",
 ];
 
@@ -122,7 +127,9 @@ async fn create(State(pages): State<Pages>, request: Request) -> Response {
         let length = number(&parts.headers, &UPLOAD_LENGTH)?;
         let caller = Caller::new(&parts.headers, &parts.extensions)?;
         let client = caller.client.as_str();
-        let upload = pages.datasets.uploads().create(length, client).await;
+        let metadata = metadata(&parts.headers)?;
+        let uploads = pages.datasets.uploads();
+        let upload = uploads.create(length, client, metadata).await;
         let upload = upload.map_err(datasets_failure)?;
         let path = format!("/datasets/uploads/{}", upload.id);
         let location = HeaderValue::try_from(path.as_str()).map_err(status::encoding_failed)?;
@@ -256,7 +263,31 @@ fn progress(code: StatusCode, upload: &Upload) -> Response {
         (UPLOAD_OFFSET, HeaderValue::from(upload.offset)),
         (UPLOAD_LENGTH, HeaderValue::from(upload.length)),
     ];
-    (code, head).into_response()
+    let mut response = (code, head).into_response();
+    // Checked when the upload was created.
+    if let Ok(metadata) = HeaderValue::from_str(&upload.metadata)
+        && !metadata.is_empty()
+    {
+        response.headers_mut().insert(UPLOAD_METADATA, metadata);
+    }
+    response
+}
+
+/// The text that the client wants back with the offset, such as a digest of the content.
+fn metadata(headers: &HeaderMap) -> Result<&str, Status> {
+    let Some(value) = headers.get(&UPLOAD_METADATA) else {
+        return Ok("");
+    };
+    let text = value
+        .to_str()
+        .ok()
+        .filter(|text| text.len() <= MAX_METADATA);
+    text.ok_or_else(|| {
+        status::invalid(
+            UPLOAD_METADATA.as_str(),
+            format_args!("must have at most {MAX_METADATA} ASCII characters"),
+        )
+    })
 }
 
 /// Reads a header with a number of bytes.

@@ -8,7 +8,7 @@ use std::{
 
 use sqlx::migrate::MigrateError;
 
-use crate::proto::v1::TrainingState;
+use crate::{names::state_in_words, proto::v1::TrainingState};
 
 /// SQLite's result code for a full file system.
 const SQLITE_FULL: &str = "13";
@@ -69,9 +69,9 @@ pub enum Error {
         "models/{model} has {limit} aliases, which is the limit; delete aliases that are not needed, or point an existing one to the version"
     )]
     TooManyAliases { model: String, limit: usize },
-    #[error("{name} has ended as {} and cannot change", state.as_str_name())]
+    #[error("{name} {} and cannot change", state_in_words(*state))]
     Terminal { name: String, state: TrainingState },
-    #[error("{name} has not ended ({}); {}", state.as_str_name(), remedy(*state))]
+    #[error("{name} {}; {}", state_in_words(*state), remedy(*state))]
     StillLive { name: String, state: TrainingState },
     #[error(
         "events of the kind {kind} cannot be appended: the store writes them itself or does not keep them"
@@ -159,9 +159,9 @@ pub enum Error {
 /// The step before a training that has not ended can be deleted.
 fn remedy(state: TrainingState) -> &'static str {
     if matches!(state, TrainingState::Cancelling | TrainingState::Stopping) {
-        "it is ending, so try again in a moment"
+        "delete it when it has ended, in a moment"
     } else {
-        "cancel it first"
+        "cancel it before deleting it"
     }
 }
 

@@ -149,10 +149,16 @@ impl Obstacle<'_> {
                 images,
                 excluded: 0,
             } => format!(
-                "{images} validation images are fewer than the required {MIN_COMPARED_IMAGES}"
+                "the dataset has only {images} validation images, and a comparison needs {MIN_COMPARED_IMAGES}"
+            ),
+            Obstacle::TooFew {
+                images: 0,
+                excluded,
+            } => format!(
+                "each of the {excluded} validation images was already a training image of one of them"
             ),
             Obstacle::TooFew { images, excluded } => format!(
-                "a version was trained on {excluded} of the {} validation images, and the other {images} are fewer than the required {MIN_COMPARED_IMAGES}",
+                "only {images} of the {} validation images were training images of neither, and a comparison needs {MIN_COMPARED_IMAGES}",
                 images + excluded
             ),
         }
@@ -293,7 +299,7 @@ mod tests {
                     ..better.clone()
                 }),
                 false,
-                "version 3 was not compared with live version 1, because 49 validation images are fewer than the required 50 -> not promoted",
+                "version 3 was not compared with live version 1, because the dataset has only 49 validation images, and a comparison needs 50 -> not promoted",
             ),
             (
                 Some(1),
@@ -303,7 +309,17 @@ mod tests {
                     ..better.clone()
                 }),
                 false,
-                "version 3 was not compared with live version 1, because a version was trained on 47 of the 56 validation images, and the other 9 are fewer than the required 50 -> not promoted",
+                "version 3 was not compared with live version 1, because only 9 of the 56 validation images were training images of neither, and a comparison needs 50 -> not promoted",
+            ),
+            (
+                Some(1),
+                Some(Comparison {
+                    images: 0,
+                    excluded_images: 22,
+                    ..better.clone()
+                }),
+                false,
+                "version 3 was not compared with live version 1, because each of the 22 validation images was already a training image of one of them -> not promoted",
             ),
             (
                 Some(1),

@@ -62,6 +62,20 @@ async fn trainings_and_models_are_listed_registered_promoted_and_evaluated() {
 
     let registered = objects(&server.run(&["--json", "models", "register", &id]));
     assert_eq!(registered[0]["version"], 2);
+    let deleted = server.run(&["models", "delete", "1"]);
+    assert_eq!(deleted.status.code(), Some(1), "{}", text_of(&deleted));
+    assert_eq!(
+        text_of(&deleted),
+        "error: models/age/versions/1 is in use by the alias live\n  \
+         `visage models promote N` makes another version live\n"
+    );
+    let deleted = server.run(&["models", "delete", "live"]);
+    assert_eq!(deleted.status.code(), Some(2), "{}", text_of(&deleted));
+    assert!(
+        text_of(&deleted).contains("got the alias live of version 1"),
+        "{}",
+        text_of(&deleted)
+    );
     let moved = ["models", "alias", "set", "live", "2", "--expected", "0"];
     let refused = server.run(&moved);
     assert_eq!(refused.status.code(), Some(1), "{}", text_of(&refused));

@@ -482,7 +482,7 @@ async fn invalid_evaluations_are_refused_with_a_reason() {
         // The version's training has no test images, so its split has none here either.
         (
             with(|asked| asked.split = DatasetSplit::Test.into()),
-            "split: must have at least one image",
+            "split: must be a split with images; the dataset has",
         ),
         (
             with(|asked| asked.split = 9),

@@ -192,6 +192,8 @@ async fn an_interrupted_push_names_its_upload_which_is_listed_resumed_and_delete
         let pushed = pushed.join().unwrap();
         assert_eq!(pushed.status.code(), Some(130), "{}", text_of(&pushed));
         let text = text_of(&pushed);
+        assert!(text.contains("Packing 60 files, "), "{text}");
+        assert!(text.contains("Interrupted; the server has "), "{text}");
         let (_, rest) = text.split_once("--resume ").unwrap();
         rest.split_once('`').unwrap().0.to_owned()
     };
@@ -206,6 +208,21 @@ async fn an_interrupted_push_names_its_upload_which_is_listed_resumed_and_delete
             .collect::<Vec<_>>()
     };
     assert_eq!(listed(), [second.as_str(), &first]);
+
+    // Other contents of the same size are not mixed with those of the upload.
+    let files = files_of(&faces);
+    let kept = fs_err::read(&files[59]).unwrap();
+    let mut changed = kept.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    fs_err::write(&files[59], changed).unwrap();
+    let refused = server.run(&[&push[..], &["--resume", &first]].concat());
+    assert_eq!(refused.status.code(), Some(2), "{}", text_of(&refused));
+    assert!(
+        text_of(&refused).contains("was started with other contents"),
+        "{}",
+        text_of(&refused)
+    );
+    fs_err::write(&files[59], kept).unwrap();
     let resumed = server.run(&[&push[..], &["--resume", &first]].concat());
     assert!(resumed.status.success(), "{}", text_of(&resumed));
     let dataset = server.dataset("faces").await.unwrap();
@@ -216,6 +233,10 @@ async fn an_interrupted_push_names_its_upload_which_is_listed_resumed_and_delete
     assert!(listed().is_empty());
     let missing = server.run(&["dataset", "uploads", "rm", &second]);
     assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(
+        text_of(&missing),
+        format!("error: no upload `{second}`; `visage dataset uploads` lists them\n")
+    );
 }
 
 #[tokio::test]

@@ -291,10 +291,10 @@ async fn without_imagenet_weights_the_error_lists_three_remedies() {
         assert_eq!(violations[0].field, "spec.init");
         for part in [
             "offline mode is on",
-            "Put torchvision's file resnet18-f37072fd.pth into",
+            "put torchvision's file resnet18-f37072fd.pth into",
             directory.to_str().unwrap(),
             "let the server reach the hub",
-            "--init starter",
+            "; start from the built-in face model (STARTER), ",
         ] {
             let description = &violations[0].description;
             assert!(

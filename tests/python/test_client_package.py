@@ -1,6 +1,7 @@
 """Arguments, errors and resources of the Python package; `test_clients.py` has its predictions and followed trainings."""
 
 import asyncio
+import base64
 import concurrent.futures
 import dataclasses
 import hashlib
@@ -8,11 +9,15 @@ import http.client
 import inspect
 import os
 import pathlib
+import subprocess
 import sys
 import tarfile
 import time
 import unittest
 import unittest.mock
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
 
 import api
 import package
@@ -175,6 +180,27 @@ class ArgumentsTest(PackageTest):
             self.client.evaluation("live")
         with self.refused(self.visage.InvalidArgument, "^2 fields are invalid: spec.max_epochs.*; spec.batch_size"):
             self.client.train(faces, 0, batch_size=0)
+
+    def test_unavailable_weights_name_arguments_of_the_package(self):
+        details = status_pb2.Status(code=3, message="spec.init: as the API says it")
+        info = error_details_pb2.ErrorInfo(reason="WEIGHTS_UNAVAILABLE", domain="visage", metadata={"cause": "no response", "place": "/data/weights"})
+        details.details.add().Pack(info)
+        call = unittest.mock.Mock()
+        call.code.return_value = grpc.StatusCode.INVALID_ARGUMENT
+        call.details.return_value = details.message
+        call.trailing_metadata.return_value = [("grpc-status-details-bin", details.SerializeToString())]
+        text = str(self.visage.errors.from_rpc(call))
+        for part in ("hub is not available: no response; ", 'recipe="FAST"', 'init="STARTER"', "into /data/weights"):
+            self.assertIn(part, text)
+        self.assertNotIn("--", text)
+
+    def test_an_import_of_the_sources_says_how_to_install(self):
+        sources = os.path.join(api.REPOSITORY, "deploy/clients/python/src")
+        command = [sys.executable, "-c", "import visage_client"]
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": sources}, cwd=self.server.path("."), stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, universal_newlines=True)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("run `pip install ./deploy/clients/python`", done.stdout)
 
     def test_a_missing_server_is_reported_quickly_with_its_address(self):
         text = "failed to connect to 127.0.0.1:1: .*refused.*; start a server with `visage serve`, or pass its address"
@@ -448,7 +474,9 @@ class ResourcesTest(PackageTest):
         archive = Archive(faces)
         self.addCleanup(archive.close)
         archive.file.seek(0)
-        upload = self.begin_upload(archive.length, archive.file.read(50_000))
+        digest = "sha256 " + base64.b64encode(hashlib.sha256(archive.file.read()).digest()).decode()
+        archive.file.seek(0)
+        upload = self.begin_upload(archive.length, archive.file.read(50_000), {"Upload-Metadata": digest})
         killed = []
 
         def kill(progress):
@@ -458,11 +486,21 @@ class ResourcesTest(PackageTest):
         pushed = self.client.push_dataset("continued", faces, resume=upload, on_progress=kill)
         self.assertEqual((killed, pushed.upload, pushed.images), ([50_000], upload, 40))
 
-    def begin_upload(self, length, content):
+    def test_an_upload_with_other_contents_is_not_continued(self):
+        from visage_client.archive import Archive
+        archive = Archive(faces)
+        self.addCleanup(archive.close)
+        other = "sha256 " + base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+        for headers, message in [({"Upload-Metadata": other}, "was started with other contents"), ({}, "does not know with which contents")]:
+            upload = self.begin_upload(archive.length, b"other", headers)
+            with self.refused(self.visage.InvalidArgument, message):
+                self.client.push_dataset("mixed", faces, resume=upload)
+
+    def begin_upload(self, length, content, headers=None):
         """Starts an upload by the plain protocol and returns its id."""
         connection = http.client.HTTPConnection(self.server.http_address)
         self.addCleanup(connection.close)
-        connection.request("POST", "/datasets/uploads", headers={"Upload-Length": str(length)})
+        connection.request("POST", "/datasets/uploads", headers={"Upload-Length": str(length), **(headers or {})})
         response = connection.getresponse()
         response.read()
         upload = response.headers["location"].rsplit("/", 1)[1]

@@ -4,6 +4,7 @@ mod connection;
 mod download_stream;
 mod event_stream;
 mod retry;
+pub(crate) mod wrong_port;
 
 pub(crate) use connection::{Client, lost_cause, pages, request, request_within};
 pub(crate) use download_stream::download;

@@ -18,6 +18,12 @@ Examples:
   visage config --markdown                 the table of all settings
   visage config --metrics                  the table of all metrics";
 
+/// First lines of the TOML.
+const HEADING: &str = "\
+# Settings of `visage serve` in this directory with these flags and variables.
+# `visage info` shows those of a running server.
+";
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -44,7 +50,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Outcome, Error> {
     let resolved = args.settings.resolve(&context.environment)?;
     match output.is_json() {
         true => output.object(&resolved.to_json())?,
-        false => output.line(&resolved.to_toml())?,
+        false => {
+            output.line(HEADING)?;
+            output.line(&resolved.to_toml())?;
+        }
     }
     Ok(Outcome::Done)
 }

@@ -21,14 +21,14 @@ use crate::{
     },
     proto::v1::{
         DatasetSpec, DatasetSplit, EvaluateModelVersionRequest, EvaluationProgress,
-        EvaluationReport, GetEvaluationRequest, PredictedImage,
+        EvaluationReport, GetEvaluationRequest, GetModelVersionRequest, InitSpec, PredictedImage,
         evaluate_model_version_response::Kind,
     },
 };
 
 const EXAMPLES: &str = "\
 Examples:
-  visage evaluate                            stored evaluation on the test images of the training
+  visage evaluate                            stored result on the training's test images
   visage evaluate faces/ --split test
   visage evaluate faces/ --version previous --plots plots/ --interval 0.8
   visage evaluate faces.csv --predictions --json | jq .evaluation.mae";
@@ -178,12 +178,23 @@ async fn show_stored(name: String, context: &Context) -> Result<Outcome, Error> 
         ),
         checkpoint => format!("{}, from {checkpoint}", stored.model_version),
     })?;
-    let mut lines = report::test_lines(&evaluation);
+    let init = initial_weights(&stored.model_version, &client).await?;
+    let mut lines = report::test_lines(&evaluation, init.as_ref());
     lines.extend(report::worst_lines(&evaluation));
     for line in lines {
         context.output.line(&line)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Initial weights of the training of a version.
+async fn initial_weights(version: &str, client: &Client) -> Result<Option<InitSpec>, Error> {
+    let message = GetModelVersionRequest {
+        name: version.to_owned(),
+    };
+    let response = client.models().get_model_version(request(message)).await;
+    let version = client.message(response)?.version;
+    Ok(version.and_then(|version| version.spec?.init))
 }
 
 /// Follows an evaluation to its report.

@@ -201,6 +201,12 @@ impl View<'_> {
         for line in report::summary_lines(training) {
             output.line(&line)?;
         }
+        if self.promoted == Some(true)
+            && let Some(warning) = worse_warning(training)
+        {
+            output.warn(&warning);
+            return Ok(outcome);
+        }
         if let Some(hint) = self.hint(training) {
             output.note(&hint);
         }
@@ -242,6 +248,30 @@ impl View<'_> {
     }
 }
 
+/// Warning that the live version has no lower error than the weights that its training started
+/// from, with the way back to the version that was live before.
+fn worse_warning(training: &Training) -> Option<String> {
+    if !report::is_not_better(training)? {
+        return None;
+    }
+    let replaced = training
+        .promotion
+        .as_ref()
+        .map(|promotion| short_names::version_id(&promotion.live_version))
+        .filter(|replaced| !replaced.is_empty());
+    let remedy = match replaced {
+        Some(replaced) => {
+            format!("; `visage models rollback` makes version {replaced} live again")
+        }
+        None => String::new(),
+    };
+    Some(format!(
+        "warning: version {} is live, although its error is not lower than that of its initial \
+         weights{remedy}.",
+        short_names::version_id(&training.model_version)
+    ))
+}
+
 /// A training that has not ended, seen with `--no-follow`, is not a failure.
 fn outcome(state: TrainingState) -> Outcome {
     match state {
@@ -255,5 +285,45 @@ fn outcome(state: TrainingState) -> Outcome {
         | TrainingState::Stopping
         | TrainingState::Cancelling
         | TrainingState::Succeeded => Outcome::Done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::{EpochMetrics, Promotion};
+
+    #[test]
+    fn a_promoted_version_that_is_worse_is_a_warning_with_the_way_back() {
+        let validated = |val_mae: f64| {
+            Some(EpochMetrics {
+                val_mae,
+                ..EpochMetrics::default()
+            })
+        };
+        let mut training = Training {
+            initial: validated(3.63),
+            best: validated(4.72),
+            model_version: "models/age/versions/2".to_owned(),
+            promotion: Some(Promotion {
+                promoted: true,
+                live_version: "models/age/versions/1".to_owned(),
+                ..Promotion::default()
+            }),
+            ..Training::default()
+        };
+        assert_eq!(
+            worse_warning(&training).unwrap(),
+            "warning: version 2 is live, although its error is not lower than that of its initial \
+             weights; `visage models rollback` makes version 1 live again."
+        );
+        // The first version of a model has no way back.
+        training.promotion = Some(Promotion::default());
+        let warning = worse_warning(&training).unwrap();
+        assert!(!warning.contains("rollback"), "{warning}");
+        training.best = validated(3.62);
+        assert_eq!(worse_warning(&training), None);
+        training.initial = None;
+        assert_eq!(worse_warning(&training), None);
     }
 }

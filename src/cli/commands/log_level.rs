@@ -17,7 +17,8 @@ Examples:
   visage log-level info,visage::store=debug     more details of one module
   visage log-level info                         the default
 
-The change lasts until the server stops, and applies to trainings that are started afterwards.";
+The change lasts until the server stops, and applies to trainings that are
+started afterwards.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

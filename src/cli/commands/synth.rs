@@ -9,7 +9,7 @@ use crate::{
         context::{Context, Outcome},
         error::Error,
     },
-    synth::{Options, write_faces},
+    synth::{self, Options, write_faces},
 };
 
 const EXAMPLES: &str = "\
@@ -52,7 +52,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<Outcome, Error> {
         );
     });
     context.output.clear();
-    let summary = result?;
+    let summary = result.map_err(refused)?;
     let dir = args.dir.display().to_string();
     if context.output.is_json() {
         let object = json!({ "dir": dir, "written": summary.written, "kept": summary.kept });
@@ -61,10 +61,22 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<Outcome, Error> {
     }
     context.output.line(&dir)?;
     context.output.note(&format!(
-        "{} images drawn, {} already existed. Train on them with `visage train {dir}`.",
+        "{} images drawn, {} already existed. Train on them with `visage train {dir} --recipe fast`.",
         summary.written, summary.kept
     ));
     Ok(Outcome::Done)
+}
+
+/// Values out of range are wrong usage of the flag that the message starts with.
+fn refused(error: synth::Error) -> Error {
+    match error {
+        synth::Error::Count { .. } | synth::Error::Size { .. } | synth::Error::Ages { .. } => {
+            Error::Usage(format!("--{error}"))
+        }
+        synth::Error::Foreign { .. } | synth::Error::Io(_) | synth::Error::Encode { .. } => {
+            error.into()
+        }
+    }
 }
 
 fn parse_ages(text: &str) -> Result<RangeInclusive<u8>, String> {

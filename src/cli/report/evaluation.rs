@@ -5,23 +5,46 @@ use crate::{
         output::text::{duration_text, std_duration},
         report::scan::{left_out_columns_line, rejects_line},
     },
-    proto::v1::{BaselineSource, DatasetSplit, Evaluation, EvaluationReport, PredictedImage},
+    proto::v1::{
+        BaselineSource, DatasetSplit, Evaluation, EvaluationReport, InitKind, InitSpec,
+        PredictedImage,
+    },
 };
 
-/// Metrics on the test images of a training, as [`evaluation_lines`], with the number of images
-/// that the version was trained on. An evaluation report has that number in its warnings.
-pub(crate) fn test_lines(test: &Evaluation) -> Vec<String> {
+/// Metrics on the test images of a training, as [`evaluation_lines`], with a warning about images
+/// that the version was trained on. `init` are the initial weights of the training. An evaluation
+/// report has its own warning.
+pub(crate) fn test_lines(test: &Evaluation, init: Option<&InitSpec>) -> Vec<String> {
     let mut lines = evaluation_lines("Test", test);
-    let trained_on = match test.trained_on_images {
+    let warning = match test.trained_on_images {
         Some(0) => return lines,
         Some(trained_on) => format!(
-            "  {trained_on} of these {} images were trained on; the metrics are optimistic",
-            test.images
+            "{trained_on} of these {} images were trained on; the metrics are optimistic{}",
+            test.images,
+            init.map(trained_on_cause).unwrap_or_default()
         ),
-        None => "  whether some of these images were trained on is not recorded".to_owned(),
+        None => "the images that the version was trained on are not recorded; if some of these \
+                 are among them, the metrics are optimistic"
+            .to_owned(),
     };
-    lines.insert(1, trained_on);
+    lines.insert(1, format!("  warning: {warning}"));
     lines
+}
+
+/// Probable reason why a training has test images that were trained on: its initial weights, or
+/// else repeated images.
+fn trained_on_cause(init: &InitSpec) -> String {
+    match (init.kind(), init.version.as_str()) {
+        (InitKind::Unspecified, _) => String::new(),
+        (InitKind::Starter, _) => {
+            ". The initial weights, the starter, were trained on images of UTKFace".to_owned()
+        }
+        (InitKind::Path, "") => format!(". The initial weights are {}", init.path),
+        (InitKind::Path, version) => format!(". The initial weights are {version}"),
+        (InitKind::Imagenet1kV1 | InitKind::Random, _) => {
+            ". `visage dataset check` finds images that are in two splits".to_owned()
+        }
+    }
 }
 
 /// Metrics over all images, coverage of the interval, and a table of the groups; `title` names the
@@ -165,20 +188,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_lines_count_the_images_that_were_trained_on() {
-        let second = |trained_on_images: Option<u64>| {
+    fn test_lines_warn_of_images_that_were_trained_on_and_name_the_cause() {
+        let second = |trained_on_images: Option<u64>, init: Option<&InitSpec>| {
             let test = Evaluation {
                 images: 56,
                 trained_on_images,
                 ..Default::default()
             };
-            test_lines(&test).swap_remove(1)
+            test_lines(&test, init).swap_remove(1)
         };
-        assert_eq!(
-            second(Some(47)),
-            "  47 of these 56 images were trained on; the metrics are optimistic"
-        );
-        assert!(second(None).contains("is not recorded"));
-        assert!(second(Some(0)).starts_with("  within"));
+        let counted =
+            "  warning: 47 of these 56 images were trained on; the metrics are optimistic";
+        assert_eq!(second(Some(47), None), counted);
+        let init = |kind: InitKind, version: &str| InitSpec {
+            kind: kind.into(),
+            version: version.to_owned(),
+            ..Default::default()
+        };
+        for (init, cause) in [
+            (
+                init(InitKind::Starter, ""),
+                ". The initial weights, the starter, were trained on images of UTKFace",
+            ),
+            (
+                init(InitKind::Path, "models/age/versions/2"),
+                ". The initial weights are models/age/versions/2",
+            ),
+            (
+                init(InitKind::Random, ""),
+                ". `visage dataset check` finds images that are in two splits",
+            ),
+        ] {
+            assert_eq!(second(Some(47), Some(&init)), format!("{counted}{cause}"));
+        }
+        assert!(second(None, None).starts_with("  warning: the images that the version"));
+        assert!(second(Some(0), None).starts_with("  within"));
     }
 }

@@ -12,8 +12,8 @@ pub(crate) use self::{
     evaluation::{evaluation_report_lines, predicted_lines, test_lines, worst_lines},
     scan::{dataset_lines, step_text},
     training::{
-        duration, epoch_line, estimate_line, initial_line, lost_sentence, progress_text,
-        summary_lines,
+        duration, epoch_line, estimate_line, initial_line, is_not_better, lost_sentence,
+        progress_text, state_line, summary_lines,
     },
 };
 pub(crate) use crate::names::of_state as state_name;

@@ -8,7 +8,8 @@ use crate::{
         report::evaluation::test_lines,
         status_text::with_flags,
     },
-    proto::v1::{EpochMetrics, Estimate, Progress, Promote, StopReason, Training, TrainingState},
+    names::state_in_words,
+    proto::v1::{EpochMetrics, Estimate, Progress, Promote, StopReason, Training},
 };
 
 /// Shortest remaining time that is shown.
@@ -113,9 +114,16 @@ pub(crate) fn duration(training: &Training) -> Option<Duration> {
     SystemTime::try_from(end).ok()?.duration_since(start).ok()
 }
 
-/// State, stop reason, best epoch and test evaluation of a training.
-pub(crate) fn summary_lines(training: &Training) -> Vec<String> {
-    let mut headline = format!("{} {}", training.name, state_text(training.state()));
+/// True if the best epoch has no lower error than the initial weights; `None` if these were not
+/// validated.
+pub(crate) fn is_not_better(training: &Training) -> Option<bool> {
+    let (initial, best) = (training.initial.as_ref()?, training.best.as_ref()?);
+    Some(best.val_mae >= initial.val_mae)
+}
+
+/// State, stop reason and duration of a training.
+pub(crate) fn state_line(training: &Training) -> String {
+    let mut headline = format!("{} {}", training.name, state_in_words(training.state()));
     let reason = stop_reason_text(training.stop_reason());
     if !reason.is_empty() {
         headline.push_str(&format!(": {reason}"));
@@ -123,7 +131,12 @@ pub(crate) fn summary_lines(training: &Training) -> Vec<String> {
     if let Some(duration) = duration(training) {
         headline.push_str(&format!(" ({})", duration_text(duration)));
     }
-    let mut lines = vec![headline];
+    headline
+}
+
+/// State, best epoch and test evaluation of a training.
+pub(crate) fn summary_lines(training: &Training) -> Vec<String> {
+    let mut lines = vec![state_line(training)];
     if let Some(failure) = &training.failure {
         let message = with_flags(&failure.message);
         lines.push(format!("  {message} ({})", failure.reason));
@@ -137,7 +150,8 @@ pub(crate) fn summary_lines(training: &Training) -> Vec<String> {
         lines.extend(initial.map(|initial| gain_line(initial, best)));
     }
     if let Some(test) = &training.test {
-        lines.extend(test_lines(test));
+        let spec = training.resolved_spec.as_ref();
+        lines.extend(test_lines(test, spec.and_then(|spec| spec.init.as_ref())));
     }
     if !training.model_version.is_empty() {
         lines.push(format!("Model version: {}", training.model_version));
@@ -152,22 +166,6 @@ fn promotion_line(training: &Training) -> Option<String> {
     let is_compared = spec.is_some_and(|spec| spec.promote() == Promote::IfBetter);
     let promotion = training.promotion.as_ref().filter(|_| is_compared)?;
     Some(format!("Promotion: {}", promotion.reason))
-}
-
-fn state_text(state: TrainingState) -> &'static str {
-    match state {
-        TrainingState::Unspecified => "is in an unknown state",
-        TrainingState::Queued => "is queued",
-        TrainingState::Preparing => "is preparing its dataset and weights",
-        TrainingState::Running => "is running",
-        TrainingState::Pausing => "is pausing",
-        TrainingState::Paused => "is paused",
-        TrainingState::Stopping => "is stopping early",
-        TrainingState::Cancelling => "is being cancelled",
-        TrainingState::Succeeded => "succeeded",
-        TrainingState::Failed => "failed",
-        TrainingState::Cancelled => "was cancelled",
-    }
 }
 
 fn stop_reason_text(reason: StopReason) -> &'static str {

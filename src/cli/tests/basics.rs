@@ -1,6 +1,7 @@
 use std::io::{self, ErrorKind, Write};
 
 use clap::{CommandFactory as _, Parser as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     cli::{
@@ -41,7 +42,6 @@ fn wrong_usage_ends_with_2_and_help_with_0() {
         &["trainings", "list", "--state", "happy"],
         &["trainings", "list", "--watch=1ms"],
         &["trainings", "list", "--watch=often"],
-        &["trainings", "compare", "only-one"],
         &["models", "list", "--watch=2h"],
         &["dataset", "uploads", "rm"],
         &["evaluate", "--split", "test"],
@@ -145,6 +145,66 @@ async fn a_refusal_ends_with_1() {
         (run.code, run.stderr.as_str()),
         (1, "error: trainings/absent does not exist\n")
     );
+}
+
+#[tokio::test]
+async fn the_http_port_is_recognized_and_the_grpc_port_named() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 24];
+            stream.read_exact(&mut request).await.unwrap();
+            // As a port without HTTP/2, which closes the connection.
+            if request.starts_with(b"GET /readyz ") {
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                let body = "{\"ready\":true,\"grpc_port\":4000,\"components\":[]}\n";
+                let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+                let response = format!("{head}{body}");
+                stream.write_all(response.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let run = visage(&format!("http://{address}"), &["info"]).await;
+    serving.abort();
+    assert_eq!(
+        (run.code, run.stderr),
+        (
+            3,
+            format!(
+                "error: http://{address} is the HTTP port of the server; commands need its gRPC \
+                 port: --server 127.0.0.1:4000 or VISAGE_SERVER=127.0.0.1:4000\n"
+            )
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_comparison_of_one_training_is_wrong_usage() {
+    let run = visage("http://127.0.0.1:1", &["trainings", "compare", "only"]).await;
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("`visage trainings get only` shows one"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn no_line_of_examples_is_broken_on_a_terminal_of_80_columns() {
+    fn check(command: &clap::Command, path: &str) {
+        let help = command.get_after_help().map(ToString::to_string);
+        for line in help.unwrap_or_default().lines() {
+            assert!(line.chars().count() <= 80, "{path}: {line}");
+        }
+        for below in command.get_subcommands() {
+            check(below, &format!("{path} {}", below.get_name()));
+        }
+    }
+    check(&parser(), "visage");
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub(crate) struct Upload {
     pub offset: u64,
     /// Announced bytes.
     pub length: u64,
+    /// Text of the client that created it, by which it recognizes the content; empty for none.
+    pub metadata: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,6 +63,9 @@ struct Metadata {
     /// The client that created the upload; earlier versions did not store it.
     #[serde(default)]
     client: String,
+    /// Text of the client; absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    metadata: String,
 }
 
 impl Uploads {
@@ -83,16 +88,22 @@ impl Uploads {
         })
     }
 
-    /// Creates an upload of `length` bytes for a client.
+    /// Creates an upload of `length` bytes for a client. `text` is kept for it.
     ///
     /// # Errors
     /// [`Error::UploadSize`], [`Error::DiskLow`] and [`Error::TooManyUploads`].
-    pub(crate) async fn create(&self, length: u64, client: &str) -> Result<Upload, Error> {
+    pub(crate) async fn create(
+        &self,
+        length: u64,
+        client: &str,
+        text: &str,
+    ) -> Result<Upload, Error> {
         let limit = self.inner.max_bytes;
         if length == 0 || length > limit {
             return Err(Error::UploadSize { length, limit });
         }
         let (inner, client) = (Arc::clone(&self.inner), client.to_owned());
+        let kept = text.to_owned();
         let created = blocking(move || {
             // It guards no value, so a panic cannot leave one half changed.
             let creating = inner.creating.lock();
@@ -109,6 +120,7 @@ impl Uploads {
                 format: FORMAT,
                 length,
                 client,
+                metadata: kept,
             };
             // The upload exists once its metadata is written.
             files::write_atomic(&inner.metadata(id), &serde_json::to_vec(&metadata)?)?;
@@ -120,6 +132,7 @@ impl Uploads {
             id,
             offset: 0,
             length,
+            metadata: text.to_owned(),
         })
     }
 
@@ -142,6 +155,7 @@ impl Uploads {
             id,
             offset: data.map_err(missing)?.len(),
             length: metadata.length,
+            metadata: metadata.metadata,
         })
     }
 

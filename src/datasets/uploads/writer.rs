@@ -21,7 +21,8 @@ impl Uploads {
     pub(crate) async fn write_at(&self, upload: &str, given: u64) -> Result<Writer, Error> {
         let claim = self.claim(parse(upload)?)?;
         // After the claim, because no other request writes to it now.
-        let Upload { id, offset, length } = self.get(upload).await?;
+        let found = self.get(upload).await?;
+        let (id, offset) = (found.id, found.offset);
         if given != offset {
             return Err(Error::WrongOffset {
                 upload: id.to_string(),
@@ -38,7 +39,7 @@ impl Uploads {
         let mut file = file.into_parts().0;
         file.seek(SeekFrom::Start(offset)).await?;
         Ok(Writer {
-            upload: Upload { id, offset, length },
+            upload: found,
             file,
             unchecked: 0,
             claim,

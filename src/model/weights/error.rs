@@ -43,10 +43,9 @@ pub enum Error {
     Misfit { path: PathBuf, reason: Box<Error> },
     /// No local file, and the hub did not provide it.
     #[error(
-        "the ImageNet weights are not on the server, and the Hugging Face hub is not available: {reason}. \
-         Put torchvision's file resnet18-f37072fd.pth into {place}. \
-         Or start from the built-in face model with `--init starter`. \
-         Or let the server reach the hub, or a mirror that HF_ENDPOINT names."
+        "the ImageNet weights are not on the server, and the Hugging Face hub is not available: {reason}; \
+         start from the built-in face model (STARTER), put torchvision's file resnet18-f37072fd.pth into {place}, \
+         or let the server reach the hub or a mirror that HF_ENDPOINT names"
     )]
     Unavailable {
         reason: HubError,

@@ -6,14 +6,17 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub(in crate::server) struct Readiness {
     ready: bool,
+    /// Port of the gRPC API, for clients that were given this port instead.
+    grpc_port: u16,
     components: Vec<Component>,
 }
 
 impl Readiness {
     /// Ready exactly if all components are.
-    pub(in crate::server) fn of(components: Vec<Component>) -> Self {
+    pub(in crate::server) fn of(grpc_port: u16, components: Vec<Component>) -> Self {
         Self {
             ready: components.iter().all(|component| component.ready),
+            grpc_port,
             components,
         }
     }

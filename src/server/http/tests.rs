@@ -53,18 +53,21 @@ impl Server {
                 } else {
                     "database is locked"
                 };
-                Readiness::of(vec![
-                    Component {
-                        name: "store",
-                        ready,
-                        detail: detail.into(),
-                    },
-                    Component {
-                        name: "model",
-                        ready: true,
-                        detail: "age version 1".into(),
-                    },
-                ])
+                Readiness::of(
+                    4000,
+                    vec![
+                        Component {
+                            name: "store",
+                            ready,
+                            detail: detail.into(),
+                        },
+                        Component {
+                            name: "model",
+                            ready: true,
+                            detail: "age version 1".into(),
+                        },
+                    ],
+                )
             }),
             pages: Router::new().route("/dashboard", get(|| async { "a dashboard" })),
             auth: Auth {

@@ -4,7 +4,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::report::{self, Results, own_dataset_warning, trained_on_warning};
+use super::report::{self, OfStarter, Results, own_dataset_warning};
 use crate::{
     dataset::{
         self, DEFAULT_SEED, Dataset, DatasetSpec, Phase, Purpose, Sample, dataset_report,
@@ -14,7 +14,10 @@ use crate::{
     model::training_images::TrainingImages,
     names::{DEFAULT_MODEL, LIVE, VersionName},
     proto::{
-        v1::{self, DatasetSplit, SplitGrouping, evaluate_model_version_response::Kind},
+        v1::{
+            self, DatasetSplit, InitKind, SplitGrouping, VersionOrigin,
+            evaluate_model_version_response::Kind,
+        },
         validation::Check,
     },
     services::{
@@ -119,6 +122,7 @@ impl Evaluation {
                 level: interval_level(&model, request.interval_level, "interval_level")?,
                 plots: request.include_plots,
                 predictions: request.include_predictions,
+                of_starter: of_starter(&version),
             },
             context,
             model,
@@ -174,9 +178,10 @@ impl Evaluation {
             predictions,
             predicted_plot,
             residual_plot,
+            trained_on_warning,
         } = predictor.compute(compute).await??;
         let mut warnings = dataset.report.warnings.clone();
-        warnings.extend(trained_on_warning(&evaluation));
+        warnings.extend(trained_on_warning);
         if dataset.digest == self.version.dataset_digest {
             warnings.extend(own_dataset_warning(self.split, self.trained_on.is_some()));
         }
@@ -226,7 +231,9 @@ impl Evaluation {
         let mut samples: Vec<Sample> = parts.into_iter().flatten().cloned().collect();
         if samples.is_empty() {
             let description = format!(
-                "must have at least one image; the dataset has {} images for training, {} for validation and {} for testing",
+                "must be a split with images; the dataset has {} images for training, {} for validation and {} for testing. \
+                 Select another split, or all images of a dataset that the version was not trained on. \
+                 Images in a directory `test`, or in rows with the split `test` of a manifest, are test images.",
                 dataset.train.len(),
                 dataset.val.len(),
                 dataset.test.len()
@@ -259,6 +266,16 @@ impl Evaluation {
             example.unwrap_or_default()
         );
         Err(status::invalid("dataset.path", description))
+    }
+}
+
+fn of_starter(version: &v1::ModelVersion) -> Option<OfStarter> {
+    let init = version.spec.as_ref().and_then(|spec| spec.init.as_ref());
+    match version.origin() {
+        VersionOrigin::Starter => Some(OfStarter::Itself),
+        VersionOrigin::Unspecified | VersionOrigin::Training => init
+            .is_some_and(|init| init.kind() == InitKind::Starter)
+            .then_some(OfStarter::FineTuned),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
         plots,
     },
     inference::{FilePrediction, ServedModel},
-    model::training_images::TrainingImages,
+    model::{starter, training_images::TrainingImages},
     proto::v1::{self, DatasetSplit},
 };
 
@@ -17,6 +17,15 @@ pub(super) struct Options {
     pub(super) level: Option<f64>,
     pub(super) plots: bool,
     pub(super) predictions: bool,
+    /// The version is the starter, or its training started from it.
+    pub(super) of_starter: Option<OfStarter>,
+}
+
+/// Relation of a version to the starter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OfStarter {
+    Itself,
+    FineTuned,
 }
 
 pub(super) struct Results {
@@ -24,6 +33,8 @@ pub(super) struct Results {
     pub(super) predictions: Vec<v1::PredictedImage>,
     pub(super) predicted_plot: Vec<u8>,
     pub(super) residual_plot: Vec<u8>,
+    /// The warning for images that the version was trained on.
+    pub(super) trained_on_warning: Option<String>,
 }
 
 /// Computes metrics and draws plots, which takes too long for an async thread.
@@ -59,8 +70,16 @@ pub(super) fn compute(
         predictions: Vec::new(),
         predicted_plot: Vec::new(),
         residual_plot: Vec::new(),
+        trained_on_warning: None,
     };
-    results.evaluation.trained_on_images = trained_on.map(|trained_on| trained_on.count(hashes));
+    let trained_on = trained_on.map(|trained_on| trained_on.count(hashes.iter().copied()));
+    results.evaluation.trained_on_images = trained_on;
+    let starter = options.of_starter.and_then(|relation| {
+        // Without its record, which is built in, the warning does not name it.
+        let images = starter::training_images().ok()?;
+        Some((relation, images.count(hashes)))
+    });
+    results.trained_on_warning = trained_on_warning(&results.evaluation, starter);
     if options.predictions {
         results.predictions = images.iter().map(predicted_image).collect();
     }
@@ -79,13 +98,29 @@ pub(super) fn compute(
 }
 
 /// The warning for images that the version was trained on, or that it may have been trained on.
-pub(super) fn trained_on_warning(evaluation: &v1::Evaluation) -> Option<String> {
+/// `starter` is the number of images that a version of the starter has from it.
+fn trained_on_warning(
+    evaluation: &v1::Evaluation,
+    starter: Option<(OfStarter, u64)>,
+) -> Option<String> {
     let images = evaluation.images;
     match evaluation.trained_on_images {
         Some(0) => None,
-        Some(trained_on) => Some(format!(
-            "{trained_on} of these {images} images were trained on; the metrics are optimistic"
-        )),
+        Some(trained_on) => {
+            let by_starter = match starter {
+                None | Some((_, 0)) => String::new(),
+                Some((OfStarter::Itself, _)) => " by the starter".to_owned(),
+                Some((OfStarter::FineTuned, count)) if count >= trained_on => {
+                    " by the starter, from which the version was fine-tuned".to_owned()
+                }
+                Some((OfStarter::FineTuned, count)) => format!(
+                    ", {count} of them by the starter, from which the version was fine-tuned"
+                ),
+            };
+            Some(format!(
+                "{trained_on} of these {images} images were trained on{by_starter}; the metrics are optimistic"
+            ))
+        }
         None => Some(
             "the images that the version was trained on are not recorded; if some of these are among them, the metrics are optimistic".to_owned(),
         ),
@@ -119,13 +154,35 @@ mod tests {
 
     #[test]
     fn images_that_were_trained_on_are_counted_in_a_warning() {
-        let warning = |trained_on_images: Option<u64>| {
-            trained_on_warning(&v1::Evaluation {
+        let warning_with = |trained_on_images: Option<u64>, starter| {
+            let evaluation = v1::Evaluation {
                 images: 56,
                 trained_on_images,
                 ..Default::default()
-            })
+            };
+            trained_on_warning(&evaluation, starter)
         };
+        let warning = |trained_on_images: Option<u64>| warning_with(trained_on_images, None);
+        for (relation, count, part) in [
+            (OfStarter::Itself, 47, "trained on by the starter; the"),
+            (
+                OfStarter::FineTuned,
+                47,
+                "trained on by the starter, from which the version was fine-tuned; the",
+            ),
+            (
+                OfStarter::FineTuned,
+                40,
+                "trained on, 40 of them by the starter, from which",
+            ),
+            (OfStarter::FineTuned, 0, "trained on; the"),
+        ] {
+            let text = warning_with(Some(47), Some((relation, count))).unwrap();
+            assert!(
+                text.starts_with("47 of these 56 images were ") && text.contains(part),
+                "{text}"
+            );
+        }
         assert_eq!(warning(Some(0)), None);
         assert_eq!(
             warning(Some(47)).unwrap(),

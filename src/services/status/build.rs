@@ -119,11 +119,16 @@ pub(super) fn invalid_image(field: &str, index: usize, description: &str, messag
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
-/// Initial weights that cannot be found.
-pub(super) fn unavailable_weights(description: &str) -> Status {
+/// Initial weights that cannot be found. `metadata` has the parts of the description, with which a
+/// client can write remedies in its own terms.
+pub(super) fn unavailable_weights(description: &str, metadata: &[(&str, String)]) -> Status {
     let status = invalid("spec.init", description);
     let mut details = status.get_error_details();
-    details.set_error_info("WEIGHTS_UNAVAILABLE", DOMAIN, HashMap::new());
+    let metadata: HashMap<String, String> = metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), shorten(value, MAX_FIELD)))
+        .collect();
+    details.set_error_info("WEIGHTS_UNAVAILABLE", DOMAIN, metadata);
     Status::with_error_details(status.code(), status.message(), details)
 }
 

@@ -223,7 +223,21 @@ pub(crate) fn invalid_dataset(error: &dataset::Error, prefix: &str) -> Status {
 
 /// Initial weights that are neither on the server nor on the hub.
 pub(crate) fn weights_unavailable(error: &model::weights::Error) -> Status {
-    unavailable_weights(&error.to_string())
+    use model::weights::Error as E;
+    let metadata = match error {
+        E::Unavailable { reason, place } => {
+            vec![("cause", reason.to_string()), ("place", place.clone())]
+        }
+        E::Io(_)
+        | E::NotAFile { .. }
+        | E::TooLarge { .. }
+        | E::Format { .. }
+        | E::Digest { .. }
+        | E::Values(_)
+        | E::Shapes(_)
+        | E::Misfit { .. } => Vec::new(),
+    };
+    unavailable_weights(&error.to_string(), &metadata)
 }
 
 /// Initial weights that cannot be used.

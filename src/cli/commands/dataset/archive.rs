@@ -1,7 +1,8 @@
 //! The archive to upload: a file as it is, or a directory packed into a temporary tar.
 //!
 //! The tar of an unchanged directory always has the same bytes (sorted names; fixed modes, owners
-//! and times), so a later run can resume an interrupted upload.
+//! and times), so a later run can resume an interrupted upload. Their digest shows whether it is
+//! the same content.
 
 use std::{
     collections::HashSet,
@@ -11,43 +12,69 @@ use std::{
 };
 
 use fs_err as fs;
+use sha2::{Digest as _, Sha256};
 use tar::{Builder, Header};
 
-use crate::dataset::{FileKind, HEAD_BYTES, Skipped, file_kind, is_image_content};
+use crate::{
+    cli::{commands::dataset::background::Reporter, output::text::size_text},
+    dataset::{FileKind, HEAD_BYTES, Skipped, file_kind, is_image_content},
+};
+
+/// Bytes that are read at a time.
+const BUFFER_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Archive {
     file: File,
     /// Size in bytes.
     length: u64,
+    /// SHA-256 of all bytes.
+    sha256: [u8; 32],
     /// Sentences about files that may be images but are not part of the archive.
     warnings: Vec<String>,
 }
 
 impl Archive {
-    /// Packs a directory, or opens a file. `on_progress` receives the packed and the total bytes.
+    /// Packs a directory, or opens a file, and computes the digest.
     ///
     /// # Errors
     /// A path that cannot be read, a directory without images, or a full temporary directory.
-    pub(super) fn open(path: &Path, on_progress: impl FnMut(u64, u64)) -> io::Result<Self> {
-        let (file, warnings) = if fs::metadata(path)?.is_dir() {
-            let listing = Listing::read(path)?;
+    pub(super) fn open(path: &Path, reporter: &Reporter) -> io::Result<Self> {
+        if !fs::metadata(path)?.is_dir() {
+            let file = fs::File::open(path)?.into_parts().0;
+            let (length, sha256) = digest(&file, reporter)?;
+            return Ok(Self {
+                file,
+                length,
+                sha256,
+                warnings: Vec::new(),
+            });
+        }
+        let listing = Listing::read(path)?;
+        let (count, bytes) = (listing.files.len(), listing.bytes());
+        reporter.note(format!("Packing {count} files, {}.", size_text(bytes)));
+        let mut target = Hashing {
             // Without a name, so that it never outlives the process.
-            let mut file = tempfile::tempfile()?;
-            pack(&listing.files, &mut file, on_progress)?;
-            (file, listing.skipped.warnings())
-        } else {
-            (fs::File::open(path)?.into_parts().0, Vec::new())
+            file: tempfile::tempfile()?,
+            digest: Sha256::new(),
         };
+        pack(&listing.files, &mut target, |packed| {
+            reporter.report("pack", packed, bytes);
+        })?;
         Ok(Self {
-            length: file.metadata()?.len(),
-            file,
-            warnings,
+            length: target.file.metadata()?.len(),
+            file: target.file,
+            sha256: target.digest.finalize().into(),
+            warnings: listing.skipped.warnings(),
         })
     }
 
     pub(super) fn length(&self) -> u64 {
         self.length
+    }
+
+    pub(super) fn sha256(&self) -> &[u8; 32] {
+        &self.sha256
     }
 
     pub(super) fn warnings(&self) -> &[String] {
@@ -62,6 +89,40 @@ impl Archive {
     }
 }
 
+/// Length and SHA-256 of a file.
+fn digest(mut file: &File, reporter: &Reporter) -> io::Result<(u64, [u8; 32])> {
+    let total = file.metadata()?.len();
+    let (mut length, mut digest) = (0, Sha256::new());
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        reporter.report("read", length, total);
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((length, digest.finalize().into()));
+        }
+        digest.update(&buffer[..read]);
+        length += read as u64;
+    }
+}
+
+/// A file and the digest of what is written to it.
+struct Hashing {
+    file: File,
+    digest: Sha256,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.digest.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// A file of the archive.
 struct Member {
     path: PathBuf,
@@ -73,13 +134,12 @@ struct Member {
 fn pack(
     members: &[Member],
     target: impl Write,
-    mut on_progress: impl FnMut(u64, u64),
+    mut on_progress: impl FnMut(u64),
 ) -> io::Result<()> {
-    let total = members.iter().map(|member| member.bytes).sum();
     let mut packed = 0;
     let mut tar = Builder::new(target);
     for member in members {
-        on_progress(packed, total);
+        on_progress(packed);
         let mut file = fs::File::open(&member.path)?;
         let mut header = Header::new_gnu();
         header.set_size(member.bytes);
@@ -103,6 +163,10 @@ struct Listing {
 }
 
 impl Listing {
+    fn bytes(&self) -> u64 {
+        self.files.iter().map(|member| member.bytes).sum()
+    }
+
     /// Walks the directory, following links and leaving out hidden files.
     fn read(directory: &Path) -> io::Result<Self> {
         let mut files = Vec::new();
@@ -216,7 +280,7 @@ mod tests {
     #[test]
     fn a_directory_becomes_a_tar_of_its_images_and_manifests() {
         let directory = directory();
-        let archive = Archive::open(directory.path(), |_, _| {}).unwrap();
+        let archive = Archive::open(directory.path(), &Reporter::unread()).unwrap();
         let packed = bytes(&archive, 0);
         assert_eq!(packed.len() as u64, archive.length());
         let mut read = tar::Archive::new(packed.as_slice());
@@ -247,20 +311,37 @@ mod tests {
     #[test]
     fn an_unchanged_directory_has_the_same_bytes_in_a_later_run() {
         let directory = directory();
-        let first = Archive::open(directory.path(), |_, _| {}).unwrap();
+        let first = Archive::open(directory.path(), &Reporter::unread()).unwrap();
         let image = directory.path().join("train").join("32_empty.jpg");
         let later = SystemTime::now() + Duration::from_secs(3600);
         let touched = fs_err::OpenOptions::new().write(true).open(image).unwrap();
         touched.file().set_modified(later).unwrap();
-        let second = Archive::open(directory.path(), |_, _| {}).unwrap();
+        let second = Archive::open(directory.path(), &Reporter::unread()).unwrap();
         assert!(bytes(&first, 0) == bytes(&second, 0));
         assert!(bytes(&first, 700) == bytes(&second, 0)[700..]);
+        assert_eq!(first.sha256(), second.sha256());
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_bytes_and_changes_with_a_file_of_the_same_size() {
+        let directory = directory();
+        let open = |path: &Path| Archive::open(path, &Reporter::unread()).unwrap();
+        let first = open(directory.path());
+        let packed = directory.path().join("faces.tar");
+        fs::write(&packed, bytes(&first, 0)).unwrap();
+        assert_eq!(open(&packed).sha256(), first.sha256());
+        let found: [u8; 32] = Sha256::digest(bytes(&first, 0)).into();
+        assert_eq!(&found, first.sha256());
+        fs::write(directory.path().join("manifest.csv"), b"path,agf\n").unwrap();
+        let changed = open(directory.path());
+        assert_eq!(changed.length(), first.length());
+        assert_ne!(changed.sha256(), first.sha256());
     }
 
     #[test]
     fn a_directory_without_images_is_refused_with_a_remedy() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Archive::open(directory.path(), |_, _| {}).unwrap_err();
+        let error = Archive::open(directory.path(), &Reporter::unread()).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("contains no image; expected"), "{error}");
     }

@@ -9,7 +9,7 @@ use crate::cli::{
 const EXAMPLES: &str = "\
 Examples:
   visage dataset push faces/ --id faces              upload from this machine
-  visage dataset register /data/faces                  name a directory of the server datasets/faces
+  visage dataset register /data/faces                  name a directory of the server
   visage dataset list
   visage dataset get faces                             splits, ages, and skipped files with reasons
   visage dataset delete faces
@@ -20,7 +20,7 @@ Examples:
   visage dataset check faces/
   visage dataset check faces/ --strict                 for scripts: fails if an image is in two splits
   visage dataset check faces.csv --version live          also doubtful labels according to the live version
-  visage dataset check faces/ --split-grouping near --json | jq .near.straddling_groups";
+  visage dataset check faces/ --json | jq .near.straddling_groups";
 
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = EXAMPLES)]
@@ -46,7 +46,6 @@ pub(crate) enum Command {
     /// List or delete archives that were uploaded and that no dataset uses
     Uploads(uploads::Args),
     /// Find unusable files, duplicates, leaks between splits and doubtful labels; changes nothing
-    #[command(after_help = EXAMPLES)]
     Check(check::Args),
 }
 

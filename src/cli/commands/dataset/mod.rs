@@ -2,9 +2,12 @@
 
 mod archive;
 mod args;
+mod background;
 mod check;
+mod chunk;
 mod named;
 mod push;
+mod response;
 mod send;
 mod upload;
 mod uploads;

@@ -221,7 +221,26 @@ pub(super) async fn show_when_done(
         dataset = polled.inspect_err(|_| context.output.clear())?;
     }
     context.output.clear();
-    show(&dataset, context)
+    let outcome = show(&dataset, context)?;
+    if let Some(hint) = hint(&dataset) {
+        context.output.note(&hint);
+    }
+    Ok(outcome)
+}
+
+/// The next command for a new dataset.
+fn hint(dataset: &Dataset) -> Option<String> {
+    let id = short_names::dataset_id(&dataset.name);
+    match dataset.state() {
+        DatasetState::Ready => Some(format!(
+            "Train on it with `visage train {} --recipe fast`.",
+            dataset.name
+        )),
+        DatasetState::Failed => Some(format!(
+            "`visage dataset delete {id}` makes the id available again."
+        )),
+        DatasetState::Unspecified | DatasetState::Unpacking | DatasetState::Scanning => None,
+    }
 }
 
 fn show(dataset: &Dataset, context: &Context) -> Result<Outcome, Error> {
@@ -302,6 +321,28 @@ pub(super) fn missing() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_dataset_names_the_next_command() {
+        let hint_of = |state: DatasetState| {
+            hint(&Dataset {
+                name: "datasets/faces".to_owned(),
+                state: state.into(),
+                ..Dataset::default()
+            })
+        };
+        let ready = hint_of(DatasetState::Ready).unwrap();
+        assert!(
+            ready.contains("`visage train datasets/faces --recipe fast`"),
+            "{ready}"
+        );
+        let failed = hint_of(DatasetState::Failed).unwrap();
+        assert!(
+            failed.starts_with("`visage dataset delete faces`"),
+            "{failed}"
+        );
+        assert_eq!(hint_of(DatasetState::Scanning), None);
+    }
 
     #[test]
     fn an_id_is_derived_from_a_directory_or_requested() {

@@ -10,6 +10,7 @@ use crate::{
         client::{Client, request},
         commands::dataset::{
             archive::Archive,
+            background::{self, Reporter},
             named,
             send::{Interrupted, Sent, send},
         },
@@ -25,11 +26,13 @@ const EXAMPLES: &str = "\
 Examples:
   visage dataset push faces/ --id faces
   visage dataset push faces.zip --id faces --display-name \"Faces of 2026\"
-  visage train datasets/faces
+  visage train datasets/faces              train on the uploaded dataset
 
-A directory is packed into a temporary tar of its images and manifests first; TMPDIR selects its location.
-An archive may be a zip, a tar or a gzipped tar of images whose names start with the age, or of images with
-a manifest.csv. The upload resumes when the connection is lost or the server restarts.";
+A directory is packed into a temporary tar of its images and manifests first;
+TMPDIR selects its location. An archive may be a zip, a tar or a gzipped tar of
+images whose names start with the age, or of images with a manifest.csv.
+The upload resumes when the connection is lost or the server restarts. After
+Ctrl-C, --resume continues it if no file has changed.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -69,15 +72,15 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
         Some(base) => base.trim_end_matches('/').to_owned(),
         None => http_base(&client).await?,
     };
-    let output = &mut context.output;
-    let archive = Archive::open(&args.source, |packed, total| {
-        let text = format!("pack {}", size_text(packed));
-        output.draw(packed as f64 / total.max(1) as f64, text);
-    });
-    output.clear();
-    let archive = archive.map_err(Error::File)?;
+    let source = args.source;
+    let pack = move |reporter: &Reporter| Archive::open(&source, reporter).map_err(Error::File);
+    let Some(archive) = background::run(pack, &mut context.output).await? else {
+        let text = "Interrupted before the upload; nothing was uploaded.";
+        context.output.warn(text);
+        return Ok(Outcome::Interrupted);
+    };
     for warning in archive.warnings() {
-        output.note(&format!("warning: {warning}"));
+        context.output.note(&format!("warning: {warning}"));
     }
     let upload = match send(archive, base, args.resume, context).await? {
         Sent::Complete(upload) => upload,
@@ -102,11 +105,14 @@ fn interrupted_message(interrupted: &Interrupted) -> String {
     let Some(upload) = &interrupted.upload else {
         return "Interrupted; nothing was uploaded.".to_owned();
     };
+    let total = size_text(interrupted.total);
+    let received = match interrupted.received {
+        Some(received) => format!("the server has {} of {total}", size_text(received)),
+        None => format!("the server has a part of {total}"),
+    };
     format!(
-        "Interrupted after {} of {}. Continue with the same command and `--resume {upload}`, or \
-         delete the upload with `visage dataset uploads delete {upload}`.",
-        size_text(interrupted.sent),
-        size_text(interrupted.total)
+        "Interrupted; {received}. Continue with the same command and `--resume {upload}`, or \
+         delete the upload with `visage dataset uploads delete {upload}`."
     )
 }
 
@@ -119,7 +125,7 @@ async fn check_free(id: &str, client: &Client) -> Result<(), Error> {
         .await;
     match found {
         Ok(_) => Err(Error::Refused(Box::new(Status::already_exists(format!(
-            "datasets/{id} already exists; choose another --id, or delete it with `visage dataset delete {id}`"
+            "datasets/{id} already exists; choose another with --id, or delete it with `visage dataset delete {id}`"
         ))))),
         Err(status) if status.code() == Code::NotFound => Ok(()),
         Err(status) => Err(client.failure(status)),
@@ -172,5 +178,31 @@ async fn create(
             }
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_upload_says_what_the_server_has() {
+        let mut interrupted = Interrupted {
+            upload: Some("u".to_owned()),
+            received: Some(1 << 20),
+            total: 4 << 20,
+        };
+        let text = interrupted_message(&interrupted);
+        assert!(
+            text.starts_with("Interrupted; the server has 1.0 MiB of 4.0 MiB. Continue"),
+            "{text}"
+        );
+        assert!(text.contains("`--resume u`"), "{text}");
+        interrupted.received = None;
+        let text = interrupted_message(&interrupted);
+        assert!(text.contains("a part of 4.0 MiB"), "{text}");
+        interrupted.upload = None;
+        let text = interrupted_message(&interrupted);
+        assert_eq!(text, "Interrupted; nothing was uploaded.");
     }
 }

@@ -1,24 +1,16 @@
 //! The upload of an archive with its progress, until it is complete or the user interrupts it.
 
-use std::{
-    io,
-    pin::pin,
-    sync::{Arc, atomic::Ordering},
-    thread,
-    time::Duration,
-};
-
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
 
 use crate::cli::{
-    args::watch_flag::ctrl_c,
-    commands::dataset::{archive::Archive, upload::Upload},
+    commands::dataset::{
+        archive::Archive,
+        background::{self, Reporter},
+        upload::Upload,
+    },
     context::Context,
     error::Error,
-    output::text::size_text,
 };
-
-const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// End of an upload without an error.
 pub(super) enum Sent {
@@ -32,59 +24,38 @@ pub(super) enum Sent {
 pub(super) struct Interrupted {
     /// Id of the upload; `None` before the server has created it.
     pub(super) upload: Option<String>,
-    /// Bytes that were sent, and those of the archive.
-    pub(super) sent: u64,
+    /// Bytes that the server has; `None` if it does not respond.
+    pub(super) received: Option<u64>,
+    /// Bytes of the archive.
     pub(super) total: u64,
 }
 
-/// Uploads the archive on a thread of its own, because the HTTP client blocks, and draws the
-/// progress. After Ctrl-C the thread runs until the program ends.
+/// Uploads the archive and draws the progress.
 pub(super) async fn send(
     archive: Archive,
     base: String,
     resume: Option<String>,
     context: &mut Context,
 ) -> Result<Sent, Error> {
-    let upload = Upload::new(base, archive, context.retry);
-    let (sent, total) = (Arc::clone(&upload.sent), upload.archive.length());
-    let id = Arc::clone(&upload.id);
-    let (result_tx, mut result_rx) = oneshot::channel();
-    let (note_tx, mut note_rx) = mpsc::channel::<String>(8);
-    thread::Builder::new()
-        .name("upload".to_owned())
-        .spawn(move || {
-            // A full channel drops notes; a closed one means that the user interrupted the command.
-            let note = |text: &str| drop(note_tx.try_send(text.to_owned()));
-            result_tx.send(upload.run(resume, note)).ok();
-        })
-        .map_err(Error::Runtime)?;
-    let output = &mut context.output;
-    let mut ticks = tokio::time::interval(DRAW_INTERVAL);
-    let mut interrupt = pin!(ctrl_c());
-    let result = loop {
-        tokio::select! {
-            result = &mut result_rx => break result,
-            () = &mut interrupt => {
-                output.clear();
-                return Ok(Sent::Interrupted(Interrupted {
-                    upload: id.get().cloned(),
-                    sent: sent.load(Ordering::Relaxed),
-                    total,
-                }));
-            }
-            Some(text) = note_rx.recv() => output.note(&text),
-            _ = ticks.tick() => {
-                let now = sent.load(Ordering::Relaxed);
-                let text = format!("{} of {}", size_text(now), size_text(total));
-                output.draw(now as f64 / total.max(1) as f64, text);
-            }
-        }
-    };
-    output.clear();
-    while let Ok(text) = note_rx.try_recv() {
-        output.note(&text);
+    let total = archive.length();
+    let upload = Arc::new(Upload::new(base, archive, context.retry));
+    let sending = Arc::clone(&upload);
+    let work = move |reporter: &Reporter| sending.run(resume, reporter);
+    if let Some(id) = background::run(work, &mut context.output).await? {
+        return Ok(Sent::Complete(id));
     }
-    let result =
-        result.map_err(|_| Error::Runtime(io::Error::other("the upload thread panicked")))?;
-    result.map(Sent::Complete)
+    let id = upload.id();
+    let received = match id.clone() {
+        Some(id) => {
+            upload.stop();
+            let asked = move |_: &Reporter| Ok(upload.received(&id));
+            background::run(asked, &mut context.output).await?.flatten()
+        }
+        None => None,
+    };
+    Ok(Sent::Interrupted(Interrupted {
+        upload: id,
+        received,
+        total,
+    }))
 }

@@ -2,30 +2,44 @@
 //! the server.
 
 use std::{
-    io::{self, Read},
+    io::Read as _,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
-use tonic::Status;
-use ureq::{Agent, Body, SendBody, http::Response};
+use ureq::{
+    Agent, Body, SendBody,
+    http::{Response, StatusCode},
+};
 
-use crate::cli::{client::RetryPolicy, commands::dataset::archive::Archive, error::Error};
+use crate::cli::{
+    client::RetryPolicy,
+    commands::dataset::{
+        archive::Archive,
+        background::Reporter,
+        chunk::Chunk,
+        response::{Failure, Loss, checked, invalid, lost, missing, number, refused},
+    },
+    error::Error,
+};
 
 /// Bytes per request; they are durable when its response arrives.
 const CHUNK_BYTES: u64 = 32 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest wait for the state of an interrupted upload.
+const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn agent() -> Agent {
+fn agent(response_timeout: Duration) -> Agent {
     Agent::config_builder()
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_recv_response(Some(RESPONSE_TIMEOUT))
+        .timeout_connect(Some(CONNECT_TIMEOUT.min(response_timeout)))
+        .timeout_recv_response(Some(response_timeout))
         .http_status_as_error(false)
         .build()
         .into()
@@ -35,24 +49,12 @@ fn agent() -> Agent {
 pub(super) struct Upload {
     agent: Agent,
     base: String,
-    pub(super) archive: Archive,
-    /// Bytes that were sent, for the progress bar.
-    pub(super) sent: Arc<AtomicU64>,
+    archive: Archive,
     /// Id, once the server has created the upload.
-    pub(super) id: Arc<OnceLock<String>>,
+    id: OnceLock<String>,
+    /// Set to stop sending.
+    is_stopped: AtomicBool,
     retry: RetryPolicy,
-}
-
-enum Failure {
-    Retryable(Loss),
-    Permanent(Error),
-}
-
-/// A failure that another attempt may not have.
-struct Loss {
-    cause: String,
-    /// True if the server responded, but cannot accept the request now.
-    has_response: bool,
 }
 
 /// Failed attempts since the last progress.
@@ -73,39 +75,62 @@ impl Attempts {
 impl Upload {
     pub(super) fn new(base: String, archive: Archive, retry: RetryPolicy) -> Self {
         Self {
-            agent: agent(),
+            agent: agent(RESPONSE_TIMEOUT),
             base,
             archive,
-            sent: Arc::default(),
-            id: Arc::default(),
+            id: OnceLock::new(),
+            is_stopped: AtomicBool::new(false),
             retry,
         }
     }
 
+    /// Id, once the server has created the upload.
+    pub(super) fn id(&self) -> Option<String> {
+        self.id.get().cloned()
+    }
+
+    /// Ends the request that sends bytes.
+    pub(super) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Number of bytes that the server has; `None` if it does not respond soon.
+    pub(super) fn received(&self, id: &str) -> Option<u64> {
+        let response = agent(STATE_TIMEOUT).head(self.path(id)).call();
+        number(&checked(response).ok()?, "upload-offset")
+    }
+
     /// Sends the bytes that the server does not have yet. Returns the id of the upload.
-    pub(super) fn run(&self, resume: Option<String>, note: impl Fn(&str)) -> Result<String, Error> {
+    ///
+    /// # Errors
+    /// An upload to resume that has other contents; a failure without progress for
+    /// `stream_timeout`.
+    pub(super) fn run(&self, resume: Option<String>, reporter: &Reporter) -> Result<String, Error> {
         let id = match resume {
-            Some(id) => id,
-            None => self.repeat(&note, None, || self.create())?,
+            Some(id) => {
+                self.repeat(reporter, Some(&id), || self.check_content(&id))?;
+                id
+            }
+            None => self.repeat(reporter, None, || self.create())?,
         };
         let id = self.id.get_or_init(|| id);
         let mut best = 0;
         let mut attempts = Attempts::new();
         loop {
-            let offset = self.repeat(&note, Some(id), || self.offset(id))?;
+            let offset = self.repeat(reporter, Some(id), || self.offset(id))?;
             if offset > best {
                 (best, attempts) = (offset, Attempts::new());
             }
-            match self.send_from(id, offset) {
+            match self.send_from(id, offset, reporter) {
                 Ok(()) => return Ok(id.clone()),
-                Err(failure) => self.wait(&mut attempts, failure, Some(id), &note)?,
+                Err(failure) => self.wait(&mut attempts, failure, Some(id), reporter)?,
             }
         }
     }
 
     fn repeat<T>(
         &self,
-        note: &impl Fn(&str),
+        reporter: &Reporter,
         id: Option<&str>,
         request: impl Fn() -> Result<T, Failure>,
     ) -> Result<T, Error> {
@@ -113,7 +138,7 @@ impl Upload {
         loop {
             match request() {
                 Ok(value) => return Ok(value),
-                Err(failure) => self.wait(&mut attempts, failure, id, note)?,
+                Err(failure) => self.wait(&mut attempts, failure, id, reporter)?,
             }
         }
     }
@@ -127,7 +152,7 @@ impl Upload {
         attempts: &mut Attempts,
         failure: Failure,
         id: Option<&str>,
-        note: &impl Fn(&str),
+        reporter: &Reporter,
     ) -> Result<(), Error> {
         let Loss {
             cause,
@@ -152,7 +177,7 @@ impl Upload {
             });
         }
         if attempts.failures == 1 {
-            note(&match has_response {
+            reporter.note(match has_response {
                 true => format!("Upload refused: {cause}; retrying."),
                 false => format!("Connection to {} lost ({cause}); retrying.", self.base),
             });
@@ -168,6 +193,7 @@ impl Upload {
             .agent
             .post(path)
             .header("upload-length", length)
+            .header("upload-metadata", self.metadata())
             .send_empty();
         let mut response = checked(response)?;
         let body = response.body_mut().read_to_string().map_err(lost)?;
@@ -176,36 +202,64 @@ impl Upload {
         id.ok_or_else(|| invalid("the new upload has no id"))
     }
 
+    /// Digest of the archive in the form of the tus protocol.
+    fn metadata(&self) -> String {
+        format!("sha256 {}", STANDARD.encode(self.archive.sha256()))
+    }
+
+    /// Checks that an upload was started with these contents.
+    fn check_content(&self, id: &str) -> Result<(), Failure> {
+        let response = self.state(id)?;
+        let refuse = |text: String| {
+            Err(Failure::Permanent(Error::Usage(format!(
+                "{text}; push without --resume, and delete the upload with `visage dataset uploads delete {id}`"
+            ))))
+        };
+        let metadata = response.headers().get("upload-metadata");
+        match metadata.and_then(|text| text.to_str().ok()) {
+            Some(text) if text == self.metadata() => Ok(()),
+            Some(_) => refuse(format!(
+                "upload {id} was started with other contents: files were changed, added or removed since"
+            )),
+            None => refuse(format!(
+                "the server does not know with which contents upload {id} was started, so that it cannot be continued safely"
+            )),
+        }
+    }
+
     /// Number of bytes that the server has.
     fn offset(&self, id: &str) -> Result<u64, Failure> {
-        let response = checked(self.agent.head(self.path(id)).call())?;
-        let header = |name: &str| {
-            let value = response.headers().get(name)?.to_str().ok()?;
-            value.parse::<u64>().ok()
-        };
-        let (Some(offset), Some(length)) = (header("upload-offset"), header("upload-length"))
-        else {
-            return Err(invalid("the upload has no offset"));
-        };
-        let expected = self.archive.length();
-        if length != expected {
-            return Err(Failure::Permanent(Error::Usage(format!(
-                "upload {id} has {length} bytes, but this archive has {expected}: it has changed, or is another one; push it without --resume"
-            ))));
+        let offset = number(&self.state(id)?, "upload-offset");
+        offset.ok_or_else(|| invalid("the upload has no offset"))
+    }
+
+    fn state(&self, id: &str) -> Result<Response<Body>, Failure> {
+        let response = self.agent.head(self.path(id)).call();
+        if response
+            .as_ref()
+            .is_ok_and(|response| response.status() == StatusCode::NOT_FOUND)
+        {
+            // A response to HEAD has no body.
+            return Err(Failure::Permanent(missing(id)));
         }
-        Ok(offset)
+        checked(response)
     }
 
     /// Sends the rest of the archive in chunks.
-    fn send_from(&self, id: &str, mut offset: u64) -> Result<(), Failure> {
+    fn send_from(&self, id: &str, mut offset: u64, reporter: &Reporter) -> Result<(), Failure> {
         let unreadable = |error| Failure::Permanent(Error::File(error));
+        let total = self.archive.length();
         let mut bytes = self.archive.read_from(offset).map_err(unreadable)?;
-        while offset < self.archive.length() {
-            let length = CHUNK_BYTES.min(self.archive.length() - offset);
-            self.sent.store(offset, Ordering::Relaxed);
-            let mut chunk = CountingReader {
+        while offset < total {
+            let length = CHUNK_BYTES.min(total - offset);
+            let mut sent = offset;
+            let mut chunk = Chunk {
                 inner: (&mut bytes).take(length),
-                sent: &self.sent,
+                on_read: |read| {
+                    sent += read;
+                    reporter.report("upload", sent, total);
+                },
+                is_stopped: &self.is_stopped,
                 failure: None,
             };
             let response = self
@@ -229,69 +283,6 @@ impl Upload {
     }
 }
 
-/// A successful response.
-fn checked(response: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, Failure> {
-    let mut response = response.map_err(lost)?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let body = response.body_mut().read_to_string().unwrap_or_default();
-    let body: Value = serde_json::from_str(&body).unwrap_or_default();
-    let cause = match body["error"].as_str() {
-        Some(error) => error.to_owned(),
-        None => format!("the server returned {status}"),
-    };
-    // Another request still holds the upload, the server is busy or shutting down, or it has
-    // another offset.
-    let is_retryable = matches!(status.as_u16(), 408 | 409 | 423 | 429) || status.is_server_error();
-    match is_retryable {
-        true => Err(Failure::Retryable(Loss {
-            cause,
-            has_response: true,
-        })),
-        false => Err(Failure::Permanent(refused(cause))),
-    }
-}
-
-fn refused(message: String) -> Error {
-    Error::Refused(Box::new(Status::unknown(message)))
-}
-
-fn lost(error: ureq::Error) -> Failure {
-    Failure::Retryable(Loss {
-        cause: error.to_string(),
-        has_response: false,
-    })
-}
-
-fn invalid(text: &str) -> Failure {
-    Failure::Permanent(Error::Contract(text.to_owned()))
-}
-
-/// Counts the bytes, and keeps a read error, which ureq would report as a connection error.
-struct CountingReader<'a, R> {
-    inner: R,
-    sent: &'a AtomicU64,
-    failure: Option<io::Error>,
-}
-
-impl<R: Read> Read for CountingReader<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.inner.read(buffer) {
-            Ok(read) => {
-                self.sent.fetch_add(read as u64, Ordering::Relaxed);
-                Ok(read)
-            }
-            Err(error) => {
-                let copy = io::Error::new(error.kind(), error.to_string());
-                self.failure = Some(error);
-                Err(copy)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -299,15 +290,17 @@ mod tests {
         net::TcpListener,
     };
 
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
 
     /// Uploads ten bytes, with short timeouts.
-    fn upload(base: String) -> Result<String, Error> {
+    fn upload(base: String, resume: Option<&str>) -> Result<String, Error> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("faces.zip");
         fs_err::write(&path, [0; 10]).unwrap();
         let delay = Duration::from_millis(1);
-        let archive = Archive::open(&path, |_, _| {}).unwrap();
+        let archive = Archive::open(&path, &Reporter::unread()).unwrap();
         let retry = RetryPolicy {
             initial_delay: delay,
             max_delay: delay,
@@ -315,7 +308,7 @@ mod tests {
             ..RetryPolicy::default()
         };
         let upload = Upload::new(base, archive, retry);
-        upload.run(None, |_| {})
+        upload.run(resume.map(str::to_owned), &Reporter::unread())
     }
 
     #[test]
@@ -336,9 +329,52 @@ mod tests {
                 .ok();
             }
         });
-        let error = upload(base).unwrap_err();
+        let error = upload(base, None).unwrap_err();
         assert_eq!(error.exit_code(), 1, "{error}");
         assert_eq!(error.to_string(), "the disk is full");
+    }
+
+    /// Serves this head as the response to each request.
+    fn serving(head: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                lines.take_while(|line| !line.is_empty()).for_each(drop);
+                write!(stream, "{head}\r\nconnection: close\r\n\r\n").ok();
+            }
+        });
+        base
+    }
+
+    #[test]
+    fn only_an_upload_with_the_same_contents_is_resumed() {
+        let digest = STANDARD.encode(Sha256::digest([1; 10]));
+        let other = format!(
+            "HTTP/1.1 200 OK\r\nupload-offset: 3\r\nupload-length: 10\r\nupload-metadata: sha256 {digest}"
+        );
+        for (head, expected) in [
+            (
+                other.leak() as &str,
+                "upload u was started with other contents",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nupload-offset: 3\r\nupload-length: 10",
+                "the server does not know with which contents upload u was started",
+            ),
+        ] {
+            let error = upload(serving(head), Some("u")).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+            let text = error.to_string();
+            assert!(text.starts_with(expected), "{text}");
+            assert!(text.contains("push without --resume"), "{text}");
+        }
+        let error = upload(serving("HTTP/1.1 404 Not Found"), Some("nope")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no upload `nope`; `visage dataset uploads` lists them"
+        );
     }
 
     #[test]
@@ -346,7 +382,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let error = upload(base).unwrap_err();
+        let error = upload(base, None).unwrap_err();
         assert_eq!(error.exit_code(), 3, "{error}");
     }
 }

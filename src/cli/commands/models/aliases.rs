@@ -177,7 +177,11 @@ async fn delete(
 }
 
 /// Number of the version that an alias points to; `None` if it is not set.
-async fn version_of(model: &str, alias: &str, client: &Client) -> Result<Option<u64>, Error> {
+pub(super) async fn version_of(
+    model: &str,
+    alias: &str,
+    client: &Client,
+) -> Result<Option<u64>, Error> {
     let name = short_names::version(model, alias);
     let message = GetModelVersionRequest { name };
     match client.models().get_model_version(request(message)).await {

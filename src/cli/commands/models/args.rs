@@ -15,9 +15,9 @@ Examples:
   visage models delete 2                   delete the files of version 2
   visage models alias set canary 3
   visage models alias delete canary
-  visage models register faces-2 --epoch 7 create a version from a checkpoint
+  visage models register faces-2 --epoch 7  create a version from a checkpoint
   visage models register starter           create a version from the built-in face model
-  visage models export live --format onnx --output age.onnx
+  visage models export live --format onnx    write age-N.onnx
   visage models history";
 
 #[derive(Debug, clap::Subcommand)]

@@ -48,18 +48,11 @@ pub(super) async fn versions(
         return Ok(Snapshot::changing(Vec::new()));
     }
     let marks = validation_sets::marks(found.iter().map(|version| version.val_digest.as_str()));
-    let mut header = vec![
+    let header = vec![
         "VERSION", "ALIASES", "VAL LOSS", "VAL MAE", "TEST MAE", "SIZE", "CREATED", "SOURCE",
     ];
-    let mut rows: Vec<Vec<String>> = found.iter().map(version_row).collect();
-    if let Some(marks) = &marks {
-        header.insert(MARK_COLUMN, validation_sets::COLUMN);
-        for (row, mark) in rows.iter_mut().zip(marks) {
-            row.insert(MARK_COLUMN, mark.clone());
-        }
-    }
-    let mut lines = table::lines(&header, &rows);
-    lines.extend(marks.map(|_| validation_sets::EXPLANATION.to_owned()));
+    let rows = found.iter().map(version_row).collect();
+    let lines = validation_sets::table_lines(header, rows, MARK_COLUMN, marks);
     Ok(Snapshot::changing(lines))
 }
 

@@ -2,6 +2,7 @@
 
 mod aliases;
 mod args;
+mod delete;
 mod export;
 mod list;
 mod run;

@@ -3,9 +3,9 @@
 use crate::{
     cli::{
         args::{short_names, watch_flag},
-        client::{Client, request},
+        client::request,
         commands::models::{
-            Command, aliases, export,
+            Command, aliases, delete, export,
             list::{self, source},
             missing_version,
         },
@@ -15,10 +15,7 @@ use crate::{
         report,
     },
     names::LIVE,
-    proto::v1::{
-        DeleteModelVersionRequest, EpochMetrics, GetModelVersionRequest, ModelVersion,
-        RegisterVersionRequest,
-    },
+    proto::v1::{EpochMetrics, GetModelVersionRequest, ModelVersion, RegisterVersionRequest},
 };
 
 /// Source of `visage models register` that names the built-in face model.
@@ -73,25 +70,12 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outco
         Command::Rollback { model } => return aliases::roll_back(&model, &client, context).await,
         Command::Delete { versions, model } => {
             for version in versions {
-                let name = short_names::version(&model.model, &version);
-                delete(name, &client, context).await?;
+                delete::run(&version, &model.model, &client, context).await?;
             }
         }
         Command::Alias(command) => return aliases::run(command, &client, context).await,
     }
     Ok(Outcome::Done)
-}
-
-async fn delete(name: String, client: &Client, context: &Context) -> Result<(), Error> {
-    let message = DeleteModelVersionRequest { name: name.clone() };
-    let response = client.models().delete_model_version(request(message)).await;
-    let freed = client.message(response)?.freed_bytes;
-    let output = &context.output;
-    if output.is_json() {
-        return output.object(&serde_json::json!({ "name": name, "freed_bytes": freed }));
-    }
-    output.note(&format!("Deleted {name}; {} freed.", size_text(freed)));
-    Ok(())
 }
 
 fn show(version: Option<ModelVersion>, context: &Context) -> Result<(), Error> {
@@ -116,12 +100,13 @@ fn show(version: Option<ModelVersion>, context: &Context) -> Result<(), Error> {
         output.line(&report::epoch_line(&metrics))?;
     }
     if let Some(test) = &version.test {
-        for line in report::test_lines(test) {
+        let init = version.spec.as_ref().and_then(|spec| spec.init.as_ref());
+        for line in report::test_lines(test, init) {
             output.line(&line)?;
         }
     }
     output.line(&format!("Input: {0} x {0} pixels", version.input_size))?;
-    output.line(&format!("Dataset: {}", version.dataset_digest))?;
+    output.line(&format!("Dataset digest: {}", version.dataset_digest))?;
     for file in &version.files {
         output.line(&format!(
             "File: {} ({}, SHA-256 {})",

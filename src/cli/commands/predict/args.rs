@@ -15,8 +15,10 @@ Examples:
   visage predict group.jpg --detect-faces --annotate out.png
   curl -s https://example.org/me.jpg | visage predict -
 
-A file that cannot be used is reported, and the others are predicted. The exit code is then 1; with --output,
-where such files are rows with an error, only if no image was predicted.";
+A file that cannot be used is reported, and the others are predicted. The exit
+code is then 1; with --output, where such files are rows with an error, only if
+no image was predicted. With --json and in a .jsonl file, `durations` are those
+of the whole request, which may have several images.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -40,7 +40,13 @@ pub(super) fn lines(ready: &Ready, data_dir: &Path) -> Vec<String> {
     let rows = rows
         .iter()
         .map(|(label, text)| format!("  {label:<10}  {text}"));
-    std::iter::once(heading).chain(rows).collect()
+    // Apart from the lines of the log before and after.
+    let blank = || std::iter::once(String::new());
+    blank()
+        .chain([heading])
+        .chain(rows)
+        .chain(blank())
+        .collect()
 }
 
 /// An address that a program on this machine can connect to.
@@ -64,7 +70,9 @@ mod tests {
             has_dashboard: true,
         };
         let data = Path::new("/var/lib/visage");
-        let text = lines(&ready, data).join("\n");
+        let all = lines(&ready, data);
+        assert_eq!((all[0].as_str(), all[all.len() - 1].as_str()), ("", ""));
+        let text = all.join("\n");
         for part in [
             "  Dashboard   http://127.0.0.1:50052/",
             "  gRPC        127.0.0.1:50051",

@@ -10,13 +10,16 @@ use crate::cli::{
 
 const EXAMPLES: &str = "\
 Examples:
-  visage sweep faces/ --grid optimizer.learning_rate=1e-4,3e-4 --grid batch_size=16,32 --set max_epochs=3
-  visage sweep faces/ --random 20 --range optimizer.learning_rate=1e-5..1e-2:log --grid 'trainable=[\"layer4\",\"fc\"],ALL'
+  visage sweep faces/ --grid optimizer.learning_rate=1e-4,3e-4 --set max_epochs=3
+  visage sweep faces/ --grid batch_size=16,32 --grid 'trainable=[\"layer4\"],ALL'
+  visage sweep faces/ --random 20 --range optimizer.learning_rate=1e-5..1e-2:log
   visage sweep faces/ --grid batch_size=16,32 --resume sweep-1a2b3c4d
 
-Fields have the names of TrainingSpec in the API; `visage train --fields` lists them. Only the best run becomes
-a model version, which is not promoted; with --keep-versions all do, and `--set promote=...` applies to them.
-Ctrl-C leaves started runs to the server; the same command with --resume continues the sweep.
+Fields have the names of TrainingSpec in the API; `visage train --fields` lists
+them. Only the best run becomes a model version, which is not promoted; with
+--keep-versions all do, and `--set promote=...` applies to them.
+Ctrl-C leaves started runs to the server; the same command with --resume
+continues the sweep.
 The exit code is 0 only if all runs succeeded.";
 
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,7 @@ use crate::{
         commands::sweep::request::Run,
         context::Context,
         error::Error,
-        output::{json, table},
+        output::json,
         report::{self, validation_sets},
         status_text::with_flags,
     },
@@ -48,20 +48,13 @@ pub(super) fn print(ended: &[(&Run, &Training)], id: &str, context: &Context) ->
     let mut header = vec!["TRAINING"];
     header.extend(varied.iter().map(|assignment| assignment.field().path()));
     header.extend(["BEST EPOCH", "VAL LOSS", "RMSE", "MAE", "SECONDS", "STATE"]);
-    let mut rows: Vec<Vec<String>> = ended
+    let rows = ended
         .iter()
         .map(|(run, training)| row(run, training))
         .collect();
-    let marks = marks(ended);
-    if let Some(marks) = &marks {
-        header.push(validation_sets::COLUMN);
-        for (row, mark) in rows.iter_mut().zip(marks) {
-            row.push(mark.clone());
-        }
-    }
-    table::print(output, &header, &rows)?;
-    if marks.is_some() {
-        output.note(validation_sets::EXPLANATION);
+    let last = header.len();
+    for line in validation_sets::table_lines(header, rows, last, marks(ended)) {
+        output.line(&line)?;
     }
     for (run, training) in ended {
         if let Some(failure) = &training.failure {

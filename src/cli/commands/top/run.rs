@@ -36,8 +36,8 @@ Examples:
   visage top --once                            print once as plain text, for pipes and mails
   visage top --server gpu-1:50051 --metrics gpu-1:50052
 
-Rates and times are those of the last interval; times without a call are shown as -.
-They come from the server's metrics page.";
+Rates and times are those of the last interval; times without a call are shown
+as -. They come from the server's metrics page.";
 
 /// Width of the plain text.
 const COLUMNS: u16 = 100;

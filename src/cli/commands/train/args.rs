@@ -12,6 +12,7 @@ use crate::cli::args::{
 
 const EXAMPLES: &str = "\
 Examples:
+  visage train faces/ --recipe fast                  a first model within minutes
   visage train faces/ --epochs 10
   visage train faces/ --recipe best --batch-size 64
   visage train faces.csv --init RANDOM --trainable ALL --lr 1e-3 --patience 5
@@ -19,7 +20,9 @@ Examples:
   visage train faces/ --init weights/resnet18.pth --validate-only
   visage train faces/ --detach --json | jq -r .name
 
-The defaults are those of the recipe `reference`. Ctrl-C leaves the training running.
+The defaults are those of the recipe `reference`, which needs ImageNet's weights
+from a file or a download; `--recipe fast` and `--init STARTER` need neither.
+Ctrl-C leaves the training running.
 The exit code is 0 only if the training succeeded.";
 
 #[derive(Debug, clap::Args)]

@@ -14,8 +14,8 @@ Examples:
   visage trainings list --label sweep=rates
   visage trainings list --watch            refresh every 2 seconds until Ctrl-C
   visage trainings get faces-2
-  visage trainings get faces-2 --watch=10s until it has ended
-  visage trainings compare faces-1 faces-2 different settings and their metrics
+  visage trainings get faces-2 --watch=10s  until it has ended
+  visage trainings compare faces-1 faces-2  different settings and their metrics
   visage trainings stop faces-2            stop early, keep the best checkpoint
   visage trainings pause faces-2           release the device; `resume` continues
   visage trainings resume faces-2          back into the queue
@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// Show the settings in which trainings differ, and their metrics
     Compare {
         /// `ID` or `trainings/ID`; two or more
-        #[arg(required = true, num_args = 2.., value_name = "ID")]
+        #[arg(required = true, value_name = "ID")]
         trainings: Vec<String>,
     },
     /// Stop a training early and keep its best checkpoint

@@ -55,19 +55,22 @@ pub(super) async fn trainings(
         return Ok(Snapshot::changing(Vec::new()));
     }
     let marks = validation_sets::marks(found.iter().map(val_digest));
-    let mut header = vec![
+    let header = vec![
         "ID", "STATE", "EPOCH", "VAL LOSS", "MAE", "VERSION", "DISK", "CREATED", "NAME",
     ];
-    let mut rows: Vec<Vec<String>> = found.iter().map(training_row).collect();
-    if let Some(marks) = &marks {
-        header.insert(MARK_COLUMN, validation_sets::COLUMN);
-        for (row, mark) in rows.iter_mut().zip(marks) {
-            row.insert(MARK_COLUMN, mark.clone());
-        }
-    }
-    let mut lines = table::lines(&header, &rows);
-    lines.extend(marks.map(|_| validation_sets::EXPLANATION.to_owned()));
+    let rows = found.iter().map(training_row).collect();
+    let mut lines = validation_sets::table_lines(header, rows, MARK_COLUMN, marks);
+    lines.extend(disk_legend(&found).map(str::to_owned));
     Ok(Snapshot::changing(lines))
+}
+
+/// Explains why a training with a version occupies no disk space.
+fn disk_legend(found: &[Training]) -> Option<&'static str> {
+    let is_kept_by_version =
+        |found: &Training| found.checkpoint_bytes == 0 && !found.model_version.is_empty();
+    found.iter().any(is_kept_by_version).then_some(
+        "DISK: checkpoints that `visage trainings delete` removes; files of a model version are not among them.",
+    )
 }
 
 fn val_digest(training: &Training) -> &str {
@@ -90,10 +93,7 @@ fn training_row(training: &Training) -> Vec<String> {
         best.map(|best| format!("{:.2}", best.val_mae))
             .unwrap_or_default(),
         short_names::version_id(&training.model_version).to_owned(),
-        match training.checkpoint_bytes {
-            0 => String::new(),
-            bytes => size_text(bytes),
-        },
+        size_text(training.checkpoint_bytes),
         time_text(training.create_time),
         training.display_name.clone(),
     ]
@@ -141,4 +141,22 @@ fn checkpoint_row(checkpoint: &Checkpoint) -> Vec<String> {
         best.to_owned(),
         checkpoint.name.clone(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_whose_version_has_its_files_explains_its_disk_space() {
+        let mut training = Training {
+            checkpoint_bytes: 0,
+            ..Training::default()
+        };
+        assert_eq!(training_row(&training)[6], "0 B");
+        assert_eq!(disk_legend(std::slice::from_ref(&training)), None);
+        training.model_version = "models/age/versions/3".to_owned();
+        let legend = disk_legend(&[training]).unwrap();
+        assert!(legend.contains("files of a model version"), "{legend}");
+    }
 }

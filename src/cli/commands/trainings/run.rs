@@ -20,6 +20,14 @@ use crate::{
 };
 
 pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outcome, Error> {
+    if let Command::Compare { trainings } = &command
+        && let [only] = trainings.as_slice()
+    {
+        return Err(Error::Usage(format!(
+            "compare needs two trainings or more; `visage trainings get {only}` shows one, \
+             `visage trainings list` lists all"
+        )));
+    }
     let client = context.connect().await?;
     let mut trainings = client.trainings();
     let changed = match command {
@@ -85,10 +93,23 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<Outco
             client.message(response)?.training
         }
     };
-    for line in lines(changed, context)? {
-        context.output.line(&line)?;
-    }
+    print_changed(changed, context)?;
     Ok(Outcome::Done)
+}
+
+/// The state of a changed training on one line.
+fn print_changed(training: Option<Training>, context: &Context) -> Result<(), Error> {
+    let training = training.ok_or_else(missing)?;
+    let output = &context.output;
+    if output.is_json() {
+        return output.object(&json::value("Training", &training));
+    }
+    output.line(&report::state_line(&training))
+}
+
+/// A response without its training.
+fn missing() -> Error {
+    Error::Contract("the response has no training".to_owned())
 }
 
 /// Deletes a training and prints the disk space that became free.
@@ -99,7 +120,7 @@ async fn delete(name: String, client: &Client, context: &Context) -> Result<(), 
     client.message(client.trainings().delete_training(request(message)).await)?;
     let freed = before.map_or(0, |training| training.checkpoint_bytes);
     let kept = match freed {
-        0 => "model versions keep their files".to_owned(),
+        0 => "0 B freed, because model versions keep their files".to_owned(),
         bytes => format!("{} freed", size_text(bytes)),
     };
     context.output.note(&format!("Deleted {name}; {kept}."));
@@ -127,8 +148,7 @@ async fn get(name: &str, client: &Client, context: &Context) -> Result<Snapshot,
 
 /// A training as text or JSON.
 fn lines(training: Option<Training>, context: &Context) -> Result<Vec<String>, Error> {
-    let training =
-        training.ok_or_else(|| Error::Contract("the response has no training".to_owned()))?;
+    let training = training.ok_or_else(missing)?;
     if context.output.is_json() {
         return Ok(vec![json::value("Training", &training).to_string()]);
     }

@@ -168,9 +168,9 @@ fn without_any_file_the_error_states_the_remedies() {
         for part in [
             reason,
             place.as_str(),
-            "Put torchvision's file resnet18-f37072fd.pth into",
-            "Or start from the built-in face model with `--init starter`.",
-            "Or let the server reach the hub",
+            "put torchvision's file resnet18-f37072fd.pth into",
+            "; start from the built-in face model (STARTER), ",
+            "or let the server reach the hub",
         ] {
             assert!(message.contains(part), "expected {part} in: {message}");
         }

@@ -4,6 +4,15 @@
 documented in `values`; events of a training and specs are messages of the API, whose protos define their fields.
 """
 
+try:
+    from visage.v1 import training_pb2 as _training_pb2  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name not in ("visage", "visage.v1", "visage.v1.training_pb2"):
+        raise
+    raise ModuleNotFoundError("the modules of the API (visage.v1) are missing, which are generated when the package is installed: "
+                              "run `pip install ./deploy/clients/python` at the top of a checkout, and import the installed package",
+                              name=error.name) from None
+
 from .aio import AsyncClient, AsyncTraining
 from .client import Client, Training
 from .errors import (Aborted, AlreadyExists, DatasetFailed, DeadlineExceeded, FailedPrecondition, FieldViolation, InvalidArgument, MissingDependency,

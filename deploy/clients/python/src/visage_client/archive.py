@@ -1,12 +1,13 @@
 """The archive to upload: a file as it is, or a directory packed into a temporary tar.
 
 The tar of an unchanged directory always has the same bytes (sorted names; fixed modes, owners and times), so that a
-later call can continue an interrupted upload.
+later call can continue an interrupted upload. The digest of the bytes shows whether they are the same.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import pathlib
 import tarfile
@@ -18,10 +19,11 @@ from .images import SUFFIXES
 from .values.dataset import Progress
 
 MANIFESTS = {".csv", ".tsv"}
+BLOCK_BYTES = 1 << 20
 
 
 class Archive:
-    """An open archive and its length in bytes."""
+    """An open archive, its length in bytes and its SHA-256."""
 
     def __init__(self, source: str | os.PathLike[str], on_progress: Callable[[Progress], None] | None = None) -> None:
         """Opens a file, or packs a directory; raises FileNotFoundError, or ValueError for a directory without images."""
@@ -30,6 +32,11 @@ class Archive:
             raise FileNotFoundError(errno.ENOENT, "no such file or directory", str(path.absolute()))
         self.file: BinaryIO = packed(path, on_progress) if path.is_dir() else path.open("rb")
         self.length = os.fstat(self.file.fileno()).st_size
+        self.file.seek(0)
+        digest = hashlib.sha256()
+        while block := self.file.read(BLOCK_BYTES):
+            digest.update(block)
+        self.sha256 = digest.digest()
 
     def close(self) -> None:
         self.file.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +122,7 @@ KINDS: dict[grpc.StatusCode, type[VisageError]] = {
 def from_rpc(error: grpc.RpcError) -> VisageError:
     """Converts a failed call of either kind of channel, with its details."""
     code, reason, violations, delay = error.code(), None, [], None
+    facts: dict[str, str] = {}
     trailers: Any = error.trailing_metadata() or ()
     for key, value in trailers:
         if key != "grpc-status-details-bin":
@@ -128,7 +130,7 @@ def from_rpc(error: grpc.RpcError) -> VisageError:
         for detail in status_pb2.Status.FromString(value).details:
             info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
             if detail.Unpack(info):
-                reason = info.reason
+                reason, facts = info.reason, dict(info.metadata)
             elif detail.Unpack(bad):
                 violations += [FieldViolation(one.field, one.description) for one in bad.field_violations]
             elif detail.Unpack(retry):
@@ -136,7 +138,18 @@ def from_rpc(error: grpc.RpcError) -> VisageError:
     message = error.details() or ""
     if code == grpc.StatusCode.UNIMPLEMENTED:
         message = f"the server does not support the call, possibly because it is older than this package: {message}"
+    if reason == "WEIGHTS_UNAVAILABLE":
+        message = weights_text(facts) or message
     return KINDS.get(code, VisageError)(code, message, reason, tuple(violations), delay)
+
+
+def weights_text(facts: Mapping[str, str]) -> str | None:
+    """The message for unavailable ImageNet weights, with arguments of this package as remedies."""
+    if not {"cause", "place"} <= facts.keys():
+        return None
+    return (f"the ImageNet weights are not on the server, and the Hugging Face hub is not available: {facts['cause']}; "
+            f"pass recipe=\"FAST\" or init=\"STARTER\" to start from the built-in face model, "
+            f"put torchvision's file resnet18-f37072fd.pth into {facts['place']}, or let the server reach the hub or a mirror that HF_ENDPOINT names")
 
 
 def text(message: str, reason: str | None, violations: tuple[FieldViolation, ...]) -> str:

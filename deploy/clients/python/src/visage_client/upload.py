@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import time
@@ -38,10 +39,13 @@ class Uploader:
     def send(self, resume: str | None) -> str:
         """Sends the bytes that the server does not have yet, and returns the id of the upload."""
         backoff = Backoff(self._patience)
-        upload, best = resume, 0
+        upload, best, is_checked = resume, 0, resume is None
         while True:
             try:
                 upload = upload or self._create()
+                if not is_checked:
+                    self._check_content(upload)
+                    is_checked = True
                 offset = self._offset(upload)
                 if offset > best:
                     best = offset
@@ -57,15 +61,27 @@ class Uploader:
                     raise type(final)(final.code, final.message + continuation, final.reason, (), final.retry_delay) from final.__cause__
 
     def _create(self) -> str:
-        body, _ = self._request("POST", "", {"upload-length": str(self._archive.length)})
+        body, _ = self._request("POST", "", {"upload-length": str(self._archive.length), "upload-metadata": self._metadata()})
         return str(json.loads(body)["upload"])
+
+    def _metadata(self) -> str:
+        """The digest of the archive in the form of the tus protocol."""
+        return "sha256 " + base64.b64encode(self._archive.sha256).decode()
+
+    def _check_content(self, upload: str) -> None:
+        """Raises InvalidArgument unless the upload was started with these contents."""
+        _, headers = self._request("HEAD", f"/{upload}", {})
+        found = headers.get("upload-metadata")
+        if found == self._metadata():
+            return
+        if found is None:
+            cause = f"the server does not know with which contents upload {upload} was started, so that it cannot be continued safely"
+        else:
+            cause = f"upload {upload} was started with other contents: files were changed, added or removed since"
+        raise InvalidArgument(grpc.StatusCode.INVALID_ARGUMENT, f"{cause}; push without resume")
 
     def _offset(self, upload: str) -> int:
         _, headers = self._request("HEAD", f"/{upload}", {})
-        length = int(headers["upload-length"])
-        if length != self._archive.length:
-            text = f"upload {upload} has {length} bytes, but this archive has {self._archive.length}: it has changed, or is another one; push it without resume"
-            raise InvalidArgument(grpc.StatusCode.INVALID_ARGUMENT, text)
         return int(headers["upload-offset"])
 
     def _send_chunk(self, upload: str, offset: int) -> int:

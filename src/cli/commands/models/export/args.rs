@@ -15,17 +15,18 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  visage models export live --format onnx --output age.onnx
+  visage models export live --format onnx  write age-N.onnx for version N
   visage models export live --format onnx --input uint8 --output age.onnx
-  visage models export live --format pth --output age.pth
+  visage models export 3 --format pth --output age.pth
 
 Formats:
-  onnx          for onnxruntime, OpenVINO and others: ages in years, without Visage and PyTorch
-  torchscript   a module: torch.jit.load(FILE)(images) returns ages in years, without Visage and torchvision; deprecated by PyTorch
-  pth           a state dict: torchvision.models.resnet18(num_classes=1).load_state_dict(torch.load(FILE, weights_only=True))
-  safetensors   the stored tensors: safetensors.torch.load_file(FILE)
+  onnx         ages in years, in onnxruntime, OpenVINO and others
+  torchscript  a module, for torch.jit.load; deprecated by PyTorch
+  pth          a state dict for torchvision.models.resnet18(num_classes=1)
+  safetensors  the stored tensors, for safetensors.torch.load_file
 
-The command prints Python code that prepares an image and predicts its age with the file.";
+The command prints Python code that prepares an image and predicts its age with
+the file.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -39,12 +40,14 @@ pub(crate) struct Args {
     /// Format of the file
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Format,
-    /// Input of an ONNX file [default: f32]
+    /// Input of an ONNX file: `f32`, normalized planes `[batch, 3, S, S]`, or `uint8`, RGB pixels
+    /// `[batch, S, S, 3]`, which the network normalizes [default: f32]
     #[arg(long, value_name = "TYPE")]
     pub(super) input: Option<Input>,
-    /// File to write; replaced if it exists
+    /// File to write; replaced if it exists [default: MODEL-NUMBER with the ending of the format, in
+    /// the current directory, unless it exists]
     #[arg(long, short, value_name = "PATH")]
-    pub(super) output: PathBuf,
+    pub(super) output: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArg,
 }
@@ -54,6 +57,27 @@ impl Args {
     pub(super) fn version_name(&self) -> String {
         let version = self.version.as_deref().or(self.version_flag.as_deref());
         short_names::version(&self.model.model, version.unwrap_or(LIVE))
+    }
+
+    /// The file to write for a version, such as `models/age/versions/3`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is the default, which exists.
+    pub(super) fn target(&self, version: &str) -> Result<PathBuf, Error> {
+        if let Some(output) = &self.output {
+            return Ok(output.clone());
+        }
+        let model = short_names::model_of(version);
+        let model = model.strip_prefix("models/").unwrap_or(model);
+        let number = short_names::version_id(version);
+        let default = PathBuf::from(format!("{model}-{number}.{}", self.format.ending()));
+        match default.exists() {
+            true => Err(Error::Usage(format!(
+                "{} exists; choose another file with --output, or name this one to replace it",
+                default.display()
+            ))),
+            false => Ok(default),
+        }
     }
 
     /// The input of the file.
@@ -91,12 +115,19 @@ impl Format {
             Self::Safetensors => "safetensors",
         }
     }
+
+    /// Ending of the names of files.
+    fn ending(self) -> &'static str {
+        match self {
+            // As TorchScript's own tools name it.
+            Self::Torchscript => "pt",
+            Self::Onnx | Self::Pth | Self::Safetensors => self.name(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Input {
-    /// Normalized planes `[batch, 3, S, S]`
     F32,
-    /// RGB pixels `[batch, S, S, 3]`; the network normalizes them
     Uint8,
 }

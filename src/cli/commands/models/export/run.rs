@@ -38,7 +38,7 @@ pub(crate) async fn run(
     client: &Client,
     context: &mut Context,
 ) -> Result<Outcome, Error> {
-    check_target(&args.output)?;
+    args.output.as_deref().map_or(Ok(()), check_target)?;
     let input = args.input_format()?;
     let name = args.version_name();
     let response = client
@@ -49,6 +49,7 @@ pub(crate) async fn run(
         .message(response)?
         .version
         .ok_or_else(missing_version)?;
+    let target = args.target(&version.name)?;
     // By number from here on, because an alias may move between two calls.
     let directory = tempfile::tempdir().map_err(Error::File)?;
     let described = directory.path().join(MANIFEST_FILE);
@@ -69,11 +70,11 @@ pub(crate) async fn run(
         sha256: &stored.sha256,
     };
     let file = File {
-        size: source.write(args.format, input, &args.output)?,
+        size: source.write(args.format, input, &target)?,
         source,
         format: args.format,
         input,
-        path: &args.output,
+        path: &target,
         server: server::precision(&version.name, client).await,
     };
     if context.output.is_json() {

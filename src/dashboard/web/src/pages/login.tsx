@@ -1,6 +1,6 @@
 /** Login with a name and a password, or with a token. */
-import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { Code } from "@connectrpc/connect";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { sentence } from "../format";
 import { logIn } from "../live/session";
 import { useAction } from "../ui/calls";
