@@ -70,7 +70,10 @@ fn read_text(path: &Path) -> Result<Option<String>, TokenFileError> {
     };
     let metadata = file.metadata().map_err(io)?;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    // Secrets of Kubernetes and credentials of systemd belong to root, and are readable by the group
+    // or, as an access control list shows in the mode, by one user.
+    let is_delivered = mode == 0o440 && metadata.uid() == 0;
+    if mode & 0o077 != 0 && !is_delivered {
         return Err(TokenFileError::Exposed {
             path: path.to_owned(),
             mode,
@@ -369,8 +372,13 @@ mod tests {
         let path = directory.path().join("tokens.toml");
         files::write_atomic(&path, b"version = 1\n").unwrap();
         assert!(read(&path).unwrap().is_some());
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let error = read(&path).unwrap_err();
-        assert!(error.to_string().contains("chmod 600"), "{error}");
+        for mode in [0o640, 0o604, 0o444, 0o660] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = read(&path).unwrap_err();
+            assert!(error.to_string().contains("chmod 600"), "{error}");
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o440)).unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        assert_eq!(read(&path).is_ok(), is_root);
     }
 }

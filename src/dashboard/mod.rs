@@ -29,6 +29,7 @@ struct Asset {
 static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/dashboard.in"));
 
 const START: &str = "index.html";
+const LOGIN: &str = "/login";
 
 /// Restricts scripts and requests to the own origin. The page creates images itself, and the charts
 /// set inline styles.
@@ -51,8 +52,13 @@ pub(crate) fn has_page(path: &str) -> bool {
 
 fn router(assets: &'static [Asset]) -> Option<Router> {
     let start = assets.iter().find(|asset| asset.path == START)?;
-    let mut router =
-        Router::new().route("/", get(async |headers: HeaderMap| start.respond(&headers)));
+    // The page shows the login where it is needed, so `/login` is another name of it.
+    let mut router = Router::new()
+        .route("/", get(async |headers: HeaderMap| start.respond(&headers)))
+        .route(
+            LOGIN,
+            get(async |headers: HeaderMap| start.respond(&headers)),
+        );
     for asset in assets {
         router = router.route(
             &format!("/{}", asset.path),
@@ -190,6 +196,18 @@ mod tests {
             assert_eq!(body, expected, "{accepted}");
             let is_compressed = headers.contains_key(CONTENT_ENCODING);
             assert_eq!(is_compressed, expected.starts_with(b"zipped"), "{accepted}");
+        }
+    }
+
+    #[tokio::test]
+    async fn login_is_a_page_beside_its_other_method() {
+        let routes = Router::new().route(LOGIN, axum::routing::post(async || "done"));
+        let routes = routes.merge(router(BUILT).unwrap());
+        for (method, expected) in [("GET", &b"<html>"[..]), ("POST", b"done")] {
+            let request = Request::builder().method(method).uri(LOGIN);
+            let response = routes.clone().oneshot(request.body(Body::empty()).unwrap());
+            let body = to_bytes(response.await.unwrap().into_body(), 1024).await;
+            assert_eq!(body.unwrap(), expected, "{method}");
         }
     }
 
