@@ -6,6 +6,9 @@ const TITLE: &str = "Examples:\n";
 /// Columns of the narrowest terminal on which no line is broken.
 const WIDTH: usize = 80;
 const INDENT: usize = 2;
+/// Longest example that may have its comment beside it, so that the comments of shorter ones stay
+/// near.
+const MAX_EXAMPLE: usize = 48;
 /// Indentation of a comment below its example.
 const COMMENT_INDENT: usize = 6;
 /// Spaces between an example and its comment, at least.
@@ -92,11 +95,37 @@ fn aligned(text: &str) -> String {
     for block in lines.chunk_by(|one, other| one.starts_with(GAP) == other.starts_with(GAP)) {
         let entries: Vec<Entry<'_>> = block.iter().copied().filter_map(Entry::read).collect();
         match entries.is_empty() {
-            true => written.extend(block.iter().map(|&line| line.to_owned())),
+            true => written.extend(wrapped(block)),
             false => written.extend(aligned_block(&entries)),
         }
     }
     written.join("\n")
+}
+
+/// Text whose paragraphs have lines of at most [`WIDTH`] columns. A title, which ends with a colon,
+/// stays on its own line.
+fn wrapped(lines: &[&str]) -> Vec<String> {
+    let mut written: Vec<String> = Vec::new();
+    let mut continues = false;
+    for line in lines {
+        let is_title = line.ends_with(':');
+        if line.is_empty() || is_title {
+            written.push((*line).to_owned());
+            continues = false;
+            continue;
+        }
+        for word in line.split(' ') {
+            match written.last_mut() {
+                Some(last) if continues && last.len() + 1 + word.len() <= WIDTH => {
+                    last.push(' ');
+                    last.push_str(word);
+                }
+                _ => written.push(word.to_owned()),
+            }
+            continues = true;
+        }
+    }
+    written
 }
 
 fn aligned_block(entries: &[Entry<'_>]) -> Vec<String> {
@@ -121,7 +150,9 @@ fn aligned_block(entries: &[Entry<'_>]) -> Vec<String> {
 fn column(entries: &[Entry<'_>]) -> usize {
     let commented = || entries.iter().filter(|entry| entry.comment.is_some());
     let beside = |column: usize| commented().filter(|entry| entry.fits(column)).count();
-    let widths = commented().map(|entry| entry.example.len());
+    let widths = commented()
+        .map(|entry| entry.example.len())
+        .filter(|&width| width <= MAX_EXAMPLE);
     // The narrowest of equally good ones.
     widths
         .max_by_key(|&width| (beside(width), usize::MAX - width))
@@ -152,6 +183,17 @@ Examples:
 
 A sentence.";
         assert_eq!(aligned(text), expected);
+    }
+
+    #[test]
+    fn paragraphs_are_wrapped_and_titles_are_not() {
+        let long = ["word"; 20].join(" ");
+        let text = format!("Examples:\n  visage a\n\n{long}\nand more.\n\nFormats:\n  onnx  ages");
+        let first = ["word"; 16].join(" ");
+        let expected = format!(
+            "Examples:\n  visage a\n\n{first}\nword word word word and more.\n\nFormats:\n  onnx  ages"
+        );
+        assert_eq!(aligned(&text), expected);
     }
 
     #[test]

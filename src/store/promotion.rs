@@ -154,11 +154,9 @@ impl Obstacle<'_> {
             Obstacle::TooFew {
                 images: 0,
                 excluded,
-            } => format!(
-                "each of the {excluded} validation images was already a training image of one of them"
-            ),
+            } => format!("they were trained on all {excluded} validation images"),
             Obstacle::TooFew { images, excluded } => format!(
-                "only {images} of the {} validation images were training images of neither, and a comparison needs {MIN_COMPARED_IMAGES}",
+                "they were trained on {excluded} of the {} validation images, which leaves {images} of the required {MIN_COMPARED_IMAGES}",
                 images + excluded
             ),
         }
@@ -309,7 +307,7 @@ mod tests {
                     ..better.clone()
                 }),
                 false,
-                "version 3 was not compared with live version 1, because only 9 of the 56 validation images were training images of neither, and a comparison needs 50 -> not promoted",
+                "version 3 was not compared with live version 1, because they were trained on 47 of the 56 validation images, which leaves 9 of the required 50 -> not promoted",
             ),
             (
                 Some(1),
@@ -319,7 +317,7 @@ mod tests {
                     ..better.clone()
                 }),
                 false,
-                "version 3 was not compared with live version 1, because each of the 22 validation images was already a training image of one of them -> not promoted",
+                "version 3 was not compared with live version 1, because they were trained on all 22 validation images -> not promoted",
             ),
             (
                 Some(1),

@@ -256,9 +256,9 @@ async fn training_images_are_inherited_and_excluded_from_a_comparison() {
     );
     assert!(excluded > 0 && rest < 50, "{promotion:?}");
     let part = match rest {
-        0 => format!("each of the {excluded} validation images was already a training image"),
+        0 => format!("they were trained on all {excluded} validation images"),
         rest => format!(
-            "only {rest} of the {validation} validation images were training images of neither, and a comparison needs 50"
+            "they were trained on {excluded} of the {validation} validation images, which leaves {rest} of the required 50"
         ),
     };
     assert!(promotion.reason.contains(&part), "{promotion:?}");

@@ -10,7 +10,7 @@ use crate::cli::{
 
 const EXAMPLES: &str = "\
 Examples:
-  visage sweep faces/ --grid optimizer.learning_rate=1e-4,3e-4 --set max_epochs=3
+  visage sweep faces/ --grid optimizer.learning_rate=1e-4,3e-4,1e-3
   visage sweep faces/ --grid batch_size=16,32 --grid 'trainable=[\"layer4\"],ALL'
   visage sweep faces/ --random 20 --range optimizer.learning_rate=1e-5..1e-2:log
   visage sweep faces/ --grid batch_size=16,32 --resume sweep-1a2b3c4d

@@ -118,12 +118,16 @@ async fn delete(name: String, client: &Client, context: &Context) -> Result<(), 
     let before = find(&name, client).await?;
     let message = DeleteTrainingRequest { name: name.clone() };
     client.message(client.trainings().delete_training(request(message)).await)?;
-    let freed = before.map_or(0, |training| training.checkpoint_bytes);
-    let kept = match freed {
-        0 => "0 B freed, because model versions keep their files".to_owned(),
-        bytes => format!("{} freed", size_text(bytes)),
+    let before = before.unwrap_or_default();
+    let freed = size_text(before.checkpoint_bytes);
+    let cause = match (before.checkpoint_bytes, before.model_version.as_str()) {
+        (0, version) if !version.is_empty() => {
+            format!(", because the files belong to {version}")
+        }
+        _ => String::new(),
     };
-    context.output.note(&format!("Deleted {name}; {kept}."));
+    let text = format!("Deleted {name}; {freed} freed{cause}.");
+    context.output.note(&text);
     Ok(())
 }
 
