@@ -155,6 +155,7 @@ async fn readiness_is_503_with_the_reason_while_a_component_fails() {
     let page: serde_json::Value = serde_json::from_str(&body).unwrap();
     let expected = serde_json::json!({
         "ready": false,
+        "grpc_port": 4000,
         "components": [
             {"name": "store", "ready": false, "detail": "database is locked"},
             {"name": "model", "ready": true, "detail": "age version 1"},
