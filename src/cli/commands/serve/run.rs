@@ -19,7 +19,7 @@ Examples:
   visage serve
   visage serve --starter                   predict immediately with the built-in face model
   visage serve --data-dir /var/lib/visage --ready-file /run/visage.ready
-  visage serve --grpc-listen 0.0.0.0:50051 --data-roots /data --weights-roots /weights
+  visage serve --data-roots /data --weights-roots /weights
   visage config                            show the resulting settings and their sources
 
 Precedence of settings: flags, VISAGE_* variables, the TOML file, defaults.";
