@@ -28,6 +28,13 @@ pub(super) fn check(resolved: &Resolved) -> Result<(), Error> {
             "grpc_listen",
         ));
     }
+    if config.grpc_socket.is_some() && config.grpc_socket == config.http_socket {
+        return Err(resolved.contradiction(
+            "http_socket",
+            "must not be the same path as",
+            "grpc_socket",
+        ));
+    }
     let not_above = [
         (
             "max_batch",

@@ -146,6 +146,10 @@ settings! {
         "Address of the gRPC API; port 0 lets the system choose.";
     http_listen: SocketAddr = loopback(50052), Address,
         "Address of metrics, health and dashboard; port 0 lets the system choose.";
+    grpc_socket: Option<PathBuf> = None, OptionalPath,
+        "Path of a Unix socket that serves the gRPC API too, without TLS, for the server's user and group.";
+    http_socket: Option<PathBuf> = None, OptionalPath,
+        "Path of a Unix socket that serves the HTTP port too, without TLS, for the server's user and group.";
     dashboard: bool = true, Switch,
         "Serve the dashboard on the HTTP port, and the whole API as gRPC-Web, which the dashboard uses.";
     cors_origins: Vec<String> = Vec::new(), Origins,
@@ -291,7 +295,7 @@ settings! {
     log_format: LogFormat = LogFormat::Auto, LogFormat,
         "Format of log lines; `auto` is text on a terminal and JSON elsewhere.";
     otlp_endpoint: Option<String> = None, Endpoint,
-        "Collector that receives traces over OTLP/gRPC; without it there are no traces. Its headers, such as a key, come from `OTEL_EXPORTER_OTLP_HEADERS`.";
+        "Collector that receives traces over OTLP/gRPC, such as https://collector:4317; without it there are no traces. The system's authorities, or those of the file `SSL_CERT_FILE`, must have signed its certificate. Its headers, such as a key, come from `OTEL_EXPORTER_OTLP_HEADERS`.";
     trace_sample_ratio: f64 = 0.01, Share,
         "Share of requests that are traced, unless the client's `traceparent` decides.";
 }

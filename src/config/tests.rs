@@ -92,7 +92,7 @@ fn the_share_of_traced_requests_is_a_number_from_0_to_1() {
 }
 
 #[test]
-fn collector_of_traces_is_an_address_without_tls() {
+fn collector_of_traces_is_an_address_with_its_scheme() {
     let endpoint = |given| {
         let variables = [("VISAGE_OTLP_ENDPOINT", given)];
         resolved(&variables, &[], "").map(|found| found.config.otlp_endpoint)
@@ -100,10 +100,12 @@ fn collector_of_traces_is_an_address_without_tls() {
     assert_eq!(endpoint("").unwrap(), None);
     let expected = Some("http://[::1]:4317".to_owned());
     assert_eq!(endpoint("http://[::1]:4317/").unwrap(), expected);
+    let expected = Some("https://collector:4317".to_owned());
+    assert_eq!(endpoint("https://collector:4317").unwrap(), expected);
     for wrong in [
         "collector:4317",
         "http://collector",
-        "https://collector:4317",
+        "ftp://collector:4317",
         "http://a:1/v1/traces",
         "http://user@a:1",
         "http://:4317",

@@ -282,7 +282,7 @@ impl Field {
             Self::LogLevel(_) => LogLevel::ALL.map(LogLevel::as_str).join(", "),
             Self::LogFormat(_) => LogFormat::ALL.map(LogFormat::as_str).join(", "),
             Self::Endpoint(_) => {
-                "http://host:port (use a local collector or proxy for TLS)".to_owned()
+                "http://host:port or https://host:port".to_owned()
             }
             Self::Share(_) => "a number from 0 to 1".to_owned(),
         }
@@ -327,14 +327,17 @@ fn is_host(text: &str) -> bool {
     text == "*" || is_authority
 }
 
-/// `http://host:port`, optionally with a trailing slash.
+/// `http://host:port` or `https://host:port`, optionally with a trailing slash.
 fn parse_endpoint(text: &str) -> Option<String> {
-    let authority = text.strip_prefix("http://")?;
+    let (scheme, authority) = text.split_once("://")?;
+    if !matches!(scheme, "http" | "https") {
+        return None;
+    }
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     let parsed: http::uri::Authority = authority.parse().ok()?;
     let is_whole = !authority.contains('@') && !parsed.host().is_empty();
     let port = parsed.port_u16().filter(|port| *port > 0);
-    (is_whole && port.is_some()).then(|| format!("http://{authority}"))
+    (is_whole && port.is_some()).then(|| format!("{scheme}://{authority}"))
 }
 
 fn parse_device(text: &str) -> Option<Device> {

@@ -1,5 +1,6 @@
 use std::{net::SocketAddr, path::PathBuf};
 
+use super::network::TlsError;
 use crate::{
     access, artifacts, dataset, datasets, model, registry, store,
     telemetry::{exporter, traces},
@@ -16,6 +17,15 @@ pub(crate) enum Error {
         address: SocketAddr,
         source: std::io::Error,
     },
+    #[error(
+        "failed to listen on the socket {}: {source}; stop the server that uses it, remove the file, or name another path with --grpc-socket or --http-socket", path.display()
+    )]
+    ListenUnix {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(
         "failed to write ready_file {}: its directory does not exist; create it, or name another file",
         .0.display()

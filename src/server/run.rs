@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, path::PathBuf};
 
-use axum::middleware::map_response;
+use axum::middleware::from_fn;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -10,8 +10,13 @@ use super::{
     error::Error,
     health, http,
     info::client_streams,
-    layers::{Allowed, CallLimitOptions, CallLimits, Guards, Rates, add_headers, cors},
-    network::{self, Protocols},
+    layers::{
+        Allowed, CallLimitOptions, CallLimits, Guards, Rates, TrustedProxies, add_headers, cors,
+    },
+    network::{
+        self, ClientCertificates, PortOptions, Protocols, Sockets, Tls, TlsFiles, UnixSocket,
+        follow_certificates,
+    },
     routes::{self, Routes},
     shutdown::{Running, cancel_on_signal},
 };
@@ -32,6 +37,7 @@ use crate::{
 pub(crate) struct Ready {
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
+    pub(crate) is_tls: bool,
     /// Name of the live version of the default model.
     pub(crate) live: Option<String>,
     /// The dashboard is built in and enabled.
@@ -52,21 +58,48 @@ pub(crate) async fn run(
 }
 
 struct Listeners {
-    grpc: TcpListener,
-    http: TcpListener,
+    grpc: Sockets,
+    http: Sockets,
 }
 
 impl Listeners {
     async fn bind(config: &ServeConfig) -> Result<Self, Error> {
-        let bind = async |address: SocketAddr| {
-            let bound = TcpListener::bind(address).await;
-            bound.map_err(|source| Error::Listen { address, source })
+        let bind = async |address: SocketAddr, socket: Option<&PathBuf>| {
+            let tcp = TcpListener::bind(address).await;
+            let tcp = tcp.map_err(|source| Error::Listen { address, source })?;
+            let unix = socket.map(|path| {
+                UnixSocket::bind(path).map_err(|source| Error::ListenUnix {
+                    path: path.clone(),
+                    source,
+                })
+            });
+            Ok::<_, Error>(Sockets {
+                tcp,
+                unix: unix.transpose()?,
+            })
         };
         Ok(Listeners {
-            grpc: bind(config.grpc_listen).await?,
-            http: bind(config.http_listen).await?,
+            grpc: bind(config.grpc_listen, config.grpc_socket.as_ref()).await?,
+            http: bind(config.http_listen, config.http_socket.as_ref()).await?,
         })
     }
+}
+
+async fn load_tls(config: &ServeConfig) -> Result<Option<Tls>, Error> {
+    let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else {
+        return Ok(None);
+    };
+    let has_other_credentials = config.auth.tokens || config.auth.oidc;
+    let files = TlsFiles {
+        cert: cert.clone(),
+        key: key.clone(),
+        client_ca: config.tls_client_ca.clone(),
+        client_certificates: match has_other_credentials {
+            true => ClientCertificates::Optional,
+            false => ClientCertificates::Required,
+        },
+    };
+    Ok(Some(Tls::load(files).await?))
 }
 
 /// Serves on the sockets until the token is cancelled.
@@ -78,12 +111,20 @@ async fn serve(
 ) -> Result<(), Error> {
     let ready_file = ReadyFile::prepare(&config)?;
     let metrics = exporter::install()?;
-    let (grpc_address, http_address) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
+    let tls = load_tls(&config).await?;
+    let is_tls = tls.is_some();
+    let (grpc_address, http_address) = (
+        listeners.grpc.tcp.local_addr()?,
+        listeners.http.tcp.local_addr()?,
+    );
     let (traces, trace_exporter) = start_tracing(&config)?;
     let components = Components::open(&config, traces.clone()).await?;
     let tasks = TaskTracker::new();
     let supervising = start_background(&components, &tasks, &shutdown);
     let live_damage = start_maintenance(&config, &components, &tasks, &shutdown);
+    if let Some(tls) = tls.clone() {
+        tasks.spawn(follow_certificates(tls, shutdown.clone()));
+    }
 
     let readiness = health::readiness(
         components.registry.subscribe_live(),
@@ -114,14 +155,16 @@ async fn serve(
         auth,
         home,
     });
-    let pages = guards
-        .clone()
-        .protect(pages)
-        .layer(map_response(add_headers));
+    let pages = guards.clone().protect(pages).layer(from_fn(add_headers));
     let http = tokio::spawn(http::serve(
         listeners.http,
         pages,
-        limits,
+        PortOptions {
+            port: Port::Http,
+            protocols: Protocols::Http1,
+            limits,
+            tls: tls.clone(),
+        },
         metrics,
         shutdown.clone(),
         config.shutdown_grace,
@@ -129,24 +172,21 @@ async fn serve(
     let grpc = guards.protect(grpc);
     let grpc = tokio::spawn({
         let shutdown = shutdown.clone();
-        async move {
-            let protocols = Protocols::Http1AndHttp2;
-            network::serve(
-                listeners.grpc,
-                Port::Grpc,
-                protocols,
-                grpc,
-                limits,
-                &shutdown,
-            )
-            .await;
-        }
+        let options = PortOptions {
+            port: Port::Grpc,
+            protocols: Protocols::Http1AndHttp2,
+            limits,
+            tls,
+        };
+        async move { network::serve(listeners.grpc, grpc, options, &shutdown).await }
     });
-    tracing::info!(grpc = %grpc_address, http = %http_address, data_dir = %config.data_dir.display(), device = components.device, "serving");
-    ready_file.write(grpc_address, http_address)?;
+    let scheme = if is_tls { "https" } else { "http" };
+    tracing::info!(grpc = %grpc_address, http = %http_address, scheme, data_dir = %config.data_dir.display(), device = components.device, "serving");
+    ready_file.write(grpc_address, http_address, scheme)?;
     on_ready(Ready {
         grpc: grpc_address,
         http: http_address,
+        is_tls,
         live: live_version(&components.store).await?,
         has_dashboard,
     });
@@ -169,6 +209,7 @@ async fn serve(
 fn guards(config: &ServeConfig, auth: Auth) -> Guards {
     let calls_per_address = config.max_calls_per_address as usize;
     Guards {
+        proxies: TrustedProxies::new(&config.trusted_proxies),
         allowed: Allowed::new(&config.allowed_hosts, &config.cors_origins),
         cors: cors(&config.cors_origins),
         auth,
@@ -281,10 +322,11 @@ impl ReadyFile {
         Ok(ReadyFile(config.ready_file.clone()))
     }
 
-    fn write(&self, grpc: SocketAddr, http: SocketAddr) -> Result<(), Error> {
+    fn write(&self, grpc: SocketAddr, http: SocketAddr, scheme: &str) -> Result<(), Error> {
         if let Some(path) = &self.0 {
-            let addresses =
-                serde_json::json!({ "grpc": grpc.to_string(), "http": http.to_string() });
+            let addresses = serde_json::json!({
+                "grpc": grpc.to_string(), "http": http.to_string(), "scheme": scheme,
+            });
             files::write_atomic(path, addresses.to_string().as_bytes())?;
         }
         Ok(())

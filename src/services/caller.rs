@@ -10,7 +10,8 @@ use crate::inference::Client;
 
 use super::status;
 
-/// The header that distinguishes clients with the same address, for example behind a proxy.
+/// The header that distinguishes clients of a trusted proxy; the server removes it from requests
+/// of others.
 const CLIENT_ID: &str = "client-id";
 /// Maximum length of its value in bytes.
 const MAX_ID: usize = 64;

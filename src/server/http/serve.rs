@@ -1,32 +1,24 @@
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    server::network::{self, Protocols},
-    telemetry::{exporter, metrics::Port},
+    server::network::{self, PortOptions, Sockets},
+    telemetry::exporter,
 };
 
 /// Serves the pages until `shutdown` and maintains the metrics meanwhile. Running requests may
 /// finish within `grace`.
 pub(in crate::server) async fn serve(
-    listener: TcpListener,
+    sockets: Sockets,
     router: Router,
-    limits: network::Limits,
+    options: PortOptions,
     metrics: exporter::Handle,
     shutdown: CancellationToken,
     grace: Duration,
 ) {
-    let serving = network::serve(
-        listener,
-        Port::Http,
-        Protocols::Http1,
-        router,
-        limits,
-        &shutdown,
-    );
+    let serving = network::serve(sockets, router, options, &shutdown);
     let grace_expired = async {
         metrics.upkeep(&shutdown).await;
         tokio::time::sleep(grace).await;

@@ -8,6 +8,7 @@ use tower_http::cors::CorsLayer;
 use super::{
     call_limits::{self, CallLimits},
     origin::{self, Allowed},
+    proxies::{self, TrustedProxies},
     rate::{self, Rates},
 };
 use crate::server::auth::{self, Auth};
@@ -15,6 +16,7 @@ use crate::server::auth::{self, Auth};
 /// The outer layers of both ports.
 #[derive(Clone)]
 pub(crate) struct Guards {
+    pub(crate) proxies: TrustedProxies,
     pub(crate) allowed: Allowed,
     pub(crate) cors: CorsLayer,
     pub(crate) auth: Auth,
@@ -26,6 +28,7 @@ impl Guards {
     /// Adds the layers to the handlers of a port.
     pub(crate) fn protect(self, router: Router) -> Router {
         let Guards {
+            proxies,
             allowed,
             cors,
             auth,
@@ -45,6 +48,9 @@ impl Guards {
             .layer(cors)
             .layer(from_fn(move |request: Request, next: Next| {
                 origin::check(allowed.clone(), request, next)
+            }))
+            .layer(from_fn(move |request: Request, next: Next| {
+                proxies::identify(proxies.clone(), request, next)
             }))
     }
 }

@@ -1,7 +1,9 @@
 //! Headers with instructions to browsers, for all responses of the HTTP port.
 
-use axum::response::Response;
+use axum::{extract::Request, middleware::Next, response::Response};
 use http::{HeaderName, HeaderValue, header};
+
+use crate::server::network::ConnectionState;
 
 const FIXED: [(HeaderName, &str); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -11,14 +13,36 @@ const FIXED: [(HeaderName, &str); 3] = [
         "same-origin",
     ),
 ];
+/// One year.
+const TRANSPORT_SECURITY: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Adds the headers that the response does not have.
-pub(crate) async fn add_headers(mut response: Response) -> Response {
+pub(crate) async fn add_headers(request: Request, next: Next) -> Response {
+    let requires_tls = is_tls(&request) && !is_localhost(&request);
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
     for (name, value) in FIXED {
-        response
-            .headers_mut()
+        headers
             .entry(name)
             .or_insert(HeaderValue::from_static(value));
     }
+    if requires_tls {
+        headers
+            .entry(header::STRICT_TRANSPORT_SECURITY)
+            .or_insert(TRANSPORT_SECURITY);
+    }
     response
+}
+
+fn is_tls(request: &Request) -> bool {
+    let connection = request.extensions().get::<ConnectionState>();
+    connection.is_some_and(|connection| connection.is_tls)
+}
+
+/// A browser would apply the header to all ports of `localhost`, which other programs serve
+/// without TLS.
+fn is_localhost(request: &Request) -> bool {
+    let host = request.headers().get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    host == "localhost" || host.starts_with("localhost:")
 }

@@ -1,6 +1,6 @@
-//! The layers that every call passes, from the outside: host and origin, CORS, identity and role
-//! (module `auth`), limits, rates, metrics and traces, deadlines. `headers` has the headers of all
-//! HTTP responses.
+//! The layers that every call passes, from the outside: addresses behind proxies, host and origin,
+//! CORS, identity and role (module `auth`), limits, rates, metrics and traces, deadlines. `headers`
+//! has the headers of all HTTP responses.
 
 mod call_limits;
 mod cors;
@@ -8,6 +8,7 @@ mod deadline;
 mod guards;
 mod headers;
 mod origin;
+mod proxies;
 mod rate;
 mod request_body;
 mod rpc_metrics;
@@ -21,6 +22,7 @@ pub(super) use self::{
     guards::Guards,
     headers::add_headers,
     origin::Allowed,
+    proxies::TrustedProxies,
     rate::{AuthFailures, Rates},
     rpc_metrics::RpcMetricsLayer,
 };

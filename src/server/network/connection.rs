@@ -14,14 +14,14 @@ use hyper_util::{
     server::{conn::auto, graceful::Watcher},
     service::TowerToHyperService,
 };
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::{
-    listener::Limits,
+    listener::PortOptions,
     progress::ResponseWatch,
     protocol::{Protocol, detect},
+    stream::{Opened, Socket},
 };
 use crate::{
     store::Lane,
@@ -54,31 +54,58 @@ pub(in crate::server) struct ConnectionState {
     /// The order of the connection's writes.
     pub(in crate::server) writes: Lane,
     pub(in crate::server) responses: ResponseWatch,
-    /// The client's certificate (DER), which TLS has verified.
-    pub(in crate::server) peer_certificate: Option<Arc<[u8]>>,
     /// Cancelled to close the connection without a response.
     pub(in crate::server) close: CancellationToken,
+    pub(in crate::server) is_tls: bool,
+    /// The verified certificate of the client in DER.
+    pub(in crate::server) peer_certificate: Option<Arc<[u8]>>,
+    /// The user id of the client of a Unix socket.
+    pub(in crate::server) peer_uid: Option<u32>,
+}
+
+/// An accepted connection.
+pub(super) struct Accepted {
+    pub(super) socket: Socket,
+    pub(super) peer: SocketAddr,
+    pub(super) watcher: Watcher,
+    pub(super) shutdown: CancellationToken,
 }
 
 /// Serves a connection until it ends, is not used in time, or its client does not read.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one caller, which has each of these"
-)]
-pub(super) async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    port: Port,
-    protocols: Protocols,
-    router: Router,
-    limits: Limits,
-    watcher: Watcher,
-    shutdown: CancellationToken,
-) {
-    // Otherwise the end of a response may wait for the acknowledgement of its start.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "failed to set TCP_NODELAY");
-    }
+pub(super) async fn serve(accepted: Accepted, router: Router, options: PortOptions) {
+    let Accepted {
+        socket,
+        peer,
+        watcher,
+        shutdown,
+    } = accepted;
+    let PortOptions {
+        port,
+        protocols,
+        limits,
+        tls,
+    } = options;
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(limits.header_timeout, socket.open(tls.as_ref(), protocols)) => opened,
+        () = shutdown.cancelled() => return,
+    };
+    let Opened {
+        stream,
+        is_tls,
+        peer_certificate,
+        peer_uid,
+    } = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "a TLS handshake failed");
+            metrics::connection_refused(port, ConnectionRefusal::Handshake);
+            return;
+        }
+        Err(_) => {
+            metrics::connection_refused(port, ConnectionRefusal::Handshake);
+            return;
+        }
+    };
     let detected = tokio::select! {
         detected = tokio::time::timeout(limits.header_timeout, detect(stream)) => detected,
         () = shutdown.cancelled() => return,
@@ -99,7 +126,12 @@ pub(super) async fn serve(
         return;
     }
 
-    let state = ConnectionState::default();
+    let state = ConnectionState {
+        is_tls,
+        peer_certificate,
+        peer_uid,
+        ..ConnectionState::default()
+    };
     let (responses, close) = (state.responses.clone(), state.close.clone());
     let service = router.map_request(move |request: Request<_>| {
         let mut request = request.map(Body::new);

@@ -5,13 +5,16 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, serve::Listener};
+use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, Protocols};
+use super::{
+    connection::{self, Accepted, Protocols},
+    stream::Sockets,
+    tls::Tls,
+};
 use crate::telemetry::metrics::{self, ConnectionRefusal, Port};
 
 /// File descriptors that are not for connections: the database, artifacts, workers, uploads.
@@ -58,21 +61,29 @@ impl Limits {
     }
 }
 
+/// Properties of a port.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct PortOptions {
+    pub(in crate::server) port: Port,
+    pub(in crate::server) protocols: Protocols,
+    pub(in crate::server) limits: Limits,
+    /// For TCP connections.
+    pub(in crate::server) tls: Option<Tls>,
+}
+
 /// Serves each connection in its own task until `shutdown`, then waits for the running requests.
 pub(in crate::server) async fn serve(
-    mut listener: TcpListener,
-    port: Port,
-    protocols: Protocols,
+    mut sockets: Sockets,
     router: Router,
-    limits: Limits,
+    options: PortOptions,
     shutdown: &CancellationToken,
 ) {
+    let port = options.port;
     let connections = GracefulShutdown::new();
-    let open = OpenConnections::new(limits);
+    let open = OpenConnections::new(options.limits);
     loop {
-        // Waits and retries on its own when the process has no file descriptors left.
-        let (stream, peer) = tokio::select! {
-            accepted = Listener::accept(&mut listener) => accepted,
+        let (socket, peer) = tokio::select! {
+            accepted = sockets.accept() => accepted,
             () = shutdown.cancelled() => break,
         };
         let place = match open.take(peer.ip()) {
@@ -84,23 +95,20 @@ pub(in crate::server) async fn serve(
             }
         };
         metrics::connection_opened(port);
-        let serving = connection::serve(
-            stream,
+        let accepted = Accepted {
+            socket,
             peer,
-            port,
-            protocols,
-            router.clone(),
-            limits,
-            connections.watcher(),
-            shutdown.clone(),
-        );
+            watcher: connections.watcher(),
+            shutdown: shutdown.clone(),
+        };
+        let serving = connection::serve(accepted, router.clone(), options.clone());
         tokio::spawn(async move {
             serving.await;
             drop(place);
             metrics::connection_closed(port);
         });
     }
-    drop(listener);
+    drop(sockets);
     connections.shutdown().await;
 }
 

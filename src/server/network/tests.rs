@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{ConnectionState, Limits, Protocols, serve};
+use super::{ConnectionState, Limits, PortOptions, Protocols, Sockets, serve};
 use crate::telemetry::metrics::Port;
 
 const TIMEOUT: Duration = Duration::from_millis(200);
@@ -23,8 +23,17 @@ async fn start(router: Router, limits: Limits) -> (SocketAddr, DropGuard) {
     let shutdown = CancellationToken::new();
     let serving = shutdown.clone();
     tokio::spawn(async move {
-        let protocols = Protocols::Http1AndHttp2;
-        serve(listener, Port::Grpc, protocols, router, limits, &serving).await;
+        let sockets = Sockets {
+            tcp: listener,
+            unix: None,
+        };
+        let options = PortOptions {
+            port: Port::Grpc,
+            protocols: Protocols::Http1AndHttp2,
+            limits,
+            tls: None,
+        };
+        serve(sockets, router, options, &serving).await;
     });
     (address, shutdown.drop_guard())
 }

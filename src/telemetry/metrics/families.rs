@@ -65,7 +65,9 @@ families! {
         "Open connections, by port.";
     CONNECTIONS_CLOSED: Kind::Counter, Count, "visage_connections_closed_total",
         [Label::one_of("port", Port::VALUES), Label::one_of("reason", ConnectionRefusal::VALUES)],
-        "Connections that the server refused or closed because of a limit, by port and reason.";
+        "Connections that the server refused or closed because of a limit or a failed TLS handshake, by port and reason.";
+    CERTIFICATE_EXPIRY: ABSENT, Seconds, "visage_tls_certificate_expiry_timestamp_seconds", [],
+        "End of the validity of the certificate of `tls_cert` in seconds since the Unix epoch; absent without TLS.";
 
     PREDICT_IMAGES: Kind::Counter, Count, "visage_predict_images_total",
         [Label::one_of("outcome", ImageOutcome::VALUES)],

@@ -87,6 +87,8 @@ label_values! {
         Limit = "limit",
         /// `max_connections_per_address` are open from the address.
         AddressLimit = "address_limit",
+        /// Its TLS handshake failed, or did not end in time.
+        Handshake = "handshake",
         /// It sent no request in time.
         NoRequest = "no_request",
         /// The client did not read a response in time.

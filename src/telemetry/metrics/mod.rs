@@ -49,8 +49,8 @@ pub(crate) use self::{
     },
     process::{build_info, disk_free, process_observed},
     rpc::{
-        connection_closed, connection_opened, connection_refused, http_finished, http_known,
-        rpc_finished, rpc_known, rpc_started,
+        certificate_expiry, connection_closed, connection_opened, connection_refused,
+        http_finished, http_known, rpc_finished, rpc_known, rpc_started,
     },
     series::describe,
     traces::{trace_spans_lost, trace_spans_sent},

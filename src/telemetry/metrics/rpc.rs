@@ -1,11 +1,14 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use ::metrics::SharedString;
 
 use crate::telemetry::metrics::{
     families::{
-        CONNECTIONS, CONNECTIONS_CLOSED, HTTP_DURATION, HTTP_REQUESTS, RPC_DURATION, RPC_IN_FLIGHT,
-        RPC_REQUESTS,
+        CERTIFICATE_EXPIRY, CONNECTIONS, CONNECTIONS_CLOSED, HTTP_DURATION, HTTP_REQUESTS,
+        RPC_DURATION, RPC_IN_FLIGHT, RPC_REQUESTS,
     },
     labels::{ConnectionRefusal, Port, RpcCode},
     series::{counter, gauge, histogram},
@@ -69,6 +72,12 @@ pub(crate) fn connection_refused(port: Port, reason: ConnectionRefusal) {
         &[port.as_str().into(), reason.as_str().into()],
     )
     .increment(1);
+}
+
+/// The server uses a certificate that is valid until this time.
+pub(crate) fn certificate_expiry(expires: SystemTime) {
+    let since_epoch = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+    gauge(&CERTIFICATE_EXPIRY, &[]).set(since_epoch.as_secs_f64());
 }
 
 fn shared(method: &Arc<str>) -> SharedString {

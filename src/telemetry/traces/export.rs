@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use opentelemetry_otlp::{ExporterBuildError, WithExportConfig};
+use opentelemetry_otlp::{ExporterBuildError, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::{
     Resource,
     trace::{SpanData, SpanExporter},
@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::transport::ClientTlsConfig;
 
 use super::KeyValue;
 use crate::telemetry::{
@@ -37,7 +38,9 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("otlp_endpoint must be http://host:port, got {endpoint:?}: {source}")]
+    #[error(
+        "otlp_endpoint must be http://host:port or https://host:port, got {endpoint:?}: {source}"
+    )]
     Endpoint {
         endpoint: String,
         source: ExporterBuildError,
@@ -92,15 +95,18 @@ pub(super) fn start(endpoint: &str) -> Result<(Queue, ExporterThread), Error> {
         .build()?;
     let mut exporter = {
         let _inside = runtime.enter();
-        opentelemetry_otlp::SpanExporter::builder()
+        let mut builder = opentelemetry_otlp::SpanExporter::builder()
             .with_tonic()
             .with_endpoint(endpoint)
-            .with_timeout(EXPORT_TIMEOUT)
-            .build()
-            .map_err(|source| Error::Endpoint {
-                endpoint: endpoint.to_owned(),
-                source,
-            })?
+            .with_timeout(EXPORT_TIMEOUT);
+        if endpoint.starts_with("https://") {
+            // The authorities of the system, or those of `SSL_CERT_FILE`.
+            builder = builder.with_tls_config(ClientTlsConfig::new().with_native_roots());
+        }
+        builder.build().map_err(|source| Error::Endpoint {
+            endpoint: endpoint.to_owned(),
+            source,
+        })?
     };
     exporter.set_resource(&resource());
     let (queue, spans) = mpsc::channel(QUEUE_CAPACITY);

@@ -12,10 +12,13 @@ pub(super) fn lines(ready: &Ready, data_dir: &Path) -> Vec<String> {
         true => "Dashboard",
         false => "HTTP",
     };
-    let server = reachable(ready.grpc);
+    let (scheme, server) = match ready.is_tls {
+        true => ("https", format!("https://{}", reachable(ready.grpc))),
+        false => ("http", reachable(ready.grpc).to_string()),
+    };
     let mut rows = vec![
-        (title, format!("http://{}/", reachable(ready.http))),
-        ("gRPC", server.to_string()),
+        (title, format!("{scheme}://{}/", reachable(ready.http))),
+        ("gRPC", server.clone()),
         ("Data", data_dir.display().to_string()),
         (
             "Live model",
@@ -66,6 +69,7 @@ mod tests {
         let mut ready = Ready {
             grpc: "127.0.0.1:50051".parse().unwrap(),
             http: "0.0.0.0:50052".parse().unwrap(),
+            is_tls: false,
             live: None,
             has_dashboard: true,
         };
@@ -92,5 +96,15 @@ mod tests {
         );
         assert!(text.contains("need --server 127.0.0.1:4000"), "{text}");
         assert!(text.contains("  HTTP        http://"), "{text}");
+        ready.is_tls = true;
+        let text = lines(&ready, data).join("\n");
+        assert!(
+            text.contains("  HTTP        https://127.0.0.1:50052/"),
+            "{text}"
+        );
+        assert!(
+            text.contains("need --server https://127.0.0.1:4000"),
+            "{text}"
+        );
     }
 }

@@ -1,0 +1,105 @@
+use std::{
+    fmt, io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
+
+use super::{TlsError, TlsFiles, files::Checked};
+use crate::{server::network::connection::Protocols, telemetry::metrics};
+
+/// Certificates are renewed earlier than this before their end.
+const EXPIRES_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The TLS of both ports, of which new connections use the latest configuration. Cheap to clone.
+#[derive(Clone)]
+pub(in crate::server) struct Tls {
+    pub(super) files: Arc<TlsFiles>,
+    current: Arc<ArcSwap<Current>>,
+}
+
+struct Current {
+    grpc: Arc<ServerConfig>,
+    http: Arc<ServerConfig>,
+    digest: [u8; 32],
+}
+
+impl Tls {
+    /// Reads and checks the files.
+    ///
+    /// # Errors
+    /// Files that cannot be used.
+    pub(in crate::server) async fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let contents = files.read().await?;
+        files.warn_of_readable_key();
+        let current = Current::new(files.check(&contents)?, contents.digest());
+        Ok(Self {
+            files: Arc::new(files),
+            current: Arc::new(ArcSwap::from_pointee(current)),
+        })
+    }
+
+    /// Replaces the configuration for further connections.
+    pub(super) fn replace(&self, checked: Checked, digest: [u8; 32]) {
+        self.current.store(Arc::new(Current::new(checked, digest)));
+    }
+
+    /// The digest of the files in use.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        self.current.load().digest
+    }
+
+    /// The caller limits the time.
+    ///
+    /// # Errors
+    /// A client that does not speak TLS, shares no version or protocol with the server, or whose
+    /// certificate is refused.
+    pub(in crate::server::network) async fn accept(
+        &self,
+        stream: TcpStream,
+        protocols: Protocols,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let config = match protocols {
+            Protocols::Http1 => Arc::clone(&self.current.load().http),
+            Protocols::Http1AndHttp2 => Arc::clone(&self.current.load().grpc),
+        };
+        TlsAcceptor::from(config).accept(stream).await
+    }
+}
+
+impl Current {
+    fn new(checked: Checked, digest: [u8; 32]) -> Self {
+        let Checked { config, expires } = checked;
+        metrics::certificate_expiry(expires);
+        let left = expires.duration_since(SystemTime::now());
+        match left {
+            Ok(left) if left > EXPIRES_SOON => {}
+            Ok(left) => tracing::warn!(
+                hours = left.as_secs() / 3600,
+                "the certificate of tls_cert expires soon; replace the file"
+            ),
+            Err(_) => tracing::warn!(
+                "the certificate of tls_cert has expired, so clients refuse it; replace the file"
+            ),
+        }
+        let with_protocols = |names: &[&[u8]]| {
+            let mut config = config.clone();
+            config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
+            Arc::new(config)
+        };
+        Self {
+            grpc: with_protocols(&[b"h2", b"http/1.1"]),
+            http: with_protocols(&[b"http/1.1"]),
+            digest,
+        }
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("files", &self.files).finish()
+    }
+}
