@@ -2,24 +2,27 @@
 
 use crate::{
     cli::{
-        client::{Client, RetryPolicy},
+        client::{Client, Credentials, RetryPolicy},
         error::Error,
         output::Output,
     },
-    config::{ClientConfig, Environment},
+    config::{ClientConfig, ClientFlags, Environment},
 };
 
 /// Settings of the client and the output of a command.
 pub(crate) struct Context {
     pub(crate) environment: Environment,
     pub(crate) client: ClientConfig,
+    /// The flags of `client`.
+    pub(crate) flags: ClientFlags,
     pub(crate) retry: RetryPolicy,
     pub(crate) output: Output,
 }
 
 impl Context {
     pub(crate) async fn connect(&self) -> Result<Client, Error> {
-        Client::connect(&self.client.server).await
+        let credentials = Credentials::load(&self.client, |text| self.output.warn(text))?;
+        Client::connect(&self.client.server, credentials).await
     }
 }
 

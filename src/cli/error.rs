@@ -25,6 +25,9 @@ pub(crate) enum Error {
         "no server is reachable at {server} ({cause}); start one with `visage serve`, or select another with --server"
     )]
     Unreachable { server: String, cause: String },
+    /// TLS failed; the cause contains the remedy.
+    #[error("failed to connect to {server}: {cause}")]
+    Connection { server: String, cause: String },
     #[error(
         "{server} is the HTTP port of the server; commands need its gRPC port: --server {grpc} or VISAGE_SERVER={grpc}"
     )]
@@ -80,7 +83,10 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Config(_) => 2,
             Self::Refused(status) if is_wrong_usage(status) => 2,
-            Self::Unreachable { .. } | Self::HttpPort { .. } | Self::LostContact { .. } => 3,
+            Self::Unreachable { .. }
+            | Self::Connection { .. }
+            | Self::HttpPort { .. }
+            | Self::LostContact { .. } => 3,
             Self::BrokenPipe => 141,
             Self::Refused(_)
             | Self::Contract(_)

@@ -1,6 +1,6 @@
 //! Arguments of the program, and the dispatch to its commands.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Runtime;
@@ -10,7 +10,7 @@ use crate::{
         client::{RetryPolicy, wrong_port},
         commands::{
             completions, config, data, dataset, evaluate, info, log_level, man, models, predict,
-            serve, sweep, synth, token, top, train, trainings, watch,
+            serve, servers, sweep, synth, token, top, train, trainings, watch,
         },
         context::{Context, Outcome},
         error::Error,
@@ -18,7 +18,7 @@ use crate::{
         output::Output,
         suggestions,
     },
-    config::{ClientConfig, Environment},
+    config::{ClientConfig, ClientFlags, Environment},
     priority::{self, TimeSlice},
     training,
 };
@@ -51,7 +51,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Address of the server [env: VISAGE_SERVER] [default: http://127.0.0.1:50051]
+    /// Address of the server: HOST:PORT, https://HOST:PORT, unix:/PATH, or a name of `visage
+    /// servers` [env: VISAGE_SERVER] [default: http://127.0.0.1:50051]
     #[arg(
         long,
         global = true,
@@ -59,12 +60,58 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     server: Option<String>,
+    /// Certificates (PEM) of the authority that issued the server's certificate, instead of the
+    /// system's [env: VISAGE_CA]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    ca: Option<PathBuf>,
+    /// Client certificate (PEM), for a server that requires one [env: VISAGE_CERT]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    cert: Option<PathBuf>,
+    /// Private key (PEM) of --cert [env: VISAGE_KEY]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    key: Option<PathBuf>,
+    /// File with the token that the server requires; VISAGE_TOKEN has the token itself [env:
+    /// VISAGE_TOKEN_FILE]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    token_file: Option<PathBuf>,
     /// Print one JSON object per line, with the field names of the API
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// Print results and errors only
     #[arg(long, global = true, help_heading = "Global options")]
     quiet: bool,
+}
+
+impl Global {
+    fn client_flags(&self) -> ClientFlags {
+        ClientFlags {
+            server: self.server.clone(),
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            token_file: self.token_file.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -110,6 +157,8 @@ pub(crate) enum Command {
     Restore(data::restore::Args),
     /// Compare a database with the files beside it after an incomplete restore
     Repair(data::repair::Args),
+    /// Name servers with their credentials, and select one
+    Servers(servers::Args),
     /// Show or change the log filter of the running server
     LogLevel(log_level::Args),
     /// Print a completion script for a shell
@@ -154,11 +203,13 @@ pub(crate) fn parser() -> clap::Command {
 
 fn prepare_and_run(cli: Cli, output: &mut Output) -> Result<Outcome, Error> {
     let environment = Environment::of_process()?;
-    let client = ClientConfig::resolve(&environment, cli.global.server.as_deref())?;
+    let flags = cli.global.client_flags();
+    let client = ClientConfig::resolve(&environment, flags.clone())?;
     output.set_color(client.color);
     let mut context = Context {
         environment,
         client,
+        flags,
         retry: RetryPolicy::default(),
         output: output.clone(),
     };
@@ -200,6 +251,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<Outcome, Er
         Command::Verify(args) => Box::pin(data::verify::run(args, context)).await,
         Command::Restore(args) => data::restore::run(&args, context),
         Command::Repair(args) => Box::pin(data::repair::run(args, context)).await,
+        Command::Servers(args) => servers::run(args, context),
         Command::LogLevel(args) => Box::pin(log_level::run(args, context)).await,
         Command::Completions(args) => completions::run(args, parser(), context),
         Command::Man(args) => man::run(&args, parser(), context),

@@ -1,16 +1,21 @@
-//! The process environment, read once and checked for misspelt names, and the settings of clients.
+//! The process environment, read once and checked for misspelt names.
 
-use std::{collections::BTreeMap, env};
+use std::{collections::BTreeMap, env, fmt};
 
-use super::{Error, ValueSource, error::nearest, settings::SETTINGS};
-
-/// The default server of clients.
-pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
+use super::{Error, error::nearest, settings::SETTINGS};
 
 /// Variables of Visage that are not settings of the server.
-const OTHER_VARIABLES: [&str; 2] = ["VISAGE_CONFIG", "VISAGE_SERVER"];
+const OTHER_VARIABLES: [&str; 7] = [
+    "VISAGE_CONFIG",
+    "VISAGE_SERVER",
+    "VISAGE_CA",
+    "VISAGE_CERT",
+    "VISAGE_KEY",
+    "VISAGE_TOKEN",
+    "VISAGE_TOKEN_FILE",
+];
 /// Variables of other programs that Visage reads.
-const FOREIGN_VARIABLES: [&str; 8] = [
+const FOREIGN_VARIABLES: [&str; 9] = [
     "HF_ENDPOINT",
     "HF_HOME",
     "HF_TOKEN",
@@ -18,11 +23,12 @@ const FOREIGN_VARIABLES: [&str; 8] = [
     "TORCH_HOME",
     "HOME",
     "TMPDIR",
+    "XDG_CONFIG_HOME",
     "NO_COLOR",
 ];
 
 /// The variables that Visage reads; an empty one counts as unset.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Environment(BTreeMap<String, String>);
 
 impl Environment {
@@ -98,56 +104,9 @@ fn is_service_link(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || is_port
 }
 
-/// Settings of the commands that call a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClientConfig {
-    /// `http://host:port`.
-    pub server: String,
-    /// Coloured messages, unless `NO_COLOR` is set.
-    pub color: bool,
-}
-
-impl ClientConfig {
-    /// Resolves the server from `--server`, else `VISAGE_SERVER`, else [`DEFAULT_SERVER`];
-    /// completes `host:port` to a URL.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for an invalid address, [`Error::UnknownVariable`] for a misspelt
-    /// `VISAGE_*` variable.
-    pub(crate) fn resolve(
-        environment: &Environment,
-        server_flag: Option<&str>,
-    ) -> Result<Self, Error> {
-        environment.check_names()?;
-        let (server, source) = match (server_flag, environment.get("VISAGE_SERVER")) {
-            (Some(server), _) => (server, ValueSource::Flag("--server".to_owned())),
-            (None, Some(server)) => (server, ValueSource::Variable("VISAGE_SERVER".to_owned())),
-            (None, None) => (DEFAULT_SERVER, ValueSource::Default),
-        };
-        let address = parse_server(server).ok_or_else(|| Error::Invalid {
-            setting: "server".to_owned(),
-            source_name: source,
-            value: server.to_owned(),
-            allowed: "host:port or http://host:port (TLS ends at a proxy in front of the server)"
-                .to_owned(),
-        })?;
-        Ok(Self {
-            server: address,
-            color: environment.get("NO_COLOR").is_none(),
-        })
+/// Names only: a value may be secret.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
-}
-
-fn parse_server(text: &str) -> Option<String> {
-    let bare = text.strip_prefix("http://").unwrap_or(text);
-    let authority = bare.strip_suffix('/').unwrap_or(bare);
-    let (host, port) = authority.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    let is_bracketed = host.starts_with('[') && host.ends_with(']');
-    let is_host =
-        !host.is_empty() && !host.contains(|c: char| c == '/' || c == '@' || c.is_whitespace());
-    if !is_host || port == 0 || (host.contains(':') && !is_bracketed) {
-        return None;
-    }
-    Some(format!("http://{host}:{port}"))
 }

@@ -67,6 +67,17 @@ pub(crate) enum Error {
         listener: &'static str,
         address: SocketAddr,
     },
+    #[error(
+        "{path}: the server `{name}` has the address {address:?}; expected a name of letters, digits, `-`, `_` and `.`, and the address host:port, https://host:port or unix:/path",
+        path = path.display()
+    )]
+    Server {
+        path: PathBuf,
+        name: String,
+        address: String,
+    },
+    #[error("{path}: the current server `{name}` has no entry; add [servers.{name}], or change `current`", path = path.display())]
+    CurrentServer { path: PathBuf, name: String },
     #[error("`{setting}` requires `{required}`; set it too")]
     Incomplete {
         setting: &'static str,

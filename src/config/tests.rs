@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    ClientConfig, Device, Environment, Error, Flags, LogLevel, Resolved, SETTINGS, ValueSource,
+    Device, Environment, Error, Flags, LogLevel, Resolved, SETTINGS, ValueSource,
     load, markdown_table, resolve::resolve, value::parse_bytes,
 };
 
@@ -398,30 +398,6 @@ fn the_hub_follows_the_variables_of_other_programs() {
     assert_eq!(hub.cache_dir.as_deref(), Some(Path::new("/hf/hub")));
     assert!(hub.offline && !format!("{hub:?}").contains("secret"));
     assert!(resolved(&[("HF_ENDPOINT", "mirror")], &[], "").is_err());
-}
-
-#[test]
-fn a_server_is_an_address_or_host_and_port() {
-    let server = |variables: &[(&str, &str)], flag| {
-        ClientConfig::resolve(&environment(variables), flag).map(|client| client.server)
-    };
-    assert_eq!(server(&[], None).unwrap(), "http://127.0.0.1:50051");
-    let variables = [("VISAGE_SERVER", "gpu-box:50051")];
-    assert_eq!(server(&variables, None).unwrap(), "http://gpu-box:50051");
-    assert_eq!(
-        server(&variables, Some("http://[::1]:7/")).unwrap(),
-        "http://[::1]:7"
-    );
-    for bad in [
-        "gpu-box",
-        "https://gpu-box:1",
-        "a:b:1",
-        "http://a:1/path",
-        ":1",
-        "a:0",
-    ] {
-        assert!(server(&[], Some(bad)).is_err(), "{bad}");
-    }
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! The connection to a server, and calls with retries.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{
     Request, Response, Status, Streaming,
+    service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
 };
 
 use crate::{
     cli::{
-        client::RetryPolicy,
+        client::{Credentials, RetryPolicy, credentials::Authorization, tls_failure::explain},
         error::{Error, is_lost, retry_delay, root_cause},
     },
     proto::{
@@ -30,73 +31,98 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest response in bytes: a full group of annotated images.
 const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 
+/// A channel whose calls have the token.
+type Authorized = InterceptedService<Channel, Authorization>;
+
 /// A connection; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     server: String,
     channel: Channel,
+    authorization: Authorization,
+    credentials: Arc<Credentials>,
 }
 
 impl Client {
     /// Connects immediately, so that an unreachable server is reported before any other error.
     ///
     /// # Errors
-    /// [`Error::Unreachable`].
-    pub(crate) async fn connect(server: &str) -> Result<Self, Error> {
-        let unreachable = |error: tonic::transport::Error| Error::Unreachable {
-            server: server.to_owned(),
-            cause: root_cause(&error),
-        };
-        let endpoint = Endpoint::from_shared(server.to_owned())
+    /// [`Error::Unreachable`], [`Error::Connection`] for a failure of TLS, and credentials that
+    /// cannot be used or would be sent in plain text.
+    pub(crate) async fn connect(server: &str, credentials: Credentials) -> Result<Self, Error> {
+        let unreachable = |error: tonic::transport::Error| lost(server, &error);
+        let authorization = Authorization::new(&credentials, server)?;
+        let mut endpoint = Endpoint::from_shared(server.to_owned())
             .and_then(|endpoint| endpoint.user_agent(concat!("visage/", env!("CARGO_PKG_VERSION"))))
             .map_err(unreachable)?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true);
+        if server.starts_with("https://") {
+            credentials.check()?;
+            let host = endpoint.uri().host().unwrap_or_default().to_owned();
+            endpoint = endpoint
+                .tls_config(credentials.grpc_tls(&host))
+                .map_err(unreachable)?;
+        }
         let channel = endpoint.connect().await.map_err(unreachable)?;
         Ok(Self {
             server: server.to_owned(),
             channel,
+            authorization,
+            credentials: Arc::new(credentials),
         })
+    }
+
+    /// For requests to the HTTP port.
+    pub(crate) fn credentials(&self) -> &Arc<Credentials> {
+        &self.credentials
     }
 
     pub(crate) fn server(&self) -> &str {
         &self.server
     }
 
-    pub(crate) fn trainings(&self) -> TrainingServiceClient<Channel> {
-        TrainingServiceClient::new(self.channel.clone())
+    pub(crate) fn trainings(&self) -> TrainingServiceClient<Authorized> {
+        TrainingServiceClient::with_interceptor(self.channel.clone(), self.authorization.clone())
             .max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
-    pub(crate) fn datasets(&self) -> DatasetServiceClient<Channel> {
-        DatasetServiceClient::new(self.channel.clone())
+    pub(crate) fn datasets(&self) -> DatasetServiceClient<Authorized> {
+        DatasetServiceClient::with_interceptor(self.channel.clone(), self.authorization.clone())
             .max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
-    pub(crate) fn models(&self) -> ModelServiceClient<Channel> {
-        ModelServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
-    }
-
-    pub(crate) fn predictions(&self) -> PredictionServiceClient<Channel> {
-        PredictionServiceClient::new(self.channel.clone())
+    pub(crate) fn models(&self) -> ModelServiceClient<Authorized> {
+        ModelServiceClient::with_interceptor(self.channel.clone(), self.authorization.clone())
             .max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
-    pub(crate) fn open_inference(&self) -> GrpcInferenceServiceClient<Channel> {
-        GrpcInferenceServiceClient::new(self.channel.clone())
+    pub(crate) fn predictions(&self) -> PredictionServiceClient<Authorized> {
+        PredictionServiceClient::with_interceptor(self.channel.clone(), self.authorization.clone())
             .max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
-    pub(crate) fn system(&self) -> SystemServiceClient<Channel> {
-        SystemServiceClient::new(self.channel.clone())
+    pub(crate) fn open_inference(&self) -> GrpcInferenceServiceClient<Authorized> {
+        GrpcInferenceServiceClient::with_interceptor(
+            self.channel.clone(),
+            self.authorization.clone(),
+        )
+        .max_decoding_message_size(MAX_RESPONSE_BYTES)
+    }
+
+    pub(crate) fn system(&self) -> SystemServiceClient<Authorized> {
+        SystemServiceClient::with_interceptor(self.channel.clone(), self.authorization.clone())
     }
 
     /// Distinguishes a server that refused a call from one that is gone.
     pub(crate) fn failure(&self, status: Status) -> Error {
         if is_lost(&status) {
-            return Error::Unreachable {
-                server: self.server.clone(),
-                cause: lost_cause(&status),
+            return match status.source() {
+                Some(source) => lost(&self.server, source),
+                None => Error::Unreachable {
+                    server: self.server.clone(),
+                    cause: status.message().to_owned(),
+                },
             };
         }
         Error::Refused(Box::new(status))
@@ -144,15 +170,32 @@ impl Client {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
+            let is_final = status
+                .source()
+                .is_some_and(|source| explain(&self.server, source).is_some());
             let retry_delay = retry_delay(&status);
             failures += 1;
             let delay = retry.delay(failures, retry_delay);
-            let is_retryable = is_lost(&status) || retry_delay.is_some();
+            let is_retryable = !is_final && (is_lost(&status) || retry_delay.is_some());
             if !is_retryable || start.elapsed() + delay > retry.call_timeout {
                 return Err(self.failure(status));
             }
             sleep(delay).await;
         }
+    }
+}
+
+/// A connection that failed, with the remedy if TLS is the cause.
+fn lost(server: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    match explain(server, error) {
+        Some(cause) => Error::Connection {
+            server: server.to_owned(),
+            cause,
+        },
+        None => Error::Unreachable {
+            server: server.to_owned(),
+            cause: root_cause(error),
+        },
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod man;
 pub(crate) mod models;
 pub(crate) mod predict;
 pub(crate) mod serve;
+pub(crate) mod servers;
 pub(crate) mod sweep;
 pub(crate) mod synth;
 pub(crate) mod token;

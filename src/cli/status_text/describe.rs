@@ -53,6 +53,9 @@ pub(crate) fn describe(status: &Status) -> String {
             }
         }
     };
+    if let Some(remedy) = credential_remedy(status) {
+        text.push_str(&format!("\n  {remedy}"));
+    }
     if let Some(delay) = retry_delay(status) {
         text.push_str(&format!("\n  try again in {}", duration_text(delay)));
     }
@@ -109,6 +112,29 @@ fn weights_text(info: &ErrorInfo) -> Option<String> {
          or put torchvision's file resnet18-f37072fd.pth into {place}\n  \
          or let the server reach the hub, or a mirror that HF_ENDPOINT names"
     ))
+}
+
+/// The way to a credential that the server accepts.
+fn credential_remedy(status: &Status) -> Option<String> {
+    let info = status.get_details_error_info();
+    let reason = info.as_ref().map_or("", |info| info.reason.as_str());
+    match (status.code(), reason) {
+        (_, "CREDENTIAL_EXPIRED") => Some(
+            "create another with `visage token new` on the server, and name its file with --token-file"
+                .to_owned(),
+        ),
+        (_, "ROLE_REQUIRED") => {
+            let role = info.as_ref().and_then(|info| info.metadata.get("role"))?;
+            Some(format!(
+                "use a credential with the role `{role}`; `visage token new NAME --role {role}` on the server creates a token"
+            ))
+        }
+        (Code::Unauthenticated, _) => Some(
+            "name a token with --token-file or VISAGE_TOKEN_FILE, or a certificate with --cert and --key"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 fn message(status: &Status) -> String {
@@ -312,6 +338,27 @@ mod tests {
         assert!(!of_field("spec.dataset.path"));
         assert!(!of_field("page_token"));
         assert!(!is_wrong_usage(&Status::invalid_argument("refused")));
+    }
+
+    #[test]
+    fn missing_credentials_and_roles_name_the_remedy() {
+        let text = |code, reason: &str| {
+            let role = [("role".to_owned(), "trainer".to_owned())];
+            let details = ErrorDetails::with_error_info(reason, "visage", role);
+            describe(&Status::with_error_details(code, "refused", details))
+        };
+        let missing = text(Code::Unauthenticated, "UNAUTHENTICATED");
+        assert!(
+            missing.starts_with("refused\n  name a token with --token-file"),
+            "{missing}"
+        );
+        let role = text(Code::PermissionDenied, "ROLE_REQUIRED");
+        assert!(
+            role.contains("`visage token new NAME --role trainer`"),
+            "{role}"
+        );
+        let expired = text(Code::Unauthenticated, "CREDENTIAL_EXPIRED");
+        assert!(expired.contains("create another"), "{expired}");
     }
 
     #[test]

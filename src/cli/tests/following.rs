@@ -8,7 +8,7 @@ use tonic::Status;
 
 use crate::{
     cli::{
-        client::Client,
+        client::{Client, Credentials},
         commands::follow_view::follow,
         context::Outcome,
         tests::{
@@ -76,7 +76,7 @@ async fn a_killed_and_restarted_server_loses_and_repeats_no_line() {
     state.endings.lock().unwrap().push_back(Ending::Hangs(5));
     let server = Fake::start(state);
     let (mut context, stdout, _) = context(&server.url(), false, fast_retry());
-    let client = Client::connect(&server.url()).await.unwrap();
+    let client = Client::connect(&server.url(), Credentials::default()).await.unwrap();
     // Kept open, so that no other process takes the port meanwhile.
     let (listener, state) = (
         server.listener.try_clone().unwrap(),
@@ -129,7 +129,7 @@ async fn a_lost_server_ends_with_the_command_to_resume() {
     let mut impatient = fast_retry();
     impatient.stream_timeout = Duration::from_millis(100);
     let (mut context, stdout, _) = context(&url, false, impatient);
-    let client = Client::connect(&url).await.unwrap();
+    let client = Client::connect(&url, Credentials::default()).await.unwrap();
     let kill = async {
         while !stdout.text().contains("Epoch 4/10") {
             tokio::task::yield_now().await;
@@ -262,7 +262,7 @@ async fn all_trainings_are_followed_by_token_and_lines_are_labelled() {
 async fn ctrl_c_leaves_the_training_running_and_prints_the_next_commands() {
     let server = Fake::start(ended(TrainingState::Running));
     let (mut context, _, stderr) = context(&server.url(), false, fast_retry());
-    let client = Client::connect(&server.url()).await.unwrap();
+    let client = Client::connect(&server.url(), Credentials::default()).await.unwrap();
     let outcome = follow(&mut context, client, stream(12), ready(()))
         .await
         .unwrap();

@@ -34,7 +34,7 @@ use crate::{
         output::Output,
         program::{Cli, run},
     },
-    config::{ClientConfig, Environment},
+    config::{ClientConfig, ClientFlags, Environment, TokenSource},
 };
 
 /// Result of a command.
@@ -103,8 +103,12 @@ fn context(server: &str, json: bool, retry: RetryPolicy) -> (Context, Captured, 
         environment: Environment::default(),
         client: ClientConfig {
             server: server.to_owned(),
+            ca: None,
+            identity: None,
+            token: TokenSource::None,
             color: false,
         },
+        flags: ClientFlags::default(),
         retry,
         output,
     };

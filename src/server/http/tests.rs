@@ -25,8 +25,12 @@ use super::{
 use crate::{
     access::{Authenticator, Identity},
     config::AuthMethods,
-    server::{auth::Auth, layers::AuthFailures, network::Limits},
-    telemetry::exporter,
+    server::{
+        auth::Auth,
+        layers::AuthFailures,
+        network::{Limits, PortOptions, Protocols, Sockets},
+    },
+    telemetry::{exporter, metrics::Port},
 };
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -80,17 +84,26 @@ impl Server {
             },
             home: None,
         };
-        let limits = Limits {
-            connections: 100,
-            per_address: 100,
-            header_timeout: Duration::from_secs(30),
+        let options = PortOptions {
+            port: Port::Http,
+            protocols: Protocols::Http1,
+            limits: Limits {
+                connections: 100,
+                per_address: 100,
+                header_timeout: Duration::from_secs(30),
+            },
+            tls: None,
+        };
+        let sockets = Sockets {
+            tcp: listener,
+            unix: None,
         };
         let metrics = state.metrics.clone();
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(serve(
-            listener,
+            sockets,
             router(state).layer(Extension(Identity::anonymous())),
-            limits,
+            options,
             metrics,
             shutdown.clone(),
             GRACE,

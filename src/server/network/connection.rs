@@ -20,12 +20,12 @@ use tower::ServiceExt as _;
 use super::{
     listener::PortOptions,
     progress::ResponseWatch,
-    protocol::{Protocol, detect},
+    protocol::{Protocol, Protocols, detect},
     stream::{Opened, Socket},
 };
 use crate::{
     store::Lane,
-    telemetry::metrics::{self, ConnectionRefusal, Port},
+    telemetry::metrics::{self, ConnectionRefusal},
 };
 
 /// Concurrent requests of one HTTP/2 connection.
@@ -39,14 +39,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Interval of the checks whether a client reads its responses.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-
-/// The protocols of a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum Protocols {
-    Http1,
-    /// Browsers that only support HTTP/1.1 use gRPC-Web; other clients use HTTP/2.
-    Http1AndHttp2,
-}
 
 /// State that the requests of one connection share; in the extensions of each request.
 #[derive(Debug, Clone, Default)]

@@ -11,7 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{self, Accepted, Protocols},
+    connection::{self, Accepted},
+    protocol::Protocols,
     stream::Sockets,
     tls::Tls,
 };

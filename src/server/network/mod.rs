@@ -18,8 +18,9 @@ mod tls;
 mod unix_socket;
 
 pub(super) use self::{
-    connection::{ConnectionState, Protocols},
+    connection::ConnectionState,
     listener::{Limits, PortOptions, serve},
+    protocol::Protocols,
     stream::Sockets,
     tls::{ClientCertificates, Tls, TlsError, TlsFiles, follow as follow_certificates},
     unix_socket::UnixSocket,

@@ -19,6 +19,14 @@ pub(super) enum Protocol {
     Http2,
 }
 
+/// The protocols of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) enum Protocols {
+    Http1,
+    /// Browsers that only support HTTP/1.1 use gRPC-Web; other clients use HTTP/2.
+    Http1AndHttp2,
+}
+
 /// Reads until the protocol is known, and returns the stream with those bytes in front.
 ///
 /// The caller limits the time.

@@ -11,7 +11,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixStream},
 };
 
-use super::{connection::Protocols, tls::Tls, unix_socket::UnixSocket};
+use super::{protocol::Protocols, tls::Tls, unix_socket::UnixSocket};
 
 /// The address of all clients of Unix sockets, which no client of a TCP socket has.
 pub(in crate::server) const UNIX_PEER: SocketAddr =

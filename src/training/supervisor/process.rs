@@ -39,6 +39,9 @@ const ALLOCATOR: [(&str, &str); 2] = [
     ("MALLOC_TRIM_THRESHOLD_", "8589934592"),
 ];
 
+/// A token of commands, which no worker needs.
+const CLIENT_TOKEN: &str = "VISAGE_TOKEN";
+
 /// A running worker. Dropping it kills the process.
 pub(super) struct Worker {
     process: Child,
@@ -94,6 +97,7 @@ impl Worker {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .envs(ALLOCATOR)
+            .env_remove(CLIENT_TOKEN)
             .kill_on_drop(true)
             // Ctrl-C in the server's terminal must reach the server only, and killing the group
             // ends the children of a launcher too.

@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> Result<Outcome, Er
     for warning in archive.warnings() {
         context.output.note(&format!("warning: {warning}"));
     }
-    let upload = match send(archive, base, args.resume, context).await? {
+    let upload = match send(archive, base, args.resume, client.credentials(), context).await? {
         Sent::Complete(upload) => upload,
         Sent::Interrupted(interrupted) => {
             context.output.warn(&interrupted_message(&interrupted));
@@ -148,9 +148,16 @@ async fn http_base(client: &Client) -> Result<String, Error> {
     }
     let server = client.server();
     let uri = server.parse::<http::Uri>().ok();
-    let host = uri.as_ref().and_then(http::Uri::host);
-    let host = host.ok_or_else(|| Error::Usage(format!("{server} has no host; set --http")))?;
-    Ok(format!("http://{host}:{}", info.http_port))
+    let address = uri
+        .as_ref()
+        .and_then(|uri| Some((uri.scheme_str()?, uri.host()?)));
+    let (scheme, host) = address.ok_or_else(|| {
+        Error::Usage(format!(
+            "uploads need the HTTP port, which {server} does not name; set --http http://127.0.0.1:{}",
+            info.http_port
+        ))
+    })?;
+    Ok(format!("{scheme}://{host}:{}", info.http_port))
 }
 
 /// Creates the dataset. A repeated call finds the dataset that the first one created.

@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use ureq::{Body, http::Response};
 
-use crate::cli::error::Error;
+use crate::cli::{client::tls_failure, error::Error};
 
 /// A failed request.
 pub(super) enum Failure {
@@ -39,13 +39,15 @@ pub(super) fn checked(
     // Another request still holds the upload, the server is busy or shutting down, or it has
     // another offset.
     let is_retryable = matches!(status.as_u16(), 408 | 409 | 423 | 429) || status.is_server_error();
-    match is_retryable {
-        true => Err(Failure::Retryable(Loss {
+    Err(match status.as_u16() {
+        _ if is_retryable => Failure::Retryable(Loss {
             cause,
             has_response: true,
-        })),
-        false => Err(Failure::Permanent(refused(cause))),
-    }
+        }),
+        401 => Failure::Permanent(Error::Refused(Box::new(Status::unauthenticated(cause)))),
+        403 => Failure::Permanent(Error::Refused(Box::new(Status::permission_denied(cause)))),
+        _ => Failure::Permanent(refused(cause)),
+    })
 }
 
 pub(super) fn number(response: &Response<Body>, header: &str) -> Option<u64> {
@@ -69,6 +71,11 @@ pub(super) fn refused(message: String) -> Error {
 }
 
 pub(super) fn lost(error: ureq::Error) -> Failure {
+    let server = "the HTTP port";
+    if let Some(cause) = tls_failure::explain(server, &error) {
+        let server = server.to_owned();
+        return Failure::Permanent(Error::Connection { server, cause });
+    }
     Failure::Retryable(Loss {
         cause: error.to_string(),
         has_response: false,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::cli::{
+    client::Credentials,
     commands::dataset::{
         archive::Archive,
         background::{self, Reporter},
@@ -35,10 +36,11 @@ pub(super) async fn send(
     archive: Archive,
     base: String,
     resume: Option<String>,
+    credentials: &Credentials,
     context: &mut Context,
 ) -> Result<Sent, Error> {
     let total = archive.length();
-    let upload = Arc::new(Upload::new(base, archive, context.retry));
+    let upload = Arc::new(Upload::new(base, archive, credentials, context.retry)?);
     let sending = Arc::clone(&upload);
     let work = move |reporter: &Reporter| sending.run(resume, reporter);
     if let Some(id) = background::run(work, &mut context.output).await? {

@@ -19,7 +19,7 @@ use ureq::{
 };
 
 use crate::cli::{
-    client::RetryPolicy,
+    client::{Credentials, RetryPolicy, http},
     commands::dataset::{
         archive::Archive,
         background::Reporter,
@@ -31,23 +31,15 @@ use crate::cli::{
 
 /// Bytes per request; they are durable when its response arrives.
 const CHUNK_BYTES: u64 = 32 << 20;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest wait for the state of an interrupted upload.
 const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn agent(response_timeout: Duration) -> Agent {
-    Agent::config_builder()
-        .timeout_connect(Some(CONNECT_TIMEOUT.min(response_timeout)))
-        .timeout_recv_response(Some(response_timeout))
-        .http_status_as_error(false)
-        .build()
-        .into()
-}
-
 /// Requests of one upload; they block their thread.
 pub(super) struct Upload {
     agent: Agent,
+    /// For the state of an interrupted upload.
+    state_agent: Agent,
     base: String,
     archive: Archive,
     /// Id, once the server has created the upload.
@@ -73,15 +65,23 @@ impl Attempts {
 }
 
 impl Upload {
-    pub(super) fn new(base: String, archive: Archive, retry: RetryPolicy) -> Self {
-        Self {
-            agent: agent(RESPONSE_TIMEOUT),
+    /// # Errors
+    /// Credentials that cannot be used for `base`.
+    pub(super) fn new(
+        base: String,
+        archive: Archive,
+        credentials: &Credentials,
+        retry: RetryPolicy,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            agent: http::agent(credentials, &base, RESPONSE_TIMEOUT)?,
+            state_agent: http::agent(credentials, &base, STATE_TIMEOUT)?,
             base,
             archive,
             id: OnceLock::new(),
             is_stopped: AtomicBool::new(false),
             retry,
-        }
+        })
     }
 
     /// Id, once the server has created the upload.
@@ -96,7 +96,7 @@ impl Upload {
 
     /// Number of bytes that the server has; `None` if it does not respond soon.
     pub(super) fn received(&self, id: &str) -> Option<u64> {
-        let response = agent(STATE_TIMEOUT).head(self.path(id)).call();
+        let response = self.state_agent.head(self.path(id)).call();
         number(&checked(response).ok()?, "upload-offset")
     }
 
@@ -307,7 +307,7 @@ mod tests {
             stream_timeout: Duration::from_millis(50),
             ..RetryPolicy::default()
         };
-        let upload = Upload::new(base, archive, retry);
+        let upload = Upload::new(base, archive, &Credentials::default(), retry).unwrap();
         upload.run(resume.map(str::to_owned), &Reporter::unread())
     }
 

@@ -1,14 +1,16 @@
 //! The server's metrics page, fetched over HTTP and parsed.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, io, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 
-use crate::telemetry::metrics::families;
+use crate::{
+    cli::client::{Credentials, http},
+    telemetry::metrics::families,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Limit of the page in bytes; the page of a server has about 60 kB.
@@ -18,26 +20,43 @@ const MAX_BYTES: u64 = 8 << 20;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Page(HashMap<String, f64>);
 
-/// Fetches the page from `host:port`; otherwise returns the reason in words.
-pub(super) async fn fetch(address: &str) -> Result<Page, String> {
-    match timeout(TIMEOUT, read(address)).await {
+/// Fetches the page from `http://host:port`, `https://host:port` or `host:port`; otherwise returns
+/// the reason in words.
+pub(super) async fn fetch(address: &str, credentials: &Credentials) -> Result<Page, String> {
+    match timeout(TIMEOUT, read(address, credentials)).await {
         Err(_) => Err("no response".to_owned()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Ok(Ok(response)) => parse(&response),
+        Ok(response) => parse(&response?),
     }
 }
 
 /// The whole response. HTTP/1.0 has no chunks, and its connection ends with the response.
-async fn read(address: &str) -> std::io::Result<String> {
-    let mut connection = TcpStream::connect(address).await?;
-    let request = format!("GET /metrics HTTP/1.0\r\nhost: {address}\r\n\r\n");
-    connection.write_all(request.as_bytes()).await?;
+async fn read(address: &str, credentials: &Credentials) -> Result<String, String> {
+    let base = match address.contains("://") {
+        true => address.to_owned(),
+        false => format!("http://{address}"),
+    };
+    let authorization = match credentials.authorization(&base) {
+        Ok(value) => value.map(|value| format!("authorization: {value}\r\n")),
+        Err(error) => return Err(error.to_string()),
+    };
+    let mut connection = http::connect(credentials, &base).await?;
+    let host = base.split_once("://").map_or("", |(_, host)| host);
+    let request = format!(
+        "GET /metrics HTTP/1.0\r\nhost: {host}\r\n{}\r\n",
+        authorization.unwrap_or_default()
+    );
     let mut response = String::new();
-    connection
-        .take(MAX_BYTES)
-        .read_to_string(&mut response)
-        .await?;
-    Ok(response)
+    let exchange = async {
+        connection.write_all(request.as_bytes()).await?;
+        let mut limited = connection.take(MAX_BYTES);
+        limited.read_to_string(&mut response).await
+    };
+    match exchange.await {
+        Ok(_) => Ok(response),
+        // A server may end the connection without the closing message of TLS.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(response),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn parse(response: &str) -> Result<Page, String> {

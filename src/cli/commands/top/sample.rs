@@ -56,7 +56,7 @@ impl Sample {
         let page = match address {
             Err(reason) => Err(reason),
             Ok(address) => {
-                let page = metrics_page::fetch(&address).await;
+                let page = metrics_page::fetch(&address, client.credentials()).await;
                 page.map_err(|reason| format!("{address}: {reason}"))
             }
         };
@@ -77,10 +77,12 @@ impl Sample {
 /// The port that the server reports, on the host of the API. A host that the server reports could
 /// be its loopback.
 fn page_address(server: &str, port: u32) -> Result<String, String> {
-    let authority = server.strip_prefix("http://").unwrap_or(server);
+    let Some((scheme, authority)) = server.split_once("://") else {
+        return Err("the metrics need the HTTP port; set --metrics".to_owned());
+    };
     let host = authority.rsplit_once(':').map(|(host, _)| host);
     match host {
-        Some(host) if port != 0 => Ok(format!("{host}:{port}")),
+        Some(host) if port != 0 => Ok(format!("{scheme}://{host}:{port}")),
         _ => Err("the server reports no HTTP port".to_owned()),
     }
 }
@@ -110,9 +112,9 @@ mod tests {
     #[test]
     fn the_metrics_page_is_on_the_host_of_the_api() {
         let address = page_address("http://gpu-1:50051", 50052);
-        assert_eq!(address.unwrap(), "gpu-1:50052");
-        let address = page_address("http://[::1]:50051", 9091);
-        assert_eq!(address.unwrap(), "[::1]:9091");
+        assert_eq!(address.unwrap(), "http://gpu-1:50052");
+        let address = page_address("https://[::1]:50051", 9091);
+        assert_eq!(address.unwrap(), "https://[::1]:9091");
         let old_server = page_address("http://gpu-1:50051", 0);
         assert!(old_server.is_err());
     }

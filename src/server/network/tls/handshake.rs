@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
 use super::{TlsError, TlsFiles, files::Checked};
-use crate::{server::network::connection::Protocols, telemetry::metrics};
+use crate::{server::network::protocol::Protocols, telemetry::metrics};
 
 /// Certificates are renewed earlier than this before their end.
 const EXPIRES_SOON: Duration = Duration::from_secs(7 * 24 * 3600);

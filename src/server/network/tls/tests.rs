@@ -12,7 +12,7 @@ use tokio_rustls::{
 };
 
 use super::{ClientCertificates, Tls, TlsError, TlsFiles, reload::Reload};
-use crate::server::network::connection::Protocols;
+use crate::server::network::protocol::Protocols;
 
 /// An authority that issues certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
