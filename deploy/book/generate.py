@@ -282,7 +282,7 @@ def run(program, *arguments):
 
 
 def cli_page(program):
-    parts = ["# Commands\n", NOTE + "\n", "Output of `visage COMMAND --help`. All commands except `serve`, `synth`, `config`, `completions` and `man` call a server.\n"]
+    parts = ["# Commands\n", NOTE + "\n", "Output of `visage COMMAND --help`. All commands except `serve`, `synth`, `config`, `servers`, `completions` and `man` call a server.\n"]
     waiting = [[]]
     while waiting:
         command = waiting.pop(0)

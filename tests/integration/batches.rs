@@ -386,7 +386,9 @@ async fn repeated_image_is_served_from_the_cache() {
 #[tokio::test]
 async fn client_that_overloads_does_not_block_others() {
     let limits = ["--max-queued-images", "16", "--max-images-per-request", "8"];
-    let server = Server::start(&[&["--starter", "--max-batch", "8"][..], &limits].concat());
+    // The clients of the test are those of a proxy.
+    let options = ["--starter", "--max-batch", "8", "--trusted-proxies", "127.0.0.1"];
+    let server = Server::start(&[&options[..], &limits].concat());
     let face = prost::bytes::Bytes::from(faces(&server, 1).remove(0));
     let asking = move |client: &str, images: usize| {
         let mut request = tonic::Request::new(v1::PredictRequest {

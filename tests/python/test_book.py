@@ -52,6 +52,10 @@ NOT_RUN = {
     "how-to/proxy.md": ["import base64", "ssh -N -L 50051:127.0.0.1:50051 -L 50052:127.0.0.1:50052 SERVER"],
     "how-to/run.md": ["git clone REPOSITORY /opt/visage && cd /opt/visage && make build", "docker build -f deploy/docker/Dockerfile -t visage .",
                       "docker compose -f deploy/docker/compose.yml up --build"],
+    "how-to/tls.md": [
+        'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj "/CN=Visage CA" -keyout ca.key -out ca.pem',
+        "visage --server https://visage.example.org:50051 --ca ca.pem info",
+        "visage servers add prod https://visage.example.org:50051 --ca ca.pem --token-file ~/visage.token"],
     "how-to/trace.md": ["docker run --rm -p 4317:4317 -p 16686:16686 jaegertracing/all-in-one"],
     "tutorial/first-model.md": ["make build", "visage serve --starter --grpc-listen 127.0.0.1:60051 --http-listen 127.0.0.1:60052"],
 }

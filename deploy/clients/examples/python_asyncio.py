@@ -62,7 +62,9 @@ async def predict(channel, directory):
 
 
 async def main(target, dataset, images, epochs="10"):
-    async with grpc.aio.insecure_channel(target, options=visage.CHANNEL_OPTIONS) as channel:
+    credentials = visage.credentials()
+    async with (grpc.aio.secure_channel(target, credentials, options=visage.CHANNEL_OPTIONS) if credentials
+                else grpc.aio.insecure_channel(target, options=visage.CHANNEL_OPTIONS)) as channel:
         await train(channel, dataset, int(epochs))
         await predict(channel, images)
 

@@ -70,7 +70,9 @@ def predict(channel, directory):
 
 
 def main(target, dataset, images, epochs="10"):
-    with grpc.insecure_channel(target, options=visage.CHANNEL_OPTIONS) as channel:
+    credentials = visage.credentials()
+    with (grpc.secure_channel(target, credentials, options=visage.CHANNEL_OPTIONS) if credentials
+          else grpc.insecure_channel(target, options=visage.CHANNEL_OPTIONS)) as channel:
         train(channel, dataset, int(epochs))
         predict(channel, images)
 

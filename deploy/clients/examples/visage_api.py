@@ -1,6 +1,7 @@
 """The parts of the Python examples that do no I/O: modules of the protos, retries, requests and output."""
 
 import json
+import os
 import pathlib
 import sys
 import uuid
@@ -24,6 +25,19 @@ CHANNEL_OPTIONS = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.m
 # Seconds without contact after which following fails.
 PATIENCE = 300
 IMAGES_IN_A_CALL, CALLS_AT_ONCE = 16, 4
+
+
+def credentials():
+    """TLS and a token, by the variables of the command line client; None for a server without TLS."""
+    ca, cert, key, token = (content(os.environ.get(name)) for name in ("VISAGE_CA", "VISAGE_CERT", "VISAGE_KEY", "VISAGE_TOKEN_FILE"))
+    if ca is None:
+        return None
+    channel = grpc.ssl_channel_credentials(ca, key, cert)
+    return channel if token is None else grpc.composite_channel_credentials(channel, grpc.access_token_call_credentials(token.decode().strip()))
+
+
+def content(path):
+    return pathlib.Path(path).read_bytes() if path else None
 
 
 def start_request(dataset, epochs):

@@ -7,6 +7,8 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log"
@@ -21,6 +23,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -66,8 +69,12 @@ func main() {
 	if err != nil {
 		log.Fatalf("the number of epochs must be an integer, got %s", os.Args[4])
 	}
-	connection, err := grpc.Dial(os.Args[1], grpc.WithInsecure(), grpc.WithDefaultServiceConfig(serviceConfig),
-		grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{})))
+	options, err := transport()
+	if err != nil {
+		log.Fatal(err)
+	}
+	options = append(options, grpc.WithDefaultServiceConfig(serviceConfig), grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{})))
+	connection, err := grpc.Dial(os.Args[1], options...)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -80,6 +87,46 @@ func main() {
 		log.Fatal(err)
 	}
 }
+
+// transport returns TLS and a token, by the variables of the command line client.
+func transport() ([]grpc.DialOption, error) {
+	if os.Getenv("VISAGE_CA") == "" {
+		return []grpc.DialOption{grpc.WithInsecure()}, nil
+	}
+	authority, err := os.ReadFile(os.Getenv("VISAGE_CA"))
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+	if !config.RootCAs.AppendCertsFromPEM(authority) {
+		return nil, fmt.Errorf("VISAGE_CA must be a PEM file with certificates, got %s", os.Getenv("VISAGE_CA"))
+	}
+	if os.Getenv("VISAGE_CERT") != "" {
+		pair, err := tls.LoadX509KeyPair(os.Getenv("VISAGE_CERT"), os.Getenv("VISAGE_KEY"))
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	options := []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(config))}
+	if path := os.Getenv("VISAGE_TOKEN_FILE"); path != "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, grpc.WithPerRPCCredentials(token(strings.TrimSpace(string(text)))))
+	}
+	return options, nil
+}
+
+// token is sent with each call, over TLS only.
+type token string
+
+func (t token) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(t)}, nil
+}
+
+func (token) RequireTransportSecurity() bool { return true }
 
 func train(ctx context.Context, trainings visage.TrainingServiceClient, dataset string, epochs uint32) error {
 	spec := &visage.TrainingSpec{Dataset: &visage.DatasetSpec{Path: dataset}, MaxEpochs: &epochs, Recipe: visage.Recipe_RECIPE_FAST}

@@ -109,10 +109,23 @@ async function predict(predictions: grpc.Client, directory: string): Promise<voi
   for (const name of names) console.log(`${name} ${ages.get(name)?.toFixed(1)}`);
 }
 
+/** TLS and a token, by the variables of the command line client. */
+async function channelCredentials(): Promise<grpc.ChannelCredentials> {
+  const content = async (name: string) => (process.env[name] ? readFile(process.env[name]!) : null);
+  const [ca, key, cert, token] = await Promise.all(["VISAGE_CA", "VISAGE_KEY", "VISAGE_CERT", "VISAGE_TOKEN_FILE"].map(content));
+  if (!ca) return grpc.credentials.createInsecure();
+  const channel = grpc.credentials.createSsl(ca, key, cert);
+  if (!token) return channel;
+  const metadata = new grpc.Metadata();
+  metadata.set("authorization", `Bearer ${token.toString().trim()}`);
+  return channel.compose(grpc.credentials.createFromMetadataGenerator((_, callback) => callback(null, metadata)));
+}
+
 const [target, dataset, images, epochs = "10"] = process.argv.slice(2);
 const options = { "grpc.service_config": JSON.stringify(serviceConfig), "grpc.max_reconnect_backoff_ms": 2000 };
-const trainings: grpc.Client = new TrainingService(target, grpc.credentials.createInsecure(), options);
-const predictions: grpc.Client = new PredictionService(target, grpc.credentials.createInsecure(), options);
+const credentials = await channelCredentials();
+const trainings: grpc.Client = new TrainingService(target, credentials, options);
+const predictions: grpc.Client = new PredictionService(target, credentials, options);
 await train(trainings, dataset, Number(epochs));
 await predict(predictions, images);
 trainings.close();

@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
 from .aio import AsyncClient, AsyncTraining
 from .client import Client, Training
 from .errors import (Aborted, AlreadyExists, DatasetFailed, DeadlineExceeded, FailedPrecondition, FieldViolation, InvalidArgument, MissingDependency,
-                     NotFound, ResourceExhausted, TrainingFailed, Unavailable, UnknownKeyword, VisageError)
+                     NotFound, PermissionDenied, ResourceExhausted, TrainingFailed, Unauthenticated, Unavailable, UnknownKeyword, VisageError)
 from .images import EncodedImage
 from .operations.prediction import PredictOptions
 from .operations.training import TrainOptions
@@ -30,6 +30,6 @@ from .values.version import AliasEvent, ModelVersion
 
 __all__ = ["Aborted", "AliasEvent", "AlreadyExists", "AsyncClient", "AsyncTraining", "Box", "Checkpoint", "Client", "Comparison", "Dataset", "DatasetCheck",
            "DatasetFailed", "DeadlineExceeded", "EncodedImage", "Epoch", "Estimate", "Evaluation", "EvaluationReport", "Explanation", "Face",
-           "FailedPrecondition", "FieldViolation", "Interval", "InvalidArgument", "MissingDependency", "ModelVersion", "NotFound", "PredictOptions",
+           "FailedPrecondition", "FieldViolation", "Interval", "InvalidArgument", "MissingDependency", "ModelVersion", "NotFound", "PermissionDenied", "PredictOptions",
            "Prediction", "Progress", "Promotion", "ResourceExhausted", "Result", "ServerInfo", "TrainOptions", "Training", "TrainingFailed", "TrainingInfo",
-           "Unavailable", "UnknownKeyword", "Upload", "VisageError"]
+           "Unauthenticated", "Unavailable", "UnknownKeyword", "Upload", "VisageError"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 import grpc
 
 from . import names, operations, session
+from .access import Access, aio_interceptors
 from .operations.followed import Followed
 from .session import Session
 from .steps import Owner, awaiting, items_async, iterating_async, run_async
@@ -26,12 +28,17 @@ if TYPE_CHECKING:
 class AsyncClient(Owner[Session]):
     """A connection to one server, closed by `async with` or `close`. Arguments and methods are those of `Client`."""
 
-    def __init__(self, target: str = "localhost:50051", *, credentials: grpc.ChannelCredentials | None = None, patience: float = 300.0,
+    def __init__(self, target: str = "localhost:50051", *, token: str | None = None, token_file: str | os.PathLike[str] | None = None,
+                 ca: str | os.PathLike[str] | None = None, cert: str | os.PathLike[str] | None = None, key: str | os.PathLike[str] | None = None,
+                 credentials: grpc.ChannelCredentials | None = None, patience: float = 300.0,
                  connect_timeout: float = 2.0, timeout: float | None = 60.0, channel_options: Mapping[str, Any] | None = None) -> None:
         options = session.options(channel_options or {})
-        channel = (grpc.aio.insecure_channel(target, options=options) if credentials is None
-                   else grpc.aio.secure_channel(target, credentials, options=options))
-        super().__init__(Session(target, channel, patience, connect_timeout, timeout))
+        access = Access.of(target, token, token_file, ca, cert, key, credentials is not None)
+        if access.is_tls:
+            channel = grpc.aio.secure_channel(access.target, credentials or access.channel_credentials(), options=options)
+        else:
+            channel = grpc.aio.insecure_channel(access.target, options=options, interceptors=aio_interceptors(access.plain_metadata()))
+        super().__init__(Session(access, channel, patience, connect_timeout, timeout))
 
     async def __aenter__(self) -> AsyncClient:
         return self

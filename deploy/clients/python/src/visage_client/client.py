@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 import grpc
 
 from . import names, operations, session
+from .access import Access, Plain
 from .operations.followed import Followed
 from .session import Session
 from .steps import Owner, blocking, items, iterating, run
@@ -27,20 +29,32 @@ class Client(Owner[Session]):
     """A connection to one server, closed by `with` or `close`.
 
     Args:
-        target: Address of the gRPC port, `host:port`.
-        credentials: TLS credentials; None connects without encryption.
+        target: Address of the gRPC port: `host:port`, `https://host:port` for TLS, or `unix:/path`.
+        token: Token that the server requires; sent over TLS or to a loopback address only.
+        token_file: File with the token.
+        ca: Certificates (PEM) of the authority that issued the server's certificate, instead of the system's; enables TLS.
+        cert: Client certificate (PEM); enables TLS.
+        key: Private key (PEM) of `cert`.
+        credentials: Credentials of the gRPC channel, instead of those of the other arguments.
         patience: Seconds without contact after which a followed training, a prediction or an upload fails.
         connect_timeout: Seconds after which the first calls fail if no server responds at the address.
         timeout: Deadline of a unary call in seconds; None disables it.
         channel_options: Further options of the gRPC channel; they override the defaults.
     """
 
-    def __init__(self, target: str = "localhost:50051", *, credentials: grpc.ChannelCredentials | None = None, patience: float = 300.0,
+    def __init__(self, target: str = "localhost:50051", *, token: str | None = None, token_file: str | os.PathLike[str] | None = None,
+                 ca: str | os.PathLike[str] | None = None, cert: str | os.PathLike[str] | None = None, key: str | os.PathLike[str] | None = None,
+                 credentials: grpc.ChannelCredentials | None = None, patience: float = 300.0,
                  connect_timeout: float = 2.0, timeout: float | None = 60.0, channel_options: Mapping[str, Any] | None = None) -> None:
         options = session.options(channel_options or {})
-        channel = (grpc.insecure_channel(target, options=options) if credentials is None
-                   else grpc.secure_channel(target, credentials, options=options))
-        super().__init__(Session(target, channel, patience, connect_timeout, timeout))
+        access = Access.of(target, token, token_file, ca, cert, key, credentials is not None)
+        if access.is_tls:
+            channel = grpc.secure_channel(access.target, credentials or access.channel_credentials(), options=options)
+        else:
+            channel = grpc.insecure_channel(access.target, options=options)
+            metadata = access.plain_metadata()
+            channel = grpc.intercept_channel(channel, Plain(metadata)) if metadata else channel
+        super().__init__(Session(access, channel, patience, connect_timeout, timeout))
 
     def __enter__(self) -> Client:
         return self

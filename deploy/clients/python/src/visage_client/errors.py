@@ -50,6 +50,14 @@ class UnknownKeyword(InvalidArgument, TypeError):
     """The function does not accept the keyword argument; the message lists the accepted ones."""
 
 
+class Unauthenticated(VisageError):
+    """The server requires a credential, or refused the one that was sent; pass `token`, `token_file` or `cert` and `key`."""
+
+
+class PermissionDenied(VisageError):
+    """The credential lacks the role that the call requires."""
+
+
 class NotFound(VisageError):
     """The training, version or other resource does not exist."""
 
@@ -108,6 +116,8 @@ class MissingDependency(ImportError):
 
 KINDS: dict[grpc.StatusCode, type[VisageError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +10,7 @@ import grpc
 
 from visage.v1 import dataset_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc, system_pb2_grpc, training_pb2_grpc
 
+from .access import Access, host_of, is_local
 from .backoff import Backoff
 from .errors import Unavailable, VisageError
 from .steps import Call, Sleep, Steps
@@ -39,14 +38,15 @@ class Session:
     """State that the operations of both clients share.
 
     Args:
-        target: Address of the gRPC port, `host:port`.
+        access: Address and credentials of the server.
         patience: Seconds without contact after which a followed training or a prediction fails.
         connect_timeout: Seconds after which the first calls fail if no server responds at the address.
         timeout: Deadline of a unary call in seconds; None disables it.
     """
 
-    def __init__(self, target: str, channel: Any, patience: float, connect_timeout: float, timeout: float | None) -> None:
-        self.target = target
+    def __init__(self, access: Access, channel: Any, patience: float, connect_timeout: float, timeout: float | None) -> None:
+        self.access = access
+        self.target = access.target
         self.patience = patience
         self.connect_timeout = connect_timeout
         self.timeout = timeout
@@ -88,25 +88,31 @@ class Session:
         cause = error.message.rsplit(": ", 1)[-1].strip("] ")
         if self.has_connected:
             return Unavailable(error.code, f"the connection to {self.target} was lost: {cause}")
+        remedy = self.tls_remedy(error.message)
+        if remedy is not None:
+            return Unavailable(error.code, f"failed to connect to {self.target}: {remedy}")
         return Unavailable(error.code, f"failed to connect to {self.target}: {cause}; start a server with `visage serve`, or pass its address")
+
+    def tls_remedy(self, message: str) -> str | None:
+        """The remedy of a failure of TLS; None for other messages of gRPC."""
+        if "CERTIFICATE_VERIFY_FAILED" in message:
+            reason = message.rsplit("CERTIFICATE_VERIFY_FAILED", 1)[-1].strip(":]. ")
+            return f"the server's certificate is not trusted ({reason}); pass the certificate of its authority as ca, or correct the certificate"
+        if "Peer name" in message or "Hostname Verification" in message:
+            return "the server's certificate is for another name; use a name of the certificate as the address"
+        if "WRONG_VERSION_NUMBER" in message:
+            return "the server does not speak TLS; omit https://, ca, cert and key"
+        return None
 
     @property
     def host(self) -> str:
         """Host of the target, without scheme and port; empty for a Unix socket."""
-        if self.target.startswith("unix"):
-            return ""
-        address = re.sub(r"^(?:dns:(?://[^/]*/)?|ipv[46]:)", "", self.target)
-        # An IPv6 address has brackets if a port follows.
-        return re.sub(r":\d+$", "", address).strip("[]") if address.startswith("[") or address.count(":") == 1 else address
+        return host_of(self.target)
 
     @property
     def is_local(self) -> bool:
         """True if the target is this machine, so that paths here are probably paths of the server."""
-        host = self.host
-        try:
-            return host in ("", "localhost") or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return is_local(self.host)
 
 
 def options(more: Mapping[str, Any]) -> list[tuple[str, Any]]:

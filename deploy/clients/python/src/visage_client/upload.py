@@ -12,9 +12,10 @@ from typing import Any
 
 import grpc
 
+from .access import Access
 from .archive import Archive
 from .backoff import Backoff
-from .errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable, VisageError
+from .errors import InvalidArgument, NotFound, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable, VisageError
 from .values.dataset import Progress
 
 # Bytes per request; they are durable when its response arrives.
@@ -28,10 +29,12 @@ REPEATED = {408, 409, 423, 429}
 class Uploader:
     """Sends an archive to the HTTP port; blocks."""
 
-    def __init__(self, base: str, archive: Archive, patience: float, on_progress: Callable[[Progress], None] | None) -> None:
+    def __init__(self, base: str, access: Access, archive: Archive, patience: float, on_progress: Callable[[Progress], None] | None) -> None:
         self._url = urllib.parse.urlsplit(base)
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
             raise ValueError(f"http_url must be a URL such as http://host:50052, got {base!r}")
+        self._headers = access.headers(base)
+        self._context = access.ssl_context() if self._url.scheme == "https" else None
         self._archive = archive
         self._patience = patience
         self._on_progress = on_progress
@@ -92,10 +95,11 @@ class Uploader:
 
     def _request(self, method: str, path: str, headers: Mapping[str, str], body: Any = None) -> tuple[bytes, Any]:
         """The body and headers of a successful response; raises VisageError."""
-        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
-        connection = kind(self._url.hostname or "", self._url.port, timeout=RESPONSE_SECONDS, blocksize=BLOCK_BYTES)
+        host, port = self._url.hostname or "", self._url.port
+        connection = (http.client.HTTPConnection(host, port, timeout=RESPONSE_SECONDS, blocksize=BLOCK_BYTES) if self._context is None
+                      else http.client.HTTPSConnection(host, port, timeout=RESPONSE_SECONDS, blocksize=BLOCK_BYTES, context=self._context))
         try:
-            connection.request(method, f"{self._url.path.rstrip('/')}/datasets/uploads{path}", body, dict(headers))
+            connection.request(method, f"{self._url.path.rstrip('/')}/datasets/uploads{path}", body, {**headers, **self._headers})
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -133,6 +137,10 @@ def refusal(status: int, content: bytes) -> VisageError:
         text = f"the HTTP port responded with the status {status}"
     if status in REPEATED or status >= 500:
         return ResourceExhausted(grpc.StatusCode.RESOURCE_EXHAUSTED, text, retry_delay=0.0)
+    if status == 401:
+        return Unauthenticated(grpc.StatusCode.UNAUTHENTICATED, text)
+    if status == 403:
+        return PermissionDenied(grpc.StatusCode.PERMISSION_DENIED, text)
     if status == 404:
         return NotFound(grpc.StatusCode.NOT_FOUND, text)
     return InvalidArgument(grpc.StatusCode.INVALID_ARGUMENT, text)

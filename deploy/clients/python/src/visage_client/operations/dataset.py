@@ -99,7 +99,7 @@ def push_dataset(session: Session, name: str, source: str | os.PathLike[str], *,
     base = http_url or (yield from upload_url(session))
     archive: Archive = yield Blocking(lambda: Archive(source, on_progress))
     try:
-        uploader = Uploader(base, archive, session.patience, on_progress)
+        uploader = Uploader(base, session.access, archive, session.patience, on_progress)
         request.upload = yield Blocking(lambda: uploader.send(resume))
     finally:
         archive.close()
@@ -178,7 +178,8 @@ def upload_url(session: Session) -> Steps[str]:
     host = session.host
     if not host:
         raise invalid([FieldViolation("http_url", f"must be given, since {session.target} has no host")])
-    return f"http://{f'[{host}]' if ':' in host else host}:{response.http_port}"
+    scheme = "https" if session.access.is_tls else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{response.http_port}"
 
 
 def settled(session: Session, found: Dataset, wait: bool, on_progress: OnProgress | None) -> Steps[Dataset]:
