@@ -53,7 +53,6 @@ NOT_RUN = {
     "how-to/run.md": ["git clone REPOSITORY /opt/visage && cd /opt/visage && make build", "docker build -f deploy/docker/Dockerfile -t visage .",
                       "docker compose -f deploy/docker/compose.yml up --build"],
     "how-to/tls.md": [
-        'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj "/CN=Visage CA" -keyout ca.key -out ca.pem',
         "visage --server https://visage.example.org:50051 --ca ca.pem info",
         "visage servers add prod https://visage.example.org:50051 --ca ca.pem --token-file ~/visage.token"],
     "how-to/trace.md": ["docker run --rm -p 4317:4317 -p 16686:16686 jaegertracing/all-in-one"],
