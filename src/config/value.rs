@@ -281,9 +281,7 @@ impl Field {
             Self::Precision(_) => Precision::ALL.map(Precision::as_str).join(", "),
             Self::LogLevel(_) => LogLevel::ALL.map(LogLevel::as_str).join(", "),
             Self::LogFormat(_) => LogFormat::ALL.map(LogFormat::as_str).join(", "),
-            Self::Endpoint(_) => {
-                "http://host:port or https://host:port".to_owned()
-            }
+            Self::Endpoint(_) => "http://host:port or https://host:port".to_owned(),
             Self::Share(_) => "a number from 0 to 1".to_owned(),
         }
     }
@@ -330,12 +328,10 @@ fn is_host(text: &str) -> bool {
 /// `http://host:port` or `https://host:port`, optionally with a trailing slash.
 fn parse_endpoint(text: &str) -> Option<String> {
     let (scheme, authority) = text.split_once("://")?;
-    if !matches!(scheme, "http" | "https") {
-        return None;
-    }
+    let is_known = matches!(scheme, "http" | "https");
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     let parsed: http::uri::Authority = authority.parse().ok()?;
-    let is_whole = !authority.contains('@') && !parsed.host().is_empty();
+    let is_whole = is_known && !authority.contains('@') && !parsed.host().is_empty();
     let port = parsed.port_u16().filter(|port| *port > 0);
     (is_whole && port.is_some()).then(|| format!("{scheme}://{authority}"))
 }

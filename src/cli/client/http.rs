@@ -63,9 +63,12 @@ fn tls(credentials: &Credentials) -> Result<TlsConfig, Error> {
     let mut builder = TlsConfig::builder().root_certs(roots);
     if let Some((chain, key)) = credentials.pem_identity() {
         let chain: Vec<_> = tls::parse_pem(chain)
-            .filter_map(|item| match item {
-                Ok(tls::PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
+            .filter_map(|item| {
+                if let Ok(tls::PemItem::Certificate(certificate)) = item {
+                    Some(certificate)
+                } else {
+                    None
+                }
             })
             .collect();
         let key = tls::PrivateKey::from_pem(key).map_err(|error| {
