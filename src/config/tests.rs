@@ -3,8 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    Device, Environment, Error, Flags, LogLevel, Resolved, SETTINGS, ValueSource,
-    load, markdown_table, resolve::resolve, value::parse_bytes,
+    Device, Environment, Error, Flags, LogLevel, Resolved, SETTINGS, ValueSource, load,
+    markdown_table, resolve::resolve, value::parse_bytes,
 };
 
 fn environment(variables: &[(&str, &str)]) -> Environment {

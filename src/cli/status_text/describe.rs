@@ -119,20 +119,22 @@ fn credential_remedy(status: &Status) -> Option<String> {
     let info = status.get_details_error_info();
     let reason = info.as_ref().map_or("", |info| info.reason.as_str());
     match (status.code(), reason) {
-        (_, "CREDENTIAL_EXPIRED") => Some(
-            "create another with `visage token new` on the server, and name its file with --token-file"
+        (Code::Unauthenticated, "CREDENTIAL_EXPIRED") => Some(
+            "`visage token new` on the server creates a token; name its file with --token-file"
                 .to_owned(),
         ),
-        (_, "ROLE_REQUIRED") => {
-            let role = info.as_ref().and_then(|info| info.metadata.get("role"))?;
-            Some(format!(
-                "use a credential with the role `{role}`; `visage token new NAME --role {role}` on the server creates a token"
-            ))
-        }
-        (Code::Unauthenticated, _) => Some(
+        // An error over HTTP has no details.
+        (Code::Unauthenticated, "CREDENTIAL_MISSING" | "") => Some(
             "name a token with --token-file or VISAGE_TOKEN_FILE, or a certificate with --cert and --key"
                 .to_owned(),
         ),
+        (Code::PermissionDenied, "ROLE_REQUIRED") => {
+            let roles = info.as_ref().and_then(|info| info.metadata.get("role"))?;
+            let role = roles.split(" or ").next()?;
+            Some(format!(
+                "`visage token new NAME --role {role}` on the server creates a token with it"
+            ))
+        }
         _ => None,
     }
 }
@@ -343,11 +345,11 @@ mod tests {
     #[test]
     fn missing_credentials_and_roles_name_the_remedy() {
         let text = |code, reason: &str| {
-            let role = [("role".to_owned(), "trainer".to_owned())];
+            let role = [("role".to_owned(), "trainer or admin".to_owned())];
             let details = ErrorDetails::with_error_info(reason, "visage", role);
             describe(&Status::with_error_details(code, "refused", details))
         };
-        let missing = text(Code::Unauthenticated, "UNAUTHENTICATED");
+        let missing = text(Code::Unauthenticated, "CREDENTIAL_MISSING");
         assert!(
             missing.starts_with("refused\n  name a token with --token-file"),
             "{missing}"
@@ -358,7 +360,7 @@ mod tests {
             "{role}"
         );
         let expired = text(Code::Unauthenticated, "CREDENTIAL_EXPIRED");
-        assert!(expired.contains("create another"), "{expired}");
+        assert!(expired.contains("visage token new"), "{expired}");
     }
 
     #[test]

@@ -76,7 +76,9 @@ async fn a_killed_and_restarted_server_loses_and_repeats_no_line() {
     state.endings.lock().unwrap().push_back(Ending::Hangs(5));
     let server = Fake::start(state);
     let (mut context, stdout, _) = context(&server.url(), false, fast_retry());
-    let client = Client::connect(&server.url(), Credentials::default()).await.unwrap();
+    let client = Client::connect(&server.url(), Credentials::default())
+        .await
+        .unwrap();
     // Kept open, so that no other process takes the port meanwhile.
     let (listener, state) = (
         server.listener.try_clone().unwrap(),
@@ -262,7 +264,9 @@ async fn all_trainings_are_followed_by_token_and_lines_are_labelled() {
 async fn ctrl_c_leaves_the_training_running_and_prints_the_next_commands() {
     let server = Fake::start(ended(TrainingState::Running));
     let (mut context, _, stderr) = context(&server.url(), false, fast_retry());
-    let client = Client::connect(&server.url(), Credentials::default()).await.unwrap();
+    let client = Client::connect(&server.url(), Credentials::default())
+        .await
+        .unwrap();
     let outcome = follow(&mut context, client, stream(12), ready(()))
         .await
         .unwrap();
