@@ -387,7 +387,13 @@ async fn repeated_image_is_served_from_the_cache() {
 async fn client_that_overloads_does_not_block_others() {
     let limits = ["--max-queued-images", "16", "--max-images-per-request", "8"];
     // The clients of the test are those of a proxy.
-    let options = ["--starter", "--max-batch", "8", "--trusted-proxies", "127.0.0.1"];
+    let options = [
+        "--starter",
+        "--max-batch",
+        "8",
+        "--trusted-proxies",
+        "127.0.0.1",
+    ];
     let server = Server::start(&[&options[..], &limits].concat());
     let face = prost::bytes::Bytes::from(faces(&server, 1).remove(0));
     let asking = move |client: &str, images: usize| {
