@@ -20,7 +20,7 @@ use http::{
 };
 use tonic::Status;
 
-use super::request_body::{Failure, Kept, LimitedBody, MessageRule};
+use super::request_body::{CountedBody, Failure, LimitedBody, MessageRule};
 use crate::{
     proto::in_flight::{Budget, Held},
     server::network::ConnectionState,
@@ -156,6 +156,7 @@ pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> R
         } else {
             MessageRule::Single
         };
+        let content_type = content_type.clone();
         let (request, failure) = limited(request, held.clone(), timeout, rule);
         let served = held.clone().scope(next.run(request));
         let response = connection.writes.scope(served).await;
@@ -179,10 +180,15 @@ pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> R
             None => response,
         }
     };
-    // Until the response is sent, its request counts.
+    let bytes = http_body::Body::size_hint(response.body()).exact();
+    let bytes = bytes.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    if !held.respond(bytes) {
+        return refusal(&status::too_many_bytes(), content_type);
+    }
+    // Until the response is sent, it and its request count.
     response.map(|body| {
         let watched = connection.responses.wrap(body, timeout);
-        Body::new(Kept::new(watched, (call, held)))
+        Body::new(CountedBody::new(watched, held, call))
     })
 }
 
