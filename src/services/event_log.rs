@@ -185,3 +185,126 @@ fn position(subject: &Subject) -> i64 {
         Subject::All { after } => *after,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        proto::v1::TrainingState,
+        store::{self, Change, Inserted, Kind},
+    };
+
+    async fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        (directory, store)
+    }
+
+    async fn subject(store: &Store, id: &str, after: u64) -> Subject {
+        Subject::Training {
+            id: id.to_owned(),
+            number: store.training_number(id).await.unwrap(),
+            after,
+        }
+    }
+
+    async fn insert(store: &Store, id: &str) {
+        let training = v1::Training {
+            name: format!("trainings/{id}"),
+            ..Default::default()
+        };
+        let inserted = store.insert_training(training, None, 100).await.unwrap();
+        assert!(matches!(inserted, Inserted::New(_)));
+    }
+
+    async fn append(store: &Store, id: &str, state: Option<TrainingState>) {
+        let decide = move |training: &mut v1::Training| {
+            training.state = state.map_or(training.state, i32::from);
+            let epoch = v1::EpochMetrics::default();
+            Ok::<_, store::Error>(Change::from(Kind::EpochCompleted(epoch)))
+        };
+        store.update(id, decide).await.unwrap();
+    }
+
+    async fn sequences(log: &EventLog, subject: &Subject) -> Vec<u64> {
+        let latest = *log.store().subscribe().borrow();
+        let page = log.reader(subject).page(subject, latest).await.unwrap();
+        page.iter().map(|event| event.sequence).collect()
+    }
+
+    #[tokio::test]
+    async fn streams_at_different_positions_get_the_events_after_theirs() {
+        let (_directory, store) = store().await;
+        insert(&store, "a").await;
+        for _ in 0..3 {
+            append(&store, "a", None).await;
+        }
+        let log = EventLog::new(store.clone());
+        let ahead = subject(&store, "a", 3).await;
+        // Keeps the shared events.
+        let first = log.reader(&ahead);
+        assert_eq!(sequences(&log, &ahead).await, [4]);
+        let behind = subject(&store, "a", 0).await;
+        assert_eq!(sequences(&log, &behind).await, [1, 2, 3, 4]);
+        append(&store, "a", None).await;
+        assert_eq!(sequences(&log, &ahead).await, [4, 5]);
+        let end = subject(&store, "a", 5).await;
+        assert_eq!(sequences(&log, &end).await, [0_u64; 0]);
+        assert!(!first.is_finished(&end).await);
+        append(&store, "a", Some(TrainingState::Cancelled)).await;
+        assert_eq!(sequences(&log, &end).await, [6, 7]);
+        assert!(!first.is_finished(&end).await);
+        assert!(first.is_finished(&subject(&store, "a", 7).await).await);
+    }
+
+    #[tokio::test]
+    async fn events_that_others_read_are_not_read_again() {
+        let (_directory, store) = store().await;
+        insert(&store, "a").await;
+        let log = EventLog::new(store.clone());
+        let start = subject(&store, "a", 0).await;
+        let reader = log.reader(&start);
+        assert_eq!(sequences(&log, &start).await, [1]);
+        // Without the database the shared events are still there.
+        let latest = *store.subscribe().borrow();
+        store.close().await.unwrap();
+        assert_eq!(reader.page(&start, latest).await.unwrap().len(), 1);
+        assert!(reader.page(&start, latest + 1).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn position_past_the_end_does_not_affect_other_streams() {
+        let (_directory, store) = store().await;
+        insert(&store, "a").await;
+        let log = EventLog::new(store.clone());
+        let past = subject(&store, "a", 99).await;
+        let _kept = log.reader(&past);
+        let latest = *store.subscribe().borrow();
+        assert!(log.reader(&past).page(&past, latest).await.is_err());
+        let start = subject(&store, "a", 0).await;
+        assert_eq!(sequences(&log, &start).await, [1]);
+        append(&store, "a", None).await;
+        assert_eq!(sequences(&log, &Subject::All { after: 0 }).await, [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn long_logs_are_read_in_pages() {
+        let (_directory, store) = store().await;
+        insert(&store, "a").await;
+        for _ in 0..2 * PAGE {
+            append(&store, "a", None).await;
+        }
+        let log = EventLog::new(store.clone());
+        let mut found = Vec::new();
+        let _kept = log.reader(&subject(&store, "a", 0).await);
+        loop {
+            let after = found.last().copied().unwrap_or(0);
+            let page = sequences(&log, &subject(&store, "a", after).await).await;
+            if page.is_empty() {
+                break;
+            }
+            found.extend(page);
+        }
+        assert_eq!(found, (1..=u64::from(2 * PAGE) + 1).collect::<Vec<_>>());
+    }
+}

@@ -58,6 +58,12 @@ pub(crate) fn too_many_calls(limit: usize) -> Status {
     ))
 }
 
+pub(crate) fn too_many_calls_of_identity(limit: u32) -> Status {
+    Row::retry(Code::ResourceExhausted, "TOO_MANY_CALLS").status(format_args!(
+        "{limit} calls of this identity are open, which is its limit; try again when some have finished"
+    ))
+}
+
 pub(crate) fn too_many_streams(all: usize, per_client: usize) -> Status {
     Row::retry(Code::ResourceExhausted, "TOO_MANY_STREAMS").status(format_args!(
         "too many event streams are open: {all} in all (max_event_streams) or {per_client} of this client (max_event_streams_per_client); end others, or follow trainings/- with one stream"
