@@ -138,7 +138,9 @@ class Paths(Network):
         os.symlink(os.path.join(secret, "list.csv"), os.path.join(self.root, "present.csv"))
         os.symlink(os.path.join(secret, "absent.csv"), os.path.join(self.root, "absent.csv"))
         os.mkdir(os.path.join(self.outside, "closed"), 0o000)
-        self.server = server.Server("--threads", "1", "--data-roots", self.root, "--weights-roots", self.root)
+
+    def start(self, *options):
+        self.server = server.Server("--threads", "1", *options)
         self.addCleanup(self.server.close)
 
     def refusals(self, path):
@@ -154,6 +156,7 @@ class Paths(Network):
         return {name: tuple(part.replace(path, "PATH") for part in code_and_text(call)) for name, call in calls.items()}
 
     def test_existing_and_missing_files_are_refused_alike(self):
+        self.start("--data-roots", self.root, "--weights-roots", self.root)
         data = self.server.path("data")
         with open(os.path.join(data, "uploads", "some.data"), "wb") as file:
             file.write(b"x")
@@ -184,8 +187,7 @@ class Paths(Network):
             self.assertEqual(self.refusals(path), expected, path)
 
     def test_default_roots_do_not_contain_the_system_or_the_data_directory(self):
-        self.server.close()
-        self.server = server.Server("--threads", "1")
+        self.start()
         info = self.server.client.system.GetServerInfo(api.system.GetServerInfoRequest())
         self.assertIn(self.server.directory, info.data_roots)
         self.assertNotIn("/", info.data_roots)
