@@ -15,7 +15,9 @@ pub enum Error {
     NoRoots { setting: &'static str },
     #[error("{path} did not respond within {seconds} seconds; check the file system of the server")]
     NoResponse { path: String, seconds: u64 },
-    #[error("{path:?} is outside the allowed directories ({setting}): {roots}")]
+    #[error(
+        "{path:?} is outside the allowed directories ({setting}): {roots}; move it there, or add its directory to {setting} of the server"
+    )]
     OutsideRoots {
         path: String,
         roots: String,

@@ -25,6 +25,8 @@ use super::{
 
 /// Bytes of an archive between two checks of the free disk space.
 const CHECK_BYTES: u64 = 4 << 20;
+/// Ends of the server during the work on a dataset after which the dataset fails.
+const MAX_CRASHES: u32 = 2;
 /// Pause after a failure of the database.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -94,7 +96,9 @@ impl Inner {
                 cancelled: cancelled.clone(),
             },
         );
+        let begun = self.begin(number).await;
         let done = match next.dataset.state() {
+            _ if begun.is_err() => begun,
             DatasetState::Unpacking => self.unpack(&mut next, &cancelled).await,
             DatasetState::Scanning => self.scan(&mut next, &cancelled).await,
             DatasetState::Unspecified | DatasetState::Ready | DatasetState::Failed => {
@@ -102,6 +106,10 @@ impl Inner {
             }
         };
         self.running().remove(&number);
+        let inner = Arc::clone(self);
+        if let Err(error) = blocking(move || inner.layout.end(number)).await {
+            tracing::warn!(%error, "failed to remove the counter of attempts of a dataset");
+        }
         if cancelled.is_cancelled() {
             // Deleted meanwhile, or restarted by the next server.
             self.remove_if_deleted(&next).await;
@@ -125,6 +133,23 @@ impl Inner {
         }
         if is_unpacked && !upload.is_empty() {
             self.uploads.remove(&upload).await.ok();
+        }
+    }
+
+    /// Records the begin of work. The error is for the owner of a dataset whose work ended the
+    /// server before: it would end it at each start.
+    async fn begin(self: &Arc<Self>, number: i64) -> Result<(), String> {
+        let inner = Arc::clone(self);
+        match blocking(move || inner.layout.begin(number)).await {
+            Ok(before) if before < MAX_CRASHES => Ok(()),
+            Ok(before) => Err(format!(
+                "the server was killed {before} times while it read this dataset, perhaps for lack of memory; use a smaller dataset"
+            )),
+            Err(error) => {
+                // Such as a full disk, which the work reports.
+                tracing::warn!(%error, "failed to count the attempts of a dataset");
+                Ok(())
+            }
         }
     }
 

@@ -51,6 +51,7 @@ pub(crate) fn upload_bytes(data_dir: &Path) -> u64 {
 pub(super) struct Layout {
     datasets: PathBuf,
     samples: PathBuf,
+    attempts: PathBuf,
     uploads: PathBuf,
 }
 
@@ -60,10 +61,12 @@ impl Layout {
         let layout = Layout {
             datasets: datasets(data_dir),
             samples: datasets(data_dir).join(".samples"),
+            attempts: datasets(data_dir).join(".attempts"),
             uploads: uploads(data_dir),
         };
         fs::create_dir_all(&layout.datasets)?;
         fs::create_dir_all(&layout.samples)?;
+        fs::create_dir_all(&layout.attempts)?;
         fs::create_dir_all(&layout.uploads)?;
         files::sync_directory(data_dir)?;
         Ok(layout)
@@ -104,6 +107,24 @@ impl Layout {
         self.samples(number).join(format!("{index}.jpg"))
     }
 
+    /// Records that work on a dataset begins, and returns how often it began before without an end:
+    /// the server was killed meanwhile.
+    pub(super) fn begin(&self, number: i64) -> io::Result<u32> {
+        let path = self.attempts.join(number.to_string());
+        let before: u32 = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().unwrap_or(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+        files::write_atomic(&path, before.saturating_add(1).to_string().as_bytes())?;
+        Ok(before)
+    }
+
+    /// Records that work on a dataset ended, whatever its result.
+    pub(super) fn end(&self, number: i64) -> io::Result<()> {
+        files::remove_if_exists(&self.attempts.join(number.to_string()))
+    }
+
     /// Makes an unpacked directory durable and moves it to its final place.
     pub(super) fn put(&self, from: &Path, to: &Path) -> io::Result<()> {
         files::sync_file_system(from)?;
@@ -114,6 +135,7 @@ impl Layout {
     /// Removes the files of a deleted dataset: its thumbnails, and the images of an uploaded one.
     pub(super) fn remove(&self, deleted: &NumberedDataset) -> io::Result<()> {
         files::remove_dir_if_exists(&self.samples(deleted.number))?;
+        self.end(deleted.number)?;
         let path = Path::new(&deleted.dataset.path);
         // Nothing outside the directory may be deleted, whatever the database contains.
         let may_delete = path.parent() == Some(self.datasets.as_path());

@@ -2,6 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -34,7 +38,27 @@ struct Fixture {
     datasets: DatasetRegistry,
 }
 
+/// Settings of a test.
+#[derive(Clone)]
+struct TestOptions {
+    max_dataset_bytes: u64,
+    max_datasets: usize,
+    /// Free bytes of the disk, of which [`MIN_FREE`] must stay free; `None` for the real disk.
+    free: Option<Arc<AtomicU64>>,
+}
+
+const OPTIONS: TestOptions = TestOptions {
+    max_dataset_bytes: 0,
+    max_datasets: 100,
+    free: None,
+};
+const MIN_FREE: u64 = 1 << 30;
+
 async fn open(directory: TempDir) -> Fixture {
+    open_with(directory, OPTIONS).await
+}
+
+async fn open_with(directory: TempDir, test: TestOptions) -> Fixture {
     let data_dir = fs::canonicalize(directory.path()).unwrap().join("data");
     let store = Store::open(&data_dir).await.unwrap();
     let uploaded = DatasetRegistry::prepare(&data_dir).unwrap();
@@ -42,9 +66,14 @@ async fn open(directory: TempDir) -> Fixture {
     let options = Options {
         data_dir: data_dir.clone(),
         max_upload_bytes: 8 << 20,
-        disk: Disk::new(data_dir.clone(), 0),
-        max_dataset_bytes: 0,
-        max_datasets: 100,
+        disk: match test.free {
+            Some(free) => Disk::with_query(data_dir.clone(), MIN_FREE, move |_| {
+                Ok(free.load(Ordering::Acquire))
+            }),
+            None => Disk::new(data_dir.clone(), 0),
+        },
+        max_dataset_bytes: test.max_dataset_bytes,
+        max_datasets: test.max_datasets,
         upload_expiry: Duration::from_secs(3600),
         limits: LIMITS,
         images: imaging::Limits::default(),
@@ -135,7 +164,7 @@ impl Fixture {
         let entries = fs::read_dir(self.path("data/datasets")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names
-            .filter(|name| name != ".visage" && name != ".samples")
+            .filter(|name| ![".visage", ".samples", ".attempts"].contains(&name.as_str()))
             .collect()
     }
 }
@@ -482,4 +511,78 @@ async fn a_dataset_that_a_live_training_reads_is_not_deleted() {
         matches!(gone, Err(store::Error::NotFound { .. })),
         "a deleted dataset cannot be trained on"
     );
+}
+
+#[tokio::test]
+async fn dataset_that_ended_the_server_twice_fails_and_is_not_tried_again() {
+    for (crashes, expected) in [(1, DatasetState::Ready), (2, DatasetState::Failed)] {
+        let fixture = new().await;
+        let (_, created) = fixture.uploaded_faces().await;
+        let number = fixture.store.dataset("faces").await.unwrap().number;
+        for before in 0..crashes {
+            // Work that begins and never ends.
+            assert_eq!(fixture.datasets.inner.layout.begin(number).unwrap(), before);
+        }
+        let dataset = fixture.done("faces").await;
+        assert_eq!(dataset.state(), expected, "{dataset:?}");
+        if expected == DatasetState::Failed {
+            assert!(dataset.failure.contains("killed 2 times"), "{dataset:?}");
+            assert!(!Path::new(&created.path).exists());
+        }
+        assert_eq!(fixture.datasets.inner.layout.begin(number).unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn uploaded_datasets_share_a_quota() {
+    let mut options = OPTIONS;
+    let archive = tar_of(&faces(
+        &tempfile::tempdir().unwrap().path().join("faces"),
+        12,
+    ));
+    options.max_dataset_bytes = archive.len() as u64;
+    options.max_datasets = 2;
+    let fixture = open_with(tempfile::tempdir().unwrap(), options).await;
+    let create = async |id: &str| {
+        let upload = fixture.upload(&archive).await;
+        let created = fixture.datasets.create(id, Properties::default(), &upload);
+        created.await
+    };
+    create("one").await.unwrap();
+    assert_eq!(fixture.done("one").await.state(), DatasetState::Ready);
+    // The rest of the quota is too small.
+    create("two").await.unwrap();
+    let failed = fixture.done("two").await;
+    assert!(failed.failure.contains("max_dataset_bytes"), "{failed:?}");
+    let refused = create("three").await.unwrap_err();
+    assert!(refused.to_string().contains("max_datasets"), "{refused}");
+    fixture.datasets.delete("two").await.unwrap();
+    fixture.datasets.delete("one").await.unwrap();
+    create("three").await.unwrap();
+    assert_eq!(fixture.done("three").await.state(), DatasetState::Ready);
+}
+
+#[tokio::test]
+async fn nothing_is_uploaded_or_created_on_a_low_disk() {
+    let free = Arc::new(AtomicU64::new(u64::MAX));
+    let mut options = OPTIONS;
+    options.free = Some(Arc::clone(&free));
+    let fixture = open_with(tempfile::tempdir().unwrap(), options).await;
+    let archive = tar_of(&faces(&fixture.path("faces"), 12));
+    let upload = fixture.upload(&archive).await;
+    free.store(MIN_FREE, Ordering::Release);
+    let refused = fixture.datasets.uploads().create(1, "one").await;
+    assert!(matches!(refused, Err(Error::DiskLow(_))), "{refused:?}");
+    free.store(MIN_FREE - 1, Ordering::Release);
+    let create = async || {
+        let created = fixture
+            .datasets
+            .create("faces", Properties::default(), &upload);
+        created.await
+    };
+    let refused = create().await;
+    assert!(matches!(refused, Err(Error::DiskLow(_))), "{refused:?}");
+    free.store(MIN_FREE + 1, Ordering::Release);
+    create().await.unwrap();
+    assert_eq!(fixture.done("faces").await.state(), DatasetState::Ready);
 }

@@ -82,11 +82,13 @@ pub(super) async fn predict(
     let searched = {
         let (job, limits) = (job.clone(), pipeline.limits);
         // The pool holds the permit as long as it holds the image, also after a cancellation.
-        pipeline.run_until_dropped(move |is_dropped| {
+        let client = job.client.clone();
+        let search = move |is_dropped: &dyn Fn() -> bool| {
             Ok((search(&job, &image, limits, is_dropped)?, permit))
-        })
+        };
+        pipeline.run_until_dropped(&client, search).await
     };
-    let (searched, permit) = searched.await?;
+    let (searched, permit) = searched?;
     let SearchedImage {
         dimensions,
         faces,

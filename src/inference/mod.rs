@@ -6,7 +6,8 @@
 //! 2. `admission`: permits, client quotas and deadline checks.
 //! 3. `cache`: earlier predictions, by image content.
 //! 4. `whole_image` or `faces`: prediction on the image as a whole, or on each face in it.
-//! 5. `pipeline`: the decoding threads (`decode`) and the hand-over to the engine.
+//! 5. `pipeline`: the decoding threads (`decode`), on which clients take `turns`, and the hand-over
+//!    to the engine.
 //! 6. `queue`: images that wait for the engine, in priority order.
 //! 7. `engine`: the thread that owns the models and computes batches. `loaded`: one such model.
 //! 8. `annotate` and `explain`: drawings on images, for requests that ask for them.
@@ -38,6 +39,7 @@ mod request;
 mod served_model;
 #[cfg(test)]
 mod test_support;
+mod turns;
 mod whole_image;
 
 pub(crate) use background::{FilePrediction, predict_files};

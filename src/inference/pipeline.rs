@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
-    Engine, Error, Image, Priority,
+    Client, Engine, Error, Image, Priority,
     admission::{AdmissionController, Permit},
     decode::{DecodedImage, decode},
     job::Job,
     model_io::ModelOutput,
     observer,
+    turns::Turns,
 };
 use crate::imaging::Limits;
 
@@ -25,6 +26,7 @@ pub(super) struct Pipeline {
     pub(super) limits: Limits,
     pool: Arc<rayon::ThreadPool>,
     batch_slots: Arc<Semaphore>,
+    turns: Turns,
 }
 
 /// An image that the engine has computed.
@@ -57,6 +59,7 @@ impl Pipeline {
             limits,
             pool: Arc::new(pool),
             batch_slots: Arc::new(Semaphore::new(batch_slots)),
+            turns: Turns::default(),
         })
     }
 
@@ -74,21 +77,26 @@ impl Pipeline {
         result.await.map_err(|_| Error::EngineGone)
     }
 
-    /// Runs work that stops early: it is given a function that returns true once the future has
-    /// been dropped.
+    /// Runs work that stops early, when it is its client's turn: it is given a function that returns
+    /// true once the future has been dropped.
     ///
     /// # Errors
     /// Errors of the work, and `EngineGone` if it panicked.
     pub(super) async fn run_until_dropped<T: Send + 'static>(
         &self,
+        client: &Client,
         work: impl FnOnce(&dyn Fn() -> bool) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, result) = oneshot::channel();
-        self.pool.spawn(move || {
+        let work = move || {
             let done = work(&|| reply.is_closed());
             // The receiver may be gone.
             drop(reply.send(done));
-        });
+        };
+        self.turns.push(client.clone(), Box::new(work));
+        // As many as there is work.
+        let turns = self.turns.clone();
+        self.pool.spawn(move || turns.run_next());
         result.await.map_err(|_| Error::EngineGone)?
     }
 
@@ -115,7 +123,8 @@ impl Pipeline {
         let started = Instant::now();
         let slot = self.batch_slot(job.priority).await;
         let (engine, limits) = (self.engine.clone(), self.limits);
-        let queued = self.run_until_dropped(move |is_dropped| {
+        let client = job.client.clone();
+        let queued = self.run_until_dropped(&client, move |is_dropped| {
             let _slot = slot;
             if is_dropped() {
                 job.drop_reason(true)

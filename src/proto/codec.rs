@@ -6,7 +6,7 @@ use bytes::Buf as _;
 use prost::{Message, Name};
 use tonic::{
     Code, Status,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 use tonic_prost::ProstEncoder;
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -35,15 +35,35 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = LimitedEncoder<T>;
     type Decoder = LimitedDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::default())
+        LimitedEncoder(ProstEncoder::new(BufferSettings::default()))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         LimitedDecoder(PhantomData)
+    }
+}
+
+/// The encoder of [`LimitedCodec`].
+#[derive(Debug, Clone)]
+pub(crate) struct LimitedEncoder<T>(ProstEncoder<T>);
+
+impl<T: Message> Encoder for LimitedEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        if !in_flight::hold_response(message.encoded_len()) {
+            return Err(too_many_bytes());
+        }
+        self.0.encode(message, buffer)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
     }
 }
 
@@ -75,11 +95,7 @@ impl<U: Message + Name + Default> Decoder for LimitedDecoder<U> {
 /// `bytes` are the whole message, decompressed.
 fn check<U: Name>(bytes: &[u8]) -> Result<(), Status> {
     if !in_flight::hold_message(bytes.len()) {
-        return Err(refused(
-            Code::ResourceExhausted,
-            in_flight::REASON,
-            in_flight::MESSAGE.to_owned(),
-        ));
+        return Err(too_many_bytes());
     }
     if !has_at_most(MAX_ELEMENTS, &descriptor::<U>(), bytes) {
         return Err(refused(
@@ -92,6 +108,11 @@ fn check<U: Name>(bytes: &[u8]) -> Result<(), Status> {
         ));
     }
     Ok(())
+}
+
+fn too_many_bytes() -> Status {
+    let message = in_flight::MESSAGE.to_owned();
+    refused(Code::ResourceExhausted, in_flight::REASON, message)
 }
 
 fn refused(code: Code, reason: &str, message: String) -> Status {

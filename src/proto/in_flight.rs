@@ -1,4 +1,5 @@
-//! The memory of requests in flight: bytes that were received and not responded to yet.
+//! The memory of requests in flight: bytes that were received and not responded to yet, and bytes of
+//! responses that were not sent yet.
 
 use std::sync::{
     Arc,
@@ -35,6 +36,7 @@ impl Budget {
             budget: self.clone(),
             received: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
+            response: AtomicUsize::new(0),
         }))
     }
 
@@ -59,6 +61,8 @@ struct Share {
     received: AtomicUsize,
     /// Bytes taken from the budget: the larger of the received and the decompressed message.
     held: AtomicUsize,
+    /// Bytes of the largest response, taken from the budget too.
+    response: AtomicUsize,
 }
 
 impl Held {
@@ -79,19 +83,34 @@ impl Held {
         self.0.budget.used.fetch_sub(held, Ordering::AcqRel);
     }
 
+    /// Holds the memory of a response until the request ends. Returns false if the budget is
+    /// exhausted.
+    pub(crate) fn respond(&self, bytes: usize) -> bool {
+        self.grow(&self.0.response, bytes)
+    }
+
+    /// Runs a function whose encoders hold the memory of their messages here.
+    pub(crate) fn within<R>(&self, function: impl FnOnce() -> R) -> R {
+        CURRENT.sync_scope(self.clone(), function)
+    }
+
     /// Runs a future whose decoders hold the memory of their messages here.
     pub(crate) async fn scope<F: Future>(self, future: F) -> F::Output {
         CURRENT.scope(self, future).await
     }
 
     fn grow_to(&self, bytes: usize) -> bool {
-        let held = self.0.held.load(Ordering::Acquire);
-        let Some(more) = bytes.checked_sub(held).filter(|more| *more > 0) else {
+        self.grow(&self.0.held, bytes)
+    }
+
+    fn grow(&self, held: &AtomicUsize, bytes: usize) -> bool {
+        let before = held.load(Ordering::Acquire);
+        let Some(more) = bytes.checked_sub(before).filter(|more| *more > 0) else {
             return true;
         };
         let is_added = self.0.budget.try_add(more);
         if is_added {
-            self.0.held.fetch_add(more, Ordering::AcqRel);
+            held.fetch_add(more, Ordering::AcqRel);
         }
         is_added
     }
@@ -99,9 +118,8 @@ impl Held {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget
-            .used
-            .fetch_sub(*self.held.get_mut(), Ordering::AcqRel);
+        let held = *self.held.get_mut() + *self.response.get_mut();
+        self.budget.used.fetch_sub(held, Ordering::AcqRel);
     }
 }
 
@@ -109,6 +127,11 @@ impl Drop for Share {
 /// is exhausted; outside of a request always true.
 pub(super) fn hold_message(bytes: usize) -> bool {
     CURRENT.try_with(|held| held.grow_to(bytes)).unwrap_or(true)
+}
+
+/// As [`hold_message`], for a response of the current request.
+pub(crate) fn hold_response(bytes: usize) -> bool {
+    CURRENT.try_with(|held| held.respond(bytes)).unwrap_or(true)
 }
 
 #[cfg(test)]
@@ -137,6 +160,21 @@ mod tests {
             stream.next_message();
         }
         assert_eq!(budget.used.load(Ordering::Acquire), 0);
+    }
+
+    #[test]
+    fn response_is_held_in_addition_until_the_request_ends() {
+        let budget = Budget::new(100);
+        let request = budget.request();
+        assert!(request.receive(30));
+        assert!(request.within(|| hold_response(50)));
+        // The same response once more, and a larger one.
+        assert!(request.respond(50) && request.respond(70));
+        assert!(!request.within(|| hold_response(71)));
+        let other = budget.request();
+        assert!(!other.receive(1));
+        drop(request);
+        assert!(other.respond(100));
     }
 
     #[tokio::test]

@@ -29,6 +29,7 @@ use crate::{
         dataset::{Checks, DatasetApi, DatasetCrud},
         disk_use::DiskUseReader,
         evaluation::Evaluations,
+        event_log::EventLog,
         limit::CallLimit,
         model::ModelApi,
         open_inference::{OpenInference, rest},
@@ -36,6 +37,7 @@ use crate::{
         prediction::{BatchStreams, PredictionApi, PredictionResolver},
         request_body::RequestBodies,
         status::Calls,
+        stream_limit::StreamLimit,
         streaming_job::JobContext,
         system::SystemApi,
         training::{MAX_HUB_CHECKS, MAX_VALIDATIONS, MAX_WEIGHTS_CHECKS, TrainingApi},
@@ -92,7 +94,7 @@ pub(super) fn build(
     let live = components.registry.subscribe_live();
     tasks.spawn(health::follow(live, reporter, shutdown.clone()));
     let grpc = services
-        .into_routes(limit)
+        .into_routes(limit, config.max_inflight_bytes)
         .add_service(compressed!(health_service));
     let grpc = reflection::add_to(grpc, &shutdown)?.prepare();
     let rpc_metrics = RpcMetricsLayer::new(method_names()).with_traces(traces);
@@ -141,6 +143,11 @@ impl Services {
         Services {
             training: TrainingApi {
                 store: components.store.clone(),
+                event_log: EventLog::new(components.store.clone()),
+                streams: StreamLimit::new(
+                    config.max_event_streams as usize,
+                    config.max_event_streams_per_client as usize,
+                ),
                 supervisor: components.supervisor.clone(),
                 artifacts: components.artifacts.clone(),
                 data_roots: components.data_roots.clone(),
@@ -188,9 +195,9 @@ impl Services {
         }
     }
 
-    /// `limit` is the maximum size of a request in bytes. Responses with images or many tensors
-    /// may be larger.
-    fn into_routes(self, limit: usize) -> tonic::service::Routes {
+    /// `limit` is the maximum size of a request in bytes, `responses` that of a response with images
+    /// or many tensors.
+    fn into_routes(self, limit: usize, responses: usize) -> tonic::service::Routes {
         tonic::service::Routes::default()
             .add_service(compressed!(
                 TrainingServiceServer::new(self.training).max_decoding_message_size(limit)
@@ -201,7 +208,7 @@ impl Services {
             .add_service(compressed!(
                 PredictionServiceServer::new(self.prediction)
                     .max_decoding_message_size(limit)
-                    .max_encoding_message_size(usize::MAX)
+                    .max_encoding_message_size(responses)
             ))
             .add_service(compressed!(
                 DatasetServiceServer::new(self.dataset).max_decoding_message_size(limit)
@@ -212,7 +219,7 @@ impl Services {
             .add_service(compressed!(
                 GrpcInferenceServiceServer::new(self.open_inference)
                     .max_decoding_message_size(limit)
-                    .max_encoding_message_size(usize::MAX)
+                    .max_encoding_message_size(responses)
             ))
     }
 }

@@ -6,7 +6,7 @@ use axum::extract::ConnectInfo;
 use http::{Extensions, HeaderMap};
 use tonic::{Request, Status};
 
-use crate::inference::Client;
+use crate::{access::Identity, inference::Client};
 
 use super::status;
 
@@ -23,7 +23,7 @@ pub(crate) struct Deadline(pub(crate) Instant);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// Identified by the header `client-id`, otherwise by the address.
+    /// An authenticated identity; otherwise identified by the header `client-id`, otherwise by the address.
     pub(super) client: Client,
     pub(super) deadline: Option<Instant>,
 }
@@ -37,6 +37,11 @@ impl Caller {
     /// INVALID_ARGUMENT for a `client-id` that is empty or too long.
     pub(super) fn new(headers: &HeaderMap, extensions: &Extensions) -> Result<Self, Status> {
         let deadline = extensions.get::<Deadline>().map(|found| found.0);
+        let identity = extensions.get::<Identity>();
+        if let Some(identity) = identity.filter(|identity| identity.is_authenticated()) {
+            let client = Client::new(&format!("identity {}", identity.name()));
+            return Ok(Caller { client, deadline });
+        }
         let client = match headers.get(CLIENT_ID) {
             Some(id) if (1..=MAX_ID).contains(&id.len()) => {
                 Client::new(&format!("id {}", String::from_utf8_lossy(id.as_bytes())))
@@ -66,7 +71,10 @@ fn address(extensions: &Extensions) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::access::{Limits, Roles};
 
     fn client(id: Option<&str>, address: &str) -> Result<Client, Status> {
         let mut request = Request::new(());
@@ -90,6 +98,23 @@ mod tests {
         assert_ne!(by_header, client(Some("page"), "10.0.0.1:5000").unwrap());
         // A client cannot pretend to have another address.
         assert_ne!(by_address, client(Some("10.0.0.1"), "10.0.0.3:1").unwrap());
+    }
+
+    #[test]
+    fn authenticated_identity_is_one_client_whatever_its_address_and_header() {
+        let client = |name: &str, id: &'static str| {
+            let mut request = Request::new(());
+            let (roles, limits) = (Roles::default(), Limits::default());
+            let revoked = CancellationToken::new();
+            let identity = Identity::new(name.to_owned(), roles, limits, None, revoked);
+            request.extensions_mut().insert(identity);
+            request
+                .metadata_mut()
+                .insert(CLIENT_ID, id.parse().unwrap());
+            Caller::of(&request).unwrap().client
+        };
+        assert_eq!(client("ci", "one"), client("ci", "other"));
+        assert_ne!(client("ci", "one"), client("phone", "one"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! The stream reads the log to its end, waits for the subscription, and reads again. The
 //! subscription is only a wake-up, so a slow reader loses no event and needs memory for one page.
+//! Streams of the same trainings share their reads (`event_log`).
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,9 +20,7 @@ use crate::{
     training::supervisor::ProgressReports,
 };
 
-use super::status;
-
-const PAGE: u32 = 256;
+use super::{event_log::EventLog, status, stream_limit::OpenStream};
 
 /// The events of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +33,7 @@ pub(crate) enum Subject {
 }
 
 pub(crate) struct EventStream {
-    pub(crate) store: Store,
+    pub(crate) log: EventLog,
     pub(crate) subject: Subject,
     /// Continue at the end of the log.
     pub(crate) follow: bool,
@@ -43,6 +42,7 @@ pub(crate) struct EventStream {
     /// Progress of running trainings, if requested.
     pub(crate) progress: Option<watch::Receiver<ProgressReports>>,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) _counted: OpenStream,
 }
 
 type Sender = mpsc::Sender<Result<v1::StreamEpochMetricsResponse, Status>>;
@@ -51,7 +51,9 @@ impl EventStream {
     /// # Errors
     /// NOT_FOUND for an unknown training, OUT_OF_RANGE for a cursor past the end.
     pub(crate) async fn check(&self) -> Result<(), Status> {
-        self.page(1).await.map(|_| ())
+        let reader = self.log.reader(&self.subject);
+        let latest = *self.log.store().subscribe().borrow();
+        reader.page(&self.subject, latest).await.map(|_| ())
     }
 
     /// Sends events until the training ends, the client disconnects, or the server shuts down.
@@ -68,14 +70,15 @@ impl EventStream {
     }
 
     async fn send_all(&mut self, sender: &Sender) -> Result<(), Status> {
-        let mut appended = self.store.subscribe();
+        let reader = self.log.reader(&self.subject);
+        let mut appended = self.log.store().subscribe();
         let mut progress = self.progress.take();
         let mut sent: ProgressReports = HashMap::new();
         let mut next_heartbeat = Instant::now() + self.heartbeat;
         loop {
-            appended.mark_unchanged();
+            let latest = *appended.borrow_and_update();
             loop {
-                let page = self.page(PAGE).await?;
+                let page = reader.page(&self.subject, latest).await?;
                 if page.is_empty() {
                     break;
                 }
@@ -89,7 +92,7 @@ impl EventStream {
                     next_heartbeat = Instant::now() + self.heartbeat;
                 }
             }
-            if !self.follow || self.is_finished().await? {
+            if !self.follow || reader.is_finished(&self.subject).await {
                 return Ok(());
             }
             tokio::select! {
@@ -120,21 +123,6 @@ impl EventStream {
         }
     }
 
-    async fn page(&self, limit: u32) -> Result<Vec<v1::TrainingEvent>, Status> {
-        let page = match &self.subject {
-            Subject::Training { id, number, after } => {
-                let page = self.store.events_after(id, *after, limit).await;
-                // After the events, which may be those of a later training otherwise.
-                if self.store.training_number(id).await? != *number {
-                    return Err(status::training_replaced(id));
-                }
-                page
-            }
-            Subject::All { after } => self.store.events_after_global(*after, limit).await,
-        };
-        Ok(page?.items)
-    }
-
     fn advance(&mut self, event: &v1::TrainingEvent) -> Result<(), Status> {
         match &mut self.subject {
             Subject::Training { after, .. } => *after = event.sequence,
@@ -143,15 +131,6 @@ impl EventStream {
             }
         }
         Ok(())
-    }
-
-    /// Returns true if the training ended before the client's cursor, so that no event will follow.
-    async fn is_finished(&self) -> Result<bool, Status> {
-        let Subject::Training { id, after, .. } = &self.subject else {
-            return Ok(false);
-        };
-        let training = self.store.training(id).await?;
-        Ok(is_final(training.state()) && training.last_sequence <= *after)
     }
 
     fn concerns(&self, training: &str) -> bool {

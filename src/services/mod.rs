@@ -8,7 +8,8 @@
 //!   [`predict_page`]: predictions of single images over HTTP.
 //! - [`status`]: the one place where an error becomes a `Status`.
 //! - [`caller`], `page`, `dataset_input`, [`request_body`]: parts of requests. `compression`,
-//!   `download`, `http`: parts of responses. [`limit`], [`streaming_job`], `task`: how calls run.
+//!   `download`, `http`: parts of responses. [`limit`], [`stream_limit`], [`streaming_job`], `task`:
+//!   how calls run. [`event_log`]: reads that event streams share.
 //!
 //! No service holds a tensor.
 
@@ -20,6 +21,7 @@ mod dataset_input;
 pub(crate) mod disk_use;
 mod download;
 pub(crate) mod evaluation;
+pub(crate) mod event_log;
 pub(crate) mod event_stream;
 mod http;
 pub(crate) mod limit;
@@ -30,6 +32,7 @@ pub(crate) mod predict_page;
 pub(crate) mod prediction;
 pub(crate) mod request_body;
 pub(crate) mod status;
+pub(crate) mod stream_limit;
 pub(crate) mod streaming_job;
 pub(crate) mod system;
 mod task;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::Hash,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
@@ -20,8 +21,9 @@ use http::{
 };
 use tonic::Status;
 
-use super::request_body::{Failure, Kept, LimitedBody, MessageRule};
+use super::request_body::{CountedBody, Failure, LimitedBody, MessageRule};
 use crate::{
+    access::Identity,
     proto::in_flight::{Budget, Held},
     server::network::ConnectionState,
     services::status,
@@ -52,6 +54,8 @@ struct Shared {
 struct Open {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
+    /// Identities with a limit of their own, by name.
+    by_identity: HashMap<String, usize>,
 }
 
 pub(crate) struct Options {
@@ -78,24 +82,56 @@ impl CallLimits {
         }
     }
 
-    /// Counts a call until the returned value is dropped; `None` at a limit.
-    fn start(&self, address: Option<IpAddr>) -> Option<OpenCall> {
+    /// Counts a call until the returned value is dropped.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED at a limit.
+    fn start(
+        &self,
+        address: Option<IpAddr>,
+        identity: Option<&Identity>,
+    ) -> Result<OpenCall, Status> {
+        let limited = identity.and_then(|identity| {
+            let limit = identity.limits().calls?;
+            Some((identity.name().to_owned(), limit))
+        });
+        let per_address = self.shared.calls_per_address;
         let mut open = self.shared.lock();
-        if open.all >= self.shared.calls {
-            return None;
+        let of_address = address.map_or(0, |address| count(&open.by_address, &address));
+        if open.all >= self.shared.calls || of_address >= per_address {
+            return Err(status::too_many_calls(per_address));
         }
-        if let Some(address) = address {
-            let from_address = open.by_address.entry(address).or_default();
-            if *from_address >= self.shared.calls_per_address {
-                return None;
-            }
-            *from_address += 1;
+        if let Some((name, limit)) = &limited
+            && count(&open.by_identity, name) >= *limit as usize
+        {
+            return Err(status::too_many_calls_of_identity(*limit));
         }
+        let identity = limited.map(|(name, _)| name);
         open.all += 1;
-        Some(OpenCall {
+        if let Some(address) = address {
+            *open.by_address.entry(address).or_default() += 1;
+        }
+        if let Some(name) = &identity {
+            *open.by_identity.entry(name.clone()).or_default() += 1;
+        }
+        Ok(OpenCall {
             shared: Arc::clone(&self.shared),
             address,
+            identity,
         })
+    }
+}
+
+fn count<K: Eq + Hash>(open: &HashMap<K, usize>, key: &K) -> usize {
+    open.get(key).copied().unwrap_or(0)
+}
+
+fn end<K: Eq + Hash>(open: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = open.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            open.remove(key);
+        }
     }
 }
 
@@ -112,19 +148,19 @@ impl Shared {
 struct OpenCall {
     shared: Arc<Shared>,
     address: Option<IpAddr>,
+    /// The name of an identity with a limit of its own.
+    identity: Option<String>,
 }
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
         let mut open = self.shared.lock();
         open.all -= 1;
-        if let Some(address) = self.address
-            && let Some(from_address) = open.by_address.get_mut(&address)
-        {
-            *from_address -= 1;
-            if *from_address == 0 {
-                open.by_address.remove(&address);
-            }
+        if let Some(address) = &self.address {
+            end(&mut open.by_address, address);
+        }
+        if let Some(identity) = &self.identity {
+            end(&mut open.by_identity, identity);
         }
     }
 }
@@ -141,9 +177,9 @@ pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> R
         .unwrap_or_default();
     let content_type = request.headers().get(CONTENT_TYPE).cloned();
     let is_http1 = request.version() < Version::HTTP_2;
-    let Some(call) = limits.start(address) else {
-        let refused = status::too_many_calls(limits.shared.calls_per_address);
-        return refusal(&refused, content_type);
+    let call = match limits.start(address, extensions.get::<Identity>()) {
+        Ok(call) => call,
+        Err(refused) => return refusal(&refused, content_type),
     };
     let held = limits.shared.memory.request();
     let timeout = limits.shared.timeout;
@@ -156,6 +192,7 @@ pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> R
         } else {
             MessageRule::Single
         };
+        let content_type = content_type.clone();
         let (request, failure) = limited(request, held.clone(), timeout, rule);
         let served = held.clone().scope(next.run(request));
         let response = connection.writes.scope(served).await;
@@ -179,10 +216,15 @@ pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> R
             None => response,
         }
     };
-    // Until the response is sent, its request counts.
+    let bytes = http_body::Body::size_hint(response.body()).exact();
+    let bytes = bytes.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    if !held.respond(bytes) {
+        return refusal(&status::too_many_bytes(), content_type);
+    }
+    // Until the response is sent, it and its request count.
     response.map(|body| {
         let watched = connection.responses.wrap(body, timeout);
-        Body::new(Kept::new(watched, (call, held)))
+        Body::new(CountedBody::new(watched, held, call))
     })
 }
 
@@ -216,5 +258,53 @@ pub(super) fn refusal(refused: &Status, content_type: Option<HeaderValue>) -> Re
             let headers = [(CONTENT_TYPE, "application/json")];
             (code, headers, body).into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::access::{Limits, Roles};
+
+    fn identity(name: &str, calls: Option<u32>) -> Identity {
+        let limits = Limits {
+            calls,
+            ..Limits::default()
+        };
+        let revoked = CancellationToken::new();
+        Identity::new(name.to_owned(), Roles::default(), limits, None, revoked)
+    }
+
+    #[test]
+    fn calls_are_limited_in_all_by_address_and_by_identity() {
+        let limits = CallLimits::new(Options {
+            inflight_bytes: 0,
+            timeout: Duration::from_secs(1),
+            calls: 4,
+            calls_per_address: 3,
+            streams: Vec::new(),
+        });
+        let start = |address: u32, identity: Option<&Identity>| {
+            limits.start(Some(Ipv4Addr::from(address).into()), identity)
+        };
+        let (ci, phone) = (identity("ci", Some(2)), identity("phone", None));
+        let first = start(1, Some(&ci)).unwrap();
+        let second = start(2, Some(&ci)).unwrap();
+        let refused = start(3, Some(&ci)).unwrap_err();
+        assert!(refused.message().contains("identity"), "{refused:?}");
+        let third = start(1, Some(&phone)).unwrap();
+        let fourth = start(1, None).unwrap();
+        assert!(start(9, None).is_err(), "four are open in all");
+        drop(second);
+        assert!(start(1, None).is_err(), "three are open from this address");
+        drop(start(2, Some(&ci)).unwrap());
+        drop((first, third, fourth));
+        let open = limits.shared.lock();
+        assert_eq!((open.all, open.by_address.len()), (0, 0));
+        assert!(open.by_identity.is_empty());
     }
 }

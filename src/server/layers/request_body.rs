@@ -186,21 +186,28 @@ impl Messages {
 }
 
 pin_project! {
-    /// A body that keeps a value until it is dropped.
-    pub(super) struct Kept<B, T> {
+    /// The body of a response, whose memory and call count until it is dropped.
+    pub(super) struct CountedBody<B, T> {
         #[pin]
         body: B,
-        value: T,
+        held: Held,
+        call: T,
+        has_data: bool,
     }
 }
 
-impl<B, T> Kept<B, T> {
-    pub(super) fn new(body: B, value: T) -> Self {
-        Self { body, value }
+impl<B, T> CountedBody<B, T> {
+    pub(super) fn new(body: B, held: Held, call: T) -> Self {
+        Self {
+            body,
+            held,
+            call,
+            has_data: false,
+        }
     }
 }
 
-impl<B: Body, T> Body for Kept<B, T> {
+impl<B: Body, T> Body for CountedBody<B, T> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -208,11 +215,19 @@ impl<B: Body, T> Body for Kept<B, T> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(context)
+        let this = self.project();
+        let body = this.body;
+        let polled = this.held.within(|| body.poll_frame(context));
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            *this.has_data |= frame.is_data();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        // The connection drops a body at its end, but keeps data that the client does not read. It
+        // asks again only when the data was sent.
+        !self.has_data && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -84,6 +84,7 @@ impl GrpcInferenceService for OpenInference {
     ) -> Result<Response<oi::ModelInferResponse>, Status> {
         let caller = Caller::of(&request)?;
         let response = self.infer_message(request.into_inner(), caller).await?;
+        status::check_response(&response)?;
         Ok(compressed_if_large(response))
     }
 

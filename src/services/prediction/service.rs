@@ -66,6 +66,7 @@ impl PredictionService for PredictionApi {
             model_version,
             durations: Some(durations),
         };
+        status::check_response(&response)?;
         Ok(match has_pngs {
             true => uncompressed(response),
             false => compressed_if_large(response),

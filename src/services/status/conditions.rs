@@ -1,5 +1,6 @@
 use std::{fmt::Display, time::Duration};
 
+use prost::Message;
 use tonic::{Code, Status};
 
 use super::build::Row;
@@ -57,6 +58,18 @@ pub(crate) fn too_many_calls(limit: usize) -> Status {
     ))
 }
 
+pub(crate) fn too_many_calls_of_identity(limit: u32) -> Status {
+    Row::retry(Code::ResourceExhausted, "TOO_MANY_CALLS").status(format_args!(
+        "{limit} calls of this identity are open, which is its limit; try again when some have finished"
+    ))
+}
+
+pub(crate) fn too_many_streams(all: usize, per_client: usize) -> Status {
+    Row::retry(Code::ResourceExhausted, "TOO_MANY_STREAMS").status(format_args!(
+        "too many event streams are open: {all} in all (max_event_streams) or {per_client} of this client (max_event_streams_per_client); end others, or follow trainings/- with one stream"
+    ))
+}
+
 pub(crate) fn too_fast(calls_per_second: u32) -> Status {
     Row::retry(Code::ResourceExhausted, "TOO_MANY_CALLS_PER_SECOND").status(format_args!(
         "this client may start {calls_per_second} calls in a second (max_calls_per_second, or the limit of its identity); send them more slowly"
@@ -72,6 +85,17 @@ pub(crate) fn too_many_failures(limit: u32) -> Status {
 
 pub(crate) fn too_many_bytes() -> Status {
     Row::retry(Code::ResourceExhausted, in_flight::REASON).status(in_flight::MESSAGE)
+}
+
+/// Holds the memory of a response until it is sent.
+///
+/// # Errors
+/// RESOURCE_EXHAUSTED if the requests and responses in flight use all of it.
+pub(crate) fn check_response(response: &impl Message) -> Result<(), Status> {
+    match in_flight::hold_response(response.encoded_len()) {
+        true => Ok(()),
+        false => Err(too_many_bytes()),
+    }
 }
 
 /// A request whose bytes stopped arriving.

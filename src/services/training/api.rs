@@ -13,12 +13,15 @@ use crate::{
     names,
     proto::v1::{self, TrainingState, training_service_server::TrainingService},
     services::{
+        caller::Caller,
         compression::uncompressed,
         download,
+        event_log::EventLog,
         event_stream::{self, EventStream, Subject},
         limit::CallLimit,
         page::{PageRequest, next_page_token},
         status,
+        stream_limit::StreamLimit,
     },
     store::{Store, TrainingFilter},
     telemetry::traces::{self, Trace},
@@ -28,6 +31,8 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct TrainingApi {
     pub(crate) store: Store,
+    pub(crate) event_log: EventLog,
+    pub(crate) streams: StreamLimit,
     pub(crate) supervisor: Supervisor,
     pub(crate) artifacts: Artifacts,
     pub(crate) data_roots: Roots,
@@ -216,7 +221,9 @@ impl TrainingService for TrainingApi {
         &self,
         request: Request<v1::StreamEpochMetricsRequest>,
     ) -> Result<Response<Self::StreamEpochMetricsStream>, Status> {
+        let client = Caller::of(&request)?.client;
         let request = request.into_inner();
+        let counted = self.streams.open(client)?;
         let subject = event_stream::subject(
             &self.store,
             &request.name,
@@ -225,12 +232,13 @@ impl TrainingService for TrainingApi {
         )
         .await?;
         let stream = EventStream {
-            store: self.store.clone(),
+            log: self.event_log.clone(),
             subject,
             follow: request.follow.unwrap_or(true),
             heartbeat: self.heartbeat_interval(request.heartbeat_interval.as_ref())?,
             progress: request.progress.then(|| self.supervisor.follow_progress()),
             shutdown: self.shutdown.clone(),
+            _counted: counted,
         };
         stream.check().await?;
         let (sender, receiver) = mpsc::channel(16);

@@ -189,7 +189,13 @@ impl Context {
                 free,
             });
         }
-        let reason = failure.clone();
+        let mut reason = failure.clone();
+        if reason.reason == DISK_FULL {
+            reason.message = format!(
+                "the disk is full: {}; the training resumes when there is room",
+                failure.message
+            );
+        }
         let decide = move |training: &mut v1::Training| {
             // A client that asked for the pause resumes it too.
             let is_requested = training.state() == TrainingState::Pausing;
