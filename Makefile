@@ -17,7 +17,7 @@ export GPU DATA ARGS
 .DEFAULT_GOAL := help
 # cargo uses all cores, and two cargo processes wait for each other.
 .NOTPARALLEL:
-.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-onnx test-perf-analyzer bench-accuracy bench-train bench-serve bench-peers bench-pressure bench-tracing fuzz book book-reference lint deny sbom test-asan test-miri clean
+.PHONY: help setup dashboard build demo test test-rust test-python test-dashboard test-torch test-onnx test-perf-analyzer bench-accuracy bench-train bench-serve bench-peers bench-pressure bench-tracing soak fuzz book book-reference lint deny sbom test-asan test-miri clean
 
 help: ## List these targets
 	@echo "make TARGET [GPU=1] [ARGS=...] [DATA=directory]"
@@ -161,6 +161,9 @@ bench-tracing: build $(VENV)/installed ## Measure the cost of traces (DATA=direc
 	CARGO_INCREMENTAL=0 cargo build --release --workspace
 	$(VENV)/bin/python tests/bench/tracing.py --visage "$(abspath $(TARGET_DIR))/release/visage" --load "$(abspath $(TARGET_DIR))/release/visage-load" $(if $(DATA),--data "$(DATA)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
+
+soak: build $(VENV)/installed ## Kill, starve and interrupt a server under load, and check that nothing is lost (DATA=directory of faces MINUTES=30)
+	VISAGE_BIN="$(abspath $(TARGET_DIR))/release/visage" $(VENV)/bin/python tests/soak/soak.py --faces "$(DATA)" $(if $(MINUTES),--minutes $(MINUTES))
 
 $(VENV)/perf-analyzer/perf_analyzer: tests/python/setup_perf_analyzer.py | $(VENV)/installed
 	@echo "installing perf_analyzer to $(VENV)/perf-analyzer"
