@@ -31,6 +31,9 @@ pub(crate) struct AuditEntry {
     /// Of the client; `null` without a valid credential.
     pub(crate) identity: Option<String>,
     pub(crate) address: Option<IpAddr>,
+    /// User id of the client of a Unix socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) uid: Option<u32>,
     /// `package.Service/Method`, or the method and path of an HTTP request.
     pub(crate) call: String,
     /// The fields of the request.
@@ -125,6 +128,7 @@ mod tests {
             time: SystemTime::UNIX_EPOCH,
             identity: Some("ci".to_owned()),
             address: Some(IpAddr::from([127, 0, 0, 1])),
+            uid: None,
             call: call.to_owned(),
             request: None,
             outcome: "OK".to_owned(),

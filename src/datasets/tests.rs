@@ -571,7 +571,7 @@ async fn nothing_is_uploaded_or_created_on_a_low_disk() {
     let archive = tar_of(&faces(&fixture.path("faces"), 12));
     let upload = fixture.upload(&archive).await;
     free.store(MIN_FREE, Ordering::Release);
-    let refused = fixture.datasets.uploads().create(1, "one").await;
+    let refused = fixture.datasets.uploads().create(1, "client", "one").await;
     assert!(matches!(refused, Err(Error::DiskLow(_))), "{refused:?}");
     free.store(MIN_FREE - 1, Ordering::Release);
     let create = async || {

@@ -11,6 +11,7 @@ use super::refusals::Form;
 use crate::{
     access::{AuditEntry, AuditLog},
     proto::DESCRIPTOR,
+    server::network::ConnectionState,
 };
 
 /// Longer texts of a request are shortened.
@@ -19,6 +20,7 @@ const MAX_TEXT: usize = 512;
 /// The parts of a request that its entry has.
 pub(super) struct Audited {
     address: Option<IpAddr>,
+    uid: Option<u32>,
     /// As in [`AuditEntry`].
     call: String,
 }
@@ -27,8 +29,10 @@ impl Audited {
     pub(super) fn of(request: &Request, address: Option<IpAddr>) -> Self {
         let path = request.uri().path();
         let is_rpc = path.contains('.') && path.matches('/').count() == 2;
+        let connection = request.extensions().get::<ConnectionState>();
         Self {
             address,
+            uid: connection.and_then(|connection| connection.peer_uid),
             call: if is_rpc {
                 path.trim_start_matches('/').to_owned()
             } else {
@@ -53,6 +57,7 @@ pub(super) async fn record(
         time: SystemTime::now(),
         identity,
         address: audited.address,
+        uid: audited.uid,
         request: request.and_then(|bytes| fields(&audited.call, &bytes)),
         outcome,
         call: audited.call,
