@@ -91,7 +91,7 @@ class Soak:
 
     def start(self, records_syncs):
         command = ["nice", "-n", "10", server.binary(), "serve", "--data-dir", self.data, "--ready-file", self.path("ready"),
-                   "--min-free-disk", "64MiB", "--max-restarts", "1000", "--worker-nice", "15", "--shutdown-grace", "5s",
+                   "--min-free-disk", "64MiB", "--max-restarts", "1000", "--worker-silence-timeout", "120s", "--worker-nice", "15", "--shutdown-grace", "5s",
                    "--grpc-listen", self.ports[0] if self.ports else "127.0.0.1:0",
                    "--http-listen", self.ports[1] if self.ports else "127.0.0.1:0"]
         if records_syncs:
