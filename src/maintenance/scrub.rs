@@ -31,7 +31,7 @@ pub(crate) struct Scrub {
     pub(crate) artifacts: Artifacts,
     /// Time of a pass over all artifacts; zero disables the verification.
     pub(crate) interval: Duration,
-    /// Whether a file of the live version is damaged.
+    /// True if a file of the live version is damaged.
     pub(crate) is_live_damaged: watch::Sender<bool>,
 }
 
