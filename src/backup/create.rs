@@ -26,6 +26,9 @@ use super::{
 /// Copies of the database before a backup gives up; each next one only copies what changed.
 const MAX_ATTEMPTS: u32 = 20;
 
+/// Copies of the database for the sake of a full checkpoint that was replaced meanwhile.
+const MAX_REPLACED_ATTEMPTS: u32 = 3;
+
 #[derive(Debug)]
 pub(crate) struct Options {
     pub data_dir: PathBuf,
@@ -88,7 +91,10 @@ pub(crate) async fn create(options: &Options, progress: Progress<'_>) -> Result<
         let missing = collector.missing_paths();
         // A server that is running may have deleted files since its database was copied.
         let may_be_deleted = copied.is_live && !missing.is_subset(&missing_before);
-        if may_be_deleted && attempt < MAX_ATTEMPTS {
+        let is_replaced = copied.is_live && !collector.restarting.is_empty();
+        let may_retry = (may_be_deleted && attempt < MAX_ATTEMPTS)
+            || (is_replaced && attempt < MAX_REPLACED_ATTEMPTS);
+        if may_retry {
             missing_before = missing;
             attempt += 1;
             continue;

@@ -43,7 +43,7 @@ pub(crate) enum Error {
 pub(crate) struct Damage {
     pub path: String,
     pub problem: String,
-    /// What the file belongs to, such as `models/age/versions/3`.
+    /// Owners of the file, such as `models/age/versions/3`.
     pub of: Vec<String>,
 }
 

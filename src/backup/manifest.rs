@@ -58,7 +58,7 @@ pub(super) struct Entry {
     /// knows without reading it that it did not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified: Option<i64>,
-    /// What the file belongs to.
+    /// Owners of the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub of: Vec<String>,
 }

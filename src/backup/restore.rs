@@ -33,12 +33,14 @@ pub(crate) struct Restored {
     pub restarting: Vec<String>,
 }
 
-/// Restores a backup, the newest one if `name` is `None`, to a missing or empty directory. All files
-/// are verified, and the database comes last, so that no server starts in half a directory.
+/// Restores a backup, the newest one if `name` is `None`, to a missing or empty directory.
+///
+/// All files are verified, and the database comes last, so that no server starts in half a
+/// directory.
 ///
 /// # Errors
-/// [`Error::NotEmpty`], [`Error::NoBackup`], [`Error::Damaged`] unless `ignore_damage`, and failures
-/// of the file system.
+/// [`Error::NotEmpty`], [`Error::NoBackup`], [`Error::Damaged`] unless `ignore_damage`, and
+/// failures of the file system.
 pub(crate) fn restore(
     root: &Path,
     name: Option<&str>,

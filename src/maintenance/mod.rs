@@ -1,6 +1,6 @@
 //! Work in the background that keeps the data sound and bounded.
 //!
-//! - `scrub`: verifies all artifacts, one after the other, again and again.
+//! - `scrub`: verifies all artifacts, one after the other, in endless passes.
 //! - `retention`: deletes old rows.
 
 mod retention;

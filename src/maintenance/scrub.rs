@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,7 +31,7 @@ pub(crate) struct Scrub {
     pub(crate) artifacts: Artifacts,
     /// Time of a pass over all artifacts; zero disables the verification.
     pub(crate) interval: Duration,
-    /// Whether a file of the live version is damaged.
+    /// True if a file of the live version is damaged.
     pub(crate) is_live_damaged: watch::Sender<bool>,
 }
 
@@ -49,22 +49,25 @@ pub(crate) async fn run(scrub: Scrub, shutdown: CancellationToken) {
         return;
     }
     let mut moved = scrub.store.subscribe_aliases();
+    let mut next = Instant::now();
     loop {
-        let pause = match scrub.step().await {
-            Ok(pause) => pause,
+        moved.mark_unchanged();
+        let done = match Instant::now() >= next {
+            true => scrub.step().await,
+            // An alias was moved.
+            false => scrub.publish_live().await.map(|()| Duration::ZERO),
+        };
+        match done {
+            Ok(pause) => next = next.max(Instant::now() + pause),
             Err(Error::Store(store::Error::Closed)) => return,
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "failed to verify an artifact");
-                RETRY
+                next = Instant::now() + RETRY;
             }
-        };
-        let changed = async {
-            // The store, which outlives this task, has the sender.
-            moved.changed().await.ok();
-        };
+        }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = changed => {}
+            () = tokio::time::sleep_until(next) => {}
+            changed = moved.changed() => if changed.is_err() { return },
             () = shutdown.cancelled() => return,
         }
     }
@@ -91,8 +94,7 @@ impl Scrub {
         let damaged = self.store.damaged_artifacts().await?;
         let last_pass = self.store.check_state().await?.last_pass;
         metrics::artifacts_verified(damaged.len() as u64, last_pass);
-        let live = self.store.alias_is_damaged(DEFAULT_MODEL, LIVE).await?;
-        self.is_live_damaged.send_replace(live);
+        self.publish_live().await?;
         if is_due {
             return Ok(Duration::from_secs(share.clamp(1, REPEAT.as_secs())));
         }
@@ -104,6 +106,13 @@ impl Scrub {
         }
         let left = u64::try_from(due - now()).unwrap_or(0);
         Ok(Duration::from_secs(left.clamp(1, REPEAT.as_secs())))
+    }
+
+    /// Publishes whether a file of the live version is damaged.
+    async fn publish_live(&self) -> Result<(), Error> {
+        let live = self.store.alias_is_damaged(DEFAULT_MODEL, LIVE).await?;
+        self.is_live_damaged.send_replace(live);
+        Ok(())
     }
 
     /// Verifies an artifact, and logs damage.

@@ -38,7 +38,6 @@ pub(super) fn check(directory: &Path) -> Result<(), Error> {
         let found = rustix::fs::statfs(directory)
             .map_err(|source| Error::directory(directory, source.into()))?;
         // The type has 32 bits; some architectures extend its sign.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let kind = found.f_type as u32;
         if let Some(kind) = network(kind) {
             return Err(Error::NetworkFileSystem {

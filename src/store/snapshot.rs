@@ -26,6 +26,8 @@ use super::{
     verify::{BUSY_TIMEOUT, Verified, check_header, verify_content, with_suffix},
 };
 
+/// The first schema with resume points.
+const RESUME_POINTS_SCHEMA: i64 = 2;
 /// The first schema with datasets.
 const DATASETS_SCHEMA: i64 = 3;
 
@@ -188,7 +190,9 @@ impl Snapshot {
         if self.verified.schema >= DATASETS_SCHEMA {
             found.datasets = datasets::all(&mut read).await?;
         }
-        // Of the schema before the datasets.
+        if self.verified.schema < RESUME_POINTS_SCHEMA {
+            return Ok(found);
+        }
         let points: Vec<(String, Vec<u8>)> = sqlx::query_as(
             "SELECT id, resume_points.message FROM resume_points \
              JOIN trainings ON number = training ORDER BY number",

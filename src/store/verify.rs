@@ -29,7 +29,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Time to wait for a lock that another tool (a backup, the sqlite3 shell) holds on the file.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is known about a verified database.
+/// Properties of a verified database.
 #[derive(Clone, Debug)]
 pub(super) struct Verified {
     /// The last migration that was applied.

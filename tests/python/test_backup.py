@@ -51,13 +51,19 @@ class BackupTest(unittest.TestCase):
     def wait_for_epoch(self, client, name, epoch):
         server.wait_for(lambda: client.get(name).last.epoch >= epoch, "epoch {} of {} is complete".format(epoch, name))
 
+    def uploaded(self, **fields):
+        """A spec of the uploaded faces."""
+        found = spec(**fields)
+        found.dataset.CopyFrom(training.DatasetSpec(name="datasets/faces", validation_fraction=0.2))
+        return found
+
     def push(self):
         code, _, stderr = run("--server", self.server.grpc_address, "dataset", "push", faces(), "--id", "faces")
         self.assertEqual(code, 0, stderr)
 
     def test_backups_during_a_training_are_restored_with_equal_predictions(self):
         self.push()
-        trained = self.client.start(spec(path="datasets/faces", max_epochs=2, promote=training.PROMOTE_ALWAYS))
+        trained = self.client.start(self.uploaded(max_epochs=2, promote=training.PROMOTE_ALWAYS))
         self.client.events(trained.name)
         expected = self.ages(self.client)
         running = self.client.start(endless())
@@ -87,7 +93,7 @@ class BackupTest(unittest.TestCase):
         self.assertEqual([version.name for version in versions], ["models/age/versions/1"])
         # The running training continues in the copy.
         self.wait_for_epoch(restored.client, running.name, 2)
-        again = restored.client.start(spec(path="datasets/faces", max_epochs=1))
+        again = restored.client.start(self.uploaded(max_epochs=1))
         restored.client.trainings.CancelTraining(training.CancelTrainingRequest(name=running.name, force=True))
         restored.client.events(again.name)
         self.assertEqual(training.TrainingState.Name(restored.client.get(again.name).state), "TRAINING_STATE_SUCCEEDED")
@@ -119,7 +125,7 @@ class BackupTest(unittest.TestCase):
         self.assertEqual(run("verify", self.data)[0], 0)
 
     def test_an_older_database_is_refused_until_it_is_adopted(self):
-        self.client.start(spec(max_epochs=1))
+        self.client.events(self.client.start(spec(max_epochs=1)).name)
         older = self.back_up()["path"]
         self.server.restart()
         self.server.terminate()

@@ -1,4 +1,4 @@
-"""What the server acknowledged, and the comparison with what it has."""
+"""Acknowledged changes, and their comparison with the state of the server."""
 
 import collections
 import threading

@@ -91,7 +91,7 @@ class Soak:
 
     def start(self, records_syncs):
         command = ["nice", "-n", "10", server.binary(), "serve", "--data-dir", self.data, "--ready-file", self.path("ready"),
-                   "--min-free-disk", "64MiB", "--max-restarts", "1000", "--worker-nice", "15", "--shutdown-grace", "5s",
+                   "--min-free-disk", "64MiB", "--max-restarts", "1000", "--worker-silence-timeout", "120s", "--worker-nice", "15", "--shutdown-grace", "5s",
                    "--grpc-listen", self.ports[0] if self.ports else "127.0.0.1:0",
                    "--http-listen", self.ports[1] if self.ports else "127.0.0.1:0"]
         if records_syncs:
@@ -110,7 +110,6 @@ class Soak:
         quarantine = os.path.join(self.data, "quarantine")
         self.counts["quarantined files"] += sum(len(files) for _, _, files in os.walk(quarantine))
         shutil.rmtree(quarantine, ignore_errors=True)
-        self.up.set()
 
     def has_answered(self):
         if self.process.poll() is not None:
@@ -134,7 +133,8 @@ class Soak:
     def repeat(self, action, pause):
         source = random.Random(action.__name__)
         while not self.stopping.is_set():
-            self.up.wait(1)
+            if not self.up.wait(1):
+                continue
             try:
                 action(source)
             except grpc.RpcError as error:
@@ -235,20 +235,24 @@ class Soak:
         if "disk" in fault:
             self.fill_disk()
         if fault == "disk":
-            return self.check(fault)
+            self.check(fault)
+            return
         if fault == "power":
             with self.uploading:
                 self.lose_power()
         else:
             self.stop(signal.SIGTERM if fault == "stop" else signal.SIGKILL)
         self.start(records_syncs=False)
-        return self.check(fault)
+        # Before the load continues, which would overwrite the aliases.
+        self.check(fault)
+        self.up.set()
 
     def lose_power(self):
         # The syncs are recorded from a start on.
         self.stop(signal.SIGTERM)
         self.machine.survey()
         self.start(records_syncs=True)
+        self.up.set()
         time.sleep(self.random.uniform(20, 60))
         self.up.clear()
         self.machine.lose_power(self.process)
@@ -265,6 +269,7 @@ class Soak:
 
     def run(self):
         self.start(records_syncs=False)
+        self.up.set()
         actions = [(self.train, 1), (self.delete_old, 5), (self.predict, 0.5), (self.upload, 45), (self.back_up, 60)]
         actions += [(self.flood, 0.01)] * 4
         threads = [threading.Thread(target=self.repeat, args=action, daemon=True) for action in actions]

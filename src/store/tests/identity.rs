@@ -136,6 +136,7 @@ async fn a_database_is_copied_before_its_migration() {
             .unwrap();
         assert_eq!(kept.schema(), schema);
         assert_eq!(kept.problems().await.unwrap(), [""; 0]);
+        kept.references().await.unwrap();
         kept.close().await.unwrap();
         // Without a migration nothing is copied.
         Store::open(directory.path())
