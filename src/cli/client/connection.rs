@@ -2,6 +2,7 @@
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
+use http::Uri;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{
     Request, Response, Status, Streaming,
@@ -57,6 +58,10 @@ impl Client {
             .map_err(unreachable)?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true);
+        if server.starts_with("unix:") {
+            // The name of the server in its check of the host.
+            endpoint = endpoint.origin(Uri::from_static("http://localhost"));
+        }
         if server.starts_with("https://") {
             credentials.check()?;
             let host = endpoint.uri().host().unwrap_or_default().to_owned();

@@ -1,4 +1,5 @@
-//! Explains why a server is unreachable if the address is that of another port.
+//! Explains why a server is unreachable if the address is that of another port, or if only one side
+//! uses TLS.
 
 use std::time::Duration;
 
@@ -13,42 +14,57 @@ use crate::cli::error::Error;
 
 /// Longest wait for the response.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// The first bytes of a TLS alert.
+const TLS_ALERT: &[u8] = &[0x15, 0x03];
 /// Most bytes of a response that are read.
 const MAX_BYTES: u64 = 64 * 1024;
 
 /// The error of a server that does not respond to gRPC at this URL.
 pub(crate) async fn explain(server: String, cause: String) -> Error {
-    // A server with TLS does not respond to plain HTTP.
-    let address = server.strip_prefix("http://").map(str::to_owned);
-    let response = match &address {
-        Some(address) => timeout(TIMEOUT, readiness(address)).await.ok().flatten(),
-        None => None,
+    let (address, has_tls) = match (
+        server.strip_prefix("http://"),
+        server.strip_prefix("https://"),
+    ) {
+        (Some(address), _) => (address.to_owned(), false),
+        (None, Some(address)) => (address.to_owned(), true),
+        (None, None) => return Error::Unreachable { server, cause },
     };
-    let (Some(response), Some(address)) = (response, address) else {
+    let Ok(Ok(stream)) = timeout(TIMEOUT, TcpStream::connect(&address)).await else {
         return Error::Unreachable { server, cause };
     };
-    match grpc_port(&response) {
-        Some(port) => {
-            let host = address.rsplit_once(':').map_or("", |(host, _)| host);
-            let grpc = format!("{host}:{port}");
-            Error::HttpPort { server, grpc }
+    if has_tls {
+        // TLS 1.3 reports a refused client only after the handshake, often by closing alone.
+        let cause = "the server closed the connection; if it requires a client certificate, name it with --cert and --key, and use one that its `tls_client_ca` signed and that is valid".to_owned();
+        return Error::Connection { server, cause };
+    }
+    match timeout(TIMEOUT, readiness(stream, &address)).await {
+        Ok(response) if response.is_empty() || response.starts_with(TLS_ALERT) => {
+            let cause = format!(
+                "the server closed the connection as one that requires TLS does; use https:// instead of {server}"
+            );
+            Error::Connection { server, cause }
         }
-        None => Error::Unreachable { server, cause },
+        Ok(response) => match grpc_port(&String::from_utf8_lossy(&response)) {
+            Some(port) => {
+                let host = address.rsplit_once(':').map_or("", |(host, _)| host);
+                let grpc = format!("{host}:{port}");
+                Error::HttpPort { server, grpc }
+            }
+            None => Error::Unreachable { server, cause },
+        },
+        Err(_) => Error::Unreachable { server, cause },
     }
 }
 
-/// Response of `/readyz`, which only the HTTP port has.
-async fn readiness(address: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).await.ok()?;
+/// Response of `/readyz`, which only the HTTP port has; empty if the server closes the connection.
+async fn readiness(mut stream: TcpStream, address: &str) -> Vec<u8> {
     let request = format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.ok()?;
     let mut response = Vec::new();
-    stream
-        .take(MAX_BYTES)
-        .read_to_end(&mut response)
-        .await
-        .ok()?;
-    Some(String::from_utf8_lossy(&response).into_owned())
+    if stream.write_all(request.as_bytes()).await.is_ok() {
+        // An error, as from a reset, follows what was read before it.
+        stream.take(MAX_BYTES).read_to_end(&mut response).await.ok();
+    }
+    response
 }
 
 /// The gRPC port in a response of `/readyz`.
