@@ -56,6 +56,10 @@ CALLS = {
     "UPLOAD_BROKEN": "The connection was lost. Request the offset and continue from there.",
     "LOG_LEVEL_FIXED": "The log filter of an embedded server is set by the embedding program.",
     "TOO_MANY_REQUESTS": "The maximum number of HTTP requests with bodies is active. Retry shortly.",
+    "CREDENTIAL_MISSING": "The server requires a credential (setting `auth`), and the request has none. Send a token as `authorization: Bearer TOKEN`.",
+    "CREDENTIAL_INVALID": "The credential is not complete, unknown, revoked, or of a kind that the server does not accept. Ask an administrator for another.",
+    "CREDENTIAL_EXPIRED": "The token, the certificate or the session has expired or was revoked during the call. Log in again, or ask for another token.",
+    "ROLE_REQUIRED": "The client lacks a role; the metadata `role` names those of which one suffices. Ask an administrator for it.",
     "TOO_MANY_CALLS": "The maximum number of calls is open, in all or from this address (`max_calls_per_address`). Retry when some have finished.",
     "TOO_MANY_CALLS_PER_SECOND": "This client starts more calls in a second than `max_calls_per_second`, or the limit of its identity, allows. Send them more slowly.",
     "TOO_MANY_STREAMS": "`max_event_streams` event streams are open, or `max_event_streams_per_client` of this client. End others, or follow `trainings/-` with one stream.",
@@ -344,7 +348,7 @@ def call_reasons():
 def failure_reasons():
     """Reasons of failed trainings: the capitalised strings of their errors, except names of environment variables."""
     found = re.findall(r'"([A-Z][A-Z_]+)"', sources("src/training/worker/error") + sources("src/training/supervisor"))
-    return {reason for reason in found if not reason.startswith(("CARGO_", "MALLOC_"))}
+    return {reason for reason in found if not reason.startswith(("CARGO_", "MALLOC_", "VISAGE_"))}
 
 
 def sources(module):

@@ -7,33 +7,34 @@ use crate::access::{Refusal, Role};
 
 /// A request without a valid credential.
 pub(crate) fn unauthenticated(refusal: Refusal) -> Status {
-    let (reason, message) = match refusal {
+    const INVALID: Row = Row::new(Code::Unauthenticated, "CREDENTIAL_INVALID");
+    let (row, message) = match refusal {
         Refusal::Missing => (
-            "CREDENTIAL_MISSING",
+            Row::new(Code::Unauthenticated, "CREDENTIAL_MISSING"),
             "this server requires a credential; send a token as `authorization: Bearer TOKEN`",
         ),
         Refusal::Malformed => (
-            "CREDENTIAL_INVALID",
+            INVALID,
             "the credential is incomplete or has a typing error; send it as `authorization: Bearer TOKEN`",
         ),
         Refusal::Unknown => (
-            "CREDENTIAL_INVALID",
+            INVALID,
             "the credential is unknown or was revoked; ask an administrator for another",
         ),
         Refusal::Expired => (
-            "CREDENTIAL_EXPIRED",
+            Row::new(Code::Unauthenticated, "CREDENTIAL_EXPIRED"),
             "the credential or the session has expired; log in again, or ask an administrator for another token",
         ),
         Refusal::UnknownCertificate => (
-            "CREDENTIAL_INVALID",
+            INVALID,
             "the names of the client certificate have no entry in the token file; ask an administrator to add one",
         ),
         Refusal::MethodDisabled => (
-            "CREDENTIAL_INVALID",
+            INVALID,
             "this server does not accept this kind of credential (setting auth)",
         ),
     };
-    Row::new(Code::Unauthenticated, reason).status(message)
+    row.status(message)
 }
 
 /// A login that failed; the same text for an unknown name and a wrong password.
