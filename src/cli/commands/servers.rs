@@ -16,12 +16,14 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  visage servers add prod https://visage.example.org:50051 --ca ca.pem --token-file ~/visage.token
+  visage servers add prod https://age.example.org:50051 --token-file ~/token
   visage servers use prod                  commands without --server call it
   visage --server prod info
   visage servers list
+  visage servers remove prod
 
-The file is ~/.config/visage/servers.toml; it names the files of tokens and keys, not their contents.";
+The file is ~/.config/visage/servers.toml. It names the files of tokens and
+keys, not their contents.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

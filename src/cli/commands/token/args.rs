@@ -6,21 +6,26 @@ use crate::access::{Limits, Role};
 
 const EXAMPLES: &str = "\
 Examples:
-  visage token new admin --role admin           prints the token, which is not stored
+  visage token new admin --role admin           printed once, and not stored
   visage token new ci --role trainer --expires 90d
   visage token new prometheus --role metrics
   visage token user ada --role viewer --role deployer
-  visage token certificate prometheus.example.org --role metrics
+  visage token certificate app.example.org --role predictor
   visage token list
   visage token revoke ci
 
-The commands edit the file tokens.toml in the data directory of the server. Run them on its
-machine, as its user. A running server accepts a new token within 5 seconds, and ends the calls of a
-revoked one. If the last administrator's token is lost, create another one in the same way.
+The commands edit the file tokens.toml in the data directory of the server. Run
+them on its machine, as its user. A running server accepts a new token within 5
+seconds, and ends the calls of a revoked one. If the last administrator's token
+is lost, create another one in the same way.
 
-Roles: metrics (metrics), viewer (reads all but predictions), predictor (predicts), trainer (views,
-predicts, trains, uploads), deployer (views, predicts, chooses the served version), admin
-(everything, also paths on the server's disk and deletion).";
+Roles:
+  metrics    reads metrics and readiness
+  viewer     reads everything but predictions
+  predictor  predicts
+  trainer    views, predicts, trains, evaluates, uploads
+  deployer   views, predicts, chooses the served version
+  admin      everything, also paths on the server's disk and deletion";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
