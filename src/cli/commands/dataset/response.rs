@@ -2,8 +2,7 @@
 //! succeed.
 
 use serde_json::Value;
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic::Status;
 use ureq::{Body, http::Response};
 
 use crate::cli::{client::tls_failure, error::Error};
@@ -55,15 +54,11 @@ pub(super) fn number(response: &Response<Body>, header: &str) -> Option<u64> {
     value.parse().ok()
 }
 
-/// The error of an upload that does not exist, as the API has it.
+/// The error of an upload that does not exist.
 pub(super) fn missing(id: &str) -> Error {
-    let details = ErrorDetails::with_error_info("NO_UPLOAD", "visage", []);
-    let message = format!("upload {id:?} does not exist");
-    Error::Refused(Box::new(Status::with_error_details(
-        Code::NotFound,
-        message,
-        details,
-    )))
+    refused(format!(
+        "no upload `{id}`; `visage dataset uploads` lists them"
+    ))
 }
 
 pub(super) fn refused(message: String) -> Error {
