@@ -25,7 +25,7 @@ pub(crate) struct Disk {
 /// A disk with too little free space, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the disk of the server has {free} bytes free, and {required} are required, of which {min_free} must stay free (min_free_disk); delete datasets, trainings or uploads that are not needed"
+    "the disk of the server has {free} bytes free, and {required} are required because {min_free} must stay free (min_free_disk); delete datasets, trainings or uploads that are not needed"
 )]
 pub struct DiskLow {
     pub free: u64,

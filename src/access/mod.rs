@@ -1,4 +1,4 @@
-//! Who a client is, and what it may do.
+//! Identities and rights of clients.
 //!
 //! - `role`: the roles. `identity`: a client with its roles and limits, which each request carries.
 //! - `token`: the text of tokens. `password`: hashes of passwords. `credentials`: the contents of

@@ -64,7 +64,7 @@ fn hasher() -> Argon2<'static> {
 #[derive(Debug)]
 pub(super) struct Passwords {
     places: Arc<Semaphore>,
-    /// Compared for unknown users, so that the time of a refusal does not tell whether one exists.
+    /// Compared for unknown users, so that the time of a refusal is the same for a known one.
     decoy: Option<PasswordHash>,
 }
 

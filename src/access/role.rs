@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a client may do. The table of the server names the role of each method and page.
+/// A set of rights. The table of the server names the role of each method and page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     /// Metrics, and readiness with details.

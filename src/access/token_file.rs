@@ -70,8 +70,8 @@ fn read_text(path: &Path) -> Result<Option<String>, TokenFileError> {
     };
     let metadata = file.metadata().map_err(io)?;
     let mode = metadata.permissions().mode() & 0o777;
-    // Secrets of Kubernetes and credentials of systemd belong to root, and are readable by the group
-    // or, as an access control list shows in the mode, by one user.
+    // Secrets of Kubernetes and credentials of systemd belong to root, and are readable by the
+    // group or, as an access control list shows in the mode, by one user.
     let is_delivered = mode == 0o440 && metadata.uid() == 0;
     if mode & 0o077 != 0 && !is_delivered {
         return Err(TokenFileError::Exposed {

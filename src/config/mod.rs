@@ -2,8 +2,8 @@
 //!
 //! This module is the only reader of the process environment. It checks every value once and
 //! returns typed structs: [`ServeConfig`] for the server, [`ClientConfig`] for the commands that
-//! call one, with `servers` for servers that have names. `settings` declares each setting once, for the file, the `VISAGE_*` variables, the
-//! flags and the documentation.
+//! call one, with `servers` for servers that have names. `settings` declares each setting once, for
+//! the file, the `VISAGE_*` variables, the flags and the documentation.
 //!
 //! The environment is passed as a map, so that tests never touch that of their process.
 

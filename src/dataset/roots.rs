@@ -64,7 +64,7 @@ impl Roots {
         })
     }
 
-    /// Accepts a directory with files of the server too, which is no reason to accept others.
+    /// Also accepts a directory with files of the server, in addition to the roots.
     ///
     /// # Errors
     /// As [`Roots::new`].
@@ -94,7 +94,7 @@ impl Roots {
             let permit = RESOLVING.acquire().await;
             #[expect(
                 clippy::disallowed_methods,
-                reason = "the blocking pool is for file operations, of which few run at once"
+                reason = "the blocking pool is for file operations, and few run at once"
             )]
             let resolved = tokio::task::spawn_blocking(move || {
                 // Held until the file system responds.

@@ -43,7 +43,7 @@ struct Fixture {
 struct TestOptions {
     max_dataset_bytes: u64,
     max_datasets: usize,
-    /// Free bytes of the disk, of which [`MIN_FREE`] must stay free; `None` for the real disk.
+    /// Free bytes of the disk; [`MIN_FREE`] must stay free; `None` for the real disk.
     free: Option<Arc<AtomicU64>>,
 }
 

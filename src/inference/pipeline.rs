@@ -77,8 +77,8 @@ impl Pipeline {
         result.await.map_err(|_| Error::EngineGone)
     }
 
-    /// Runs work that stops early, when it is its client's turn: it is given a function that returns
-    /// true once the future has been dropped.
+    /// Runs work that stops early, when it is its client's turn: its argument is a function that
+    /// returns true once the future has been dropped.
     ///
     /// # Errors
     /// Errors of the work, and `EngineGone` if it panicked.
@@ -94,7 +94,7 @@ impl Pipeline {
             drop(reply.send(done));
         };
         self.turns.push(client.clone(), Box::new(work));
-        // As many as there is work.
+        // Each call runs one piece of work.
         let turns = self.turns.clone();
         self.pool.spawn(move || turns.run_next());
         result.await.map_err(|_| Error::EngineGone)?

@@ -1,7 +1,7 @@
 //! Slices of the values of CPU tensors, which tch does not offer.
 //!
-//! All functions are unsafe: a tensor may share its memory with others, such as a shallow clone or a
-//! view of a flat buffer, and the borrow of one tensor does not prevent the use of another.
+//! All functions are unsafe: a tensor may share its memory with others, such as a shallow clone or
+//! a view of a flat buffer, and the borrow of one tensor does not prevent the use of another.
 
 #![expect(
     unsafe_code,

@@ -1,5 +1,5 @@
-//! The memory of requests in flight: bytes that were received and not responded to yet, and bytes of
-//! responses that were not sent yet.
+//! The memory of requests in flight: bytes that were received and not responded to yet, and bytes
+//! of responses that were not sent yet.
 
 use std::sync::{
     Arc,

@@ -195,8 +195,8 @@ impl Services {
         }
     }
 
-    /// `limit` is the maximum size of a request in bytes, `responses` that of a response with images
-    /// or many tensors.
+    /// `limit` is the maximum size of a request in bytes, `responses` that of a response with
+    /// images or many tensors.
     fn into_routes(self, limit: usize, responses: usize) -> tonic::service::Routes {
         tonic::service::Routes::default()
             .add_service(compressed!(

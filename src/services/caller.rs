@@ -23,7 +23,8 @@ pub(crate) struct Deadline(pub(crate) Instant);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// An authenticated identity; otherwise identified by the header `client-id`, otherwise by the address.
+    /// An authenticated identity; otherwise identified by the header `client-id`, otherwise by the
+    /// address.
     pub(super) client: Client,
     pub(super) deadline: Option<Instant>,
 }

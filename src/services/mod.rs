@@ -8,8 +8,8 @@
 //!   [`predict_page`]: predictions of single images over HTTP.
 //! - [`status`]: the one place where an error becomes a `Status`.
 //! - [`caller`], `page`, `dataset_input`, [`request_body`]: parts of requests. `compression`,
-//!   `download`, `http`: parts of responses. [`limit`], [`stream_limit`], [`streaming_job`], `task`:
-//!   how calls run. [`event_log`]: reads that event streams share.
+//!   `download`, `http`: parts of responses. [`limit`], [`stream_limit`], [`streaming_job`],
+//!   `task`: how calls run. [`event_log`]: reads that event streams share.
 //!
 //! No service holds a tensor.
 

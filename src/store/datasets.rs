@@ -26,7 +26,7 @@ pub(crate) struct NumberedDataset {
 /// Numbers of datasets that may exist, including a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DatasetLimits {
-    /// Those that are unpacked or scanned.
+    /// Datasets that are being unpacked or scanned.
     pub unfinished: usize,
     pub all: usize,
 }

@@ -21,8 +21,8 @@ impl Store {
         Ok(bytes.cast_unsigned())
     }
 
-    /// Returns the size of all uploaded datasets in bytes: of their images, or of their files before
-    /// the scan has found them.
+    /// Returns the size of all uploaded datasets in bytes: of their images, or of their files
+    /// before the scan has found them.
     pub(crate) async fn unpacked_bytes(&self) -> Result<u64, Error> {
         let mut read = self.read().await?;
         let mut rows = sqlx::query_as::<_, (String, Vec<u8>)>("SELECT id, message FROM datasets")

@@ -39,7 +39,8 @@ async fn short_fine_tuning_on_real_faces_beats_the_mean_age() {
     let Some(source) = real_faces() else {
         return;
     };
-    let server = Server::start(&[]);
+    // The links lead there.
+    let server = Server::start(&["--data-roots", "/"]);
     let faces = server.path("faces");
     let train = link_some(&source.join("train"), &faces.join("train"), 40);
     let validation = link_some(&source.join("val"), &faces.join("val"), 24);
@@ -94,7 +95,8 @@ async fn an_evaluation_counts_the_real_faces_that_the_starter_was_trained_on() {
     let Some(source) = real_faces() else {
         return;
     };
-    let server = Server::start(&["--starter"]);
+    // The links lead there.
+    let server = Server::start(&["--starter", "--data-roots", "/"]);
     let faces = server.path("faces");
     let trained_on = link_some(&source.join("train"), &faces, 600).len();
     let unseen = link_some(&source.join("val"), &faces, 200).len();

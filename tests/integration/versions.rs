@@ -69,7 +69,10 @@ fn bytes_below(directory: &Path) -> u64 {
     };
     let bytes = entries.map(|entry| {
         let path = entry.unwrap().path();
+        // The identity of the store.
+        let is_identity = path.file_name().is_some_and(|name| name == ".store");
         match path.is_dir() {
+            _ if is_identity => 0,
             true => bytes_below(&path),
             false => path.metadata().unwrap().len(),
         }

@@ -25,7 +25,7 @@ use crate::{
     server::layers::AuthFailures,
 };
 
-/// What the middleware needs. Cheap to clone.
+/// State of the middleware. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::server) struct Auth {
     pub(in crate::server) authenticator: Authenticator,

@@ -1,4 +1,4 @@
-//! Who may call what, on both ports.
+//! Authentication and authorization on both ports.
 //!
 //! - `rules`: the role that each method and page requires. `credential`: the credential of a
 //!   request. `layer`: authenticates, authorizes, and ends responses when a credential becomes

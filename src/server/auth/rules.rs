@@ -5,7 +5,7 @@ use http::Method;
 use crate::{access::Role, dashboard};
 use Role::{Admin, Deployer, Metrics, Predictor, Trainer, Viewer};
 
-/// Who may call a method or page.
+/// The clients that may call a method or page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
     /// Everybody, without a credential.

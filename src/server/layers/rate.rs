@@ -197,7 +197,7 @@ mod tests {
     fn identity_has_a_rate_of_its_own_and_an_address_the_default() {
         let rates = Rates::new(5);
         let (one, other) = (identity("one", Some(50)), identity("other", None));
-        // A few more may pass, because the time goes on during the test.
+        // A few more may pass, because time passes during the test.
         assert!((50..100).contains(&passed(|| rates.check(Some(&one), Some(address(1))))));
         assert!((5..20).contains(&passed(|| rates.check(Some(&other), Some(address(1))))));
         assert!((5..20).contains(&passed(|| rates.check(None, Some(address(1))))));

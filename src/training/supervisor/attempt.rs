@@ -17,7 +17,7 @@ use crate::{
 use super::{
     Error,
     context::{Context, RETRY_PAUSE, Requests},
-    disk_watch::DISK_FULL,
+    disk_state::DISK_FULL,
     disposition::{Disposition, OUT_OF_MEMORY, record_with_retry},
     finish::FinalState,
     follow::{Follower, ProcessEnd},

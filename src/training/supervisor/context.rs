@@ -15,7 +15,7 @@ use crate::{
     training::{control::ControlSignal, tensorboard::EventFiles},
 };
 
-use super::{Publisher, SupervisorOptions, disk_watch::DiskWatch, metrics, reserve::Reserve};
+use super::{Publisher, SupervisorOptions, disk_state::DiskState, metrics, reserve::Reserve};
 
 /// Wait before the next attempt on a database or disk that failed.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ pub(super) struct Context {
     pub(super) reserve: Reserve,
     pub(super) event_files: EventFiles,
     pub(super) progress: watch::Sender<ProgressReports>,
-    pub(super) disk_watch: DiskWatch,
+    pub(super) disk_state: DiskState,
     running: Mutex<Option<Running>>,
 }
 
@@ -67,7 +67,7 @@ impl Context {
             options,
             wake: Notify::new(),
             progress: watch::Sender::default(),
-            disk_watch: DiskWatch::default(),
+            disk_state: DiskState::default(),
             running: Mutex::default(),
         }
     }

@@ -1,19 +1,10 @@
 //! Trainings on a disk with too little space: they pause, and resume when there is room again.
 
-use std::{
-    io,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    disk::DiskLow,
     names::id_of,
     proto::v1::{self, TrainingState},
     store::Change,
@@ -24,59 +15,13 @@ use super::{
     Error, Supervisor,
     cleanup::clean_work_dir,
     context::Context,
+    disk_state::{DISK_FULL, DISK_LOW},
     metrics as training_metrics,
     state::{self, Trigger},
 };
 
 /// Interval of the queries.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Wait before a training that met a full disk is tried again although no space was freed: a quota
-/// may be full that the free space does not show.
-const FULL_PAUSE: Duration = Duration::from_secs(60);
-
-/// Reasons of a training that is paused until there is room.
-pub(super) const DISK_LOW: &str = "DISK_LOW";
-pub(super) const DISK_FULL: &str = "DISK_FULL";
-
-/// What is known about the disk.
-pub(super) struct DiskWatch {
-    low: watch::Sender<Option<DiskLow>>,
-    /// True if trainings may be paused for lack of space.
-    has_suspended: AtomicBool,
-    /// The last write that met a full disk.
-    full: Mutex<Option<Full>>,
-}
-
-struct Full {
-    at: Instant,
-    /// Free bytes at that time.
-    free: u64,
-}
-
-impl Default for DiskWatch {
-    fn default() -> Self {
-        Self {
-            low: watch::Sender::default(),
-            // An earlier server may have paused some.
-            has_suspended: AtomicBool::new(true),
-            full: Mutex::default(),
-        }
-    }
-}
-
-impl DiskWatch {
-    /// Changes when the space falls below the minimum, and when there is room again.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Option<DiskLow>> {
-        self.low.subscribe()
-    }
-
-    fn is_blocked(&self, free: u64) -> bool {
-        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
-        full.as_ref()
-            .is_some_and(|full| free <= full.free && full.at.elapsed() < FULL_PAUSE)
-    }
-}
-
 impl Supervisor {
     /// Observes the disk until the token is cancelled.
     pub(crate) async fn watch_disk(&self, shutdown: CancellationToken) {
@@ -116,23 +61,15 @@ impl Context {
         metrics::disk_free(free);
         let disk = &self.options.disk;
         let has_room = disk.has_room_again(free);
-        self.disk_watch.low.send_if_modified(|low| {
-            let found = match disk.judge(free, 0) {
-                Err(found) => Some(found),
-                // Above the minimum, but not enough to continue.
-                Ok(()) if !has_room => *low,
-                Ok(()) => None,
-            };
-            let is_changed = found.is_some() != low.is_some();
-            if is_changed && let Some(found) = &found {
-                tracing::warn!(%found, "the running training is paused until there is room");
-            }
-            *low = found;
-            is_changed
+        self.disk_state.publish(|low| match disk.judge(free, 0) {
+            Err(found) => Some(found),
+            // Above the minimum, but not enough to continue.
+            Ok(()) if !has_room => low,
+            Ok(()) => None,
         });
         if has_room
-            && !self.disk_watch.is_blocked(free)
-            && self.disk_watch.has_suspended.load(Ordering::Acquire)
+            && !self.disk_state.is_blocked(free)
+            && self.disk_state.has_suspended()
             && let Err(error) = self.resume_suspended().await
         {
             tracing::warn!(error = %chain(&error), "failed to resume the trainings that wait for disk space; trying again");
@@ -141,12 +78,10 @@ impl Context {
 
     async fn resume_suspended(&self) -> Result<(), Error> {
         // Before the trainings are read, so that one that is paused meanwhile is not missed.
-        self.disk_watch
-            .has_suspended
-            .store(false, Ordering::Release);
+        self.disk_state.set_suspended(false);
         let resumed = self.resume_all().await;
         if resumed.is_err() {
-            self.disk_watch.has_suspended.store(true, Ordering::Release);
+            self.disk_state.set_suspended(true);
         }
         resumed
     }
@@ -179,15 +114,7 @@ impl Context {
     pub(super) async fn suspend(&self, id: &str, failure: &v1::Failure) -> Result<(), Error> {
         if failure.reason == DISK_FULL {
             let free = self.free_disk().await.unwrap_or(0);
-            let mut full = self
-                .disk_watch
-                .full
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            *full = Some(Full {
-                at: Instant::now(),
-                free,
-            });
+            self.disk_state.record_full(free);
         }
         let mut reason = failure.clone();
         if reason.reason == DISK_FULL {
@@ -212,7 +139,7 @@ impl Context {
             tracing::warn!(training = id, %error, "failed to clean the work directory of a paused training");
         }
         let state = self.update(id, decide).await?.state();
-        self.disk_watch.has_suspended.store(true, Ordering::Release);
+        self.disk_state.set_suspended(true);
         training_metrics::paused();
         self.count_states().await;
         tracing::warn!(

@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     context::{Context, Requests},
-    disk_watch::DISK_LOW,
+    disk_state::DISK_LOW,
     process::{Crash, Worker, WorkerMessage},
     record::{RecordError, record},
     spans, state,
@@ -58,7 +58,7 @@ impl Follower<'_> {
             }
             self.worker.signal(signal).await;
         }
-        let mut low = context.disk_watch.subscribe();
+        let mut low = context.disk_state.subscribe();
         low.mark_changed();
         let mut suspending = None;
         let mut cancel_deadline = None;

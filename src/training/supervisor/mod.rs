@@ -10,12 +10,14 @@
 //!   `process` and `watchdog`, `record` makes durable, and `disposition` concludes.
 //! - `finish`, `restart` and `resume`: the end of a training, or its next start.
 //! - `live`: files of the live version, which a worker compares its result with.
-//! - `orphans`: processes of an earlier server. `disk_watch`, `reserve`, `cleanup`: disk space.
+//! - `orphans`: processes of an earlier server. `disk_state`, `disk_watch`, `reserve`, `cleanup`:
+//!   disk space.
 //! - `metrics`, `spans`, `worker_log`: telemetry.
 
 mod attempt;
 mod cleanup;
 mod context;
+mod disk_state;
 mod disk_watch;
 mod disposition;
 mod error;

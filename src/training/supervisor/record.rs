@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     context::Context,
-    disk_watch::DISK_FULL,
+    disk_state::DISK_FULL,
     metrics,
     prepare::rewind,
     state::{self, Trigger},

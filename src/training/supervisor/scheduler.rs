@@ -40,7 +40,7 @@ impl Supervisor {
                     continue;
                 }
             };
-            let mut low = context.disk_watch.subscribe();
+            let mut low = context.disk_state.subscribe();
             let is_low = low.borrow_and_update().is_some();
             match next {
                 // The queue waits until there is room on the disk.

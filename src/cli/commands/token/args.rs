@@ -85,7 +85,7 @@ pub(super) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Rights {
-    /// What the client may do; may be repeated
+    /// Role of the client; may be repeated
     #[arg(long = "role", required = true, value_delimiter = ',', value_parser = roles())]
     pub(super) roles: Vec<Role>,
     /// Limit on the client's open calls

@@ -14,7 +14,7 @@ use crate::{server::network::protocol::Protocols, telemetry::metrics};
 /// Certificates are renewed earlier than this before their end.
 const EXPIRES_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The TLS of both ports, of which new connections use the latest configuration. Cheap to clone.
+/// The TLS of both ports; new connections use the latest configuration. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::server) struct Tls {
     pub(super) files: Arc<TlsFiles>,

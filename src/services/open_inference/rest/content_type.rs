@@ -18,7 +18,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The types of the protocol.
 const ACCEPTED: [&str; 2] = ["application/json", "application/octet-stream"];
-/// The type that curl sends unless it is told another one.
+/// The type that curl sends by default.
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Refuses requests with a body of another type. A page of another site can send forms and text

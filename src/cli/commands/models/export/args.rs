@@ -44,8 +44,8 @@ pub(crate) struct Args {
     /// `[batch, S, S, 3]`, which the network normalizes [default: f32]
     #[arg(long, value_name = "TYPE")]
     pub(super) input: Option<Input>,
-    /// File to write; replaced if it exists [default: MODEL-NUMBER with the ending of the format, in
-    /// the current directory, unless it exists]
+    /// File to write; replaced if it exists [default: MODEL-NUMBER with the ending of the format,
+    /// in the current directory, unless it exists]
     #[arg(long, short, value_name = "PATH")]
     pub(super) output: Option<PathBuf>,
     #[command(flatten)]
