@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import types
 import unittest
@@ -197,7 +198,7 @@ class PackageTest(package.ServerTest):
 
     def test_errors_carry_what_the_server_says(self):
         with self.assertRaises(self.visage.InvalidArgument) as caught:
-            self.client.train("/nowhere", 0, batch_size=0)
+            self.client.train(os.path.join(tempfile.gettempdir(), "nowhere"), 0, batch_size=0)
         self.assertEqual(caught.exception.reason, "INVALID_FIELDS")
         self.assertEqual([one.field for one in caught.exception.violations], ["spec.dataset.path", "spec.max_epochs", "spec.batch_size"])
         self.assertIn("no such file or directory on the server", caught.exception.violations[0].description)

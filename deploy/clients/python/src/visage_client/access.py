@@ -124,16 +124,26 @@ class _Details(grpc.ClientCallDetails):
 
 
 class Plain(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor,
-            grpc.StreamStreamClientInterceptor):  # type: ignore[misc]
+            grpc.StreamStreamClientInterceptor):
     """Adds metadata to the calls of a blocking channel."""
 
     def __init__(self, metadata: tuple[tuple[str, str], ...]) -> None:
         self._metadata = metadata
 
-    def _intercept(self, continuation: Any, details: Any, request: Any) -> Any:
+    def _call(self, continuation: Any, details: Any, request: Any) -> Any:
         return continuation(_Details(details, [*(details.metadata or ()), *self._metadata]), request)
 
-    intercept_unary_unary = intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = _intercept
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return self._call(continuation, client_call_details, request)
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return self._call(continuation, client_call_details, request)
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return self._call(continuation, client_call_details, request_iterator)
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return self._call(continuation, client_call_details, request_iterator)
 
 
 def aio_interceptors(metadata: tuple[tuple[str, str], ...]) -> list[Any]:
