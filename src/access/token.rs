@@ -1,8 +1,8 @@
 //! The text of a token: `vsg_`, 43 letters and digits of 256 random bits, and 6 of a checksum.
 //!
 //! The fixed prefix lets secret scanners find tokens; the checksum distinguishes a typing error
-//! from a revoked token. Only hashes of tokens are stored. They need no salt and no slow hash, because a
-//! token has 256 random bits.
+//! from a revoked token. Only hashes of tokens are stored. They need no salt and no slow hash,
+//! because a token has 256 random bits.
 
 use rand::{TryRngCore as _, rngs::OsRng};
 use sha2::{Digest as _, Sha256};

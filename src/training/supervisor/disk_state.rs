@@ -20,7 +20,7 @@ const FULL_PAUSE: Duration = Duration::from_secs(60);
 pub(super) const DISK_LOW: &str = "DISK_LOW";
 pub(super) const DISK_FULL: &str = "DISK_FULL";
 
-/// Whether the space is low, and whether trainings wait for it.
+/// State of the disk: low space, and trainings that wait for space.
 pub(super) struct DiskState {
     low: watch::Sender<Option<DiskLow>>,
     /// True if trainings may be paused for lack of space.
