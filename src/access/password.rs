@@ -77,6 +77,10 @@ impl Passwords {
     }
 
     /// Returns whether the password matches the hash of a user; false without one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "two hashes run at once, so they occupy two threads of the pool at most"
+    )]
     pub(super) async fn check(&self, hash: Option<PasswordHash>, password: String) -> bool {
         let is_known = hash.is_some();
         let Some(hash) = hash.or_else(|| self.decoy.clone()) else {

@@ -58,6 +58,10 @@ impl Keys {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the list of supported kinds is complete"
+)]
 fn supported(jwk: &Jwk) -> Option<Key> {
     if jwk
         .common

@@ -70,6 +70,10 @@ impl Oidc {
 
     /// Reads the keys, and again at intervals and when a token names an unknown key, until the
     /// token is cancelled. Until the keys are read, all tokens are refused.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the blocking pool is for file operations and requests to the issuer; one runs at once"
+    )]
     pub(crate) async fn follow_keys(self, shutdown: CancellationToken) {
         let mut failed = false;
         loop {
@@ -102,6 +106,10 @@ impl Oidc {
 
     /// The identity of a token of the issuer, with the name in `preferred_username`, else `email`,
     /// else `sub`.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other errors are refused alike"
+    )]
     pub(crate) fn verify(&self, token: &str) -> Result<Identity, Refusal> {
         let header = decode_header(token).map_err(|_| Refusal::Malformed)?;
         let keys = self.0.keys.load();

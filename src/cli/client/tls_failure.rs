@@ -29,6 +29,10 @@ fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Erro
     rustls_error(inner)
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "errors without a remedy of their own are printed as they are"
+)]
 fn sentence(server: &str, error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(invalid) => certificate_sentence(server, invalid),
@@ -54,6 +58,10 @@ fn sentence(server: &str, error: &rustls::Error) -> String {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "errors without a remedy of their own are printed as they are"
+)]
 fn certificate_sentence(server: &str, invalid: &CertificateError) -> String {
     match invalid {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {

@@ -37,7 +37,9 @@ pub(in crate::server) fn open(config: &ServeConfig, http_port: u16) -> Result<Au
     let authenticator = Authenticator::open(config.auth, file, oidc)?;
     let audit = match &config.audit_log {
         Location::InDataDir if config.auth.is_off() => None,
-        location => location.path(&config.data_dir, "audit.jsonl"),
+        location @ (Location::InDataDir | Location::At(_) | Location::Off) => {
+            location.path(&config.data_dir, "audit.jsonl")
+        }
     };
     let audit =
         audit.map(|path| AuditLog::open(&path).map_err(|source| Error::AuditLog { path, source }));
@@ -77,6 +79,10 @@ pub(in crate::server) fn follow(
     tasks.spawn(follow_file(authenticator.clone(), shutdown.clone()));
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the blocking pool is for file operations; one runs at once"
+)]
 async fn follow_file(authenticator: Authenticator, shutdown: CancellationToken) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
@@ -93,7 +99,7 @@ async fn follow_file(authenticator: Authenticator, shutdown: CancellationToken) 
             _ = hangup.recv() => true,
             () = shutdown.cancelled() => return,
         };
-        let (reader, previous) = (authenticator.clone(), seen.clone());
+        let (reader, previous) = (authenticator.clone(), seen);
         let read = tokio::task::spawn_blocking(move || {
             let current = fingerprint(reader.token_file());
             let is_changed = previous.is_some_and(|previous| previous != current);

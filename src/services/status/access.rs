@@ -42,7 +42,11 @@ pub(crate) fn login_refused(refusal: Refusal) -> Status {
     match refusal {
         Refusal::Unknown => Row::new(Code::Unauthenticated, "CREDENTIAL_INVALID")
             .status("the name or password is wrong, or the token is unknown"),
-        other => unauthenticated(other),
+        Refusal::Missing
+        | Refusal::Malformed
+        | Refusal::Expired
+        | Refusal::UnknownCertificate
+        | Refusal::MethodDisabled => unauthenticated(refusal),
     }
 }
 

@@ -37,6 +37,7 @@ fn prompt(text: &str) -> io::Result<String> {
     line
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys are ignored")]
 fn read_hidden() -> io::Result<String> {
     let mut line = String::new();
     loop {

@@ -131,6 +131,10 @@ impl TlsFiles {
             .map_err(|error| content("tls_client_ca", path, expected, error))
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other errors are reported as they are"
+    )]
     fn pair(&self, source: rustls::Error) -> TlsError {
         let (cert, key) = (self.cert.clone(), self.key.clone());
         match source {
