@@ -33,7 +33,7 @@ pub(crate) struct Limits {
 }
 
 impl Identity {
-    /// An authenticated client. `revoked` is cancelled when its credential is no longer valid.
+    /// An authenticated client. `revoked` is cancelled when its credential becomes invalid.
     pub(crate) fn new(
         name: String,
         roles: Roles,
@@ -125,7 +125,7 @@ impl Identity {
         self.0.expires.is_some_and(|expires| expires <= now)
     }
 
-    /// Waits until the credential is no longer valid.
+    /// Waits until the credential becomes invalid.
     pub(crate) async fn invalid(&self) {
         let left = self.0.expires.map(|expires| {
             expires
