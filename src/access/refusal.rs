@@ -2,7 +2,7 @@ use std::time::SystemTime;
 
 use super::Identity;
 
-/// Why a credential is not accepted.
+/// The reason to refuse a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The request has no credential.

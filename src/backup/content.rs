@@ -17,7 +17,7 @@ use crate::{
 const BATCH_FILES: usize = 1000;
 const BATCH_BYTES: u64 = 1 << 30;
 
-/// How a file that is not there yet is added.
+/// The way to add a missing file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transfer {
     /// Linked where possible: nothing writes to the source.

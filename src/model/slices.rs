@@ -124,7 +124,7 @@ mod tests {
     fn empty_tensors_have_empty_slices() {
         let mut tensor = zeros(&[0, 3], Kind::Float);
         let mut half = zeros(&[0], Kind::Half);
-        // SAFETY: there are no values.
+        // SAFETY: the tensors are empty.
         unsafe {
             assert!(values(&tensor).is_empty() && values_mut(&mut tensor).is_empty());
             assert!(bits(&half).is_empty() && bits_mut(&mut half).is_empty());

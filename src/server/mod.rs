@@ -5,6 +5,7 @@
 //! - `routes`: the services of the gRPC port and the pages of the HTTP port. `reflection`,
 //!   `health`, `info`: services and answers without a module of their own.
 //! - `auth`: identities and roles of both ports.
+//! - `guards`: the order of the outer layers.
 //! - `network`: connections of both ports and their limits. `layers`: checks of every call, limits,
 //!   metrics and traces, deadlines.
 //! - `http`: the HTTP port. `shutdown`: signals, and waiting for what still runs.
@@ -16,6 +17,7 @@ mod auth;
 mod components;
 mod compression;
 mod error;
+mod guards;
 mod health;
 mod http;
 mod info;

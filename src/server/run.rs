@@ -8,11 +8,10 @@ use super::{
     auth::{self, Auth},
     components::Components,
     error::Error,
+    guards::Guards,
     health, http,
     info::client_streams,
-    layers::{
-        Allowed, CallLimitOptions, CallLimits, Guards, Rates, TrustedProxies, add_headers, cors,
-    },
+    layers::{Allowed, CallLimitOptions, CallLimits, Rates, TrustedProxies, add_headers, cors},
     network::{
         self, ClientCertificates, PortOptions, Protocols, Sockets, Tls, TlsFiles, UnixSocket,
         follow_certificates,

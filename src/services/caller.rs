@@ -64,7 +64,8 @@ impl Caller {
     }
 }
 
-fn address(extensions: &Extensions) -> Option<SocketAddr> {
+/// The address of the client, behind a trusted proxy as that proxy reports it.
+pub(crate) fn address(extensions: &Extensions) -> Option<SocketAddr> {
     extensions
         .get::<ConnectInfo<SocketAddr>>()
         .map(|info| info.0)

@@ -1,7 +1,11 @@
 //! Failures during a training: each results in its state and stop reason, and the server is
 //! unaffected.
 
-use std::{path::Path, process::Command, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
 use visage::proto::v1::{self, StopReason, TrainingState, training_event::Kind};
@@ -233,18 +237,11 @@ async fn dataset_emptied_in_the_middle_of_an_epoch_is_a_data_error() {
 /// The data directory is on a file system of 500 MB, which the test fills during a training.
 #[tokio::test]
 async fn training_pauses_on_a_full_disk_and_resumes_when_there_is_room() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    fs_err::create_dir(&data).unwrap();
-    let Some(launcher) = own_file_system(&data, "500m") else {
+    let Some((server, inside)) = on_own_file_system("500m", &["--min-free-disk", "0"]) else {
         return;
     };
-    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
-    let server = Server::start_in(directory, &launcher, &["--min-free-disk", "0"]);
     server.train_small().await;
-    // The mounts that the process sees.
-    let inside = format!("/proc/{}/root{}", server.pid(), data.display());
-    let filler = Path::new(&inside).join("filler");
+    let filler = inside.join("filler");
     let name = server
         .queue(long_spec(&server.faces("faces", 120, 1)))
         .await;
@@ -266,6 +263,19 @@ async fn in_state(server: &Server, name: &str, state: TrainingState) -> v1::Trai
             training.state() == state
         })
         .await
+}
+
+/// A server whose data directory is a file system of a size, and that directory as the mounts of
+/// the process show it; `None` where a test may not mount one.
+fn on_own_file_system(size: &str, options: &[&str]) -> Option<(Server, PathBuf)> {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    fs_err::create_dir(&data).unwrap();
+    let launcher = own_file_system(&data, size)?;
+    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
+    let server = Server::start_in(directory, &launcher, options);
+    let inside = format!("/proc/{}/root{}", server.pid(), data.display());
+    Some((server, PathBuf::from(inside)))
 }
 
 /// A launcher that mounts a file system of a size; `None` where a test may not do so.
@@ -311,17 +321,11 @@ fn fill(path: &Path) {
 /// The data directory is on a file system of 1200 MB, of which 400 MB must stay free.
 #[tokio::test]
 async fn training_pauses_below_the_minimum_of_free_disk_and_resumes() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    fs_err::create_dir(&data).unwrap();
-    let Some(launcher) = own_file_system(&data, "1200m") else {
+    let Some((server, inside)) = on_own_file_system("1200m", &["--min-free-disk", "400MiB"]) else {
         return;
     };
-    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
-    let server = Server::start_in(directory, &launcher, &["--min-free-disk", "400MiB"]);
     server.train_small().await;
-    let inside = format!("/proc/{}/root{}", server.pid(), data.display());
-    let filler = Path::new(&inside).join("filler");
+    let filler = inside.join("filler");
     let name = server
         .queue(long_spec(&server.faces("faces", 120, 1)))
         .await;
@@ -329,7 +333,7 @@ async fn training_pauses_below_the_minimum_of_free_disk_and_resumes() {
         .training_when(&name, "past an epoch", |training| training.last.is_some())
         .await;
     // Enough for the state of the training is left.
-    let filled = free_space(Path::new(&inside)) - (300 << 20);
+    let filled = free_space(&inside) - (300 << 20);
     fs_err::write(&filler, vec![1_u8; filled]).unwrap();
     let paused = in_state(&server, &name, TrainingState::Paused).await;
     let failure = paused.failure.unwrap();

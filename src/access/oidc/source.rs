@@ -11,7 +11,7 @@ const MAX_BYTES: u64 = 1 << 20;
 const TIMEOUT: Duration = Duration::from_secs(5);
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// Where the keys are.
+/// The location of the keys.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
     File(PathBuf),

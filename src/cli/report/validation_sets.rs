@@ -14,7 +14,7 @@ const LEGEND: [&str; 2] = [
 ];
 
 /// A table with the marks in front of the column at `position`, and their legend; without both if
-/// there are no marks.
+/// no row has a mark.
 pub(crate) fn table_lines(
     mut header: Vec<&str>,
     mut rows: Vec<Vec<String>>,

@@ -1,16 +1,8 @@
 //! The middleware of both ports that finds and checks the identity of each request.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use axum::{
-    body::Body,
-    extract::{ConnectInfo, Request},
-    middleware::Next,
-    response::Response,
-};
+use axum::{body::Body, extract::Request, middleware::Next, response::Response};
 
 use super::{
     audit::{Audited, outcome, record},
@@ -23,6 +15,7 @@ use crate::{
     access::{AuditLog, Authenticator, Identity, Refusal},
     proto::recorded::Recorded,
     server::layers::AuthFailures,
+    services::caller,
 };
 
 /// State of the middleware. Cheap to clone.
@@ -46,7 +39,7 @@ pub(in crate::server) async fn check(auth: Auth, mut request: Request, next: Nex
     } else {
         identify(&auth.authenticator, &auth.cookie, &request)
     };
-    let address = address_of(&request);
+    let address = caller::address(request.extensions()).map(|address| address.ip());
     let audited = auth.audit.as_ref().map(|_| Audited::of(&request, address));
     let form = Form::of(&request);
     let permitted = match (&identity, rule.who) {
@@ -105,11 +98,6 @@ pub(in crate::server) async fn check(auth: Auth, mut request: Request, next: Nex
         return response;
     }
     response.map(|body| Body::new(Revocable::new(body, &identity, &form)))
-}
-
-pub(in crate::server) fn address_of(request: &Request) -> Option<IpAddr> {
-    let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    info.map(|info| info.0.ip())
 }
 
 /// Ends the call when the credential becomes invalid.

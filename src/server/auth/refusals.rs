@@ -12,6 +12,7 @@ use tonic::Status;
 
 use crate::{
     access::{Refusal, Role},
+    server::layers::{grpc_response, is_grpc},
     services::status,
 };
 
@@ -26,9 +27,7 @@ pub(super) enum Form {
 impl Form {
     pub(super) fn of(request: &Request) -> Self {
         match request.headers().get(CONTENT_TYPE) {
-            Some(found) if found.as_bytes().starts_with(b"application/grpc") => {
-                Self::Grpc(found.clone())
-            }
+            Some(found) if is_grpc(found) => Self::Grpc(found.clone()),
             _ => Self::Http,
         }
     }
@@ -56,17 +55,13 @@ pub(super) fn limited(refused: &Status, form: &Form) -> Response {
 }
 
 fn respond(refused: &Status, form: &Form, code: StatusCode) -> Response {
-    match form {
-        Form::Grpc(content_type) => {
-            let mut response: Response = refused.clone().into_http();
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, content_type.clone());
-            response
-        }
-        Form::Http => {
-            let body = serde_json::json!({ "error": refused.message() }).to_string();
-            let headers = [(CONTENT_TYPE, "application/json")];
-            (code, headers, body + "\n").into_response()
-        }
-    }
+    let grpc = match form {
+        Form::Grpc(content_type) => grpc_response(refused, Some(content_type)),
+        Form::Http => None,
+    };
+    grpc.unwrap_or_else(|| {
+        let body = serde_json::json!({ "error": refused.message() }).to_string();
+        let headers = [(CONTENT_TYPE, "application/json")];
+        (code, headers, body + "\n").into_response()
+    })
 }

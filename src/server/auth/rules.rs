@@ -1,4 +1,4 @@
-//! The role that each method and page requires. What the table lacks is for administrators.
+//! The role that each method and page requires; `admin` for those without an entry.
 
 use http::Method;
 
@@ -153,7 +153,7 @@ const PAGES: &[(&[Method], &str, Rule)] = &[
     (&[], "/v2/repository/models/*/load", change(&[Deployer])),
     (&[], "/v2/repository/models/*/unload", change(&[Deployer])),
     (&[Method::POST], "/datasets/uploads", change(&[Trainer])),
-    // The path has the secret id of the upload.
+    // Every trainer can list the ids of uploads.
     (&[Method::HEAD, Method::PATCH], "/datasets/uploads/*", read(&[Trainer])),
     (&[Method::DELETE], "/datasets/uploads/*", change(&[Trainer])),
     (&[Method::GET, Method::HEAD], "/datasets/*/samples/*", read(&[Viewer])),

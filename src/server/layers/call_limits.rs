@@ -4,14 +4,14 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use axum::{
     body::Body,
-    extract::{ConnectInfo, Request},
+    extract::Request,
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -21,12 +21,13 @@ use http::{
 };
 use tonic::Status;
 
+use super::refused::grpc_response;
 use super::request_body::{CountedBody, Failure, LimitedBody, MessageRule};
 use crate::{
     access::Identity,
     proto::in_flight::{Budget, Held},
     server::network::ConnectionState,
-    services::status,
+    services::{caller, status},
 };
 
 /// Uploads are written to disk as they arrive, and have limits of their own.
@@ -168,9 +169,7 @@ impl Drop for OpenCall {
 /// The middleware of both ports.
 pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> Response {
     let extensions = request.extensions();
-    let address = extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map(|info| info.0.ip());
+    let address = caller::address(extensions).map(|address| address.ip());
     let connection = extensions
         .get::<ConnectionState>()
         .cloned()
@@ -242,23 +241,16 @@ fn limited(
 
 /// The response to a request that the limits refuse, in the form that its client reads.
 pub(super) fn refusal(refused: &Status, content_type: Option<HeaderValue>) -> Response {
-    match content_type {
-        Some(found) if found.as_bytes().starts_with(b"application/grpc") => {
-            let mut response: Response = refused.clone().into_http();
-            response.headers_mut().insert(CONTENT_TYPE, found);
-            response
-        }
-        _ => {
-            let code = if refused.code() == tonic::Code::ResourceExhausted {
-                StatusCode::TOO_MANY_REQUESTS
-            } else {
-                StatusCode::REQUEST_TIMEOUT
-            };
-            let body = serde_json::json!({ "error": refused.message() }).to_string();
-            let headers = [(CONTENT_TYPE, "application/json")];
-            (code, headers, body).into_response()
-        }
-    }
+    grpc_response(refused, content_type.as_ref()).unwrap_or_else(|| {
+        let code = if refused.code() == tonic::Code::ResourceExhausted {
+            StatusCode::TOO_MANY_REQUESTS
+        } else {
+            StatusCode::REQUEST_TIMEOUT
+        };
+        let body = serde_json::json!({ "error": refused.message() }).to_string();
+        let headers = [(CONTENT_TYPE, "application/json")];
+        (code, headers, body).into_response()
+    })
 }
 
 #[cfg(test)]

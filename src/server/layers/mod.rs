@@ -1,15 +1,15 @@
 //! The layers that every call passes, from the outside: addresses behind proxies, host and origin,
-//! CORS, identity and role (module `auth`), limits, rates, metrics and traces, deadlines. `headers`
-//! has the headers of all HTTP responses.
+//! CORS, limits, rates, metrics and traces, deadlines. `guards` of the server orders them. `headers`
+//! has the headers of all HTTP responses, `refused` the responses to refused gRPC requests.
 
-mod call_limits;
+pub(super) mod call_limits;
 mod cors;
 mod deadline;
-mod guards;
 mod headers;
-mod origin;
-mod proxies;
-mod rate;
+pub(super) mod origin;
+pub(super) mod proxies;
+pub(super) mod rate;
+mod refused;
 mod request_body;
 mod rpc_metrics;
 #[cfg(test)]
@@ -19,10 +19,10 @@ pub(super) use self::{
     call_limits::{CallLimits, Options as CallLimitOptions},
     cors::cors,
     deadline::DeadlineLayer,
-    guards::Guards,
     headers::add_headers,
     origin::Allowed,
     proxies::TrustedProxies,
     rate::{AuthFailures, Rates},
+    refused::{grpc_response, is_grpc},
     rpc_metrics::RpcMetricsLayer,
 };

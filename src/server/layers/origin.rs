@@ -12,11 +12,12 @@ use std::{
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderName, Method, StatusCode,
     header::{CONTENT_TYPE, HOST, ORIGIN},
     uri::Authority,
 };
 
+use super::refused::grpc_response;
 use crate::services::status;
 
 /// For probes; it has no content.
@@ -168,20 +169,12 @@ impl Refusal {
                 "requests of pages of other sites need an allowed Origin (cors_origins)".to_owned(),
             ),
         };
-        let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-        if content_type.is_some_and(|found| found.starts_with(b"application/grpc")) {
-            let refused = status::not_allowed(reason, message);
-            let mut response = refused.into_http();
-            if let Some(content_type) = headers.get(CONTENT_TYPE) {
-                response
-                    .headers_mut()
-                    .insert(CONTENT_TYPE, content_type.clone());
-            }
-            return response;
-        }
-        let mut response = Response::new((message + "\n").into());
-        *response.status_mut() = code;
-        response
+        let refused = status::not_allowed(reason, &message);
+        grpc_response(&refused, headers.get(CONTENT_TYPE)).unwrap_or_else(|| {
+            let mut response = Response::new((message + "\n").into());
+            *response.status_mut() = code;
+            response
+        })
     }
 }
 

@@ -3,16 +3,12 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use axum::{
-    extract::{ConnectInfo, Request},
-    middleware::Next,
-    response::Response,
-};
+use axum::{extract::Request, middleware::Next, response::Response};
 use governor::{
     Quota, RateLimiter, clock::DefaultClock, middleware::NoOpMiddleware,
     state::keyed::HashMapStateStore,
@@ -21,7 +17,10 @@ use http::header::CONTENT_TYPE;
 use tonic::Status;
 
 use super::call_limits::refusal;
-use crate::{access::Identity, services::status};
+use crate::{
+    access::Identity,
+    services::{caller, status},
+};
 
 /// Clients that are distinguished at once; further ones share one rate.
 const MAX_CLIENTS: usize = 16_384;
@@ -151,9 +150,7 @@ pub(crate) async fn limit(rates: Rates, request: Request, next: Next) -> Respons
         return next.run(request).await;
     }
     let extensions = request.extensions();
-    let address = extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map(|info| info.0.ip());
+    let address = caller::address(extensions).map(|address| address.ip());
     match rates.check(extensions.get::<Identity>(), address) {
         Ok(()) => next.run(request).await,
         Err(refused) => refusal(&refused, request.headers().get(CONTENT_TYPE).cloned()),

@@ -6,27 +6,24 @@ use axum::{
 use tower_http::cors::CorsLayer;
 
 use super::{
-    call_limits::{self, CallLimits},
-    origin::{self, Allowed},
-    proxies::{self, TrustedProxies},
-    rate::{self, Rates},
+    auth::{self, Auth},
+    layers::{Allowed, CallLimits, Rates, TrustedProxies, call_limits, origin, proxies, rate},
 };
-use crate::server::auth::{self, Auth};
 
 /// The outer layers of both ports.
 #[derive(Clone)]
-pub(crate) struct Guards {
-    pub(crate) proxies: TrustedProxies,
-    pub(crate) allowed: Allowed,
-    pub(crate) cors: CorsLayer,
-    pub(crate) auth: Auth,
-    pub(crate) limits: CallLimits,
-    pub(crate) rates: Rates,
+pub(super) struct Guards {
+    pub(super) proxies: TrustedProxies,
+    pub(super) allowed: Allowed,
+    pub(super) cors: CorsLayer,
+    pub(super) auth: Auth,
+    pub(super) limits: CallLimits,
+    pub(super) rates: Rates,
 }
 
 impl Guards {
     /// Adds the layers to the handlers of a port.
-    pub(crate) fn protect(self, router: Router) -> Router {
+    pub(super) fn protect(self, router: Router) -> Router {
         let Guards {
             proxies,
             allowed,
