@@ -1,6 +1,7 @@
 //! The layers that every call passes, from the outside: addresses behind proxies, host and origin,
-//! CORS, limits, rates, metrics and traces, deadlines. `guards` of the server orders them. `headers`
-//! has the headers of all HTTP responses, `refused` the responses to refused gRPC requests.
+//! CORS, limits, rates, metrics and traces, deadlines. `guards` of the server orders them.
+//! `headers` has the headers of all HTTP responses, `refused` the responses to refused gRPC
+//! requests.
 
 pub(super) mod call_limits;
 mod cors;
