@@ -217,13 +217,13 @@ class TorchvisionTest(Trained, unittest.TestCase):
     def test_an_exported_torchscript_module_predicts_ages_for_any_number_of_images(self):
         module = torch.jit.load(self.export("torchscript", "models/age/versions/live"))
         images = [as_png(image) for image in self.read_faces(self.names[:6])]
-        images = self.prepare(images)
+        inputs = self.prepare(images)
         with torch.no_grad():
             for count in (6, 3, 1):
-                ages = module(images[:count])
+                ages = module(inputs[:count])
                 self.assertEqual((ages.dtype, ages.shape), (torch.float32, (count,)))
                 self.assertLess(numpy.abs(ages.numpy() - self.predict(images[:count])).max(), 1e-3)
-        ages = module(images).detach().numpy()
+        ages = module(inputs).detach().numpy()
         self.assertGreater(numpy.ptp(ages), 20 * TOLERANCE_YEARS)
         self.assertLess(numpy.abs(ages - numpy.array(self.client.ages(*images))).max(), TOLERANCE_YEARS)
 
