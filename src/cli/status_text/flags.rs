@@ -42,6 +42,7 @@ const FLAGS: &[(&str, &str)] = &[
 const SAME_NAME: &[&str] = &[
     "trainable",
     "batch_size",
+    "shards",
     "input_size",
     "head_bias",
     "seed",

@@ -4,8 +4,8 @@
 //! out of range. It reports all violations at once, each with the path of its field. Meaning, units
 //! and defaults of the fields are those of `TrainingSpec` in the API.
 //!
-//! - `resolved`: the spec. `augmentation`, `choices`, `init`, `limits`, `loss` and `optimizer`
-//!   convert its fields from and to messages.
+//! - `resolved`: the spec. `augmentation`, `choices`, `init`, `limits`, `loss`, `optimizer` and
+//!   `shards` convert its fields from and to messages.
 //! - `recipes`: named sets of values for unset fields.
 //! - `change`: changes of the spec of a live training.
 
@@ -18,6 +18,7 @@ mod loss;
 mod optimizer;
 mod recipes;
 mod resolved;
+mod shards;
 #[cfg(test)]
 mod tests;
 

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-use super::{augmentation, choices, init, limits, loss, optimizer, recipes::Recipe};
+use super::{augmentation, choices, init, limits, loss, optimizer, recipes::Recipe, shards};
 
 /// A checked training specification with every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,9 @@ pub(crate) struct Spec {
     pub(crate) trained: TrainableFrom,
     pub(crate) max_epochs: u32,
     pub(crate) batch_size: usize,
+    /// Parts of a batch with their own gradient and BatchNorm statistics; a power of two that
+    /// divides the batch.
+    pub(crate) shards: usize,
     /// Side of the network input in pixels.
     pub(crate) input_size: u32,
     pub(crate) optimizer: OptimizerOptions,
@@ -108,6 +111,7 @@ impl Spec {
             trained,
             max_epochs: limits::max_epochs(&mut check, "spec.max_epochs", spec.max_epochs),
             batch_size: check.integer("spec.batch_size", spec.batch_size, 32, 1..=4_096) as usize,
+            shards: shards::read(&mut check, spec.shards),
             input_size: check.integer("spec.input_size", spec.input_size, input_size, 32..=1_024),
             optimizer: optimizer::read(&mut check, spec.optimizer.as_ref(), trained),
             loss: loss::read_loss(&mut check, spec.loss.as_ref()),
@@ -170,6 +174,7 @@ impl Spec {
                 ),
             );
         }
+        shards::check_batch(&mut check, &resolved);
         check.finish(resolved)
     }
 
@@ -232,6 +237,7 @@ impl Spec {
             checkpoint_interval: limits::duration_message(self.checkpoint_interval),
             recipe: self.recipe.message().into(),
             create_version: Some(self.create_version),
+            shards: Some(self.shards as u32),
         }
     }
 }

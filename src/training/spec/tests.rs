@@ -329,6 +329,7 @@ fn unusual() -> v1::TrainingSpec {
             max_restarts: Some(7),
         }),
         on_oom: v1::OnOutOfMemory::Fail.into(),
+        shards: Some(4),
         checkpoint_interval: Some(prost_types::Duration {
             seconds: 60,
             nanos: 0,
@@ -354,6 +355,7 @@ fn every_field_comes_back_in_the_resolved_spec() {
     assert_eq!(message.target, given.target);
     assert_eq!(message.restart_policy, given.restart_policy);
     assert_eq!(message.on_oom, given.on_oom);
+    assert_eq!(message.shards, given.shards);
     assert_eq!(message.checkpoint_interval, given.checkpoint_interval);
     let (message, given) = (message.optimizer.unwrap(), given.optimizer.unwrap());
     assert_eq!(message.groups, given.groups);

@@ -56,7 +56,7 @@ class ValidationTest(ClientTest):
             augmentation=training.AugmentationSpec(horizontal_flip=False, min_crop_area=1, brightness=0, contrast=0, saturation=0, erasing=0),
             batch_norm=training.BATCH_NORM_POLICY_UPDATE, monitor=training.METRIC_VAL_LOSS,
             restart_policy=training.RestartPolicy(max_restarts=3), on_oom=training.ON_OUT_OF_MEMORY_REDUCE_BATCH,
-            checkpoint_interval=duration_pb2.Duration(seconds=300), recipe=training.RECIPE_REFERENCE, create_version=True)
+            checkpoint_interval=duration_pb2.Duration(seconds=300), recipe=training.RECIPE_REFERENCE, create_version=True, shards=1)
         self.assertEqual(resolved, expected)
 
     def test_a_dataset_check_finds_duplicates(self):

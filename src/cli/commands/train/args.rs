@@ -108,6 +108,10 @@ pub(crate) struct Args {
     /// Images per step, 1 to 4096 [default: 32]
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(super) batch_size: Option<u32>,
+    /// Shards of each batch, a power of two up to 64: the same result for any number of processes
+    /// [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(super) shards: Option<u32>,
     /// Optimizer [default: adam]
     #[arg(
         long,

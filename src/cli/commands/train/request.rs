@@ -52,6 +52,7 @@ pub(super) fn start_request(args: Args) -> Result<StartTrainingRequest, Error> {
         trainable: args.trainable,
         max_epochs: args.epochs,
         batch_size: args.batch_size,
+        shards: args.shards,
         input_size: args.input_size,
         optimizer: Some(optimizer),
         early_stopping: Some(early_stopping),

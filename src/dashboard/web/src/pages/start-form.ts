@@ -52,7 +52,7 @@ export const trainingId: FieldNode = {
   options: [],
 };
 
-const NETWORK = ["batch_size", "input_size", "trainable", "head_bias", "batch_norm", "ema_decay", "target_scale", "monitor"];
+const NETWORK = ["batch_size", "shards", "input_size", "trainable", "head_bias", "batch_norm", "ema_decay", "target_scale", "monitor"];
 const VERSION = ["promote", "create_version"];
 const LIMITS = ["max_duration", "precision", "feature_cache", "cache_budget_bytes", "checkpoint_interval", "on_oom"];
 const SHOWN = new Set(["dataset", "init", "recipe", "max_epochs", ...NETWORK, ...VERSION, ...LIMITS, "restart_policy"]);

@@ -22,6 +22,7 @@ const REFERENCE: Values = {
   monitor: "VAL_LOSS",
   on_oom: "REDUCE_BATCH",
   checkpoint_interval: "5m",
+  shards: "1",
   "dataset.validation_fraction": "0.1",
   "dataset.test_fraction": "0.1",
   "dataset.min_age": "0",

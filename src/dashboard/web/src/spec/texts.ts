@@ -48,6 +48,7 @@ const FIELDS: Readonly<Record<string, FieldText>> = {
   batch_norm: { label: "Batch normalisation", help: "Statistics of trained layers.", choices: { UPDATE: "Update from the images", FROZEN: "Keep those of the initial weights" } },
   monitor: { label: "Best epoch by", help: "Validation error that selects the best epoch.", choices: { VAL_LOSS: "Mean squared error", VAL_RMSE: "Root mean squared error", VAL_MAE: "Mean absolute error" } },
   on_oom: { label: "When memory runs out", help: "", choices: { REDUCE_BATCH: "Halve the batch size and continue", FAIL: "Fail" } },
+  shards: { label: "Shards", help: "Parts of each batch that processes can compute side by side: 1, 2, 4 up to 64." },
   checkpoint_interval: { label: "Checkpoint interval", help: "Largest amount of work that is repeated after a crash: 1 s to 1 day." },
 
   dataset: { label: "More about the dataset", help: "Shares of the split, accepted ages, and the place of the age." },

@@ -76,6 +76,8 @@ class TrainOptions(TypedDict, total=False):
     # AUTO, OFF, MEMORY, DISK or DEVICE.
     feature_cache: str
     cache_budget_bytes: int
+    # A power of two up to 64.
+    shards: int
     # MEAN_AGE or KEEP.
     head_bias: str
     # YEARS or STANDARDISED.
