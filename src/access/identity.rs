@@ -6,13 +6,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Role, Roles};
 
+/// Precedes the subjects of an OpenID Connect issuer.
+const ISSUED: &str = "oidc:";
+
 /// A client with its rights, in the extensions of each request. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Inner {
     name: String,
+    /// See [`Identity::owner`].
+    owner: String,
     roles: Roles,
     limits: Limits,
     expires: Option<SystemTime>,
@@ -42,6 +47,7 @@ impl Identity {
         revoked: CancellationToken,
     ) -> Self {
         Self(Arc::new(Inner {
+            owner: name.clone(),
             name,
             roles,
             limits,
@@ -51,10 +57,20 @@ impl Identity {
         }))
     }
 
+    /// The same identity as a subject of an issuer: names of an issuer can change, can be chosen by
+    /// the clients, and can equal names of the token file.
+    pub(super) fn with_subject(&self, subject: &str) -> Self {
+        Self(Arc::new(Inner {
+            owner: format!("{ISSUED}{subject}"),
+            ..(*self.0).clone()
+        }))
+    }
+
     /// The client of a server without authentication: it may do everything.
     pub(crate) fn anonymous() -> Self {
         Self(Arc::new(Inner {
             name: "anonymous".to_owned(),
+            owner: String::new(),
             roles: Roles::from_iter(Role::ALL),
             limits: Limits::default(),
             expires: None,
@@ -67,6 +83,7 @@ impl Identity {
     pub(crate) fn none() -> Self {
         Self(Arc::new(Inner {
             name: "unauthenticated".to_owned(),
+            owner: String::new(),
             roles: Roles::default(),
             limits: Limits::default(),
             expires: None,
@@ -87,13 +104,11 @@ impl Identity {
 
     fn limited(&self, end: SystemTime, revoked: CancellationToken) -> Self {
         let expires = self.0.expires.map_or(end, |expires| expires.min(end));
-        Self::new(
-            self.0.name.clone(),
-            self.0.roles,
-            self.0.limits,
-            Some(expires),
+        Self(Arc::new(Inner {
+            expires: Some(expires),
             revoked,
-        )
+            ..(*self.0).clone()
+        }))
     }
 
     pub(super) fn end_session(&self) {
@@ -106,6 +121,12 @@ impl Identity {
 
     pub(crate) fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// The text that identifies the client as the owner of what it creates: the name in the token
+    /// file, or `oidc:` and the subject of the issuer. Empty without authentication.
+    pub(crate) fn owner(&self) -> &str {
+        &self.0.owner
     }
 
     pub(crate) fn has(&self, role: Role) -> bool {
@@ -139,5 +160,30 @@ impl Identity {
             },
             None => self.0.revoked.cancelled().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owner_is_unique_over_all_methods_and_sessions() {
+        let token = Identity::new(
+            "ada".to_owned(),
+            Roles::default(),
+            Limits::default(),
+            None,
+            CancellationToken::new(),
+        );
+        assert_eq!(token.owner(), "ada");
+        let issued = token.with_subject("1234");
+        assert_eq!((issued.name(), issued.owner()), ("ada", "oidc:1234"));
+        let end = SystemTime::now();
+        assert_eq!(issued.with_session(end).owner(), "oidc:1234");
+        assert_eq!(issued.until(end).owner(), "oidc:1234");
+        assert!(issued.until(end).is_authenticated());
+        assert_eq!(Identity::anonymous().owner(), "");
+        assert_eq!(Identity::none().owner(), "");
     }
 }

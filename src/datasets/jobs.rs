@@ -21,6 +21,7 @@ use super::{
     registry::{Inner, Running},
     summary::{self, Summary},
     unpack,
+    uploads::Scope,
 };
 
 /// Bytes of an archive between two checks of the free disk space.
@@ -132,7 +133,7 @@ impl Inner {
             }
         }
         if is_unpacked && !upload.is_empty() {
-            self.uploads.remove(&upload).await.ok();
+            self.uploads.remove(&upload, &Scope::All).await.ok();
         }
     }
 

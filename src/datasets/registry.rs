@@ -24,7 +24,7 @@ use super::{
     blocking::blocking,
     layout::{self, Layout},
     summary, unpack,
-    uploads::{ListedUpload, Uploads},
+    uploads::{ListedUpload, Scope, Uploads},
 };
 
 /// Datasets that are unpacked or scanned, or wait for it.
@@ -179,7 +179,7 @@ impl DatasetRegistry {
         self.insert(dataset).await
     }
 
-    /// Creates a dataset from a complete upload.
+    /// Creates a dataset from a complete upload of the scope.
     ///
     /// # Errors
     /// [`Error::NoUpload`], [`Error::Incomplete`], [`Error::DiskLow`], [`Error::QuotaUsed`] and the
@@ -189,8 +189,9 @@ impl DatasetRegistry {
         id: &str,
         properties: Properties,
         upload: &str,
+        scope: &Scope,
     ) -> Result<v1::Dataset, Error> {
-        let upload = self.inner.uploads.get(upload).await?;
+        let upload = self.inner.uploads.get(upload, scope).await?;
         if upload.offset < upload.length {
             return Err(Error::Incomplete {
                 upload: upload.id.to_string(),
@@ -212,30 +213,32 @@ impl DatasetRegistry {
         .await
     }
 
-    /// Lists the uploads that no dataset uses, the last updated first.
+    /// Lists the uploads of a scope that no dataset uses, the last updated first.
     ///
     /// # Errors
     /// Failures of the store and of the file system.
-    pub(crate) async fn list_uploads(&self) -> Result<Vec<ListedUpload>, Error> {
+    pub(crate) async fn list_uploads(&self, scope: &Scope) -> Result<Vec<ListedUpload>, Error> {
         let unfinished = self.inner.store.unfinished_datasets().await?;
         let used = unfinished.into_iter().map(|next| next.dataset.upload);
-        self.inner.uploads.list(&used.collect()).await
+        self.inner.uploads.list(&used.collect(), scope).await
     }
 
-    /// Deletes an upload.
+    /// Deletes an upload of the scope.
     ///
     /// # Errors
     /// [`Error::NoUpload`], [`Error::Busy`], and [`Error::InUse`] while it is unpacked into a
     /// dataset.
-    pub(crate) async fn remove_upload(&self, upload: &str) -> Result<(), Error> {
+    pub(crate) async fn remove_upload(&self, upload: &str, scope: &Scope) -> Result<(), Error> {
+        // The datasets have the canonical form of the id.
+        let id = self.inner.uploads.get(upload, scope).await?.id.to_string();
         let unfinished = self.inner.store.unfinished_datasets().await?;
-        let needs_it = unfinished.iter().find(|next| next.dataset.upload == upload);
+        let needs_it = unfinished.iter().find(|next| next.dataset.upload == id);
         match needs_it {
             Some(next) => Err(Error::InUse {
-                upload: upload.to_owned(),
+                upload: id,
                 dataset: next.dataset.name.clone(),
             }),
-            None => self.inner.uploads.remove(upload).await,
+            None => self.inner.uploads.remove(&id, scope).await,
         }
     }
 
@@ -291,7 +294,7 @@ impl DatasetRegistry {
         // The next start of the server removes what remains.
         blocking(move || inner.layout.remove(&deleted)).await?;
         if !upload.is_empty() {
-            self.inner.uploads.remove(&upload).await.ok();
+            self.inner.uploads.remove(&upload, &Scope::All).await.ok();
         }
         Ok(())
     }

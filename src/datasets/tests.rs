@@ -23,7 +23,7 @@ use crate::{
     synth,
 };
 
-use super::*;
+use super::{uploads::Scope, *};
 
 const LIMITS: unpack::Limits = unpack::Limits {
     bytes: 64 << 20,
@@ -119,7 +119,7 @@ impl Fixture {
         let uploads = self.datasets.uploads();
         let begun = uploads.create(bytes.len() as u64, "one", "").await.unwrap();
         let id = begun.id.to_string();
-        let mut writer = uploads.write_at(&id, 0).await.unwrap();
+        let mut writer = uploads.write_at(&id, 0, &Scope::All).await.unwrap();
         writer.write(bytes).await.unwrap();
         writer.finish().await.unwrap();
         id
@@ -132,7 +132,7 @@ impl Fixture {
         let upload = self.upload(&tar).await;
         let created = self
             .datasets
-            .create("faces", Properties::default(), &upload)
+            .create("faces", Properties::default(), &upload, &Scope::All)
             .await;
         (upload, created.unwrap())
     }
@@ -236,11 +236,32 @@ async fn an_upload_becomes_a_dataset_and_goes_with_it() {
     let (upload, _) = fixture.uploaded_faces().await;
     let second = fixture
         .datasets
-        .create("other", Properties::default(), &upload)
+        .create("other", Properties::default(), &upload, &Scope::All)
         .await;
     assert!(
         matches!(second, Err(Error::Store(store::Error::UploadUsed { .. }))),
         "{second:?}"
+    );
+    // Another spelling of the id is the same upload.
+    let removed = fixture
+        .datasets
+        .remove_upload(&upload.to_uppercase(), &Scope::All)
+        .await;
+    assert!(matches!(removed, Err(Error::InUse { .. })), "{removed:?}");
+    // For other clients it does not exist.
+    let other = Scope::Client("another".to_owned());
+    let removed = fixture.datasets.remove_upload(&upload, &other).await;
+    assert!(
+        matches!(removed, Err(Error::NoUpload { .. })),
+        "{removed:?}"
+    );
+    let created = fixture
+        .datasets
+        .create("theirs", Properties::default(), &upload, &other)
+        .await;
+    assert!(
+        matches!(created, Err(Error::NoUpload { .. })),
+        "{created:?}"
     );
     let dataset = fixture.done("faces").await;
     assert_eq!(
@@ -251,7 +272,7 @@ async fn an_upload_becomes_a_dataset_and_goes_with_it() {
     );
     assert!(Path::new(&dataset.path).join("faces").is_dir());
     assert!(matches!(
-        fixture.datasets.uploads().get(&upload).await,
+        fixture.datasets.uploads().get(&upload, &Scope::All).await,
         Err(Error::NoUpload { .. })
     ));
     fixture.datasets.delete("faces").await.unwrap();
@@ -272,7 +293,7 @@ async fn a_refused_archive_fails_its_dataset_with_the_entry_and_leaves_no_file()
     let upload = fixture.upload(&builder.into_inner().unwrap()).await;
     fixture
         .datasets
-        .create("links", Properties::default(), &upload)
+        .create("links", Properties::default(), &upload, &Scope::All)
         .await
         .unwrap();
     let dataset = fixture.done("links").await;
@@ -286,7 +307,7 @@ async fn a_refused_archive_fails_its_dataset_with_the_entry_and_leaves_no_file()
     );
     assert_eq!(fixture.kept(), [""; 0]);
     assert!(matches!(
-        fixture.datasets.uploads().get(&upload).await,
+        fixture.datasets.uploads().get(&upload, &Scope::All).await,
         Err(Error::NoUpload { .. })
     ));
 }
@@ -349,13 +370,13 @@ async fn an_upload_goes_on_where_it_ended_and_nowhere_else() {
     let fixture = new().await;
     let uploads = fixture.datasets.uploads();
     let id = uploads.create(10, "one", "").await.unwrap().id.to_string();
-    let mut writer = uploads.write_at(&id, 0).await.unwrap();
+    let mut writer = uploads.write_at(&id, 0, &Scope::All).await.unwrap();
     writer.write(b"0123").await.unwrap();
-    let busy = uploads.write_at(&id, 4).await;
+    let busy = uploads.write_at(&id, 4, &Scope::All).await;
     assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
     assert_eq!(writer.finish().await.unwrap().offset, 4);
     for wrong in [0, 3, 5, u64::MAX] {
-        let refused = uploads.write_at(&id, wrong).await;
+        let refused = uploads.write_at(&id, wrong, &Scope::All).await;
         assert!(
             matches!(refused, Err(Error::WrongOffset { offset: 4, .. })),
             "{refused:?}"
@@ -363,7 +384,7 @@ async fn an_upload_goes_on_where_it_ended_and_nowhere_else() {
     }
     let early = fixture
         .datasets
-        .create("faces", Properties::default(), &id)
+        .create("faces", Properties::default(), &id, &Scope::All)
         .await;
     assert!(
         matches!(
@@ -376,7 +397,7 @@ async fn an_upload_goes_on_where_it_ended_and_nowhere_else() {
         ),
         "{early:?}"
     );
-    let mut writer = uploads.write_at(&id, 4).await.unwrap();
+    let mut writer = uploads.write_at(&id, 4, &Scope::All).await.unwrap();
     let long = writer.write(b"4567890").await;
     assert!(
         matches!(long, Err(Error::TooLong { length: 10, .. })),
@@ -403,7 +424,7 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
     for number in 0..64 {
         let client = format!("client {}", number / 16);
         let id = uploads.create(1, &client, "").await.unwrap().id.to_string();
-        let mut writer = uploads.write_at(&id, 0).await.unwrap();
+        let mut writer = uploads.write_at(&id, 0, &Scope::All).await.unwrap();
         writer.write(b"x").await.unwrap();
         writer.finish().await.unwrap();
         ids.push(id);
@@ -426,9 +447,9 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
     }
     // The first one is still to be unpacked.
     uploads.sweep(&[ids[0].clone()].into()).await;
-    assert!(uploads.get(&ids[0]).await.is_ok());
+    assert!(uploads.get(&ids[0], &Scope::All).await.is_ok());
     assert!(matches!(
-        uploads.get(&ids[1]).await,
+        uploads.get(&ids[1], &Scope::All).await,
         Err(Error::NoUpload { .. })
     ));
     // An upload that received nothing gives its place to another one; complete ones do not.
@@ -445,10 +466,10 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
         .id
         .to_string();
     assert!(matches!(
-        uploads.get(&empty).await,
+        uploads.get(&empty, &Scope::All).await,
         Err(Error::NoUpload { .. })
     ));
-    let writer = uploads.write_at(&other, 0).await.unwrap();
+    let writer = uploads.write_at(&other, 0, &Scope::All).await.unwrap();
     assert!(matches!(
         uploads.create(1, "another", "").await,
         Err(Error::TooManyUploads { .. })
@@ -456,7 +477,10 @@ async fn uploads_are_bounded_in_number_and_size_and_expire() {
     drop(writer);
     for name in ["../x", "", "not-a-uuid"] {
         assert!(
-            matches!(uploads.get(name).await, Err(Error::NoUpload { .. })),
+            matches!(
+                uploads.get(name, &Scope::All).await,
+                Err(Error::NoUpload { .. })
+            ),
             "{name}"
         );
     }
@@ -545,7 +569,9 @@ async fn uploaded_datasets_share_a_quota() {
     let fixture = open_with(tempfile::tempdir().unwrap(), options).await;
     let create = async |id: &str| {
         let upload = fixture.upload(&archive).await;
-        let created = fixture.datasets.create(id, Properties::default(), &upload);
+        let created = fixture
+            .datasets
+            .create(id, Properties::default(), &upload, &Scope::All);
         created.await
     };
     create("one").await.unwrap();
@@ -577,7 +603,7 @@ async fn nothing_is_uploaded_or_created_on_a_low_disk() {
     let create = async || {
         let created = fixture
             .datasets
-            .create("faces", Properties::default(), &upload);
+            .create("faces", Properties::default(), &upload, &Scope::All);
         created.await
     };
     let refused = create().await;

@@ -4,8 +4,11 @@
 use http::Extensions;
 use tonic::Status;
 
-use super::status;
-use crate::access::{Identity, Role};
+use super::{caller, status};
+use crate::{
+    access::{Identity, Role},
+    datasets::uploads::Scope,
+};
 
 /// Refuses clients without this role. `action` is what the request asks for, in a few words.
 ///
@@ -22,6 +25,18 @@ pub(super) fn require(extensions: &Extensions, role: Role, action: &str) -> Resu
 pub(super) fn has(extensions: &Extensions, role: Role) -> bool {
     let identity = extensions.get::<Identity>();
     identity.is_some_and(|identity| identity.has(role))
+}
+
+/// The uploads that a client may use: all for an administrator, otherwise those of its identity.
+pub(super) fn uploads(extensions: &Extensions) -> Scope {
+    match extensions.get::<Identity>() {
+        Some(identity) if identity.has(Role::Admin) => Scope::All,
+        Some(identity) if identity.is_authenticated() => {
+            Scope::Client(caller::authenticated(identity).as_str().to_owned())
+        }
+        // Contains no upload.
+        _ => Scope::Client(String::new()),
+    }
 }
 
 /// Requires the role `admin` if one of the paths on the server's disk is given, because the server
@@ -45,6 +60,34 @@ mod tests {
     use super::*;
     use crate::access::{Limits, Roles};
 
+    fn identity(roles: &[Role]) -> Identity {
+        Identity::new(
+            "ci".to_owned(),
+            roles.iter().copied().collect::<Roles>(),
+            Limits::default(),
+            None,
+            CancellationToken::new(),
+        )
+    }
+
+    #[test]
+    fn uploads_are_those_of_the_identity_except_for_an_administrator() {
+        let mut extensions = Extensions::new();
+        let none = Scope::Client(String::new());
+        assert_eq!(uploads(&extensions), none);
+        extensions.insert(Identity::none());
+        assert_eq!(uploads(&extensions), none);
+        extensions.insert(identity(&[Role::Trainer]));
+        assert_eq!(
+            uploads(&extensions),
+            Scope::Client("identity ci".to_owned())
+        );
+        extensions.insert(identity(&[Role::Admin]));
+        assert_eq!(uploads(&extensions), Scope::All);
+        extensions.insert(Identity::anonymous());
+        assert_eq!(uploads(&extensions), Scope::All);
+    }
+
     #[test]
     fn paths_require_an_administrator() {
         let mut extensions = Extensions::new();
@@ -52,15 +95,7 @@ mod tests {
             require(&extensions, Role::Viewer, "x").is_err(),
             "without an identity"
         );
-        let roles = Roles::from_iter([Role::Trainer, Role::Deployer]);
-        let identity = Identity::new(
-            "ci".to_owned(),
-            roles,
-            Limits::default(),
-            None,
-            CancellationToken::new(),
-        );
-        extensions.insert(identity);
+        extensions.insert(identity(&[Role::Trainer, Role::Deployer]));
         assert!(require(&extensions, Role::Deployer, "x").is_ok());
         assert!(require_for_paths(&extensions, &[None, Some("")]).is_ok());
         let refused = require_for_paths(&extensions, &[None, Some("/data")]).unwrap_err();

@@ -40,7 +40,7 @@ impl Caller {
         let deadline = extensions.get::<Deadline>().map(|found| found.0);
         let identity = extensions.get::<Identity>();
         if let Some(identity) = identity.filter(|identity| identity.is_authenticated()) {
-            let client = Client::new(&format!("identity {}", identity.name()));
+            let client = authenticated(identity);
             return Ok(Caller { client, deadline });
         }
         let client = match headers.get(CLIENT_ID) {
@@ -62,6 +62,11 @@ impl Caller {
         };
         Ok(Caller { client, deadline })
     }
+}
+
+/// The client with an authenticated identity, from any address.
+pub(super) fn authenticated(identity: &Identity) -> Client {
+    Client::new(&format!("identity {}", identity.owner()))
 }
 
 /// The address of the client, behind a trusted proxy as that proxy reports it.

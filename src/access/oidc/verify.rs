@@ -25,6 +25,8 @@ const LEEWAY: u64 = 60;
 const DEFAULT_ROLES_CLAIM: &str = "roles";
 /// Longest name of an identity in bytes.
 const MAX_NAME: usize = 128;
+/// Longest subject in bytes, by the standard.
+const MAX_SUBJECT: usize = 255;
 
 #[derive(Debug)]
 pub(crate) struct OidcOptions {
@@ -105,7 +107,7 @@ impl Oidc {
     }
 
     /// The identity of a token of the issuer, with the name in `preferred_username`, else `email`,
-    /// else `sub`.
+    /// else `sub`. It owns what it creates under `sub`.
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "all other errors are refused alike"
@@ -135,19 +137,25 @@ impl Oidc {
             .find_map(|claim| claims.get(claim)?.as_str())
             .filter(|name| !name.is_empty() && name.len() <= MAX_NAME)
             .ok_or(Refusal::Malformed)?;
+        let subject = claims.get("sub").and_then(Value::as_str);
+        let is_valid = |subject: &&str| {
+            (1..=MAX_SUBJECT).contains(&subject.len()) && !subject.chars().any(char::is_control)
+        };
+        let subject = subject.filter(is_valid).ok_or(Refusal::Malformed)?;
         let expires = claims
             .get("exp")
             .and_then(Value::as_u64)
             .ok_or(Refusal::Malformed)?;
         let expires =
             SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(expires.saturating_add(LEEWAY)));
-        Ok(Identity::new(
+        let identity = Identity::new(
             name.to_owned(),
             roles(&claims, &self.0.roles_claim),
             Limits::default(),
             expires,
             CancellationToken::new(),
-        ))
+        );
+        Ok(identity.with_subject(subject))
     }
 }
 

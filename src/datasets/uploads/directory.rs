@@ -15,7 +15,10 @@ use uuid::Uuid;
 
 use crate::{disk::Disk, files};
 
-use super::super::{Error, blocking::blocking};
+use super::{
+    super::{Error, blocking::blocking},
+    scope::Scope,
+};
 
 /// Most uploads at a time.
 const MAX_UPLOADS: usize = 64;
@@ -70,7 +73,7 @@ struct Metadata {
 
 impl Uploads {
     /// Opens the directory of the uploads, which must exist.
-    pub(in crate::datasets) fn open(
+    pub(crate) fn open(
         directory: PathBuf,
         max_bytes: u64,
         disk: Disk,
@@ -139,8 +142,8 @@ impl Uploads {
     /// Returns the state of an upload.
     ///
     /// # Errors
-    /// [`Error::NoUpload`].
-    pub(crate) async fn get(&self, upload: &str) -> Result<Upload, Error> {
+    /// [`Error::NoUpload`], also for an upload outside the scope.
+    pub(crate) async fn get(&self, upload: &str, scope: &Scope) -> Result<Upload, Error> {
         let id = parse(upload)?;
         let missing = |error: io::Error| match error.kind() == io::ErrorKind::NotFound {
             true => no_upload(upload),
@@ -150,6 +153,9 @@ impl Uploads {
             .await
             .map_err(missing)?;
         let metadata: Metadata = serde_json::from_slice(&metadata).map_err(io::Error::from)?;
+        if !scope.contains(&metadata.client) {
+            return Err(no_upload(upload));
+        }
         let data = async_fs::metadata(self.inner.data(id)).await;
         Ok(Upload {
             id,
@@ -163,10 +169,12 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::NoUpload`] and [`Error::Busy`].
-    pub(crate) async fn remove(&self, upload: &str) -> Result<(), Error> {
+    pub(crate) async fn remove(&self, upload: &str, scope: &Scope) -> Result<(), Error> {
         let id = parse(upload)?;
+        // Before the claim, because a busy upload outside the scope does not exist either.
+        self.get(upload, scope).await?;
         let _claim = self.claim(id)?;
-        self.get(upload).await?;
+        self.get(upload, scope).await?;
         let inner = Arc::clone(&self.inner);
         blocking(move || inner.remove(id)).await
     }
@@ -204,7 +212,7 @@ impl Uploads {
             if needed.contains(&text) {
                 continue;
             }
-            match self.remove(&text).await {
+            match self.remove(&text, &Scope::All).await {
                 Ok(()) => tracing::info!(upload = text, "removed an expired upload"),
                 Err(Error::Busy { .. } | Error::NoUpload { .. }) => {}
                 Err(error) => tracing::warn!(%error, "failed to remove an expired upload"),

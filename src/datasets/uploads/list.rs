@@ -7,6 +7,7 @@ use fs_err::tokio as async_fs;
 use super::{
     super::{Error, blocking::blocking},
     directory::{Upload, Uploads},
+    scope::Scope,
 };
 
 /// An upload with the times that decide when it expires.
@@ -19,10 +20,11 @@ pub(crate) struct ListedUpload {
 }
 
 impl Uploads {
-    /// Lists the uploads, the last updated first, except those in `needed`.
+    /// Lists the uploads of a scope, the last updated first, except those in `needed`.
     pub(in crate::datasets) async fn list(
         &self,
         needed: &HashSet<String>,
+        scope: &Scope,
     ) -> Result<Vec<ListedUpload>, Error> {
         let inner = self.inner.clone();
         let ids = blocking(move || inner.ids()).await?;
@@ -32,9 +34,9 @@ impl Uploads {
             if needed.contains(&text) {
                 continue;
             }
-            match self.listed(&text).await {
+            match self.listed(&text, scope).await {
                 Ok(upload) => listed.push(upload),
-                // Removed after the directory was read.
+                // Outside the scope, or removed after the directory was read.
                 Err(Error::NoUpload { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -46,8 +48,8 @@ impl Uploads {
         Ok(listed)
     }
 
-    async fn listed(&self, id: &str) -> Result<ListedUpload, Error> {
-        let upload = self.get(id).await?;
+    async fn listed(&self, id: &str, scope: &Scope) -> Result<ListedUpload, Error> {
+        let upload = self.get(id, scope).await?;
         let data = async_fs::metadata(self.inner.data(upload.id)).await;
         let updated = match data {
             Ok(data) => data.modified()?,

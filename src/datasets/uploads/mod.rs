@@ -6,10 +6,12 @@
 
 mod directory;
 mod list;
+mod scope;
 mod writer;
 
 pub(crate) use self::{
     directory::{Upload, Uploads},
     list::ListedUpload,
+    scope::Scope,
     writer::Writer,
 };

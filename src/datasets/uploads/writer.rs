@@ -8,6 +8,7 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use super::{
     super::{Error, blocking::blocking},
     directory::{Claim, Upload, Uploads, parse},
+    scope::Scope,
 };
 
 /// Bytes between two checks of the free disk space.
@@ -18,10 +19,17 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::NoUpload`], [`Error::Busy`] and [`Error::WrongOffset`].
-    pub(crate) async fn write_at(&self, upload: &str, given: u64) -> Result<Writer, Error> {
+    pub(crate) async fn write_at(
+        &self,
+        upload: &str,
+        given: u64,
+        scope: &Scope,
+    ) -> Result<Writer, Error> {
+        // Before the claim, because a busy upload outside the scope does not exist either.
+        self.get(upload, scope).await?;
         let claim = self.claim(parse(upload)?)?;
         // After the claim, because no other request writes to it now.
-        let found = self.get(upload).await?;
+        let found = self.get(upload, scope).await?;
         let (id, offset) = (found.id, found.offset);
         if given != offset {
             return Err(Error::WrongOffset {

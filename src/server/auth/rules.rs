@@ -52,7 +52,8 @@ const MODELS: &[Role] = &[Viewer, Predictor];
 #[rustfmt::skip]
 const METHODS: &[(&str, &[(&str, Rule)])] = &[
     ("visage.v1.TrainingService", &[
-        // The services require `deployer` for promotion and `admin` for paths.
+        // The services require `deployer` for promotion, `admin` for paths, and the owner of a
+        // training, or `admin`, for changes of it.
         ("StartTraining", change(&[Trainer])),
         ("GetTraining", read(&[Viewer])),
         ("ListTrainings", read(&[Viewer])),
@@ -86,7 +87,7 @@ const METHODS: &[(&str, &[(&str, Rule)])] = &[
         ("ListDatasets", read(&[Viewer])),
         ("DeleteDataset", change(&[Admin])),
         ("ListUploads", read(&[Trainer])),
-        ("DeleteUpload", change(&[Admin])),
+        ("DeleteUpload", change(&[Trainer])),
         ("CheckDataset", read(&[Trainer])),
     ]),
     ("visage.v1.PredictionService", &[
@@ -153,7 +154,7 @@ const PAGES: &[(&[Method], &str, Rule)] = &[
     (&[], "/v2/repository/models/*/load", change(&[Deployer])),
     (&[], "/v2/repository/models/*/unload", change(&[Deployer])),
     (&[Method::POST], "/datasets/uploads", change(&[Trainer])),
-    // Every trainer can list the ids of uploads.
+    // An upload exists for the identity that created it and for administrators only.
     (&[Method::HEAD, Method::PATCH], "/datasets/uploads/*", read(&[Trainer])),
     (&[Method::DELETE], "/datasets/uploads/*", change(&[Trainer])),
     (&[Method::GET, Method::HEAD], "/datasets/*/samples/*", read(&[Viewer])),

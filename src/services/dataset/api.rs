@@ -42,7 +42,8 @@ impl DatasetService for DatasetApi {
         &self,
         request: Request<v1::CreateDatasetRequest>,
     ) -> Result<Response<v1::CreateDatasetResponse>, Status> {
-        let created = self.crud.create(request.into_inner());
+        let scope = authorize::uploads(request.extensions());
+        let created = self.crud.create(request.into_inner(), &scope);
         created.await.map(Response::new)
     }
 
@@ -64,16 +65,18 @@ impl DatasetService for DatasetApi {
 
     async fn list_uploads(
         &self,
-        _: Request<v1::ListUploadsRequest>,
+        request: Request<v1::ListUploadsRequest>,
     ) -> Result<Response<v1::ListUploadsResponse>, Status> {
-        self.crud.list_uploads().await.map(Response::new)
+        let scope = authorize::uploads(request.extensions());
+        self.crud.list_uploads(&scope).await.map(Response::new)
     }
 
     async fn delete_upload(
         &self,
         request: Request<v1::DeleteUploadRequest>,
     ) -> Result<Response<v1::DeleteUploadResponse>, Status> {
-        let deleted = self.crud.delete_upload(request.into_inner());
+        let scope = authorize::uploads(request.extensions());
+        let deleted = self.crud.delete_upload(request.into_inner(), &scope);
         deleted.await.map(Response::new)
     }
 

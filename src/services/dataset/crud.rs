@@ -4,7 +4,10 @@ use tonic::Status;
 
 use crate::{
     dataset::{AgePattern, column_names},
-    datasets::{DatasetRegistry, Properties, uploads::ListedUpload},
+    datasets::{
+        DatasetRegistry, Properties,
+        uploads::{ListedUpload, Scope},
+    },
     names,
     proto::{v1, validation::Check},
     services::{
@@ -62,6 +65,7 @@ impl DatasetCrud {
     pub(super) async fn create(
         &self,
         request: v1::CreateDatasetRequest,
+        scope: &Scope,
     ) -> Result<v1::CreateDatasetResponse, Status> {
         if !self.uploads {
             return Err(status::uploads_disabled());
@@ -88,15 +92,18 @@ impl DatasetCrud {
         check_fields(&dataset_id, &properties, check)?;
         let dataset = self
             .datasets
-            .create(&dataset_id, properties, &upload)
+            .create(&dataset_id, properties, &upload, scope)
             .await?;
         Ok(v1::CreateDatasetResponse {
             dataset: Some(dataset),
         })
     }
 
-    pub(super) async fn list_uploads(&self) -> Result<v1::ListUploadsResponse, Status> {
-        let listed = self.datasets.list_uploads().await?;
+    pub(super) async fn list_uploads(
+        &self,
+        scope: &Scope,
+    ) -> Result<v1::ListUploadsResponse, Status> {
+        let listed = self.datasets.list_uploads(scope).await?;
         let message = |listed: ListedUpload| v1::Upload {
             upload: listed.upload.id.to_string(),
             size_bytes: listed.upload.length,
@@ -112,11 +119,12 @@ impl DatasetCrud {
     pub(super) async fn delete_upload(
         &self,
         request: v1::DeleteUploadRequest,
+        scope: &Scope,
     ) -> Result<v1::DeleteUploadResponse, Status> {
         if request.upload.is_empty() {
             return Err(status::invalid("upload", "must not be empty"));
         }
-        self.datasets.remove_upload(&request.upload).await?;
+        self.datasets.remove_upload(&request.upload, scope).await?;
         Ok(v1::DeleteUploadResponse {})
     }
 

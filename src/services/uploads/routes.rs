@@ -1,56 +1,37 @@
-//! Uploads of archives over the HTTP port, and sample images of datasets.
-//!
-//! | Path | Response |
-//! |---|---|
-//! | POST `/datasets/uploads` with `Upload-Length` | 201, `Location`, and the upload as JSON |
-//! | HEAD `/datasets/uploads/{id}` | `Upload-Offset`, `Upload-Length` and `Upload-Metadata` |
-//! | PATCH `/datasets/uploads/{id}` with `Upload-Offset` and bytes | 204 and `Upload-Offset` |
-//! | DELETE `/datasets/uploads/{id}` | 204 |
-//! | `/datasets/{id}/samples/{index}` | a JPEG |
-//!
-//! This is the core of the resumable upload protocol tus 1.0.0 with its extensions `creation` and
-//! `termination`. CreateDataset creates a dataset from a complete upload. Bytes are written as they
-//! arrive, and those of an interrupted PATCH are kept. `Upload-Metadata` of the POST is optional; a
-//! client that resumes later recognizes the content by it. Errors are
-//! `{"error": "...", "reason": "..."}`.
-
-use std::time::Duration;
+//! Routes of uploads and of sample images.
 
 use axum::{
     Router,
-    body::Body,
     extract::{Path, Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+        Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS},
+        request::Parts,
     },
     response::{IntoResponse, Response},
     routing::{get, head, post},
 };
-use futures_util::StreamExt;
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
-use super::{
-    caller::Caller,
-    http::{Failure, as_json, respond},
-    limit::CallLimit,
-    status::{self, Calls},
-};
+use super::{body::write, failure::datasets_failure};
 use crate::{
-    datasets::{
-        self, DatasetRegistry,
-        uploads::{Upload, Writer},
-    },
+    access::Identity,
+    datasets::{DatasetRegistry, uploads::Upload},
     names,
+    services::{
+        authorize,
+        caller::Caller,
+        http::{Failure, as_json, respond},
+        limit::CallLimit,
+        status::{self, Calls},
+    },
     telemetry::metrics,
 };
 
 /// Concurrent requests that write.
 const MAX_WRITERS: usize = 32;
-/// Maximum time between two parts of a body.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Browsers may cache a sample, because the URL of another dataset's sample has another query.
 const SAMPLE_CACHING: &str = "private, max-age=86400, immutable";
 
@@ -144,9 +125,14 @@ async fn create(State(pages): State<Pages>, request: Request) -> Response {
     .await
 }
 
-async fn offset(State(pages): State<Pages>, Path(upload): Path<String>) -> Response {
+async fn offset(
+    State(pages): State<Pages>,
+    Path(upload): Path<String>,
+    extensions: Extensions,
+) -> Response {
     respond(route::UPLOAD, async {
-        let upload = pages.datasets.uploads().get(&upload).await;
+        let scope = authorize::uploads(&extensions);
+        let upload = pages.datasets.uploads().get(&upload, &scope).await;
         Ok(progress(StatusCode::OK, &upload.map_err(datasets_failure)?))
     })
     .await
@@ -155,9 +141,16 @@ async fn offset(State(pages): State<Pages>, Path(upload): Path<String>) -> Respo
 async fn append(
     State(pages): State<Pages>,
     Path(upload): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Response {
+    let (
+        Parts {
+            headers,
+            extensions,
+            ..
+        },
+        body,
+    ) = request.into_parts();
     respond(route::UPLOAD, async {
         let content_type = headers.get(CONTENT_TYPE);
         if content_type.is_none_or(|found| found != OFFSET_STREAM) {
@@ -168,7 +161,9 @@ async fn append(
         }
         let offset = number(&headers, &UPLOAD_OFFSET)?;
         let permit = pages.writers.acquire()?;
-        let writer = pages.datasets.uploads().write_at(&upload, offset).await;
+        let scope = authorize::uploads(&extensions);
+        let uploads = pages.datasets.uploads();
+        let writer = uploads.write_at(&upload, offset, &scope).await;
         let writer = writer.map_err(datasets_failure)?;
         let announced = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
         let announced = announced.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
@@ -178,9 +173,10 @@ async fn append(
         // In a separate task, because this future is dropped when the client disconnects, and the
         // file must be synced.
         let shutdown = pages.shutdown.clone();
+        let identity = extensions.get::<Identity>().cloned();
         let writing = pages.tasks.spawn(async move {
             let _permit = permit;
-            write(writer, body, shutdown).await
+            write(writer, body, shutdown, identity).await
         });
         let written = writing.await.map_err(|error| {
             tracing::error!(%error, "writing an upload panicked");
@@ -191,35 +187,14 @@ async fn append(
     .await
 }
 
-/// Writes the body, and keeps the received bytes however it ends.
-async fn write(
-    mut writer: Writer,
-    body: Body,
-    shutdown: CancellationToken,
-) -> Result<Upload, Failure> {
-    let ended = tokio::select! {
-        ended = copy(&mut writer, body) => ended,
-        () = shutdown.cancelled() => Err(status::stream_ends().into()),
-    };
-    let upload = writer.finish().await.map_err(datasets_failure)?;
-    ended.map(|()| upload)
-}
-
-async fn copy(writer: &mut Writer, body: Body) -> Result<(), Failure> {
-    let mut chunks = body.into_data_stream();
-    loop {
-        let chunk = tokio::time::timeout(READ_TIMEOUT, chunks.next()).await;
-        match chunk.map_err(|_| status::upload_too_slow(READ_TIMEOUT))? {
-            None => return Ok(()),
-            Some(Ok(chunk)) => writer.write(&chunk).await.map_err(datasets_failure)?,
-            Some(Err(error)) => return Err(status::upload_interrupted(error).into()),
-        }
-    }
-}
-
-async fn remove(State(pages): State<Pages>, Path(upload): Path<String>) -> Response {
+async fn remove(
+    State(pages): State<Pages>,
+    Path(upload): Path<String>,
+    extensions: Extensions,
+) -> Response {
     respond(route::UPLOAD, async {
-        let removed = pages.datasets.remove_upload(&upload).await;
+        let scope = authorize::uploads(&extensions);
+        let removed = pages.datasets.remove_upload(&upload, &scope).await;
         removed.map_err(datasets_failure)?;
         Ok((StatusCode::NO_CONTENT, [TUS_RESUMABLE]).into_response())
     })
@@ -301,28 +276,4 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<u64, Status> {
             format_args!("must be a number of bytes, got {found:?}"),
         )
     })
-}
-
-/// The HTTP statuses of the protocol are more specific than those of the codes.
-fn datasets_failure(error: datasets::Error) -> Failure {
-    use datasets::Error as E;
-    let http = match &error {
-        E::WrongOffset { .. } => Some(StatusCode::CONFLICT),
-        E::Busy { .. } | E::InUse { .. } => Some(StatusCode::LOCKED),
-        E::TooLong { .. } | E::UploadSize { .. } => Some(StatusCode::PAYLOAD_TOO_LARGE),
-        E::DiskLow(_) | E::QuotaUsed { .. } => Some(StatusCode::INSUFFICIENT_STORAGE),
-        E::Store(_)
-        | E::Path(_)
-        | E::Reading(_)
-        | E::NoUpload { .. }
-        | E::Incomplete { .. }
-        | E::TooManyUploads { .. }
-        | E::NoSample { .. }
-        | E::Io(_) => None,
-    };
-    let failure = Failure::from(error);
-    Failure {
-        http: http.unwrap_or(failure.http),
-        ..failure
-    }
 }
