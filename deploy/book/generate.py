@@ -60,6 +60,7 @@ CALLS = {
     "CREDENTIAL_INVALID": "The credential is not complete, unknown, revoked, or of a kind that the server does not accept. Ask an administrator for another.",
     "CREDENTIAL_EXPIRED": "The token, the certificate or the session has expired or was revoked during the call. Log in again, or ask for another token.",
     "ROLE_REQUIRED": "The client lacks a role; one of those in the metadata `role` suffices. Ask an administrator for it.",
+    "NOT_OWNER": "Another identity started the training. Ask its owner, which the message names, or an administrator.",
     "TOO_MANY_CALLS": "The maximum number of calls is open, in all or from this address (`max_calls_per_address`). Retry when some have finished.",
     "TOO_MANY_CALLS_PER_SECOND": "This client starts more calls in a second than `max_calls_per_second`, or the limit of its identity, allows. Send them more slowly.",
     "TOO_MANY_STREAMS": "`max_event_streams` event streams are open, or `max_event_streams_per_client` of this client. End others, or follow `trainings/-` with one stream.",

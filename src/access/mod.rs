@@ -1,6 +1,7 @@
 //! Identities and rights of clients.
 //!
 //! - `role`: the roles. `identity`: a client with its roles and limits, which each request carries.
+//!   `owner`: resources that only their owner may change.
 //! - `token`: the text of tokens. `password`: hashes of passwords. `credentials`: the contents of
 //!   the token file; `token_file` reads and edits it.
 //! - `session`: sessions of browsers. `oidc`: JSON Web Tokens of an OpenID Connect issuer.
@@ -12,6 +13,7 @@ mod authenticator;
 mod credentials;
 mod identity;
 mod oidc;
+mod owner;
 mod password;
 mod refusal;
 mod role;
@@ -24,6 +26,7 @@ pub(crate) use self::{
     authenticator::Authenticator,
     identity::{Identity, Limits},
     oidc::{Oidc, OidcError, OidcOptions},
+    owner::Actor,
     refusal::Refusal,
     role::{Role, Roles},
     token_file::{NewCredential, NewEntry, TokenFileError, add, list, revoke},

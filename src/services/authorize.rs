@@ -6,7 +6,7 @@ use tonic::Status;
 
 use super::{caller, status};
 use crate::{
-    access::{Identity, Role},
+    access::{Actor, Identity, Role},
     datasets::uploads::Scope,
 };
 
@@ -25,6 +25,11 @@ pub(super) fn require(extensions: &Extensions, role: Role, action: &str) -> Resu
 pub(super) fn has(extensions: &Extensions, role: Role) -> bool {
     let identity = extensions.get::<Identity>();
     identity.is_some_and(|identity| identity.has(role))
+}
+
+/// The client of a request, as the owner of what it creates.
+pub(super) fn actor(extensions: &Extensions) -> Actor {
+    Actor::of(extensions.get::<Identity>())
 }
 
 /// The uploads that a client may use: all for an administrator, otherwise those of its identity.

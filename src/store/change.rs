@@ -82,7 +82,7 @@ impl Store {
     /// Changes a training in one transaction: `decide` edits the current training and returns
     /// further data to write.
     ///
-    /// Changes to `name`, `create_time`, `update_time`, `last_sequence`, `queue_position`,
+    /// Changes to `name`, `owner`, `create_time`, `update_time`, `last_sequence`, `queue_position`,
     /// `checkpoint_bytes`, `model_version` and `promotion` are ignored. After the given events the
     /// store appends `ModelVersionCreated` if a version is created, and last `StateChanged`, with
     /// the training's `stop_reason` and `failure`, if `decide` changed the state. Without a change
@@ -224,6 +224,7 @@ async fn apply(
 /// Restores the fields that only the store writes.
 fn restore_own_fields(before: &pb::Training, after: &mut pb::Training) {
     after.name.clone_from(&before.name);
+    after.owner.clone_from(&before.owner);
     after.create_time = before.create_time;
     after.update_time = before.update_time;
     after.last_sequence = before.last_sequence;

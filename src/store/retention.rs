@@ -21,8 +21,8 @@ impl Store {
     /// Returns whether there may be more.
     pub(crate) async fn expire_request_ids(&self, before: i64) -> Result<bool, Error> {
         self.delete_batch(
-            "DELETE FROM request_ids WHERE id IN \
-             (SELECT id FROM request_ids WHERE create_time < ? LIMIT ?)",
+            "DELETE FROM request_ids WHERE rowid IN \
+             (SELECT rowid FROM request_ids WHERE create_time < ? LIMIT ?)",
             before,
         )
         .await

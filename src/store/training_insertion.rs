@@ -19,6 +19,8 @@ use super::{
 /// Identifies a request, so that StartTraining is idempotent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RequestId {
+    /// Identity that sent the request; empty without authentication.
+    pub owner: String,
     /// UUID of the client.
     pub id: String,
     /// Digest of the request without its id; a repeated id with another fingerprint is refused.
@@ -57,8 +59,8 @@ impl Store {
     /// Puts a training at the end of the queue.
     ///
     /// The message must have its `name`; the store sets state, times and sequence and appends the
-    /// first event. A training of the same
-    /// id that ended before its first epoch began is deleted in the same transaction.
+    /// first event. A training of the same id that ended before its first epoch began is deleted in
+    /// the same transaction, unless it has another owner.
     ///
     /// # Errors
     /// In this order: [`Error::BadName`], [`Error::RequestIdReused`], [`Error::AlreadyExists`],
@@ -93,17 +95,19 @@ impl Store {
         find_request(&mut read, request).await
     }
 
-    /// Checks that a training of this name could be queued now.
+    /// Checks that a training of this name and owner could be queued now.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::QueueFull`], [`Error::TrainingsFull`].
     pub(crate) async fn check_insertable(
         &self,
         id: &str,
+        owner: &str,
         limits: impl Into<TrainingLimits>,
     ) -> Result<(), Error> {
         let mut read = self.read().await?;
-        insertable(&mut read, id, limits.into()).await.map(drop)
+        let checked = insertable(&mut read, id, owner, limits.into()).await;
+        checked.map(drop)
     }
 }
 
@@ -126,7 +130,8 @@ async fn insert(
     {
         return Ok(Inserted::Existing(existing));
     }
-    let Insertable { queued, replaced } = insertable(write.connection(), &id, limits).await?;
+    let Insertable { queued, replaced } =
+        insertable(write.connection(), &id, &training.owner, limits).await?;
     if let Some(replaced) = replaced {
         delete_row(write.connection(), replaced).await?;
     }
@@ -160,7 +165,8 @@ async fn insert(
     };
     log.append(write, state_changed(&training)).await?;
     if let Some(request) = request {
-        sqlx::query("INSERT INTO request_ids (id, fingerprint, training, create_time) VALUES (?, ?, ?, unixepoch())")
+        sqlx::query("INSERT INTO request_ids (owner, id, fingerprint, training, create_time) VALUES (?, ?, ?, ?, unixepoch())")
+            .bind(request.owner)
             .bind(request.id)
             .bind(request.fingerprint)
             .bind(number)
@@ -187,11 +193,13 @@ struct Insertable {
 async fn insertable(
     connection: &mut SqliteConnection,
     id: &str,
+    owner: &str,
     limits: TrainingLimits,
 ) -> Result<Insertable, Error> {
     let mut replaced = None;
     if let Some((number, training)) = find(connection, id).await? {
-        if !has_trained_nothing(connection, number, &training).await? {
+        let is_own = training.owner.is_empty() || owner.is_empty() || training.owner == owner;
+        if !is_own || !has_trained_nothing(connection, number, &training).await? {
             return Err(Error::AlreadyExists {
                 name: format!("trainings/{id}"),
             });
@@ -248,8 +256,9 @@ async fn find_request(
     request: &RequestId,
 ) -> Result<Option<pb::Training>, Error> {
     let row: Option<(String, String)> = sqlx::query_as(
-        "SELECT fingerprint, trainings.id FROM request_ids JOIN trainings ON number = training WHERE request_ids.id = ?",
+        "SELECT fingerprint, trainings.id FROM request_ids JOIN trainings ON number = training WHERE owner = ? AND request_ids.id = ?",
     )
+    .bind(&request.owner)
     .bind(&request.id)
     .fetch_optional(&mut *connection)
     .await?;

@@ -12,6 +12,7 @@ async fn a_training_is_shown_with_dataset_settings_and_duration() {
     let training = &mut state.training;
     (training.start_time, training.end_time) = (at(1000), at(1130));
     training.checkpoint_bytes = 3 << 20;
+    training.owner = "ada".to_owned();
     let spec = TrainingSpec {
         dataset: Some(DatasetSpec {
             path: "/faces".to_owned(),
@@ -37,6 +38,7 @@ async fn a_training_is_shown_with_dataset_settings_and_duration() {
         [
             "trainings/t succeeded: all epochs are done (2m10s)",
             "Model version: models/age/versions/3",
+            "Owner: ada",
             "Data: /faces",
             "Settings:",
             "  max_epochs       10",

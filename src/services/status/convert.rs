@@ -128,6 +128,7 @@ impl From<supervisor::Error> for Status {
             E::Artifacts(error) => error.into(),
             E::DiskLow(low) => disk_low(&low),
             E::Disk(_) => Row::new(Code::Internal, "DISK").status(error),
+            E::NotOwner { .. } => Row::new(Code::PermissionDenied, "NOT_OWNER").status(error),
             E::AlreadyEnded { .. } => {
                 Row::new(Code::FailedPrecondition, "TRAINING_TERMINAL").status(error)
             }

@@ -13,6 +13,7 @@ use crate::{
     names,
     proto::v1::{self, TrainingState, training_service_server::TrainingService},
     services::{
+        authorize,
         caller::Caller,
         compression::uncompressed,
         download,
@@ -63,8 +64,9 @@ impl TrainingService for TrainingApi {
         &self,
         request: Request<v1::StartTrainingRequest>,
     ) -> Result<Response<v1::StartTrainingResponse>, Status> {
+        let owner = authorize::actor(request.extensions()).owner;
         let request = permitted(request)?;
-        let repeated = request_id(&request);
+        let repeated = request_id(&request, &owner);
         if let Some(repeated) = &repeated
             && !request.validate_only
         {
@@ -79,7 +81,7 @@ impl TrainingService for TrainingApi {
         let Checked { spec, init_source } = self.check(&request).await?;
         self.check_source(&spec).await?;
         if request.validate_only {
-            let mut response = self.validate(request, spec).await?;
+            let mut response = self.validate(request, owner, spec).await?;
             if let Some(training) = &mut response.training {
                 training.init_source = init_source;
             }
@@ -92,6 +94,7 @@ impl TrainingService for TrainingApi {
         let trace = traces::current();
         let training = v1::Training {
             name: format!("trainings/{id}"),
+            owner,
             display_name: request.display_name,
             labels: request.labels,
             spec: request.spec,
@@ -154,8 +157,10 @@ impl TrainingService for TrainingApi {
         &self,
         request: Request<v1::StopTrainingRequest>,
     ) -> Result<Response<v1::StopTrainingResponse>, Status> {
+        let by = authorize::actor(request.extensions());
         let name = request.into_inner().name;
-        let training = self.supervisor.stop(training_id("name", &name)?).await?;
+        let id = training_id("name", &name)?;
+        let training = self.supervisor.stop(id, by).await?;
         Ok(Response::new(v1::StopTrainingResponse {
             training: Some(training),
         }))
@@ -165,9 +170,10 @@ impl TrainingService for TrainingApi {
         &self,
         request: Request<v1::CancelTrainingRequest>,
     ) -> Result<Response<v1::CancelTrainingResponse>, Status> {
+        let by = authorize::actor(request.extensions());
         let request = request.into_inner();
         let id = training_id("name", &request.name)?;
-        let training = self.supervisor.cancel(id, request.force).await?;
+        let training = self.supervisor.cancel(id, by, request.force).await?;
         Ok(Response::new(v1::CancelTrainingResponse {
             training: Some(training),
         }))
@@ -177,8 +183,10 @@ impl TrainingService for TrainingApi {
         &self,
         request: Request<v1::PauseTrainingRequest>,
     ) -> Result<Response<v1::PauseTrainingResponse>, Status> {
+        let by = authorize::actor(request.extensions());
         let name = request.into_inner().name;
-        let training = self.supervisor.pause(training_id("name", &name)?).await?;
+        let id = training_id("name", &name)?;
+        let training = self.supervisor.pause(id, by).await?;
         Ok(Response::new(v1::PauseTrainingResponse {
             training: Some(training),
         }))
@@ -188,8 +196,10 @@ impl TrainingService for TrainingApi {
         &self,
         request: Request<v1::ResumeTrainingRequest>,
     ) -> Result<Response<v1::ResumeTrainingResponse>, Status> {
+        let by = authorize::actor(request.extensions());
         let name = request.into_inner().name;
-        let training = self.supervisor.resume(training_id("name", &name)?).await?;
+        let id = training_id("name", &name)?;
+        let training = self.supervisor.resume(id, by).await?;
         Ok(Response::new(v1::ResumeTrainingResponse {
             training: Some(training),
         }))
@@ -199,10 +209,11 @@ impl TrainingService for TrainingApi {
         &self,
         request: Request<v1::UpdateTrainingRequest>,
     ) -> Result<Response<v1::UpdateTrainingResponse>, Status> {
+        let by = authorize::actor(request.extensions());
         let request = request.into_inner();
         let id = training_id("name", &request.name)?;
         let changes = Changes::resolve(&request).map_err(|found| status::violations(&found))?;
-        let training = self.supervisor.change(id, changes).await?;
+        let training = self.supervisor.change(id, by, changes).await?;
         Ok(Response::new(v1::UpdateTrainingResponse {
             training: Some(self.with_progress(training)),
         }))

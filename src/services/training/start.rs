@@ -233,13 +233,14 @@ fn check_memory(spec: &Spec, total: u64) -> Option<Violation> {
 }
 
 /// The id of the request in canonical form and a digest of the request; `None` without a valid id.
-pub(super) fn request_id(request: &v1::StartTrainingRequest) -> Option<RequestId> {
+pub(super) fn request_id(request: &v1::StartTrainingRequest, owner: &str) -> Option<RequestId> {
     let id = uuid::Uuid::try_parse(&request.request_id).ok()?;
     let without_id = v1::StartTrainingRequest {
         request_id: String::new(),
         ..request.clone()
     };
     Some(RequestId {
+        owner: owner.to_owned(),
         id: id.hyphenated().to_string(),
         fingerprint: format!("{:x}", Sha256::digest(without_id.encode_to_vec())),
     })

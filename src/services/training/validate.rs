@@ -16,9 +16,11 @@ impl TrainingApi {
     pub(super) async fn validate(
         &self,
         request: v1::StartTrainingRequest,
+        owner: String,
         spec: Spec,
     ) -> Result<v1::StartTrainingResponse, Status> {
-        self.supervisor.check_start(&request.training_id).await?;
+        let id = &request.training_id;
+        self.supervisor.check_start(id, &owner).await?;
         let _permit = self.validations.acquire()?;
         let options = spec.dataset.options(spec.seed, self.limits);
         let no_progress = |_, _, _| {};
@@ -33,6 +35,7 @@ impl TrainingApi {
         });
         Ok(v1::StartTrainingResponse {
             training: Some(v1::Training {
+                owner,
                 display_name: request.display_name,
                 labels: request.labels,
                 spec: request.spec,

@@ -11,8 +11,8 @@
 //! This is the core of the resumable upload protocol tus 1.0.0 with its extensions `creation` and
 //! `termination`. CreateDataset creates a dataset from a complete upload. Bytes are written as they
 //! arrive, and those of an interrupted PATCH are kept. `Upload-Metadata` of the POST is optional; a
-//! client that resumes later recognizes the content by it. With authentication, an upload exists for
-//! its identity and for administrators only. Errors are `{"error": "...", "reason": "..."}`.
+//! client that resumes later recognizes the content by it. With authentication, an upload exists
+//! for its identity and for administrators only. Errors are `{"error": "...", "reason": "..."}`.
 //!
 //! `routes` has the methods, `body` writes the bytes of a PATCH, and `failure` converts errors.
 

@@ -92,7 +92,7 @@ async fn a_newer_database_is_refused_and_left_as_it_is() {
         refused,
         Err(Error::NewerDatabase {
             found: 9000,
-            known: 5,
+            known: 6,
             ..
         })
     ));

@@ -114,7 +114,7 @@ async fn create_old(path: &Path, last: i64) {
 
 #[tokio::test]
 async fn a_database_is_copied_before_its_migration() {
-    for schema in 1..5 {
+    for schema in 1..6 {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("visage.db");
         create_old(&path, schema).await;
@@ -147,6 +147,59 @@ async fn a_database_is_copied_before_its_migration() {
             .unwrap();
         assert!(directory.path().join(&copy).exists());
     }
+}
+
+#[tokio::test]
+async fn trainings_and_request_ids_of_schema_5_have_no_owner() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("visage.db");
+    create_old(&path, 5).await;
+    let mut database = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(&path)
+        .connect()
+        .await
+        .unwrap();
+    // A message with its name (field 1) only.
+    let message = b"\x0a\x0btrainings/a".as_slice();
+    sqlx::query("INSERT INTO trainings (number, id, state, last_sequence, message) VALUES (4, 'a', 1, 1, ?)")
+        .bind(message)
+        .execute(&mut database)
+        .await
+        .unwrap();
+    sqlx::query("INSERT INTO request_ids (id, fingerprint, training, create_time) VALUES ('r', 'f', 4, 100)")
+        .execute(&mut database)
+        .await
+        .unwrap();
+    database.close().await.unwrap();
+
+    let store = Store::open(directory.path()).await.unwrap();
+    let request = |owner: &str| RequestId {
+        owner: owner.to_owned(),
+        id: "r".to_owned(),
+        fingerprint: "f".to_owned(),
+    };
+    let found = store.requested_training(&request("")).await.unwrap();
+    let found = found.unwrap();
+    assert_eq!(
+        (found.name.as_str(), found.owner.as_str()),
+        ("trainings/a", "")
+    );
+    assert_eq!(
+        store.requested_training(&request("ada")).await.unwrap(),
+        None
+    );
+    // The times are kept: the id is older than 101, and not than 100.
+    store.expire_request_ids(100).await.unwrap();
+    assert!(
+        store
+            .requested_training(&request(""))
+            .await
+            .unwrap()
+            .is_some()
+    );
+    store.expire_request_ids(101).await.unwrap();
+    assert_eq!(store.requested_training(&request("")).await.unwrap(), None);
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use super::*;
 
 fn request(id: &str) -> Option<RequestId> {
     Some(RequestId {
+        owner: String::new(),
         id: id.to_owned(),
         fingerprint: "x".to_owned(),
     })
@@ -26,7 +27,7 @@ async fn a_training_that_never_started_is_replaced() {
         let number = store.training_number("a").await.unwrap();
         let cursor = store.global_head().await.unwrap();
 
-        store.check_insertable("a", 9).await.unwrap();
+        store.check_insertable("a", "", 9).await.unwrap();
         let again = pb::Training {
             display_name: "again".to_owned(),
             ..named("a")
@@ -60,7 +61,7 @@ async fn a_training_that_never_started_is_replaced() {
 async fn a_training_that_has_trained_or_that_is_live_keeps_its_id() {
     let (_directory, store) = open().await;
     let taken = async |id: &str| {
-        let checked = store.check_insertable(id, 9).await;
+        let checked = store.check_insertable(id, "", 9).await;
         assert!(matches!(checked, Err(Error::AlreadyExists { .. })), "{id}");
         let inserted = store.insert_training(named(id), None, 9).await;
         assert!(matches!(inserted, Err(Error::AlreadyExists { .. })), "{id}");
@@ -89,6 +90,42 @@ async fn a_training_that_has_trained_or_that_is_live_keeps_its_id() {
         .await
         .unwrap();
     taken("rewound").await;
+}
+
+#[tokio::test]
+async fn a_training_that_never_started_is_replaced_by_its_owner_only() {
+    let owned = |owner: &str| pb::Training {
+        owner: owner.to_owned(),
+        ..named("a")
+    };
+    // Old and new owner; without authentication the owner is empty.
+    let cases = [
+        ("ada", "ada", true),
+        ("", "ada", true),
+        ("ada", "", true),
+        ("ada", "eve", false),
+    ];
+    for (old, new, is_replaced) in cases {
+        let (_directory, store) = open().await;
+        store.insert_training(owned(old), None, 9).await.unwrap();
+        // The owner is the store's, like the name.
+        let changed = store.update("a", |training| {
+            training.owner = "mallory".to_owned();
+            training.set_state(TrainingState::Failed);
+            Ok::<_, Error>(Change::default())
+        });
+        assert_eq!(changed.await.unwrap().training.owner, old);
+        let checked = store.check_insertable("a", new, 9).await;
+        let inserted = store.insert_training(owned(new), None, 9).await;
+        if is_replaced {
+            checked.unwrap();
+            assert!(matches!(inserted, Ok(Inserted::Replaced(training)) if training.owner == new));
+        } else {
+            assert!(matches!(checked, Err(Error::AlreadyExists { .. })));
+            assert!(matches!(inserted, Err(Error::AlreadyExists { .. })));
+            assert_eq!(store.training("a").await.unwrap().owner, old);
+        }
+    }
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ async fn events_of_ended_trainings_only_are_deleted_except_the_last() {
 async fn request_ids_expire() {
     let (_directory, store) = open().await;
     let request = RequestId {
+        owner: String::new(),
         id: "r".to_owned(),
         fingerprint: "f".to_owned(),
     };

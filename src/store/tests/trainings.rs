@@ -7,6 +7,7 @@ async fn a_repeated_request_id_returns_the_first_training() {
     let (_directory, store) = open().await;
     let request = |fingerprint: &str| {
         Some(RequestId {
+            owner: String::new(),
             id: "6e7b9f0a-4a0d-4c39-9d2a-6f1f3a9a0c11".to_owned(),
             fingerprint: fingerprint.to_owned(),
         })
@@ -50,6 +51,43 @@ async fn a_repeated_request_id_returns_the_first_training() {
         .insert_training(pb::Training::default(), None, 100)
         .await;
     assert!(matches!(bad, Err(Error::BadName { .. })));
+}
+
+#[tokio::test]
+async fn a_request_id_belongs_to_its_owner() {
+    let (_directory, store) = open().await;
+    let request = |owner: &str, fingerprint: &str| RequestId {
+        owner: owner.to_owned(),
+        id: "6e7b9f0a-4a0d-4c39-9d2a-6f1f3a9a0c11".to_owned(),
+        fingerprint: fingerprint.to_owned(),
+    };
+    let start = async |id: &str, owner: &str, fingerprint: &str| {
+        let training = pb::Training {
+            owner: owner.to_owned(),
+            ..named(id)
+        };
+        let request = request(owner, fingerprint);
+        store.insert_training(training, Some(request), 9).await
+    };
+    let ada = start("a", "ada", "x").await.unwrap();
+    assert!(matches!(ada, Inserted::New(_)), "{ada:?}");
+    // Neither the training of another identity nor a refusal that names it.
+    for (id, owner, fingerprint) in [("b", "eve", "x"), ("c", "bob", "y"), ("d", "", "x")] {
+        let found = store.requested_training(&request(owner, fingerprint)).await;
+        assert_eq!(found.unwrap(), None, "{owner}");
+        let started = start(id, owner, fingerprint).await.unwrap();
+        assert!(
+            matches!(&started, Inserted::New(training) if training.owner == owner),
+            "{started:?}"
+        );
+    }
+    let again = start("e", "ada", "x").await.unwrap();
+    assert!(
+        matches!(&again, Inserted::Existing(training) if training.name == "trainings/a"),
+        "{again:?}"
+    );
+    let reused = start("e", "ada", "y").await;
+    assert!(matches!(reused, Err(Error::RequestIdReused { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,6 +204,7 @@ async fn pages_stay_stable_while_trainings_are_inserted() {
 async fn deleting_a_training_keeps_what_a_version_uses() {
     let (_directory, store) = open().await;
     let request = RequestId {
+        owner: String::new(),
         id: "r".to_owned(),
         fingerprint: "x".to_owned(),
     };

@@ -14,6 +14,10 @@ pub(crate) enum Error {
     DiskLow(#[from] DiskLow),
     #[error("failed to query the free disk space: {0}")]
     Disk(#[from] io::Error),
+    #[error(
+        "only its owner, {owner}, and clients with the role admin may change {name}; ask one of them"
+    )]
+    NotOwner { name: String, owner: String },
     #[error("{name} has already ended as {}", of_state(*.state))]
     AlreadyEnded { name: String, state: TrainingState },
     /// The training is stopping or pausing, which must finish first.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::{
+    access::Actor,
     artifacts::Artifacts,
     model::init::WeightSources,
     names::id_of,
@@ -27,7 +28,8 @@ use super::{
 /// Handle to the queue of trainings; cheap to clone.
 ///
 /// A request is carried out to its end even if the client stops waiting for it: it is recorded, and
-/// the process is signalled.
+/// the process is signalled. A request of a client that may not change the training is refused with
+/// [`Error::NotOwner`].
 #[derive(Clone)]
 pub(crate) struct Supervisor {
     pub(super) context: Arc<Context>,
@@ -84,14 +86,18 @@ impl Supervisor {
         .await
     }
 
-    /// Returns whether [`Supervisor::start`] would accept a training with this id now.
+    /// Returns whether [`Supervisor::start`] would accept a training with this id and owner now.
     ///
     /// # Errors
     /// [`Error::DiskLow`]; see [`Store::check_insertable`].
-    pub(crate) async fn check_start(&self, id: &str) -> Result<(), Error> {
+    pub(crate) async fn check_start(&self, id: &str, owner: &str) -> Result<(), Error> {
         self.context.check_disk().await?;
         let limits = self.context.options.max_trainings;
-        Ok(self.context.store.check_insertable(id, limits).await?)
+        Ok(self
+            .context
+            .store
+            .check_insertable(id, owner, limits)
+            .await?)
     }
 
     /// Returns the places where the worker processes look for initial weights.
@@ -104,46 +110,57 @@ impl Supervisor {
     ///
     /// # Errors
     /// A training that does not exist or has ended.
-    pub(crate) async fn stop(&self, id: &str) -> Result<v1::Training, Error> {
+    pub(crate) async fn stop(&self, id: &str, by: Actor) -> Result<v1::Training, Error> {
         let trigger = |training: &v1::Training| Trigger::Stop {
             has_best: training.best.is_some(),
         };
-        self.request(id, trigger, None).await
+        self.request(id, by, trigger, None).await
     }
 
     /// Pauses a training: it saves its state and releases the device.
     ///
     /// # Errors
     /// A training that does not exist, has ended or is stopping.
-    pub(crate) async fn pause(&self, id: &str) -> Result<v1::Training, Error> {
-        self.request(id, |_| Trigger::Pause, None).await
+    pub(crate) async fn pause(&self, id: &str, by: Actor) -> Result<v1::Training, Error> {
+        self.request(id, by, |_| Trigger::Pause, None).await
     }
 
     /// Puts a paused training back into the queue.
     ///
     /// # Errors
     /// A training that does not exist, has ended, is pausing or is stopping.
-    pub(crate) async fn resume(&self, id: &str) -> Result<v1::Training, Error> {
-        self.request(id, |_| Trigger::Resume, None).await
+    pub(crate) async fn resume(&self, id: &str, by: Actor) -> Result<v1::Training, Error> {
+        self.request(id, by, |_| Trigger::Resume, None).await
     }
 
     /// Stops a training without a result; with `force` its process is killed at once.
     ///
     /// # Errors
     /// A training that does not exist or has ended.
-    pub(crate) async fn cancel(&self, id: &str, force: bool) -> Result<v1::Training, Error> {
+    pub(crate) async fn cancel(
+        &self,
+        id: &str,
+        by: Actor,
+        force: bool,
+    ) -> Result<v1::Training, Error> {
         let signal = force.then_some(ControlSignal::Kill);
-        self.request(id, |_| Trigger::Cancel, signal).await
+        self.request(id, by, |_| Trigger::Cancel, signal).await
     }
 
     /// Changes the spec of a training from its next epoch on.
     ///
     /// # Errors
     /// A training that does not exist or has ended.
-    pub(crate) async fn change(&self, id: &str, changes: Changes) -> Result<v1::Training, Error> {
+    pub(crate) async fn change(
+        &self,
+        id: &str,
+        by: Actor,
+        changes: Changes,
+    ) -> Result<v1::Training, Error> {
         let id = id.to_owned();
         self.detached(async move |context| {
             let decide = move |training: &mut v1::Training| {
+                check_owner(training, &by)?;
                 state::apply(training, Trigger::UpdateSpec)?;
                 let spec = training.resolved_spec.get_or_insert_default();
                 let changes = spec::change(spec, changes);
@@ -193,12 +210,14 @@ impl Supervisor {
     async fn request(
         &self,
         id: &str,
+        by: Actor,
         trigger: fn(&v1::Training) -> Trigger,
         signal: Option<ControlSignal>,
     ) -> Result<v1::Training, Error> {
         let id = id.to_owned();
         self.detached(async move |context| {
             let decide = move |training: &mut v1::Training| {
+                check_owner(training, &by)?;
                 let trigger = trigger(training);
                 state::apply(training, trigger)?;
                 Ok::<_, Error>(Change::default())
@@ -228,4 +247,16 @@ impl Supervisor {
     {
         run_detached(Box::pin(request(Arc::clone(&self.context)))).await
     }
+}
+
+/// Refuses a client that may not change a training. In the transaction of the change, because
+/// another training may replace it.
+fn check_owner(training: &v1::Training, by: &Actor) -> Result<(), Error> {
+    if by.may_change(&training.owner) {
+        return Ok(());
+    }
+    Err(Error::NotOwner {
+        name: training.name.clone(),
+        owner: training.owner.clone(),
+    })
 }

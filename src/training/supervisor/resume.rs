@@ -70,8 +70,10 @@ fn is_permanent(error: &Error) -> bool {
             error,
             artifacts::Error::NotFound { .. } | artifacts::Error::Corrupt { .. }
         ),
-        Error::AlreadyEnded { .. } | Error::NotNow { .. } | Error::DiskLow(_) | Error::Disk(_) => {
-            false
-        }
+        Error::NotOwner { .. }
+        | Error::AlreadyEnded { .. }
+        | Error::NotNow { .. }
+        | Error::DiskLow(_)
+        | Error::Disk(_) => false,
     }
 }

@@ -157,6 +157,9 @@ fn lines(training: Option<Training>, context: &Context) -> Result<Vec<String>, E
         return Ok(vec![json::value("Training", &training).to_string()]);
     }
     let mut lines = report::summary_lines(&training);
+    if !training.owner.is_empty() {
+        lines.push(format!("Owner: {}", training.owner));
+    }
     if training.queue_position > 0 {
         lines.push(format!("Queue position: {}", training.queue_position));
     }

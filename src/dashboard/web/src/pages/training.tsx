@@ -195,6 +195,7 @@ function Setup({ view }: { view: View }) {
         items={[
           ["Dataset", dataset?.name ? <a href={href("datasets", shortName(dataset.name))}>{shortName(dataset.name)}</a> : dataset && <Name text={dataset.path} />],
           ["Images", splits.length > 0 && splits.map(({ split, images }) => `${count(images)} ${split}`).join(", ")],
+          ["Owner", training.owner && <span class="wrap">{training.owner}</span>],
           ["Initial weights", training.initSource && <span class="wrap">{training.initSource.replace(/ \(SHA-256 .*\)$/, "")}</span>],
           ["Labels", labels.map(([key, value]) => `${key}=${value}`).join(", ")],
         ]}

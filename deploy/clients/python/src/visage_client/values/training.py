@@ -134,6 +134,8 @@ class TrainingInfo(Value, message="Training"):
     attempt: int
     # Disk space in bytes that `Training.delete` frees.
     checkpoint_bytes: int
+    # Identity that started the training, which may change it; empty without authentication.
+    owner: str
     # Spec as requested, and with all defaults resolved, as messages of the API.
     spec: training_pb2.TrainingSpec
     resolved_spec: training_pb2.TrainingSpec
