@@ -98,21 +98,23 @@ impl SplitFractions {
     }
 }
 
-/// Returns the order in which epoch `epoch` visits `n` samples: every index once, equal for equal
-/// arguments.
+/// Returns the order in which epoch `epoch` visits the `n` samples of a shard: every index once,
+/// equal for equal arguments.
 ///
 /// A resumed training needs only the seed, the epoch and the batch. The shuffle is implemented
-/// here, over the ChaCha stream with 8 rounds whose key is the seed and the epoch (8 bytes each,
-/// little-endian, then zeros), so that no update of a library changes the order under a checkpoint.
+/// here, over the ChaCha stream with 8 rounds whose key is the seed, the epoch and the shard (8
+/// bytes each, little-endian, then zeros), so that no update of a library changes the order under a
+/// checkpoint.
 ///
 /// # Panics
 /// If `n` is above `u32::MAX`; [`super::load`] never returns that many samples.
 #[must_use]
-pub(crate) fn epoch_order(n: usize, seed: u64, epoch: u64) -> Vec<u32> {
+pub(crate) fn epoch_order(n: usize, seed: u64, epoch: u64, shard: u64) -> Vec<u32> {
     let count = u32::try_from(n).expect("a dataset has at most u32::MAX samples");
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&epoch.to_le_bytes());
+    key[16..24].copy_from_slice(&shard.to_le_bytes());
     let mut random = ChaCha8Rng::from_seed(key);
     let mut order: Vec<u32> = (0..count).collect();
     for last in (1..order.len()).rev() {

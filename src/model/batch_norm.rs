@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
-use super::{Error, tensors::entry};
+use super::{Error, forward::Mode, tensors::entry};
 
 /// torchvision's default.
 pub(super) const EPSILON: f64 = 1e-5;
@@ -40,18 +40,22 @@ impl BatchNorm {
         Ok((weight.f_mul(&scale.f_view([-1, 1, 1, 1])?)?, bias))
     }
 
-    pub(super) fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, Error> {
-        if train {
+    pub(super) fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, Error> {
+        if mode.is_counted() {
             // The clone shares its memory, so the stored counter changes.
             self.batches.shallow_clone().f_add_scalar_(1).map(drop)?;
         }
+        let momentum = match mode {
+            Mode::Train | Mode::Eval => MOMENTUM,
+            Mode::TrainShard => 1.0,
+        };
         Ok(input.f_batch_norm(
             Some(&self.weight),
             Some(&self.bias),
             Some(&self.running_mean),
             Some(&self.running_var),
-            train,
-            MOMENTUM,
+            mode.is_training(),
+            momentum,
             EPSILON,
             true,
         )?)

@@ -9,8 +9,26 @@ use super::Error;
 pub(crate) enum Mode {
     /// Batch statistics in trainable BatchNorms, which update their running statistics.
     Train,
+    /// Batch statistics in trainable BatchNorms, which replace their running statistics: the mean
+    /// and the unbiased variance of the batch. The caller pools those of all shards of a batch.
+    TrainShard,
     /// Running statistics everywhere.
     Eval,
+}
+
+impl Mode {
+    /// Returns whether a backward pass follows.
+    pub(super) fn is_training(self) -> bool {
+        match self {
+            Mode::Train | Mode::TrainShard => true,
+            Mode::Eval => false,
+        }
+    }
+
+    /// Returns whether a batch counts as an update of the running statistics.
+    pub(super) fn is_counted(self) -> bool {
+        self == Mode::Train
+    }
 }
 
 /// The output of the network for one image.

@@ -26,6 +26,7 @@ pub(crate) mod fused;
 pub(crate) mod init;
 pub(crate) mod layers;
 pub(crate) mod layout;
+pub(crate) mod moments;
 pub(crate) mod onnx;
 pub(crate) mod precision;
 pub(crate) mod resnet18;

@@ -61,13 +61,16 @@ impl Draws {
 
 #[derive(Debug, Clone)]
 pub(super) struct LoaderOptions {
-    /// Images per batch; the last batch may have fewer.
-    pub(super) batch_size: usize,
     pub(super) input: InputSpec,
     /// Limits on one image.
     pub(super) limits: Limits,
     /// Decoding threads, at least 1.
     pub(super) threads: usize,
+}
+
+/// Divides an order of images into batches of this size; the last one may be smaller.
+pub(super) fn in_batches(order: &[u32], size: usize) -> Vec<Vec<u32>> {
+    order.chunks(size).map(<[u32]>::to_vec).collect()
 }
 
 /// An iterator over the batches of one pass.
@@ -80,16 +83,16 @@ pub(super) struct DataLoader {
 }
 
 impl DataLoader {
-    /// Starts to decode the images in this order.
+    /// Starts to decode these batches of images.
     pub(super) fn start(
         images: &Arc<Vec<LabelledImage>>,
-        order: Vec<u32>,
+        batches: Vec<Vec<u32>>,
         options: &LoaderOptions,
         draws: Draws,
     ) -> Self {
-        let batches = order.len().div_ceil(options.batch_size);
+        let order = Arc::new(batches);
+        let batches = order.len();
         let count = options.threads.clamp(1, batches.max(1));
-        let order = Arc::new(order);
         let mut channels = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         for first in 0..count {
@@ -98,7 +101,7 @@ impl DataLoader {
                 (Arc::clone(images), Arc::clone(&order), options.clone());
             let work = move || {
                 let mut preprocessor = Preprocessor::new();
-                for batch in order.chunks(options.batch_size).skip(first).step_by(count) {
+                for batch in order.iter().skip(first).step_by(count) {
                     if sender
                         .send(decode(&images, batch, &options, draws, &mut preprocessor))
                         .is_err()
@@ -117,10 +120,6 @@ impl DataLoader {
             next: 0,
             batches,
         }
-    }
-
-    pub(super) fn batches(&self) -> usize {
-        self.batches
     }
 }
 

@@ -60,11 +60,11 @@ pub(super) struct Skipped {
 }
 
 impl FeatureLoader {
-    /// Starts a pass over the images in this order. The cache must have room for [`variants`] of
+    /// Starts a pass over these batches of images. The cache must have room for [`variants`] of
     /// each image.
     pub(super) fn start(
         images: &Arc<Vec<LabelledImage>>,
-        order: Vec<u32>,
+        batches: Vec<Vec<u32>>,
         options: &LoaderOptions,
         draws: Draws,
         cache: &FeatureCache,
@@ -74,22 +74,16 @@ impl FeatureLoader {
             Some(_) => Draws::default(),
             None => draws,
         };
-        let (source, batches) = if cache.is_complete() {
-            let batches: Vec<Vec<u32>> = order
-                .chunks(options.batch_size)
-                .map(<[u32]>::to_vec)
-                .collect();
-            let count = batches.len();
-            (Source::Cached(batches.into_iter()), count)
+        let count = batches.len();
+        let source = if cache.is_complete() {
+            Source::Cached(batches.into_iter())
         } else {
-            let loader = DataLoader::start(images, order, options, draws);
-            let count = loader.batches();
-            (Source::Decoded(loader), count)
+            Source::Decoded(DataLoader::start(images, batches, options, draws))
         };
         FeatureLoader {
             source,
             images: Arc::clone(images),
-            batches,
+            batches: count,
             skipped: Skipped::default(),
             flips,
         }

@@ -7,7 +7,7 @@
 //! - [`worker`]: the process of one training. `protocol` and `control`: its connection to the
 //!   server. `weight_sources`: places of initial weights.
 //! - `feature_loader` provides the batches of an epoch from `data_loader` or `feature_cache`.
-//!   `loss`, `optimizer`, `parameters` and `schedule` make a training step; `metric` and
+//!   `loss`, `optimizer`, `parameters`, `schedule` and `shards` make a training step; `metric` and
 //!   `early_stopping` judge an epoch.
 
 mod control;
@@ -23,6 +23,7 @@ mod parameters;
 mod protocol;
 pub(crate) mod resources;
 mod schedule;
+mod shards;
 pub(crate) mod spec;
 pub(crate) mod supervisor;
 mod tensorboard;

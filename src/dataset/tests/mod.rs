@@ -154,15 +154,16 @@ fn the_split_of_an_image_is_the_one_that_python_computes() {
 #[test]
 fn the_order_of_an_epoch_is_the_one_that_python_computes() {
     for case in expected().orders {
-        assert_eq!(epoch_order(case.n, case.seed, case.epoch), case.order);
+        assert_eq!(epoch_order(case.n, case.seed, case.epoch, 0), case.order);
     }
 }
 
 #[test]
 fn every_epoch_visits_every_sample_once_in_another_order() {
-    let mut first = epoch_order(1000, 5, 1);
-    assert_ne!(first, epoch_order(1000, 5, 2));
-    assert_ne!(first, epoch_order(1000, 6, 1));
+    let mut first = epoch_order(1000, 5, 1, 0);
+    assert_ne!(first, epoch_order(1000, 5, 2, 0));
+    assert_ne!(first, epoch_order(1000, 6, 1, 0));
+    assert_ne!(first, epoch_order(1000, 5, 1, 1));
     first.sort_unstable();
     assert_eq!(first, (0..1000).collect::<Vec<u32>>());
 }

@@ -15,12 +15,12 @@ use std::arch::x86_64::{
     _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
-use super::{kernel::CHUNK, memory::Shared, threads::Threads, vectors};
+use super::{super::moments::joined, kernel::CHUNK, memory::Shared, threads::Threads, vectors};
 
 /// torchvision's default.
 const EPSILON: f32 = 1e-5;
 /// The share of a batch in the running statistics, torchvision's default.
-const MOMENTUM: f32 = 0.1;
+pub(super) const MOMENTUM: f32 = 0.1;
 const LANES: usize = 16;
 /// Pixels that are summed separately first, so that large sums stay precise.
 const RUN: usize = 256;
@@ -50,10 +50,11 @@ pub(super) struct After<'a> {
 
 impl Statistics {
     /// Computes the statistics of a batch `[pixels, channels]` and updates the running ones like
-    /// torch.nn.BatchNorm2d.
+    /// torch.nn.BatchNorm2d with this momentum.
     pub(super) fn of_batch(
         values: &[u16],
         running: (&mut [f32], &mut [f32]),
+        momentum: f32,
         threads: &Threads,
     ) -> Self {
         let (running_mean, running_variance) = running;
@@ -86,7 +87,14 @@ impl Statistics {
             let variance = (squares / pixels as f64) as f32;
             made.mean[channel] = mean as f32;
             made.deviation[channel] = 1.0 / (variance + EPSILON).sqrt();
-            let move_to = |running: &mut f32, value: f32| *running += MOMENTUM * (value - *running);
+            let move_to = |running: &mut f32, value: f32| {
+                if momentum == 1.0 {
+                    // Without the rounding of a difference.
+                    *running = value;
+                } else {
+                    *running += momentum * (value - *running);
+                }
+            };
             move_to(&mut running_mean[channel], made.mean[channel]);
             move_to(&mut running_variance[channel], variance * unbiased);
         }
@@ -237,16 +245,6 @@ fn for_pieces(
         let first = piece * PIECE;
         work(piece, first..pixels.min(first + PIECE), chunk * CHUNK);
     });
-}
-
-/// Count, mean and sum of squared deviations of two samples combined (Chan, Golub and LeVeque,
-/// 1983, Algorithms for computing the sample variance, equation 1.5).
-fn joined(a: (f64, f64, f64), b: (f64, f64, f64)) -> (f64, f64, f64) {
-    let count = a.0 + b.0;
-    let apart = b.1 - a.1;
-    let mean = a.1 + apart * b.0 / count;
-    let squares = a.2 + b.2 + apart * apart * a.0 * b.0 / count;
-    (count, mean, squares)
 }
 
 /// The backward pass of ReLU, in place: keeps the gradient where the value is above zero.

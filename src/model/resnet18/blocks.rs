@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 use crate::model::{
     Error,
     batch_norm::BatchNorm,
+    forward::Mode,
     precision::Precision,
     tensors::{channels_last, entry},
 };
@@ -49,14 +50,11 @@ impl Block {
         })
     }
 
-    pub(super) fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, Error> {
-        let inner = self
-            .first
-            .forward(input, self.stride, 1, train)?
-            .f_relu_()?;
-        let mut sum = self.second.forward(&inner, 1, 1, train)?;
+    pub(super) fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, Error> {
+        let inner = self.first.forward(input, self.stride, 1, mode)?.f_relu_()?;
+        let mut sum = self.second.forward(&inner, 1, 1, mode)?;
         let shortcut = match &self.downsample {
-            Some(unit) => unit.forward(input, self.stride, 0, train)?,
+            Some(unit) => unit.forward(input, self.stride, 0, mode)?,
             None => input.shallow_clone(),
         };
         // In place: neither the BatchNorm nor the convolution needs its output for the gradient.
@@ -106,7 +104,7 @@ impl ConvNorm {
         input: &Tensor,
         stride: i64,
         padding: i64,
-        train: bool,
+        mode: Mode,
     ) -> Result<Tensor, Error> {
         // In a trainable layer this is a copy, through which the gradient reaches the f32 weight.
         let weight = self.weight.f_to_kind(self.kind)?;
@@ -115,7 +113,7 @@ impl ConvNorm {
             input.f_conv2d(&weight, bias, stride, padding, [1, 1], 1)
         };
         match &self.norm {
-            Norm::Batch(norm) => norm.forward(&convolve(None)?, train),
+            Norm::Batch(norm) => norm.forward(&convolve(None)?, mode),
             Norm::Folded(bias) => Ok(convolve(Some(bias))?),
         }
     }

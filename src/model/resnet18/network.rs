@@ -153,13 +153,13 @@ impl ResNet18 {
     /// trainable.
     fn frozen_layers(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
         if self.trainable.contains(Layer::Bn1) {
-            return self.stem(images, mode == Mode::Train);
+            return self.stem(images, mode);
         }
         tch::no_grad(|| {
-            let mut features = self.stem(images, false)?;
+            let mut features = self.stem(images, Mode::Eval)?;
             for (layer, blocks) in Layer::WITH_BLOCKS.into_iter().zip(&self.layers) {
                 if !self.trainable.contains(layer) {
-                    features = forward_blocks(blocks, &features, false)?;
+                    features = forward_blocks(blocks, &features, Mode::Eval)?;
                 }
             }
             Ok(features)
@@ -167,8 +167,8 @@ impl ResNet18 {
     }
 
     /// conv1, bn1, ReLU and max pooling.
-    fn stem(&self, images: &Tensor, train: bool) -> Result<Tensor, Error> {
-        let mut normed = self.stem.forward(images, 2, 3, train)?;
+    fn stem(&self, images: &Tensor, mode: Mode) -> Result<Tensor, Error> {
+        let mut normed = self.stem.forward(images, 2, 3, mode)?;
         Ok(normed
             .f_relu_()?
             .f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?)
@@ -177,7 +177,7 @@ impl ResNet18 {
     fn trainable_layers(&self, mut features: Tensor, mode: Mode) -> Result<Tensor, Error> {
         for (layer, blocks) in Layer::WITH_BLOCKS.into_iter().zip(&self.layers) {
             if self.trainable.contains(layer) {
-                features = forward_blocks(blocks, &features, mode == Mode::Train)?;
+                features = forward_blocks(blocks, &features, mode)?;
             }
         }
         Ok(features)
@@ -193,7 +193,7 @@ impl ResNet18 {
     }
 }
 
-fn forward_blocks(blocks: &[Block; 2], input: &Tensor, train: bool) -> Result<Tensor, Error> {
-    let middle = blocks[0].forward(input, train)?;
-    blocks[1].forward(&middle, train)
+fn forward_blocks(blocks: &[Block; 2], input: &Tensor, mode: Mode) -> Result<Tensor, Error> {
+    let middle = blocks[0].forward(input, mode)?;
+    blocks[1].forward(&middle, mode)
 }

@@ -34,6 +34,7 @@ use crate::{
         parameters::FlatParameters,
         resources::{free_disk, free_memory},
         schedule::Scheduler,
+        shards::RunningStatistics,
         spec::Spec,
         weight_sources::weight_sources,
     },
@@ -47,6 +48,7 @@ use super::{
     full_checkpoint::{Restored, Writer},
     link::EventSender,
     session::{Session, images},
+    sharded::Sharding,
     trained_on::TrainedOn,
 };
 
@@ -139,6 +141,13 @@ impl<'a> Session<'a> {
         } else {
             None
         };
+        let sharding = (spec.shards > 1).then(|| {
+            Sharding::new(RunningStatistics::new(
+                &state,
+                spec.trained,
+                spec.input_size,
+            ))
+        });
         let mut session = Session {
             job,
             dataset,
@@ -151,13 +160,13 @@ impl<'a> Session<'a> {
             parameters,
             optimizer,
             average: None,
+            sharding,
             loss,
             scheduler: Scheduler::new(spec.schedule),
             stopping: EarlyStopping::new(spec.patience, spec.min_delta),
             train,
             validation,
             loader: LoaderOptions {
-                batch_size: spec.batch_size,
                 input: InputSpec {
                     size: spec.input_size,
                     ..InputSpec::default()

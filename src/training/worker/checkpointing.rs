@@ -110,6 +110,7 @@ impl Session<'_> {
             best: self.best.as_ref().map(|best| best.metrics),
             elapsed_seconds: self.clock.elapsed().as_secs_f64(),
             initial_images: self.trained_on.initial(),
+            shards: self.spec.shards as u32,
             ..Default::default()
         };
         // Trained parameters are saved as the flat buffer.

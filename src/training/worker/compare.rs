@@ -21,7 +21,7 @@ use crate::{
     store::{MIN_COMPARED_IMAGES, Promotion},
     training::{
         control::ControlSignal,
-        data_loader::{Draws, LoaderOptions},
+        data_loader::{Draws, LoaderOptions, in_batches},
         feature_loader::FeatureLoader,
     },
 };
@@ -145,8 +145,8 @@ impl Session<'_> {
         };
         let mut cache = no_cache();
         let draws = Draws::default();
-        let mut loader =
-            FeatureLoader::start(&self.validation, kept.to_vec(), &options, draws, &cache);
+        let batches = in_batches(kept, self.spec.batch_size);
+        let mut loader = FeatureLoader::start(&self.validation, batches, &options, draws, &cache);
         let mut seconds = v1::EpochSeconds::default();
         let steps = loader.batches();
         let mut found = Vec::with_capacity(kept.len());

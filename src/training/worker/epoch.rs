@@ -5,9 +5,8 @@ use std::time::Instant;
 use tch::{Device, Tensor};
 
 use crate::{
-    dataset,
     evaluation::{ErrorSums, Scored, conformal::calibrate},
-    model,
+    model::{self, resnet18::Mode},
     proto::{
         v1,
         worker_v1::{EpochCompleted, PartialEpoch},
@@ -15,7 +14,8 @@ use crate::{
     training::{
         control::ControlSignal,
         feature_loader::{FeatureBatch, FeatureLoader},
-        spec::SINGLE_VALUE_SIZE,
+        shards::EpochBatches,
+        spec::{SINGLE_VALUE_SIZE, Spec},
         timing::timed,
     },
 };
@@ -25,6 +25,7 @@ use super::{
     evaluate::{check_skipped, score, served},
     link::{ControlState, EventSender},
     session::{Best, Session, duration_message, no_cache},
+    sharded::StepPosition,
 };
 
 pub(super) enum EpochEnd {
@@ -127,14 +128,21 @@ impl Session<'_> {
         let mut seconds = self.partial.seconds.unwrap_or_default();
         let earlier = seconds.total;
         let batch_size = self.spec.batch_size;
-        let order = dataset::epoch_order(self.train.len(), self.spec.seed, u64::from(epoch));
         let first = usize::try_from(self.partial.position)
             .unwrap_or(usize::MAX)
-            .min(order.len());
-        let rest = order[first..].to_vec();
+            .min(self.train.len());
+        let batches = EpochBatches {
+            images: self.train.len(),
+            shards: self.spec.shards,
+            batch_size,
+            seed: self.spec.seed,
+            epoch,
+        };
+        let batches = batches.after(first, 0..self.spec.shards);
+        let remaining = batches.len() / self.spec.shards;
         let mut loader = FeatureLoader::start(
             &self.train,
-            rest,
+            batches,
             &self.loader,
             self.draws(epoch),
             &self.train_cache,
@@ -145,12 +153,11 @@ impl Session<'_> {
         );
         let skipped = self.partial.skipped;
         let mut pending = Vec::new();
-        for step in done..done + loader.batches() {
+        for step in done..done + remaining {
             let signal = control.signal();
             let is_due = self.saved.elapsed() >= self.spec.checkpoint_interval;
             if is_due || signal == ControlSignal::Pause {
                 self.collect_losses(&mut pending, epoch)?;
-                self.partial.skipped = skipped + loader.skipped().count;
                 seconds.total = earlier + start.elapsed().as_secs_f64();
                 self.partial.seconds = Some(seconds);
                 self.save()?;
@@ -169,28 +176,27 @@ impl Session<'_> {
                 }
                 ControlSignal::Cancel | ControlSignal::Kill => return Err(Error::Cancelled),
             }
-            let mode = self.train_mode();
+            let factor = self.learning_rate_factor(epoch, step, steps);
             // Taken out, because the call borrows the session too.
-            let mut cache = std::mem::replace(&mut self.train_cache, no_cache());
-            let batch = loader.next(
-                self.feature_extractor(),
-                mode,
-                self.device,
-                &mut cache,
-                &mut seconds,
-            );
-            self.train_cache = cache;
-            let Some(batch) = batch? else { break };
+            if let Some(mut sharding) = self.sharding.take() {
+                let position = StepPosition {
+                    epoch,
+                    step,
+                    factor,
+                };
+                self.step_on_shards(&mut sharding, &mut loader, position, &mut seconds)?;
+                self.sharding = Some(sharding);
+            } else {
+                let Some(batch) = self.next_batch(&mut loader, &mut seconds)? else {
+                    break;
+                };
+                if !batch.ages.is_empty() && !is_single_value(&batch, &self.spec) {
+                    pending.push(self.step(batch, factor, step, &mut seconds)?);
+                }
+            }
             let taken = first + (step + 1 - done) * batch_size;
             self.partial.position = taken.min(self.train.len()) as u64;
-            // The variance of a single value is zero, by which a BatchNorm of layer4 would divide.
-            let is_single_value = batch.ages.len() == 1
-                && self.spec.input_size <= SINGLE_VALUE_SIZE
-                && !self.spec.freeze_batch_norm;
-            if !batch.ages.is_empty() && !is_single_value {
-                let factor = self.learning_rate_factor(epoch, step, steps);
-                pending.push(self.step(batch, factor, step, &mut seconds)?);
-            }
+            self.partial.skipped = skipped + loader.skipped().count;
             if self.device == Device::Cpu || pending.len() >= MAX_PENDING {
                 self.collect_losses(&mut pending, epoch)?;
             }
@@ -200,7 +206,6 @@ impl Session<'_> {
             })?;
         }
         self.collect_losses(&mut pending, epoch)?;
-        self.partial.skipped = skipped + loader.skipped().count;
         check_skipped(
             self.partial.skipped,
             loader.skipped().example.as_deref(),
@@ -222,6 +227,20 @@ impl Session<'_> {
             .factor(before + step as u64, steps as u64, self.spec.max_epochs)
     }
 
+    /// Returns the features of the next batch; `None` at the end.
+    pub(super) fn next_batch(
+        &mut self,
+        loader: &mut FeatureLoader,
+        seconds: &mut v1::EpochSeconds,
+    ) -> Result<Option<FeatureBatch>, Error> {
+        // Taken out, because the call borrows the session too.
+        let mut cache = std::mem::replace(&mut self.train_cache, no_cache());
+        let (extractor, mode) = (self.feature_extractor(), self.train_mode());
+        let batch = loader.next(extractor, mode, self.device, &mut cache, seconds);
+        self.train_cache = cache;
+        Ok(batch?)
+    }
+
     /// Forward, backward and update on one batch.
     fn step(
         &mut self,
@@ -230,9 +249,28 @@ impl Session<'_> {
         step: usize,
         seconds: &mut v1::EpochSeconds,
     ) -> Result<PendingStep, Error> {
+        let mode = self.train_mode();
+        let (loss, output) = self.differentiate(&batch, mode, 1.0, seconds)?;
+        timed(&mut seconds.update, || self.update_parameters(factor))?;
+        Ok(PendingStep {
+            loss,
+            output,
+            ages: batch.ages,
+            step,
+        })
+    }
+
+    /// Computes the gradient of the mean loss of a batch, multiplied by `share`. Returns the mean
+    /// loss and the outputs, `[N]`, without gradients.
+    pub(super) fn differentiate(
+        &mut self,
+        batch: &FeatureBatch,
+        mode: Mode,
+        share: f64,
+        seconds: &mut v1::EpochSeconds,
+    ) -> Result<(Tensor, Tensor), Error> {
         let ages =
             Tensor::f_from_slice(&batch.ages).and_then(|ages| ages.f_to_device(self.device))?;
-        let mode = self.train_mode();
         let output = timed(&mut seconds.forward, || {
             self.load_fused();
             let mut output = self.predict(&batch.features, mode)?;
@@ -243,30 +281,32 @@ impl Session<'_> {
             })
         })?;
         let loss = self.loss.forward(&output, &ages)?;
+        let scaled = if share == 1.0 {
+            loss.shallow_clone()
+        } else {
+            loss.f_mul_scalar(share)?
+        };
         timed(&mut seconds.backward, || match &mut self.fused {
             Some(fused) => {
-                let both = (&loss, &output);
+                let both = (&scaled, &output);
                 self.parameters
                     .backward_through(fused, &batch.features, both)
             }
-            None => self.parameters.backward(&loss),
+            None => self.parameters.backward(&scaled),
         })?;
-        timed(&mut seconds.update, || {
-            self.optimizer.step(&mut self.parameters, factor)?;
-            if self.average.is_some() {
-                let trained = self.trained_tensors();
-                if let Some(average) = &mut self.average {
-                    average.update(&trained)?;
-                }
+        Ok((loss.f_detach()?, output.f_detach()?))
+    }
+
+    /// Updates the parameters and their moving average with the gradient.
+    pub(super) fn update_parameters(&mut self, factor: f64) -> Result<(), Error> {
+        self.optimizer.step(&mut self.parameters, factor)?;
+        if self.average.is_some() {
+            let trained = self.trained_tensors();
+            if let Some(average) = &mut self.average {
+                average.update(&trained)?;
             }
-            Ok::<_, model::Error>(())
-        })?;
-        Ok(PendingStep {
-            loss: loss.f_detach()?,
-            output: output.f_detach()?,
-            ages: batch.ages,
-            step,
-        })
+        }
+        Ok(())
     }
 
     /// Reads the results of steps from the device and adds them up.
@@ -342,4 +382,10 @@ impl Session<'_> {
             train_loss: Some(loss).filter(|loss| loss.is_finite()),
         }
     }
+}
+
+/// Returns whether a BatchNorm of layer4 would divide by the variance of a single value, which is
+/// zero.
+pub(super) fn is_single_value(batch: &FeatureBatch, spec: &Spec) -> bool {
+    batch.ages.len() == 1 && spec.input_size <= SINGLE_VALUE_SIZE && !spec.freeze_batch_norm
 }

@@ -14,7 +14,7 @@ use crate::{
     proto::v1,
     training::{
         control::ControlSignal,
-        data_loader::{Draws, LabelledImage},
+        data_loader::{Draws, LabelledImage, in_batches},
         feature_cache::FeatureCache,
         feature_loader::FeatureLoader,
         loss::YEARS,
@@ -57,10 +57,12 @@ impl Session<'_> {
         epoch: u32,
         (events, control): (&EventSender, &ControlState),
     ) -> Result<Option<Evaluated>, Error> {
-        let order = (0..images.len() as u32).collect();
+        let order: Vec<u32> = (0..images.len() as u32).collect();
+        let batches = in_batches(&order, self.spec.batch_size);
         let mut scored = Vec::with_capacity(images.len());
         let mut indices = Vec::with_capacity(images.len());
-        let mut loader = FeatureLoader::start(images, order, &self.loader, Draws::default(), cache);
+        let mut loader =
+            FeatureLoader::start(images, batches, &self.loader, Draws::default(), cache);
         let steps = loader.batches();
         // Callers measure the whole pass instead.
         let mut seconds = v1::EpochSeconds::default();

@@ -3,7 +3,8 @@
 //! - `run`: entry point. `link`: events to the server, commands from it.
 //! - `trainer`: the training from the scan of the dataset to the test. `error`: its failures.
 //! - `session`: state of a training; `build` creates it, `clock` limits its time.
-//! - `epoch` trains and validates one epoch, `evaluate` predicts validation and test images,
+//! - `epoch` trains and validates one epoch, `sharded` computes the steps of a training with
+//!   shards, `evaluate` predicts validation and test images,
 //!   `compare` compares the result with the live version. `trained_on`: record of training images.
 //! - `checkpointing` and `full_checkpoint`: resume points. `export`: checkpoints to serve.
 //! - `spans`: spans of a traced training.
@@ -21,6 +22,7 @@ mod initial;
 mod link;
 mod run;
 mod session;
+mod sharded;
 mod spans;
 mod trained_on;
 mod trainer;

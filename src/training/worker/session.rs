@@ -34,7 +34,9 @@ use crate::{
     },
 };
 
-use super::{clock::Clock, error::Error, full_checkpoint::Writer, trained_on::TrainedOn};
+use super::{
+    clock::Clock, error::Error, full_checkpoint::Writer, sharded::Sharding, trained_on::TrainedOn,
+};
 
 pub(super) struct Session<'a> {
     pub(super) job: &'a Job,
@@ -49,6 +51,8 @@ pub(super) struct Session<'a> {
     pub(super) parameters: FlatParameters,
     pub(super) optimizer: Optimizer,
     pub(super) average: Option<MovingAverage>,
+    /// `None` with a single shard.
+    pub(super) sharding: Option<Sharding>,
     pub(super) loss: Loss,
     pub(super) scheduler: Scheduler,
     pub(super) stopping: EarlyStopping,

@@ -59,13 +59,17 @@ fn train(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result
     let spec = Spec::resolve(job.spec.as_ref())
         .map_err(|violations| Error::Spec(format!("{violations:?}")))?;
     let device = device::select(&job.device)?;
+    if spec.shards > 1 {
+        // Sums depend on the number of threads, and the result of shards must not.
+        device::compute_with_threads(1);
+    }
     let scan_start = SystemTime::now();
     let Some(dataset) = scan(job, &spec, events, control)? else {
         return Ok(paused());
     };
     spans.record("scan", scan_start)?;
     let load_start = SystemTime::now();
-    let restored = restore(job, &dataset, events)?;
+    let restored = restore(job, (&dataset.digest, spec.shards), events)?;
     let mut session = Session::build(Start {
         job,
         spec,
@@ -146,12 +150,17 @@ pub(super) fn paused() -> Finished {
     }
 }
 
-/// Reads the resume point. If it is not usable, reports a new start to the server.
-fn restore(job: &Job, dataset: &Dataset, events: &EventSender) -> Result<Option<Restored>, Error> {
+/// Reads the resume point of a training with the expected dataset digest and shards. If it is not
+/// usable, reports a new start to the server.
+fn restore(
+    job: &Job,
+    expected: (&str, usize),
+    events: &EventSender,
+) -> Result<Option<Restored>, Error> {
     let Some(resume) = &job.resume else {
         return Ok(None);
     };
-    let reason = match full_checkpoint::read(Path::new(&job.work_dir), resume, &dataset.digest) {
+    let reason = match full_checkpoint::read(Path::new(&job.work_dir), resume, expected) {
         Ok(restored) => return Ok(Some(restored)),
         Err(reason) => reason,
     };

@@ -153,7 +153,7 @@ impl TrainableLayers {
 
     /// Predicts `[N]` with the loaded parameters, `[P]`, from features `[N, C, S, S]` in bf16, or
     /// from normalised images `[N, 3, S, S]` in f32; in training mode the running statistics are
-    /// updated. The result is a leaf, whose gradient is the input of [`TrainableLayers::backward`].
+    /// updated or replaced. The result is a leaf, whose gradient is the input of [`TrainableLayers::backward`].
     ///
     /// # Errors
     /// A failure of libtorch, such as out of memory.
@@ -235,7 +235,7 @@ impl TrainableLayers {
             rest[0].forward(input_of(before, self.stem.as_ref(), input), step)?;
         }
         let last = input_of(&self.blocks, self.stem.as_ref(), input);
-        if step.mode == Mode::Train {
+        if step.mode.is_training() {
             let outputs = self.blocks.iter().map(|block| block.output().pixels.len());
             let first = input_of(&[], self.stem.as_ref(), input).pixels.len();
             let most = outputs.chain([first]).max().unwrap_or(0);

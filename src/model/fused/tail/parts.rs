@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::super::{
     super::{Error, forward::Mode, slices::values_mut},
-    norm::{Affine, Statistics},
+    norm::{Affine, MOMENTUM, Statistics},
     threads::Threads,
 };
 
@@ -71,7 +71,7 @@ impl Norm {
     /// A failure of libtorch.
     pub(super) fn observe(&mut self, values: &[u16], step: Step<'_>) -> Result<(), Error> {
         self.statistics = self.running.statistics(values, step.mode, step.threads);
-        if step.mode == Mode::Train {
+        if step.mode.is_counted() {
             self.running.count_batch()?;
         }
         Ok(())
@@ -135,7 +135,7 @@ impl Running {
     }
 
     /// Statistics for normalising a batch `[pixels, channels]`; in training mode its own, which
-    /// update the running ones.
+    /// update or replace the running ones.
     #[expect(unsafe_code, reason = "the statistics are updated in place")]
     fn statistics(&mut self, values: &[u16], mode: Mode, threads: &Threads) -> Statistics {
         // SAFETY: two tensors of the state, which the thread of the training uses through their
@@ -143,7 +143,8 @@ impl Running {
         let running = unsafe { (values_mut(&mut self.mean), values_mut(&mut self.variance)) };
         match mode {
             Mode::Eval => Statistics::running(running.0, running.1),
-            Mode::Train => Statistics::of_batch(values, running, threads),
+            Mode::Train => Statistics::of_batch(values, running, MOMENTUM, threads),
+            Mode::TrainShard => Statistics::of_batch(values, running, 1.0, threads),
         }
     }
 }

@@ -23,7 +23,7 @@ use tch::Tensor;
 
 use super::{
     super::{
-        super::{Error, forward::Mode},
+        super::Error,
         format::Arithmetic,
         gradient::{interleave, rows_of},
         kernel::{CHUNK, PANEL, ROWS, Rows},
@@ -117,7 +117,7 @@ impl Stem {
         let (half, pooled) = (side.div_ceil(2), pooled_side(side));
         let of_convolution = self.count * half * half * PANEL;
         self.convolved.try_resize(of_convolution)?;
-        if step.mode == Mode::Train {
+        if step.mode.is_training() {
             self.gradient.try_resize(of_convolution)?;
         }
         let (arithmetic, filter) = (self.arithmetic, &self.filter);

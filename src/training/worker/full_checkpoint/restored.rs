@@ -46,14 +46,14 @@ impl Restored {
     }
 }
 
-/// Reads a full checkpoint of a training on this dataset.
+/// Reads a full checkpoint of a training on this dataset with this number of shards.
 ///
 /// # Errors
 /// A sentence about a file that is missing, damaged, or of another format or dataset.
 pub(crate) fn read(
     directory: &Path,
     resume: &Resume,
-    dataset_digest: &str,
+    (dataset_digest, shards): (&str, usize),
 ) -> Result<Restored, String> {
     let point = resume.point.clone().unwrap_or_default();
     let path = directory.join(&point.file);
@@ -83,6 +83,14 @@ pub(crate) fn read(
     }
     if record.dataset_digest != dataset_digest {
         return Err("the dataset has changed since the training started".to_owned());
+    }
+    // Older programs did not record the shards.
+    let recorded = record.shards.max(1) as usize;
+    if recorded != shards {
+        return Err(format!(
+            "the number of shards of {} must be {shards}, got {recorded}",
+            path.display()
+        ));
     }
     let mut tensors = BTreeMap::new();
     for (name, view) in &others {

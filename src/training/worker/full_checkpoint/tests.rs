@@ -41,7 +41,7 @@ fn a_file_is_read_bit_by_bit_as_it_was_written() {
         point: Some(point),
         ..Default::default()
     };
-    let mut restored = read(directory.path(), &resume, "d1").unwrap();
+    let mut restored = read(directory.path(), &resume, ("d1", 1)).unwrap();
     assert_eq!(restored.record.epochs, 3);
     let partial = restored.record.partial.unwrap();
     assert_eq!(
@@ -64,7 +64,7 @@ fn an_unusable_file_is_explained() {
             point: Some(point.clone()),
             ..Default::default()
         };
-        read(directory.path(), &resume, digest).unwrap_err()
+        read(directory.path(), &resume, (digest, 1)).unwrap_err()
     };
     let text = refused(&point, "d2");
     assert!(text.contains("the dataset has changed"), "{text}");
@@ -81,6 +81,21 @@ fn an_unusable_file_is_explained() {
 }
 
 #[test]
+fn a_file_of_other_shards_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut of_four = snapshot();
+    of_four.record.shards = 4;
+    let point = of_four.write(directory.path(), 1, 1).unwrap();
+    let resume = Resume {
+        point: Some(point),
+        ..Default::default()
+    };
+    read(directory.path(), &resume, ("d1", 4)).unwrap();
+    let text = read(directory.path(), &resume, ("d1", 2)).unwrap_err();
+    assert!(text.ends_with("must be 2, got 4"), "{text}");
+}
+
+#[test]
 fn a_best_epoch_without_its_weights_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let mut with_best = snapshot();
@@ -94,6 +109,6 @@ fn a_best_epoch_without_its_weights_is_refused() {
         point: Some(point),
         ..Default::default()
     };
-    let text = read(directory.path(), &resume, "d1").unwrap_err();
+    let text = read(directory.path(), &resume, ("d1", 1)).unwrap_err();
     assert!(text.contains("best epoch is missing"), "{text}");
 }
