@@ -1,7 +1,7 @@
 //! The audit log: one JSON object a line for each change and each refused call.
 //!
-//! A thread writes it, so that the level of the log and a slow disk do not affect it. When the
-//! thread is behind, callers wait.
+//! A thread writes it, so that the level of the log and a slow disk do not affect it. A change
+//! starts only when the queue has a place for its entry, so callers wait when the thread is behind.
 
 use std::{
     io::{self, Write as _},
@@ -13,12 +13,12 @@ use std::{
 
 use fs_err as fs;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::files;
 
-/// Lines that wait for the disk.
-const QUEUE: usize = 1024;
+/// Lines that wait for the disk, and changes that are running.
+const QUEUE: usize = 4096;
 /// The file is rotated beyond this size; `audit.jsonl.1` is the youngest of the older files.
 const MAX_BYTES: u64 = 64 << 20;
 const OLDER_FILES: u32 = 9;
@@ -39,7 +39,8 @@ pub(crate) struct AuditEntry {
     /// The fields of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request: Option<serde_json::Value>,
-    /// The name of the gRPC code, or the HTTP status.
+    /// The name of the gRPC code, or the HTTP status; `Unfinished` if the client left or its
+    /// credential became invalid during the call, whose change may have been made.
     pub(crate) outcome: String,
 }
 
@@ -47,9 +48,27 @@ fn rfc3339<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::
     serializer.collect_str(&humantime::format_rfc3339_millis(*time))
 }
 
-/// The log. Cheap to clone; the last clone ends the thread when all lines are written.
+/// The log. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct AuditLog(mpsc::Sender<AuditEntry>);
+pub(crate) struct AuditLog(mpsc::Sender<Message>);
+
+#[derive(Debug)]
+enum Message {
+    Entry(AuditEntry),
+    /// Answered when all earlier entries are written and synced.
+    Flush(oneshot::Sender<()>),
+}
+
+/// A place in the queue.
+#[derive(Debug)]
+pub(crate) struct AuditPlace(mpsc::OwnedPermit<Message>);
+
+impl AuditPlace {
+    /// Hands the entry to the thread.
+    pub(crate) fn record(self, entry: AuditEntry) {
+        self.0.send(Message::Entry(entry));
+    }
+}
 
 impl AuditLog {
     /// Opens the file and starts the thread.
@@ -58,23 +77,45 @@ impl AuditLog {
     /// The file cannot be opened.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let mut file = RotatedFile::open(path.to_owned())?;
-        let (sender, mut entries) = mpsc::channel(QUEUE);
+        let (sender, mut messages) = mpsc::channel(QUEUE);
         std::thread::Builder::new()
             .name("audit".to_owned())
             .spawn(move || {
-                while let Some(entry) = entries.blocking_recv() {
-                    if let Err(error) = file.write(&entry) {
-                        tracing::error!(%error, call = entry.call, "failed to write the audit log");
+                while let Some(message) = messages.blocking_recv() {
+                    match message {
+                        Message::Entry(entry) => {
+                            if let Err(error) = file.write(&entry) {
+                                tracing::error!(%error, call = entry.call, "failed to write the audit log");
+                            }
+                        }
+                        Message::Flush(done) => {
+                            if let Err(error) = file.file.sync_all() {
+                                tracing::error!(%error, "failed to sync the audit log");
+                            }
+                            // The server may have stopped waiting.
+                            let _ = done.send(());
+                        }
                     }
                 }
             })?;
         Ok(Self(sender))
     }
 
-    /// Hands a line to the thread.
-    pub(crate) async fn record(&self, entry: AuditEntry) {
-        if self.0.send(entry).await.is_err() {
+    /// Waits for a place in the queue; `None` if the thread has ended by a panic.
+    pub(crate) async fn reserve(&self) -> Option<AuditPlace> {
+        let place = self.0.clone().reserve_owned().await;
+        if place.is_err() {
             tracing::error!("the thread of the audit log ended");
+        }
+        place.ok().map(AuditPlace)
+    }
+
+    /// Waits until all entries are on the disk.
+    pub(crate) async fn flush(&self) {
+        let (done, written) = oneshot::channel();
+        if self.0.send(Message::Flush(done)).await.is_ok() {
+            // An error means that the thread has ended.
+            let _ = written.await;
         }
     }
 }
@@ -96,10 +137,18 @@ impl RotatedFile {
     fn write(&mut self, entry: &AuditEntry) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
-        if self.bytes > 0 && self.bytes + line.len() as u64 > MAX_BYTES {
-            self.rotate()?;
+        if self.bytes > 0
+            && self.bytes + line.len() as u64 > MAX_BYTES
+            && let Err(error) = self.rotate()
+        {
+            // A file that grows is better than a lost entry.
+            tracing::error!(%error, "failed to rotate the audit log");
         }
-        self.file.write_all(&line)?;
+        if let Err(error) = self.file.write_all(&line) {
+            // A part of the line would make the next one unreadable.
+            self.file.set_len(self.bytes)?;
+            return Err(error);
+        }
         self.bytes += line.len() as u64;
         Ok(())
     }
@@ -155,25 +204,33 @@ mod tests {
         assert!(!older(10).exists());
     }
 
+    #[test]
+    fn entry_is_written_when_the_rotation_fails() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let mut file = RotatedFile::open(path.clone()).unwrap();
+        file.write(&entry("first")).unwrap();
+        // A directory cannot be replaced by a file.
+        fs::create_dir_all(directory.path().join("audit.jsonl.9/x")).unwrap();
+        file.bytes = MAX_BYTES;
+        file.write(&entry("second")).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+    }
+
     #[tokio::test]
     async fn lines_are_written_in_order() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.jsonl");
         let log = AuditLog::open(&path).unwrap();
         for number in 0..100 {
-            log.record(entry(&number.to_string())).await;
+            let place = log.reserve().await.unwrap();
+            place.record(entry(&number.to_string()));
         }
-        let written = || fs::read_to_string(&path).unwrap().lines().count();
-        let all = tokio::time::timeout(std::time::Duration::from_secs(10), async {
-            while written() < 100 {
-                tokio::task::yield_now().await;
-            }
-        });
-        all.await.unwrap();
+        log.flush().await;
         let text = fs::read_to_string(&path).unwrap();
-        assert!(
-            text.lines().last().unwrap().contains("\"call\":\"99\""),
-            "{text}"
-        );
+        assert_eq!(text.lines().count(), 100);
+        let last = text.lines().last().unwrap();
+        assert!(last.contains("\"call\":\"99\""), "{text}");
     }
 }

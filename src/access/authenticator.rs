@@ -24,6 +24,14 @@ use super::{
 };
 use crate::config::AuthMethods;
 
+/// A new session.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) id: String,
+    /// Of the identity.
+    pub(crate) name: String,
+}
+
 /// The accepted credentials. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Authenticator(Arc<Inner>);
@@ -58,7 +66,7 @@ impl Authenticator {
             file,
             credentials: ArcSwap::from_pointee(credentials),
             passwords: Passwords::new(),
-            sessions: Sessions::new(),
+            sessions: Sessions::default(),
             oidc,
         })))
     }
@@ -121,20 +129,21 @@ impl Authenticator {
         }
         let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Refusal::Malformed)?;
         let credentials = self.0.credentials.load();
-        let known = names(&certificate)
+        let known = subjects(&certificate)
             .iter()
-            .find_map(|name| credentials.certificate(name))
+            .find_map(|subject| credentials.certificate(subject))
             .ok_or(Refusal::UnknownCertificate)?;
         let end = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
         let end = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(end);
         unexpired(known.identity().until(end))
     }
 
-    /// Starts a session for the user with this password, and returns the id of the session.
+    /// Starts a session for the user with this password.
     ///
     /// # Errors
-    /// [`Refusal::Unknown`], for the name as for the password.
-    pub(crate) async fn log_in(&self, name: &str, password: String) -> Result<String, Refusal> {
+    /// [`Refusal::Unknown`], for the name as for the password; [`Refusal::Busy`] if too many logins
+    /// wait.
+    pub(crate) async fn log_in(&self, name: &str, password: String) -> Result<Started, Refusal> {
         if !self.0.methods.tokens {
             return Err(Refusal::MethodDisabled);
         }
@@ -145,22 +154,28 @@ impl Authenticator {
             let credentials = self.0.credentials.load();
             credentials.user(name).map(|(hash, _)| hash.clone())
         };
-        if !self.0.passwords.check(hash.clone(), password).await {
+        if !self.0.passwords.check(hash.clone(), password).await? {
             return Err(Refusal::Unknown);
         }
         // The file may have changed in the meantime.
         let credentials = self.0.credentials.load();
         match credentials.user(name) {
             Some((current, known)) if Some(current) == hash.as_ref() => {
-                self.0.sessions.start(known.identity())
+                self.start_session(known.identity())
             }
             _ => Err(Refusal::Unknown),
         }
     }
 
     /// Starts a session with the rights of a bearer token.
-    pub(crate) fn log_in_with_token(&self, text: &str) -> Result<String, Refusal> {
-        self.0.sessions.start(self.bearer(text)?)
+    pub(crate) fn log_in_with_token(&self, text: &str) -> Result<Started, Refusal> {
+        self.start_session(self.bearer(text)?)
+    }
+
+    fn start_session(&self, identity: Identity) -> Result<Started, Refusal> {
+        let name = identity.name().to_owned();
+        let id = self.0.sessions.start(identity)?;
+        Ok(Started { id, name })
     }
 
     /// The identity of a session.
@@ -173,20 +188,72 @@ impl Authenticator {
     }
 }
 
-/// Alternative names of a certificate (DNS, URI, e-mail), then its common name.
-fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let mut names = Vec::new();
-    if let Ok(Some(alternatives)) = certificate.subject_alternative_name() {
-        for name in &alternatives.value.general_names {
-            if let GeneralName::DNSName(name)
-            | GeneralName::URI(name)
-            | GeneralName::RFC822Name(name) = name
-            {
-                names.push((*name).to_owned());
+/// The subjects of the token file that a certificate matches. A name without a prefix is a DNS name
+/// or, in a certificate without alternative names, the common name (RFC 9525, section 2).
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "other kinds of names cannot be in the token file"
+)]
+fn subjects(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let mut subjects = Vec::new();
+    let alternatives = certificate.subject_alternative_name().ok().flatten();
+    let has_alternatives = alternatives.is_some();
+    for name in alternatives
+        .iter()
+        .flat_map(|found| &found.value.general_names)
+    {
+        match name {
+            GeneralName::DNSName(name) => {
+                subjects.extend([format!("dns:{name}"), (*name).to_owned()]);
+            }
+            GeneralName::URI(uri) => subjects.push(format!("uri:{uri}")),
+            GeneralName::RFC822Name(address) => subjects.push(format!("email:{address}")),
+            _ => {}
+        }
+    }
+    for name in certificate.subject().iter_common_name() {
+        if let Ok(name) = name.as_str() {
+            subjects.push(format!("cn:{name}"));
+            if !has_alternatives {
+                subjects.push(name.to_owned());
             }
         }
     }
-    let common = certificate.subject().iter_common_name();
-    names.extend(common.filter_map(|name| name.as_str().ok().map(str::to_owned)));
-    names
+    subjects
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    fn subjects_of(common_name: &str, alternatives: Vec<SanType>) -> Vec<String> {
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
+        params.subject_alt_names = alternatives;
+        let key = KeyPair::generate().unwrap();
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        subjects(&X509Certificate::from_der(&der).unwrap().1)
+    }
+
+    #[test]
+    fn kinds_of_names_are_distinguished() {
+        assert_eq!(subjects_of("admin", Vec::new()), ["cn:admin", "admin"]);
+        let alternatives = vec![
+            SanType::DnsName("app.example.org".try_into().unwrap()),
+            SanType::URI("spiffe://example.org/app".try_into().unwrap()),
+            SanType::Rfc822Name("ada@example.org".try_into().unwrap()),
+        ];
+        let expected = [
+            "dns:app.example.org",
+            "app.example.org",
+            "uri:spiffe://example.org/app",
+            "email:ada@example.org",
+            "cn:admin",
+        ];
+        assert_eq!(subjects_of("admin", alternatives), expected);
+    }
 }

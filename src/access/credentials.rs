@@ -16,7 +16,7 @@
 //! roles = ["admin"]
 //!
 //! [[certificate]]
-//! subject = "prometheus"
+//! subject = "dns:prometheus.example.org"
 //! roles = ["metrics"]
 //! ```
 
@@ -28,13 +28,17 @@ use super::{Identity, Limits, Role, Roles, password::PasswordHash, token::TokenH
 
 /// Longest name of an identity in bytes.
 const MAX_NAME: usize = 64;
+/// The start of the names of users of an OpenID Connect issuer, which no entry of the file may have.
+pub(super) const OIDC_PREFIX: &str = "oidc:";
+/// The kinds of names of certificates. A name without one is a DNS name or a common name.
+const SUBJECT_PREFIXES: [&str; 4] = ["cn:", "dns:", "uri:", "email:"];
 
 /// The known clients.
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
     tokens: HashMap<TokenHash, Known>,
     users: HashMap<String, (PasswordHash, Known)>,
-    /// By common name or alternative name.
+    /// By subject.
     certificates: HashMap<String, Known>,
 }
 
@@ -70,8 +74,9 @@ impl Known {
 /// A mistake in the file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Mistake {
-    #[error("{0}")]
-    Syntax(#[from] Box<toml::de::Error>),
+    /// Without the line of the file, which may have a secret.
+    #[error("line {line}: {message}")]
+    Syntax { line: usize, message: String },
     #[error("version must be 1, got {0}")]
     Version(i64),
     #[error("{table} {name:?}: {field} must be {rule}, got {value:?}")]
@@ -130,7 +135,10 @@ struct CertificateEntry {
 
 impl Credentials {
     pub(super) fn parse(text: &str) -> Result<Self, Mistake> {
-        let file: File = toml::from_str(text).map_err(Box::new)?;
+        let file: File = toml::from_str(text).map_err(|error| Mistake::Syntax {
+            line: line_of(text, error.span()),
+            message: error.message().to_owned(),
+        })?;
         if file.version != 1 {
             return Err(Mistake::Version(file.version));
         }
@@ -141,7 +149,8 @@ impl Credentials {
             let name = entry.name.clone();
             let hash = TokenHash::parse(&entry.hash).ok_or_else(|| {
                 let rule = "`sha256:` and 64 hexadecimal digits";
-                wrong("token", &name, "hash", rule, &entry.hash)
+                // It may be the token itself.
+                wrong("token", &name, "hash", rule, "another text")
             })?;
             let expires = entry.expires.map(|time| {
                 let text = time.to_string();
@@ -166,7 +175,7 @@ impl Credentials {
         for entry in file.user {
             names.add("user", &entry.name)?;
             let password = PasswordHash::parse(&entry.password).ok_or_else(|| {
-                let rule = "a hash of `visage token user`, `$argon2id$…` with at most 256 MiB";
+                let rule = "a hash of `visage token user`, `$argon2id$…` with at most 256 MiB, 16 passes and 16 lanes";
                 wrong("user", &entry.name, "password", rule, "another text")
             })?;
             let known = Known {
@@ -240,25 +249,36 @@ fn keep_or_revoke(previous: &Known, new: Option<&mut Known>) {
     }
 }
 
+/// The number of the line in which a mistake is, from 1.
+pub(super) fn line_of(text: &str, span: Option<std::ops::Range<usize>>) -> usize {
+    let start = span.map_or(0, |span| span.start.min(text.len()));
+    let before = text.as_bytes().iter().take(start);
+    1 + before.filter(|byte| **byte == b'\n').count()
+}
+
 /// The names that the file has used.
 #[derive(Default)]
 struct Names(std::collections::HashSet<(&'static str, String)>);
 
 impl Names {
     fn add(&mut self, table: &'static str, name: &str) -> Result<(), Mistake> {
-        let rule = "1 to 64 bytes without control characters";
-        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-            return Err(wrong(
-                table,
-                name,
-                if table == "certificate" {
-                    "subject"
-                } else {
-                    "name"
-                },
-                rule,
-                name,
-            ));
+        let (field, rule) = if table == "certificate" {
+            let rule = "1 to 64 bytes without control characters: a DNS name or common name, or a name after `cn:`, `dns:`, `uri:` or `email:`";
+            ("subject", rule)
+        } else {
+            let rule = "1 to 64 bytes without control characters that do not start with `oidc:`";
+            ("name", rule)
+        };
+        let is_valid = match name.split_once(':') {
+            Some((_, rest)) if table == "certificate" => {
+                let prefix = &name[..name.len() - rest.len()];
+                SUBJECT_PREFIXES.contains(&prefix) && !rest.is_empty()
+            }
+            _ => !name.starts_with(OIDC_PREFIX),
+        };
+        let is_text = !name.is_empty() && !name.chars().any(char::is_control);
+        if name.len() > MAX_NAME || !is_text || !is_valid {
+            return Err(wrong(table, name, field, rule, name));
         }
         if !self.0.insert((table, name.to_owned())) {
             return Err(Mistake::Twice {
@@ -334,6 +354,10 @@ mod tests {
         let cases = [
             ("version = 2".to_owned(), "version must be 1, got 2"),
             (token("hash = \"abc\"\nroles = []"), "token \"ci\": hash must be `sha256:`"),
+            (token("hash = canary\nroles = []"), "line 4: "),
+            (token("hash = \"canary\"\nroles = []"), "got \"another text\""),
+            ("version = 1\n[[certificate]]\nsubject = \"spiffe://a\"\nroles = []".to_owned(), "`uri:` or `email:`"),
+            ("version = 1\n[[token]]\nname = \"oidc:ada\"\nhash = \"\"\nroles = []".to_owned(), "do not start with `oidc:`"),
             (token(&format!("hash = \"{hash}\"\nroles = [\"root\"]")), "roles must be metrics, viewer"),
             (token(&format!("hash = \"{hash}\"\nroles = []\nexpires = 2027-06-30")), "expires must be a time in UTC"),
             (token(&format!("hash = \"{hash}\"\nroles = []\nrole = 1")), "unknown field `role`"),
@@ -345,6 +369,7 @@ mod tests {
         for (text, expected) in cases {
             let message = Credentials::parse(&text).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
+            assert!(!message.contains("canary"), "{message}");
         }
     }
 

@@ -22,7 +22,7 @@ mod token;
 mod token_file;
 
 pub(crate) use self::{
-    audit::{AuditEntry, AuditLog},
+    audit::{AuditEntry, AuditLog, AuditPlace},
     authenticator::Authenticator,
     identity::{Identity, Limits},
     oidc::{Oidc, OidcError, OidcOptions},

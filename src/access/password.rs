@@ -9,14 +9,20 @@ use argon2::{
 use rand::{TryRngCore as _, rngs::OsRng};
 use tokio::sync::Semaphore;
 
+use super::Refusal;
+
 /// Memory of one hash, in KiB: the second recommendation of OWASP's password storage guide.
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
-/// A hash of the file that needs more is refused, because logins could exhaust the memory.
+/// Hashes of the file that need more are refused, because logins could exhaust the machine.
 const MAX_MEMORY_KIB: u32 = 256 * 1024;
+const MAX_PASSES: u32 = 16;
+const MAX_LANES: u32 = 16;
 /// Hashes that are computed at the same time.
 const CONCURRENT: usize = 2;
+/// Passwords that are checked or wait for it.
+const MAX_WAITING: usize = 32;
 /// Longest accepted password in bytes.
 pub(crate) const MAX_PASSWORD: usize = 1024;
 
@@ -28,9 +34,12 @@ impl PasswordHash {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let parsed = argon2::PasswordHash::new(text).ok()?;
         let is_argon2id = Algorithm::try_from(parsed.algorithm).ok()? == Algorithm::Argon2id;
-        let memory = Params::try_from(&parsed).ok()?.m_cost();
+        let params = Params::try_from(&parsed).ok()?;
+        let is_bounded = params.m_cost() <= MAX_MEMORY_KIB
+            && params.t_cost() <= MAX_PASSES
+            && params.p_cost() <= MAX_LANES;
         let has_hash = parsed.hash.is_some() && parsed.salt.is_some();
-        (is_argon2id && has_hash && memory <= MAX_MEMORY_KIB).then(|| Self(text.to_owned()))
+        (is_argon2id && has_hash && is_bounded).then(|| Self(text.to_owned()))
     }
 
     /// Takes tens of milliseconds.
@@ -64,6 +73,7 @@ fn hasher() -> Argon2<'static> {
 #[derive(Debug)]
 pub(super) struct Passwords {
     places: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     /// Compared for unknown users, so that the time of a refusal is the same for a known one.
     decoy: Option<PasswordHash>,
 }
@@ -72,34 +82,46 @@ impl Passwords {
     pub(super) fn new() -> Self {
         Self {
             places: Arc::new(Semaphore::new(CONCURRENT)),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
             decoy: hash("").ok().map(PasswordHash),
         }
     }
 
     /// Returns whether the password matches the hash of a user; false without one.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] if too many passwords wait.
     #[expect(
         clippy::disallowed_methods,
         reason = "two hashes run at once, so they occupy two threads of the pool at most"
     )]
-    pub(super) async fn check(&self, hash: Option<PasswordHash>, password: String) -> bool {
+    pub(super) async fn check(
+        &self,
+        hash: Option<PasswordHash>,
+        password: String,
+    ) -> Result<bool, Refusal> {
+        let waiting = Arc::clone(&self.waiting).try_acquire_owned();
+        let waiting = waiting.map_err(|_| Refusal::Busy)?;
         let is_known = hash.is_some();
         let Some(hash) = hash.or_else(|| self.decoy.clone()) else {
-            return false;
+            return Ok(false);
         };
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
-            return false;
+            return Ok(false);
         };
         let checked = tokio::task::spawn_blocking(move || {
             let matches = hash.matches(&password);
-            drop(place);
+            drop((place, waiting));
             matches
         });
-        checked.await.unwrap_or(false) && is_known
+        Ok(checked.await.unwrap_or(false) && is_known)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
 
     #[test]
@@ -122,6 +144,7 @@ mod tests {
             "password",
             &reference.replace("argon2id", "argon2i"),
             &reference.replace("m=65536", "m=1048576"),
+            &reference.replace("t=2", "t=1000000"),
             "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ",
         ] {
             assert_eq!(PasswordHash::parse(wrong), None, "{wrong}");
@@ -131,9 +154,28 @@ mod tests {
     #[tokio::test]
     async fn unknown_user_is_refused_even_with_the_password_of_the_decoy() {
         let passwords = Passwords::new();
-        assert!(!passwords.check(None, String::new()).await);
+        assert_eq!(passwords.check(None, String::new()).await, Ok(false));
         let known = PasswordHash::parse(&hash("secret").unwrap());
-        assert!(passwords.check(known.clone(), "secret".to_owned()).await);
-        assert!(!passwords.check(known, "other".to_owned()).await);
+        let check = |text: &str| passwords.check(known.clone(), text.to_owned());
+        assert_eq!(check("secret").await, Ok(true));
+        assert_eq!(check("other").await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn logins_beyond_the_limit_are_refused() {
+        let passwords = Passwords::new();
+        let places = Arc::clone(&passwords.places);
+        let occupied = places.acquire_many(2).await.unwrap();
+        let mut waiting: Vec<_> = (0..MAX_WAITING)
+            .map(|_| Box::pin(passwords.check(None, String::new())))
+            .collect();
+        let mut context = Context::from_waker(Waker::noop());
+        for login in &mut waiting {
+            assert!(login.as_mut().poll(&mut context).is_pending());
+        }
+        let further = passwords.check(None, String::new()).await;
+        assert_eq!(further, Err(Refusal::Busy));
+        drop((waiting, occupied));
+        assert_eq!(passwords.check(None, String::new()).await, Ok(false));
     }
 }

@@ -16,6 +16,8 @@ pub(crate) enum Refusal {
     UnknownCertificate,
     /// The method of this credential is not enabled.
     MethodDisabled,
+    /// Too many passwords wait for their check.
+    Busy,
 }
 
 /// Refuses an identity whose credential has expired.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -13,12 +13,14 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::{
     Limits, Role,
-    credentials::{Credentials, Mistake},
+    credentials::{Credentials, Mistake, line_of},
     password,
     token::{self, TokenHash},
 };
 use crate::files;
 
+/// Another user could place a link in a shared directory.
+const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 /// A file of millions of tokens would be a mistake.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -36,8 +38,6 @@ pub(crate) enum TokenFileError {
     TooLarge { path: PathBuf, bytes: u64 },
     #[error("the token file {path} is not valid: {cause}", path = path.display())]
     Mistake { path: PathBuf, cause: Mistake },
-    #[error("{0}")]
-    NotToml(#[from] toml_edit::TomlError),
     #[error(
         "{kind} {name:?} exists already; choose another name, or remove it with `visage token revoke {name}`"
     )]
@@ -210,7 +210,7 @@ pub(crate) fn list(path: &Path) -> Result<Vec<Listed>, TokenFileError> {
     if read(path)?.is_none() {
         return Ok(Vec::new());
     }
-    let document: DocumentMut = read_text(path)?.unwrap_or_default().parse()?;
+    let document = parse(path, &read_text(path)?.unwrap_or_default())?;
     let mut listed = Vec::new();
     for (kind, name_key) in TABLES {
         for table in tables(&document, kind) {
@@ -270,11 +270,16 @@ fn edit<T>(
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let mut options = std::fs::OpenOptions::new();
-    options.create(true).truncate(false).write(true).mode(0o600);
+    options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(NO_FOLLOW);
     let lock = options.open(&lock_path).map_err(io)?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|error| io(error.into()))?;
     let text = read_text(path)?.unwrap_or_else(|| "version = 1\n".to_owned());
-    let mut document: DocumentMut = text.parse()?;
+    let mut document = parse(path, &text)?;
     let result = change(&mut document)?;
     let text = document.to_string();
     Credentials::parse(&text).map_err(|cause| TokenFileError::Mistake {
@@ -282,7 +287,25 @@ fn edit<T>(
         cause,
     })?;
     files::write_atomic(path, text.as_bytes()).map_err(io)?;
+    if rustix::process::geteuid().is_root() {
+        // The server may run as the owner of the directory.
+        let owner = fs::metadata(directory).map_err(io)?;
+        for file in [path, Path::new(&lock_path)] {
+            lchown(file, Some(owner.uid()), Some(owner.gid())).map_err(io)?;
+        }
+    }
     Ok(result)
+}
+
+fn parse(path: &Path, text: &str) -> Result<DocumentMut, TokenFileError> {
+    text.parse()
+        .map_err(|error: toml_edit::TomlError| TokenFileError::Mistake {
+            path: path.to_owned(),
+            cause: Mistake::Syntax {
+                line: line_of(text, error.span()),
+                message: error.message().to_owned(),
+            },
+        })
 }
 
 fn tables<'a>(document: &'a DocumentMut, kind: &str) -> impl Iterator<Item = &'a Table> {

@@ -78,6 +78,10 @@ pub(crate) enum Error {
     },
     #[error("{path}: the current server `{name}` has no entry; add [servers.{name}], or change `current`", path = path.display())]
     CurrentServer { path: PathBuf, name: String },
+    #[error(
+        "`cors_origins` must name origins when `auth` is on, got `*`; list the origins of the pages that may use this server"
+    )]
+    AllOrigins,
     #[error("`{setting}` requires `{required}`; set it too")]
     Incomplete {
         setting: &'static str,

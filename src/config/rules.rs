@@ -117,6 +117,9 @@ fn check_identity(config: &ServeConfig) -> Result<(), Error> {
             return Err(Error::Incomplete { setting, required });
         }
     }
+    if !config.auth.is_off() && config.cors_origins.iter().any(|origin| origin == "*") {
+        return Err(Error::AllOrigins);
+    }
     Ok(())
 }
 

@@ -188,6 +188,8 @@ fn a_reachable_listener_needs_authentication_and_tls() {
     assert!(text(&[tokens, tls[0], tls[1]]).contains("--data-roots"));
     assert!(text(&[("auth", "certificates"), tls[0], tls[1]]).contains("`tls_client_ca`"));
     assert!(text(&[("auth", "oidc"), tls[0], tls[1]]).contains("`oidc_issuer`"));
+    let origins = text(&[("auth", "tokens"), ("cors_origins", "*")]);
+    assert!(origins.contains("must name origins"), "{origins}");
     let error = resolved(&[], &[("auth", "passwords")], "").unwrap_err();
     assert!(
         error

@@ -79,15 +79,15 @@ impl<U: Message + Name + Default> Decoder for LimitedDecoder<U> {
         // Clients decode responses with the same codec.
         if U::NAME.ends_with("Request") {
             check::<U>(buffer.chunk())?;
-            recorded::record(buffer.chunk());
         }
-        let message = U::decode(buffer).map_err(|error| {
+        let message: U = U::decode(buffer).map_err(|error| {
             refused(
                 Code::InvalidArgument,
                 "MALFORMED_MESSAGE",
                 format!("failed to decode {}: {error}", U::NAME),
             )
         })?;
+        recorded::record(&message);
         Ok(Some(message))
     }
 }

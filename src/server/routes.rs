@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, middleware::from_fn};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_web::GrpcWebLayer;
@@ -11,7 +11,7 @@ use super::{
     error::Error,
     health,
     info::{method_names, server_info},
-    layers::{DeadlineLayer, RpcMetricsLayer},
+    layers::{DeadlineLayer, RpcMetricsLayer, require_grpc},
     reflection,
 };
 use crate::{
@@ -230,4 +230,5 @@ fn with_layers(services: Router, rpc_metrics: RpcMetricsLayer) -> Router {
         .layer(DeadlineLayer)
         .layer(rpc_metrics)
         .layer(GrpcWebLayer::new())
+        .layer(from_fn(require_grpc))
 }

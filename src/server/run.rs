@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use axum::middleware::from_fn;
 use tokio::{net::TcpListener, sync::watch};
@@ -88,14 +88,14 @@ async fn load_tls(config: &ServeConfig) -> Result<Option<Tls>, Error> {
     let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else {
         return Ok(None);
     };
-    let has_other_credentials = config.auth.tokens || config.auth.oidc;
     let files = TlsFiles {
         cert: cert.clone(),
         key: key.clone(),
         client_ca: config.tls_client_ca.clone(),
-        client_certificates: match has_other_credentials {
-            true => ClientCertificates::Optional,
-            false => ClientCertificates::Required,
+        // With authentication, each method and page decides: probes need no credential.
+        client_certificates: match config.auth.is_off() {
+            true => ClientCertificates::Required,
+            false => ClientCertificates::Optional,
         },
     };
     Ok(Some(Tls::load(files).await?))
@@ -145,8 +145,10 @@ async fn serve(
     let has_dashboard = home.is_some();
     let auth = auth::open(&config, http_address.port())?;
     auth::follow(&auth.authenticator, &tasks, &shutdown);
+    let audit = auth.audit.clone();
     let guards = guards(&config, auth.clone());
     let limits = connection_limits(&config);
+    let proxies: Arc<[_]> = config.trusted_proxies.as_slice().into();
     let pages = http::router(http::State {
         metrics: metrics.clone(),
         readiness,
@@ -163,6 +165,7 @@ async fn serve(
             protocols: Protocols::Http1,
             limits,
             tls: tls.clone(),
+            proxies: Arc::clone(&proxies),
         },
         metrics,
         shutdown.clone(),
@@ -176,6 +179,7 @@ async fn serve(
             protocols: Protocols::Http1AndHttp2,
             limits,
             tls,
+            proxies,
         };
         async move { network::serve(listeners.grpc, grpc, options, &shutdown).await }
     });
@@ -198,6 +202,9 @@ async fn serve(
         store: components.store,
     };
     let result = running.wait(&shutdown, config.shutdown_grace).await;
+    if let Some(audit) = audit {
+        audit.flush().await;
+    }
     if let Some(exporter) = trace_exporter {
         exporter.finish(traces::FLUSH_DEADLINE).await;
     }

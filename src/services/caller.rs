@@ -1,6 +1,10 @@
 //! The client and the deadline of a call.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::Instant,
+};
 
 use axum::extract::ConnectInfo;
 use http::{Extensions, HeaderMap};
@@ -56,9 +60,8 @@ impl Caller {
                     ),
                 ));
             }
-            None => address(extensions).map_or_else(Client::unknown, |address| {
-                Client::new(&address.ip().to_string())
-            }),
+            None => Source::of(extensions)
+                .map_or_else(Client::unknown, |source| Client::new(&source.to_string())),
         };
         Ok(Caller { client, deadline })
     }
@@ -69,11 +72,52 @@ pub(super) fn authenticated(identity: &Identity) -> Client {
     Client::new(&format!("identity {}", identity.owner()))
 }
 
-/// The address of the client, behind a trusted proxy as that proxy reports it.
+/// The user id of the client of a Unix socket, in the extensions of its requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UnixUser(pub(crate) u32);
+
+/// The address of a TCP client, behind a trusted proxy as that proxy reports it.
 pub(crate) fn address(extensions: &Extensions) -> Option<SocketAddr> {
     extensions
         .get::<ConnectInfo<SocketAddr>>()
         .map(|info| info.0)
+}
+
+pub(crate) fn user(extensions: &Extensions) -> Option<u32> {
+    extensions.get::<UnixUser>().map(|user| user.0)
+}
+
+/// The unit of limits on clients without an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    Network(IpAddr),
+    /// The user id of clients of a Unix socket.
+    User(u32),
+}
+
+impl Source {
+    pub(crate) fn of(extensions: &Extensions) -> Option<Self> {
+        let network = || address(extensions).map(|address| Self::Network(network_of(address.ip())));
+        user(extensions).map(Self::User).or_else(network)
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) => network.fmt(f),
+            Self::User(id) => write!(f, "uid {id}"),
+        }
+    }
+}
+
+/// An IPv4 address, or the /64 network of an IPv6 address: a client usually has a whole one, from
+/// which it could use each address (RFC 6177).
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +147,11 @@ mod tests {
         let by_header = client(Some("batch"), "10.0.0.1:5000").unwrap();
         assert_eq!(by_header, client(Some("batch"), "10.0.0.2:1").unwrap());
         assert_ne!(by_header, client(Some("page"), "10.0.0.1:5000").unwrap());
+        // The addresses of a /64 network belong to one client.
+        let v6 = client(None, "[2001:db8::1]:1").unwrap();
+        assert_eq!(v6, client(None, "[2001:db8::2:0:0:1]:2").unwrap());
+        assert_ne!(v6, client(None, "[2001:db8:0:1::1]:1").unwrap());
+        assert_eq!(by_address, client(None, "[::ffff:10.0.0.1]:1").unwrap());
         // A client cannot pretend to have another address.
         assert_ne!(by_address, client(Some("10.0.0.1"), "10.0.0.3:1").unwrap());
     }

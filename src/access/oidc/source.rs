@@ -3,7 +3,7 @@
 use std::{io::Read as _, path::PathBuf, time::Duration};
 
 use fs_err as fs;
-use ureq::Agent;
+use ureq::{Agent, Proxy};
 
 use super::keys::Keys;
 
@@ -93,6 +93,12 @@ fn get(url: &str) -> Result<Vec<u8>, OidcError> {
         .timeout_global(Some(TIMEOUT))
         // A redirect could leave TLS.
         .max_redirects(0)
+        // Plain HTTP is for this machine only, where a proxy would be a detour.
+        .proxy(if url.starts_with("https:") {
+            Proxy::try_from_env()
+        } else {
+            None
+        })
         .build()
         .into();
     let mut response = agent

@@ -14,7 +14,7 @@ use super::{
     signatures,
     source::{OidcError, Source},
 };
-use crate::access::{Identity, Limits, Refusal, Role, Roles};
+use crate::access::{Identity, Limits, Refusal, Role, Roles, credentials::OIDC_PREFIX};
 
 /// Interval of reading the keys again.
 const REFRESH: Duration = Duration::from_secs(300);
@@ -98,16 +98,20 @@ impl Oidc {
             let interval = if failed { MIN_REFRESH } else { REFRESH };
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
-                () = self.0.unknown_key.notified() => {
-                    tokio::time::sleep(MIN_REFRESH.saturating_sub(started.elapsed())).await;
-                }
+                () = self.unknown_key_after(started) => {}
                 () = shutdown.cancelled() => return,
             }
         }
     }
 
-    /// The identity of a token of the issuer, with the name in `preferred_username`, else `email`,
-    /// else `sub`. It owns what it creates under `sub`.
+    /// Waits until a token names an unknown key, and for the shortest interval since `started`.
+    async fn unknown_key_after(&self, started: Instant) {
+        self.0.unknown_key.notified().await;
+        tokio::time::sleep(MIN_REFRESH.saturating_sub(started.elapsed())).await;
+    }
+
+    /// The identity of a token of the issuer: `oidc:` and the name in `preferred_username`, else
+    /// `email`, else `sub`. It owns what it creates under `sub`.
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "all other errors are refused alike"
@@ -136,6 +140,7 @@ impl Oidc {
             .into_iter()
             .find_map(|claim| claims.get(claim)?.as_str())
             .filter(|name| !name.is_empty() && name.len() <= MAX_NAME)
+            .filter(|name| !name.chars().any(char::is_control))
             .ok_or(Refusal::Malformed)?;
         let subject = claims.get("sub").and_then(Value::as_str);
         let is_valid = |subject: &&str| {
@@ -149,7 +154,7 @@ impl Oidc {
         let expires =
             SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(expires.saturating_add(LEEWAY)));
         let identity = Identity::new(
-            name.to_owned(),
+            format!("{OIDC_PREFIX}{name}"),
             roles(&claims, &self.0.roles_claim),
             Limits::default(),
             expires,

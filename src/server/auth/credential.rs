@@ -5,14 +5,15 @@ use http::{HeaderMap, header};
 
 use crate::{
     access::{Authenticator, Identity, Refusal},
-    server::network::ConnectionState,
+    server::{layers::origin::is_foreign, network::ConnectionState},
 };
 
 /// The scheme of the header `authorization`, in lower case.
 const BEARER: &str = "bearer ";
 
-/// The identity of the request: of its bearer token, else its session, else its client
-/// certificate.
+/// The identity of the request: of its bearer token, else its valid session, else its client
+/// certificate. A session counts for pages of this server only, because the browser sends its
+/// cookie with requests of other pages of the same site too.
 pub(super) fn identify(
     authenticator: &Authenticator,
     cookie: &str,
@@ -29,13 +30,16 @@ pub(super) fn identify(
         }
         return authenticator.bearer(token.trim());
     }
-    if let Some(id) = session_cookie(headers, cookie) {
-        return authenticator.session(id);
+    let session = session_cookie(headers, cookie)
+        .filter(|_| !is_foreign(request))
+        .map(|id| authenticator.session(id));
+    if let Some(Ok(identity)) = session {
+        return Ok(identity);
     }
     let connection = request.extensions().get::<ConnectionState>();
     match connection.and_then(|connection| connection.peer_certificate.as_ref()) {
         Some(certificate) => authenticator.certificate(certificate),
-        None => Err(Refusal::Missing),
+        None => session.unwrap_or(Err(Refusal::Missing)),
     }
 }
 

@@ -14,6 +14,7 @@ mod revocable;
 mod rules;
 
 pub(super) use self::{
+    audit::{Audited, record},
     credential::session_cookie,
     follow::{follow, open},
     layer::{Auth, check},

@@ -49,7 +49,12 @@ pub(super) fn role_required(roles: &[Role], form: &Form) -> Response {
     )
 }
 
-/// Too many refused credentials from the address.
+/// A change that the audit log cannot record.
+pub(super) fn failed(form: &Form) -> Response {
+    respond(&status::panicked(), form, StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Too many refused requests of the client.
 pub(super) fn limited(refused: &Status, form: &Form) -> Response {
     respond(refused, form, StatusCode::TOO_MANY_REQUESTS)
 }

@@ -1,16 +1,14 @@
 //! Sessions of browsers: `/login`, `/logout` and `/session`.
 
-use std::net::SocketAddr;
-
 use axum::{
     Extension, Router,
     body::Bytes,
-    extract::{ConnectInfo, DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, FromRequest as _, Request, State},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use http::{
-    HeaderMap, HeaderValue, StatusCode,
+    HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE},
 };
 use serde::Deserialize;
@@ -18,8 +16,8 @@ use serde_json::{Value, json};
 
 use crate::{
     access::{Identity, Refusal, Role},
-    server::auth::{Auth, session_cookie},
-    services::status,
+    server::auth::{Audited, Auth, record, session_cookie},
+    services::{caller::Source, status},
 };
 
 /// Longest accepted body of a login in bytes.
@@ -44,11 +42,13 @@ pub(in crate::server) fn router(auth: Auth) -> Router {
 }
 
 /// 204 with a session cookie.
-async fn log_in(
-    State(auth): State<Auth>,
-    address: Option<Extension<ConnectInfo<SocketAddr>>>,
-    body: Bytes,
-) -> Response {
+async fn log_in(State(auth): State<Auth>, request: Request) -> Response {
+    let source = Source::of(request.extensions());
+    let audited = Audited::of(&request);
+    let body = match Bytes::from_request(request, &()).await {
+        Ok(body) => body,
+        Err(refused) => return refused.into_response(),
+    };
     let Ok(login) = serde_json::from_slice::<Login>(&body) else {
         let message = "the body must be JSON with `name` and `password`, or with `token`";
         return respond(StatusCode::BAD_REQUEST, &json!({ "error": message }));
@@ -57,8 +57,8 @@ async fn log_in(
         return StatusCode::NO_CONTENT.into_response();
     }
     // Before the password is checked, which takes time and memory.
-    if let Some(Extension(ConnectInfo(address))) = address
-        && let Err(refused) = auth.logins.count(address.ip())
+    if let Some(source) = source
+        && let Err(refused) = auth.logins.count(source)
     {
         let body = json!({ "error": refused.message() });
         return respond(StatusCode::TOO_MANY_REQUESTS, &body);
@@ -68,24 +68,45 @@ async fn log_in(
         Login::Password { name, password } => auth.authenticator.log_in(&name, password).await,
         Login::Token { token } => auth.authenticator.log_in_with_token(token.trim()),
     };
-    match session {
-        Ok(id) => with_cookie(&auth, &id, ""),
+    let identity = session.as_ref().ok().map(|started| started.name.clone());
+    let response = match session {
+        Ok(started) => with_cookie(&auth, &started.id, ""),
         Err(refusal) => {
             let refused = status::login_refused(refusal);
-            respond(
-                StatusCode::UNAUTHORIZED,
-                &json!({ "error": refused.message() }),
-            )
+            let code = match refusal {
+                Refusal::Busy => StatusCode::TOO_MANY_REQUESTS,
+                _ => StatusCode::UNAUTHORIZED,
+            };
+            respond(code, &json!({ "error": refused.message() }))
         }
-    }
+    };
+    audit(&auth, audited, identity, response.status()).await;
+    response
 }
 
 /// Ends the session, if there is one.
-async fn log_out(State(auth): State<Auth>, headers: HeaderMap) -> Response {
-    if let Some(id) = session_cookie(&headers, &auth.cookie) {
-        auth.authenticator.log_out(id);
+async fn log_out(
+    State(auth): State<Auth>,
+    Extension(identity): Extension<Identity>,
+    request: Request,
+) -> Response {
+    let response = with_cookie(&auth, "", "; Max-Age=0");
+    let audited = Audited::of(&request);
+    let id = session_cookie(request.headers(), &auth.cookie).map(str::to_owned);
+    drop(request);
+    if let Some(id) = id.filter(|_| identity.is_authenticated()) {
+        auth.authenticator.log_out(&id);
+        let name = Some(identity.name().to_owned());
+        audit(&auth, audited, name, response.status()).await;
     }
-    with_cookie(&auth, "", "; Max-Age=0")
+    response
+}
+
+async fn audit(auth: &Auth, audited: Audited, identity: Option<String>, status: StatusCode) {
+    if let Some(log) = &auth.audit {
+        let outcome = status.as_u16().to_string();
+        record(log, audited, identity, outcome).await;
+    }
 }
 
 /// The name and the roles of the client; 401 without a session.

@@ -27,7 +27,7 @@ use crate::{
     config::AuthMethods,
     server::{
         auth::Auth,
-        layers::AuthFailures,
+        layers::{Denials, Failures},
         network::{Limits, PortOptions, Protocols, Sockets},
     },
     telemetry::{exporter, metrics::Port},
@@ -78,8 +78,9 @@ impl Server {
                 authenticator: Authenticator::open(AuthMethods::default(), PathBuf::new(), None)
                     .unwrap(),
                 audit: None,
-                failures: AuthFailures::default(),
-                logins: AuthFailures::default(),
+                failures: Failures::of_sources(),
+                logins: Failures::of_sources(),
+                denials: Denials::of_identities(),
                 cookie: Arc::from("visage-0"),
             },
             home: None,
@@ -93,6 +94,7 @@ impl Server {
                 header_timeout: Duration::from_secs(30),
             },
             tls: None,
+            proxies: Arc::default(),
         };
         let sockets = Sockets {
             tcp: listener,

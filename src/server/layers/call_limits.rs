@@ -4,7 +4,6 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
-    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -27,7 +26,7 @@ use crate::{
     access::Identity,
     proto::in_flight::{Budget, Held},
     server::network::ConnectionState,
-    services::{caller, status},
+    services::{caller::Source, status},
 };
 
 /// Uploads are written to disk as they arrive, and have limits of their own.
@@ -54,7 +53,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Open {
     all: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_source: HashMap<Source, usize>,
     /// Identities with a limit of their own, by name.
     by_identity: HashMap<String, usize>,
 }
@@ -89,7 +88,7 @@ impl CallLimits {
     /// RESOURCE_EXHAUSTED at a limit.
     fn start(
         &self,
-        address: Option<IpAddr>,
+        source: Option<Source>,
         identity: Option<&Identity>,
     ) -> Result<OpenCall, Status> {
         let limited = identity.and_then(|identity| {
@@ -98,8 +97,8 @@ impl CallLimits {
         });
         let per_address = self.shared.calls_per_address;
         let mut open = self.shared.lock();
-        let of_address = address.map_or(0, |address| count(&open.by_address, &address));
-        if open.all >= self.shared.calls || of_address >= per_address {
+        let of_source = source.map_or(0, |source| count(&open.by_source, &source));
+        if open.all >= self.shared.calls || of_source >= per_address {
             return Err(status::too_many_calls(per_address));
         }
         if let Some((name, limit)) = &limited
@@ -109,15 +108,15 @@ impl CallLimits {
         }
         let identity = limited.map(|(name, _)| name);
         open.all += 1;
-        if let Some(address) = address {
-            *open.by_address.entry(address).or_default() += 1;
+        if let Some(source) = source {
+            *open.by_source.entry(source).or_default() += 1;
         }
         if let Some(name) = &identity {
             *open.by_identity.entry(name.clone()).or_default() += 1;
         }
         Ok(OpenCall {
             shared: Arc::clone(&self.shared),
-            address,
+            source,
             identity,
         })
     }
@@ -148,7 +147,7 @@ impl Shared {
 #[derive(Debug)]
 struct OpenCall {
     shared: Arc<Shared>,
-    address: Option<IpAddr>,
+    source: Option<Source>,
     /// The name of an identity with a limit of its own.
     identity: Option<String>,
 }
@@ -157,8 +156,8 @@ impl Drop for OpenCall {
     fn drop(&mut self) {
         let mut open = self.shared.lock();
         open.all -= 1;
-        if let Some(address) = &self.address {
-            end(&mut open.by_address, address);
+        if let Some(source) = &self.source {
+            end(&mut open.by_source, source);
         }
         if let Some(identity) = &self.identity {
             end(&mut open.by_identity, identity);
@@ -169,14 +168,14 @@ impl Drop for OpenCall {
 /// The middleware of both ports.
 pub(crate) async fn limit(limits: CallLimits, request: Request, next: Next) -> Response {
     let extensions = request.extensions();
-    let address = caller::address(extensions).map(|address| address.ip());
+    let source = Source::of(extensions);
     let connection = extensions
         .get::<ConnectionState>()
         .cloned()
         .unwrap_or_default();
     let content_type = request.headers().get(CONTENT_TYPE).cloned();
     let is_http1 = request.version() < Version::HTTP_2;
-    let call = match limits.start(address, extensions.get::<Identity>()) {
+    let call = match limits.start(source, extensions.get::<Identity>()) {
         Ok(call) => call,
         Err(refused) => return refusal(&refused, content_type),
     };
@@ -281,7 +280,8 @@ mod tests {
             streams: Vec::new(),
         });
         let start = |address: u32, identity: Option<&Identity>| {
-            limits.start(Some(Ipv4Addr::from(address).into()), identity)
+            let source = Source::Network(Ipv4Addr::from(address).into());
+            limits.start(Some(source), identity)
         };
         let (ci, phone) = (identity("ci", Some(2)), identity("phone", None));
         let first = start(1, Some(&ci)).unwrap();
@@ -296,7 +296,7 @@ mod tests {
         drop(start(2, Some(&ci)).unwrap());
         drop((first, third, fourth));
         let open = limits.shared.lock();
-        assert_eq!((open.all, open.by_address.len()), (0, 0));
+        assert_eq!((open.all, open.by_source.len()), (0, 0));
         assert!(open.by_identity.is_empty());
     }
 }

@@ -23,7 +23,7 @@ pub(super) use self::{
     headers::add_headers,
     origin::Allowed,
     proxies::TrustedProxies,
-    rate::{AuthFailures, Rates},
-    refused::{grpc_response, is_grpc},
+    rate::{Denials, Failures, Rates},
+    refused::{grpc_response, is_grpc, require_grpc},
     rpc_metrics::RpcMetricsLayer,
 };

@@ -58,11 +58,7 @@ impl Allowed {
             return Ok(());
         }
         let headers = request.headers();
-        let host = request
-            .uri()
-            .authority()
-            .map(|authority| authority.as_str().to_owned())
-            .or_else(|| text(headers, &HOST));
+        let host = host_of(request);
         if let Some(host) = &host
             && !self.allows_host(host)
         {
@@ -106,17 +102,39 @@ impl Allowed {
         {
             return true;
         }
-        // A proxy may have ended TLS, so the scheme of the request is unknown.
-        let (Some((scheme, authority)), Some(host)) = (origin.split_once("://"), host) else {
-            return false;
-        };
-        let port = match scheme {
-            "http" => ":80",
-            "https" => ":443",
-            _ => return false,
-        };
-        let plain = |text: &str| text.strip_suffix(port).unwrap_or(text).to_ascii_lowercase();
-        plain(authority) == plain(host)
+        host.is_some_and(|host| is_own(origin, host))
+    }
+}
+
+/// The authority that the client named.
+fn host_of(request: &Request) -> Option<String> {
+    let authority = request.uri().authority();
+    authority
+        .map(|authority| authority.as_str().to_owned())
+        .or_else(|| text(request.headers(), &HOST))
+}
+
+/// The origin has the name and the port of the server.
+fn is_own(origin: &str, host: &str) -> bool {
+    // A proxy may have ended TLS, so the scheme of the request is unknown.
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return false;
+    };
+    let port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    let plain = |text: &str| text.strip_suffix(port).unwrap_or(text).to_ascii_lowercase();
+    plain(authority) == plain(host)
+}
+
+/// A page of another origin sent the request.
+pub(crate) fn is_foreign(request: &Request) -> bool {
+    match (text(request.headers(), &ORIGIN), host_of(request)) {
+        (None, _) => false,
+        (Some(origin), Some(host)) => !is_own(&origin, &host),
+        (Some(_), None) => true,
     }
 }
 
@@ -298,6 +316,26 @@ mod tests {
             checked("POST", "/", &proxied, &["visage.example.org"], &[]),
             Ok(())
         );
+    }
+
+    #[test]
+    fn pages_of_allowed_origins_are_foreign() {
+        let foreign = |headers: &[(&str, &str)]| {
+            let mut request = Request::builder().uri("/predict");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            is_foreign(&request.body(Body::empty()).unwrap())
+        };
+        let host = ("host", "visage.example.org");
+        assert!(!foreign(&[host]));
+        assert!(!foreign(&[host, ("origin", "https://visage.example.org")]));
+        assert!(foreign(&[host, ("origin", "https://app.example.org")]));
+        assert!(foreign(&[
+            host,
+            ("origin", "https://visage.example.org:8443")
+        ]));
+        assert!(foreign(&[("origin", "https://visage.example.org")]));
     }
 
     #[test]

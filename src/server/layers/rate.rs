@@ -3,9 +3,9 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    net::IpAddr,
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use axum::{extract::Request, middleware::Next, response::Response};
@@ -19,47 +19,57 @@ use tonic::Status;
 use super::call_limits::refusal;
 use crate::{
     access::Identity,
-    services::{caller, status},
+    services::{caller::Source, status},
 };
 
 /// Clients that are distinguished at once; further ones share one rate.
 const MAX_CLIENTS: usize = 16_384;
+/// Shortest interval of the searches for clients that can be forgotten, which lock the table.
+const CLEANING_INTERVAL: Duration = Duration::from_secs(1);
 /// Different rates of identities.
 const MAX_RATES: usize = 256;
-/// Failed authentications of one address in a minute.
+/// Failed authentications of one client in a minute.
 const MAX_FAILURES: NonZeroU32 = NonZeroU32::new(10).expect("it is not 0");
+/// Refused calls of one client in a minute that the audit log records.
+const MAX_DENIALS: NonZeroU32 = NonZeroU32::new(60).expect("it is not 0");
 /// Probes are not counted.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/grpc.health.v1.Health/Check"];
 
 /// A rate for each of a bounded number of clients.
 #[derive(Debug)]
-struct Limiter<K: Hash + Eq + Clone>(
-    RateLimiter<Option<K>, HashMapStateStore<Option<K>>, DefaultClock, NoOpMiddleware>,
-);
+struct Limiter<K: Hash + Eq + Clone> {
+    limiter: RateLimiter<Option<K>, HashMapStateStore<Option<K>>, DefaultClock, NoOpMiddleware>,
+    cleaned: Mutex<Instant>,
+}
 
 impl<K: Hash + Eq + Clone> Limiter<K> {
     fn new(quota: Quota) -> Self {
-        Self(RateLimiter::hashmap(quota))
+        Self {
+            limiter: RateLimiter::hashmap(quota),
+            cleaned: Mutex::new(Instant::now()),
+        }
     }
 
     /// Counts a call; returns false if the client has used its rate.
     fn allows(&self, client: K) -> bool {
         let mut client = Some(client);
-        if self.0.len() >= MAX_CLIENTS {
-            // Clients that could make all their calls at once again.
-            self.0.retain_recent();
-            if self.0.len() >= MAX_CLIENTS {
+        if self.limiter.len() >= MAX_CLIENTS {
+            self.clean();
+            if self.limiter.len() >= MAX_CLIENTS {
                 client = None;
             }
         }
-        self.0.check_key(&client).is_ok()
+        self.limiter.check_key(&client).is_ok()
     }
-}
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Client {
-    Identity(String),
-    Address(IpAddr),
+    /// Forgets clients that could make all their calls at once again.
+    fn clean(&self) {
+        let mut cleaned = self.cleaned.lock().unwrap_or_else(PoisonError::into_inner);
+        if cleaned.elapsed() >= CLEANING_INTERVAL {
+            self.limiter.retain_recent();
+            *cleaned = Instant::now();
+        }
+    }
 }
 
 /// Limits on the calls that start in a second. Cheap to clone.
@@ -70,15 +80,20 @@ pub(crate) struct Rates(Arc<Inner>);
 struct Inner {
     /// Of clients without a limit of their own.
     default: Option<NonZeroU32>,
-    by_rate: Mutex<HashMap<NonZeroU32, Arc<Limiter<Client>>>>,
+    /// Of clients without an identity. They have a table of their own, so that many addresses do
+    /// not fill that of the identities.
+    sources: Option<Limiter<Source>>,
+    identities: Mutex<HashMap<NonZeroU32, Arc<Limiter<String>>>>,
 }
 
 impl Rates {
     /// `calls_per_second` is for clients without a limit of their own; 0 for no limit.
     pub(crate) fn new(calls_per_second: u32) -> Self {
+        let default = NonZeroU32::new(calls_per_second);
         Self(Arc::new(Inner {
-            default: NonZeroU32::new(calls_per_second),
-            by_rate: Mutex::default(),
+            default,
+            sources: default.map(|rate| Limiter::new(Quota::per_second(rate))),
+            identities: Mutex::default(),
         }))
     }
 
@@ -89,26 +104,26 @@ impl Rates {
     pub(crate) fn check(
         &self,
         identity: Option<&Identity>,
-        address: Option<IpAddr>,
+        source: Option<Source>,
     ) -> Result<(), Status> {
         let identity = identity.filter(|identity| identity.is_authenticated());
         let own = identity.and_then(|identity| identity.limits().calls_per_second);
         let Some(rate) = own.and_then(NonZeroU32::new).or(self.0.default) else {
             return Ok(());
         };
-        let client = match (identity, address) {
-            (Some(identity), _) => Client::Identity(identity.name().to_owned()),
-            (None, Some(address)) => Client::Address(address),
-            (None, None) => return Ok(()),
+        let is_allowed = match (identity, source, &self.0.sources) {
+            (Some(identity), _, _) => self.limiter(rate).allows(identity.name().to_owned()),
+            (None, Some(source), Some(limiter)) => limiter.allows(source),
+            (None, _, _) => true,
         };
-        if self.limiter(rate).allows(client) {
+        if is_allowed {
             return Ok(());
         }
         Err(status::too_fast(rate.get()))
     }
 
-    fn limiter(&self, rate: NonZeroU32) -> Arc<Limiter<Client>> {
-        let by_rate = self.0.by_rate.lock();
+    fn limiter(&self, rate: NonZeroU32) -> Arc<Limiter<String>> {
+        let by_rate = self.0.identities.lock();
         let mut by_rate = by_rate.unwrap_or_else(PoisonError::into_inner);
         if by_rate.len() >= MAX_RATES && !by_rate.contains_key(&rate) {
             // The rates of identities changed very often.
@@ -121,26 +136,48 @@ impl Rates {
     }
 }
 
-/// Limits failed authentications by address. Cheap to clone.
+/// Limits the refused requests of a client in a minute. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct AuthFailures(Arc<Limiter<IpAddr>>);
+pub(crate) struct Refusals<K: Hash + Eq + Clone> {
+    limiter: Arc<Limiter<K>>,
+    per_minute: NonZeroU32,
+}
 
-impl Default for AuthFailures {
-    fn default() -> Self {
-        Self(Arc::new(Limiter::new(Quota::per_minute(MAX_FAILURES))))
+impl<K: Hash + Eq + Clone> Refusals<K> {
+    fn new(per_minute: NonZeroU32) -> Self {
+        Self {
+            limiter: Arc::new(Limiter::new(Quota::per_minute(per_minute))),
+            per_minute,
+        }
+    }
+
+    /// Counts a refusal.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED, in place of the response to the request, if there were too many.
+    pub(crate) fn count(&self, client: K) -> Result<(), Status> {
+        if self.limiter.allows(client) {
+            return Ok(());
+        }
+        Err(status::too_many_failures(self.per_minute.get()))
     }
 }
 
-impl AuthFailures {
-    /// Counts an attempt: a refused credential, or a password before it is checked.
-    ///
-    /// # Errors
-    /// RESOURCE_EXHAUSTED, in place of the response to the attempt, if there were too many.
-    pub(crate) fn count(&self, address: IpAddr) -> Result<(), Status> {
-        if self.0.allows(address) {
-            return Ok(());
-        }
-        Err(status::too_many_failures(MAX_FAILURES.get()))
+/// Failed authentications. A login counts before the password is checked.
+pub(crate) type Failures = Refusals<Source>;
+
+/// Calls of valid identities that lack a role, by the name of the identity.
+pub(crate) type Denials = Refusals<String>;
+
+impl Failures {
+    pub(crate) fn of_sources() -> Self {
+        Self::new(MAX_FAILURES)
+    }
+}
+
+impl Denials {
+    pub(crate) fn of_identities() -> Self {
+        Self::new(MAX_DENIALS)
     }
 }
 
@@ -150,8 +187,7 @@ pub(crate) async fn limit(rates: Rates, request: Request, next: Next) -> Respons
         return next.run(request).await;
     }
     let extensions = request.extensions();
-    let address = caller::address(extensions).map(|address| address.ip());
-    match rates.check(extensions.get::<Identity>(), address) {
+    match rates.check(extensions.get::<Identity>(), Source::of(extensions)) {
         Ok(()) => next.run(request).await,
         Err(refused) => refusal(&refused, request.headers().get(CONTENT_TYPE).cloned()),
     }
@@ -166,8 +202,8 @@ mod tests {
     use super::*;
     use crate::access::{Limits, Role, Roles};
 
-    fn address(number: u32) -> IpAddr {
-        Ipv4Addr::from(number).into()
+    fn address(number: u32) -> Source {
+        Source::Network(Ipv4Addr::from(number).into())
     }
 
     fn identity(name: &str, calls_per_second: Option<u32>) -> Identity {
@@ -206,7 +242,7 @@ mod tests {
 
     #[test]
     fn failures_are_counted_by_address() {
-        let failures = AuthFailures::default();
+        let failures = Failures::of_sources();
         assert_eq!(passed(|| failures.count(address(1))), 10);
         assert!(failures.count(address(2)).is_ok());
         let refused = failures.count(address(1)).unwrap_err();
@@ -225,6 +261,6 @@ mod tests {
                 .count(),
             10
         );
-        assert!(limiter.0.len() <= MAX_CLIENTS + 1);
+        assert!(limiter.limiter.len() <= MAX_CLIENTS + 1);
     }
 }

@@ -51,14 +51,13 @@ pub(in crate::server) struct ConnectionState {
     pub(in crate::server) is_tls: bool,
     /// The verified certificate of the client in DER.
     pub(in crate::server) peer_certificate: Option<Arc<[u8]>>,
-    /// The user id of the client of a Unix socket.
-    pub(in crate::server) peer_uid: Option<u32>,
 }
 
 /// An accepted connection.
 pub(super) struct Accepted {
     pub(super) socket: Socket,
-    pub(super) peer: SocketAddr,
+    /// `None` for a Unix socket.
+    pub(super) peer: Option<SocketAddr>,
     pub(super) watcher: Watcher,
     pub(super) shutdown: CancellationToken,
 }
@@ -76,6 +75,7 @@ pub(super) async fn serve(accepted: Accepted, router: Router, options: PortOptio
         protocols,
         limits,
         tls,
+        proxies: _,
     } = options;
     let opened = tokio::select! {
         opened = tokio::time::timeout(limits.header_timeout, socket.open(tls.as_ref(), protocols)) => opened,
@@ -85,11 +85,12 @@ pub(super) async fn serve(accepted: Accepted, router: Router, options: PortOptio
         stream,
         is_tls,
         peer_certificate,
-        peer_uid,
+        peer_user,
+        authorities_changed,
     } = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => {
-            tracing::debug!(%peer, %error, "a TLS handshake failed");
+            tracing::debug!(?peer, %error, "a TLS handshake failed");
             metrics::connection_refused(port, ConnectionRefusal::Handshake);
             return;
         }
@@ -105,7 +106,7 @@ pub(super) async fn serve(accepted: Accepted, router: Router, options: PortOptio
     let (protocol, stream) = match detected {
         Ok(Ok(detected)) => detected,
         Ok(Err(error)) => {
-            tracing::debug!(%peer, %error, "a connection ended before its first request");
+            tracing::debug!(?peer, %error, "a connection ended before its first request");
             return;
         }
         Err(_) => {
@@ -114,21 +115,26 @@ pub(super) async fn serve(accepted: Accepted, router: Router, options: PortOptio
         }
     };
     if protocol == Protocol::Http2 && protocols == Protocols::Http1 {
-        tracing::debug!(%peer, "refused HTTP/2 on a port that serves HTTP/1.1");
+        tracing::debug!(?peer, "refused HTTP/2 on a port that serves HTTP/1.1");
         return;
     }
 
     let state = ConnectionState {
         is_tls,
         peer_certificate,
-        peer_uid,
         ..ConnectionState::default()
     };
     let (responses, close) = (state.responses.clone(), state.close.clone());
     let service = router.map_request(move |request: Request<_>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(state.clone());
+        let extensions = request.extensions_mut();
+        if let Some(peer) = peer {
+            extensions.insert(ConnectInfo(peer));
+        }
+        if let Some(user) = peer_user {
+            extensions.insert(user);
+        }
+        extensions.insert(state.clone());
         request
     });
     let http = builder(protocol, limits.header_timeout);
@@ -137,15 +143,18 @@ pub(super) async fn serve(accepted: Accepted, router: Router, options: PortOptio
     tokio::select! {
         ended = connection => {
             if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "a connection failed");
+                tracing::debug!(?peer, %error, "a connection failed");
             }
         }
         () = close.cancelled() => {
             metrics::connection_refused(port, ConnectionRefusal::NoRequest);
         }
+        () = authorities_changed.cancelled() => {
+            tracing::debug!(?peer, "closed a connection because tls_client_ca has changed");
+        }
         () = stalled(&responses) => {
             metrics::connection_refused(port, ConnectionRefusal::NotRead);
-            tracing::debug!(%peer, "closed a connection whose client does not read its responses");
+            tracing::debug!(?peer, "closed a connection whose client does not read its responses");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
+use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,10 @@ use super::{
     stream::Sockets,
     tls::Tls,
 };
-use crate::telemetry::metrics::{self, ConnectionRefusal, Port};
+use crate::{
+    services::caller::network_of,
+    telemetry::metrics::{self, ConnectionRefusal, Port},
+};
 
 /// File descriptors that are not for connections: the database, artifacts, workers, uploads.
 const RESERVED_DESCRIPTORS: u64 = 128;
@@ -70,6 +74,8 @@ pub(in crate::server) struct PortOptions {
     pub(in crate::server) limits: Limits,
     /// For TCP connections.
     pub(in crate::server) tls: Option<Tls>,
+    /// Networks of proxies, which have many clients, so the limit for an address does not apply.
+    pub(in crate::server) proxies: Arc<[IpNet]>,
 }
 
 /// Serves each connection in its own task until `shutdown`, then waits for the running requests.
@@ -87,11 +93,16 @@ pub(in crate::server) async fn serve(
             accepted = sockets.accept() => accepted,
             () = shutdown.cancelled() => break,
         };
-        let place = match open.take(peer.ip()) {
+        let address = peer.map(|peer| peer.ip().to_canonical());
+        let limited = address.filter(|address| {
+            let is_proxy = |network: &IpNet| network.contains(address);
+            !options.proxies.iter().any(is_proxy)
+        });
+        let place = match open.take(limited.map(network_of)) {
             Ok(place) => place,
             Err(refusal) => {
                 metrics::connection_refused(port, refusal);
-                tracing::debug!(%peer, reason = refusal.as_str(), "refused a connection");
+                tracing::debug!(?peer, reason = refusal.as_str(), "refused a connection");
                 continue;
             }
         };
@@ -123,6 +134,7 @@ struct OpenConnections {
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
+    /// By [`network_of`] the address.
     by_address: HashMap<IpAddr, usize>,
 }
 
@@ -134,17 +146,19 @@ impl OpenConnections {
         }
     }
 
-    /// Counts a connection until the place is dropped.
-    fn take(&self, address: IpAddr) -> Result<Place, ConnectionRefusal> {
+    /// Counts a connection until the place is dropped; without an address, only in all.
+    fn take(&self, address: Option<IpAddr>) -> Result<Place, ConnectionRefusal> {
         let mut counts = lock(&self.counts);
         if counts.all >= self.limits.connections {
             return Err(ConnectionRefusal::Limit);
         }
-        let from_address = counts.by_address.entry(address).or_default();
-        if *from_address >= self.limits.per_address {
-            return Err(ConnectionRefusal::AddressLimit);
+        if let Some(address) = address {
+            let from_address = counts.by_address.entry(address).or_default();
+            if *from_address >= self.limits.per_address {
+                return Err(ConnectionRefusal::AddressLimit);
+            }
+            *from_address += 1;
         }
-        *from_address += 1;
         counts.all += 1;
         Ok(Place {
             counts: Arc::clone(&self.counts),
@@ -157,17 +171,20 @@ impl OpenConnections {
 #[derive(Debug)]
 struct Place {
     counts: Arc<Mutex<Counts>>,
-    address: IpAddr,
+    address: Option<IpAddr>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = lock(&self.counts);
         counts.all -= 1;
-        if let Some(from_address) = counts.by_address.get_mut(&self.address) {
+        let Some(address) = &self.address else {
+            return;
+        };
+        if let Some(from_address) = counts.by_address.get_mut(address) {
             *from_address -= 1;
             if *from_address == 0 {
-                counts.by_address.remove(&self.address);
+                counts.by_address.remove(address);
             }
         }
     }
@@ -190,12 +207,13 @@ mod tests {
             per_address: 2,
             header_timeout: Duration::ZERO,
         });
-        let [one, two] = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
+        let [one, two] = [1, 2].map(|last| Some(IpAddr::from([10, 0, 0, last])));
         let first = open.take(one).unwrap();
         let _second = open.take(one).unwrap();
         assert_eq!(open.take(one).unwrap_err(), ConnectionRefusal::AddressLimit);
         let third = open.take(two).unwrap();
         assert_eq!(open.take(two).unwrap_err(), ConnectionRefusal::Limit);
+        assert_eq!(open.take(None).unwrap_err(), ConnectionRefusal::Limit);
         drop((first, third));
         assert!(open.take(one).is_ok());
         assert_eq!(lock(&open.counts).by_address.len(), 1);

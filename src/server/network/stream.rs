@@ -1,21 +1,16 @@
 //! Byte streams of connections, and their clients.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixStream},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{protocol::Protocols, tls::Tls, unix_socket::UnixSocket};
-
-/// The address of all clients of Unix sockets, which no client of a TCP socket has.
-pub(in crate::server) const UNIX_PEER: SocketAddr =
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+use crate::services::caller::UnixUser;
 
 /// The listening sockets of a port.
 #[derive(Debug)]
@@ -25,15 +20,16 @@ pub(in crate::server) struct Sockets {
 }
 
 impl Sockets {
-    /// Waits and retries on its own when the process has no file descriptors left.
-    pub(super) async fn accept(&mut self) -> (Socket, SocketAddr) {
+    /// A socket with the address of its TCP client. Waits and retries on its own when the process
+    /// has no file descriptors left.
+    pub(super) async fn accept(&mut self) -> (Socket, Option<SocketAddr>) {
         let Some(unix) = &mut self.unix else {
             let (stream, peer) = Listener::accept(&mut self.tcp).await;
-            return (Socket::Tcp(stream), peer);
+            return (Socket::Tcp(stream), Some(peer));
         };
         tokio::select! {
-            (stream, peer) = Listener::accept(&mut self.tcp) => (Socket::Tcp(stream), peer),
-            stream = unix.accept() => (Socket::Unix(stream), UNIX_PEER),
+            (stream, peer) = Listener::accept(&mut self.tcp) => (Socket::Tcp(stream), Some(peer)),
+            stream = unix.accept() => (Socket::Unix(stream), None),
         }
     }
 }
@@ -54,7 +50,9 @@ pub(super) struct Opened {
     pub(super) stream: Box<dyn Bytes>,
     pub(super) is_tls: bool,
     pub(super) peer_certificate: Option<Arc<[u8]>>,
-    pub(super) peer_uid: Option<u32>,
+    pub(super) peer_user: Option<UnixUser>,
+    /// Cancelled when the authority of the client's certificate may not be accepted any more.
+    pub(super) authorities_changed: CancellationToken,
 }
 
 impl Socket {
@@ -72,8 +70,9 @@ impl Socket {
                 return Ok(Opened {
                     is_tls: false,
                     peer_certificate: None,
-                    peer_uid: stream.peer_cred().ok().map(|found| found.uid()),
+                    peer_user: stream.peer_cred().ok().map(|found| UnixUser(found.uid())),
                     stream: Box::new(stream),
+                    authorities_changed: CancellationToken::new(),
                 });
             }
             Self::Tcp(stream) => stream,
@@ -87,17 +86,21 @@ impl Socket {
                 stream: Box::new(stream),
                 is_tls: false,
                 peer_certificate: None,
-                peer_uid: None,
+                peer_user: None,
+                authorities_changed: CancellationToken::new(),
             });
         };
-        let stream = tls.accept(stream, protocols).await?;
+        let (stream, authorities_changed) = tls.accept(stream, protocols).await?;
         let chain = stream.get_ref().1.peer_certificates();
+        let leaf = chain.and_then(<[_]>::first);
         Ok(Opened {
             is_tls: true,
-            peer_certificate: chain
-                .and_then(<[_]>::first)
-                .map(|leaf| Arc::from(leaf.as_ref())),
-            peer_uid: None,
+            peer_certificate: leaf.map(|leaf| Arc::from(leaf.as_ref())),
+            peer_user: None,
+            authorities_changed: match leaf {
+                Some(_) => authorities_changed,
+                None => CancellationToken::new(),
+            },
             stream: Box::new(stream),
         })
     }

@@ -1,5 +1,6 @@
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -32,6 +33,7 @@ async fn start(router: Router, limits: Limits) -> (SocketAddr, DropGuard) {
             protocols: Protocols::Http1AndHttp2,
             limits,
             tls: None,
+            proxies: Arc::default(),
         };
         serve(sockets, router, options, &serving).await;
     });

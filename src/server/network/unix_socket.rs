@@ -12,6 +12,8 @@ use std::{
 use axum::serve::Listener;
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::files;
+
 /// The owner and the group of the socket may connect.
 const MODE: u32 = 0o660;
 
@@ -30,9 +32,17 @@ impl UnixSocket {
     /// Another file at the path, a server that listens there, or any failure of the system.
     pub(in crate::server) fn bind(path: &Path) -> io::Result<Self> {
         remove_stale(path)?;
-        let listener = UnixListener::bind(path)?;
-        let file = SocketFile::new(path)?;
-        fs_err::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+        // In a private directory until it has its mode, because the process's mask of modes may
+        // let everybody connect.
+        let private = tempfile::Builder::new()
+            .prefix(".v")
+            .tempdir_in(files::parent_dir(path))?;
+        // Short, because the system limits the path of a socket to 107 bytes.
+        let hidden = private.path().join("s");
+        let listener = UnixListener::bind(&hidden)?;
+        fs_err::set_permissions(&hidden, std::fs::Permissions::from_mode(MODE))?;
+        let file = SocketFile::new(&hidden, path)?;
+        fs_err::rename(&hidden, path)?;
         Ok(Self {
             listener,
             _file: file,
@@ -73,8 +83,9 @@ struct SocketFile {
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> io::Result<Self> {
-        let found = fs_err::symlink_metadata(path)?;
+    /// Of the socket at `hidden`, which is renamed to `path`.
+    fn new(hidden: &Path, path: &Path) -> io::Result<Self> {
+        let found = fs_err::symlink_metadata(hidden)?;
         Ok(Self {
             path: path.to_owned(),
             device: found.dev(),

@@ -33,6 +33,10 @@ pub(crate) fn unauthenticated(refusal: Refusal) -> Status {
             INVALID,
             "this server does not accept this kind of credential (setting auth)",
         ),
+        Refusal::Busy => (
+            Row::retry(Code::ResourceExhausted, "TOO_MANY_REQUESTS"),
+            "too many logins wait for their check; try again in some seconds",
+        ),
     };
     row.status(message)
 }
@@ -46,7 +50,8 @@ pub(crate) fn login_refused(refusal: Refusal) -> Status {
         | Refusal::Malformed
         | Refusal::Expired
         | Refusal::UnknownCertificate
-        | Refusal::MethodDisabled => unauthenticated(refusal),
+        | Refusal::MethodDisabled
+        | Refusal::Busy => unauthenticated(refusal),
     }
 }
 

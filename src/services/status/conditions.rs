@@ -79,7 +79,7 @@ pub(crate) fn too_fast(calls_per_second: u32) -> Status {
 /// Too many attempts to authenticate.
 pub(crate) fn too_many_failures(limit: u32) -> Status {
     Row::new(Code::ResourceExhausted, "TOO_MANY_FAILURES").status(format_args!(
-        "more than {limit} authentications of this address failed within a minute; try again later"
+        "more than {limit} requests of this client were refused within a minute; try again later"
     ))
 }
 

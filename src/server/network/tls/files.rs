@@ -55,6 +55,11 @@ impl Contents {
         }
         hasher.finalize().into()
     }
+
+    /// Of the authorities of clients alone.
+    pub(super) fn authorities_digest(&self) -> [u8; 32] {
+        Sha256::digest(self.client_ca.as_deref().unwrap_or_default()).into()
+    }
 }
 
 /// A checked configuration without protocols, and the end of its certificate's validity.

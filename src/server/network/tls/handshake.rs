@@ -7,8 +7,12 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
+use tokio_util::sync::CancellationToken;
 
-use super::{TlsError, TlsFiles, files::Checked};
+use super::{
+    TlsError, TlsFiles,
+    files::{Checked, Contents},
+};
 use crate::{server::network::protocol::Protocols, telemetry::metrics};
 
 /// Certificates are renewed earlier than this before their end.
@@ -25,6 +29,9 @@ struct Current {
     grpc: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
     digest: [u8; 32],
+    /// Of the authorities of clients.
+    authorities: [u8; 32],
+    authorities_changed: CancellationToken,
 }
 
 impl Tls {
@@ -35,16 +42,26 @@ impl Tls {
     pub(in crate::server) async fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let contents = files.read().await?;
         files.warn_of_readable_key();
-        let current = Current::new(files.check(&contents)?, contents.digest());
+        let current = Current::new(files.check(&contents)?, &contents);
         Ok(Self {
             files: Arc::new(files),
             current: Arc::new(ArcSwap::from_pointee(current)),
         })
     }
 
-    /// Replaces the configuration for further connections.
-    pub(super) fn replace(&self, checked: Checked, digest: [u8; 32]) {
-        self.current.store(Arc::new(Current::new(checked, digest)));
+    /// Replaces the configuration for further connections. Connections with a client certificate
+    /// are closed if the authorities differ.
+    pub(super) fn replace(&self, checked: Checked, contents: &Contents) {
+        let mut new = Current::new(checked, contents);
+        let previous = self.current.load_full();
+        let is_same = previous.authorities == new.authorities;
+        if is_same {
+            new.authorities_changed = previous.authorities_changed.clone();
+        }
+        self.current.store(Arc::new(new));
+        if !is_same {
+            previous.authorities_changed.cancel();
+        }
     }
 
     /// The digest of the files in use.
@@ -52,6 +69,7 @@ impl Tls {
         self.current.load().digest
     }
 
+    /// Returns the stream, and a token that is cancelled when the authorities of clients change.
     /// The caller limits the time.
     ///
     /// # Errors
@@ -61,17 +79,19 @@ impl Tls {
         &self,
         stream: TcpStream,
         protocols: Protocols,
-    ) -> io::Result<TlsStream<TcpStream>> {
+    ) -> io::Result<(TlsStream<TcpStream>, CancellationToken)> {
+        let current = self.current.load_full();
         let config = match protocols {
-            Protocols::Http1 => Arc::clone(&self.current.load().http),
-            Protocols::Http1AndHttp2 => Arc::clone(&self.current.load().grpc),
+            Protocols::Http1 => Arc::clone(&current.http),
+            Protocols::Http1AndHttp2 => Arc::clone(&current.grpc),
         };
-        TlsAcceptor::from(config).accept(stream).await
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        Ok((stream, current.authorities_changed.clone()))
     }
 }
 
 impl Current {
-    fn new(checked: Checked, digest: [u8; 32]) -> Self {
+    fn new(checked: Checked, contents: &Contents) -> Self {
         let Checked { config, expires } = checked;
         metrics::certificate_expiry(expires);
         let left = expires.duration_since(SystemTime::now());
@@ -93,7 +113,9 @@ impl Current {
         Self {
             grpc: with_protocols(&[b"h2", b"http/1.1"]),
             http: with_protocols(&[b"http/1.1"]),
-            digest,
+            digest: contents.digest(),
+            authorities: contents.authorities_digest(),
+            authorities_changed: CancellationToken::new(),
         }
     }
 }

@@ -62,11 +62,11 @@ impl Reload {
     /// Returns whether the files in use were replaced.
     async fn load(&self) -> Result<bool, TlsError> {
         let contents = self.tls.files.read().await?;
-        let digest = contents.digest();
-        if digest == self.tls.digest() {
+        if contents.digest() == self.tls.digest() {
             return Ok(false);
         }
-        self.tls.replace(self.tls.files.check(&contents)?, digest);
+        self.tls
+            .replace(self.tls.files.check(&contents)?, &contents);
         Ok(true)
     }
 }

@@ -10,6 +10,7 @@ use tokio_rustls::{
     TlsConnector,
     rustls::{ClientConfig, RootCertStore, crypto::ring},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{ClientCertificates, Tls, TlsError, TlsFiles, reload::Reload};
 use crate::server::network::protocol::Protocols;
@@ -64,6 +65,7 @@ struct Seen {
     server: Vec<u8>,
     protocol: Option<Vec<u8>>,
     client: Option<Vec<u8>>,
+    authorities_changed: CancellationToken,
 }
 
 async fn handshake(
@@ -99,13 +101,14 @@ async fn handshake(
     };
     let accepting = async { tls.accept(listener.accept().await?.0, protocols).await };
     let (connected, accepted) = tokio::join!(connecting, accepting);
-    let (accepted, connected) = (accepted?, connected?);
+    let ((accepted, authorities_changed), connected) = (accepted?, connected?);
     let leaf = |chain: Option<&[CertificateDer<'static>]>| Some(chain?.first()?.to_vec());
     let session = connected.get_ref().1;
     Ok(Seen {
         server: leaf(session.peer_certificates()).unwrap(),
         protocol: session.alpn_protocol().map(<[u8]>::to_vec),
         client: leaf(accepted.get_ref().1.peer_certificates()),
+        authorities_changed,
     })
 }
 
@@ -214,6 +217,39 @@ async fn changed_files_are_used_and_a_bad_pair_is_refused() {
     assert_eq!(reload.refused, None);
     let expected = CertificateDer::from_pem_slice(next.0.as_bytes()).unwrap();
     assert_eq!(current().await, expected.to_vec());
+}
+
+#[tokio::test]
+async fn change_of_the_authorities_of_clients_is_reported_to_open_connections() {
+    let (authority, clients, others) = (Authority::new(), Authority::new(), Authority::new());
+    let (directory, mut files) = server(&authority);
+    let path = directory.path().join("clients.pem");
+    fs_err::write(&path, clients.0.pem()).unwrap();
+    files.client_ca = Some(path.clone());
+    let tls = Tls::load(files.clone()).await.unwrap();
+    let mut reload = Reload {
+        tls: tls.clone(),
+        refused: None,
+    };
+    let known = clients.issue(ExtendedKeyUsagePurpose::ClientAuth);
+    let connect = async || {
+        let seen = handshake(&tls, &authority, Some(&known), Protocols::Http1, &[]).await;
+        seen.map(|seen| seen.authorities_changed)
+    };
+    let open = connect().await.unwrap();
+    write(
+        &files,
+        &authority.issue(ExtendedKeyUsagePurpose::ServerAuth),
+    );
+    reload.check(false).await;
+    assert!(
+        !open.is_cancelled(),
+        "only the server's certificate changed"
+    );
+    fs_err::write(&path, others.0.pem()).unwrap();
+    reload.check(false).await;
+    assert!(open.is_cancelled());
+    assert!(connect().await.is_err());
 }
 
 #[tokio::test]
