@@ -64,7 +64,7 @@ CALLS = {
     "TOO_MANY_CALLS": "The maximum number of calls is open, in all or from this address (`max_calls_per_address`). Retry when some have finished.",
     "TOO_MANY_CALLS_PER_SECOND": "This client starts more calls in a second than `max_calls_per_second`, or the limit of its identity, allows. Send them more slowly.",
     "TOO_MANY_STREAMS": "`max_event_streams` event streams are open, or `max_event_streams_per_client` of this client. End others, or follow `trainings/-` with one stream.",
-    "TOO_MANY_FAILURES": "More than 10 authentications of this address failed within a minute. Try again later.",
+    "TOO_MANY_FAILURES": "Within a minute, more than 10 credentials of this client were wrong, or it lacked the role for more than 60 calls. Try again later.",
     "REQUEST_TOO_SLOW": "The bytes of the request stopped arriving for `stall_timeout`. Send it again.",
     "QUEUE_FULL": "The queue holds `max_queued_images` images (for `PRIORITY_BATCH`, three quarters of that). Wait as requested by `RetryInfo`, and send fewer images at once.",
     "CLIENT_SHARE_FULL": "The queue has room, but this client has used its share while others are waiting. Wait as requested by `RetryInfo`, and send fewer images at once.",

@@ -217,7 +217,56 @@ class Authentication(unittest.TestCase):
         for token in self.tokens.values():
             self.assertNotIn(token, everything)
         self.assertEqual(os.stat(self.server.path("data/audit.jsonl")).st_mode & 0o777, 0o600)
+
+    def test_logins_and_logouts_are_in_the_audit_log(self):
+        self.change("user", "grace", "--role", "viewer", data=b"staple of the horse\n")
+        address = self.server.http_address
+
+        def log_in(password):
+            return ask(address, "POST", "/login", json.dumps({"name": "grace", "password": password}))
+
+        self.assertEqual(log_in("guess")[0], 401)
+        cookie = log_in("staple of the horse")[2]["set-cookie"].split(";")[0]
+        self.assertEqual(ask(address, "POST", "/logout", headers={"Cookie": cookie})[0], 204)
+
+        def entries():
+            with open(self.server.path("data/audit.jsonl"), encoding="utf-8") as file:
+                lines = [json.loads(line) for line in file]
+            return [(line["call"], line["outcome"]) for line in lines if line["identity"] == "grace" or line["outcome"] == "401"]
+
+        server.wait_for(lambda: ("POST /logout", "204") in entries(), "the logout is recorded")
+        self.assertIn(("POST /login", "401"), entries())
+        self.assertIn(("POST /login", "204"), entries())
+
+    def test_grpc_methods_refuse_the_content_types_of_forms(self):
+        path = "/visage.v1.SystemService/GetServerInfo"
+        for address in (self.server.http_address, self.server.grpc_address):
+            for content_type in ("text/plain", "application/x-www-form-urlencoded", None):
+                headers = {"Authorization": "Bearer " + self.tokens["admin"]}
+                headers.update({"Content-Type": content_type} if content_type else {})
+                status, body, _ = ask(address, "POST", path, b"\0\0\0\0\0", headers)
+                self.assertEqual(status, 415, (address, content_type))
+                self.assertIn(b"application/grpc", body)
         self.assertEqual(os.stat(self.server.path("data/tokens.toml")).st_mode & 0o777, 0o600)
+
+
+class AllowedOrigins(unittest.TestCase):
+    def test_page_of_an_allowed_origin_needs_a_token_and_cannot_use_the_session(self):
+        origin = "https://app.example.org"
+        running = server.Server("--auth", "tokens", "--cors-origins", origin)
+        self.addCleanup(running.close)
+        token = new_token(running, "ci", "--role", "viewer")
+
+        def status(**headers):
+            return ask(running.http_address, "GET", "/endpoints", headers=headers)[0]
+
+        server.wait_for(lambda: status(Authorization="Bearer " + token) == 200, "the token is known", 60)
+        _, _, headers = ask(running.http_address, "POST", "/login", json.dumps({"token": token}))
+        cookie = headers["set-cookie"].split(";")[0]
+        self.assertEqual(status(Cookie=cookie), 200)
+        self.assertEqual(status(Cookie=cookie, Origin="http://" + running.http_address), 200)
+        self.assertEqual(status(Cookie=cookie, Origin=origin), 401)
+        self.assertEqual(status(Authorization="Bearer " + token, Origin=origin), 200)
 
 
 class FailedAttempts(unittest.TestCase):

@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 
 use crate::{
     access::{Identity, Refusal, Role},
-    server::auth::{Audited, Auth, record, session_cookie},
+    server::{
+        auth::{Audited, Auth, record, session_cookie},
+        layers::proxies::is_https,
+    },
     services::{caller::Source, status},
 };
 
@@ -45,6 +48,7 @@ pub(in crate::server) fn router(auth: Auth) -> Router {
 async fn log_in(State(auth): State<Auth>, request: Request) -> Response {
     let source = Source::of(request.extensions());
     let audited = Audited::of(&request);
+    let is_https = is_https(request.headers());
     let body = match Bytes::from_request(request, &()).await {
         Ok(body) => body,
         Err(refused) => return refused.into_response(),
@@ -70,7 +74,7 @@ async fn log_in(State(auth): State<Auth>, request: Request) -> Response {
     };
     let identity = session.as_ref().ok().map(|started| started.name.clone());
     let response = match session {
-        Ok(started) => with_cookie(&auth, &started.id, ""),
+        Ok(started) => with_cookie(&auth, &started.id, is_https, ""),
         Err(refusal) => {
             let refused = status::login_refused(refusal);
             let code = match refusal {
@@ -90,7 +94,8 @@ async fn log_out(
     Extension(identity): Extension<Identity>,
     request: Request,
 ) -> Response {
-    let response = with_cookie(&auth, "", "; Max-Age=0");
+    let is_https = is_https(request.headers());
+    let response = with_cookie(&auth, "", is_https, "; Max-Age=0");
     let audited = Audited::of(&request);
     let id = session_cookie(request.headers(), &auth.cookie).map(str::to_owned);
     drop(request);
@@ -139,8 +144,8 @@ fn respond(status: StatusCode, body: &Value) -> Response {
 }
 
 /// The cookie is sent with requests of this site only, and scripts cannot read it.
-fn with_cookie(auth: &Auth, id: &str, attributes: &str) -> Response {
-    let secure = if auth.cookie.starts_with("__Host-") {
+fn with_cookie(auth: &Auth, id: &str, is_https: bool, attributes: &str) -> Response {
+    let secure = if is_https || auth.cookie.starts_with("__Host-") {
         "; Secure"
     } else {
         ""

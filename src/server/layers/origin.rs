@@ -18,7 +18,7 @@ use http::{
 };
 
 use super::refused::grpc_response;
-use crate::services::status;
+use crate::{server::network::ConnectionState, services::status};
 
 /// For probes; it has no content.
 const LIVENESS: &str = "/livez";
@@ -65,10 +65,11 @@ impl Allowed {
             return Err(Refusal::Host(host.clone()));
         }
         match text(headers, &ORIGIN) {
-            Some(origin) if !self.allows_origin(&origin, host.as_deref()) => {
-                Err(Refusal::Origin(origin))
-            }
-            Some(_) => Ok(()),
+            Some(origin) if self.0.allows(&origin) => Ok(()),
+            Some(origin) => match is_foreign(request) {
+                true => Err(Refusal::Origin(origin)),
+                false => Ok(()),
+            },
             None => {
                 let is_safe = matches!(
                     *request.method(),
@@ -93,16 +94,12 @@ impl Allowed {
                 allowed == "*" || *allowed == name || *allowed == host.to_ascii_lowercase()
             })
     }
+}
 
-    fn allows_origin(&self, origin: &str, host: Option<&str>) -> bool {
-        let listed = &self.0.origins;
-        if listed
-            .iter()
-            .any(|allowed| allowed == "*" || allowed == origin)
-        {
-            return true;
-        }
-        host.is_some_and(|host| is_own(origin, host))
+impl Names {
+    fn allows(&self, origin: &str) -> bool {
+        let mut listed = self.origins.iter();
+        listed.any(|allowed| allowed == "*" || allowed == origin)
     }
 }
 
@@ -115,12 +112,14 @@ fn host_of(request: &Request) -> Option<String> {
 }
 
 /// The origin has the name and the port of the server.
-fn is_own(origin: &str, host: &str) -> bool {
-    // A proxy may have ended TLS, so the scheme of the request is unknown.
+fn is_own(origin: &str, host: &str, is_tls: bool) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else {
         return false;
     };
     let port = match scheme {
+        // Everybody on the way could have changed such a page.
+        "http" if is_tls => return false,
+        // Without TLS here, a proxy may have ended it.
         "http" => ":80",
         "https" => ":443",
         _ => return false,
@@ -131,9 +130,11 @@ fn is_own(origin: &str, host: &str) -> bool {
 
 /// A page of another origin sent the request.
 pub(crate) fn is_foreign(request: &Request) -> bool {
+    let connection = request.extensions().get::<ConnectionState>();
+    let is_tls = connection.is_some_and(|connection| connection.is_tls);
     match (text(request.headers(), &ORIGIN), host_of(request)) {
         (None, _) => false,
-        (Some(origin), Some(host)) => !is_own(&origin, &host),
+        (Some(origin), Some(host)) => !is_own(&origin, &host, is_tls),
         (Some(_), None) => true,
     }
 }
@@ -320,13 +321,18 @@ mod tests {
 
     #[test]
     fn pages_of_allowed_origins_are_foreign() {
-        let foreign = |headers: &[(&str, &str)]| {
-            let mut request = Request::builder().uri("/predict");
+        let foreign_to = |is_tls: bool, headers: &[(&str, &str)]| {
+            let connection = ConnectionState {
+                is_tls,
+                ..ConnectionState::default()
+            };
+            let mut request = Request::builder().uri("/predict").extension(connection);
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
             is_foreign(&request.body(Body::empty()).unwrap())
         };
+        let foreign = |headers: &[(&str, &str)]| foreign_to(false, headers);
         let host = ("host", "visage.example.org");
         assert!(!foreign(&[host]));
         assert!(!foreign(&[host, ("origin", "https://visage.example.org")]));
@@ -336,6 +342,9 @@ mod tests {
             ("origin", "https://visage.example.org:8443")
         ]));
         assert!(foreign(&[("origin", "https://visage.example.org")]));
+        let plain = [host, ("origin", "http://visage.example.org")];
+        assert!(!foreign(&plain));
+        assert!(foreign_to(true, &plain));
     }
 
     #[test]

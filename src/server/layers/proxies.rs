@@ -1,8 +1,9 @@
 //! The addresses of clients behind proxies.
 //!
-//! A proxy sends the address of its client as `x-forwarded-for`, and may distinguish clients by
-//! `client-id`. Any client can send these headers, and could avoid its limits with them, so they
-//! count only if they come from a proxy of the settings.
+//! A proxy sends the address of its client as `x-forwarded-for` and its scheme as
+//! `x-forwarded-proto`, and may distinguish clients by `client-id`. Any client can send these
+//! headers, and could avoid its limits with them, so they count only if they come from a proxy of
+//! the settings.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,6 +19,7 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const CLIENT_ID: HeaderName = HeaderName::from_static("client-id");
 
 /// The networks of `trusted_proxies`.
@@ -61,6 +63,12 @@ fn parse(hop: &str) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
+/// The client uses TLS to a trusted proxy.
+pub(crate) fn is_https(headers: &HeaderMap) -> bool {
+    let scheme = headers.get(FORWARDED_PROTO);
+    scheme.is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
 /// The middleware of both ports: replaces the address of a trusted proxy by that of its client, and
 /// removes the headers of everybody else.
 pub(crate) async fn identify(
@@ -77,8 +85,9 @@ pub(crate) async fn identify(
             request.extensions_mut().insert(address);
         }
         _ => {
-            request.headers_mut().remove(CLIENT_ID);
-            request.headers_mut().remove(FORWARDED_FOR);
+            for header in [CLIENT_ID, FORWARDED_FOR, FORWARDED_PROTO] {
+                request.headers_mut().remove(header);
+            }
         }
     }
     next.run(request).await

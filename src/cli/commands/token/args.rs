@@ -69,8 +69,10 @@ pub(super) enum Command {
         #[command(flatten)]
         rights: Rights,
     },
-    /// Add a client certificate by its common name or an alternative name
+    /// Add a client certificate by its DNS name or common name
     Certificate {
+        /// Name in the certificate. With `cn:`, `dns:`, `uri:` or `email:` before it, only that
+        /// kind of name counts
         subject: String,
         #[command(flatten)]
         rights: Rights,
