@@ -49,7 +49,7 @@ impl Sessions {
             }
             !is_over
         });
-        let is_own = |session: &Session| session.identity.name() == identity.name();
+        let is_own = |session: &Session| session.identity.owner() == identity.owner();
         if sessions.values().filter(|session| is_own(session)).count() >= MAX_OF_IDENTITY {
             evict(&mut sessions, is_own);
         }

@@ -101,7 +101,7 @@ impl Auth {
         let counted = match (found, source) {
             // A mistake or a scan.
             (Err(Refusal::Missing), _) => return response,
-            (Ok(identity), _) => self.denials.count(identity.name().to_owned()),
+            (Ok(identity), _) => self.denials.count(identity.owner().to_owned()),
             // A page that stays open longer than its session is not an attack.
             (Err(Refusal::Expired), Some(source)) => {
                 self.denials.count(format!("address {source}"))

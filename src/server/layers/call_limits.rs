@@ -54,7 +54,7 @@ struct Shared {
 struct Open {
     all: usize,
     by_source: HashMap<Source, usize>,
-    /// Identities with a limit of their own, by name.
+    /// Identities with a limit of their own, by owner.
     by_identity: HashMap<String, usize>,
 }
 
@@ -93,7 +93,7 @@ impl CallLimits {
     ) -> Result<OpenCall, Status> {
         let limited = identity.and_then(|identity| {
             let limit = identity.limits().calls?;
-            Some((identity.name().to_owned(), limit))
+            Some((identity.owner().to_owned(), limit))
         });
         let per_address = self.shared.calls_per_address;
         let mut open = self.shared.lock();
@@ -148,7 +148,7 @@ impl Shared {
 struct OpenCall {
     shared: Arc<Shared>,
     source: Option<Source>,
-    /// The name of an identity with a limit of its own.
+    /// The owner of an identity with a limit of its own.
     identity: Option<String>,
 }
 

@@ -112,7 +112,7 @@ impl Rates {
             return Ok(());
         };
         let is_allowed = match (identity, source, &self.0.sources) {
-            (Some(identity), _, _) => self.limiter(rate).allows(identity.name().to_owned()),
+            (Some(identity), _, _) => self.limiter(rate).allows(identity.owner().to_owned()),
             (None, Some(source), Some(limiter)) => limiter.allows(source),
             (None, _, _) => true,
         };
@@ -166,7 +166,7 @@ impl<K: Hash + Eq + Clone> Refusals<K> {
 /// Failed authentications. A login counts before the password is checked.
 pub(crate) type Failures = Refusals<Source>;
 
-/// Calls of valid identities that lack a role, by the name of the identity.
+/// Calls of valid identities that lack a role, by the owner of the identity.
 pub(crate) type Denials = Refusals<String>;
 
 impl Failures {
