@@ -3,6 +3,8 @@
 import http.client
 import json
 import os
+import tempfile
+import time
 import unittest
 import uuid
 
@@ -11,7 +13,7 @@ import grpc
 import api
 import server
 from api import dataset, training
-from test_auth import ask, bearer, new_token
+from test_auth import Issuer, ask, bearer, new_token
 from test_datasets import tar_of
 
 Code = grpc.StatusCode
@@ -21,7 +23,7 @@ ROLES = {"ada": "trainer", "eve": "trainer,deployer", "brief": "trainer", "viewe
 class OwnersTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = server.Server("--auth", "tokens")
+        cls.server = server.Server("--auth", "tokens", "--data-roots", ".")
         cls.addClassCleanup(cls.server.close)
         cls.faces = server.draw_faces(cls.server.path("faces"), count=40, seed=1, size=64)
         cls.tokens = {name: new_token(cls.server, name, "--role", roles) for name, roles in ROLES.items()}
@@ -120,7 +122,10 @@ class Trainings(OwnersTest):
     def setUpClass(cls):
         super().setUpClass()
         message = dataset.RegisterDatasetRequest(dataset_id="faces", path=cls.faces)
-        cls.server.client.datasets.RegisterDataset(message, metadata=bearer(cls.tokens["admin"]))
+        datasets, metadata = cls.server.client.datasets, bearer(cls.tokens["admin"])
+        datasets.RegisterDataset(message, metadata=metadata)
+        found = dataset.GetDatasetRequest(name="datasets/faces")
+        server.wait_for(lambda: datasets.GetDataset(found, metadata=metadata).dataset.state == dataset.DATASET_STATE_READY, "the dataset is scanned")
 
     def request(self, **fields):
         spec = training.TrainingSpec(dataset=training.DatasetSpec(name="datasets/faces"), init=training.InitSpec(kind=training.INIT_KIND_RANDOM),
@@ -181,6 +186,31 @@ class Trainings(OwnersTest):
         again = self.start("ada", training_id="mine")
         for found, by in ((again, "ada"), (first, "ada"), (other, "eve"), (third, "admin")):
             self.cancel(found.name, by)
+
+
+class Issued(unittest.TestCase):
+    def test_subject_and_not_the_name_is_the_owner(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        issuer = Issuer(directory.name)
+        issuer.add("ES256", "key")
+        keys = os.path.join(directory.name, "keys.json")
+        issuer.write(keys)
+        running = server.Server("--auth", "tokens,oidc", "--oidc-issuer", "https://login.example.org", "--oidc-audience", "visage", "--oidc-jwks", keys)
+        self.addCleanup(running.close)
+        claims = {"iss": "https://login.example.org", "aud": "visage", "preferred_username": "ada", "exp": int(time.time()) + 3600, "roles": ["trainer"]}
+
+        def status(token, path, method="HEAD"):
+            return ask(running.http_address, method, path, headers={"Authorization": "Bearer " + token, "Upload-Length": "4"})
+
+        first, second = (issuer.sign("key", {**claims, "sub": subject}) for subject in ("1234", "5678"))
+        token = new_token(running, "ada", "--role", "trainer")
+        for credential in (first, token):
+            server.wait_for(lambda: status(credential, "/v2", "GET")[0] == 200, "the credential is known", 60)
+        path = status(first, "/datasets/uploads", "POST")[2]["location"]
+        self.assertEqual([status(credential, path)[0] for credential in (first, second, token)], [200, 404, 404])
+        path = status(token, "/datasets/uploads", "POST")[2]["location"]
+        self.assertEqual([status(credential, path)[0] for credential in (first, second, token)], [404, 404, 200])
 
 
 class WithoutAuthentication(unittest.TestCase):

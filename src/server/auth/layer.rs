@@ -64,7 +64,9 @@ pub(in crate::server) async fn check(auth: Auth, mut request: Request, next: Nex
         }
         _ => until_invalid(&identity, next.run(request)).await,
     };
-    let response = response.unwrap_or_else(|| unauthenticated(Refusal::Expired, &form));
+    let Some(response) = response else {
+        return unauthenticated(Refusal::Expired, &form);
+    };
     if !identity.is_authenticated() {
         return response;
     }
@@ -130,8 +132,10 @@ async fn until_invalid(
         return Some(response.await);
     }
     tokio::select! {
-        response = response => Some(response),
+        // First, because the body of a response with an invalid credential ends with an error.
+        biased;
         () = identity.invalid() => None,
+        response = response => Some(response),
     }
 }
 
@@ -142,14 +146,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        access::{Limits, NewCredential, NewEntry, Role, add},
+        access::{Limits, NewCredential, NewEntry, Role, add, revoke},
         config::AuthMethods,
     };
 
     const STOP: &str = "/visage.v1.TrainingService/StopTraining";
 
-    /// The middleware around a handler that never responds, and the token of a trainer.
-    fn protected(directory: &std::path::Path) -> (Router, AuditLog, String) {
+    /// The middleware around a handler that never responds, its state, and the token of a trainer.
+    fn protected(directory: &std::path::Path) -> (Router, Auth, String) {
         let file = directory.join("tokens.toml");
         let entry = NewEntry {
             name: "ci".to_owned(),
@@ -166,17 +170,18 @@ mod tests {
         let audit = AuditLog::open(&directory.join("audit.jsonl")).unwrap();
         let auth = Auth {
             authenticator: Authenticator::open(methods, file, None).unwrap(),
-            audit: Some(audit.clone()),
+            audit: Some(audit),
             failures: Failures::of_sources(),
             logins: Failures::of_sources(),
             denials: Denials::of_identities(),
             cookie: Arc::from("visage-0"),
         };
         let handler = post(|| async { std::future::pending::<&str>().await });
+        let state = auth.clone();
         let router = Router::new().route(STOP, handler).layer(from_fn(
-            move |request: Request, next: Next| check(auth.clone(), request, next),
+            move |request: Request, next: Next| check(state.clone(), request, next),
         ));
-        (router, audit, token)
+        (router, auth, token)
     }
 
     fn request(path: &str, token: &str) -> Request {
@@ -186,8 +191,8 @@ mod tests {
             .unwrap()
     }
 
-    async fn entries(directory: &std::path::Path, audit: &AuditLog) -> Vec<serde_json::Value> {
-        audit.flush().await;
+    async fn entries(directory: &std::path::Path, auth: &Auth) -> Vec<serde_json::Value> {
+        auth.audit.as_ref().unwrap().flush().await;
         let text = fs_err::read_to_string(directory.join("audit.jsonl")).unwrap();
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())
@@ -197,11 +202,11 @@ mod tests {
     #[tokio::test]
     async fn change_of_a_client_that_left_is_recorded() {
         let directory = tempfile::tempdir().unwrap();
-        let (router, audit, token) = protected(directory.path());
+        let (router, auth, token) = protected(directory.path());
         let call = router.oneshot(request(STOP, &token));
         let left = tokio::time::timeout(std::time::Duration::from_millis(20), call).await;
         assert!(left.is_err());
-        let entries = entries(directory.path(), &audit).await;
+        let entries = entries(directory.path(), &auth).await;
         assert_eq!(entries.len(), 1, "{entries:?}");
         assert_eq!(entries[0]["identity"], "ci");
         assert_eq!(entries[0]["call"], STOP.trim_start_matches('/'));
@@ -209,9 +214,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn revoked_credential_ends_a_call_with_a_complete_response() {
+        let directory = tempfile::tempdir().unwrap();
+        let (router, auth, token) = protected(directory.path());
+        let mut call = std::pin::pin!(router.oneshot(request(STOP, &token)));
+        // The identity is found before the call waits.
+        assert!(futures_util::poll!(&mut call).is_pending());
+        revoke(auth.authenticator.token_file(), "ci").unwrap();
+        auth.authenticator.reload().unwrap();
+        let response = call.await.unwrap();
+        assert_eq!(response.status(), 401);
+        let body = axum::body::to_bytes(response.into_body(), 1000).await;
+        let text = String::from_utf8(body.unwrap().to_vec()).unwrap();
+        assert!(text.contains("CREDENTIAL_EXPIRED"), "{text}");
+    }
+
+    #[tokio::test]
     async fn denied_calls_are_recorded_with_a_short_path_and_up_to_a_limit() {
         let directory = tempfile::tempdir().unwrap();
-        let (router, audit, token) = protected(directory.path());
+        let (router, auth, token) = protected(directory.path());
         let path = format!("/{}", "x".repeat(5000));
         let mut statuses = Vec::new();
         for _ in 0..70 {
@@ -220,7 +241,7 @@ mod tests {
         }
         assert_eq!(statuses[..60], [403; 60]);
         assert_eq!(statuses.last(), Some(&429));
-        let entries = entries(directory.path(), &audit).await;
+        let entries = entries(directory.path(), &auth).await;
         // One more each second.
         assert!((60..65).contains(&entries.len()), "{}", entries.len());
         let call = entries[0]["call"].as_str().unwrap();
