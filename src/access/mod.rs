@@ -3,7 +3,7 @@
 //! - `role`: the roles. `identity`: a client with its roles and limits, which each request carries.
 //!   `owner`: resources that only their owner may change.
 //! - `token`: the text of tokens. `password`: hashes of passwords. `credentials`: the contents of
-//!   the token file; `token_file` reads and edits it.
+//!   the token file; `token_file` reads it, `token_edit` edits it.
 //! - `session`: sessions of browsers. `oidc`: JSON Web Tokens of an OpenID Connect issuer.
 //! - `authenticator`: finds the identity of a credential, or the `refusal`. `audit`: the log
 //!   of changes.
@@ -19,6 +19,7 @@ mod refusal;
 mod role;
 mod session;
 mod token;
+mod token_edit;
 mod token_file;
 
 pub(crate) use self::{
@@ -29,5 +30,6 @@ pub(crate) use self::{
     owner::Actor,
     refusal::Refusal,
     role::{Role, Roles},
-    token_file::{NewCredential, NewEntry, TokenFileError, add, list, revoke},
+    token_edit::{NewCredential, NewEntry, add, list, revoke},
+    token_file::TokenFileError,
 };
