@@ -24,7 +24,38 @@ fn main() -> Result<(), Box<dyn Error>> {
     compile_protos()?;
     embed_dashboard()?;
     link_libtorch();
+    compile_process_group();
     Ok(())
+}
+
+/// Compiles the C interface to libtorch's process group, if libtorch has its headers; without it a
+/// training runs in one process.
+fn compile_process_group() {
+    const RANKS: &str = "src/training/ranks";
+    println!("cargo:rustc-check-cfg=cfg(has_c10d)");
+    println!("cargo:rerun-if-changed={RANKS}/c10d.cpp");
+    println!("cargo:rerun-if-changed={RANKS}/gloo_headers");
+    let Some(libtorch) = env::var_os("LIBTORCH") else {
+        return;
+    };
+    let include = PathBuf::from(libtorch).join("include");
+    let header = include.join("torch/csrc/distributed/c10d/ProcessGroupGloo.hpp");
+    if !header.is_file() {
+        return;
+    }
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .define("USE_C10D_GLOO", None)
+        .include(format!("{RANKS}/gloo_headers"))
+        // As system headers, whose warnings are not shown.
+        .flag("-isystem")
+        .flag(&include)
+        .flag("-isystem")
+        .flag(include.join("torch/csrc/api/include"))
+        .file(format!("{RANKS}/c10d.cpp"))
+        .compile("visage_c10d");
+    println!("cargo:rustc-cfg=has_c10d");
 }
 
 /// Fails the build if the JPEG decoder was compiled without SIMD: it is several times slower, and

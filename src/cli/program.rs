@@ -10,7 +10,7 @@ use crate::{
         client::{RetryPolicy, wrong_port},
         commands::{
             completions, config, data, dataset, evaluate, info, log_level, man, models, predict,
-            serve, servers, sweep, synth, token, top, train, trainings, watch,
+            serve, servers, sweep, synth, token, top, train, trainings, watch, worker,
         },
         context::{Context, Outcome},
         error::Error,
@@ -167,7 +167,7 @@ pub(crate) enum Command {
     Man(man::Args),
     /// Run one training; started by the server, which communicates with it over pipes
     #[command(hide = true)]
-    Worker,
+    Worker(worker::Args),
 }
 
 /// Runs the program with the arguments and the environment of the process.
@@ -185,9 +185,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    if matches!(cli.command, Command::Worker) {
+    if let Command::Worker(args) = cli.command {
         serve::init_worker_logging();
-        return training::worker::main();
+        return training::worker::main(&args.into());
     }
     let mut output = Output::of_process(cli.global.json, cli.global.quiet);
     match prepare_and_run(cli, &mut output) {
@@ -255,6 +255,6 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<Outcome, Er
         Command::LogLevel(args) => Box::pin(log_level::run(args, context)).await,
         Command::Completions(args) => completions::run(args, parser(), context),
         Command::Man(args) => man::run(&args, parser(), context),
-        Command::Worker => unreachable!("`main` runs it without a runtime"),
+        Command::Worker(_) => unreachable!("`main` runs it without a runtime"),
     }
 }

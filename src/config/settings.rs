@@ -280,6 +280,10 @@ settings! {
         "Command in front of `visage worker`, such as `taskset -c 4-7` or `srun -n 1 -c 4`; it must pass standard input and output through. Use `worker_nice` for niceness.";
     worker_threads: u32 = 0, Count(0..=1024),
         "CPU threads of a training; 0 for as many as `threads`.";
+    worker_processes: u32 = 1, Count(1..=64),
+        "Processes on this machine that share a training on the CPU whose spec has `shards`: the largest power of two up to this number and the shards. The result does not depend on it. Each process computes on one thread.";
+    rank_timeout: Duration = Duration::from_secs(60), Duration(SECOND..=HOUR),
+        "Longest wait of one process of a training for another; then all end, and the training continues from its last full checkpoint.";
     worker_nice: u32 = 10, Count(0..=20),
         "Niceness of training processes, 0 to 19; 20 selects the idle scheduling policy, which affects predictions least. With 10, a training gets about a tenth of a busy CPU.";
     worker_silence_timeout: Duration = Duration::from_secs(15), Duration(Duration::from_secs(2)..=DAY),

@@ -21,7 +21,7 @@ use super::{
 ///
 /// For a training there are at least two training samples and one validation sample; the test
 /// split may be empty. See [`Purpose`]. Each split is sorted by name.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Dataset {
     pub train: Vec<Sample>,
     /// Selects the best epoch.
@@ -39,6 +39,16 @@ pub(crate) struct Dataset {
 }
 
 impl Dataset {
+    /// Returns a dataset of samples that another process scanned, without a digest and a report.
+    #[must_use]
+    pub(crate) fn of_samples(train: Vec<Sample>, val: Vec<Sample>) -> Self {
+        Dataset {
+            train,
+            val,
+            ..Dataset::default()
+        }
+    }
+
     #[must_use]
     pub(crate) fn split(&self, split: Split) -> &[Sample] {
         match split {

@@ -7,7 +7,7 @@ use super::{LeftOutColumns, Sample, Split};
 /// Examples for each reason and each kind of duplicates.
 const EXAMPLES: usize = 5;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Report {
     pub source: Source,
     pub split: SplitOrigin,
@@ -34,17 +34,19 @@ pub(crate) struct Report {
 }
 
 /// Origin of the ages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Source {
     /// File names.
+    #[default]
     Directory,
     Manifest,
 }
 
 /// Origin of the splits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum SplitOrigin {
     /// Sub-directories or the manifest's column.
+    #[default]
     Given,
     /// Content of each image and the seed.
     Hashed,
@@ -107,7 +109,7 @@ pub(crate) struct RejectCount {
     pub examples: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct SplitReport {
     pub images: u64,
     /// Encoded bytes of all images.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Labels;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Sample {
     /// Relative to the dataset, with `/` on every system.
     pub name: String,

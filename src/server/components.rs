@@ -22,7 +22,7 @@ use crate::{
     registry::Registry,
     store::{Store, TrainingLimits},
     telemetry::{metrics, traces::Traces},
-    training::supervisor::{Supervisor, SupervisorOptions},
+    training::supervisor::{Processes, Supervisor, SupervisorOptions},
 };
 
 pub(super) struct Components {
@@ -74,6 +74,10 @@ impl Components {
             reserve_file: data_dir.join("reserve"),
             event_directory: config.tensorboard.path(&data_dir, "runs"),
             launcher: config.worker_launcher.clone(),
+            ranks: Processes {
+                count: config.worker_processes,
+                timeout: config.rank_timeout,
+            },
             heartbeat_timeout: config.worker_silence_timeout,
             progress_timeout: config.worker_stall_timeout,
             grace: config.shutdown_grace,

@@ -21,6 +21,7 @@ mod metric;
 mod optimizer;
 mod parameters;
 mod protocol;
+mod ranks;
 pub(crate) mod resources;
 mod schedule;
 mod shards;

@@ -10,6 +10,9 @@ use prost::Message;
 /// Longest accepted frame in bytes; a longer one was not written by this protocol.
 pub(super) const MAX_FRAME: usize = 16 << 20;
 
+/// Exit code of a worker that lost another rank of its training.
+pub(super) const EXIT_RANK_LOST: u8 = 5;
+
 /// Writes one message and flushes.
 ///
 /// # Errors

@@ -55,6 +55,8 @@ mod prometheus;
 mod promotion;
 /// `visage dataset push` through a killed server.
 mod push;
+/// Trainings with several processes.
+mod ranks;
 /// Real photos, if they are available.
 mod real_faces;
 /// Registered datasets, and trainings on them.

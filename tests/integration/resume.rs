@@ -13,7 +13,7 @@ use crate::support::{Server, is_final, signal, small_spec};
 type Figures = Vec<u64>;
 
 /// The results of a training, without measurements of time.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Left {
     epochs: BTreeMap<u32, Figures>,
     /// Epoch, and SHA-256 of the weights and of the record of training images.

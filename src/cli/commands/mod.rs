@@ -20,3 +20,4 @@ pub(crate) mod top;
 pub(crate) mod train;
 pub(crate) mod trainings;
 pub(crate) mod watch;
+pub(crate) mod worker;

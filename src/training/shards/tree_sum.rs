@@ -39,23 +39,17 @@ impl TreeSum {
         })
     }
 
-    /// Writes the sum to `out`, multiplied by `factor`, and starts again.
+    /// Writes the sum to `out` and starts again.
     ///
     /// # Errors
     /// A failure of libtorch.
     ///
     /// # Panics
     /// If the number of vectors is not a power of two.
-    pub(crate) fn finish(&mut self, factor: f64, out: &mut Tensor) -> Result<(), Error> {
+    pub(crate) fn finish(&mut self, out: &mut Tensor) -> Result<(), Error> {
         assert_eq!(self.subtrees.len(), 1, "the vectors form one tree");
         if let Some((_, sum)) = self.subtrees.pop() {
-            tch::no_grad(|| {
-                out.f_copy_(&sum)?;
-                if factor != 1.0 {
-                    out.f_mul_scalar_(factor).map(drop)?;
-                }
-                Ok::<_, Error>(())
-            })?;
+            tch::no_grad(|| out.f_copy_(&sum))?;
             self.spare.push(sum);
         }
         Ok(())
@@ -90,13 +84,13 @@ mod tests {
             for value in [1.0, small, small, small] {
                 sum.add(&Tensor::from_slice(&[value])).unwrap();
             }
-            sum.finish(1.0, &mut out).unwrap();
+            sum.finish(&mut out).unwrap();
             // One after the other, the sum stays 1.
             assert_eq!(out.double_value(&[0]), 1.0 + 2.0_f64.powi(-23));
         }
         sum.add(&Tensor::from_slice(&[3.0_f32])).unwrap();
-        sum.finish(0.5, &mut out).unwrap();
-        assert_eq!(out.double_value(&[0]), 1.5);
+        sum.finish(&mut out).unwrap();
+        assert_eq!(out.double_value(&[0]), 3.0);
     }
 
     #[test]
@@ -110,7 +104,7 @@ mod tests {
             for one in vectors {
                 sum.add(one).unwrap();
             }
-            sum.finish(1.0, &mut out).unwrap();
+            sum.finish(&mut out).unwrap();
             out
         };
         let vectors: Vec<Tensor> = (0..16).map(vector).collect();

@@ -46,5 +46,6 @@ pub(crate) use self::{
     error::Error,
     handle::Supervisor,
     options::SupervisorOptions,
+    process::Processes,
     publisher::{PublishError, Publisher},
 };

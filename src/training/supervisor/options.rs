@@ -6,6 +6,8 @@ use crate::{
     disk::Disk, imaging::Limits, proto::worker_v1, store::TrainingLimits, telemetry::traces::Traces,
 };
 
+use super::process::Processes;
+
 #[derive(Debug, Clone)]
 pub(crate) struct SupervisorOptions {
     /// Directory for the files of running trainings.
@@ -17,6 +19,7 @@ pub(crate) struct SupervisorOptions {
     pub(crate) event_directory: Option<PathBuf>,
     /// Command that precedes the worker's, such as `mpirun -np 4`.
     pub(crate) launcher: Vec<String>,
+    pub(crate) ranks: Processes,
     /// Longest time between two heartbeats of a worker.
     pub(crate) heartbeat_timeout: Duration,
     /// Longest time without progress of a worker.

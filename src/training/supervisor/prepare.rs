@@ -136,6 +136,7 @@ pub(super) async fn start_worker(
     );
     Worker::start(
         &options.launcher,
+        options.ranks,
         job,
         options.heartbeat_timeout,
         options.progress_timeout,

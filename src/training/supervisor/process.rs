@@ -22,7 +22,10 @@ use crate::{
         WorkerEvent, worker_command, worker_event,
     },
     telemetry::traces,
-    training::{control::ControlSignal, protocol::MAX_FRAME},
+    training::{
+        control::ControlSignal,
+        protocol::{EXIT_RANK_LOST, MAX_FRAME},
+    },
 };
 
 use super::{
@@ -41,6 +44,15 @@ const ALLOCATOR: [(&str, &str); 2] = [
 
 /// A token of commands, which no worker needs.
 const CLIENT_TOKEN: &str = "VISAGE_TOKEN";
+
+/// Processes of a training.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Processes {
+    /// Most processes.
+    pub(crate) count: u32,
+    /// Longest wait of one for another.
+    pub(crate) timeout: Duration,
+}
 
 /// A running worker. Dropping it kills the process.
 pub(super) struct Worker {
@@ -64,7 +76,8 @@ pub(super) enum WorkerMessage {
 #[derive(Clone)]
 pub(super) struct Crash {
     pub(super) message: String,
-    /// Killed by SIGKILL, as the kernel does when memory runs out.
+    /// Killed by SIGKILL, as the kernel does when memory runs out, or after the end of another
+    /// process of the training, which may have been killed.
     pub(super) is_killed: bool,
 }
 
@@ -72,6 +85,7 @@ impl Worker {
     /// Starts a process and sends it its job.
     pub(super) async fn start(
         launcher: &[String],
+        ranks: Processes,
         job: Job,
         heartbeat_timeout: Duration,
         progress_timeout: Duration,
@@ -93,6 +107,8 @@ impl Worker {
         };
         let mut process = command
             .arg("worker")
+            .args(["--processes", &ranks.count.to_string()])
+            .args(["--rank-timeout", &ranks.timeout.as_secs().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -222,7 +238,10 @@ impl Crash {
     /// A process that exited without a final event.
     pub(super) fn of_exit(status: Option<ExitStatus>) -> Self {
         let signal = status.and_then(|status| status.signal());
-        let how = match (status.and_then(|status| status.code()), signal) {
+        let code = status.and_then(|status| status.code());
+        let is_rank_lost = code == Some(i32::from(EXIT_RANK_LOST));
+        let how = match (code, signal) {
+            _ if is_rank_lost => "lost another process of the training".to_owned(),
             (Some(code), _) => format!("exited with exit code {code}"),
             (None, Some(9)) => "was killed by signal 9 (SIGKILL)".to_owned(),
             (None, Some(signal)) => format!("was terminated by signal {signal}"),
@@ -230,7 +249,7 @@ impl Crash {
         };
         Crash {
             message: format!("the worker process {how} before it reported a result"),
-            is_killed: signal == Some(9),
+            is_killed: signal == Some(9) || is_rank_lost,
         }
     }
 }
@@ -258,6 +277,22 @@ fn codec() -> LengthDelimitedCodec {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+
+    use super::Crash;
+
+    #[test]
+    fn ends_of_a_process_are_explained() {
+        // As waitpid returns them: the exit code in the second byte, or the signal in the first.
+        let crash = |status: i32| Crash::of_exit(Some(ExitStatus::from_raw(status)));
+        assert!(crash(1 << 8).message.contains("exit code 1"));
+        assert!(!crash(1 << 8).is_killed);
+        assert!(crash(9).message.contains("SIGKILL"));
+        assert!(crash(9).is_killed);
+        assert!(crash(5 << 8).message.contains("lost another process"));
+        assert!(crash(5 << 8).is_killed);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn replaced_program_is_started_as_it_runs() {

@@ -32,6 +32,7 @@ use crate::{
         loss::{self, Loss, YEARS},
         optimizer::{MovingAverage, Optimizer},
         parameters::FlatParameters,
+        ranks::Ranks,
         resources::{free_disk, free_memory},
         schedule::Scheduler,
         shards::RunningStatistics,
@@ -62,6 +63,7 @@ pub(super) struct Start<'a, 'b> {
     /// Start of the process.
     pub(super) started: Instant,
     pub(super) restored: Option<Restored>,
+    pub(super) ranks: Ranks,
 }
 
 impl<'a> Session<'a> {
@@ -74,6 +76,7 @@ impl<'a> Session<'a> {
             events,
             started,
             restored,
+            ranks,
         } = start;
         events.progress(|| v1::Progress {
             max_epochs: spec.max_epochs,
@@ -132,6 +135,12 @@ impl<'a> Session<'a> {
         let image_counts = (train.len(), validation.len());
         let plan = CachePlan::choose(job, &spec, device, precision, image_counts);
         let cache = |location: CacheLocation, name: &str, rows: usize| {
+            // Each rank on this machine has its own file.
+            let name = if ranks.is_first() {
+                format!("{name}.features")
+            } else {
+                format!("{name}-{}.features", std::process::id())
+            };
             FeatureCache::new(location, device, rows, Path::new(&job.work_dir).join(name))
         };
         let train_rows = train.len() * variants(&spec.augmentation);
@@ -154,13 +163,14 @@ impl<'a> Session<'a> {
             device,
             network,
             fused,
-            train_cache: cache(plan.train, "train.features", train_rows),
-            validation_cache: cache(plan.validation, "validation.features", validation.len()),
+            train_cache: cache(plan.train, "train", train_rows),
+            validation_cache: cache(plan.validation, "validation", validation.len()),
             state,
             parameters,
             optimizer,
             average: None,
             sharding,
+            agreed: None,
             loss,
             scheduler: Scheduler::new(spec.schedule),
             stopping: EarlyStopping::new(spec.patience, spec.min_delta),
@@ -172,8 +182,11 @@ impl<'a> Session<'a> {
                     ..InputSpec::default()
                 },
                 limits: limits(job),
-                threads: std::thread::available_parallelism().map_or(1, usize::from),
+                threads: (std::thread::available_parallelism().map_or(1, usize::from)
+                    / ranks.count())
+                .max(1),
             },
+            ranks,
             mean_age,
             trained_on,
             predicts_ages,

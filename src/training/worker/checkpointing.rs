@@ -89,8 +89,18 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// Starts to write a full checkpoint.
+    /// Starts to write a full checkpoint, on rank 0.
     pub(super) fn save(&mut self) -> Result<(), Error> {
+        if self.ranks.is_first() {
+            let snapshot = self.snapshot()?;
+            self.writer.start(snapshot)?;
+        }
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    /// Captures the state of the session.
+    pub(super) fn snapshot(&self) -> Result<Snapshot, Error> {
         let plateau = self.scheduler.plateau();
         let record = TrainerRecord {
             epochs: self.epochs,
@@ -134,9 +144,7 @@ impl Session<'_> {
         let snapshot = Snapshot::take(record, tensors, |name| {
             name.strip_prefix(STATE).is_none_or(is_trained)
         })?;
-        self.writer.start(snapshot)?;
-        self.saved = Instant::now();
-        Ok(())
+        Ok(snapshot)
     }
 
     /// Waits until the full checkpoint is on disk and reported.

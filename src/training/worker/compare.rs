@@ -31,6 +31,7 @@ use super::{
     error::Error,
     evaluate::{score, served},
     link::{ControlState, EventSender},
+    pass::Pass,
     session::{Session, no_cache},
 };
 
@@ -122,9 +123,13 @@ impl Session<'_> {
         let mut cache = std::mem::replace(&mut self.validation_cache, no_cache());
         let found = self.score(&validation, &mut cache, PHASE, epoch, (events, control));
         self.validation_cache = cache;
-        // Only a validation that selects an epoch ends early.
-        let (scored, indices) = found?.unwrap_or_default();
-        Ok(indices.into_iter().zip(served(scored)).collect())
+        match found? {
+            Pass::Complete(scored, indices) => {
+                Ok(indices.into_iter().zip(served(scored)).collect())
+            }
+            // Only a validation that selects an epoch ends early.
+            Pass::Stopped | Pass::Paused => Ok(BTreeMap::new()),
+        }
     }
 
     /// Predicts validation images with the live version, in the precision of the training.

@@ -12,7 +12,6 @@ use crate::{
         worker_v1::{EpochCompleted, PartialEpoch},
     },
     training::{
-        control::ControlSignal,
         feature_loader::{FeatureBatch, FeatureLoader},
         shards::EpochBatches,
         spec::{SINGLE_VALUE_SIZE, Spec},
@@ -21,9 +20,11 @@ use crate::{
 };
 
 use super::{
+    agreement::Decision,
     error::Error,
     evaluate::{check_skipped, score, served},
     link::{ControlState, EventSender},
+    pass::Pass,
     session::{Best, Session, duration_message, no_cache},
     sharded::StepPosition,
 };
@@ -63,15 +64,15 @@ impl Session<'_> {
         }
         let validation_start = Instant::now();
         self.exchange_average()?;
-        let scored = self.validate(epoch, events, control);
-        let Some(scored) = scored? else {
-            if control.signal() == ControlSignal::Pause {
+        let scored = match self.validate(epoch, events, control)? {
+            Pass::Complete(scored, _) => scored,
+            Pass::Paused => {
                 self.exchange_average()?;
                 self.save()?;
                 self.finish_saving()?;
                 return Ok(EpochEnd::Paused);
             }
-            return Ok(EpochEnd::Stopped(v1::StopReason::UserStop));
+            Pass::Stopped => return Ok(EpochEnd::Stopped(v1::StopReason::UserStop)),
         };
         let mut seconds = self.partial.seconds.unwrap_or_default();
         let training_seconds = seconds.total;
@@ -83,7 +84,7 @@ impl Session<'_> {
         metrics.is_best = verdict.is_best;
         metrics.epochs_without_improvement = verdict.waited;
         let mut files = Vec::new();
-        if verdict.is_best {
+        if verdict.is_best && self.ranks.is_first() {
             let write_start = Instant::now();
             let trained = self.export()?;
             // Without the time of writing, which is not known yet.
@@ -138,8 +139,9 @@ impl Session<'_> {
             seed: self.spec.seed,
             epoch,
         };
-        let batches = batches.after(first, 0..self.spec.shards);
-        let remaining = batches.len() / self.spec.shards;
+        let own = self.ranks.own(self.spec.shards);
+        let batches = batches.after(first, own.clone());
+        let remaining = batches.len() / own.len();
         let mut loader = FeatureLoader::start(
             &self.train,
             batches,
@@ -154,27 +156,27 @@ impl Session<'_> {
         let skipped = self.partial.skipped;
         let mut pending = Vec::new();
         for step in done..done + remaining {
-            let signal = control.signal();
+            let decision = self.decide(control)?;
             let is_due = self.saved.elapsed() >= self.spec.checkpoint_interval;
-            if is_due || signal == ControlSignal::Pause {
+            if is_due || decision == Decision::Pause {
                 self.collect_losses(&mut pending, epoch)?;
                 seconds.total = earlier + start.elapsed().as_secs_f64();
                 self.partial.seconds = Some(seconds);
                 self.save()?;
             }
-            match signal {
-                ControlSignal::Continue if self.clock.is_out_of_time() => {
+            match decision {
+                Decision::OutOfTime => {
                     return Ok(Some(EpochEnd::Stopped(v1::StopReason::MaxDuration)));
                 }
-                ControlSignal::Continue => {}
-                ControlSignal::Pause => {
+                Decision::Continue => {}
+                Decision::Pause => {
                     self.finish_saving()?;
                     return Ok(Some(EpochEnd::Paused));
                 }
-                ControlSignal::Stop => {
+                Decision::Stop => {
                     return Ok(Some(EpochEnd::Stopped(v1::StopReason::UserStop)));
                 }
-                ControlSignal::Cancel | ControlSignal::Kill => return Err(Error::Cancelled),
+                Decision::Cancel => return Err(Error::Cancelled),
             }
             let factor = self.learning_rate_factor(epoch, step, steps);
             // Taken out, because the call borrows the session too.
@@ -184,7 +186,8 @@ impl Session<'_> {
                     step,
                     factor,
                 };
-                self.step_on_shards(&mut sharding, &mut loader, position, &mut seconds)?;
+                let (loader, seconds) = (&mut loader, &mut seconds);
+                self.step_on_shards(&mut sharding, loader, position, control, seconds)?;
                 self.sharding = Some(sharding);
             } else {
                 let Some(batch) = self.next_batch(&mut loader, &mut seconds)? else {
@@ -193,10 +196,10 @@ impl Session<'_> {
                 if !batch.ages.is_empty() && !is_single_value(&batch, &self.spec) {
                     pending.push(self.step(batch, factor, step, &mut seconds)?);
                 }
+                self.partial.skipped = skipped + loader.skipped().count;
             }
             let taken = first + (step + 1 - done) * batch_size;
             self.partial.position = taken.min(self.train.len()) as u64;
-            self.partial.skipped = skipped + loader.skipped().count;
             if self.device == Device::Cpu || pending.len() >= MAX_PENDING {
                 self.collect_losses(&mut pending, epoch)?;
             }

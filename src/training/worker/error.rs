@@ -1,6 +1,6 @@
 //! Failures of a training, with their reasons for programs.
 
-use crate::{dataset, model, proto::v1};
+use crate::{dataset, model, proto::v1, training::ranks};
 
 use super::{full_checkpoint, link::PipeError};
 
@@ -52,6 +52,10 @@ pub(super) enum Error {
         batch_size: usize,
         input_size: u32,
     },
+    #[error(transparent)]
+    Ranks(#[from] ranks::Error),
+    #[error("failed to read the state of rank 0: {0}")]
+    Setup(String),
     #[error("cancelled")]
     Cancelled,
 }
@@ -83,7 +87,11 @@ impl Error {
             }
             Error::TooLittleMemory { .. } => v1::StopReason::OutOfMemory,
             Error::OutOfTime => v1::StopReason::MaxDuration,
-            Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => v1::StopReason::Internal,
+            Error::Model(_)
+            | Error::Spec(_)
+            | Error::Pipe(_)
+            | Error::Ranks(_)
+            | Error::Setup(_) => v1::StopReason::Internal,
             Error::Cancelled => v1::StopReason::UserStop,
         }
     }
@@ -99,7 +107,11 @@ impl Error {
             Error::Model(model::Error::Io(error)) if crate::files::is_disk_full(error) => {
                 "DISK_FULL"
             }
-            Error::Model(_) | Error::Spec(_) | Error::Pipe(_) => "INTERNAL",
+            Error::Model(_)
+            | Error::Spec(_)
+            | Error::Pipe(_)
+            | Error::Ranks(_)
+            | Error::Setup(_) => "INTERNAL",
             // Not OUT_OF_MEMORY, which would halve the batch: more memory may be free later.
             Error::TooLittleMemory { .. } => "NOT_ENOUGH_MEMORY",
             Error::OutOfTime => "MAX_DURATION",

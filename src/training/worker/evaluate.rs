@@ -13,7 +13,6 @@ use crate::{
     model::{self, calibration::DEFAULT_LEVEL, resnet18::Mode},
     proto::v1,
     training::{
-        control::ControlSignal,
         data_loader::{Draws, LabelledImage, in_batches},
         feature_cache::FeatureCache,
         feature_loader::FeatureLoader,
@@ -23,32 +22,31 @@ use crate::{
 };
 
 use super::{
+    agreement::Decision,
     error::Error,
     link::{ControlState, EventSender},
+    pass::{Pass, PassPart},
     session::{Session, images, no_cache},
 };
 
-/// Predictions for readable images, and the positions of these images.
-type Evaluated = (Vec<Scored>, Vec<u32>);
-
 impl Session<'_> {
-    /// Predicts the validation images; `None` if a stop or a pause ended the pass.
+    /// Predicts the validation images. All ranks share the work and have the same result.
     pub(super) fn validate(
         &mut self,
         epoch: u32,
         events: &EventSender,
         control: &ControlState,
-    ) -> Result<Option<Vec<Scored>>, Error> {
+    ) -> Result<Pass, Error> {
         let validation = Arc::clone(&self.validation);
         // Taken out, because the pass borrows the session too.
         let mut cache = std::mem::replace(&mut self.validation_cache, no_cache());
         let pass = (events, control);
         let scored = self.score(&validation, &mut cache, "validate", epoch, pass);
         self.validation_cache = cache;
-        Ok(scored?.map(|(scored, _)| scored))
+        scored
     }
 
-    /// Predicts images in eval mode; `None` if a stop or a pause ended the pass.
+    /// Predicts images in eval mode.
     pub(super) fn score(
         &mut self,
         images: &Arc<Vec<LabelledImage>>,
@@ -56,11 +54,10 @@ impl Session<'_> {
         phase: &str,
         epoch: u32,
         (events, control): (&EventSender, &ControlState),
-    ) -> Result<Option<Evaluated>, Error> {
+    ) -> Result<Pass, Error> {
         let order: Vec<u32> = (0..images.len() as u32).collect();
-        let batches = in_batches(&order, self.spec.batch_size);
-        let mut scored = Vec::with_capacity(images.len());
-        let mut indices = Vec::with_capacity(images.len());
+        let batches = self.ranks.share(in_batches(&order, self.spec.batch_size));
+        let mut part = PassPart::default();
         let mut loader =
             FeatureLoader::start(images, batches, &self.loader, Draws::default(), cache);
         let steps = loader.batches();
@@ -68,13 +65,11 @@ impl Session<'_> {
         let mut seconds = v1::EpochSeconds::default();
         self.load_fused();
         for step in 0..steps {
-            match control.signal() {
-                ControlSignal::Cancel | ControlSignal::Kill => return Err(Error::Cancelled),
-                // The test, which ends the training anyway, is finished first.
-                ControlSignal::Stop | ControlSignal::Pause if phase == "validate" => {
-                    return Ok(None);
-                }
-                ControlSignal::Stop | ControlSignal::Pause | ControlSignal::Continue => {}
+            // Several ranks decide together at the end of the pass.
+            if self.ranks.count() == 1
+                && let Some(end) = Pass::early_end(self.own_decision(control), phase)?
+            {
+                return Ok(end);
             }
             let extractor = self.feature_extractor();
             let batch = tch::no_grad(|| {
@@ -83,8 +78,8 @@ impl Session<'_> {
             let Some(batch) = batch else { break };
             if !batch.ages.is_empty() {
                 let output = tch::no_grad(|| self.predict(&batch.features, Mode::Eval))?;
-                scored.extend(score(&self.loss.years(&output)?, &batch.ages)?);
-                indices.extend_from_slice(&batch.indices);
+                let scored = score(&self.loss.years(&output)?, &batch.ages)?;
+                part.scored.extend(batch.indices.into_iter().zip(scored));
             }
             events.progress(|| v1::Progress {
                 epoch,
@@ -96,11 +91,22 @@ impl Session<'_> {
                 ..Default::default()
             })?;
         }
-        let skipped = loader.skipped();
-        let example = skipped.example.as_deref();
-        check_skipped(skipped.count, example, epoch, images.len(), &self.spec)?;
+        part.skipped = loader.skipped().count;
+        if self.ranks.count() > 1 {
+            let own = part.encode(self.own_decision(control));
+            let gathered = self.ranks.gather(own)?;
+            let decision = gathered.first().and_then(|first| first.first());
+            let decision = Decision::of_code(decision.copied().unwrap_or(u8::MAX));
+            if let Some(end) = Pass::early_end(decision, phase)? {
+                return Ok(end);
+            }
+            part = PassPart::merge(&gathered, images);
+        }
+        let example = loader.skipped().example.as_deref();
+        check_skipped(part.skipped, example, epoch, images.len(), &self.spec)?;
         cache.complete();
-        Ok(Some((scored, indices)))
+        let (indices, scored) = part.scored.into_iter().unzip();
+        Ok(Pass::Complete(scored, indices))
     }
 
     /// Evaluates the best weights on the test images, if there are any.
@@ -116,7 +122,7 @@ impl Session<'_> {
         let images = images(&self.dataset.test);
         let epoch = self.spec.max_epochs;
         let scored = self.score(&images, &mut no_cache(), "test", epoch, (events, control))?;
-        let Some((scored, indices)) = scored else {
+        let Pass::Complete(scored, indices) = scored else {
             return Ok(None);
         };
         let image = |(scored, index): (&Scored, &u32)| {

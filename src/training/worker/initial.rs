@@ -12,12 +12,12 @@ use crate::{
         v1,
         worker_v1::{EpochCompleted, Finished, worker_event},
     },
-    training::control::ControlSignal,
 };
 
 use super::{
     error::Error,
     link::{ControlState, EventSender},
+    pass::Pass,
     session::Session,
     trainer::paused,
 };
@@ -37,14 +37,10 @@ impl Session<'_> {
             return Ok(None);
         }
         let start = Instant::now();
-        let Some(scored) = self.validate(0, events, control)? else {
-            return match control.signal() {
-                ControlSignal::Pause => Ok(Some(paused())),
-                ControlSignal::Continue
-                | ControlSignal::Stop
-                | ControlSignal::Cancel
-                | ControlSignal::Kill => Err(Error::Cancelled),
-            };
+        let scored = match self.validate(0, events, control)? {
+            Pass::Complete(scored, _) => scored,
+            Pass::Paused => return Ok(Some(paused())),
+            Pass::Stopped => return Err(Error::Cancelled),
         };
         let found: ErrorSums = scored.into_iter().collect();
         let seconds = start.elapsed().as_secs_f64();

@@ -6,9 +6,12 @@
 //! - `epoch` trains and validates one epoch, `sharded` computes the steps of a training with
 //!   shards, `evaluate` predicts validation and test images,
 //!   `compare` compares the result with the live version. `trained_on`: record of training images.
+//! - `agreement`, `setup`, `follower` and `pass`: the other ranks of a training with several
+//!   processes, and what they share.
 //! - `checkpointing` and `full_checkpoint`: resume points. `export`: checkpoints to serve.
 //! - `spans`: spans of a traced training.
 
+mod agreement;
 mod build;
 mod checkpointing;
 mod clock;
@@ -17,14 +20,18 @@ mod epoch;
 mod error;
 mod evaluate;
 mod export;
+mod follower;
 mod full_checkpoint;
 mod initial;
 mod link;
+mod pass;
 mod run;
 mod session;
+mod setup;
 mod sharded;
 mod spans;
 mod trained_on;
 mod trainer;
 
 pub(crate) use self::run::main;
+pub(crate) use super::ranks::RankOptions;

@@ -13,17 +13,26 @@ use crate::{
     priority::{self, TimeSlice},
     proto::worker_v1::{Job, Started, worker_event::Kind},
     telemetry::logging,
+    training::{
+        protocol::EXIT_RANK_LOST,
+        ranks::{self, RankOptions},
+    },
 };
 
 use super::{
+    follower,
     link::{ControlState, EXIT_ORPHANED, EventSender, PipeError, follow_commands, read_job},
     trainer,
 };
 
 const EXIT_NO_JOB: u8 = 4;
 
-/// Runs the training that the server sends on standard input; returns the exit code of the process.
-pub(crate) fn main() -> ExitCode {
+/// Runs the training that the server sends on standard input, or another rank of one; returns the
+/// exit code of the process.
+pub(crate) fn main(options: &RankOptions) -> ExitCode {
+    if options.rank > 0 {
+        return follower::main(options);
+    }
     let pipe = match take_standard_output() {
         Ok(pipe) => pipe,
         Err(error) => {
@@ -70,17 +79,34 @@ pub(crate) fn main() -> ExitCode {
     if let Err(error) = priority_set {
         tracing::warn!(%error, nice = job.nice, "failed to lower the scheduling priority");
     }
-    match run(&job, &events, &control) {
+    match run(&job, options, &events, &control) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Only a closed pipe leads here.
+        Err(Lost::Server(error)) => {
             tracing::warn!(%error, "lost the connection to the server");
             ExitCode::from(EXIT_ORPHANED)
+        }
+        Err(Lost::Rank(error)) => {
+            tracing::warn!(%error, "lost a rank of the training");
+            ExitCode::from(EXIT_RANK_LOST)
         }
     }
 }
 
-fn run(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result<(), PipeError> {
+/// A lost connection, after which the process ends without a result.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(transparent)]
+    Server(#[from] PipeError),
+    #[error(transparent)]
+    Rank(#[from] ranks::Error),
+}
+
+fn run(
+    job: &Job,
+    options: &RankOptions,
+    events: &Arc<EventSender>,
+    control: &ControlState,
+) -> Result<(), Lost> {
     events.send(Kind::Started(Started {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -89,8 +115,8 @@ fn run(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result<(
     if job.threads > 0 {
         compute_with_threads(usize::try_from(job.threads).unwrap_or(usize::MAX));
     }
-    let finished = trainer::run(job, events, control);
-    events.send(Kind::Finished(finished))
+    let finished = trainer::run(job, options, events, control)?;
+    Ok(events.send(Kind::Finished(finished))?)
 }
 
 /// Returns a private copy of standard output, and redirects standard output to standard error.

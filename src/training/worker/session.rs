@@ -29,13 +29,15 @@ use crate::{
         metric::Metric,
         optimizer::{MovingAverage, Optimizer},
         parameters::FlatParameters,
+        ranks::Ranks,
         schedule::Scheduler,
         spec::{Changes, Spec},
     },
 };
 
 use super::{
-    clock::Clock, error::Error, full_checkpoint::Writer, sharded::Sharding, trained_on::TrainedOn,
+    agreement::Decision, clock::Clock, error::Error, full_checkpoint::Writer, sharded::Sharding,
+    trained_on::TrainedOn,
 };
 
 pub(super) struct Session<'a> {
@@ -53,6 +55,10 @@ pub(super) struct Session<'a> {
     pub(super) average: Option<MovingAverage>,
     /// `None` with a single shard.
     pub(super) sharding: Option<Sharding>,
+    /// Processes that divide the shards.
+    pub(super) ranks: Ranks,
+    /// Decision for the next step, if the last one contained it.
+    pub(super) agreed: Option<Decision>,
     pub(super) loss: Loss,
     pub(super) scheduler: Scheduler,
     pub(super) stopping: EarlyStopping,

@@ -10,6 +10,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use tch::Device;
+
 use crate::{
     dataset::{self, Dataset, dataset_report},
     model::device,
@@ -17,7 +19,11 @@ use crate::{
         v1,
         worker_v1::{Finished, Job, Restarted, worker_event},
     },
-    training::{control::ControlSignal, spec::Spec},
+    training::{
+        control::ControlSignal,
+        ranks::{self, RankOptions, Ranks},
+        spec::Spec,
+    },
 };
 
 use super::{
@@ -31,9 +37,18 @@ use super::{
 };
 
 /// Runs a job and returns how it ended.
-pub(super) fn run(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Finished {
-    match train(job, events, control) {
+///
+/// # Errors
+/// A lost rank, after which the server starts the training again.
+pub(super) fn run(
+    job: &Job,
+    options: &RankOptions,
+    events: &Arc<EventSender>,
+    control: &ControlState,
+) -> Result<Finished, ranks::Error> {
+    Ok(match train(job, options, events, control) {
         Ok(finished) => finished,
+        Err(Error::Ranks(error)) => return Err(error),
         Err(Error::Cancelled) => Finished {
             stop_reason: v1::StopReason::UserStop.into(),
             cancelled: true,
@@ -50,10 +65,15 @@ pub(super) fn run(job: &Job, events: &Arc<EventSender>, control: &ControlState) 
                 ..Default::default()
             }
         }
-    }
+    })
 }
 
-fn train(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result<Finished, Error> {
+fn train(
+    job: &Job,
+    options: &RankOptions,
+    events: &Arc<EventSender>,
+    control: &ControlState,
+) -> Result<Finished, Error> {
     let started = Instant::now();
     let spans = Spans::new(job, events);
     let spec = Spec::resolve(job.spec.as_ref())
@@ -78,41 +98,20 @@ fn train(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result
         events,
         started,
         restored,
+        ranks: Ranks::solo(),
     })?;
     spans.record("load", load_start)?;
     if let Some(end) = session.validate_initial(events, control)? {
         return Ok(end);
     }
-    if !session.is_within_epoch() {
-        // Changes requested during the preparation apply to the next epoch.
-        session.change(control.take_changes());
+    if let Some(options) = rank_options(job, options, &session) {
+        session.start_ranks(&options)?;
     }
-    let stop_reason = loop {
-        if session.stop_reason().is_some() {
-            session.finish_saving()?;
-            // Changes since the last epoch, such as more epochs, still apply; later ones do not.
-            session.change(control.take_changes());
-        }
-        if let Some(reason) = session.stop_reason() {
-            break reason;
-        }
-        let (epoch_start, spent_before) = (SystemTime::now(), session.spent());
-        match session.epoch(events, control)? {
-            EpochEnd::Complete(epoch) => {
-                if let Some(metrics) = &epoch.metrics {
-                    spans.record_epoch(epoch_start, spent_before, metrics)?;
-                }
-                events.send(worker_event::Kind::Epoch(*epoch))?;
-                session.change(control.take_changes());
-                let save_start = SystemTime::now();
-                if session.save_after_epoch()? {
-                    spans.record("save", save_start)?;
-                }
-            }
-            EpochEnd::Stopped(reason) => break reason,
-            EpochEnd::Paused => return Ok(paused()),
-        }
+    let stop_reason = match train_epochs(&mut session, &spans, events, control)? {
+        EpochsEnd::Stopped(reason) => reason,
+        EpochsEnd::Paused => return Ok(paused()),
     };
+    session.end_ranks();
     session.finish_saving()?;
     if !session.has_best() {
         if stop_reason == v1::StopReason::UserStop {
@@ -140,6 +139,77 @@ fn train(job: &Job, events: &Arc<EventSender>, control: &ControlState) -> Result
         test,
         comparison,
         ..Default::default()
+    })
+}
+
+/// The end of the epochs.
+#[derive(Debug)]
+pub(super) enum EpochsEnd {
+    Stopped(v1::StopReason),
+    /// With a full checkpoint on disk.
+    Paused,
+}
+
+/// Trains epochs until one of the rules of the spec or a request ends them; on all ranks.
+pub(super) fn train_epochs(
+    session: &mut Session<'_>,
+    spans: &Spans<'_>,
+    events: &EventSender,
+    control: &ControlState,
+) -> Result<EpochsEnd, Error> {
+    if !session.is_within_epoch() {
+        // Changes requested during the preparation apply to the next epoch.
+        session.apply_changes(control)?;
+    }
+    loop {
+        if session.agreed_stop_reason()?.is_some() {
+            session.finish_saving()?;
+            // Changes since the last epoch, such as more epochs, still apply; later ones do not.
+            session.apply_changes(control)?;
+        }
+        if let Some(reason) = session.agreed_stop_reason()? {
+            return Ok(EpochsEnd::Stopped(reason));
+        }
+        let (epoch_start, spent_before) = (SystemTime::now(), session.spent());
+        match session.epoch(events, control)? {
+            EpochEnd::Complete(epoch) => {
+                if let Some(metrics) = &epoch.metrics {
+                    spans.record_epoch(epoch_start, spent_before, metrics)?;
+                }
+                events.send(worker_event::Kind::Epoch(*epoch))?;
+                session.apply_changes(control)?;
+                let save_start = SystemTime::now();
+                if session.save_after_epoch()? {
+                    spans.record("save", save_start)?;
+                }
+            }
+            EpochEnd::Stopped(reason) => return Ok(EpochsEnd::Stopped(reason)),
+            EpochEnd::Paused => return Ok(EpochsEnd::Paused),
+        }
+    }
+}
+
+/// Returns the options of the other ranks, if there are any.
+fn rank_options(job: &Job, options: &RankOptions, session: &Session<'_>) -> Option<RankOptions> {
+    let shards = session.spec.shards;
+    // As many as divide the shards; a GPU trains in one process.
+    let count = if session.device == Device::Cpu {
+        1 << options.count.min(shards).max(1).ilog2()
+    } else {
+        1
+    };
+    if count < options.count {
+        tracing::info!(
+            processes = options.count,
+            shards,
+            ranks = count,
+            "fewer ranks than processes, because they divide the shards of a training on the CPU"
+        );
+    }
+    (count > 1).then(|| RankOptions {
+        count,
+        group: format!("{}/{}", job.training, job.attempt),
+        ..options.clone()
     })
 }
 

@@ -32,6 +32,24 @@ pub(crate) struct Restored {
 }
 
 impl Restored {
+    /// Reads the state of a running training, without its best epoch.
+    ///
+    /// # Errors
+    /// A sentence about unreadable bytes.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+        let record = file.tensor(RECORD).map_err(|error| error.to_string())?;
+        let record = TrainerRecord::decode(record.data()).map_err(|error| error.to_string())?;
+        let others = file.iter().filter(|(name, _)| *name != RECORD);
+        let tensors = others.map(|(name, view)| Ok((name.to_owned(), tensor_of(&view)?)));
+        Ok(Restored {
+            record,
+            tensors: tensors.collect::<Result<_, String>>()?,
+            best: None,
+            calibration: None,
+        })
+    }
+
     /// Removes and returns the tensors with a name prefix, without the prefix.
     pub(crate) fn take(&mut self, prefix: &str) -> BTreeMap<String, Tensor> {
         let later = self.tensors.split_off(prefix);

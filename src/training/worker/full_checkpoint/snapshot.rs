@@ -62,16 +62,7 @@ impl Snapshot {
         number: u64,
     ) -> Result<ResumePoint, Error> {
         let record = self.record.encode_to_vec();
-        let mut views = vec![(RECORD, view(Dtype::U8, vec![record.len()], &record))];
-        for (name, tensor) in &self.tensors {
-            let shape = tensor.size().iter().map(|side| *side as usize).collect();
-            let dtype = if tensor.kind() == Kind::Int64 {
-                Dtype::I64
-            } else {
-                Dtype::F32
-            };
-            views.push((name, view(dtype, shape, bytes_of(tensor))));
-        }
+        let views = self.views(&record);
         let checksum = checksum(views.iter().map(|(name, view)| (*name, view.data())));
         let file = format!("trainer-{attempt}-{number}.safetensors");
         files::write_atomic_with(&directory.join(&file), |temporary| {
@@ -84,6 +75,32 @@ impl Snapshot {
             file,
             checksum,
         })
+    }
+
+    /// Returns the content of the file.
+    ///
+    /// # Errors
+    /// A lack of memory.
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let record = self.record.encode_to_vec();
+        let mut bytes = Vec::new();
+        write_tensors(self.views(&record), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Returns the record and the tensors as those of a file.
+    fn views<'a>(&'a self, record: &'a [u8]) -> Vec<(&'a str, TensorView<'a>)> {
+        let mut views = vec![(RECORD, view(Dtype::U8, vec![record.len()], record))];
+        for (name, tensor) in &self.tensors {
+            let shape = tensor.size().iter().map(|side| *side as usize).collect();
+            let dtype = if tensor.kind() == Kind::Int64 {
+                Dtype::I64
+            } else {
+                Dtype::F32
+            };
+            views.push((name, view(dtype, shape, bytes_of(tensor))));
+        }
+        views
     }
 }
 

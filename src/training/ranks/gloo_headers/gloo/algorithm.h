@@ -1,0 +1,2 @@
+// Empty: the shim uses nothing of this header.
+#pragma once
