@@ -69,7 +69,7 @@ class Uploads(OwnersTest):
         self.assertEqual(self.patch(path, "ada", 0, archive[:1000])[0], 204)
         unknown = str(uuid.UUID(int=7))
         other = "/datasets/uploads/" + unknown
-        # Another trainer cannot distinguish it from an upload that does not exist; the header is not an identity.
+        # Another trainer cannot distinguish it from one that does not exist; the header is not an identity.
         for claimed in ({}, {"Client_Id": "identity ada"}):
             self.assertEqual(self.ask("HEAD", path, "eve", **claimed)[0], 404)
             for response, expected in ((self.patch(path, "eve", 1000, b"x", **claimed), self.patch(other, "eve", 1000, b"x")),

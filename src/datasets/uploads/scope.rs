@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scope {
     All,
-    /// Those of this client.
+    /// Uploads of this client.
     Client(String),
 }
 

@@ -16,8 +16,8 @@ use crate::{
 /// Maximum time between two parts of a body.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Writes the body until it ends, the server shuts down or the credential becomes invalid. Keeps the
-/// received bytes in each case.
+/// Writes the body until it ends, the server shuts down or the credential becomes invalid. Keeps
+/// the received bytes in each case.
 pub(super) async fn write(
     mut writer: Writer,
     body: Body,
