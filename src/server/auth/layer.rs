@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(response.status(), 401);
         let body = axum::body::to_bytes(response.into_body(), 1000).await;
         let text = String::from_utf8(body.unwrap().to_vec()).unwrap();
-        assert!(text.contains("CREDENTIAL_EXPIRED"), "{text}");
+        assert!(text.contains("has expired"), "{text}");
     }
 
     #[tokio::test]
