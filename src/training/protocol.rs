@@ -13,12 +13,17 @@ pub(super) const MAX_FRAME: usize = 16 << 20;
 /// Exit code of a worker that lost another rank of its training.
 pub(super) const EXIT_RANK_LOST: u8 = 5;
 
+/// A field at the end of each message, 2047 of type bytes, which readers ignore. It ends with a
+/// newline: `srun` forwards the output of a task by lines, and would keep the last part of a frame
+/// until a later one contains a newline.
+const LINE_END: [u8; 4] = [0xfa, 0x7f, 1, b'\n'];
+
 /// Writes one message and flushes.
 ///
 /// # Errors
 /// A closed pipe, or a message that is longer than [`MAX_FRAME`].
 pub(super) fn write(output: &mut impl Write, message: &impl Message) -> io::Result<()> {
-    let length = message.encoded_len();
+    let length = message.encoded_len() + LINE_END.len();
     let header = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME);
     let header = header.ok_or_else(|| {
         io::Error::new(
@@ -29,6 +34,7 @@ pub(super) fn write(output: &mut impl Write, message: &impl Message) -> io::Resu
     let mut bytes = Vec::with_capacity(4 + length);
     bytes.extend_from_slice(&header.to_be_bytes());
     bytes.extend_from_slice(&message.encode_to_vec());
+    bytes.extend_from_slice(&LINE_END);
     output.write_all(&bytes)?;
     output.flush()
 }
@@ -79,8 +85,9 @@ mod tests {
         let mut pipe = Vec::new();
         write(&mut pipe, &heartbeat(7)).unwrap();
         write(&mut pipe, &heartbeat(8)).unwrap();
-        // Field 2, length 2; inside it field 1, varint 7.
-        assert_eq!(pipe[..8], [0, 0, 0, 4, 0x12, 2, 8, 7]);
+        // Field 2, length 2; inside it field 1, varint 7. Then field 2047, length 1, a newline.
+        let frame = [0, 0, 0, 8, 0x12, 2, 8, 7, 0xfa, 0x7f, 1, 10];
+        assert_eq!(pipe[..12], frame);
         let mut input = pipe.as_slice();
         assert_eq!(read::<WorkerEvent>(&mut input).unwrap(), Some(heartbeat(7)));
         assert_eq!(read::<WorkerEvent>(&mut input).unwrap(), Some(heartbeat(8)));
