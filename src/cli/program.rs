@@ -187,7 +187,13 @@ pub fn main() -> ExitCode {
     };
     if let Command::Worker(args) = cli.command {
         serve::init_worker_logging();
-        return training::worker::main(&args.into());
+        return match args.options() {
+            Ok(options) => training::worker::main(&options),
+            Err(error) => {
+                tracing::error!(%error, "failed to find the place of this process in its launch");
+                ExitCode::FAILURE
+            }
+        };
     }
     let mut output = Output::of_process(cli.global.json, cli.global.quiet);
     match prepare_and_run(cli, &mut output) {

@@ -54,6 +54,16 @@ impl Environment {
         Ok(Self(variables))
     }
 
+    /// Returns a variable with which a launcher of worker processes describes its launch.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this module reads the environment"
+    )]
+    pub(crate) fn launcher_variable(name: &str) -> Option<String> {
+        env::var(name).ok()
+    }
+
     #[cfg(test)]
     pub(super) fn insert(&mut self, name: &str, value: &str) {
         self.0.insert(name.to_owned(), value.to_owned());

@@ -277,7 +277,7 @@ settings! {
     heartbeat_interval: Duration = Duration::from_secs(15), Duration(Duration::from_millis(100)..=Duration::from_secs(600)),
         "Interval of heartbeats on an idle event stream, unless its client requests another.";
     worker_launcher: Vec<String> = Vec::new(), Words,
-        "Command in front of `visage worker`, such as `taskset -c 4-7` or `srun -n 1 -c 4`; it must pass standard input and output through. Use `worker_nice` for niceness.";
+        "Command in front of `visage worker`, such as `taskset -c 4-7` or `srun -n 4 --input=0 -K1`; it must pass standard input and output through. If it starts several processes, they share a training whose spec has `shards`. Use `worker_nice` for niceness.";
     worker_threads: u32 = 0, Count(0..=1024),
         "CPU threads of a training; 0 for as many as `threads`.";
     worker_processes: u32 = 1, Count(1..=64),

@@ -44,7 +44,8 @@ fn cached_features(spec: &Spec, images: usize) -> u64 {
 /// Peak memory of the process in bytes without cached features.
 ///
 /// Consists of libtorch, the weights, four copies of the trained parameters (gradient, both moments
-/// and the best weights), the sums of shards' gradients, two full checkpoints (one being written, one next) and the activations.
+/// and the best weights), the sums of shards' gradients, two full checkpoints (one being written,
+/// one next) and the activations.
 pub(super) fn without_features(spec: &Spec) -> u64 {
     const LIBTORCH: u64 = 350 << 20;
     // Measured at 224 pixels with decoded batches: batch 32 with layer4 trained; batch 64 with all

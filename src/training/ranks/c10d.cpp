@@ -57,22 +57,27 @@ at::Tensor bytes(void* data, size_t size) {
 extern "C" {
 
 // Connects to the other ranks. Rank 0 serves the store on the listening socket `listener`, which
-// it takes over; the others pass -1. Keys of the store start with `prefix`.
-Group* visage_ranks_connect(const char* host, uint16_t port, int listener, int rank, int world,
-                            const char* prefix, int64_t timeout_ms, ErrorText error) {
+// it takes over; the others pass -1, and so do all if a launcher serves the store. Keys of the
+// store start with `prefix`. The ranks connect through the address `device`; if it is empty,
+// through that of this machine's name.
+Group* visage_ranks_connect(const char* host, const char* device, uint16_t port, int listener,
+                            bool is_hosted, int rank, int world, const char* prefix,
+                            int64_t timeout_ms, ErrorText error) {
   Group* connected = nullptr;
   guarded(error, [&] {
     const std::chrono::milliseconds timeout(timeout_ms);
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = listener >= 0;
-    options.numWorkers = world;
+    if (!is_hosted) options.numWorkers = world;
     options.timeout = timeout;
     if (listener >= 0) options.masterListenFd = listener;
     auto store = c10::make_intrusive<c10d::PrefixStore>(
         prefix, c10::make_intrusive<c10d::TCPStore>(host, options));
     auto group = c10d::ProcessGroupGloo::Options::create(timeout);
-    group->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(host));
+    group->devices.push_back(*device != '\0'
+                                 ? c10d::ProcessGroupGloo::createDeviceForHostname(device)
+                                 : c10d::ProcessGroupGloo::createDefaultDevice());
     connected = new Group{
         c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, world, group)};
   });

@@ -4,7 +4,7 @@
 
 use std::{
     ffi::{CStr, CString, c_char, c_int},
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, TcpListener, ToSocketAddrs},
     os::fd::IntoRawFd,
     ptr::NonNull,
     time::Duration,
@@ -22,10 +22,14 @@ pub(super) struct Group {
 pub(super) struct Place<'a> {
     pub(super) rank: usize,
     pub(super) count: usize,
-    /// Port of rank 0 on the loopback interface.
+    /// Machine of rank 0.
+    pub(super) host: &'a str,
+    /// Port of rank 0.
     pub(super) port: u16,
     /// Listener on that port, of rank 0 only.
     pub(super) listener: Option<TcpListener>,
+    /// A launcher listens on that port.
+    pub(super) is_hosted: bool,
     /// Name of this start of the training: ranks of an earlier start cannot join.
     pub(super) name: &'a str,
     /// Longest wait for the other ranks.
@@ -48,8 +52,10 @@ struct ErrorText {
 unsafe extern "C" {
     fn visage_ranks_connect(
         host: *const c_char,
+        device: *const c_char,
         port: u16,
         listener: c_int,
+        is_hosted: bool,
         rank: c_int,
         world: c_int,
         prefix: *const c_char,
@@ -88,16 +94,20 @@ impl Group {
         let Place {
             rank,
             count,
+            host,
             port,
             listener,
+            is_hosted,
             name,
             timeout,
         } = place;
-        let host = CString::new(Ipv4Addr::LOCALHOST.to_string());
-        let (host, name) = (
-            host.map_err(|error| error.to_string())?,
-            CString::new(name).map_err(|error| error.to_string())?,
-        );
+        let device = if is_loopback(host, port)? {
+            Ipv4Addr::LOCALHOST.to_string()
+        } else {
+            String::new()
+        };
+        let text = |text: &str| CString::new(text).map_err(|error| error.to_string());
+        let (host, device, name) = (text(host)?, text(&device)?, text(name)?);
         // The store owns the socket from here on.
         let listener = listener.map_or(-1, IntoRawFd::into_raw_fd);
         let to_int = |number: usize| c_int::try_from(number).unwrap_or(c_int::MAX);
@@ -107,8 +117,10 @@ impl Group {
             let connected = unsafe {
                 visage_ranks_connect(
                     host.as_ptr(),
+                    device.as_ptr(),
                     port,
                     listener,
+                    is_hosted,
                     to_int(rank),
                     to_int(count),
                     name.as_ptr(),
@@ -172,6 +184,17 @@ impl Group {
         // SAFETY: the slice is exclusively borrowed for the call.
         call(&mut |error| unsafe { visage_ranks_broadcast(group, bytes, size, error) })
     }
+}
+
+// SAFETY: the process group has no thread of its own caller; a rank uses it from one thread at a
+// time, because it is not `Sync`.
+unsafe impl Send for Group {}
+
+/// Returns whether rank 0 is reached over the loopback interface, so that all ranks are.
+fn is_loopback(host: &str, port: u16) -> Result<bool, String> {
+    let addresses = (host, port).to_socket_addrs();
+    let mut addresses = addresses.map_err(|error| format!("{host}: {error}"))?;
+    Ok(addresses.all(|address| address.ip().is_loopback()))
 }
 
 impl Drop for Group {

@@ -1,6 +1,6 @@
 //! Exchanges between the ranks of a training.
 
-use std::ops::Range;
+use std::{net::TcpListener, ops::Range};
 
 use tch::Tensor;
 
@@ -39,27 +39,32 @@ impl Ranks {
         }
     }
 
-    /// Connects to the other ranks; rank 0 starts them before.
+    /// Connects to the other ranks; a rank 0 that no launcher started starts them before.
     ///
     /// # Errors
     /// A rank that does not start or does not connect in time.
     pub(crate) fn connect(options: &RankOptions) -> Result<Self, Error> {
         let (rank, count) = (options.rank, options.count);
-        let (processes, port, listener) = if rank == 0 {
-            let (processes, listener) = LocalRanks::start(options)?;
-            let address = listener.local_addr();
-            let port = address
-                .map_err(|cause| Error::Start { rank, cause })?
-                .port();
-            (processes, port, Some(listener))
+        let failed = |cause| Error::Start { rank, cause };
+        let mut processes = LocalRanks::default();
+        let mut port = options.port;
+        let listener = if rank > 0 || options.is_hosted {
+            None
+        } else if options.is_launched {
+            Some(TcpListener::bind((options.host.as_str(), port)).map_err(failed)?)
         } else {
-            (LocalRanks::default(), options.port, None)
+            let listener;
+            (processes, listener) = LocalRanks::start(options)?;
+            port = listener.local_addr().map_err(failed)?.port();
+            Some(listener)
         };
         let place = Place {
             rank,
             count,
+            host: &options.host,
             port,
             listener,
+            is_hosted: options.is_hosted,
             name: &options.group,
             timeout: options.timeout,
         };

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::error::Error;
+use super::{environment::Launch, error::Error};
 
 /// Arguments of a worker process about its ranks.
 #[derive(Debug, Clone)]
@@ -17,12 +17,35 @@ pub(crate) struct RankOptions {
     pub(crate) rank: usize,
     /// Number of ranks.
     pub(crate) count: usize,
-    /// Port of rank 0 on the loopback interface; 0 for rank 0, which chooses it.
+    /// Name or address of rank 0's machine.
+    pub(crate) host: String,
+    /// Port of rank 0; 0 for a rank 0 that starts the others and chooses it.
     pub(crate) port: u16,
-    /// Name of this start of the training; empty for rank 0, which receives it with the job.
+    /// Name of this start of the training; empty for a rank 0 that starts the others.
     pub(crate) group: String,
     /// Longest wait for another rank.
     pub(crate) timeout: Duration,
+    /// A launcher started all ranks.
+    pub(crate) is_launched: bool,
+    /// The launcher listens on the port, not rank 0.
+    pub(crate) is_hosted: bool,
+}
+
+impl RankOptions {
+    /// Replaces the place of this process by that which a launcher gave it.
+    #[must_use]
+    pub(crate) fn launched(self, launch: Launch) -> Self {
+        RankOptions {
+            rank: launch.rank,
+            count: launch.count,
+            host: launch.host,
+            port: launch.port,
+            group: launch.group,
+            is_launched: true,
+            is_hosted: launch.is_hosted,
+            ..self
+        }
+    }
 }
 
 /// The other ranks. Dropping them kills their processes and waits for their end.

@@ -11,8 +11,10 @@ pub(super) struct Group(Infallible);
 pub(super) struct Place<'a> {
     pub(super) rank: usize,
     pub(super) count: usize,
+    pub(super) host: &'a str,
     pub(super) port: u16,
     pub(super) listener: Option<TcpListener>,
+    pub(super) is_hosted: bool,
     pub(super) name: &'a str,
     pub(super) timeout: Duration,
 }

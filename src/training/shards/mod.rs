@@ -11,4 +11,22 @@ mod batches;
 mod statistics;
 mod tree_sum;
 
-pub(super) use self::{batches::EpochBatches, statistics::RunningStatistics, tree_sum::TreeSum};
+pub(super) use self::{batches::EpochBatches, statistics::RunningStatistics};
+
+use self::tree_sum::TreeSum;
+
+/// State of the steps of a training with shards.
+#[derive(Debug)]
+pub(super) struct Sharding {
+    pub(super) gradients: TreeSum,
+    pub(super) running: RunningStatistics,
+}
+
+impl Sharding {
+    pub(super) fn new(running: RunningStatistics) -> Self {
+        Sharding {
+            gradients: TreeSum::default(),
+            running,
+        }
+    }
+}

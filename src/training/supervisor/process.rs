@@ -25,6 +25,7 @@ use crate::{
     training::{
         control::ControlSignal,
         protocol::{EXIT_RANK_LOST, MAX_FRAME},
+        ranks::rank_variables,
     },
 };
 
@@ -95,18 +96,24 @@ impl Worker {
         let mut command = match launcher.split_first() {
             Some((first, rest)) => {
                 let mut command = Command::new(first);
-                command.args(rest).arg(&program);
+                command
+                    .args(rest)
+                    .arg(&program)
+                    .args(["worker", "--launched"]);
+                // Of a job in which the server itself runs.
+                for name in rank_variables() {
+                    command.env_remove(name);
+                }
                 command
             }
             None => {
                 let mut command = Command::new(&program);
                 // Shown by `ps` even if the file was replaced.
-                command.arg0(&path);
+                command.arg0(&path).arg("worker");
                 command
             }
         };
         let mut process = command
-            .arg("worker")
             .args(["--processes", &ranks.count.to_string()])
             .args(["--rank-timeout", &ranks.timeout.as_secs().to_string()])
             .stdin(Stdio::piped())

@@ -35,7 +35,7 @@ use crate::{
         ranks::Ranks,
         resources::{free_disk, free_memory},
         schedule::Scheduler,
-        shards::RunningStatistics,
+        shards::{RunningStatistics, Sharding},
         spec::Spec,
         weight_sources::weight_sources,
     },
@@ -49,7 +49,6 @@ use super::{
     full_checkpoint::{Restored, Writer},
     link::EventSender,
     session::{Session, images},
-    sharded::Sharding,
     trained_on::TrainedOn,
 };
 

@@ -14,19 +14,18 @@ use crate::{
     training::{
         feature_loader::{FeatureBatch, FeatureLoader},
         shards::EpochBatches,
-        spec::{SINGLE_VALUE_SIZE, Spec},
         timing::timed,
     },
 };
 
 use super::{
-    agreement::Decision,
+    decision::Decision,
     error::Error,
     evaluate::{check_skipped, score, served},
     link::{ControlState, EventSender},
     pass::Pass,
     session::{Best, Session, duration_message, no_cache},
-    sharded::StepPosition,
+    sharded::{StepPosition, is_single_value},
 };
 
 pub(super) enum EpochEnd {
@@ -385,10 +384,4 @@ impl Session<'_> {
             train_loss: Some(loss).filter(|loss| loss.is_finite()),
         }
     }
-}
-
-/// Returns whether a BatchNorm of layer4 would divide by the variance of a single value, which is
-/// zero.
-pub(super) fn is_single_value(batch: &FeatureBatch, spec: &Spec) -> bool {
-    batch.ages.len() == 1 && spec.input_size <= SINGLE_VALUE_SIZE && !spec.freeze_batch_norm
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    agreement::Decision,
+    decision::Decision,
     error::Error,
     link::{ControlState, EventSender},
     pass::{Pass, PassPart},

@@ -8,6 +8,7 @@ use std::{
 };
 
 use fs_err::OpenOptions;
+use rustix::stdio;
 use tch::Device;
 
 use crate::{
@@ -35,6 +36,31 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(1);
 
 /// Computes this rank's share of a training until it ends; returns the exit code of the process.
 pub(super) fn main(options: &RankOptions) -> ExitCode {
+    // A launcher may forward the standard output to the server, which reads frames of rank 0 there.
+    if let Err(error) = stdio::dup2_stdout(stdio::stderr()) {
+        tracing::error!(%error, "failed to redirect standard output");
+        return ExitCode::FAILURE;
+    }
+    if !options.is_launched {
+        end_with_first();
+    }
+    let rank = options.rank;
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Rank 0 has the same result and reports it.
+        Err(Error::Cancelled | Error::NonFiniteLoss { .. } | Error::TooManySkipped { .. }) => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            // The server starts the training again, and records why it ended.
+            tracing::warn!(rank, %error, "rank of the training ended early");
+            ExitCode::from(EXIT_RANK_LOST)
+        }
+    }
+}
+
+/// Ends this process with rank 0, which started it.
+fn end_with_first() {
     #[cfg(target_os = "linux")]
     if let Err(error) =
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
@@ -43,15 +69,6 @@ pub(super) fn main(options: &RankOptions) -> ExitCode {
     }
     // Not joined: it lives as long as the process.
     drop(std::thread::spawn(exit_with_first));
-    let rank = options.rank;
-    match run(options) {
-        Ok(()) | Err(Error::Cancelled) => ExitCode::SUCCESS,
-        Err(error) => {
-            // The server starts the training again, and records why it ended.
-            tracing::warn!(rank, %error, "rank of the training ended early");
-            ExitCode::from(EXIT_RANK_LOST)
-        }
-    }
 }
 
 /// Exits when rank 0 closes the pipe to this process.
@@ -66,11 +83,14 @@ fn exit_with_first() {
 fn run(options: &RankOptions) -> Result<(), Error> {
     let started = Instant::now();
     let ranks = Ranks::connect(options)?;
+    let Some(setup) = Setup::receive(&ranks)? else {
+        return Ok(());
+    };
     let Setup {
         job,
         dataset,
         restored,
-    } = Setup::receive(&ranks)?;
+    } = setup;
     if !job.log_filter.is_empty()
         && let Err(error) = logging::set_filter(&job.log_filter)
     {

@@ -4,10 +4,10 @@
 //! - `trainer`: the training from the scan of the dataset to the test. `error`: its failures.
 //! - `session`: state of a training; `build` creates it, `clock` limits its time.
 //! - `epoch` trains and validates one epoch, `sharded` computes the steps of a training with
-//!   shards, `evaluate` predicts validation and test images,
-//!   `compare` compares the result with the live version. `trained_on`: record of training images.
-//! - `agreement`, `setup`, `follower` and `pass`: the other ranks of a training with several
-//!   processes, and what they share.
+//!   shards, `evaluate` predicts validation and test images, `compare` compares the result with the
+//!   live version. `trained_on`: record of training images.
+//! - `agreement`, `decision`, `setup`, `follower` and `pass`: the other ranks of a training with
+//!   several processes, and what they share.
 //! - `checkpointing` and `full_checkpoint`: resume points. `export`: checkpoints to serve.
 //! - `spans`: spans of a traced training.
 
@@ -16,6 +16,7 @@ mod build;
 mod checkpointing;
 mod clock;
 mod compare;
+mod decision;
 mod epoch;
 mod error;
 mod evaluate;
@@ -34,4 +35,4 @@ mod trained_on;
 mod trainer;
 
 pub(crate) use self::run::main;
-pub(crate) use super::ranks::RankOptions;
+pub(crate) use super::ranks::{EnvironmentError, RankOptions, launch};

@@ -2,7 +2,7 @@
 
 use crate::{evaluation::Scored, training::data_loader::LabelledImage};
 
-use super::{agreement::Decision, error::Error};
+use super::{decision::Decision, error::Error};
 
 /// The end of a pass.
 #[derive(Debug)]

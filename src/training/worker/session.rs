@@ -31,13 +31,13 @@ use crate::{
         parameters::FlatParameters,
         ranks::Ranks,
         schedule::Scheduler,
+        shards::Sharding,
         spec::{Changes, Spec},
     },
 };
 
 use super::{
-    agreement::Decision, clock::Clock, error::Error, full_checkpoint::Writer, sharded::Sharding,
-    trained_on::TrainedOn,
+    clock::Clock, decision::Decision, error::Error, full_checkpoint::Writer, trained_on::TrainedOn,
 };
 
 pub(super) struct Session<'a> {

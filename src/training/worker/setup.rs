@@ -7,7 +7,7 @@ use prost::Message;
 use crate::{
     dataset::{Dataset, Sample},
     proto::worker_v1::Job,
-    training::ranks::{RankOptions, Ranks},
+    training::ranks::{Instruction, Ranks},
 };
 
 use super::{
@@ -35,12 +35,12 @@ pub(super) struct Setup {
 }
 
 impl Session<'_> {
-    /// Starts the other ranks with the state of this one.
+    /// Sends the state of this rank to the others.
     ///
     /// # Errors
-    /// A rank that does not start or connect, or a lack of memory.
-    pub(super) fn start_ranks(&mut self, options: &RankOptions) -> Result<(), Error> {
-        let ranks = Ranks::connect(options)?;
+    /// A lost rank, or a lack of memory.
+    pub(super) fn start_ranks(&mut self, ranks: Ranks) -> Result<(), Error> {
+        Instruction::Start.send(&ranks)?;
         ranks.broadcast(self.job.encode_to_vec())?;
         for samples in [&self.dataset.train, &self.dataset.val] {
             ranks.broadcast(encode(samples))?;
@@ -63,11 +63,18 @@ impl Session<'_> {
 }
 
 impl Setup {
-    /// Receives the state from rank 0.
+    /// Receives the state from rank 0; `None` if it does not need this rank.
     ///
     /// # Errors
     /// A lost rank, or the text of an unreadable message.
-    pub(super) fn receive(ranks: &Ranks) -> Result<Self, Error> {
+    pub(super) fn receive(ranks: &Ranks) -> Result<Option<Self>, Error> {
+        loop {
+            match Instruction::receive(ranks)? {
+                Instruction::Wait => {}
+                Instruction::Start => break,
+                Instruction::Leave => return Ok(None),
+            }
+        }
         let unreadable = |error: &dyn std::fmt::Display| Error::Setup(error.to_string());
         let job = ranks.broadcast(Vec::new())?;
         let job = Job::decode(job.as_slice()).map_err(|error| unreadable(&error))?;
@@ -79,11 +86,11 @@ impl Setup {
         let restored = Restored::from_bytes(&ranks.broadcast(Vec::new())?);
         let restored = restored.map_err(|error| unreadable(&error))?;
         let (val, train) = (splits.pop(), splits.pop());
-        Ok(Setup {
+        Ok(Some(Setup {
             job,
             dataset: Dataset::of_samples(train.unwrap_or_default(), val.unwrap_or_default()),
             restored,
-        })
+        }))
     }
 }
 

@@ -7,22 +7,15 @@ use crate::{
     proto::v1,
     training::{
         feature_loader::{FeatureBatch, FeatureLoader},
-        shards::{RunningStatistics, TreeSum},
+        shards::Sharding,
+        spec::{SINGLE_VALUE_SIZE, Spec},
         timing::timed,
     },
 };
 
 use super::{
-    agreement::Decision, epoch::is_single_value, error::Error, evaluate::score, link::ControlState,
-    session::Session,
+    decision::Decision, error::Error, evaluate::score, link::ControlState, session::Session,
 };
-
-/// State of the steps of a training with shards.
-#[derive(Debug)]
-pub(super) struct Sharding {
-    gradients: TreeSum,
-    running: RunningStatistics,
-}
 
 /// Position of a step in the training.
 #[derive(Debug, Clone, Copy)]
@@ -175,13 +168,10 @@ impl Session<'_> {
     }
 }
 
-impl Sharding {
-    pub(super) fn new(running: RunningStatistics) -> Self {
-        Sharding {
-            gradients: TreeSum::default(),
-            running,
-        }
-    }
+/// Returns whether a BatchNorm of layer4 would divide by the variance of a single value, which is
+/// zero.
+pub(super) fn is_single_value(batch: &FeatureBatch, spec: &Spec) -> bool {
+    batch.ages.len() == 1 && spec.input_size <= SINGLE_VALUE_SIZE && !spec.freeze_batch_norm
 }
 
 impl ShardResult {

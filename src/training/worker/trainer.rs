@@ -21,7 +21,7 @@ use crate::{
     },
     training::{
         control::ControlSignal,
-        ranks::{self, RankOptions, Ranks},
+        ranks::{self, RankOptions, Ranks, WaitingRanks},
         spec::Spec,
     },
 };
@@ -83,6 +83,7 @@ fn train(
         // Sums depend on the number of threads, and the result of shards must not.
         device::compute_with_threads(1);
     }
+    let waiting = launched_ranks(options, &spec, device)?;
     let scan_start = SystemTime::now();
     let Some(dataset) = scan(job, &spec, events, control)? else {
         return Ok(paused());
@@ -104,8 +105,10 @@ fn train(
     if let Some(end) = session.validate_initial(events, control)? {
         return Ok(end);
     }
-    if let Some(options) = rank_options(job, options, &session) {
-        session.start_ranks(&options)?;
+    if let Some(waiting) = waiting {
+        session.start_ranks(waiting.ready()?)?;
+    } else if let Some(options) = local_ranks(job, options, &session) {
+        session.start_ranks(Ranks::connect(&options)?)?;
     }
     let stop_reason = match train_epochs(&mut session, &spans, events, control)? {
         EpochsEnd::Stopped(reason) => reason,
@@ -189,10 +192,35 @@ pub(super) fn train_epochs(
     }
 }
 
-/// Returns the options of the other ranks, if there are any.
-fn rank_options(job: &Job, options: &RankOptions, session: &Session<'_>) -> Option<RankOptions> {
+/// Connects to the ranks that a launcher started. They leave if the training cannot use them.
+fn launched_ranks(
+    options: &RankOptions,
+    spec: &Spec,
+    device: Device,
+) -> Result<Option<WaitingRanks>, Error> {
+    if !options.is_launched {
+        return Ok(None);
+    }
+    let (count, shards) = (options.count, spec.shards);
+    let waiting = WaitingRanks::new(Ranks::connect(options)?, options.timeout);
+    if device == Device::Cpu && count.is_power_of_two() && count <= shards {
+        return Ok(Some(waiting));
+    }
+    tracing::warn!(
+        ranks = count,
+        shards,
+        "only rank 0 trains, because the ranks must divide spec.shards of a training on the CPU"
+    );
+    Ok(None)
+}
+
+/// Returns the options of the ranks that this one starts, if there are any.
+fn local_ranks(job: &Job, options: &RankOptions, session: &Session<'_>) -> Option<RankOptions> {
     let shards = session.spec.shards;
-    // As many as divide the shards; a GPU trains in one process.
+    if options.is_launched {
+        return None;
+    }
+    // Their number divides the shards; a GPU trains in one process.
     let count = if session.device == Device::Cpu {
         1 << options.count.min(shards).max(1).ilog2()
     } else {

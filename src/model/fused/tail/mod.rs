@@ -153,7 +153,8 @@ impl TrainableLayers {
 
     /// Predicts `[N]` with the loaded parameters, `[P]`, from features `[N, C, S, S]` in bf16, or
     /// from normalised images `[N, 3, S, S]` in f32; in training mode the running statistics are
-    /// updated or replaced. The result is a leaf, whose gradient is the input of [`TrainableLayers::backward`].
+    /// updated or replaced. The result is a leaf, whose gradient is the input of
+    /// [`TrainableLayers::backward`].
     ///
     /// # Errors
     /// A failure of libtorch, such as out of memory.
