@@ -28,7 +28,7 @@ use super::{Identity, Limits, Role, Roles, password::PasswordHash, token::TokenH
 
 /// Longest name of an identity in bytes.
 const MAX_NAME: usize = 64;
-/// The start of the names of users of an OpenID Connect issuer, which no entry of the file may have.
+/// The start of names of users of an OpenID Connect issuer, which no entry of the file may have.
 pub(super) const OIDC_PREFIX: &str = "oidc:";
 /// The kinds of names of certificates. A name without one is a DNS name or a common name.
 const SUBJECT_PREFIXES: [&str; 4] = ["cn:", "dns:", "uri:", "email:"];
