@@ -92,8 +92,9 @@ impl AuditLog {
                             if let Err(error) = file.file.sync_all() {
                                 tracing::error!(%error, "failed to sync the audit log");
                             }
-                            // The server may have stopped waiting.
-                            let _ = done.send(());
+                            if done.send(()).is_err() {
+                                tracing::debug!("nobody waits for the audit log any more");
+                            }
                         }
                     }
                 }
@@ -113,9 +114,9 @@ impl AuditLog {
     /// Waits until all entries are on the disk.
     pub(crate) async fn flush(&self) {
         let (done, written) = oneshot::channel();
-        if self.0.send(Message::Flush(done)).await.is_ok() {
-            // An error means that the thread has ended.
-            let _ = written.await;
+        let sent = self.0.send(Message::Flush(done)).await;
+        if sent.is_err() || written.await.is_err() {
+            tracing::error!("the thread of the audit log ended");
         }
     }
 }

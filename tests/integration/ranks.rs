@@ -159,10 +159,7 @@ async fn ranks_listen_on_the_loopback_interface_and_end_with_the_training() {
     for address in &listening {
         assert!(address.ip().is_loopback(), "{address}");
     }
-    let request = v1::StopTrainingRequest {
-        name: name.clone(),
-        ..Default::default()
-    };
+    let request = v1::StopTrainingRequest { name: name.clone() };
     server.trainings().stop_training(request).await.unwrap();
     let ended = server.ended(&name).await;
     assert_eq!(ended.state(), TrainingState::Succeeded);

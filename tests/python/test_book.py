@@ -49,6 +49,7 @@ NOT_RUN = {
     "how-to/open-inference.md": [
         "LD_LIBRARY_PATH=.venv/perf-analyzer .venv/perf-analyzer/perf_analyzer -m age -i grpc -u localhost:50051 --input-data images.json --concurrency-range 8 "
         "--request-count 400"],
+    "how-to/processes.md": ["visage train --dataset faces --shards 4 --batch-size 32", "visage serve --worker-processes 4"],
     "how-to/proxy.md": ["import base64", "ssh -N -L 50051:127.0.0.1:50051 -L 50052:127.0.0.1:50052 SERVER"],
     "how-to/run.md": ["git clone REPOSITORY /opt/visage && cd /opt/visage && make build", "docker build -f deploy/docker/Dockerfile -t visage .",
                       "docker compose -f deploy/docker/compose.yml up --build"],

@@ -43,6 +43,7 @@ pub(in crate::server) async fn check(auth: Auth, mut request: Request, next: Nex
     let identity = match permitted(&found, rule, &form) {
         Ok(identity) => identity,
         Err(response) => {
+            let response = *response;
             let (source, audited) = (Source::of(request.extensions()), Audited::of(&request));
             return auth.refuse(&found, source, audited, &form, response).await;
         }
@@ -77,15 +78,15 @@ fn permitted(
     found: &Result<Identity, Refusal>,
     rule: Rule,
     form: &Form,
-) -> Result<Identity, Response> {
+) -> Result<Identity, Box<Response>> {
     match (found, rule.who) {
         (_, Who::Everyone) => Ok(found.clone().unwrap_or_else(|_| Identity::none())),
         (Ok(identity), Who::Authenticated) => Ok(identity.clone()),
         (Ok(identity), Who::AnyOf(roles)) if roles.iter().any(|role| identity.has(*role)) => {
             Ok(identity.clone())
         }
-        (Ok(_), Who::AnyOf(roles)) => Err(role_required(roles, form)),
-        (Err(refusal), _) => Err(unauthenticated(*refusal, form)),
+        (Ok(_), Who::AnyOf(roles)) => Err(Box::new(role_required(roles, form))),
+        (Err(refusal), _) => Err(Box::new(unauthenticated(*refusal, form))),
     }
 }
 

@@ -77,9 +77,10 @@ async fn log_in(State(auth): State<Auth>, request: Request) -> Response {
         Ok(started) => with_cookie(&auth, &started.id, is_https, ""),
         Err(refusal) => {
             let refused = status::login_refused(refusal);
-            let code = match refusal {
-                Refusal::Busy => StatusCode::TOO_MANY_REQUESTS,
-                _ => StatusCode::UNAUTHORIZED,
+            let code = if refusal == Refusal::Busy {
+                StatusCode::TOO_MANY_REQUESTS
+            } else {
+                StatusCode::UNAUTHORIZED
             };
             respond(code, &json!({ "error": refused.message() }))
         }
