@@ -46,22 +46,15 @@ demo: build ## Build, start a server, fine-tune on DATA, watch, predict, show th
 
 test: test-rust test-python ## Run all tests: Rust, then the Python client
 
-# The unit tests need a build of their own, which takes half the time with less optimization; the
-# dependencies are those of the program, which the integration tests start. One test more than cores
-# in parallel: many wait for processes and files.
-UNIT_TESTS := --lib --config profile.release.package.visage.opt-level=1 --config profile.release.package.visage.codegen-units=64
-NEXTEST = cargo nextest run --release --workspace --no-tests=pass --test-threads $$(($$(nproc) + 1))
+# One test more than cores in parallel: many wait for processes and files.
 test-rust: setup ## Run the Rust tests, with cargo-nextest where it is installed
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -ex; \
-		$(NEXTEST) $(UNIT_TESTS) $(ARGS); \
-		$(NEXTEST) --bins --test '*' $(ARGS); \
+		cargo nextest run --release --workspace --test-threads $$(($$(nproc) + 1)) $(ARGS); \
 		if [ -z "$$ARGS" ]; then cargo test --release --workspace --doc; fi; \
 	else \
 		set -ex; \
-		cargo test --release --workspace $(UNIT_TESTS) $(ARGS); \
-		cargo test --release --workspace --bins --test '*' $(ARGS); \
-		if [ -z "$$ARGS" ]; then cargo test --release --workspace --doc; fi; \
+		cargo test --release --workspace $(ARGS); \
 	fi
 
 # The tests start the binary in VISAGE_BIN.
