@@ -6,7 +6,8 @@
 //! silent rank makes an exchange fail; every rank then ends.
 //!
 //! - `exchange`: exchanges between the ranks. `c10d`: the binding of libtorch's process group.
-//! - `local`: processes of the other ranks. `environment`: ranks that a launcher started.
+//! - `local`: processes of the other ranks. `environment`: ranks that a launcher started;
+//!   `slurm_hosts`: lists of hosts in its variables.
 //! - `waiting`: launched ranks while rank 0 prepares the training.
 
 #[cfg(has_c10d)]
@@ -18,6 +19,7 @@ mod environment;
 mod error;
 mod exchange;
 mod local;
+mod slurm_hosts;
 mod waiting;
 
 pub(crate) use self::{
